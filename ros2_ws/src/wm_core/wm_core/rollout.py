@@ -1,0 +1,124 @@
+"""Imagined futures as arrays, and the request that asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_core.camera import Camera
+from wm_core.interventions import Hypothesis
+from wm_core.scene_graph import EventKind, SceneGraph
+
+STATE_SIZE = 13
+"""Position (3) [m], quaternion x, y, z, w (4), linear velocity (3) [m/s], angular velocity (3) [rad/s]."""
+
+POSITION = slice(0, 3)
+QUATERNION = slice(3, 7)
+LINEAR_VELOCITY = slice(7, 10)
+ANGULAR_VELOCITY = slice(10, 13)
+
+
+class RequestError(ValueError):
+    """A request that cannot be answered; the message names the field, what was found and what was expected."""
+
+
+@dataclass(frozen=True)
+class RolloutEvent:
+    """Something imagined: hypothesis and sample index, kind, object ids (``b`` = 0: none), time [s]."""
+
+    hypothesis: int
+    sample: int
+    kind: EventKind
+    a: int
+    b: int
+    time_s: float
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """Which imagined images to make; ``camera`` and ``world_T_camera`` None: those of the latest frame."""
+
+    video: bool = False
+    depth: bool = False
+    points: bool = False
+    rate_hz: float = 10.0
+    camera: Camera | None = None
+    world_T_camera: NDArray[np.float64] | None = None
+
+    @property
+    def any_images(self) -> bool:
+        """True when frames must be rendered."""
+        return self.video or self.depth
+
+
+@dataclass(frozen=True)
+class ImagineRequest:
+    """What to imagine; fields as in wm_msgs/ImagineRequest. ``initial_state`` None: the latest scene graph."""
+
+    hypotheses: tuple[Hypothesis, ...]
+    horizon_s: float
+    step_s: float = 1.0 / 30.0
+    samples: int = 1
+    seed: int = 0
+    backend: str = "auto"
+    pairs: tuple[tuple[int, int], ...] = ()
+    deadline_s: float = 0.0
+    initial_state: SceneGraph | None = None
+    images: ImageRequest = field(default_factory=ImageRequest)
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """(T,) times of the states [s]: 0, step, 2 step, ... up to and including the horizon."""
+        count = int(np.floor(self.horizon_s / self.step_s + 1e-6))
+        return np.arange(count + 1) * self.step_s
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """K futures of N objects, S samples, T times.
+
+    Attributes:
+        stamp_ns, frame_id: of the scene graph that it starts from.
+        hypotheses: K names.
+        times: (T,) [s].
+        object_ids: (N,) those of the graph, then created bodies.
+        states: (K, S, T, N, 13), see ``STATE_SIZE``.
+        present: (K, T, N) bool.
+        position_std: (K, T, N) [m].
+        events: see ``RolloutEvent``.
+        effect: (K, N) [m]; effect_vector: (K, N, 3) [m]; NaN where absent from one of the two futures.
+        pairs: P pairs of ids; pair_separation (K, P) [m]; pair_collision (K, P) 0..1.
+        frame_times: (F,) [s]; video (K, F, H, W, 3) uint8 RGB or None; depth (K, F, H, W) float32 [m], 0 = none, or None.
+        camera, world_T_camera: of the frames.
+        points: N arrays (P, 3) in object frames [m]; point_colors: N arrays (P, 3) uint8; empty tuples: not asked.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    hypotheses: tuple[str, ...]
+    times: NDArray[np.float64]
+    object_ids: NDArray[np.int64]
+    states: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    backend: str
+    complete: bool = True
+    position_std: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    events: tuple[RolloutEvent, ...] = ()
+    effect: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    effect_vector: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
+    pairs: tuple[tuple[int, int], ...] = ()
+    pair_separation: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    pair_collision: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    frame_times: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    video: NDArray[np.uint8] | None = None
+    depth: NDArray[np.float32] | None = None
+    camera: Camera | None = None
+    world_T_camera: NDArray[np.float64] | None = None
+    points: tuple[NDArray[np.float32], ...] = ()
+    point_colors: tuple[NDArray[np.uint8], ...] = ()
+
+    def positions(self, hypothesis: int = 0, sample: int = 0) -> NDArray[np.float32]:
+        """(T, N, 3) [m] of one future."""
+        return self.states[hypothesis, sample, :, :, POSITION]
