@@ -11,9 +11,7 @@ from wm_core.camera import Camera
 
 coordinates = st.floats(-5.0, 5.0, allow_nan=False)
 vectors = hnp.arrays(np.float64, 3, elements=coordinates)
-quaternions = hnp.arrays(np.float64, 4, elements=st.floats(-1.0, 1.0)).filter(
-    lambda q: np.linalg.norm(q) > 0.1
-)
+quaternions = hnp.arrays(np.float64, 4, elements=st.floats(-1.0, 1.0)).filter(lambda q: np.linalg.norm(q) > 0.1)
 
 
 @given(quaternions)

@@ -90,10 +90,7 @@ def test_request_round_trip_with_every_kind_of_intervention():
     assert after.pairs == before.pairs and after.seed == before.seed and after.samples == 4
     assert after.horizon_s == 2.0 and after.step_s == pytest.approx(1 / 30)
     assert after.images.camera == before.images.camera and after.images.points and not after.images.depth
-    assert (
-        after.initial_state is not None
-        and after.initial_state.ids.tolist() == before.initial_state.ids.tolist()
-    )
+    assert after.initial_state is not None and after.initial_state.ids.tolist() == before.initial_state.ids.tolist()
     for got, sent in zip(after.hypotheses[1].interventions, interventions, strict=True):
         assert got.kind == sent.kind and got.object_id == sent.object_id
         for name in (

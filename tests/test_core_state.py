@@ -48,9 +48,7 @@ def test_impossible_graphs_are_refused(change, message):
 def test_volumes_of_primitives():
     assert shape_volume(Shape.SPHERE, [0.2] * 3) == pytest.approx(4 / 3 * np.pi * 1e-3)
     assert shape_volume(Shape.CYLINDER, [0.2, 0.2, 1.0]) == pytest.approx(np.pi * 0.01)
-    assert shape_volume(Shape.CAPSULE, [0.2, 0.2, 0.2]) == pytest.approx(
-        shape_volume(Shape.SPHERE, [0.2] * 3)
-    )
+    assert shape_volume(Shape.CAPSULE, [0.2, 0.2, 0.2]) == pytest.approx(shape_volume(Shape.SPHERE, [0.2] * 3))
     assert shape_volume(Shape.CONVEX, [1, 1, 1]) < shape_volume(Shape.BOX, [1, 1, 1])
 
 

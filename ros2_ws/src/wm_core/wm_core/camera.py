@@ -24,9 +24,7 @@ class Camera:
             raise ValueError(f"camera size: got {self.width}x{self.height}, expected at least 1x1")
         values = (self.fx, self.fy, self.cx, self.cy)
         if not np.isfinite(values).all() or self.fx <= 0.0 or self.fy <= 0.0:
-            raise ValueError(
-                f"camera intrinsics: got fx, fy, cx, cy = {values}, expected finite with fx, fy > 0"
-            )
+            raise ValueError(f"camera intrinsics: got fx, fy, cx, cy = {values}, expected finite with fx, fy > 0")
 
     @classmethod
     def from_vertical_field_of_view(cls, width: int, height: int, fov_y_rad: float) -> Camera:
@@ -43,9 +41,7 @@ class Camera:
         """The same view at another resolution (pixel centres at integer coordinates)."""
         width, height = max(1, round(self.width * factor)), max(1, round(self.height * factor))
         sx, sy = width / self.width, height / self.height
-        return Camera(
-            width, height, self.fx * sx, self.fy * sy, (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5
-        )
+        return Camera(width, height, self.fx * sx, self.fy * sy, (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5)
 
     def back_project(self, depth_m: ArrayLike, stride: int = 1) -> NDArray[np.float32]:
         """Organised points (H', W', 3) [m, optical frame] of every ``stride``-th pixel of a depth image (H, W) [m].

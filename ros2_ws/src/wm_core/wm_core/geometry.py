@@ -46,9 +46,7 @@ def rotation_distance(a_xyzw: ArrayLike, b_xyzw: ArrayLike) -> Array:
     return 2.0 * np.arccos(np.clip(dot, 0.0, 1.0))
 
 
-def rotate_by_angular_velocity(
-    quaternion_xyzw: ArrayLike, angular_velocity: ArrayLike, duration_s: float
-) -> Array:
+def rotate_by_angular_velocity(quaternion_xyzw: ArrayLike, angular_velocity: ArrayLike, duration_s: float) -> Array:
     """Orientations (..., 4) after turning at a constant angular velocity (..., 3) [rad/s, world axes]."""
     q = normalize_quaternion(quaternion_xyzw)
     w = np.asarray(angular_velocity, dtype=np.float64)

@@ -78,17 +78,12 @@ def check_feeds(where: str, specs: tuple[TensorSpec, ...], feeds: Mapping[str, N
     for spec in specs:
         value = feeds[spec.name]
         if value.dtype != spec.dtype:
-            raise InferenceError(
-                f"{where}: input {spec.name!r} has dtype {value.dtype}, expected {spec.dtype}"
-            )
+            raise InferenceError(f"{where}: input {spec.name!r} has dtype {value.dtype}, expected {spec.dtype}")
         fits = value.ndim == len(spec.shape) and all(
-            not isinstance(want, int) or got == want
-            for got, want in zip(value.shape, spec.shape, strict=True)
+            not isinstance(want, int) or got == want for got, want in zip(value.shape, spec.shape, strict=True)
         )
         if not fits:
-            raise InferenceError(
-                f"{where}: input {spec.name!r} has shape {value.shape}, expected {spec.shape}"
-            )
+            raise InferenceError(f"{where}: input {spec.name!r} has shape {value.shape}, expected {spec.shape}")
 
 
 class OnnxRuntimeSession:
@@ -114,9 +109,7 @@ class OnnxRuntimeSession:
         options.intra_op_num_threads = threads or max(1, (os.cpu_count() or 2) // 2)
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises types of its own C++ module for a bad file
             raise InferenceError(f"{self.path}: ONNX Runtime refuses it: {error}") from error
         self.inputs = tuple(self._spec(i) for i in self._session.get_inputs())
@@ -124,9 +117,7 @@ class OnnxRuntimeSession:
 
     def _spec(self, value: Any) -> TensorSpec:
         if value.type not in _ONNX_TYPES:
-            raise InferenceError(
-                f"{self.path}: {value.name!r} is {value.type}, expected one of {sorted(_ONNX_TYPES)}"
-            )
+            raise InferenceError(f"{self.path}: {value.name!r} is {value.type}, expected one of {sorted(_ONNX_TYPES)}")
         return TensorSpec(value.name, tuple(value.shape), _ONNX_TYPES[value.type])
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -225,7 +216,5 @@ def open_session(path: str | Path, backend: str = "auto", threads: int | None = 
     suffix = Path(path).suffix
     fitting = [name for name in BACKENDS if _SUFFIXES[name] == suffix]
     if not fitting:
-        raise InferenceError(
-            f"{path}: got a file ending in {suffix!r}, expected one of {sorted(_SUFFIXES.values())}"
-        )
+        raise InferenceError(f"{path}: got a file ending in {suffix!r}, expected one of {sorted(_SUFFIXES.values())}")
     return _SESSIONS[fitting[0]](path, threads)

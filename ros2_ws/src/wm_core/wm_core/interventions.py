@@ -79,11 +79,7 @@ class BodySpec:
     @property
     def effective_mass(self) -> float:
         """Mass [kg], by prior density where none is given."""
-        return (
-            self.mass
-            if self.mass is not None
-            else PRIOR_DENSITY_KG_M3 * shape_volume(self.shape, self.extents)
-        )
+        return self.mass if self.mass is not None else PRIOR_DENSITY_KG_M3 * shape_volume(self.shape, self.extents)
 
 
 @dataclass(frozen=True)
@@ -112,9 +108,7 @@ class Intervention:
     @builtins.property  # the field named property hides the built-in in this class body
     def creates_body(self) -> bool:
         """True when a body that is not in the scene graph enters (``ADD``, or a pusher of its own)."""
-        return self.kind == InterventionKind.ADD or (
-            self.kind == InterventionKind.FOLLOW_PATH and self.object_id == 0
-        )
+        return self.kind == InterventionKind.ADD or (self.kind == InterventionKind.FOLLOW_PATH and self.object_id == 0)
 
 
 @dataclass(frozen=True)
@@ -234,9 +228,7 @@ def _check_body(where: str, body: BodySpec | None) -> None:
     if body is None:
         raise InterventionError(f"{where}.object: got none, expected the body that enters")
     if body.shape == Shape.CONVEX:
-        raise InterventionError(
-            f"{where}.object.shape: got CONVEX, expected BOX, SPHERE, CYLINDER or CAPSULE"
-        )
+        raise InterventionError(f"{where}.object.shape: got CONVEX, expected BOX, SPHERE, CYLINDER or CAPSULE")
     extents = np.asarray(body.extents)
     if not np.isfinite(extents).all() or (extents < 1e-3).any() or (extents > 10.0).any():
         raise InterventionError(f"{where}.object.extents: got {extents.tolist()}, expected each 0.001..10 m")
@@ -247,9 +239,7 @@ def _check_body(where: str, body: BodySpec | None) -> None:
     _check_vector(where, "object.twist.angular", body.angular_velocity, MAX_ANGULAR_SPEED_RAD_S, "rad/s")
 
 
-def validate_intervention(
-    intervention: Intervention, scene: SceneGraph, horizon_s: float, where: str
-) -> None:
+def validate_intervention(intervention: Intervention, scene: SceneGraph, horizon_s: float, where: str) -> None:
     """Check one intervention against the scene it applies to.
 
     Args:
@@ -294,27 +284,19 @@ def validate_intervention(
         _check_vector(where, "point", intervention.point, 10.0, "m")
     elif kind == InterventionKind.SET_PROPERTY:
         if intervention.property not in set(Property):
-            raise InterventionError(
-                f"{where}.property: got {int(intervention.property)}, expected 0..{max(Property)}"
-            )
+            raise InterventionError(f"{where}.property: got {int(intervention.property)}, expected 0..{max(Property)}")
         low, high = (1e-6, 1e4) if intervention.property == Property.MASS else (0.0, 10.0)
         if not np.isfinite(intervention.value) or not low <= intervention.value <= high:
             raise InterventionError(f"{where}.value: got {intervention.value}, expected {low:g}..{high:g}")
     elif kind == InterventionKind.FOLLOW_PATH:
         times, count = intervention.path_times, len(intervention.path_times)
-        if (
-            count < 1
-            or len(intervention.path_positions) != count
-            or len(intervention.path_quaternions) != count
-        ):
+        if count < 1 or len(intervention.path_positions) != count or len(intervention.path_quaternions) != count:
             raise InterventionError(
                 f"{where}.path: got {count} times and {len(intervention.path_positions)} poses, "
                 "expected as many of each, at least 1"
             )
         if not np.isfinite(times).all() or times[0] != 0.0 or (np.diff(times) <= 0.0).any():
-            raise InterventionError(
-                f"{where}.path_times: got {times.tolist()[:8]}, expected ascending from 0"
-            )
+            raise InterventionError(f"{where}.path_times: got {times.tolist()[:8]}, expected ascending from 0")
         _check_vector(where, "path.position", intervention.path_positions, MAX_COORDINATE_M, "m")
         _check_vector(where, "path.orientation", intervention.path_quaternions, 1.0 + 1e-3, "")
         if intervention.object_id == 0:
@@ -334,9 +316,7 @@ def validate_hypotheses(hypotheses: Sequence[Hypothesis], scene: SceneGraph, hor
     names: set[str] = set()
     for k, hypothesis in enumerate(hypotheses):
         if hypothesis.name in names:
-            raise InterventionError(
-                f"hypotheses[{k}].name: got {hypothesis.name!r} twice, expected unique names"
-            )
+            raise InterventionError(f"hypotheses[{k}].name: got {hypothesis.name!r} twice, expected unique names")
         names.add(hypothesis.name)
         for j, intervention in enumerate(hypothesis.interventions):
             validate_intervention(intervention, scene, horizon_s, f"hypotheses[{k}].interventions[{j}]")

@@ -236,8 +236,7 @@ def scene_graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
             for r in msg.relations
         ),
         events=tuple(
-            Event(e.id, EventKind(e.kind), e.a, e.b, time_from_msg(e.stamp), e.probability)
-            for e in msg.events
+            Event(e.id, EventKind(e.kind), e.a, e.b, time_from_msg(e.stamp), e.probability) for e in msg.events
         ),
         world_T_camera=transform_from_pose_msg(msg.camera_pose),
     )
@@ -261,9 +260,7 @@ def _body_from_msg(msg: SceneObjectMsg, where: str) -> BodySpec:
         raise InterventionError(f"{where}.object.shape: got {msg.shape}, expected 0..{max(Shape)}")
     quaternion = quaternion_from_msg(msg.pose.pose.orientation)
     if not np.isfinite(quaternion).all():
-        raise InterventionError(
-            f"{where}.object.pose.orientation: got {quaternion.tolist()}, expected finite"
-        )
+        raise InterventionError(f"{where}.object.pose.orientation: got {quaternion.tolist()}, expected finite")
     return BodySpec(
         shape=Shape(msg.shape),
         extents=vector_from_msg(msg.extents),
@@ -271,9 +268,7 @@ def _body_from_msg(msg: SceneObjectMsg, where: str) -> BodySpec:
         quaternion=normalize_quaternion(quaternion),
         linear_velocity=vector_from_msg(msg.twist.twist.linear),
         angular_velocity=vector_from_msg(msg.twist.twist.angular),
-        mass=float(np.exp(np.clip(msg.log_mass, -700.0, 700.0)))
-        if np.isfinite(msg.log_mass)
-        else float("nan"),
+        mass=float(np.exp(np.clip(msg.log_mass, -700.0, 700.0))) if np.isfinite(msg.log_mass) else float("nan"),
         friction=float(msg.friction),
         restitution=float(msg.restitution),
         color=color_from_msg(msg.color),
@@ -297,8 +292,7 @@ def intervention_to_msg(intervention: Intervention) -> InterventionMsg:
     msg.value_is_factor = bool(intervention.value_is_factor)
     msg.path_times = float_array(intervention.path_times)
     msg.path = [
-        pose_to_msg(p, q)
-        for p, q in zip(intervention.path_positions, intervention.path_quaternions, strict=True)
+        pose_to_msg(p, q) for p, q in zip(intervention.path_positions, intervention.path_quaternions, strict=True)
     ]
     msg.scale = vector_to_msg(intervention.scale)
     msg.color = color_to_msg(intervention.color)
@@ -345,9 +339,7 @@ def intervention_from_msg(msg: InterventionMsg, where: str = "intervention") -> 
 
 def hypothesis_to_msg(hypothesis: Hypothesis) -> HypothesisMsg:
     """wm_msgs/Hypothesis of a hypothesis."""
-    return HypothesisMsg(
-        name=hypothesis.name, interventions=[intervention_to_msg(i) for i in hypothesis.interventions]
-    )
+    return HypothesisMsg(name=hypothesis.name, interventions=[intervention_to_msg(i) for i in hypothesis.interventions])
 
 
 def request_to_msg(request: ImagineRequest) -> ImagineRequestMsg:
@@ -389,8 +381,7 @@ def request_from_msg(msg: ImagineRequestMsg) -> ImagineRequest:
         Hypothesis(
             h.name,
             tuple(
-                intervention_from_msg(i, f"hypotheses[{k}].interventions[{j}]")
-                for j, i in enumerate(h.interventions)
+                intervention_from_msg(i, f"hypotheses[{k}].interventions[{j}]") for j, i in enumerate(h.interventions)
             ),
         )
         for k, h in enumerate(msg.hypotheses)
@@ -431,9 +422,7 @@ def request_from_msg(msg: ImagineRequestMsg) -> ImagineRequest:
     )
 
 
-def rollout_to_msg(
-    rollout: Rollout, video: Sequence[object] = (), depth: Sequence[object] = ()
-) -> RolloutMsg:
+def rollout_to_msg(rollout: Rollout, video: Sequence[object] = (), depth: Sequence[object] = ()) -> RolloutMsg:
     """wm_msgs/Rollout of a rollout.
 
     Args:
@@ -491,9 +480,7 @@ def rollout_from_msg(msg: RolloutMsg, pairs: Sequence[tuple[int, int]] = ()) -> 
     def shaped(name: str, kind: type, *shape: int) -> NDArray:  # type: ignore[type-arg]
         values = np.asarray(getattr(msg, name), dtype=kind)
         if values.size != int(np.prod(shape)):
-            raise ValueError(
-                f"Rollout.{name}: got {values.size} values, expected {shape} = {int(np.prod(shape))}"
-            )
+            raise ValueError(f"Rollout.{name}: got {values.size} values, expected {shape} = {int(np.prod(shape))}")
         return values.reshape(shape)
 
     offsets = np.cumsum(np.asarray(msg.point_counts, dtype=np.int64))[:-1]
@@ -509,9 +496,7 @@ def rollout_from_msg(msg: RolloutMsg, pairs: Sequence[tuple[int, int]] = ()) -> 
         backend=msg.backend,
         complete=bool(msg.complete),
         position_std=shaped("position_std", np.float32, k, t, n),
-        events=tuple(
-            RolloutEvent(e.hypothesis, e.sample, EventKind(e.kind), e.a, e.b, e.time) for e in msg.events
-        ),
+        events=tuple(RolloutEvent(e.hypothesis, e.sample, EventKind(e.kind), e.a, e.b, e.time) for e in msg.events),
         effect=shaped("effect", np.float32, k, n),
         effect_vector=shaped("effect_vector", np.float32, k, n, 3),
         pairs=tuple(pairs),

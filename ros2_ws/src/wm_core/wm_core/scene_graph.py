@@ -202,9 +202,7 @@ class SceneGraph:
                 changes[f.name] = value[rows]
         changes["class_names"] = tuple(self.class_names[i] for i in rows)
         changes["hulls"] = tuple(self.hulls[i] for i in rows)
-        changes["relations"] = tuple(
-            r for r in self.relations if r.subject in kept_ids and r.object in kept_ids
-        )
+        changes["relations"] = tuple(r for r in self.relations if r.subject in kept_ids and r.object in kept_ids)
         return replace(self, **changes)  # type: ignore[arg-type]
 
     @classmethod
