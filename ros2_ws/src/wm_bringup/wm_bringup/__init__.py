@@ -1,0 +1,1 @@
+"""Launch files, configuration, RViz and Foxglove layouts, and the wm command."""

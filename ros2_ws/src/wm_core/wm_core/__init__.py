@@ -1,0 +1,1 @@
+"""ROS-free core of wm: world state, cameras, geometry, interventions, inference runtimes."""

@@ -1,0 +1,33 @@
+"""Installs wm_imagination as an ament_python package."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+def files(pattern: str) -> list[str]:
+    """Plain files that match a glob, relative to this folder, in a fixed order."""
+    return sorted(str(path) for path in Path().glob(pattern) if path.is_file())
+
+
+setup(
+    name="wm_imagination",
+    version="0.1.0",
+    packages=find_packages(exclude=["test", "tests"]),
+    package_data={"": ["*.yaml", "*.xml", "*.json", "*.html", "*.onnx", "py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/wm_imagination"]),
+        ("share/wm_imagination", ["package.xml"]),
+        ("share/wm_imagination/config", files("config/*.yaml")),
+    ],
+    python_requires=">=3.10",
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="wm maintainers",
+    maintainer_email="maintainers@wm.example",
+    description="Imagined futures of a scene graph: interventions, rollouts, rendering; and the node that answers what-if questions.",
+    license="Apache-2.0",
+    entry_points={"console_scripts": [
+            "imagination_node = wm_imagination.node:main",
+        ]},
+)

@@ -1,0 +1,33 @@
+"""Installs wm_perception as an ament_python package."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+def files(pattern: str) -> list[str]:
+    """Plain files that match a glob, relative to this folder, in a fixed order."""
+    return sorted(str(path) for path in Path().glob(pattern) if path.is_file())
+
+
+setup(
+    name="wm_perception",
+    version="0.1.0",
+    packages=find_packages(exclude=["test", "tests"]),
+    package_data={"": ["*.yaml", "*.xml", "*.json", "*.html", "*.onnx", "py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/wm_perception"]),
+        ("share/wm_perception", ["package.xml"]),
+        ("share/wm_perception/config", files("config/*.yaml")),
+    ],
+    python_requires=">=3.10",
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="wm maintainers",
+    maintainer_email="maintainers@wm.example",
+    description="RGB-D to a persistent 3D scene graph: segmentation, lifting, tracking, relations; and the node that does it live.",
+    license="Apache-2.0",
+    entry_points={"console_scripts": [
+            "perception_node = wm_perception.node:main",
+        ]},
+)

@@ -1,0 +1,35 @@
+"""Installs wm_sim as an ament_python package."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+def files(pattern: str) -> list[str]:
+    """Plain files that match a glob, relative to this folder, in a fixed order."""
+    return sorted(str(path) for path in Path().glob(pattern) if path.is_file())
+
+
+setup(
+    name="wm_sim",
+    version="0.1.0",
+    packages=find_packages(exclude=["test", "tests"]),
+    package_data={"": ["*.yaml", "*.xml", "*.json", "*.html", "*.onnx", "py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/wm_sim"]),
+        ("share/wm_sim", ["package.xml"]),
+        ("share/wm_sim/scenes", files("scenes/*")),
+        ("share/wm_sim/worlds", files("worlds/*")),
+        ("share/wm_sim/config", files("config/*.yaml")),
+    ],
+    python_requires=">=3.10",
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="wm maintainers",
+    maintainer_email="maintainers@wm.example",
+    description="Simulated RGB-D camera with ground truth and counterfactual re-simulation (MuJoCo); Gazebo worlds.",
+    license="Apache-2.0",
+    entry_points={"console_scripts": [
+            "sim_camera_node = wm_sim.node:main",
+        ]},
+)

@@ -1,0 +1,62 @@
+# shellcheck shell=bash
+# The environment that every wm process needs. Source it (bash): `source tools/env.sh`.
+# The `wm` command and the make targets source it themselves; sourcing it twice changes nothing.
+#
+# What it sets, and keeps where you have set it yourself:
+#   FASTDDS_DEFAULT_PROFILES_FILE   shared memory large enough for images
+#   RMW_IMPLEMENTATION              rmw_fastrtps_cpp
+#   MUJOCO_GL                       egl, or osmesa where set-up found that EGL cannot start
+
+_wm_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+_wm_venv="$_wm_root/.venv"
+_wm_install="$_wm_root/ros2_ws/install"
+
+if [ ! -f "$_wm_venv/bin/activate" ] || [ ! -f "$_wm_install/local_setup.bash" ]; then
+    echo "wm: $_wm_root is not set up yet (found no .venv or no ros2_ws/install); run: make -C $_wm_root setup" >&2
+    unset _wm_root _wm_venv _wm_install
+    # `return` where sourced, `exit` where somebody runs this file.
+    # shellcheck disable=SC2317
+    return 1 2>/dev/null || exit 1
+fi
+
+# colcon's and venv's scripts read unset variables: suspend `set -u` while they run.
+case $- in *u*) _wm_nounset=1; set +u ;; *) _wm_nounset=0 ;; esac
+
+# shellcheck disable=SC1091
+[ "${VIRTUAL_ENV:-}" = "$_wm_venv" ] || source "$_wm_venv/bin/activate"
+
+# Puts $2 in front of the colon-separated variable $1, unless it is in there.
+_wm_prepend() {
+    case ":${!1}:" in
+        *":$2:"*) ;;
+        ::) export "$1=$2" ;;
+        *) export "$1=$2:${!1}" ;;
+    esac
+}
+
+if compgen -G "$_wm_venv/lib/librcl.so*" >/dev/null || compgen -G "$_wm_venv/lib/python3*/site-packages/ros_*.libs" >/dev/null; then
+    # ROS 2 from pip. Its wheels re-exec Python once to set LD_LIBRARY_PATH; with it set here they need not, and
+    # every node is then exactly one process from its start.
+    for _wm_dir in "$_wm_venv/lib" "$_wm_venv"/lib/python3*/site-packages/ros_*.libs; do
+        [ -d "$_wm_dir" ] && _wm_prepend LD_LIBRARY_PATH "$_wm_dir"
+    done
+    export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1
+    _wm_prepend AMENT_PREFIX_PATH "$_wm_venv"
+    export ROS_DISTRO="${ROS_DISTRO:-kilted}" ROS_VERSION="${ROS_VERSION:-2}"
+fi
+
+# shellcheck disable=SC1091
+source "$_wm_install/local_setup.bash"
+
+export FASTDDS_DEFAULT_PROFILES_FILE="${FASTDDS_DEFAULT_PROFILES_FILE:-$_wm_root/ros2_ws/src/wm_bringup/config/fastdds.xml}"
+export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"
+if [ -z "${MUJOCO_GL:-}" ]; then
+    MUJOCO_GL="$(cat "$_wm_venv/wm_mujoco_gl" 2>/dev/null || echo egl)"
+    export MUJOCO_GL
+fi
+export WM_ROOT="$_wm_root"
+
+[ "$_wm_nounset" = 1 ] && set -u
+unset -f _wm_prepend
+unset _wm_root _wm_venv _wm_install _wm_dir _wm_nounset
+:
