@@ -90,7 +90,9 @@ class Rollout:
         events: see ``RolloutEvent``.
         effect: (K, N) [m]; effect_vector: (K, N, 3) [m]; NaN where absent from one of the two futures.
         pairs: P pairs of ids; pair_separation (K, P) [m]; pair_collision (K, P) 0..1.
-        frame_times: (F,) [s]; video (K, F, H, W, 3) uint8 RGB or None; depth (K, F, H, W) float32 [m], 0 = none, or None.
+        frame_times: (F,) [s].
+        video: (K, F, H, W, 3) uint8 RGB, or None.
+        depth: (K, F, H, W) float32 [m], 0 where nothing is, or None.
         camera, world_T_camera: of the frames.
         points: N arrays (P, 3) in object frames [m]; point_colors: N arrays (P, 3) uint8; empty tuples: not asked.
     """
