@@ -1,0 +1,333 @@
+"""Base of every wm node: a lifecycle node that starts itself, reports its health and does not die of bad input.
+
+    class CameraNode(ManagedNode):
+        def __init__(self, **kwargs):
+            super().__init__("camera", parameters=CameraParameters, **kwargs)
+
+        def configure(self): ...      # load models, make publishers; raise to refuse
+        def activate(self): ...       # subscribe, start working
+        def deactivate(self): ...
+        def cleanup(self): ...        # give everything back
+
+        @guarded
+        def on_image(self, msg): ...  # an exception is counted and logged, never fatal
+
+    def main():
+        run_node(CameraNode)
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from wm_ros import qos
+from wm_ros.diagnostics import Diagnostics, Level
+from wm_ros.parameters import NodeParameters, ParameterError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+NAMESPACE = "wm"
+_LOG_EVERY_S = 5.0
+
+
+def guarded(method: F) -> F:
+    """Decorates a callback of a ``ManagedNode``: an exception is counted, logged (throttled) and swallowed."""
+
+    @functools.wraps(method)
+    def guard(self: ManagedNode, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            self.report_exception(method.__name__, error)
+            return None
+
+    return guard  # type: ignore[return-value]
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node, in the namespace ``wm`` unless remapped.
+
+    Attributes:
+        diagnostics: the node's health, published on /diagnostics at 1 Hz in every state.
+        parameters: the ``NodeParameters`` of the class given, or None; ``params`` is the current frozen object.
+
+    With the parameter ``autostart`` (default true) it configures and activates itself once it spins. Where a manager
+    drives the transitions, set it to false.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        parameters: type | None = None,
+        namespace: str = NAMESPACE,
+        on_parameters: Callable[[Any], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name, namespace=namespace, **kwargs)
+        self.diagnostics = Diagnostics(name)
+        self._log_times: dict[str, float] = {}
+        self._log_skipped: dict[str, int] = {}
+        self._log_lock = threading.Lock()
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.parameters = NodeParameters(self, parameters, on_parameters) if parameters is not None else None
+        self._autostart = bool(self.declare_parameter("autostart", True).value)
+        self._own_group = MutuallyExclusiveCallbackGroup()
+        self._diagnostics_publisher = self.create_publisher(
+            _diagnostic_array_type(), "/diagnostics", qos.DIAGNOSTICS, callback_group=self._own_group
+        )
+        # Steady timers: they tick also while simulated time stands still.
+        self.create_timer(1.0, self._publish_diagnostics, callback_group=self._own_group, clock=self._steady)
+        self._autostart_timer = (
+            self.create_timer(0.01, self._start, callback_group=self._own_group, clock=self._steady)
+            if self._autostart
+            else None
+        )
+        self._set_state_status("unconfigured")
+
+    # What a node overrides.
+
+    def configure(self) -> None:
+        """Load what is needed and make publishers. Raise to refuse: the node stays unconfigured, the reason is logged."""
+
+    def activate(self) -> None:
+        """Begin to work. Raise to refuse: the node stays inactive."""
+
+    def deactivate(self) -> None:
+        """Cease to work; called before ``cleanup``, also on shutdown."""
+
+    def cleanup(self) -> None:
+        """Give back what ``configure`` took; called also on shutdown."""
+
+    # What a node uses.
+
+    @property
+    def params(self) -> Any:
+        """The current frozen parameters object."""
+        if self.parameters is None:
+            raise AttributeError(f"node {self.get_name()} was made without a parameters class")
+        return self.parameters.value
+
+    @property
+    def state_label(self) -> str:
+        """unconfigured, inactive, active or finalized."""
+        return str(self._state_machine.current_state[1])
+
+    @property
+    def is_active(self) -> bool:
+        """True between activation and deactivation."""
+        return self.state_label == "active"
+
+    def warn(self, counter: str, detail: str, advice: str = "", level: Level = Level.WARN) -> None:
+        """Count something that should not happen in diagnostics, and log it at most every five seconds."""
+        self.diagnostics.counter(counter, advice=advice, level=level).add(1, detail)
+        self.log_throttled(f"{detail}; {advice}" if advice else detail, key=counter, error=level >= Level.ERROR)
+
+    def log_throttled(self, text: str, key: str | None = None, error: bool = False) -> None:
+        """Log a warning or error, at most once in five seconds per ``key``; says how many were left out."""
+        key = key or text
+        now = time.monotonic()
+        with self._log_lock:
+            if now - self._log_times.get(key, float("-inf")) < _LOG_EVERY_S:
+                self._log_skipped[key] = self._log_skipped.get(key, 0) + 1
+                return
+            self._log_times[key] = now
+            skipped = self._log_skipped.pop(key, 0)
+        text += f" ({skipped} more like it since the last)" if skipped else ""
+        if error:
+            self.get_logger().error(text)
+        else:
+            self.get_logger().warning(text)
+
+    def report_exception(self, where: str, error: BaseException) -> None:
+        """Count and log an exception that a callback did not expect."""
+        self.diagnostics.counter(f"exceptions.{where}", level=Level.ERROR, advice="see the node's log").add(
+            1, f"{type(error).__name__}: {error}"
+        )
+        trace = "".join(traceback.format_exception(error)).rstrip()
+        self.log_throttled(f"{where} failed and went on: {trace}", key=f"{where} {type(error).__name__}", error=True)
+
+    def now_ns(self) -> int:
+        """The node's time [ns]: simulated where use_sim_time is set."""
+        return int(self.get_clock().now().nanoseconds)
+
+    # Transitions: exceptions of the hooks refuse the transition and are said, not swallowed.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Runs ``configure``."""
+        return self._transition("configure", self.configure, super().on_configure, state, "inactive", undo=self.cleanup)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Enables the lifecycle publishers, then runs ``activate``."""
+
+        def enable(previous: LifecycleState) -> TransitionCallbackReturn:
+            return TransitionCallbackReturn.SUCCESS
+
+        result = super().on_activate(state)
+        if result != TransitionCallbackReturn.SUCCESS:
+            return result
+        return self._transition("activate", self.activate, enable, state, "active", undo=self.deactivate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Runs ``deactivate``, then disables the lifecycle publishers."""
+        return self._transition("deactivate", self.deactivate, super().on_deactivate, state, "inactive")
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Runs ``cleanup``."""
+        return self._transition("cleanup", self.cleanup, super().on_cleanup, state, "unconfigured")
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Runs ``deactivate`` and ``cleanup`` as far as the state asks for them."""
+        if state.label == "active":
+            self.on_deactivate(state)
+        if state.label in ("active", "inactive"):
+            self.on_cleanup(state)
+        self._set_state_status("finalized")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to unconfigured, from where it can be configured again."""
+        self._set_state_status("unconfigured")
+        return TransitionCallbackReturn.SUCCESS
+
+    def _transition(
+        self,
+        name: str,
+        hook: Callable[[], None],
+        entities: Callable[[LifecycleState], TransitionCallbackReturn],
+        state: LifecycleState,
+        result_label: str,
+        undo: Callable[[], None] | None = None,
+    ) -> TransitionCallbackReturn:
+        try:
+            hook()
+            result = entities(state)
+        except Exception as error:
+            self.get_logger().error(f"{name} refused: {error}")
+            self.get_logger().debug("".join(traceback.format_exception(error)))
+            self.diagnostics.set_status("state", Level.ERROR, f"{name} refused: {error}", state=state.label)
+            if undo is not None:
+                try:
+                    undo()
+                except Exception as second:
+                    self.report_exception(f"{name}.undo", second)
+            return TransitionCallbackReturn.FAILURE
+        self._set_state_status(result_label)
+        return result
+
+    def _set_state_status(self, label: str) -> None:
+        level = Level.OK if label == "active" or not self._autostart else Level.WARN
+        self.diagnostics.set_status("state", level, label, state=label)
+
+    def _start(self) -> None:
+        if self._autostart_timer is not None:
+            self._autostart_timer.cancel()
+        if self.state_label == "unconfigured":
+            self.trigger_configure()
+        if self.state_label == "inactive":
+            self.trigger_activate()
+
+    def _publish_diagnostics(self) -> None:
+        try:
+            self.before_diagnostics()
+            self._diagnostics_publisher.publish(self.diagnostics.to_msg(max(self.now_ns(), 0)))
+        except Exception as error:
+            if rclpy.ok(context=self.context):
+                self.report_exception("diagnostics", error)
+
+    def before_diagnostics(self) -> None:
+        """Called once a second, before diagnostics go out: a place to take over counters and warn of silence."""
+
+
+def _diagnostic_array_type() -> Any:
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    return DiagnosticArray
+
+
+def spin_guarded(executor: Executor, stop: threading.Event) -> None:
+    """Spin until ``stop`` is set; an exception out of a callback is logged and spinning goes on."""
+    while not stop.is_set():
+        try:
+            executor.spin_once(timeout_sec=0.2)
+        except ExternalShutdownException:
+            stop.set()
+        except Exception as error:
+            if stop.is_set() or not rclpy.ok(context=executor.context):
+                break
+            nodes = executor.get_nodes()
+            owner = next((n for n in nodes if isinstance(n, ManagedNode)), None)
+            if owner is not None:
+                owner.report_exception("callback", error)
+            else:
+                traceback.print_exception(error)
+
+
+def run_node(
+    make_node: Callable[[], Any],
+    *,
+    threads: int = 1,
+    arguments: Sequence[str] | None = None,
+    shutdown_timeout_s: float = 5.0,
+) -> int:
+    """Run one node until SIGINT, SIGTERM or the end of its context; returns the exit status.
+
+    ``threads`` 1: one executor thread; more: a multi-threaded executor (for nodes that wait in callbacks). On a signal
+    the node is deactivated and cleaned up, so that its ``deactivate`` and ``cleanup`` run with publishers still alive.
+    Status 0: ended as asked; 1: the node could not be made (the reason is printed in one line).
+    """
+    stop = threading.Event()
+    # Own handlers, in place before anything slow: rclpy's would end the context before the node could clean up.
+    previous = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    rclpy.init(args=list(arguments) if arguments is not None else None, signal_handler_options=SignalHandlerOptions.NO)
+    node = None
+    try:
+        try:
+            node = make_node()
+        except (ParameterError, ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        executor: Executor = MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
+        executor.add_node(node)
+        spinner = threading.Thread(target=spin_guarded, args=(executor, stop), name="executor", daemon=True)
+        spinner.start()
+        while not stop.wait(0.5):
+            if not rclpy.ok():
+                stop.set()
+        executor.wake()
+        spinner.join(shutdown_timeout_s)
+        if spinner.is_alive():
+            node.get_logger().warning(f"a callback did not end within {shutdown_timeout_s:g} s; leaving it")
+        if isinstance(node, LifecycleNode) and rclpy.ok():
+            _finalize(node)
+        executor.shutdown(timeout_sec=1.0)
+        return 0
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _finalize(node: Any) -> None:
+    try:
+        if node._state_machine.current_state[1] in ("unconfigured", "inactive", "active"):
+            node.trigger_shutdown()
+    except Exception as error:
+        node.get_logger().error(f"shutdown: {error}")

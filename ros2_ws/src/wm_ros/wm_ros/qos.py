@@ -1,0 +1,63 @@
+"""Quality of service by purpose, in one place.
+
+A best-effort publisher cannot serve a reliable subscriber, so cameras are read best effort (which both kinds of camera
+driver serve), and images made here are offered reliably (which both kinds of viewer can read).
+"""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
+    return QoSProfile(
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+    )
+
+
+SENSOR = _profile(reliable=False, depth=5)
+"""Camera streams and odometry, in both directions: the newest matters, lost ones are not sent again."""
+
+SCENE_GRAPH = _profile(reliable=True, depth=1, latched=True)
+"""The scene graph: a late subscriber gets the latest at once."""
+
+METADATA = _profile(reliable=True, depth=1, latched=True)
+"""What seldom changes: labels, model versions, robot descriptions."""
+
+COMMAND = _profile(reliable=True, depth=10)
+"""Requests and commands: none may be lost."""
+
+DERIVED_IMAGE = _profile(reliable=True, depth=2)
+"""Images made here for people and other nodes (overlay, instances, imagined frames)."""
+
+MARKERS = _profile(reliable=True, depth=1, latched=True)
+"""RViz markers: a late RViz sees them at once."""
+
+DIAGNOSTICS = _profile(reliable=True, depth=10)
+"""/diagnostics."""
+
+TF = _profile(reliable=True, depth=100)
+"""/tf."""
+
+TF_STATIC = _profile(reliable=True, depth=100, latched=True)
+"""/tf_static."""
+
+CLOCK = _profile(reliable=False, depth=1)
+"""/clock, as rclpy itself subscribes to it."""
+
+PROFILES: dict[str, QoSProfile] = {
+    "sensor": SENSOR,
+    "scene_graph": SCENE_GRAPH,
+    "metadata": METADATA,
+    "command": COMMAND,
+    "derived_image": DERIVED_IMAGE,
+    "markers": MARKERS,
+    "diagnostics": DIAGNOSTICS,
+    "tf": TF,
+    "tf_static": TF_STATIC,
+    "clock": CLOCK,
+}
+"""The profiles above by name."""
