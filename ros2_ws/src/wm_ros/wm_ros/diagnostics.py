@@ -59,7 +59,11 @@ class RateMonitor:
         now = self._clock()
         with self._lock:
             recent = [t for t in self._times if now - t <= window_s]
-        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
+        return (
+            (len(recent) - 1) / (recent[-1] - recent[0])
+            if len(recent) > 1 and recent[-1] > recent[0]
+            else 0.0
+        )
 
     def age_s(self) -> float:
         """Seconds since it last happened, or since the monitor was made if it never did."""
@@ -115,7 +119,11 @@ class LatencyMonitor:
         if p95 > self.warn_s:
             what = f"p95 {1e3 * p95:.0f} ms, expected below {1e3 * self.warn_s:.0f} ms"
             return Status(self.name, Level.WARN, f"{what}; {self.advice}" if self.advice else what, values)
-        message = "nothing measured yet" if not self.total else f"median {1e3 * median:.1f} ms, p95 {1e3 * p95:.1f} ms"
+        message = (
+            "nothing measured yet"
+            if not self.total
+            else f"median {1e3 * median:.1f} ms, p95 {1e3 * p95:.1f} ms"
+        )
         return Status(self.name, Level.OK, message, values)
 
 
@@ -208,9 +216,13 @@ class Diagnostics:
             rates, latencies = list(self._rates.values()), list(self._latencies.values())
             counters, statuses = list(self._counters.values()), list(self._statuses.values())
         result = [*statuses, *(r.status() for r in rates), *(m.status() for m in latencies)]
-        recent = sorted((c for c in counters if c.age_s() <= self.recent_s), key=lambda c: (-c.level, c.age_s()))
+        recent = sorted(
+            (c for c in counters if c.age_s() <= self.recent_s), key=lambda c: (-c.level, c.age_s())
+        )
         level = max((c.level for c in recent), default=Level.OK)
-        texts = [f"{c.name}: {c.detail or 'happened'}" + (f"; {c.advice}" if c.advice else "") for c in recent[:3]]
+        texts = [
+            f"{c.name}: {c.detail or 'happened'}" + (f"; {c.advice}" if c.advice else "") for c in recent[:3]
+        ]
         values = {c.name: str(c.total) for c in counters}
         result.append(Status("counters", level, " | ".join(texts) or "nothing unusual", values))
         return result

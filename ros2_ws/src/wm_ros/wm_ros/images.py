@@ -66,11 +66,15 @@ def image_to_array(msg: Image, topic: str = "", expected: Sequence[str] = tuple(
     if height < 1 or width < 1 or height * width > _MAX_PIXELS:
         raise ImageError(f"{_named(topic)}: size {width}x{height}, expected 1 to {_MAX_PIXELS} pixels")
     if step < row:
-        raise ImageError(f"{_named(topic)}: step {step} bytes, expected at least {row} ({width} x {msg.encoding})")
+        raise ImageError(
+            f"{_named(topic)}: step {step} bytes, expected at least {row} ({width} x {msg.encoding})"
+        )
     # The last row may end without its padding.
     needed = step * (height - 1) + row
     if len(msg.data) < needed:
-        raise ImageError(f"{_named(topic)}: {len(msg.data)} bytes of data, expected {needed} ({height} rows of {step})")
+        raise ImageError(
+            f"{_named(topic)}: {len(msg.data)} bytes of data, expected {needed} ({height} rows of {step})"
+        )
     dtype = np.dtype(kind).newbyteorder(">" if msg.is_bigendian else "<")
     flat = np.frombuffer(msg.data, dtype=np.uint8, count=needed)
     if step == row:
@@ -169,7 +173,9 @@ def depth_to_image(
 
 def depth_to_millimetres(depth_m: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
     """(H, W) uint16 [mm] of (H, W) [m]; 0 where there is no measurement or it is beyond 65.534 m."""
-    millimetres = np.nan_to_num(np.asarray(depth_m, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0) * 1000.0
+    millimetres = (
+        np.nan_to_num(np.asarray(depth_m, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0) * 1000.0
+    )
     millimetres[(millimetres < 0.0) | (millimetres > _SATURATED_MM - 1)] = 0.0
     return np.round(millimetres).astype(np.uint16)
 
@@ -191,7 +197,9 @@ def compressed_to_rgb(msg: CompressedImage, topic: str = "") -> NDArray[np.uint8
         ImageError: another format, depth, or data that do not decode.
     """
     if "compresseddepth" in msg.format.lower():
-        raise ImageError(f"{_named(topic)}: format {msg.format!r} is depth, expected a jpeg or png colour image")
+        raise ImageError(
+            f"{_named(topic)}: format {msg.format!r} is depth, expected a jpeg or png colour image"
+        )
     pixels = _decode(msg.data, topic, "jpeg or png image")
     if pixels.dtype != np.uint8:
         raise ImageError(f"{_named(topic)}: {pixels.dtype} pixels, expected 8-bit colour")
@@ -211,7 +219,9 @@ def compressed_to_depth(msg: CompressedImage, topic: str = "") -> NDArray[np.flo
     if "compresseddepth" not in form:
         pixels = _decode(msg.data, topic, "16-bit png")
         if pixels.ndim != 2 or pixels.dtype != np.uint16:
-            raise ImageError(f"{_named(topic)}: format {msg.format!r} gives {pixels.dtype} pixels, expected 16-bit png")
+            raise ImageError(
+                f"{_named(topic)}: format {msg.format!r} gives {pixels.dtype} pixels, expected 16-bit png"
+            )
         return _depth_in_metres(pixels)
     if "rvl" in form:
         raise ImageError(f"{_named(topic)}: format {msg.format!r}, expected 'compressedDepth png'")
@@ -220,8 +230,10 @@ def compressed_to_depth(msg: CompressedImage, topic: str = "") -> NDArray[np.flo
         raise ImageError(f"{_named(topic)}: {len(msg.data)} bytes, expected a 12-byte header and a png")
     pixels = _decode(msg.data[12:], topic, "png after the 12-byte compressedDepth header")
     if pixels.ndim != 2 or pixels.dtype != np.uint16:
-        raise ImageError(f"{_named(topic)}: format {msg.format!r} gives {pixels.dtype} pixels, expected 16 bits")
-    if form.startswith("16uc1") or form.startswith("mono16"):
+        raise ImageError(
+            f"{_named(topic)}: format {msg.format!r} gives {pixels.dtype} pixels, expected 16 bits"
+        )
+    if form.startswith(("16uc1", "mono16")):
         return _depth_in_metres(pixels)
     quantum_a, quantum_b = np.frombuffer(msg.data, dtype="<f4", count=2, offset=4)
     depth = np.zeros(pixels.shape, dtype=np.float32)
@@ -236,7 +248,9 @@ def _encode(extension: str, pixels: NDArray[Any], options: list[int]) -> array.a
 
     done, buffer = cv2.imencode(extension, pixels, options)
     if not done:
-        raise ImageError(f"array of shape {pixels.shape} and type {pixels.dtype} does not encode as {extension}")
+        raise ImageError(
+            f"array of shape {pixels.shape} and type {pixels.dtype} does not encode as {extension}"
+        )
     return array.array("B", buffer.tobytes())
 
 
@@ -333,7 +347,11 @@ def points_to_cloud(
         ImageError: shapes do not match.
     """
     xyz = np.asarray(points, dtype=np.float32).reshape(-1, 3)
-    rgb = np.full((len(xyz), 3), 255, np.uint8) if colors is None else np.asarray(colors, dtype=np.uint8).reshape(-1, 3)
+    rgb = (
+        np.full((len(xyz), 3), 255, np.uint8)
+        if colors is None
+        else np.asarray(colors, dtype=np.uint8).reshape(-1, 3)
+    )
     if len(rgb) != len(xyz):
         raise ImageError(f"point cloud: {len(rgb)} colours, expected {len(xyz)} (one per point)")
     finite = np.isfinite(xyz).all(axis=1)
@@ -362,7 +380,9 @@ def cloud_to_points(msg: PointCloud2) -> tuple[NDArray[np.float32], NDArray[np.u
     """
     layout = [(f.name, f.offset) for f in msg.fields]
     if layout != [("x", 0), ("y", 4), ("z", 8), ("rgb", 12)] or msg.point_step != 16 or msg.is_bigendian:
-        raise ImageError(f"point cloud: fields {layout}, step {msg.point_step}, expected x, y, z, rgb of 4 bytes each")
+        raise ImageError(
+            f"point cloud: fields {layout}, step {msg.point_step}, expected x, y, z, rgb of 4 bytes each"
+        )
     records = np.frombuffer(msg.data, dtype=_POINT_DTYPE)
     points = np.stack([records["x"], records["y"], records["z"]], axis=-1)
     rgb = records["rgb"]

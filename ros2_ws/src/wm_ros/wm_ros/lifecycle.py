@@ -1,19 +1,19 @@
 """Base of every wm node: a lifecycle node that starts itself, reports its health and does not die of bad input.
 
-    class CameraNode(ManagedNode):
-        def __init__(self, **kwargs):
-            super().__init__("camera", parameters=CameraParameters, **kwargs)
+class CameraNode(ManagedNode):
+    def __init__(self, **kwargs):
+        super().__init__("camera", parameters=CameraParameters, **kwargs)
 
-        def configure(self): ...      # load models, make publishers; raise to refuse
-        def activate(self): ...       # subscribe, start working
-        def deactivate(self): ...
-        def cleanup(self): ...        # give everything back
+    def configure(self): ...      # load models, make publishers; raise to refuse
+    def activate(self): ...       # subscribe, start working
+    def deactivate(self): ...
+    def cleanup(self): ...        # give everything back
 
-        @guarded
-        def on_image(self, msg): ...  # an exception is counted and logged, never fatal
+    @guarded
+    def on_image(self, msg): ...  # an exception is counted and logged, never fatal
 
-    def main():
-        run_node(CameraNode)
+def main():
+    run_node(CameraNode)
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def guarded(method: F) -> F:
     def guard(self: ManagedNode, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - counted and logged; the node lives on
             self.report_exception(method.__name__, error)
             return None
 
@@ -136,7 +136,9 @@ class ManagedNode(LifecycleNode):
     def warn(self, counter: str, detail: str, advice: str = "", level: Level = Level.WARN) -> None:
         """Count something that should not happen in diagnostics, and log it at most every five seconds."""
         self.diagnostics.counter(counter, advice=advice, level=level).add(1, detail)
-        self.log_throttled(f"{detail}; {advice}" if advice else detail, key=counter, error=level >= Level.ERROR)
+        self.log_throttled(
+            f"{detail}; {advice}" if advice else detail, key=counter, error=level >= Level.ERROR
+        )
 
     def log_throttled(self, text: str, key: str | None = None, error: bool = False) -> None:
         """Log a warning or error, at most once in five seconds per ``key``; says how many were left out."""
@@ -160,7 +162,9 @@ class ManagedNode(LifecycleNode):
             1, f"{type(error).__name__}: {error}"
         )
         trace = "".join(traceback.format_exception(error)).rstrip()
-        self.log_throttled(f"{where} failed and went on: {trace}", key=f"{where} {type(error).__name__}", error=True)
+        self.log_throttled(
+            f"{where} failed and went on: {trace}", key=f"{where} {type(error).__name__}", error=True
+        )
 
     def now_ns(self) -> int:
         """The node's time [ns]: simulated where use_sim_time is set."""
@@ -170,7 +174,9 @@ class ManagedNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Runs ``configure``."""
-        return self._transition("configure", self.configure, super().on_configure, state, "inactive", undo=self.cleanup)
+        return self._transition(
+            "configure", self.configure, super().on_configure, state, "inactive", undo=self.cleanup
+        )
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Enables the lifecycle publishers, then runs ``activate``."""
@@ -217,14 +223,14 @@ class ManagedNode(LifecycleNode):
         try:
             hook()
             result = entities(state)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - counted and logged; the node lives on
             self.get_logger().error(f"{name} refused: {error}")
             self.get_logger().debug("".join(traceback.format_exception(error)))
             self.diagnostics.set_status("state", Level.ERROR, f"{name} refused: {error}", state=state.label)
             if undo is not None:
                 try:
                     undo()
-                except Exception as second:
+                except Exception as second:  # noqa: BLE001 - counted and logged; the node lives on
                     self.report_exception(f"{name}.undo", second)
             return TransitionCallbackReturn.FAILURE
         self._set_state_status(result_label)
@@ -246,7 +252,7 @@ class ManagedNode(LifecycleNode):
         try:
             self.before_diagnostics()
             self._diagnostics_publisher.publish(self.diagnostics.to_msg(max(self.now_ns(), 0)))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - counted and logged; the node lives on
             if rclpy.ok(context=self.context):
                 self.report_exception("diagnostics", error)
 
@@ -267,7 +273,7 @@ def spin_guarded(executor: Executor, stop: threading.Event) -> None:
             executor.spin_once(timeout_sec=0.2)
         except ExternalShutdownException:
             stop.set()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - counted and logged; the node lives on
             if stop.is_set() or not rclpy.ok(context=executor.context):
                 break
             nodes = executor.get_nodes()
@@ -294,7 +300,10 @@ def run_node(
     stop = threading.Event()
     # Own handlers, in place before anything slow: rclpy's would end the context before the node could clean up.
     previous = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
-    rclpy.init(args=list(arguments) if arguments is not None else None, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(
+        args=list(arguments) if arguments is not None else None,
+        signal_handler_options=SignalHandlerOptions.NO,
+    )
     node = None
     try:
         try:
@@ -329,5 +338,5 @@ def _finalize(node: Any) -> None:
     try:
         if node._state_machine.current_state[1] in ("unconfigured", "inactive", "active"):
             node.trigger_shutdown()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - counted and logged; the node lives on
         node.get_logger().error(f"shutdown: {error}")

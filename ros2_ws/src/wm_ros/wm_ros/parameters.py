@@ -106,7 +106,9 @@ class ParameterSpec:
         """
         if self.is_sequence:
             if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-                raise ParameterError(f"parameter {self.name}: got {value!r}, expected {self.type_name}, {self.limit}")
+                raise ParameterError(
+                    f"parameter {self.name}: got {value!r}, expected {self.type_name}, {self.limit}"
+                )
             items = tuple(self._check_one(v) for v in value)
             if self.length is not None and len(items) != self.length:
                 raise ParameterError(
@@ -116,7 +118,9 @@ class ParameterSpec:
         return self._check_one(value)
 
     def _check_one(self, value: Any) -> Any:
-        wrong = ParameterError(f"parameter {self.name}: got {value!r}, expected {self.limit} ({self.type_name})")
+        wrong = ParameterError(
+            f"parameter {self.name}: got {value!r}, expected {self.limit} ({self.type_name})"
+        )
         if hasattr(value, "item"):
             value = value.item()
         if self.element is float and isinstance(value, int) and not isinstance(value, bool):
@@ -158,7 +162,9 @@ def specs(parameters: type, prefix: str = "") -> Iterator[ParameterSpec]:
         is_sequence = typing.get_origin(hint) in (tuple, list)
         element = arguments[0] if is_sequence else hint
         if element not in _SCALARS or (is_sequence and any(a not in (element, Ellipsis) for a in arguments)):
-            raise TypeError(f"{parameters.__name__}.{f.name}: type {hint}, expected bool, int, float, str or a tuple of one")
+            raise TypeError(
+                f"{parameters.__name__}.{f.name}: type {hint}, expected bool, int, float, str or a tuple of one"
+            )
         m = f.metadata
         yield ParameterSpec(
             name=name,
@@ -185,7 +191,9 @@ def build(parameters: type[T], values: Mapping[str, Any], prefix: str = "") -> T
         by_name = {s.name: s for s in specs(parameters)}
         unknown = sorted(set(values) - set(by_name))
         if unknown:
-            raise ParameterError(f"parameter {unknown[0]}: no such parameter, expected one of {', '.join(by_name)}")
+            raise ParameterError(
+                f"parameter {unknown[0]}: no such parameter, expected one of {', '.join(by_name)}"
+            )
         values = {name: by_name[name].check(value) for name, value in values.items()}
     hints = typing.get_type_hints(parameters)
     arguments: dict[str, Any] = {}
@@ -286,7 +294,9 @@ def _descriptor(spec: ParameterSpec) -> Any:
         if spec.element is float:
             low = spec.minimum if spec.minimum is not None else -1.7e308
             high = spec.maximum if spec.maximum is not None else 1.7e308
-            descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high))
+            ]
         elif spec.element is int:
             low = spec.minimum if spec.minimum is not None else -(2**62)
             high = spec.maximum if spec.maximum is not None else 2**62
@@ -299,7 +309,13 @@ def _yaml_scalar(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         text = f"{value:.10g}"
-        return text if "." in text and "e" not in text else repr(float(value)) if "e" not in text else f"{value:f}"
+        return (
+            text
+            if "." in text and "e" not in text
+            else repr(float(value))
+            if "e" not in text
+            else f"{value:f}"
+        )
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return str(value)
@@ -320,7 +336,9 @@ def to_yaml(parameters: type, node_name: str, header: str = "") -> str:
         open_groups = groups
         indent = "    " + "  " * len(groups)
         value = spec.default
-        text = "[" + ", ".join(_yaml_scalar(v) for v in value) + "]" if spec.is_sequence else _yaml_scalar(value)
+        text = (
+            "[" + ", ".join(_yaml_scalar(v) for v in value) + "]" if spec.is_sequence else _yaml_scalar(value)
+        )
         about = "; ".join(p for p in (spec.description, spec.limit) if p)
         lines.append(f"{indent}# {about}{'; fixed at start' if spec.read_only else ''}")
         lines.append(f"{indent}{leaf}: {text}")
@@ -336,7 +354,11 @@ def from_yaml(parameters: type[T], text: str) -> T:
     import yaml
 
     content = yaml.safe_load(text)
-    if not isinstance(content, dict) or len(content) != 1 or "ros__parameters" not in next(iter(content.values())):
+    if (
+        not isinstance(content, dict)
+        or len(content) != 1
+        or "ros__parameters" not in next(iter(content.values()))
+    ):
         raise ParameterError("parameters file: expected one node name with ros__parameters under it")
     flat: dict[str, Any] = {}
 
@@ -353,7 +375,9 @@ def from_yaml(parameters: type[T], text: str) -> T:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the parameters file of a dataclass: ``python -m wm_ros.parameters MODULE:CLASS NODE``."""
-    parser = argparse.ArgumentParser(prog="python -m wm_ros.parameters", description="Print a node's parameters file.")
+    parser = argparse.ArgumentParser(
+        prog="python -m wm_ros.parameters", description="Print a node's parameters file."
+    )
     parser.add_argument("dataclass", help="MODULE:CLASS")
     parser.add_argument("node", help="name of the node")
     chosen = parser.parse_args(arguments)

@@ -1,0 +1,109 @@
+"""The scene graph as RViz markers."""
+
+from __future__ import annotations
+
+import colorsys
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import Point
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
+from wm_core.geometry import pose_matrix, transform_points
+from wm_core.messages import pose_to_msg, vector_to_msg
+from wm_core.scene_graph import SceneGraph, Shape
+
+from wm_ros.stamps import ns_to_stamp
+
+_MARKER_OF_SHAPE = {
+    Shape.BOX: Marker.CUBE,
+    Shape.SPHERE: Marker.SPHERE,
+    Shape.CYLINDER: Marker.CYLINDER,
+    Shape.CAPSULE: Marker.CYLINDER,
+    Shape.CONVEX: Marker.CUBE,
+}
+_MOVING_M_S = 0.02
+_ARROW_S = 0.5
+_LABEL_HEIGHT_M = 0.03
+
+
+def object_color(object_id: int) -> tuple[float, float, float]:
+    """Red, green, blue 0..1 of an id; neighbouring ids differ much, and an id keeps its colour."""
+    return colorsys.hsv_to_rgb((0.61803398875 * object_id) % 1.0, 0.65, 0.95)
+
+
+class MarkerBuilder:
+    """Makes a MarkerArray of each scene graph; what was there and is gone gets a DELETE.
+
+    Namespaces: ``objects`` (shapes), ``labels``, ``velocities`` (arrows of half a second's way), ``supports`` (outlines).
+    Objects not seen now are drawn paler.
+    """
+
+    def __init__(self) -> None:
+        self._shown: set[tuple[str, int]] = set()
+
+    def build(self, scene: SceneGraph) -> MarkerArray:
+        """visualization_msgs/MarkerArray in the graph's frame and at its stamp."""
+        markers: list[Marker] = []
+        for i, object_id in enumerate(scene.ids.tolist()):
+            markers += self._object(scene, i, int(object_id))
+        shown = {(m.ns, m.id) for m in markers}
+        for namespace, marker_id in sorted(self._shown - shown):
+            markers.append(self._marker(scene, namespace, marker_id, Marker.CUBE, action=Marker.DELETE))
+        self._shown = shown
+        return MarkerArray(markers=markers)
+
+    def clear(self) -> MarkerArray:
+        """A MarkerArray that removes everything."""
+        self._shown = set()
+        return MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
+
+    def _marker(
+        self, scene: SceneGraph, namespace: str, marker_id: int, kind: int, action: int = Marker.ADD
+    ) -> Marker:
+        marker = Marker(ns=namespace, id=marker_id, type=kind, action=action)
+        marker.header.frame_id = scene.frame_id
+        marker.header.stamp = ns_to_stamp(max(scene.stamp_ns, 0))
+        marker.pose.orientation.w = 1.0
+        return marker
+
+    def _object(self, scene: SceneGraph, i: int, object_id: int) -> list[Marker]:
+        r, g, b = object_color(object_id)
+        is_support = scene.class_names[i] == "support"
+        alpha = 0.2 if is_support else 0.75 if scene.visibilities[i] > 0.0 else 0.3
+        color = ColorRGBA(r=r, g=g, b=b, a=alpha)
+        body = self._marker(scene, "objects", object_id, _MARKER_OF_SHAPE[Shape(int(scene.shapes[i]))])
+        body.pose = pose_to_msg(scene.positions[i], scene.quaternions[i])
+        body.scale = vector_to_msg(scene.extents[i])
+        body.color = color
+        label = self._marker(scene, "labels", object_id, Marker.TEXT_VIEW_FACING)
+        world_T_object = pose_matrix(scene.positions[i], scene.quaternions[i])
+        # Half the height of the turned box along the frame's z.
+        top = 0.5 * float(np.abs(world_T_object[2, :3]) @ scene.extents[i])
+        label.pose.position.x, label.pose.position.y, label.pose.position.z = (
+            float(v) for v in scene.positions[i] + [0.0, 0.0, top + _LABEL_HEIGHT_M]
+        )
+        label.scale.z = _LABEL_HEIGHT_M
+        label.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0 if scene.visibilities[i] > 0.0 else 0.5)
+        label.text = f"{object_id} {scene.class_names[i]}"
+        markers = [body, label]
+        if float(np.linalg.norm(scene.linear_velocities[i])) > _MOVING_M_S:
+            arrow = self._marker(scene, "velocities", object_id, Marker.ARROW)
+            arrow.points = _points(
+                np.stack([scene.positions[i], scene.positions[i] + _ARROW_S * scene.linear_velocities[i]])
+            )
+            arrow.scale.x, arrow.scale.y, arrow.scale.z = 0.008, 0.016, 0.02
+            arrow.color = ColorRGBA(r=r, g=g, b=b, a=1.0)
+            markers.append(arrow)
+        if is_support and len(scene.hulls[i]) >= 3:
+            outline = self._marker(scene, "supports", object_id, Marker.LINE_STRIP)
+            corners = transform_points(world_T_object, scene.hulls[i])
+            outline.points = _points(np.vstack([corners, corners[:1]]))
+            outline.scale.x = 0.005
+            outline.color = ColorRGBA(r=r, g=g, b=b, a=1.0)
+            markers.append(outline)
+        return markers
+
+
+def _points(values: Any) -> list[Point]:
+    return [Point(x=float(x), y=float(y), z=float(z)) for x, y, z in values]
