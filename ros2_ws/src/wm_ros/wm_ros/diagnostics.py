@@ -194,7 +194,7 @@ class Diagnostics:
             return self._latencies[name]
 
     def counter(self, name: str, *, advice: str = "", level: Level = Level.WARN) -> Counter:
-        """Counter of something that should not happen; ``advice`` says what to do about it."""
+        """Counter of something that should not happen; ``advice`` says what to do about it. Level OK: merely counted."""
         with self._lock:
             if name not in self._counters:
                 self._counters[name] = Counter(name, advice, level, self._clock)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from wm_core.geometry import pose_matrix, transform_points
 from wm_core.messages import pose_to_msg, vector_to_msg
 from wm_core.scene_graph import SceneGraph, Shape
 
+from wm_ros.overlay import object_color
 from wm_ros.stamps import ns_to_stamp
 
 _MARKER_OF_SHAPE = {
@@ -25,11 +25,6 @@ _MARKER_OF_SHAPE = {
 _MOVING_M_S = 0.02
 _ARROW_S = 0.5
 _LABEL_HEIGHT_M = 0.03
-
-
-def object_color(object_id: int) -> tuple[float, float, float]:
-    """Red, green, blue 0..1 of an id; neighbouring ids differ much, and an id keeps its colour."""
-    return colorsys.hsv_to_rgb((0.61803398875 * object_id) % 1.0, 0.65, 0.95)
 
 
 class MarkerBuilder:

@@ -33,8 +33,8 @@ COMMAND = _profile(reliable=True, depth=10)
 DERIVED_IMAGE = _profile(reliable=True, depth=2)
 """Images made here for people and other nodes (overlay, instances, imagined frames)."""
 
-MARKERS = _profile(reliable=True, depth=1, latched=True)
-"""RViz markers: a late RViz sees them at once."""
+MARKERS = _profile(reliable=True, depth=2)
+"""RViz markers; they come with every scene graph."""
 
 DIAGNOSTICS = _profile(reliable=True, depth=10)
 """/diagnostics."""

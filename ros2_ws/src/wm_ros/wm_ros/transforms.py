@@ -73,14 +73,18 @@ class TransformBuffer:
 
     def __init__(self, cache_s: float = 10.0, extrapolation_s: float = 0.0) -> None:
         self._cache_ns = round(cache_s * NANOSECONDS)
+        self._restart_ns = min(self._cache_ns, NANOSECONDS)
         self._extrapolation_ns = round(extrapolation_s * NANOSECONDS)
         self._edges: dict[str, _Edge] = {}
         self._changed = threading.Condition()
 
-    def clear(self) -> None:
-        """Forget the moving transforms; static ones stay."""
+    def clear(self, after_ns: int = 0) -> None:
+        """Forget the moving transforms whose newest stamp is later than ``after_ns``; static ones stay.
+
+        After time was set back, the new time as ``after_ns`` keeps those transforms that have already started anew.
+        """
         with self._changed:
-            self._edges = {child: e for child, e in self._edges.items() if e.static}
+            self._edges = {c: e for c, e in self._edges.items() if e.static or e.stamps[-1] <= after_ns}
 
     @property
     def frames(self) -> list[str]:
@@ -100,8 +104,8 @@ class TransformBuffer:
         quaternion_xyzw: ArrayLike,
         static: bool = False,
     ) -> None:
-        """Add parent_T_child. A stamp older than the newest by more than the cache means that time was set back: the
-        edge starts anew.
+        """Add parent_T_child. A stamp more than a second (or the cache, if shorter) before the newest means that time
+        was set back: this transform's history starts anew.
 
         Raises:
             ValueError: a name is empty, both are the same, or a number is not finite.
@@ -117,9 +121,8 @@ class TransformBuffer:
             )
         with self._changed:
             edge = self._edges.get(child)
-            if edge is None or edge.parent != parent or edge.static != static or static:
-                edge = self._edges[child] = _Edge(parent, static)
-            elif edge.stamps and stamp_ns < edge.stamps[-1] - min(self._cache_ns, NANOSECONDS):
+            replaced = edge is None or static or edge.static or edge.parent != parent
+            if edge is None or replaced or stamp_ns < edge.stamps[-1] - self._restart_ns:
                 edge = self._edges[child] = _Edge(parent, static)
             at = bisect.bisect_left(edge.stamps, stamp_ns)
             if at < len(edge.stamps) and edge.stamps[at] == stamp_ns:
@@ -247,7 +250,6 @@ class RosTransforms:
         if prefer_tf2:
             try:
                 import tf2_ros
-
                 from rclpy.duration import Duration
 
                 self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=cache_s))
@@ -322,14 +324,13 @@ class RosTransforms:
                     raise
                 time.sleep(0.005)
 
-    def clear(self) -> None:
-        """Forget the moving transforms (time was set back)."""
+    def clear(self, after_ns: int = 0) -> None:
+        """As ``TransformBuffer.clear``. tf2_ros needs none: it empties itself when its clock is set back."""
         if self._buffer is None:
-            self.buffer.clear()
+            self.buffer.clear(after_ns)
 
     def _tf2_lookup(self, target: str, source: str, stamp_ns: int) -> Array:
         import tf2_ros
-
         from rclpy.time import Time
 
         try:
