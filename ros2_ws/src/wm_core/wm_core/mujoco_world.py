@@ -746,7 +746,7 @@ class _Run:
         rows = np.floor(times / h + 1e-6).astype(np.int64)
         total = int(np.ceil(times[-1] / h - 1e-6)) if len(times) else 0
         schedule = sorted(
-            ((min(int(round(a.intervention.time_offset / h)), total), a) for a in actions), key=lambda item: item[0]
+            ((min(round(a.intervention.time_offset / h), total), a) for a in actions), key=lambda item: item[0]
         )
         n = len(self.bodies)
         states, present = np.zeros((len(times), n, STATE_SIZE)), np.zeros((len(times), n), dtype=bool)
@@ -783,7 +783,7 @@ class _Run:
                 break
         late = np.clip(times - rows * h, 0.0, h)
         states[..., POSITION] += late[:, None, None] * states[..., LINEAR_VELOCITY] * present[..., None]
-        _hold_absent(states, present)
+        hold_absent(states, present)
         final = self._unpacked(self.packed[None])[0]
         return Trajectory(states, present, _touches(touching, self.world.pairs, h), stable, final)
 
@@ -944,7 +944,7 @@ class _Run:
             self._separate(index)
 
 
-def _hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
+def hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
     """Where a body is absent, give it the last pose before (or the first after) at zero velocity, in place."""
     for i in np.flatnonzero(~present.all(axis=0)):
         here = np.flatnonzero(present[:, i])
@@ -959,7 +959,7 @@ def _hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
 
 def _touches(touching: NDArray[np.bool_], pairs: Sequence[tuple[int, int]], timestep: float) -> tuple[Touch, ...]:
     """Beginnings and ends of contacts from per-step flags (steps, pairs); gaps below ``CONTACT_GAP_S`` are closed."""
-    gap = max(1, int(round(CONTACT_GAP_S / timestep)))
+    gap = max(1, round(CONTACT_GAP_S / timestep))
     touches = []
     for p in np.flatnonzero(touching.any(axis=0)):
         a, b = pairs[p]

@@ -1,0 +1,488 @@
+"""The ``physics`` dynamics backend: MuJoCo on the reconstructed scene.
+
+What is perceived is a little wrong: things hover over or dip into what they stand on, tilt by a degree, overlap their
+neighbours, and creep. Simulated as they are they would drop, rock, spring apart and drift. So each belief sample is
+first brought to rest where it rests (``ScenePreparation``), within what its uncertainty allows; a scene without covariance
+(the truth) is taken as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import mujoco
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+from wm_core.geometry import quaternion_to_matrix, rotation_between
+from wm_core.interventions import Hypothesis
+from wm_core.mujoco_world import (
+    Action,
+    BodyDef,
+    GeomDef,
+    Simulator,
+    Trajectory,
+    World,
+    body_points,
+    lowest_point,
+    rest_state,
+    simplify_hull,
+)
+from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
+from wm_core.scene_graph import Predicate, SceneGraph, Shape
+from wm_imagination.dynamics import (
+    Contact,
+    DynamicsResult,
+    OnHypothesis,
+    check_scenes,
+    default_threads,
+    empty_result,
+    hypothesis_bodies,
+    moving_objects,
+    object_slots,
+    scene_body,
+    scene_states,
+    targets,
+)
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+
+MAX_TIMESTEP_S = 1.0 / 240.0
+FLOOR_BELOW_SUPPORT_M = 0.75
+SUPPORT_THICKNESS_M = 0.03
+"""Perceived supports are surfaces; they are made at least this thick, downwards, so that nothing passes through."""
+SNAP_GAP_M = (0.01, 0.03)
+"""Smallest and largest gap to a support that is closed; in between, 2.5 standard deviations of the height."""
+SNAP_GAP_ON_M = 0.05
+"""Largest gap that is closed where the scene graph says that the object is on something."""
+LEVEL_ANGLE_RAD = (np.radians(3.0), np.radians(10.0))
+"""Smallest and largest tilt of a standing face that is levelled; in between, 2.5 standard deviations of the tilt."""
+FALLING_SPEED_M_S = 0.15
+"""Vertical speed above which a moving object is taken to be in the air."""
+
+
+class ScenePreparation:
+    """Bodies, floor and start states for belief samples of one scene.
+
+    From the mean sample: which objects move and which rest; supports, levelled when within 5 degrees, thickened
+    downwards, and widened under what stands on their edge; hulls of resting objects with a flat base (else an
+    imperfectly seen bottom would rock). Per sample: standing faces levelled, gaps to what is beneath closed, balls and
+    lying cylinders set rolling when their spin was not observed, overlaps moved apart without speed.
+
+    Attributes:
+        bodies: N bodies, properties of the mean.
+        floor_z: height of the floor [m].
+        moves: (N,) objects that start with a velocity.
+    """
+
+    def __init__(self, mean: SceneGraph, floor_z: float | None, timestep: float) -> None:
+        self.mean = mean
+        self.moves, self.turns = moving_objects(mean)
+        count = len(mean)
+        self._level_supports()
+        self.bodies = [scene_body(mean, i) for i in range(count)]
+        self.airborne = np.zeros(count, dtype=bool)
+        for i in range(count):
+            speed = abs(float(mean.linear_velocities[i, 2])) if self.moves[i] else 0.0
+            deviation = float(np.sqrt(max(mean.twist_covariances[i, 2, 2], 0.0)))
+            self.airborne[i] = speed > max(FALLING_SPEED_M_S, 2.0 * deviation)
+        self.on = {r.subject for r in mean.relations if r.predicate == Predicate.ON and r.probability >= 0.5}
+        self.known_exactly = ~(np.abs(mean.pose_covariances).sum(axis=(1, 2)) > 0.0).reshape(count)
+        for i in np.flatnonzero(mean.is_static):
+            self.bodies[i] = self._support(int(i))
+        for i in np.flatnonzero(~mean.is_static):
+            if Shape(int(mean.shapes[i])) == Shape.CONVEX and not self.moves[i] and not self.known_exactly[i]:
+                self.bodies[i] = _flat_based(self.bodies[i], mean.quaternions[i])
+        self.floor_z = self._floor() if floor_z is None else float(floor_z)
+        self.world = World(self.bodies, self.floor_z, timestep)
+        self.data = mujoco.MjData(self.world.model)
+
+    def _level_supports(self) -> None:
+        quaternions = self.mean.quaternions.copy()
+        for i in np.flatnonzero(self.mean.is_static):
+            up = _nearest_axis(quaternion_to_matrix(quaternions[i]), np.array([0.0, 0.0, 1.0]))
+            if 1e-6 < np.arccos(np.clip(up[2], -1.0, 1.0)) < np.radians(5.0):
+                level = Rotation.from_matrix(rotation_between(up, [0.0, 0.0, 1.0]))
+                quaternions[i] = (level * Rotation.from_quat(quaternions[i])).as_quat()
+        self.mean = replace(self.mean, quaternions=quaternions)
+
+    def _support(self, index: int) -> BodyDef:
+        """The static body of a support: its surface, thickened downwards and widened under what stands at its edge."""
+        body, mean = self.bodies[index], self.mean
+        state = body.static_state.copy()
+        rotation = quaternion_to_matrix(state[QUATERNION])
+        is_surface = mean.class_names[index] == "support" or int(mean.shapes[index]) == Shape.BOX
+        if not is_surface or rotation[2, 2] < np.cos(np.radians(5.0)):
+            return body
+        extents = mean.extents[index].copy()
+        top = state[2] + 0.5 * extents[2]
+        if mean.class_names[index] == "support":
+            low, high = -0.5 * extents[:2], 0.5 * extents[:2]
+            for i in np.flatnonzero(~mean.is_static):
+                if self.airborne[i] or self.known_exactly[i]:
+                    continue
+                bottom = mean.positions[i, 2] + lowest_point(self.bodies[i], mean.quaternions[i])
+                centre = (rotation.T @ (mean.positions[i] - state[POSITION]))[:2]
+                beyond = np.maximum(np.maximum(low - centre, centre - high), 0.0).max()
+                near = 0.5 * float(np.linalg.norm(mean.extents[i, :2]))
+                if abs(bottom - top) < SNAP_GAP_M[1] and 0.0 < beyond + near and beyond < near and not self.moves[i]:
+                    low, high = np.minimum(low, centre - near), np.maximum(high, centre + near)
+            shift = rotation @ np.array([*(0.5 * (low + high)), 0.0])
+            extents[:2] = high - low
+            state[POSITION] += shift
+        thickness = max(float(extents[2]), SUPPORT_THICKNESS_M)
+        state[2] = top - 0.5 * thickness
+        extents[2] = thickness
+        geom = GeomDef(Shape.BOX, extents, color=body.geoms[0].color)
+        return replace(body, geoms=(geom,), static_state=state)
+
+    def _floor(self) -> float:
+        """0.75 m below the lowest support, or at a static surface lower than that.
+
+        Without supports: right below the lowest object (something that was not perceived holds it), or 0.75 m below
+        it when it falls.
+        """
+        mean = self.mean
+        statics = np.flatnonzero(mean.is_static)
+        bottoms = [mean.positions[i, 2] + lowest_point(self.bodies[i], mean.quaternions[i]) for i in range(len(mean))]
+        if len(statics):
+            tops = [
+                2.0 * mean.positions[i, 2] - bottoms[i] if self.bodies[i] is not None else 0.0 for i in statics
+            ]
+            return float(min(min(tops) - FLOOR_BELOW_SUPPORT_M, min(bottoms[i] for i in statics)))
+        if not bottoms:
+            return 0.0
+        lowest = int(np.argmin(bottoms))
+        return float(bottoms[lowest] - (FLOOR_BELOW_SUPPORT_M if self.airborne[lowest] else 0.0))
+
+    def sample_bodies(self, scene: SceneGraph) -> list[BodyDef]:
+        """The bodies with the masses, frictions and restitutions of a sample."""
+        return [
+            replace(
+                body,
+                mass=float(np.clip(np.exp(scene.log_mass[i]), 1e-6, 1e5)),
+                friction=float(np.clip(scene.friction[i], 0.0, 10.0)),
+                restitution=float(np.clip(scene.restitution[i], 0.0, 1.0)),
+            )
+            for i, body in enumerate(self.bodies)
+        ]
+
+    def start(self, scene: SceneGraph) -> Array:
+        """(N, 13) start states of a sample, at rest where it rests."""
+        states = scene_states(scene)
+        states[:, LINEAR_VELOCITY] *= self.moves[:, None]
+        states[:, ANGULAR_VELOCITY] *= self.turns[:, None]
+        for i in np.flatnonzero(self.mean.is_static):
+            states[i] = self.bodies[i].static_state
+        uncertain = ~self.known_exactly & ~self.mean.is_static & ~self.airborne
+        for i in np.flatnonzero(uncertain):
+            states[i, QUATERNION] = self._levelled(int(i), states[i, QUATERNION])
+        bottoms = [states[i, 2] + lowest_point(self.bodies[i], states[i, QUATERNION]) for i in range(len(states))]
+        settled = [int(i) for i in np.flatnonzero(self.mean.is_static)]
+        for i in sorted(np.flatnonzero(~self.mean.is_static), key=lambda i: (bottoms[i], i)):
+            if uncertain[i]:
+                self._settle(int(i), states, settled)
+            settled.append(int(i))
+        if not self.known_exactly.all():
+            states = self.world.resolve_penetrations(self.world.model, states)
+        return states
+
+    def _levelled(self, index: int, quaternion: Array) -> Array:
+        """The orientation with the face that it stands on made level, when it nearly is."""
+        shape = Shape(int(self.mean.shapes[index]))
+        rotation = quaternion_to_matrix(quaternion)
+        if shape in (Shape.SPHERE, Shape.CONVEX):
+            return quaternion
+        if self.turns[index] and np.linalg.norm(self.mean.angular_velocities[index, :2]) > 1.0:
+            return quaternion
+        down = np.array([0.0, 0.0, -1.0])
+        if shape == Shape.BOX:
+            face = _nearest_axis(rotation, down)
+        else:
+            axis = rotation[:, 2]
+            lying = axis * axis[2] - np.array([0.0, 0.0, 1.0])  # the side that faces down
+            face = -axis * np.sign(axis[2]) if abs(axis[2]) > np.sqrt(0.5) else lying / np.linalg.norm(lying)
+            if shape == Shape.CAPSULE and abs(axis[2]) > np.sqrt(0.5):
+                return quaternion
+        deviation = float(np.sqrt(max(np.max(np.diag(self.mean.pose_covariances[index])[3:5]), 0.0)))
+        limit = float(np.clip(2.5 * deviation, *LEVEL_ANGLE_RAD))
+        if np.arccos(np.clip(float(face @ down), -1.0, 1.0)) > limit:
+            return quaternion
+        return (Rotation.from_matrix(rotation_between(face, down)) * Rotation.from_quat(quaternion)).as_quat()
+
+    def _settle(self, index: int, states: Array, settled: Sequence[int]) -> None:
+        """Close a small gap to what is beneath, and set the velocities of something that is supported; in place."""
+        mean = self.mean
+        deviation = float(np.sqrt(max(mean.pose_covariances[index, 2, 2], 0.0)))
+        limit = SNAP_GAP_ON_M if int(mean.ids[index]) in self.on else float(np.clip(2.5 * deviation, *SNAP_GAP_M))
+        gap = self._clearance(index, states, settled, limit)
+        if gap is None:
+            return
+        states[index, 2] -= gap
+        if not self.moves[index]:
+            return
+        velocity = states[index, LINEAR_VELOCITY]
+        velocity[2] = 0.0
+        spin_deviation = float(np.sqrt(max(np.trace(mean.twist_covariances[index, 3:, 3:]) / 3.0, 0.0)))
+        shape, extents = Shape(int(mean.shapes[index])), mean.extents[index]
+        axis = quaternion_to_matrix(states[index, QUATERNION])[:, 2]
+        if shape == Shape.SPHERE:
+            radius, rolling = 0.5 * float(extents.mean()), velocity
+        elif shape in (Shape.CYLINDER, Shape.CAPSULE) and abs(axis[2]) < 0.2:
+            radius, rolling = 0.25 * float(extents[0] + extents[1]), velocity - axis * (axis @ velocity)
+        else:
+            # What slides on a face does not turn over; only a turn about the vertical remains.
+            states[index, ANGULAR_VELOCITY][:2] = 0.0
+            return
+        spin = np.cross([0.0, 0.0, 1.0], rolling) / radius
+        known = self.turns[index] and spin_deviation < 0.3 * float(np.linalg.norm(spin))
+        if not known and spin_deviation > 0.0:
+            states[index, ANGULAR_VELOCITY] = spin
+
+    def _clearance(self, index: int, states: Array, settled: Sequence[int], limit: float) -> float | None:
+        """How far the body can be lowered until it touches something beneath it [m], negative when it is inside by
+        up to ``limit``; None where there is nothing within ``limit``."""
+        world, data, model = self.world, self.data, self.world.model
+        bottom = float(states[index, 2] + lowest_point(self.bodies[index], states[index, QUATERNION]))
+        floor_gap = bottom - self.floor_z
+        lowered, moved = 0.0, states.copy()
+        radius = float(np.max(model.geom_rbound[world.geom_ids[index]]))
+        for _ in range(20):
+            world.set_positions(data, moved)
+            mujoco.mj_kinematics(model, data)
+            nearest = np.inf
+            for other in settled:
+                reach = radius + float(np.max(model.geom_rbound[world.geom_ids[other]])) + limit
+                if np.linalg.norm(moved[index, :2] - moved[other, :2]) > reach:
+                    continue
+                for own in world.geom_ids[index]:
+                    for geom in world.geom_ids[other]:
+                        ends = np.zeros(6)
+                        distance = mujoco.mj_geomDistance(model, data, own, geom, limit + 0.01, ends)
+                        if distance > limit:
+                            continue
+                        line = ends[3:] - ends[:3]
+                        length = float(np.linalg.norm(line))
+                        # Only what is beneath holds it: the nearest points lie one above the other.
+                        if length > 1e-6 and abs(line[2]) < 0.7 * length:
+                            continue
+                        if length > 1e-6 and (line[2] > 0.0) == (distance > 0.0):
+                            continue
+                        nearest = min(nearest, float(distance))
+            if lowered == 0.0 and nearest < 0.0:
+                return nearest if nearest > -limit else None
+            nearest = min(nearest, floor_gap - lowered)
+            if nearest > limit - lowered:
+                return None
+            if nearest < 5e-5:
+                return lowered + nearest
+            lowered += nearest
+            moved[index, 2] -= nearest
+        return lowered
+
+
+def _nearest_axis(rotation: Array, direction: Array) -> Array:
+    """The one of a frame's six axis directions (3,) that is nearest to a direction."""
+    axes = np.concatenate([rotation.T, -rotation.T])
+    return axes[int(np.argmax(axes @ direction))]
+
+
+def _flat_based(body: BodyDef, quaternion: ArrayLike) -> BodyDef:
+    """A resting hull with a flat base under its lowest points, wide enough for it to stand.
+
+    Points within 8 % of the height (6 mm at least) of the lowest are let down to its level. If the centre is not over
+    the base that results (a bottom that was hidden), the outline of the lower half is let down as well: it rests, so
+    something under it holds it.
+    """
+    hull = simplify_hull(body.geoms[0].hull)
+    if hull is None:
+        return body
+    rotation = quaternion_to_matrix(quaternion)
+    points = hull @ rotation.T
+    lowest, height = float(points[:, 2].min()), float(np.ptp(points[:, 2]))
+    reach = max(0.006, 0.08 * height)
+    centre = points[:, :2].mean(axis=0)
+    while True:
+        base = points[points[:, 2] < lowest + reach].copy()
+        base[:, 2] = lowest
+        if _inside(centre, base[:, :2]) or reach >= 0.5 * height:
+            break
+        reach = min(2.0 * reach, 0.5 * height)
+    widened = simplify_hull(np.concatenate([points, base]) @ rotation)
+    if widened is None:
+        return body
+    return replace(body, geoms=(replace(body.geoms[0], hull=widened),))
+
+
+def _inside(point: Array, polygon: Array) -> bool:
+    """True when a point (2,) is in the convex hull of points (P, 2), by an eighth of its size from every edge."""
+    if len(polygon) < 3:
+        return False
+    angles = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    support = (polygon @ directions.T).max(axis=0)
+    return bool((support - directions @ point > 0.125 * np.ptp(polygon, axis=0).min()).all())
+
+
+class PhysicsDynamics:
+    """Rigid-body futures by MuJoCo, on a pool of threads (the native calls release the interpreter lock).
+
+    Args:
+        floor_z: height of the floor [m]; None: 0.75 m below the lowest support (``ScenePreparation``).
+        threads: workers; None: the processors of this process.
+        max_timestep_s: largest physics step; the one used divides the step of the times asked for.
+    """
+
+    name = "physics"
+
+    def __init__(
+        self, floor_z: float | None = None, threads: int | None = None, max_timestep_s: float = MAX_TIMESTEP_S
+    ) -> None:
+        self.floor_z = floor_z
+        self.threads = threads or default_threads()
+        self.max_timestep_s = max_timestep_s
+        self._local = threading.local()
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="wm_physics")
+
+    def close(self) -> None:
+        """Ends the worker threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def timestep(self, times: Array) -> float:
+        """Physics step [s] that divides the step of ``times`` (at most ``max_timestep_s``, at least 0.5 ms)."""
+        if len(times) < 2:
+            return self.max_timestep_s
+        step = float(np.min(np.diff(times)))
+        return max(step / np.ceil(step / self.max_timestep_s - 1e-6), 5e-4)
+
+    def rollout(
+        self,
+        scenes: Sequence[SceneGraph],
+        hypotheses: Sequence[Hypothesis],
+        times: ArrayLike,
+        *,
+        deadline: float | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_hypothesis: OnHypothesis | None = None,
+    ) -> DynamicsResult:
+        """See ``wm_imagination.dynamics.Dynamics.rollout``.
+
+        The states at time 0 are those after ``ScenePreparation``: up to some millimetres from those of the scene.
+        """
+        t = check_scenes(scenes, times)
+        ids = object_slots(scenes[0], hypotheses)
+        preparation = ScenePreparation(scenes[0], self.floor_z, self.timestep(t))
+        starts = [preparation.start(scene) for scene in scenes]
+        states, present = empty_result(starts, len(hypotheses), len(t), len(ids))
+        contacts: list[Contact] = []
+        job = _Job(preparation, [preparation.sample_bodies(scene) for scene in scenes], starts, t)
+
+        def ended() -> bool:
+            over = deadline is not None and time.monotonic() >= deadline
+            return over or (should_stop is not None and should_stop())
+
+        queue: deque[tuple[int, int, Future[Trajectory]]] = deque()
+        tasks = ((k, s) for k in range(len(hypotheses)) for s in range(len(scenes)))
+        completed, unstable, exhausted = 0, 0, False
+        while True:
+            # Few tasks wait in the pool at any time, so that an end is quick.
+            while not exhausted and len(queue) < 4 * self.threads:
+                task = next(tasks, None)
+                exhausted = task is None
+                if task is not None:
+                    k, s = task
+                    future = self._pool.submit(self._one, job, scenes[s], hypotheses[k], s)
+                    queue.append((k, s, future))
+            if not queue or ended():
+                break
+            k, s, future = queue.popleft()
+            trajectory = future.result()
+            count = trajectory.states.shape[1]
+            states[k, s, :, :count] = trajectory.states
+            if s == 0:
+                present[k, :, :count] = trajectory.present
+            unstable += not trajectory.stable
+            contacts.extend(
+                Contact(k, s, touch.time_s, *sorted((int(ids[touch.a]), int(ids[touch.b]))), touch.began)
+                for touch in trajectory.touches
+            )
+            if s == len(scenes) - 1:
+                completed = k + 1
+                if on_hypothesis is not None:
+                    on_hypothesis(k, states[k], present[k])
+        for _, _, future in queue:
+            future.cancel()
+        for _, _, future in queue:
+            if not future.cancelled():
+                future.exception()  # what has begun is let finish, so that the next request finds idle workers
+        if unstable:
+            log.warning("physics: %d of %d rollouts diverged and were held at their last finite state",
+                        unstable, completed * len(scenes))  # fmt: skip
+        present[completed:] = False
+        kept = tuple(c for c in contacts if c.hypothesis < completed)
+        return DynamicsResult(ids, states, present, kept, completed, self.name)
+
+    def _one(self, job: _Job, scene: SceneGraph, hypothesis: Hypothesis, sample: int) -> Trajectory:
+        simulator = getattr(self._local, "simulator", None)
+        if simulator is None:
+            simulator = self._local.simulator = Simulator()
+        bodies = hypothesis_bodies(scene, hypothesis, job.bodies[sample])
+        known = len(scene)
+        world, model = job.variant(bodies, sample)
+        states = np.concatenate([job.starts[sample], np.tile(rest_state(np.zeros(3)), (len(bodies) - known, 1))])
+        actions = [Action(body, intervention) for body, intervention in targets(scene, hypothesis)]
+        return simulator.run(
+            world, model, states.reshape(-1, STATE_SIZE), actions, job.times,
+            absent=range(known, len(bodies)), bodies=bodies, world_for=job.world,
+        )  # fmt: skip
+
+
+class _Job:
+    """What the tasks of one request share: worlds by geometry, models by geometry and sample."""
+
+    def __init__(
+        self, preparation: ScenePreparation, bodies: Sequence[Sequence[BodyDef]], starts: Sequence[Array], times: Array
+    ) -> None:
+        self.bodies, self.starts, self.times = bodies, starts, times
+        self._preparation = preparation
+        self._lock = threading.Lock()
+        self._worlds: dict[object, World] = {self._key(preparation.bodies): preparation.world}
+        self._models: dict[object, mujoco.MjModel] = {}
+
+    @staticmethod
+    def _key(bodies: Sequence[BodyDef]) -> tuple[object, ...]:
+        return tuple(b.shape_key() for b in bodies)
+
+    def world(self, bodies: Sequence[BodyDef]) -> World:
+        """The compiled world of these geometries; masses, frictions and restitutions may be others'."""
+        key = self._key(bodies)
+        with self._lock:
+            if key not in self._worlds:
+                if len(self._worlds) >= 64:  # a request of many different shapes need not keep them all
+                    self._worlds.pop(list(self._worlds)[1])
+                self._worlds[key] = World(bodies, self._preparation.floor_z, self._preparation.world.timestep)
+            return self._worlds[key]
+
+    def variant(self, bodies: Sequence[BodyDef], sample: int) -> tuple[World, mujoco.MjModel]:
+        """The world of these geometries and its model with these properties."""
+        world = self.world(bodies)
+        properties = tuple((b.mass, b.friction, b.restitution) for b in bodies)
+        key = (id(world), properties)
+        with self._lock:
+            if key not in self._models:
+                if len(self._models) >= 256:
+                    self._models.clear()
+                self._models[key] = world.with_properties(bodies)
+            return world, self._models[key]
+
+
+__all__ = ["PhysicsDynamics", "ScenePreparation", "body_points"]
