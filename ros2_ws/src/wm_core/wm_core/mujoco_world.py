@@ -318,6 +318,9 @@ class World:
         spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
         spec.option.impratio = 10.0  # keeps resting stacks from creeping
         spec.option.disableflags = int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        # What has come to rest (below 1 mm/s) is left alone until something touches it: 2 to 3 times faster, and
+        # resting things keep their place exactly. Each native stretch starts with everything awake.
+        spec.option.enableflags = int(mujoco.mjtEnableBit.mjENBL_SLEEP)
         if self.floor_z is not None:
             floor = spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0.0, 0.0, 0.1])
             floor.pos = [0.0, 0.0, self.floor_z]
@@ -437,6 +440,7 @@ class World:
         model.body_invweight0[body] = [1.0 / mass, 1.0 / inertia]
         model.dof_invweight0[dof : dof + 6] = [1.0 / mass] * 3 + [1.0 / inertia] * 3
         model.dof_M0[dof : dof + 6] = [mass] * 3 + [inertia] * 3
+        model.tree_sleep_policy[model.body_treeid[body]] = mujoco.mjtSleepPolicy.mjSLEEP_NEVER
         for geom in self.geom_ids[index]:
             model.geom_contype[geom], model.geom_conaffinity[geom] = _KINEMATIC, 0
         return mass, inertia
@@ -685,8 +689,10 @@ class Simulator:
         """States (steps, nstate) and sensor values (steps, pairs) of one stretch."""
         out = np.empty((1, steps, len(state)))
         sensed = np.empty((1, steps, model.nsensordata))
+        data = self._scratch(world)
+        mujoco.mj_resetData(model, data)  # wakes everything, so that a stretch depends on nothing before it
         self._rollout.rollout(
-            [model], [self._scratch(world)], state[None].copy(), control,
+            [model], [data], state[None].copy(), control,
             control_spec=_QFRC if control is not None else 0, skip_checks=True, nstep=steps,
             state=out, sensordata=sensed,
         )  # fmt: skip
@@ -967,6 +973,8 @@ def _touches(touching: NDArray[np.bool_], pairs: Sequence[tuple[int, int]], time
         breaks = np.flatnonzero(np.diff(steps) > gap)
         begins = np.concatenate([steps[:1], steps[breaks + 1]])
         ends = np.concatenate([steps[breaks], steps[-1:]])
+        if begins[0] <= 2:
+            begins[0] = 0  # what only just touches at the start makes contact a step or two later
         for begin, end in zip(begins, ends, strict=True):
             touches.append(Touch(float(begin * timestep), a, b, True))
             if end + gap < len(touching):

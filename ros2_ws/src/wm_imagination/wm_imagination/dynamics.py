@@ -301,12 +301,14 @@ class KinematicDynamics:
             starts.append(start)
         states, present = empty_result(starts, len(hypotheses), len(t), len(ids))
         completed = 0
+        known = [[scene_body(scene, i) for i in range(len(scene))] for scene in scenes]
+        factual = [self._future(start, own, [], t)[0] for start, own in zip(starts, known, strict=True)]
         for k, hypothesis in enumerate(hypotheses):
             if (deadline is not None and time.monotonic() >= deadline) or (should_stop is not None and should_stop()):
                 break
             for s, scene in enumerate(scenes):
-                bodies = hypothesis_bodies(scene, hypothesis, [scene_body(scene, i) for i in range(len(scene))])
-                future, exists = self._future(starts[s], bodies, targets(scene, hypothesis), t)
+                bodies = hypothesis_bodies(scene, hypothesis, known[s])
+                future, exists = self._future(starts[s], bodies, targets(scene, hypothesis), t, factual[s])
                 count = len(bodies)
                 states[k, s, :, :count] = future
                 present[k, :, :count] = exists
@@ -316,12 +318,22 @@ class KinematicDynamics:
         return DynamicsResult(ids, states, present, (), completed, self.name)
 
     def _future(
-        self, start: Array, bodies: Sequence[BodyDef], actions: Sequence[tuple[int, Intervention]], times: Array
+        self,
+        start: Array,
+        bodies: Sequence[BodyDef],
+        actions: Sequence[tuple[int, Intervention]],
+        times: Array,
+        factual: Array | None = None,
     ) -> tuple[Array, NDArray[np.bool_]]:
         count, known = len(bodies), len(start)
         states = np.zeros((len(times), count, STATE_SIZE))
         present = np.zeros((len(times), count), dtype=bool)
+        if factual is not None:
+            states[:, :known], present[:, :known] = factual, True
+        touched = {index for index, _ in actions}
         for index in range(count):
+            if factual is not None and index not in touched:
+                continue
             own = sorted((a for i, a in actions if i == index), key=lambda a: a.time_offset)
             body, exists, path, since = bodies[index], index < known, None, 0.0
             state = start[index].copy() if exists else rest_state(np.zeros(3))
