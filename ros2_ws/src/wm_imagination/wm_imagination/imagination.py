@@ -1,0 +1,601 @@
+"""What if: a request in, K imagined futures out. Validation, dynamics, effect, pairs, images and points in one place.
+
+Knows nothing of ROS; the node only translates.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from wm_core.geometry import pose_matrix
+from wm_core.interventions import (
+    Hypothesis,
+    Intervention,
+    InterventionKind,
+    UnknownObjectError,
+    validate_hypotheses,
+)
+from wm_core.rollout import POSITION, QUATERNION, STATE_SIZE, ImagineRequest, RequestError, Rollout
+from wm_core.scene_graph import SceneGraph
+
+from wm_imagination.appearance import Appearance, AppearanceMemory, sample_primitive
+from wm_imagination.dynamics import (
+    Dynamics,
+    derive_events,
+    make_dynamics,
+    object_slots,
+    sample_belief,
+    surface_separation,
+    targets,
+)
+from wm_imagination.renderer import Body, RenderedFrame, Renderer, shade
+
+BACKENDS = ("auto", "physics", "straight", "still")
+MIN_STEP_S = 1e-3
+MAX_IMAGE_SIDE = 4096
+MAX_VIDEO_RATE_HZ = 1000.0
+# Without images the futures are all of the work; with them about this share of it.
+_DYNAMICS_SHARE_WITH_IMAGES = 0.4
+
+
+class NoAppearanceError(RequestError):
+    """Images were asked for before any camera image was seen."""
+
+
+class BackendUnavailableError(RuntimeError):
+    """The dynamics backend cannot run here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for; beyond it the request is refused before any work.
+
+    Attributes:
+        max_hypotheses, max_interventions (per hypothesis), max_path_poses (per path), max_samples, max_pairs:
+            counts.
+        max_horizon_s: [s].
+        max_times: states in time, horizon / step + 1.
+        max_state_values: K * S * T * N * 13 numbers, the bulk of an answer (16 million are 64 MB).
+        max_image_bytes: K * F * H * W * (3 for video, 4 for depth), uncompressed.
+        max_object_points: coloured points per object in an answer.
+    """
+
+    max_hypotheses: int = 1024
+    max_interventions: int = 64
+    max_path_poses: int = 10_000
+    max_samples: int = 256
+    max_pairs: int = 1024
+    max_horizon_s: float = 30.0
+    max_times: int = 10_001
+    max_state_values: int = 16_000_000
+    max_image_bytes: int = 1 << 29
+    max_object_points: int = 5000
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Something is done: a hypothesis' states, or a frame.
+
+    Attributes:
+        fraction: of the whole request, 0..1.
+        hypothesis: index 0..K-1.
+        partial: states of that hypothesis alone (K = 1; no effect, no events), or None.
+        frame: an image just drawn, or None; at ``frame_time_s`` after the start.
+        frame_index: of ``frame`` among that hypothesis' frames.
+    """
+
+    fraction: float
+    hypothesis: int
+    partial: Rollout | None = None
+    frame: RenderedFrame | None = None
+    frame_time_s: float = 0.0
+    frame_index: int = 0
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def _check_range(name: str, value: float, low: float, high: float, unit: str, low_open: bool = False) -> None:
+    if not np.isfinite(value) or value > high or value < low or (low_open and value <= low):
+        bound = f"more than {low:g}" if low_open else f"{low:g}"
+        raise RequestError(f"{name}: got {value:g}{unit}, expected {bound} to {high:g}{unit}")
+
+
+def validate_request(
+    request: ImagineRequest, scene: SceneGraph, limits: Limits, appearance: Appearance | None = None
+) -> None:
+    """Refuse what cannot be answered, cheapest checks first; K = 10^6 costs no more than K = 0.
+
+    Raises:
+        RequestError, NoAppearanceError, InterventionError, UnknownObjectError: the message names the field,
+            what was
+            found and what was expected.
+    """
+    count = len(request.hypotheses)
+    if not 1 <= count <= limits.max_hypotheses:
+        raise RequestError(f"hypotheses: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)")
+    _check_range("horizon", request.horizon_s, 0.0, limits.max_horizon_s, " s", low_open=True)
+    _check_range("step", request.step_s, MIN_STEP_S, request.horizon_s, " s")
+    steps = len(request.times)
+    if steps > limits.max_times:
+        raise RequestError(
+            f"step: got {request.step_s:g} s over {request.horizon_s:g} s, which are {steps} states, "
+            f"expected at most {limits.max_times}"
+        )
+    if not 1 <= request.samples <= limits.max_samples:
+        raise RequestError(f"samples: got {request.samples}, expected 1 to {limits.max_samples}")
+    if request.seed < 0:
+        raise RequestError(f"seed: got {request.seed}, expected >= 0")
+    if request.backend not in BACKENDS:
+        raise RequestError(f"backend: got {request.backend!r}, expected one of {', '.join(BACKENDS)}")
+    # 0: none. NaN and negative ones are mistakes, not wishes.
+    _check_range("deadline", request.deadline_s, 0.0, 1e6, " s")
+    if len(request.pairs) > limits.max_pairs:
+        raise RequestError(f"pairs: got {len(request.pairs)}, expected at most {limits.max_pairs}")
+    for k, hypothesis in enumerate(request.hypotheses):
+        if len(hypothesis.interventions) > limits.max_interventions:
+            raise RequestError(
+                f"hypotheses[{k}].interventions: got {len(hypothesis.interventions)}, "
+                f"expected at most {limits.max_interventions}"
+            )
+        for j, intervention in enumerate(hypothesis.interventions):
+            if len(intervention.path_times) > limits.max_path_poses:
+                raise RequestError(
+                    f"hypotheses[{k}].interventions[{j}].path: got {len(intervention.path_times)} poses, "
+                    f"expected at most {limits.max_path_poses}"
+                )
+    validate_hypotheses(request.hypotheses, scene, request.horizon_s)
+    ids = object_slots(scene, request.hypotheses)
+    values = count * request.samples * steps * len(ids) * STATE_SIZE
+    if values > limits.max_state_values:
+        raise RequestError(
+            f"hypotheses x samples x times x objects: got {count} x {request.samples} x {steps} x {len(ids)} = "
+            f"{values} state values, expected at most {limits.max_state_values}; ask for fewer, or a larger step"
+        )
+    known = set(ids.tolist())
+    for p, pair in enumerate(request.pairs):
+        for object_id in pair:
+            if object_id not in known:
+                raise UnknownObjectError(
+                    f"pairs[{p}]: object id {object_id} is not in the scene graph or created (ids: {sorted(known)})"
+                )
+        if pair[0] == pair[1]:
+            raise RequestError(f"pairs[{p}]: got {pair[0]} twice, expected two objects")
+    _validate_images(request, scene, limits, appearance)
+
+
+def _validate_images(
+    request: ImagineRequest, scene: SceneGraph, limits: Limits, appearance: Appearance | None
+) -> None:
+    images = request.images
+    if not images.any_images:
+        return
+    _check_range("video_rate", images.rate_hz, 0.0, MAX_VIDEO_RATE_HZ, " Hz", low_open=True)
+    if images.world_T_camera is not None and not np.isfinite(images.world_T_camera).all():
+        raise RequestError("camera_pose: got a number that is not finite, expected a pose")
+    if images.camera is not None and max(images.camera.width, images.camera.height) > MAX_IMAGE_SIDE:
+        raise RequestError(
+            f"camera: got {images.camera.width}x{images.camera.height} pixels, expected at most {MAX_IMAGE_SIDE} a side"
+        )
+    if appearance is None or appearance.frame is None:
+        raise NoAppearanceError(
+            "want_video, want_depth: images were asked for, but no camera image with instance ids was seen yet; "
+            "expected colour, depth, camera_info and instances of one stamp (see diagnostics)"
+        )
+    if appearance.frame.frame_id != scene.frame_id:
+        raise RequestError(
+            f"initial_state.header.frame_id: got {scene.frame_id!r}, expected {appearance.frame.frame_id!r}, "
+            "the frame in which the camera images were seen"
+        )
+    camera = images.camera or appearance.frame.camera
+    frames = len(frame_rows(request.times, images.rate_hz))
+    per_pixel = 3 * images.video + 4 * images.depth
+    size = len(request.hypotheses) * frames * camera.width * camera.height * per_pixel
+    if size > limits.max_image_bytes:
+        raise RequestError(
+            f"hypotheses x frames x pixels: got {len(request.hypotheses)} x {frames} x {camera.width}x{camera.height} "
+            f"= {size} bytes of images, expected at most {limits.max_image_bytes}; ask for fewer hypotheses, a lower "
+            "video_rate or a smaller camera"
+        )
+
+
+def frame_rows(times: NDArray[np.float64], rate_hz: float) -> NDArray[np.int64]:
+    """(F,) rows of the state times (T,) that frames at a rate [1/s] are drawn at: the nearest state to each frame."""
+    wanted = (
+        np.arange(int(np.floor(times[-1] * rate_hz + 1e-6)) + 1) / rate_hz if len(times) > 1 else np.zeros(1)
+    )
+    step = times[1] - times[0] if len(times) > 1 else 1.0
+    return np.unique(np.clip(np.round(wanted / step).astype(np.int64), 0, len(times) - 1))
+
+
+class Imagination:
+    """Answers what-if requests. Stateless between requests but for its backends; safe to use from several threads.
+
+    Args:
+        limits: what a request may ask for.
+        backend: what "auto" means.
+        backend_options: backend name -> keyword arguments of its constructor.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        backend: str = "auto",
+        backend_options: dict[str, dict[str, object]] | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.default_backend = backend
+        self._options = backend_options or {}
+
+    def dynamics(self, name: str = "auto") -> Dynamics:
+        """The backend of a name.
+
+        Raises:
+            BackendUnavailableError: what it needs is missing.
+        """
+        chosen = self.default_backend if name in ("", "auto") else name
+        try:
+            return make_dynamics(chosen, **self._options.get(chosen, {}))
+        except ImportError as error:
+            raise BackendUnavailableError(f"backend {chosen!r}: {error}") from error
+
+    def imagine(
+        self,
+        request: ImagineRequest,
+        scene: SceneGraph | None,
+        memory: AppearanceMemory | Appearance | None = None,
+        *,
+        should_stop: Callable[[], bool] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Rollout:
+        """Answer one request.
+
+        The factual future is always computed, first, from the same belief samples and seed as the others, so
+        that ``effect`` holds the intervention's doing and no sampling noise.
+
+        Args:
+            request: what to imagine; its ``initial_state``, if given, is used instead of ``scene``.
+            scene: the latest scene graph.
+            memory: what was seen, for images and points.
+            should_stop: asked between hypotheses and between frames; true: the answer so far, ``complete``
+                False.
+            on_progress: called from this thread as hypotheses and frames are done.
+
+        Returns:
+            The rollout. An empty scene gives one with N = 0 (or the created bodies alone).
+
+        Raises:
+            RequestError, NoAppearanceError, InterventionError, UnknownObjectError: see ``validate_request``.
+            BackendUnavailableError: the backend cannot run here.
+        """
+        begin = time.monotonic()
+        start = request.initial_state if request.initial_state is not None else scene
+        if start is None:
+            raise RequestError(
+                "initial_state: got none and no scene graph was received yet, expected one of them"
+            )
+        appearance = memory.snapshot() if isinstance(memory, AppearanceMemory) else memory
+        validate_request(request, start, self.limits, appearance)
+        return _Run(
+            self,
+            request,
+            start,
+            appearance,
+            begin,
+            should_stop or (lambda: False),
+            on_progress or (lambda _: None),
+        ).answer()
+
+
+class _Run:
+    """One request on its way."""
+
+    def __init__(
+        self,
+        owner: Imagination,
+        request: ImagineRequest,
+        scene: SceneGraph,
+        appearance: Appearance | None,
+        begin: float,
+        should_stop: Callable[[], bool],
+        on_progress: OnProgress,
+    ) -> None:
+        self.limits = owner.limits
+        self.dynamics = owner.dynamics(request.backend)
+        self.request, self.scene, self.appearance = request, scene, appearance
+        self.deadline = begin + request.deadline_s if request.deadline_s > 0.0 else None
+        self.should_stop, self.on_progress = should_stop, on_progress
+        self.times = request.times
+        self.dynamics_share = _DYNAMICS_SHARE_WITH_IMAGES if request.images.any_images else 1.0
+
+    def answer(self) -> Rollout:
+        request, scene = self.request, self.scene
+        count = len(request.hypotheses)
+        factual = next((k for k, h in enumerate(request.hypotheses) if not h.interventions), None)
+        # The factual future goes first: without it a deadline would leave no effect at all.
+        order = ([factual] if factual is not None else [-1]) + [k for k in range(count) if k != factual]
+        hypotheses = [Hypothesis("") if k < 0 else request.hypotheses[k] for k in order]
+        ids = object_slots(scene, hypotheses)
+        done = 0
+
+        def on_hypothesis(row: int, states: NDArray[np.float32], present: NDArray[np.bool_]) -> None:
+            nonlocal done
+            k = order[row]
+            if k < 0:
+                return
+            done += 1
+            partial = self._rollout((request.hypotheses[k].name,), ids, states[None], present[None])
+            self.on_progress(Progress(self.dynamics_share * done / count, k, partial))
+
+        result = self.dynamics.rollout(
+            sample_belief(scene, request.samples, request.seed),
+            hypotheses,
+            self.times,
+            deadline=self.deadline,
+            should_stop=self.should_stop,
+            on_hypothesis=on_hypothesis,
+        )
+        complete = result.completed == len(hypotheses)
+        computed = np.arange(len(hypotheses)) < result.completed
+        rows = np.array([order.index(k) for k in range(count)], dtype=np.int64)
+        states, present = result.states[rows], result.present[rows]
+        effect, effect_vector = _effect(result.states, result.present, computed)
+        events = tuple(
+            replace(e, hypothesis=order[e.hypothesis])
+            for e in derive_events(scene, hypotheses, self.times, result)
+            if order[e.hypothesis] >= 0
+        )
+        separation, collision = self._pairs(hypotheses, result, computed)
+        rollout = self._rollout(
+            tuple(h.name for h in request.hypotheses), result.object_ids, states, present, complete=complete
+        )
+        rollout = replace(
+            rollout,
+            events=tuple(sorted(events, key=lambda e: (e.hypothesis, e.sample, e.time_s))),
+            effect=effect[rows],
+            effect_vector=effect_vector[rows],
+            pairs=request.pairs,
+            pair_separation=separation[rows],
+            pair_collision=collision[rows],
+        )
+        if request.images.any_images:
+            rollout = self._with_images(rollout, computed[rows])
+        if request.images.points:
+            points, colors = self._points(rollout)
+            rollout = replace(rollout, points=points, point_colors=colors)
+        return rollout
+
+    def _rollout(
+        self,
+        names: tuple[str, ...],
+        ids: NDArray[np.int64],
+        states: NDArray[np.float32],
+        present: NDArray[np.bool_],
+        complete: bool = True,
+    ) -> Rollout:
+        return Rollout(
+            stamp_ns=self.scene.stamp_ns,
+            frame_id=self.scene.frame_id,
+            hypotheses=names,
+            times=self.times,
+            object_ids=ids,
+            states=states,
+            present=present,
+            backend=self.dynamics.name,
+            complete=complete,
+            position_std=_position_std(self.scene, states),
+            effect=np.full((len(names), len(ids)), np.nan, np.float32),
+            effect_vector=np.full((len(names), len(ids), 3), np.nan, np.float32),
+            pair_separation=np.zeros((len(names), 0), np.float32),
+            pair_collision=np.zeros((len(names), 0), np.float32),
+        )
+
+    def _pairs(
+        self, hypotheses: Sequence[Hypothesis], result: object, computed: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Smallest separation (K, P) [m] and collision probability (K, P), both NaN where nothing was computed."""
+        pairs = self.request.pairs
+        count, samples = len(hypotheses), self.request.samples
+        if not pairs:
+            empty = np.zeros((count, 0), np.float32)
+            return empty, empty
+        separation = surface_separation(self.scene, hypotheses, self.times, result, pairs)  # (K, S, P)
+        touched = separation <= 0.0
+        column = {tuple(sorted(pair)): p for p, pair in enumerate(pairs)}
+        for contact in result.contacts:  # type: ignore[attr-defined]
+            p = column.get((contact.a, contact.b))
+            if p is not None:
+                touched[contact.hypothesis, contact.sample, p] = True
+        # A touch between two of the times was a distance of at most zero.
+        separation = np.where(touched, np.minimum(np.nan_to_num(separation, nan=0.0), 0.0), separation)
+        with np.errstate(invalid="ignore"):
+            smallest = np.where(
+                np.isnan(separation).all(axis=1),
+                np.nan,
+                np.nanmin(np.nan_to_num(separation, nan=np.inf), axis=1),
+            )
+        collision = np.where(np.isnan(smallest), np.nan, touched.mean(axis=1))
+        collision[~computed] = np.nan
+        assert samples == separation.shape[1]
+        return smallest.astype(np.float32), collision.astype(np.float32)
+
+    # --- images and points
+    # --------------------------------------------------------------------------------------
+
+    def _with_images(self, rollout: Rollout, computed: NDArray[np.bool_]) -> Rollout:
+        images = self.request.images
+        assert self.appearance is not None
+        renderer = Renderer(self.appearance, self.scene, images.camera, images.world_T_camera)
+        camera = renderer.camera
+        rows = frame_rows(self.times, images.rate_hz)
+        count = len(rollout.hypotheses)
+        shape = (count, len(rows), camera.height, camera.width)
+        video = np.zeros((*shape, 3), np.uint8) if images.video else None
+        depth = np.zeros(shape, np.float32) if images.depth else None
+        complete = rollout.complete
+        drawn, total = 0, max(count * len(rows), 1)
+        for k, hypothesis in enumerate(self.request.hypotheses):
+            if not computed[k]:
+                continue
+            for f, row in enumerate(rows):
+                if self.should_stop() or (self.deadline is not None and time.monotonic() >= self.deadline):
+                    complete = False
+                    break
+                frame = renderer.render(
+                    bodies_at(
+                        self.scene,
+                        hypothesis,
+                        rollout.object_ids,
+                        rollout.states[k, 0, row],
+                        rollout.present[k, row],
+                        float(self.times[row]),
+                    )
+                )
+                if video is not None:
+                    video[k, f] = frame.color
+                if depth is not None:
+                    depth[k, f] = frame.depth_m
+                drawn += 1
+                self.on_progress(
+                    Progress(
+                        self.dynamics_share + (1.0 - self.dynamics_share) * drawn / total,
+                        k,
+                        frame=frame,
+                        frame_time_s=float(self.times[row]),
+                        frame_index=f,
+                    )
+                )
+            if not complete:
+                break
+        return replace(
+            rollout,
+            complete=complete,
+            frame_times=self.times[rows],
+            video=video,
+            depth=depth,
+            camera=camera,
+            world_T_camera=renderer.world_T_camera,
+        )
+
+    def _points(
+        self, rollout: Rollout
+    ) -> tuple[tuple[NDArray[np.float32], ...], tuple[NDArray[np.uint8], ...]]:
+        """Coloured points of every object in its own frame; of a thing that was never seen, of its primitive."""
+        created = {
+            m: i.body
+            for h in self.request.hypotheses
+            for m, i in reversed(targets(self.scene, h))
+            if i.creates_body and i.body is not None
+        }
+        limit = self.limits.max_object_points
+        points, colors = [], []
+        for m, object_id in enumerate(rollout.object_ids.tolist()):
+            seen = None
+            if m < len(self.scene):
+                if self.appearance is not None:
+                    seen = self.appearance.completed(object_id, self.scene.colors[m])
+                shape, extents = int(self.scene.shapes[m]), self.scene.extents[m]
+                hull, color = self.scene.hulls[m], self.scene.colors[m]
+            else:
+                body = created[m]
+                shape, extents, hull, color = int(body.shape), body.extents, None, body.color
+            if seen is None or not len(seen):
+                seen = sample_primitive(shape, extents, hull, min(1000, limit))
+                points.append(seen.points)
+                colors.append(shade(color, seen.normals))
+            else:
+                step = int(np.ceil(len(seen) / limit))
+                points.append(np.ascontiguousarray(seen.points[::step]))
+                colors.append(np.ascontiguousarray(seen.colors[::step]))
+        return tuple(points), tuple(colors)
+
+
+def _position_std(scene: SceneGraph, states: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(K, T, M) [m]: the spread over the samples (K, S, T, M, 13), but never below what perception leaves open.
+
+    The samples are drawn from the perceived uncertainty, so adding that once more would count it twice; few
+    samples understate it.
+    """
+    objects = states.shape[3]
+    perceived = np.zeros(objects)
+    perceived[: len(scene)] = np.clip(
+        np.trace(scene.pose_covariances[:, :3, :3], axis1=1, axis2=2), 0.0, None
+    )
+    if states.shape[1] == 1:
+        std = np.sqrt(perceived).astype(np.float32)
+        return np.broadcast_to(std, (states.shape[0], states.shape[2], objects)).copy()
+    spread = states[..., POSITION].var(axis=1, ddof=1).sum(axis=-1)  # (K, T, M)
+    return np.sqrt(np.maximum(spread, perceived.astype(np.float32))).astype(np.float32)
+
+
+def _effect(
+    states: NDArray[np.float32], present: NDArray[np.bool_], computed: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Effect (K, M) [m] and effect vector (K, M, 3) [m] against row 0, the factual future; NaN where undefined.
+
+    Args:
+        states: (K, S, T, M, 13); present: (K, T, M); computed: (K,).
+    """
+    difference = states[..., POSITION] - states[:1, ..., POSITION]  # (K, S, T, M, 3), samples paired
+    both = present & present[:1]  # (K, T, M)
+    distance = np.where(both[:, None], np.linalg.norm(difference, axis=-1), -1.0)
+    largest = distance.max(axis=2, initial=-1.0).mean(axis=1)
+    effect = np.where(both.any(axis=1), largest, np.nan)
+    vector = np.where(both[:, -1, :, None], difference[:, :, -1].mean(axis=1), np.nan)
+    effect[~computed | ~computed[0]] = np.nan
+    vector[~computed | ~computed[0]] = np.nan
+    return effect.astype(np.float32), vector.astype(np.float32)
+
+
+def bodies_at(
+    scene: SceneGraph,
+    hypothesis: Hypothesis,
+    object_ids: NDArray[np.int64],
+    states: NDArray[np.float32],
+    present: NDArray[np.bool_],
+    time_s: float,
+) -> list[Body]:
+    """What a renderer draws of one imagined state: poses, and the looks that the interventions so far have changed.
+
+    Args:
+        states: (M, 13) at ``time_s``; present: (M,); object_ids: (M,), as in ``Rollout``.
+    """
+    scales: dict[int, NDArray[np.float64]] = {}
+    styles: dict[int, NDArray[np.float64]] = {}
+    created: dict[int, Intervention] = {}
+    for m, intervention in targets(scene, hypothesis):
+        if intervention.creates_body:
+            created[m] = intervention
+        if intervention.time_offset > time_s + 1e-9:
+            continue
+        if intervention.kind == InterventionKind.MORPH:
+            scales[m] = scales.get(m, np.ones(3)) * intervention.scale
+        elif intervention.kind == InterventionKind.RESTYLE:
+            styles[m] = intervention.color
+    poses = pose_matrix(states[:, POSITION], states[:, QUATERNION])
+    bodies = []
+    for m in np.flatnonzero(present):
+        if m < len(scene):
+            if scene.is_static[m]:
+                continue
+            bodies.append(
+                Body(
+                    int(object_ids[m]),
+                    poses[m],
+                    int(scene.shapes[m]),
+                    scene.extents[m],
+                    scene.colors[m],
+                    scales.get(int(m), np.ones(3)),
+                    styles.get(int(m)),
+                    scene.hulls[m] if len(scene.hulls[m]) else None,
+                )
+            )
+        elif int(m) in created:
+            body = created[int(m)].body
+            assert body is not None
+            bodies.append(Body(int(object_ids[m]), poses[m], int(body.shape), body.extents, body.color))
+    return bodies
