@@ -374,6 +374,10 @@ class World:
             geom.solref = contact_solref(body.restitution, self.timestep)
             geom.solimp = [0.95, 0.99, 0.001, 0.5, 2.0]
 
+    def rebuilt(self, bodies: Sequence[BodyDef]) -> World:
+        """A world of other bodies, compiled with the same floor, step and decoration."""
+        return World(bodies, self.floor_z, self.timestep, self._decorate, self._touch_sensors)
+
     # -- properties, on a copy of the model
 
     def set_mass(self, model: mujoco.MjModel, index: int, mass: float) -> None:
@@ -626,8 +630,6 @@ class Trajectory:
     present: NDArray[np.bool_]
     touches: tuple[Touch, ...]
     stable: bool
-    final: Array
-    """(n, 13) state after the last physics step."""
 
 
 @dataclass(frozen=True)
@@ -682,8 +684,8 @@ class Simulator:
         had: what stood on a support still stands on it. What it then overlaps sideways is moved apart without speed;
         so is what ``ADD`` and ``SET_POSE`` place into other bodies.
         """
-        run = _Run(self, world, model, states, absent, bodies, world_for)
-        return run.execute(actions, np.asarray(times, dtype=np.float64))
+        live = LiveWorld(self, world, model, states, absent, bodies, world_for)
+        return live.execute(actions, np.asarray(times, dtype=np.float64))
 
     def native(self, world: World, model: mujoco.MjModel, state: Array, steps: int, control: Array | None) -> tuple[Array, Array]:
         """States (steps, nstate) and sensor values (steps, pairs) of one stretch."""
@@ -699,8 +701,15 @@ class Simulator:
         return out[0], sensed[0]
 
 
-class _Run:
-    """The changing parts of one simulation."""
+class LiveWorld:
+    """A world in progress: its state, which bodies exist, which follow a path, and what interventions have changed.
+
+    Its state is complete: everything that the next stretch depends on is in it (MuJoCo's solver starts each stretch
+    without memory), so a ``branch`` goes on bit for bit as the original does, if advanced by the same stretches.
+
+    Args:
+        simulator: MuJoCo's scratch data of this thread; the others as in ``Simulator.run``.
+    """
 
     def __init__(
         self,
@@ -708,30 +717,79 @@ class _Run:
         world: World,
         model: mujoco.MjModel,
         states: Array,
-        absent: Sequence[int],
-        bodies: Sequence[BodyDef] | None,
-        world_for: Callable[[Sequence[BodyDef]], World] | None,
+        absent: Sequence[int] = (),
+        bodies: Sequence[BodyDef] | None = None,
+        world_for: Callable[[Sequence[BodyDef]], World] | None = None,
     ) -> None:
         self.simulator, self.world, self.model = simulator, world, model
         self.owns_model = False
         self.bodies = list(bodies if bodies is not None else world.bodies)
-        self.world_for = world_for or (
-            lambda b: World(b, world.floor_z, world.timestep, world._decorate, world._touch_sensors)
-        )
+        self.world_for = world_for or world.rebuilt
+        self.step = 0
         self.packed = world.pack(np.asarray(states, dtype=np.float64))
-        self.statics = {
-            int(i): world.bodies[i].static_state.copy() for i in np.flatnonzero(~world.movable)
-        }
+        self.statics = {int(i): world.bodies[i].static_state.copy() for i in np.flatnonzero(~world.movable)}
         self.present = np.ones(len(self.bodies), dtype=bool)
         self.present[list(absent)] = False
         self.paths: dict[int, tuple[int, Intervention, float, float]] = {}
         self.overruled: list[tuple[int, Property, float]] = []
-        for index in absent:
-            self._park(index)
         if len(absent):
             self._edit()
             for index in absent:
                 self.world.disable(self.model, index)
+                self._park(index)
+
+    def branch(self, created: Sequence[BodyDef] = (), world: World | None = None) -> LiveWorld:
+        """A copy that goes its own way, with room for bodies that are to be created (absent so far).
+
+        Args:
+            created: bodies appended to those of this world.
+            world: the compiled world of all of them (same order); None: made here.
+        """
+        twin = copy.copy(self)
+        twin.model, twin.owns_model = (copy.copy(self.model) if self.owns_model else self.model), self.owns_model
+        twin.bodies, twin.packed, twin.present = list(self.bodies), self.packed.copy(), self.present.copy()
+        twin.statics = {i: s.copy() for i, s in self.statics.items()}
+        twin.paths, twin.overruled = dict(self.paths), list(self.overruled)
+        if created:
+            count = len(self.bodies)
+            twin.bodies.extend(created)
+            twin.present = np.concatenate([twin.present, np.zeros(len(created), dtype=bool)])
+            old_nq, old_nv = self.world.model.nq, self.world.model.nv
+            twin._rebuild(world or self.world_for(tuple(twin.bodies)))
+            packed = twin.world.pack(np.tile(rest_state(np.zeros(3)), (len(twin.bodies), 1)))
+            # New bodies come last, so the old ones' coordinates are copied as they are.
+            packed[: 1 + old_nq] = self.packed[: 1 + old_nq]
+            start = 1 + twin.world.model.nq
+            packed[start : start + old_nv] = self.packed[1 + old_nq :]
+            twin.packed = packed
+            for index in range(count, len(twin.bodies)):
+                twin._park(index)
+        return twin
+
+    @property
+    def time_s(self) -> float:
+        """Time since the start [s]."""
+        return self.step * self.world.timestep
+
+    def states(self) -> Array:
+        """(n, 13) states now; bodies that do not exist are parked far away."""
+        return self._unpacked(self.packed[None])[0]
+
+    def _rebuild(self, world: World) -> None:
+        """Go over to another compiled world of the same bodies (with others' shapes, or more bodies)."""
+        self.world = world
+        self.model, self.owns_model = world.with_properties(self.bodies), True
+        for i in np.flatnonzero(~self.present):
+            world.disable(self.model, int(i))
+        for i, still in self.statics.items():
+            if self.present[i]:
+                self._place(i, still)
+        for i, (begin, path, _, _) in list(self.paths.items()):
+            mass, inertia = world.make_kinematic(self.model, i)
+            self.paths[i] = (begin, path, mass, inertia)
+        for i, name, value in self.overruled:
+            setter = world.set_friction if name == Property.FRICTION else world.set_restitution
+            setter(self.model, i, value)
 
     def _edit(self) -> mujoco.MjModel:
         if not self.owns_model:
@@ -747,8 +805,27 @@ class _Run:
             return self.statics[index].copy()
         return self.world.unpack(self.packed[None])[0, index]
 
-    def execute(self, actions: Sequence[Action], times: Array) -> Trajectory:
-        h = self.world.timestep
+    def advance(self, steps: int) -> tuple[Array, NDArray[np.bool_], bool]:
+        """Simulate a stretch; returns MuJoCo states (steps, nstate), touching pairs (steps, pairs), and whether it is stable."""
+        out, sensed = self.simulator.native(
+            self.world, self.model, self.packed, steps, self._control(self.step, self.step + steps)
+        )
+        finite = np.isfinite(out).all(axis=1)
+        if not finite.all():
+            first = int(np.argmin(finite))
+            out[first:] = out[first - 1] if first else self.packed
+            out[first:, 1 + self.world.model.nq :] = 0.0
+        self.packed = out[-1].copy()
+        self.step += steps
+        return out, sensed[:, : len(self.world.pairs)] > 0.5, bool(finite.all())
+
+    def execute(self, actions: Sequence[Action], times: Array, max_stretch: int | None = None) -> Trajectory:
+        """Go on with interventions; times (T,) [s] and the interventions' offsets count from now.
+
+        Args:
+            max_stretch: longest native call [steps]; None: as long as can be.
+        """
+        h, origin = self.world.timestep, self.step
         rows = np.floor(times / h + 1e-6).astype(np.int64)
         total = int(np.ceil(times[-1] / h - 1e-6)) if len(times) else 0
         schedule = sorted(
@@ -760,38 +837,29 @@ class _Run:
         stable, step, cursor = True, 0, 0
         while True:
             while cursor < len(schedule) and schedule[cursor][0] <= step:
-                self._apply(schedule[cursor][1], step)
+                self.apply(schedule[cursor][1])
                 cursor += 1
             end = min(schedule[cursor][0], total) if cursor < len(schedule) else total
+            if max_stretch is not None:
+                end = min(end, step + max_stretch - (origin + step) % max_stretch)
             stretch = self.packed[None]
             if end > step:
-                out, sensed = self.simulator.native(
-                    self.world, self.model, self.packed, end - step, self._control(step, end)
-                )
-                finite = np.isfinite(out).all(axis=1)
-                if not finite.all():
-                    first = int(np.argmin(finite))
-                    held = out[first - 1] if first else self.packed
-                    out[first:] = held
-                    out[first:, 1 + self.world.model.nq :] = 0.0
-                    stable = False
+                out, touching[step:end], finite = self.advance(end - step)
+                stable &= finite
                 stretch = np.concatenate([stretch, out])
-                touching[step:end] = sensed[:, : len(self.world.pairs)] > 0.5
             # Rows of this stretch: from its start to before its end (the next begins there, after interventions).
             last = end >= total and cursor >= len(schedule)
             chosen = np.flatnonzero((rows >= step) & ((rows < end) | last))
             if len(chosen):
                 states[chosen] = self._unpacked(stretch[np.minimum(rows[chosen], end) - step])
                 present[chosen] = self.present
-            self.packed = stretch[-1].copy()
             step = end
             if last:
                 break
         late = np.clip(times - rows * h, 0.0, h)
         states[..., POSITION] += late[:, None, None] * states[..., LINEAR_VELOCITY] * present[..., None]
         hold_absent(states, present)
-        final = self._unpacked(self.packed[None])[0]
-        return Trajectory(states, present, _touches(touching, self.world.pairs, h), stable, final)
+        return Trajectory(states, present, _touches(touching, self.world.pairs, h), stable)
 
     def _unpacked(self, packed: Array) -> Array:
         states = self.world.unpack(packed)
@@ -843,7 +911,8 @@ class _Run:
         for i in np.flatnonzero((moved != states).any(axis=1)):
             self.world.pack_body(self.packed, int(i), moved[i])
 
-    def _apply(self, action: Action, step: int) -> None:
+    def apply(self, action: Action) -> None:
+        """Carry an intervention out now (whatever its time offset)."""
         index, do = action.body, action.intervention
         kind = do.kind
         if kind in (InterventionKind.ADD, InterventionKind.FOLLOW_PATH):
@@ -858,8 +927,8 @@ class _Run:
                 self._separate(index)
             else:
                 mass, inertia = self.world.make_kinematic(model, index)
-                self.paths[index] = (step, do, mass, inertia)
-                position, quaternion = self._path_at(do, step, np.array([step]))
+                self.paths[index] = (self.step, do, mass, inertia)
+                position, quaternion = self._path_at(do, self.step, np.array([self.step]))
                 self._place(index, rest_state(position[0], quaternion[0]))
             return
         if not self.present[index]:
@@ -932,19 +1001,7 @@ class _Run:
             new = replace(new, static_state=state, mass=old.mass)
         self.bodies[index] = new
         # Another geometry is another compiled world, of the same bodies in the same order.
-        self.world = self.world_for(tuple(self.bodies))
-        self.model, self.owns_model = self.world.with_properties(self.bodies), True
-        for i in np.flatnonzero(~self.present):
-            self.world.disable(self.model, int(i))
-        for i, still in self.statics.items():
-            if self.present[i]:
-                self._place(i, still)
-        for i, (begin, path, _, _) in list(self.paths.items()):
-            mass, inertia = self.world.make_kinematic(self.model, i)
-            self.paths[i] = (begin, path, mass, inertia)
-        for i, name, value in self.overruled:
-            setter = self.world.set_friction if name == Property.FRICTION else self.world.set_restitution
-            setter(self.model, i, value)
+        self._rebuild(self.world_for(tuple(self.bodies)))
         self._place(index, state)
         if index not in self.paths:
             self._separate(index)
