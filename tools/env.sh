@@ -27,14 +27,18 @@ case $- in *u*) _wm_nounset=1; set +u ;; *) _wm_nounset=0 ;; esac
 
 # Puts $2 in front of the colon-separated variable $1, unless it is in there.
 _wm_prepend() {
-    case ":${!1}:" in
+    case ":${!1:-}:" in
         *":$2:"*) ;;
         ::) export "$1=$2" ;;
         *) export "$1=$2:${!1}" ;;
     esac
 }
 
-if compgen -G "$_wm_venv/lib/librcl.so*" >/dev/null || compgen -G "$_wm_venv/lib/python3*/site-packages/ros_*.libs" >/dev/null; then
+if [ "$(cat "$_wm_venv/wm_ros" 2>/dev/null)" = sourced ]; then
+    # Built on a ROS 2 of this machine: setup.bash also sources that one, wherever this shell comes from.
+    # shellcheck disable=SC1091
+    source "$_wm_install/setup.bash"
+else
     # ROS 2 from pip. Its wheels re-exec Python once to set LD_LIBRARY_PATH; with it set here they need not, and
     # every node is then exactly one process from its start.
     for _wm_dir in "$_wm_venv/lib" "$_wm_venv"/lib/python3*/site-packages/ros_*.libs; do
@@ -42,11 +46,9 @@ if compgen -G "$_wm_venv/lib/librcl.so*" >/dev/null || compgen -G "$_wm_venv/lib
     done
     export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1
     _wm_prepend AMENT_PREFIX_PATH "$_wm_venv"
-    export ROS_DISTRO="${ROS_DISTRO:-kilted}" ROS_VERSION="${ROS_VERSION:-2}"
+    # shellcheck disable=SC1091
+    source "$_wm_install/local_setup.bash"
 fi
-
-# shellcheck disable=SC1091
-source "$_wm_install/local_setup.bash"
 
 export FASTDDS_DEFAULT_PROFILES_FILE="${FASTDDS_DEFAULT_PROFILES_FILE:-$_wm_root/ros2_ws/src/wm_bringup/config/fastdds.xml}"
 export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"

@@ -29,7 +29,9 @@ setup(
     maintainer_email="maintainers@wm.example",
     description="Launch files, configuration, RViz and Foxglove layouts, and the wm command.",
     license="Apache-2.0",
-    entry_points={"console_scripts": [
+    entry_points={
+        "console_scripts": [
             "wm = wm_bringup.cli:main",
-        ]},
+        ]
+    },
 )

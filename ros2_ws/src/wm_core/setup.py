@@ -16,6 +16,7 @@ setup(
     zip_safe=True,
     maintainer="wm maintainers",
     maintainer_email="maintainers@wm.example",
-    description="ROS-free core of the wm world model: scene graph and rollouts as arrays, cameras, geometry, interventions, inference runtimes.",
+    description="ROS-free core of the wm world model: scene graph and rollouts as arrays, cameras, "
+    "geometry, interventions, inference runtimes.",
     license="Apache-2.0",
 )

@@ -25,9 +25,12 @@ setup(
     zip_safe=True,
     maintainer="wm maintainers",
     maintainer_email="maintainers@wm.example",
-    description="Imagined futures of a scene graph: interventions, rollouts, rendering; and the node that answers what-if questions.",
+    description="Imagined futures of a scene graph: interventions, rollouts, rendering; and the node that "
+    "answers what-if questions.",
     license="Apache-2.0",
-    entry_points={"console_scripts": [
+    entry_points={
+        "console_scripts": [
             "imagination_node = wm_imagination.node:main",
-        ]},
+        ]
+    },
 )

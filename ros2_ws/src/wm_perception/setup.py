@@ -25,9 +25,12 @@ setup(
     zip_safe=True,
     maintainer="wm maintainers",
     maintainer_email="maintainers@wm.example",
-    description="RGB-D to a persistent 3D scene graph: segmentation, lifting, tracking, relations; and the node that does it live.",
+    description="RGB-D to a persistent 3D scene graph: segmentation, lifting, tracking, relations; and the "
+    "node that does it live.",
     license="Apache-2.0",
-    entry_points={"console_scripts": [
+    entry_points={
+        "console_scripts": [
             "perception_node = wm_perception.node:main",
-        ]},
+        ]
+    },
 )

@@ -16,6 +16,7 @@ setup(
     zip_safe=True,
     maintainer="wm maintainers",
     maintainer_email="maintainers@wm.example",
-    description="rclpy glue shared by the wm nodes: lifecycle base, QoS profiles, parameters, image messages, transforms.",
+    description="rclpy glue shared by the wm nodes: lifecycle base, QoS profiles, parameters, image "
+    "messages, transforms.",
     license="Apache-2.0",
 )

@@ -29,7 +29,9 @@ setup(
     maintainer_email="maintainers@wm.example",
     description="Simulated RGB-D camera with ground truth and counterfactual re-simulation (MuJoCo); Gazebo worlds.",
     license="Apache-2.0",
-    entry_points={"console_scripts": [
+    entry_points={
+        "console_scripts": [
             "sim_camera_node = wm_sim.node:main",
-        ]},
+        ]
+    },
 )

@@ -1,0 +1,64 @@
+# make help
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+ARGS ?=
+WITH ?=
+
+# Said here and not in the script, because a Python this old could not read the script.
+define bootstrap
+	@command -v $(PYTHON) >/dev/null || { echo "set-up failed: found no $(PYTHON); expected CPython 3.10 to 3.13; run: apt-get install python3 python3-venv, or: make $@ PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { echo "set-up failed: found $$($(PYTHON) --version 2>&1); expected CPython 3.10 to 3.13; run: make $@ PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) tools/bootstrap.py $(foreach extra,$(1) $(WITH),--with $(extra))
+endef
+
+.PHONY: help setup demo test lint format bench lock clean distclean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
+	@echo
+	@echo "PYTHON=/path/to/python3.12   the Python to use (3.10 to 3.13)"
+	@echo "ARGS='...'                   more arguments, e.g. make test ARGS='-k camera'"
+	@echo "WITH=training                also install torch (training and export)"
+	@echo "WM_ROS=pip|sourced           ROS 2 from pip, or the sourced one (default: the sourced one, if there is one)"
+
+setup:  ## install everything into .venv and build the workspace
+	$(call bootstrap)
+
+demo:  ## the whole system on a simulated table; results in out/demo/
+	$(call bootstrap)
+	@exec .venv/bin/wm demo $(ARGS)
+
+test:  ## all tests, with the coverage of the packages
+	$(call bootstrap,test)
+	@source tools/env.sh; exec python -m pytest --cov --cov-report=term $(ARGS)
+
+lint:  ## ruff (rules, format) and mypy
+	$(call bootstrap,lint)
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy ros2_ws/src/wm_core/wm_core ros2_ws/src/wm_ros/wm_ros ros2_ws/src/wm_perception/wm_perception \
+	    ros2_ws/src/wm_imagination/wm_imagination ros2_ws/src/wm_sim/wm_sim ros2_ws/src/wm_bringup/wm_bringup \
+	    tools/bootstrap.py
+
+format:  ## let ruff format and sort what it can
+	$(call bootstrap,lint)
+	@.venv/bin/ruff check --fix-only -q .
+	@.venv/bin/ruff format .
+
+bench:  ## measure; results in out/bench/
+	$(call bootstrap)
+	@exec .venv/bin/wm bench $(ARGS)
+
+lock:  ## resolve requirements/ on Python 3.10 to 3.13 and write requirements/lock.txt
+	@$(PYTHON) tools/lock.py
+
+clean:  ## remove what was built and measured; .venv stays
+	rm -rf ros2_ws/build ros2_ws/install ros2_ws/log out .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+distclean: clean  ## also remove .venv
+	rm -rf .venv
