@@ -251,6 +251,7 @@ class Imagination:
         *,
         should_stop: Callable[[], bool] | None = None,
         on_progress: OnProgress | None = None,
+        keep_frames: bool = True,
     ) -> Rollout:
         """Answer one request.
 
@@ -264,6 +265,7 @@ class Imagination:
             should_stop: asked between hypotheses and between frames; true: the answer so far, ``complete``
                 False.
             on_progress: called from this thread as hypotheses and frames are done.
+            keep_frames: false: frames go to ``on_progress`` only; ``video`` and ``depth`` stay None.
 
         Returns:
             The rollout. An empty scene gives one with N = 0 (or the created bodies alone).
@@ -280,15 +282,13 @@ class Imagination:
             )
         appearance = memory.snapshot() if isinstance(memory, AppearanceMemory) else memory
         validate_request(request, start, self.limits, appearance)
-        return _Run(
-            self,
-            request,
-            start,
-            appearance,
-            begin,
-            should_stop or (lambda: False),
-            on_progress or (lambda _: None),
-        ).answer()
+        run = _Run(self, request, start, appearance, begin)
+        run.keep_frames = keep_frames
+        if should_stop is not None:
+            run.should_stop = should_stop
+        if on_progress is not None:
+            run.on_progress = on_progress
+        return run.answer()
 
 
 class _Run:
@@ -301,14 +301,14 @@ class _Run:
         scene: SceneGraph,
         appearance: Appearance | None,
         begin: float,
-        should_stop: Callable[[], bool],
-        on_progress: OnProgress,
     ) -> None:
         self.limits = owner.limits
         self.dynamics = owner.dynamics(request.backend)
         self.request, self.scene, self.appearance = request, scene, appearance
         self.deadline = begin + request.deadline_s if request.deadline_s > 0.0 else None
-        self.should_stop, self.on_progress = should_stop, on_progress
+        self.should_stop: Callable[[], bool] = lambda: False
+        self.on_progress: OnProgress = lambda _: None
+        self.keep_frames = True
         self.times = request.times
         self.dynamics_share = _DYNAMICS_SHARE_WITH_IMAGES if request.images.any_images else 1.0
 
@@ -345,7 +345,7 @@ class _Run:
         states, present = result.states[rows], result.present[rows]
         effect, effect_vector = _effect(result.states, result.present, computed)
         events = tuple(
-            replace(e, hypothesis=order[e.hypothesis])
+            replace(e, hypothesis=order[e.hypothesis], sample=int(e.sample))
             for e in derive_events(scene, hypotheses, self.times, result)
             if order[e.hypothesis] >= 0
         )
@@ -434,8 +434,8 @@ class _Run:
         rows = frame_rows(self.times, images.rate_hz)
         count = len(rollout.hypotheses)
         shape = (count, len(rows), camera.height, camera.width)
-        video = np.zeros((*shape, 3), np.uint8) if images.video else None
-        depth = np.zeros(shape, np.float32) if images.depth else None
+        video = np.zeros((*shape, 3), np.uint8) if images.video and self.keep_frames else None
+        depth = np.zeros(shape, np.float32) if images.depth and self.keep_frames else None
         complete = rollout.complete
         drawn, total = 0, max(count * len(rows), 1)
         for k, hypothesis in enumerate(self.request.hypotheses):

@@ -1,0 +1,738 @@
+"""The imagination node: scene graphs and camera images in, answers to what-if questions out.
+
+It translates messages, time and parameters; what it knows of futures it leaves to
+``wm_imagination.imagination``. Requests run in the executor's threads, a few at a time; looks are learned in
+a thread of its own, always from the newest frame of which all parts have come.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import Point
+from numpy.typing import NDArray
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
+from wm_msgs.action import Imagine
+from wm_msgs.msg import ImagineRequest as ImagineRequestMsg
+from wm_msgs.msg import SceneGraph as SceneGraphMsg
+from wm_msgs.srv import GetSceneGraph, ImagineRollouts
+
+from wm_core.geometry import quaternion_to_matrix
+from wm_core.interventions import InterventionError, UnknownObjectError
+from wm_core.messages import request_from_msg, rollout_to_msg, scene_graph_from_msg, scene_graph_to_msg
+from wm_core.rollout import POSITION, QUATERNION, ImagineRequest, RequestError, Rollout
+from wm_core.scene_graph import SceneGraph
+from wm_imagination.appearance import Appearance, AppearanceError, AppearanceMemory
+from wm_imagination.imagination import (
+    BACKENDS,
+    BackendUnavailableError,
+    Imagination,
+    Limits,
+    NoAppearanceError,
+    Progress,
+)
+from wm_ros import images, qos
+from wm_ros.diagnostics import Level
+from wm_ros.lifecycle import ManagedNode, guarded, run_node
+from wm_ros.parameters import parameter
+from wm_ros.stamps import stamp_to_ns
+
+_SILENT_S = 5.0
+_KEEP_FRAMES = 45
+_MAX_FEEDBACK_PARTIALS = 128
+_MAX_PATHS = 64
+_THREADS = 16
+
+
+@dataclass(frozen=True)
+class ImaginationParameters:
+    """Parameters of the node ``imagination``."""
+
+    backend: str = parameter("auto", "dynamics that requests with backend auto get", choices=BACKENDS)
+    max_hypotheses: int = parameter(1024, "hypotheses per request", minimum=1, maximum=100_000)
+    max_horizon_s: float = parameter(30.0, "horizon of a request", unit="s", minimum=0.01, maximum=3600.0)
+    max_samples: int = parameter(256, "belief samples per hypothesis", minimum=1, maximum=10_000)
+    max_state_values: int = parameter(
+        16_000_000, "numbers in the states of one answer (4 bytes each)", minimum=1000, maximum=500_000_000
+    )
+    max_image_megabytes: int = parameter(
+        512, "imagined images of one request, uncompressed", unit="MB", minimum=1, maximum=16_384
+    )
+    max_concurrent: int = parameter(
+        2, "requests worked on at a time", minimum=1, maximum=_THREADS // 2, read_only=True
+    )
+    max_waiting: int = parameter(
+        6, "requests that may wait for their turn; more are refused", minimum=0, maximum=_THREADS // 2
+    )
+    appearance_rate_hz: float = parameter(
+        5.0, "how often looks are learned from a camera frame; 0: never", unit="Hz", minimum=0.0, maximum=60.0
+    )
+    jpeg_quality: int = parameter(90, "of imagined frames", minimum=1, maximum=100)
+    color_topic: str = parameter("/camera/color/image_raw", "colour images", read_only=True)
+    depth_topic: str = parameter(
+        "/camera/depth/image_raw", "depth images, registered to colour", read_only=True
+    )
+    camera_info_topic: str = parameter(
+        "/camera/color/camera_info", "intrinsics of the colour images", read_only=True
+    )
+    color_transport: str = parameter(
+        "raw", "compressed: reads COLOR_TOPIC/compressed", choices=("raw", "compressed"), read_only=True
+    )
+    depth_transport: str = parameter(
+        "raw",
+        "compressed or compressedDepth: reads DEPTH_TOPIC/compressed or DEPTH_TOPIC/compressedDepth",
+        choices=("raw", "compressed", "compressedDepth"),
+        read_only=True,
+    )
+    max_stamp_difference_s: float = parameter(
+        0.015, "colour and depth stamps may differ by this", unit="s", minimum=0.0, maximum=1.0
+    )
+    resize_depth: bool = parameter(False, "bring depth of another size to the size of colour")
+
+    @property
+    def color_source(self) -> str:
+        """Topic that colour is read from."""
+        return self.color_topic + ("" if self.color_transport == "raw" else f"/{self.color_transport}")
+
+    @property
+    def depth_source(self) -> str:
+        """Topic that depth is read from."""
+        return self.depth_topic + ("" if self.depth_transport == "raw" else f"/{self.depth_transport}")
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may ask for."""
+        return Limits(
+            max_hypotheses=self.max_hypotheses,
+            max_horizon_s=self.max_horizon_s,
+            max_samples=self.max_samples,
+            max_state_values=self.max_state_values,
+            max_image_bytes=self.max_image_megabytes * 1_000_000,
+        )
+
+
+@dataclass
+class _Parts:
+    """What came of one camera frame, by the stamp of its colour image."""
+
+    color: Any = None
+    instances: Any = None
+    scene: SceneGraph | None = None
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """All parts of one camera frame."""
+
+    stamp_ns: int
+    color: Any
+    depth: Any
+    info: CameraInfo
+    instances: Image
+    scene: SceneGraph
+
+
+@dataclass
+class FrameMatcher:
+    """Brings together graph, instances and colour of one stamp, and depth and camera info that go with them.
+
+    Items are kept as they came, unconverted, for at most ``capacity`` stamps. Not thread-safe.
+
+    Attributes:
+        tolerance_ns: colour and depth may differ by this.
+        dropped: incomplete frames that fell out of the buffer although a scene graph had come for them.
+    """
+
+    tolerance_ns: int
+    capacity: int = _KEEP_FRAMES
+    dropped: int = 0
+    _parts: OrderedDict[int, _Parts] = field(default_factory=OrderedDict)
+    _depths: OrderedDict[int, Any] = field(default_factory=OrderedDict)
+    _newest_ns: int = -1
+
+    def add(self, name: str, stamp_ns: int, item: Any) -> None:
+        """Add a color, instances or scene item."""
+        if (
+            stamp_ns < self._newest_ns - 2_000_000_000
+        ):  # time was set back: what is held will never be matched
+            self._parts.clear()
+            self._depths.clear()
+            self._newest_ns = -1
+        self._newest_ns = max(self._newest_ns, stamp_ns)
+        parts = self._parts.setdefault(stamp_ns, _Parts())
+        setattr(parts, name, item)
+        while len(self._parts) > self.capacity:
+            _, old = self._parts.popitem(last=False)
+            self.dropped += old.scene is not None
+
+    def add_depth(self, stamp_ns: int, item: Any) -> None:
+        """Add a depth item."""
+        self._depths[stamp_ns] = item
+        while len(self._depths) > self.capacity:
+            self._depths.popitem(last=False)
+
+    def missing(self) -> str:
+        """What the newest frame that has a scene graph lacks, for people."""
+        newest = max((s for s, p in self._parts.items() if p.scene is not None), default=None)
+        if newest is None:
+            return "a scene graph"
+        parts = self._parts[newest]
+        lacks = [n for n in ("color", "instances") if getattr(parts, n) is None]
+        return ", ".join(lacks + ([] if self._nearest_depth(newest) is not None else ["depth"]))
+
+    def _nearest_depth(self, stamp_ns: int) -> int | None:
+        best = min(self._depths, key=lambda s: abs(s - stamp_ns), default=None)
+        return best if best is not None and abs(best - stamp_ns) <= self.tolerance_ns else None
+
+    def take(self, info: CameraInfo | None) -> _Frame | None:
+        """The newest complete frame, if there is one; it and all that is older is let go."""
+        if info is None:
+            return None
+        for stamp_ns in sorted(self._parts, reverse=True):
+            p = self._parts[stamp_ns]
+            if p.color is None or p.instances is None or p.scene is None:
+                continue
+            depth_stamp = self._nearest_depth(stamp_ns)
+            if depth_stamp is None:
+                continue
+            frame = _Frame(stamp_ns, p.color, self._depths[depth_stamp], info, p.instances, p.scene)
+            for old in [s for s in self._parts if s <= stamp_ns]:
+                del self._parts[old]
+            for old in [s for s in self._depths if s < depth_stamp]:
+                del self._depths[old]
+            return frame
+        return None
+
+
+class BusyError(RuntimeError):
+    """Too many requests are waiting already."""
+
+
+class ImaginationNode(ManagedNode):
+    """Lifecycle node ``imagination`` in the namespace ``wm``.
+
+    Services: imagine_rollouts, get_scene_graph. Action: imagine. Publishes imagined/image (frames as they are
+    drawn), imagined/points (the last imagined end state) and imagined/markers (paths), each only while
+    somebody subscribes. Subscribes scene_graph, instances, and the camera topics in its parameters with
+    sensor QoS.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            "imagination", parameters=ImaginationParameters, on_parameters=self._on_parameters, **kwargs
+        )
+        self._imagination = Imagination()
+        self._memory = AppearanceMemory()
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+        self._services: list[Any] = []
+        self._action: ActionServer | None = None
+        self._input_group = MutuallyExclusiveCallbackGroup()
+        self._request_group = ReentrantCallbackGroup()
+        self._scene: SceneGraph | None = None
+        self._camera_info: CameraInfo | None = None
+        self._optical_frame = ""
+        self._wake = threading.Condition()
+        self._matcher = FrameMatcher(0)
+        self._working = False
+        self._worker: threading.Thread | None = None
+        self._turns = threading.Semaphore(1)
+        self._waiting = 0
+        self._waiting_lock = threading.Lock()
+        self._stop_requests = threading.Event()
+
+    # Lifecycle.
+
+    def configure(self) -> None:
+        """Make the backend and the publishers."""
+        p = self.params
+        self._imagination = Imagination(p.limits, p.backend)
+        try:
+            dynamics = self._imagination.dynamics()
+        except (BackendUnavailableError, ValueError) as error:
+            self.diagnostics.set_status("backend", Level.ERROR, f"{p.backend}: {error}")
+            raise
+        why = "the one that knows contacts" if p.backend == "auto" else "as configured"
+        self.diagnostics.set_status("backend", Level.OK, f"{dynamics.name} ({why})", asked=p.backend)
+        self.get_logger().info(f"dynamics backend {dynamics.name} ({why})")
+        self._memory = AppearanceMemory()
+        self._image_out = self.create_lifecycle_publisher(Image, "imagined/image", qos.DERIVED_IMAGE)
+        self._points_out = self.create_lifecycle_publisher(PointCloud2, "imagined/points", qos.MARKERS)
+        self._markers_out = self.create_lifecycle_publisher(MarkerArray, "imagined/markers", qos.MARKERS)
+        self._outputs = [self._image_out, self._points_out, self._markers_out]
+
+    def activate(self) -> None:
+        """Subscribe, offer the services and the action, start to learn looks."""
+        p = self.params
+        self._scene, self._camera_info = None, None
+        self._matcher = FrameMatcher(int(p.max_stamp_difference_s * 1e9))
+        self._turns = threading.Semaphore(p.max_concurrent)
+        self._stop_requests.clear()
+
+        def subscribe(kind: Any, topic: str, callback: Callable[[Any], None], profile: QoSProfile) -> None:
+            self._inputs.append(
+                self.create_subscription(kind, topic, callback, profile, callback_group=self._input_group)
+            )
+
+        subscribe(SceneGraphMsg, "scene_graph", self._on_scene_graph, qos.SCENE_GRAPH)
+        if p.appearance_rate_hz > 0.0:
+            subscribe(Image, "instances", self._on_instances, qos.SENSOR)
+            subscribe(
+                Image if p.color_transport == "raw" else CompressedImage,
+                p.color_source,
+                self._on_color,
+                qos.SENSOR,
+            )
+            subscribe(
+                Image if p.depth_transport == "raw" else CompressedImage,
+                p.depth_source,
+                self._on_depth,
+                qos.SENSOR,
+            )
+            subscribe(CameraInfo, p.camera_info_topic, self._on_camera_info, qos.SENSOR)
+        self._scene_rate()
+        self._working = True
+        self._worker = threading.Thread(target=self._learn, name="appearance", daemon=True)
+        self._worker.start()
+        group = self._request_group
+        self._services = [
+            self.create_service(
+                ImagineRollouts, "imagine_rollouts", self._on_imagine_rollouts, callback_group=group
+            ),
+            self.create_service(
+                GetSceneGraph, "get_scene_graph", self._on_get_scene_graph, callback_group=group
+            ),
+        ]
+        self._action = ActionServer(
+            self,
+            Imagine,
+            "imagine",
+            execute_callback=self._on_goal,
+            goal_callback=lambda _: GoalResponse.ACCEPT,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+            callback_group=group,
+            feedback_pub_qos_profile=QoSProfile(depth=2 * _MAX_FEEDBACK_PARTIALS),
+        )
+
+    def deactivate(self) -> None:
+        """End the running requests, withdraw the services, unsubscribe."""
+        self._stop_requests.set()
+        with self._wake:
+            self._working = False
+            self._wake.notify_all()
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        for service in self._services:
+            self.destroy_service(service)
+        if self._action is not None:
+            self._action.destroy()
+        self._inputs, self._services, self._action = [], [], None
+        if self._worker is not None:
+            self._worker.join(5.0)
+        self._worker = None
+        self.diagnostics.clear_rates()
+
+    def cleanup(self) -> None:
+        """Forget what was seen, give back the publishers."""
+        for publisher in self._outputs:
+            self.destroy_lifecycle_publisher(publisher)
+        self._outputs = []
+        self._memory.reset()
+        self._scene = None
+
+    def _on_parameters(self, value: ImaginationParameters) -> None:
+        self._imagination = Imagination(value.limits, value.backend)
+
+    # Input, in the executor's threads: cheap, so that nothing waits in the middleware.
+
+    def _scene_rate(self) -> Any:
+        advice = "is the perception node running? (ros2 topic hz scene_graph)"
+        return self.diagnostics.rate("scene graph", max_age_s=_SILENT_S, advice=advice)
+
+    @guarded
+    def _on_scene_graph(self, msg: SceneGraphMsg) -> None:
+        try:
+            scene = scene_graph_from_msg(msg)
+        except ValueError as error:
+            self.warn("bad_scene_graph", f"scene_graph: {error}", "the last good one stays")
+            return
+        self._scene_rate().tick()
+        self._scene = scene
+        self._offer("scene", scene.stamp_ns, scene)
+
+    @guarded
+    def _on_instances(self, msg: Image) -> None:
+        self.diagnostics.rate("instances input").tick()
+        self._offer("instances", stamp_to_ns(msg.header.stamp), msg)
+
+    @guarded
+    def _on_color(self, msg: Any) -> None:
+        self.diagnostics.rate("color input").tick()
+        self._offer("color", stamp_to_ns(msg.header.stamp), msg)
+
+    @guarded
+    def _on_depth(self, msg: Any) -> None:
+        self.diagnostics.rate("depth input").tick()
+        with self._wake:
+            self._matcher.add_depth(stamp_to_ns(msg.header.stamp), msg)
+            self._wake.notify_all()
+
+    @guarded
+    def _on_camera_info(self, msg: CameraInfo) -> None:
+        self._camera_info = msg
+
+    def _offer(self, name: str, stamp_ns: int, item: Any) -> None:
+        with self._wake:
+            self._matcher.add(name, stamp_ns, item)
+            self._wake.notify_all()
+
+    def before_diagnostics(self) -> None:
+        """Takes over the matcher's count and says what looks are known."""
+        if not self.is_active or self.params.appearance_rate_hz <= 0.0:
+            return
+        snapshot = self._memory.snapshot()
+        with self._wake:
+            dropped, missing = self._matcher.dropped, self._matcher.missing()
+        self.diagnostics.counter(
+            "unmatched_frames",
+            advice="are color, depth, camera_info and instances published with their own stamps?",
+        ).raise_to(
+            dropped, f"scene graphs without images of their stamp (lacking: {missing or 'camera info'})"
+        )
+        if snapshot.frame is None:
+            if self._scene is not None:
+                self.diagnostics.set_status(
+                    "appearance",
+                    Level.WARN,
+                    f"no camera frame learned yet (lacking: {missing or 'camera info'}), so no images",
+                )
+            return
+        self.diagnostics.set_status(
+            "appearance",
+            Level.OK,
+            f"{len(snapshot.objects)} objects, {len(snapshot.hidden)} hidden background points",
+        )
+
+    # Looks, in a thread of their own.
+
+    def _learn(self) -> None:
+        last_s = -np.inf
+        while True:
+            with self._wake:
+                self._wake.wait(0.2)
+                if not self._working:
+                    return
+                rate_hz = self.params.appearance_rate_hz
+                if rate_hz <= 0.0 or time.monotonic() - last_s < 1.0 / rate_hz:
+                    continue
+                frame = self._matcher.take(self._camera_info)
+            if frame is None:
+                continue
+            last_s = time.monotonic()
+            try:
+                self._integrate(frame)
+            except (images.ImageError, AppearanceError) as error:
+                self.warn("bad_frame", str(error), "the frame is left out")
+            except Exception as error:
+                self.report_exception("appearance", error)
+
+    def _integrate(self, frame: _Frame) -> None:
+        p = self.params
+        begin = time.monotonic()
+        read_color = images.image_to_rgb if p.color_transport == "raw" else images.compressed_to_rgb
+        read_depth = images.image_to_depth if p.depth_transport == "raw" else images.compressed_to_depth
+        color, depth = read_color(frame.color, p.color_source), read_depth(frame.depth, p.depth_source)
+        ids = images.image_to_array(frame.instances, "instances", ("mono16", "16UC1"))
+        camera = images.info_to_camera(frame.info, p.camera_info_topic)
+        if depth.shape != color.shape[:2] and p.resize_depth:
+            depth = images.resize_depth(depth, color.shape[1], color.shape[0])
+        self._memory.integrate(
+            frame.stamp_ns, color, depth, camera, frame.scene.world_T_camera, ids, frame.scene
+        )
+        self._optical_frame = frame.color.header.frame_id
+        self.diagnostics.rate("frames learned").tick()
+        self.diagnostics.latency("learn a frame").add(time.monotonic() - begin)
+
+    # Requests.
+
+    @contextmanager
+    def _turn(self, should_stop: Callable[[], bool]) -> Iterator[None]:
+        """A place among those worked on.
+
+        Raises:
+            BusyError: too many wait already.
+        """
+        with self._waiting_lock:
+            if self._waiting >= self.params.max_waiting + self.params.max_concurrent:
+                raise BusyError(f"{self._waiting} requests are being worked on or waiting; ask again later")
+            self._waiting += 1
+        mine = False
+        try:
+            # Who is cancelled while waiting goes in without a turn: the work then ends before it begins.
+            while not mine and not should_stop():
+                mine = self._turns.acquire(timeout=0.05)
+            yield
+        finally:
+            if mine:
+                self._turns.release()
+            with self._waiting_lock:
+                self._waiting -= 1
+
+    def _precheck(self, msg: ImagineRequestMsg) -> None:
+        """Refuse by counts alone, before anything is converted."""
+        limits = self._imagination.limits
+        count = len(msg.hypotheses)
+        if not 1 <= count <= limits.max_hypotheses:
+            raise RequestError(
+                f"hypotheses: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)"
+            )
+        for k, hypothesis in enumerate(msg.hypotheses):
+            if len(hypothesis.interventions) > limits.max_interventions:
+                raise RequestError(
+                    f"hypotheses[{k}].interventions: got {len(hypothesis.interventions)}, "
+                    f"expected at most {limits.max_interventions}"
+                )
+
+    def _answer(
+        self,
+        msg: ImagineRequestMsg,
+        response: Any,
+        should_stop: Callable[[], bool],
+        on_progress: Callable[[Progress, dict[tuple[int, int], CompressedImage]], None] | None = None,
+    ) -> Any:
+        """Fill a service response or an action result (their fields have the same names)."""
+        begin = time.monotonic()
+        codes = ImagineRollouts.Response
+        encoded: dict[tuple[int, int], CompressedImage] = {}
+        encoded_depth: dict[tuple[int, int], CompressedImage] = {}
+
+        def progress(step: Progress) -> None:
+            if step.frame is not None:
+                stamp_ns = start_ns + int(step.frame_time_s * 1e9)
+                where = (step.hypothesis, step.frame_index)
+                if request.images.video:
+                    encoded[where] = images.rgb_to_compressed(
+                        step.frame.color, stamp_ns, self._optical_frame, "jpeg", self.params.jpeg_quality
+                    )
+                if request.images.depth:
+                    encoded_depth[where] = images.depth_to_compressed(
+                        step.frame.depth_m, stamp_ns, self._optical_frame, "png"
+                    )
+                if self._image_out.get_subscription_count():
+                    self._image_out.publish(
+                        images.rgb_to_image(step.frame.color, stamp_ns, self._optical_frame)
+                    )
+            if on_progress is not None:
+                on_progress(step, encoded)
+
+        try:
+            self._precheck(msg)
+            request = whole_steps(request_from_msg(msg))
+            scene = self._scene if request.initial_state is None else request.initial_state
+            if scene is None:
+                response.error_code = codes.NO_SCENE_GRAPH
+                response.error_msg = (
+                    "no scene graph was received yet on scene_graph and the request has no initial_state; "
+                    "start the perception node, or give one"
+                )
+            else:
+                start_ns = scene.stamp_ns
+                memory = self._memory.snapshot()
+                with self._turn(should_stop):
+                    rollout = self._imagination.imagine(
+                        request,
+                        scene,
+                        memory,
+                        should_stop=should_stop,
+                        on_progress=progress,
+                        keep_frames=False,
+                    )
+                frames = [
+                    (k, f) for k in range(len(rollout.hypotheses)) for f in range(len(rollout.frame_times))
+                ]
+                nothing = CompressedImage()
+                response.rollout = rollout_to_msg(
+                    rollout,
+                    [encoded.get(w, nothing) for w in frames] if request.images.video else (),
+                    [encoded_depth.get(w, nothing) for w in frames] if request.images.depth else (),
+                )
+                response.error_code = codes.OK
+                self._show(rollout, memory)
+        except UnknownObjectError as error:
+            response.error_code, response.error_msg = codes.UNKNOWN_OBJECT, str(error)
+        except NoAppearanceError as error:
+            response.error_code, response.error_msg = codes.NO_APPEARANCE, str(error)
+        except (RequestError, InterventionError, ValueError) as error:
+            response.error_code, response.error_msg = codes.INVALID_REQUEST, str(error)
+        except BackendUnavailableError as error:
+            response.error_code, response.error_msg = codes.BACKEND_UNAVAILABLE, str(error)
+        except BusyError as error:
+            response.error_code, response.error_msg = codes.INTERNAL, f"busy: {error}"
+        except Exception as error:
+            self.report_exception("imagine", error)
+            response.error_code = codes.INTERNAL
+            response.error_msg = f"{type(error).__name__}: {error} (see the node's log)"
+        response.compute_time = time.monotonic() - begin
+        if response.error_code == codes.OK:
+            self.diagnostics.latency("imagine").add(response.compute_time)
+            self.diagnostics.rate("requests").tick()
+        else:
+            self.diagnostics.counter("refused_requests", level=Level.OK).add(1, response.error_msg)
+            self.log_throttled(f"request refused: {response.error_msg}", key="refused")
+        return response
+
+    def _on_imagine_rollouts(
+        self, request: ImagineRollouts.Request, response: ImagineRollouts.Response
+    ) -> ImagineRollouts.Response:
+        return self._answer(request.request, response, self._stop_requests.is_set)
+
+    def _on_goal(self, goal: Any) -> Imagine.Result:
+        def should_stop() -> bool:
+            return goal.is_cancel_requested or self._stop_requests.is_set()
+
+        many = len(goal.request.request.hypotheses) > _MAX_FEEDBACK_PARTIALS
+        last_s = -np.inf
+
+        def feed_back(step: Progress, encoded: dict[tuple[int, int], CompressedImage]) -> None:
+            nonlocal last_s
+            # Of very many hypotheses some are shown; the result has them all.
+            if many and step.partial is not None and time.monotonic() - last_s < 0.05:
+                return
+            last_s = time.monotonic()
+            feedback = Imagine.Feedback()
+            feedback.progress = float(step.fraction)
+            feedback.hypothesis = int(step.hypothesis)
+            feedback.frame_time = float(step.frame_time_s)
+            if step.partial is not None:
+                feedback.partial = rollout_to_msg(step.partial)
+            frame = encoded.get((step.hypothesis, step.frame_index)) if step.frame is not None else None
+            if frame is not None:
+                feedback.frame = frame
+            goal.publish_feedback(feedback)
+
+        result = self._answer(goal.request.request, Imagine.Result(), should_stop, feed_back)
+        if goal.is_cancel_requested:
+            if result.error_code == Imagine.Result.OK:
+                result.error_code = Imagine.Result.CANCELLED
+                result.error_msg = "cancelled by the client; the rollout holds what was done by then"
+            goal.canceled()
+        elif result.error_code == Imagine.Result.OK and not self._stop_requests.is_set():
+            goal.succeed()
+        else:
+            if result.error_code == Imagine.Result.OK:
+                result.error_code = Imagine.Result.CANCELLED
+                result.error_msg = "the node was deactivated; the rollout holds what was done by then"
+            goal.abort()
+        return result
+
+    def _on_get_scene_graph(
+        self, request: GetSceneGraph.Request, response: GetSceneGraph.Response
+    ) -> GetSceneGraph.Response:
+        scene = self._scene
+        wanted = [int(i) for i in request.object_ids]
+        if scene is None:
+            response.error_code = GetSceneGraph.Response.NO_SCENE_GRAPH
+            response.error_msg = (
+                "no scene graph was received yet on scene_graph; is the perception node running?"
+            )
+            return response
+        unknown = [i for i in wanted if i not in scene.ids]
+        if unknown:
+            response.error_code = GetSceneGraph.Response.UNKNOWN_OBJECT
+            response.error_msg = f"object_ids: got {unknown}, expected ids out of {scene.ids.tolist()}"
+            return response
+        if wanted:
+            scene = scene.select(np.isin(scene.ids, wanted))
+        response.scene_graph = scene_graph_to_msg(scene)
+        return response
+
+    # Topics for people.
+
+    def _show(self, rollout: Rollout, appearance: Appearance) -> None:
+        try:
+            if self._points_out.get_subscription_count():
+                points, colors = end_points(rollout, appearance)
+                self._points_out.publish(
+                    images.points_to_cloud(points, colors, rollout.stamp_ns, rollout.frame_id)
+                )
+            if self._markers_out.get_subscription_count():
+                self._markers_out.publish(path_markers(rollout))
+        except Exception as error:  # a picture for people must not cost the answer
+            self.report_exception("show", error)
+
+
+def whole_steps(request: ImagineRequest) -> ImagineRequest:
+    """The request with its step rounded to a whole fraction of the horizon where float32 has only just missed it.
+
+    1 s in steps of 1/30 s arrives as 29.9999985 steps, which would lose the state at the horizon.
+    """
+    if not 0.0 < request.step_s <= request.horizon_s < np.inf:
+        return request
+    steps = request.horizon_s / request.step_s
+    whole = round(steps)
+    return (
+        replace(request, step_s=request.horizon_s / whole) if abs(steps - whole) < 1e-6 * steps else request
+    )
+
+
+def end_points(rollout: Rollout, appearance: Appearance) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Coloured points (P, 3) [m, graph frame] of all seen objects at the end of the last hypothesis."""
+    points, colors = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.uint8)]
+    for n in np.flatnonzero(rollout.present[-1, -1]):
+        cloud = appearance.completed(int(rollout.object_ids[n]), np.full(3, 0.5))
+        if cloud is None:
+            continue
+        state = rollout.states[-1, 0, -1, n]
+        rotation = quaternion_to_matrix(state[QUATERNION]).astype(np.float32)
+        points.append(cloud.points @ rotation.T + state[POSITION])
+        colors.append(cloud.colors)
+    return np.concatenate(points), np.concatenate(colors)
+
+
+def path_markers(rollout: Rollout) -> MarkerArray:
+    """A line per hypothesis and object that moves by more than 5 mm, one colour per hypothesis."""
+    array = MarkerArray()
+    clear = Marker(action=Marker.DELETEALL)
+    clear.header.frame_id = rollout.frame_id
+    array.markers.append(clear)
+    for k in range(min(len(rollout.hypotheses), _MAX_PATHS)):
+        hue = 6.0 * (0.618 * k % 1.0)
+        red, green, blue = (
+            float(np.clip(abs((hue - s) % 6.0 - 3.0) - 1.0, 0.0, 1.0)) for s in (0.0, 2.0, 4.0)
+        )
+        for n, object_id in enumerate(rollout.object_ids.tolist()):
+            path = rollout.states[k, 0, rollout.present[k, :, n], n, :3]
+            if len(path) < 2 or np.ptp(path, axis=0).max() < 0.005:
+                continue
+            marker = Marker(
+                type=Marker.LINE_STRIP, action=Marker.ADD, ns=f"{k} {rollout.hypotheses[k]}", id=object_id
+            )
+            marker.header.frame_id = rollout.frame_id
+            marker.pose.orientation.w = 1.0
+            marker.scale.x = 0.004
+            marker.color = ColorRGBA(r=red, g=green, b=blue, a=1.0)
+            marker.points = [Point(x=float(x), y=float(y), z=float(z)) for x, y, z in path]
+            array.markers.append(marker)
+    return array
+
+
+def main() -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    sys.exit(run_node(ImaginationNode, threads=_THREADS))
+
+
+if __name__ == "__main__":
+    main()

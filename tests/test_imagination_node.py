@@ -1,0 +1,373 @@
+"""The imagination node on a live graph: a process of its own, and a client that plays camera and perception."""
+
+from __future__ import annotations
+
+import array
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from visualization_msgs.msg import MarkerArray
+from wm_msgs.action import Imagine
+from wm_msgs.msg import Hypothesis as HypothesisMsg
+from wm_msgs.msg import SceneGraph as SceneGraphMsg
+from wm_msgs.srv import GetSceneGraph, ImagineRollouts
+
+from conftest import NodeProcess
+from traced_scene import BALL, BOX, CAMERA, FRONT, TABLE, make_scene, trace
+from wm_core.interventions import Hypothesis, apply_impulse, remove, set_velocity
+from wm_core.messages import request_to_msg, rollout_from_msg, scene_graph_to_msg
+from wm_core.rollout import ImageRequest, ImagineRequest
+from wm_core.scene_graph import SceneGraph
+from wm_ros import images, qos
+
+CODES = ImagineRollouts.Response
+FRAME = "camera_color_optical_frame"
+Future = Any
+
+
+class Client:
+    """Publishes a synthetic world and asks questions."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node("client", namespace="wm", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        make = self.node.create_publisher
+        self.scene_out = make(SceneGraphMsg, "scene_graph", qos.SCENE_GRAPH)
+        self.instances_out = make(Image, "instances", qos.DERIVED_IMAGE)
+        self.color_out = make(Image, "/camera/color/image_raw", qos.SENSOR)
+        self.depth_out = make(Image, "/camera/depth/image_raw", qos.SENSOR)
+        self.info_out = make(CameraInfo, "/camera/color/camera_info", qos.SENSOR)
+        self.imagine_rollouts = self.node.create_client(ImagineRollouts, "imagine_rollouts")
+        self.get_scene_graph = self.node.create_client(GetSceneGraph, "get_scene_graph")
+        self.action = ActionClient(self.node, Imagine, "imagine")
+        self.diagnostics: dict[str, Any] = {}
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
+        self.stamp_ns = 1_000_000_000
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        self.diagnostics.update({s.name: s for s in msg.status})
+
+    def spin_until(self, condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+        """First true value of the condition, while callbacks are served."""
+        deadline = time.monotonic() + timeout_s
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain for {what}"
+            self.executor.spin_once(timeout_sec=0.02)
+        return value
+
+    def wait(self, future: Future, timeout_s: float = 20.0) -> Any:
+        """Result of a future."""
+        self.spin_until(future.done, timeout_s, "an answer")
+        return future.result()
+
+    def ask(self, request: ImagineRequest | Any, timeout_s: float = 20.0) -> Any:
+        """Answer of the service."""
+        msg = request_to_msg(request) if isinstance(request, ImagineRequest) else request
+        return self.wait(self.imagine_rollouts.call_async(ImagineRollouts.Request(request=msg)), timeout_s)
+
+    def publish(self, scene: SceneGraph, with_images: bool = True) -> None:
+        """One camera frame and its graph."""
+        self.stamp_ns = max(self.stamp_ns + 33_000_000, scene.stamp_ns)
+        color, depth, ids = trace(scene)
+        msg = scene_graph_to_msg(scene)
+        msg.header.stamp = images.ns_to_stamp(self.stamp_ns)
+        if with_images:
+            self.info_out.publish(images.camera_to_info(CAMERA, self.stamp_ns, FRAME))
+            self.color_out.publish(images.rgb_to_image(color, self.stamp_ns, FRAME))
+            self.depth_out.publish(images.depth_to_image(depth, self.stamp_ns + 2_000_000, FRAME))
+            self.instances_out.publish(images.array_to_image(ids, "mono16", self.stamp_ns, FRAME))
+        self.scene_out.publish(msg)
+
+    def counter(self, name: str) -> int:
+        """A counter of the node's diagnostics."""
+        status = self.diagnostics.get("imagination: counters")
+        values = {v.key: v.value for v in status.values} if status else {}
+        return int(values.get(name, 0))
+
+    def close(self) -> None:
+        """End the client."""
+        self.executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+
+def scene_with_camera() -> SceneGraph:
+    """The synthetic scene with the pose of its camera."""
+    return replace(make_scene(), world_T_camera=FRONT)
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, NodeProcess]]:
+    """A client and a running node that has seen nothing yet."""
+    log = tmp_path_factory.mktemp("imagination") / "node.log"
+    process = NodeProcess(
+        [sys.executable, "-m", "wm_imagination.node"], log, {**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    client = Client()
+    try:
+        client.spin_until(
+            lambda: client.imagine_rollouts.service_is_ready() and client.action.server_is_ready(),
+            30.0,
+            "the node's services",
+        )
+        yield client, process
+        assert process.alive, process.output
+    finally:
+        client.close()
+        status = process.stop()
+        print(process.output[-6000:])
+    assert status == 0, "the node did not end cleanly"
+
+
+@pytest.fixture
+def client(graph: tuple[Client, NodeProcess]) -> Iterator[Client]:
+    """The client; afterwards the node must still be alive."""
+    client, process = graph
+    yield client
+    assert process.alive, process.output
+
+
+@pytest.fixture(scope="module")
+def seen(graph: tuple[Client, NodeProcess]) -> Client:
+    """The client, once the node has a scene graph and has learned looks."""
+    client, _ = graph
+
+    def learned() -> bool:
+        client.publish(scene_with_camera())
+        for _ in range(5):
+            client.executor.spin_once(timeout_sec=0.02)
+        status = client.diagnostics.get("imagination: appearance")
+        return status is not None and "2 objects" in status.message
+
+    client.spin_until(learned, 20.0, "looks to be learned")
+    return client
+
+
+FACTUAL = Hypothesis("factual")
+PUSH = Hypothesis("push", (set_velocity(BALL, (0.0, 0.4, 0.0)),))
+
+
+def test_before_anything_was_seen(client: Client) -> None:
+    answer = client.ask(ImagineRequest((FACTUAL,), 0.5))
+    assert answer.error_code == CODES.NO_SCENE_GRAPH and "scene_graph" in answer.error_msg
+    scene = client.wait(client.get_scene_graph.call_async(GetSceneGraph.Request()))
+    assert scene.error_code == GetSceneGraph.Response.NO_SCENE_GRAPH and scene.error_msg
+
+
+def test_given_scene_without_images(client: Client) -> None:
+    given = ImagineRequest((FACTUAL, PUSH), 0.5, initial_state=make_scene())
+    answer = client.ask(given)
+    assert answer.error_code == CODES.OK, answer.error_msg
+    rollout = rollout_from_msg(answer.rollout)
+    assert rollout.states.shape[:4] == (2, 1, 16, 3) and rollout.backend == "physics" and rollout.complete
+    assert rollout.effect[0].max() == 0.0 and rollout.effect[1, 2] > 0.05
+    answer = client.ask(replace(given, images=ImageRequest(video=True)))
+    assert answer.error_code == CODES.NO_APPEARANCE and "no camera image" in answer.error_msg
+
+
+def test_empty_scene(client: Client) -> None:
+    empty = SceneGraph.build([], np.zeros((0, 3)), np.zeros((0, 3)))
+    answer = client.ask(ImagineRequest((FACTUAL,), 0.5, initial_state=empty))
+    assert answer.error_code == CODES.OK, answer.error_msg
+    assert rollout_from_msg(answer.rollout).states.shape == (1, 1, 16, 0, 13)
+
+
+def test_scene_graph_service(seen: Client, client: Client) -> None:
+    all_of_it = client.wait(client.get_scene_graph.call_async(GetSceneGraph.Request()))
+    assert [o.id for o in all_of_it.scene_graph.objects] == [TABLE, BOX, BALL]
+    one = client.wait(client.get_scene_graph.call_async(GetSceneGraph.Request(object_ids=[BALL])))
+    assert [o.id for o in one.scene_graph.objects] == [BALL]
+    none = client.wait(client.get_scene_graph.call_async(GetSceneGraph.Request(object_ids=[77])))
+    assert none.error_code == GetSceneGraph.Response.UNKNOWN_OBJECT and "[77]" in none.error_msg
+
+
+def test_256_hypotheses_in_one_call(seen: Client, client: Client) -> None:
+    hypotheses = tuple(
+        Hypothesis(f"push {i}", (set_velocity(BALL, (0.0, 0.003 * i, 0.0)),)) for i in range(256)
+    )
+    answer = client.ask(ImagineRequest(hypotheses, 1.0, pairs=((BOX, BALL),)), 60.0)
+    assert answer.error_code == CODES.OK, answer.error_msg
+    rollout = rollout_from_msg(answer.rollout, ((BOX, BALL),))
+    assert rollout.complete and rollout.states.shape == (256, 1, 31, 3, 13)
+    assert np.isfinite(rollout.states).all() and rollout.present.all()
+    assert rollout.pair_collision[0, 0] == 0.0 and rollout.pair_collision[-1, 0] == 1.0
+    assert 0.0 < answer.compute_time < 30.0
+
+
+def test_goal_streams_states_and_frames(seen: Client, client: Client) -> None:
+    got: list[Any] = []
+    pictures: list[Any] = []
+    extra = [
+        client.node.create_subscription(Image, "imagined/image", pictures.append, qos.DERIVED_IMAGE),
+        client.node.create_subscription(PointCloud2, "imagined/points", pictures.append, qos.MARKERS),
+        client.node.create_subscription(MarkerArray, "imagined/markers", pictures.append, qos.MARKERS),
+    ]
+    client.spin_until(
+        lambda: all(client.node.count_publishers(f"imagined/{n}") for n in ("image", "points", "markers")),
+        10,
+        "topics",
+    )
+    time.sleep(0.2)  # both ends must have found each other before what is published counts
+    hypotheses = (FACTUAL, PUSH, Hypothesis("gone", (remove(BOX),)))
+    request = ImagineRequest(
+        hypotheses, 1.0, images=ImageRequest(video=True, depth=True, points=True, rate_hz=5.0)
+    )
+    goal = Imagine.Goal(request=request_to_msg(request))
+    handle = client.wait(
+        client.action.send_goal_async(goal, feedback_callback=lambda m: got.append(m.feedback))
+    )
+    assert handle.accepted
+    result = client.wait(handle.get_result_async(), 30.0).result
+    assert result.error_code == Imagine.Result.OK, result.error_msg
+    client.spin_until(lambda: sum(bool(f.frame.data) for f in got) >= 18, 5.0, "all frames")
+
+    partials = {f.hypothesis: f.partial for f in got if len(f.partial.times)}
+    assert set(partials) == {0, 1, 2}
+    rollout = rollout_from_msg(result.rollout)
+    for k, partial in partials.items():
+        np.testing.assert_array_equal(rollout_from_msg(partial).states[0], rollout.states[k])
+    progress = [f.progress for f in got]
+    assert progress == sorted(progress) and progress[-1] == pytest.approx(1.0)
+
+    assert len(result.rollout.video) == len(result.rollout.depth) == 3 * 6
+    first = images.compressed_to_rgb(result.rollout.video[0])
+    assert first.shape == (240, 320, 3)
+    assert np.abs(first.astype(int) - trace(make_scene())[0]).mean() < 4.0
+    depth = images.compressed_to_depth(result.rollout.depth[0])
+    assert np.abs(depth - trace(make_scene())[1]).max() < 2e-3
+    without_box = images.compressed_to_rgb(result.rollout.video[2 * 6 + 5]).astype(int)
+    assert not ((without_box[..., 0] > 160) & (without_box[..., 1] < 80)).any()
+    assert sum(result.rollout.point_counts) == len(result.rollout.points) // 3 > 1000
+    client.spin_until(
+        lambda: {type(m).__name__ for m in pictures} == {"Image", "PointCloud2", "MarkerArray"},
+        5.0,
+        "pictures",
+    )
+    for subscription in extra:
+        client.node.destroy_subscription(subscription)
+
+
+def test_goal_cancelled_quickly(seen: Client, client: Client) -> None:
+    hypotheses = tuple(Hypothesis(f"{i}", (apply_impulse(BALL, (0, 1e-4 * i, 0)),)) for i in range(60))
+    request = ImagineRequest(hypotheses, 5.0, samples=4, images=ImageRequest(video=True, rate_hz=5.0))
+    got: list[Any] = []
+    goal = Imagine.Goal(request=request_to_msg(request))
+    handle = client.wait(client.action.send_goal_async(goal, feedback_callback=got.append))
+    result_future = handle.get_result_async()
+    client.spin_until(lambda: got, 20.0, "feedback")
+    # Service and input go on beside the long goal.
+    assert client.ask(ImagineRequest((FACTUAL,), 0.2)).error_code == CODES.OK
+    begin = time.monotonic()
+    assert client.wait(handle.cancel_goal_async()).goals_canceling
+    result = client.wait(result_future).result
+    assert time.monotonic() - begin < 1.0
+    assert result.error_code == Imagine.Result.CANCELLED and "cancelled" in result.error_msg
+    assert not result.rollout.complete and len(result.rollout.states)
+
+
+def bad(**changes: Any) -> Any:
+    return request_to_msg(replace(ImagineRequest((FACTUAL,), 0.5), **changes))
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("msg", "code", "said"),
+    [
+        (bad(horizon_s=0.0), CODES.INVALID_REQUEST, "horizon: got 0 s"),
+        (bad(horizon_s=1e9), CODES.INVALID_REQUEST, "horizon: got 1e+09 s, expected more than 0 to 30 s"),
+        (bad(horizon_s=NAN), CODES.INVALID_REQUEST, "horizon: got nan s"),
+        (bad(hypotheses=()), CODES.INVALID_REQUEST, "hypotheses: got 0, expected 1 to 1024"),
+        (
+            bad(hypotheses=(Hypothesis("x", (set_velocity(BALL, (NAN, 0, 0)),)),)),
+            CODES.INVALID_REQUEST,
+            "hypotheses[0].interventions[0].twist.linear",
+        ),
+        (
+            bad(hypotheses=(Hypothesis("x", (remove(99),)),)),
+            CODES.UNKNOWN_OBJECT,
+            "hypotheses[0].interventions[0].object_id: object id 99 is not in the scene graph (ids: [1, 2, 3])",
+        ),
+        (bad(pairs=((BOX, 55),)), CODES.UNKNOWN_OBJECT, "pairs[0]: object id 55"),
+        (bad(backend="magic"), CODES.INVALID_REQUEST, "backend: got 'magic', expected one of auto"),
+        (bad(deadline_s=-1.0), CODES.INVALID_REQUEST, "deadline: got -1 s"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_refused_by_service_and_action(seen: Client, client: Client, msg: Any, code: int, said: str) -> None:
+    answer = client.ask(msg)
+    assert answer.error_code == code and said in answer.error_msg, answer.error_msg
+    handle = client.wait(client.action.send_goal_async(Imagine.Goal(request=msg)))
+    result = client.wait(handle.get_result_async())
+    assert result.status == 6  # aborted (action_msgs/GoalStatus), so that the reason reaches the client
+    assert result.result.error_code == code and said in result.result.error_msg
+
+
+def test_a_million_hypotheses_are_refused(seen: Client, client: Client) -> None:
+    msg = bad()
+    msg.hypotheses = [HypothesisMsg()] * 1_000_000
+    begin = time.monotonic()
+    answer = client.ask(msg, 60.0)
+    assert answer.error_code == CODES.INVALID_REQUEST
+    assert "hypotheses: got 1000000, expected 1 to 1024 (max_hypotheses)" in answer.error_msg
+    assert answer.compute_time < 0.05
+    print(f"refused after {time.monotonic() - begin:.1f} s, nearly all of it in the middleware")
+
+
+def test_bad_input_is_counted(seen: Client, client: Client) -> None:
+    broken = scene_graph_to_msg(scene_with_camera())
+    broken.objects[0].extents.x = NAN
+    client.scene_out.publish(broken)
+    client.spin_until(lambda: client.counter("bad_scene_graph") > 0, 10.0, "a counted scene graph")
+
+    def bad_frame() -> bool:
+        client.stamp_ns += 33_000_000
+        color, depth, _ = trace(make_scene())
+        small = np.zeros((10, 10), np.uint16)
+        msg = scene_graph_to_msg(scene_with_camera())
+        msg.header.stamp = images.ns_to_stamp(client.stamp_ns)
+        client.info_out.publish(images.camera_to_info(CAMERA, client.stamp_ns, FRAME))
+        client.color_out.publish(images.rgb_to_image(color, client.stamp_ns, FRAME))
+        client.depth_out.publish(images.depth_to_image(depth, client.stamp_ns, FRAME))
+        client.instances_out.publish(images.array_to_image(small, "mono16", client.stamp_ns, FRAME))
+        client.scene_out.publish(msg)
+        for _ in range(5):
+            client.executor.spin_once(timeout_sec=0.05)
+        return client.counter("bad_frame") > 0
+
+    client.spin_until(bad_frame, 10.0, "a counted frame")
+    strange = Image(height=4, width=4, encoding="yuv42", step=4, data=array.array("B", bytes(16)))
+    strange.header.stamp = images.ns_to_stamp(client.stamp_ns)
+    client.color_out.publish(strange)
+    answer = client.ask(ImagineRequest((FACTUAL,), 0.2))
+    assert answer.error_code == CODES.OK
+    client.spin_until(
+        lambda: "imagination: backend" in client.diagnostics and "imagination: imagine" in client.diagnostics,
+        5.0,
+        "diagnostics",
+    )
+    assert "physics" in client.diagnostics["imagination: backend"].message
+
+
+def test_png_is_what_the_contract_says(seen: Client, client: Client) -> None:
+    answer = client.ask(ImagineRequest((FACTUAL,), 0.2, images=ImageRequest(depth=True)))
+    assert answer.error_code == CODES.OK, answer.error_msg
+    pixels = cv2.imdecode(np.frombuffer(answer.rollout.depth[0].data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert pixels.dtype == np.uint16 and 500 < np.median(pixels) < 3000
+    assert answer.rollout.camera.width == 320 and len(answer.rollout.video) == 0
