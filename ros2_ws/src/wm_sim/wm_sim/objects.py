@@ -1,0 +1,117 @@
+"""Household objects as rigid bodies made of convex parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_core.geometry import matrix_to_quaternion
+from wm_core.mujoco_world import GeomDef, geom_points
+from wm_core.scene_graph import Shape
+
+Array = NDArray[np.float64]
+Color = tuple[float, float, float, float]
+
+WALL_THICKNESS_M = 0.006
+_WALL_SEGMENTS = 16
+
+
+def _turn_z(angle: float) -> Array:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _turn_x(angle: float) -> Array:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
+
+
+def _wall(bottom_radius: float, top_radius: float, bottom: float, top: float, color: Color) -> list[GeomDef]:
+    """A (conical) wall of flat segments from one height [m] to another."""
+    lean = np.arctan2(top_radius - bottom_radius, top - bottom)
+    length = float(np.hypot(top_radius - bottom_radius, top - bottom))
+    radius = 0.5 * (bottom_radius + top_radius) - 0.5 * WALL_THICKNESS_M
+    width = 2.0 * max(bottom_radius, top_radius) * np.tan(np.pi / _WALL_SEGMENTS)
+    parts = []
+    for k in range(_WALL_SEGMENTS):
+        rotation = _turn_z(2.0 * np.pi * k / _WALL_SEGMENTS) @ _turn_x(-lean)
+        outward = rotation @ np.array([0.0, 1.0, 0.0])
+        centre = np.array([outward[0], outward[1], 0.0]) / max(float(np.hypot(*outward[:2])), 1e-9) * radius
+        parts.append(
+            GeomDef(
+                Shape.BOX,
+                np.array([width, WALL_THICKNESS_M, length]),
+                position=centre + np.array([0.0, 0.0, 0.5 * (bottom + top)]),
+                quaternion=matrix_to_quaternion(rotation),
+                color=color,
+            )
+        )
+    return parts
+
+
+def _disc(radius: float, bottom: float, top: float, color: Color) -> GeomDef:
+    return GeomDef(
+        Shape.CYLINDER,
+        np.array([2.0 * radius, 2.0 * radius, top - bottom]),
+        position=np.array([0.0, 0.0, 0.5 * (bottom + top)]),
+        color=color,
+    )
+
+
+def mug(diameter: float, height: float, color: Color) -> list[GeomDef]:
+    """An open mug with a handle towards +x [m]."""
+    radius = 0.5 * diameter
+    parts = [_disc(radius, 0.0, 0.008, color), *_wall(radius, radius, 0.004, height, color)]
+    reach, thick = 0.35 * diameter, 0.012
+    for z in (0.27 * height, 0.73 * height):
+        parts.append(
+            GeomDef(
+                Shape.BOX, np.array([reach, thick, thick]), position=np.array([radius + 0.5 * reach - 0.004, 0.0, z]),
+                color=color,
+            )
+        )  # fmt: skip
+    parts.append(
+        GeomDef(
+            Shape.BOX, np.array([thick, thick, 0.46 * height + thick]),
+            position=np.array([radius + reach - 0.004, 0.0, 0.5 * height]), color=color,
+        )
+    )  # fmt: skip
+    return parts
+
+
+def bowl(diameter: float, height: float, color: Color) -> list[GeomDef]:
+    """An open bowl [m]."""
+    radius = 0.5 * diameter
+    foot, waist = 0.5 * radius, 0.85 * radius
+    return [
+        _disc(foot, 0.0, 0.01, color),
+        *_wall(foot, waist, 0.004, 0.45 * height, color),
+        *_wall(waist, radius, 0.43 * height, height, color),
+    ]
+
+
+def bottle(diameter: float, height: float, color: Color, cap: Color = (0.9, 0.9, 0.88, 1.0)) -> list[GeomDef]:
+    """A full bottle: body, shoulder, neck, cap [m]."""
+    radius = 0.5 * diameter
+    angle = np.linspace(0.0, 2.0 * np.pi, 20, endpoint=False)
+    ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    low, high = 0.62 * height, 0.78 * height
+    shoulder = np.concatenate(
+        [np.column_stack([radius * ring, np.full(20, low)]), np.column_stack([0.38 * radius * ring, np.full(20, high)])]
+    )
+    return [
+        _disc(radius, 0.0, low, color),
+        GeomDef(Shape.CONVEX, np.ptp(shoulder, axis=0), hull=shoulder, color=color),
+        _disc(0.36 * radius, high, 0.92 * height, color),
+        _disc(0.44 * radius, 0.92 * height, height, cap),
+    ]
+
+
+def centred(parts: list[GeomDef]) -> tuple[tuple[GeomDef, ...], Array]:
+    """The parts moved so that the centre of their bounds is the origin, and the full extents (3,) [m]."""
+    points = np.concatenate([geom_points(p) for p in parts if not p.visual_only])
+    low, high = points.min(axis=0), points.max(axis=0)
+    centre = 0.5 * (low + high)
+    return tuple(replace(p, position=p.position - centre) for p in parts), high - low

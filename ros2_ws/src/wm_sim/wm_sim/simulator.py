@@ -1,0 +1,496 @@
+"""The simulated world: it moves on, is looked at, is the truth, and can be asked what would have happened.
+
+ROS-free. The map frame's origin is on the floor below the table's centre, x away from the camera, z up.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import mujoco
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+from wm_core.camera import Camera
+from wm_core.geometry import quaternion_to_matrix
+from wm_core.interventions import Hypothesis, InterventionKind, validate_hypotheses
+from wm_core.mujoco_world import Action, BodyDef, LiveWorld, Touch, World, body_from_spec, body_points, scaled_body
+from wm_core.mujoco_world import Simulator as Stepper
+from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
+from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape, shape_volume
+from wm_sim.depth_noise import DepthNoise
+from wm_sim.rendering import Renderer, Shadow, cast_shadow, decorator
+from wm_sim.scenes import BuiltScene, SceneModel, build_scene, load_scene
+
+Array = NDArray[np.float64]
+
+FRAME_RATE_HZ = 30.0
+STEPS_PER_FRAME = 16
+"""Physics steps per frame: 2.083 ms, half of what the ``physics`` backend takes."""
+
+NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A world set up for drawing: its own copy of the model, so that drawing never touches the physics."""
+
+    renderer: Renderer
+    world: World
+    model: mujoco.MjModel
+    data: mujoco.MjData
+
+    def set(self, states: Array, present: NDArray[np.bool_]) -> None:
+        """Bodies at states (n, 13); those not present are out of sight."""
+        self.world.set_positions(self.data, states, present)
+        for index in np.flatnonzero(~self.world.movable):
+            body = self.world.body_ids[index]
+            self.model.body_pos[body] = states[index, POSITION] if present[index] else [0.0, 0.0, -100.0]
+            self.model.body_quat[body] = np.roll(states[index, QUATERNION], 1)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the camera sees at an instant.
+
+    Attributes:
+        time_s: since the start of the scene.
+        rgb: (H, W, 3) uint8.
+        depth: (H, W) float32 [m], 0 = no measurement.
+        world_T_camera: (4, 4) optical frame in the map frame.
+    """
+
+    time_s: float
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    world_T_camera: Array
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that the simulation depends on at an instant; opaque, for ``Simulator.restore``."""
+
+    frame: int
+    cursor: int
+    live: LiveWorld
+
+
+@dataclass(frozen=True)
+class TruthRollout:
+    """True futures, as ``wm_imagination.dynamics.DynamicsResult``: created bodies in slots after the known ids.
+
+    Attributes:
+        object_ids: (M,); states: (K, T, M, 13) float32; present: (K, T, M); times: (T,) [s] after the query.
+        touches: per hypothesis, with object ids in place of indices.
+        bodies: per hypothesis the bodies drawn; colors: per hypothesis and body the colour of a restyle, or None.
+    """
+
+    object_ids: NDArray[np.int64]
+    times: Array
+    states: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    touches: tuple[tuple[Touch, ...], ...]
+    hypotheses: tuple[Hypothesis, ...]
+    snapshot: Snapshot
+
+
+class Simulator:
+    """A scene in motion.
+
+    Args:
+        scene: a ``SceneModel``, the name of a scene, or a path to a YAML file.
+        seed: of the scene's colours, sizes and poses, and of the depth noise.
+        width, height: of the images [pixels].
+        noise: a model of depth errors; None: exact depth.
+        quality: images with shadow maps and smoothed edges (slow).
+
+    Scheduled actions of the scene (a ball set rolling at 3 s) happen in ``advance_to``. They belong to the world, and the
+    robot knows nothing of them; so ``imagine_truth`` leaves out those that are still to come (and with them pushers keep
+    going, as they are in motion already): an imagined future is what follows from the state at the query.
+    """
+
+    def __init__(
+        self,
+        scene: SceneModel | str = "demo",
+        seed: int = 0,
+        width: int = 640,
+        height: int = 480,
+        noise: DepthNoise | None = None,
+        quality: bool = False,
+    ) -> None:
+        self.scene: BuiltScene = build_scene(load_scene(scene) if isinstance(scene, str) else scene, seed)
+        self.seed, self.noise = seed, noise
+        model = self.scene.model
+        self.camera = _camera(width, height, model.camera.vertical_fov)
+        self.timestep = 1.0 / (FRAME_RATE_HZ * STEPS_PER_FRAME)
+        self._decorate = decorator(width, height, model.walls, quality)
+        self._quality = quality
+        self.world = World(self.scene.bodies, 0.0, self.timestep, self._decorate)
+        self._stepper = Stepper()
+        self._stages: dict[object, _Stage] = {}
+        self._points: dict[object, Array] = {}
+        self._worlds: dict[object, World] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the start of the scene."""
+        self.frame = 0
+        self._cursor = 0
+        self.live = LiveWorld(
+            self._stepper, self.world, self.world.model, self.scene.states,
+            absent=self.scene.pushers, world_for=self._world_for,
+        )  # fmt: skip
+        self._act()
+
+    def close(self) -> None:
+        """Frees the rendering contexts."""
+        for stage in self._stages.values():
+            stage.renderer.close()
+        self._stages.clear()
+
+    def __enter__(self) -> Simulator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- time
+
+    @property
+    def time_s(self) -> float:
+        """Time since the start of the scene [s]; a whole number of frames."""
+        return self.frame / FRAME_RATE_HZ
+
+    @property
+    def stamp_ns(self) -> int:
+        """The same in nanoseconds, exactly rounded."""
+        return round(self.frame * NANOSECONDS / FRAME_RATE_HZ)
+
+    @property
+    def finished(self) -> bool:
+        """True at and after the scene's duration."""
+        return self.time_s >= self.scene.model.duration - 1e-9
+
+    def step(self) -> None:
+        """On by one frame (1/30 s)."""
+        self.live.advance(STEPS_PER_FRAME)
+        self.frame += 1
+        self._act()
+
+    def advance_to(self, time_s: float) -> None:
+        """On, frame by frame, to the last frame that is not after a time [s].
+
+        Raises:
+            ValueError: that time has passed (``restore`` or ``reset`` goes back).
+        """
+        target = int(np.floor(time_s * FRAME_RATE_HZ + 1e-6))
+        if target < self.frame:
+            raise ValueError(f"time: got {time_s} s, expected {self.time_s} or later")
+        while self.frame < target:
+            self.step()
+
+    def _act(self) -> None:
+        schedule = self.scene.schedule
+        while self._cursor < len(schedule) and schedule[self._cursor][1].time_offset <= self.time_s + 1e-9:
+            index, action = schedule[self._cursor]
+            self.live.apply(Action(index, action))
+            self._cursor += 1
+
+    def snapshot(self) -> Snapshot:
+        """The state now. Going on from it gives the same bytes."""
+        return Snapshot(self.frame, self._cursor, self.live.branch())
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Back (or on) to a snapshot."""
+        self.frame, self._cursor, self.live = snapshot.frame, snapshot.cursor, snapshot.live.branch()
+
+    # -- the camera
+
+    def world_T_camera(self, time_s: float | None = None) -> Array:
+        """(4, 4) optical frame in the map frame at a time (None: now)."""
+        spec = self.scene.model.camera
+        t = self.time_s if time_s is None else time_s
+        up = np.array([0.0, 0.0, self.scene.table_top_z])
+        target, position = np.array(spec.target), np.array(spec.position)
+        if spec.orbit is not None:
+            swing = np.radians(spec.orbit.amplitude) * np.sin(2.0 * np.pi * t / spec.orbit.period)
+            position = target + Rotation.from_euler("z", swing).as_matrix() @ (position - target)
+        return look_at(position + up, target + up)
+
+    # -- images
+
+    def render(self) -> Frame:
+        """What the camera measures now (with depth noise, if any)."""
+        stage, pose = self._stage(self.live.bodies), self.world_T_camera()
+        states = self.live.states()
+        stage.set(states, self.live.present)
+        shadows = self._shadows(self.live.bodies, states, self.live.present)
+        rgb, depth = stage.renderer.render(stage.data, pose, shadows)
+        if self.noise is not None:
+            depth = self.noise.apply(depth, np.random.default_rng([self.seed, self.frame]))
+        return Frame(self.time_s, rgb, depth, pose)
+
+    def instances(self) -> NDArray[np.int32]:
+        """True object id (H, W) at each pixel now; 0: none (floor, wall, nothing)."""
+        stage = self._stage(self.live.bodies)
+        stage.set(self.live.states(), self.live.present)
+        return self._ids(stage.world)[stage.renderer.segment(stage.data, self.world_T_camera())]
+
+    def visibility(self) -> dict[int, float]:
+        """Fraction 0..1 of each present object's own image area that is seen now (1: nothing in front of it).
+
+        Counted in pixels inside the image; an object wholly outside it has 0.
+        """
+        stage = self._stage(self.live.bodies)
+        states, pose = self.live.states(), self.world_T_camera()
+        stage.set(states, self.live.present)
+        ids = self._ids(stage.world)
+        seen = np.bincount(ids[stage.renderer.segment(stage.data, pose)].ravel(), minlength=int(ids.max()) + 1)
+        fractions = {}
+        for index in np.flatnonzero(self.live.present):
+            alone = np.zeros_like(self.live.present)
+            alone[index] = True
+            if self.scene.bodies[index].is_static:
+                fractions[self.scene.ids[index]] = 1.0
+                continue
+            stage.set(states, alone)
+            area = int((ids[stage.renderer.segment(stage.data, pose)] == self.scene.ids[index]).sum())
+            fractions[self.scene.ids[index]] = min(1.0, float(seen[self.scene.ids[index]]) / area) if area else 0.0
+        return fractions
+
+    def _ids(self, world: World) -> NDArray[np.int32]:
+        """(geoms + 1,) true id of each geom of a model; the last entry (index -1) is nothing."""
+        ids = np.zeros(world.model.ngeom + 1, dtype=np.int32)
+        top = max(self.scene.ids)
+        for index, geoms in enumerate(world.geom_ids):
+            ids[geoms] = self.scene.ids[index] if index < len(self.scene.ids) else top + 1 + index - len(self.scene.ids)
+        return ids
+
+    def _world_for(self, bodies: Sequence[BodyDef]) -> World:
+        key = tuple(b.shape_key() for b in bodies)
+        if key == tuple(b.shape_key() for b in self.world.bodies):
+            return self.world
+        if key not in self._worlds:
+            if len(self._worlds) >= 16:
+                self._worlds.pop(next(iter(self._worlds)))
+            self._worlds[key] = self.world.rebuilt(bodies)
+        return self._worlds[key]
+
+    def _stage(self, bodies: Sequence[BodyDef]) -> _Stage:
+        key = tuple(b.shape_key() for b in bodies)
+        if key not in self._stages:
+            if len(self._stages) >= 6:  # each holds its textures and frame buffers
+                self._stages.pop(list(self._stages)[1]).renderer.close()
+            world = self._world_for(bodies)
+            model = copy.copy(world.model)
+            self._stages[key] = _Stage(Renderer(model, self.camera), world, model, mujoco.MjData(model))
+        return self._stages[key]
+
+    def _shadows(self, bodies: Sequence[BodyDef], states: Array, present: NDArray[np.bool_]) -> list[Shadow]:
+        """Soft shadows on the table (with ``quality`` the renderer casts them itself)."""
+        if self._quality or not present[0]:
+            return []
+        size = 0.5 * np.array(self.scene.model.table.size[:2])
+        shadows = []
+        for index in np.flatnonzero(present[1:]) + 1:
+            body = bodies[index]
+            key = body.shape_key()
+            if key not in self._points:
+                self._points[key] = body_points(body)
+            points = self._points[key] @ quaternion_to_matrix(states[index, QUATERNION]).T + states[index, POSITION]
+            shadow = cast_shadow(points, self.scene.table_top_z, np.stack([-size, size]))
+            if shadow is not None:
+                shadows.append(shadow)
+        return shadows
+
+    # -- truth
+
+    def ground_truth(self, with_visibility: bool = False) -> SceneGraph:
+        """The true scene: every present object with its true id, class, pose, twist, shape and properties.
+
+        Without uncertainty. Compound objects (mug, bowl, bottle) come as their convex hulls. Relations: ON, for what
+        touches something beneath it.
+
+        Args:
+            with_visibility: measure how much of each is seen (one rendering per object); else 1.
+        """
+        scene, live = self.scene, self.live
+        states = live.states()
+        rows = np.flatnonzero(live.present)
+        count = len(rows)
+        bodies = [live.bodies[i] for i in rows]
+        visible = self.visibility() if with_visibility else {}
+        ids = [scene.ids[i] for i in rows]
+        masses = np.array([max(b.mass, 1e-6) for b in bodies])
+        table = [b.is_static for b in bodies]
+        masses[table] = 400.0 * np.array([shape_volume(0, scene.extents[i]) for i in rows[table]])
+        return SceneGraph.build(
+            ids,
+            states[rows, POSITION],
+            scene.extents[rows],
+            stamp_ns=self.stamp_ns,
+            frame_id="map",
+            class_names=[scene.class_names[i] for i in rows],
+            quaternions=states[rows, QUATERNION],
+            linear_velocities=states[rows, LINEAR_VELOCITY],
+            angular_velocities=states[rows, ANGULAR_VELOCITY],
+            shapes=[int(scene.shapes[i]) for i in rows],
+            hulls=[scene.hulls[i] for i in rows],
+            is_static=table,
+            log_mass=np.log(masses),
+            log_mass_std=np.zeros(count),
+            friction=[b.friction for b in bodies],
+            friction_std=np.zeros(count),
+            restitution=[b.restitution for b in bodies],
+            restitution_std=np.zeros(count),
+            colors=scene.colors[rows],
+            visibilities=[visible.get(i, 1.0) for i in ids],
+            first_seen_ns=np.zeros(count),
+            last_seen_ns=np.full(count, self.stamp_ns),
+            relations=self._relations(states),
+            world_T_camera=self.world_T_camera(),
+        )
+
+    def _relations(self, states: Array) -> tuple[Relation, ...]:
+        data = mujoco.MjData(self.world.model)
+        self.world.set_positions(data, states, self.live.present)
+        mujoco.mj_kinematics(self.world.model, data)
+        mujoco.mj_comPos(self.world.model, data)
+        mujoco.mj_collision(self.world.model, data)
+        index_of = {b: i for i, b in enumerate(self.world.body_ids)}
+        on: set[tuple[int, int]] = set()
+        for contact in data.contact:
+            a = index_of.get(int(self.world.model.geom_bodyid[contact.geom1]), -1)
+            b = index_of.get(int(self.world.model.geom_bodyid[contact.geom2]), -1)
+            if min(a, b) < 0 or a == b or not (self.live.present[a] and self.live.present[b]):
+                continue
+            if abs(contact.frame[2]) > 0.7:
+                upper, lower = (b, a) if contact.frame[2] > 0.0 else (a, b)
+                on.add((self.scene.ids[upper], self.scene.ids[lower]))
+        return tuple(Relation(a, Predicate.ON, b, 1.0, self.stamp_ns) for a, b in sorted(on))
+
+    # -- counterfactuals
+
+    def imagine_truth(
+        self,
+        hypotheses: Sequence[Hypothesis],
+        times: ArrayLike,
+        snapshot: Snapshot | None = None,
+    ) -> TruthRollout:
+        """What truly follows from an instant under interventions (object ids are true ids).
+
+        The state is restored, the interventions carried out, and the world simulated again with all that is true: real
+        masses and friction, compound shapes. Scheduled actions of the scene that are still to come are left out.
+
+        Args:
+            times: (T,) [s] after the instant, ascending, first 0.
+            snapshot: the instant; None: now. The simulator itself does not move.
+
+        Raises:
+            wm_core.interventions.InterventionError: an intervention that cannot be carried out.
+        """
+        start = snapshot if snapshot is not None else self.snapshot()
+        t = np.asarray(times, dtype=np.float64)
+        current = self.snapshot()
+        self.restore(start)
+        graph = self.ground_truth()
+        self.restore(current)
+        validate_hypotheses(hypotheses, graph, float(t[-1]))
+        known = len(self.scene.ids)
+        created = max((sum(i.creates_body for i in h.interventions) for h in hypotheses), default=0)
+        top = max(self.scene.ids)
+        ids = np.array([*self.scene.ids, *range(top + 1, top + 1 + created)], dtype=np.int64)
+        states = np.zeros((len(hypotheses), len(t), len(ids), 13), dtype=np.float32)
+        states[..., 6] = 1.0
+        present = np.zeros(states.shape[:3], dtype=bool)
+        touches = []
+        index_of = {i: k for k, i in enumerate(self.scene.ids)}
+        for k, hypothesis in enumerate(hypotheses):
+            bodies, actions = [], []
+            for intervention in hypothesis.interventions:
+                if intervention.creates_body:
+                    actions.append(Action(known + len(bodies), intervention))
+                    bodies.append(body_from_spec(intervention.body))  # type: ignore[arg-type]
+                else:
+                    actions.append(Action(index_of[intervention.object_id], intervention))
+            live = start.live.branch(bodies)
+            trajectory = live.execute(actions, t, max_stretch=STEPS_PER_FRAME)
+            count = known + len(bodies)
+            states[k, :, :count] = trajectory.states
+            present[k, :, :count] = trajectory.present
+            touches.append(tuple(replace(c, a=int(ids[c.a]), b=int(ids[c.b])) for c in trajectory.touches))
+        return TruthRollout(ids, t, states, present, tuple(touches), tuple(hypotheses), start)
+
+    def render_truth(
+        self,
+        truth: TruthRollout,
+        hypothesis: int,
+        rows: Sequence[int] | None = None,
+        world_T_camera: ArrayLike | None = None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Exact images of a true future: colour (F, H, W, 3) and depth (F, H, W) [m].
+
+        Args:
+            rows: indices of ``truth.times`` to draw; None: all.
+            world_T_camera: (4, 4); None: the camera's pose at the instant of the query.
+        """
+        chosen = range(len(truth.times)) if rows is None else rows
+        interventions = truth.hypotheses[hypothesis].interventions
+        bodies = list(truth.snapshot.live.bodies)
+        created = [body_from_spec(i.body) for i in interventions if i.creates_body and i.body is not None]
+        bodies += created
+        index_of = {i: k for k, i in enumerate(self.scene.ids)}
+        pose = (
+            self.world_T_camera(truth.snapshot.frame / FRAME_RATE_HZ)
+            if world_T_camera is None
+            else np.asarray(world_T_camera, dtype=np.float64)
+        )
+        looks = sorted(
+            (i for i in interventions if i.kind in (InterventionKind.MORPH, InterventionKind.RESTYLE)),
+            key=lambda i: i.time_offset,
+        )
+        colors, depths, applied = [], [], 0
+        painted: dict[int, Array] = {}
+        for row in chosen:
+            while applied < len(looks) and looks[applied].time_offset <= truth.times[row] + 1e-9:
+                look, applied = looks[applied], applied + 1
+                index = index_of[look.object_id]
+                if look.kind == InterventionKind.RESTYLE:
+                    painted[index] = look.color
+                else:
+                    bodies[index] = scaled_body(bodies[index], look.scale)
+            stage, count = self._stage(bodies), len(bodies)
+            original = stage.model.geom_rgba.copy()
+            for index, color in painted.items():
+                stage.model.geom_rgba[stage.world.geom_ids[index], :3] = color
+            states = truth.states[hypothesis, row, :count].astype(np.float64)
+            present = truth.present[hypothesis, row, :count]
+            stage.set(states, present)
+            rgb, depth = stage.renderer.render(stage.data, pose, self._shadows(bodies, states, present))
+            stage.model.geom_rgba[:] = original
+            colors.append(rgb)
+            depths.append(depth)
+        return np.stack(colors), np.stack(depths)
+
+
+def _camera(width: int, height: int, vertical_fov_deg: float) -> Camera:
+    camera = Camera.from_vertical_field_of_view(width, height, float(np.radians(vertical_fov_deg)))
+    return replace(camera, fx=float(camera.fx), fy=float(camera.fy))
+
+
+def look_at(position: ArrayLike, target: ArrayLike) -> Array:
+    """(4, 4) pose of an optical frame (z forward, x right, y down) at a position [m] that looks at a target, no roll."""
+    p = np.asarray(position, dtype=np.float64)
+    forward = np.asarray(target, dtype=np.float64) - p
+    forward = forward / np.linalg.norm(forward)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right = right / max(float(np.linalg.norm(right)), 1e-9)
+    pose = np.eye(4)
+    pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, np.cross(forward, right), forward, p
+    return pose
+
+
+__all__ = ["FRAME_RATE_HZ", "Frame", "Simulator", "Snapshot", "TruthRollout", "look_at", "quaternion_to_matrix", "Shape"]
