@@ -1,7 +1,7 @@
 """What a node knows of its own health: rates, ages, latencies, counters. Published on /diagnostics at 1 Hz.
 
-The collector is plain Python, thread-safe, and takes its clock as an argument, so that it is tested without ROS.
-Latency and rates are wall-clock: what a robot feels, also while simulated time runs slow or fast.
+The collector is plain Python, thread-safe, and takes its clock as an argument, so that it is tested without
+ROS. Latency and rates are wall-clock: what a robot feels, also while simulated time runs slow or fast.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ class Status:
 class RateMonitor:
     """How often something happens and how long ago it last did."""
 
-    def __init__(
-        self, name: str, minimum_hz: float, max_age_s: float, advice: str, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, name: str, minimum_hz: float, max_age_s: float, advice: str, clock: Callable[[], float]) -> None:
         self.name, self.minimum_hz, self.max_age_s, self.advice = name, minimum_hz, max_age_s, advice
         self.total = 0
         self._clock = clock
@@ -59,11 +57,7 @@ class RateMonitor:
         now = self._clock()
         with self._lock:
             recent = [t for t in self._times if now - t <= window_s]
-        return (
-            (len(recent) - 1) / (recent[-1] - recent[0])
-            if len(recent) > 1 and recent[-1] > recent[0]
-            else 0.0
-        )
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
 
     def age_s(self) -> float:
         """Seconds since it last happened, or since the monitor was made if it never did."""
@@ -119,11 +113,7 @@ class LatencyMonitor:
         if p95 > self.warn_s:
             what = f"p95 {1e3 * p95:.0f} ms, expected below {1e3 * self.warn_s:.0f} ms"
             return Status(self.name, Level.WARN, f"{what}; {self.advice}" if self.advice else what, values)
-        message = (
-            "nothing measured yet"
-            if not self.total
-            else f"median {1e3 * median:.1f} ms, p95 {1e3 * p95:.1f} ms"
-        )
+        message = "nothing measured yet" if not self.total else f"median {1e3 * median:.1f} ms, p95 {1e3 * p95:.1f} ms"
         return Status(self.name, Level.OK, message, values)
 
 
@@ -163,9 +153,7 @@ class Diagnostics:
     ``rate``, ``latency`` and ``counter`` create a monitor on first use and return the same one afterwards.
     """
 
-    def __init__(
-        self, node_name: str, recent_s: float = 5.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, node_name: str, recent_s: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.node_name = node_name
         self.recent_s = recent_s
         self._clock = clock
@@ -194,11 +182,16 @@ class Diagnostics:
             return self._latencies[name]
 
     def counter(self, name: str, *, advice: str = "", level: Level = Level.WARN) -> Counter:
-        """Counter of something that should not happen; ``advice`` says what to do about it. Level OK: merely counted."""
+        """Counter of something that should not happen; ``advice`` says what to do about it.
+
+        With level OK it is merely counted.
+        """
         with self._lock:
             if name not in self._counters:
                 self._counters[name] = Counter(name, advice, level, self._clock)
-            return self._counters[name]
+            counter = self._counters[name]
+            counter.advice = counter.advice or advice
+            return counter
 
     def set_status(self, name: str, level: Level, message: str, **values: object) -> None:
         """A status of the node's own, kept until set again (runtime, model, state)."""
@@ -216,13 +209,10 @@ class Diagnostics:
             rates, latencies = list(self._rates.values()), list(self._latencies.values())
             counters, statuses = list(self._counters.values()), list(self._statuses.values())
         result = [*statuses, *(r.status() for r in rates), *(m.status() for m in latencies)]
-        recent = sorted(
-            (c for c in counters if c.age_s() <= self.recent_s), key=lambda c: (-c.level, c.age_s())
-        )
+        alarming = [c for c in counters if c.level > Level.OK and c.age_s() <= self.recent_s]
+        recent = sorted(alarming, key=lambda c: (-c.level, c.age_s()))
         level = max((c.level for c in recent), default=Level.OK)
-        texts = [
-            f"{c.name}: {c.detail or 'happened'}" + (f"; {c.advice}" if c.advice else "") for c in recent[:3]
-        ]
+        texts = [f"{c.name}: {c.detail or 'happened'}" + (f"; {c.advice}" if c.advice else "") for c in recent[:3]]
         values = {c.name: str(c.total) for c in counters}
         result.append(Status("counters", level, " | ".join(texts) or "nothing unusual", values))
         return result

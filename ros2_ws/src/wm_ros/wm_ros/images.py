@@ -1,9 +1,10 @@
 """Image, CompressedImage, PointCloud2 and CameraInfo messages to and from NumPy arrays.
 
-Arrays come out read-only views of the message where that needs no copy. Message data are built as ``array.array``:
-rclpy copies those in one piece, and bytes or lists element by element.
+Arrays come out read-only views of the message where that needs no copy. Message data are built as
+``array.array``: rclpy copies those in one piece, and bytes or lists element by element.
 
-Depth in metres: float32 (H, W), 0 where there is no measurement (0, the saturated 65535 mm, NaN, infinite or negative).
+Depth in metres: float32 (H, W), 0 where there is no measurement (0, the saturated 65535 mm, NaN, infinite or
+negative).
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+
 from wm_core.camera import Camera
 from wm_core.messages import camera_from_msg, camera_to_msg
-
 from wm_ros.stamps import ns_to_stamp
 
 ENCODINGS: dict[str, tuple[str, int]] = {
@@ -66,15 +67,11 @@ def image_to_array(msg: Image, topic: str = "", expected: Sequence[str] = tuple(
     if height < 1 or width < 1 or height * width > _MAX_PIXELS:
         raise ImageError(f"{_named(topic)}: size {width}x{height}, expected 1 to {_MAX_PIXELS} pixels")
     if step < row:
-        raise ImageError(
-            f"{_named(topic)}: step {step} bytes, expected at least {row} ({width} x {msg.encoding})"
-        )
+        raise ImageError(f"{_named(topic)}: step {step} bytes, expected at least {row} ({width} x {msg.encoding})")
     # The last row may end without its padding.
     needed = step * (height - 1) + row
     if len(msg.data) < needed:
-        raise ImageError(
-            f"{_named(topic)}: {len(msg.data)} bytes of data, expected {needed} ({height} rows of {step})"
-        )
+        raise ImageError(f"{_named(topic)}: {len(msg.data)} bytes of data, expected {needed} ({height} rows of {step})")
     dtype = np.dtype(kind).newbyteorder(">" if msg.is_bigendian else "<")
     flat = np.frombuffer(msg.data, dtype=np.uint8, count=needed)
     if step == row:
@@ -90,7 +87,8 @@ def image_to_array(msg: Image, topic: str = "", expected: Sequence[str] = tuple(
 
 
 def image_to_rgb(msg: Image, topic: str = "") -> NDArray[np.uint8]:
-    """Colour image (H, W, 3) uint8, red first. Grey images are repeated, alpha is dropped, 8UC3 and 8UC4 are taken as BGR.
+    """Colour image (H, W, 3) uint8, red first. Grey images are repeated, alpha is dropped, 8UC3 and 8UC4 are
+    taken as BGR.
 
     Raises:
         ImageError: as ``image_to_array``; only 8-bit encodings are accepted.
@@ -116,7 +114,8 @@ def _depth_in_metres(pixels: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def image_to_depth(msg: Image, topic: str = "") -> NDArray[np.float32]:
-    """Depth (H, W) float32 [m], 0 = no measurement, of a 16UC1 or mono16 (millimetres) or 32FC1 (metres) image.
+    """Depth (H, W) float32 [m], 0 = no measurement, of a 16UC1 or mono16 (millimetres) or 32FC1 (metres)
+    image.
 
     Raises:
         ImageError: as ``image_to_array``; only those encodings are accepted.
@@ -158,7 +157,8 @@ def rgb_to_image(rgb: NDArray[np.uint8], stamp_ns: int = 0, frame_id: str = "") 
 def depth_to_image(
     depth_m: NDArray[np.floating[Any]], stamp_ns: int = 0, frame_id: str = "", encoding: str = "32FC1"
 ) -> Image:
-    """Depth Image message of (H, W) [m]: 32FC1 in metres with NaN for no measurement, or 16UC1 in millimetres with 0.
+    """Depth Image message of (H, W) [m]: 32FC1 in metres with NaN for no measurement, or 16UC1 in millimetres
+    with 0.
 
     Raises:
         ImageError: another encoding.
@@ -173,9 +173,7 @@ def depth_to_image(
 
 def depth_to_millimetres(depth_m: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
     """(H, W) uint16 [mm] of (H, W) [m]; 0 where there is no measurement or it is beyond 65.534 m."""
-    millimetres = (
-        np.nan_to_num(np.asarray(depth_m, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0) * 1000.0
-    )
+    millimetres = np.nan_to_num(np.asarray(depth_m, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0) * 1000.0
     millimetres[(millimetres < 0.0) | (millimetres > _SATURATED_MM - 1)] = 0.0
     return np.round(millimetres).astype(np.uint16)
 
@@ -197,9 +195,7 @@ def compressed_to_rgb(msg: CompressedImage, topic: str = "") -> NDArray[np.uint8
         ImageError: another format, depth, or data that do not decode.
     """
     if "compresseddepth" in msg.format.lower():
-        raise ImageError(
-            f"{_named(topic)}: format {msg.format!r} is depth, expected a jpeg or png colour image"
-        )
+        raise ImageError(f"{_named(topic)}: format {msg.format!r} is depth, expected a jpeg or png colour image")
     pixels = _decode(msg.data, topic, "jpeg or png image")
     if pixels.dtype != np.uint8:
         raise ImageError(f"{_named(topic)}: {pixels.dtype} pixels, expected 8-bit colour")
@@ -210,7 +206,8 @@ def compressed_to_rgb(msg: CompressedImage, topic: str = "") -> NDArray[np.uint8
 
 
 def compressed_to_depth(msg: CompressedImage, topic: str = "") -> NDArray[np.float32]:
-    """Depth (H, W) float32 [m] of a 16-bit PNG, or of compressedDepth (16UC1, or 32FC1 as quantised inverse depth).
+    """Depth (H, W) float32 [m] of a 16-bit PNG, or of compressedDepth (16UC1, or 32FC1 as quantised inverse
+    depth).
 
     Raises:
         ImageError: another format, or data that do not decode to 16 bits.
@@ -219,9 +216,7 @@ def compressed_to_depth(msg: CompressedImage, topic: str = "") -> NDArray[np.flo
     if "compresseddepth" not in form:
         pixels = _decode(msg.data, topic, "16-bit png")
         if pixels.ndim != 2 or pixels.dtype != np.uint16:
-            raise ImageError(
-                f"{_named(topic)}: format {msg.format!r} gives {pixels.dtype} pixels, expected 16-bit png"
-            )
+            raise ImageError(f"{_named(topic)}: format {msg.format!r} gives {pixels.dtype} pixels, expected 16-bit png")
         return _depth_in_metres(pixels)
     if "rvl" in form:
         raise ImageError(f"{_named(topic)}: format {msg.format!r}, expected 'compressedDepth png'")
@@ -230,9 +225,7 @@ def compressed_to_depth(msg: CompressedImage, topic: str = "") -> NDArray[np.flo
         raise ImageError(f"{_named(topic)}: {len(msg.data)} bytes, expected a 12-byte header and a png")
     pixels = _decode(msg.data[12:], topic, "png after the 12-byte compressedDepth header")
     if pixels.ndim != 2 or pixels.dtype != np.uint16:
-        raise ImageError(
-            f"{_named(topic)}: format {msg.format!r} gives {pixels.dtype} pixels, expected 16 bits"
-        )
+        raise ImageError(f"{_named(topic)}: format {msg.format!r} gives {pixels.dtype} pixels, expected 16 bits")
     if form.startswith(("16uc1", "mono16")):
         return _depth_in_metres(pixels)
     quantum_a, quantum_b = np.frombuffer(msg.data, dtype="<f4", count=2, offset=4)
@@ -248,9 +241,7 @@ def _encode(extension: str, pixels: NDArray[Any], options: list[int]) -> array.a
 
     done, buffer = cv2.imencode(extension, pixels, options)
     if not done:
-        raise ImageError(
-            f"array of shape {pixels.shape} and type {pixels.dtype} does not encode as {extension}"
-        )
+        raise ImageError(f"array of shape {pixels.shape} and type {pixels.dtype} does not encode as {extension}")
     return array.array("B", buffer.tobytes())
 
 
@@ -341,17 +332,14 @@ def points_to_cloud(
 ) -> PointCloud2:
     """PointCloud2 of points (P, 3) [m, in ``frame_id``] and colours (P, 3) uint8 red first (None: white).
 
-    Points that are not finite are left out. Fields: x, y, z float32 and rgb packed as 0x00RRGGBB, as RViz reads it.
+    Points that are not finite are left out. Fields: x, y, z float32 and rgb packed as 0x00RRGGBB, as RViz
+    reads it.
 
     Raises:
         ImageError: shapes do not match.
     """
     xyz = np.asarray(points, dtype=np.float32).reshape(-1, 3)
-    rgb = (
-        np.full((len(xyz), 3), 255, np.uint8)
-        if colors is None
-        else np.asarray(colors, dtype=np.uint8).reshape(-1, 3)
-    )
+    rgb = np.full((len(xyz), 3), 255, np.uint8) if colors is None else np.asarray(colors, dtype=np.uint8).reshape(-1, 3)
     if len(rgb) != len(xyz):
         raise ImageError(f"point cloud: {len(rgb)} colours, expected {len(xyz)} (one per point)")
     finite = np.isfinite(xyz).all(axis=1)
@@ -380,9 +368,7 @@ def cloud_to_points(msg: PointCloud2) -> tuple[NDArray[np.float32], NDArray[np.u
     """
     layout = [(f.name, f.offset) for f in msg.fields]
     if layout != [("x", 0), ("y", 4), ("z", 8), ("rgb", 12)] or msg.point_step != 16 or msg.is_bigendian:
-        raise ImageError(
-            f"point cloud: fields {layout}, step {msg.point_step}, expected x, y, z, rgb of 4 bytes each"
-        )
+        raise ImageError(f"point cloud: fields {layout}, step {msg.point_step}, expected x, y, z, rgb of 4 bytes each")
     records = np.frombuffer(msg.data, dtype=_POINT_DTYPE)
     points = np.stack([records["x"], records["y"], records["z"]], axis=-1)
     rgb = records["rgb"]

@@ -1,4 +1,5 @@
-"""Base of every wm node: a lifecycle node that starts itself, reports its health and does not die of bad input.
+"""Base of every wm node: a lifecycle node that starts itself, reports its health and does not die of bad
+input.
 
 class CameraNode(ManagedNode):
     def __init__(self, **kwargs):
@@ -46,13 +47,13 @@ _LOG_EVERY_S = 5.0
 
 
 def guarded(method: F) -> F:
-    """Decorates a callback of a ``ManagedNode``: an exception is counted, logged (throttled) and swallowed."""
+    """Decorates a ``ManagedNode`` callback: an exception is counted, logged (throttled) and swallowed."""
 
     @functools.wraps(method)
     def guard(self: ManagedNode, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node lives on
             self.report_exception(method.__name__, error)
             return None
 
@@ -64,10 +65,11 @@ class ManagedNode(LifecycleNode):
 
     Attributes:
         diagnostics: the node's health, published on /diagnostics at 1 Hz in every state.
-        parameters: the ``NodeParameters`` of the class given, or None; ``params`` is the current frozen object.
+        parameters: the ``NodeParameters`` of the class given, or None; ``params`` is the current frozen
+        object.
 
-    With the parameter ``autostart`` (default true) it configures and activates itself once it spins. Where a manager
-    drives the transitions, set it to false.
+    With the parameter ``autostart`` (default true) it configures and activates itself once it spins. Where a
+    manager drives the transitions, set it to false.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class ManagedNode(LifecycleNode):
     # What a node overrides.
 
     def configure(self) -> None:
-        """Load what is needed and make publishers. Raise to refuse: the node stays unconfigured, the reason is logged."""
+        """Load what is needed and make publishers. Raise to refuse: the node stays unconfigured."""
 
     def activate(self) -> None:
         """Begin to work. Raise to refuse: the node stays inactive."""
@@ -136,9 +138,7 @@ class ManagedNode(LifecycleNode):
     def warn(self, counter: str, detail: str, advice: str = "", level: Level = Level.WARN) -> None:
         """Count something that should not happen in diagnostics, and log it at most every five seconds."""
         self.diagnostics.counter(counter, advice=advice, level=level).add(1, detail)
-        self.log_throttled(
-            f"{detail}; {advice}" if advice else detail, key=counter, error=level >= Level.ERROR
-        )
+        self.log_throttled(f"{detail}; {advice}" if advice else detail, key=counter, error=level >= Level.ERROR)
 
     def log_throttled(self, text: str, key: str | None = None, error: bool = False) -> None:
         """Log a warning or error, at most once in five seconds per ``key``; says how many were left out."""
@@ -162,9 +162,7 @@ class ManagedNode(LifecycleNode):
             1, f"{type(error).__name__}: {error}"
         )
         trace = "".join(traceback.format_exception(error)).rstrip()
-        self.log_throttled(
-            f"{where} failed and went on: {trace}", key=f"{where} {type(error).__name__}", error=True
-        )
+        self.log_throttled(f"{where} failed and went on: {trace}", key=f"{where} {type(error).__name__}", error=True)
 
     def now_ns(self) -> int:
         """The node's time [ns]: simulated where use_sim_time is set."""
@@ -174,9 +172,7 @@ class ManagedNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Runs ``configure``."""
-        return self._transition(
-            "configure", self.configure, super().on_configure, state, "inactive", undo=self.cleanup
-        )
+        return self._transition("configure", self.configure, super().on_configure, state, "inactive", undo=self.cleanup)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Enables the lifecycle publishers, then runs ``activate``."""
@@ -223,14 +219,14 @@ class ManagedNode(LifecycleNode):
         try:
             hook()
             result = entities(state)
-        except Exception as error:  # noqa: BLE001 - counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node lives on
             self.get_logger().error(f"{name} refused: {error}")
             self.get_logger().debug("".join(traceback.format_exception(error)))
             self.diagnostics.set_status("state", Level.ERROR, f"{name} refused: {error}", state=state.label)
             if undo is not None:
                 try:
                     undo()
-                except Exception as second:  # noqa: BLE001 - counted and logged; the node lives on
+                except Exception as second:  # counted and logged; the node lives on
                     self.report_exception(f"{name}.undo", second)
             return TransitionCallbackReturn.FAILURE
         self._set_state_status(result_label)
@@ -252,12 +248,12 @@ class ManagedNode(LifecycleNode):
         try:
             self.before_diagnostics()
             self._diagnostics_publisher.publish(self.diagnostics.to_msg(max(self.now_ns(), 0)))
-        except Exception as error:  # noqa: BLE001 - counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node lives on
             if rclpy.ok(context=self.context):
                 self.report_exception("diagnostics", error)
 
     def before_diagnostics(self) -> None:
-        """Called once a second, before diagnostics go out: a place to take over counters and warn of silence."""
+        """Called once a second, before diagnostics go out: to take over counters and warn of silence."""
 
 
 def _diagnostic_array_type() -> Any:
@@ -273,7 +269,7 @@ def spin_guarded(executor: Executor, stop: threading.Event) -> None:
             executor.spin_once(timeout_sec=0.2)
         except ExternalShutdownException:
             stop.set()
-        except Exception as error:  # noqa: BLE001 - counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node lives on
             if stop.is_set() or not rclpy.ok(context=executor.context):
                 break
             nodes = executor.get_nodes()
@@ -293,12 +289,14 @@ def run_node(
 ) -> int:
     """Run one node until SIGINT, SIGTERM or the end of its context; returns the exit status.
 
-    ``threads`` 1: one executor thread; more: a multi-threaded executor (for nodes that wait in callbacks). On a signal
-    the node is deactivated and cleaned up, so that its ``deactivate`` and ``cleanup`` run with publishers still alive.
+    ``threads`` 1: one executor thread; more: a multi-threaded executor (for nodes that wait in callbacks). On
+    a signal the node is deactivated and cleaned up, so that its ``deactivate`` and ``cleanup`` run with
+    publishers still alive.
     Status 0: ended as asked; 1: the node could not be made (the reason is printed in one line).
     """
     stop = threading.Event()
-    # Own handlers, in place before anything slow: rclpy's would end the context before the node could clean up.
+    # Own handlers, in place before anything slow: rclpy's would end the context before the node could clean
+    # up.
     previous = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
     rclpy.init(
         args=list(arguments) if arguments is not None else None,
@@ -338,5 +336,5 @@ def _finalize(node: Any) -> None:
     try:
         if node._state_machine.current_state[1] in ("unconfigured", "inactive", "active"):
             node.trigger_shutdown()
-    except Exception as error:  # noqa: BLE001 - counted and logged; the node lives on
+    except Exception as error:  # counted and logged; the node lives on
         node.get_logger().error(f"shutdown: {error}")

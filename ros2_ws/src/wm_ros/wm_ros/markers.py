@@ -8,10 +8,10 @@ import numpy as np
 from geometry_msgs.msg import Point
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
+
 from wm_core.geometry import pose_matrix, transform_points
 from wm_core.messages import pose_to_msg, vector_to_msg
 from wm_core.scene_graph import SceneGraph, Shape
-
 from wm_ros.overlay import object_color
 from wm_ros.stamps import ns_to_stamp
 
@@ -30,8 +30,8 @@ _LABEL_HEIGHT_M = 0.03
 class MarkerBuilder:
     """Makes a MarkerArray of each scene graph; what was there and is gone gets a DELETE.
 
-    Namespaces: ``objects`` (shapes), ``labels``, ``velocities`` (arrows of half a second's way), ``supports`` (outlines).
-    Objects not seen now are drawn paler.
+    Namespaces: ``objects`` (shapes), ``labels``, ``velocities`` (arrows of half a second's way), ``supports``
+    (outlines). Objects not seen now are drawn paler.
     """
 
     def __init__(self) -> None:
@@ -53,9 +53,7 @@ class MarkerBuilder:
         self._shown = set()
         return MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
 
-    def _marker(
-        self, scene: SceneGraph, namespace: str, marker_id: int, kind: int, action: int = Marker.ADD
-    ) -> Marker:
+    def _marker(self, scene: SceneGraph, namespace: str, marker_id: int, kind: int, action: int = Marker.ADD) -> Marker:
         marker = Marker(ns=namespace, id=marker_id, type=kind, action=action)
         marker.header.frame_id = scene.frame_id
         marker.header.stamp = ns_to_stamp(max(scene.stamp_ns, 0))

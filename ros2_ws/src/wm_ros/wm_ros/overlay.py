@@ -6,6 +6,7 @@ import colorsys
 
 import numpy as np
 from numpy.typing import NDArray
+
 from wm_core.scene_graph import SceneGraph
 
 _OPACITY = 0.45
@@ -17,9 +18,7 @@ def object_color(object_id: int) -> tuple[float, float, float]:
     return colorsys.hsv_to_rgb((0.61803398875 * object_id) % 1.0, 0.65, 0.95)
 
 
-def draw_overlay(
-    rgb: NDArray[np.uint8], instance_ids: NDArray[np.integer], scene: SceneGraph
-) -> NDArray[np.uint8]:
+def draw_overlay(rgb: NDArray[np.uint8], instance_ids: NDArray[np.integer], scene: SceneGraph) -> NDArray[np.uint8]:
     """Colour image (H, W, 3) uint8 with every object's pixels tinted in its colour, outlined and labelled.
 
     Args:
@@ -33,9 +32,7 @@ def draw_overlay(
     import cv2
 
     if rgb.shape[:2] != instance_ids.shape:
-        raise ValueError(
-            f"instance image of shape {instance_ids.shape}, expected {rgb.shape[:2]} (that of the image)"
-        )
+        raise ValueError(f"instance image of shape {instance_ids.shape}, expected {rgb.shape[:2]} (that of the image)")
     found, inverse = np.unique(instance_ids, return_inverse=True)
     inverse = inverse.reshape(instance_ids.shape)
     names = dict(zip(scene.ids.tolist(), scene.class_names, strict=True))

@@ -7,9 +7,11 @@
     parameters = NodeParameters(node, CameraParameters)   # declares, reads, validates
     parameters.value.rate_hz
 
-The dataclass holds type, default, range, unit and description; the node, the YAML file (``to_yaml``) and a refusal
-all read them there. Types: bool, int, float, str, and tuples of one of them (``tuple[float, ...]``). A field that is
-itself a dataclass becomes a group: ``group.field``. A plain field of a plain dataclass works too, without a range.
+The dataclass holds type, default, range, unit and description; the node, the YAML file (``to_yaml``) and a
+refusal all read them there. Types: bool, int, float, str, and tuples of one of them (``tuple[float, ...]``).
+A field that is
+itself a dataclass becomes a group: ``group.field``. A plain field of a plain dataclass works too, without a
+range.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import dataclasses
 import importlib
 import math
+import textwrap
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +48,8 @@ def parameter(
 ) -> Any:
     """A dataclass field that is a parameter.
 
-    ``minimum`` and ``maximum`` are inclusive and hold for every element of a tuple; ``length`` fixes a tuple's length;
+    ``minimum`` and ``maximum`` are inclusive and hold for every element of a tuple; ``length`` fixes a
+    tuple's length;
     ``read_only`` parameters take a value at start only.
     """
     metadata = {
@@ -83,7 +87,7 @@ class ParameterSpec:
 
     @property
     def limit(self) -> str:
-        """What values are allowed, in words."""
+        """What values are allowed, in words; empty where any value of the type is."""
         unit = f" {self.unit}" if self.unit else ""
         parts = []
         if self.choices is not None:
@@ -96,19 +100,23 @@ class ParameterSpec:
             parts.append(f"at most {self.maximum:g}{unit}")
         if self.length is not None:
             parts.append(f"{self.length} numbers")
-        return ", ".join(parts) or f"a {self.type_name}"
+        return ", ".join(parts)
+
+    @property
+    def expected(self) -> str:
+        """Limit and type, for refusals."""
+        return f"{self.limit} ({self.type_name})" if self.limit else f"a {self.type_name}"
 
     def check(self, value: Any) -> Any:
-        """The value in the dataclass's own type (lists become tuples, whole numbers become floats where those are due).
+        """The value in the dataclass's own type (lists become tuples, whole numbers become floats where those
+        are due).
 
         Raises:
             ParameterError: of another type, or outside the limits.
         """
         if self.is_sequence:
             if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-                raise ParameterError(
-                    f"parameter {self.name}: got {value!r}, expected {self.type_name}, {self.limit}"
-                )
+                raise ParameterError(f"parameter {self.name}: got {value!r}, expected {self.expected}")
             items = tuple(self._check_one(v) for v in value)
             if self.length is not None and len(items) != self.length:
                 raise ParameterError(
@@ -117,12 +125,9 @@ class ParameterSpec:
             return items
         return self._check_one(value)
 
-    def _check_one(self, value: Any) -> Any:
-        wrong = ParameterError(
-            f"parameter {self.name}: got {value!r}, expected {self.limit} ({self.type_name})"
-        )
-        if hasattr(value, "item"):
-            value = value.item()
+    def _check_one(self, given: Any) -> Any:
+        value: Any = given.item() if hasattr(given, "item") else given
+        wrong = ParameterError(f"parameter {self.name}: got {value!r}, expected {self.expected}")
         if self.element is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not self.element:
@@ -191,9 +196,7 @@ def build(parameters: type[T], values: Mapping[str, Any], prefix: str = "") -> T
         by_name = {s.name: s for s in specs(parameters)}
         unknown = sorted(set(values) - set(by_name))
         if unknown:
-            raise ParameterError(
-                f"parameter {unknown[0]}: no such parameter, expected one of {', '.join(by_name)}"
-            )
+            raise ParameterError(f"parameter {unknown[0]}: no such parameter, expected one of {', '.join(by_name)}")
         values = {name: by_name[name].check(value) for name, value in values.items()}
     hints = typing.get_type_hints(parameters)
     arguments: dict[str, Any] = {}
@@ -214,7 +217,8 @@ def build(parameters: type[T], values: Mapping[str, Any], prefix: str = "") -> T
 class NodeParameters(Generic[T]):
     """Declares the parameters of a dataclass on a node and keeps the frozen object up to date.
 
-    ``on_change`` is called with the new object before a change is accepted; it may raise ValueError to refuse it.
+    ``on_change`` is called with the new object before a change is accepted; it may raise ValueError to refuse
+    it.
 
     Raises:
         ParameterError: a value given at start (YAML, command line) is refused.
@@ -235,9 +239,7 @@ class NodeParameters(Generic[T]):
                 given = getattr(node, "_parameter_overrides", {}).get(spec.name)
                 found = given.value if given is not None else error
                 hint = "; write a decimal point" if spec.element is float and isinstance(found, int) else ""
-                raise ParameterError(
-                    f"parameter {spec.name}: got {found!r}, expected {spec.limit} ({spec.type_name}){hint}"
-                ) from error
+                raise ParameterError(f"parameter {spec.name}: got {found!r}, expected {spec.expected}{hint}") from error
             values[spec.name] = declared.value if declared.value is not None else spec.default
         self.value: T = build(parameters, values)
         """The current values."""
@@ -294,9 +296,7 @@ def _descriptor(spec: ParameterSpec) -> Any:
         if spec.element is float:
             low = spec.minimum if spec.minimum is not None else -1.7e308
             high = spec.maximum if spec.maximum is not None else 1.7e308
-            descriptor.floating_point_range = [
-                FloatingPointRange(from_value=float(low), to_value=float(high))
-            ]
+            descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
         elif spec.element is int:
             low = spec.minimum if spec.minimum is not None else -(2**62)
             high = spec.maximum if spec.maximum is not None else 2**62
@@ -309,20 +309,14 @@ def _yaml_scalar(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         text = f"{value:.10g}"
-        return (
-            text
-            if "." in text and "e" not in text
-            else repr(float(value))
-            if "e" not in text
-            else f"{value:f}"
-        )
+        return text if "." in text and "e" not in text else repr(float(value)) if "e" not in text else f"{value:f}"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return str(value)
 
 
 def to_yaml(parameters: type, node_name: str, header: str = "") -> str:
-    """The parameters file of a node in any namespace: defaults, with description, unit and limit as comments."""
+    """The parameters file of a node in any namespace: defaults, with what they mean as comments."""
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
     lines += [f"/**/{node_name}:", "  ros__parameters:"]
     open_groups: list[str] = []
@@ -336,11 +330,14 @@ def to_yaml(parameters: type, node_name: str, header: str = "") -> str:
         open_groups = groups
         indent = "    " + "  " * len(groups)
         value = spec.default
-        text = (
-            "[" + ", ".join(_yaml_scalar(v) for v in value) + "]" if spec.is_sequence else _yaml_scalar(value)
+        text = "[" + ", ".join(_yaml_scalar(v) for v in value) + "]" if spec.is_sequence else _yaml_scalar(value)
+        about = (spec.description, spec.limit, "fixed at start" if spec.read_only else "")
+        lines += textwrap.wrap(
+            "; ".join(text for text in about if text),
+            100,
+            initial_indent=f"{indent}# ",
+            subsequent_indent=f"{indent}# ",
         )
-        about = "; ".join(p for p in (spec.description, spec.limit) if p)
-        lines.append(f"{indent}# {about}{'; fixed at start' if spec.read_only else ''}")
         lines.append(f"{indent}{leaf}: {text}")
     return "\n".join(lines) + "\n"
 
@@ -354,11 +351,7 @@ def from_yaml(parameters: type[T], text: str) -> T:
     import yaml
 
     content = yaml.safe_load(text)
-    if (
-        not isinstance(content, dict)
-        or len(content) != 1
-        or "ros__parameters" not in next(iter(content.values()))
-    ):
+    if not isinstance(content, dict) or len(content) != 1 or "ros__parameters" not in next(iter(content.values())):
         raise ParameterError("parameters file: expected one node name with ros__parameters under it")
     flat: dict[str, Any] = {}
 
@@ -375,14 +368,14 @@ def from_yaml(parameters: type[T], text: str) -> T:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the parameters file of a dataclass: ``python -m wm_ros.parameters MODULE:CLASS NODE``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m wm_ros.parameters", description="Print a node's parameters file."
-    )
+    parser = argparse.ArgumentParser(prog="python -m wm_ros.parameters", description="Print a node's parameters file.")
     parser.add_argument("dataclass", help="MODULE:CLASS")
     parser.add_argument("node", help="name of the node")
     chosen = parser.parse_args(arguments)
     module, _, name = chosen.dataclass.partition(":")
-    header = f"Defaults of the {chosen.node} node; written by: python -m wm_ros.parameters {chosen.dataclass} {chosen.node}"
+    header = (
+        f"Defaults of the {chosen.node} node, written by:\npython -m wm_ros.parameters {chosen.dataclass} {chosen.node}"
+    )
     print(to_yaml(getattr(importlib.import_module(module), name), chosen.node, header), end="")
 
 

@@ -1,7 +1,7 @@
 """Quality of service by purpose, in one place.
 
-A best-effort publisher cannot serve a reliable subscriber, so cameras are read best effort (which both kinds of camera
-driver serve), and images made here are offered reliably (which both kinds of viewer can read).
+A best-effort publisher cannot serve a reliable subscriber, so cameras are read best effort (which both kinds
+of camera driver serve), and images made here are offered reliably (which both kinds of viewer can read).
 """
 
 from __future__ import annotations

@@ -63,12 +63,15 @@ class ApproximateSynchronizer:
     """Pairs colour and depth by stamp, as they come.
 
     An item is paired at once with the nearest unpaired one of the other stream, if they differ by at most
-    ``max_difference_ns``; choose that below half the frame period, so that the nearest is the right one. Memory is
-    bounded by ``capacity`` items per stream. Not thread-safe: call it from one callback group.
+    ``max_difference_ns``; choose that below half the frame period, so that the nearest is the right one.
+    Memory is bounded by ``capacity`` items per stream. Not thread-safe: call it from one callback group.
 
-    A stamp not newer than the newest of its stream is dropped as ``out_of_order``. When it is older by more than
-    ``restart_ns``, or ``restart_run`` such stamps follow each other in ascending order, time has gone backwards (a
-    recording that loops, a simulation that was reset): both queues are emptied and the next pair says ``restarted``.
+    A stamp not newer than the newest of its stream is dropped as ``out_of_order``. When it is older by more
+    than
+    ``restart_ns``, or ``restart_run`` such stamps follow each other in ascending order, time has gone
+    backwards (a
+    recording that loops, a simulation that was reset): both queues are emptied and the next pair says
+    ``restarted``.
 
     Attributes:
         counts: ``unsynchronised_color``, ``unsynchronised_depth``, ``out_of_order``, ``restarts``, ``pairs``.

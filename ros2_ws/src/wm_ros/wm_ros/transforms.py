@@ -1,7 +1,7 @@
 """Coordinate transforms over time: a buffer of its own, or tf2_ros's where that is installed.
 
-``TransformBuffer`` is plain Python and thread-safe. ``RosTransforms`` feeds it (or tf2_ros) from /tf and /tf_static.
-A matrix ``target_T_source`` maps coordinates in ``source`` to coordinates in ``target``.
+``TransformBuffer`` is plain Python and thread-safe. ``RosTransforms`` feeds it (or tf2_ros) from /tf and
+/tf_static. A matrix ``target_T_source`` maps coordinates in ``source`` to coordinates in ``target``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from wm_core.geometry import interpolate_pose, invert_transform, normalize_quaternion, pose_matrix
 
+from wm_core.geometry import interpolate_pose, invert_transform, normalize_quaternion, pose_matrix
 from wm_ros import qos
 from wm_ros.stamps import NANOSECONDS, ns_to_seconds, stamp_to_ns
 
@@ -81,7 +81,8 @@ class TransformBuffer:
     def clear(self, after_ns: int = 0) -> None:
         """Forget the moving transforms whose newest stamp is later than ``after_ns``; static ones stay.
 
-        After time was set back, the new time as ``after_ns`` keeps those transforms that have already started anew.
+        After time was set back, the new time as ``after_ns`` keeps those transforms that have already started
+        anew.
         """
         with self._changed:
             self._edges = {c: e for c, e in self._edges.items() if e.static or e.stamps[-1] <= after_ns}
@@ -104,7 +105,8 @@ class TransformBuffer:
         quaternion_xyzw: ArrayLike,
         static: bool = False,
     ) -> None:
-        """Add parent_T_child. A stamp more than a second (or the cache, if shorter) before the newest means that time
+        """Add parent_T_child. A stamp more than a second (or the cache, if shorter) before the newest means
+        that time
         was set back: this transform's history starts anew.
 
         Raises:
@@ -171,9 +173,8 @@ class TransformBuffer:
         known = self._frames()
         for frame in (target, source):
             if frame not in known:
-                raise UnknownFrameError(
-                    f"frame {frame!r} is not known; known frames: {', '.join(known) or 'none, nothing came on /tf'}"
-                )
+                listed = ", ".join(known) or "none, nothing came on /tf"
+                raise UnknownFrameError(f"frame {frame!r} is not known; known frames: {listed}")
         up_target, up_source = self._to_root(target), self._to_root(source)
         common = next((frame for frame in up_source if frame in up_target), None)
         if common is None:
@@ -352,8 +353,8 @@ class RosTransforms:
 def transform_to_msg(parent: str, child: str, stamp_ns: int, parent_T_child: ArrayLike) -> Any:
     """geometry_msgs/TransformStamped of a 4x4 transform."""
     from geometry_msgs.msg import TransformStamped
-    from wm_core.messages import transform_to_pose_msg, vector_to_msg
 
+    from wm_core.messages import transform_to_pose_msg, vector_to_msg
     from wm_ros.stamps import ns_to_stamp
 
     matrix = np.asarray(parent_T_child, dtype=np.float64)
@@ -367,7 +368,7 @@ def transform_to_msg(parent: str, child: str, stamp_ns: int, parent_T_child: Arr
 
 
 class RosTransformBroadcaster:
-    """Publishes transforms on /tf or, ``static``, latched on /tf_static (all those given so far, as tf2_ros does)."""
+    """Publishes transforms on /tf or, ``static``, latched on /tf_static (all those given so far)."""
 
     def __init__(self, node: Any, static: bool = False) -> None:
         from tf2_msgs.msg import TFMessage

@@ -1,0 +1,509 @@
+"""The perception node: colour and depth images with a camera pose in, the scene graph out.
+
+It translates messages, time and parameters; what it knows of images it leaves to ``wm_perception.pipeline``.
+One worker thread always takes the newest synchronised frame, so that latency never queues up; frames it
+passes over are counted.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from nav_msgs.msg import Odometry
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from visualization_msgs.msg import MarkerArray
+from wm_msgs.msg import SceneGraph as SceneGraphMsg
+
+from wm_core.camera import Camera
+from wm_core.geometry import pose_matrix
+from wm_core.messages import scene_graph_to_msg
+from wm_ros import images, qos
+from wm_ros.diagnostics import Level
+from wm_ros.lifecycle import ManagedNode, guarded, run_node
+from wm_ros.markers import MarkerBuilder
+from wm_ros.overlay import draw_overlay
+from wm_ros.parameters import parameter
+from wm_ros.stamps import ApproximateSynchronizer, Pair, seconds_to_ns, stamp_to_ns
+from wm_ros.transforms import (
+    NotConnectedError,
+    RosTransforms,
+    TooNewError,
+    TooOldError,
+    TransformBuffer,
+    TransformError,
+    UnknownFrameError,
+)
+
+_INPUT_SILENT_S = 2.0
+_MAX_INSTANCE_ID = 65535
+
+
+@dataclass(frozen=True)
+class PerceptionParameters:
+    """Parameters of the node ``perception``."""
+
+    world_frame: str = parameter("map", "fixed frame of the scene graph, z up", read_only=True)
+    color_topic: str = parameter("/camera/color/image_raw", "colour images", read_only=True)
+    depth_topic: str = parameter("/camera/depth/image_raw", "depth images, registered to colour", read_only=True)
+    camera_info_topic: str = parameter("/camera/color/camera_info", "intrinsics of the colour images", read_only=True)
+    color_transport: str = parameter(
+        "raw", "compressed: reads COLOR_TOPIC/compressed", choices=("raw", "compressed"), read_only=True
+    )
+    depth_transport: str = parameter(
+        "raw",
+        "compressed or compressedDepth: reads DEPTH_TOPIC/compressed or DEPTH_TOPIC/compressedDepth",
+        choices=("raw", "compressed", "compressedDepth"),
+        read_only=True,
+    )
+    max_stamp_difference_s: float = parameter(
+        0.015,
+        "colour and depth stamps may differ by this; keep below half a frame",
+        unit="s",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    resize_depth: bool = parameter(False, "bring depth of another size but the same aspect to the size of colour")
+    min_depth_fraction: float = parameter(
+        0.02, "warn when a smaller fraction of the depth image has a measurement", minimum=0.0, maximum=1.0
+    )
+    pose_source: str = parameter(
+        "tf", "where the camera's pose comes from", choices=("tf", "odometry", "fixed"), read_only=True
+    )
+    camera_frame: str = parameter("", "optical frame; empty: frame_id of the colour image", read_only=True)
+    tf_timeout_s: float = parameter(
+        0.2, "how long a frame waits for its camera pose (wall clock)", unit="s", minimum=0.0, maximum=10.0
+    )
+    odometry_topic: str = parameter("/odom", "nav_msgs/Odometry, for pose_source odometry", read_only=True)
+    odometry_camera_from_tf: bool = parameter(
+        True,
+        "pose_source odometry: the camera on the robot from tf; false: from odometry_camera_pose",
+        read_only=True,
+    )
+    odometry_camera_pose: tuple[float, ...] = parameter(
+        (0.0, 0.0, 0.0, -0.5, 0.5, -0.5, 0.5),
+        "optical frame in the odometry's child frame: x y z [m], quaternion x y z w",
+        length=7,
+        read_only=True,
+    )
+    fixed_pose: tuple[float, ...] = parameter(
+        (0.0, 0.0, 0.0, -0.5, 0.5, -0.5, 0.5),
+        "optical frame in world_frame, for pose_source fixed: x y z [m], quaternion x y z w",
+        length=7,
+    )
+
+    @property
+    def color_source(self) -> str:
+        """Topic that colour is read from."""
+        return self.color_topic + ("" if self.color_transport == "raw" else f"/{self.color_transport}")
+
+    @property
+    def depth_source(self) -> str:
+        """Topic that depth is read from."""
+        return self.depth_topic + ("" if self.depth_transport == "raw" else f"/{self.depth_transport}")
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    """A message and the wall-clock time at which it came [s, monotonic]."""
+
+    msg: Any
+    at_s: float
+
+
+class BadFrameError(Exception):
+    """A frame that cannot be used: ``counter`` in diagnostics, what was found, and what to do."""
+
+    def __init__(self, counter: str, detail: str, advice: str = "") -> None:
+        super().__init__(detail)
+        self.counter, self.detail, self.advice = counter, detail, advice
+
+
+def _pose_of_seven(values: tuple[float, ...]) -> NDArray[np.float64]:
+    return pose_matrix(values[:3], values[3:])
+
+
+def make_pipeline(world_frame: str) -> Any:
+    """The perception pipeline for graphs in ``world_frame``."""
+    from wm_perception.pipeline import PerceptionPipeline
+
+    return PerceptionPipeline()
+
+
+class PerceptionNode(ManagedNode):
+    """Lifecycle node ``perception`` in the namespace ``wm``.
+
+    Publishes scene_graph (latched), instances (mono16 object ids of the colour image), overlay (rgb8) and
+    markers; the images and markers only while somebody subscribes. Subscribes to the topics in its parameters
+    with sensor QoS.
+
+    ``pipeline`` makes the object that does the work from the name of the world frame: ``process(frame)``
+    returns a ``PerceptionResult``, and ``reset()`` forgets tracks after time was set back but never reuses an
+    id.
+    """
+
+    def __init__(self, pipeline: Callable[[str], Any] = make_pipeline, **kwargs: Any) -> None:
+        super().__init__("perception", parameters=PerceptionParameters, **kwargs)
+        self._make_pipeline = pipeline
+        self._pipeline: Any = None
+        self._markers = MarkerBuilder()
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+        self._transforms: RosTransforms | None = None
+        self._odometry = TransformBuffer()
+        self._odometry_frames: tuple[str, str] | None = None
+        self._camera_info: CameraInfo | None = None
+        self._first_pair_s: float | None = None
+        self._synchronizer = ApproximateSynchronizer(0)
+        self._wake = threading.Condition()
+        self._pending: Pair | None = None
+        self._restart_pending = False
+        self._worker: threading.Thread | None = None
+        self._working = False
+
+    # Lifecycle.
+
+    def configure(self) -> None:
+        """Load the pipeline, make the publishers."""
+        self._pipeline = self._make_pipeline(self.params.world_frame)
+        self._markers = MarkerBuilder()
+        self._graph_out = self.create_lifecycle_publisher(SceneGraphMsg, "scene_graph", qos.SCENE_GRAPH)
+        self._instances_out = self.create_lifecycle_publisher(Image, "instances", qos.DERIVED_IMAGE)
+        self._overlay_out = self.create_lifecycle_publisher(Image, "overlay", qos.DERIVED_IMAGE)
+        self._markers_out = self.create_lifecycle_publisher(MarkerArray, "markers", qos.MARKERS)
+        self._outputs = [self._graph_out, self._instances_out, self._overlay_out, self._markers_out]
+
+    def activate(self) -> None:
+        """Subscribe, start the worker."""
+        p = self.params
+        self._synchronizer = ApproximateSynchronizer(seconds_to_ns(p.max_stamp_difference_s))
+        self._camera_info, self._first_pair_s, self._pending = None, None, None
+        self._odometry.clear()
+        self._odometry_frames = None
+        if p.pose_source == "tf" or (p.pose_source == "odometry" and p.odometry_camera_from_tf):
+            self._transforms = RosTransforms(self)
+            self.get_logger().info(f"transforms through {self._transforms.backend}")
+        color_type = Image if p.color_transport == "raw" else CompressedImage
+        depth_type = Image if p.depth_transport == "raw" else CompressedImage
+        self._inputs = [
+            self.create_subscription(color_type, p.color_source, self._on_color, qos.SENSOR),
+            self.create_subscription(depth_type, p.depth_source, self._on_depth, qos.SENSOR),
+            self.create_subscription(CameraInfo, p.camera_info_topic, self._on_camera_info, qos.SENSOR),
+        ]
+        if p.pose_source == "odometry":
+            self._inputs.append(self.create_subscription(Odometry, p.odometry_topic, self._on_odometry, qos.SENSOR))
+        # Monitors exist from now on, so that silence is reported from the start.
+        for name, topic in (
+            ("color", p.color_source),
+            ("depth", p.depth_source),
+            ("camera_info", p.camera_info_topic),
+        ):
+            self._input(name, topic)
+        self._output()
+        self._working = True
+        self._worker = threading.Thread(target=self._work, name="perception", daemon=True)
+        self._worker.start()
+        self.get_logger().info(
+            f"colour {p.color_source}, depth {p.depth_source}, camera info {p.camera_info_topic}, "
+            f"pose from {p.pose_source}"
+        )
+
+    def deactivate(self) -> None:
+        """Unsubscribe, stop the worker."""
+        with self._wake:
+            self._working = False
+            self._pending = None
+            self._wake.notify_all()
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        if self._worker is not None:
+            self._worker.join(5.0)
+            if self._worker.is_alive():
+                self.get_logger().warning("a frame was still being worked on after 5 s; leaving it")
+        self._worker = None
+        if self._transforms is not None:
+            self._transforms.destroy()
+        self._transforms = None
+        self.diagnostics.clear_rates()
+
+    def cleanup(self) -> None:
+        """Give back the pipeline and the publishers."""
+        for publisher in self._outputs:
+            self.destroy_lifecycle_publisher(publisher)
+        self._outputs = []
+        self._pipeline = None
+
+    # Input, in the executor's thread: cheap, so that nothing waits in the middleware.
+
+    def _input(self, name: str, topic: str) -> Any:
+        advice = f"is {topic} published? (ros2 topic hz {topic})"
+        return self.diagnostics.rate(f"{name} input", max_age_s=_INPUT_SILENT_S, advice=advice)
+
+    def _output(self) -> Any:
+        return self.diagnostics.rate("scene graph", max_age_s=_INPUT_SILENT_S, advice="see the inputs and counters")
+
+    @guarded
+    def _on_color(self, msg: Any) -> None:
+        now_s = time.monotonic()
+        self._input("color", self.params.color_source).tick()
+        self._offer(self._synchronizer.add_color(stamp_to_ns(msg.header.stamp), _Arrived(msg, now_s)))
+
+    @guarded
+    def _on_depth(self, msg: Any) -> None:
+        now_s = time.monotonic()
+        self._input("depth", self.params.depth_source).tick()
+        self._offer(self._synchronizer.add_depth(stamp_to_ns(msg.header.stamp), _Arrived(msg, now_s)))
+
+    @guarded
+    def _on_camera_info(self, msg: CameraInfo) -> None:
+        self._input("camera_info", self.params.camera_info_topic).tick()
+        if images.is_distorted(msg):
+            self.diagnostics.set_status(
+                "camera",
+                Level.WARN,
+                f"{self.params.camera_info_topic} has lens distortion, images are taken as rectified; "
+                "use the rectified topics of image_proc",
+            )
+        else:
+            self.diagnostics.set_status("camera", Level.OK, f"{msg.width}x{msg.height}", frame=msg.header.frame_id)
+        self._camera_info = msg
+
+    @guarded
+    def _on_odometry(self, msg: Odometry) -> None:
+        frame, child = msg.header.frame_id.lstrip("/"), msg.child_frame_id.lstrip("/")
+        p, q = msg.pose.pose.position, msg.pose.pose.orientation
+        if frame != self.params.world_frame:
+            self.warn(
+                "odometry_frame",
+                f"odometry on {self.params.odometry_topic} is in frame {frame!r}, expected {self.params.world_frame!r}",
+                f"set world_frame to {frame!r}",
+            )
+            return
+        try:
+            self._odometry.set(frame, child, stamp_to_ns(msg.header.stamp), [p.x, p.y, p.z], [q.x, q.y, q.z, q.w])
+        except ValueError as error:
+            self.warn("bad_transform", str(error), f"the publisher of {self.params.odometry_topic} sends it so")
+            return
+        self._odometry_frames = (frame, child)
+
+    def _offer(self, pair: Pair | None) -> None:
+        counts = self._synchronizer.counts
+        self.diagnostics.counter("time_restarts").raise_to(
+            counts["restarts"], "stamps went backwards: tracks are reset"
+        )
+        self.diagnostics.counter("out_of_order").raise_to(counts["out_of_order"], "a stamp not newer than the last")
+        if pair is None:
+            return
+        if self._first_pair_s is None:
+            self._first_pair_s = time.monotonic()
+        with self._wake:
+            if self._pending is not None:
+                # Not an alarm: a camera faster than the machine is normal.
+                self.diagnostics.counter("frames_passed_over", level=Level.OK).add()
+            self._restart_pending |= pair.restarted
+            self._pending = pair
+            self._wake.notify_all()
+
+    def before_diagnostics(self) -> None:
+        """Takes over the synchroniser's counters and warns of silence, by topic."""
+        if not self.is_active:
+            return
+        p, counts = self.params, self._synchronizer.counts
+        lost = counts["unsynchronised_color"] + counts["unsynchronised_depth"]
+        before = self.diagnostics.counter("unsynchronised").total
+        if lost > before:
+            text = (
+                f"{lost - before} images without a partner within {p.max_stamp_difference_s:g} s "
+                f"(colour {counts['unsynchronised_color']}, depth {counts['unsynchronised_depth']} in all)"
+            )
+            self.diagnostics.counter(
+                "unsynchronised", advice="compare their stamps, or raise max_stamp_difference_s"
+            ).raise_to(lost, text)
+        waited_s = time.monotonic() - (self._first_pair_s or time.monotonic())
+        if self._camera_info is None and waited_s >= _INPUT_SILENT_S:
+            self.log_throttled(
+                f"images came for {waited_s:.0f} s but nothing on {p.camera_info_topic}; waiting for it",
+                key="missing_camera_info",
+            )
+
+    # Work, in the worker's thread.
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                while self._working and self._pending is None:
+                    self._wake.wait()
+                if not self._working:
+                    return
+                pair, self._pending = self._pending, None
+                restarted, self._restart_pending = self._restart_pending, False
+            try:
+                self._frame(pair, restarted)
+            except BadFrameError as error:
+                if error.counter == "missing_camera_info":
+                    # Usual for a moment at start: counted here, logged by before_diagnostics when it lasts.
+                    self.diagnostics.counter(error.counter, advice=error.advice).add(1, error.detail)
+                else:
+                    self.warn(error.counter, error.detail, error.advice)
+            except Exception as error:  # counted and logged; the next frame may be better
+                self.report_exception("pipeline", error)
+
+    def _frame(self, pair: Pair, restarted: bool) -> None:
+        from wm_perception.pipeline import Frame
+
+        if restarted:
+            self.log_throttled("stamps went backwards: tracks are reset", key="time_restarts")
+            self._pipeline.reset()
+            if self._transforms is not None:
+                self._transforms.clear(pair.stamp_ns + seconds_to_ns(0.5))
+            self._odometry.clear(pair.stamp_ns + seconds_to_ns(0.5))
+        color, depth, camera = self._decode(pair)
+        frame_id = self.params.camera_frame or pair.color.msg.header.frame_id
+        world_T_camera = self._camera_pose(frame_id, pair.stamp_ns)
+        started_s = time.monotonic()
+        result = self._pipeline.process(Frame(pair.stamp_ns, color, depth, camera, world_T_camera))
+        self.diagnostics.latency("pipeline").add(time.monotonic() - started_s)
+        for warning in result.warnings:
+            self.diagnostics.counter("pipeline_warnings").add(1, str(warning))
+        scene = result.scene
+        if scene.frame_id != self.params.world_frame:
+            scene = replace(scene, frame_id=self.params.world_frame)
+        self._graph_out.publish(scene_graph_to_msg(scene))
+        published_s = time.monotonic()
+        arrived_s = max(pair.color.at_s, pair.depth.at_s)
+        self.diagnostics.latency("image to scene graph", warn_s=0.5, advice="a smaller image, or a faster machine").add(
+            published_s - arrived_s
+        )
+        self._output().tick()
+        for stage, seconds in result.timings_s.items():
+            self.diagnostics.latency(f"stage {stage}").add(seconds)
+        self._publish_images(pair.stamp_ns, pair.color.msg.header.frame_id, color, result.instance_ids, scene)
+
+    def _decode(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.float32], Camera]:
+        p = self.params
+        try:
+            raw = p.color_transport == "raw"
+            color = (images.image_to_rgb if raw else images.compressed_to_rgb)(pair.color.msg, p.color_source)
+        except images.ImageError as error:
+            raise BadFrameError("bad_color", str(error), f"publish {p.color_source} in one of these") from error
+        try:
+            raw = p.depth_transport == "raw"
+            depth = (images.image_to_depth if raw else images.compressed_to_depth)(pair.depth.msg, p.depth_source)
+        except images.ImageError as error:
+            raise BadFrameError("bad_depth", str(error), f"publish {p.depth_source} in one of these") from error
+        if self._camera_info is None:
+            raise BadFrameError(
+                "missing_camera_info",
+                f"no camera info on {p.camera_info_topic} yet",
+                "publish it, or remap the topic",
+            )
+        try:
+            camera = images.info_to_camera(self._camera_info, p.camera_info_topic)
+        except images.ImageError as error:
+            raise BadFrameError("bad_camera_info", str(error), "calibrate the camera") from error
+        height, width = color.shape[:2]
+        if (camera.width, camera.height) != (width, height):
+            raise BadFrameError(
+                "camera_info_size",
+                f"camera info on {p.camera_info_topic} is for {camera.width}x{camera.height}, "
+                f"images on {p.color_source} are {width}x{height}",
+                "publish the camera info of these images",
+            )
+        if depth.shape != (height, width):
+            depth = self._fit_depth(depth, width, height)
+        measured = np.count_nonzero(depth) / depth.size
+        if measured < p.min_depth_fraction:
+            self.warn(
+                "empty_depth",
+                f"depth on {p.depth_source} has measurements in {100.0 * measured:.1f} % of its pixels, "
+                f"expected at least {100.0 * p.min_depth_fraction:g} %",
+                "objects are held by permanence; is the sensor covered, too near, or its unit wrong?",
+            )
+        return color, depth, camera
+
+    def _fit_depth(self, depth: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+        p = self.params
+        depth_height, depth_width = depth.shape
+        sizes = (
+            f"depth on {p.depth_source} is {depth_width}x{depth_height}, colour on {p.color_source} {width}x{height}"
+        )
+        if abs(depth_width * height - depth_height * width) > max(width, height):
+            raise BadFrameError("size_mismatch", sizes, "use depth that is registered to colour")
+        if not p.resize_depth:
+            raise BadFrameError("size_mismatch", sizes, "use depth registered to colour, or set resize_depth to true")
+        return images.resize_depth(depth, width, height)
+
+    def _camera_pose(self, frame_id: str, stamp_ns: int) -> NDArray[np.float64]:
+        p = self.params
+        if p.pose_source == "fixed":
+            return _pose_of_seven(p.fixed_pose)
+        if not frame_id:
+            raise BadFrameError(
+                "tf_missing", f"images on {p.color_source} have no frame_id", "set the parameter camera_frame"
+            )
+        started_s = time.monotonic()
+        try:
+            if p.pose_source == "odometry":
+                pose = self._pose_from_odometry(frame_id, stamp_ns)
+            else:
+                assert self._transforms is not None
+                pose = self._transforms.wait(p.world_frame, frame_id, stamp_ns, p.tf_timeout_s)
+        except TooNewError as error:
+            raise BadFrameError(
+                "tf_late", f"{error}, waited {p.tf_timeout_s:g} s", "publish tf sooner, or raise tf_timeout_s"
+            ) from error
+        except TooOldError as error:
+            raise BadFrameError("tf_too_old", str(error), "are the clocks of camera and tf the same?") from error
+        except (UnknownFrameError, NotConnectedError, TransformError) as error:
+            what = "odometry" if p.pose_source == "odometry" else "tf"
+            advice = (
+                f"publish {what} from {p.world_frame} to {frame_id}, or set world_frame, camera_frame or pose_source"
+            )
+            raise BadFrameError("tf_missing", str(error), advice) from error
+        self.diagnostics.latency("wait for camera pose").add(time.monotonic() - started_s)
+        return pose
+
+    def _pose_from_odometry(self, frame_id: str, stamp_ns: int) -> NDArray[np.float64]:
+        p = self.params
+        deadline_s = time.monotonic() + p.tf_timeout_s
+        while self._odometry_frames is None:
+            if time.monotonic() >= deadline_s:
+                raise UnknownFrameError(f"nothing usable came on {p.odometry_topic}")
+            time.sleep(0.005)
+        world, base = self._odometry_frames
+        world_T_base = self._odometry.wait(world, base, stamp_ns, max(deadline_s - time.monotonic(), 0.0))
+        if not p.odometry_camera_from_tf:
+            return world_T_base @ _pose_of_seven(p.odometry_camera_pose)
+        assert self._transforms is not None
+        return world_T_base @ self._transforms.wait(base, frame_id, stamp_ns, max(deadline_s - time.monotonic(), 0.0))
+
+    def _publish_images(
+        self, stamp_ns: int, frame_id: str, color: NDArray[np.uint8], instance_ids: NDArray[Any], scene: Any
+    ) -> None:
+        if self._instances_out.get_subscription_count():
+            too_large = instance_ids > _MAX_INSTANCE_ID
+            if too_large.any():
+                self.warn("instance_id_too_large", f"an object id exceeds {_MAX_INSTANCE_ID}", "restart the node")
+            ids = np.where(too_large | (instance_ids < 0), 0, instance_ids).astype(np.uint16)
+            self._instances_out.publish(images.array_to_image(ids, "mono16", stamp_ns, frame_id))
+        if self._markers_out.get_subscription_count():
+            self._markers_out.publish(self._markers.build(scene))
+        if self._overlay_out.get_subscription_count():
+            overlay = draw_overlay(color, instance_ids, scene)
+            self._overlay_out.publish(images.rgb_to_image(overlay, stamp_ns, frame_id))
+
+
+def main() -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    sys.exit(run_node(PerceptionNode))
+
+
+if __name__ == "__main__":
+    main()
