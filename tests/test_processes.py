@@ -1,0 +1,168 @@
+"""The supervisor: nothing survives it, and what dies under it is reported with its last words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wm_bringup.processes import ProcessDied, ProcessGroup, graph_environment, node_command, parameter_text
+
+# Starts a child of its own, writes both ids, and waits; deaf to what `deaf` names.
+FAMILY = """
+import os, signal, subprocess, sys, time
+for name in sys.argv[2:]:
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+with open(sys.argv[1] + ".part", "w") as file:
+    file.write(f"{os.getpid()} {child.pid}")
+os.rename(sys.argv[1] + ".part", sys.argv[1])
+time.sleep(600)
+"""
+
+SUPERVISOR = """
+import sys, time
+from pathlib import Path
+from wm_bringup.processes import ProcessGroup
+folder = Path(sys.argv[1])
+try:
+    with ProcessGroup(folder / "logs") as group:
+        group.start("family", [sys.executable, "-S", str(folder / "family.py"), str(folder / "ids")])
+        while True:
+            group.check()
+            time.sleep(0.02)
+except KeyboardInterrupt:
+    print("interrupted")
+    sys.exit(130)
+"""
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Path:
+    file = tmp_path / "family.py"
+    file.write_text(FAMILY)
+    return file
+
+
+def ids_of(file: Path, wait_for) -> list[int]:
+    wait_for(file.exists, what=f"{file.name}")
+    return [int(word) for word in file.read_text().split()]
+
+
+@pytest.mark.parametrize("deaf", [(), ("SIGINT",), ("SIGINT", "SIGTERM")])
+def test_children_of_children_end(tmp_path, family, wait_for, deaf):
+    with ProcessGroup(tmp_path / "logs") as group:
+        group.start("family", [sys.executable, "-S", str(family), str(tmp_path / "ids"), *deaf])
+        pids = ids_of(tmp_path / "ids", wait_for)
+        assert all(running(pid) for pid in pids)
+        group.check()
+        codes = group.stop(interrupt_s=0.5, terminate_s=0.5)
+    assert not any(running(pid) for pid in pids)
+    expected = {(): -signal.SIGINT, ("SIGINT",): -signal.SIGTERM}.get(deaf, -signal.SIGKILL)
+    assert codes["family"] in (expected, 1)  # python ends with 1 or by the signal after KeyboardInterrupt
+
+
+def test_children_left_by_a_dead_parent_end(tmp_path, family, wait_for):
+    with ProcessGroup(tmp_path / "logs") as group:
+        leader = group.start("family", [sys.executable, "-S", str(family), str(tmp_path / "ids")])
+        pids = ids_of(tmp_path / "ids", wait_for)
+        os.kill(leader.pid, signal.SIGKILL)
+        wait_for(lambda: not leader.alive)
+        assert running(pids[1])
+        with pytest.raises(ProcessDied, match="SIGKILL"):
+            group.check()
+    wait_for(lambda: not running(pids[1]), 3.0, "the orphan to end")
+
+
+def test_a_crash_is_reported_with_its_last_words(tmp_path, wait_for):
+    with ProcessGroup(tmp_path) as group:
+        node = group.start("node", [sys.executable, "-c", "print('camera 7 is gone'); raise SystemExit(3)"])
+        wait_for(lambda: not node.alive)
+        with pytest.raises(ProcessDied) as error:
+            group.check()
+    assert error.value.name == "node" and error.value.returncode == 3
+    assert "camera 7 is gone" in str(error.value) and str(tmp_path / "node.log") in str(error.value)
+
+
+def test_ends_that_are_no_crash(tmp_path, wait_for):
+    with ProcessGroup(tmp_path) as group:
+        player = group.start("player", [sys.executable, "-S", "-c", ""], may_end=True)
+        assert group.wait("player", 10.0) == 0
+        group.check()
+        sleeper = group.start("sleeper", [sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+        with pytest.raises(ValueError, match="in use"):
+            group.start("sleeper", ["true"])
+        with pytest.raises(TimeoutError, match="sleeper still runs"):
+            group.wait("sleeper", 0.1)
+        group.stop("sleeper")
+        assert not sleeper.alive
+        group.check()  # asked to stop: no crash
+        group.start("player", [sys.executable, "-S", "-c", ""], may_end=True)
+        assert group["player"].pid != player.pid
+
+
+def test_program_that_is_not_there(tmp_path):
+    with ProcessGroup(tmp_path) as group, pytest.raises(ProcessDied, match="cannot run no-such-program"):
+        group.start("ghost", ["no-such-program"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_end_of_the_supervisor_leaves_nothing(tmp_path, family, wait_for, number):
+    script = tmp_path / "supervisor.py"
+    script.write_text(textwrap.dedent(SUPERVISOR))
+    supervisor = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        pids = ids_of(tmp_path / "ids", wait_for)
+        begin = time.monotonic()
+        supervisor.send_signal(number)
+        output, _ = supervisor.communicate(timeout=15)
+        wait_for(lambda: not any(running(pid) for pid in pids), 10.0, "the family to end")
+        assert time.monotonic() - begin < 8.0
+    finally:
+        supervisor.kill()
+    if number != signal.SIGKILL:
+        assert supervisor.returncode == 130 and "interrupted" in output
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, False, 3, -1.5, 5.0, 1e-7, 1e22, "3", "true", "", 'a "b" ü:', "/x", [1.0, 2.5], ["a", "1"], float("inf")],
+)
+def test_parameters_keep_their_type(value):
+    read = yaml.safe_load(parameter_text(value))
+    assert read == value and type(read) is type(value)
+
+
+def test_node_command():
+    command = node_command(
+        "wm_sim.node", "sim", {"seed": 3, "rate": 30.0}, ["/x/a.yaml"], {"/camera/a": "/b"}, arguments=["--fast"]
+    )
+    assert command[:4] == [sys.executable, "-m", "wm_sim.node", "--fast"]
+    assert command[4:] == [
+        *["--ros-args", "-r", "__ns:=/sim", "--params-file", "/x/a.yaml"],
+        *["-p", "seed:=3", "-p", "rate:=30.0", "-r", "/camera/a:=/b"],
+    ]
+    assert node_command("wm_sim.node") == [sys.executable, "-m", "wm_sim.node"]
+    with pytest.raises(ValueError, match="expected OLD:=NEW"):
+        node_command("wm_sim.node", remaps=["/a=/b"])
+
+
+def test_graph_environment_is_private():
+    env = graph_environment({"PATH": "/bin", "ROS_LOCALHOST_ONLY": "0"})
+    assert 1 <= int(env["ROS_DOMAIN_ID"]) <= 101
+    assert env["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert env["PATH"] == "/bin" and "ROS_LOCALHOST_ONLY" not in env
