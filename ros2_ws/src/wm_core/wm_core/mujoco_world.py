@@ -566,7 +566,12 @@ class World:
 
     def _shares(self, model: mujoco.MjModel, a: int, b: int, normal: Array) -> tuple[float, float]:
         """How much of a penetration each body of a contact takes; ``normal`` points from a to b."""
-        free_a, free_b = a >= 0 and bool(self.movable[a]), b >= 0 and bool(self.movable[b])
+
+        def free(index: int) -> bool:
+            moves = index >= 0 and bool(self.movable[index])
+            return moves and int(model.geom_contype[self.geom_ids[index][0]]) != _KINEMATIC
+
+        free_a, free_b = free(a), free(b)
         if not (free_a and free_b):
             return float(free_a), float(free_b)
         if abs(normal[2]) > 0.7:
@@ -907,7 +912,8 @@ class LiveWorld:
     def _separate(self, index: int) -> None:
         """Move apart, without speed, what ``index`` was placed into."""
         states = self._unpacked(self.packed[None])[0]
-        moved = self.world.resolve_penetrations(self.model, states, only=[index])
+        # A thing that is placed right into another has to go out of it altogether, or the contact would fling it away.
+        moved = self.world.resolve_penetrations(self.model, states, only=[index], max_shift_m=0.2)
         for i in np.flatnonzero((moved != states).any(axis=1)):
             self.world.pack_body(self.packed, int(i), moved[i])
 
@@ -930,6 +936,7 @@ class LiveWorld:
                 self.paths[index] = (self.step, do, mass, inertia)
                 position, quaternion = self._path_at(do, self.step, np.array([self.step]))
                 self._place(index, rest_state(position[0], quaternion[0]))
+                self._separate(index)
             return
         if not self.present[index]:
             return  # an intervention on a thing that has been removed before changes nothing
@@ -1003,8 +1010,7 @@ class LiveWorld:
         # Another geometry is another compiled world, of the same bodies in the same order.
         self._rebuild(self.world_for(tuple(self.bodies)))
         self._place(index, state)
-        if index not in self.paths:
-            self._separate(index)
+        self._separate(index)
 
 
 def hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
