@@ -115,9 +115,7 @@ def scene_with_camera() -> SceneGraph:
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, NodeProcess]]:
     """A client and a running node that has seen nothing yet."""
     log = tmp_path_factory.mktemp("imagination") / "node.log"
-    process = NodeProcess(
-        [sys.executable, "-m", "wm_imagination.node"], log, {**os.environ, "PYTHONUNBUFFERED": "1"}
-    )
+    process = NodeProcess([sys.executable, "-m", "wm_imagination.node"], log, {**os.environ, "PYTHONUNBUFFERED": "1"})
     client = Client()
     try:
         client.spin_until(
@@ -197,9 +195,7 @@ def test_scene_graph_service(seen: Client, client: Client) -> None:
 
 
 def test_256_hypotheses_in_one_call(seen: Client, client: Client) -> None:
-    hypotheses = tuple(
-        Hypothesis(f"push {i}", (set_velocity(BALL, (0.0, 0.003 * i, 0.0)),)) for i in range(256)
-    )
+    hypotheses = tuple(Hypothesis(f"push {i}", (set_velocity(BALL, (0.0, 0.003 * i, 0.0)),)) for i in range(256))
     answer = client.ask(ImagineRequest(hypotheses, 1.0, pairs=((BOX, BALL),)), 60.0)
     assert answer.error_code == CODES.OK, answer.error_msg
     rollout = rollout_from_msg(answer.rollout, ((BOX, BALL),))
@@ -224,13 +220,9 @@ def test_goal_streams_states_and_frames(seen: Client, client: Client) -> None:
     )
     time.sleep(0.2)  # both ends must have found each other before what is published counts
     hypotheses = (FACTUAL, PUSH, Hypothesis("gone", (remove(BOX),)))
-    request = ImagineRequest(
-        hypotheses, 1.0, images=ImageRequest(video=True, depth=True, points=True, rate_hz=5.0)
-    )
+    request = ImagineRequest(hypotheses, 1.0, images=ImageRequest(video=True, depth=True, points=True, rate_hz=5.0))
     goal = Imagine.Goal(request=request_to_msg(request))
-    handle = client.wait(
-        client.action.send_goal_async(goal, feedback_callback=lambda m: got.append(m.feedback))
-    )
+    handle = client.wait(client.action.send_goal_async(goal, feedback_callback=lambda m: got.append(m.feedback)))
     assert handle.accepted
     result = client.wait(handle.get_result_async(), 30.0).result
     assert result.error_code == Imagine.Result.OK, result.error_msg

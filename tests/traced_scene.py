@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform, pose_matrix
 from wm_core.scene_graph import SceneGraph, Shape
@@ -46,11 +47,7 @@ def make_scene(
 def _texture(object_id: int, local: np.ndarray) -> np.ndarray:
     """Smoothly varying colours (P, 3) 0..255 that mark the place on the surface."""
     base = {0: (150, 160, 150), TABLE: (180, 150, 100), BOX: (205, 40, 40), BALL: (40, 60, 205)}[object_id]
-    wave = (
-        12.0 * np.sin(local[:, :1] * 40.0)
-        + 12.0 * np.cos(local[:, 1:2] * 35.0)
-        + 8.0 * np.sin(local[:, 2:] * 50)
-    )
+    wave = 12.0 * np.sin(local[:, :1] * 40.0) + 12.0 * np.cos(local[:, 1:2] * 35.0) + 8.0 * np.sin(local[:, 2:] * 50)
     return np.clip(np.asarray(base, float) + wave, 0, 255)
 
 
@@ -62,9 +59,7 @@ def trace(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """color (H, W, 3) uint8, depth (H, W) float32 [m], ids (H, W) uint16 (0 for table and wall), exactly."""
     u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
-    rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)], -1).reshape(
-        -1, 3
-    )
+    rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)], -1).reshape(-1, 3)
     direction = rays @ world_T_camera[:3, :3].T
     origin = world_T_camera[:3, 3]
     depth = np.full(len(rays), np.inf)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError, cKDTree
+
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform, pose_matrix
 from wm_core.scene_graph import SceneGraph, Shape
@@ -45,7 +46,8 @@ class SurfacePoints:
         return len(self.points)
 
     def __getitem__(self, rows: object) -> SurfacePoints:
-        return SurfacePoints(self.points[rows], self.colors[rows], self.normals[rows], self.spacing[rows])  # type: ignore[index]
+        arrays = (self.points, self.colors, self.normals, self.spacing)
+        return SurfacePoints(*(a[rows] for a in arrays))  # type: ignore[index]
 
     @classmethod
     def empty(cls) -> SurfacePoints:
@@ -92,7 +94,7 @@ class ObservedFrame:
 
 @dataclass(frozen=True)
 class ObjectAppearance:
-    """What is known of one object's looks, in its own frame, and the primitive that stands for its unseen side.
+    """One object's looks, in its own frame, and the primitive that stands for its unseen side.
 
     Attributes:
         seen: samples that were observed.
@@ -143,9 +145,7 @@ def sample_primitive(
         k = np.arange(n_side) + 0.5
         angle = np.pi * (1.0 + 5.0**0.5) * k
         ring = np.stack([np.cos(angle), np.sin(angle), np.zeros(n_side)], axis=1)
-        parts = [
-            ring * (rx, ry, 0.0) + np.stack([0 * k, 0 * k, (1.0 - 2.0 * k / max(n_side, 1)) * h], axis=1)
-        ]
+        parts = [ring * (rx, ry, 0.0) + np.stack([0 * k, 0 * k, (1.0 - 2.0 * k / max(n_side, 1)) * h], axis=1)]
         parts_normals = [ring]
         k = np.arange(n_cap) + 0.5
         angle, radius_fraction = np.pi * (1.0 + 5.0**0.5) * k, np.sqrt(k / max(n_cap, 1))
@@ -183,7 +183,7 @@ def sample_primitive(
 
 
 def complete(appearance: ObjectAppearance, fallback_color: NDArray[np.float64]) -> SurfacePoints:
-    """The object with the side that nobody saw: observed samples, then primitive samples where nothing was observed.
+    """The object with the side that nobody saw: observed samples, then primitive samples elsewhere.
 
     An unseen sample takes the colour of the nearest seen one, looked up also under the mirror images of the
     object about its own axes: most made things look from behind as they do from the front.
@@ -199,13 +199,14 @@ def complete(appearance: ObjectAppearance, fallback_color: NDArray[np.float64]) 
         return seen
     tree = cKDTree(seen.points)
     distance, nearest = tree.query(unseen.points, workers=1)
-    # Where a seen surface lies over or under a sample of the primitive, the seen one is the truth; beside the seen
-    # part the primitive goes on without a gap.
+    # Where a seen surface lies over or under a sample of the primitive, the seen one is the truth; beside the
+    # seen part the primitive goes on without a gap.
     offset = unseen.points - seen.points[nearest]
     along = np.einsum("ij,ij->i", offset, seen.normals[nearest])
     beside = np.linalg.norm(offset - along[:, None] * seen.normals[nearest], axis=1)
     agree = np.einsum("ij,ij->i", unseen.normals, seen.normals[nearest]) > 0.3
-    spacing = np.maximum(unseen.spacing, seen.spacing[nearest])
+    # Sparse samples of a surface seen edge-on leave room for more between them.
+    spacing = np.clip(seen.spacing[nearest], unseen.spacing, 2.0 * unseen.spacing)
     duplicate = (distance < spacing) | (agree & (beside < 1.2 * spacing) & (np.abs(along) < 0.02))
     keep = ~duplicate
     unseen, distance, nearest = unseen[keep], distance[keep], nearest[keep]
@@ -282,24 +283,19 @@ def depth_tolerance(depth_m: Float32) -> Float32:
 
 
 def fringe_width(camera: Camera) -> int:
-    """Pixels beside a mask that may mix two surfaces' colours (lens blur, demosaicing, alignment of the sensors)."""
+    """Pixels beside a mask that may mix two surfaces' colours (blur, demosaicing, alignment of the sensors)."""
     return max(1, round(camera.width / 200))
 
 
 def _voxel_keys(points: Float32, spacing: Float32, voxel_m: float) -> NDArray[np.int64]:
-    """One integer per point: its voxel, of edge ``voxel_m`` times the power of two that is nearest to its spacing."""
+    """One integer per point: its voxel, of edge ``voxel_m`` times the power of two nearest to its spacing."""
     level = np.clip(np.round(np.log2(np.maximum(spacing, 1e-6) / voxel_m)), 0, 6).astype(np.int64)
     cell = np.floor(points / (voxel_m * 2.0**level)[:, None]).astype(np.int64)
-    return (
-        ((cell[:, 0] & 0x7FFFF) << 41)
-        | ((cell[:, 1] & 0x7FFFF) << 22)
-        | ((cell[:, 2] & 0x7FFFF) << 3)
-        | (level & 7)
-    )
+    return ((cell[:, 0] & 0x7FFFF) << 41) | ((cell[:, 1] & 0x7FFFF) << 22) | ((cell[:, 2] & 0x7FFFF) << 3) | (level & 7)
 
 
 def _newest_per_voxel(cloud: SurfacePoints, voxel_m: float, limit: int) -> SurfacePoints:
-    """One sample per voxel, the first of each; the order (newest first) is kept, the tail beyond ``limit`` dropped."""
+    """The first sample of each voxel; the order (newest first) stays, the tail beyond ``limit`` goes."""
     if not len(cloud):
         return cloud
     _, first = np.unique(_voxel_keys(cloud.points, cloud.spacing, voxel_m), return_index=True)
@@ -322,12 +318,8 @@ class _View:
         z = camera_points[:, 2]
         safe = np.where(z > 0.05, z, np.float32(1.0))
         # float to int truncates: adding a half rounds, and what is negative is masked below.
-        u = np.floor(
-            camera_points[:, 0] * (np.float32(self.camera.fx) / safe) + np.float32(self.camera.cx + 0.5)
-        )
-        v = np.floor(
-            camera_points[:, 1] * (np.float32(self.camera.fy) / safe) + np.float32(self.camera.cy + 0.5)
-        )
+        u = np.floor(camera_points[:, 0] * (np.float32(self.camera.fx) / safe) + np.float32(self.camera.cx + 0.5))
+        v = np.floor(camera_points[:, 1] * (np.float32(self.camera.fy) / safe) + np.float32(self.camera.cy + 0.5))
         inside = (z > 0.05) & (u >= 0) & (u < self.camera.width) & (v >= 0) & (v < self.camera.height)
         pixel = np.where(inside, v * self.camera.width + u, 0).astype(np.int64)
         return inside, pixel, z
@@ -339,8 +331,9 @@ def _to_camera(camera_T_frame: NDArray[np.float64], points: Float32) -> Float32:
 
 
 def surface_geometry(depth_m: Float32, camera: Camera) -> tuple[Float32, Float32, Float32, NDArray[np.bool_]]:
-    """Organised points (H, W, 3) [m, optical frame], normals (H, W, 3) toward the camera, spacing (H, W) [m], and
-    where a measurement stands on one surface (H, W), not between two (flying pixels) nor beside a hole.
+    """Organised points (H, W, 3) [m, optical frame], normals (H, W, 3) toward the camera, spacing (H, W) [m].
+
+    And where a measurement stands on one surface (H, W), not between two (flying pixels) nor beside a hole.
     """
     depth = np.where(depth_m > 0.0, depth_m, np.float32(0.0))
     valid = depth > 0.0
@@ -408,11 +401,7 @@ class AppearanceMemory:
                 objects = {}
                 for object_id, unseen in self._unseen.items():
                     shape, extents = self._primitive[object_id]
-                    seen = [
-                        c[object_id]
-                        for c in (self._fresh, self._banked)
-                        if object_id in c and len(c[object_id])
-                    ]
+                    seen = [c[object_id] for c in (self._fresh, self._banked) if object_id in c and len(c[object_id])]
                     objects[object_id] = ObjectAppearance(
                         SurfacePoints.concatenate(seen), unseen, shape, extents.copy()
                     )
@@ -446,9 +435,7 @@ class AppearanceMemory:
         self._check(color, depth_m, camera, world_T_camera, instance_ids)
         depth = np.nan_to_num(np.asarray(depth_m, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         depth = np.where((depth > 0.0) & (depth <= self.config.max_depth_m), depth, np.float32(0.0))
-        movable = [
-            int(i) for i, static in zip(scene.ids, scene.is_static, strict=True) if not static and i < 65536
-        ]
+        movable = [int(i) for i, static in zip(scene.ids, scene.is_static, strict=True) if not static and i < 65536]
         lookup = np.zeros(65536, np.uint16)
         lookup[movable] = movable
         ids = lookup[instance_ids]
@@ -459,10 +446,7 @@ class AppearanceMemory:
             camera,
             np.array(world_T_camera, np.float64),
             ids,
-            {
-                int(i): pose_matrix(p, q)
-                for i, p, q in zip(scene.ids, scene.positions, scene.quaternions, strict=True)
-            },
+            {int(i): pose_matrix(p, q) for i, p, q in zip(scene.ids, scene.positions, scene.quaternions, strict=True)},
             scene.frame_id,
         )
         with self._lock:
@@ -481,9 +465,7 @@ class AppearanceMemory:
     ) -> None:
         size = (camera.height, camera.width)
         if color.shape != (*size, 3) or color.dtype != np.uint8:
-            raise AppearanceError(
-                f"color: got {color.dtype} {color.shape}, expected uint8 {(*size, 3)} (camera size)"
-            )
+            raise AppearanceError(f"color: got {color.dtype} {color.shape}, expected uint8 {(*size, 3)} (camera size)")
         if np.shape(depth_m) != size:
             raise AppearanceError(f"depth: got shape {np.shape(depth_m)}, expected {size} (camera size)")
         if np.shape(instance_ids) != size or not np.issubdtype(instance_ids.dtype, np.unsignedinteger):
@@ -522,10 +504,7 @@ class AppearanceMemory:
             if len(cloud):
                 kept.append(cloud[self._not_seen_again(cloud, view, camera_T_world)])
         hidden = SurfacePoints.concatenate(kept)
-        if (
-            len(hidden) > 1.2 * self._hidden_after_thinning + 2000
-            or len(hidden) > self.config.max_background_points
-        ):
+        if len(hidden) > 1.2 * self._hidden_after_thinning + 2000 or len(hidden) > self.config.max_background_points:
             hidden = _newest_per_voxel(hidden, self.config.voxel_m, self.config.max_background_points)
             self._hidden_after_thinning = len(hidden)
         self._hidden = hidden
@@ -538,9 +517,7 @@ class AppearanceMemory:
         )
 
     @staticmethod
-    def _not_seen_again(
-        cloud: SurfacePoints, view: _View, camera_T_world: NDArray[np.float64]
-    ) -> NDArray[np.bool_]:
+    def _not_seen_again(cloud: SurfacePoints, view: _View, camera_T_world: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which background samples the view neither shows again nor looks through."""
         inside, pixel, z = view.look_up(_to_camera(camera_T_world, cloud.points))
         measured = view.depth.ravel()[pixel]
@@ -578,9 +555,7 @@ class AppearanceMemory:
             # A thin thing is all edge: then its edge is all there is.
             if len(core) < 0.3 * len(pixels):
                 core = pixels[flat_depth[pixels] > 0.0]
-            fresh = self._object_samples(
-                core, frame, camera_T_object, scene.extents[row], points, normals, spacing
-            )
+            fresh = self._object_samples(core, frame, camera_T_object, scene.extents[row], points, normals, spacing)
             banked = [self._banked.get(object_id, SurfacePoints.empty())]
             if len(fresh):
                 if self._bankable.get(object_id, False):
@@ -592,9 +567,7 @@ class AppearanceMemory:
                 self._fresh[object_id] = last[self._object_kept(last, view, camera_T_object, object_id, 1.0)]
             earlier = SurfacePoints.concatenate(banked)
             earlier = earlier[self._object_kept(earlier, view, camera_T_object, object_id, 1.0)]
-            self._banked[object_id] = _newest_per_voxel(
-                earlier, self.config.voxel_m, self.config.max_object_points
-            )
+            self._banked[object_id] = _newest_per_voxel(earlier, self.config.voxel_m, self.config.max_object_points)
             unseen = self._unseen[object_id]
             self._unseen[object_id] = unseen[self._not_contradicted(unseen, view, camera_T_object, object_id)]
         self._forget(frame.stamp_ns)
@@ -679,9 +652,7 @@ class AppearanceMemory:
         if known is not None and known[0] == shape and (np.abs(known[1] / extents - 1.0) < 0.15).all():
             return
         self._primitive[object_id] = (shape, extents.copy())
-        self._unseen[object_id] = sample_primitive(
-            shape, extents, scene.hulls[row], self.config.completion_points
-        )
+        self._unseen[object_id] = sample_primitive(shape, extents, scene.hulls[row], self.config.completion_points)
 
     def _forget(self, stamp_ns: int) -> None:
         limit = stamp_ns - int(self.config.forget_after_s * 1e9)

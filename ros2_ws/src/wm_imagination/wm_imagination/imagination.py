@@ -1,4 +1,4 @@
-"""What if: a request in, K imagined futures out. Validation, dynamics, effect, pairs, images and points in one place.
+"""What if: a request in, K imagined futures out. Validation, dynamics, effects, images, points.
 
 Knows nothing of ROS; the node only translates.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
 from wm_core.geometry import pose_matrix
 from wm_core.interventions import (
     Hypothesis,
@@ -21,7 +22,6 @@ from wm_core.interventions import (
 )
 from wm_core.rollout import POSITION, QUATERNION, STATE_SIZE, ImagineRequest, RequestError, Rollout
 from wm_core.scene_graph import SceneGraph
-
 from wm_imagination.appearance import Appearance, AppearanceMemory, sample_primitive
 from wm_imagination.dynamics import (
     Dynamics,
@@ -153,8 +153,9 @@ def validate_request(
     values = count * request.samples * steps * len(ids) * STATE_SIZE
     if values > limits.max_state_values:
         raise RequestError(
-            f"hypotheses x samples x times x objects: got {count} x {request.samples} x {steps} x {len(ids)} = "
-            f"{values} state values, expected at most {limits.max_state_values}; ask for fewer, or a larger step"
+            f"hypotheses x samples x times x objects: got {count} x {request.samples} x {steps} x {len(ids)}, "
+            f"which are {values} state values, expected at most {limits.max_state_values}; "
+            "ask for fewer, or a larger step"
         )
     known = set(ids.tolist())
     for p, pair in enumerate(request.pairs):
@@ -168,9 +169,7 @@ def validate_request(
     _validate_images(request, scene, limits, appearance)
 
 
-def _validate_images(
-    request: ImagineRequest, scene: SceneGraph, limits: Limits, appearance: Appearance | None
-) -> None:
+def _validate_images(request: ImagineRequest, scene: SceneGraph, limits: Limits, appearance: Appearance | None) -> None:
     images = request.images
     if not images.any_images:
         return
@@ -183,7 +182,7 @@ def _validate_images(
         )
     if appearance is None or appearance.frame is None:
         raise NoAppearanceError(
-            "want_video, want_depth: images were asked for, but no camera image with instance ids was seen yet; "
+            "want_video, want_depth: images were asked for, but no camera image was seen yet; "
             "expected colour, depth, camera_info and instances of one stamp (see diagnostics)"
         )
     if appearance.frame.frame_id != scene.frame_id:
@@ -197,23 +196,21 @@ def _validate_images(
     size = len(request.hypotheses) * frames * camera.width * camera.height * per_pixel
     if size > limits.max_image_bytes:
         raise RequestError(
-            f"hypotheses x frames x pixels: got {len(request.hypotheses)} x {frames} x {camera.width}x{camera.height} "
-            f"= {size} bytes of images, expected at most {limits.max_image_bytes}; ask for fewer hypotheses, a lower "
-            "video_rate or a smaller camera"
+            f"hypotheses x frames x pixels: got {len(request.hypotheses)} x {frames} x "
+            f"{camera.width}x{camera.height}, which are {size} bytes of images, expected at most "
+            f"{limits.max_image_bytes}; ask for fewer hypotheses, a lower video_rate or a smaller camera"
         )
 
 
 def frame_rows(times: NDArray[np.float64], rate_hz: float) -> NDArray[np.int64]:
-    """(F,) rows of the state times (T,) that frames at a rate [1/s] are drawn at: the nearest state to each frame."""
-    wanted = (
-        np.arange(int(np.floor(times[-1] * rate_hz + 1e-6)) + 1) / rate_hz if len(times) > 1 else np.zeros(1)
-    )
+    """(F,) rows of the state times (T,) that are drawn for frames at a rate [1/s]: the nearest to each."""
+    wanted = np.arange(int(np.floor(times[-1] * rate_hz + 1e-6)) + 1) / rate_hz if len(times) > 1 else np.zeros(1)
     step = times[1] - times[0] if len(times) > 1 else 1.0
     return np.unique(np.clip(np.round(wanted / step).astype(np.int64), 0, len(times) - 1))
 
 
 class Imagination:
-    """Answers what-if requests. Stateless between requests but for its backends; safe to use from several threads.
+    """Answers what-if requests. Keeps nothing between requests; safe to use from several threads.
 
     Args:
         limits: what a request may ask for.
@@ -277,9 +274,7 @@ class Imagination:
         begin = time.monotonic()
         start = request.initial_state if request.initial_state is not None else scene
         if start is None:
-            raise RequestError(
-                "initial_state: got none and no scene graph was received yet, expected one of them"
-            )
+            raise RequestError("initial_state: got none and no scene graph was received yet, expected one of them")
         appearance = memory.snapshot() if isinstance(memory, AppearanceMemory) else memory
         validate_request(request, start, self.limits, appearance)
         run = _Run(self, request, start, appearance, begin)
@@ -397,7 +392,7 @@ class _Run:
     def _pairs(
         self, hypotheses: Sequence[Hypothesis], result: object, computed: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Smallest separation (K, P) [m] and collision probability (K, P), both NaN where nothing was computed."""
+        """Smallest separation (K, P) [m] and collision probability (K, P), NaN where nothing was computed."""
         pairs = self.request.pairs
         count, samples = len(hypotheses), self.request.samples
         if not pairs:
@@ -481,10 +476,8 @@ class _Run:
             world_T_camera=renderer.world_T_camera,
         )
 
-    def _points(
-        self, rollout: Rollout
-    ) -> tuple[tuple[NDArray[np.float32], ...], tuple[NDArray[np.uint8], ...]]:
-        """Coloured points of every object in its own frame; of a thing that was never seen, of its primitive."""
+    def _points(self, rollout: Rollout) -> tuple[tuple[NDArray[np.float32], ...], tuple[NDArray[np.uint8], ...]]:
+        """Coloured points of every object in its own frame; of its primitive where it was never seen."""
         created = {
             m: i.body
             for h in self.request.hypotheses
@@ -515,16 +508,14 @@ class _Run:
 
 
 def _position_std(scene: SceneGraph, states: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(K, T, M) [m]: the spread over the samples (K, S, T, M, 13), but never below what perception leaves open.
+    """(K, T, M) [m]: the spread over the samples (K, S, T, M, 13), but at least what perception leaves open.
 
     The samples are drawn from the perceived uncertainty, so adding that once more would count it twice; few
     samples understate it.
     """
     objects = states.shape[3]
     perceived = np.zeros(objects)
-    perceived[: len(scene)] = np.clip(
-        np.trace(scene.pose_covariances[:, :3, :3], axis1=1, axis2=2), 0.0, None
-    )
+    perceived[: len(scene)] = np.clip(np.trace(scene.pose_covariances[:, :3, :3], axis1=1, axis2=2), 0.0, None)
     if states.shape[1] == 1:
         std = np.sqrt(perceived).astype(np.float32)
         return np.broadcast_to(std, (states.shape[0], states.shape[2], objects)).copy()
@@ -535,7 +526,7 @@ def _position_std(scene: SceneGraph, states: NDArray[np.float32]) -> NDArray[np.
 def _effect(
     states: NDArray[np.float32], present: NDArray[np.bool_], computed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Effect (K, M) [m] and effect vector (K, M, 3) [m] against row 0, the factual future; NaN where undefined.
+    """Effect (K, M) and effect vector (K, M, 3) [m] against row 0, the factual future; NaN where undefined.
 
     Args:
         states: (K, S, T, M, 13); present: (K, T, M); computed: (K,).
@@ -559,7 +550,7 @@ def bodies_at(
     present: NDArray[np.bool_],
     time_s: float,
 ) -> list[Body]:
-    """What a renderer draws of one imagined state: poses, and the looks that the interventions so far have changed.
+    """What a renderer draws of one imagined state: poses, and looks as changed by interventions so far.
 
     Args:
         states: (M, 13) at ``time_s``; present: (M,); object_ids: (M,), as in ``Rollout``.

@@ -71,9 +71,7 @@ class ImaginationParameters:
     max_image_megabytes: int = parameter(
         512, "imagined images of one request, uncompressed", unit="MB", minimum=1, maximum=16_384
     )
-    max_concurrent: int = parameter(
-        2, "requests worked on at a time", minimum=1, maximum=_THREADS // 2, read_only=True
-    )
+    max_concurrent: int = parameter(2, "requests worked on at a time", minimum=1, maximum=_THREADS // 2, read_only=True)
     max_waiting: int = parameter(
         6, "requests that may wait for their turn; more are refused", minimum=0, maximum=_THREADS // 2
     )
@@ -82,12 +80,8 @@ class ImaginationParameters:
     )
     jpeg_quality: int = parameter(90, "of imagined frames", minimum=1, maximum=100)
     color_topic: str = parameter("/camera/color/image_raw", "colour images", read_only=True)
-    depth_topic: str = parameter(
-        "/camera/depth/image_raw", "depth images, registered to colour", read_only=True
-    )
-    camera_info_topic: str = parameter(
-        "/camera/color/camera_info", "intrinsics of the colour images", read_only=True
-    )
+    depth_topic: str = parameter("/camera/depth/image_raw", "depth images, registered to colour", read_only=True)
+    camera_info_topic: str = parameter("/camera/color/camera_info", "intrinsics of the colour images", read_only=True)
     color_transport: str = parameter(
         "raw", "compressed: reads COLOR_TOPIC/compressed", choices=("raw", "compressed"), read_only=True
     )
@@ -165,9 +159,7 @@ class FrameMatcher:
 
     def add(self, name: str, stamp_ns: int, item: Any) -> None:
         """Add a color, instances or scene item."""
-        if (
-            stamp_ns < self._newest_ns - 2_000_000_000
-        ):  # time was set back: what is held will never be matched
+        if stamp_ns < self._newest_ns - 2_000_000_000:  # time was set back: what is held will never be matched
             self._parts.clear()
             self._depths.clear()
             self._newest_ns = -1
@@ -231,9 +223,7 @@ class ImaginationNode(ManagedNode):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(
-            "imagination", parameters=ImaginationParameters, on_parameters=self._on_parameters, **kwargs
-        )
+        super().__init__("imagination", parameters=ImaginationParameters, on_parameters=self._on_parameters, **kwargs)
         self._imagination = Imagination()
         self._memory = AppearanceMemory()
         self._inputs: list[Any] = []
@@ -309,12 +299,8 @@ class ImaginationNode(ManagedNode):
         self._worker.start()
         group = self._request_group
         self._services = [
-            self.create_service(
-                ImagineRollouts, "imagine_rollouts", self._on_imagine_rollouts, callback_group=group
-            ),
-            self.create_service(
-                GetSceneGraph, "get_scene_graph", self._on_get_scene_graph, callback_group=group
-            ),
+            self.create_service(ImagineRollouts, "imagine_rollouts", self._on_imagine_rollouts, callback_group=group),
+            self.create_service(GetSceneGraph, "get_scene_graph", self._on_get_scene_graph, callback_group=group),
         ]
         self._action = ActionServer(
             self,
@@ -409,9 +395,7 @@ class ImaginationNode(ManagedNode):
         self.diagnostics.counter(
             "unmatched_frames",
             advice="are color, depth, camera_info and instances published with their own stamps?",
-        ).raise_to(
-            dropped, f"scene graphs without images of their stamp (lacking: {missing or 'camera info'})"
-        )
+        ).raise_to(dropped, f"scene graphs without images of their stamp (lacking: {missing or 'camera info'})")
         if snapshot.frame is None:
             if self._scene is not None:
                 self.diagnostics.set_status(
@@ -459,9 +443,7 @@ class ImaginationNode(ManagedNode):
         camera = images.info_to_camera(frame.info, p.camera_info_topic)
         if depth.shape != color.shape[:2] and p.resize_depth:
             depth = images.resize_depth(depth, color.shape[1], color.shape[0])
-        self._memory.integrate(
-            frame.stamp_ns, color, depth, camera, frame.scene.world_T_camera, ids, frame.scene
-        )
+        self._memory.integrate(frame.stamp_ns, color, depth, camera, frame.scene.world_T_camera, ids, frame.scene)
         self._optical_frame = frame.color.header.frame_id
         self.diagnostics.rate("frames learned").tick()
         self.diagnostics.latency("learn a frame").add(time.monotonic() - begin)
@@ -496,9 +478,7 @@ class ImaginationNode(ManagedNode):
         limits = self._imagination.limits
         count = len(msg.hypotheses)
         if not 1 <= count <= limits.max_hypotheses:
-            raise RequestError(
-                f"hypotheses: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)"
-            )
+            raise RequestError(f"hypotheses: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)")
         for k, hypothesis in enumerate(msg.hypotheses):
             if len(hypothesis.interventions) > limits.max_interventions:
                 raise RequestError(
@@ -532,9 +512,7 @@ class ImaginationNode(ManagedNode):
                         step.frame.depth_m, stamp_ns, self._optical_frame, "png"
                     )
                 if self._image_out.get_subscription_count():
-                    self._image_out.publish(
-                        images.rgb_to_image(step.frame.color, stamp_ns, self._optical_frame)
-                    )
+                    self._image_out.publish(images.rgb_to_image(step.frame.color, stamp_ns, self._optical_frame))
             if on_progress is not None:
                 on_progress(step, encoded)
 
@@ -560,9 +538,7 @@ class ImaginationNode(ManagedNode):
                         on_progress=progress,
                         keep_frames=False,
                     )
-                frames = [
-                    (k, f) for k in range(len(rollout.hypotheses)) for f in range(len(rollout.frame_times))
-                ]
+                frames = [(k, f) for k in range(len(rollout.hypotheses)) for f in range(len(rollout.frame_times))]
                 nothing = CompressedImage()
                 response.rollout = rollout_to_msg(
                     rollout,
@@ -645,9 +621,7 @@ class ImaginationNode(ManagedNode):
         wanted = [int(i) for i in request.object_ids]
         if scene is None:
             response.error_code = GetSceneGraph.Response.NO_SCENE_GRAPH
-            response.error_msg = (
-                "no scene graph was received yet on scene_graph; is the perception node running?"
-            )
+            response.error_msg = "no scene graph was received yet on scene_graph; is the perception node running?"
             return response
         unknown = [i for i in wanted if i not in scene.ids]
         if unknown:
@@ -665,9 +639,7 @@ class ImaginationNode(ManagedNode):
         try:
             if self._points_out.get_subscription_count():
                 points, colors = end_points(rollout, appearance)
-                self._points_out.publish(
-                    images.points_to_cloud(points, colors, rollout.stamp_ns, rollout.frame_id)
-                )
+                self._points_out.publish(images.points_to_cloud(points, colors, rollout.stamp_ns, rollout.frame_id))
             if self._markers_out.get_subscription_count():
                 self._markers_out.publish(path_markers(rollout))
         except Exception as error:  # a picture for people must not cost the answer
@@ -675,7 +647,7 @@ class ImaginationNode(ManagedNode):
 
 
 def whole_steps(request: ImagineRequest) -> ImagineRequest:
-    """The request with its step rounded to a whole fraction of the horizon where float32 has only just missed it.
+    """The request with its step as a whole fraction of the horizon where float32 has only just missed it.
 
     1 s in steps of 1/30 s arrives as 29.9999985 steps, which would lose the state at the horizon.
     """
@@ -683,9 +655,7 @@ def whole_steps(request: ImagineRequest) -> ImagineRequest:
         return request
     steps = request.horizon_s / request.step_s
     whole = round(steps)
-    return (
-        replace(request, step_s=request.horizon_s / whole) if abs(steps - whole) < 1e-6 * steps else request
-    )
+    return replace(request, step_s=request.horizon_s / whole) if abs(steps - whole) < 1e-6 * steps else request
 
 
 def end_points(rollout: Rollout, appearance: Appearance) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -710,16 +680,12 @@ def path_markers(rollout: Rollout) -> MarkerArray:
     array.markers.append(clear)
     for k in range(min(len(rollout.hypotheses), _MAX_PATHS)):
         hue = 6.0 * (0.618 * k % 1.0)
-        red, green, blue = (
-            float(np.clip(abs((hue - s) % 6.0 - 3.0) - 1.0, 0.0, 1.0)) for s in (0.0, 2.0, 4.0)
-        )
+        red, green, blue = (float(np.clip(abs((hue - s) % 6.0 - 3.0) - 1.0, 0.0, 1.0)) for s in (0.0, 2.0, 4.0))
         for n, object_id in enumerate(rollout.object_ids.tolist()):
             path = rollout.states[k, 0, rollout.present[k, :, n], n, :3]
             if len(path) < 2 or np.ptp(path, axis=0).max() < 0.005:
                 continue
-            marker = Marker(
-                type=Marker.LINE_STRIP, action=Marker.ADD, ns=f"{k} {rollout.hypotheses[k]}", id=object_id
-            )
+            marker = Marker(type=Marker.LINE_STRIP, action=Marker.ADD, ns=f"{k} {rollout.hypotheses[k]}", id=object_id)
             marker.header.frame_id = rollout.frame_id
             marker.pose.orientation.w = 1.0
             marker.scale.x = 0.004

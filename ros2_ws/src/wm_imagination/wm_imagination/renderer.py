@@ -10,16 +10,16 @@ over it at their imagined poses: observed pixels where a thing has not moved, el
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
+
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform, pose_matrix
 from wm_core.scene_graph import SceneGraph, Shape
-
 from wm_imagination.appearance import Appearance, SurfacePoints, fringe_width
 
 Float32 = NDArray[np.float32]
@@ -59,7 +59,7 @@ class Body:
 
 @dataclass(frozen=True)
 class RenderedFrame:
-    """color (H, W, 3) uint8 RGB; depth_m (H, W) float32, 0 where unknown; instance_ids (H, W) int32, 0 background."""
+    """color (H, W, 3) uint8 RGB; depth_m (H, W) float32, 0: unknown; instance_ids (H, W) int32, 0: background."""
 
     color: NDArray[np.uint8]
     depth_m: Float32
@@ -154,21 +154,36 @@ def splat(
 def _close_pinholes(
     color: NDArray[np.uint8], depth: Float32, mask: NDArray[np.bool_], neighbours: int, rounds: int
 ) -> NDArray[np.bool_]:
-    """Fill pixels with at least ``neighbours`` of 8 drawn ones by their mean, in place; returns the new mask."""
+    """Fill, in place, pixels beside at least ``neighbours`` drawn ones by their mean; returns the new mask."""
     for _ in range(rounds):
         weight = mask.astype(np.float32)
         count = cv2.boxFilter(weight, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
         holes = ~mask & (count >= neighbours)
         if not holes.any():
             break
-        sums = cv2.boxFilter(
-            color * weight[..., None], -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT
-        )
+        sums = cv2.boxFilter(color * weight[..., None], -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
         depth_sum = cv2.boxFilter(depth * weight, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
         color[holes] = (sums[holes] / count[holes][:, None]).astype(np.uint8)
         depth[holes] = depth_sum[holes] / count[holes]
         mask = mask | holes
     return mask
+
+
+def _outline(pixels: Float32, sizes: Float32, window: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+    """Where a surface of samples at pixels (P, 2), of so many pixels each (P,), is: their morphological closing.
+
+    Splats reach half their size beyond the last sample, which would make small things visibly larger.
+    """
+    x0, y0, width, height = window
+    u = np.clip(np.round(pixels[:, 0]).astype(np.int32) - x0, 0, width - 1)
+    v = np.clip(np.round(pixels[:, 1]).astype(np.int32) - y0, 0, height - 1)
+    centres = np.zeros((height, width), np.uint8)
+    centres[v, u] = 1
+    reach = int(np.clip(np.ceil(np.percentile(sizes, 98)), 1, 8))
+    pad = reach + 1
+    padded = cv2.copyMakeBorder(centres, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    return closed[pad:-pad, pad:-pad] > 0
 
 
 def push_pull(values: Float32, known: NDArray[np.bool_]) -> Float32:
@@ -188,9 +203,7 @@ def push_pull(values: Float32, known: NDArray[np.bool_]) -> Float32:
     filled = levels[-1][0] / np.maximum(levels[-1][1], 1e-6)[..., None]
     for color, weight in reversed(levels[:-1]):
         height, width = weight.shape
-        coarse = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR).reshape(
-            height, width, -1
-        )
+        coarse = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, -1)
         own = np.minimum(weight, 1.0)[..., None]
         filled = color + (1.0 - own) * coarse
         partly = (weight > 0.0) & (weight < 1.0)
@@ -238,14 +251,17 @@ def _window_of(pixels: NDArray[np.float64], camera: Camera, margin: int) -> tupl
     return (x0, y0, x1 - x0, y1 - y0) if x1 > x0 and y1 > y0 else None
 
 
+def _cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cross products (...,) of plane vectors (..., 2)."""
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
 def _corners(extents: NDArray[np.float64]) -> NDArray[np.float64]:
     signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
     return signs * np.asarray(extents, np.float64) / 2.0
 
 
-def _half_spaces(
-    shape: int, extents: NDArray[np.float64], hull: NDArray[np.float64] | None
-) -> NDArray[np.float64]:
+def _half_spaces(shape: int, extents: NDArray[np.float64], hull: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """Planes (F, 4) with n.x + d <= 0 inside, of a box or a convex hull."""
     if shape == Shape.CONVEX and hull is not None and len(hull) >= 4:
         try:
@@ -381,22 +397,20 @@ class Renderer:
         self._levels: dict[int, SurfacePoints] = {}
         self._layers: dict[int, tuple[Body, _Layer | None]] = {}
         self._owner: NDArray[np.int32] | None = None
+        self._owners: set[int] = set()
         if self._same_view():
             self._base_background()
         else:
             self._novel_background()
 
-    # --- background ---------------------------------------------------------------------------------------------
+    # Background.
 
     def _same_view(self) -> bool:
         """Whether this is the latest image's viewpoint (at any resolution of the same field of view)."""
         frame = self._appearance.frame
         assert frame is not None
         there, here = frame.world_T_camera, self.world_T_camera
-        if (
-            np.abs(there[:3, 3] - here[:3, 3]).max() > 5e-4
-            or np.abs(there[:3, :3] - here[:3, :3]).max() > 5e-4
-        ):
+        if np.abs(there[:3, 3] - here[:3, 3]).max() > 5e-4 or np.abs(there[:3, :3] - here[:3, :3]).max() > 5e-4:
             return False
         scaled = frame.camera.scaled(self.camera.width / frame.camera.width)
         if (scaled.width, scaled.height) != (self.camera.width, self.camera.height):
@@ -420,9 +434,10 @@ class Renderer:
             color = cv2.resize(color, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
             depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
             ids = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
-        self._observed_color, self._observed_depth = color.copy(), depth
+        self._observed_color, self._observed_depth, self._observed_ids = color.copy(), depth, ids
         owner = self._pixel_owners(ids, depth)
         self._owner = owner
+        self._owners = set(np.unique(owner).tolist()) - {0}
         covered = owner > 0
         self._background_color, self._background_depth = color.copy(), depth.copy()
         self._background_depth[covered] = 0.0
@@ -430,8 +445,10 @@ class Renderer:
             self._fill_covered(covered, depth, ids)
 
     def _pixel_owners(self, ids: NDArray[np.uint16], depth: Float32) -> NDArray[np.int32]:
-        """Which object's colour may be in each pixel (H, W): its mask, the fringe, and pixels without depth inside
-        its silhouette (dark, shiny or transparent parts that the depth camera missed).
+        """Which object's colour may be in each pixel (H, W).
+
+        That is its mask, the fringe of the mask, and pixels without depth inside its silhouette (dark, shiny or
+        transparent parts that the depth camera missed).
         """
         width = fringe_width(self.camera)
         kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
@@ -443,8 +460,7 @@ class Renderer:
             if pose is None or not (ids == body.object_id).any():
                 continue
             outline, z = self.camera.project(
-                _corners(body.extents) @ (self._camera_T_world @ pose)[:3, :3].T
-                + (self._camera_T_world @ pose)[:3, 3]
+                _corners(body.extents) @ (self._camera_T_world @ pose)[:3, :3].T + (self._camera_T_world @ pose)[:3, 3]
             )
             if (z < NEAR_PLANE_M).any():
                 continue
@@ -469,17 +485,20 @@ class Renderer:
             self._background_color[area][ok] = color[ok]
             self._background_depth[area][ok] = depth[ok]
             todo[area] &= ~ok
-        # 2. A known surface lies there; 3. the surroundings go on. Colours of both by inpainting.
+        # 2. A known surface lies there: exact depth, also for what other views saw of that surface.
+        plane = self._support_depth(covered, np.where(ids > 0, observed, 0.0))
+        other = self._background_depth
+        on_plane = (plane > 0.0) & (todo | (np.abs(other - plane) < 0.01 + 0.01 * plane))
+        other[covered & on_plane] = plane[covered & on_plane]
+        # 3. Else the surroundings go on. Colours of both by inpainting.
         if todo.any():
-            plane = self._support_depth(todo, np.where(ids > 0, observed, 0.0))
-            self._background_depth[plane > 0.0] = plane[plane > 0.0]
-            rest = todo & (plane <= 0.0)
+            rest = todo & (other <= 0.0)
             if rest.any():
-                known = (self._background_depth > 0.0) & ~rest
+                known = (other > 0.0) & ~rest
                 if known.any():
-                    inverse = np.where(known, 1.0 / np.maximum(self._background_depth, 1e-3), 0.0)
+                    inverse = np.where(known, 1.0 / np.maximum(other, 1e-3), 0.0)
                     filled = 1.0 / np.maximum(push_pull(inverse.astype(np.float32), known), 1e-3)
-                    self._background_depth[rest] = np.maximum(filled, observed)[rest]
+                    other[rest] = np.maximum(filled, observed)[rest]
             _inpaint(self._background_color, todo, np.zeros_like(todo))
 
     def _support_depth(self, wanted: NDArray[np.bool_], in_front: Float32) -> Float32:
@@ -519,7 +538,7 @@ class Renderer:
                 top = float(np.max(hull[:, 2]))
             polygon = cv2.convexHull((1000.0 * outline).astype(np.float32))
 
-            def hit(directions: NDArray[np.float64], transform=object_T_camera, height=top) -> tuple:  # noqa: ANN001
+            def hit(directions, transform=object_T_camera, height=top):  # type: ignore[no-untyped-def]
                 slope = directions @ transform[2, :3]
                 with np.errstate(divide="ignore", invalid="ignore"):
                     t = (height - transform[2, 3]) / slope
@@ -534,10 +553,10 @@ class Renderer:
             contour = polygon.reshape(-1, 2)
             spans = np.concatenate([contour[1:], contour[:1]]) - contour
             signed = (
-                np.cross(spans[:, None], 1000.0 * where[candidates][None] - contour[:, None])
+                _cross(spans[:, None], 1000.0 * where[candidates][None] - contour[:, None])
                 / np.maximum(np.linalg.norm(spans, axis=1), 1e-9)[:, None]
             )
-            orientation = np.sign(np.sum(np.cross(contour, np.roll(contour, -1, axis=0)))) or 1.0
+            orientation = np.sign(np.sum(_cross(contour, np.roll(contour, -1, axis=0)))) or 1.0
             inside[candidates] = (orientation * signed).min(axis=0) > -20.0  # seen edges lie a little inside
             if len(ring_x):
                 measured = self._background_depth[ring_y, ring_x]
@@ -602,13 +621,11 @@ class Renderer:
         if narrow.any():
             gaps = narrow & (self._background_depth <= 0.0)
             has_depth = self._background_depth > 0.0
-            inverse = np.where(has_depth, 1.0 / np.maximum(self._background_depth, 1e-3), 0.0).astype(
-                np.float32
-            )
+            inverse = np.where(has_depth, 1.0 / np.maximum(self._background_depth, 1e-3), 0.0).astype(np.float32)
             filled = 1.0 / np.maximum(push_pull(inverse, has_depth), 1e-3)
             self._background_depth[gaps] = filled[gaps]
 
-    # --- movable things -----------------------------------------------------------------------------------------
+    # Movable things.
 
     def render(self, bodies: Sequence[Body]) -> RenderedFrame:
         """Draw the background and these movable things; a movable thing that is not given is not there."""
@@ -616,19 +633,32 @@ class Renderer:
         depth = self._background_depth.copy()
         ids = np.zeros(depth.shape, np.int32)
         nearest = np.where(depth > 0.0, depth, NO_DEPTH)
-        moved: list[tuple[float, Body, _Layer]] = []
+        in_place = [body for body in bodies if self._in_place(body)]
+        for body in in_place:
+            self._draw_observed(body, color, depth, ids, nearest)
+        # Where something stood before a thing in the observed image and now does not, its samples must show.
+        uncovered = self._uncovered({body.object_id for body in in_place})
+        still = {body.object_id for body in in_place}
+        layers: list[tuple[float, Body, _Layer]] = []
         for body in bodies:
-            if self._in_place(body):
-                self._draw_observed(body, color, depth, ids, nearest)
-        for body in bodies:
-            if self._in_place(body) and not self._partly_covered(body):
+            if body.object_id in still and (uncovered is None or not self._partly_covered(body)):
                 continue
             layer = self._layer(body)
-            if layer is not None:
-                moved.append((-float((self._camera_T_world @ body.world_T_object)[2, 3]), body, layer))
-        for _, body, layer in sorted(moved, key=lambda entry: entry[0]):
+            if layer is None:
+                continue
+            if body.object_id in still and uncovered is not None:
+                layer = replace(layer, mask=layer.mask & uncovered[layer.window])
+            layers.append((-float((self._camera_T_world @ body.world_T_object)[2, 3]), body, layer))
+        for _, body, layer in sorted(layers, key=lambda entry: entry[0]):
             self._draw_layer(body, layer, color, depth, ids, nearest)
         return RenderedFrame(color, depth, ids)
+
+    def _uncovered(self, still: set[int]) -> NDArray[np.bool_] | None:
+        """Pixels (H, W) of the observed image that belong to things that are no longer there; None: no such."""
+        if self._owner is None:
+            return None
+        gone = self._owners - still
+        return np.isin(self._owner, list(gone)) if gone else None
 
     def _in_place(self, body: Body) -> bool:
         """Whether the observed pixels show this thing as it is to be drawn (but for its colour)."""
@@ -656,9 +686,7 @@ class Renderer:
         """Whether another movable thing stands before this one in the observed image."""
         assert self._owner is not None
         camera_T_object = self._camera_T_world @ body.world_T_object
-        pixels, z = self.camera.project(
-            _corners(body.extents) @ camera_T_object[:3, :3].T + camera_T_object[:3, 3]
-        )
+        pixels, z = self.camera.project(_corners(body.extents) @ camera_T_object[:3, :3].T + camera_T_object[:3, 3])
         window = _window_of(pixels, self.camera, 0) if (z > NEAR_PLANE_M).all() else None
         if window is None:
             return False
@@ -678,25 +706,16 @@ class Renderer:
         rows = np.flatnonzero(owner.ravel() == body.object_id)
         own_color = self._observed_color.reshape(-1, 3)[rows]
         own_depth = self._observed_depth.ravel()[rows]
+        # The fringe is half background: its colour goes with the thing, but it is not the thing.
+        inner = self._observed_ids.ravel()[rows] == body.object_id
         if body.restyle is not None:
-            # The fringe is half background: recolour the mask itself.
-            frame_ids = self._frame_ids()
-            inner = frame_ids.ravel()[rows] == body.object_id
             own_color[inner] = recolor(own_color[inner], body.restyle)
         color.reshape(-1, 3)[rows] = own_color
         depth.ravel()[rows] = own_depth
         measured = own_depth[own_depth > 0.0]
         stand_in = np.float32(np.median(measured)) if len(measured) else NO_DEPTH
         nearest.ravel()[rows] = np.where(own_depth > 0.0, own_depth, stand_in)
-        ids.ravel()[rows] = body.object_id
-
-    def _frame_ids(self) -> NDArray[np.uint16]:
-        frame = self._appearance.frame
-        assert frame is not None
-        ids = frame.instance_ids
-        if ids.shape != (self.camera.height, self.camera.width):
-            ids = cv2.resize(ids, (self.camera.width, self.camera.height), interpolation=cv2.INTER_NEAREST)
-        return ids
+        ids.ravel()[rows[inner]] = body.object_id
 
     @staticmethod
     def _draw_layer(
@@ -754,9 +773,7 @@ class Renderer:
             ],
             axis=1,
         )
-        margin = int(
-            min(6, 2 + np.ceil(float(spacing.max()) * self.camera.fx / max(float(z.min()), 0.05) / 2))
-        )
+        margin = int(min(6, 2 + np.ceil(float(spacing.max()) * self.camera.fx / max(float(z.min()), 0.05) / 2)))
         window = _window_of(pixels, self.camera, margin)
         if window is None:
             return None
@@ -770,6 +787,7 @@ class Renderer:
         color = np.where(mask[..., None], colors[index], np.uint8(0))
         depth = np.where(mask, z[index], np.float32(0.0))
         mask = _close_pinholes(color, depth, mask, 5, 2)
+        mask &= _outline(pixels, spacing * np.float32(self.camera.fx) / z, window)
         return _Layer(window[0], window[1], color, depth, mask)
 
     def _level_of_detail(self, body: Body, distance_m: float) -> SurfacePoints | None:
