@@ -323,6 +323,16 @@ def test_env_keeps_what_the_user_has_set() -> None:
     assert done.stdout.split() == ["/mine.xml", "glfw"]
 
 
+def test_env_chooses_small_segments_where_shared_memory_is_small() -> None:
+    """As in a container, whose /dev/shm has 64 MiB unless told otherwise."""
+    mounted = "unshare --mount bash -c 'mount -t tmpfs -o size={} tmpfs /dev/shm && {}'"
+    show = f'source "{ROOT}/tools/env.sh" && basename "$FASTDDS_DEFAULT_PROFILES_FILE"'
+    if run_bash(mounted.format("64m", "true")).returncode != 0:
+        pytest.skip("needs the right to mount (root)")
+    assert run_bash(mounted.format("64m", show)).stdout.strip() == "fastdds_small_shm.xml"
+    assert run_bash(mounted.format("1g", show)).stdout.strip() == "fastdds.xml"
+
+
 def test_env_says_what_to_run_before_set_up(tmp_path: Path) -> None:
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools/env.sh").write_text((ROOT / "tools/env.sh").read_text())

@@ -34,6 +34,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from pathlib import Path
 from typing import Callable, Iterable, Iterator, Mapping, Sequence
@@ -266,28 +267,48 @@ class Reporter:
         self.out = out
         self.live = out.isatty() and os.environ.get("TERM") != "dumb"
         self.started = time.monotonic()
-        self.last_note = 0.0
+        self.step_started = 0.0
+        self.last_line = 0.0
+        self.text = ""
         self.spoke = False
 
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[None]:
         """One step: its title before, its seconds after."""
         self.spoke = True
-        start = time.monotonic()
-        self.last_note = start
+        self.step_started = self.last_line = time.monotonic()
+        self.text = ""
         print(f"set-up: {title} ...", file=self.out, flush=True)
         yield
         self._erase()
-        print(f"set-up: {title}: {time.monotonic() - start:.1f} s", file=self.out, flush=True)
+        print(f"set-up: {title}: {time.monotonic() - self.step_started:.1f} s", file=self.out, flush=True)
 
-    def note(self, text: str, every_s: float = 15.0) -> None:
-        """Progress inside a step: rewritten in place on a terminal, a line every now and then in a log."""
+    def tick(self) -> None:
+        """Shows the latest progress: rewritten in place on a terminal, a line every 15 s in a log."""
+        now = time.monotonic()
+        text = f"  {now - self.step_started:4.0f} s  {self.text}"
         if self.live:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"\r\033[K  {text}"[: width + 4], end="", file=self.out, flush=True)
-        elif time.monotonic() - self.last_note > every_s:
-            self.last_note = time.monotonic()
-            print(f"  {text}", file=self.out, flush=True)
+            print("\r\033[K" + text[: shutil.get_terminal_size().columns - 1], end="", file=self.out, flush=True)
+        elif now - self.last_line > 15:
+            self.last_line = now
+            print(text, file=self.out, flush=True)
+
+    @contextlib.contextmanager
+    def ticking(self) -> Iterator[None]:
+        """Calls tick every second, so that what is silent for long does not look dead."""
+        over = threading.Event()
+
+        def loop() -> None:
+            while not over.wait(1.0):
+                self.tick()
+
+        thread = threading.Thread(target=loop, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def _erase(self) -> None:
         if self.live:
@@ -301,7 +322,7 @@ class Reporter:
         progress: Callable[[str], str | None] = lambda line: None,
         cwd: Path = ROOT,
     ) -> str:
-        """Runs a command with its output in out/setup/<log_name>; progress turns a line into a note or None."""
+        """Runs a command with its output in out/setup/<log_name>; progress turns a line into what to show, or None."""
         LOGS.mkdir(parents=True, exist_ok=True)
         log = LOGS / log_name
         with log.open("w") as file:
@@ -318,12 +339,11 @@ class Reporter:
             )
             assert process.stdout is not None
             try:
-                for line in process.stdout:
-                    file.write(line)
-                    text = progress(line.rstrip())
-                    if text:
-                        self.note(text)
-                code = process.wait()
+                with self.ticking():
+                    for line in process.stdout:
+                        file.write(line)
+                        self.text = progress(line.rstrip()) or self.text
+                    code = process.wait()
             except BaseException:
                 process.terminate()
                 process.wait()
@@ -477,7 +497,7 @@ class PipProgress:
                 return f"{self.current}: {int(done) / 1e6:.0f} MB"
             return None
         elif line.startswith("Installing collected packages"):
-            self.current = "unpacking (the longest part; half a minute or more)"
+            self.current = "unpacking (half a minute or more)"
         else:
             return None
         return f"{min(self.seen, self.about)} of about {self.about} packages  {self.current}"
@@ -487,7 +507,7 @@ def install_packages(ros: str, extras: Sequence[str], version: tuple[int, int], 
     """Installs the requirement groups whose stamp is not current; returns whether anything was installed."""
     lock = REQUIREMENTS / "lock.txt"
     overrides = REQUIREMENTS / "sourced-ros.txt" if ros == "sourced" else Path("/dev/null")
-    base = [FORMAT, ros, str(ROOT), f"{version[0]}.{version[1]}", lock, overrides]
+    base: list[str | Path] = [FORMAT, ros, str(ROOT), f"{version[0]}.{version[1]}", lock, overrides]
     keys = {group: digest([*base, REQUIREMENTS / f"{group}.txt"]) for group in groups_for(ros, extras)}
     stale = [group for group, key in keys.items() if not stamped(f"pip-{group}", key)]
     if not stale:
