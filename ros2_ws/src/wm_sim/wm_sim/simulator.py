@@ -130,6 +130,7 @@ class Simulator:
         self._quality = quality
         self.world = World(self.scene.bodies, 0.0, self.timestep, self._decorate)
         self._stepper = Stepper()
+        self._contact_data = mujoco.MjData(self.world.model)
         self._stages: dict[object, _Stage] = {}
         self._points: dict[object, Array] = {}
         self._worlds: dict[object, World] = {}
@@ -355,7 +356,7 @@ class Simulator:
         )
 
     def _relations(self, states: Array) -> tuple[Relation, ...]:
-        data = mujoco.MjData(self.world.model)
+        data = self._contact_data
         self.world.set_positions(data, states, self.live.present)
         mujoco.mj_kinematics(self.world.model, data)
         mujoco.mj_comPos(self.world.model, data)

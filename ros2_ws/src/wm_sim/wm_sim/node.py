@@ -1,0 +1,251 @@
+"""The simulated RGB-D camera as a ROS 2 node.
+
+Publishes (names are relative, so under the node's namespace and remappable, but for /clock, /tf and /tf_static):
+
+    camera/color/image_raw    sensor_msgs/Image rgb8
+    camera/color/camera_info  sensor_msgs/CameraInfo, of both images
+    camera/depth/image_raw    sensor_msgs/Image 16UC1 (mm, 0: none) or 32FC1 (m, NaN: none), registered to colour (REP-118)
+    camera/depth/camera_info  the same
+    odom                      nav_msgs/Odometry, odom -> base_link
+    sim/scene_graph           wm_msgs/SceneGraph, the truth
+    /clock                    rosgraph_msgs/Clock, at every frame
+    /tf, /tf_static           map -> odom -> base_link -> camera_link -> camera_color_optical_frame (REP-105)
+
+Every frame is 1/30 s of the simulated world, whatever the machine manages: on a slow one the clock runs slower than real
+time, and the log says how slow. Transforms and the clock go out before the images they belong to.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import rclpy
+from nav_msgs.msg import Odometry
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, Image
+
+from wm_core.geometry import invert_transform, pose_matrix
+from wm_core.messages import scene_graph_to_msg, time_to_msg, transform_to_pose_msg, twist_to_msg
+from wm_msgs.msg import SceneGraph as SceneGraphMsg
+from wm_ros import qos
+from wm_ros.images import camera_to_info, depth_to_image, rgb_to_image
+from wm_ros.lifecycle import run_node
+from wm_ros.parameters import NodeParameters, parameter
+from wm_ros.transforms import RosTransformBroadcaster, transform_to_msg
+from wm_sim.depth_noise import DepthNoise
+from wm_sim.simulator import FRAME_RATE_HZ, NANOSECONDS, Simulator
+
+LOG_PERIOD_S = 5.0
+
+# Axes of an optical frame (z forward, x right, y down) in a body frame (x forward, y left, z up): REP-103.
+LINK_T_OPTICAL = pose_matrix([0.0, 0.0, 0.0], [-0.5, 0.5, -0.5, 0.5])
+
+
+@dataclass(frozen=True)
+class SimCameraParameters:
+    """Parameters of the node."""
+
+    scene: str = parameter("demo", "name of a scene of wm_sim, or path of a scene file", read_only=True)
+    seed: int = parameter(0, "of the scene's colours, sizes, poses and of the depth noise", minimum=0, read_only=True)
+    rate_hz: float = parameter(
+        30.0, "frames published; the nearest of 30, 15, 10, 7.5, 6, ...", unit="1/s of simulated time",
+        minimum=0.5, maximum=30.0, read_only=True,
+    )  # fmt: skip
+    width: int = parameter(640, "image width", unit="pixels", minimum=32, maximum=1920, read_only=True)
+    height: int = parameter(480, "image height", unit="pixels", minimum=32, maximum=1080, read_only=True)
+    real_time_factor: float = parameter(
+        1.0, "simulated seconds per second; 0: as fast as possible", minimum=0.0, maximum=100.0
+    )
+    duration_s: float = parameter(
+        0.0, "simulated time after which `at_end` applies; 0: for ever", unit="s", minimum=0.0, maximum=86400.0,
+        read_only=True,
+    )  # fmt: skip
+    at_end: str = parameter(
+        "hold", "stop: the node ends; hold: the world stands still while time goes on; loop: the scene starts again",
+        choices=("stop", "hold", "loop"),
+    )  # fmt: skip
+    depth_noise: bool = parameter(False, "errors of a structured-light depth camera (wm_sim.depth_noise)", read_only=True)
+    depth_encoding: str = parameter("16UC1", "of the depth images", choices=("16UC1", "32FC1"))
+    wait_for_subscriber: bool = parameter(
+        False, "start the clock only when somebody has subscribed to both images", read_only=True
+    )
+    wait_timeout_s: float = parameter(
+        60.0, "start after this long even if nobody has subscribed; 0: never", unit="s", minimum=0.0, maximum=86400.0,
+        read_only=True,
+    )  # fmt: skip
+    ground_truth: bool = parameter(True, "publish the true scene graph")
+
+
+class SimCameraNode(Node):
+    """See the module's docstring. The world moves on in a thread of its own, which also owns the OpenGL context."""
+
+    def __init__(self) -> None:
+        super().__init__("sim_camera_node")
+        self.parameters = NodeParameters(self, SimCameraParameters)
+        values = self.parameters.value
+        self._stride = max(1, round(FRAME_RATE_HZ / values.rate_hz))
+        self.simulator = Simulator(
+            values.scene, values.seed, values.width, values.height, DepthNoise() if values.depth_noise else None
+        )
+        self._color = self.create_publisher(Image, "camera/color/image_raw", qos.SENSOR)
+        self._color_info = self.create_publisher(CameraInfo, "camera/color/camera_info", qos.SENSOR)
+        self._depth = self.create_publisher(Image, "camera/depth/image_raw", qos.SENSOR)
+        self._depth_info = self.create_publisher(CameraInfo, "camera/depth/camera_info", qos.SENSOR)
+        self._odometry = self.create_publisher(Odometry, "odom", qos.SENSOR)
+        self._truth = self.create_publisher(SceneGraphMsg, "sim/scene_graph", qos.SCENE_GRAPH)
+        self._clock_publisher = self.create_publisher(Clock, "/clock", qos.CLOCK)
+        self._transforms = RosTransformBroadcaster(self)
+        self._static_transforms = RosTransformBroadcaster(self, static=True)
+        self._previous_base: tuple[int, NDArray[np.float64]] | None = None
+        self._extra_frames = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="world", daemon=True)
+        self._thread.start()
+
+    def destroy_node(self) -> None:
+        """Ends the world's thread, then the node."""
+        self._stop.set()
+        self._thread.join(timeout=5.0)
+        super().destroy_node()
+
+    # -- the world's thread
+
+    def _run(self) -> None:
+        try:
+            self._live()
+        except Exception as error:  # whatever it is, the process must not live on without its only purpose
+            if not self._stop.is_set():
+                self.get_logger().fatal(f"the simulation ended: {type(error).__name__}: {error}")
+                rclpy.try_shutdown()
+        finally:
+            self.simulator.close()
+
+    def _live(self) -> None:
+        values, simulator = self.parameters.value, self.simulator
+        self._send_static_transforms()
+        simulator.render()  # makes the OpenGL context here, and says early when that cannot be
+        self.get_logger().info(
+            f"scene {simulator.scene.model.name!r}, seed {values.seed}: {len(simulator.scene.bodies)} bodies, "
+            f"{values.width}x{values.height} at {FRAME_RATE_HZ / self._stride:g} Hz, "
+            f"rendering with {next(iter(simulator._stages.values())).renderer.backend}"
+        )
+        if values.wait_for_subscriber:
+            self._wait(values.wait_timeout_s)
+        start = due = time.monotonic()
+        logged_at, logged_frames, frames = start, 0, 0
+        while not self._stop.is_set():
+            # The first frame has stamp 1/30 s: a stamp of zero means "no time" to tf.
+            ended = values.duration_s > 0.0 and self._elapsed_s() >= values.duration_s - 1e-9
+            values = self.parameters.value
+            if ended and values.at_end == "stop":
+                self.get_logger().info(f"the end after {self._elapsed_s():.2f} s of simulated time")
+                rclpy.try_shutdown()
+                return
+            if ended and values.at_end == "loop":
+                self._extra_frames += simulator.frame
+                simulator.reset()
+                self._looped_frames = self._extra_frames
+                ended = False
+            for _ in range(self._stride):
+                if ended:
+                    self._extra_frames += 1
+                else:
+                    simulator.step()
+            self._publish(values)
+            frames += 1
+            now = time.monotonic()
+            if values.real_time_factor > 0.0:
+                due += self._stride / FRAME_RATE_HZ / values.real_time_factor
+                if due > now:
+                    self._stop.wait(due - now)
+                else:
+                    due = now  # late: the clock slows down rather than frames coming in a rush
+            now = time.monotonic()
+            if now - logged_at >= LOG_PERIOD_S:
+                factor = (frames - logged_frames) * self._stride / FRAME_RATE_HZ / (now - logged_at)
+                self.get_logger().info(f"real-time factor {factor:.2f} at {self._stamp_ns() / NANOSECONDS:.1f} s")
+                logged_at, logged_frames = now, frames
+
+    _looped_frames = 0
+
+    def _elapsed_s(self) -> float:
+        """Simulated time since the scene's (latest) start [s]."""
+        return (self.simulator.frame + self._extra_frames - self._looped_frames) / FRAME_RATE_HZ
+
+    def _stamp_ns(self) -> int:
+        """Stamp [ns]; it goes on while the world is held and when the scene starts again."""
+        return round((self.simulator.frame + self._extra_frames) * NANOSECONDS / FRAME_RATE_HZ)
+
+    def _wait(self, timeout_s: float) -> None:
+        self.get_logger().info("waiting for a subscriber of both images")
+        begun = time.monotonic()
+        while not self._stop.wait(0.05):
+            if self._color.get_subscription_count() and self._depth.get_subscription_count():
+                # Discovery is one-sided at first; give the others time to find these publishers.
+                self._stop.wait(0.5)
+                return
+            if timeout_s > 0.0 and time.monotonic() - begun > timeout_s:
+                self.get_logger().warning(f"nobody has subscribed for {timeout_s:g} s; starting all the same")
+                return
+
+    def _base_and_mount(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Poses (4, 4) of base_link in the map (on the floor, below the camera) and of camera_link in base_link."""
+        map_T_link = self.simulator.world_T_camera() @ invert_transform(LINK_T_OPTICAL)
+        x, y, _ = map_T_link[:3, 3]
+        yaw = float(np.arctan2(map_T_link[1, 0], map_T_link[0, 0]))
+        map_T_base = pose_matrix([x, y, 0.0], Rotation.from_euler("z", yaw).as_quat())
+        return map_T_base, invert_transform(map_T_base) @ map_T_link
+
+    def _send_static_transforms(self) -> None:
+        _, base_T_link = self._base_and_mount()
+        self._static_transforms.send(
+            transform_to_msg("map", "odom", 0, np.eye(4)),  # the simulated odometry does not drift
+            transform_to_msg("base_link", "camera_link", 0, base_T_link),
+            transform_to_msg("camera_link", "camera_color_optical_frame", 0, LINK_T_OPTICAL),
+        )
+
+    def _publish(self, values: SimCameraParameters) -> None:
+        stamp_ns, simulator = self._stamp_ns(), self.simulator
+        frame = simulator.render()
+        map_T_base, _ = self._base_and_mount()
+        self._clock_publisher.publish(Clock(clock=time_to_msg(stamp_ns)))
+        self._transforms.send(transform_to_msg("odom", "base_link", stamp_ns, map_T_base))
+        self._odometry.publish(self._odometry_message(stamp_ns, map_T_base))
+        optical = "camera_color_optical_frame"
+        info = camera_to_info(simulator.camera, stamp_ns, optical)
+        self._color_info.publish(info)
+        self._depth_info.publish(info)
+        self._depth.publish(depth_to_image(frame.depth, stamp_ns, optical, values.depth_encoding))
+        self._color.publish(rgb_to_image(frame.rgb, stamp_ns, optical))
+        if values.ground_truth and self._truth.get_subscription_count():
+            graph = scene_graph_to_msg(simulator.ground_truth())
+            graph.header.stamp = time_to_msg(stamp_ns)
+            self._truth.publish(graph)
+
+    def _odometry_message(self, stamp_ns: int, map_T_base: NDArray[np.float64]) -> Odometry:
+        msg = Odometry()
+        msg.header.stamp = time_to_msg(stamp_ns)
+        msg.header.frame_id, msg.child_frame_id = "odom", "base_link"
+        msg.pose.pose = transform_to_pose_msg(map_T_base)
+        if self._previous_base is not None and stamp_ns > self._previous_base[0]:
+            seconds = (stamp_ns - self._previous_base[0]) / NANOSECONDS
+            moved = invert_transform(self._previous_base[1]) @ map_T_base
+            turned = Rotation.from_matrix(moved[:3, :3]).as_rotvec()
+            msg.twist.twist = twist_to_msg(moved[:3, 3] / seconds, turned / seconds)
+        self._previous_base = (stamp_ns, map_T_base)
+        return msg
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(SimCameraNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
