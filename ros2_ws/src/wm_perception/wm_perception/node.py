@@ -24,12 +24,13 @@ from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_core.camera import Camera
 from wm_core.geometry import pose_matrix
 from wm_core.messages import scene_graph_to_msg
+from wm_perception.types import Frame, PerceptionConfig
 from wm_ros import images, qos
 from wm_ros.diagnostics import Level
 from wm_ros.lifecycle import ManagedNode, guarded, run_node
 from wm_ros.markers import MarkerBuilder
 from wm_ros.overlay import draw_overlay
-from wm_ros.parameters import parameter
+from wm_ros.parameters import group, parameter
 from wm_ros.stamps import ApproximateSynchronizer, Pair, seconds_to_ns, stamp_to_ns
 from wm_ros.transforms import (
     NotConnectedError,
@@ -97,6 +98,7 @@ class PerceptionParameters:
         "optical frame in world_frame, for pose_source fixed: x y z [m], quaternion x y z w",
         length=7,
     )
+    pipeline: PerceptionConfig = group(PerceptionConfig, exclude=("world_frame",), read_only=True)  # noqa: RUF009
 
     @property
     def color_source(self) -> str:
@@ -129,11 +131,12 @@ def _pose_of_seven(values: tuple[float, ...]) -> NDArray[np.float64]:
     return pose_matrix(values[:3], values[3:])
 
 
-def make_pipeline(world_frame: str) -> Any:
-    """The perception pipeline for graphs in ``world_frame``."""
+def make_pipeline(config: PerceptionConfig) -> Any:
+    """The perception pipeline."""
+    # Here, since it imports the heavy libraries: a refused parameter is said at once.
     from wm_perception.pipeline import PerceptionPipeline
 
-    return PerceptionPipeline()
+    return PerceptionPipeline(config)
 
 
 class PerceptionNode(ManagedNode):
@@ -143,12 +146,11 @@ class PerceptionNode(ManagedNode):
     markers; the images and markers only while somebody subscribes. Subscribes to the topics in its parameters
     with sensor QoS.
 
-    ``pipeline`` makes the object that does the work from the name of the world frame: ``process(frame)``
-    returns a ``PerceptionResult``, and ``reset()`` forgets tracks after time was set back but never reuses an
-    id.
+    ``pipeline`` makes the object that does the work: ``process(frame)`` returns a ``PerceptionResult``, and ``reset()``
+    forgets tracks after time was set back but never reuses an id.
     """
 
-    def __init__(self, pipeline: Callable[[str], Any] = make_pipeline, **kwargs: Any) -> None:
+    def __init__(self, pipeline: Callable[[PerceptionConfig], Any] = make_pipeline, **kwargs: Any) -> None:
         super().__init__("perception", parameters=PerceptionParameters, **kwargs)
         self._make_pipeline = pipeline
         self._pipeline: Any = None
@@ -171,7 +173,7 @@ class PerceptionNode(ManagedNode):
 
     def configure(self) -> None:
         """Load the pipeline, make the publishers."""
-        self._pipeline = self._make_pipeline(self.params.world_frame)
+        self._pipeline = self._make_pipeline(replace(self.params.pipeline, world_frame=self.params.world_frame))
         self._markers = MarkerBuilder()
         self._graph_out = self.create_lifecycle_publisher(SceneGraphMsg, "scene_graph", qos.SCENE_GRAPH)
         self._instances_out = self.create_lifecycle_publisher(Image, "instances", qos.DERIVED_IMAGE)
@@ -356,8 +358,6 @@ class PerceptionNode(ManagedNode):
                 self.report_exception("pipeline", error)
 
     def _frame(self, pair: Pair, restarted: bool) -> None:
-        from wm_perception.pipeline import Frame
-
         if restarted:
             self.log_throttled("stamps went backwards: tracks are reset", key="time_restarts")
             self._pipeline.reset()

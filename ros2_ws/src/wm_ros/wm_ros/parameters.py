@@ -9,9 +9,7 @@
 
 The dataclass holds type, default, range, unit and description; the node, the YAML file (``to_yaml``) and a
 refusal all read them there. Types: bool, int, float, str, and tuples of one of them (``tuple[float, ...]``).
-A field that is
-itself a dataclass becomes a group: ``group.field``. A plain field of a plain dataclass works too, without a
-range.
+A field that is itself a dataclass becomes a group: ``name.field`` (see ``group``).
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ import argparse
 import dataclasses
 import importlib
 import math
+import re
 import textwrap
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +61,33 @@ def parameter(
         "read_only": read_only,
     }
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def group(parameters: type, *, exclude: Sequence[str] = (), read_only: bool = False) -> Any:
+    """A dataclass field that is a group of parameters, the fields of another dataclass.
+
+    ``exclude``: fields that are no parameters and keep their defaults. Fields without a description take that under
+    "Attributes:" in the dataclass's docstring; limits that only its ``__post_init__`` knows hold all the same.
+    """
+    metadata = {"exclude": tuple(exclude), "read_only": read_only}
+    return dataclasses.field(default_factory=parameters, metadata=metadata)
+
+
+def _attribute_docs(parameters: type) -> dict[str, str]:
+    """What a docstring says of each attribute under "Attributes:"."""
+    _, _, text = (parameters.__doc__ or "").partition("Attributes:")
+    docs: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        match = re.match(r"\s+(\w+): (.*)", line)
+        if match:
+            name = match[1]
+            docs[name] = match[2].strip()
+        elif name and line.strip():
+            docs[name] += " " + line.strip()
+        elif name:
+            break
+    return {name: doc.rstrip(".") for name, doc in docs.items()}
 
 
 @dataclass(frozen=True)
@@ -143,15 +169,18 @@ class ParameterSpec:
         return value
 
 
-def specs(parameters: type, prefix: str = "") -> Iterator[ParameterSpec]:
+def specs(
+    parameters: type, prefix: str = "", exclude: Sequence[str] = (), read_only: bool = False
+) -> Iterator[ParameterSpec]:
     """The parameters of a dataclass, depth first, in order.
 
     Raises:
         TypeError: a field has no default or a type that no parameter can have.
     """
     hints = typing.get_type_hints(parameters)
+    docs = _attribute_docs(parameters)
     for f in dataclasses.fields(parameters):
-        if not f.init:
+        if not f.init or f.name in exclude:
             continue
         hint, name = hints[f.name], prefix + f.name
         if f.default is not dataclasses.MISSING:
@@ -161,7 +190,8 @@ def specs(parameters: type, prefix: str = "") -> Iterator[ParameterSpec]:
         else:
             raise TypeError(f"{parameters.__name__}.{f.name}: a parameter needs a default")
         if dataclasses.is_dataclass(hint):
-            yield from specs(typing.cast(type, hint), f"{name}.")
+            fixed = read_only or bool(f.metadata.get("read_only"))
+            yield from specs(typing.cast(type, hint), f"{name}.", f.metadata.get("exclude", ()), fixed)
             continue
         arguments = typing.get_args(hint)
         is_sequence = typing.get_origin(hint) in (tuple, list)
@@ -176,13 +206,13 @@ def specs(parameters: type, prefix: str = "") -> Iterator[ParameterSpec]:
             element=element,
             is_sequence=is_sequence,
             default=tuple(default) if is_sequence else element(default),
-            description=str(m.get("description", "")),
+            description=str(m.get("description") or docs.get(f.name, "")),
             unit=str(m.get("unit", "")),
             minimum=m.get("minimum"),
             maximum=m.get("maximum"),
             choices=m.get("choices"),
             length=m.get("length", len(arguments) if is_sequence and Ellipsis not in arguments else None),
-            read_only=bool(m.get("read_only", False)),
+            read_only=read_only or bool(m.get("read_only", False)),
         )
 
 
@@ -308,8 +338,10 @@ def _yaml_scalar(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        text = f"{value:.10g}"
-        return text if "." in text and "e" not in text else repr(float(value)) if "e" not in text else f"{value:f}"
+        mantissa, _, exponent = repr(value).partition("e")
+        # YAML 1.1 takes 1e5 for a string: it wants the point and the exponent's sign.
+        mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
+        return mantissa + (f"e{int(exponent):+03d}" if exponent else "")
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return str(value)

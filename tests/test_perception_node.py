@@ -1,0 +1,630 @@
+"""The perception node on a live graph: bad input is counted and named, the node lives on and publishes again.
+
+Run as a module, this file is the node with a stand-in pipeline, so that the tests choose what the pipeline does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry
+from rclpy.executors import SingleThreadedExecutor
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
+from wm_msgs.msg import SceneGraph as SceneGraphMsg
+
+from conftest import NodeProcess
+from wm_core.camera import Camera
+from wm_core.geometry import pose_matrix
+from wm_core.messages import scene_graph_from_msg
+from wm_core.scene_graph import SceneGraph
+from wm_perception.node import PerceptionNode, PerceptionParameters
+from wm_perception.types import PerceptionConfig
+from wm_ros import images, qos
+from wm_ros.parameters import from_yaml, to_yaml
+from wm_ros.stamps import ns_to_stamp, stamp_to_ns
+from wm_ros.transforms import transform_to_msg
+
+FRAME = "camera_color_optical_frame"
+CAMERA = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
+STEP_NS = 33_000_000
+CRASH, SLOW, EMPTY = 1, 2, 3  # blue of the first pixel tells the stand-in what to do
+
+
+class StandInPipeline:
+    """One object where depth is seen, held by permanence where it is not; its id grows with each reset."""
+
+    def __init__(self, config: PerceptionConfig) -> None:
+        self.resets = 0
+        self.world_frame = config.world_frame
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def process(self, frame: Any) -> Any:
+        order = int(frame.color[0, 0, 2])
+        if order == CRASH:
+            raise RuntimeError("the stand-in was told to fail")
+        if order == SLOW:
+            time.sleep(0.25)
+        seen = bool((frame.depth_m > 0.0).any())
+        scene = SceneGraph.build(
+            ids=[] if order == EMPTY else [1 + self.resets],
+            positions=[] if order == EMPTY else [frame.world_T_camera[:3, 3] + [0.0, 0.0, frame.depth_m.max()]],
+            extents=[] if order == EMPTY else [[0.1, 0.1, 0.1]],
+            visibilities=[] if order == EMPTY else [1.0 if seen else 0.0],
+            stamp_ns=frame.stamp_ns,
+            frame_id=self.world_frame,
+            world_T_camera=frame.world_T_camera,
+        )
+        ids = np.where(frame.depth_m > 0.0, 1 + self.resets, 0).astype(np.int32)
+        return SimpleNamespace(scene=scene, instance_ids=ids, timings_s={"all": 0.001}, warnings=())
+
+
+class Robot:
+    """Publishes what a camera on a robot publishes, and listens to the node."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node("robot", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        make = self.node.create_publisher
+        self.color_out = make(Image, "/camera/color/image_raw", qos.SENSOR)
+        self.depth_out = make(Image, "/camera/depth/image_raw", qos.SENSOR)
+        self.color_compressed_out = make(CompressedImage, "/camera/color/image_raw/compressed", qos.SENSOR)
+        self.depth_compressed_out = make(CompressedImage, "/camera/depth/image_raw/compressedDepth", qos.SENSOR)
+        self.info_out = make(CameraInfo, "/camera/color/camera_info", qos.SENSOR)
+        self.odometry_out = make(Odometry, "/odom", qos.SENSOR)
+        self.clock_out = make(Clock, "/clock", qos.CLOCK)
+        self.tf_out = make(TFMessage, "/tf", qos.TF)
+        self.graphs: list[SceneGraph] = []
+        self.diagnostics: dict[str, Any] = {}
+        self.instances: list[Image] = []
+        self.overlays: list[Image] = []
+        self.markers: list[MarkerArray] = []
+        listen = self.node.create_subscription
+        listen(SceneGraphMsg, "/wm/scene_graph", self._on_graph, qos.SENSOR)
+        listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
+        self.stamp_ns = 10_000_000_000
+
+    def _on_graph(self, msg: SceneGraphMsg) -> None:
+        self.graphs.append(scene_graph_from_msg(msg))
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        self.diagnostics.update({s.name: s for s in msg.status})
+        self.diagnostics_stamp_ns = stamp_to_ns(msg.header.stamp)
+
+    def listen_to_images(self) -> list[Any]:
+        listen = self.node.create_subscription
+        return [
+            listen(Image, "/wm/instances", self.instances.append, qos.DERIVED_IMAGE),
+            listen(Image, "/wm/overlay", self.overlays.append, qos.DERIVED_IMAGE),
+            listen(MarkerArray, "/wm/markers", self.markers.append, qos.MARKERS),
+        ]
+
+    def counter(self, name: str) -> int:
+        """Value of a counter in the latest diagnostics."""
+        status = self.diagnostics.get("perception: counters")
+        return next((int(v.value) for v in status.values if v.key == name), 0) if status else 0
+
+    @property
+    def counters_message(self) -> str:
+        return self.diagnostics["perception: counters"].message
+
+    def spin_until(
+        self, condition: Callable[[], Any], what: str, timeout_s: float = 15.0, each: Callable[[], None] | None = None
+    ) -> Any:
+        """First true value of the condition; ``each`` is called at about 30 Hz meanwhile."""
+        deadline, next_call = time.monotonic() + timeout_s, 0.0
+        while not (value := condition()):
+            now = time.monotonic()
+            assert now < deadline, f"waited {timeout_s:g} s in vain for {what}; counters: {self.counter_values()}"
+            if each is not None and now >= next_call:
+                each()
+                next_call = now + 0.033
+            self.executor.spin_once(timeout_sec=0.01)
+        return value
+
+    def counter_values(self) -> dict[str, str]:
+        status = self.diagnostics.get("perception: counters")
+        return {v.key: v.value for v in status.values} if status else {}
+
+    def send_tf(self, stamp_ns: int, x_m: float = 0.0) -> None:
+        pose = pose_matrix([x_m, 0.0, 0.5], [-0.5, 0.5, -0.5, 0.5])
+        self.tf_out.publish(TFMessage(transforms=[transform_to_msg("map", FRAME, stamp_ns, pose)]))
+
+    def frame(
+        self,
+        *,
+        order: int = 0,
+        color: Image | None = None,
+        depth: Image | None = None,
+        info: CameraInfo | bool | None = True,
+        tf: bool = True,
+        depth_offset_ns: int = 0,
+    ) -> int:
+        """Publish one frame, good but for what is given; returns its stamp."""
+        self.stamp_ns += STEP_NS
+        stamp_ns = self.stamp_ns
+        if tf:
+            self.send_tf(stamp_ns)
+        if info:
+            msg = info if isinstance(info, CameraInfo) else images.camera_to_info(CAMERA)
+            msg.header.stamp, msg.header.frame_id = ns_to_stamp(stamp_ns), FRAME
+            self.info_out.publish(msg)
+        color = color or images.rgb_to_image(good_color(order))
+        depth = depth or images.depth_to_image(good_depth(), encoding="16UC1")
+        color.header.stamp, color.header.frame_id = ns_to_stamp(stamp_ns), FRAME
+        depth.header.stamp, depth.header.frame_id = ns_to_stamp(stamp_ns + depth_offset_ns), FRAME
+        self.color_out.publish(color)
+        self.depth_out.publish(depth)
+        return stamp_ns
+
+    def expect_graph(self) -> SceneGraph:
+        """Good frames give a new graph."""
+        before = len(self.graphs)
+        first_ns = self.stamp_ns
+        self.spin_until(
+            lambda: len(self.graphs) > before and self.graphs[-1].stamp_ns > first_ns, "a scene graph", each=self.frame
+        )
+        return self.graphs[-1]
+
+    def expect_counter(self, name: str, publish: Callable[[], Any], *texts: str) -> None:
+        """Publishing bad input raises a counter whose message has the texts; good input then gives graphs again."""
+        before = self.counter(name)
+
+        def said() -> bool:
+            message = self.diagnostics["perception: counters"].message if self.diagnostics else ""
+            return self.counter(name) > before and all(t in message for t in texts)
+
+        self.spin_until(said, f"counter {name} with {texts}", each=publish)
+        self.expect_graph()
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+def good_color(order: int = 0) -> np.ndarray:
+    color = np.full((CAMERA.height, CAMERA.width, 3), 90, np.uint8)
+    color[0, 0, 2] = order
+    return color
+
+
+def good_depth() -> np.ndarray:
+    return np.full((CAMERA.height, CAMERA.width), 1.5, np.float32)
+
+
+def start(log: Path, *arguments: str, module: str = "test_perception_node") -> NodeProcess:
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
+    return NodeProcess([sys.executable, "-m", module, "--ros-args", *arguments], log, env)
+
+
+def parameters(**values: Any) -> list[str]:
+    return [text for name, value in values.items() for text in ("-p", f"{name}:={value}")]
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    process = start(tmp_path_factory.mktemp("perception") / "log")
+    yield process
+    process.stop()
+    print(process.output[-4000:])
+
+
+@pytest.fixture(scope="module")
+def robot_of_module() -> Iterator[Robot]:
+    robot = Robot()
+    yield robot
+    robot.close()
+
+
+@pytest.fixture
+def robot(robot_of_module: Robot, node: NodeProcess) -> Iterator[Robot]:
+    """A robot whose node is up and has published; afterwards it must still be alive."""
+    robot_of_module.expect_graph()
+    yield robot_of_module
+    assert node.alive, node.output[-3000:]
+
+
+# The first test finds a node that has had no camera info yet.
+
+
+def test_missing_camera_info_is_waited_for_and_named(robot_of_module: Robot, node: NodeProcess) -> None:
+    robot = robot_of_module
+    robot.spin_until(
+        lambda: robot.counter("missing_camera_info") > 0 and "/camera/color/camera_info" in robot.counters_message,
+        "missing_camera_info",
+        timeout_s=30.0,
+        each=lambda: robot.frame(info=False),
+    )
+    robot.spin_until(
+        lambda: "nothing on /camera/color/camera_info" in node.output,
+        "a log line",
+        each=lambda: robot.frame(info=False),
+    )
+    robot.expect_graph()
+    assert node.alive
+
+
+def test_a_graph_has_stamp_frame_and_camera_pose_of_its_frame(robot: Robot) -> None:
+    graph = robot.expect_graph()
+    assert graph.frame_id == "map"
+    assert graph.ids.tolist() == [1]
+    np.testing.assert_allclose(graph.world_T_camera[:3, 3], [0.0, 0.0, 0.5], atol=1e-6)
+    np.testing.assert_allclose(graph.world_T_camera[:3, 2], [1.0, 0.0, 0.0], atol=1e-6)  # looks along x
+
+
+def test_instances_overlay_and_markers_come_when_subscribed(robot: Robot) -> None:
+    subscriptions = robot.listen_to_images()
+    robot.spin_until(lambda: robot.instances and robot.overlays and robot.markers, "three outputs", each=robot.frame)
+    ids = images.image_to_array(robot.instances[-1])
+    assert robot.instances[-1].encoding == "mono16" and (ids == 1).all()
+    assert robot.overlays[-1].encoding == "rgb8" and images.image_to_rgb(robot.overlays[-1]).std() > 1.0
+    assert {m.ns for m in robot.markers[-1].markers} == {"objects", "labels"}
+    for subscription in subscriptions:
+        robot.node.destroy_subscription(subscription)
+
+
+def test_different_sizes(robot: Robot) -> None:
+    depth = images.depth_to_image(np.ones((24, 32), np.float32))
+    robot.expect_counter("size_mismatch", lambda: robot.frame(depth=depth), "32x24", "64x48", "resize_depth")
+    narrow = images.depth_to_image(np.ones((48, 32), np.float32))
+    robot.expect_counter("size_mismatch", lambda: robot.frame(depth=narrow), "32x48", "64x48")
+
+
+def test_camera_info_of_another_size(robot: Robot) -> None:
+    robot.expect_counter(
+        "camera_info_size",
+        lambda: robot.frame(info=images.camera_to_info(Camera(128, 96, 60.0, 60.0, 63.5, 47.5))),
+        "128x96",
+        "64x48",
+    )
+
+
+def test_uncalibrated_camera(robot: Robot) -> None:
+    robot.expect_counter(
+        "bad_camera_info", lambda: robot.frame(info=CameraInfo(width=64, height=48)), "fx", "calibrate"
+    )
+
+
+def test_unsynchronised(robot: Robot) -> None:
+    robot.expect_counter("unsynchronised", lambda: robot.frame(depth_offset_ns=STEP_NS // 2), "max_stamp_difference_s")
+
+
+@pytest.mark.parametrize("encoding", ["yuv422", "", "32FC1"])
+def test_unknown_color_encoding(robot: Robot, encoding: str) -> None:
+    color = images.rgb_to_image(good_color())
+    color.encoding = encoding
+    robot.expect_counter(
+        "bad_color", lambda: robot.frame(color=color), repr(encoding), "/camera/color/image_raw", "rgb8"
+    )
+
+
+def test_unknown_depth_encoding_and_short_data(robot: Robot) -> None:
+    depth = images.depth_to_image(good_depth())
+    depth.encoding = "64FC1"
+    robot.expect_counter("bad_depth", lambda: robot.frame(depth=depth), "64FC1", "16UC1")
+    short = images.depth_to_image(good_depth())
+    short.data = short.data[:100]
+    robot.expect_counter("bad_depth", lambda: robot.frame(depth=short), "100 bytes")
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0, np.inf, -1.0])
+def test_depth_without_measurements_keeps_objects_and_warns(robot: Robot, value: float) -> None:
+    pixels = np.full((CAMERA.height, CAMERA.width), value, np.float32)
+    depth = images.array_to_image(pixels, "32FC1")
+    before, start_ns = robot.counter("empty_depth"), robot.stamp_ns
+    robot.spin_until(
+        lambda: robot.counter("empty_depth") > before and robot.graphs[-1].stamp_ns > start_ns,
+        "empty_depth",
+        each=lambda: robot.frame(depth=depth),
+    )
+    assert "/camera/depth/image_raw" in robot.counters_message
+    assert robot.graphs[-1].ids.tolist() and robot.graphs[-1].visibilities.tolist() == [0.0]
+    assert robot.expect_graph().visibilities.tolist() == [1.0]
+
+
+def test_an_empty_scene_is_a_graph_without_objects(robot: Robot) -> None:
+    robot.spin_until(lambda: len(robot.graphs[-1]) == 0, "an empty graph", each=lambda: robot.frame(order=EMPTY))
+    assert len(robot.expect_graph()) == 1
+
+
+def test_late_tf_is_waited_for(robot: Robot) -> None:
+    robot.expect_graph()
+    stamp_ns = robot.frame(tf=False)
+    deadline = time.monotonic() + 0.06
+    while time.monotonic() < deadline:
+        robot.executor.spin_once(timeout_sec=0.01)
+    robot.send_tf(stamp_ns, x_m=0.25)
+    graph = robot.spin_until(lambda: [g for g in robot.graphs if g.stamp_ns == stamp_ns], "the graph of that frame")[0]
+    assert graph.world_T_camera[0, 3] == pytest.approx(0.25)
+
+
+def test_tf_that_never_comes(robot: Robot) -> None:
+    robot.expect_counter("tf_late", lambda: robot.frame(tf=False), "after the newest one", "tf_timeout_s")
+
+
+def test_unknown_frame(robot: Robot) -> None:
+    def publish() -> None:
+        color = images.rgb_to_image(good_color())
+        robot.stamp_ns += STEP_NS
+        color.header.stamp, color.header.frame_id = ns_to_stamp(robot.stamp_ns), "nowhere"
+        depth = images.depth_to_image(good_depth(), robot.stamp_ns, "nowhere")
+        robot.color_out.publish(color)
+        robot.depth_out.publish(depth)
+
+    robot.expect_counter("tf_missing", publish, "'nowhere' is not known", FRAME, "camera_frame")
+
+
+def test_bad_transforms_are_refused_by_name(robot: Robot) -> None:
+    def publish() -> None:
+        pose = np.eye(4)
+        msg = transform_to_msg("map", "gripper", robot.stamp_ns, pose)
+        msg.transform.translation.x = float("nan")
+        robot.tf_out.publish(TFMessage(transforms=[msg]))
+        robot.frame()
+
+    robot.expect_counter("bad_transform", publish, "gripper")
+
+
+def test_time_going_backwards_resets_the_tracks(robot: Robot) -> None:
+    first_id = int(robot.expect_graph().ids[0])
+    robot.stamp_ns -= 5_000_000_000
+    restarted_at_ns = robot.stamp_ns
+    robot.spin_until(
+        lambda: restarted_at_ns < robot.graphs[-1].stamp_ns <= robot.stamp_ns,
+        "a graph of the new time",
+        each=robot.frame,
+    )
+    assert robot.graphs[-1].ids.tolist() == [first_id + 1]
+    robot.spin_until(lambda: robot.counter("time_restarts") >= 1, "time_restarts", each=robot.frame)
+
+
+def test_one_late_image_is_dropped_and_counted(robot: Robot) -> None:
+    def publish() -> None:
+        robot.frame()
+        late = images.rgb_to_image(good_color(), robot.stamp_ns - STEP_NS, FRAME)
+        robot.color_out.publish(late)
+
+    first_id = int(robot.expect_graph().ids[0])
+    robot.expect_counter("out_of_order", publish)
+    assert robot.expect_graph().ids.tolist() == [first_id]
+
+
+def test_a_failing_pipeline_is_reported_and_survived(robot: Robot, node: NodeProcess) -> None:
+    robot.expect_counter("exceptions.pipeline", lambda: robot.frame(order=CRASH), "the stand-in was told to fail")
+    assert "RuntimeError: the stand-in was told to fail" in node.output
+
+
+def test_a_slow_pipeline_takes_the_newest_frame_and_queues_nothing(robot: Robot) -> None:
+    before = len(robot.graphs)
+    sent: list[int] = []
+    robot.spin_until(lambda: len(sent) >= 45, "frames", each=lambda: sent.append(robot.frame(order=SLOW)))
+    ended = time.monotonic()
+    robot.spin_until(lambda: robot.graphs[-1].stamp_ns == sent[-1], "the last frame's graph")
+    # Two of a quarter second at most lie before the last: the one being worked on and its own.
+    assert time.monotonic() - ended < 1.2
+    assert len(robot.graphs) - before < 15
+    robot.spin_until(lambda: robot.counter("frames_passed_over") >= 20, "frames_passed_over")
+    status = robot.diagnostics["perception: image to scene graph"]
+    assert float({v.key: v.value for v in status.values}["max_s"]) < 1.0
+
+
+def test_silence_is_an_error_that_names_the_topics(robot: Robot) -> None:
+    def silent() -> bool:
+        return all(
+            robot.diagnostics[f"perception: {n} input"].level == b"\x02" for n in ("color", "depth", "camera_info")
+        )
+
+    robot.spin_until(silent, "an error on every input")
+    assert "/camera/depth/image_raw" in robot.diagnostics["perception: depth input"].message
+    robot.expect_graph()
+    robot.spin_until(
+        lambda: robot.diagnostics["perception: color input"].level == b"\x00", "recovery", each=robot.frame
+    )
+
+
+def test_parameters_are_checked_on_set(robot: Robot) -> None:
+    from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+    from rcl_interfaces.srv import SetParameters
+
+    client = robot.node.create_client(SetParameters, "/wm/perception/set_parameters")
+
+    def set_parameter(name: str, value: float) -> Any:
+        double = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+        request = SetParameters.Request(parameters=[Parameter(name=name, value=double)])
+        future = client.call_async(request)
+        robot.spin_until(future.done, "an answer")
+        return future.result().results[0]
+
+    robot.spin_until(client.service_is_ready, "the parameter service")
+    refused = set_parameter("tf_timeout_s", 11.0)
+    assert not refused.successful and "tf_timeout_s" in refused.reason and "11.0" in refused.reason
+    assert "10" in refused.reason
+    assert not set_parameter("tf_timeout_s", float("nan")).successful
+    assert set_parameter("tf_timeout_s", 0.3).successful
+    assert set_parameter("tf_timeout_s", 0.2).successful
+
+
+def test_lifecycle_by_service_and_clean_end(tmp_path: Path, robot_of_module: Robot, node: NodeProcess) -> None:
+    """The module's node is taken down and up again; last, so that nothing depends on it."""
+    from lifecycle_msgs.msg import State, Transition
+    from lifecycle_msgs.srv import ChangeState, GetState
+
+    robot = robot_of_module
+    change = robot.node.create_client(ChangeState, "/wm/perception/change_state")
+    state = robot.node.create_client(GetState, "/wm/perception/get_state")
+    robot.spin_until(lambda: change.service_is_ready() and state.service_is_ready(), "services")
+
+    def transition(number: int) -> int:
+        future = change.call_async(ChangeState.Request(transition=Transition(id=number)))
+        robot.spin_until(future.done, "a transition")
+        assert future.result().success
+        future = state.call_async(GetState.Request())
+        robot.spin_until(future.done, "the state")
+        return future.result().current_state.id
+
+    assert transition(Transition.TRANSITION_DEACTIVATE) == State.PRIMARY_STATE_INACTIVE
+    before = len(robot.graphs)
+    sent: list[int] = []
+    robot.spin_until(lambda: len(sent) > 10, "frames", each=lambda: sent.append(robot.frame()))
+    assert len(robot.graphs) == before
+    assert transition(Transition.TRANSITION_CLEANUP) == State.PRIMARY_STATE_UNCONFIGURED
+    assert transition(Transition.TRANSITION_CONFIGURE) == State.PRIMARY_STATE_INACTIVE
+    assert transition(Transition.TRANSITION_ACTIVATE) == State.PRIMARY_STATE_ACTIVE
+    robot.expect_graph()
+    assert node.stop() == 0
+    assert "Traceback" not in node.output.split("told to fail")[-1]
+
+
+# Other settings, each a node of its own; the module's node is gone by then.
+
+
+def test_compressed_images_fixed_pose_and_simulated_time(tmp_path: Path, robot_of_module: Robot) -> None:
+    robot = robot_of_module
+    robot.diagnostics.clear()
+    process = start(
+        tmp_path / "log",
+        *parameters(
+            color_transport="compressed",
+            depth_transport="compressedDepth",
+            pose_source="fixed",
+            fixed_pose="[1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 1.0]",
+            use_sim_time="true",
+        ),
+    )
+
+    def publish() -> None:
+        robot.stamp_ns += STEP_NS
+        robot.clock_out.publish(Clock(clock=ns_to_stamp(robot.stamp_ns)))
+        robot.info_out.publish(images.camera_to_info(CAMERA, robot.stamp_ns, FRAME))
+        robot.color_compressed_out.publish(images.rgb_to_compressed(good_color(), robot.stamp_ns, FRAME, "png"))
+        robot.depth_compressed_out.publish(
+            images.depth_to_compressed(good_depth(), robot.stamp_ns, FRAME, "compressedDepth")
+        )
+
+    try:
+        before = len(robot.graphs)
+        robot.spin_until(lambda: len(robot.graphs) > before, "a graph", timeout_s=30.0, each=publish)
+        np.testing.assert_allclose(robot.graphs[-1].world_T_camera[:3, 3], [1.0, 2.0, 3.0])
+        np.testing.assert_allclose(robot.graphs[-1].positions, [[1.0, 2.0, 4.5]], atol=1e-3)
+        robot.spin_until(
+            lambda: abs(getattr(robot, "diagnostics_stamp_ns", 0) - robot.stamp_ns) < 3e9,
+            "simulated stamps",
+            each=publish,
+        )
+
+        def publish_rubbish() -> None:
+            publish()
+            robot.stamp_ns += STEP_NS
+            rubbish = CompressedImage(format="jpeg", data=[1, 2, 3])
+            rubbish.header.stamp = ns_to_stamp(robot.stamp_ns)
+            robot.color_compressed_out.publish(rubbish)
+            robot.depth_compressed_out.publish(
+                images.depth_to_compressed(good_depth(), robot.stamp_ns, FRAME, "compressedDepth")
+            )
+
+        robot.spin_until(lambda: robot.counter("bad_color") > 0, "bad_color", each=publish_rubbish)
+        before = len(robot.graphs)
+        robot.spin_until(lambda: len(robot.graphs) > before + 2, "graphs again", each=publish)
+    finally:
+        status = process.stop()
+    assert status == 0, process.output
+
+
+def test_pose_from_odometry_and_resized_depth(tmp_path: Path, robot_of_module: Robot) -> None:
+    robot = robot_of_module
+    robot.diagnostics.clear()
+    process = start(
+        tmp_path / "log",
+        *parameters(
+            pose_source="odometry",
+            odometry_camera_from_tf="false",
+            odometry_camera_pose="[0.1, 0.0, 1.0, -0.5, 0.5, -0.5, 0.5]",
+            world_frame="odom",
+            resize_depth="true",
+        ),
+    )
+    frame_id = "odom"
+
+    def publish() -> None:
+        msg = Odometry(child_frame_id="base_link")
+        msg.header.frame_id = frame_id
+        msg.header.stamp = ns_to_stamp(robot.stamp_ns + STEP_NS)
+        msg.pose.pose.position.x = 2.0
+        msg.pose.pose.orientation.w = 1.0
+        robot.odometry_out.publish(msg)
+        robot.frame(tf=False, depth=images.depth_to_image(np.full((24, 32), 2.0, np.float32)))
+
+    try:
+        before = len(robot.graphs)
+        robot.spin_until(lambda: len(robot.graphs) > before, "a graph", timeout_s=30.0, each=publish)
+        assert robot.graphs[-1].frame_id == "odom"
+        np.testing.assert_allclose(robot.graphs[-1].world_T_camera[:3, 3], [2.1, 0.0, 1.0], atol=1e-6)
+        frame_id = "map"
+        robot.spin_until(
+            lambda: robot.counter("odometry_frame") > 0 and "set world_frame to 'map'" in robot.counters_message,
+            "odometry_frame",
+            each=publish,
+        )
+        frame_id = "odom"
+        before = len(robot.graphs)
+        robot.spin_until(lambda: len(robot.graphs) > before, "a graph again", each=publish)
+    finally:
+        status = process.stop()
+    assert status == 0, process.output
+
+
+@pytest.mark.parametrize(
+    ("given", "texts"),
+    [
+        ({"pose_source": "gps"}, ("pose_source", "'gps'", "tf, odometry, fixed")),
+        ({"tf_timeout_s": "-1.0"}, ("tf_timeout_s", "-1.0", "0 to 10 s")),
+        ({"fixed_pose": "[0.0, 1.0]"}, ("fixed_pose", "7 values")),
+        ({"pipeline.stride": "9"}, ("stride", "9", "1..8")),
+    ],
+)
+def test_bad_parameters_end_the_start_with_one_line(
+    tmp_path: Path, given: dict[str, str], texts: tuple[str, ...]
+) -> None:
+    process = start(tmp_path / "log", *parameters(**given))
+    assert process.process.wait(30.0) == 1
+    errors = [line for line in process.output.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and all(text in errors[0] for text in texts), process.output
+
+
+def test_the_parameters_file_holds_the_defaults() -> None:
+    import wm_perception
+
+    source = Path(__file__).resolve().parents[1] / "ros2_ws/src/wm_perception/config/perception.yaml"
+    text = source.read_text()
+    assert from_yaml(PerceptionParameters, text) == PerceptionParameters()
+    assert text.split("\n", 2)[2] == to_yaml(PerceptionParameters, "perception")
+    assert wm_perception.__doc__
+
+
+def main() -> None:
+    from wm_ros.lifecycle import run_node
+
+    sys.exit(run_node(lambda: PerceptionNode(pipeline=StandInPipeline)))
+
+
+if __name__ == "__main__":
+    main()
