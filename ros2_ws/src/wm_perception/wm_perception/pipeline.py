@@ -1,0 +1,280 @@
+"""Frames in, scene graphs out."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from wm_core.scene_graph import Event, SceneGraph, Shape
+
+from wm_perception.cloud import depth_noise_m, make_cloud
+from wm_perception.relations import RelationGraph
+from wm_perception.segmentation import GeometricSegmenter, candidate_pixels
+from wm_perception.supports import Support, SupportMap
+from wm_perception.tracking import Observation, Tracker
+from wm_perception.types import (
+    Array,
+    Cloud,
+    Frame,
+    PerceptionConfig,
+    PerceptionResult,
+    Segmentation,
+    Segmenter,
+)
+
+__all__ = ["Frame", "PerceptionConfig", "PerceptionPipeline", "PerceptionResult"]
+
+_SUPPORT_THICKNESS_M = 0.04
+_MAX_POINTS = 600
+
+
+class PerceptionPipeline:
+    """Segment, lift to 3D, track, relate: one call per frame, state kept between calls.
+
+    Args:
+        config: see ``PerceptionConfig``.
+        segmenter: finds instances; the geometric one by default.
+    """
+
+    def __init__(self, config: PerceptionConfig | None = None, segmenter: Segmenter | None = None) -> None:
+        self.config = config or PerceptionConfig()
+        self.segmenter: Segmenter = segmenter or GeometricSegmenter()
+        self._ids = itertools.count(1)
+        # Depth images have a blind band at their rim, up to a dozen pixels wide.
+        self._edge_pixels = max(2, 12 // self.config.stride)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything but the ids given: they are not used again."""
+        self.supports = SupportMap(self.config, self._new_id)
+        self.tracker = Tracker(self.config, self._new_id)
+        self.relations = RelationGraph(self.config)
+        self._last_stamp_ns: int | None = None
+
+    def _new_id(self) -> int:
+        return next(self._ids)
+
+    def process(self, frame: Frame) -> PerceptionResult:
+        """The scene graph at this frame.
+
+        Raises:
+            ValueError: the frame is not later than the previous one (call ``reset`` when time starts again).
+        """
+        if self._last_stamp_ns is not None and frame.stamp_ns <= self._last_stamp_ns:
+            raise ValueError(
+                f"frame stamp: got {frame.stamp_ns} ns, expected later than {self._last_stamp_ns} ns (time went back)"
+            )
+        dt = 0.0 if self._last_stamp_ns is None else (frame.stamp_ns - self._last_stamp_ns) * 1e-9
+        self._last_stamp_ns = frame.stamp_ns
+        timings: dict[str, float] = {}
+        warnings: list[str] = []
+        clock = time.perf_counter()
+
+        def lap(name: str) -> None:
+            nonlocal clock
+            now = time.perf_counter()
+            timings[name] = now - clock
+            clock = now
+
+        cloud = make_cloud(frame, self.config.stride, self.config.max_depth_m)
+        known = float(np.isfinite(cloud.depth).mean())
+        if known < 0.02:
+            warnings.append(f"depth image: {100 * known:.1f}% of the pixels have depth, expected most of them")
+        lap("cloud")
+        on_support = self.supports.update(cloud, frame.stamp_ns)
+        height, which = self.supports.heights(cloud)
+        lap("supports")
+        predicted = self.tracker.predict(frame.stamp_ns, dt)
+        candidates = candidate_pixels(
+            cloud, height, on_support, self.config.min_height_m, self.config.max_height_m
+        )
+        segmentation = self.segmenter.segment(frame, cloud, candidates, predicted)
+        lap("segment")
+        observations = self._observations(cloud, segmentation, height, which)
+        assigned = self.tracker.update(cloud, segmentation, observations, dt)
+        lap("track")
+        scene = self._scene(frame)
+        relations = self.relations.update(scene, self.tracker)
+        scene = self._scene(frame, relations, tuple(self.tracker.events))
+        lap("relations")
+        ids = self._instance_ids(frame, segmentation, assigned)
+        lap("instances")
+        return PerceptionResult(scene, ids, timings, tuple(warnings))
+
+    def _observations(
+        self,
+        cloud: Cloud,
+        segmentation: Segmentation,
+        height: NDArray[np.float32],
+        which: NDArray[np.int32],
+    ) -> list[Observation | None]:
+        observations: list[Observation | None] = []
+        boxes = ndimage.find_objects(segmentation.labels, max_label=len(segmentation.keys))
+        h, w = segmentation.labels.shape
+        random = np.random.default_rng(0)
+        for label, box in enumerate(boxes, start=1):
+            if box is None:
+                observations.append(None)
+                continue
+            mask = segmentation.labels[box] == label
+            pixels = int(mask.sum())
+            # The outermost pixels mix the thing with what is behind it.
+            inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
+            use = inner if int(inner.sum()) >= 0.35 * pixels else mask
+            points = cloud.points[box][use].astype(np.float64)
+            if len(points) < 8 or pixels < 12:
+                observations.append(None)
+                continue
+            heights = height[box][use]
+            over = which[box][use]
+            tall = np.isfinite(heights)
+            index = int(np.bincount(over[over >= 0]).argmax()) if (over >= 0).any() else -1
+            centre = 0.5 * (np.percentile(points, 2, axis=0) + np.percentile(points, 98, axis=0))
+            bottom: float | None = None
+            support_height = float(points[:, 2].min())
+            if index >= 0:
+                support = self.supports.supports[index]
+                plane = support.plane
+                support_height = float(centre[2] - plane.height_over(centre[None].astype(np.float32))[0])
+                bottom = support_height
+            low, high = np.percentile(heights[tall], [2.0, 95.0]) if tall.any() else (0.0, 0.0)
+            rows, columns = box
+            edge = self._edge_pixels
+            border = (
+                rows.start < edge or columns.start < edge or rows.stop > h - edge or columns.stop > w - edge
+            )
+            outside = self._outside(points, index)
+            extent = float((np.percentile(points, 99, axis=0) - np.percentile(points, 1, axis=0)).max())
+            depth = float(np.nanmedian(cloud.depth[box][use]))
+            if len(points) > _MAX_POINTS:
+                points = points[random.choice(len(points), _MAX_POINTS, replace=False)]
+            observations.append(
+                Observation(
+                    points=points,
+                    noise_m=float(depth_noise_m(np.float32(depth))),
+                    color=cloud.rgb[box][use].mean(axis=0),
+                    pixels=pixels,
+                    bottom=bottom,
+                    support_height=support_height,
+                    height_low=float(low),
+                    height_high=float(high),
+                    on_border=border,
+                    outside_fraction=outside,
+                    extent=extent,
+                    centre=centre,
+                    area_m2=pixels * depth**2 / (cloud.camera.fx * cloud.camera.fy),
+                )
+            )
+        return observations
+
+    def _outside(self, points: Array, index: int) -> float:
+        """Fraction of points beyond the seen outline of their support."""
+        if index < 0:
+            return 0.0
+        _, _, _, outline = self.supports.supports[index].rectangle()
+        contour = outline.astype(np.float32).reshape(-1, 1, 2)
+        sample = points[:: max(1, len(points) // 40), :2]
+        return float(
+            np.mean([cv2.pointPolygonTest(contour, (float(x), float(y)), False) < 0.0 for x, y in sample])
+        )
+
+    def _instance_ids(
+        self, frame: Frame, segmentation: Segmentation, assigned: NDArray[np.int64]
+    ) -> NDArray[np.uint16]:
+        table = np.zeros(len(segmentation.keys) + 1, dtype=np.uint16)
+        for label, row in enumerate(assigned, start=1):
+            if row >= 0:
+                table[label] = self.tracker.tracks[row].id
+        small = table[segmentation.labels]
+        stride = self.config.stride
+        full = np.repeat(np.repeat(small, stride, axis=0), stride, axis=1)
+        return np.ascontiguousarray(full[: frame.camera.height, : frame.camera.width])
+
+    def _scene(
+        self, frame: Frame, relations: tuple = (), events: tuple[Event, ...] = ()  # type: ignore[type-arg]
+    ) -> SceneGraph:
+        rows: list[dict[str, object]] = [self._support_row(s) for s in self.supports.supports if s.frames >= 2]
+        for t in self.tracker.tracks:
+            if t.id == 0:
+                continue
+            covariance = np.zeros((6, 6))
+            covariance[:3, :3] = t.filter.covariance[:3, :3] + np.eye(3) * 0.003**2
+            covariance[3:, 3:] = t.rotation_covariance
+            twist = np.zeros((6, 6))
+            twist[:3, :3] = np.eye(3) * 0.02**2 if t.resting else t.filter.covariance[3:, 3:]
+            twist[3:, 3:] = np.eye(3) * (0.05**2 if t.resting else 1.0)
+            rows.append(
+                {
+                    "ids": t.id,
+                    "class_names": t.class_name(),
+                    "positions": t.position,
+                    "quaternions": t.quaternion,
+                    "linear_velocities": t.velocity,
+                    "angular_velocities": t.angular_velocity,
+                    "extents": t.extents,
+                    "shapes": int(t.shape),
+                    "is_static": False,
+                    "pose_covariances": covariance,
+                    "twist_covariances": twist,
+                    "colors": np.clip(t.color / 255.0, 0.0, 1.0),
+                    "visibilities": t.visibility if t.seen_now else 0.0,
+                    "existence_probabilities": t.existence,
+                    "first_seen_ns": t.first_seen_ns,
+                    "last_seen_ns": t.last_seen_ns,
+                    "hulls": t.hull,
+                }
+            )
+        rows.sort(key=lambda row: row["ids"])  # type: ignore[arg-type, return-value]
+        names = [
+            "ids", "class_names", "positions", "quaternions", "linear_velocities", "angular_velocities", "extents",
+            "shapes", "is_static", "pose_covariances", "twist_covariances", "colors", "visibilities",
+            "existence_probabilities", "first_seen_ns", "last_seen_ns", "hulls",
+        ]  # fmt: skip
+        columns = {name: [row[name] for row in rows] for name in names}
+        n = len(rows)
+        shapes = {"quaternions": (n, 4), "pose_covariances": (n, 6, 6), "twist_covariances": (n, 6, 6)}
+        for name in ("linear_velocities", "angular_velocities", "colors"):
+            shapes[name] = (n, 3)
+        return SceneGraph.build(
+            columns.pop("ids"),
+            columns.pop("positions"),
+            columns.pop("extents"),
+            stamp_ns=frame.stamp_ns,
+            frame_id=self.config.world_frame,
+            relations=relations,
+            events=events,
+            world_T_camera=np.asarray(frame.world_T_camera, dtype=np.float64),
+            **{k: np.asarray(v, dtype=float).reshape(shapes[k]) if k in shapes else v for k, v in columns.items()},
+        )
+
+    @staticmethod
+    def _support_row(s: Support) -> dict[str, object]:
+        centre, sizes, yaw, outline = s.rectangle()
+        quaternion = np.array([0.0, 0.0, np.sin(0.5 * yaw), np.cos(0.5 * yaw)])
+        local = outline - centre
+        cosine, sine = np.cos(yaw), np.sin(yaw)
+        local = np.stack([cosine * local[:, 0] + sine * local[:, 1], -sine * local[:, 0] + cosine * local[:, 1]], 1)
+        covariance = np.diag([0.02**2, 0.02**2, 0.004**2, 0.01**2, 0.01**2, 0.03**2])
+        return {
+            "ids": s.id,
+            "class_names": "support",
+            "positions": np.array([*centre, s.height_m - 0.5 * _SUPPORT_THICKNESS_M]),
+            "quaternions": quaternion,
+            "linear_velocities": np.zeros(3),
+            "angular_velocities": np.zeros(3),
+            "extents": np.array([*np.maximum(sizes, 0.02), _SUPPORT_THICKNESS_M]),
+            "shapes": int(Shape.BOX),
+            "is_static": True,
+            "pose_covariances": covariance,
+            "twist_covariances": np.zeros((6, 6)),
+            "colors": np.clip(s.color / 255.0, 0.0, 1.0),
+            "visibilities": 1.0 if s.seen_now else 0.0,
+            "existence_probabilities": min(0.999, 0.5 + 0.1 * s.frames),
+            "first_seen_ns": s.first_seen_ns,
+            "last_seen_ns": s.last_seen_ns,
+            "hulls": np.column_stack([local, np.full(len(local), 0.5 * _SUPPORT_THICKNESS_M)]),
+        }

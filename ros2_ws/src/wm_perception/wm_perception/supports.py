@@ -1,0 +1,271 @@
+"""Horizontal surfaces that carry things: found per frame, kept and completed over frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from wm_perception.types import Array, Cloud, PerceptionConfig
+
+CELL_M = 0.02
+"""Size of the cells in which a support's footprint is remembered [m]."""
+_UPRIGHT_COSINE = 0.94
+_BIN_M = 0.01
+_MAX_EXTENT_M = 6.0
+
+
+_OFFSET, _ROW = 1 << 20, 1 << 21
+
+
+def cell_codes(xy: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Sorted codes of the footprint cells that points (P, 2) [m] fall into."""
+    cells = np.floor(xy / CELL_M).astype(np.int64) + _OFFSET
+    return np.unique(cells[:, 0] * _ROW + cells[:, 1])
+
+
+def _decode(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Integer cells (C, 2) of codes."""
+    return np.stack([codes // _ROW, codes % _ROW], axis=1) - _OFFSET
+
+
+@dataclass(frozen=True)
+class Plane:
+    """``z = a x + b y + c`` [m], with the mean height of the points that it was fitted to."""
+
+    coefficients: Array
+    height_m: float
+
+    def height_over(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Height [m] of points (..., 3) over the plane."""
+        a, b, c = (np.float32(v) for v in self.coefficients)
+        return points[..., 2] - (a * points[..., 0] + b * points[..., 1] + c)
+
+
+@dataclass
+class Support:
+    """A remembered horizontal surface.
+
+    Attributes:
+        id: persistent object id.
+        plane: in this frame where it was seen, else the last one seen.
+        cells: sorted codes of the footprint's cells, and in how many frames each was seen.
+        seen_now: whether the current frame shows it. pixels: how many of its pixels.
+    """
+
+    id: int
+    plane: Plane
+    height_m: float
+    first_seen_ns: int
+    last_seen_ns: int
+    frames: int = 1
+    seen_now: bool = True
+    pixels: int = 0
+    color: Array = field(default_factory=lambda: np.full(3, 128.0))
+    cells: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _rectangle: tuple[int, tuple[Array, Array, float, Array]] | None = None
+
+    def add_cells(self, codes: NDArray[np.int64], counts: NDArray[np.int64] | None = None) -> None:
+        """Count cells (``cell_codes``) once more, or by ``counts``."""
+        merged = np.union1d(self.cells, codes)
+        total = np.zeros(len(merged), dtype=np.int64)
+        total[np.searchsorted(merged, self.cells)] += self.counts
+        total[np.searchsorted(merged, codes)] += 1 if counts is None else counts
+        self.cells, self.counts = merged, total
+
+    def solid_cells(self) -> NDArray[np.int64]:
+        """(C, 2) cells seen often enough to be believed."""
+        least = 1 if self.frames < 4 else 2
+        return _decode(self.cells[self.counts >= least])
+
+    def rectangle(self) -> tuple[Array, Array, float, Array]:
+        """Centre (2,) [m], sizes (2,) [m], yaw [rad] and outline (P, 2) [m] of the footprint.
+
+        The outline is the convex hull of the cells; the rectangle the smallest around it. Yaw is within 45 degrees.
+        """
+        if self._rectangle is not None and self._rectangle[0] == self.frames:
+            return self._rectangle[1]
+        cells = self.solid_cells()
+        if len(cells) < 3:
+            cells = _decode(self.cells)
+        corners = (cells[:, None, :] + np.array([[0, 0], [0, 1], [1, 0], [1, 1]])).reshape(-1, 2) * CELL_M
+        hull = cv2.convexHull(corners.astype(np.float32)).reshape(-1, 2)
+        (cx, cy), (lx, ly), angle = cv2.minAreaRect(hull)
+        yaw = np.radians(angle)
+        turns = int(np.round(yaw / (0.5 * np.pi)))
+        sizes = np.array([ly, lx] if turns % 2 else [lx, ly])
+        result = (np.array([cx, cy]), sizes, float(yaw - turns * 0.5 * np.pi), hull.astype(np.float64))
+        self._rectangle = (self.frames, result)
+        return result
+
+
+def find_planes(cloud: Cloud, config: PerceptionConfig) -> list[tuple[Plane, NDArray[np.bool_]]]:
+    """Horizontal patches of a frame that are large enough: plane and pixel mask (h, w), largest first."""
+    z = cloud.points[..., 2]
+    flat = cloud.normals[..., 2] > _UPRIGHT_COSINE
+    if int(flat.sum()) < config.min_pixels:
+        return []
+    # A pixel covers z^2 / (fx fy) of a surface that faces the camera, more when it is seen at an angle.
+    view = cloud.points - cloud.world_T_camera[:3, 3].astype(np.float32)
+    distance = np.sqrt(np.einsum("hwi,hwi->hw", view, view))
+    cosine = np.clip(-view[..., 2] / np.maximum(distance, 1e-6), 0.1, 1.0)
+    area = np.where(flat, np.square(cloud.depth) / (cloud.camera.fx * cloud.camera.fy) / cosine, 0.0)
+    heights, areas = z[flat], area[flat]
+    low = float(heights.min())
+    bins = np.floor((heights - low) / _BIN_M).astype(np.int64)
+    histogram = np.bincount(bins, weights=areas)
+    window = np.convolve(histogram, np.ones(3), mode="same")
+    found: list[tuple[Plane, NDArray[np.bool_], float]] = []
+    for peak in np.argsort(window)[::-1][:12]:
+        if window[peak] < config.support_min_area_m2:
+            break
+        height = low + (peak + 0.5) * _BIN_M
+        if any(abs(height - p.height_m) < 0.03 for p, _, _ in found):
+            continue
+        layer = flat & (np.abs(z - height) < 2.5 * _BIN_M)
+        labels, count = ndimage.label(layer, structure=np.ones((3, 3)))
+        patch_areas = ndimage.sum_labels(area, labels, np.arange(1, count + 1)) if count else np.zeros(0)
+        for label in np.flatnonzero(np.asarray(patch_areas) >= config.support_min_area_m2) + 1:
+            mask = labels == label
+            plane = _fit(cloud.points[mask])
+            if plane is None:
+                continue
+            inlier = mask & (np.abs(plane.height_over(cloud.points)) < config.support_tolerance_m)
+            plane = _fit(cloud.points[inlier]) if int(inlier.sum()) >= 30 else None
+            if plane is not None:
+                found.append((plane, inlier, float(patch_areas[label - 1])))
+    found.sort(key=lambda entry: -entry[2])
+    return [(plane, mask) for plane, mask, _ in found]
+
+
+def _fit(points: NDArray[np.float32]) -> Plane | None:
+    """Least-squares plane, or None where it is not level (more than 8 degrees)."""
+    if len(points) > 3000:
+        points = points[:: len(points) // 3000 + 1]
+    p = points.astype(np.float64)
+    mean = p.mean(axis=0)
+    design = np.column_stack([p[:, :2] - mean[:2], np.ones(len(p))])
+    (a, b, c), *_ = np.linalg.lstsq(design, p[:, 2], rcond=None)
+    if np.hypot(a, b) > 0.14:
+        return None
+    return Plane(np.array([a, b, c - a * mean[0] - b * mean[1]]), float(c))
+
+
+class SupportMap:
+    """Supports seen so far, with persistent ids."""
+
+    def __init__(self, config: PerceptionConfig, new_id) -> None:  # type: ignore[no-untyped-def]
+        self.config = config
+        self.supports: list[Support] = []
+        self._new_id = new_id
+        self._updates = 0
+
+    def update(self, cloud: Cloud, stamp_ns: int) -> NDArray[np.bool_]:
+        """Find this frame's planes, match them to the supports known; returns the pixels (h, w) on any of them."""
+        on_support = np.zeros(cloud.depth.shape, dtype=bool)
+        for support in self.supports:
+            support.seen_now = False
+        for plane, mask in find_planes(cloud, self.config):
+            on_support |= mask
+            points = cloud.points[mask]
+            codes = cell_codes(points[:: max(1, len(points) // 6000), :2])
+            support = self._match(plane, codes)
+            if support is None:
+                support = Support(self._new_id(), plane, plane.height_m, stamp_ns, stamp_ns)
+                support.color = cloud.rgb[mask].mean(axis=0)
+                self.supports.append(support)
+            elif not support.seen_now:
+                support.frames += 1
+            if not support.seen_now or int(mask.sum()) > support.pixels:
+                support.plane = plane
+                support.pixels = int(mask.sum())
+            support.seen_now = True
+            support.last_seen_ns = stamp_ns
+            weight = 1.0 / min(support.frames, 20)
+            support.height_m += weight * (plane.height_m - support.height_m)
+            support.color += weight * (cloud.rgb[mask].mean(axis=0) - support.color)
+            support.add_cells(codes)
+        self._updates += 1
+        if self._updates % 10 == 1:
+            self._merge()
+        return on_support
+
+    def _match(self, plane: Plane, codes: NDArray[np.int64]) -> Support | None:
+        best, best_overlap = None, 0.0
+        centre = np.median(_decode(codes), axis=0) * CELL_M
+        for support in self.supports:
+            if abs(support.height_m - plane.height_m) > 0.035:
+                continue
+            middle, sizes, _, _ = support.rectangle()
+            if max(sizes) > _MAX_EXTENT_M:
+                continue
+            gap = np.linalg.norm(centre - middle) - 0.5 * np.linalg.norm(sizes)
+            overlap = len(np.intersect1d(codes, support.cells, assume_unique=True)) / max(len(codes), 1)
+            score = overlap + (0.05 if gap < 0.15 else 0.0)
+            if score > best_overlap:
+                best, best_overlap = support, score
+        return best
+
+    def _merge(self) -> None:
+        """Join supports of one height whose footprints have grown together; the older id stays."""
+        for i, a in enumerate(self.supports):
+            for b in self.supports[i + 1 :]:
+                shared = len(np.intersect1d(a.cells, b.cells, assume_unique=True))
+                if abs(a.height_m - b.height_m) < 0.025 and shared > 0.2 * min(len(a.cells), len(b.cells)):
+                    a.add_cells(b.cells, b.counts)
+                    a.frames = max(a.frames, b.frames) + 1
+                    a.last_seen_ns = max(a.last_seen_ns, b.last_seen_ns)
+                    a.seen_now |= b.seen_now
+                    self.supports.remove(b)
+                    self._merge()
+                    return
+
+    def carrying(self, camera_height_m: float) -> list[Support]:
+        """Supports whose things are looked for: those not too deep below the camera (the floor)."""
+        limit = camera_height_m - self.config.floor_below_camera_m
+        return [s for s in self.supports if s.height_m > limit]
+
+    def heights(self, cloud: Cloud) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Height over the highest support under each pixel [m], NaN where none is, and that support's index."""
+        over = np.full(cloud.depth.shape, np.nan, dtype=np.float32)
+        which = np.full(cloud.depth.shape, -1, dtype=np.int32)
+        camera_height = float(cloud.world_T_camera[2, 3])
+        carrying = {s.id for s in self.carrying(camera_height)}
+        for index, support in enumerate(self.supports):
+            if support.id not in carrying:
+                continue
+            inside = self._inside(support, cloud)
+            plane = support.plane
+            if not support.seen_now:
+                plane = Plane(np.array([0.0, 0.0, support.height_m]), support.height_m)
+            height = plane.height_over(cloud.points)
+            better = inside & (height > -0.02) & ~(over <= height)
+            over[better] = height[better]
+            which[better] = index
+        return over, which
+
+    @staticmethod
+    def _inside(support: Support, cloud: Cloud) -> NDArray[np.bool_]:
+        cells = support.solid_cells()
+        if not len(cells):
+            return np.zeros(cloud.depth.shape, dtype=bool)
+        low = cells.min(axis=0) - 3
+        size = cells.max(axis=0) - low + 4
+        grid = np.zeros((size[1], size[0]), dtype=np.uint8)
+        # The convex outline fills the holes that things on the support leave; one cell more takes in its rim.
+        outline = cv2.convexHull((cells - low).astype(np.int32))
+        cv2.fillPoly(grid, [outline], 1)
+        grid = cv2.dilate(grid, np.ones((3, 3), np.uint8))
+        with np.errstate(invalid="ignore"):
+            u = np.floor(cloud.points[..., 0] / CELL_M)
+            v = np.floor(cloud.points[..., 1] / CELL_M)
+            u = np.nan_to_num(u - low[0], nan=-1.0)
+            v = np.nan_to_num(v - low[1], nan=-1.0)
+        ok = (u >= 0) & (v >= 0) & (u < size[0]) & (v < size[1])
+        inside = np.zeros(cloud.depth.shape, dtype=bool)
+        inside[ok] = grid[v[ok].astype(np.int64), u[ok].astype(np.int64)] > 0
+        return inside

@@ -1,0 +1,600 @@
+"""Objects over time: one Kalman filter and one fixed primitive per thing, kept through occlusion."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.transform import Rotation
+from wm_core.scene_graph import Event, EventKind, Shape
+
+from wm_perception.shapes import (
+    Alignment,
+    ShapeFit,
+    align,
+    fit_box,
+    fit_shape,
+    hull_planes,
+    signed_distance,
+    surface_samples,
+)
+from wm_perception.types import Array, Cloud, PerceptionConfig, PredictedObject, Segmentation
+
+MOVING_ACCELERATION_M_S2 = 3.0
+"""Process noise of things that move: the deceleration of sliding friction and light knocks."""
+_WAKE_M = 0.006
+_WAKE_SIGMAS = 4.5
+_WAKE_AT_ONCE_M = 0.02
+_REST_SPEED_M_S = 0.04
+_REST_TIME_S = 0.3
+_FITS = 7
+_ALIGN_POINTS = 110
+_EMPTY_FRACTION = 0.65
+_VISIBLE_TOLERANCE_M = 0.025
+
+
+@dataclass
+class KalmanFilter:
+    """Constant velocity in 3D: state position and velocity [m, m/s], white acceleration noise."""
+
+    mean: Array
+    covariance: Array
+
+    @classmethod
+    def start(cls, position: Array, position_std: float, velocity_std: float) -> KalmanFilter:
+        """At a position (3,), velocity unknown around zero."""
+        return cls(
+            np.concatenate([position, np.zeros(3)]), np.diag([position_std**2] * 3 + [velocity_std**2] * 3)
+        )
+
+    def predict(self, dt: float, acceleration_std: float) -> None:
+        """Advance by ``dt`` [s] under white acceleration of a standard deviation [m/s^2]."""
+        transition = np.eye(6)
+        transition[:3, 3:] = dt * np.eye(3)
+        gain = np.concatenate([0.5 * dt**2 * np.eye(3), dt * np.eye(3)])
+        self.mean = transition @ self.mean
+        self.covariance = transition @ self.covariance @ transition.T + acceleration_std**2 * gain @ gain.T
+
+    def update(self, position: Array, covariance: Array) -> float:
+        """Take in a measured position (3,) with covariance (3, 3); returns the normalised innovation squared."""
+        innovation = position - self.mean[:3]
+        s = self.covariance[:3, :3] + covariance
+        nis = float(innovation @ np.linalg.solve(s, innovation))
+        gain = np.linalg.solve(s, self.covariance[:3]).T
+        self.mean = self.mean + gain @ innovation
+        joseph = np.eye(6) - gain @ np.eye(3, 6)
+        self.covariance = joseph @ self.covariance @ joseph.T + gain @ covariance @ gain.T
+        return nis
+
+
+@dataclass
+class Track:
+    """One thing. ``id`` is 0 until it has been seen often enough; positions [m], velocities [m/s, rad/s]."""
+
+    key: int
+    shape: Shape
+    quaternion: Array
+    extents: Array
+    filter: KalmanFilter
+    color: Array
+    first_seen_ns: int
+    last_seen_ns: int
+    id: int = 0
+    hull: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    planes: Array | None = None
+    angular_velocity: Array = field(default_factory=lambda: np.zeros(3))
+    rotation_covariance: Array = field(default_factory=lambda: np.diag([0.02**2] * 3))
+    resting: bool = False
+    toppled: bool = False
+    seen_now: bool = True
+    visibility: float = 1.0
+    existence: float = 0.5
+    hits: int = 1
+    misses: int = 0
+    empty: int = 0
+    away: int = 0
+    fits: list[ShapeFit] = field(default_factory=list)
+    fit_stamp_ns: int = 0
+    residual_m: float = 0.0
+    bottom: float | None = None
+    support_height: float = 0.0
+    upright: Array = field(default_factory=lambda: np.array([0.0, 0.0, 0.0, 1.0]))
+    trail: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=40))
+    turns: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=5))
+    samples: tuple[Array, Array] | None = None
+
+    @property
+    def position(self) -> Array:
+        """(3,) [m]."""
+        return self.filter.mean[:3]
+
+    @property
+    def velocity(self) -> Array:
+        """(3,) [m/s]; zero while resting."""
+        return np.zeros(3) if self.resting else self.filter.mean[3:]
+
+    def set_shape(self, fit: ShapeFit, keep_pose: bool) -> None:
+        """Take over the shape of a fit, and its pose unless that is to be kept."""
+        self.shape, self.extents, self.hull = fit.shape, fit.extents, fit.hull
+        self.planes = hull_planes(fit.hull) if fit.shape == Shape.CONVEX else None
+        self.samples = None
+        if not keep_pose:
+            self.quaternion = fit.quaternion
+            self.upright = fit.quaternion
+
+    def surface(self) -> tuple[Array, Array]:
+        """Cached surface points and normals in the object frame."""
+        if self.samples is None:
+            self.samples = surface_samples(self.shape, self.extents, self.hull)
+        return self.samples
+
+    def class_name(self) -> str:
+        """What the shape alone tells."""
+        return {Shape.BOX: "box", Shape.SPHERE: "ball", Shape.CYLINDER: "cylinder"}.get(self.shape, "object")
+
+
+@dataclass
+class Observation:
+    """One segment of a frame: points (P, 3) [m], colour, pixels, heights over the support, whether it is cut off."""
+
+    points: Array
+    noise_m: float
+    color: Array
+    pixels: int
+    bottom: float | None
+    support_height: float
+    height_low: float
+    height_high: float
+    on_border: bool
+    outside_fraction: float
+    extent: float
+    centre: Array
+    area_m2: float
+
+
+class Tracker:
+    """Assigns segments to tracks, updates, creates and drops them, and tells what happened."""
+
+    def __init__(self, config: PerceptionConfig, new_id) -> None:  # type: ignore[no-untyped-def]
+        self.config = config
+        self.tracks: list[Track] = []
+        self.events: list[Event] = []
+        self._new_id = new_id
+        self._next_key = 0
+        self._event_id = 0
+        self._stamp_ns = 0
+
+    def emit(self, kind: EventKind, a: int, b: int = 0, probability: float = 1.0) -> None:
+        """Record an event at the current stamp."""
+        self._event_id += 1
+        self.events.append(Event(self._event_id, kind, a, b, self._stamp_ns, probability))
+
+    def predict(self, stamp_ns: int, dt: float) -> list[PredictedObject]:
+        """Advance every track by ``dt`` [s] and say where to look for it."""
+        self._stamp_ns = stamp_ns
+        self.events = []
+        predicted = []
+        for t in self.tracks:
+            if dt > self.config.gap_reset_s:
+                t.filter.mean[3:] = 0.0
+                t.filter.covariance[3:, 3:] = np.eye(3) * 0.2**2
+                t.trail.clear()
+            elif t.resting:
+                t.filter.mean[3:] = 0.0
+                t.filter.covariance[:3, :3] += np.eye(3) * (0.0003**2 if t.seen_now else 0.002**2) * dt * 30.0
+            else:
+                t.filter.predict(dt, MOVING_ACCELERATION_M_S2 if t.seen_now else 1.0)
+                if t.misses:
+                    # Unseen things are more likely to stop than to speed on.
+                    t.filter.mean[3:] *= np.exp(-2.0 * dt)
+                if not t.seen_now or np.linalg.norm(t.angular_velocity) > 0.5:
+                    turn = Rotation.from_rotvec(t.angular_velocity * min(dt, 0.1))
+                    if t.shape != Shape.SPHERE:
+                        t.quaternion = (turn * Rotation.from_quat(t.quaternion)).as_quat()
+            speed = float(np.linalg.norm(t.velocity))
+            margin = 0.015 + min(0.08, speed * min(dt, 0.2) * 0.6) + min(0.05, 0.01 * t.misses)
+            predicted.append(
+                PredictedObject(
+                    t.key, t.shape, t.position.copy(), t.quaternion, t.extents, t.hull, t.color, margin
+                )
+            )
+        return predicted
+
+    def update(
+        self,
+        cloud: Cloud,
+        segmentation: Segmentation,
+        observations: list[Observation | None],
+        dt: float,
+    ) -> NDArray[np.int64]:
+        """Take in a frame's segments; returns for each label 1..L the index of its track, -1 = none."""
+        by_key = {t.key: i for i, t in enumerate(self.tracks)}
+        matched: dict[int, Observation] = {}
+        assigned = np.full(len(observations), -1, dtype=np.int64)
+        free: list[int] = []
+        for label, (key, observation) in enumerate(zip(segmentation.keys, observations, strict=True)):
+            if observation is None:
+                continue
+            row = by_key.get(int(key), -1)
+            if row >= 0:
+                matched[row] = observation
+                assigned[label] = row
+            else:
+                free.append(label)
+        self._match_free(matched, observations, free, assigned)
+        for t in self.tracks:
+            t.seen_now = False
+        order = sorted(matched, key=lambda row: self.tracks[row].fit_stamp_ns)
+        budget = self.config.fits_per_frame
+        for row in order:
+            budget -= self._observe(self.tracks[row], matched[row], dt, fit=budget > 0)
+        births = [n for n in free if assigned[n] < 0]
+        for label in sorted(births, key=lambda n: observations[n].height_low):  # type: ignore[union-attr]
+            observation = observations[label]
+            assert observation is not None
+            if self._may_be_born(observation):
+                self.tracks.append(self._born(observation))
+                assigned[label] = len(self.tracks) - 1
+        self._look(cloud, dt)
+        return self._cull(assigned)
+
+    def _match_free(
+        self,
+        matched: dict[int, Observation],
+        observations: list[Observation | None],
+        free: list[int],
+        assigned: NDArray[np.int64],
+    ) -> None:
+        """Assign segments on no predicted place to tracks that are missing, by place, size and colour."""
+        missing = [i for i in range(len(self.tracks)) if i not in matched]
+        if not missing or not free:
+            return
+        cost = np.full((len(missing), len(free)), 1e3)
+        for r, i in enumerate(missing):
+            t = self.tracks[i]
+            gate = 0.08 + min(0.5, 0.05 * t.misses)
+            for c, label in enumerate(free):
+                o = observations[label]
+                assert o is not None
+                distance = float(np.linalg.norm(o.centre - t.position))
+                size_ratio = (o.extent + 0.01) / (float(t.extents.max()) + 0.01)
+                color = float(np.abs(o.color - t.color).mean())
+                if distance < gate and 0.4 < size_ratio < 1.8 and color < 35.0:
+                    cost[r, c] = distance / gate + abs(np.log(size_ratio)) + color / 35.0
+        for r, c in zip(*linear_sum_assignment(cost), strict=True):
+            if cost[r, c] < 1e3:
+                matched[missing[r]] = observations[free[c]]  # type: ignore[assignment]
+                assigned[free[c]] = missing[r]
+
+    def _may_be_born(self, o: Observation) -> bool:
+        return (
+            o.pixels >= self.config.min_pixels
+            and o.area_m2 > 2.0e-4
+            and o.height_high > max(2.0 * self.config.min_height_m, 6.0 * o.noise_m)
+            and o.extent <= self.config.max_extent_m
+            and not o.on_border
+            and o.outside_fraction < 0.5
+        )
+
+    def _born(self, o: Observation) -> Track:
+        bottom = self._bottom(o, None)
+        top = float(np.percentile(o.points[:, 2], 99.0))
+        fit = fit_box(o.points, bottom if bottom is not None else o.points[:, 2].min(), top)
+        self._next_key += 1
+        track = Track(
+            key=self._next_key,
+            shape=fit.shape,
+            quaternion=fit.quaternion,
+            extents=fit.extents,
+            filter=KalmanFilter.start(fit.position, 0.01, 0.5),
+            color=o.color,
+            first_seen_ns=self._stamp_ns,
+            last_seen_ns=self._stamp_ns,
+            bottom=bottom,
+            support_height=o.support_height,
+        )
+        track.set_shape(fit, keep_pose=False)
+        return track
+
+    def _bottom(self, o: Observation, own: Track | None) -> float | None:
+        """Height [m] of what a thing stands on: the support, or the top of a thing under it."""
+        if o.height_low < 0.03:
+            return o.bottom
+        low = float(np.percentile(o.points[:, 2], 2.0))
+        for t in self.tracks:
+            if t is own or t.misses:
+                continue
+            top = t.position[2] + 0.5 * _vertical_extent(t)
+            local = Rotation.from_quat(t.quaternion).inv().apply(o.centre - t.position)
+            if abs(top - low) < 0.03 and (np.abs(local[:2]) < 0.5 * t.extents[:2] + 0.01).all():
+                return float(top)
+        # Nothing under it: what hides its foot stands in front, and it stands on the support.
+        return o.bottom
+
+    def _observe(self, t: Track, o: Observation, dt: float, fit: bool) -> int:
+        """Update a track from its segment; returns how many shape fits that took."""
+        stamp_s = self._stamp_ns * 1e-9
+        t.seen_now = True
+        t.misses = t.empty = t.away = 0
+        t.hits += 1
+        t.last_seen_ns = self._stamp_ns
+        t.existence = min(0.999, 1.0 - (1.0 - t.existence) * 0.7)
+        t.color = t.color + (0.3 if t.hits < 10 else 0.05) * (o.color - t.color)
+        t.support_height = o.support_height
+        used = 0
+        points = o.points
+        if len(points) > _ALIGN_POINTS:
+            rows = np.random.default_rng(t.hits).choice(len(points), _ALIGN_POINTS, replace=False)
+            points = points[rows]
+        whole = t.visibility > 0.75 and not o.on_border
+        due = len(t.fits) < _FITS or (self._stamp_ns - t.fit_stamp_ns > 1_500_000_000 and t.resting)
+        if fit and whole and due and not t.toppled and len(o.points) >= 30 and (t.resting or len(t.fits) < 3):
+            self._refit(t, o)
+            used = 1
+        pose = align(
+            t.shape,
+            t.extents,
+            points,
+            t.position,
+            t.quaternion,
+            hull=t.planes,
+            prior_std_m=0.03 if not t.resting else 0.02,
+            prior_std_rad=(0.012, 0.04) if t.resting or not t.fits else (0.05, 0.15),
+            noise_m=max(0.002, o.noise_m),
+        )
+        t.residual_m = pose.residual_m
+        slack = (0.006 if o.on_border or t.visibility < 0.5 else 0.002) + 0.5 * o.noise_m
+        self._filter(t, pose, dt, stamp_s, slack, max(_WAKE_M, _WAKE_SIGMAS * o.noise_m))
+        if t.id == 0 and t.hits >= self.config.confirm_hits and t.fits:
+            t.id = self._new_id()
+            self.emit(EventKind.ENTER, t.id)
+        return used
+
+    def _refit(self, t: Track, o: Observation) -> None:
+        t.fit_stamp_ns = self._stamp_ns
+        t.bottom = self._bottom(o, t)
+        fit = fit_shape(o.points, t.bottom, seed=len(t.fits))
+        if fit.extents.max() > 1.3 * self.config.max_extent_m:
+            return
+        first = not t.fits
+        t.fits.append(fit)
+        if len(t.fits) > 3 * _FITS:
+            t.fits.pop(0)
+        kinds = [f.shape for f in t.fits]
+        # The kind that explains its views best, weighed by how often it won.
+        score = {k: sum(1.0 / (f.residual_m + 0.001) for f in t.fits if f.shape == k) for k in set(kinds)}
+        kind = max(score, key=score.__getitem__)
+        same = [f for f in t.fits if f.shape == kind]
+        last = same[-1]
+        if kind == Shape.CONVEX:
+            chosen = max(same, key=lambda f: float(np.prod(f.extents)))
+        else:
+            aligned = [_like(f, last) for f in same]
+            chosen = ShapeFit(
+                kind, last.position, last.quaternion, np.median(aligned, axis=0), last.residual_m
+            )
+        axis_changed = t.shape != kind or (
+            kind == Shape.CYLINDER and _tilt_between(t.quaternion, chosen.quaternion) > 0.5
+        )
+        t.set_shape(chosen, keep_pose=not (first or axis_changed))
+        if first or axis_changed:
+            shift = chosen.position - t.position
+            t.filter.mean[:3] = chosen.position
+            t.trail = deque(((s, p + shift) for s, p in t.trail), maxlen=t.trail.maxlen)
+        elif t.resting:
+            # What it stands on is known better than its height: the foot stays where it is.
+            if t.bottom is not None:
+                t.filter.mean[2] += 0.5 * (t.bottom + 0.5 * _vertical_extent(t) - t.filter.mean[2])
+            if kind == Shape.BOX:
+                t.quaternion = _slerp_yaw(t.quaternion, last.quaternion, 1.0 / len(same))
+                t.upright = t.quaternion
+
+    def _filter(
+        self, t: Track, pose: Alignment, dt: float, stamp_s: float, slack: float, wake_m: float
+    ) -> None:
+        noise = pose.covariance[:3, :3] + np.eye(3) * slack**2
+        if t.resting:
+            offset = pose.position - t.position
+            sigma = float(np.sqrt(np.trace(noise) / 3.0))
+            away = float(np.linalg.norm(offset))
+            limit = max(wake_m, 3.0 * sigma)
+            t.away = t.away + 1 if away > limit else 0
+            if away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or t.away >= 3:
+                t.resting = False
+                steps = max(t.away, 1)
+                t.filter = KalmanFilter.start(pose.position, 0.003, 0.3)
+                t.filter.mean[3:] = offset / (steps * max(dt, 1e-3))
+                t.quaternion = pose.quaternion
+                t.turns.clear()
+                t.trail.clear()
+                if t.id:
+                    self.emit(EventKind.MOVE, t.id)
+            elif not t.away:
+                t.filter.update(pose.position, noise * 4.0)
+                t.filter.mean[3:] = 0.0
+        else:
+            nis = t.filter.update(pose.position, noise)
+            if nis > 14.0:
+                # A knock: what was known of the velocity no longer holds.
+                t.filter.covariance[3:, 3:] += np.eye(3) * 0.4**2
+                t.filter.covariance[:3, :3] += np.eye(3) * 0.005**2
+                t.filter.update(pose.position, noise)
+            t.quaternion = pose.quaternion
+        t.rotation_covariance = np.clip(pose.covariance[3:, 3:], -0.25, 0.25) + np.eye(3) * 0.01**2
+        t.trail.append((stamp_s, pose.position.copy()))
+        t.turns.append((stamp_s, t.quaternion.copy()))
+        self._angular(t)
+        self._rest(t, stamp_s, wake_m)
+        tilt = _tilt_between(t.upright, t.quaternion)
+        if t.shape != Shape.SPHERE and tilt > np.radians(45.0) and not t.toppled and t.id:
+            t.toppled = True
+            self.emit(EventKind.TOPPLE, t.id)
+
+    @staticmethod
+    def _angular(t: Track) -> None:
+        """Angular velocity: rolling contact where turning cannot be seen, differences of orientation elsewhere."""
+        v = t.velocity
+        radius = 0.25 * float(t.extents[0] + t.extents[1])
+        standing = abs(t.position[2] - 0.5 * _vertical_extent(t) - t.support_height) < 0.02
+        rolling = np.cross([0.0, 0.0, 1.0], v) / max(radius, 1e-3) if standing else np.zeros(3)
+        if t.resting:
+            t.angular_velocity = np.zeros(3)
+        elif t.shape == Shape.SPHERE:
+            # A ball on a table rolls: w = z x v / r. Its turning cannot be seen in its shape.
+            t.angular_velocity = rolling
+        elif len(t.turns) >= 3:
+            (s0, q0), (s1, q1) = t.turns[0], t.turns[-1]
+            turned = (Rotation.from_quat(q1) * Rotation.from_quat(q0).inv()).as_rotvec()
+            rate = turned / max(s1 - s0, 1e-3)
+            if t.shape in (Shape.CYLINDER, Shape.CAPSULE):
+                axis = Rotation.from_quat(t.quaternion).apply([0.0, 0.0, 1.0])
+                lying = abs(axis[2]) < 0.3
+                rate = rate - axis * (axis @ rate) + (axis * (axis @ rolling) if lying else 0.0)
+            # Turning slower than this is not told from the noise of a fit.
+            t.angular_velocity = rate if np.linalg.norm(rate) > 0.6 else np.zeros(3)
+            if t.shape in (Shape.CYLINDER, Shape.CAPSULE) and np.linalg.norm(rate) <= 0.6:
+                t.angular_velocity = axis * (axis @ rolling) if lying else np.zeros(3)
+
+    def _rest(self, t: Track, stamp_s: float, wake_m: float) -> None:
+        if t.resting or len(t.trail) < 5:
+            return
+        recent = [(s, p) for s, p in t.trail if stamp_s - s <= _REST_TIME_S + 1e-6]
+        if len(recent) < 5:
+            recent = list(t.trail)[-5:]
+        if recent[0][0] > stamp_s - 0.9 * _REST_TIME_S:
+            return
+        times = np.array([s for s, _ in recent])
+        places = np.stack([p for _, p in recent])
+        centred = times - times.mean()
+        slope = centred @ (places - places.mean(axis=0)) / max(float(centred @ centred), 1e-9)
+        spread = float(np.linalg.norm(places - places.mean(axis=0) - centred[:, None] * slope, axis=1).max())
+        span = float(times[-1] - times[0])
+        if np.linalg.norm(slope) < _REST_SPEED_M_S and np.linalg.norm(slope) * span < wake_m and spread < 2.0 * wake_m:
+            t.resting = True
+            t.filter = KalmanFilter.start(places.mean(axis=0) if t.id else t.position, 0.003, 1e-3)
+            t.angular_velocity = np.zeros(3)
+            if t.id and t.hits > 12:
+                self.emit(EventKind.STOP, t.id)
+
+    def _look(self, cloud: Cloud, dt: float) -> None:
+        """Visibility of every track against the depth image, and what to make of those that were not matched."""
+        camera_T_world = np.linalg.inv(cloud.world_T_camera)
+        eye = cloud.world_T_camera[:3, 3]
+        h, w = cloud.depth.shape
+        for t in self.tracks:
+            local, normals = t.surface()
+            rotation = Rotation.from_quat(t.quaternion).as_matrix()
+            points = local @ rotation.T + t.position
+            facing = np.einsum("pi,pi->p", normals @ rotation.T, eye - points) > 0.0
+            optical = points[facing] @ camera_T_world[:3, :3].T + camera_T_world[:3, 3]
+            pixels, depth = cloud.camera.project(optical)
+            with np.errstate(invalid="ignore"):
+                inside = (
+                    (pixels[:, 0] > -0.5) & (pixels[:, 1] > -0.5) & (pixels[:, 0] < w - 0.5) & (pixels[:, 1] < h - 0.5)
+                )
+            total = max(len(optical), 1)
+            if not inside.any():
+                t.visibility = 0.0
+                fraction_empty = 0.0
+            else:
+                u = np.clip(np.round(pixels[inside, 0]).astype(int), 0, w - 1)
+                v = np.clip(np.round(pixels[inside, 1]).astype(int), 0, h - 1)
+                difference = cloud.depth[v, u] - depth[inside]
+                tolerance = _VISIBLE_TOLERANCE_M + 0.1 * float(t.extents.max())
+                known = np.isfinite(difference)
+                t.visibility = float((known & (np.abs(difference) <= tolerance)).sum()) / total
+                measured = max(int(known.sum()), 1)
+                fraction_empty = float((difference[known] > tolerance).sum()) / measured if known.any() else 0.0
+                if int(inside.sum()) < 0.3 * total:
+                    fraction_empty = 0.0
+            if t.seen_now:
+                continue
+            t.misses += 1
+            t.hits = min(t.hits, 30)
+            if fraction_empty > _EMPTY_FRACTION:
+                t.empty += 1
+                t.existence *= 0.7
+            else:
+                t.existence = max(0.05, t.existence * np.exp(-0.02 * dt))
+                if not t.resting and t.misses > 15:
+                    t.filter.mean[3:] = 0.0
+
+    def _cull(self, assigned: NDArray[np.int64]) -> NDArray[np.int64]:
+        dropped: set[int] = set()
+        for i, t in enumerate(self.tracks):
+            gone = t.empty >= self.config.empty_frames if t.id else t.misses >= 3
+            if gone:
+                dropped.add(i)
+                if t.id:
+                    self.emit(EventKind.LEAVE, t.id)
+        # Two tracks of one thing: the younger goes, unless only it is seen.
+        for i, a in enumerate(self.tracks):
+            for j in range(i + 1, len(self.tracks)):
+                b = self.tracks[j]
+                if i in dropped or j in dropped or not _same_place(a, b):
+                    continue
+                if not a.seen_now and b.seen_now and a.id:
+                    # The thing came back where it was not expected: it keeps its id.
+                    b.id, a.id = a.id, 0
+                    b.first_seen_ns = min(a.first_seen_ns, b.first_seen_ns)
+                    dropped.add(i)
+                else:
+                    dropped.add(j)
+                    if b.id:
+                        self.emit(EventKind.LEAVE, b.id)
+        kept = [i for i in range(len(self.tracks)) if i not in dropped]
+        renumber = np.full(len(self.tracks) + 1, -1, dtype=np.int64)
+        renumber[kept] = np.arange(len(kept))
+        self.tracks = [self.tracks[i] for i in kept]
+        return renumber[assigned]
+
+
+def _vertical_extent(t: Track) -> float:
+    rotation = np.abs(Rotation.from_quat(t.quaternion).as_matrix()[2])
+    if t.shape == Shape.SPHERE:
+        return float(t.extents[2])
+    return float(rotation @ t.extents)
+
+
+def _tilt_between(a: Array, b: Array) -> float:
+    """Angle [rad] between the z axes of two orientations, 0..pi."""
+    za = Rotation.from_quat(a).as_matrix()[:, 2]
+    zb = Rotation.from_quat(b).as_matrix()[:, 2]
+    return float(np.arccos(np.clip(za @ zb, -1.0, 1.0)))
+
+
+def _like(fit: ShapeFit, reference: ShapeFit) -> Array:
+    """Extents of a fit in the axes of another of the same kind (boxes may have swapped x and y)."""
+    if fit.shape != Shape.BOX:
+        return fit.extents
+    yaw = 2.0 * np.arctan2(fit.quaternion[2], fit.quaternion[3])
+    other = 2.0 * np.arctan2(reference.quaternion[2], reference.quaternion[3])
+    turns = int(np.round((yaw - other) / (0.5 * np.pi)))
+    return fit.extents[[1, 0, 2]] if turns % 2 else fit.extents
+
+
+def _slerp_yaw(current: Array, target: Array, weight: float) -> Array:
+    """Turn a box's orientation towards another, modulo quarter turns, by a fraction of the way."""
+    difference = (Rotation.from_quat(target) * Rotation.from_quat(current).inv()).as_rotvec()[2]
+    difference -= 0.5 * np.pi * np.round(difference / (0.5 * np.pi))
+    return (Rotation.from_euler("z", weight * difference) * Rotation.from_quat(current)).as_quat()
+
+
+def _same_place(a: Track, b: Track) -> bool:
+    """Whether two tracks are of one thing: a centre well inside the other, or mostly inside and of one colour."""
+    if np.linalg.norm(a.position - b.position) > 0.5 * (a.extents.max() + b.extents.max()):
+        return False
+    alike = float(np.abs(a.color - b.color).mean()) < 30.0
+    for one, other in ((a, b), (b, a)):
+        inverse = Rotation.from_quat(one.quaternion).inv()
+        if (np.abs(inverse.apply(other.position - one.position)) < 0.35 * one.extents).all():
+            return True
+        local, _ = other.surface()
+        world = Rotation.from_quat(other.quaternion).apply(local) + other.position
+        distance, _ = signed_distance(one.shape, one.extents, inverse.apply(world - one.position), one.planes)
+        if alike and float((distance < 0.0).mean()) > 0.5:
+            return True
+    return False

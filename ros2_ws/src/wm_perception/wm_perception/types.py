@@ -1,0 +1,195 @@
+"""What goes through the perception pipeline, and its configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from wm_core.camera import Camera
+from wm_core.scene_graph import SceneGraph, Shape
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One posed RGB-D image.
+
+    Attributes:
+        stamp_ns: time of the image [ns].
+        color: (H, W, 3) uint8, RGB.
+        depth_m: (H, W) float32 [m], registered to the colour image; 0 or NaN where nothing was measured.
+        camera: intrinsics of both.
+        world_T_camera: (4, 4) pose of the optical frame in a fixed frame with z up.
+    """
+
+    stamp_ns: int
+    color: NDArray[np.uint8]
+    depth_m: NDArray[np.float32]
+    camera: Camera
+    world_T_camera: Array
+
+    def __post_init__(self) -> None:
+        expected = (self.camera.height, self.camera.width)
+        if self.depth_m.shape != expected:
+            raise ValueError(f"depth image: got shape {self.depth_m.shape}, expected {expected} (camera info)")
+        if self.color.shape != (*expected, 3):
+            raise ValueError(f"colour image: got shape {self.color.shape}, expected {(*expected, 3)} (camera info)")
+        if np.shape(self.world_T_camera) != (4, 4) or not np.isfinite(self.world_T_camera).all():
+            raise ValueError("world_T_camera: expected a finite 4x4 transform")
+
+
+@dataclass(frozen=True)
+class PerceptionConfig:
+    """Parameters of the pipeline; every length in metres, every time in seconds.
+
+    Attributes:
+        world_frame: name of the fixed frame in the scene graph.
+        stride: every stride-th pixel is used for geometry, 1..8.
+        max_depth_m: measurements beyond are ignored, 0.3..20.
+        support_min_area_m2: smallest horizontal surface that counts as a support, 0.01..10.
+        support_tolerance_m: half thickness of a support's layer of points, 0.003..0.05.
+        floor_below_camera_m: supports deeper than this below the camera carry no tracked objects, 0.2..10.
+        min_height_m: things lower than this over their support are not seen as objects, 0.003..0.1.
+        max_height_m: things higher than this over their support are not objects, 0.05..3.
+        max_extent_m: larger clusters are background, 0.05..3.
+        min_pixels: smallest cluster, in pixels at the stride, 10..5000.
+        confirm_hits: frames in which a thing must be seen before it gets an id, 1..30.
+        empty_frames: frames in which an object's place must be seen empty before it is dropped, 1..100.
+        near_m: surface distance below which two objects are NEAR, 0.01..1.
+        touch_m: surface distance below which two objects are TOUCHING, 0.001..0.05.
+        fits_per_frame: shape fits per frame at most (they take a few ms each), 1..50.
+        gap_reset_s: after a longer gap between frames velocities are forgotten, 0.1..60.
+    """
+
+    world_frame: str = "map"
+    stride: int = 2
+    max_depth_m: float = 4.0
+    support_min_area_m2: float = 0.08
+    support_tolerance_m: float = 0.012
+    floor_below_camera_m: float = 1.1
+    min_height_m: float = 0.008
+    max_height_m: float = 0.6
+    max_extent_m: float = 0.5
+    min_pixels: int = 50
+    confirm_hits: int = 4
+    empty_frames: int = 6
+    near_m: float = 0.10
+    touch_m: float = 0.008
+    fits_per_frame: int = 2
+    gap_reset_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if f.name not in _LIMITS:
+                continue
+            low, high = _LIMITS[f.name]
+            value = getattr(self, f.name)
+            if not low <= value <= high:
+                raise ValueError(f"{f.name}: got {value}, expected {low}..{high}")
+
+
+_LIMITS: dict[str, tuple[float, float]] = {
+    "stride": (1, 8),
+    "max_depth_m": (0.3, 20.0),
+    "support_min_area_m2": (0.01, 10.0),
+    "support_tolerance_m": (0.003, 0.05),
+    "floor_below_camera_m": (0.2, 10.0),
+    "min_height_m": (0.003, 0.1),
+    "max_height_m": (0.05, 3.0),
+    "max_extent_m": (0.05, 3.0),
+    "min_pixels": (10, 5000),
+    "confirm_hits": (1, 30),
+    "empty_frames": (1, 100),
+    "near_m": (0.01, 1.0),
+    "touch_m": (0.001, 0.05),
+    "fits_per_frame": (1, 50),
+    "gap_reset_s": (0.1, 60.0),
+}
+
+
+@dataclass(frozen=True)
+class PredictedObject:
+    """Where a tracked object is expected in this frame, for a segmenter that uses it.
+
+    ``key`` is the tracker's own index; position (3,) [m], quaternion (4,) xyzw, extents (3,) full sizes [m],
+    hull (P, 3) in the object frame for ``Shape.CONVEX``, color (3,) mean RGB 0..255, margin_m: how far off it may be.
+    """
+
+    key: int
+    shape: Shape
+    position: Array
+    quaternion: Array
+    extents: Array
+    hull: Array
+    color: Array
+    margin_m: float
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """The organised cloud of a frame at the pipeline's stride.
+
+    Attributes:
+        points: (h, w, 3) float32 world coordinates [m], NaN where there is no depth.
+        normals: (h, w, 3) float32 unit normals towards the camera, NaN where unknown.
+        depth: (h, w) float32 [m], NaN where unknown.
+        rgb: (h, w, 3) uint8; lab: (h, w, 3) float32, CIE L*a*b* scaled to 0..255.
+        camera: intrinsics at this size. world_T_camera: (4, 4).
+    """
+
+    points: NDArray[np.float32]
+    normals: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    rgb: NDArray[np.uint8]
+    lab: NDArray[np.float32]
+    camera: Camera
+    world_T_camera: Array
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Instances of one frame.
+
+    Attributes:
+        labels: (h, w) int32 at the cloud's size, 0 = no object, 1..L.
+        keys: (L,) ``PredictedObject.key`` of each label, -1 where the segmenter has not said.
+        class_names: L names, or empty: not classified.
+    """
+
+    labels: NDArray[np.int32]
+    keys: NDArray[np.int64]
+    class_names: tuple[str, ...] = ()
+
+
+class Segmenter(Protocol):
+    """Finds instances in a frame; geometric now, a trained network through the same door."""
+
+    def segment(
+        self,
+        frame: Frame,
+        cloud: Cloud,
+        candidates: NDArray[np.bool_],
+        predicted: list[PredictedObject],
+    ) -> Segmentation:
+        """Instances among the candidate pixels (h, w), which stand clear of every support."""
+        ...
+
+
+@dataclass(frozen=True)
+class PerceptionResult:
+    """What one frame gave.
+
+    Attributes:
+        scene: the scene graph at the frame's stamp.
+        instance_ids: (H, W) uint16 persistent object id of every pixel; 0 = background and supports.
+        timings_s: seconds per stage.
+        warnings: what was odd about the frame; empty when nothing was.
+    """
+
+    scene: SceneGraph
+    instance_ids: NDArray[np.uint16]
+    timings_s: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
