@@ -224,16 +224,20 @@ class Appearance:
 
     Attributes:
         frame: the latest image, or None when nothing was seen yet.
-        visible: background samples in the world frame that the latest image shows.
         hidden: background samples in the world frame that it does not show (covered, or out of view).
         objects: object id -> what is known of its looks.
     """
 
     frame: ObservedFrame | None
-    visible: SurfacePoints
     hidden: SurfacePoints
     objects: dict[int, ObjectAppearance]
+    _surface: _VisibleSurface | None = field(default=None, repr=False)
     _completed: dict[int, SurfacePoints] = field(default_factory=dict, repr=False)
+
+    @property
+    def visible(self) -> SurfacePoints:
+        """Background samples in the world frame that the latest image shows."""
+        return self._surface.in_world() if self._surface is not None else SurfacePoints.empty()
 
     def completed(self, object_id: int, fallback_color: NDArray[np.float64]) -> SurfacePoints | None:
         """``complete`` of one object, computed once; None when the object was never seen."""
@@ -325,9 +329,44 @@ class _View:
         return inside, pixel, z
 
 
-def _to_camera(camera_T_frame: NDArray[np.float64], points: Float32) -> Float32:
-    t = camera_T_frame.astype(np.float32)
-    return points @ t[:3, :3].T + t[:3, 3]
+def move_points(a_T_b: NDArray[np.float64], points: Float32) -> Float32:
+    """Points (P, 3) float32 in frame b, in frame a (OpenCV is several times faster here than a product)."""
+    if not len(points):
+        return np.zeros((0, 3), np.float32)
+    return cv2.transform(np.ascontiguousarray(points, np.float32)[:, None], a_T_b[:3].astype(np.float32))[:, 0]
+
+
+def turn_vectors(a_T_b: NDArray[np.float64], vectors: Float32) -> Float32:
+    """Directions (P, 3) float32 in frame b, in frame a."""
+    if not len(vectors):
+        return np.zeros((0, 3), np.float32)
+    return cv2.transform(np.ascontiguousarray(vectors, np.float32)[:, None], a_T_b[:3, :3].astype(np.float32))[:, 0]
+
+
+@dataclass(frozen=True)
+class _VisibleSurface:
+    """Background pixels of one frame, taken to the world frame only when asked for.
+
+    Attributes:
+        rows: (P,) flat pixels; points, normals: (P, 3), (H*W, 3), optical frame; colors: (H*W, 3); spacing: (H*W,).
+    """
+
+    rows: NDArray[np.int64]
+    points: Float32
+    colors: NDArray[np.uint8]
+    normals: Float32
+    spacing: Float32
+    world_T_camera: NDArray[np.float64]
+
+    def in_world(self, chosen: NDArray[np.bool_] | slice = slice(None)) -> SurfacePoints:
+        """The chosen ones of the P samples."""
+        rows = self.rows[chosen]
+        return SurfacePoints(
+            move_points(self.world_T_camera, self.points[chosen]),
+            self.colors[rows],
+            turn_vectors(self.world_T_camera, self.normals[rows]),
+            self.spacing[rows],
+        )
 
 
 def surface_geometry(depth_m: Float32, camera: Camera) -> tuple[Float32, Float32, Float32, NDArray[np.bool_]]:
@@ -372,7 +411,7 @@ class AppearanceMemory:
 
     def _clear(self) -> None:
         self._frame: ObservedFrame | None = None
-        self._visible = SurfacePoints.empty()  # background of the latest frame, world frame
+        self._visible: _VisibleSurface | None = None  # background of the latest frame
         self._hidden = SurfacePoints.empty()
         self._fresh: dict[int, SurfacePoints] = {}  # per object: of the latest view
         self._banked: dict[int, SurfacePoints] = {}  # per object: of earlier views, not seen in the latest
@@ -405,7 +444,7 @@ class AppearanceMemory:
                     objects[object_id] = ObjectAppearance(
                         SurfacePoints.concatenate(seen), unseen, shape, extents.copy()
                     )
-                self._snapshot = Appearance(self._frame, self._visible, self._hidden, objects)
+                self._snapshot = Appearance(self._frame, self._hidden, objects, self._visible)
             return self._snapshot
 
     def integrate(
@@ -499,27 +538,33 @@ class AppearanceMemory:
         solid: NDArray[np.bool_],
     ) -> None:
         camera_T_world = invert_transform(frame.world_T_camera)
-        kept = []
-        for cloud in (self._visible, self._hidden):  # newest first
-            if len(cloud):
-                kept.append(cloud[self._not_seen_again(cloud, view, camera_T_world)])
+        kept = []  # newest first
+        if self._visible is not None:
+            before = self._visible
+            hidden_now = self._not_seen_again(before.points, view, camera_T_world @ before.world_T_camera)
+            kept.append(before.in_world(hidden_now))
+        if len(self._hidden):
+            kept.append(self._hidden[self._not_seen_again(self._hidden.points, view, camera_T_world)])
         hidden = SurfacePoints.concatenate(kept)
         if len(hidden) > 1.2 * self._hidden_after_thinning + 2000 or len(hidden) > self.config.max_background_points:
             hidden = _newest_per_voxel(hidden, self.config.voxel_m, self.config.max_background_points)
             self._hidden_after_thinning = len(hidden)
         self._hidden = hidden
         rows = np.flatnonzero((solid & ~view.near_object).ravel())
-        self._visible = SurfacePoints(
-            _to_camera(frame.world_T_camera, points.reshape(-1, 3)[rows]),
-            frame.color.reshape(-1, 3)[rows],
-            normals.reshape(-1, 3)[rows] @ frame.world_T_camera[:3, :3].T.astype(np.float32),
-            spacing.ravel()[rows],
+        flat = points.reshape(-1, 3)
+        self._visible = _VisibleSurface(
+            rows,
+            flat[rows],
+            frame.color.reshape(-1, 3),
+            normals.reshape(-1, 3),
+            spacing.ravel(),
+            frame.world_T_camera,
         )
 
     @staticmethod
-    def _not_seen_again(cloud: SurfacePoints, view: _View, camera_T_world: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which background samples the view neither shows again nor looks through."""
-        inside, pixel, z = view.look_up(_to_camera(camera_T_world, cloud.points))
+    def _not_seen_again(points: Float32, view: _View, camera_T_frame: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which background points (P, 3) the view neither shows again nor looks through."""
+        inside, pixel, z = view.look_up(move_points(camera_T_frame, points))
         measured = view.depth.ravel()[pixel]
         tolerance = depth_tolerance(z)
         behind_static = z > measured + tolerance
@@ -592,15 +637,16 @@ class AppearanceMemory:
         spacing: Float32,
     ) -> SurfacePoints:
         object_T_camera = invert_transform(camera_T_object)
-        local = _to_camera(object_T_camera, points.reshape(-1, 3)[pixels])
+        local = move_points(object_T_camera, points.reshape(-1, 3)[pixels])
         # Flying pixels lie far outside the fitted extents.
         inside = (np.abs(local) <= 0.65 * extents.astype(np.float32) + np.float32(0.015)).all(axis=1)
         pixels, local = pixels[inside], local[inside]
         cloud = SurfacePoints(
             local,
             frame.color.reshape(-1, 3)[pixels],
-            normals.reshape(-1, 3)[pixels] @ object_T_camera[:3, :3].T.astype(np.float32),
-            spacing.ravel()[pixels],
+            turn_vectors(object_T_camera, normals.reshape(-1, 3)[pixels]),
+            # Surfaces seen edge-on stay sparse: the completion lies between.
+            np.minimum(spacing.ravel()[pixels], 2.0 * points.reshape(-1, 3)[pixels, 2] / np.float32(frame.camera.fx)),
         )
         if len(cloud) > self.config.max_object_points:
             step = int(np.ceil(len(cloud) / self.config.max_object_points))
@@ -619,14 +665,14 @@ class AppearanceMemory:
         tolerance_scale: float,
     ) -> NDArray[np.bool_]:
         """Which samples of an object the view neither shows again nor contradicts."""
-        in_camera = _to_camera(camera_T_object, cloud.points)
+        in_camera = move_points(camera_T_object, cloud.points)
         inside, pixel, z = view.look_up(in_camera)
         measured = view.depth.ravel()[pixel]
         own = view.ids.ravel()[pixel] == object_id
         tolerance = tolerance_scale * depth_tolerance(z)
         # A sample whose surface turns away from the camera is the back of a thin thing, not the front seen
         # again.
-        turned = cloud.normals @ camera_T_object[:3, :3].T.astype(np.float32)
+        turned = turn_vectors(camera_T_object, cloud.normals)
         away = np.einsum("ij,ij->i", turned, in_camera) > 0.0
         hidden_by_itself = own & ((z > measured + tolerance) | (away & (z > measured - tolerance)))
         hidden_by_other = ~own & (z > measured + depth_tolerance(z))
@@ -640,7 +686,7 @@ class AppearanceMemory:
 
         The fit is rough, so a sample just outside the silhouette or a little before the seen surface stays.
         """
-        inside, pixel, z = view.look_up(_to_camera(camera_T_object, cloud.points))
+        inside, pixel, z = view.look_up(move_points(camera_T_object, cloud.points))
         measured = view.depth.ravel()[pixel]
         own = view.grown_ids.ravel()[pixel] == object_id
         tolerance = depth_tolerance(z)

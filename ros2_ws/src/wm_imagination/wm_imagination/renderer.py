@@ -20,7 +20,7 @@ from scipy.spatial import ConvexHull, QhullError
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform, pose_matrix
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination.appearance import Appearance, SurfacePoints, fringe_width
+from wm_imagination.appearance import Appearance, SurfacePoints, fringe_width, move_points, turn_vectors
 
 Float32 = NDArray[np.float32]
 
@@ -30,6 +30,8 @@ IN_PLACE_PIXELS = 0.75
 SAME_LAYER_PIXELS = 0.15
 NEAR_PLANE_M = 0.05
 NO_DEPTH = np.float32(1e9)
+# Few sizes of splats, for each is a pass over the samples.
+_SPLAT_SIZES = np.array([1, 2, 3, 4, 6, 9, 12], np.int32)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def splat(
     scale = np.float32(camera.fx) / z
     u = camera_points[rows, 0] * scale + np.float32(camera.cx - x0)
     v = camera_points[rows, 1] * np.float32(camera.fy) / z + np.float32(camera.cy - y0)
-    size = np.clip(np.ceil(1.15 * spacing[rows] * scale), 1, 12).astype(np.int32)
+    size = _SPLAT_SIZES[np.searchsorted(_SPLAT_SIZES, np.minimum(1.15 * spacing[rows] * scale, _SPLAT_SIZES[-1]))]
     index = np.full(height * width, -1, np.int32)
     nearest = np.full(height * width, NO_DEPTH, np.float32)
     for k in np.unique(size):
@@ -575,11 +577,10 @@ class Renderer:
     def _splat_world(
         self, clouds: list[SurfacePoints], window: tuple[int, int, int, int]
     ) -> tuple[NDArray[np.uint8], Float32, NDArray[np.bool_]] | None:
-        t = self._camera_T_world.astype(np.float32)
         cloud = SurfacePoints.concatenate(clouds)
         if not len(cloud):
             return None
-        points = cloud.points @ t[:3, :3].T + t[:3, 3]
+        points = move_points(self._camera_T_world, cloud.points)
         index = splat(points, cloud.spacing, self.camera, window)
         mask = index >= 0
         if not mask.any():
@@ -755,12 +756,10 @@ class Renderer:
         cloud = self._level_of_detail(body, float(camera_T_object[2, 3]))
         if cloud is None or not len(cloud):
             return self._draw_primitive(body, camera_T_object)
-        rotation = camera_T_object[:3, :3].astype(np.float32)
         scale = body.scale.astype(np.float32)
-        points = (cloud.points * scale) @ rotation.T + camera_T_object[:3, 3].astype(np.float32)
-        # The back is hidden by the front anyway; without it nothing of it shines through the gaps between
-        # splats.
-        away = np.einsum("ij,ij->i", (cloud.normals / scale) @ rotation.T, points)
+        points = move_points(camera_T_object, cloud.points * scale)
+        # The back is hidden by the front anyway; without it nothing of it shines through the gaps between splats.
+        away = np.einsum("ij,ij->i", turn_vectors(camera_T_object, cloud.normals / scale), points)
         rows = np.flatnonzero((away < 0.3 * np.abs(points[:, 2])) & (points[:, 2] > NEAR_PLANE_M))
         if not len(rows):
             return None
@@ -791,15 +790,15 @@ class Renderer:
         return _Layer(window[0], window[1], color, depth, mask)
 
     def _level_of_detail(self, body: Body, distance_m: float) -> SurfacePoints | None:
-        """The object's samples, thinned to about one per pixel at this distance (in powers of two)."""
+        """The object's samples, thinned to about one per pixel at this distance."""
         full = self._appearance.completed(body.object_id, body.color)
         if full is None:
             return None
         pitch = max(distance_m, 0.1) / self.camera.fx / max(float(body.scale.max()), 1e-3)
-        level = int(np.clip(np.floor(np.log2(pitch / 0.0005)), 0, 8))
+        level = int(np.clip(np.floor(2.0 * np.log2(pitch / 0.0005)), 0, 15))
         key = body.object_id * 16 + level
         if key not in self._levels:
-            voxel = 0.0005 * 2.0**level * 0.9
+            voxel = 0.0005 * 2.0 ** (0.5 * level)
             cell = np.floor(full.points / voxel).astype(np.int64) & 0x1FFFFF
             _, first = np.unique((cell[:, 0] << 42) | (cell[:, 1] << 21) | cell[:, 2], return_index=True)
             thin = full[first]
