@@ -1,0 +1,260 @@
+"""``wm imagine``: asks a running imagination node what would happen, and says it in a table."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wm_core import interventions as do
+from wm_core.interventions import Hypothesis
+from wm_core.rollout import POSITION, ImagineRequest, Rollout
+from wm_core.scene_graph import SceneGraph
+
+MAX_EVENTS = 12
+
+
+class AskError(RuntimeError):
+    """The question could not be asked or was refused; says what to do."""
+
+
+def words_of(text: str) -> list[str]:
+    """Words of an option's value, with commas or blanks between them."""
+    return text.replace(",", " ").split()
+
+
+def _numbers(option: str, text: str, form: str) -> list[float]:
+    words = words_of(text)
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        values = []
+    if len(values) != len(form.split()) or not all(math.isfinite(v) for v in values) or values[0] != int(values[0]):
+        raise AskError(f"{option}: got {text!r}, expected {form}")
+    return values
+
+
+def hypotheses_of(
+    remove: Sequence[str] = (),
+    push: Sequence[str] = (),
+    mass: Sequence[str] = (),
+    velocity: Sequence[str] = (),
+) -> tuple[Hypothesis, ...]:
+    """The factual future and one hypothesis per option.
+
+    Args:
+        remove: "ID".
+        push: "ID X Y Z", an impulse [N s].
+        mass: "ID FACTOR".
+        velocity: "ID X Y Z" [m/s].
+    """
+    found = [Hypothesis("as it is")]
+    for text in remove:
+        (thing,) = _numbers("--remove", text, "ID")
+        found.append(Hypothesis(f"without {thing:.0f}", (do.remove(int(thing)),)))
+    for text in push:
+        thing, *impulse = _numbers("--push", text, "ID X Y Z")
+        name = f"push {thing:.0f} by ({', '.join(f'{v:g}' for v in impulse)}) N s"
+        found.append(Hypothesis(name, (do.apply_impulse(int(thing), impulse),)))
+    for text in mass:
+        thing, factor = _numbers("--mass", text, "ID FACTOR")
+        change = do.set_property(int(thing), do.Property.MASS, factor, factor=True)
+        found.append(Hypothesis(f"mass of {thing:.0f} x {factor:g}", (change,)))
+    for text in velocity:
+        thing, *speed = _numbers("--velocity", text, "ID X Y Z")
+        name = f"{thing:.0f} at ({', '.join(f'{v:g}' for v in speed)}) m/s"
+        found.append(Hypothesis(name, (do.set_velocity(int(thing), speed),)))
+    return unique_names(found)
+
+
+def unique_names(hypotheses: Sequence[Hypothesis]) -> tuple[Hypothesis, ...]:
+    """The same with a number behind names that were given before."""
+    seen: dict[str, int] = {}
+    named = []
+    for h in hypotheses:
+        seen[h.name] = seen.get(h.name, 0) + 1
+        named.append(h if seen[h.name] == 1 else Hypothesis(f"{h.name} #{seen[h.name]}", h.interventions))
+    return tuple(named)
+
+
+def default_hypotheses(scene: SceneGraph, most: int = 3) -> tuple[Hypothesis, ...]:
+    """Questions that make sense of any scene: its largest movable things removed, and pushed away from the camera."""
+    movable = [i for i in range(len(scene)) if not scene.is_static[i]]
+    movable.sort(key=lambda i: -float(np.prod(scene.extents[i])))
+    away = np.array([1.0, 0.0, 0.0])
+    if scene.world_T_camera is not None:
+        flat = np.array([*scene.world_T_camera[:2, 2], 0.0])
+        away = flat / np.linalg.norm(flat) if np.linalg.norm(flat) > 1e-6 else away
+    found = [Hypothesis("as it is")]
+    for i in movable[:most]:
+        thing = int(scene.ids[i])
+        found.append(Hypothesis(f"without {thing}", (do.remove(thing),)))
+        # 0.5 m/s, whatever it weighs.
+        impulse = (0.5 * float(scene.masses[i]) * away).tolist()
+        found.append(Hypothesis(f"push {thing} away", (do.apply_impulse(thing, impulse),)))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the scene asked about, the rollout, seconds in the node and from here to here."""
+
+    scene: SceneGraph
+    rollout: Rollout
+    compute_s: float
+    round_trip_s: float
+
+
+class Asker:
+    """Client of the services of an imagination node. A context manager with a ROS context of its own."""
+
+    def __init__(self, namespace: str = "wm") -> None:
+        self.namespace = f"/{namespace.strip('/')}"
+
+    def __enter__(self) -> Asker:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+        from rclpy.signals import SignalHandlerOptions
+        from wm_msgs.srv import GetSceneGraph, ImagineRollouts
+
+        self._rclpy = rclpy
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = Node("wm_imagine", context=self._context, start_parameter_services=False)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._graph = self._node.create_client(GetSceneGraph, f"{self.namespace}/get_scene_graph")
+        self._imagine = self._node.create_client(ImagineRollouts, f"{self.namespace}/imagine_rollouts")
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._executor.shutdown(timeout_sec=1.0)
+        self._node.destroy_node()
+        self._rclpy.try_shutdown(context=self._context)
+
+    def _call(self, client: Any, request: Any, timeout_s: float) -> Any:
+        if not client.wait_for_service(timeout_sec=min(timeout_s, 5.0)):
+            raise AskError(
+                f"no service {client.srv_name} in this domain; start the graph (wm run), "
+                "and use the same ROS_DOMAIN_ID and --namespace"
+            )
+        future = client.call_async(request)
+        self._executor.spin_until_future_complete(future, timeout_sec=timeout_s)
+        if not future.done():
+            raise AskError(
+                f"no answer from {client.srv_name} in {timeout_s:g} s; see the node's log, or raise --timeout"
+            )
+        return future.result()
+
+    def scene(self, timeout_s: float = 10.0) -> SceneGraph:
+        """The node's latest scene graph."""
+        from wm_msgs.srv import GetSceneGraph
+
+        from wm_core.messages import scene_graph_from_msg
+
+        response = self._call(self._graph, GetSceneGraph.Request(), timeout_s)
+        if response.error_code != GetSceneGraph.Response.OK:
+            raise AskError(response.error_msg)
+        return scene_graph_from_msg(response.scene_graph)
+
+    def ask(self, request: ImagineRequest, scene: SceneGraph, timeout_s: float = 60.0) -> Answer:
+        """Imagine from ``scene``."""
+        from wm_msgs.srv import ImagineRollouts
+
+        from wm_core.messages import request_to_msg, rollout_from_msg, scene_graph_to_msg
+
+        message = request_to_msg(request)
+        # The scene that the user was shown, and not one that came meanwhile.
+        message.initial_state = scene_graph_to_msg(scene)
+        begin = time.monotonic()
+        response = self._call(self._imagine, ImagineRollouts.Request(request=message), timeout_s)
+        seconds = time.monotonic() - begin
+        if response.error_code != ImagineRollouts.Response.OK:
+            raise AskError(response.error_msg)
+        return Answer(scene, rollout_from_msg(response.rollout, request.pairs), float(response.compute_time), seconds)
+
+
+def _name(scene: SceneGraph, object_id: int) -> str:
+    if object_id in scene.ids:
+        return f"{object_id} {scene.class_names[scene.index(object_id)]}"
+    return f"{object_id} pusher"
+
+
+def print_answer(answer: Answer, console: Any = None) -> None:
+    """Effect, end and uncertainty of each object in each future, and what happens on the way."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = console or Console()
+    rollout, scene = answer.rollout, answer.scene
+    horizon = float(rollout.times[-1]) if len(rollout.times) else 0.0
+    table = Table(box=None, pad_edge=False, title=f"in {horizon:g} s", title_justify="left")
+    for heading in ("future", "object", "effect [m]", "ends at x y z [m]", "moved [m]", "± [m]"):
+        table.add_column(heading, justify="left" if heading in ("future", "object") else "right")
+    for k, name in enumerate(rollout.hypotheses):
+        shown = escape(name)
+        for n, object_id in enumerate(rollout.object_ids.tolist()):
+            if object_id in scene.ids and scene.is_static[scene.index(object_id)]:
+                continue
+            there = np.flatnonzero(rollout.present[k, :, n])
+            effect = float(rollout.effect[k, n]) if rollout.effect.size else math.nan
+            if len(there):
+                first, last = rollout.states[k, 0, there[0], n, POSITION], rollout.states[k, :, there[-1], n, POSITION]
+                end = last.mean(axis=0)
+                gone = "" if there[-1] == len(rollout.times) - 1 else " (then gone)"
+                place = " ".join(f"{v:+.3f}" for v in end) + gone
+                moved = f"{np.linalg.norm(end - first):.3f}"
+                spread = f"{rollout.position_std[k, there[-1], n]:.3f}"
+            else:
+                place, moved, spread = "not there", "", ""
+            strong = f"[bold]{effect:.3f}[/]" if effect > 0.005 else "-" if math.isnan(effect) else f"{effect:.3f}"
+            table.add_row(shown, escape(_name(scene, object_id)), strong, place, moved, spread)
+            shown = ""
+    console.print(table)
+    events = [e for e in rollout.events if e.sample == 0]
+    if events:
+        console.print("\nWhat happens")
+    for e in events[:MAX_EVENTS]:
+        second = f" and {_name(scene, e.b)}" if e.b else ""
+        what = f"{e.kind.name.lower()}: {_name(scene, e.a)}{second}"
+        console.print(f"  {e.time_s:5.2f} s  {escape(rollout.hypotheses[e.hypothesis])}: {escape(what)}")
+    if len(events) > MAX_EVENTS:
+        console.print(f"  and {len(events) - MAX_EVENTS} more")
+    complete = "" if rollout.complete else "; the deadline came first, not all is computed"
+    console.print(
+        f"\n{len(rollout.hypotheses)} futures x {rollout.states.shape[1]} samples by {rollout.backend}: "
+        f"{1e3 * answer.compute_s:.0f} ms in the node, {1e3 * answer.round_trip_s:.0f} ms from here{complete}"
+    )
+
+
+def imagine(
+    hypotheses: tuple[Hypothesis, ...] | None,
+    *,
+    horizon_s: float = 2.0,
+    samples: int = 1,
+    backend: str = "auto",
+    seed: int = 0,
+    namespace: str = "wm",
+    timeout_s: float = 60.0,
+) -> Answer:
+    """Ask a running graph; ``hypotheses`` None: ``default_hypotheses`` of what it sees.
+
+    Raises:
+        AskError: nobody answers, or the request was refused.
+    """
+    with Asker(namespace) as asker:
+        scene = asker.scene()
+        request = ImagineRequest(
+            hypotheses if hypotheses is not None else default_hypotheses(scene),
+            horizon_s=horizon_s,
+            samples=samples,
+            backend=backend,
+            seed=seed,
+        )
+        return asker.ask(request, scene, timeout_s)

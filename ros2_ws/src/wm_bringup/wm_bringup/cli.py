@@ -1,0 +1,263 @@
+"""The ``wm`` command. What a subcommand needs is imported when it runs, so that ``wm --help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="A world model for robots: cameras in, a scene graph out, and imagined futures of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+VECTOR_OPTIONS = {"--push": 4, "--velocity": 4, "--mass": 2}
+"""Options that take this many numbers; typer knows repeated options of one value only."""
+
+
+def fold_vectors(arguments: list[str]) -> list[str]:
+    """``--push 3 0 0 1`` as ``--push "3 0 0 1"``. What is not a number ends the vector; the option then says so."""
+    folded: list[str] = []
+    i = 0
+    while i < len(arguments):
+        word = arguments[i]
+        folded.append(word)
+        i += 1
+        if word not in VECTOR_OPTIONS:
+            continue
+        numbers: list[str] = []
+        while i < len(arguments) and len(numbers) < VECTOR_OPTIONS[word] and _is_number(arguments[i]):
+            numbers.append(arguments[i])
+            i += 1
+        if numbers:
+            folded[-1:] = [f"{word}={' '.join(numbers)}"]
+    return folded
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _version(value: bool) -> None:
+    if value:
+        from wm_bringup import __version__
+
+        print(f"wm {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="On an error, print where it came from.")] = False,
+) -> None:
+    """Common options."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
+    scene: Annotated[str, typer.Option(help="A scene of wm_sim, or a scene file.")] = "demo",
+    seed: Annotated[int, typer.Option(help="Of the scene.", min=0)] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer futures and frames.")] = False,
+) -> None:
+    """Simulate a table, perceive it, imagine futures, compare with the truth, write a report."""
+    from wm_bringup.demo import run_demo
+
+    raise typer.Exit(run_demo(out, scene, seed, quick) or 0)
+
+
+@app.command()
+def run(
+    rgbd: Annotated[
+        Path | None, typer.Option(help="Play a folder of colour, depth and pose files.", show_default=False)
+    ] = None,
+    bag: Annotated[
+        Path | None, typer.Option(help="Play a recording: MCAP file or rosbag2 folder.", show_default=False)
+    ] = None,
+    remap: Annotated[
+        list[str] | None, typer.Option(metavar="/OLD:=/NEW", help="Topic of the nodes; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Keep a recording of all topics and the logs here.")] = None,
+    rate: Annotated[float, typer.Option(help="Speed of the recording.", min=0.01, max=100.0)] = 1.0,
+    imagine: Annotated[bool, typer.Option("--imagine", help="Also ask what would happen.")] = False,
+    duration: Annotated[float, typer.Option(help="End after so many seconds; 0: no limit.", min=0.0)] = 0.0,
+    params_file: Annotated[
+        list[Path] | None, typer.Option(help="ROS parameters of the nodes (YAML); repeatable.")
+    ] = None,
+) -> None:
+    """Perceive and imagine: live topics, or a recording."""
+    if rgbd is not None and bag is not None:
+        raise typer.BadParameter("expected --rgbd or --bag, got both")
+    plain = not (remap or params_file or duration) and rate == 1.0
+    if rgbd is not None and plain and _has_real_clip():
+        from wm_bringup.real_clip import run_clip
+
+        raise typer.Exit(run_clip(rgbd, out if out is not None else Path("out/run"), imagine) or 0)
+    from wm_bringup import live
+
+    code = live.run(
+        rgbd=rgbd,
+        bag=bag,
+        remaps=remap or (),
+        out=out,
+        rate=rate,
+        imagine=imagine,
+        duration_s=duration,
+        params_files=params_file or (),
+    )
+    raise typer.Exit(code)
+
+
+def _has_real_clip() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("wm_bringup.real_clip") is not None
+
+
+@app.command()
+def sim(
+    scene: Annotated[str, typer.Option(help="A scene of wm_sim, or a scene file.")] = "demo",
+    seed: Annotated[int, typer.Option(help="Of colours, sizes, poses and noise.", min=0)] = 0,
+    namespace: Annotated[str, typer.Option(help="Of its topics, but for /clock and /tf.")] = "",
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:=VALUE", help="Another parameter; repeatable.")
+    ] = None,
+    scenes: Annotated[bool, typer.Option("--list", help="Print the names of the scenes and exit.")] = False,
+) -> None:
+    """Run the simulated RGB-D camera alone."""
+    from wm_bringup.processes import node_command
+
+    if scenes:
+        from wm_sim.scenes import scene_names
+
+        print("\n".join(scene_names()))
+        return
+    command = node_command("wm_sim.node", namespace, {"scene": scene, "seed": seed})
+    for text in param or ():
+        if not all(text.partition(":=")):
+            raise typer.BadParameter(f"--param: got {text!r}, expected NAME:=VALUE")
+        command += ["-p", text]
+    # In this process's place: signals and the terminal are the node's.
+    os.execv(command[0], command)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to listen to topics; 0: do not.", min=0.0, max=600.0)] = 3.0,
+    color_topic: Annotated[str, typer.Option(help="Colour images.")] = "/camera/color/image_raw",
+    depth_topic: Annotated[str, typer.Option(help="Depth images.")] = "/camera/depth/image_raw",
+    camera_info_topic: Annotated[str, typer.Option(help="Intrinsics.")] = "/camera/color/camera_info",
+    pose_source: Annotated[str, typer.Option(help="tf, odometry or fixed.")] = "tf",
+    odometry_topic: Annotated[str, typer.Option(help="For --pose-source odometry.")] = "/odom",
+) -> None:
+    """Say what is installed and used, which topics arrive, and what to do about what is missing."""
+    from wm_bringup import doctor as checks
+
+    if pose_source not in ("tf", "odometry", "fixed"):
+        raise typer.BadParameter(f"--pose-source: got {pose_source!r}, expected tf, odometry or fixed")
+    expected = checks.expected_topics(color_topic, depth_topic, camera_info_topic, pose_source, odometry_topic)
+    findings = checks.examine(expected, wait)
+    if as_json:
+        print(checks.report_json(findings))
+    else:
+        checks.print_report(findings)
+    raise typer.Exit(1 if any(f.level == checks.ERROR for f in findings) else 0)
+
+
+@app.command()
+def imagine(
+    remove: Annotated[list[str] | None, typer.Option(metavar="ID", help="What if it were not there.")] = None,
+    push: Annotated[list[str] | None, typer.Option(metavar="ID X Y Z", help="An impulse on it [N s].")] = None,
+    mass: Annotated[list[str] | None, typer.Option(metavar="ID FACTOR", help="What if it weighed so.")] = None,
+    velocity: Annotated[list[str] | None, typer.Option(metavar="ID X Y Z", help="It moves so [m/s].")] = None,
+    horizon: Annotated[float, typer.Option(help="How far ahead [s].")] = 2.0,
+    samples: Annotated[int, typer.Option(help="Samples of the perceived state.", min=1)] = 1,
+    backend: Annotated[str, typer.Option(help="auto, physics, straight or still.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the samples.", min=0)] = 0,
+    namespace: Annotated[str, typer.Option(help="Of the imagination node.")] = "wm",
+    timeout: Annotated[float, typer.Option(help="Wait so long for the answer [s].", min=0.1)] = 60.0,
+) -> None:
+    """Ask a running graph what would happen. Each option adds a future; none: a few that fit the scene."""
+    from wm_bringup import ask
+
+    given = ask.hypotheses_of(remove or (), push or (), mass or (), velocity or ())
+    answer = ask.imagine(
+        given if len(given) > 1 else None,
+        horizon_s=horizon,
+        samples=samples,
+        backend=backend,
+        seed=seed,
+        namespace=namespace,
+        timeout_s=timeout,
+    )
+    ask.print_answer(answer)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="One of benchmarks/; none: all.", show_default=False)] = None,
+) -> None:
+    """Measure; results in out/bench/. Further arguments are the benchmark's own."""
+    import subprocess
+
+    from wm_bringup.environment import workspace_root
+
+    root = workspace_root()
+    folder = root / "benchmarks" if root is not None else None
+    scripts = sorted(p for p in folder.glob("*.py") if not p.name.startswith("_")) if folder is not None else []
+    if not scripts:
+        raise FileNotFoundError(f"no benchmarks in {folder or 'an installation without its checkout'}")
+    if name is not None:
+        chosen = [script for script in scripts if script.stem == name]
+        if not chosen:
+            raise typer.BadParameter(f"got {name!r}, expected one of {', '.join(s.stem for s in scripts)}")
+        scripts = chosen
+    failed = []
+    for script in scripts:
+        print(f"== {script.stem}", flush=True)
+        if subprocess.run([sys.executable, str(script), *context.args], cwd=root).returncode:
+            failed.append(script.stem)
+    if failed:
+        print(f"error: failed: {', '.join(failed)}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point. An error is one line and status 1, with ``--debug`` a traceback; Ctrl-C is status 130."""
+    words = fold_vectors(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        code = app(args=words, prog_name="wm", standalone_mode=True)
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if "--debug" in words:
+            raise
+        text = str(error).strip() or type(error).__name__
+        if type(error).__module__ == "builtins" and not isinstance(error, (OSError, ValueError, RuntimeError)):
+            text = f"{type(error).__name__}: {text} (wm --debug {' '.join(words)} says where)"
+        print(f"error: {text}", file=sys.stderr)
+        return 1
+    return code if isinstance(code, int) else 0 if code is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

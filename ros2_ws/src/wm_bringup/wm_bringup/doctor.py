@@ -1,0 +1,464 @@
+"""``wm doctor``: what is installed, what is used and why, which topics arrive, and what to do about what is missing.
+
+Each finding is ok, a note, a warning (something will not be as good as it could) or an error (something needed is
+missing or wrong); errors and warnings say what to do. The checks of the installation need no running graph.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from wm_bringup.environment import prefixes, share_folder
+
+OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
+SETUP = "run: make setup, then use .venv/bin/wm (or: source tools/env.sh)"
+_IMAGE_BYTES = 640 * 480 * 3
+_STALE_S = 1.0
+
+PYTHON_PACKAGES = {
+    # import name: (distribution, needed, what for)
+    "numpy": ("numpy", True, "everything"),
+    "scipy": ("scipy", True, "geometry, tracking"),
+    "transforms3d": ("transforms3d", True, "geometry"),
+    "cv2": ("opencv-python-headless", True, "images"),
+    "open3d": ("open3d-cpu", True, "segmentation"),
+    "mujoco": ("mujoco", True, "physics, simulator"),
+    "onnxruntime": ("onnxruntime", True, "models"),
+    "mcap": ("mcap", True, "recording"),
+    "rosbags": ("rosbags", True, "reading bags"),
+    "av": ("av", True, "video of the demo"),
+    "rerun": ("rerun-sdk", False, "Rerun recording of the demo"),
+    "tf2_ros": ("tf2_ros", False, "transforms; without it wm's own buffer is used"),
+    "torch": ("torch", False, "training and export only"),
+    "tensorrt": ("tensorrt", False, "fast inference on NVIDIA GPUs"),
+}
+ROS_PACKAGES = ("wm_msgs", "wm_core", "wm_ros", "wm_perception", "wm_imagination", "wm_sim", "wm_bringup")
+
+_GL_PROBE = """
+import mujoco, numpy
+model = mujoco.MjModel.from_xml_string(
+    "<mujoco><worldbody><light pos='0 0 3'/><geom type='sphere' size='.3' rgba='1 0 0 1'/></worldbody></mujoco>")
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+renderer = mujoco.Renderer(model, 32, 32)
+renderer.update_scene(data)
+image = renderer.render()
+renderer.close()
+assert image[..., 0].max() > 60 and numpy.ptp(image[..., 0]) > 30, "the picture is empty"
+print("rendered")
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        section: python, ros, graphics, inference or topics.
+        name: of the thing.
+        level: ok, note, warning or error.
+        found: what is there.
+        advice: what to do; empty where there is nothing to do.
+        values: figures, for ``--json``.
+    """
+
+    section: str
+    name: str
+    level: str
+    found: str
+    advice: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TopicExpectation:
+    """A topic that perception reads: its type, its QoS (a name in wm_ros.qos), and what it is for."""
+
+    topic: str
+    type_name: str
+    qos: str
+    purpose: str
+    needed: bool = True
+
+
+def expected_topics(
+    color: str = "/camera/color/image_raw",
+    depth: str = "/camera/depth/image_raw",
+    camera_info: str = "/camera/color/camera_info",
+    pose_source: str = "tf",
+    odometry: str = "/odom",
+) -> list[TopicExpectation]:
+    """What perception reads with these parameters, and what the two nodes publish."""
+    image = "sensor_msgs/msg/Image"
+    compressed = "sensor_msgs/msg/CompressedImage"
+
+    def image_type(topic: str) -> str:
+        return compressed if topic.endswith(("/compressed", "/compressedDepth")) else image
+
+    topics = [
+        TopicExpectation(color, image_type(color), "SENSOR", "colour images"),
+        TopicExpectation(depth, image_type(depth), "SENSOR", "depth images"),
+        TopicExpectation(camera_info, "sensor_msgs/msg/CameraInfo", "SENSOR", "intrinsics"),
+    ]
+    if pose_source != "fixed":
+        is_tf = pose_source == "tf"
+        topics += [
+            TopicExpectation("/tf", "tf2_msgs/msg/TFMessage", "TF", "camera pose", needed=is_tf),
+            TopicExpectation("/tf_static", "tf2_msgs/msg/TFMessage", "TF_STATIC", "camera mounting", needed=False),
+        ]
+    if pose_source == "odometry":
+        topics.append(TopicExpectation(odometry, "nav_msgs/msg/Odometry", "SENSOR", "camera pose"))
+    return [*topics, TopicExpectation("/wm/scene_graph", "wm_msgs/msg/SceneGraph", "SCENE_GRAPH", "perception", False)]
+
+
+# Installation
+
+
+def check_python() -> list[Finding]:
+    """The interpreter and the packages that wm uses."""
+    current = sys.version_info[:2]
+    text = f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})"
+    supported = (3, 10) <= current <= (3, 13)
+    findings = [
+        Finding(
+            "python",
+            "interpreter",
+            OK if supported else ERROR,
+            text,
+            "" if supported else "expected CPython 3.10 to 3.13; run: make setup PYTHON=/path/to/python3.12",
+        )
+    ]
+    for module, (distribution, needed, purpose) in PYTHON_PACKAGES.items():
+        if importlib.util.find_spec(module) is None:
+            level = ERROR if needed else NOTE
+            findings.append(
+                Finding("python", distribution, level, f"not installed ({purpose})", SETUP if needed else "")
+            )
+            continue
+        try:
+            number = version(distribution)
+        except PackageNotFoundError:
+            number = "version unknown"
+        findings.append(Finding("python", distribution, OK, number))
+    return findings
+
+
+def check_ros() -> list[Finding]:
+    """rclpy, the middleware and its settings, this workspace's packages."""
+    findings = []
+    spec = importlib.util.find_spec("rclpy")
+    if spec is None or spec.origin is None:
+        return [Finding("ros", "rclpy", ERROR, "not importable", SETUP)]
+    from_pip = "site-packages" in spec.origin and Path(spec.origin).is_relative_to(sys.prefix)
+    distro = os.environ.get("ROS_DISTRO") or ("kilted" if from_pip else "unknown")
+    findings.append(
+        Finding(
+            "ros",
+            "distribution",
+            OK if distro in ("jazzy", "kilted") else WARNING,
+            f"{distro}, {'from pip' if from_pip else 'sourced'} ({spec.origin})",
+            "" if distro in ("jazzy", "kilted") else "wm is tried with Jazzy and Kilted",
+        )
+    )
+    findings.append(_check_middleware())
+    findings += check_fastdds_profile(os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", ""))
+    discovery = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    domain = os.environ.get("ROS_DOMAIN_ID", "0") or "0"
+    findings.append(Finding("ros", "domain", OK, f"ROS_DOMAIN_ID {domain}, discovery range {discovery}"))
+    for package in ROS_PACKAGES:
+        folder = share_folder(package)
+        if folder is None:
+            places = len(prefixes())
+            findings.append(Finding("ros", package, ERROR, f"in none of {places} folders of AMENT_PREFIX_PATH", SETUP))
+        elif importlib.util.find_spec(package) is None:
+            findings.append(Finding("ros", package, ERROR, f"in {folder}, but Python does not find it", SETUP))
+        elif package != "wm_msgs":
+            findings.append(Finding("ros", package, OK, str(folder)))
+        else:
+            findings.append(_check_messages(folder))
+    return findings
+
+
+def _check_middleware() -> Finding:
+    try:
+        import rclpy
+
+        name = rclpy.get_rmw_implementation_identifier()
+    except Exception as error:
+        return Finding("ros", "rclpy", ERROR, f"does not import: {_first_line(error)}", SETUP)
+    if name == "rmw_fastrtps_cpp":
+        return Finding("ros", "middleware", OK, name)
+    return Finding("ros", "middleware", NOTE, name, "wm is tuned for rmw_fastrtps_cpp; others work, less tried")
+
+
+def _check_messages(folder: Path) -> Finding:
+    try:
+        from rclpy.serialization import deserialize_message, serialize_message
+        from wm_msgs.msg import SceneGraph
+
+        deserialize_message(serialize_message(SceneGraph(class_names=["x"])), SceneGraph)
+    except Exception as error:
+        return Finding("ros", "wm_msgs", ERROR, f"built, but does not work: {_first_line(error)}", SETUP)
+    return Finding("ros", "wm_msgs", OK, f"built and importable ({folder})")
+
+
+def check_fastdds_profile(file: str) -> list[Finding]:
+    """Whether shared memory is large enough for images."""
+    how = "set FASTDDS_DEFAULT_PROFILES_FILE to wm_bringup/config/fastdds.xml (tools/env.sh does)"
+    if os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp") != "rmw_fastrtps_cpp":
+        return []
+    if not file:
+        found = "none in use: Fast DDS's own shared memory is smaller than an image, most images will be lost"
+        return [Finding("ros", "Fast DDS profile", WARNING, found, how)]
+    try:
+        root = ElementTree.parse(file).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        return [Finding("ros", "Fast DDS profile", ERROR, f"{file}: {error}", how)]
+    sizes = [int(e.text) for e in root.iter() if e.tag.endswith("segment_size") and (e.text or "").strip().isdigit()]
+    largest = max(sizes, default=0)
+    try:
+        free = shutil.disk_usage("/dev/shm").free
+    except OSError:
+        free = 0
+    values = {"file": file, "segment_bytes": largest, "shm_free_bytes": free}
+    text = f"{file} (segments of {largest / 2**20:.0f} MiB, {free / 2**20:.0f} MiB free in /dev/shm)"
+    if largest < 4 * _IMAGE_BYTES:
+        return [Finding("ros", "Fast DDS profile", WARNING, text, f"images will be lost; {how}", values)]
+    if free < 2 * largest:
+        advice = "more nodes will fail to start or fall back to UDP; free /dev/shm (docker run --shm-size=1g)"
+        return [Finding("ros", "Fast DDS profile", WARNING, text, advice, values)]
+    return [Finding("ros", "Fast DDS profile", OK, text, values=values)]
+
+
+def check_graphics() -> list[Finding]:
+    """Whether MuJoCo can render here, tried in a process of its own: a broken driver may end it."""
+    backend = os.environ.get("MUJOCO_GL", "")
+    label = f"MUJOCO_GL={backend or 'unset'}"
+    begin = time.monotonic()
+    try:
+        done = subprocess.run([sys.executable, "-c", _GL_PROBE], capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return [Finding("graphics", "rendering", ERROR, f"{label}: hangs", "try: MUJOCO_GL=osmesa wm doctor")]
+    seconds = time.monotonic() - begin
+    if done.returncode == 0 and "rendered" in done.stdout:
+        return [Finding("graphics", "rendering", OK, f"{label}: works ({seconds:.1f} s)")]
+    lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
+    other = "egl" if backend != "egl" else "osmesa"
+    advice = f"the simulator cannot draw; install libegl1 and libgl1-mesa-dri, or try: MUJOCO_GL={other} wm doctor"
+    return [Finding("graphics", "rendering", ERROR, f"{label}: {lines[-1]}", advice)]
+
+
+def check_inference() -> list[Finding]:
+    """Which runtime ``backend: auto`` takes here, and why not the others."""
+    from wm_core.inference import available_backends
+
+    statuses = available_backends()
+    chosen = next((status.name for status in statuses if status.available), None)
+    findings = [
+        Finding(
+            "inference",
+            status.name,
+            OK if status.available else NOTE,
+            f"{status.reason}{'; in use (first that works)' if status.name == chosen else ''}",
+            values={"in_use": status.name == chosen},
+        )
+        for status in statuses
+    ]
+    if chosen is None:
+        findings.append(Finding("inference", "runtime", ERROR, "none works", SETUP))
+    return findings
+
+
+# Topics
+
+
+def qos_mismatch(offered: Any, wanted: Any) -> str:
+    """Why a subscription with the QoS ``wanted`` gets nothing from a publisher with ``offered``; empty: it does."""
+    from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+
+    reasons = []
+    if offered.reliability == ReliabilityPolicy.BEST_EFFORT and wanted.reliability == ReliabilityPolicy.RELIABLE:
+        reasons.append("best effort offered, reliable wanted")
+    if offered.durability == DurabilityPolicy.VOLATILE and wanted.durability == DurabilityPolicy.TRANSIENT_LOCAL:
+        reasons.append("volatile offered, transient local wanted")
+    return ", ".join(reasons)
+
+
+def judge_topic(
+    expectation: TopicExpectation,
+    publishers: Sequence[tuple[str, str, str]],
+    arrivals: Sequence[float],
+    age_s: float | None,
+    seconds: float,
+) -> Finding:
+    """What to say of one topic.
+
+    Args:
+        publishers: (node, type, QoS mismatch or empty) of each.
+        arrivals: times [s] since listening began.
+        age_s: since the last arrival.
+        seconds: how long was listened.
+    """
+    name, level = expectation.topic, WARNING if expectation.needed else NOTE
+    rate = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else 0.0
+    values = {"publishers": len(publishers), "messages": len(arrivals), "rate_hz": rate, "age_s": age_s}
+    if not publishers:
+        advice = (
+            f"start its publisher, or name another topic; it carries: {expectation.purpose}"
+            if expectation.needed
+            else ""
+        )
+        return Finding("topics", name, level, "nobody publishes it", advice, values)
+    wrong = [(node, kind) for node, kind, _ in publishers if kind != expectation.type_name]
+    if wrong:
+        found = ", ".join(f"{node} publishes {kind}" for node, kind in wrong)
+        advice = f"expected {expectation.type_name}; name another topic"
+        if any(kind.endswith("CompressedImage") for _, kind in wrong):
+            advice = "set color_transport or depth_transport to compressed, and give the topic without its last part"
+        return Finding("topics", name, ERROR, found, advice, values)
+    deaf = [(node, why) for node, _, why in publishers if why]
+    if deaf:
+        found = "; ".join(f"{node}: {why}" for node, why in deaf)
+        return Finding("topics", name, ERROR, f"QoS does not match: {found}", "change the publisher's QoS", values)
+    who = ", ".join(sorted({node for node, _, _ in publishers}))
+    if not arrivals:
+        found = f"published by {who}, but nothing came in {seconds:.1f} s"
+        advice = "does it run? from another machine: same ROS_DOMAIN_ID, and multicast or a discovery server"
+        return Finding("topics", name, level, found, advice if expectation.needed else "", values)
+    found = f"{len(arrivals)} messages from {who}, " + (f"{rate:.1f} Hz, " if rate else "")
+    found += f"last {age_s:.2f} s ago" if age_s is not None else ""
+    if expectation.needed and age_s is not None and age_s > _STALE_S:
+        return Finding("topics", name, WARNING, found, "it stopped", values)
+    return Finding("topics", name, OK, found, values=values)
+
+
+def check_topics(expectations: Iterable[TopicExpectation], seconds: float = 3.0) -> list[Finding]:
+    """Listen in the current domain for a while."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.node import Node
+    from rclpy.signals import SignalHandlerOptions
+
+    from wm_bringup.environment import message_class
+    from wm_ros import qos
+
+    expectations = list(expectations)
+    context = rclpy.Context()
+    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    node = Node("wm_doctor", context=context, start_parameter_services=False)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    arrivals: dict[str, list[float]] = {e.topic: [] for e in expectations}
+    begin = time.monotonic()
+
+    def counter(topic: str) -> Callable[[Any], None]:
+        return lambda data: arrivals[topic].append(time.monotonic() - begin)
+
+    try:
+        for e in expectations:
+            try:
+                kind = message_class(e.type_name)
+            except LookupError:
+                continue
+            # Raw: an image is counted, not taken apart.
+            node.create_subscription(kind, e.topic, counter(e.topic), getattr(qos, e.qos), raw=True)
+        while (left := begin + seconds - time.monotonic()) > 0:
+            executor.spin_once(timeout_sec=left)
+        now = time.monotonic() - begin
+        findings = []
+        for e in expectations:
+            publishers = [
+                (
+                    f"{info.node_namespace.rstrip('/')}/{info.node_name}",
+                    info.topic_type,
+                    qos_mismatch(info.qos_profile, getattr(qos, e.qos)),
+                )
+                for info in node.get_publishers_info_by_topic(e.topic)
+            ]
+            got = arrivals[e.topic]
+            findings.append(judge_topic(e, publishers, got, now - got[-1] if got else None, now))
+        return findings
+    finally:
+        executor.shutdown(timeout_sec=1.0)
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def examine(expectations: Iterable[TopicExpectation], seconds: float = 3.0) -> list[Finding]:
+    """All findings; topics are listened to where ``seconds`` > 0 and ROS is there. A check that fails is a finding."""
+    findings: list[Finding] = []
+    checks: list[tuple[str, Callable[[], list[Finding]]]] = [
+        ("python", check_python),
+        ("ros", check_ros),
+        ("graphics", check_graphics),
+        ("inference", check_inference),
+    ]
+    if seconds > 0:
+        checks.append(("topics", lambda: check_topics(expectations, seconds)))
+    for section, check in checks:
+        if section == "topics" and any(f.section == "ros" and f.level == ERROR for f in findings):
+            findings.append(Finding("topics", "all", NOTE, "not listened to: ROS does not work yet"))
+            continue
+        try:
+            findings += check()
+        except Exception as error:
+            findings.append(Finding(section, "check", ERROR, f"failed: {type(error).__name__}: {error}", SETUP))
+    return findings
+
+
+def report_json(findings: Sequence[Finding]) -> str:
+    """The findings as JSON, with ``ok``: no error among them."""
+    return json.dumps(
+        {"ok": all(f.level != ERROR for f in findings), "findings": [asdict(f) for f in findings]}, indent=1
+    )
+
+
+def print_report(findings: Sequence[Finding]) -> None:
+    """The findings as a table, and then what to do."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    colours = {OK: "green", NOTE: "dim", WARNING: "yellow", ERROR: "bold red"}
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "what", "state", "found"):
+        table.add_column(heading, overflow="fold")
+    section = ""
+    for f in findings:
+        colour = colours[f.level]
+        table.add_row(
+            escape(f.section if f.section != section else ""),
+            escape(f.name),
+            f"[{colour}]{f.level}[/]",
+            escape(f.found),
+        )
+        section = f.section
+    console.print(table)
+    todo = [f for f in findings if f.level in (WARNING, ERROR) and f.advice]
+    if todo:
+        console.print("\nWhat to do")
+    for f in todo:
+        console.print(
+            f"[{colours[f.level]}]{f.level}[/] {escape(f.name)}: {escape(f.found)}\n        {escape(f.advice)}"
+        )
+    errors = sum(f.level == ERROR for f in findings)
+    warnings = sum(f.level == WARNING for f in findings)
+    console.print(f"\n{errors} errors, {warnings} warnings" if errors or warnings else "\nEverything is in order.")

@@ -1,0 +1,353 @@
+"""``wm run``: perception and imagination on live topics or a recording, with a live table of what they make of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wm_bringup.environment import package_file
+from wm_bringup.processes import ProcessGroup, node_command
+
+CAMERA_INFO = "/camera/color/camera_info"
+START_S = 30.0
+_PLAYER_GRACE_S = 1.5
+_PLAIN_EVERY_S = 5.0
+_KEEP_STAMPS = 600
+_RATE_WINDOW = 60
+
+
+@dataclass
+class Latency:
+    """Wall-clock seconds between two arrivals of the same stamp, over the last few hundred."""
+
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=300))
+    _begun: dict[int, float] = field(default_factory=dict)
+
+    def begin(self, stamp_ns: int, now_s: float) -> None:
+        """The first of the two came."""
+        self._begun[stamp_ns] = now_s
+        while len(self._begun) > _KEEP_STAMPS:
+            del self._begun[next(iter(self._begun))]
+
+    def end(self, stamp_ns: int, now_s: float) -> None:
+        """The second came."""
+        begun = self._begun.pop(stamp_ns, None)
+        if begun is not None:
+            self.seconds.append(now_s - begun)
+
+    def text(self) -> str:
+        """Median and 95th percentile, for people."""
+        if not self.seconds:
+            return "not measured yet"
+        median, p95 = np.percentile(self.seconds, [50, 95])
+        return f"median {1e3 * median:.0f} ms, 95 % below {1e3 * p95:.0f} ms"
+
+
+@dataclass
+class View:
+    """What is shown: the newest scene graph, arrivals, the nodes' diagnostics by name."""
+
+    scene: Any = None
+    graph_times: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
+    latency: Latency = field(default_factory=Latency)
+    statuses: dict[str, tuple[int, str, dict[str, str]]] = field(default_factory=dict)
+
+    def graph_rate_hz(self) -> float:
+        """Scene graphs per second, lately."""
+        times = self.graph_times
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 0.0
+
+    def rates(self) -> list[tuple[str, str, str, int]]:
+        """(name, rate, age, level) of what the nodes measure rates of."""
+        return [
+            (name, f"{float(values['rate_hz']):.1f}", f"{float(values['age_s']):.2f}", level)
+            for name, (level, _, values) in sorted(self.statuses.items())
+            if "rate_hz" in values and "age_s" in values and float(values.get("total", "1")) > 0
+        ]
+
+    def complaints(self) -> list[tuple[str, str, int]]:
+        """(name, message, level) of what is not in order."""
+        return [(name, text, level) for name, (level, text, _) in sorted(self.statuses.items()) if level > 0]
+
+    def line(self) -> str:
+        """One line, for a log."""
+        count = len(self.scene) if self.scene is not None else 0
+        moving = 0
+        if count:
+            moving = int((np.linalg.norm(self.scene.linear_velocities, axis=1) > 0.02).sum())
+        text = f"{count} objects ({moving} moving), {self.graph_rate_hz():.1f} graphs/s, latency {self.latency.text()}"
+        worst = max(self.complaints(), key=lambda c: c[2], default=None)
+        return f"{text}; {worst[0]}: {worst[1]}" if worst else text
+
+    def render(self) -> Any:
+        """The tables as a rich renderable."""
+        from rich.console import Group
+        from rich.markup import escape
+        from rich.table import Table
+        from rich.text import Text
+
+        parts: list[Any] = []
+        topics = Table(box=None, pad_edge=False)
+        for heading in ("stream", "rate [Hz]", "age [s]"):
+            topics.add_column(heading, justify="left" if heading == "stream" else "right")
+        for name, rate, age, level in self.rates():
+            style = "red" if level > 1 else "yellow" if level else ""
+            topics.add_row(escape(name), rate, age, style=style)
+        parts.append(topics)
+        scene = self.scene
+        if scene is not None:
+            objects = Table(box=None, pad_edge=False)
+            for heading in ("id", "class", "x y z [m]", "speed [m/s]", "size [m]", "seen", "sure"):
+                objects.add_column(heading, justify="left" if heading == "class" else "right")
+            for i in range(len(scene)):
+                objects.add_row(
+                    str(scene.ids[i]),
+                    escape(scene.class_names[i]),
+                    " ".join(f"{v:+.3f}" for v in scene.positions[i]),
+                    "static" if scene.is_static[i] else f"{np.linalg.norm(scene.linear_velocities[i]):.2f}",
+                    " ".join(f"{v:.2f}" for v in scene.extents[i]),
+                    f"{scene.visibilities[i]:.0%}",
+                    f"{scene.existence_probabilities[i]:.0%}",
+                )
+            parts += [Text(), objects]
+        parts += [Text(), Text(f"camera to scene graph: {self.latency.text()}; {self.graph_rate_hz():.1f} graphs/s")]
+        parts += [
+            Text(f"{name}: {text}", style="red" if level > 1 else "yellow") for name, text, level in self.complaints()
+        ]
+        return Group(*parts)
+
+
+def _subscribe(node: Any, view: View, camera_info: str, namespace: str) -> None:
+    from diagnostic_msgs.msg import DiagnosticArray
+    from sensor_msgs.msg import CameraInfo
+    from wm_msgs.msg import SceneGraph
+
+    from wm_core.messages import scene_graph_from_msg
+    from wm_ros import qos
+    from wm_ros.stamps import stamp_to_ns
+
+    def on_info(msg: Any) -> None:
+        view.latency.begin(stamp_to_ns(msg.header.stamp), time.monotonic())
+
+    def on_graph(msg: Any) -> None:
+        now = time.monotonic()
+        view.latency.end(stamp_to_ns(msg.header.stamp), now)
+        view.graph_times.append(now)
+        view.scene = scene_graph_from_msg(msg)
+
+    def on_diagnostics(msg: Any) -> None:
+        for status in msg.status:
+            if status.hardware_id == "wm":
+                level = int.from_bytes(status.level, "little") if isinstance(status.level, bytes) else int(status.level)
+                view.statuses[status.name] = (level, status.message, {v.key: v.value for v in status.values})
+
+    node.create_subscription(CameraInfo, camera_info, on_info, qos.SENSOR)
+    node.create_subscription(SceneGraph, f"{namespace}/scene_graph", on_graph, qos.SCENE_GRAPH)
+    node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, qos.DIAGNOSTICS)
+
+
+def remap_table(remaps: Sequence[str]) -> dict[str, str]:
+    """{"/a": "/b"} of ["/a:=/b"].
+
+    Raises:
+        ValueError: another form.
+    """
+    table = {}
+    for rule in remaps:
+        old, separator, new = rule.partition(":=")
+        if not (separator and old and new):
+            raise ValueError(f"--remap: got {rule!r}, expected /OLD:=/NEW, e.g. {CAMERA_INFO}:=/my/camera_info")
+        table[old] = new
+    return table
+
+
+def start_nodes(
+    processes: ProcessGroup,
+    *,
+    namespace: str = "/wm",
+    remaps: Mapping[str, str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    params_files: Sequence[Path] = (),
+) -> None:
+    """Start perception and imagination with their default parameters, then ``params_files``, then ``parameters``."""
+    for name in ("perception", "imagination"):
+        files = [package_file(f"wm_{name}", "config", f"{name}.yaml"), *params_files]
+        processes.start(name, node_command(f"wm_{name}.node", namespace, parameters, files, remaps or {}))
+
+
+def player_command(rgbd: Path | None, bag: Path | None, rate: float) -> list[str] | None:
+    """Command line of the player of a recording; None where there is none."""
+    if rgbd is not None:
+        return node_command("wm_bringup.sources.rgbd_folder", arguments=[str(rgbd), "--rate", f"{rate:g}"])
+    if bag is not None:
+        return node_command("wm_bringup.sources.bag_player", arguments=[str(bag), "--rate", f"{rate:g}"])
+    return None
+
+
+def run(
+    *,
+    rgbd: Path | None = None,
+    bag: Path | None = None,
+    remaps: Sequence[str] = (),
+    out: Path | None = None,
+    rate: float = 1.0,
+    imagine: bool = False,
+    duration_s: float = 0.0,
+    params_files: Sequence[Path] = (),
+    namespace: str = "/wm",
+) -> int:
+    """Run until the recording ends, ``duration_s`` have passed (0: no limit), or Ctrl-C; returns the exit status.
+
+    Args:
+        rgbd, bag: the recording; neither: live topics of this domain.
+        remaps: topics of the nodes, "/OLD:=/NEW".
+        out: folder for the logs and an MCAP recording; None: nothing is kept.
+        rate: speed of the recording.
+        imagine: ask what would happen, at the end.
+        params_files: of the nodes.
+        namespace: of the nodes.
+
+    Raises:
+        ProcessDied: a node or the player ended.
+        FileNotFoundError: no such recording or parameters file.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    table = remap_table(remaps)
+    for path in (rgbd, bag, *params_files):
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"{path} is not there")
+    if rgbd is not None and not rgbd.is_dir():
+        raise FileNotFoundError(f"{rgbd} is no folder")
+    console = Console()
+    player = player_command(rgbd, bag, rate)
+    logs = out / "logs" if out is not None else Path(tempfile.mkdtemp(prefix="wm-run-"))
+    view = View()
+    answer = None
+    kept = out is not None
+    try:
+        with ProcessGroup(logs) as processes, _Watcher(view, table.get(CAMERA_INFO, CAMERA_INFO), namespace) as watcher:
+            try:
+                if out is not None:
+                    command = node_command("wm_bringup.recorder", arguments=["--out", str(out / "run.mcap")])
+                    processes.start("recorder", command)
+                # Simulated time only where somebody publishes /clock: a player does.
+                parameters = {"use_sim_time": True} if player is not None else {}
+                start_nodes(
+                    processes, namespace=namespace, remaps=table, parameters=parameters, params_files=params_files
+                )
+                _wait_for_nodes(processes, watcher, console)
+                if player is not None:
+                    processes.start("player", player, may_end=True)
+                plain = not console.is_terminal
+                last_line = time.monotonic()
+                deadline = time.monotonic() + duration_s if duration_s > 0 else float("inf")
+                with Live(console=console, refresh_per_second=4, auto_refresh=False, transient=False) as live:
+                    shown = 0.0
+                    while time.monotonic() < deadline:
+                        watcher.spin(0.05)
+                        processes.check()
+                        now = time.monotonic()
+                        if plain and now - last_line > _PLAIN_EVERY_S:
+                            last_line = now
+                            print(view.line(), flush=True)
+                        elif not plain and now - shown > 0.25:
+                            shown = now
+                            live.update(view.render(), refresh=True)
+                        if player is not None and not processes["player"].alive:
+                            deadline = min(deadline, now + _PLAYER_GRACE_S)
+                    if plain:
+                        live.update(view.render(), refresh=False)
+                if imagine:
+                    answer = _imagine(namespace)
+            except KeyboardInterrupt:
+                console.print("stopping")
+            except BaseException:
+                kept = True  # the message names a log
+                raise
+    finally:
+        if not kept:
+            shutil.rmtree(logs, ignore_errors=True)
+    if answer is not None:
+        from wm_bringup.ask import print_answer
+
+        print_answer(answer, console)
+    if out is not None:
+        console.print(f"kept in {out}: run.mcap, latency.json, logs/")
+    if view.scene is None and (player is not None or duration_s > 0):
+        print(f"error: no scene graph came; run: wm doctor{f'; logs: {logs}' if kept else ''}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _imagine(namespace: str) -> Any:
+    from wm_bringup.ask import AskError, imagine
+
+    try:
+        return imagine(None, namespace=namespace)
+    except AskError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return None
+
+
+class _Watcher:
+    """A node of this process that fills a view."""
+
+    def __init__(self, view: View, camera_info: str, namespace: str) -> None:
+        self._view, self._camera_info, self._namespace = view, camera_info, f"/{namespace.strip('/')}"
+
+    def __enter__(self) -> _Watcher:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+        from rclpy.signals import SignalHandlerOptions
+
+        self._rclpy, self._context = rclpy, rclpy.Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = Node("wm_run", context=self._context, start_parameter_services=False)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        _subscribe(self.node, self._view, self._camera_info, self._namespace)
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+        self._rclpy.try_shutdown(context=self._context)
+
+    def spin(self, seconds: float) -> None:
+        """Take what comes for this long."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def active(self, names: Sequence[str]) -> bool:
+        """Whether nodes of these names have said that they are active."""
+        states = [self._view.statuses.get(f"{name}: state", (0, "", {}))[1] for name in names]
+        return all(state == "active" for state in states)
+
+
+def _wait_for_nodes(processes: ProcessGroup, watcher: _Watcher, console: Any) -> None:
+    """Until both nodes are active, so that a recording is not played to nobody."""
+    deadline = time.monotonic() + START_S
+    status: Callable[[], Any] = lambda: console.status("starting perception and imagination")  # noqa: E731
+    with status():
+        while not watcher.active(("perception", "imagination")):
+            watcher.spin(0.05)
+            processes.check()
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"perception and imagination are not active after {START_S:g} s (ROS_DOMAIN_ID "
+                    f"{os.environ.get('ROS_DOMAIN_ID', '0')}); logs: {processes.log_folder}"
+                )
