@@ -636,7 +636,7 @@ def build_workspace(ros: str, version: tuple[int, int], reporter: Reporter) -> b
         command += [f"-DPython3_EXECUTABLE={VENV / 'bin/python'}", "-DBUILD_TESTING=OFF", "-DCMAKE_BUILD_TYPE=Release"]
         command += ["--no-warn-unused-cli"]
         try:
-            reporter.run(command, env, "colcon.log", colcon_note, cwd=WORKSPACE)
+            reporter.run(command, env, "colcon.log", ColconProgress(), cwd=WORKSPACE)
         except subprocess.CalledProcessError as error:
             raise SetupError(
                 f"colcon build failed ({last_line(LOGS / 'colcon.log')})",
@@ -648,9 +648,24 @@ def build_workspace(ros: str, version: tuple[int, int], reporter: Reporter) -> b
     return True
 
 
-def colcon_note(line: str) -> str | None:
-    """The lines of colcon's output that tell how far it is."""
-    return line if line.startswith(("Starting >>>", "Finished <<<", "Failed")) else None
+class ColconProgress:
+    """Turns colcon's lines into 'n packages built, building which'."""
+
+    def __init__(self) -> None:
+        self.running: list[str] = []
+        self.built = 0
+
+    def __call__(self, line: str) -> str | None:
+        """What to show after this line of colcon's output, or None."""
+        words = line.split()
+        if line.startswith("Starting >>>"):
+            self.running.append(words[2])
+        elif line.startswith("Finished <<<") and words[2] in self.running:
+            self.running.remove(words[2])
+            self.built += 1
+        else:
+            return None
+        return f"{self.built} packages built, building {', '.join(self.running) or 'no more'}"
 
 
 # --- last step ------------------------------------------------------------------------------------------------------
