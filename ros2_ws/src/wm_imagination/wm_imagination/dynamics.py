@@ -42,8 +42,8 @@ States = NDArray[np.float32]
 
 OnHypothesis = Callable[[int, States, NDArray[np.bool_]], None]
 
-CHI2_3_95 = 7.815
-"""95 % quantile of the chi-square distribution with three degrees of freedom."""
+CHI2_3_99 = 11.345
+"""99 % quantile of the chi-square distribution with three degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def targets(scene: SceneGraph, hypothesis: Hypothesis) -> list[tuple[int, Interv
 def moving_objects(scene: SceneGraph) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which objects (N,) are believed to move, and which to turn.
 
-    A velocity counts when it is outside the 95 % region of its covariance around zero; a velocity without covariance
+    A velocity counts when it is outside the 99 % region of its covariance around zero; a velocity without covariance
     is known exactly and counts as it is. Static objects do neither.
     """
     def significant(velocities: Array, covariances: Array) -> NDArray[np.bool_]:
@@ -171,7 +171,7 @@ def moving_objects(scene: SceneGraph) -> tuple[NDArray[np.bool_], NDArray[np.boo
                 result[i] = True
                 continue
             regular = covariance + 1e-9 * np.eye(3)
-            result[i] = float(v @ np.linalg.solve(regular, v)) > CHI2_3_95
+            result[i] = float(v @ np.linalg.solve(regular, v)) > CHI2_3_99
         return result
 
     return (

@@ -64,8 +64,11 @@ SNAP_GAP_M = (0.01, 0.03)
 """Smallest and largest gap to a support that is closed; in between, 2.5 standard deviations of the height."""
 SNAP_GAP_ON_M = 0.05
 """Largest gap that is closed where the scene graph says that the object is on something."""
-LEVEL_ANGLE_RAD = (np.radians(3.0), np.radians(10.0))
-"""Smallest and largest tilt of a standing face that is levelled; in between, 2.5 standard deviations of the tilt."""
+LEVEL_ANGLE_RAD = (np.radians(5.0), np.radians(12.0))
+"""Smallest and largest tilt of a standing face that is levelled; in between, 3.5 standard deviations of the tilt."""
+SINK_M = 3e-5
+"""What stands on something starts this deep in it, about where the contact carries it. Just touching is neither in nor out
+of contact, and whichever rounding makes of it would show in the future."""
 FALLING_SPEED_M_S = 0.15
 """Vertical speed above which a moving object is taken to be in the air."""
 
@@ -191,6 +194,9 @@ class ScenePreparation:
         for i in sorted(np.flatnonzero(~self.mean.is_static), key=lambda i: (bottoms[i], i)):
             if uncertain[i]:
                 self._settle(int(i), states, settled)
+            elif not self.airborne[i]:
+                gap = self._clearance(int(i), states, settled, 2.0 * SINK_M)
+                states[i, 2] -= max(gap + SINK_M, 0.0) if gap is not None else 0.0
             settled.append(int(i))
         if not self.known_exactly.all():
             states = self.world.resolve_penetrations(self.world.model, states)
@@ -214,7 +220,7 @@ class ScenePreparation:
             if shape == Shape.CAPSULE and abs(axis[2]) > np.sqrt(0.5):
                 return quaternion
         deviation = float(np.sqrt(max(np.max(np.diag(self.mean.pose_covariances[index])[3:5]), 0.0)))
-        limit = float(np.clip(2.5 * deviation, *LEVEL_ANGLE_RAD))
+        limit = float(np.clip(3.5 * deviation, *LEVEL_ANGLE_RAD))
         if np.arccos(np.clip(float(face @ down), -1.0, 1.0)) > limit:
             return quaternion
         return (Rotation.from_matrix(rotation_between(face, down)) * Rotation.from_quat(quaternion)).as_quat()
@@ -227,7 +233,7 @@ class ScenePreparation:
         gap = self._clearance(index, states, settled, limit)
         if gap is None:
             return
-        states[index, 2] -= gap
+        states[index, 2] -= gap + SINK_M
         if not self.moves[index]:
             return
         velocity = states[index, LINEAR_VELOCITY]
@@ -283,7 +289,7 @@ class ScenePreparation:
             nearest = min(nearest, floor_gap - lowered)
             if nearest > limit - lowered:
                 return None
-            if nearest < 5e-5:
+            if nearest < 1e-6:
                 return lowered + nearest
             lowered += nearest
             moved[index, 2] -= nearest
