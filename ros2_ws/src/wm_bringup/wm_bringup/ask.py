@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from wm_bringup.environment import make_console
 from wm_core import interventions as do
 from wm_core.interventions import Hypothesis
 from wm_core.rollout import POSITION, ImagineRequest, Rollout
 from wm_core.scene_graph import SceneGraph
 
-MAX_EVENTS = 12
+MAX_EVENTS = 5
+"""Shown per future."""
+VISIBLE_M = 0.005
+"""Things that neither move nor are affected by this much are left out of the table."""
 
 
 class AskError(RuntimeError):
@@ -187,45 +191,50 @@ def _name(scene: SceneGraph, object_id: int) -> str:
 
 def print_answer(answer: Answer, console: Any = None) -> None:
     """Effect, end and uncertainty of each object in each future, and what happens on the way."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = console or Console()
+    console = console or make_console()
     rollout, scene = answer.rollout, answer.scene
     horizon = float(rollout.times[-1]) if len(rollout.times) else 0.0
     table = Table(box=None, pad_edge=False, title=f"in {horizon:g} s", title_justify="left")
     for heading in ("future", "object", "effect [m]", "ends at x y z [m]", "moved [m]", "± [m]"):
-        table.add_column(heading, justify="left" if heading in ("future", "object") else "right")
+        table.add_column(escape(heading), justify="left" if heading in ("future", "object") else "right")
     for k, name in enumerate(rollout.hypotheses):
-        shown = escape(name)
+        shown, quiet = escape(name), 0
         for n, object_id in enumerate(rollout.object_ids.tolist()):
             if object_id in scene.ids and scene.is_static[scene.index(object_id)]:
                 continue
             there = np.flatnonzero(rollout.present[k, :, n])
             effect = float(rollout.effect[k, n]) if rollout.effect.size else math.nan
-            if len(there):
-                first, last = rollout.states[k, 0, there[0], n, POSITION], rollout.states[k, :, there[-1], n, POSITION]
-                end = last.mean(axis=0)
-                gone = "" if there[-1] == len(rollout.times) - 1 else " (then gone)"
-                place = " ".join(f"{v:+.3f}" for v in end) + gone
-                moved = f"{np.linalg.norm(end - first):.3f}"
-                spread = f"{rollout.position_std[k, there[-1], n]:.3f}"
-            else:
-                place, moved, spread = "not there", "", ""
-            strong = f"[bold]{effect:.3f}[/]" if effect > 0.005 else "-" if math.isnan(effect) else f"{effect:.3f}"
-            table.add_row(shown, escape(_name(scene, object_id)), strong, place, moved, spread)
+            strong = f"[bold]{effect:.3f}[/]" if effect > VISIBLE_M else "-" if math.isnan(effect) else f"{effect:.3f}"
+            if not len(there):
+                table.add_row(shown, escape(_name(scene, object_id)), strong, "not there", "", "")
+                shown = ""
+                continue
+            first, last = rollout.states[k, 0, there[0], n, POSITION], rollout.states[k, :, there[-1], n, POSITION]
+            end = last.mean(axis=0)
+            moved = float(np.linalg.norm(end - first))
+            if moved < VISIBLE_M and not effect > VISIBLE_M:
+                quiet += 1
+                continue
+            gone = "" if there[-1] == len(rollout.times) - 1 else " (then gone)"
+            place = " ".join(f"{v:+.3f}" for v in end) + gone
+            spread = f"{rollout.position_std[k, there[-1], n]:.3f}"
+            table.add_row(shown, escape(_name(scene, object_id)), strong, place, f"{moved:.3f}", spread)
             shown = ""
+        if quiet:
+            table.add_row(shown, f"[dim]{quiet} at rest and unaffected[/]", "", "", "", "")
     console.print(table)
-    events = [e for e in rollout.events if e.sample == 0]
-    if events:
-        console.print("\nWhat happens")
-    for e in events[:MAX_EVENTS]:
-        second = f" and {_name(scene, e.b)}" if e.b else ""
-        what = f"{e.kind.name.lower()}: {_name(scene, e.a)}{second}"
-        console.print(f"  {e.time_s:5.2f} s  {escape(rollout.hypotheses[e.hypothesis])}: {escape(what)}")
-    if len(events) > MAX_EVENTS:
-        console.print(f"  and {len(events) - MAX_EVENTS} more")
+    for k, name in enumerate(rollout.hypotheses):
+        events = [e for e in rollout.events if e.sample == 0 and e.hypothesis == k]
+        if events:
+            console.print(f"\n{escape(name)}")
+        for e in events[:MAX_EVENTS]:
+            second = f" and {_name(scene, e.b)}" if e.b else ""
+            console.print(escape(f"  {e.time_s:5.2f} s  {e.kind.name.lower()}: {_name(scene, e.a)}{second}"))
+        if len(events) > MAX_EVENTS:
+            console.print(f"           and {len(events) - MAX_EVENTS} more")
     complete = "" if rollout.complete else "; the deadline came first, not all is computed"
     console.print(
         f"\n{len(rollout.hypotheses)} futures x {rollout.states.shape[1]} samples by {rollout.backend}: "

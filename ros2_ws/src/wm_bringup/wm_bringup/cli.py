@@ -23,7 +23,7 @@ VECTOR_OPTIONS = {"--push": 4, "--velocity": 4, "--mass": 2}
 
 
 def fold_vectors(arguments: list[str]) -> list[str]:
-    """``--push 3 0 0 1`` as ``--push "3 0 0 1"``. What is not a number ends the vector; the option then says so."""
+    """``--push 3 0 0 1`` as ``--push "3 0 0 1"``. The next option ends the vector; a wrong word is said later."""
     folded: list[str] = []
     i = 0
     while i < len(arguments):
@@ -33,7 +33,7 @@ def fold_vectors(arguments: list[str]) -> list[str]:
         if word not in VECTOR_OPTIONS:
             continue
         numbers: list[str] = []
-        while i < len(arguments) and len(numbers) < VECTOR_OPTIONS[word] and _is_number(arguments[i]):
+        while i < len(arguments) and len(numbers) < VECTOR_OPTIONS[word] and _is_value(arguments[i]):
             numbers.append(arguments[i])
             i += 1
         if numbers:
@@ -41,7 +41,9 @@ def fold_vectors(arguments: list[str]) -> list[str]:
     return folded
 
 
-def _is_number(word: str) -> bool:
+def _is_value(word: str) -> bool:
+    if not word.startswith("-"):
+        return True
     try:
         float(word)
     except ValueError:

@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from wm_bringup.environment import prefixes, share_folder
+from wm_bringup.environment import make_console, prefixes, share_folder
 
 OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 SETUP = "run: make setup, then use .venv/bin/wm (or: source tools/env.sh)"
@@ -432,11 +432,10 @@ def report_json(findings: Sequence[Finding]) -> str:
 
 def print_report(findings: Sequence[Finding]) -> None:
     """The findings as a table, and then what to do."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    console = make_console()
     colours = {OK: "green", NOTE: "dim", WARNING: "yellow", ERROR: "bold red"}
     table = Table(box=None, pad_edge=False)
     for heading in ("", "what", "state", "found"):

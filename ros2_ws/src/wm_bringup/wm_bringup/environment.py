@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 _PRIMITIVES = frozenset(
     {
@@ -132,3 +133,12 @@ def message_class(type_name: str) -> type:
         return getattr(importlib.import_module(f"{package}.{kind}"), name)
     except (ImportError, AttributeError) as error:
         raise LookupError(f"{type_name} cannot be imported ({error})") from error
+
+
+def make_console() -> Any:
+    """A rich console; into a pipe or a file its tables are as wide as they need."""
+    import sys
+
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=160)

@@ -8,20 +8,21 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wm_bringup.environment import package_file
+from wm_bringup.environment import make_console, package_file
 from wm_bringup.processes import ProcessGroup, node_command
 
 CAMERA_INFO = "/camera/color/camera_info"
 START_S = 30.0
 _PLAYER_GRACE_S = 1.5
 _PLAIN_EVERY_S = 5.0
+_REDRAW_EVERY_S = 0.25
 _KEEP_STAMPS = 600
 _RATE_WINDOW = 60
 
@@ -99,7 +100,7 @@ class View:
         parts: list[Any] = []
         topics = Table(box=None, pad_edge=False)
         for heading in ("stream", "rate [Hz]", "age [s]"):
-            topics.add_column(heading, justify="left" if heading == "stream" else "right")
+            topics.add_column(escape(heading), justify="left" if heading == "stream" else "right")
         for name, rate, age, level in self.rates():
             style = "red" if level > 1 else "yellow" if level else ""
             topics.add_row(escape(name), rate, age, style=style)
@@ -108,7 +109,7 @@ class View:
         if scene is not None:
             objects = Table(box=None, pad_edge=False)
             for heading in ("id", "class", "x y z [m]", "speed [m/s]", "size [m]", "seen", "sure"):
-                objects.add_column(heading, justify="left" if heading == "class" else "right")
+                objects.add_column(escape(heading), justify="left" if heading == "class" else "right")
             for i in range(len(scene)):
                 objects.add_row(
                     str(scene.ids[i]),
@@ -221,16 +222,13 @@ def run(
         ProcessDied: a node or the player ended.
         FileNotFoundError: no such recording or parameters file.
     """
-    from rich.console import Console
-    from rich.live import Live
-
     table = remap_table(remaps)
     for path in (rgbd, bag, *params_files):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} is not there")
     if rgbd is not None and not rgbd.is_dir():
         raise FileNotFoundError(f"{rgbd} is no folder")
-    console = Console()
+    console = make_console()
     player = player_command(rgbd, bag, rate)
     logs = out / "logs" if out is not None else Path(tempfile.mkdtemp(prefix="wm-run-"))
     view = View()
@@ -250,25 +248,14 @@ def run(
                 _wait_for_nodes(processes, watcher, console)
                 if player is not None:
                     processes.start("player", player, may_end=True)
-                plain = not console.is_terminal
-                last_line = time.monotonic()
                 deadline = time.monotonic() + duration_s if duration_s > 0 else float("inf")
-                with Live(console=console, refresh_per_second=4, auto_refresh=False, transient=False) as live:
-                    shown = 0.0
+                with _Display(view, console) as display:
                     while time.monotonic() < deadline:
                         watcher.spin(0.05)
                         processes.check()
-                        now = time.monotonic()
-                        if plain and now - last_line > _PLAIN_EVERY_S:
-                            last_line = now
-                            print(view.line(), flush=True)
-                        elif not plain and now - shown > 0.25:
-                            shown = now
-                            live.update(view.render(), refresh=True)
+                        display.update()
                         if player is not None and not processes["player"].alive:
-                            deadline = min(deadline, now + _PLAYER_GRACE_S)
-                    if plain:
-                        live.update(view.render(), refresh=False)
+                            deadline = min(deadline, time.monotonic() + _PLAYER_GRACE_S)
                 if imagine:
                     answer = _imagine(namespace)
             except KeyboardInterrupt:
@@ -299,6 +286,39 @@ def _imagine(namespace: str) -> Any:
     except AskError as error:
         print(f"error: {error}", file=sys.stderr)
         return None
+
+
+class _Display:
+    """Shows a view: tables that stay in place on a terminal; into a file a line now and then, the tables at the end."""
+
+    def __init__(self, view: View, console: Any) -> None:
+        from rich.live import Live
+
+        self._view, self._console = view, console
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._shown = time.monotonic()
+
+    def __enter__(self) -> _Display:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        if self._live is not None:
+            self._live.stop()
+        else:
+            self._console.print(self._view.render())
+
+    def update(self) -> None:
+        """Show what is new, if it is time to."""
+        now = time.monotonic()
+        if self._live is not None and now - self._shown > _REDRAW_EVERY_S:
+            self._live.update(self._view.render(), refresh=True)
+        elif self._live is None and now - self._shown > _PLAIN_EVERY_S:
+            print(self._view.line(), flush=True)
+        else:
+            return
+        self._shown = now
 
 
 class _Watcher:
@@ -341,8 +361,7 @@ class _Watcher:
 def _wait_for_nodes(processes: ProcessGroup, watcher: _Watcher, console: Any) -> None:
     """Until both nodes are active, so that a recording is not played to nobody."""
     deadline = time.monotonic() + START_S
-    status: Callable[[], Any] = lambda: console.status("starting perception and imagination")  # noqa: E731
-    with status():
+    with console.status("starting perception and imagination"):
         while not watcher.active(("perception", "imagination")):
             watcher.spin(0.05)
             processes.check()

@@ -1,0 +1,239 @@
+"""The wm command: help, errors in one line, doctor, and a run on a live graph that leaves no process."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from wm_bringup import __version__, ask, doctor, live
+from wm_bringup.cli import fold_vectors
+from wm_core.rollout import Rollout, RolloutEvent
+from wm_core.scene_graph import EventKind, SceneGraph
+
+COMMANDS = ("demo", "run", "sim", "doctor", "imagine", "bench")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def wm(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wm_bringup.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **kwargs)
+
+
+def test_help_answers_at_once():
+    begin = time.monotonic()
+    done = wm("--help")
+    seconds = time.monotonic() - begin
+    assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in COMMANDS)
+    assert seconds < 3.0  # 0.3 s on an idle machine: rclpy, MuJoCo and Open3D alone take longer
+    code = "import sys, wm_bringup.cli; print([m for m in ('rclpy', 'mujoco', 'open3d', 'numpy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_commands(name):
+    done = wm(name, "--help")
+    assert done.returncode == 0 and f"wm {name}" in done.stdout
+
+
+def test_version_is_that_of_the_package():
+    assert wm("--version").stdout == f"wm {__version__}\n"
+    assert f"<version>{__version__}</version>" in (ROOT / "ros2_ws/src/wm_bringup/package.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--bag", "/no/such.mcap"), "/no/such.mcap is not there"),
+        (("run", "--rgbd", "a", "--bag", "b"), "got both"),
+        (("run", "--remap", "/a=/b"), "expected /OLD:=/NEW"),
+        (("imagine", "--push", "3", "0.1"), "expected ID X Y Z"),
+        (("imagine", "--mass", "3", "heavy"), "--mass"),
+        (("bench", "nothing"), "nothing"),
+        (("doctor", "--pose-source", "gps"), "expected tf, odometry or fixed"),
+    ],
+)
+def test_errors_are_one_line(arguments, said):
+    done = wm(*arguments)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert "Traceback" in wm("--debug", *arguments).stderr or done.returncode == 2 or arguments[0] == "bench"
+
+
+def test_vectors_are_folded():
+    words = ["imagine", "--push", "3", "0", "-0.5", "1e-1", "--remove", "2", "--mass", "1", "2", "--seed", "4"]
+    assert fold_vectors(words) == [
+        *["imagine", "--push=3 0 -0.5 1e-1", "--remove", "2", "--mass=1 2", "--seed", "4"],
+    ]
+    assert fold_vectors(["--push"]) == ["--push"]
+
+
+def test_hypotheses_of_options():
+    found = ask.hypotheses_of(["3"], ["3 0 0.5 0", "3,0,0.5,0"], ["2 2.0"], ["4 1 0 0"])
+    assert [h.name for h in found] == [
+        *["as it is", "without 3", "push 3 by (0, 0.5, 0) N s", "push 3 by (0, 0.5, 0) N s #2"],
+        *["mass of 2 x 2", "4 at (1, 0, 0) m/s"],
+    ]
+    assert found[2].interventions[0].impulse.tolist() == [0.0, 0.5, 0.0]
+    for bad in ("", "1 2", "x 0 0 0", "1.5 0 0 0", "1 nan 0 0"):
+        with pytest.raises(ask.AskError, match="--push: got"):
+            ask.hypotheses_of(push=[bad])
+
+
+def two_things() -> SceneGraph:
+    return SceneGraph.build(
+        [1, 2], [[0, 0, 0.7], [0, 0, 0.8]], [[1, 1, 0.04], [0.1, 0.1, 0.1]], is_static=[True, False]
+    )
+
+
+def test_default_hypotheses_touch_only_what_moves():
+    found = ask.default_hypotheses(two_things())
+    assert [h.name for h in found] == ["as it is", "without 2", "push 2 away"]
+
+
+def test_answer_as_a_table():
+    states = np.zeros((2, 1, 3, 2, 13), np.float32)
+    states[..., 6] = 1.0
+    states[1, 0, :, 1, 0] = (0.0, 0.1, 0.25)
+    rollout = Rollout(
+        stamp_ns=0,
+        frame_id="map",
+        hypotheses=("as it is", "push [2]"),
+        times=np.array([0.0, 0.5, 1.0]),
+        object_ids=np.array([1, 2]),
+        states=states,
+        present=np.ones((2, 3, 2), bool),
+        backend="physics",
+        position_std=np.full((2, 3, 2), 0.004, np.float32),
+        events=(RolloutEvent(1, 0, EventKind.FALL, 2, 0, 0.75),),
+        effect=np.array([[0, 0], [0, 0.25]], np.float32),
+    )
+    out = io.StringIO()
+    ask.print_answer(ask.Answer(two_things(), rollout, 0.012, 0.015), Console(file=out, width=160))
+    text = out.getvalue()
+    assert "+0.250 +0.000 +0.000" in text and "push [2]" in text and "effect [m]" in text
+    assert "1 at rest and unaffected" in text and "0.75 s  fall: 2" in text and "12 ms in the node" in text
+
+
+def test_view_says_what_is_wrong():
+    view = live.View(scene=two_things())
+    view.latency.begin(1, 10.0)
+    view.latency.end(1, 10.05)
+    view.latency.end(2, 11.0)
+    view.statuses["perception: color input"] = (2, "nothing yet", {"rate_hz": "0.0", "age_s": "3.0", "total": "0"})
+    view.statuses["perception: scene graph"] = (0, "15 Hz", {"rate_hz": "15.0", "age_s": "0.05", "total": "9"})
+    out = io.StringIO()
+    Console(file=out, width=160).print(view.render())
+    assert "median 50 ms" in out.getvalue() and "15.0" in out.getvalue() and "speed [m/s]" in out.getvalue()
+    assert "perception: color input: nothing yet" in out.getvalue()
+    assert view.line().startswith("2 objects (0 moving)") and "nothing yet" in view.line()
+
+
+def test_doctor_judges_topics():
+    color = doctor.expected_topics()[0]
+    good = [("/camera", "sensor_msgs/msg/Image", "")]
+    assert doctor.judge_topic(color, [], [], None, 3.0).level == doctor.WARNING
+    assert doctor.judge_topic(color, good, [0.1, 0.2, 0.3], 0.05, 3.0).values["rate_hz"] == pytest.approx(10.0)
+    assert doctor.judge_topic(color, good, [0.1, 0.2, 0.3], 2.7, 3.0).advice == "it stopped"
+    assert "nothing came" in doctor.judge_topic(color, good, [], None, 3.0).found
+    wrong = doctor.judge_topic(color, [("/camera", "sensor_msgs/msg/CompressedImage", "")], [], None, 3.0)
+    assert wrong.level == doctor.ERROR and "color_transport" in wrong.advice
+    deaf = doctor.judge_topic(color, [("/camera", "sensor_msgs/msg/Image", "best effort offered")], [], None, 3.0)
+    assert deaf.level == doctor.ERROR and "QoS" in deaf.found
+
+
+def test_doctor_knows_a_profile_that_loses_images(tmp_path):
+    config = ROOT / "ros2_ws/src/wm_bringup/config/fastdds.xml"
+    assert doctor.check_fastdds_profile(str(config))[0].values["segment_bytes"] == 64 * 2**20
+    small = tmp_path / "small.xml"
+    small.write_text(config.read_text().replace("67108864", "524288"))
+    assert "images will be lost" in doctor.check_fastdds_profile(str(small))[0].advice
+    assert doctor.check_fastdds_profile("")[0].level == doctor.WARNING
+    assert doctor.check_fastdds_profile(str(tmp_path / "none.xml"))[0].level == doctor.ERROR
+
+
+@pytest.mark.ros
+def test_doctor_hears_a_camera(node_process, wait_for, tmp_path):
+    code = (
+        "import rclpy; from rclpy.node import Node; from sensor_msgs.msg import CameraInfo\n"
+        "from std_msgs.msg import String\n"
+        "from tf2_msgs.msg import TFMessage; from wm_ros import qos\n"
+        "rclpy.init(); node = Node('camera')\n"
+        "info = node.create_publisher(CameraInfo, '/camera/color/camera_info', qos.SENSOR)\n"
+        "wrong = node.create_publisher(String, '/camera/color/image_raw', qos.SENSOR)\n"
+        "tf = node.create_publisher(TFMessage, '/tf', qos.SENSOR)\n"
+        "node.create_timer(0.05, lambda: info.publish(CameraInfo())); print('ready', flush=True); rclpy.spin(node)\n"
+    )
+    (tmp_path / "camera_talk.py").write_text(code)
+    env = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    camera = node_process("camera_talk", env=env)
+    wait_for(lambda: "ready" in camera.output)
+    done = wm("doctor", "--json", "--wait", "2")
+    report = json.loads(done.stdout)
+    found = {f["name"]: f for f in report["findings"]}
+    assert done.returncode == 1 and report["ok"] is False
+    assert found["/camera/color/camera_info"]["level"] == "ok"
+    assert found["/camera/color/camera_info"]["values"]["rate_hz"] == pytest.approx(20.0, rel=0.4)
+    assert "std_msgs/msg/String" in found["/camera/color/image_raw"]["found"]
+    assert "best effort offered" in found["/tf"]["found"] and found["/tf"]["level"] == "error"
+    assert found["/camera/depth/image_raw"]["advice"]
+    assert found["wm_msgs"]["level"] == "ok" and found["interpreter"]["level"] == "ok"
+    assert any(f["values"].get("in_use") for f in report["findings"] if f["section"] == "inference")
+    assert found["rendering"]["section"] == "graphics"
+
+
+def test_doctor_finds_an_installation_that_is_not_there(tmp_path):
+    env = {**os.environ, "AMENT_PREFIX_PATH": str(tmp_path), "MUJOCO_GL": "nonsense"}
+    done = wm("doctor", "--json", "--wait", "0.1", env=env)
+    report = json.loads(done.stdout)
+    wrong = {f["name"] for f in report["findings"] if f["level"] == "error"}
+    assert done.returncode == 1 and {"wm_msgs", "wm_sim", "rendering"} <= wrong
+    assert all(f["advice"] for f in report["findings"] if f["level"] == "error")
+
+
+@pytest.mark.ros
+def test_nobody_answers():
+    done = wm("imagine", "--remove", "3", "--timeout", "0.5")
+    assert done.returncode == 1 and "no service /wm/get_scene_graph" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def living(token: str) -> list[int]:
+    """Ids of processes whose environment holds this token."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and token.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_ends_with_all_its_nodes(tmp_path, wait_for, number):
+    token = f"WM_TEST_TOKEN={tmp_path}"
+    env = {**os.environ, **dict([token.split("=", 1)])}
+    command = [sys.executable, "-m", "wm_bringup.cli", "run", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        log = tmp_path / "out" / "logs" / "perception.log"
+        wait_for(lambda: log.exists() and "pose from" in log.read_text(), 40.0, "perception to be active")
+        assert len(living(token)) >= 4  # this one, recorder, perception, imagination
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and "stopping" in output, output
+    wait_for(lambda: not living(token), 5.0, "all processes to end")
+    assert (tmp_path / "out" / "run.mcap").stat().st_size > 0
