@@ -130,7 +130,10 @@ class Simulator:
         self._quality = quality
         self.world = World(self.scene.bodies, 0.0, self.timestep, self._decorate)
         self._stepper = Stepper()
-        self._contact_data = mujoco.MjData(self.world.model)
+        # What stands on something need not press on it at this very instant: contacts count up to 1 mm apart.
+        self._contact_model = copy.copy(self.world.model)
+        self._contact_model.geom_margin[:] = 1e-3
+        self._contact_data = mujoco.MjData(self._contact_model)
         self._stages: dict[object, _Stage] = {}
         self._points: dict[object, Array] = {}
         self._worlds: dict[object, World] = {}
@@ -356,16 +359,16 @@ class Simulator:
         )
 
     def _relations(self, states: Array) -> tuple[Relation, ...]:
-        data = self._contact_data
+        data, model = self._contact_data, self._contact_model
         self.world.set_positions(data, states, self.live.present)
-        mujoco.mj_kinematics(self.world.model, data)
-        mujoco.mj_comPos(self.world.model, data)
-        mujoco.mj_collision(self.world.model, data)
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        mujoco.mj_collision(model, data)
         index_of = {b: i for i, b in enumerate(self.world.body_ids)}
         on: set[tuple[int, int]] = set()
         for contact in data.contact:
-            a = index_of.get(int(self.world.model.geom_bodyid[contact.geom1]), -1)
-            b = index_of.get(int(self.world.model.geom_bodyid[contact.geom2]), -1)
+            a = index_of.get(int(model.geom_bodyid[contact.geom1]), -1)
+            b = index_of.get(int(model.geom_bodyid[contact.geom2]), -1)
             if min(a, b) < 0 or a == b or not (self.live.present[a] and self.live.present[b]):
                 continue
             if abs(contact.frame[2]) > 0.7:
