@@ -26,6 +26,8 @@ from visualization_msgs.msg import MarkerArray
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 
 from conftest import NodeProcess
+from traced_scene import CAMERA as TRACED_CAMERA
+from traced_scene import FRONT, make_scene, trace
 from wm_core.camera import Camera
 from wm_core.geometry import pose_matrix
 from wm_core.messages import scene_graph_from_msg
@@ -222,7 +224,7 @@ def parameters(**values: Any) -> list[str]:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    process = start(tmp_path_factory.mktemp("perception") / "log")
+    process = start(tmp_path_factory.mktemp("perception") / "log", *parameters(diagnostics_period_s=0.25))
     yield process
     process.stop()
     print(process.output[-4000:])
@@ -592,6 +594,47 @@ def test_pose_from_odometry_and_resized_depth(tmp_path: Path, robot_of_module: R
     assert status == 0, process.output
 
 
+def test_the_real_pipeline_finds_the_objects_within_a_deadline(tmp_path: Path, robot_of_module: Robot) -> None:
+    robot = robot_of_module
+    robot.graphs.clear()
+    truth = make_scene()
+    color, depth, _ = trace(truth, FRONT)
+    process = start(tmp_path / "log", module="wm_perception.node")
+
+    def publish() -> None:
+        robot.stamp_ns += 2 * STEP_NS
+        robot.tf_out.publish(TFMessage(transforms=[transform_to_msg("map", FRAME, robot.stamp_ns, FRONT)]))
+        robot.info_out.publish(images.camera_to_info(TRACED_CAMERA, robot.stamp_ns, FRAME))
+        robot.color_out.publish(images.rgb_to_image(color, robot.stamp_ns, FRAME))
+        robot.depth_out.publish(images.depth_to_image(depth, robot.stamp_ns, FRAME))
+
+    def found() -> SceneGraph | None:
+        graph = robot.graphs[-1] if robot.graphs else None
+        movable = [] if graph is None else np.flatnonzero(~graph.is_static)
+        return graph if len(movable) == 2 and "support" in graph.class_names else None
+
+    try:
+        graph = robot.spin_until(found, "a table and two objects", timeout_s=30.0, each=publish)
+        for index in (1, 2):
+            error = np.linalg.norm(graph.positions[~graph.is_static] - truth.positions[index], axis=1).min()
+            assert error < 0.02, f"nearest object is {error:.3f} m off"
+        ids = graph.ids.tolist()
+        later_ns = graph.stamp_ns + 500_000_000
+        robot.spin_until(lambda: robot.graphs[-1].stamp_ns > later_ns, "later graphs", each=publish)
+        assert set(ids) <= set(robot.graphs[-1].ids.tolist())
+        robot.stamp_ns -= 5_000_000_000  # a reset of the simulation
+        robot.graphs.clear()
+        robot.spin_until(
+            lambda: found() and robot.graphs[-1].stamp_ns <= robot.stamp_ns, "graphs after a reset", 30.0, each=publish
+        )
+        again = robot.graphs[-1]
+        assert not set(ids) & set(again.ids.tolist())
+        robot.spin_until(lambda: "perception: image to scene graph" in robot.diagnostics, "latency", each=publish)
+    finally:
+        status = process.stop()
+    assert status == 0, process.output
+
+
 @pytest.mark.parametrize(
     ("given", "texts"),
     [
@@ -611,13 +654,11 @@ def test_bad_parameters_end_the_start_with_one_line(
 
 
 def test_the_parameters_file_holds_the_defaults() -> None:
-    import wm_perception
-
     source = Path(__file__).resolve().parents[1] / "ros2_ws/src/wm_perception/config/perception.yaml"
     text = source.read_text()
-    assert from_yaml(PerceptionParameters, text) == PerceptionParameters()
-    assert text.split("\n", 2)[2] == to_yaml(PerceptionParameters, "perception")
-    assert wm_perception.__doc__
+    advice = f"a default changed: {text.splitlines()[1].lstrip('# ')} > {source.name}"
+    assert from_yaml(PerceptionParameters, text) == PerceptionParameters(), advice
+    assert text.split("\n", 2)[2] == to_yaml(PerceptionParameters, "perception"), advice
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import rclpy
@@ -38,7 +39,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from wm_ros import qos
 from wm_ros.diagnostics import Diagnostics, Level
-from wm_ros.parameters import NodeParameters, ParameterError
+from wm_ros.parameters import NodeParameters, ParameterError, parameter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,11 +61,20 @@ def guarded(method: F) -> F:
     return guard  # type: ignore[return-value]
 
 
+@dataclass(frozen=True)
+class _OwnParameters:
+    autostart: bool = parameter(True, "configure and activate without a lifecycle manager", read_only=True)
+    diagnostics_period_s: float = parameter(
+        1.0, "time between messages on /diagnostics", unit="s", minimum=0.1, maximum=60.0, read_only=True
+    )
+
+
 class ManagedNode(LifecycleNode):
     """A lifecycle node, in the namespace ``wm`` unless remapped.
 
     Attributes:
-        diagnostics: the node's health, published on /diagnostics at 1 Hz in every state.
+        diagnostics: the node's health, published on /diagnostics in every state, each second unless the
+            parameter ``diagnostics_period_s`` says otherwise.
         parameters: the ``NodeParameters`` of the class given, or None; ``params`` is the current frozen
         object.
 
@@ -88,13 +98,15 @@ class ManagedNode(LifecycleNode):
         self._log_lock = threading.Lock()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.parameters = NodeParameters(self, parameters, on_parameters) if parameters is not None else None
-        self._autostart = bool(self.declare_parameter("autostart", True).value)
+        self._own_parameters = NodeParameters(self, _OwnParameters)
+        self._autostart = self._own_parameters.value.autostart
         self._own_group = MutuallyExclusiveCallbackGroup()
         self._diagnostics_publisher = self.create_publisher(
             _diagnostic_array_type(), "/diagnostics", qos.DIAGNOSTICS, callback_group=self._own_group
         )
         # Steady timers: they tick also while simulated time stands still.
-        self.create_timer(1.0, self._publish_diagnostics, callback_group=self._own_group, clock=self._steady)
+        period_s = self._own_parameters.value.diagnostics_period_s
+        self.create_timer(period_s, self._publish_diagnostics, callback_group=self._own_group, clock=self._steady)
         self._autostart_timer = (
             self.create_timer(0.01, self._start, callback_group=self._own_group, clock=self._steady)
             if self._autostart

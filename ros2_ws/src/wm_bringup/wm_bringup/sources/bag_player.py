@@ -18,7 +18,7 @@ from typing import Any
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from wm_bringup.sources.playback import Player, Progress, SourceError
+from wm_bringup.sources.playback import DISCOVERY_S, Player, Progress, SourceError
 from wm_ros import qos
 from wm_ros.stamps import NANOSECONDS, seconds_to_ns
 
@@ -186,7 +186,8 @@ def play(bag: Bag, options: argparse.Namespace, ros_arguments: list[str]) -> Non
             raise SourceError(f"{bag.path}: nothing to play; it has {', '.join(sorted(bag.topics)) or 'no topics'}")
         if options.wait > 0.0:
             print(f"waiting up to {options.wait:g} s for a subscriber", file=sys.stderr)
-            player.wait_for(lambda: any(p.get_subscription_count() for p in publishers.values()), options.wait)
+            if player.wait_for(lambda: any(p.get_subscription_count() for p in publishers.values()), options.wait):
+                player.sleep(DISCOVERY_S)
         total_s = options.duration or max(bag.duration_s - options.start, 0.0)
         progress = Progress(bag.path.name, total_s)
         counts: Counter[str] = Counter()

@@ -20,6 +20,9 @@ from wm_ros.stamps import NANOSECONDS, ns_to_stamp
 
 _CLOCK_PERIOD_S = 0.01
 
+DISCOVERY_S = 0.5
+"""After the first subscriber is there, the others of the same node need about so long."""
+
 
 class SourceError(ValueError):
     """A recording that cannot be played; names the file or topic, what was found and what was expected."""

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 
-from wm_bringup.sources.playback import Player, Progress, SourceError
+from wm_bringup.sources.playback import DISCOVERY_S, Player, Progress, SourceError
 from wm_core.camera import Camera
 from wm_core.geometry import matrix_to_quaternion, pose_matrix
 from wm_perception.types import Frame
@@ -291,7 +291,8 @@ def play(recording: Recording, options: argparse.Namespace, ros_arguments: list[
         transforms = RosTransformBroadcaster(node)
         if options.wait > 0.0:
             print(f"waiting up to {options.wait:g} s for a subscriber of {options.color_topic}", file=sys.stderr)
-            player.wait_for(lambda: color_out.get_subscription_count() > 0, options.wait)
+            if player.wait_for(lambda: color_out.get_subscription_count() > 0, options.wait):
+                player.sleep(DISCOVERY_S)
         start_ns = time.time_ns() if options.start_time is None else round(options.start_time * NANOSECONDS)
         step_ns = round(recording.duration_s * NANOSECONDS / max(len(recording.frames) - 1, 1)) or NANOSECONDS // 30
         progress = Progress(recording.folder.name, recording.duration_s)
