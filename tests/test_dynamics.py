@@ -117,11 +117,17 @@ def test_the_order_of_objects_does_not_matter(order):
     scene = table_scene()
     rows = np.array([0, *order])
     swapped = SceneGraph.build(
-        scene.ids, scene.positions[rows], scene.extents[rows], shapes=scene.shapes[rows], is_static=scene.is_static[rows],
-        class_names=[scene.class_names[i] for i in rows], linear_velocities=scene.linear_velocities[rows],
-        angular_velocities=scene.angular_velocities[rows], log_mass=scene.log_mass[rows],
+        scene.ids,
+        scene.positions[rows],
+        scene.extents[rows],
+        shapes=scene.shapes[rows],
+        is_static=scene.is_static[rows],
+        class_names=[scene.class_names[i] for i in rows],
+        linear_velocities=scene.linear_velocities[rows],
+        angular_velocities=scene.angular_velocities[rows],
+        log_mass=scene.log_mass[rows],
         restitution=scene.restitution[rows],
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(future(swapped), future(scene)[:, rows], atol=2e-3)
 
 
@@ -156,7 +162,9 @@ def test_a_heavier_box_goes_less_far():
     assert heavy[-1, 2, 0] < 0.6 * light[-1, 2, 0]
 
 
-@pytest.mark.parametrize("position_m, angle_rad, seed", [(0.0, 0.0, 0), (0.005, 0.02, 1), (0.005, 0.03, 2), (0.005, 0.03, 3)])
+@pytest.mark.parametrize(
+    "position_m, angle_rad, seed", [(0.0, 0.0, 0), (0.005, 0.02, 1), (0.005, 0.03, 2), (0.005, 0.03, 3)]
+)
 def test_what_rests_stays_at_rest(position_m, angle_rad, seed):
     truth = still_scene()
     scene = truth if position_m == 0.0 else seen(truth, position_m, angle_rad, 0.02, seed)
@@ -170,14 +178,25 @@ def test_what_rests_stays_at_rest(position_m, angle_rad, seed):
 
 
 def test_an_imperfect_stack_and_overlapping_neighbours_stay():
-    extents = [[1.0, 1.0, 0.02], [0.10, 0.10, 0.08], [0.08, 0.08, 0.06], [0.05, 0.05, 0.10], [0.08, 0.08, 0.08]]
+    extents = [
+        [1.0, 1.0, 0.02],
+        [0.10, 0.10, 0.08],
+        [0.08, 0.08, 0.06],
+        [0.05, 0.05, 0.10],
+        [0.08, 0.08, 0.08],
+    ]
     positions = [[0, 0, -0.01], [0, 0, 0.044], [0.003, 0, 0.106], [0, 0.004, 0.195], [0.086, 0.0, 0.037]]
     scene = SceneGraph.build(
-        range(1, 6), positions, extents, shapes=[0, 0, 0, Shape.CYLINDER, 0], is_static=[1, 0, 0, 0, 0],
-        class_names=["support"] + ["object"] * 4, pose_covariances=np.tile(np.eye(6) * 0.005**2, (5, 1, 1)),
+        range(1, 6),
+        positions,
+        extents,
+        shapes=[0, 0, 0, Shape.CYLINDER, 0],
+        is_static=[1, 0, 0, 0, 0],
+        class_names=["support"] + ["object"] * 4,
+        pose_covariances=np.tile(np.eye(6) * 0.005**2, (5, 1, 1)),
         twist_covariances=np.tile(np.eye(6) * 0.02**2, (5, 1, 1)),
         relations=[Relation(4, Predicate.ON, 3, 0.9, 0)],
-    )  # fmt: skip
+    )
     states = future(scene, times=np.arange(61) / 30.0)
     drift = np.linalg.norm(states[:, :, :3] - states[:1, :, :3], axis=-1)
     assert drift.max() < 1e-3
@@ -191,12 +210,16 @@ def test_a_resting_hull_with_a_ragged_bottom_does_not_topple():
     hull = hull[~((hull[:, 0] > 0.0) & (hull[:, 2] < -0.02))]  # the far side of the bottom was never seen
     low, high = hull.min(axis=0), hull.max(axis=0)
     scene = SceneGraph.build(
-        [1, 2], [[0, 0, -0.01], [0, 0, 0.5 * (high - low)[2] + 0.004]], [[1, 1, 0.02], high - low],
-        shapes=[0, Shape.CONVEX], is_static=[1, 0], class_names=["support", "mug"],
+        [1, 2],
+        [[0, 0, -0.01], [0, 0, 0.5 * (high - low)[2] + 0.004]],
+        [[1, 1, 0.02], high - low],
+        shapes=[0, Shape.CONVEX],
+        is_static=[1, 0],
+        class_names=["support", "mug"],
         hulls=[np.zeros((0, 3)), hull - 0.5 * (low + high)],
         pose_covariances=np.tile(np.eye(6) * 0.004**2, (2, 1, 1)),
         twist_covariances=np.tile(np.eye(6) * 0.02**2, (2, 1, 1)),
-    )  # fmt: skip
+    )
     states = future(scene, times=np.arange(61) / 30.0)
     assert np.linalg.norm(states[-1, 1, :3] - states[0, 1, :3]) < 2e-3
 
@@ -289,7 +312,9 @@ def test_odd_scenes(name):
 
 def test_belief_samples():
     scene = replace(
-        still_scene(), pose_covariances=np.tile(np.diag([1e-4] * 3 + [1e-3] * 3), (5, 1, 1)), log_mass_std=np.full(5, 0.5)
+        still_scene(),
+        pose_covariances=np.tile(np.diag([1e-4] * 3 + [1e-3] * 3), (5, 1, 1)),
+        log_mass_std=np.full(5, 0.5),
     )
     samples = sample_belief(scene, 200, seed=1)
     assert samples[0] is scene and len(samples) == 200
@@ -305,7 +330,9 @@ def test_belief_samples():
 def test_deadline_stop_and_progress():
     hypotheses = [Hypothesis(f"h{k}", (apply_impulse(3, (0.01 * k, 0, 0)),)) for k in range(64)]
     done = []
-    result = PHYSICS.rollout([table_scene()], hypotheses, TIMES, on_hypothesis=lambda k, states, present: done.append(k))
+    result = PHYSICS.rollout(
+        [table_scene()], hypotheses, TIMES, on_hypothesis=lambda k, states, present: done.append(k)
+    )
     assert done == list(range(64)) and result.completed == 64
     past = PHYSICS.rollout([table_scene()], hypotheses, TIMES, deadline=time.monotonic() - 1.0)
     assert past.completed == 0 and not past.present.any() and np.isfinite(past.states).all()

@@ -35,11 +35,15 @@ from wm_core.mujoco_world import (
 from wm_core.scene_graph import Shape
 
 STEP = 1.0 / 240.0
-TABLE = BodyDef((GeomDef(Shape.BOX, np.array([1.4, 1.4, 0.04])),), is_static=True, static_state=rest_state((0, 0, -0.02)))
+TABLE = BodyDef(
+    (GeomDef(Shape.BOX, np.array([1.4, 1.4, 0.04])),), is_static=True, static_state=rest_state((0, 0, -0.02))
+)
 SIMULATOR = Simulator()
 
 
-def body(shape: Shape = Shape.BOX, extents: tuple[float, float, float] = (0.08, 0.08, 0.08), **values: float) -> BodyDef:
+def body(
+    shape: Shape = Shape.BOX, extents: tuple[float, float, float] = (0.08, 0.08, 0.08), **values: float
+) -> BodyDef:
     return BodyDef((GeomDef(shape, np.array(extents)),), **values)  # type: ignore[arg-type]
 
 
@@ -80,7 +84,11 @@ def test_pusher_pushes_at_its_own_speed_without_sinking_in():
     pusher = body(extents=(0.02, 0.2, 0.1))
     path = follow_path([0, 1], [[-0.2, 0, 0.06], [0.2, 0, 0.06]], body=BodySpec(), at_s=0.1)
     times, trajectory = run(
-        [body(mass=0.3), pusher], [rest_state((0, 0, 0.04)), rest_state((0, 0, 9))], [Action(2, path)], 1.5, absent=[2]
+        [body(mass=0.3), pusher],
+        [rest_state((0, 0, 0.04)), rest_state((0, 0, 9))],
+        [Action(2, path)],
+        1.5,
+        absent=[2],
     )
     moving = (times > 0.6) & (times < 1.05)
     gap = trajectory.states[:, 1, 0] - trajectory.states[:, 2, 0] - 0.05
@@ -116,7 +124,14 @@ def test_mass_edited_in_place_equals_mass_compiled():
     light, heavy = body(mass=0.2), body(mass=0.6)
     edited, compiled = World([TABLE, light], 0, STEP), World([TABLE, heavy], 0, STEP)
     model = edited.with_properties([TABLE, heavy])
-    for name in ("body_mass", "body_inertia", "body_invweight0", "dof_invweight0", "dof_M0", "body_subtreemass"):
+    for name in (
+        "body_mass",
+        "body_inertia",
+        "body_invweight0",
+        "dof_invweight0",
+        "dof_M0",
+        "body_subtreemass",
+    ):
         np.testing.assert_allclose(getattr(model, name), getattr(compiled.model, name), rtol=1e-9, err_msg=name)
 
 
@@ -128,7 +143,7 @@ def test_interventions_take_effect_at_their_time():
         Action(0, remove(9, at_s=1.2)),
         Action(1, remove(1, at_s=1.6)),
     ]
-    times, trajectory = run([body(mass=0.3)], [rest_state((0, 0, 0.04))], actions, 2.0)
+    _, trajectory = run([body(mass=0.3)], [rest_state((0, 0, 0.04))], actions, 2.0)
     states = trajectory.states[:, 1]
     np.testing.assert_allclose(states[:6, :3], np.tile([0, 0, 0.04], (6, 1)), atol=1e-3)
     assert states[7, 0] > 0.005
@@ -152,7 +167,11 @@ def test_things_that_appear_inside_others_are_not_flung_away():
     extra = body(Shape.SPHERE, (0.08, 0.08, 0.08), mass=0.2)
     spec = BodySpec(Shape.SPHERE, np.full(3, 0.08), position=np.array([0.0, 0.0, 0.05]), mass=0.2)
     _, trajectory = run(
-        [body(mass=0.3), extra], [rest_state((0, 0, 0.04)), rest_state((0, 0, 9))], [Action(2, add(spec))], 1.0, absent=[2]
+        [body(mass=0.3), extra],
+        [rest_state((0, 0, 0.04)), rest_state((0, 0, 9))],
+        [Action(2, add(spec))],
+        1.0,
+        absent=[2],
     )
     assert np.abs(trajectory.states[:, 1:, 7:10]).max() < 1.5
     assert np.isfinite(trajectory.states).all()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from wm_core.geometry import pose_matrix
 from wm_core.interventions import (
     BodySpec,
     Hypothesis,
@@ -24,7 +25,6 @@ from wm_core.interventions import (
 )
 from wm_core.scene_graph import Predicate, Shape
 from wm_imagination.dynamics import make_dynamics
-from wm_core.geometry import pose_matrix
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.gazebo import to_sdf
 from wm_sim.scenes import SceneError, SceneModel, build_scene, load_scene, scene_names
@@ -61,7 +61,9 @@ def test_scene_loads_is_seen_and_moves(name):
         supported = np.array([b.is_static for b in simulator.scene.bodies]) | resting
         if name != "tumble":
             moved = np.linalg.norm((simulator.live.states() - start)[supported, :3], axis=1)
-            assert moved[: len(simulator.scene.ids) - len(simulator.scene.pushers)].max() < 2e-3, "rests until it is moved"
+            assert moved[: len(simulator.scene.ids) - len(simulator.scene.pushers)].max() < 2e-3, (
+                "rests until it is moved"
+            )
         simulator.advance_to(first + 1.2)
         assert np.linalg.norm((simulator.live.states() - start)[:, :3], axis=1).max() > 0.02
         assert np.isfinite(simulator.live.states()).all()
@@ -95,7 +97,9 @@ def test_depth_is_that_of_the_table(demo):
     demo.reset()
     frame = demo.render()
     points = demo.camera.back_project(frame.depth)
-    world = points[demo.instances() == 1].astype(np.float64) @ frame.world_T_camera[:3, :3].T + frame.world_T_camera[:3, 3]
+    world = (
+        points[demo.instances() == 1].astype(np.float64) @ frame.world_T_camera[:3, :3].T + frame.world_T_camera[:3, 3]
+    )
     top = world[np.abs(world[:, 2] - 0.75) < 0.02]
     assert len(top) > 0.8 * len(world)
     assert np.abs(top[:, 2] - 0.75).max() < 1.5e-3
@@ -140,9 +144,15 @@ def test_factual_truth_is_what_happens_and_others_differ(demo):
         Hypothesis("heavy ball", (set_property(ids["ball"], Property.MASS, 0.25, factor=True),)),
         Hypothesis(
             "paddle",
-            (follow_path([0, 1.0], [[-0.2, 0.05, 0.8], [0.2, 0.05, 0.8]], body=BodySpec(Shape.BOX, np.array([0.02, 0.3, 0.08]))),),
+            (
+                follow_path(
+                    [0, 1.0],
+                    [[-0.2, 0.05, 0.8], [0.2, 0.05, 0.8]],
+                    body=BodySpec(Shape.BOX, np.array([0.02, 0.3, 0.08])),
+                ),
+            ),
         ),
-    ]  # fmt: skip
+    ]
     before = demo.live.packed.tobytes()
     truth = demo.imagine_truth(hypotheses, TIMES)
     assert demo.live.packed.tobytes() == before, "asking changes nothing"
@@ -164,7 +174,14 @@ def test_true_futures_are_drawn(demo):
     change = (
         restyle(8, (0.9, 0.0, 0.9)),
         morph(6, (1.5, 1.5, 1.5)),
-        add(BodySpec(Shape.SPHERE, np.full(3, 0.06), position=np.array([-0.1, -0.2, 0.9]), color=np.array([0.0, 0.0, 1.0]))),
+        add(
+            BodySpec(
+                Shape.SPHERE,
+                np.full(3, 0.06),
+                position=np.array([-0.1, -0.2, 0.9]),
+                color=np.array([0.0, 0.0, 1.0]),
+            )
+        ),
         remove(3),
     )
     truth = demo.imagine_truth([Hypothesis("factual"), Hypothesis("changed", change)], TIMES[:10])
@@ -217,7 +234,9 @@ def test_depth_noise_holes_steps_and_range():
     quiet = {"axial_offset_m": 0.0, "axial_gain_per_m": 0.0, "lateral_px": 0.0}
     dropped = DepthNoise(**quiet, dropout=0.02, disparity_step_px=0.0).apply(plain, rng)
     assert (dropped == 0.0).mean() == pytest.approx(0.02, abs=0.006)
-    steps = np.unique(DepthNoise(**quiet, dropout=0.0).apply(np.linspace(0.9, 1.1, 76800, dtype=np.float32).reshape(240, 320), rng))
+    steps = np.unique(
+        DepthNoise(**quiet, dropout=0.0).apply(np.linspace(0.9, 1.1, 76800, dtype=np.float32).reshape(240, 320), rng)
+    )
     assert np.median(np.diff(steps[steps > 0])) == pytest.approx(0.125 / (0.075 * 580.0), rel=0.1)
     edge = plain.copy()
     edge[:, 160:] = 1.5

@@ -1,25 +1,29 @@
 """MuJoCo worlds made of bodies, and interventions carried out on them.
 
-The simulator (the truth) and the ``physics`` dynamics backend both build their worlds here, so that what is imagined and
-what is true differ in what is known of the world, not in how it moves. Nothing here knows ROS or scene graphs' beliefs.
+The simulator (the truth) and the ``physics`` dynamics backend both build their worlds here, so that what is
+imagined and what is true differ in what is known of the world, not in how it moves. Nothing here knows ROS or
+scene graphs' beliefs.
 
 Conventions
 -----------
-* A body's state is 13 numbers in the layout of ``wm_core.rollout``: position of the body frame [m], quaternion
-  x, y, z, w, velocity of the body frame's origin [m/s] and angular velocity [rad/s], all in world axes, z up.
-* Friction and restitution belong to the moving body: against a static support the body's own coefficients count; between
-  two moving bodies the larger friction and the smaller restitution count. A static support's own coefficients count only
-  once an intervention has set them (they then overrule those of whatever touches it).
-* Restitution: contacts are spring-dampers in MuJoCo's direct format, ``solref = (-stiffness, -damping)``, in units of
-  acceleration. The damping for a restitution e comes from a table that is made by running the very recursion of the
-  time-stepper for one contact (v += h max(0, -k r - b v), r += h v), so that e is met at any time step (within 0.07;
-  e below about 0.1 cannot be told from 0.1). Stiffness 1e4 1/s^2: contacts last about 30 ms, a resting body sinks in
-  by less than 0.1 mm, a ball that lands at 1 m/s by up to 6 mm.
-* Kinematic bodies (pushers) are free bodies, a million times heavier than the heaviest thing, with an isotropic
-  inertia, and feel the very force that takes them along their path from step to step. So, unlike a MuJoCo mocap body,
-  whose velocity in contacts is zero, they push at their true speed. They do not collide with static things.
-* Contacts between bodies are read at every physics step through MuJoCo contact sensors. Two contacts of one pair with
-  less than 40 ms of air between them are one contact; any touch, however short, is reported.
+* A body's state is 13 numbers in the layout of ``wm_core.rollout``: position of the body frame [m],
+  quaternion x, y, z, w, velocity of the body frame's origin [m/s] and angular velocity [rad/s], all in world
+  axes, z up.
+* Friction and restitution belong to the moving body: against a static support the body's own coefficients
+  count; between two moving bodies the larger friction and the smaller restitution count. A static support's
+  own coefficients count only once an intervention has set them (they then overrule those of whatever touches
+  it).
+* Restitution: contacts are spring-dampers in MuJoCo's direct format, ``solref = (-stiffness, -damping)``, in
+  units of acceleration. The damping for a restitution e comes from a table that is made by running the very
+  recursion of the time-stepper for one contact (v += h max(0, -k r - b v), r += h v), so that e is met at any
+  time step (within 0.07; e below about 0.1 cannot be told from 0.1). Stiffness 1e4 1/s^2: contacts last about
+  30 ms, a resting body sinks in by less than 0.1 mm, a ball that lands at 1 m/s by up to 6 mm.
+* Kinematic bodies (pushers) are free bodies, a million times heavier than the heaviest thing, with an
+  isotropic inertia, and feel the very force that takes them along their path from step to step. So, unlike a
+  MuJoCo mocap body, whose velocity in contacts is zero, they push at their true speed. They do not collide
+  with static things.
+* Contacts between bodies are read at every physics step through MuJoCo contact sensors. Two contacts of one
+  pair with less than 40 ms of air between them are one contact; any touch, however short, is reported.
 """
 
 from __future__ import annotations
@@ -54,7 +58,9 @@ CONTACT_GAP_S = 0.04
 PARK_POSITION_M = 500.0
 """Where bodies that do not exist (yet, or any more) are kept, without collisions."""
 ROLLING_COEFFICIENT = 0.008
-"""Rolling resistance over radius (dimensionless); hard balls on wood or laminate are around 0.005 to 0.015."""
+"""Rolling resistance over radius (dimensionless); hard balls on wood or laminate are around 0.005 to
+0.015.
+"""
 TORSIONAL_COEFFICIENT_M = 0.003
 _KINEMATIC_MASS_RATIO = 1.0e6
 _MAX_HULL_VERTICES = 64
@@ -66,7 +72,8 @@ _QFRC = mujoco.mjtState.mjSTATE_QFRC_APPLIED.value
 
 
 def _quiet_warning(message: str) -> None:
-    # MuJoCo's default handler appends to MUJOCO_LOG.TXT in the working directory; states are checked here instead.
+    # MuJoCo's default handler appends to MUJOCO_LOG.TXT in the working directory; states are checked here
+    # instead.
     log.debug("mujoco: %s", message)
 
 
@@ -79,8 +86,8 @@ class GeomDef:
 
     Attributes:
         shape: ``CONVEX`` uses ``hull``; the others ``extents``, as in wm_msgs/SceneObject.
-        extents: (3,) full sizes [m]. A sphere with unequal extents is an ellipsoid, a cylinder with unequal diameters
-            an elliptic prism; a capsule takes the mean of its two diameters.
+        extents: (3,) full sizes [m]. A sphere with unequal extents is an ellipsoid, a cylinder with unequal
+            diameters an elliptic prism; a capsule takes the mean of its two diameters.
         position, quaternion: pose of the part in the body frame [m, xyzw].
         hull: (P, 3) points in the part's frame [m], for ``CONVEX``.
         color: (4,) rgba 0..1; material: name of a material that ``decorate`` adds, or "".
@@ -101,7 +108,8 @@ class GeomDef:
 class BodyDef:
     """A rigid body: parts, mass [kg], Coulomb friction, restitution 0..1.
 
-    ``is_static`` bodies stay at ``static_state`` (13,) and have no mass. The state of the others is given per run.
+    ``is_static`` bodies stay at ``static_state`` (13,) and have no mass. The state of the others is given per
+    run.
     """
 
     geoms: tuple[GeomDef, ...]
@@ -114,10 +122,18 @@ class BodyDef:
     def shape_key(self) -> tuple[object, ...]:
         """Equal for bodies of the same geometry (mass, friction, restitution left out)."""
         parts = tuple(
-            (int(g.shape), g.extents.tobytes(), g.position.tobytes(), g.quaternion.tobytes(), g.hull.tobytes(),
-             g.color, g.material, g.visual_only)
+            (
+                int(g.shape),
+                g.extents.tobytes(),
+                g.position.tobytes(),
+                g.quaternion.tobytes(),
+                g.hull.tobytes(),
+                g.color,
+                g.material,
+                g.visual_only,
+            )
             for g in self.geoms
-        )  # fmt: skip
+        )
         return parts, self.is_static, self.static_state.tobytes() if self.is_static else b""
 
 
@@ -147,7 +163,9 @@ def scaled_body(body: BodyDef, scale: ArrayLike) -> BodyDef:
     s = np.asarray(scale, dtype=np.float64)
     geoms = []
     for g in body.geoms:
-        local = np.abs(quaternion_to_matrix(g.quaternion)).T @ s / np.abs(quaternion_to_matrix(g.quaternion)).sum(axis=0)
+        local = (
+            np.abs(quaternion_to_matrix(g.quaternion)).T @ s / np.abs(quaternion_to_matrix(g.quaternion)).sum(axis=0)
+        )
         geoms.append(replace(g, extents=g.extents * local, position=g.position * s, hull=g.hull * local))
     return replace(body, geoms=tuple(geoms), mass=body.mass * float(np.prod(s)))
 
@@ -291,20 +309,14 @@ class World:
         self._touch_sensors = touch_sensors
         n = len(self.bodies)
         self.movable = np.array([not b.is_static for b in self.bodies], dtype=bool).reshape(n)
-        self.pairs = [
-            (i, j) for i, j in itertools.combinations(range(n), 2) if self.movable[i] or self.movable[j]
-        ]
+        self.pairs = [(i, j) for i, j in itertools.combinations(range(n), 2) if self.movable[i] or self.movable[j]]
         self.model = self._compile()
         self.body_ids = [self.model.body(f"body{i}").id for i in range(n)]
-        self.geom_ids = [
-            [g for g in range(self.model.ngeom) if self.model.geom_bodyid[g] == b] for b in self.body_ids
-        ]
+        self.geom_ids = [[g for g in range(self.model.ngeom) if self.model.geom_bodyid[g] == b] for b in self.body_ids]
         joints = [int(self.model.body_jntadr[b]) for b in self.body_ids]
         self.qpos_address = np.array([self.model.jnt_qposadr[j] if j >= 0 else -1 for j in joints], dtype=np.int64)
         self.qvel_address = np.array([self.model.jnt_dofadr[j] if j >= 0 else -1 for j in joints], dtype=np.int64)
-        self.collides = [
-            [bool(self.model.geom_contype[g]) for g in geoms] for geoms in self.geom_ids
-        ]
+        self.collides = [[bool(self.model.geom_contype[g]) for g in geoms] for geoms in self.geom_ids]
         for i, body in enumerate(self.bodies):
             if not body.is_static:
                 self.set_mass(self.model, i, body.mass)
@@ -318,8 +330,8 @@ class World:
         spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
         spec.option.impratio = 10.0  # keeps resting stacks from creeping
         spec.option.disableflags = int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
-        # What has come to rest (below 1 mm/s) is left alone until something touches it: 2 to 3 times faster, and
-        # resting things keep their place exactly. Each native stretch starts with everything awake.
+        # What has come to rest (below 1 mm/s) is left alone until something touches it: 2 to 3 times faster,
+        # and resting things keep their place exactly. Each native stretch starts with everything awake.
         spec.option.enableflags = int(mujoco.mjtEnableBit.mjENBL_SLEEP)
         if self.floor_z is not None:
             floor = spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0.0, 0.0, 0.1])
@@ -331,16 +343,21 @@ class World:
             body_type = mujoco.mjtObj.mjOBJ_BODY
             for i, j in self.pairs:
                 spec.add_sensor(
-                    type=mujoco.mjtSensor.mjSENS_CONTACT, objtype=body_type, objname=f"body{i}",
-                    reftype=body_type, refname=f"body{j}", intprm=[1, 0, 1],
-                )  # fmt: skip
+                    type=mujoco.mjtSensor.mjSENS_CONTACT,
+                    objtype=body_type,
+                    objname=f"body{i}",
+                    reftype=body_type,
+                    refname=f"body{j}",
+                    intprm=[1, 0, 1],
+                )
         if self._decorate is not None:
             self._decorate(spec)
         return spec.compile()
 
     @staticmethod
     def _set_static_contact(geom: mujoco.MjsGeom) -> None:
-        # Lowest friction and damping, so that in MuJoCo's mixing (larger friction, larger damping) the moving body's count.
+        # Lowest friction and damping, so that in MuJoCo's mixing (larger friction, larger damping) the moving
+        # body's count.
         geom.contype, geom.conaffinity, geom.condim = _STATIC, 0, 3
         geom.friction = [0.0, 0.0, 0.0]
         geom.solref = [-CONTACT_STIFFNESS, -1e-3]
@@ -348,9 +365,7 @@ class World:
 
     def _add_body(self, spec: mujoco.MjSpec, index: int, body: BodyDef) -> None:
         state = body.static_state if body.is_static else rest_state((PARK_POSITION_M, 10.0 * index, 0.0))
-        added = spec.worldbody.add_body(
-            name=f"body{index}", pos=state[POSITION], quat=_to_wxyz(state[QUATERNION])
-        )
+        added = spec.worldbody.add_body(name=f"body{index}", pos=state[POSITION], quat=_to_wxyz(state[QUATERNION]))
         if not body.is_static:
             added.add_freejoint()
         for j, part in enumerate(body.geoms):
@@ -409,7 +424,8 @@ class World:
                 self._overrule(model, index, geom)
 
     def _overrule(self, model: mujoco.MjModel, index: int, geom: int) -> None:
-        # Priority hands MuJoCo all of the geom's coefficients, so those that were not set take the body's own values.
+        # Priority hands MuJoCo all of the geom's coefficients, so those that were not set take the body's own
+        # values.
         if model.geom_priority[geom] == 0:
             model.geom_priority[geom] = 1
             if model.geom_friction[geom, 0] == 0.0:
@@ -450,7 +466,9 @@ class World:
         return mass, inertia
 
     def with_properties(self, bodies: Sequence[BodyDef]) -> mujoco.MjModel:
-        """A copy of the compiled model with the masses, frictions and restitutions of ``bodies`` (same shapes)."""
+        """A copy of the compiled model with the masses, frictions and restitutions of ``bodies`` (same
+        shapes).
+        """
         model = copy.copy(self.pristine)
         for i, (old, new) in enumerate(zip(self.bodies, bodies, strict=True)):
             if new.is_static:
@@ -507,7 +525,9 @@ class World:
         return states
 
     def set_positions(self, data: mujoco.MjData, states: Array, present: NDArray[np.bool_] | None = None) -> None:
-        """Put bodies at states (n, 13) for drawing or distance queries; those not present are parked out of sight."""
+        """Put bodies at states (n, 13) for drawing or distance queries; those not present are parked out
+        of sight.
+        """
         packed = self.pack(states)
         data.qpos[:] = packed[1 : 1 + self.model.nq]
         data.qvel[:] = 0.0
@@ -517,18 +537,23 @@ class World:
                 data.qpos[q : q + 3] = [PARK_POSITION_M, 10.0 * i, 0.0]
 
     def resolve_penetrations(
-        self, model: mujoco.MjModel, states: Array, *, only: Sequence[int] | None = None,
-        max_shift_m: float = 0.05, tolerance_m: float = 2e-4,
-    ) -> Array:  # fmt: skip
+        self,
+        model: mujoco.MjModel,
+        states: Array,
+        *,
+        only: Sequence[int] | None = None,
+        max_shift_m: float = 0.05,
+        tolerance_m: float = 2e-4,
+    ) -> Array:
         """States (n, 13) with overlapping bodies moved apart, without giving them any speed.
 
-        The deepest contact of each pair moves its bodies along the normal: the upper one where the normal is steeper
-        than 45 degrees, else both, by their inverse masses. At most ``max_shift_m`` per body; what is left is up to
-        the contact spring.
+        The deepest contact of each pair moves its bodies along the normal: the upper one where the normal is
+        steeper than 45 degrees, else both, by their inverse masses. At most ``max_shift_m`` per body; what is
+        left is up to the contact spring.
 
         Args:
             only: resolve contacts that involve one of these bodies; None: all.
-        """  # fmt: skip
+        """
         states = states.copy()
         if not self.movable.any():
             return states
@@ -619,7 +644,9 @@ def _set_shape(spec: mujoco.MjSpec, geom: mujoco.MjsGeom, part: GeomDef, mesh_na
 
 @dataclass(frozen=True)
 class Touch:
-    """Bodies ``a`` < ``b`` (indices) began (or ceased) to touch at a time [s]; begun at 0: they touched at the start."""
+    """Bodies ``a`` < ``b`` (indices) began (or ceased) to touch at a time [s]; begun at 0: they touched at
+    the start.
+    """
 
     time_s: float
     a: int
@@ -629,7 +656,9 @@ class Touch:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """States (T, n, 13), presence (T, n), touches in time order; ``stable`` False: the solver diverged (states then hold)."""
+    """States (T, n, 13), presence (T, n), touches in time order; ``stable`` False: the solver diverged
+    (states then hold).
+    """
 
     states: Array
     present: NDArray[np.bool_]
@@ -676,8 +705,9 @@ class Simulator:
 
         Static bodies start where their definition says, whatever ``states`` holds for them.
 
-        One native call per stretch between interventions. Interventions fall on the nearest physics step; of several at
-        one step, the order given counts. Times between steps are reported by straight continuation of the last step.
+        One native call per stretch between interventions. Interventions fall on the nearest physics step; of
+        several at one step, the order given counts. Times between steps are reported by straight continuation
+        of the last step.
 
         Args:
             model: the world's compiled model or a variant of it (``World.with_properties``); left unchanged.
@@ -685,32 +715,43 @@ class Simulator:
             bodies: definitions with the properties of ``model``; None: those of the world.
             world_for: makes (or finds) the world of other bodies, for ``MORPH``; None: compiled on the spot.
 
-        ``MORPH`` scales about the centre, then lifts or lowers the body so that its lowest point stays at the height it
-        had: what stood on a support still stands on it. What it then overlaps sideways is moved apart without speed;
-        so is what ``ADD`` and ``SET_POSE`` place into other bodies.
+        ``MORPH`` scales about the centre, then lifts or lowers the body so that its lowest point stays at the
+        height it
+        had: what stood on a support still stands on it. What it then overlaps sideways is moved apart without
+        speed; so is what ``ADD`` and ``SET_POSE`` place into other bodies.
         """
         live = LiveWorld(self, world, model, states, absent, bodies, world_for)
         return live.execute(actions, np.asarray(times, dtype=np.float64))
 
-    def native(self, world: World, model: mujoco.MjModel, state: Array, steps: int, control: Array | None) -> tuple[Array, Array]:
+    def native(
+        self, world: World, model: mujoco.MjModel, state: Array, steps: int, control: Array | None
+    ) -> tuple[Array, Array]:
         """States (steps, nstate) and sensor values (steps, pairs) of one stretch."""
         out = np.empty((1, steps, len(state)))
         sensed = np.empty((1, steps, model.nsensordata))
         data = self._scratch(world)
         mujoco.mj_resetData(model, data)  # wakes everything, so that a stretch depends on nothing before it
         self._rollout.rollout(
-            [model], [data], state[None].copy(), control,
-            control_spec=_QFRC if control is not None else 0, skip_checks=True, nstep=steps,
-            state=out, sensordata=sensed,
-        )  # fmt: skip
+            [model],
+            [data],
+            state[None].copy(),
+            control,
+            control_spec=_QFRC if control is not None else 0,
+            skip_checks=True,
+            nstep=steps,
+            state=out,
+            sensordata=sensed,
+        )
         return out[0], sensed[0]
 
 
 class LiveWorld:
-    """A world in progress: its state, which bodies exist, which follow a path, and what interventions have changed.
+    """A world in progress: its state, which bodies exist, which follow a path, and what interventions have
+    changed.
 
-    Its state is complete: everything that the next stretch depends on is in it (MuJoCo's solver starts each stretch
-    without memory), so a ``branch`` goes on bit for bit as the original does, if advanced by the same stretches.
+    Its state is complete: everything that the next stretch depends on is in it (MuJoCo's solver starts each
+    stretch without memory), so a ``branch`` goes on bit for bit as the original does, if advanced by the same
+    stretches.
 
     Args:
         simulator: MuJoCo's scratch data of this thread; the others as in ``Simulator.run``.
@@ -751,7 +792,10 @@ class LiveWorld:
             world: the compiled world of all of them (same order); None: made here.
         """
         twin = copy.copy(self)
-        twin.model, twin.owns_model = (copy.copy(self.model) if self.owns_model else self.model), self.owns_model
+        twin.model, twin.owns_model = (
+            (copy.copy(self.model) if self.owns_model else self.model),
+            self.owns_model,
+        )
         twin.bodies, twin.packed, twin.present = list(self.bodies), self.packed.copy(), self.present.copy()
         twin.statics = {i: s.copy() for i, s in self.statics.items()}
         twin.paths, twin.overruled = dict(self.paths), list(self.overruled)
@@ -811,7 +855,9 @@ class LiveWorld:
         return self.world.unpack(self.packed[None])[0, index]
 
     def advance(self, steps: int) -> tuple[Array, NDArray[np.bool_], bool]:
-        """Simulate a stretch; returns MuJoCo states (steps, nstate), touching pairs (steps, pairs), and whether it is stable."""
+        """Simulate a stretch; returns MuJoCo states (steps, nstate), touching pairs (steps, pairs), and
+        whether it is stable.
+        """
         out, sensed = self.simulator.native(
             self.world, self.model, self.packed, steps, self._control(self.step, self.step + steps)
         )
@@ -834,7 +880,8 @@ class LiveWorld:
         rows = np.floor(times / h + 1e-6).astype(np.int64)
         total = int(np.ceil(times[-1] / h - 1e-6)) if len(times) else 0
         schedule = sorted(
-            ((min(round(a.intervention.time_offset / h), total), a) for a in actions), key=lambda item: item[0]
+            ((min(round(a.intervention.time_offset / h), total), a) for a in actions),
+            key=lambda item: item[0],
         )
         n = len(self.bodies)
         states, present = np.zeros((len(times), n, STATE_SIZE)), np.zeros((len(times), n), dtype=bool)
@@ -852,7 +899,8 @@ class LiveWorld:
                 out, touching[step:end], finite = self.advance(end - step)
                 stable &= finite
                 stretch = np.concatenate([stretch, out])
-            # Rows of this stretch: from its start to before its end (the next begins there, after interventions).
+            # Rows of this stretch: from its start to before its end (the next begins there, after
+            # interventions).
             last = end >= total and cursor >= len(schedule)
             chosen = np.flatnonzero((rows >= step) & ((rows < end) | last))
             if len(chosen):
@@ -873,7 +921,9 @@ class LiveWorld:
         return states
 
     def _control(self, start: int, end: int) -> Array | None:
-        """Generalised forces (1, steps, nv) that keep kinematic bodies on their paths; None where there are none."""
+        """Generalised forces (1, steps, nv) that keep kinematic bodies on their paths; None where there
+        are none.
+        """
         if not self.paths:
             return None
         h, model = self.world.timestep, self.model
@@ -885,8 +935,8 @@ class LiveWorld:
             angular = turn.as_rotvec() / h
             v = int(self.world.qvel_address[index])
             at = 1 + model.nq + v
-            # Semi-implicit stepping: the velocity after a step carries the body over that step. What interventions
-            # elsewhere left of the pose is put right at each stretch.
+            # Semi-implicit stepping: the velocity after a step carries the body over that step. What
+            # interventions elsewhere left of the pose is put right at each stretch.
             self.world.pack_body(self.packed, index, rest_state(position[0], quaternion[0]))
             self.packed[at : at + 3], self.packed[at + 3 : at + 6] = linear[0], angular[0]
             force[0, :, v : v + 3] = mass * np.diff(linear, axis=0, prepend=linear[:1]) / h
@@ -912,7 +962,8 @@ class LiveWorld:
     def _separate(self, index: int) -> None:
         """Move apart, without speed, what ``index`` was placed into."""
         states = self._unpacked(self.packed[None])[0]
-        # A thing that is placed right into another has to go out of it altogether, or the contact would fling it away.
+        # A thing that is placed right into another has to go out of it altogether, or the contact would fling
+        # it away.
         moved = self.world.resolve_penetrations(self.model, states, only=[index], max_shift_m=0.2)
         for i in np.flatnonzero((moved != states).any(axis=1)):
             self.world.pack_body(self.packed, int(i), moved[i])
@@ -928,7 +979,10 @@ class LiveWorld:
             if kind == InterventionKind.ADD:
                 assert do.body is not None
                 state = rest_state(do.body.position, do.body.quaternion)
-                state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = do.body.linear_velocity, do.body.angular_velocity
+                state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = (
+                    do.body.linear_velocity,
+                    do.body.angular_velocity,
+                )
                 self._place(index, state)
                 self._separate(index)
             else:
@@ -962,7 +1016,9 @@ class LiveWorld:
         # RESTYLE changes images only.
 
     def _push(self, index: int, do: Intervention) -> None:
-        """Velocity change by an impulse J at an offset r from the body frame's origin: dv = J/m, dw = I^-1 ((r - c) x J)."""
+        """Velocity change by an impulse J at an offset r from the body frame's origin: dv = J/m, dw = I^-1
+        ((r - c) x J).
+        """
         if not self.world.movable[index] or index in self.paths:
             return
         body, model = self.world.body_ids[index], self.model
@@ -972,7 +1028,8 @@ class LiveWorld:
         principal = rotation @ quaternion_to_matrix(np.roll(model.body_iquat[body], -1))
         torque = np.cross(do.point - to_mass_centre, do.impulse)
         turn = principal @ ((principal.T @ torque) / model.body_inertia[body])
-        # The state holds the velocity of the frame's origin, which also moves when the body turns about its mass centre.
+        # The state holds the velocity of the frame's origin, which also moves when the body turns about its
+        # mass centre.
         state[LINEAR_VELOCITY] += do.impulse / model.body_mass[body] - np.cross(turn, to_mass_centre)
         state[ANGULAR_VELOCITY] += turn
         self.world.pack_body(self.packed, index, state)
@@ -983,7 +1040,7 @@ class LiveWorld:
         value = do.value * getattr(body, name) if do.value_is_factor else do.value
         if do.property == Property.RESTITUTION:
             value = float(np.clip(value, 0.0, 1.0))
-        self.bodies[index] = replace(body, **{name: float(value)})
+        self.bodies[index] = replace(body, **{name: float(value)})  # type: ignore[arg-type]
         model = self._edit()
         if do.property == Property.MASS:
             if index not in self.paths:
@@ -1014,7 +1071,9 @@ class LiveWorld:
 
 
 def hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
-    """Where a body is absent, give it the last pose before (or the first after) at zero velocity, in place."""
+    """Where a body is absent, give it the last pose before (or the first after) at zero velocity, in
+    place.
+    """
     for i in np.flatnonzero(~present.all(axis=0)):
         here = np.flatnonzero(present[:, i])
         for t in np.flatnonzero(~present[:, i]):
@@ -1027,7 +1086,9 @@ def hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
 
 
 def _touches(touching: NDArray[np.bool_], pairs: Sequence[tuple[int, int]], timestep: float) -> tuple[Touch, ...]:
-    """Beginnings and ends of contacts from per-step flags (steps, pairs); gaps below ``CONTACT_GAP_S`` are closed."""
+    """Beginnings and ends of contacts from per-step flags (steps, pairs); gaps below ``CONTACT_GAP_S`` are
+    closed.
+    """
     gap = max(1, round(CONTACT_GAP_S / timestep))
     touches = []
     for p in np.flatnonzero(touching.any(axis=0)):

@@ -1,8 +1,10 @@
 """Dynamics: from belief samples and hypotheses to imagined states, behind one interface.
 
-Backends: ``physics`` (``wm_imagination.physics``: MuJoCo on the reconstructed scene), and two yardsticks that know no
-contacts and no gravity: ``straight`` (constant velocity) and ``still`` (nothing moves). In all of them interventions
-have their immediate effect on existence and pose; in ``straight`` also on velocity; pushers always follow their path.
+Backends: ``physics`` (``wm_imagination.physics``: MuJoCo on the reconstructed scene), and two yardsticks that
+know no
+contacts and no gravity: ``straight`` (constant velocity) and ``still`` (nothing moves). In all of them
+interventions have their immediate effect on existence and pose; in ``straight`` also on velocity; pushers
+always follow their path.
 """
 
 from __future__ import annotations
@@ -63,10 +65,11 @@ class DynamicsResult:
     """K futures of M objects, S samples each, at T times.
 
     Attributes:
-        object_ids: (M,) int64, those of the scene, then created bodies: the j-th intervention of a hypothesis that creates
-            a body fills slot j, id max + 1 + j, in every hypothesis.
+        object_ids: (M,) int64, those of the scene, then created bodies: the j-th intervention of a hypothesis
+            that creates a body fills slot j, id max + 1 + j, in every hypothesis.
         states: (K, S, T, M, 13) float32, layout of ``wm_core.rollout``, graph frame.
-        present: (K, T, M) bool; where False, states hold the last (or first) pose. All False for hypotheses not done.
+        present: (K, T, M) bool; where False, states hold the last (or first) pose. All False for hypotheses
+            not done.
         contacts: in order of hypothesis, sample, time.
         completed: hypotheses done before the deadline or the stop, in order.
         backend: which dynamics answered.
@@ -98,12 +101,14 @@ class Dynamics(Protocol):
         """Roll every hypothesis out from every belief sample.
 
         Args:
-            scenes: S samples of the belief, same ids; the first is the mean, and decides what moves and what rests.
+            scenes: S samples of the belief, same ids; the first is the mean, and decides what moves and what
+                rests.
             hypotheses: K, validated (``wm_core.interventions.validate_hypotheses``).
             times: (T,) ascending, first 0 [s].
             deadline: ``time.monotonic()`` after which no hypothesis is begun [s].
             should_stop: asked between hypotheses.
-            on_hypothesis: called in order with k, states (S, T, M, 13) and presence (T, M), from the calling thread.
+            on_hypothesis: called in order with k, states (S, T, M, 13) and presence (T, M), from the calling
+                thread.
 
         Raises:
             ValueError: no scene, or samples of different ids.
@@ -118,7 +123,10 @@ def make_dynamics(name: str = "auto", **options: object) -> Dynamics:
         ValueError: unknown name.
     """
     if name in ("", "auto"):
-        log.info("dynamics: auto takes physics (MuJoCo %s), the one backend that knows contacts", mujoco.__version__)
+        log.info(
+            "dynamics: auto takes physics (MuJoCo %s), the one backend that knows contacts",
+            mujoco.__version__,
+        )
         name = "physics"
     if name == "physics":
         from wm_imagination.physics import PhysicsDynamics
@@ -130,7 +138,9 @@ def make_dynamics(name: str = "auto", **options: object) -> Dynamics:
 
 
 def check_scenes(scenes: Sequence[SceneGraph], times: ArrayLike) -> Array:
-    """The times as an array; raises ValueError on no scene, samples of different ids, or times that do not ascend from 0."""
+    """The times as an array; raises ValueError on no scene, samples of different ids, or times that do not
+    ascend from 0.
+    """
     if not scenes:
         raise ValueError("scenes: got none, expected at least one belief sample")
     for s, scene in enumerate(scenes[1:], start=1):
@@ -143,14 +153,18 @@ def check_scenes(scenes: Sequence[SceneGraph], times: ArrayLike) -> Array:
 
 
 def object_slots(scene: SceneGraph, hypotheses: Sequence[Hypothesis]) -> NDArray[np.int64]:
-    """(M,) ids of the scene's objects, then of as many created bodies as the hypothesis with most of them has."""
+    """(M,) ids of the scene's objects, then of as many created bodies as the hypothesis with most of them
+    has.
+    """
     created = max((sum(i.creates_body for i in h.interventions) for h in hypotheses), default=0)
     top = int(scene.ids.max()) if len(scene) else 0
     return np.concatenate([scene.ids, top + 1 + np.arange(created)]).astype(np.int64)
 
 
 def targets(scene: SceneGraph, hypothesis: Hypothesis) -> list[tuple[int, Intervention]]:
-    """(object index, intervention) of a hypothesis; created bodies are indexed N, N + 1, ... in the order given."""
+    """(object index, intervention) of a hypothesis; created bodies are indexed N, N + 1, ... in the order
+    given.
+    """
     created = itertools.count(len(scene))
     return [(next(created) if i.creates_body else scene.index(i.object_id), i) for i in hypothesis.interventions]
 
@@ -158,9 +172,10 @@ def targets(scene: SceneGraph, hypothesis: Hypothesis) -> list[tuple[int, Interv
 def moving_objects(scene: SceneGraph) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which objects (N,) are believed to move, and which to turn.
 
-    A velocity counts when it is outside the 99 % region of its covariance around zero; a velocity without covariance
-    is known exactly and counts as it is. Static objects do neither.
+    A velocity counts when it is outside the 99 % region of its covariance around zero; a velocity without
+    covariance is known exactly and counts as it is. Static objects do neither.
     """
+
     def significant(velocities: Array, covariances: Array) -> NDArray[np.bool_]:
         result = np.zeros(len(scene), dtype=bool)
         for i, (v, covariance) in enumerate(zip(velocities, covariances, strict=True)):
@@ -184,16 +199,22 @@ def sample_belief(scene: SceneGraph, samples: int, seed: int) -> tuple[SceneGrap
     """Samples of what the scene is believed to be; the first is always the mean.
 
     Drawn: pose (from ``pose_covariances``) and, of objects that are believed to move, the velocity (from
-    ``twist_covariances``); mass (log-normal), friction and restitution (normal, clipped to 0.02..2 and 0..0.95).
-    Static objects keep their pose: what rests on them is known relative to them. Objects are drawn in the order of
-    their ids, each from its own stream, so that one object's samples do not depend on which others are there.
+    ``twist_covariances``); mass (log-normal), friction and restitution (normal, clipped to 0.02..2 and
+    0..0.95).
+    Static objects keep their pose: what rests on them is known relative to them. Objects are drawn in the
+    order of their ids, each from its own stream, so that one object's samples do not depend on which others
+    are there.
     """
     result = [scene]
     moves, turns = moving_objects(scene)
     for s in range(1, max(int(samples), 1)):
         positions, quaternions = scene.positions.copy(), scene.quaternions.copy()
         linear, angular = scene.linear_velocities.copy(), scene.angular_velocities.copy()
-        log_mass, friction, restitution = scene.log_mass.copy(), scene.friction.copy(), scene.restitution.copy()
+        log_mass, friction, restitution = (
+            scene.log_mass.copy(),
+            scene.friction.copy(),
+            scene.restitution.copy(),
+        )
         for i in range(len(scene)):
             rng = np.random.default_rng([int(seed), s, int(scene.ids[i])])
             unit = rng.standard_normal(15)
@@ -210,15 +231,23 @@ def sample_belief(scene: SceneGraph, samples: int, seed: int) -> tuple[SceneGrap
             angular[i] += twist[3:] * turns[i]
         result.append(
             replace(
-                scene, positions=positions, quaternions=quaternions, linear_velocities=linear, angular_velocities=angular,
-                log_mass=log_mass, friction=friction, restitution=restitution,
-            )  # fmt: skip
+                scene,
+                positions=positions,
+                quaternions=quaternions,
+                linear_velocities=linear,
+                angular_velocities=angular,
+                log_mass=log_mass,
+                friction=friction,
+                restitution=restitution,
+            )
         )
     return tuple(result)
 
 
 def _square_root(covariance: Array) -> Array:
-    """L with L L^T = covariance, for symmetric positive semi-definite matrices; zero where it is not finite."""
+    """L with L L^T = covariance, for symmetric positive semi-definite matrices; zero where it is not
+    finite.
+    """
     if not np.isfinite(covariance).all():
         return np.zeros_like(covariance)
     values, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
@@ -228,7 +257,12 @@ def _square_root(covariance: Array) -> Array:
 def scene_states(scene: SceneGraph) -> Array:
     """(N, 13) states of the scene's objects as perceived."""
     return np.concatenate(
-        [scene.positions, normalize_quaternion(scene.quaternions), scene.linear_velocities, scene.angular_velocities],
+        [
+            scene.positions,
+            normalize_quaternion(scene.quaternions),
+            scene.linear_velocities,
+            scene.angular_velocities,
+        ],
         axis=1,
     ).reshape(len(scene), STATE_SIZE)
 
@@ -364,7 +398,10 @@ class KinematicDynamics:
         if kind == InterventionKind.ADD and do.body is not None:
             state = rest_state(do.body.position, do.body.quaternion)
             if self.name == "straight":
-                state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = do.body.linear_velocity, do.body.angular_velocity
+                state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = (
+                    do.body.linear_velocity,
+                    do.body.angular_velocity,
+                )
             return None, True, body, state
         if kind == InterventionKind.FOLLOW_PATH:
             return (do, 0.0), True, body, rest_state(do.path_positions[0], do.path_quaternions[0])
@@ -408,7 +445,10 @@ class KinematicDynamics:
 
 
 def path_states(path: Intervention, durations: Array) -> Array:
-    """States (T, 13) of a path follower, durations (T,) [s] after its start; velocities from differences over 1 ms."""
+    """States (T, 13) of a path follower, durations (T,) [s] after its start; velocities from differences
+    over 1 ms.
+    """
+
     def at(query: Array) -> tuple[Array, Array]:
         return interpolate_pose(path.path_times, path.path_positions, path.path_quaternions, query)
 
@@ -449,9 +489,10 @@ def surface_separation(
         pairs: P pairs of ids out of ``result.object_ids``.
 
     Returns:
-        (K, S, P) [m], negative by the depth of penetration; NaN where the two are never there together, or the hypothesis
-        was not done. Distances are exact between the bodies' shapes (MuJoCo ``mj_geomDistance``) at the times given;
-        touches between two of those times are in ``result.contacts``.
+        (K, S, P) [m], negative by the depth of penetration; NaN where the two are never there together, or
+        the hypothesis was not done. Distances are exact between the bodies' shapes (MuJoCo
+        ``mj_geomDistance``) at the times given; touches between two of those times are in
+        ``result.contacts``.
 
     Raises:
         ValueError: an id that is not in the result.
@@ -489,7 +530,12 @@ def surface_separation(
                 together = rows[result.present[k, rows, ma] & result.present[k, rows, mb]]
                 for s in range(samples):
                     found = _least_distance(
-                        world, data, ma, mb, result.states[k, s, together, ma], result.states[k, s, together, mb]
+                        world,
+                        data,
+                        ma,
+                        mb,
+                        result.states[k, s, together, ma],
+                        result.states[k, s, together, mb],
                     )
                     separation[k, s, p] = np.fmin(separation[k, s, p], found)
     return separation
@@ -551,23 +597,23 @@ def derive_events(
 ) -> tuple[RolloutEvent, ...]:
     """Events of imagined futures, in order of hypothesis, sample, time.
 
-    CONTACT and SEPARATION from the contacts (those that hold at the start are none); of movable bodies that follow no
-    path: FALL (the lowest point has dropped by 2 cm below its highest so far, at more than 0.3 m/s), TOPPLE (turned
-    by more than 45 degrees from how it stood at the start, or was placed; of cylinders and capsules the axis counts,
-    of spheres nothing does), LEAVE (the centre leaves the workspace), STOP (at rest, below 0.03 m/s for the last 0.1 s
-    or more, after having moved).
+    CONTACT and SEPARATION from the contacts (those that hold at the start are none); of movable bodies that
+    follow no
+    path: FALL (the lowest point has dropped by 2 cm below its highest so far, at more than 0.3 m/s), TOPPLE
+    (turned by more than 45 degrees from how it stood at the start, or was placed; of cylinders and capsules
+    the axis counts, of spheres nothing does), LEAVE (the centre leaves the workspace), STOP (at rest, below
+    0.03 m/s for the last 0.1 s or more, after having moved).
 
     Args:
         scene: the mean scene; hypotheses: K; times: (T,) [s].
-        workspace: (2, 3) lower and upper corner [m]; None: over the supports, 5 cm wider (``workspace_bounds``).
+        workspace: (2, 3) lower and upper corner [m]; None: over the supports, 5 cm wider
+            (``workspace_bounds``).
     """
     t = np.asarray(times, dtype=np.float64)
     bounds = workspace_bounds(scene) if workspace is None else np.asarray(workspace, dtype=np.float64)
     ids = result.object_ids
     events = [
-        RolloutEvent(
-            c.hypothesis, c.sample, EventKind.CONTACT if c.began else EventKind.SEPARATION, c.a, c.b, c.time_s
-        )
+        RolloutEvent(c.hypothesis, c.sample, EventKind.CONTACT if c.began else EventKind.SEPARATION, c.a, c.b, c.time_s)
         for c in result.contacts
         if c.time_s > 0.0
     ]
@@ -588,9 +634,16 @@ def derive_events(
 
 
 def _motion_events(
-    body: BodyDef, states: Array, exists: NDArray[np.bool_], times: Array, bounds: Array | None, placed: Sequence[float]
+    body: BodyDef,
+    states: Array,
+    exists: NDArray[np.bool_],
+    times: Array,
+    bounds: Array | None,
+    placed: Sequence[float],
 ) -> list[tuple[int, EventKind, int]]:
-    """(sample, kind, time row) of one object's FALL, TOPPLE, LEAVE and STOP; states (S, T, 13), exists (T,)."""
+    """(sample, kind, time row) of one object's FALL, TOPPLE, LEAVE and STOP; states (S, T, 13), exists
+    (T,).
+    """
     samples, count = states.shape[:2]
     found: list[tuple[int, EventKind, int]] = []
 

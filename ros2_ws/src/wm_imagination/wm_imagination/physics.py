@@ -1,9 +1,9 @@
 """The ``physics`` dynamics backend: MuJoCo on the reconstructed scene.
 
-What is perceived is a little wrong: things hover over or dip into what they stand on, tilt by a degree, overlap their
-neighbours, and creep. Simulated as they are they would drop, rock, spring apart and drift. So each belief sample is
-first brought to rest where it rests (``ScenePreparation``), within what its uncertainty allows; a scene without covariance
-(the truth) is taken as it is.
+What is perceived is a little wrong: things hover over or dip into what they stand on, tilt by a degree,
+overlap their neighbours, and creep. Simulated as they are they would drop, rock, spring apart and drift. So
+each belief sample is first brought to rest where it rests (``ScenePreparation``), within what its uncertainty
+allows; a scene without covariance (the truth) is taken as it is.
 """
 
 from __future__ import annotations
@@ -59,15 +59,20 @@ Array = NDArray[np.float64]
 MAX_TIMESTEP_S = 1.0 / 240.0
 FLOOR_BELOW_SUPPORT_M = 0.75
 SUPPORT_THICKNESS_M = 0.03
-"""Perceived supports are surfaces; they are made at least this thick, downwards, so that nothing passes through."""
+"""Perceived supports are surfaces; they are made at least this thick, downwards, so that nothing passes
+through.
+"""
 SNAP_GAP_M = (0.01, 0.03)
 """Smallest and largest gap to a support that is closed; in between, 2.5 standard deviations of the height."""
 SNAP_GAP_ON_M = 0.05
 """Largest gap that is closed where the scene graph says that the object is on something."""
 LEVEL_ANGLE_RAD = (np.radians(5.0), np.radians(12.0))
-"""Smallest and largest tilt of a standing face that is levelled; in between, 3.5 standard deviations of the tilt."""
+"""Smallest and largest tilt of a standing face that is levelled; in between, 3.5 standard deviations of
+the tilt.
+"""
 SINK_M = 3e-5
-"""What stands on something starts this deep in it, about where the contact carries it. Just touching is neither in nor out
+"""What stands on something starts this deep in it, about where the contact carries it. Just touching is
+neither in nor out
 of contact, and whichever rounding makes of it would show in the future."""
 FALLING_SPEED_M_S = 0.15
 """Vertical speed above which a moving object is taken to be in the air."""
@@ -76,10 +81,11 @@ FALLING_SPEED_M_S = 0.15
 class ScenePreparation:
     """Bodies, floor and start states for belief samples of one scene.
 
-    From the mean sample: which objects move and which rest; supports, levelled when within 5 degrees, thickened
-    downwards, and widened under what stands on their edge; hulls of resting objects with a flat base (else an
-    imperfectly seen bottom would rock). Per sample: standing faces levelled, gaps to what is beneath closed, balls and
-    lying cylinders set rolling when their spin was not observed, overlaps moved apart without speed.
+    From the mean sample: which objects move and which rest; supports, levelled when within 5 degrees,
+    thickened downwards, and widened under what stands on their edge; hulls of resting objects with a flat
+    base (else an imperfectly seen bottom would rock). Per sample: standing faces levelled, gaps to what is
+    beneath closed, balls and lying cylinders set rolling when their spin was not observed, overlaps moved
+    apart without speed.
 
     Attributes:
         bodies: N bodies, properties of the mean.
@@ -119,7 +125,9 @@ class ScenePreparation:
         self.mean = replace(self.mean, quaternions=quaternions)
 
     def _support(self, index: int) -> BodyDef:
-        """The static body of a support: its surface, thickened downwards and widened under what stands at its edge."""
+        """The static body of a support: its surface, thickened downwards and widened under what stands at
+        its edge.
+        """
         body, mean = self.bodies[index], self.mean
         state = body.static_state.copy()
         rotation = quaternion_to_matrix(state[QUATERNION])
@@ -137,7 +145,7 @@ class ScenePreparation:
                 centre = (rotation.T @ (mean.positions[i] - state[POSITION]))[:2]
                 beyond = np.maximum(np.maximum(low - centre, centre - high), 0.0).max()
                 near = 0.5 * float(np.linalg.norm(mean.extents[i, :2]))
-                if abs(bottom - top) < SNAP_GAP_M[1] and 0.0 < beyond + near and beyond < near and not self.moves[i]:
+                if abs(bottom - top) < SNAP_GAP_M[1] and beyond + near > 0.0 and beyond < near and not self.moves[i]:
                     low, high = np.minimum(low, centre - near), np.maximum(high, centre + near)
             shift = rotation @ np.array([*(0.5 * (low + high)), 0.0])
             extents[:2] = high - low
@@ -151,16 +159,14 @@ class ScenePreparation:
     def _floor(self) -> float:
         """0.75 m below the lowest support, or at a static surface lower than that.
 
-        Without supports: right below the lowest object (something that was not perceived holds it), or 0.75 m below
-        it when it falls.
+        Without supports: right below the lowest object (something that was not perceived holds it), or 0.75 m
+        below it when it falls.
         """
         mean = self.mean
         statics = np.flatnonzero(mean.is_static)
         bottoms = [mean.positions[i, 2] + lowest_point(self.bodies[i], mean.quaternions[i]) for i in range(len(mean))]
         if len(statics):
-            tops = [
-                2.0 * mean.positions[i, 2] - bottoms[i] if self.bodies[i] is not None else 0.0 for i in statics
-            ]
+            tops = [2.0 * mean.positions[i, 2] - bottoms[i] if self.bodies[i] is not None else 0.0 for i in statics]
             return float(min(min(tops) - FLOOR_BELOW_SUPPORT_M, min(bottoms[i] for i in statics)))
         if not bottoms:
             return 0.0
@@ -226,7 +232,9 @@ class ScenePreparation:
         return (Rotation.from_matrix(rotation_between(face, down)) * Rotation.from_quat(quaternion)).as_quat()
 
     def _settle(self, index: int, states: Array, settled: Sequence[int]) -> None:
-        """Close a small gap to what is beneath, and set the velocities of something that is supported; in place."""
+        """Close a small gap to what is beneath, and set the velocities of something that is supported; in
+        place.
+        """
         mean = self.mean
         deviation = float(np.sqrt(max(mean.pose_covariances[index, 2, 2], 0.0)))
         limit = SNAP_GAP_ON_M if int(mean.ids[index]) in self.on else float(np.clip(2.5 * deviation, *SNAP_GAP_M))
@@ -255,7 +263,8 @@ class ScenePreparation:
             states[index, ANGULAR_VELOCITY] = spin
 
     def _clearance(self, index: int, states: Array, settled: Sequence[int], limit: float) -> float | None:
-        """How far the body can be lowered until it touches something beneath it [m], negative when it is inside by
+        """How far the body can be lowered until it touches something beneath it [m], negative when it is
+        inside by
         up to ``limit``; None where there is nothing within ``limit``."""
         world, data, model = self.world, self.data, self.world.model
         bottom = float(states[index, 2] + lowest_point(self.bodies[index], states[index, QUATERNION]))
@@ -305,9 +314,9 @@ def _nearest_axis(rotation: Array, direction: Array) -> Array:
 def _flat_based(body: BodyDef, quaternion: ArrayLike) -> BodyDef:
     """A resting hull with a flat base under its lowest points, wide enough for it to stand.
 
-    Points within 8 % of the height (6 mm at least) of the lowest are let down to its level. If the centre is not over
-    the base that results (a bottom that was hidden), the outline of the lower half is let down as well: it rests, so
-    something under it holds it.
+    Points within 8 % of the height (6 mm at least) of the lowest are let down to its level. If the centre is
+    not over the base that results (a bottom that was hidden), the outline of the lower half is let down as
+    well: it rests, so something under it holds it.
     """
     hull = simplify_hull(body.geoms[0].hull)
     if hull is None:
@@ -330,7 +339,9 @@ def _flat_based(body: BodyDef, quaternion: ArrayLike) -> BodyDef:
 
 
 def _inside(point: Array, polygon: Array) -> bool:
-    """True when a point (2,) is in the convex hull of points (P, 2), by an eighth of its size from every edge."""
+    """True when a point (2,) is in the convex hull of points (P, 2), by an eighth of its size from every
+    edge.
+    """
     if len(polygon) < 3:
         return False
     angles = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
@@ -364,7 +375,9 @@ class PhysicsDynamics:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def timestep(self, times: Array) -> float:
-        """Physics step [s] that divides the step of ``times`` (at most ``max_timestep_s``, at least 0.5 ms)."""
+        """Physics step [s] that divides the step of ``times`` (at most ``max_timestep_s``, at least 0.5
+        ms).
+        """
         if len(times) < 2:
             return self.max_timestep_s
         step = float(np.min(np.diff(times)))
@@ -382,7 +395,8 @@ class PhysicsDynamics:
     ) -> DynamicsResult:
         """See ``wm_imagination.dynamics.Dynamics.rollout``.
 
-        The states at time 0 are those after ``ScenePreparation``: up to some millimetres from those of the scene.
+        The states at time 0 are those after ``ScenePreparation``: up to some millimetres from those of the
+        scene.
         """
         t = check_scenes(scenes, times)
         ids = object_slots(scenes[0], hypotheses)
@@ -417,10 +431,9 @@ class PhysicsDynamics:
             if s == 0:
                 present[k, :, :count] = trajectory.present
             unstable += not trajectory.stable
-            contacts.extend(
-                Contact(k, s, touch.time_s, *sorted((int(ids[touch.a]), int(ids[touch.b]))), touch.began)
-                for touch in trajectory.touches
-            )
+            for touch in trajectory.touches:
+                a, b = sorted((int(ids[touch.a]), int(ids[touch.b])))
+                contacts.append(Contact(k, s, touch.time_s, a, b, touch.began))
             if s == len(scenes) - 1:
                 completed = k + 1
                 if on_hypothesis is not None:
@@ -431,8 +444,11 @@ class PhysicsDynamics:
             if not future.cancelled():
                 future.exception()  # what has begun is let finish, so that the next request finds idle workers
         if unstable:
-            log.warning("physics: %d of %d rollouts diverged and were held at their last finite state",
-                        unstable, completed * len(scenes))  # fmt: skip
+            log.warning(
+                "physics: %d of %d rollouts diverged and were held at their last finite state",
+                unstable,
+                completed * len(scenes),
+            )
         present[completed:] = False
         kept = tuple(c for c in contacts if c.hypothesis < completed)
         return DynamicsResult(ids, states, present, kept, completed, self.name)
@@ -447,16 +463,26 @@ class PhysicsDynamics:
         states = np.concatenate([job.starts[sample], np.tile(rest_state(np.zeros(3)), (len(bodies) - known, 1))])
         actions = [Action(body, intervention) for body, intervention in targets(scene, hypothesis)]
         return simulator.run(
-            world, model, states.reshape(-1, STATE_SIZE), actions, job.times,
-            absent=range(known, len(bodies)), bodies=bodies, world_for=job.world,
-        )  # fmt: skip
+            world,
+            model,
+            states.reshape(-1, STATE_SIZE),
+            actions,
+            job.times,
+            absent=range(known, len(bodies)),
+            bodies=bodies,
+            world_for=job.world,
+        )
 
 
 class _Job:
     """What the tasks of one request share: worlds by geometry, models by geometry and sample."""
 
     def __init__(
-        self, preparation: ScenePreparation, bodies: Sequence[Sequence[BodyDef]], starts: Sequence[Array], times: Array
+        self,
+        preparation: ScenePreparation,
+        bodies: Sequence[Sequence[BodyDef]],
+        starts: Sequence[Array],
+        times: Array,
     ) -> None:
         self.bodies, self.starts, self.times = bodies, starts, times
         self._preparation = preparation

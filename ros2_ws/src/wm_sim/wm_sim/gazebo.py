@@ -1,9 +1,11 @@
-"""A scene as a Gazebo world (SDF 1.9, Gazebo Harmonic and Ionic), with an RGB-D camera where the simulator has it.
+"""A scene as a Gazebo world (SDF 1.9, Gazebo Harmonic and Ionic), with an RGB-D camera where the simulator
+has it.
 
     python -m wm_sim.gazebo demo worlds/tabletop.sdf config/gz_static_tf.yaml
 
-``worlds/tabletop.sdf`` is the demonstration scene, made by this. Differences: the conical shoulder of a bottle becomes a
-cylinder of its mean radius; restitution is left to the physics engine (DART ignores it); patterns are plain; and what
+``worlds/tabletop.sdf`` is the demonstration scene, made by this. Differences: the conical shoulder of a
+bottle becomes a cylinder of its mean radius; restitution is left to the physics engine (DART ignores it);
+patterns are plain; and what
 a scene has happen at a time does not happen by itself: the world loads ApplyLinkWrench, so that a push is
 
     gz topic -t /world/tabletop/wrench -m gz.msgs.EntityWrench -p \\
@@ -15,6 +17,7 @@ a scene has happen at a time does not happen by itself: the world loads ApplyLin
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -25,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import invert_transform, matrix_to_quaternion, pose_matrix
-from wm_core.mujoco_world import GeomDef, World
+from wm_core.mujoco_world import BodyDef, GeomDef, World
 from wm_core.scene_graph import Shape
 from wm_sim.scenes import BuiltScene, build_scene, load_scene
 from wm_sim.simulator import look_at
@@ -162,9 +165,8 @@ def to_sdf(scene: BuiltScene, width: int = 640, height: int = 480, rate_hz: floa
     return f'<?xml version="1.0"?>\n{head}\n{ElementTree.tostring(root, encoding="unicode")}\n'
 
 
-def _bare(body):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
+def _bare(body: BodyDef) -> BodyDef:
+    """The body without materials, which only a decorated world has."""
     return replace(body, geoms=tuple(replace(g, material="") for g in body.geoms))
 
 
@@ -191,7 +193,9 @@ def _camera(world: Element, scene: BuiltScene, width: int, height: int, rate_hz:
 
 
 def static_transforms(scene: BuiltScene) -> list[dict[str, object]]:
-    """Transforms that Gazebo does not publish, for tf2_ros/static_transform_publisher: parent, child, xyz [m], xyzw."""
+    """Transforms that Gazebo does not publish, for tf2_ros/static_transform_publisher: parent, child, xyz
+    [m], xyzw.
+    """
     pose = camera_link_pose(scene)
     base = np.eye(4)
     yaw = float(np.arctan2(pose[1, 0], pose[0, 0]))
@@ -224,7 +228,7 @@ def main() -> None:
     arguments = parser.parse_args()
     scene = build_scene(load_scene(arguments.scene), arguments.seed)
     arguments.world.write_text(to_sdf(scene), encoding="utf-8")
-    text = "# Written by wm_sim.gazebo with the world: rows for tf2_ros static_transform_publisher (m; quaternion x, y, z, w).\n"
+    text = "# Written by wm_sim.gazebo: rows for tf2_ros static_transform_publisher (m; quaternion x, y, z, w).\n"
     arguments.transforms.write_text(text + yaml.safe_dump(static_transforms(scene), sort_keys=False), encoding="utf-8")
 
 

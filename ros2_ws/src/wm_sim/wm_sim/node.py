@@ -1,18 +1,19 @@
 """The simulated RGB-D camera as a ROS 2 node.
 
-Publishes (names are relative, so under the node's namespace and remappable, but for /clock, /tf and /tf_static):
+Publishes (names are relative, so under the node's namespace and remappable, but for /clock, /tf and
+/tf_static):
 
     camera/color/image_raw    sensor_msgs/Image rgb8
     camera/color/camera_info  sensor_msgs/CameraInfo, of both images
-    camera/depth/image_raw    sensor_msgs/Image 16UC1 (mm, 0: none) or 32FC1 (m, NaN: none), registered to colour (REP-118)
-    camera/depth/camera_info  the same
-    odom                      nav_msgs/Odometry, odom -> base_link
-    sim/scene_graph           wm_msgs/SceneGraph, the truth
-    /clock                    rosgraph_msgs/Clock, at every frame
-    /tf, /tf_static           map -> odom -> base_link -> camera_link -> camera_color_optical_frame (REP-105)
+    camera/depth/image_raw    sensor_msgs/Image 16UC1 (mm, 0: none) or 32FC1 (m, NaN: none), registered to
+    colour (REP-118) camera/depth/camera_info  the same odom                      nav_msgs/Odometry, odom ->
+    base_link sim/scene_graph           wm_msgs/SceneGraph, the truth /clock
+    rosgraph_msgs/Clock, at every frame /tf, /tf_static           map -> odom -> base_link -> camera_link ->
+    camera_color_optical_frame (REP-105)
 
-Every frame is 1/30 s of the simulated world, whatever the machine manages: on a slow one the clock runs slower than real
-time, and the log says how slow. Transforms and the clock go out before the images they belong to.
+Every frame is 1/30 s of the simulated world, whatever the machine manages: on a slow one the clock runs
+slower than real time, and the log says how slow. Transforms and the clock go out before the images they
+belong to.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image
+from wm_msgs.msg import SceneGraph as SceneGraphMsg
 
 from wm_core.geometry import invert_transform, pose_matrix
 from wm_core.messages import scene_graph_to_msg, time_to_msg, transform_to_pose_msg, twist_to_msg
-from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_ros import qos
 from wm_ros.images import camera_to_info, depth_to_image, rgb_to_image
 from wm_ros.lifecycle import run_node
@@ -54,36 +55,53 @@ class SimCameraParameters:
     scene: str = parameter("demo", "name of a scene of wm_sim, or path of a scene file", read_only=True)
     seed: int = parameter(0, "of the scene's colours, sizes, poses and of the depth noise", minimum=0, read_only=True)
     rate_hz: float = parameter(
-        30.0, "frames published; the nearest of 30, 15, 10, 7.5, 6, ...", unit="1/s of simulated time",
-        minimum=0.5, maximum=30.0, read_only=True,
-    )  # fmt: skip
+        30.0,
+        "frames published; the nearest of 30, 15, 10, 7.5, 6, ...",
+        unit="1/s of simulated time",
+        minimum=0.5,
+        maximum=30.0,
+        read_only=True,
+    )
     width: int = parameter(640, "image width", unit="pixels", minimum=32, maximum=1920, read_only=True)
     height: int = parameter(480, "image height", unit="pixels", minimum=32, maximum=1080, read_only=True)
     real_time_factor: float = parameter(
         1.0, "simulated seconds per second; 0: as fast as possible", minimum=0.0, maximum=100.0
     )
     duration_s: float = parameter(
-        0.0, "simulated time after which `at_end` applies; 0: for ever", unit="s", minimum=0.0, maximum=86400.0,
+        0.0,
+        "simulated time after which `at_end` applies; 0: for ever",
+        unit="s",
+        minimum=0.0,
+        maximum=86400.0,
         read_only=True,
-    )  # fmt: skip
+    )
     at_end: str = parameter(
-        "hold", "stop: the node ends; hold: the world stands still while time goes on; loop: the scene starts again",
+        "hold",
+        "stop: the node ends; hold: the world stands still while time goes on; loop: the scene starts again",
         choices=("stop", "hold", "loop"),
-    )  # fmt: skip
-    depth_noise: bool = parameter(False, "errors of a structured-light depth camera (wm_sim.depth_noise)", read_only=True)
+    )
+    depth_noise: bool = parameter(
+        False, "errors of a structured-light depth camera (wm_sim.depth_noise)", read_only=True
+    )
     depth_encoding: str = parameter("16UC1", "of the depth images", choices=("16UC1", "32FC1"))
     wait_for_subscriber: bool = parameter(
         False, "start the clock only when somebody has subscribed to both images", read_only=True
     )
     wait_timeout_s: float = parameter(
-        60.0, "start after this long even if nobody has subscribed; 0: never", unit="s", minimum=0.0, maximum=86400.0,
+        60.0,
+        "start after this long even if nobody has subscribed; 0: never",
+        unit="s",
+        minimum=0.0,
+        maximum=86400.0,
         read_only=True,
-    )  # fmt: skip
+    )
     ground_truth: bool = parameter(True, "publish the true scene graph")
 
 
 class SimCameraNode(Node):
-    """See the module's docstring. The world moves on in a thread of its own, which also owns the OpenGL context."""
+    """See the module's docstring. The world moves on in a thread of its own, which also owns the OpenGL
+    context.
+    """
 
     def __init__(self) -> None:
         super().__init__("sim_camera_node")
@@ -91,7 +109,11 @@ class SimCameraNode(Node):
         values = self.parameters.value
         self._stride = max(1, round(FRAME_RATE_HZ / values.rate_hz))
         self.simulator = Simulator(
-            values.scene, values.seed, values.width, values.height, DepthNoise() if values.depth_noise else None
+            values.scene,
+            values.seed,
+            values.width,
+            values.height,
+            DepthNoise() if values.depth_noise else None,
         )
         self._color = self.create_publisher(Image, "camera/color/image_raw", qos.SENSOR)
         self._color_info = self.create_publisher(CameraInfo, "camera/color/camera_info", qos.SENSOR)
@@ -195,7 +217,9 @@ class SimCameraNode(Node):
                 return
 
     def _base_and_mount(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Poses (4, 4) of base_link in the map (on the floor, below the camera) and of camera_link in base_link."""
+        """Poses (4, 4) of base_link in the map (on the floor, below the camera) and of camera_link in
+        base_link.
+        """
         map_T_link = self.simulator.world_T_camera() @ invert_transform(LINK_T_OPTICAL)
         x, y, _ = map_T_link[:3, 3]
         yaw = float(np.arctan2(map_T_link[1, 0], map_T_link[0, 0]))

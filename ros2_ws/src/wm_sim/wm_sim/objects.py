@@ -68,16 +68,20 @@ def mug(diameter: float, height: float, color: Color) -> list[GeomDef]:
     for z in (0.27 * height, 0.73 * height):
         parts.append(
             GeomDef(
-                Shape.BOX, np.array([reach, thick, thick]), position=np.array([radius + 0.5 * reach - 0.004, 0.0, z]),
+                Shape.BOX,
+                np.array([reach, thick, thick]),
+                position=np.array([radius + 0.5 * reach - 0.004, 0.0, z]),
                 color=color,
             )
-        )  # fmt: skip
+        )
     parts.append(
         GeomDef(
-            Shape.BOX, np.array([thick, thick, 0.46 * height + thick]),
-            position=np.array([radius + reach - 0.004, 0.0, 0.5 * height]), color=color,
+            Shape.BOX,
+            np.array([thick, thick, 0.46 * height + thick]),
+            position=np.array([radius + reach - 0.004, 0.0, 0.5 * height]),
+            color=color,
         )
-    )  # fmt: skip
+    )
     return parts
 
 
@@ -99,7 +103,10 @@ def bottle(diameter: float, height: float, color: Color, cap: Color = (0.9, 0.9,
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     low, high = 0.62 * height, 0.78 * height
     shoulder = np.concatenate(
-        [np.column_stack([radius * ring, np.full(20, low)]), np.column_stack([0.38 * radius * ring, np.full(20, high)])]
+        [
+            np.column_stack([radius * ring, np.full(20, low)]),
+            np.column_stack([0.38 * radius * ring, np.full(20, high)]),
+        ]
     )
     return [
         _disc(radius, 0.0, low, color),

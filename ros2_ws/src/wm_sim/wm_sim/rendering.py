@@ -1,4 +1,6 @@
-"""Off-screen rendering of MuJoCo worlds: colour, depth and instance masks, on a GPU or in software, without a display."""
+"""Off-screen rendering of MuJoCo worlds: colour, depth and instance masks, on a GPU or in software,
+without a display.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Mesa's software rasteriser: more threads than one gain nothing at this image size and take cores from the rest.
+# Mesa's software rasteriser: more threads than one gain nothing at this image size and take cores from the
+# rest.
 os.environ.setdefault("LP_NUM_THREADS", "1")
 
 import mujoco
@@ -50,7 +53,11 @@ def _gl_context(width: int, height: int) -> tuple[Any, str]:
                 os.environ.pop("PYOPENGL_PLATFORM", None)
             continue
         if failures:
-            log.warning("rendering with %s, as %s; EGL is faster (Debian: libegl1 libgl1-mesa-dri)", backend, failures[0])
+            log.warning(
+                "rendering with %s, as %s; EGL is faster (Debian: libegl1 libgl1-mesa-dri)",
+                backend,
+                failures[0],
+            )
         return context, backend
     raise RenderingError(
         f"cannot render without a display ({'; '.join(failures)}): "
@@ -116,8 +123,11 @@ def _pattern(name: str, size: int = 64) -> NDArray[np.uint8]:
 
 
 _TABLES = {
-    "wood": (0.60, 0.44, 0.29), "light": (0.74, 0.64, 0.50), "dark": (0.30, 0.21, 0.15), "white": (0.80, 0.79, 0.76),
-}  # fmt: skip
+    "wood": (0.60, 0.44, 0.29),
+    "light": (0.74, 0.64, 0.50),
+    "dark": (0.30, 0.21, 0.15),
+    "white": (0.80, 0.79, 0.76),
+}
 
 
 LIGHT_DIRECTION = np.array([0.30, -0.42, -0.86])
@@ -131,6 +141,7 @@ def decorator(width: int, height: int, walls: bool, quality: bool = False) -> Ca
         width, height: image size [pixels]; walls: behind and beside the table.
         quality: shadow maps and smoothed edges, three times slower in software (for stills).
     """
+
     def decorate(spec: mujoco.MjSpec) -> None:
         visual = spec.visual
         visual.global_.offwidth, visual.global_.offheight = width, height
@@ -156,9 +167,14 @@ def decorator(width: int, height: int, walls: bool, quality: bool = False) -> Ca
         floor = spec.geom("floor")
         floor.size, floor.material = [3.0, 3.0, 0.1], "floor"
         spec.worldbody.add_light(
-            type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, pos=[-0.6, 0.9, 2.6], dir=LIGHT_DIRECTION,
-            diffuse=[0.62, 0.61, 0.58], specular=[0.25, 0.25, 0.25], ambient=[0.0, 0.0, 0.0], castshadow=quality,
-        )  # fmt: skip
+            type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+            pos=[-0.6, 0.9, 2.6],
+            dir=LIGHT_DIRECTION,
+            diffuse=[0.62, 0.61, 0.58],
+            specular=[0.25, 0.25, 0.25],
+            ambient=[0.0, 0.0, 0.0],
+            castshadow=quality,
+        )
         if walls:
             wall = [0.05, 3.0, 1.4]
             box = mujoco.mjtGeom.mjGEOM_BOX
@@ -166,23 +182,43 @@ def decorator(width: int, height: int, walls: bool, quality: bool = False) -> Ca
             spec.worldbody.add_geom(name="wall_back", type=box, size=wall, pos=[1.9, 0.0, 1.4], material="wall", **free)
             for side in (-1, 1):
                 spec.worldbody.add_geom(
-                    name=f"wall_{side}", type=box, size=[2.2, 0.05, 1.4], pos=[0.0, side * 2.3, 1.4], material="wall", **free
-                )  # fmt: skip
+                    name=f"wall_{side}",
+                    type=box,
+                    size=[2.2, 0.05, 1.4],
+                    pos=[0.0, side * 2.3, 1.4],
+                    material="wall",
+                    **free,
+                )
             spec.worldbody.add_geom(
-                name="board", type=box, size=[0.01, 0.55, 0.35], pos=[1.84, 0.55, 1.15], material="board", **free
+                name="board",
+                type=box,
+                size=[0.01, 0.55, 0.35],
+                pos=[1.84, 0.55, 1.15],
+                material="board",
+                **free,
             )
             spec.worldbody.add_geom(
-                name="skirting", type=box, size=[0.01, 3.0, 0.05], pos=[1.84, 0.0, 0.05],
-                rgba=[0.35, 0.33, 0.31, 1.0], **free,
-            )  # fmt: skip
+                name="skirting",
+                type=box,
+                size=[0.01, 3.0, 0.05],
+                pos=[1.84, 0.0, 0.05],
+                rgba=[0.35, 0.33, 0.31, 1.0],
+                **free,
+            )
 
     return decorate
 
 
 def _material(
-    spec: mujoco.MjSpec, name: str, image: NDArray[np.uint8], kind: Any, repeat: list[float], *,
-    uniform: bool = False, specular: float = 0.05,
-) -> None:  # fmt: skip
+    spec: mujoco.MjSpec,
+    name: str,
+    image: NDArray[np.uint8],
+    kind: Any,
+    repeat: list[float],
+    *,
+    uniform: bool = False,
+    specular: float = 0.05,
+) -> None:
     texture = spec.add_texture(name=f"{name}_texture", type=kind)
     pixels = np.concatenate([image] * 6) if kind == mujoco.mjtTexture.mjTEXTURE_CUBE else image
     texture.height, texture.width, texture.nchannel = pixels.shape[0], pixels.shape[1], 3
@@ -195,9 +231,11 @@ def _material(
 
 @dataclass(frozen=True)
 class Shadow:
-    """A soft shadow on a level surface: centre (3,) and half axes (2,) [m], their frame (3, 3), darkness 0..1.
+    """A soft shadow on a level surface: centre (3,) and half axes (2,) [m], their frame (3, 3), darkness
+    0..1.
 
-    Shadow maps cost more than all the rest of an image in software; an ellipse of the shadow's moments does not.
+    Shadow maps cost more than all the rest of an image in software; an ellipse of the shadow's moments does
+    not.
     """
 
     position: NDArray[np.float64]
@@ -210,7 +248,8 @@ def cast_shadow(points: NDArray[np.float64], surface_z: float, bounds: NDArray[n
     """The shadow of a body on a level surface; None when it falls beside it or the body is below it.
 
     Args:
-        points: (P, 3) of the body, map frame [m]; surface_z: height of the surface; bounds: (2, 2) its corners [m].
+        points: (P, 3) of the body, map frame [m]; surface_z: height of the surface; bounds: (2, 2) its
+            corners [m].
     """
     height = points[:, 2] - surface_z
     gap = float(height.min())
@@ -312,7 +351,8 @@ class Renderer:
     def render(
         self, data: mujoco.MjData, world_T_camera: NDArray[np.float64], shadows: Sequence[Shadow] = ()
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Colour (H, W, 3) and depth (H, W) [m, along the optical axis; 0 beyond 12 m] of the model at ``data.qpos``.
+        """Colour (H, W, 3) and depth (H, W) [m, along the optical axis; 0 beyond 12 m] of the model at
+        ``data.qpos``.
 
         Args:
             world_T_camera: (4, 4) pose of the optical frame.

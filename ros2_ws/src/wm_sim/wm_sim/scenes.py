@@ -1,7 +1,8 @@
 """Table-top scenes as data: YAML files, checked by pydantic, made into bodies by a seed.
 
 Lengths in metres, angles in degrees, times in seconds. Positions are relative to the centre of the table top
-(x away from the camera's side, y to its left, z up from the table's surface). ``scenes/*.yaml`` are examples of every field.
+(x away from the camera's side, y to its left, z up from the table's surface). ``scenes/*.yaml`` are examples
+of every field.
 """
 
 from __future__ import annotations
@@ -33,11 +34,23 @@ TABLE_ID = 1
 """True id of the table; objects follow in the order of the file, then pushers."""
 
 PALETTE: dict[str, tuple[float, float, float]] = {
-    "red": (0.78, 0.13, 0.12), "orange": (0.92, 0.45, 0.10), "yellow": (0.93, 0.76, 0.15), "green": (0.18, 0.52, 0.24),
-    "teal": (0.10, 0.52, 0.52), "blue": (0.13, 0.32, 0.70), "navy": (0.10, 0.16, 0.36), "purple": (0.42, 0.22, 0.58),
-    "pink": (0.88, 0.45, 0.60), "brown": (0.42, 0.27, 0.16), "wood": (0.72, 0.53, 0.33), "cardboard": (0.70, 0.56, 0.40),
-    "white": (0.90, 0.90, 0.88), "grey": (0.48, 0.49, 0.51), "black": (0.10, 0.10, 0.11), "steel": (0.62, 0.64, 0.67),
-}  # fmt: skip
+    "red": (0.78, 0.13, 0.12),
+    "orange": (0.92, 0.45, 0.10),
+    "yellow": (0.93, 0.76, 0.15),
+    "green": (0.18, 0.52, 0.24),
+    "teal": (0.10, 0.52, 0.52),
+    "blue": (0.13, 0.32, 0.70),
+    "navy": (0.10, 0.16, 0.36),
+    "purple": (0.42, 0.22, 0.58),
+    "pink": (0.88, 0.45, 0.60),
+    "brown": (0.42, 0.27, 0.16),
+    "wood": (0.72, 0.53, 0.33),
+    "cardboard": (0.70, 0.56, 0.40),
+    "white": (0.90, 0.90, 0.88),
+    "grey": (0.48, 0.49, 0.51),
+    "black": (0.10, 0.10, 0.11),
+    "steel": (0.62, 0.64, 0.67),
+}
 
 
 class _Strict(BaseModel):
@@ -64,7 +77,9 @@ class ObjectModel(_Strict):
         min_length=1, max_length=3, description="m: box x, y, z; sphere diameter; others diameter, height"
     )
     position: list[float] = Field(min_length=2, max_length=3, description="m, of the centre; z: of the lowest point")
-    on_top_of: str | None = Field(None, description="name of an earlier object that it stands on (position is then relative)")
+    on_top_of: str | None = Field(
+        None, description="name of an earlier object that it stands on (position is then relative)"
+    )
     yaw: float = 0.0
     lying: bool = Field(False, description="axis horizontal, along y before yaw (cylinders, capsules, bottles)")
     color: Color | str = "grey"
@@ -166,7 +181,9 @@ class SceneModel(_Strict):
             if item.name in seen:
                 raise ValueError(f"objects: {item.name!r} twice, expected unique names")
             if item.on_top_of is not None and item.on_top_of not in seen:
-                raise ValueError(f"object {item.name!r}: on_top_of {item.on_top_of!r}, expected the name of an earlier object")
+                raise ValueError(
+                    f"object {item.name!r}: on_top_of {item.on_top_of!r}, expected the name of an earlier object"
+                )
             seen.add(item.name)
         for action in self.actions:
             if action.object not in seen:
@@ -251,7 +268,16 @@ def _unknown(name: str, names: tuple[str, ...]) -> int:
     raise KeyError(f"no object {name!r} in the scene; there are {', '.join(names)}")
 
 
-_VOLUME_FACTOR = {"box": 1.0, "sphere": np.pi / 6, "cylinder": np.pi / 4, "capsule": np.pi / 4, "mug": 0.35, "bowl": 0.25, "bottle": 0.6}  # fmt: skip
+_VOLUME_FACTOR = {
+    "box": 1.0,
+    "sphere": np.pi / 6.0,
+    "cylinder": np.pi / 4.0,
+    "capsule": np.pi / 4.0,
+    "mug": 0.35,
+    "bowl": 0.25,
+    "bottle": 0.6,
+}
+"""Volume of a shape over that of its bounds (walls of a mug or bowl, contents of a bottle: about)."""
 
 
 def _rgb(color: list[float] | str) -> tuple[float, float, float]:
@@ -302,11 +328,15 @@ def _draw(model: SceneModel, rng: np.random.Generator, spread: float) -> BuiltSc
     leg = np.array([0.05, 0.05, top - table.size[2]])
     legs = tuple(
         GeomDef(
-            Shape.BOX, leg, color=(0.35, 0.30, 0.26, 1.0), visual_only=True,
+            Shape.BOX,
+            leg,
+            color=(0.35, 0.30, 0.26, 1.0),
+            visual_only=True,
             position=np.array([sx * (0.5 * table.size[0] - 0.06), sy * (0.5 * table.size[1] - 0.06), -0.5 * top]),
         )
-        for sx in (-1, 1) for sy in (-1, 1)
-    )  # fmt: skip
+        for sx in (-1, 1)
+        for sy in (-1, 1)
+    )
     table_state = rest_state((0.0, 0.0, top - 0.5 * table.size[2]))
     names, classes = ["table"], ["support"]
     bodies = [BodyDef((board, *legs), 0.0, 0.5, 0.1, True, table_state)]
@@ -363,9 +393,13 @@ def _draw(model: SceneModel, rng: np.random.Generator, spread: float) -> BuiltSc
         rows = np.array([[*row, 0.0][:5] for row in item.path], dtype=np.float64)
         positions = rows[:, 1:4] + [0.0, 0.0, top - lowest_point(body, [0, 0, 0, 1])]
         path = Intervention(
-            InterventionKind.FOLLOW_PATH, 0, 0.0, path_times=rows[:, 0] - rows[0, 0], path_positions=positions,
+            InterventionKind.FOLLOW_PATH,
+            0,
+            0.0,
+            path_times=rows[:, 0] - rows[0, 0],
+            path_positions=positions,
             path_quaternions=Rotation.from_euler("z", rows[:, 4:5], degrees=True).as_quat(),
-        )  # fmt: skip
+        )
         schedule.append((index, path))
         names.append(item.name)
         classes.append("pusher")
@@ -401,7 +435,9 @@ def _corners(size: Array) -> Array:
 def _jittered(rgb: tuple[float, float, float], by: Array) -> tuple[float, float, float]:
     hue, saturation, value = colorsys.rgb_to_hsv(*rgb)
     return colorsys.hsv_to_rgb(
-        (hue + 0.5 * by[0]) % 1.0, float(np.clip(saturation + by[1], 0.0, 1.0)), float(np.clip(value + by[2], 0.08, 0.95))
+        (hue + 0.5 * by[0]) % 1.0,
+        float(np.clip(saturation + by[1], 0.0, 1.0)),
+        float(np.clip(value + by[2], 0.08, 0.95)),
     )
 
 
@@ -422,6 +458,14 @@ def _scheduled(
 
 
 __all__ = [
-    "POSITION", "QUATERNION", "TABLE_ID", "BuiltScene", "SceneError", "SceneModel", "build_scene", "load_scene",
-    "scene_folders", "scene_names",
-]  # fmt: skip
+    "POSITION",
+    "QUATERNION",
+    "TABLE_ID",
+    "BuiltScene",
+    "SceneError",
+    "SceneModel",
+    "build_scene",
+    "load_scene",
+    "scene_folders",
+    "scene_names",
+]

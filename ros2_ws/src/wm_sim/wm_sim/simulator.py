@@ -17,7 +17,16 @@ from scipy.spatial.transform import Rotation
 from wm_core.camera import Camera
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, InterventionKind, validate_hypotheses
-from wm_core.mujoco_world import Action, BodyDef, LiveWorld, Touch, World, body_from_spec, body_points, scaled_body
+from wm_core.mujoco_world import (
+    Action,
+    BodyDef,
+    LiveWorld,
+    Touch,
+    World,
+    body_from_spec,
+    body_points,
+    scaled_body,
+)
 from wm_core.mujoco_world import Simulator as Stepper
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape, shape_volume
@@ -80,12 +89,14 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class TruthRollout:
-    """True futures, as ``wm_imagination.dynamics.DynamicsResult``: created bodies in slots after the known ids.
+    """True futures, as ``wm_imagination.dynamics.DynamicsResult``: created bodies in slots after the known
+    ids.
 
     Attributes:
         object_ids: (M,); states: (K, T, M, 13) float32; present: (K, T, M); times: (T,) [s] after the query.
         touches: per hypothesis, with object ids in place of indices.
-        bodies: per hypothesis the bodies drawn; colors: per hypothesis and body the colour of a restyle, or None.
+        bodies: per hypothesis the bodies drawn; colors: per hypothesis and body the colour of a restyle, or
+            None.
     """
 
     object_ids: NDArray[np.int64]
@@ -107,9 +118,10 @@ class Simulator:
         noise: a model of depth errors; None: exact depth.
         quality: images with shadow maps and smoothed edges (slow).
 
-    Scheduled actions of the scene (a ball set rolling at 3 s) happen in ``advance_to``. They belong to the world, and the
-    robot knows nothing of them; so ``imagine_truth`` leaves out those that are still to come (and with them pushers keep
-    going, as they are in motion already): an imagined future is what follows from the state at the query.
+    Scheduled actions of the scene (a ball set rolling at 3 s) happen in ``advance_to``. They belong to the
+    world, and the robot knows nothing of them; so ``imagine_truth`` leaves out those that are still to come
+    (and with them pushers keep going, as they are in motion already): an imagined future is what follows from
+    the state at the query.
     """
 
     def __init__(
@@ -144,9 +156,13 @@ class Simulator:
         self.frame = 0
         self._cursor = 0
         self.live = LiveWorld(
-            self._stepper, self.world, self.world.model, self.scene.states,
-            absent=self.scene.pushers, world_for=self._world_for,
-        )  # fmt: skip
+            self._stepper,
+            self.world,
+            self.world.model,
+            self.scene.states,
+            absent=self.scene.pushers,
+            world_for=self._world_for,
+        )
         self._act()
 
     def close(self) -> None:
@@ -315,8 +331,8 @@ class Simulator:
     def ground_truth(self, with_visibility: bool = False) -> SceneGraph:
         """The true scene: every present object with its true id, class, pose, twist, shape and properties.
 
-        Without uncertainty. Compound objects (mug, bowl, bottle) come as their convex hulls. Relations: ON, for what
-        touches something beneath it.
+        Without uncertainty. Compound objects (mug, bowl, bottle) come as their convex hulls. Relations: ON,
+        for what touches something beneath it.
 
         Args:
             with_visibility: measure how much of each is seen (one rendering per object); else 1.
@@ -386,8 +402,9 @@ class Simulator:
     ) -> TruthRollout:
         """What truly follows from an instant under interventions (object ids are true ids).
 
-        The state is restored, the interventions carried out, and the world simulated again with all that is true: real
-        masses and friction, compound shapes. Scheduled actions of the scene that are still to come are left out.
+        The state is restored, the interventions carried out, and the world simulated again with all that is
+        true: real masses and friction, compound shapes. Scheduled actions of the scene that are still to come
+        are left out.
 
         Args:
             times: (T,) [s] after the instant, ascending, first 0.
@@ -413,7 +430,8 @@ class Simulator:
         touches = []
         index_of = {i: k for k, i in enumerate(self.scene.ids)}
         for k, hypothesis in enumerate(hypotheses):
-            bodies, actions = [], []
+            bodies: list[BodyDef] = []
+            actions: list[Action] = []
             for intervention in hypothesis.interventions:
                 if intervention.creates_body:
                     actions.append(Action(known + len(bodies), intervention))
@@ -486,7 +504,9 @@ def _camera(width: int, height: int, vertical_fov_deg: float) -> Camera:
 
 
 def look_at(position: ArrayLike, target: ArrayLike) -> Array:
-    """(4, 4) pose of an optical frame (z forward, x right, y down) at a position [m] that looks at a target, no roll."""
+    """(4, 4) pose of an optical frame (z forward, x right, y down) at a position [m] that looks at a
+    target, no roll.
+    """
     p = np.asarray(position, dtype=np.float64)
     forward = np.asarray(target, dtype=np.float64) - p
     forward = forward / np.linalg.norm(forward)
@@ -497,4 +517,13 @@ def look_at(position: ArrayLike, target: ArrayLike) -> Array:
     return pose
 
 
-__all__ = ["FRAME_RATE_HZ", "Frame", "Simulator", "Snapshot", "TruthRollout", "look_at", "quaternion_to_matrix", "Shape"]
+__all__ = [
+    "FRAME_RATE_HZ",
+    "Frame",
+    "Shape",
+    "Simulator",
+    "Snapshot",
+    "TruthRollout",
+    "look_at",
+    "quaternion_to_matrix",
+]
