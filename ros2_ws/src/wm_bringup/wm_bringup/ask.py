@@ -258,7 +258,7 @@ def imagine(
         AskError: nobody answers, or the request was refused.
     """
     with Asker(namespace) as asker:
-        scene = asker.scene()
+        scene = asker.scene(min(timeout_s, 10.0))
         request = ImagineRequest(
             hypotheses if hypotheses is not None else default_hypotheses(scene),
             horizon_s=horizon_s,

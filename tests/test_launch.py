@@ -1,0 +1,382 @@
+"""The launch file is executed: against the real `launch` where it is installed, and always against a strict double.
+
+The double knows the names and keyword arguments of launch and launch_ros (Jazzy, Kilted) that the file may use, refuses
+all others, and keeps what would be started.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import types
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from wm_bringup.doctor import expected_topics
+from wm_bringup.environment import message_class, share_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+BRINGUP = ROOT / "ros2_ws/src/wm_bringup"
+LAUNCH_FILE = BRINGUP / "launch/wm.launch.py"
+
+PROCESS_KEYWORDS = {
+    # launch.actions.ExecuteLocal and ExecuteProcess
+    *("shell", "sigterm_timeout", "sigkill_timeout", "emulate_tty", "output", "output_format", "log_cmd", "on_exit"),
+    *("respawn", "respawn_delay", "respawn_max_retries", "cached_output", "prefix", "cwd", "env", "additional_env"),
+    "condition",
+}
+NODE_KEYWORDS = PROCESS_KEYWORDS | {
+    *("package", "executable", "name", "namespace", "exec_name", "parameters", "remappings"),
+    *("ros_arguments", "arguments"),
+}
+GZ_SIM_ARGUMENTS = {"gz_args", "gz_version", "ign_args", "ign_version", "debugger", "on_exit_shutdown", "debug_env"}
+FOREIGN_EXECUTABLES = {
+    "rviz2": {"rviz2"},
+    "ros_gz_bridge": {"parameter_bridge"},
+    "tf2_ros": {"static_transform_publisher"},
+}
+
+
+class Context:
+    def __init__(self) -> None:
+        self.launch_configurations: dict[str, str] = {}
+
+
+class LaunchConfiguration:
+    def __init__(self, variable_name: str, *, default: Any = None) -> None:
+        self.variable_name, self.default = variable_name, default
+
+    def perform(self, context: Context) -> str:
+        return context.launch_configurations[self.variable_name]
+
+
+class DeclareLaunchArgument:
+    def __init__(self, name, *, default_value=None, description=None, choices=None, condition=None) -> None:
+        assert isinstance(name, str) and isinstance(description, str) and isinstance(default_value, str)
+        assert choices is None or (choices and default_value in choices)
+        self.name, self.default, self.description, self.choices = name, default_value, description, choices
+
+    def execute(self, context: Context) -> None:
+        value = context.launch_configurations.setdefault(self.name, self.default)
+        if self.choices is not None and value not in self.choices:
+            raise RuntimeError(f'Argument "{self.name}" provided value "{value}" is not valid')
+
+
+class OpaqueFunction:
+    def __init__(self, *, function, args=None, kwargs=None, condition=None) -> None:
+        self.function, self.args, self.kwargs = function, args or [], kwargs or {}
+
+    def execute(self, context: Context) -> Any:
+        return self.function(context, *self.args, **self.kwargs)
+
+
+class PythonLaunchDescriptionSource:
+    def __init__(self, launch_file_path) -> None:
+        self.path = launch_file_path
+
+
+class IncludeLaunchDescription:
+    def __init__(self, launch_description_source, *, launch_arguments=None, condition=None) -> None:
+        assert isinstance(launch_description_source, PythonLaunchDescriptionSource)
+        # An iterable of pairs: a dict would be unpacked into its keys.
+        assert not isinstance(launch_arguments, dict)
+        self.path, self.arguments = launch_description_source.path, dict(launch_arguments or ())
+
+
+class LogInfo:
+    def __init__(self, *, msg, condition=None) -> None:
+        assert isinstance(msg, str)
+
+
+class Node:
+    def __init__(self, **keywords: Any) -> None:
+        unknown = set(keywords) - NODE_KEYWORDS
+        assert not unknown, f"launch_ros.actions.Node has no keyword {unknown}"
+        assert {"package", "executable"} <= set(keywords)
+        for parameters in keywords.get("parameters", []):
+            assert isinstance(parameters, (str, dict))
+            if isinstance(parameters, dict):
+                assert all(isinstance(value, (str, bool, int, float, list)) for value in parameters.values())
+        assert all(isinstance(argument, str) for argument in keywords.get("arguments", []))
+        assert all(len(pair) == 2 for pair in keywords.get("remappings", []))
+        self.keywords = keywords
+
+    def __getitem__(self, name: str) -> Any:
+        return self.keywords[name]
+
+    @property
+    def files(self) -> list[str]:
+        return [p for p in self.keywords.get("parameters", []) if isinstance(p, str)]
+
+    @property
+    def given(self) -> dict[str, Any]:
+        return {k: v for p in self.keywords.get("parameters", []) if isinstance(p, dict) for k, v in p.items()}
+
+
+class LaunchDescription:
+    def __init__(self, initial_entities=None) -> None:
+        self.entities = list(initial_entities or [])
+
+
+def double() -> dict[str, types.ModuleType]:
+    def module(name: str, **members: Any) -> types.ModuleType:
+        made = types.ModuleType(name)
+        made.__dict__.update(members)
+        return made
+
+    def get_package_share_directory(package_name: str) -> str:
+        folder = share_folder(package_name)
+        if folder is not None:
+            source = ROOT / "ros2_ws/src" / package_name  # files that were added since the last build
+            return str(source if source.is_dir() else folder)
+        if package_name == "ros_gz_sim":
+            return "/opt/ros/jazzy/share/ros_gz_sim"
+        raise LookupError(package_name)
+
+    return {
+        "launch": module("launch", LaunchDescription=LaunchDescription),
+        "launch.actions": module(
+            "launch.actions",
+            DeclareLaunchArgument=DeclareLaunchArgument,
+            OpaqueFunction=OpaqueFunction,
+            IncludeLaunchDescription=IncludeLaunchDescription,
+            LogInfo=LogInfo,
+        ),
+        "launch.launch_description_sources": module(
+            "launch.launch_description_sources", PythonLaunchDescriptionSource=PythonLaunchDescriptionSource
+        ),
+        "launch.substitutions": module("launch.substitutions", LaunchConfiguration=LaunchConfiguration),
+        "launch_ros": module("launch_ros"),
+        "launch_ros.actions": module("launch_ros.actions", Node=Node),
+        "ament_index_python": module("ament_index_python"),
+        "ament_index_python.packages": module(
+            "ament_index_python.packages", get_package_share_directory=get_package_share_directory
+        ),
+    }
+
+
+def load() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("wm_launch_file", LAUNCH_FILE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    """launch(**arguments) -> everything that would be started."""
+    for name, module in double().items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+    def execute(**arguments: str) -> list[Any]:
+        description = load().generate_launch_description()
+        assert isinstance(description, LaunchDescription)
+        context = Context()
+        context.launch_configurations.update(arguments)
+        declared = {e.name for e in description.entities if isinstance(e, DeclareLaunchArgument)}
+        assert set(arguments) <= declared, f"not declared: {set(arguments) - declared}"
+        started: list[Any] = []
+        for entity in description.entities:
+            result = entity.execute(context)
+            started += result or []
+        return started
+
+    return execute
+
+
+def nodes(started: list[Any]) -> dict[str, Node]:
+    return {e["name"]: e for e in started if isinstance(e, Node)}
+
+
+def executables(package: str) -> set[str]:
+    """Names that `ros2 run PACKAGE` knows, from its setup.py."""
+    if package in FOREIGN_EXECUTABLES:
+        return FOREIGN_EXECUTABLES[package]
+    text = (ROOT / "ros2_ws/src" / package / "setup.py").read_text()
+    return {line.split("=")[0].strip().strip('"') for line in text.splitlines() if ":main" in line}
+
+
+def check(started: list[Any]) -> None:
+    """Every package, executable and file that is named exists, and every parameter is one of its node's."""
+    for entity in started:
+        if isinstance(entity, IncludeLaunchDescription):
+            assert entity.path.endswith("ros_gz_sim/launch/gz_sim.launch.py")
+            assert set(entity.arguments) <= GZ_SIM_ARGUMENTS
+        if not isinstance(entity, Node):
+            continue
+        assert entity["executable"] in executables(entity["package"]), entity.keywords
+        for file in entity.files:
+            assert Path(file).is_file(), file
+        defaults = ROOT / "ros2_ws/src" / entity["package"] / "config" / f"{entity['name']}.yaml"
+        if defaults.is_file():
+            known = yaml.safe_load(defaults.read_text())[f"/**/{entity['name']}"]["ros__parameters"]
+            assert set(entity.given) <= {*known, "use_sim_time", "autostart"}
+
+
+def test_camera_alone(launch):
+    started = launch()
+    check(started)
+    found = nodes(started)
+    assert set(found) == {"perception", "imagination"}
+    assert all(node["namespace"] == "wm" for node in found.values())
+    # Nothing given: nothing may cover the parameters files.
+    assert found["perception"].given == {"use_sim_time": False, "autostart": True}
+
+
+def test_topics_of_a_robot(launch, tmp_path):
+    own = tmp_path / "robot.yaml"
+    own.write_text("/**/perception:\n  ros__parameters:\n    tf_timeout_s: 0.5\n")
+    started = launch(
+        namespace="/robot/wm/",
+        params_file=str(own),
+        color_topic="/rgb",
+        depth_topic="/depth",
+        camera_info_topic="/info",
+        odometry_topic="/wheel_odom",
+        pose_source="odometry",
+        autostart="false",
+        use_sim_time="true",
+    )
+    check(started)
+    perception, imagination = nodes(started)["perception"], nodes(started)["imagination"]
+    assert perception["namespace"] == "robot/wm"
+    assert perception.files[-1] == str(own)
+    topics = {"color_topic": "/rgb", "depth_topic": "/depth", "camera_info_topic": "/info"}
+    common = {"use_sim_time": True, "autostart": False}
+    assert imagination.given == {**topics, **common}
+    assert perception.given == {**topics, **common, "odometry_topic": "/wheel_odom", "pose_source": "odometry"}
+
+
+def test_mujoco(launch):
+    started = launch(sim="mujoco", scene="demo", seed="7", rviz="true")
+    check(started)
+    found = nodes(started)
+    assert found["sim_camera_node"].given == {"scene": "demo", "seed": 7}
+    assert "use_sim_time" not in found["sim_camera_node"].given  # it makes the time
+    assert found["perception"].given["use_sim_time"] is True
+    assert Path(found["rviz2"]["arguments"][1]).is_file() and found["rviz2"]["remappings"] == []
+
+
+def test_mujoco_parameters_exist(launch):
+    from dataclasses import fields
+
+    from wm_sim.node import SimCameraParameters
+
+    node = nodes(launch(sim="mujoco"))["sim_camera_node"]
+    assert set(node.given) <= {f.name for f in fields(SimCameraParameters)}
+
+
+def test_rviz_follows_the_namespace(launch):
+    remappings = dict(nodes(launch(namespace="left", rviz="true", color_topic="/rgb"))["rviz2"]["remappings"])
+    assert remappings["/wm/markers"] == "/left/markers" and remappings["/camera/color/image_raw"] == "/rgb"
+    shown = {t for t in rviz_topics() if t.startswith("/wm/")}
+    assert shown <= set(remappings)
+
+
+@pytest.mark.parametrize("headless", ["true", "false"])
+def test_gazebo(launch, headless):
+    started = launch(sim="gazebo", headless=headless)
+    check(started)
+    found = nodes(started)
+    include = next(e for e in started if isinstance(e, IncludeLaunchDescription))
+    flags, world = include.arguments["gz_args"].rsplit(" ", 1)
+    assert ElementTree.parse(world).getroot().tag == "sdf"
+    assert ("--headless-rendering" in flags.split()) == (headless == "true") and "-r" in flags.split()
+    bridge = yaml.safe_load(Path(found["gz_bridge"].given["config_file"]).read_text())
+    bridged = {f"/{row['ros_topic_name'].lstrip('/')}": row["ros_type_name"] for row in bridge}
+    for expected in expected_topics():
+        if expected.topic.startswith("/camera/"):
+            assert bridged[expected.topic] == expected.type_name
+    for row in bridge:
+        assert set(row) <= {
+            *("ros_topic_name", "gz_topic_name", "topic_name", "ros_type_name", "gz_type_name", "direction"),
+            *("publisher_queue", "subscriber_queue", "lazy", "qos_profile"),
+        }
+        message_class(row["ros_type_name"])
+        assert row["direction"] in ("GZ_TO_ROS", "ROS_TO_GZ", "BIDIRECTIONAL")
+    frames = {node["arguments"][-1]: node["arguments"][-3] for node in found.values() if node["package"] == "tf2_ros"}
+    frame = "camera_color_optical_frame"
+    while frame in frames:
+        frame = frames[frame]
+    assert frame == "map"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"sim": "isaac"}, {"pose_source": "gps"}, {"rviz": "perhaps"}, {"params_file": "/no/such.yaml"}],
+)
+def test_refusals(launch, arguments):
+    with pytest.raises(RuntimeError):
+        launch(**arguments)
+
+
+def test_is_installed():
+    text = (BRINGUP / "setup.py").read_text()
+    assert 'files("launch/*")' in text and 'files("rviz/*")' in text
+
+
+def test_with_the_real_launch():
+    """Where ROS 2 is sourced: the real library accepts the description and its own check of the arguments."""
+    pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed (no ROS 2 sourced)")
+    import launch as launch_module
+
+    description = load().generate_launch_description()
+    context = launch_module.LaunchContext()
+    for argument in description.get_launch_arguments():
+        argument.execute(context)
+    context.launch_configurations["sim"] = "mujoco"
+    opaque = next(e for e in description.entities if type(e).__name__ == "OpaqueFunction")
+    started = opaque.execute(context)
+    assert len(started) == 3
+
+
+# RViz and Foxglove
+
+
+def rviz_topics() -> set[str]:
+    config = yaml.safe_load((BRINGUP / "rviz/wm.rviz").read_text())
+    displays = config["Visualization Manager"]["Displays"]
+    return {d["Topic"]["Value"] for d in displays if isinstance(d.get("Topic"), dict)}
+
+
+def published_topics() -> set[str]:
+    """Absolute names of what the nodes publish, as their sources say it."""
+    import re
+
+    found = set()
+    for package, namespace in (("wm_perception", "/wm/"), ("wm_imagination", "/wm/"), ("wm_sim", "/")):
+        text = (ROOT / "ros2_ws/src" / package / package / "node.py").read_text()
+        found |= {
+            name if name.startswith("/") else namespace + name
+            for name in re.findall(r'create_(?:lifecycle_)?publisher\(\s*\w+,\s*"([\w/]+)"', text)
+        }
+    return found | {"/tf", "/tf_static", "/diagnostics"}
+
+
+def test_rviz_shows_topics_that_exist():
+    topics = rviz_topics()
+    assert topics and topics <= published_topics()
+    config = yaml.safe_load((BRINGUP / "rviz/wm.rviz").read_text())
+    assert config["Visualization Manager"]["Global Options"]["Fixed Frame"] == "map"
+
+
+def test_foxglove_shows_topics_that_exist():
+    layout = json.loads((BRINGUP / "foxglove/wm.json").read_text())
+    text = json.dumps(layout)
+    topics = set(layout["configById"]["3D!scene"]["topics"])
+    images = {
+        config["imageMode"]["imageTopic"] for name, config in layout["configById"].items() if name.startswith("Image!")
+    }
+    assert topics | images <= published_topics()
+
+    def panels(node: Any) -> set[str]:
+        return {node} if isinstance(node, str) else panels(node["first"]) | panels(node["second"])
+
+    assert panels(layout["layout"]) == set(layout["configById"])
+    assert "/wm/scene_graph" in text
