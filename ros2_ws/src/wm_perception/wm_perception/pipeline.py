@@ -30,6 +30,7 @@ __all__ = ["Frame", "PerceptionConfig", "PerceptionPipeline", "PerceptionResult"
 
 _SUPPORT_THICKNESS_M = 0.04
 _MAX_POINTS = 600
+_MIXED_PIXEL_NOISE_M = 0.0025
 
 
 class PerceptionPipeline:
@@ -85,14 +86,14 @@ class PerceptionPipeline:
         if known < 0.02:
             warnings.append(f"depth image: {100 * known:.1f}% of the pixels have depth, expected most of them")
         lap("cloud")
-        on_support = self.supports.update(cloud, frame.stamp_ns)
+        self.supports.update(cloud, frame.stamp_ns)
         height, which = self.supports.heights(cloud)
         lap("supports")
         predicted = self.tracker.predict(frame.stamp_ns, dt)
         candidates = candidate_pixels(
-            cloud, height, on_support, self.config.min_height_m, self.config.max_height_m
+            cloud, height, self.config.min_height_m, self.config.max_height_m
         )
-        segmentation = self.segmenter.segment(frame, cloud, candidates, predicted)
+        segmentation = self.segmenter.segment(frame, cloud, candidates, height, predicted)
         lap("segment")
         observations = self._observations(cloud, segmentation, height, which)
         assigned = self.tracker.update(cloud, segmentation, observations, dt)
@@ -122,9 +123,13 @@ class PerceptionPipeline:
                 continue
             mask = segmentation.labels[box] == label
             pixels = int(mask.sum())
-            # The outermost pixels mix the thing with what is behind it.
-            inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
-            use = inner if int(inner.sum()) >= 0.35 * pixels else mask
+            depth = float(np.nanmedian(cloud.depth[box][mask])) if pixels else 0.0
+            noise = float(depth_noise_m(np.float32(depth)))
+            use = mask
+            if noise > _MIXED_PIXEL_NOISE_M:
+                # Far away, a sensor's outermost pixels mix the thing with what is behind it.
+                inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
+                use = inner if int(inner.sum()) >= 0.35 * pixels else mask
             points = cloud.points[box][use].astype(np.float64)
             if len(points) < 8 or pixels < 12:
                 observations.append(None)
@@ -147,15 +152,15 @@ class PerceptionPipeline:
             border = (
                 rows.start < edge or columns.start < edge or rows.stop > h - edge or columns.stop > w - edge
             )
-            outside = self._outside(points, index)
+            fresh = segmentation.keys[label - 1] < 0
+            outside = self._outside(points, index) if fresh else 0.0
             extent = float((np.percentile(points, 99, axis=0) - np.percentile(points, 1, axis=0)).max())
-            depth = float(np.nanmedian(cloud.depth[box][use]))
             if len(points) > _MAX_POINTS:
                 points = points[random.choice(len(points), _MAX_POINTS, replace=False)]
             observations.append(
                 Observation(
                     points=points,
-                    noise_m=float(depth_noise_m(np.float32(depth))),
+                    noise_m=noise,
                     color=cloud.rgb[box][use].mean(axis=0),
                     pixels=pixels,
                     bottom=bottom,

@@ -8,7 +8,7 @@ from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shap
 
 from wm_perception.shapes import hull_planes, signed_distance, surface_samples
 from wm_perception.tracking import Tracker
-from wm_perception.types import PerceptionConfig
+from wm_perception.types import Array, PerceptionConfig
 
 _SYMMETRIC = (Predicate.TOUCHING, Predicate.NEAR, Predicate.MOVING_WITH)
 _ENTER, _LEAVE = 0.5, 0.3
@@ -20,10 +20,11 @@ class RelationGraph:
     def __init__(self, config: PerceptionConfig) -> None:
         self.config = config
         self._since: dict[tuple[int, Predicate, int], int] = {}
+        self._gaps: dict[tuple[int, int], tuple[Array, float]] = {}
 
     def update(self, scene: SceneGraph, tracker: Tracker | None = None) -> tuple[Relation, ...]:
         """Relations that hold in this scene; contact events go to the tracker."""
-        probabilities = measure_relations(scene, self.config)
+        probabilities = measure_relations(scene, self.config, self._gaps)
         holding: list[Relation] = []
         now: dict[tuple[int, Predicate, int], int] = {}
         for key, probability in probabilities.items():
@@ -67,13 +68,17 @@ def _soft(value: float, limit: float, width: float) -> float:
 
 
 def measure_relations(
-    scene: SceneGraph, config: PerceptionConfig
+    scene: SceneGraph, config: PerceptionConfig, gaps: dict[tuple[int, int], tuple[Array, float]] | None = None
 ) -> dict[tuple[int, Predicate, int], float]:
     """Probability of every relation that is not clearly absent, by (subject, predicate, object).
 
     Gaps are between surface samples of one object and the other's exact distance, both ways; the directions are those
     of the camera (x right, z forward), among objects that are near.
+
+    Args:
+        gaps: surface gaps of earlier calls by pair of ids; used again while neither of the two has moved.
     """
+    gaps = {} if gaps is None else gaps
     n = len(scene)
     result: dict[tuple[int, Predicate, int], float] = {}
     if n < 2:
@@ -96,13 +101,19 @@ def measure_relations(
     optical = scene.positions @ camera_T_world[:3, :3].T + camera_T_world[:3, 3]
 
     def gap_between(i: int, j: int) -> float:
+        poses = np.concatenate([*(np.append(scene.positions[k], scene.quaternions[k]) for k in (i, j))])
+        poses = np.concatenate([poses, scene.extents[i], scene.extents[j]])
+        pair = int(scene.ids[i]), int(scene.ids[j])
+        if pair in gaps and np.abs(gaps[pair][0] - poses).max() < 5e-4:
+            return gaps[pair][1]
         d = [
             signed_distance(
                 int(scene.shapes[b]), scene.extents[b], (samples[a] - scene.positions[b]) @ rotations[b], planes[b]
             )[0].min()
             for a, b in ((i, j), (j, i))
         ]
-        return float(min(d))
+        gaps[pair] = poses, float(min(d))
+        return gaps[pair][1]
 
     for i in range(n):
         for j in range(i + 1, n):

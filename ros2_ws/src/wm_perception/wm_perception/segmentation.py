@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ _JOIN_CHROMA = 14.0
 _JOIN_LIGHTNESS = 60.0
 _SMALL_PIECE = 60
 _SHARED_FRACTION = 0.2
+_PART_FRACTION = 0.15
 
 
 class GeometricSegmenter:
@@ -36,18 +39,40 @@ class GeometricSegmenter:
         frame: Frame,
         cloud: Cloud,
         candidates: NDArray[np.bool_],
+        height: NDArray[np.float32],
         predicted: list[PredictedObject],
     ) -> Segmentation:
         """See ``Segmenter.segment``."""
-        pieces, count = self._pieces(cloud, candidates)
+        labels = np.zeros(candidates.shape, np.int32)
+        rows, columns = np.flatnonzero(candidates.any(axis=1)), np.flatnonzero(candidates.any(axis=0))
+        if not len(rows):
+            return Segmentation(labels, np.zeros(0, np.int64))
+        # Only the part of the image that has candidates is worked on.
+        window = (
+            slice(max(int(rows[0]) - 4, 0), int(rows[-1]) + 5),
+            slice(max(int(columns[0]) - 4, 0), int(columns[-1]) + 5),
+        )
+        part = replace(
+            cloud,
+            points=cloud.points[window],
+            normals=cloud.normals[window],
+            depth=cloud.depth[window],
+            rgb=cloud.rgb[window],
+            lab=cloud.lab[window],
+        )
+        creases = self._creases(part)
+        pieces, count = self._pieces(part, candidates[window], creases)
         if not count:
-            return Segmentation(np.zeros(candidates.shape, np.int32), np.zeros(0, np.int64))
-        owner = self._owners(cloud, pieces, count, predicted)
-        return self._join(cloud, pieces, count, owner)
+            return Segmentation(labels, np.zeros(0, np.int64))
+        owner = self._owners(part, pieces, count, predicted)
+        found = self._join(part, pieces, height[window], creases, owner, predicted)
+        labels[window] = found.labels
+        return Segmentation(labels, found.keys)
 
-    def _pieces(self, cloud: Cloud, candidates: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
-        edges = candidates & (self._creases(cloud) | self._chroma_edges(cloud))
-        inner = candidates & ~edges
+    def _pieces(
+        self, cloud: Cloud, candidates: NDArray[np.bool_], creases: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int32], int]:
+        inner = candidates & ~(creases | self._chroma_edges(cloud))
         labels, count = _connected(cloud, inner)
         # Give the pixels on edges to the nearest piece at their own depth.
         for _ in range(4):
@@ -85,16 +110,10 @@ class GeometricSegmenter:
     @staticmethod
     def _chroma_edges(cloud: Cloud) -> NDArray[np.bool_]:
         edge = np.zeros(cloud.depth.shape, dtype=bool)
-        chroma = cloud.lab[..., 1:]
-        for axis in (0, 1):
-            difference = np.abs(np.diff(chroma, n=1, axis=axis)).sum(axis=-1) > 0.6 * _CHROMA_EDGE
-            wide = np.abs(
-                chroma[2:] - chroma[:-2] if axis == 0 else chroma[:, 2:] - chroma[:, :-2]
-            ).sum(axis=-1) > _CHROMA_EDGE
-            if axis == 0:
-                edge[1:-1] |= wide & (difference[1:] | difference[:-1])
-            else:
-                edge[:, 1:-1] |= wide & (difference[:, 1:] | difference[:, :-1])
+        a = np.ascontiguousarray(cloud.lab[..., 1])
+        b = np.ascontiguousarray(cloud.lab[..., 2])
+        edge[1:-1] |= np.abs(a[2:] - a[:-2]) + np.abs(b[2:] - b[:-2]) > _CHROMA_EDGE
+        edge[:, 1:-1] |= np.abs(a[:, 2:] - a[:, :-2]) + np.abs(b[:, 2:] - b[:, :-2]) > _CHROMA_EDGE
         return edge
 
     def _owners(
@@ -133,66 +152,101 @@ class GeometricSegmenter:
         open_cost = np.where(share[labels[rows]].T, distances[:, rows], np.inf)
         chosen[rows] = open_cost.argmin(axis=0)
         owner[mask] = chosen
-        self._predicted = predicted
         return owner
 
-    def _join(
-        self, cloud: Cloud, pieces: NDArray[np.int32], count: int, owner: NDArray[np.int64]
-    ) -> Segmentation:
-        labels = np.zeros(pieces.shape, dtype=np.int32)
-        keys: list[int] = []
-        for index in np.unique(owner[owner >= 0]):
-            keys.append(int(self._predicted[index].key))
-            labels[owner == index] = len(keys)
-        free = np.where(owner < 0, pieces, 0)
-        present = [int(v) for v in np.unique(free) if v]
-        if present:
-            merged = self._merge_free(cloud, free, present)
-            for group in np.unique(merged[merged > 0]):
-                keys.append(-1)
-                labels[merged == group] = len(keys)
-        return Segmentation(labels, np.array(keys, dtype=np.int64))
-
     @staticmethod
-    def _merge_free(cloud: Cloud, free: NDArray[np.int32], present: list[int]) -> NDArray[np.int32]:
-        """Join neighbouring pieces of one colour, and small pieces with the neighbour they share most border with."""
-        index = {v: i for i, v in enumerate(present)}
-        lookup = np.zeros(max(present) + 1, dtype=np.int64)
-        lookup[present] = np.arange(len(present))
-        sizes = np.bincount(free.ravel(), minlength=max(present) + 1)[present]
-        colors = np.stack(
-            [ndimage.mean(cloud.lab[..., c], free, present) for c in range(3)], axis=1
-        )
-        borders: dict[tuple[int, int], int] = {}
-        for dy, dx in ((0, 1), (1, 0), (0, 2), (2, 0)):
-            a = free[dy:, dx:]
-            b = free[: free.shape[0] - dy, : free.shape[1] - dx]
-            gap = np.abs(cloud.depth[dy:, dx:] - cloud.depth[: free.shape[0] - dy, : free.shape[1] - dx])
-            # Depth steps of a few centimetres are still one thing where the colour agrees: a mug's rim and inside.
-            touching = (a != b) & (a > 0) & (b > 0) & (gap < 0.08)
-            pairs = np.sort(np.stack([lookup[a[touching]], lookup[b[touching]]], axis=1), axis=1)
-            for (i, j), n in zip(*np.unique(pairs, axis=0, return_counts=True), strict=True):
-                borders[(int(i), int(j))] = borders.get((int(i), int(j)), 0) + int(n)
-        parent = list(range(len(present)))
+    def _join(
+        cloud: Cloud,
+        pieces: NDArray[np.int32],
+        height: NDArray[np.float32],
+        creases: NDArray[np.bool_],
+        owner: NDArray[np.int64],
+        predicted: list[PredictedObject],
+    ) -> Segmentation:
+        """Join the pieces of each owner, neighbouring free pieces of one colour, and parts with what they are part of.
+
+        Pieces of one colour are joined where no crease divides them, or where one lies within the other's footprint
+        (the bottom of a mug).
+        Small pieces go with the neighbour that they share most border with, and so does a piece that hangs in the air
+        beside a much larger one (a handle, a cap), also where that one is a tracked object's.
+        """
+        owners = np.unique(owner[owner >= 0])
+        nodes = np.where(owner < 0, pieces, 0)
+        free = np.unique(nodes)
+        table = np.zeros(int(pieces.max()) + 1, dtype=np.int64)
+        table[free[free > 0]] = np.arange(1, int((free > 0).sum()) + 1)
+        nodes = table[nodes]
+        first_owned = int(nodes.max()) + 1
+        for n, index in enumerate(owners):
+            nodes[owner == index] = first_owned + n
+        count = first_owned + len(owners) - 1
+        if count < 1:
+            return Segmentation(np.zeros(pieces.shape, np.int32), np.zeros(0, np.int64))
+        present = np.arange(1, count + 1)
+        sizes = np.bincount(nodes.ravel(), minlength=count + 1).astype(np.float64)
+        means = [ndimage.mean(cloud.lab[..., c], nodes, present) for c in range(3)]
+        colors = np.concatenate([[[0.0] * 3], np.stack(means, axis=1)])
+        lowest = np.append(0.0, ndimage.minimum(np.nan_to_num(height, nan=9.0), nodes, present))
+        # Each group's tracked object, 0 = none yet; two tracked objects are never joined.
+        holder = np.where(np.arange(count + 1) >= first_owned, np.arange(count + 1), 0)
+        parent = np.arange(count + 1)
 
         def root(i: int) -> int:
             while parent[i] != i:
-                i = parent[i]
+                i = int(parent[i])
             return i
 
-        for (i, j), length in sorted(borders.items(), key=lambda item: -item[1]):
-            small = min(sizes[i], sizes[j])
+        lows, highs = (
+            np.stack([f(cloud.points[..., c], nodes, np.arange(count + 1)) for c in (0, 1)], axis=1)
+            for f in (ndimage.minimum, ndimage.maximum)
+        )
+        for (i, j), (length, smooth) in sorted(
+            _borders(cloud, nodes, creases).items(), key=lambda item: -item[1][0]
+        ):
+            a, b = root(i), root(j)
+            if a == b or (holder[a] and holder[b]):
+                continue
+            smaller, larger = (i, j) if sizes[i] < sizes[j] else (j, i)
+            part = lowest[smaller] > 0.02 and sizes[smaller] < _PART_FRACTION * sizes[larger]
+            minor = (part or sizes[smaller] < _SMALL_PIECE) and length > 0.3 * np.sqrt(sizes[smaller])
             chroma = float(np.abs(colors[i, 1:] - colors[j, 1:]).sum())
-            lightness = float(abs(colors[i, 0] - colors[j, 0]))
-            one_color = chroma < _JOIN_CHROMA and lightness < _JOIN_LIGHTNESS
-            if (one_color and length > 6) or (small < _SMALL_PIECE and length > 0.3 * np.sqrt(small)):
-                parent[root(j)] = root(i)
-        groups = np.zeros(free.shape, dtype=np.int32)
-        table = np.zeros(max(present) + 1, dtype=np.int32)
-        for value, i in index.items():
-            table[value] = root(i) + 1
-        groups[:] = table[free]
-        return groups
+            alike = chroma < _JOIN_CHROMA and abs(colors[i, 0] - colors[j, 0]) < _JOIN_LIGHTNESS
+            slack = 0.1 * (highs[larger] - lows[larger])
+            within = (lows[smaller] > lows[larger] - slack).all() and (highs[smaller] < highs[larger] + slack).all()
+            alike = alike and (smooth > max(6, 0.5 * length) or (within and length > 6))
+            if minor or (alike and not (holder[a] or holder[b])):
+                parent[b] = a
+                holder[a] = max(holder[a], holder[b])
+        groups = np.array([root(i) for i in range(count + 1)])
+        kept = np.unique(groups[1:])
+        renumber = np.zeros(count + 1, dtype=np.int32)
+        renumber[kept] = np.arange(1, len(kept) + 1)
+        keys = [int(predicted[owners[holder[g] - first_owned]].key) if holder[g] else -1 for g in kept]
+        return Segmentation(renumber[groups][nodes].astype(np.int32), np.array(keys, dtype=np.int64))
+
+
+def _borders(
+    cloud: Cloud, nodes: NDArray[np.int64], creases: NDArray[np.bool_]
+) -> dict[tuple[int, int], tuple[int, int]]:
+    """Pixel pairs along the border of each two regions with depth steps under 8 cm: all, and those on no crease."""
+    borders: dict[tuple[int, int], tuple[int, int]] = {}
+    bent = cv2.dilate(creases.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    h, w = nodes.shape
+    for dy, dx in ((0, 1), (1, 0), (0, 2), (2, 0)):
+        a, b = nodes[dy:, dx:], nodes[: h - dy, : w - dx]
+        differ = (a != b) & (a > 0) & (b > 0)
+        # Depth steps of a few centimetres are still one thing where the colour agrees: a mug's rim and inside.
+        near = np.abs(cloud.depth[dy:, dx:][differ] - cloud.depth[: h - dy, : w - dx][differ]) < 0.08
+        low = np.minimum(a[differ][near], b[differ][near])
+        high = np.maximum(a[differ][near], b[differ][near])
+        flat = ~(bent[dy:, dx:][differ][near] | bent[: h - dy, : w - dx][differ][near])
+        size = int(nodes.max()) + 1
+        codes, inverse, counts = np.unique(low * size + high, return_inverse=True, return_counts=True)
+        smooth = np.bincount(inverse, weights=flat, minlength=len(codes))
+        for code, n, m in zip(codes.tolist(), counts.tolist(), smooth.tolist(), strict=True):
+            before = borders.get((code // size, code % size), (0, 0))
+            borders[(code // size, code % size)] = (before[0] + n, before[1] + int(m))
+    return borders
 
 
 def _distance_to(predicted: PredictedObject, points: Array) -> Array:
@@ -236,7 +290,7 @@ def _connected(cloud: Cloud, mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32]
 
 
 def candidate_pixels(
-    cloud: Cloud, height: NDArray[np.float32], on_support: NDArray[np.bool_], min_height_m: float, max_height_m: float
+    cloud: Cloud, height: NDArray[np.float32], min_height_m: float, max_height_m: float
 ) -> NDArray[np.bool_]:
     """Pixels (h, w) that stand clear of the support below them.
 
@@ -245,7 +299,7 @@ def candidate_pixels(
     """
     with np.errstate(invalid="ignore"):
         threshold = np.maximum(min_height_m, 3.0 * depth_noise_m(cloud.depth))
-        clear = (height > threshold) & (height < max_height_m) & ~(on_support & (height < 1.5 * threshold))
+        clear = (height > threshold) & (height < max_height_m)
     filled = np.nan_to_num(cloud.depth, nan=0.0)
     low = cv2.erode(np.where(filled > 0, filled, np.float32(99.0)), np.ones((3, 3), np.uint8))
     high = cv2.dilate(filled, np.ones((3, 3), np.uint8))

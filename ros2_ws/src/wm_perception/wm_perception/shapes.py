@@ -139,7 +139,7 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit
     p = np.asarray(points, dtype=np.float64)
     if len(p) > FIT_POINTS:
         p = p[np.random.default_rng(seed).choice(len(p), FIT_POINTS, replace=False)]
-    low, high = np.percentile(p[:, 2], [1.0, 99.0])
+    low, high = np.percentile(p[:, 2], [1.0, 98.0])
     base = float(low) if bottom is None else float(min(bottom, high - MIN_SIZE_M))
     guess = fit_box(p, base, float(high))
     width = float(guess.extents[:2].max())
@@ -153,17 +153,17 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit
 
     def box(x: Array) -> tuple[Array, Array, Array]:
         return (
-            np.array([x[0], x[1], 0.5 * (base + x[5])]),
+            np.array([x[0], x[1], 0.5 * (base + high)]),
             _yaw_quaternion(x[2]),
-            np.array([max(x[3], MIN_SIZE_M), max(x[4], MIN_SIZE_M), max(x[5] - base, MIN_SIZE_M)]),
+            np.array([max(x[3], MIN_SIZE_M), max(x[4], MIN_SIZE_M), max(height, MIN_SIZE_M)]),
         )
 
     def upright(x: Array) -> tuple[Array, Array, Array]:
         diameter = max(2.0 * x[2], MIN_SIZE_M)
         return (
-            np.array([x[0], x[1], 0.5 * (base + x[3])]),
+            np.array([x[0], x[1], 0.5 * (base + high)]),
             _yaw_quaternion(0.0),
-            np.array([diameter, diameter, max(x[3] - base, MIN_SIZE_M)]),
+            np.array([diameter, diameter, max(height, MIN_SIZE_M)]),
         )
 
     def lying(x: Array) -> tuple[Array, Array, Array]:
@@ -189,18 +189,19 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit
         if not np.isfinite(x).all() or extents.max() > 3.0 * scale + 0.02:
             return
         distance, _ = signed_distance(shape, extents, _local(p, position, quaternion))
-        # The mean catches what the median forgives: a cylinder that explains a box but for its corners.
-        residual = float(0.5 * np.median(np.abs(distance)) + 0.5 * np.mean(np.minimum(np.abs(distance), 0.02)))
+        # The mean catches what the median forgives: a cylinder that explains a box but for its corners. It is bounded,
+        # so that a bottle's neck does not outweigh its body.
+        residual = float(0.6 * np.median(np.abs(distance)) + 0.4 * np.mean(np.minimum(np.abs(distance), 0.008)))
         candidates.append(ShapeFit(shape, position, quaternion, extents, residual))
 
     yaw = float(2.0 * np.arctan2(guess.quaternion[2], guess.quaternion[3]))
     lx, ly = guess.extents[:2]
-    try_shape(Shape.BOX, box, np.array([*centre, yaw, lx, ly, high]), slice(3, 5), 0.004)
-    try_shape(Shape.CYLINDER, upright, np.array([*centre, 0.5 * width, high]), slice(2, 3), 0.004)
+    try_shape(Shape.BOX, box, np.array([*centre, yaw, lx, ly]), slice(3, 5), 0.0015)
+    try_shape(Shape.CYLINDER, upright, np.array([*centre, 0.5 * width]), slice(2, 3), 0.0015)
     axis = yaw if lx >= ly else yaw + 0.5 * np.pi
     if max(lx, ly) > 1.15 * height:
         try_shape(
-            Shape.CYLINDER, lying, np.array([*centre, axis, 0.5 * height, max(lx, ly)]), slice(4, 5), 0.004
+            Shape.CYLINDER, lying, np.array([*centre, axis, 0.5 * height, max(lx, ly)]), slice(4, 5), 0.0015
         )
     if 0.5 < height / max(width, 1e-6) < 1.8:
         try_shape(

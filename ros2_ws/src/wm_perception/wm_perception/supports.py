@@ -106,7 +106,8 @@ class Support:
 def find_planes(cloud: Cloud, config: PerceptionConfig) -> list[tuple[Plane, NDArray[np.bool_]]]:
     """Horizontal patches of a frame that are large enough: plane and pixel mask (h, w), largest first."""
     z = cloud.points[..., 2]
-    flat = cloud.normals[..., 2] > _UPRIGHT_COSINE
+    # A hole can have a normal, from the pixels around it, but no height.
+    flat = (cloud.normals[..., 2] > _UPRIGHT_COSINE) & np.isfinite(z)
     if int(flat.sum()) < config.min_pixels:
         return []
     # A pixel covers z^2 / (fx fy) of a surface that faces the camera, more when it is seen at an angle.
@@ -163,14 +164,25 @@ class SupportMap:
         self.supports: list[Support] = []
         self._new_id = new_id
         self._updates = 0
+        self._since_search = 0
+        self._camera: Array | None = None
 
-    def update(self, cloud: Cloud, stamp_ns: int) -> NDArray[np.bool_]:
-        """Find this frame's planes, match them to the supports known; returns the pixels (h, w) on any of them."""
-        on_support = np.zeros(cloud.depth.shape, dtype=bool)
+    def update(self, cloud: Cloud, stamp_ns: int) -> None:
+        """Find this frame's planes and match them to the supports known.
+
+        While the camera stands still, every fifth frame is enough: the supports themselves do not move.
+        """
+        self._since_search += 1
+        still = self._camera is not None and np.abs(cloud.world_T_camera - self._camera).max() < 1e-3
+        if still and self._since_search < 5 and self._updates > 5:
+            for support in self.supports:
+                if support.seen_now:
+                    support.last_seen_ns = stamp_ns
+            return
+        self._since_search, self._camera = 0, cloud.world_T_camera.copy()
         for support in self.supports:
             support.seen_now = False
         for plane, mask in find_planes(cloud, self.config):
-            on_support |= mask
             points = cloud.points[mask]
             codes = cell_codes(points[:: max(1, len(points) // 6000), :2])
             support = self._match(plane, codes)
@@ -192,7 +204,6 @@ class SupportMap:
         self._updates += 1
         if self._updates % 10 == 1:
             self._merge()
-        return on_support
 
     def _match(self, plane: Plane, codes: NDArray[np.int64]) -> Support | None:
         best, best_overlap = None, 0.0

@@ -31,6 +31,8 @@ _WAKE_AT_ONCE_M = 0.02
 _REST_SPEED_M_S = 0.04
 _REST_TIME_S = 0.3
 _FITS = 7
+_FIT_SPEED_M_S = 0.1
+_STILL_M_S = 0.15
 _ALIGN_POINTS = 110
 _EMPTY_FRACTION = 0.65
 _VISIBLE_TOLERANCE_M = 0.025
@@ -330,8 +332,9 @@ class Tracker:
             rows = np.random.default_rng(t.hits).choice(len(points), _ALIGN_POINTS, replace=False)
             points = points[rows]
         whole = t.visibility > 0.75 and not o.on_border
+        slow = t.resting or float(np.linalg.norm(t.velocity)) < _FIT_SPEED_M_S or len(t.fits) < 2
         due = len(t.fits) < _FITS or (self._stamp_ns - t.fit_stamp_ns > 1_500_000_000 and t.resting)
-        if fit and whole and due and not t.toppled and len(o.points) >= 30 and (t.resting or len(t.fits) < 3):
+        if fit and whole and due and not t.toppled and len(o.points) >= 30 and slow:
             self._refit(t, o)
             used = 1
         pose = align(
@@ -513,6 +516,10 @@ class Tracker:
             if t.seen_now:
                 continue
             t.misses += 1
+            if np.linalg.norm(t.filter.mean[3:]) < _STILL_M_S:
+                # Slower than this, velocity is as likely noise; a hidden thing must not drift away on it.
+                t.filter.mean[3:] = 0.0
+                t.angular_velocity = np.zeros(3)
             t.hits = min(t.hits, 30)
             if fraction_empty > _EMPTY_FRACTION:
                 t.empty += 1

@@ -78,7 +78,7 @@ class PerceptionConfig:
     empty_frames: int = 6
     near_m: float = 0.10
     touch_m: float = 0.008
-    fits_per_frame: int = 2
+    fits_per_frame: int = 1
     gap_reset_s: float = 1.0
 
     def __post_init__(self) -> None:
@@ -172,9 +172,13 @@ class Segmenter(Protocol):
         frame: Frame,
         cloud: Cloud,
         candidates: NDArray[np.bool_],
+        height: NDArray[np.float32],
         predicted: list[PredictedObject],
     ) -> Segmentation:
-        """Instances among the candidate pixels (h, w), which stand clear of every support."""
+        """Instances among the candidate pixels (h, w), which stand clear of every support.
+
+        ``height`` (h, w) [m] is that over the support below each pixel, NaN where there is none.
+        """
         ...
 
 
