@@ -1,0 +1,283 @@
+"""``wm demo``: the whole system on a simulated table, and how right it was.
+
+Camera, perception, imagination and recorder run as processes of their own. A client asks at one instant what will
+happen and what would happen if; then the simulator tells the truth of each of these futures.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wm_bringup.environment import make_console
+from wm_bringup.live import start_nodes
+from wm_bringup.processes import ProcessDied, ProcessGroup, graph_environment, node_command
+from wm_bringup.stages import Stages
+
+if TYPE_CHECKING:
+    from wm_bringup.client import Answer, GraphClient
+    from wm_bringup.questions import Question
+    from wm_core.scene_graph import SceneGraph
+
+NAMESPACE = "/wm"
+TRUTH_TOPIC = "/sim/scene_graph"
+CAMERA_TOPICS = ("/camera/color/image_raw", "/camera/depth/image_raw")
+QUERY_S = 5.0
+HORIZON_S = 2.0
+STEP_S = 1.0 / 30.0
+VIDEO_RATE_HZ = 10.0
+BASELINES = ("straight", "still")
+START_S = 60.0
+TIMED_COUNTS = (64, 256)
+TIMED_HORIZON_S = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a demonstration does.
+
+    Attributes:
+        width, height: of imagined images.
+        video_rate_hz: of imagined images.
+        linger_s: of simulated time that is still recorded after the answers.
+        timed_counts: numbers of futures of one second that are timed.
+        repeats: of each timing; the median counts.
+    """
+
+    width: int = 480
+    height: int = 360
+    video_rate_hz: float = VIDEO_RATE_HZ
+    linger_s: float = 0.5
+    timed_counts: tuple[int, ...] = TIMED_COUNTS
+    repeats: int = 3
+
+    @classmethod
+    def quick(cls) -> Plan:
+        """Fewer and smaller frames."""
+        return cls(width=320, height=240, video_rate_hz=5.0, linger_s=0.0, repeats=1)
+
+
+@dataclass
+class Capture:
+    """What a run of the graph gave.
+
+    Attributes:
+        stamp_ns: of the question.
+        perceived, published: perceived and true scene graph of that stamp.
+        questions: that were asked.
+        answer: to all of them with images.
+        baselines: answers of other backends, by name.
+        timings_s: round trips of the service, by number of futures.
+        query_wall_ns: wall clock when the question was asked.
+        recording, latency: files of the recorder.
+    """
+
+    stamp_ns: int
+    perceived: SceneGraph
+    published: SceneGraph
+    questions: list[Question]
+    answer: Answer
+    baselines: dict[str, Answer]
+    timings_s: dict[int, float]
+    query_wall_ns: int
+    recording: Path
+    latency: Path
+    feedback: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """This process's environment replaced for a while: rclpy reads it when a context is made."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def capture(out: Path, scene: str, seed: int, plan: Plan, stages: Stages) -> Capture:
+    """Run the graph, ask, stop it.
+
+    Raises:
+        ProcessDied: a process of the graph ended by itself.
+        wm_bringup.client.ClientError: no answer, or a refusal.
+    """
+    from wm_bringup.client import GraphClient
+
+    environ = graph_environment()
+    recording, latency = out / "demo.mcap", out / "latency.json"
+    with (
+        environment(environ),
+        ProcessGroup(out / "logs", environ) as processes,
+        GraphClient("wm_demo", NAMESPACE, processes.check, TRUTH_TOPIC) as client,
+    ):
+        with stages.stage("start perception, imagination, recorder and the simulated camera") as stage:
+            command = node_command(
+                "wm_bringup.recorder", arguments=["--out", str(recording), "--latency", str(latency)]
+            )
+            processes.start("recorder", command)
+            start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True})
+            client.wait_for(lambda: client.ready() and _listeners(client) >= 2, START_S, "the nodes to start")
+            parameters = {"scene": scene, "seed": seed, "wait_for_subscriber": True}
+            processes.start("camera", node_command("wm_sim.node", parameters=parameters))
+            client.wait_for(lambda: bool(client.truths), START_S, "the first camera frame")
+            stage.detail(f"ROS domain {environ['ROS_DOMAIN_ID']}")
+        with stages.stage("watch the table") as stage:
+            stamp_ns = _watch(client, stage)
+        perceived, published = client.scene(stamp_ns), client.truth(stamp_ns)
+        with stages.stage("imagine what will happen, and what would happen if") as stage:
+            query_wall_ns = time.time_ns()
+            questions, answer = _ask(client, perceived, plan, stage)
+        with stages.stage("ask the baselines, and time many futures at once") as stage:
+            hypotheses = tuple(q.hypothesis for q in questions)
+            baselines = {name: client.ask(_request(hypotheses, backend=name), perceived) for name in BASELINES}
+            timings = _time_futures(client, perceived, plan)
+            stage.detail(", ".join(f"{count} futures of 1 s: {1e3 * s:.0f} ms" for count, s in timings.items()))
+            client.spin(plan.linger_s)
+        with stages.stage("stop the graph"):
+            processes.stop("camera")
+            client.spin(0.3)
+            processes.stop()
+    return Capture(
+        stamp_ns, perceived, published, questions, answer, baselines, timings, query_wall_ns, recording, latency
+    )
+
+
+def _listeners(client: GraphClient) -> int:
+    """How many of the graph's nodes listen to the camera (the recorder does so only once it publishes)."""
+    return min(client.node.count_subscribers(topic) for topic in CAMERA_TOPICS)
+
+
+def _watch(client: GraphClient, stage: Any) -> int:
+    """Until a scene graph of the query's instant came; its stamp."""
+    import numpy as np
+
+    first_ns = 0
+
+    def due() -> bool:
+        nonlocal first_ns
+        stamp_ns = client.latest_stamp_ns
+        first_ns = first_ns or stamp_ns
+        if stamp_ns:
+            scene_s = stamp_ns * 1e-9
+            stage.detail(f"{scene_s:4.1f} s of {QUERY_S:g} s, {len(client.graphs)} scene graphs")
+        return stamp_ns >= QUERY_S * 1e9 and stamp_ns in client.truths
+
+    client.wait_for(due, START_S + 4.0 * QUERY_S, "a scene graph of the instant of the question")
+    stamp_ns = client.latest_stamp_ns
+    scene = client.scene(stamp_ns)
+    moving = int((np.linalg.norm(scene.linear_velocities, axis=1) > 0.05).sum())
+    stage.detail(f"{int((~scene.is_static).sum())} objects, {moving} moving, {len(client.graphs)} scene graphs")
+    return stamp_ns
+
+
+def _request(hypotheses: Any, backend: str = "auto", horizon_s: float = HORIZON_S, **more: Any) -> Any:
+    from wm_core.rollout import ImagineRequest
+
+    return ImagineRequest(tuple(hypotheses), horizon_s, STEP_S, backend=backend, **more)
+
+
+def _ask(client: GraphClient, scene: SceneGraph, plan: Plan, stage: Any) -> tuple[list[Question], Answer]:
+    from wm_bringup.questions import choose_questions
+    from wm_core.rollout import ImageRequest
+
+    questions = choose_questions(scene)
+    images = ImageRequest(video=True, depth=True, points=True, rate_hz=plan.video_rate_hz, camera=_camera(client, plan))
+    count = 0
+
+    def show(feedback: Any) -> None:
+        nonlocal count
+        count += bool(len(feedback.frame.data))
+        stage.detail(
+            f"{feedback.progress:4.0%}, {questions[feedback.hypothesis].name}: "
+            + (f"frame at {feedback.frame_time:.1f} s" if len(feedback.frame.data) else "states")
+        )
+
+    request = _request([q.hypothesis for q in questions], images=images)
+    answer = client.ask_streaming(request, scene, show)
+    stage.detail(
+        f"{len(questions)} futures of {HORIZON_S:g} s, first feedback after {answer.first_feedback_s or 0.0:.2f} s, "
+        f"{answer.feedbacks} in all, {len(answer.message.video)} images"
+    )
+    return questions, answer
+
+
+def _camera(client: GraphClient, plan: Plan) -> Any:
+    """The live camera, scaled to the size of imagined images."""
+    from sensor_msgs.msg import CameraInfo
+
+    from wm_core.messages import camera_from_msg
+    from wm_ros import qos
+
+    got: list[Any] = []
+    subscription = client.node.create_subscription(CameraInfo, "/camera/color/camera_info", got.append, qos.SENSOR)
+    client.wait_for(lambda: bool(got), 10.0, "the camera's intrinsics")
+    client.node.destroy_subscription(subscription)
+    camera = camera_from_msg(got[0])
+    x, y = plan.width / camera.width, plan.height / camera.height
+    # Pixel centres lie at whole numbers, so the image's edge is at -0.5.
+    return replace(
+        camera,
+        width=plan.width,
+        height=plan.height,
+        fx=camera.fx * x,
+        fy=camera.fy * y,
+        cx=(camera.cx + 0.5) * x - 0.5,
+        cy=(camera.cy + 0.5) * y - 0.5,
+    )
+
+
+def _time_futures(client: GraphClient, scene: SceneGraph, plan: Plan) -> dict[int, float]:
+    """Seconds from question to answer, by number of futures of one second each."""
+    import numpy as np
+
+    from wm_bringup.questions import timing_hypotheses
+
+    seconds = {}
+    for count in plan.timed_counts:
+        request = _request(timing_hypotheses(scene, count), horizon_s=TIMED_HORIZON_S)
+        seconds[count] = float(np.median([client.ask(request, scene).round_trip_s for _ in range(plan.repeats)]))
+    return seconds
+
+
+def run_demo(out: Path, scene: str = "demo", seed: int = 0, quick: bool = False) -> int:
+    """Run the demonstration; the exit status.
+
+    Args:
+        out: folder for what it writes.
+        scene: name of a scene of wm_sim, or a scene file; seed: of it.
+        quick: fewer and smaller frames.
+    """
+    import sys
+
+    from wm_bringup.client import ClientError
+    from wm_bringup.truth import TruthError
+
+    console = make_console()
+    stages = Stages(console)
+    plan = Plan.quick() if quick else Plan()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _demonstrate(out, scene, seed, plan, stages)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ProcessDied, ClientError, TruthError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _demonstrate(out: Path, scene: str, seed: int, plan: Plan, stages: Stages) -> None:
+    import pickle
+
+    taken = capture(out, scene, seed, plan, stages)
+    pickle.dump(taken, (out / "capture.pickle").open("wb"))

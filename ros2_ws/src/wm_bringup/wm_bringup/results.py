@@ -1,0 +1,239 @@
+"""What a demonstration found, for its film, report and files."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_bringup.canvas import Picture
+from wm_bringup.comparison import HypothesisErrors
+from wm_bringup.environment import workspace_root
+from wm_bringup.questions import Question
+from wm_core.camera import Camera
+from wm_core.rollout import Rollout
+from wm_core.scene_graph import SceneGraph
+
+BASELINES = ("straight", "still")
+"""Backends that know no physics: constant velocity, and nothing moves."""
+
+LABELS = {"imagined": "imagined", "straight": "straight lines", "still": "nothing moves"}
+"""How to say the backends."""
+
+
+@dataclass(frozen=True)
+class Future:
+    """One question, answered, with the truth.
+
+    Attributes:
+        question: what was asked, of the perceived scene.
+        index: of it in the rollouts.
+        imagined, true: F pictures each (RGB); ``true`` empty: the truth is not known.
+        imagined_depth, true_depth: F images [m].
+        errors: against the truth; None: not known.
+    """
+
+    question: Question
+    index: int
+    imagined: list[Picture]
+    imagined_depth: list[NDArray[np.float32]]
+    true: list[Picture] = field(default_factory=list)
+    true_depth: list[NDArray[np.float32]] = field(default_factory=list)
+    errors: HypothesisErrors | None = None
+
+
+@dataclass(frozen=True)
+class DemoResults:
+    """Everything.
+
+    Attributes:
+        scene_name, seed: of the simulation.
+        graph: the perceived scene graph that was asked about; truth: the true one of the same stamp.
+        true_ids: perceived id -> true id.
+        futures: in the order asked.
+        rollouts: by backend ("imagined", and ``BASELINES``), with the same hypotheses and times.
+        true_states: (K, T, M, 13), true_present (K, T, M), true_object_ids (M,); K as ``futures``.
+        frame_times: (F,) [s]; camera: of the pictures.
+        perception: wm_perception.evaluation.PerceptionScore as a dict; empty: not scored.
+        latency: summary of the recorder.
+        timings: seconds by name.
+        real_time_factor: simulated seconds per second that were asked for.
+        notes: what a reader should know, e.g. a question that could not be scored.
+        machine: see ``machine_facts``.
+        topics: messages recorded by topic.
+    """
+
+    scene_name: str
+    seed: int
+    graph: SceneGraph
+    truth: SceneGraph
+    true_ids: dict[int, int]
+    futures: list[Future]
+    rollouts: dict[str, Rollout]
+    true_states: NDArray[np.float32]
+    true_present: NDArray[np.bool_]
+    true_object_ids: NDArray[np.int64]
+    frame_times: NDArray[np.float64]
+    camera: Camera
+    perception: dict[str, Any]
+    latency: dict[str, Any]
+    timings: dict[str, float]
+    real_time_factor: float
+    notes: list[str]
+    machine: dict[str, str]
+    topics: dict[str, int]
+
+    def metrics(self, seconds_total: float) -> dict[str, Any]:
+        """The figures for machines; a figure that could not be measured is null."""
+        hypotheses = {}
+        for future in self.futures:
+            e = future.errors
+            if e is None:
+                continue
+            hypotheses[future.question.name] = {
+                "ade_m": _number(e.average("imagined")),
+                "fde_m": _number(e.final("imagined")),
+                "ade_straight_m": _number(e.average("straight")),
+                "fde_straight_m": _number(e.final("straight")),
+                "ade_still_m": _number(e.average("still")),
+                "fde_still_m": _number(e.final("still")),
+                "contacts": bool(e.contacts),
+            }
+        keys = ("objects_true", "found", "phantom", "missed", "id_switches", "position_error_median_m")
+        return {
+            "hypotheses": hypotheses,
+            "perception": {key: _number(self.perception.get(key)) for key in keys},
+            "latency": {
+                "camera_to_graph_median_s": _number(self.latency.get("median_s")),
+                "camera_to_graph_p95_s": _number(self.latency.get("p95_s")),
+                "rate_hz": _number(self.latency.get("rate_to_hz")),
+                "rollouts_64_s": _number(self.timings.get("rollouts_64_s")),
+                "rollouts_256_s": _number(self.timings.get("rollouts_256_s")),
+            },
+            "seconds_total": round(seconds_total, 2),
+        }
+
+    def details(self) -> dict[str, Any]:
+        """More figures: of moved objects alone, by object, timings, the machine."""
+        futures = {}
+        for future in self.futures:
+            e = future.errors
+            futures[future.question.name] = {
+                "question": future.question.title,
+                "detail": future.question.detail,
+                "subject": future.question.subject,
+                "moved_objects": None
+                if e is None
+                else {
+                    backend: {
+                        "ade_m": _number(e.average(backend, moved_only=True)),
+                        "fde_m": _number(e.final(backend, moved_only=True)),
+                    }
+                    for backend in LABELS
+                },
+                "objects": []
+                if e is None
+                else [
+                    {
+                        "id": o.object_id,
+                        "true_id": o.true_id,
+                        "moved": o.moved,
+                        **{f"fde_{b}_m": _number(float(v[-1])) for b, v in o.error_m.items()},
+                    }
+                    for o in e.objects
+                ],
+            }
+        return {
+            "scene": self.scene_name,
+            "seed": self.seed,
+            "query_stamp_ns": self.graph.stamp_ns,
+            "true_ids": {str(k): v for k, v in self.true_ids.items()},
+            "futures": futures,
+            "perception": {k: _number(v) for k, v in self.perception.items()},
+            "latency": {k: v for k, v in self.latency.items() if k != "stamps"},
+            "timings": {k: _number(v) for k, v in self.timings.items()},
+            "real_time_factor": self.real_time_factor,
+            "topics": self.topics,
+            "machine": self.machine,
+            "notes": self.notes,
+        }
+
+
+def _number(value: Any) -> Any:
+    """For JSON: numbers rounded to what they mean, None for what is not one."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    value = float(value)
+    return round(value, 6) if np.isfinite(value) else None
+
+
+def moved_text(futures: list[Future]) -> str:
+    """How much better the imagination was than straight lines over the futures with contacts, for people."""
+    ratios = []
+    for future in futures:
+        e = future.errors
+        if e is not None and e.contacts and e.average("straight") > 0:
+            ratios.append(e.average("imagined") / e.average("straight"))
+    return f"{np.mean(ratios):.2f}" if ratios else "not measured"
+
+
+def _package_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    root = workspace_root()
+    if root is None:
+        return "unknown"
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def machine_facts() -> dict[str, str]:
+    """What was used: processor, cores, versions."""
+    from wm_core.inference import available_backends
+
+    runtimes = [f"{s.name} ({s.reason})" for s in available_backends() if s.available]
+    return {
+        "processor": _cpu_name(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "ROS 2": os.environ.get("ROS_DISTRO") or ("kilted (pip)" if "site-packages" in _rclpy_place() else "sourced"),
+        "middleware": os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp"),
+        "rendering": os.environ.get("MUJOCO_GL", "default"),
+        "mujoco": _package_version("mujoco"),
+        "inference runtimes": ", ".join(runtimes) or "none",
+        "commit": _commit(),
+    }
+
+
+def _rclpy_place() -> str:
+    module = sys.modules.get("rclpy")
+    return str(getattr(module, "__file__", "") or "")

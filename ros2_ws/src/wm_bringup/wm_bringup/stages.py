@@ -1,0 +1,64 @@
+"""Says what is being done, and how many seconds each part of it took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_DETAIL_EVERY_S = 0.1
+
+
+class Stage:
+    """A part of the work that is under way; ``detail`` says how far it is."""
+
+    def __init__(self, name: str, status: Any) -> None:
+        self.name, self._status, self._shown, self.text = name, status, 0.0, ""
+
+    def detail(self, text: str) -> None:
+        """Shown beside the name while it lasts, and after it the last one."""
+        self.text = text
+        now = time.monotonic()
+        if self._status is not None and now - self._shown > _DETAIL_EVERY_S:
+            self._shown = now
+            self._status.update(f"{self.name}: {text}")
+
+
+class Stages:
+    """The parts of a piece of work, one after the other.
+
+    Args:
+        console: of rich.
+
+    Attributes:
+        seconds: by name, of those that are done.
+    """
+
+    def __init__(self, console: Any) -> None:
+        self.console = console
+        self.seconds: dict[str, float] = {}
+        self._begin = time.monotonic()
+
+    @property
+    def total_s(self) -> float:
+        """Since this was made."""
+        return time.monotonic() - self._begin
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        """A part; into a file its name is printed when it begins, so that a log shows where it hangs."""
+        from rich.markup import escape
+
+        begin = time.monotonic()
+        if self.console.is_terminal:
+            with self.console.status(name) as status:
+                stage = Stage(name, status)
+                yield stage
+        else:
+            self.console.print(f"... {escape(name)}")
+            stage = Stage(name, None)
+            yield stage
+        self.seconds[name] = time.monotonic() - begin
+        detail = f"  [dim]{escape(stage.text)}[/]" if stage.text else ""
+        self.console.print(f"[green]{self.seconds[name]:6.1f} s[/]  {escape(name)}{detail}")
