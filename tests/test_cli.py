@@ -138,6 +138,13 @@ def test_view_says_what_is_wrong():
     assert view.line().startswith("2 objects (0 moving)") and "nothing yet" in view.line()
 
 
+def test_what_a_recording_does_not_say_again():
+    names = ["/camera/color/image_raw", "/tf", "/clock", "/diagnostics", "/wm/scene_graph", "/wm2/x"]
+    assert live.replayed_topics(names, "/wm") == ["/camera/color/image_raw", "/tf", "/wm2/x"]
+    with pytest.raises(ValueError, match="bag"):
+        live.player_command(None, Path(__file__), 1.0, (), "/wm")
+
+
 def test_doctor_judges_topics():
     color = doctor.expected_topics()[0]
     good = [("/camera", "sensor_msgs/msg/Image", "")]

@@ -91,7 +91,8 @@ def run(
         Path | None, typer.Option(help="Play a recording: MCAP file or rosbag2 folder.", show_default=False)
     ] = None,
     remap: Annotated[
-        list[str] | None, typer.Option(metavar="/OLD:=/NEW", help="Topic of the nodes; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="/A:=/B", help="Read B for A; with --bag: play A as B; repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Keep a recording of all topics and the logs here.")] = None,
     rate: Annotated[float, typer.Option(help="Speed of the recording.", min=0.01, max=100.0)] = 1.0,

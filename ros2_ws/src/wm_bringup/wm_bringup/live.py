@@ -21,6 +21,7 @@ from wm_bringup.processes import ProcessGroup, node_command
 CAMERA_INFO = "/camera/color/camera_info"
 START_S = 30.0
 _PLAYER_GRACE_S = 1.5
+_NOT_REPLAYED = ("/clock", "/diagnostics", "/rosout", "/parameter_events")
 _PLAIN_EVERY_S = 5.0
 _REDRAW_EVERY_S = 0.25
 _KEEP_STAMPS = 600
@@ -56,12 +57,16 @@ class Latency:
 
 @dataclass
 class View:
-    """What is shown: the newest scene graph, arrivals, the nodes' diagnostics by name."""
+    """What is shown: the newest scene graph, arrivals, the nodes' diagnostics by name.
+
+    ``ended`` is set when a recording is over: that input ceases is then no news.
+    """
 
     scene: Any = None
     graph_times: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
     latency: Latency = field(default_factory=Latency)
     statuses: dict[str, tuple[int, str, dict[str, str]]] = field(default_factory=dict)
+    ended: bool = False
 
     def graph_rate_hz(self) -> float:
         """Scene graphs per second, lately."""
@@ -148,7 +153,7 @@ def _subscribe(node: Any, view: View, camera_info: str, namespace: str) -> None:
 
     def on_diagnostics(msg: Any) -> None:
         for status in msg.status:
-            if status.hardware_id == "wm":
+            if status.hardware_id == "wm" and not view.ended:
                 level = int.from_bytes(status.level, "little") if isinstance(status.level, bytes) else int(status.level)
                 view.statuses[status.name] = (level, status.message, {v.key: v.value for v in status.values})
 
@@ -186,13 +191,37 @@ def start_nodes(
         processes.start(name, node_command(f"wm_{name}.node", namespace, parameters, files, remaps or {}))
 
 
-def player_command(rgbd: Path | None, bag: Path | None, rate: float) -> list[str] | None:
-    """Command line of the player of a recording; None where there is none."""
+def replayed_topics(names: Sequence[str], namespace: str) -> list[str]:
+    """Those of a recording's topics that are input: not what the nodes themselves will say again."""
+    own = f"/{namespace.strip('/')}/"
+    return [name for name in names if name not in _NOT_REPLAYED and not name.startswith(own)]
+
+
+def player_command(
+    rgbd: Path | None, bag: Path | None, rate: float, remaps: Sequence[str], namespace: str
+) -> list[str] | None:
+    """Command line of the player of a recording; None where there is none.
+
+    Raises:
+        ValueError: a recording that cannot be read, or that holds nothing to play.
+    """
+    speed = ["--speed", f"{rate:g}"]
     if rgbd is not None:
-        return node_command("wm_bringup.sources.rgbd_folder", arguments=[str(rgbd), "--rate", f"{rate:g}"])
-    if bag is not None:
-        return node_command("wm_bringup.sources.bag_player", arguments=[str(bag), "--rate", f"{rate:g}"])
-    return None
+        return node_command("wm_bringup.sources.rgbd_folder", arguments=[str(rgbd), *speed])
+    if bag is None:
+        return None
+    from wm_bringup.sources.bag_player import Bag
+    from wm_bringup.sources.playback import SourceError
+
+    try:
+        with Bag(bag) as opened:
+            topics = replayed_topics([topic.name for topic in opened.choose([])], namespace)
+    except SourceError as error:
+        raise ValueError(str(error)) from error
+    if not topics:
+        raise ValueError(f"{bag} has no topic that the nodes read")
+    rules = [word for rule in remaps for word in ("--remap", rule)]
+    return node_command("wm_bringup.sources.bag_player", arguments=[str(bag), *speed, *rules, "--topics", *topics])
 
 
 def run(
@@ -211,7 +240,7 @@ def run(
 
     Args:
         rgbd, bag: the recording; neither: live topics of this domain.
-        remaps: topics of the nodes, "/OLD:=/NEW".
+        remaps: "/A:=/B". Live topics: the nodes read B in place of A. A bag: its topic A is played as B.
         out: folder for the logs and an MCAP recording; None: nothing is kept.
         rate: speed of the recording.
         imagine: ask what would happen, at the end.
@@ -221,6 +250,7 @@ def run(
     Raises:
         ProcessDied: a node or the player ended.
         FileNotFoundError: no such recording or parameters file.
+        ValueError: a remap of another form, or a recording that cannot be read.
     """
     table = remap_table(remaps)
     for path in (rgbd, bag, *params_files):
@@ -229,7 +259,10 @@ def run(
     if rgbd is not None and not rgbd.is_dir():
         raise FileNotFoundError(f"{rgbd} is no folder")
     console = make_console()
-    player = player_command(rgbd, bag, rate)
+    if rgbd is not None and remaps:
+        raise ValueError("--remap: got one with --rgbd, whose topics have the names that the nodes read already")
+    player = player_command(rgbd, bag, rate, remaps, namespace)
+    table = {} if bag is not None else table
     logs = out / "logs" if out is not None else Path(tempfile.mkdtemp(prefix="wm-run-"))
     view = View()
     answer = None
@@ -255,6 +288,7 @@ def run(
                         processes.check()
                         display.update()
                         if player is not None and not processes["player"].alive:
+                            view.ended = True
                             deadline = min(deadline, time.monotonic() + _PLAYER_GRACE_S)
                 if imagine:
                     answer = _imagine(namespace)
