@@ -1,0 +1,81 @@
+"""What truly happens: the simulator run again to the instant of a question, intervened on, simulated and rendered.
+
+The simulation is deterministic, so no state needs to travel: the same scene and seed, stepped to the same stamp, are
+the same world. That they are is checked against the true scene graph that was published at that stamp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wm_bringup.comparison import largest_difference
+from wm_core.interventions import Hypothesis
+from wm_core.scene_graph import SceneGraph
+from wm_sim.simulator import NANOSECONDS, Simulator, TruthRollout
+
+MAX_REPLAY_DIFFERENCE_M = 1e-6
+"""What the message format may round; anything beyond is another world."""
+
+
+class TruthError(RuntimeError):
+    """The truth cannot be told; the message says why."""
+
+
+class Truth:
+    """The world at the instant of a question. A context manager (it holds a rendering context).
+
+    Args:
+        scene, seed: those of the simulated camera.
+        stamp_ns: of the question.
+        published: the true scene graph of that stamp.
+
+    Raises:
+        TruthError: running again did not lead to the published state.
+
+    Attributes:
+        difference_m: largest distance of an object from where it was published to be.
+    """
+
+    def __init__(self, scene: str, seed: int, stamp_ns: int, published: SceneGraph) -> None:
+        self.simulator = Simulator(scene, seed)
+        # Half a frame on: stamps are whole frames, rounded to nanoseconds.
+        self.simulator.advance_to(stamp_ns / NANOSECONDS + 1e-4)
+        self.difference_m = largest_difference(published, self.simulator.ground_truth())
+        if not self.difference_m <= MAX_REPLAY_DIFFERENCE_M:
+            self.simulator.close()
+            raise TruthError(
+                f"scene {scene!r} (seed {seed}) run again to {stamp_ns / NANOSECONDS:.3f} s is {self.difference_m:g} m "
+                f"off the published truth, expected at most {MAX_REPLAY_DIFFERENCE_M:g} m"
+            )
+
+    def __enter__(self) -> Truth:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.simulator.close()
+
+    def imagine(self, hypotheses: Sequence[Hypothesis], times: ArrayLike) -> TruthRollout:
+        """True futures of hypotheses on true ids, at times (T,) [s] after the question."""
+        return self.simulator.imagine_truth(hypotheses, times)
+
+    def pictures(self, rollout: TruthRollout, hypothesis: int, times: ArrayLike) -> NDArray[np.uint8]:
+        """(F, H, W, 3) true images at the times (F,) [s] nearest to those asked for, from where the camera was."""
+        rows = [int(np.argmin(np.abs(rollout.times - t))) for t in np.asarray(times, dtype=np.float64)]
+        return self.simulator.render_truth(rollout, hypothesis, rows)[0]
+
+    def has_contacts(self, rollout: TruthRollout, hypothesis: int) -> bool:
+        """Whether two things that can move (or a pusher and one) come to touch after the start."""
+        graph = self.simulator.ground_truth()
+        static = set(graph.ids[graph.is_static].tolist())
+        standing = {frozenset((r.subject, r.object)) for r in graph.relations}
+        return any(
+            touch.began
+            and touch.time_s > 0.0
+            and touch.a not in static
+            and touch.b not in static
+            and frozenset((touch.a, touch.b)) not in standing
+            for touch in rollout.touches[hypothesis]
+        )
