@@ -39,6 +39,8 @@ from wm_ros.parameters import from_yaml, to_yaml
 from wm_ros.stamps import ns_to_stamp, stamp_to_ns
 from wm_ros.transforms import transform_to_msg
 
+pytestmark = pytest.mark.ros
+
 FRAME = "camera_color_optical_frame"
 CAMERA = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
 STEP_NS = 33_000_000
@@ -413,6 +415,47 @@ def test_one_late_image_is_dropped_and_counted(robot: Robot) -> None:
 def test_a_failing_pipeline_is_reported_and_survived(robot: Robot, node: NodeProcess) -> None:
     robot.expect_counter("exceptions.pipeline", lambda: robot.frame(order=CRASH), "the stand-in was told to fail")
     assert "RuntimeError: the stand-in was told to fail" in node.output
+
+
+def test_no_message_kills_the_node(robot: Robot) -> None:
+    """Three hundred frames of nonsense: any encoding, size, step, length, stamp, intrinsics, frame and transform."""
+    random = np.random.default_rng(7)
+    encodings = [*images.ENCODINGS, "", "bayer_rggb8", "64FC1"]
+
+    def odd_image() -> Image:
+        msg = Image(encoding=str(random.choice(encodings)), is_bigendian=int(random.integers(2)))
+        msg.height, msg.width = int(random.choice([0, 1, 48, 2**31])), int(random.choice([0, 1, 64, 2**31]))
+        msg.step = int(random.choice([0, 64, 128, 192, 256, 2**32 - 1]))
+        msg.data = random.integers(0, 256, int(random.choice([0, 1, 48 * 64, 48 * 192])), np.uint8).tobytes()
+        return msg
+
+    def odd_frame() -> None:
+        stamp_ns = max(0, robot.stamp_ns + int(random.choice([STEP_NS, STEP_NS, STEP_NS, -STEP_NS, -(10**9), 10**9])))
+        robot.stamp_ns = stamp_ns
+        frame = str(random.choice([FRAME, FRAME, "", "/", "nowhere"]))
+        info = images.camera_to_info(CAMERA, stamp_ns, frame)
+        if random.random() < 0.5:
+            info.k = random.choice([0.0, 60.0, -1.0, np.nan, np.inf], 9)
+            info.width, info.height = int(random.choice([0, 64])), int(random.choice([0, 48]))
+        color = odd_image() if random.random() < 0.6 else images.rgb_to_image(good_color())
+        depth = odd_image() if random.random() < 0.6 else images.depth_to_image(good_depth())
+        for msg in (color, depth):
+            msg.header.stamp, msg.header.frame_id = ns_to_stamp(stamp_ns), frame
+        odd = transform_to_msg("map", "x", stamp_ns, np.eye(4))
+        odd.header.frame_id, odd.child_frame_id = (str(v) for v in random.choice(["", "map", "x", FRAME], 2))
+        odd.transform.rotation.w = float(random.choice([0.0, 1.0, np.nan, np.inf]))
+        robot.info_out.publish(info)
+        if odd.child_frame_id != "map":  # a map with a parent would outlast this test
+            robot.tf_out.publish(TFMessage(transforms=[odd]))
+        robot.color_out.publish(color)
+        robot.depth_out.publish(depth)
+
+    for _ in range(300):
+        odd_frame()
+        robot.executor.spin_once(timeout_sec=0.005)
+    robot.stamp_ns += 10_000_000_000
+    robot.expect_graph()
+    assert robot.counter("bad_color") and robot.counter("bad_depth") and robot.counter("time_restarts")
 
 
 def test_a_slow_pipeline_takes_the_newest_frame_and_queues_nothing(robot: Robot) -> None:

@@ -225,6 +225,7 @@ def listener() -> Iterator[Listener]:
     listener.close()
 
 
+@pytest.mark.ros
 def test_a_folder_arrives_as_a_camera_would_send_it(folder: Path, listener: Listener, node_process):
     colors = listener.listen(Image, "/camera/color/image_raw", qos.SENSOR)
     depths = listener.listen(Image, "/camera/depth/image_raw", qos.SENSOR)
@@ -255,6 +256,7 @@ def test_a_folder_arrives_as_a_camera_would_send_it(folder: Path, listener: List
     assert "6 frames published" in process.output
 
 
+@pytest.mark.ros
 def test_a_looping_folder_goes_on_in_time_and_ends_on_a_signal(folder: Path, listener: Listener, node_process):
     colors = listener.listen(Image, "/camera/color/image_raw", qos.SENSOR)
     process = node_process(
@@ -299,6 +301,7 @@ def bag(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return next(path.glob("*.mcap")) if request.param == "mcap file" else path
 
 
+@pytest.mark.ros
 def test_a_bag_arrives_remapped_with_clock_and_latched(bag: Path, listener: Listener, node_process):
     texts = listener.listen(String, "/text", qos.COMMAND)
     colors = listener.listen(Image, "/camera/color/image_raw", qos.SENSOR)
@@ -321,6 +324,7 @@ def test_a_bag_arrives_remapped_with_clock_and_latched(bag: Path, listener: List
     assert "topic /odd is left out" in process.output and "nowhere_msgs" in process.output
 
 
+@pytest.mark.ros
 def test_a_looping_bag_goes_back_in_time_and_ends_on_a_signal(tmp_path: Path, listener: Listener, node_process):
     bag = write_bag(tmp_path / "bag", StoragePlugin.MCAP)
     texts = listener.listen(String, "/text", qos.COMMAND)

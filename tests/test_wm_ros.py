@@ -399,6 +399,10 @@ def test_tf2_ros_is_used_where_it_imports(monkeypatch):
     class Buffer:
         def __init__(self, cache_time):
             self.failures = []
+            self.cleared = 0
+
+        def clear(self):
+            self.cleared += 1
 
         def lookup_transform(self, target, source, when):
             if self.failures:
@@ -426,6 +430,8 @@ def test_tf2_ros_is_used_where_it_imports(monkeypatch):
             transforms.wait("a", "b", S, 0.0)
     transforms._buffer.failures = [tf2.ExtrapolationException("into the future")]
     assert transforms.wait("a", "b", S, 1.0)[0, 3] == 1.0  # the second try finds it
+    transforms.clear(S)
+    assert transforms._buffer.cleared == 1
 
 
 # Parameters.

@@ -156,7 +156,8 @@ class ParameterSpec:
         wrong = ParameterError(f"parameter {self.name}: got {value!r}, expected {self.expected}")
         if self.element is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if type(value) is not self.element:
+        kind = type(value)  # not isinstance: True is no number here
+        if kind is not self.element:
             raise wrong
         if self.element is float and not math.isfinite(value):
             raise wrong

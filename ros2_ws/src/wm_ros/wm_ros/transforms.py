@@ -326,9 +326,11 @@ class RosTransforms:
                 time.sleep(0.005)
 
     def clear(self, after_ns: int = 0) -> None:
-        """As ``TransformBuffer.clear``. tf2_ros needs none: it empties itself when its clock is set back."""
+        """As ``TransformBuffer.clear``; tf2_ros's buffer, which refuses stamps of before, forgets all that moves."""
         if self._buffer is None:
             self.buffer.clear(after_ns)
+        else:
+            self._buffer.clear()
 
     def _tf2_lookup(self, target: str, source: str, stamp_ns: int) -> Array:
         import tf2_ros
