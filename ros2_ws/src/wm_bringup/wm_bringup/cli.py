@@ -244,6 +244,8 @@ def bench(
 def main(arguments: list[str] | None = None) -> int:
     """Entry point. An error is one line and status 1, with ``--debug`` a traceback; Ctrl-C is status 130."""
     words = fold_vectors(list(sys.argv[1:] if arguments is None else arguments))
+    debug = "--debug" in words  # before or behind the subcommand
+    words = [word for word in words if word != "--debug"]
     try:
         code = app(args=words, prog_name="wm", standalone_mode=True)
     except SystemExit as end:
@@ -252,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if "--debug" in words:
+        if debug:
             raise
         text = str(error).strip() or type(error).__name__
         if type(error).__module__ == "builtins" and not isinstance(error, (OSError, ValueError, RuntimeError)):

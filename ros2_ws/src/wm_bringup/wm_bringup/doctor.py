@@ -227,7 +227,8 @@ def check_fastdds_profile(file: str) -> list[Finding]:
         root = ElementTree.parse(file).getroot()
     except (OSError, ElementTree.ParseError) as error:
         return [Finding("ros", "Fast DDS profile", ERROR, f"{file}: {error}", how)]
-    sizes = [int(e.text) for e in root.iter() if e.tag.endswith("segment_size") and (e.text or "").strip().isdigit()]
+    texts = [(e.text or "").strip() for e in root.iter() if e.tag.endswith("segment_size")]
+    sizes = [int(text) for text in texts if text.isdigit()]
     largest = max(sizes, default=0)
     try:
         free = shutil.disk_usage("/dev/shm").free
