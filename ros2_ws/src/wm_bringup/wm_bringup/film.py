@@ -1,0 +1,401 @@
+"""The demonstration as a film and as stills: what the camera saw, what was perceived, each future beside its truth."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_bringup.canvas import (
+    DIM,
+    IMAGINED,
+    LINE,
+    PANEL,
+    STILL,
+    STRAIGHT,
+    TEXT,
+    TRUE,
+    Canvas,
+    Color,
+    Picture,
+    VideoWriter,
+    fit,
+    save_png,
+    sheet,
+    text_width,
+)
+from wm_bringup.questions import object_name
+from wm_bringup.recordings import read
+from wm_bringup.results import LABELS, DemoResults, Future
+from wm_core.scene_graph import SceneGraph
+
+SIZE = (1280, 720)
+RATE = 30
+COLORS: dict[str, Color] = {"imagined": IMAGINED, "straight": STRAIGHT, "still": STILL}
+LIVE_S = 3.5
+_LEFT, _TOP, _PANEL_WIDTH, _PANEL_HEIGHT, _GAP = 40, 112, 592, 444, 16
+_FOOT = _TOP + _PANEL_HEIGHT + 18
+_SLOWER = 1.5
+
+Update = Callable[[float | None, str | None], None]
+
+
+@dataclass(frozen=True)
+class LiveFrame:
+    """A camera picture with the newest overlay and scene graph of that moment; stamps in ns."""
+
+    stamp_ns: int
+    color: Picture
+    overlay: Picture | None
+    graph: SceneGraph | None
+
+
+def live_frames(
+    mcap: Path, color_topic: str, overlay_topic: str, until_ns: int, whole: bool, graph_topic: str = "/wm/scene_graph"
+) -> list[LiveFrame]:
+    """The last seconds before the question, from the recording; ``whole`` False: every third frame of one second."""
+    from wm_core.messages import scene_graph_from_msg
+    from wm_ros.images import image_to_rgb
+
+    begin_ns = until_ns - round((LIVE_S if whole else 1.0) * 1e9)
+    colors: dict[int, Any] = {}
+    overlays: dict[int, Any] = {}
+    graphs: dict[int, Any] = {}
+    kinds = {color_topic: colors, overlay_topic: overlays, graph_topic: graphs}
+    for item in read(mcap, list(kinds)):
+        # An overlay or a graph from before is shown until the first new one comes.
+        if begin_ns - 1_000_000_000 <= item.stamp_ns <= until_ns:
+            kinds[item.topic][item.stamp_ns] = item
+    stamps = [s for s in sorted(colors) if s >= begin_ns]
+    if not whole:
+        stamps = stamps[::3]
+    frames = []
+    decoded: dict[int, Any] = {}
+
+    def latest(items: dict[int, Any], stamp_ns: int, convert: Callable[[Any], Any]) -> Any:
+        found = max((s for s in items if s <= stamp_ns), default=None)
+        if found is None:
+            return None
+        key = id(items[found])
+        if key not in decoded:
+            decoded[key] = convert(items[found].message())
+        return decoded[key]
+
+    for stamp in stamps:
+        frames.append(
+            LiveFrame(
+                stamp,
+                image_to_rgb(colors[stamp].message()),
+                latest(overlays, stamp, image_to_rgb),
+                latest(graphs, stamp, scene_graph_from_msg),
+            )
+        )
+    return frames
+
+
+def _header(canvas: Canvas, title: str, subtitle: str) -> None:
+    canvas.text(_LEFT, 26, title, 32, TEXT, True)
+    canvas.text(_LEFT, 72, subtitle, 18, DIM)
+
+
+def _panels() -> tuple[tuple[int, int], tuple[int, int]]:
+    return (_LEFT, _TOP), (_LEFT + _PANEL_WIDTH + _GAP, _TOP)
+
+
+def _label(canvas: Canvas, x: int, y: int, text: str, color: Color) -> None:
+    width = text_width(text, 16, True) + 20
+    canvas.box(x, y, width, 28, (12, 15, 20))
+    canvas.box(x, y, 4, 28, color)
+    canvas.text(x + 12, y + 14, text, 16, color, True, anchor="lm")
+
+
+def title_card(results: DemoResults, picture: Picture | None) -> Picture:
+    """The first picture."""
+    canvas = Canvas(*SIZE)
+    if picture is not None:
+        width, height = fit(picture, 560, 420)
+        canvas.image(SIZE[0] - width - 60, 150, picture, width, height)
+        canvas.frame(SIZE[0] - width - 60, 150, width, height, LINE)
+    canvas.text(60, 150, "wm", 84, IMAGINED, True)
+    canvas.text(60, 262, "a world model", 34, TEXT, True)
+    canvas.text(60, 306, "that a robot can ask “what if”", 34, TEXT, True)
+    horizon = float(results.frame_times[-1])
+    lines = [
+        "camera  →  3D scene graph  →  imagined futures",
+        "on a live ROS 2 graph, in separate processes",
+        "",
+        f"computed by this run, on {results.machine.get('cores', '?')} cores, with no GPU",
+        f"{len(results.futures)} futures of {horizon:.0f} s, each beside what truly follows",
+    ]
+    for i, line in enumerate(lines):
+        canvas.text(60, 384 + 30 * i, line, 18, DIM)
+    return canvas.pixels
+
+
+def live_picture(frame: LiveFrame, query_ns: int) -> Picture:
+    """Camera and scene graph side by side, and a list of what is perceived."""
+    canvas = Canvas(*SIZE)
+    _header(
+        canvas,
+        "Perceiving",
+        "what the RGB-D camera publishes, and the scene graph made of it: objects that keep their ids",
+    )
+    left, right = _panels()
+    canvas.image(*left, frame.color, _PANEL_WIDTH, _PANEL_HEIGHT)
+    if frame.overlay is not None:
+        canvas.image(*right, frame.overlay, _PANEL_WIDTH, _PANEL_HEIGHT)
+    else:
+        canvas.box(*right, _PANEL_WIDTH, _PANEL_HEIGHT)
+    _label(canvas, *left, "camera", TRUE)
+    _label(canvas, *right, "/wm/scene_graph", IMAGINED)
+    seconds = (frame.stamp_ns - query_ns) * 1e-9
+    when = "now: what if?" if seconds > -0.02 else f"{-seconds:.1f} s before the question"
+    canvas.text(SIZE[0] - 40, 46, when, 22, IMAGINED if seconds > -0.02 else TEXT, True, anchor="rm")
+    if frame.graph is not None:
+        _object_list(canvas, frame.graph)
+    return canvas.pixels
+
+
+def _object_list(canvas: Canvas, graph: SceneGraph) -> None:
+    movable = [i for i in range(len(graph)) if not graph.is_static[i]][:12]
+    columns, row_height = 3, 26
+    width = (SIZE[0] - 2 * _LEFT) // columns
+    for n, i in enumerate(movable):
+        x, y = _LEFT + (n % columns) * width, _FOOT + 8 + (n // columns) * row_height
+        color = tuple(int(255 * c) for c in graph.colors[i])
+        canvas.dot(x + 7, y + 10, color, 6)  # type: ignore[arg-type]
+        speed = float(np.linalg.norm(graph.linear_velocities[i]))
+        moving = speed > 0.05
+        canvas.text(x + 22, y, object_name(graph, int(graph.ids[i])), 16, TEXT, moving)
+        size = " × ".join(f"{100 * v:.0f}" for v in graph.extents[i])
+        what = f"{speed:.2f} m/s" if moving else f"{size} cm"
+        canvas.text(x + 170, y, what, 16, IMAGINED if moving else DIM)
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """Where a curve's points are on the canvas."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    horizon: float
+    top: float
+
+    def points(self, times: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(T, 2) pixels."""
+        return np.stack(
+            [
+                self.x + self.width * times / self.horizon,
+                self.y + self.height * (1.0 - np.clip(values / self.top, 0.0, 1.05)),
+            ],
+            axis=-1,
+        )
+
+
+def _shown_error(future: Future, backend: str) -> tuple[NDArray[np.float64], bool]:
+    """Mean error over time [m] of the objects that move, or of all where none does."""
+    assert future.errors is not None
+    moved = any(o.moved for o in future.errors.objects)
+    return future.errors.mean_error(backend, moved_only=moved), moved
+
+
+def _future_base(results: DemoResults, future: Future) -> tuple[Picture, _Plot | None]:
+    """All of a future's picture that stays."""
+    canvas = Canvas(*SIZE)
+    number = future.index + 1
+    _header(
+        canvas,
+        future.question.title,
+        f"future {number} of {len(results.futures)} · {future.question.name}: {future.question.detail}",
+    )
+    if future.errors is None:
+        canvas.text(_LEFT, _FOOT + 14, "not compared: the object matches no true one", 18, DIM)
+        return canvas.pixels, None
+    errors = future.errors
+    plot_x, plot_y, plot_width, plot_height = SIZE[0] - 470, _FOOT + 26, 416, 70
+    series = {b: _shown_error(future, b) for b in ("straight", "still", "imagined")}
+    values = [np.nanmax(v, initial=0.0) for v, _ in series.values() if np.isfinite(v).any()]
+    top = max(0.02, 1.1 * float(max(values, default=0.0)))
+    plot = _Plot(plot_x, plot_y, plot_width, plot_height, float(errors.times[-1]), top)
+    moved = series["imagined"][1]
+    canvas.text(plot_x, _FOOT - 2, f"mean error of {'what moves' if moved else 'all objects'} [cm]", 14, DIM)
+    canvas.box(plot_x, plot_y, plot_width, plot_height)
+    canvas.box(plot_x, plot_y + plot_height, plot_width, 1, LINE)
+    canvas.text(plot_x - 8, plot_y, f"{100 * top:.0f}", 13, DIM, anchor="rt")
+    canvas.text(plot_x - 8, plot_y + plot_height, "0", 13, DIM, anchor="rs")
+    canvas.text(plot_x + plot_width, plot_y + plot_height + 6, f"{errors.times[-1]:g} s", 13, DIM, anchor="ra")
+    for backend, (values_m, _) in series.items():
+        faded = tuple(int(0.45 * c + 0.55 * b) for c, b in zip(COLORS[backend], PANEL, strict=True))
+        canvas.curve(plot.points(errors.times, values_m), faded, 1)  # type: ignore[arg-type]
+    return canvas.pixels, plot
+
+
+def future_picture(results: DemoResults, future: Future, row: int, base: tuple[Picture, _Plot | None]) -> Picture:
+    """One moment of a future: imagined beside true, errors so far."""
+    canvas = Canvas.of(base[0])
+    plot = base[1]
+    left, right = _panels()
+    time_s = float(results.frame_times[row])
+    canvas.image(*left, future.imagined[row], _PANEL_WIDTH, _PANEL_HEIGHT)
+    if future.true:
+        canvas.image(*right, future.true[row], _PANEL_WIDTH, _PANEL_HEIGHT)
+    else:
+        canvas.box(*right, _PANEL_WIDTH, _PANEL_HEIGHT)
+    _label(canvas, *left, "imagined, from what was seen", IMAGINED)
+    _label(canvas, *right, "the truth, simulated again", TRUE)
+    canvas.text(SIZE[0] - 40, 46, f"+{time_s:.2f} s", 26, TEXT, True, anchor="rm")
+    horizon = float(results.frame_times[-1])
+    width = 2 * _PANEL_WIDTH + _GAP
+    canvas.box(_LEFT, _TOP + _PANEL_HEIGHT + 6, width, 4, LINE)
+    canvas.box(_LEFT, _TOP + _PANEL_HEIGHT + 6, max(1, round(width * time_s / horizon)), 4, IMAGINED)
+    if plot is None or future.errors is None:
+        return canvas.pixels
+    errors = future.errors
+    t = int(np.argmin(np.abs(errors.times - time_s)))
+    for backend in ("straight", "still", "imagined"):
+        values, _ = _shown_error(future, backend)
+        points = plot.points(errors.times[: t + 1], values[: t + 1])
+        canvas.curve(points, COLORS[backend], 3 if backend == "imagined" else 2)
+        if np.isfinite(points[-1]).all():
+            canvas.dot(*points[-1], COLORS[backend], 4)
+    _error_table(canvas, results, future, t)
+    return canvas.pixels
+
+
+def _error_table(canvas: Canvas, results: DemoResults, future: Future, t: int) -> None:
+    """Errors of the objects that move (or of all) at a time, by backend, in millimetres."""
+    errors = future.errors
+    assert errors is not None
+    columns = (("imagined", 300), ("straight", 450), ("still", 600))
+    canvas.text(_LEFT, _FOOT, "error [mm]", 14, DIM)
+    for backend, x in columns:
+        canvas.text(_LEFT + x, _FOOT, LABELS[backend], 14, COLORS[backend], True, anchor="ra")
+    moved = [o for o in errors.objects if o.moved][:3]
+    rows: list[tuple[str, dict[str, float]]] = [
+        (object_name(results.graph, o.object_id), {b: float(o.error_m[b][t]) for b, _ in columns}) for o in moved
+    ]
+    rows.append(("mean of all objects", {b: float(errors.mean_error(b)[t]) for b, _ in columns}))
+    for n, (name, values) in enumerate(rows):
+        y = _FOOT + 22 + 22 * n
+        last = n == len(rows) - 1
+        canvas.text(_LEFT, y, name, 16, TEXT if not last else DIM)
+        for backend, x in columns:
+            value = values[backend]
+            text = f"{1e3 * value:.0f}" if np.isfinite(value) else "-"
+            canvas.text(_LEFT + x, y, text, 16, COLORS[backend] if backend == "imagined" else TEXT, anchor="ra")
+
+
+def summary_card(results: DemoResults) -> Picture:
+    """The last picture: the table."""
+    canvas = Canvas(*SIZE)
+    _header(
+        canvas, "How right it was", "mean distance from the truth over 2 s [mm]: of all objects, and of those that move"
+    )
+    headings = (("imagined", 620), ("straight", 790), ("still", 960))
+    y = 124
+    canvas.text(_LEFT, y, "future", 16, DIM)
+    canvas.text(460, y, "contacts", 16, DIM, anchor="ra")
+    for backend, x in headings:
+        canvas.text(x, y, LABELS[backend], 16, COLORS[backend], True, anchor="ra")
+    canvas.text(1240, y, "moved: imagined / straight", 16, DIM, anchor="ra")
+    for n, future in enumerate(results.futures):
+        y = 160 + 42 * n
+        canvas.box(_LEFT - 12, y - 8, SIZE[0] - 2 * _LEFT + 24, 36, PANEL)
+        canvas.text(_LEFT, y, future.question.name, 20, TEXT, True)
+        e = future.errors
+        if e is None:
+            canvas.text(620, y, "not compared", 18, DIM, anchor="ra")
+            continue
+        canvas.text(460, y, "yes" if e.contacts else "no", 18, TEXT if e.contacts else DIM, anchor="ra")
+        for backend, x in headings:
+            value = 1e3 * e.average(backend)
+            text = f"{value:.1f}" if np.isfinite(value) else "-"
+            best = backend == "imagined"
+            canvas.text(x, y, text, 20, IMAGINED if best else TEXT, best, anchor="ra")
+        moved = [1e3 * e.average(b, moved_only=True) for b in ("imagined", "straight")]
+        text = " / ".join(f"{v:.1f}" if np.isfinite(v) else "-" for v in moved)
+        canvas.text(1240, y, text, 18, TEXT, anchor="ra")
+    y = 190 + 42 * len(results.futures)
+    p, latency = results.perception, results.latency
+    lines = []
+    if p:
+        lines.append(
+            f"perception: {p['found']} of {p['objects_true']} objects found, {p['phantom']} phantom, "
+            f"{p['id_switches']} id switches, median position error {1e3 * p['position_error_median_m']:.1f} mm"
+        )
+    if latency.get("median_s") is not None:
+        lines.append(
+            f"camera to scene graph: {1e3 * latency['median_s']:.0f} ms median, {latency['rate_to_hz']:.1f} graphs/s "
+            f"with everything on {results.machine.get('cores')} cores"
+        )
+    if "rollouts_64_s" in results.timings:
+        lines.append(
+            f"rollouts of 1 s through the service: 64 in {results.timings['rollouts_64_s']:.2f} s, "
+            f"256 in {results.timings['rollouts_256_s']:.2f} s"
+        )
+    for line in lines:
+        canvas.text(_LEFT, y, line, 18, DIM)
+        y += 32
+    return canvas.pixels
+
+
+def make_film(path: Path, results: DemoResults, live: Sequence[LiveFrame], update: Update, whole: bool) -> None:
+    """Write the MP4; ``whole`` False: a shorter one."""
+    last = live[-1] if live else None
+    hold = 1.2 if whole else 0.3
+    steps = len(live) + len(results.futures)
+    with VideoWriter(path, RATE, SIZE) as video:
+        picture = last.overlay if last is not None else None
+        video.add(title_card(results, picture), 2.0 if whole else 0.5)
+        for n, frame in enumerate(live):
+            shown = live_picture(frame, results.graph.stamp_ns)
+            after = live[n + 1].stamp_ns if n + 1 < len(live) else frame.stamp_ns
+            video.add(shown, max(1 / RATE, (after - frame.stamp_ns) * 1e-9) if frame is not last else hold)
+            update((n + 1) / steps, "camera and scene graph")
+        gaps = np.diff(results.frame_times, append=results.frame_times[-1])
+        for n, future in enumerate(results.futures):
+            base = _future_base(results, future)
+            for row in range(len(results.frame_times)):
+                final = row == len(results.frame_times) - 1
+                seconds = hold if final else _SLOWER * float(gaps[row]) + (0.6 if row == 0 and whole else 0.0)
+                video.add(future_picture(results, future, row, base), seconds)
+            update((len(live) + n + 1) / steps, future.question.name)
+        video.add(summary_card(results), 4.0 if whole else 1.0)
+        update(1.0, f"{video.seconds:.0f} s")
+
+
+def make_stills(folder: Path, results: DemoResults, live: Sequence[LiveFrame]) -> dict[str, Path]:
+    """PNG pictures by name: ``perceiving``, and of each future a sheet and its end."""
+    stills: dict[str, Path] = {}
+    if live:
+        stills["perceiving"] = save_png(folder / "perceiving.png", live_picture(live[-1], results.graph.stamp_ns))
+    columns = _sheet_rows(results.frame_times)
+    headings = [f"+{results.frame_times[c]:.2f} s" for c in columns]
+    for future in results.futures:
+        name = future.question.name
+        rows = [("imagined", [future.imagined[c] for c in columns])]
+        if future.true:
+            rows.append(("truth", [future.true[c] for c in columns]))
+        stills[f"{name} sheet"] = save_png(folder / f"{name}_sheet.png", sheet(rows, headings, 280))
+        base = _future_base(results, future)
+        end = future_picture(results, future, len(results.frame_times) - 1, base)
+        stills[f"{name} end"] = save_png(folder / f"{name}_end.png", end)
+    stills["summary"] = save_png(folder / "summary.png", summary_card(results))
+    return stills
+
+
+def _sheet_rows(frame_times: NDArray[np.float64], count: int = 5) -> list[int]:
+    """Rows of the frames that a sheet shows: evenly spaced, with the first and the last."""
+    return sorted({int(i) for i in np.linspace(0, len(frame_times) - 1, min(count, len(frame_times))).round()})
+
+
+def wrapped(text: str, width: int = 96) -> list[str]:
+    """Lines of a text."""
+    return textwrap.wrap(text, width)
