@@ -7,22 +7,31 @@ happen and what would happen if; then the simulator tells the truth of each of t
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from sensor_msgs.msg import CameraInfo
+
+from wm_bringup import film
+from wm_bringup.assessment import assess, print_results, score_perception, write_files
+from wm_bringup.client import Answer, ClientError, GraphClient
 from wm_bringup.environment import make_console
 from wm_bringup.live import start_nodes
 from wm_bringup.processes import ProcessDied, ProcessGroup, graph_environment, node_command
-from wm_bringup.stages import Stages
-
-if TYPE_CHECKING:
-    from wm_bringup.client import Answer, GraphClient
-    from wm_bringup.questions import Question
-    from wm_core.scene_graph import SceneGraph
+from wm_bringup.questions import Question, choose_questions, timing_hypotheses
+from wm_bringup.results import BASELINES
+from wm_bringup.stages import Stage, Stages
+from wm_bringup.truth import TruthError
+from wm_core.messages import camera_from_msg
+from wm_core.rollout import ImageRequest, ImagineRequest
+from wm_core.scene_graph import SceneGraph
+from wm_ros import qos
 
 NAMESPACE = "/wm"
 TRUTH_TOPIC = "/sim/scene_graph"
@@ -31,7 +40,6 @@ QUERY_S = 5.0
 HORIZON_S = 2.0
 STEP_S = 1.0 / 30.0
 VIDEO_RATE_HZ = 10.0
-BASELINES = ("straight", "still")
 START_S = 60.0
 TIMED_COUNTS = (64, 256)
 TIMED_HORIZON_S = 1.0
@@ -42,6 +50,7 @@ class Plan:
     """What a demonstration does.
 
     Attributes:
+        is_quick: a shorter film.
         width, height: of imagined images.
         video_rate_hz: of imagined images.
         linger_s: of simulated time that is still recorded after the answers.
@@ -49,6 +58,7 @@ class Plan:
         repeats: of each timing; the median counts.
     """
 
+    is_quick: bool = False
     width: int = 480
     height: int = 360
     video_rate_hz: float = VIDEO_RATE_HZ
@@ -59,7 +69,7 @@ class Plan:
     @classmethod
     def quick(cls) -> Plan:
         """Fewer and smaller frames."""
-        return cls(width=320, height=240, video_rate_hz=5.0, linger_s=0.0, repeats=1)
+        return cls(is_quick=True, width=320, height=240, video_rate_hz=5.0, linger_s=0.0, repeats=1)
 
 
 @dataclass
@@ -75,6 +85,7 @@ class Capture:
         timings_s: round trips of the service, by number of futures.
         query_wall_ns: wall clock when the question was asked.
         recording, latency: files of the recorder.
+        cores_used: processor seconds per second of each process while the table was watched; empty: not known here.
     """
 
     stamp_ns: int
@@ -87,7 +98,7 @@ class Capture:
     query_wall_ns: int
     recording: Path
     latency: Path
-    feedback: list[str] = field(default_factory=list)
+    cores_used: dict[str, float] = field(default_factory=dict)
 
 
 @contextmanager
@@ -110,8 +121,6 @@ def capture(out: Path, scene: str, seed: int, plan: Plan, stages: Stages) -> Cap
         ProcessDied: a process of the graph ended by itself.
         wm_bringup.client.ClientError: no answer, or a refusal.
     """
-    from wm_bringup.client import GraphClient
-
     environ = graph_environment()
     recording, latency = out / "demo.mcap", out / "latency.json"
     with (
@@ -131,7 +140,11 @@ def capture(out: Path, scene: str, seed: int, plan: Plan, stages: Stages) -> Cap
             client.wait_for(lambda: bool(client.truths), START_S, "the first camera frame")
             stage.detail(f"ROS domain {environ['ROS_DOMAIN_ID']}")
         with stages.stage("watch the table") as stage:
+            before = _processor_seconds(processes)
+            begin = time.monotonic()
             stamp_ns = _watch(client, stage)
+            seconds = time.monotonic() - begin
+            cores_used = {name: (s - before[name]) / seconds for name, s in _processor_seconds(processes).items()}
         perceived, published = client.scene(stamp_ns), client.truth(stamp_ns)
         with stages.stage("imagine what will happen, and what would happen if") as stage:
             query_wall_ns = time.time_ns()
@@ -147,8 +160,30 @@ def capture(out: Path, scene: str, seed: int, plan: Plan, stages: Stages) -> Cap
             client.spin(0.3)
             processes.stop()
     return Capture(
-        stamp_ns, perceived, published, questions, answer, baselines, timings, query_wall_ns, recording, latency
+        stamp_ns,
+        perceived,
+        published,
+        questions,
+        answer,
+        baselines,
+        timings,
+        query_wall_ns,
+        recording,
+        latency,
+        cores_used,
     )
+
+
+def _processor_seconds(processes: ProcessGroup) -> dict[str, float]:
+    """Processor time that each process has taken [s]; empty where the system does not say."""
+    seconds = {}
+    for managed in processes:
+        try:
+            words = Path("/proc", str(managed.pid), "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        seconds[managed.name] = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    return seconds
 
 
 def _listeners(client: GraphClient) -> int:
@@ -156,10 +191,8 @@ def _listeners(client: GraphClient) -> int:
     return min(client.node.count_subscribers(topic) for topic in CAMERA_TOPICS)
 
 
-def _watch(client: GraphClient, stage: Any) -> int:
+def _watch(client: GraphClient, stage: Stage) -> int:
     """Until a scene graph of the query's instant came; its stamp."""
-    import numpy as np
-
     first_ns = 0
 
     def due() -> bool:
@@ -180,15 +213,10 @@ def _watch(client: GraphClient, stage: Any) -> int:
 
 
 def _request(hypotheses: Any, backend: str = "auto", horizon_s: float = HORIZON_S, **more: Any) -> Any:
-    from wm_core.rollout import ImagineRequest
-
     return ImagineRequest(tuple(hypotheses), horizon_s, STEP_S, backend=backend, **more)
 
 
-def _ask(client: GraphClient, scene: SceneGraph, plan: Plan, stage: Any) -> tuple[list[Question], Answer]:
-    from wm_bringup.questions import choose_questions
-    from wm_core.rollout import ImageRequest
-
+def _ask(client: GraphClient, scene: SceneGraph, plan: Plan, stage: Stage) -> tuple[list[Question], Answer]:
     questions = choose_questions(scene)
     images = ImageRequest(video=True, depth=True, points=True, rate_hz=plan.video_rate_hz, camera=_camera(client, plan))
     count = 0
@@ -212,11 +240,6 @@ def _ask(client: GraphClient, scene: SceneGraph, plan: Plan, stage: Any) -> tupl
 
 def _camera(client: GraphClient, plan: Plan) -> Any:
     """The live camera, scaled to the size of imagined images."""
-    from sensor_msgs.msg import CameraInfo
-
-    from wm_core.messages import camera_from_msg
-    from wm_ros import qos
-
     got: list[Any] = []
     subscription = client.node.create_subscription(CameraInfo, "/camera/color/camera_info", got.append, qos.SENSOR)
     client.wait_for(lambda: bool(got), 10.0, "the camera's intrinsics")
@@ -237,10 +260,6 @@ def _camera(client: GraphClient, plan: Plan) -> Any:
 
 def _time_futures(client: GraphClient, scene: SceneGraph, plan: Plan) -> dict[int, float]:
     """Seconds from question to answer, by number of futures of one second each."""
-    import numpy as np
-
-    from wm_bringup.questions import timing_hypotheses
-
     seconds = {}
     for count in plan.timed_counts:
         request = _request(timing_hypotheses(scene, count), horizon_s=TIMED_HORIZON_S)
@@ -256,11 +275,6 @@ def run_demo(out: Path, scene: str = "demo", seed: int = 0, quick: bool = False)
         scene: name of a scene of wm_sim, or a scene file; seed: of it.
         quick: fewer and smaller frames.
     """
-    import sys
-
-    from wm_bringup.client import ClientError
-    from wm_bringup.truth import TruthError
-
     console = make_console()
     stages = Stages(console)
     plan = Plan.quick() if quick else Plan()
@@ -277,7 +291,26 @@ def run_demo(out: Path, scene: str = "demo", seed: int = 0, quick: bool = False)
 
 
 def _demonstrate(out: Path, scene: str, seed: int, plan: Plan, stages: Stages) -> None:
-    import pickle
-
     taken = capture(out, scene, seed, plan, stages)
-    pickle.dump(taken, (out / "capture.pickle").open("wb"))
+    with stages.stage("simulate and render the truth of every question") as stage:
+        results = assess(taken, scene, seed, stage.detail)
+    with stages.stage("score perception over the whole run") as stage:
+        perception = score_perception(taken.recording, scene, seed, f"{NAMESPACE}/scene_graph", TRUTH_TOPIC)
+        seconds = {f"stage: {name}": s for name, s in stages.seconds.items()}
+        results = replace(results, perception=perception, timings={**results.timings, **seconds})
+        stage.detail(f"{perception.get('frames', 0)} scene graphs")
+    with stages.stage("write the film and the stills") as stage:
+        live = film.live_frames(
+            taken.recording, CAMERA_TOPICS[0], f"{NAMESPACE}/overlay", taken.stamp_ns, whole=not plan.is_quick
+        )
+        film.make_film(
+            out / "demo.mp4",
+            results,
+            live,
+            lambda done, text: stage.detail(f"{done or 0.0:4.0%} {text or ''}"),
+            whole=not plan.is_quick,
+        )
+        stills = film.make_stills(out / "stills", results, live)
+    metrics = write_files(out, results, stages.total_s)
+    print_results(results, metrics, stages.console)
+    del stills

@@ -61,10 +61,12 @@ class Truth:
         """True futures of hypotheses on true ids, at times (T,) [s] after the question."""
         return self.simulator.imagine_truth(hypotheses, times)
 
-    def pictures(self, rollout: TruthRollout, hypothesis: int, times: ArrayLike) -> NDArray[np.uint8]:
-        """(F, H, W, 3) true images at the times (F,) [s] nearest to those asked for, from where the camera was."""
+    def pictures(
+        self, rollout: TruthRollout, hypothesis: int, times: ArrayLike
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """True colour (F, H, W, 3) and depth (F, H, W) [m] nearest to the times (F,) [s], from where the camera was."""
         rows = [int(np.argmin(np.abs(rollout.times - t))) for t in np.asarray(times, dtype=np.float64)]
-        return self.simulator.render_truth(rollout, hypothesis, rows)[0]
+        return self.simulator.render_truth(rollout, hypothesis, rows)
 
     def has_contacts(self, rollout: TruthRollout, hypothesis: int) -> bool:
         """Whether two things that can move (or a pusher and one) come to touch after the start."""
