@@ -24,7 +24,7 @@ from wm_core.geometry import matrix_to_quaternion, pose_matrix, rotation_distanc
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_ros import images, qos
 from wm_ros.diagnostics import Diagnostics, Level
-from wm_ros.lifecycle import ManagedNode, guarded
+from wm_ros.lifecycle import ManagedNode, StopFlag, guarded
 from wm_ros.markers import MarkerBuilder
 from wm_ros.overlay import draw_overlay, object_color
 from wm_ros.parameters import NodeParameters, ParameterError, build, from_yaml, group, parameter, specs, to_yaml
@@ -701,6 +701,28 @@ def test_autostart_can_be_left_to_a_manager(ros):
     spin(node, lambda: time.monotonic() > deadline)
     assert node.state_label == "unconfigured" and not node.calls
     node.destroy_node()
+
+
+def test_a_signal_handler_may_set_the_stop_flag_at_any_moment():
+    """With a threading.Event in its place this blocks within a few hundred rounds."""
+    import signal
+
+    previous = signal.getsignal(signal.SIGALRM)
+    try:
+        for round_ in range(300):
+            flag = StopFlag()
+            signal.signal(signal.SIGALRM, lambda *_, flag=flag: flag.set())
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + 1e-6 * round_)
+            deadline = time.monotonic() + 5.0
+            while not flag.wait(0.0001):
+                assert time.monotonic() < deadline
+            flag.set()
+            assert flag.is_set() and flag.wait(5.0)
+            flag.close()
+            flag.set()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 # Diagnostics.

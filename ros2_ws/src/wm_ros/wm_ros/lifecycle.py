@@ -19,7 +19,10 @@ def main():
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import select
 import signal
 import sys
 import threading
@@ -274,7 +277,45 @@ def _diagnostic_array_type() -> Any:
     return DiagnosticArray
 
 
-def spin_guarded(executor: Executor, stop: threading.Event) -> None:
+class StopFlag:
+    """An event that a signal handler may set.
+
+    threading.Event may not: its lock is not reentrant, so that a handler that runs while the same thread is on its way
+    into or out of ``wait`` blocks for good.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+
+    def set(self) -> None:
+        """Set it, for good; from any thread or signal handler."""
+        self._set = True
+        with contextlib.suppress(OSError):  # full: then it is readable already; closed: nobody waits any more
+            os.write(self._write, b"x")
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        return self._set
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait at most so long; whether it is set."""
+        if not self._set:
+            poll = select.poll()
+            poll.register(self._read, select.POLLIN)
+            poll.poll(max(timeout_s, 0.0) * 1000.0)
+        return self._set
+
+    def close(self) -> None:
+        """Give back its pipe, once nobody waits."""
+        self._set = True
+        ends, self._read, self._write = (self._read, self._write), -1, -1
+        for end in ends:
+            os.close(end)
+
+
+def spin_guarded(executor: Executor, stop: StopFlag) -> None:
     """Spin until ``stop`` is set; an exception out of a callback is logged and spinning goes on."""
     while not stop.is_set():
         try:
@@ -306,7 +347,7 @@ def run_node(
     publishers still alive.
     Status 0: ended as asked; 1: the node could not be made (the reason is printed in one line).
     """
-    stop = threading.Event()
+    stop = StopFlag()
     # Own handlers, in place before anything slow: rclpy's would end the context before the node could clean
     # up.
     previous = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -342,6 +383,7 @@ def run_node(
         rclpy.try_shutdown()
         for number, handler in previous.items():
             signal.signal(number, handler)
+        stop.close()
 
 
 def _finalize(node: Any) -> None:

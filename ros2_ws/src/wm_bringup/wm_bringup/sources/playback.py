@@ -16,6 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 
 from wm_ros import qos
+from wm_ros.lifecycle import StopFlag
 from wm_ros.stamps import NANOSECONDS, ns_to_stamp
 
 _CLOCK_PERIOD_S = 0.01
@@ -40,7 +41,7 @@ class Player:
             raise SourceError(f"speed: got {speed:g}, expected 0.01 to 100")
         self._name, self._ros_arguments, self._speed = name, ros_arguments, speed
         self._publish_clock = publish_clock
-        self._stop = threading.Event()
+        self._stop = StopFlag()
         self._origin: tuple[float, int] | None = None
         self._now_ns = 0
         self._handlers: dict[int, Any] = {}
@@ -71,6 +72,7 @@ class Player:
         rclpy.try_shutdown()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        self._stop.close()
 
     def _spin(self) -> None:
         # Parameters and graph queries are answered while the recording plays.
@@ -87,7 +89,7 @@ class Player:
 
     def sleep(self, seconds: float) -> bool:
         """Wall-clock sleep; False when it was cut short by a signal."""
-        return not self._stop.wait(max(seconds, 0.0))
+        return not self._stop.wait(seconds)
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Wait for a condition; False when time was up or a signal came first."""
