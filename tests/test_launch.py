@@ -318,7 +318,8 @@ def test_refusals(launch, arguments):
 
 def test_is_installed():
     text = (BRINGUP / "setup.py").read_text()
-    assert 'files("launch/*")' in text and 'files("rviz/*")' in text
+    for folder in ("launch", "config", "rviz", "foxglove"):
+        assert f'("share/wm_bringup/{folder}", files("{folder}/*"))' in text
 
 
 def test_with_the_real_launch():

@@ -21,6 +21,7 @@ setup(
         ("share/wm_bringup/launch", files("launch/*")),
         ("share/wm_bringup/config", files("config/*")),
         ("share/wm_bringup/rviz", files("rviz/*")),
+        ("share/wm_bringup/foxglove", files("foxglove/*")),
     ],
     python_requires=">=3.10",
     install_requires=["setuptools"],

@@ -174,7 +174,7 @@ class Recorder(Node):
         out: Path,
         *,
         exclude: Iterable[str] = (),
-        compression: str = "lz4",
+        compression: str = "zstd",
         latency_topics: tuple[str, str] = ("/camera/color/camera_info", "/wm/scene_graph"),
         **kwargs: Any,
     ) -> None:
@@ -322,7 +322,7 @@ def record(
     *,
     latency: Path | None = None,
     exclude: Iterable[str] = (),
-    compression: str = "lz4",
+    compression: str = "zstd",
     duration_s: float = 0.0,
     latency_topics: tuple[str, str] = ("/camera/color/camera_info", "/wm/scene_graph"),
 ) -> int:
@@ -384,7 +384,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="REGEX", help="leave out topics that match; repeatable"
     )
-    parser.add_argument("--compression", choices=sorted(_COMPRESSION), default="lz4", help="of chunks (default: lz4)")
+    parser.add_argument("--compression", choices=sorted(_COMPRESSION), default="zstd", help="of chunks (default: zstd)")
     parser.add_argument("--duration", type=float, default=0.0, help="seconds; 0: until it is stopped")
     arguments = parser.parse_args(argv)
     for pattern in arguments.exclude:
