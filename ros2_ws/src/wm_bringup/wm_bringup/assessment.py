@@ -15,6 +15,7 @@ from rich.table import Table
 
 from wm_bringup.client import decode_frames
 from wm_bringup.comparison import compare, match_ids
+from wm_bringup.metrics import split_latency
 from wm_bringup.questions import with_true_ids
 from wm_bringup.recordings import counts, read
 from wm_bringup.results import BASELINES, DemoResults, Future, machine_facts
@@ -27,25 +28,21 @@ from wm_sim.simulator import Simulator
 if TYPE_CHECKING:
     from wm_bringup.demo import Capture
 
-GRAPH_TOPIC, TRUTH_TOPIC = "/wm/scene_graph", "/sim/scene_graph"
 SETTLE_S = 0.5
 """A thing needs a few frames to be believed; graphs of the first half second are not scored."""
 VISIBLE_PIXELS = 60
 """Of a 320x240 image: what shows less cannot be asked for."""
 
-Update = Callable[[float, str], None]
+Update = Callable[[str], None]
 
 
-def assess(
-    capture: Capture, scene: str, seed: int, real_time_factor: float, update: Update = lambda fraction, note: None
-) -> DemoResults:
-    """The true futures of what was asked, and the errors of the imagined ones.
+def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note: None) -> DemoResults:
+    """The true futures of what was asked, and the errors of the imagined ones; perception is not scored yet.
 
     Args:
         capture: of a run of the graph.
         scene, seed: that the simulated camera ran.
-        real_time_factor: simulated seconds per second that the camera was asked for.
-        update: gets the fraction done and what is being done.
+        update: gets what is being done.
 
     Raises:
         wm_bringup.truth.TruthError: running again does not lead to the published state.
@@ -63,6 +60,7 @@ def assess(
         if h is None
     ]
     known = [h for h in asked if h is not None]
+    rows_of = [known.index(h) if h is not None else None for h in asked]
     color, depth = decode_frames(capture.answer)
     count = len(frame_times)
     rows = [int(np.argmin(np.abs(times - t))) for t in frame_times]
@@ -73,11 +71,10 @@ def assess(
     ):
         # Float32 on the wire has rounded the times.
         rollout = truth.imagine(known, np.arange(len(times)) * (float(times[-1]) / (len(times) - 1)))
-        for k, (question, hypothesis) in enumerate(zip(capture.questions, asked, strict=True)):
-            update(k / len(asked), question.name)
+        for k, (question, j) in enumerate(zip(capture.questions, rows_of, strict=True)):
+            update(question.name)
             future = Future(question, k, color[k * count : (k + 1) * count], depth[k * count : (k + 1) * count])
-            if hypothesis is not None:
-                j = known.index(hypothesis)
+            if j is not None:
                 errors = compare(
                     question.name,
                     {name: (r, k) for name, r in rollouts.items()},
@@ -91,10 +88,13 @@ def assess(
                 future = replace(future, true=list(true), true_depth=list(true_depth), errors=errors)
             futures.append(future)
         difference_m = truth.difference_m
-    update(1.0, f"the same instant to {1e3 * difference_m:.0g} mm, {len(known)} futures, {len(known) * count} pictures")
-    latency = json.loads(capture.latency.read_text()) if capture.latency.exists() else {}
-    order = [known.index(h) if h is not None else None for h in asked]
-    no_states, no_presence = np.full(rollout.states.shape[1:], np.nan, np.float32), np.zeros(rollout.present.shape[1:])
+    update(
+        f"run again to {1e-9 * capture.stamp_ns:.2f} s: {1e3 * difference_m:.0g} mm off what was published; "
+        f"{len(known)} futures, {len(known) * count} pictures"
+    )
+    unknown = np.full(rollout.states.shape[1:], np.nan, np.float32), np.zeros(rollout.present.shape[1:], bool)
+    latency = split_latency(json.loads(capture.latency.read_text()), capture.query_wall_ns)
+    factor = latency["real_time_factor"]
     return DemoResults(
         scene_name=scene,
         seed=seed,
@@ -103,8 +103,8 @@ def assess(
         true_ids=true_ids,
         futures=futures,
         rollouts=rollouts,
-        true_states=np.stack([no_states if j is None else rollout.states[j] for j in order]),
-        true_present=np.stack([no_presence if j is None else rollout.present[j] for j in order]).astype(bool),
+        true_states=np.stack([unknown[0] if j is None else rollout.states[j] for j in rows_of]),
+        true_present=np.stack([unknown[1] if j is None else rollout.present[j] for j in rows_of]),
         true_object_ids=rollout.object_ids,
         frame_times=frame_times,
         camera=camera,
@@ -114,32 +114,33 @@ def assess(
             **{f"rollouts_{n}_s": s for n, s in capture.timings_s.items()},
             "action_s": capture.answer.round_trip_s,
             "action_first_feedback_s": capture.answer.first_feedback_s or float("nan"),
+            **{f"cores used by {name}": s for name, s in capture.cores_used.items()},
         },
-        real_time_factor=real_time_factor,
+        real_time_factor=factor if factor is not None else float("nan"),
         notes=notes,
         machine=machine_facts(),
         topics=counts(capture.recording),
     )
 
 
-def recorded_graphs(mcap: Path) -> list[tuple[SceneGraph, SceneGraph]]:
+def recorded_graphs(mcap: Path, graph_topic: str, truth_topic: str) -> list[tuple[SceneGraph, SceneGraph]]:
     """(perceived, true) scene graphs of equal stamps, in order of time, from a recording."""
-    perceived: dict[int, Any] = {}
-    true: dict[int, Any] = {}
-    for item in read(mcap, [GRAPH_TOPIC, TRUTH_TOPIC]):
-        (perceived if item.topic == GRAPH_TOPIC else true)[item.stamp_ns] = item
+    found: dict[str, dict[int, Any]] = {graph_topic: {}, truth_topic: {}}
+    for item in read(mcap, list(found)):
+        found[item.topic][item.stamp_ns] = item
+    perceived, true = found[graph_topic], found[truth_topic]
     return [
         (scene_graph_from_msg(perceived[s].message()), scene_graph_from_msg(true[s].message()))
         for s in sorted(perceived.keys() & true.keys())
     ]
 
 
-def score_perception(mcap: Path, scene: str, seed: int) -> dict[str, Any]:
+def score_perception(mcap: Path, scene: str, seed: int, graph_topic: str, truth_topic: str) -> dict[str, Any]:
     """Counts and errors of perception over a recorded run; empty where nothing can be compared.
 
     A true thing that the camera cannot see in a frame is not asked for in it.
     """
-    pairs = recorded_graphs(mcap)
+    pairs = recorded_graphs(mcap, graph_topic, truth_topic)
     if not pairs:
         return {}
     first_ns = pairs[0][1].stamp_ns
@@ -237,15 +238,15 @@ def print_results(results: DemoResults, metrics: dict[str, Any], console: Consol
     p, latency = metrics["perception"], metrics["latency"]
     if results.perception:
         console.print(
-            f"Perception, {results.perception['frames']} scene graphs: {p['found']} of {p['objects_true']} objects found, "
-            f"{p['missed']} missed, {p['phantom']} phantom, {p['id_switches']} id switches, "
+            f"Perception, {results.perception['frames']} scene graphs: {p['found']} of {p['objects_true']} objects "
+            f"found, {p['missed']} missed, {p['phantom']} phantom, {p['id_switches']} id switches, "
             f"position error {_millimetres(p['position_error_median_m'])} mm (median)"
         )
     rate = "-" if latency["rate_hz"] is None else f"{latency['rate_hz']:.1f}"
     console.print(
         f"Camera to scene graph: {_milliseconds(latency['camera_to_graph_median_s'])} median, "
         f"{_milliseconds(latency['camera_to_graph_p95_s'])} at 95 %, {rate} graphs per second of wall clock "
-        f"(everything on {results.machine['cores']} cores, camera at {results.real_time_factor:.2g} x real time)"
+        f"(everything on {results.machine['cores']} cores, the camera at {results.real_time_factor:.2f} x real time)"
     )
     console.print(
         f"Futures of 1 s through the service, meanwhile: 64 in {_milliseconds(latency['rollouts_64_s'])}, "
