@@ -18,12 +18,13 @@ belong to.
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
 
 import numpy as np
-import rclpy
 from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -104,6 +105,10 @@ class SimCameraNode(Node):
     """
 
     def __init__(self) -> None:
+        # Before anything that may fail: rclpy destroys a node that could not be made as well.
+        self.failed = False
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
         super().__init__("sim_camera_node")
         self.parameters = NodeParameters(self, SimCameraParameters)
         values = self.parameters.value
@@ -126,14 +131,14 @@ class SimCameraNode(Node):
         self._static_transforms = RosTransformBroadcaster(self, static=True)
         self._previous_base: tuple[int, NDArray[np.float64]] | None = None
         self._extra_frames = 0
-        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="world", daemon=True)
         self._thread.start()
 
     def destroy_node(self) -> None:
         """Ends the world's thread, then the node."""
         self._stop.set()
-        self._thread.join(timeout=5.0)
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
         super().destroy_node()
 
     # -- the world's thread
@@ -144,7 +149,8 @@ class SimCameraNode(Node):
         except Exception as error:  # whatever it is, the process must not live on without its only purpose
             if not self._stop.is_set():
                 self.get_logger().fatal(f"the simulation ended: {type(error).__name__}: {error}")
-                rclpy.try_shutdown()
+                self.failed = True
+                _end_process()
         finally:
             self.simulator.close()
 
@@ -167,7 +173,7 @@ class SimCameraNode(Node):
             values = self.parameters.value
             if ended and values.at_end == "stop":
                 self.get_logger().info(f"the end after {self._elapsed_s():.2f} s of simulated time")
-                rclpy.try_shutdown()
+                _end_process()
                 return
             if ended and values.at_end == "loop":
                 self._extra_frames += simulator.frame
@@ -266,9 +272,21 @@ class SimCameraNode(Node):
         return msg
 
 
+def _end_process() -> None:
+    """As if asked from outside: ending the context from the world's thread would wait for that very thread."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main() -> int:
     """Entry point."""
-    return run_node(SimCameraNode)
+    made: list[SimCameraNode] = []
+
+    def make() -> SimCameraNode:
+        made.append(SimCameraNode())
+        return made[0]
+
+    status = run_node(make)
+    return 1 if any(node.failed for node in made) else status
 
 
 if __name__ == "__main__":
