@@ -34,7 +34,7 @@ def test_help_answers_at_once():
     done = wm("--help")
     seconds = time.monotonic() - begin
     assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in COMMANDS)
-    assert seconds < 3.0  # 0.3 s on an idle machine: rclpy, MuJoCo and Open3D alone take longer
+    assert seconds < 10.0  # 0.4 s on an idle machine
     code = "import sys, wm_bringup.cli; print([m for m in ('rclpy', 'mujoco', 'open3d', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
@@ -240,12 +240,12 @@ def test_run_ends_with_all_its_nodes(tmp_path, wait_for, number):
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         log = tmp_path / "out" / "logs" / "perception.log"
-        wait_for(lambda: log.exists() and "pose from" in log.read_text(), 40.0, "perception to be active")
+        wait_for(lambda: log.exists() and "pose from" in log.read_text(), 90.0, "perception to be active")
         assert len(living(token)) >= 4  # this one, recorder, perception, imagination
         process.send_signal(number)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=40)
     finally:
         process.kill()
     assert process.returncode == 0 and "stopping" in output, output
-    wait_for(lambda: not living(token), 5.0, "all processes to end")
+    wait_for(lambda: not living(token), 15.0, "all processes to end")
     assert (tmp_path / "out" / "run.mcap").stat().st_size > 0

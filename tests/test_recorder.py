@@ -93,7 +93,7 @@ def test_round_trip(tmp_path, talker, node_process, wait_for, ending):
     wait_for(lambda: "said" in talker.output, 30.0, "the talker to finish")
     time.sleep(0.3)
     recorder.signal_group(ending)
-    assert recorder.process.wait(10.0) == 0, recorder.output
+    assert recorder.process.wait(30.0) == 0, recorder.output
 
     with out.open("rb") as file:
         reader = make_reader(file, decoder_factories=[DecoderFactory()])

@@ -19,7 +19,7 @@ from wm_bringup.environment import make_console, package_file
 from wm_bringup.processes import ProcessGroup, node_command
 
 CAMERA_INFO = "/camera/color/camera_info"
-START_S = 30.0
+START_S = 60.0
 _PLAYER_GRACE_S = 1.5
 _NOT_REPLAYED = ("/clock", "/diagnostics", "/rosout", "/parameter_events")
 _PLAIN_EVERY_S = 5.0

@@ -74,9 +74,9 @@ def qos_metadata(profiles: Iterable[QoSProfile]) -> str:
     return json.dumps(
         [
             {
-                # Over DDS the depth and history of a remote publisher are unknown, which readers do not expect.
+                # Over DDS the depth and history of a remote publisher are unknown (0); a player needs some.
                 "history": "keep_last" if word(profile.history) == "unknown" else word(profile.history),
-                "depth": profile.depth,
+                "depth": profile.depth or 10,
                 "reliability": word(profile.reliability),
                 "durability": word(profile.durability),
                 "deadline": _FOREVER,
