@@ -1,0 +1,373 @@
+"""Which solid a thing is, from the points of it that a camera sees from one side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from scipy.spatial import ConvexHull, QhullError, cKDTree
+from scipy.spatial.transform import Rotation
+from wm_core.scene_graph import Shape
+
+from wm_perception.shapes import FIT_POINTS, MIN_SIZE_M, Array, ShapeFit, signed_distance
+
+_SOFT_M = 0.004
+_SHRINK = 0.0015
+_MAX_PARAMETERS_STEP_M = 0.05
+_RING_BINS = 12
+_RING_SIDES = 16
+_PART_BEYOND_M = 0.008
+_TIP = Rotation.from_euler("y", np.pi / 2.0)
+
+
+class _Model:
+    """A family of solids with a parameter vector; ``sizes`` are the parameters that are lengths of the solid."""
+
+    shape = Shape.BOX
+    sizes: tuple[int, ...] = ()
+
+    def __init__(self, base: float) -> None:
+        self.base = base
+
+    def build(self, x: Array) -> tuple[Array, Array, Array]:
+        """Position (3,), rotation matrix (3, 3), full extents (3,)."""
+        raise NotImplementedError
+
+    def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
+        """(P, len(x)) derivatives of the distances, from gradients in world and object axes (P, 3)."""
+        raise NotImplementedError
+
+
+def _turn(yaw: float) -> Array:
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _by_yaw(relative: Array, gradient: Array) -> Array:
+    """Derivative of the distance when the solid turns about the vertical: -(r x g)_z."""
+    return relative[:, 1] * gradient[:, 0] - relative[:, 0] * gradient[:, 1]
+
+
+class _Box(_Model):
+    """x, y, yaw, length, width, height; stands on its base."""
+
+    shape, sizes = Shape.BOX, (3, 4, 5)
+
+    def build(self, x: Array) -> tuple[Array, Array, Array]:
+        return np.array([x[0], x[1], self.base + 0.5 * x[5]]), _turn(x[2]), x[3:6].copy()
+
+    def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
+        half = -0.5 * np.abs(local)
+        height = half[:, 2] - 0.5 * world[:, 2]
+        return np.column_stack([-world[:, :2], _by_yaw(relative, world), half[:, :2], height])
+
+
+class _Upright(_Model):
+    """x, y, diameter, height; a cylinder that stands on its base."""
+
+    shape, sizes = Shape.CYLINDER, (2, 3)
+
+    def build(self, x: Array) -> tuple[Array, Array, Array]:
+        return np.array([x[0], x[1], self.base + 0.5 * x[3]]), np.eye(3), np.array([x[2], x[2], x[3]])
+
+    def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
+        radial = -0.5 * np.hypot(local[:, 0], local[:, 1])
+        height = -0.5 * np.abs(local[:, 2]) - 0.5 * world[:, 2]
+        return np.column_stack([-world[:, :2], radial, height])
+
+
+class _Lying(_Model):
+    """x, y, yaw of the axis, diameter, length; a cylinder that lies on its base."""
+
+    shape, sizes = Shape.CYLINDER, (3, 4)
+
+    def build(self, x: Array) -> tuple[Array, Array, Array]:
+        rotation = _turn(x[2]) @ _TIP.as_matrix()
+        return np.array([x[0], x[1], self.base + 0.5 * x[3]]), rotation, np.array([x[3], x[3], x[4]])
+
+    def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
+        radial = -0.5 * np.hypot(local[:, 0], local[:, 1]) - 0.5 * world[:, 2]
+        return np.column_stack([-world[:, :2], _by_yaw(relative, world), radial, -0.5 * np.abs(local[:, 2])])
+
+
+class _LyingCapsule(_Lying):
+    """As the lying cylinder, with round ends."""
+
+    shape = Shape.CAPSULE
+
+    def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
+        # The core between the caps gets shorter as they get rounder.
+        cap = np.where(np.abs(relative @ _turn(x[2])[:, 0]) > 0.5 * (x[4] - x[3]), np.abs(local[:, 2]), 0.0)
+        radial = -0.5 + 0.5 * cap - 0.5 * world[:, 2]
+        return np.column_stack([-world[:, :2], _by_yaw(relative, world), radial, -0.5 * cap])
+
+
+class _Sphere(_Model):
+    """x, y, z, diameter."""
+
+    shape, sizes = Shape.SPHERE, (3,)
+
+    def build(self, x: Array) -> tuple[Array, Array, Array]:
+        return x[:3].copy(), np.eye(3), np.full(3, x[3])
+
+    def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
+        return np.column_stack([-world, np.full(len(world), -0.5)])
+
+
+def _solve(model: _Model, points: Array, start: Array, iterations: int = 12) -> tuple[Array, Array]:
+    """Levenberg-Marquardt on soft-L1 distances; returns the parameters and the distances (P,)."""
+    x = np.array(start, dtype=np.float64)
+    sizes = list(model.sizes)
+    x[sizes] = np.maximum(x[sizes], MIN_SIZE_M)
+    damping = 1e-3
+    shrink = _SHRINK**2 * len(points)
+
+    def distances(values: Array) -> tuple[Array, Array, Array, Array, float]:
+        position, rotation, extents = model.build(values)
+        relative = points - position
+        distance, local = signed_distance(model.shape, extents, relative @ rotation)
+        cost = float(2.0 * _SOFT_M**2 * (np.sqrt(1.0 + np.square(distance / _SOFT_M)) - 1.0).sum())
+        return distance, relative, local @ rotation.T, local, cost + shrink * float(values[sizes] @ values[sizes])
+
+    distance, relative, world, local, cost = distances(x)
+    for _ in range(iterations):
+        jacobian = model.jacobian(x, relative, world, local)
+        weights = 1.0 / np.sqrt(1.0 + np.square(distance / _SOFT_M))
+        weighted = jacobian * weights[:, None]
+        normal = weighted.T @ jacobian
+        gradient = weighted.T @ distance
+        normal[sizes, sizes] += shrink
+        gradient[sizes] += shrink * x[sizes]
+        normal[np.diag_indices(len(x))] *= 1.0 + damping
+        normal[np.diag_indices(len(x))] += 1e-6
+        step = np.clip(-np.linalg.solve(normal, gradient), -_MAX_PARAMETERS_STEP_M, _MAX_PARAMETERS_STEP_M)
+        tried = x + step
+        tried[sizes] = np.maximum(tried[sizes], MIN_SIZE_M)
+        result = distances(tried)
+        if result[-1] < cost:
+            gain, x = cost - result[-1], tried
+            distance, relative, world, local, cost = result
+            damping = max(damping * 0.2, 1e-6)
+            if gain < 1e-4 * cost or np.abs(step).max() < 5e-5:
+                break
+        else:
+            damping *= 10.0
+            if damping > 1e3:
+                break
+    return x, distance
+
+
+def _score(distance: Array) -> float:
+    """How badly a solid explains its points [m].
+
+    The mean catches what the median forgives: a cylinder that explains a box but for its corners. Points inside the solid
+    (a bottle's neck, the bottom of a bowl) count less than points outside (a handle), which it leaves unexplained.
+    """
+    inside, outside = np.maximum(-distance, 0.0), np.maximum(distance, 0.0)
+    middling = float(np.median(inside + outside))
+    return 0.6 * middling + 0.4 * float(np.minimum(inside, 0.008).mean() + np.minimum(outside, 0.03).mean())
+
+
+def fit_revolution(points: Array, base: float, top: float, centre: Array) -> tuple[ShapeFit, Array] | None:
+    """The upright solid of revolution that best explains the points: bottles, bowls, mugs with their handles.
+
+    For an axis at (a, b) and a radius R_k in each of K slices, a point of slice k has
+    ``x^2 + y^2 = 2 a x + 2 b y + (R_k^2 - a^2 - b^2)``: linear in a, b and K constants (Kasa's circle fit, with one
+    centre for all slices). Points inside (the bottom of a bowl) and outside (a handle) are weighed down in turn.
+
+    Args:
+        points: (P, 3) world [m]. base, top: heights that it stands between [m].
+        centre: (2,) where the axis is guessed to be.
+
+    Returns:
+        The solid (``Shape.CONVEX``) and the points' distances (P,) to its surface, negative inside; None where the
+        points do not tell.
+    """
+    height = top - base
+    if height < 0.02 or len(points) < 30:
+        return None
+    bins = int(np.clip(height / 0.012, 3, _RING_BINS))
+    slices = np.clip(((points[:, 2] - base) / height * bins).astype(np.int64), 0, bins - 1)
+    # Around the guess, so that squares stay small.
+    xy = points[:, :2] - centre
+    one_hot = np.zeros((len(points), bins))
+    one_hot[np.arange(len(points)), slices] = 1.0
+    design = np.concatenate([2.0 * xy, one_hot], axis=1)
+    square = np.einsum("pi,pi->p", xy, xy)
+    filled = one_hot.sum(axis=0) >= 3
+    if filled.sum() < 2:
+        return None
+    weights = np.ones(len(points))
+    axis, radius = np.zeros(2), np.zeros(bins)
+    for _ in range(6):
+        weighted = design * weights[:, None]
+        normal = weighted.T @ design + np.diag(np.append([1e-6, 1e-6], np.full(bins, 1e-9)))
+        axis = np.linalg.solve(normal, weighted.T @ square)[:2]
+        ring = np.linalg.norm(xy - axis, axis=1)
+        for k in np.flatnonzero(filled):
+            radius[k] = np.quantile(ring[slices == k], 0.7)
+        # A weight falls off on either side of the wall, relative to the radius as the equation is quadratic.
+        weights = 1.0 / (1.0 + np.square((ring - radius[slices]) / 0.003)) / np.maximum(radius[slices], 0.01)
+    if not np.isfinite(axis).all() or radius.max() > 0.3:
+        return None
+    # Visible walls must go around enough of the axis to fix it: a flat face does not.
+    near = np.abs(ring - radius[slices]) < 0.006
+    if near.sum() < 0.4 * len(points):
+        return None
+    angle = np.arctan2(*(xy - axis)[near].T[::-1])
+    if len(np.unique((np.mod(angle, 2.0 * np.pi) / (np.pi / 12.0)).astype(np.int64))) < 8:
+        return None
+    levels = base + (np.arange(bins) + 0.5) * height / bins
+    profile = np.column_stack([radius, levels])[filled]
+    profile = np.concatenate([[[profile[0, 0], base]], profile, [[profile[-1, 0], top]]])
+    profile = np.maximum(profile, [0.5 * MIN_SIZE_M, -np.inf])
+    # Only the outline of the profile matters for a hull; at most a few rings of it.
+    mirrored = np.concatenate([profile, profile * [-1.0, 1.0]])
+    kept = np.unique(ConvexHull(mirrored).vertices % len(profile))
+    profile = profile[kept]
+    turn = 2.0 * np.pi * np.arange(_RING_SIDES) / _RING_SIDES
+    # The sides of the polygon are outside at its corners and inside between them.
+    rings = profile[:, None, 0] / np.sqrt(np.cos(np.pi / _RING_SIDES))
+    hull = np.stack(
+        [rings * np.cos(turn), rings * np.sin(turn), np.broadcast_to(profile[:, None, 1], rings.shape[:1] + turn.shape)],
+        axis=-1,
+    ).reshape(-1, 3)
+    order = np.argsort(profile[:, 1])
+    surface = np.interp(points[:, 2], profile[order, 1], profile[order, 0])
+    distance = np.where(
+        np.abs(points[:, 2] - top) < 0.006, np.minimum(ring - surface, np.abs(points[:, 2] - top)), ring - surface
+    )
+    rotation = np.eye(3)
+    beyond = (ring - radius[slices] > _PART_BEYOND_M) & (ring - radius[slices] < 0.08)
+    if beyond.sum() >= max(5, 0.02 * len(points)):
+        part = xy[beyond] - axis
+        direction = part.mean(axis=0)
+        concentration = np.linalg.norm((part / np.linalg.norm(part, axis=1)[:, None]).mean(axis=0))
+        # A handle sticks out to one side, over a fair part of the height, and is joined to the wall.
+        if concentration > 0.95 and np.ptp(points[beyond, 2]) > 0.25 * height:
+            # A handle: the object's x axis points to it, and the hull takes it in.
+            rotation = _turn(float(np.arctan2(direction[1], direction[0])))
+            extra = np.column_stack([part, points[beyond, 2]])
+            hull = np.concatenate([hull, extra])
+            distance = np.where(beyond, 0.0, distance)
+    local = hull @ rotation
+    low, high = local.min(axis=0), local.max(axis=0)
+    middle = 0.5 * (low + high)
+    position = rotation @ middle + np.array([*(centre + axis), 0.0])
+    try:
+        vertices = local[ConvexHull(local).vertices] - middle
+    except QhullError:
+        return None
+    fit = ShapeFit(
+        Shape.CONVEX,
+        position,
+        Rotation.from_matrix(rotation).as_quat(),
+        np.maximum(high - low, MIN_SIZE_M),
+        0.0,
+        hull=vertices,
+    )
+    # Points inside say nothing against it: things of this kind are open at the top.
+    return fit, np.where(distance < -0.006, 0.5 * np.minimum(-distance, 0.006), distance)
+
+
+def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit:
+    """The solid that best explains the visible points of one thing.
+
+    Box, sphere, upright and lying cylinder, lying capsule and upright solid of revolution are fitted to the signed
+    distances of the points (soft L1, 4 mm), with a weak pull to the smaller solid for what is not visible; the smallest
+    residual wins, the simpler solid where residuals are alike, and a convex hull where none fits. Things are taken to
+    stand upright or lie flat, as things on tables do; tilting is the tracker's work.
+
+    Args:
+        points: (P, 3) world coordinates, z up [m]; at least 8.
+        bottom: height of what it stands on [m]; None: unknown, then the lowest points.
+        seed: of the choice of points where there are more than ``FIT_POINTS``.
+
+    Raises:
+        ValueError: fewer than 8 points.
+    """
+    if len(points) < 8:
+        raise ValueError(f"shape fit: got {len(points)} points, expected at least 8")
+    every = _without_stragglers(np.asarray(points, dtype=np.float64), seed)
+    p = every
+    if len(p) > FIT_POINTS:
+        p = p[np.random.default_rng(seed).choice(len(p), FIT_POINTS, replace=False)]
+    low, high = np.percentile(every[:, 2], [1.0, 98.0])
+    base = float(low) if bottom is None else float(min(bottom, high - MIN_SIZE_M))
+    height = max(float(high - base), MIN_SIZE_M)
+    (cx, cy), (lx, ly), angle = cv2.minAreaRect(np.ascontiguousarray(p[:, :2], dtype=np.float32))
+    yaw = float(np.radians(angle))
+    width, narrow = max(lx, ly, MIN_SIZE_M), max(min(lx, ly), MIN_SIZE_M)
+    scale = max(width, height)
+    along = yaw if lx >= ly else yaw + 0.5 * np.pi
+    candidates: list[tuple[float, ShapeFit]] = []
+
+    def consider(model: _Model, start: list[float], handicap: float) -> None:
+        x, distance = _solve(model, p, np.array(start))
+        position, rotation, extents = model.build(x)
+        tall = float(np.abs(rotation[2]) @ extents) if model.shape != Shape.SPHERE else float(extents[2])
+        # What is seen of a thing shows how tall it is, and bounds how wide: no solid may stick out of it far.
+        if not np.isfinite(x).all() or abs(tall - height) > 0.2 * height + 0.008 or extents.max() > 1.6 * scale:
+            return
+        score = _score(distance)
+        quaternion = Rotation.from_matrix(rotation).as_quat()
+        candidates.append((score + handicap, ShapeFit(model.shape, position, quaternion, extents, score)))
+
+    # A ball has one size, a box three: where they explain the points equally well, the simpler one is meant.
+    consider(_Box(base), [cx, cy, along, width, narrow, height], 0.0003)
+    if narrow > 0.3 * width:
+        consider(_Upright(base), [cx, cy, width, height], 0.0003)
+    if width > 1.15 * height and height < 2.0 * narrow:
+        consider(_Lying(base), [cx, cy, along, height, width], 0.0003)
+        consider(_LyingCapsule(base), [cx, cy, along, height, width], 0.0006)
+    if 0.5 < height / width < 1.8:
+        consider(_Sphere(base), [cx, cy, base + 0.5 * height, height], 0.0)
+    simple = min(candidates, key=lambda c: c[0]) if candidates else None
+    if simple is None or simple[1].residual_m > 0.0006:
+        turned = fit_revolution(every, base, float(high), np.array([cx, cy]))
+        if turned is not None:
+            score = _score(turned[1])
+            candidates.append((score + 0.0008, replace(turned[0], residual_m=score)))
+    if not candidates:
+        return _hull(every, base)
+    best = min(candidates, key=lambda c: c[0])[1]
+    if best.residual_m <= max(0.007, 0.06 * scale):
+        return _canonical(best)
+    return _hull(every, base, best.residual_m)
+
+
+def _without_stragglers(points: Array, seed: int) -> Array:
+    """Points (P, 3), at most three times ``FIT_POINTS``, less those that lie by themselves between two surfaces."""
+    p = points
+    if len(p) > 3 * FIT_POINTS:
+        p = p[np.random.default_rng(seed).choice(len(p), 3 * FIT_POINTS, replace=False)]
+    if len(p) < 40:
+        return p
+    gaps = cKDTree(p).query(p, k=5)[0][:, -1]
+    kept = p[gaps < 3.0 * np.median(gaps)]
+    return kept if len(kept) >= 0.6 * len(p) else p
+
+
+def _hull(points: Array, base: float, residual_m: float = 0.0) -> ShapeFit:
+    """The convex hull of the points and of their shadow on the base."""
+    corners = np.concatenate([points, np.column_stack([points[:, :2], np.full(len(points), base)])])
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    position, extents = 0.5 * (low + high), np.maximum(high - low, MIN_SIZE_M)
+    upright = np.array([0.0, 0.0, 0.0, 1.0])
+    try:
+        hull = corners[ConvexHull(corners).vertices]
+    except QhullError:
+        return ShapeFit(Shape.BOX, position, upright, extents, residual_m)
+    return ShapeFit(Shape.CONVEX, position, upright, extents, residual_m, hull=hull - position)
+
+
+def _canonical(fit: ShapeFit) -> ShapeFit:
+    """Boxes with yaw in -45..45 degrees, so that refits of a thing can be compared."""
+    if fit.shape != Shape.BOX:
+        return fit
+    yaw = 2.0 * np.arctan2(fit.quaternion[2], fit.quaternion[3])
+    turns = int(np.round(yaw / (0.5 * np.pi)))
+    rest = yaw - turns * 0.5 * np.pi
+    extents = fit.extents[[1, 0, 2]] if turns % 2 else fit.extents
+    return replace(fit, quaternion=np.array([0.0, 0.0, np.sin(0.5 * rest), np.cos(0.5 * rest)]), extents=extents)
