@@ -167,11 +167,11 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit
         )
 
     def lying(x: Array) -> tuple[Array, Array, Array]:
-        diameter = max(2.0 * x[3], MIN_SIZE_M)
+        # Lying on its side it is as high as it is thick.
         return (
-            np.array([x[0], x[1], base + 0.5 * diameter]),
+            np.array([x[0], x[1], 0.5 * (base + high)]),
             _lying_quaternion(x[2]),
-            np.array([diameter, diameter, max(x[4], MIN_SIZE_M)]),
+            np.array([max(height, MIN_SIZE_M), max(height, MIN_SIZE_M), max(x[3], MIN_SIZE_M)]),
         )
 
     def sphere(x: Array) -> tuple[Array, Array, Array]:
@@ -186,7 +186,10 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit
 
         x = solve(residuals, np.asarray(start, dtype=np.float64))
         position, quaternion, extents = build(x)
-        if not np.isfinite(x).all() or extents.max() > 3.0 * scale + 0.02:
+        # A large curved solid explains any flat patch: nothing may be much larger than what is seen of it.
+        if not np.isfinite(x).all() or extents.max() > 1.3 * scale + 0.01:
+            return
+        if shape == Shape.SPHERE and abs(extents[2] - height) > 0.3 * height:
             return
         distance, _ = signed_distance(shape, extents, _local(p, position, quaternion))
         # The mean catches what the median forgives: a cylinder that explains a box but for its corners. It is bounded,
@@ -201,7 +204,7 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit
     axis = yaw if lx >= ly else yaw + 0.5 * np.pi
     if max(lx, ly) > 1.15 * height:
         try_shape(
-            Shape.CYLINDER, lying, np.array([*centre, axis, 0.5 * height, max(lx, ly)]), slice(4, 5), 0.0015
+            Shape.CYLINDER, lying, np.array([*centre, axis, max(lx, ly)]), slice(3, 4), 0.0015
         )
     if 0.5 < height / max(width, 1e-6) < 1.8:
         try_shape(

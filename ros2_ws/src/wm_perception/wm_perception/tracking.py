@@ -11,12 +11,12 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 from wm_core.scene_graph import Event, EventKind, Shape
 
+from wm_perception.fitting import fit_shape
 from wm_perception.shapes import (
     Alignment,
     ShapeFit,
     align,
     fit_box,
-    fit_shape,
     hull_planes,
     signed_distance,
     surface_samples,
@@ -349,8 +349,11 @@ class Tracker:
             noise_m=max(0.002, o.noise_m),
         )
         t.residual_m = pose.residual_m
-        slack = (0.006 if o.on_border or t.visibility < 0.5 else 0.002) + 0.5 * o.noise_m
-        self._filter(t, pose, dt, stamp_s, slack, max(_WAKE_M, _WAKE_SIGMAS * o.noise_m))
+        # A thing that is cut off by the image's edge or hidden in part is only roughly where its rest is.
+        slack = 0.5 * o.noise_m + (0.03 if o.on_border else 0.006 if t.visibility < 0.5 else 0.002)
+        wake = max(_WAKE_M, _WAKE_SIGMAS * o.noise_m)
+        wake *= 8.0 if o.on_border else 2.0 if t.visibility < 0.5 else 1.0
+        self._filter(t, pose, dt, stamp_s, slack, wake)
         if t.id == 0 and t.hits >= self.config.confirm_hits and t.fits:
             t.id = self._new_id()
             self.emit(EventKind.ENTER, t.id)
