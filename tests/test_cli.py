@@ -150,6 +150,17 @@ def test_what_a_recording_does_not_say_again():
         live.player_command(None, Path(__file__), 1.0, (), "/wm")
 
 
+def test_camera_info_of_parameters_and_remaps(tmp_path):
+    robot = ROOT / "ros2_ws/src/wm_bringup/config/robot.yaml"
+    assert live.camera_info_topic([], {}) == "/camera/color/camera_info"
+    assert live.camera_info_topic([robot], {}) == "/camera/camera/color/camera_info"
+    assert live.camera_info_topic([], {"/camera/color/camera_info": "/info"}) == "/info"
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("perception: 3\n")
+    with pytest.raises(ValueError, match="expected NODE: ros__parameters"):
+        live.camera_info_topic([bad], {})
+
+
 def test_doctor_judges_topics():
     color = doctor.expected_topics()[0]
     good = [("/camera", "sensor_msgs/msg/Image", "")]

@@ -253,6 +253,14 @@ def test_topics_of_a_robot(launch, tmp_path):
     assert perception.given == {**topics, **common, "odometry_topic": "/wheel_odom", "pose_source": "odometry"}
 
 
+def test_example_parameters_are_the_nodes_own():
+    example = yaml.safe_load((BRINGUP / "config/robot.yaml").read_text())
+    for name in ("perception", "imagination"):
+        defaults = yaml.safe_load((ROOT / f"ros2_ws/src/wm_{name}/config/{name}.yaml").read_text())
+        own, known = example[f"/**/{name}"]["ros__parameters"], defaults[f"/**/{name}"]["ros__parameters"]
+        assert set(own) <= set(known) and all(type(own[key]) is type(known[key]) for key in own)
+
+
 def test_mujoco(launch):
     started = launch(sim="mujoco", scene="demo", seed="7", rviz="true")
     check(started)

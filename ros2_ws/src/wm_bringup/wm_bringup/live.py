@@ -177,6 +177,26 @@ def remap_table(remaps: Sequence[str]) -> dict[str, str]:
     return table
 
 
+def camera_info_topic(params_files: Sequence[Path], remaps: Mapping[str, str]) -> str:
+    """The topic that perception reads intrinsics from, by its parameters files and remaps.
+
+    Raises:
+        ValueError: a file that is no parameters file.
+    """
+    import yaml
+
+    topic = CAMERA_INFO
+    for file in params_files:
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            for node, values in content.items():
+                if node == "/**" or node.rsplit("/", 1)[-1] == "perception":
+                    topic = values["ros__parameters"].get("camera_info_topic", topic)
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}: expected NODE: ros__parameters: NAME: VALUE ({type(error).__name__})") from error
+    return remaps.get(topic, topic)
+
+
 def start_nodes(
     processes: ProcessGroup,
     *,
@@ -263,15 +283,18 @@ def run(
         raise ValueError("--remap: got one with --rgbd, whose topics have the names that the nodes read already")
     player = player_command(rgbd, bag, rate, remaps, namespace)
     table = {} if bag is not None else table
+    info_topic = camera_info_topic(params_files, table)
     logs = out / "logs" if out is not None else Path(tempfile.mkdtemp(prefix="wm-run-"))
     view = View()
     answer = None
     kept = out is not None
     try:
-        with ProcessGroup(logs) as processes, _Watcher(view, table.get(CAMERA_INFO, CAMERA_INFO), namespace) as watcher:
+        with ProcessGroup(logs) as processes, _Watcher(view, info_topic, namespace) as watcher:
             try:
                 if out is not None:
-                    command = node_command("wm_bringup.recorder", arguments=["--out", str(out / "run.mcap")])
+                    command = node_command(
+                        "wm_bringup.recorder", arguments=["--out", str(out / "run.mcap"), "--latency-from", info_topic]
+                    )
                     processes.start("recorder", command)
                 # Simulated time only where somebody publishes /clock: a player does.
                 parameters = {"use_sim_time": True} if player is not None else {}
