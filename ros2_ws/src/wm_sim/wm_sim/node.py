@@ -1,15 +1,15 @@
 """The simulated RGB-D camera as a ROS 2 node.
 
-Publishes (names are relative, so under the node's namespace and remappable, but for /clock, /tf and
-/tf_static):
+Publishes (names are relative, so under the node's namespace and remappable, but for /clock, /tf and /tf_static):
 
-    camera/color/image_raw    sensor_msgs/Image rgb8
-    camera/color/camera_info  sensor_msgs/CameraInfo, of both images
-    camera/depth/image_raw    sensor_msgs/Image 16UC1 (mm, 0: none) or 32FC1 (m, NaN: none), registered to
-    colour (REP-118) camera/depth/camera_info  the same odom                      nav_msgs/Odometry, odom ->
-    base_link sim/scene_graph           wm_msgs/SceneGraph, the truth /clock
-    rosgraph_msgs/Clock, at every frame /tf, /tf_static           map -> odom -> base_link -> camera_link ->
-    camera_color_optical_frame (REP-105)
+- ``camera/color/image_raw``: sensor_msgs/Image rgb8
+- ``camera/color/camera_info``: sensor_msgs/CameraInfo of both images
+- ``camera/depth/image_raw``: sensor_msgs/Image 16UC1 (mm, 0: none) or 32FC1 (m, NaN: none), on colour (REP-118)
+- ``camera/depth/camera_info``: the same
+- ``odom``: nav_msgs/Odometry, odom -> base_link
+- ``sim/scene_graph``: wm_msgs/SceneGraph, the truth
+- ``/clock``: rosgraph_msgs/Clock, at every frame
+- ``/tf``, ``/tf_static``: map -> odom -> base_link -> camera_link -> camera_color_optical_frame (REP-105)
 
 Every frame is 1/30 s of the simulated world, whatever the machine manages: on a slow one the clock runs
 slower than real time, and the log says how slow. Transforms and the clock go out before the images they
@@ -34,7 +34,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 
 from wm_core.geometry import invert_transform, pose_matrix
-from wm_core.messages import scene_graph_to_msg, time_to_msg, transform_to_pose_msg, twist_to_msg
+from wm_core.messages import scene_graph_to_msg, time_from_msg, time_to_msg, transform_to_pose_msg, twist_to_msg
 from wm_ros import qos
 from wm_ros.images import camera_to_info, depth_to_image, rgb_to_image
 from wm_ros.lifecycle import run_node
@@ -68,6 +68,15 @@ class SimCameraParameters:
     real_time_factor: float = parameter(
         1.0, "simulated seconds per second; 0: as fast as possible", minimum=0.0, maximum=100.0
     )
+    max_lead_s: float = parameter(
+        0.0,
+        "hold the world while it is further ahead of the newest message on `lead_topic` than this, so that a slow "
+        "machine sees the world in slow motion rather than in a few frames; 0: never hold",
+        unit="s of simulated time",
+        minimum=0.0,
+        maximum=60.0,
+    )
+    lead_topic: str = parameter("/wm/scene_graph", "wm_msgs/SceneGraph that `max_lead_s` looks at", read_only=True)
     duration_s: float = parameter(
         0.0,
         "simulated time after which `at_end` applies; 0: for ever",
@@ -126,6 +135,8 @@ class SimCameraNode(Node):
         self._depth_info = self.create_publisher(CameraInfo, "camera/depth/camera_info", qos.SENSOR)
         self._odometry = self.create_publisher(Odometry, "odom", qos.SENSOR)
         self._truth = self.create_publisher(SceneGraphMsg, "sim/scene_graph", qos.SCENE_GRAPH)
+        self._heard_ns: int | None = None
+        self._heard = self.create_subscription(SceneGraphMsg, values.lead_topic, self._hear, qos.SCENE_GRAPH)
         self._clock_publisher = self.create_publisher(Clock, "/clock", qos.CLOCK)
         self._transforms = RosTransformBroadcaster(self)
         self._static_transforms = RosTransformBroadcaster(self, static=True)
@@ -141,7 +152,20 @@ class SimCameraNode(Node):
             self._thread.join(timeout=5.0)
         super().destroy_node()
 
+    def _hear(self, msg: SceneGraphMsg) -> None:
+        self._heard_ns = time_from_msg(msg.header.stamp)
+
     # -- the world's thread
+
+    def _hold(self, max_lead_s: float) -> None:
+        """Wait for whoever is followed to catch up; not longer than a second per frame, as it may have ended."""
+        begun = time.monotonic()
+        while max_lead_s > 0.0 and self._heard_ns is not None and not self._stop.is_set():
+            behind_s = (self._stamp_ns() - self._heard_ns) / NANOSECONDS
+            # A graph from before the scene began says nothing of now.
+            if not max_lead_s < behind_s < 10.0 or time.monotonic() - begun > 1.0:
+                return
+            self._stop.wait(0.002)
 
     def _run(self) -> None:
         try:
@@ -180,6 +204,7 @@ class SimCameraNode(Node):
                 simulator.reset()
                 self._looped_frames = self._extra_frames
                 ended = False
+            self._hold(values.max_lead_s)
             for _ in range(self._stride):
                 if ended:
                     self._extra_frames += 1
