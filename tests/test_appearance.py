@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from wm_imagination.appearance import (
     AppearanceError,
     AppearanceMemory,
     complete,
+    grow_masks,
     sample_primitive,
     surface_geometry,
 )
@@ -305,3 +307,41 @@ def test_flat_hull_falls_back_on_bounds() -> None:
     flat = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], float)
     cloud = sample_primitive(Shape.CONVEX, np.array([1.0, 1.0, 0.1]), flat, 500)
     assert len(cloud) == 500 and np.abs(cloud.points[:, 2]).max() == pytest.approx(0.05)
+
+
+def test_what_had_no_id_yet_is_not_background() -> None:
+    """A thing gets its id after some frames; until then its pixels look like background."""
+    memory, scene = AppearanceMemory(), make_scene()
+    color, depth, ids = trace(scene, SIDE)
+    memory.integrate(
+        1, color, depth, CAMERA, SIDE, np.where(ids == BOX, 0, ids).astype(np.uint16), scene.select([0, 2])
+    )
+    learn(memory, scene, FRONT)
+    hidden = memory.snapshot().hidden
+    reddish = hidden.colors.astype(int)
+    assert not (reddish[:, 0] - reddish[:, 1] > 100).any()
+
+
+def test_older_views_follow_the_exposure() -> None:
+    memory, scene = AppearanceMemory(), make_scene()
+    color, depth, ids = trace(scene, SIDE)
+    memory.integrate(1, (color * 0.85).astype(np.uint8), depth, CAMERA, SIDE, ids, scene)
+    learn(memory, scene, FRONT)
+    bright = memory.snapshot().hidden
+    reference = AppearanceMemory()
+    learn(reference, scene, SIDE)
+    learn(reference, scene, FRONT)
+    same = reference.snapshot().hidden
+    assert len(bright) == pytest.approx(len(same), rel=0.05)
+    assert np.abs(bright.colors.mean(axis=0) - same.colors.mean(axis=0)).max() < 5.0
+
+
+def test_masks_grow_into_the_colour_of_the_thing_only() -> None:
+    color, _, ids = trace(make_scene())
+    shrunk = cv2.erode((ids == BOX).astype(np.uint8), np.ones((5, 5))) * np.uint16(BOX)
+    owner = grow_masks(color, shrunk.astype(np.uint16))
+    assert (owner[shrunk > 0] == BOX).all()
+    assert (owner[ids == BOX] == BOX).mean() > 0.97  # the rim that the mask had lost
+    spilled = (owner == BOX) & (cv2.dilate((ids == BOX).astype(np.uint8), np.ones((5, 5))) == 0)
+    assert spilled.sum() < 0.05 * (ids == BOX).sum()
+    assert not grow_masks(color, np.zeros_like(ids)).any()

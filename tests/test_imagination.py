@@ -34,6 +34,7 @@ from wm_imagination.imagination import (
     Progress,
     bodies_at,
     frame_rows,
+    states_as_seen,
 )
 
 FACTUAL = Hypothesis("factual")
@@ -372,3 +373,27 @@ def test_frame_rows() -> None:
     np.testing.assert_array_equal(frame_rows(times, 1000.0), np.arange(31))
     np.testing.assert_array_equal(frame_rows(times, 0.1), [0])
     np.testing.assert_array_equal(frame_rows(np.zeros(1), 10.0), [0])
+
+
+def state_rows(positions: list[tuple[float, float, float]]) -> np.ndarray:
+    """(T, 3, 13) states of the synthetic scene with the ball (row 2) at these positions."""
+    scene = make_scene()
+    states = np.zeros((len(positions), 3, 13), np.float32)
+    states[..., :3], states[..., 6] = scene.positions, 1.0
+    states[:, 2, :3] = positions
+    return states
+
+
+def test_settling_is_not_drawn() -> None:
+    scene = make_scene()  # the ball is seen at (0.05, -0.12, 0.04)
+    settling = state_rows([(0.05, -0.12, 0.045), (0.05, -0.12, 0.035), (0.05, -0.12, 0.035)])
+    drawn = states_as_seen(scene, settling, settling)
+    np.testing.assert_allclose(drawn[:, 2, :3], np.tile(scene.positions[2], (3, 1)), atol=1e-6)
+    pushed = settling.copy()
+    pushed[1:, 2, 1] -= 0.1
+    drawn = states_as_seen(scene, pushed, settling)
+    np.testing.assert_allclose(drawn[1:, 2, :3], np.tile((0.05, -0.22, 0.04), (2, 1)), atol=1e-6)
+    falling = state_rows([(0.05, -0.12, 0.045), (0.05, -0.12, -0.1), (0.05, -0.12, -0.4)])
+    drawn = states_as_seen(scene, falling, falling)
+    np.testing.assert_allclose(drawn[:, 2, 2], [0.04, -0.105, -0.405], atol=1e-6)
+    assert states_as_seen(scene, falling, None) is falling

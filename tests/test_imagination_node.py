@@ -17,6 +17,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 from wm_msgs.action import Imagine
@@ -30,6 +31,7 @@ from wm_core.interventions import Hypothesis, apply_impulse, remove, set_velocit
 from wm_core.messages import request_to_msg, rollout_from_msg, scene_graph_to_msg
 from wm_core.rollout import ImageRequest, ImagineRequest
 from wm_core.scene_graph import SceneGraph
+from wm_imagination.node import FrameMatcher, whole_steps
 from wm_ros import images, qos
 
 CODES = ImagineRollouts.Response
@@ -54,7 +56,8 @@ class Client:
         self.info_out = make(CameraInfo, "/camera/color/camera_info", qos.SENSOR)
         self.imagine_rollouts = self.node.create_client(ImagineRollouts, "imagine_rollouts")
         self.get_scene_graph = self.node.create_client(GetSceneGraph, "get_scene_graph")
-        self.action = ActionClient(self.node, Imagine, "imagine")
+        # The default depth of 10 loses feedback when the client is slower than the node.
+        self.action = ActionClient(self.node, Imagine, "imagine", feedback_sub_qos_profile=QoSProfile(depth=300))
         self.diagnostics: dict[str, Any] = {}
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
         self.stamp_ns = 1_000_000_000
@@ -363,3 +366,32 @@ def test_png_is_what_the_contract_says(seen: Client, client: Client) -> None:
     pixels = cv2.imdecode(np.frombuffer(answer.rollout.depth[0].data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert pixels.dtype == np.uint16 and 500 < np.median(pixels) < 3000
     assert answer.rollout.camera.width == 320 and len(answer.rollout.video) == 0
+
+
+def test_float32_steps_reach_the_horizon() -> None:
+    for count in (1, 7, 30, 333, 3000):
+        request = ImagineRequest((FACTUAL,), 1.0, step_s=float(np.float32(1.0 / count)))
+        assert len(whole_steps(request).times) == count + 1
+    odd = ImagineRequest((FACTUAL,), 1.0, step_s=0.3)
+    assert whole_steps(odd) is odd and whole_steps(bad_request := replace(odd, horizon_s=NAN)) is bad_request
+
+
+def test_matcher_waits_for_all_parts_and_counts_what_it_drops() -> None:
+    matcher = FrameMatcher(tolerance_ns=5, capacity=3)
+    info = CameraInfo()
+    matcher.add("scene", 100, "g")
+    assert matcher.take(info) is None and "color" in matcher.missing() and "depth" in matcher.missing()
+    matcher.add("color", 100, "c")
+    matcher.add("instances", 100, "i")
+    matcher.add_depth(110, "too late")
+    assert matcher.take(info) is None
+    matcher.add_depth(104, "d")
+    assert matcher.take(None) is None
+    frame = matcher.take(info)
+    assert frame is not None and (frame.stamp_ns, frame.depth, frame.scene) == (100, "d", "g")
+    for stamp in range(200, 260, 10):
+        matcher.add("scene", stamp, "g")
+    assert matcher.dropped == 3
+    matcher.add("scene", 10**10, "later")
+    matcher.add("scene", 5, "set back")
+    assert len(matcher._parts) == 1

@@ -8,7 +8,7 @@ views. So drawing stays as crisp as the newest image, and one wall never becomes
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -20,6 +20,11 @@ from wm_core.geometry import invert_transform, pose_matrix
 from wm_core.scene_graph import SceneGraph, Shape
 
 Float32 = NDArray[np.float32]
+
+
+# See ``SurfacePoints.bias``.
+OLD_VIEW_BIAS_M = 0.008
+GUESS_BIAS_M = 0.012
 
 
 class AppearanceError(ValueError):
@@ -35,25 +40,29 @@ class SurfacePoints:
         colors: (P, 3) uint8 red, green, blue.
         normals: (P, 3) float32, unit, outward; zero where unknown.
         spacing: (P,) float32 [m], distance to the neighbouring samples: how large each must be drawn.
+        bias: (P,) float32 [m], how much farther a sample counts than it is when surfaces are told apart by depth, so
+            that within the noise an older view yields to the newest, and a guess to both.
     """
 
     points: Float32
     colors: NDArray[np.uint8]
     normals: Float32
     spacing: Float32
+    bias: Float32
 
     def __len__(self) -> int:
         return len(self.points)
 
     def __getitem__(self, rows: object) -> SurfacePoints:
-        arrays = (self.points, self.colors, self.normals, self.spacing)
+        arrays = (self.points, self.colors, self.normals, self.spacing, self.bias)
         return SurfacePoints(*(a[rows] for a in arrays))  # type: ignore[index]
 
     @classmethod
     def empty(cls) -> SurfacePoints:
         """No samples."""
         vectors = np.zeros((0, 3), np.float32)
-        return cls(vectors, np.zeros((0, 3), np.uint8), vectors, np.zeros(0, np.float32))
+        scalars = np.zeros(0, np.float32)
+        return cls(vectors, np.zeros((0, 3), np.uint8), vectors, scalars, scalars)
 
     @classmethod
     def concatenate(cls, parts: list[SurfacePoints]) -> SurfacePoints:
@@ -65,7 +74,12 @@ class SurfacePoints:
             np.concatenate([p.colors for p in parts]),
             np.concatenate([p.normals for p in parts]),
             np.concatenate([p.spacing for p in parts]),
+            np.concatenate([p.bias for p in parts]),
         )
+
+    def with_bias(self, bias_m: float) -> SurfacePoints:
+        """The same samples with this bias [m]."""
+        return replace(self, bias=np.full(len(self), bias_m, np.float32))
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,7 @@ class ObservedFrame:
         depth_m: (H, W) float32 [m], 0 where there is none.
         camera, world_T_camera: intrinsics and pose of the optical frame.
         instance_ids: (H, W) uint16, 0 for everything that does not move (supports included).
+        owner_ids: (H, W) uint16, the same with the pixels around that may hold the thing's colour (``grow_masks``).
         poses: object id -> (4, 4) ``world_T_object`` at this stamp.
         frame_id: of the scene graph, in which all poses are.
     """
@@ -88,6 +103,7 @@ class ObservedFrame:
     camera: Camera
     world_T_camera: NDArray[np.float64]
     instance_ids: NDArray[np.uint16]
+    owner_ids: NDArray[np.uint16]
     poses: dict[int, NDArray[np.float64]]
     frame_id: str = ""
 
@@ -179,6 +195,7 @@ def sample_primitive(
         np.zeros((len(points), 3), np.uint8),
         normals.astype(np.float32),
         np.full(len(points), np.sqrt(max(area, 1e-12) / count), np.float32),
+        np.full(len(points), GUESS_BIAS_M, np.float32),
     )
 
 
@@ -194,7 +211,7 @@ def complete(appearance: ObjectAppearance, fallback_color: NDArray[np.float64]) 
     seen, unseen = appearance.seen, appearance.unseen
     if not len(seen):
         colors = np.tile((np.clip(fallback_color, 0.0, 1.0) * 255.0).astype(np.uint8), (len(unseen), 1))
-        return SurfacePoints(unseen.points, colors, unseen.normals, unseen.spacing)
+        return replace(unseen, colors=colors)
     if not len(unseen):
         return seen
     tree = cKDTree(seen.points)
@@ -214,8 +231,7 @@ def complete(appearance: ObjectAppearance, fallback_color: NDArray[np.float64]) 
         other_distance, other = tree.query(unseen.points * np.array(mirror, np.float32), workers=1)
         closer = other_distance < 0.7 * distance
         distance, nearest = np.where(closer, other_distance, distance), np.where(closer, other, nearest)
-    filled = SurfacePoints(unseen.points, seen.colors[nearest], unseen.normals, unseen.spacing)
-    return SurfacePoints.concatenate([seen, filled])
+    return SurfacePoints.concatenate([seen, replace(unseen, colors=seen.colors[nearest])])
 
 
 @dataclass(frozen=True)
@@ -266,7 +282,7 @@ class AppearanceConfig:
     """
 
     voxel_m: float = 0.003
-    max_background_points: int = 400_000
+    max_background_points: int = 300_000
     max_object_points: int = 12_000
     max_objects: int = 256
     forget_after_s: float = 10.0
@@ -286,9 +302,54 @@ def depth_tolerance(depth_m: Float32) -> Float32:
     return 0.01 + 0.005 * np.square(depth_m)
 
 
-def fringe_width(camera: Camera) -> int:
-    """Pixels beside a mask that may mix two surfaces' colours (blur, demosaicing, alignment of the sensors)."""
-    return max(1, round(camera.width / 200))
+def support_top(scene: SceneGraph, row: int) -> float:
+    """Height [m] of a support's surface in its own frame: that of its seen corners, else of its extents."""
+    hull = scene.hulls[row]
+    return float(np.max(hull[:, 2])) if len(hull) >= 3 else float(scene.extents[row, 2]) / 2.0
+
+
+def grow_masks(color: NDArray[np.uint8], instance_ids: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Instance ids (H, W) with the pixels around each mask that may hold the thing's colour.
+
+    A narrow fringe always (blur and demosaicing mix colours there), and beyond it, up to about three times as far, the
+    pixels that look more like the thing's rim than like what lies around it: masks come from depth, whose edges are
+    ragged and never perfectly aligned with the colours.
+    """
+    width = instance_ids.shape[1]
+    narrow, wide = max(1, round(width / 210)), max(2, round(width / 75))
+    mask = (instance_ids > 0).astype(np.uint8)
+    if not mask.any():
+        return instance_ids.copy()
+
+    def grown(by: int) -> NDArray[np.uint16]:
+        return cv2.dilate(instance_ids, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * by + 1, 2 * by + 1)))
+
+    fringe, around = grown(narrow), grown(wide)
+    pixels = color.astype(np.float32)
+
+    def mean_of(weight: Float32, by: int) -> tuple[Float32, Float32]:
+        size = (2 * by + 1, 2 * by + 1)
+        total = cv2.blur(weight, size)
+        return cv2.blur(pixels * weight[..., None], size) / np.maximum(total, 1e-6)[..., None], total
+
+    inner, has_inner = mean_of(mask.astype(np.float32), wide)
+    outer, has_outer = mean_of((around == 0).astype(np.float32), 2 * wide)
+    rows = np.flatnonzero((around > 0) & (fringe == 0) & (has_inner > 1e-4) & (has_outer > 1e-4))
+    own, inside, beyond = (a.reshape(-1, 3)[rows] for a in (pixels, inner, outer))
+    contrast = np.linalg.norm(inside - beyond, axis=1)
+    like_thing = np.linalg.norm(own - inside, axis=1) < 0.8 * np.linalg.norm(own - beyond, axis=1)
+    joined = (fringe > 0).astype(np.uint8)
+    joined.ravel()[rows[like_thing & (contrast > 25.0)]] = 1
+    # What is not joined to the mask is something else of that colour.
+    count, labels = cv2.connectedComponents(joined, connectivity=4)
+    touching = np.zeros(count, bool)
+    touching[np.unique(labels[mask > 0])] = True
+    owner = np.where((joined > 0) & touching[labels], around, 0)
+    return np.where(fringe > 0, fringe, owner).astype(np.uint16) * (mask == 0) + instance_ids
+
+
+def _brighter(colors: NDArray[np.uint8], gain: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return np.clip(colors * gain.astype(np.float32) + np.float32(0.5), 0.0, 255.0).astype(np.uint8)
 
 
 def _voxel_keys(points: Float32, spacing: Float32, voxel_m: float) -> NDArray[np.int64]:
@@ -366,6 +427,7 @@ class _VisibleSurface:
             self.colors[rows],
             turn_vectors(self.world_T_camera, self.normals[rows]),
             self.spacing[rows],
+            np.zeros(len(rows), np.float32),
         )
 
 
@@ -419,7 +481,8 @@ class AppearanceMemory:
         self._unseen: dict[int, SurfacePoints] = {}
         self._primitive: dict[int, tuple[int, NDArray[np.float64]]] = {}
         self._known_ns: dict[int, int] = {}
-        self._hidden_after_thinning = 0
+        self._added = 0  # background samples since they were last thinned
+        self._compared: dict[int, NDArray[np.float64]] = {}  # poses, see ``_outside_objects``
         self._snapshot: Appearance | None = None
 
     def reset(self) -> None:
@@ -485,6 +548,7 @@ class AppearanceMemory:
             camera,
             np.array(world_T_camera, np.float64),
             ids,
+            grow_masks(color, ids),
             {int(i): pose_matrix(p, q) for i, p, q in zip(scene.ids, scene.positions, scene.quaternions, strict=True)},
             scene.frame_id,
         )
@@ -519,12 +583,10 @@ class AppearanceMemory:
 
     def _integrate(self, frame: ObservedFrame, scene: SceneGraph) -> None:
         points, normals, spacing, solid = surface_geometry(frame.depth_m, frame.camera)
-        width = fringe_width(frame.camera)
-        grown = cv2.dilate(frame.instance_ids, np.ones((2 * width + 1, 2 * width + 1), np.uint8))
-        near_object = grown > 0
-        grown = np.where(frame.instance_ids > 0, frame.instance_ids, grown)
+        grown = frame.owner_ids
+        near_object = cv2.dilate(grown, np.ones((3, 3), np.uint8)) > 0
         view = _View(frame.camera, frame.world_T_camera, frame.depth_m, frame.instance_ids, near_object, grown)
-        self._integrate_background(frame, view, points, normals, spacing, solid)
+        self._integrate_background(frame, view, scene, points, normals, spacing, solid)
         self._integrate_objects(frame, view, scene, points, normals, spacing)
         self._frame = frame
 
@@ -532,6 +594,7 @@ class AppearanceMemory:
         self,
         frame: ObservedFrame,
         view: _View,
+        scene: SceneGraph,
         points: Float32,
         normals: Float32,
         spacing: Float32,
@@ -541,15 +604,23 @@ class AppearanceMemory:
         kept = []  # newest first
         if self._visible is not None:
             before = self._visible
-            hidden_now = self._not_seen_again(before.points, view, camera_T_world @ before.world_T_camera)
-            kept.append(before.in_world(hidden_now))
+            camera_T_before = camera_T_world @ before.world_T_camera
+            hidden_now = self._not_seen_again(before.points, view, camera_T_before)
+            gain = self._exposure_gain(before, ~hidden_now, view, camera_T_before, frame.color)
+            if np.abs(gain - 1.0).max() > 0.004:
+                self._hidden = replace(self._hidden, colors=_brighter(self._hidden.colors, gain))
+            added = before.in_world(hidden_now).with_bias(OLD_VIEW_BIAS_M)
+            added = replace(added, colors=_brighter(added.colors, gain))
+            kept.append(added[self._outside_objects(added.points, frame, scene, only_new=False)])
+            self._added += len(kept[0])
         if len(self._hidden):
-            kept.append(self._hidden[self._not_seen_again(self._hidden.points, view, camera_T_world)])
+            old = self._hidden[self._not_seen_again(self._hidden.points, view, camera_T_world)]
+            kept.append(old[self._outside_objects(old.points, frame, scene, only_new=True)])
         hidden = SurfacePoints.concatenate(kept)
-        if len(hidden) > 1.2 * self._hidden_after_thinning + 2000 or len(hidden) > self.config.max_background_points:
+        if self._added > max(2000, 0.2 * len(hidden)):
             hidden = _newest_per_voxel(hidden, self.config.voxel_m, self.config.max_background_points)
-            self._hidden_after_thinning = len(hidden)
-        self._hidden = hidden
+            self._added = 0
+        self._hidden = hidden[: self.config.max_background_points]
         rows = np.flatnonzero((solid & ~view.near_object).ravel())
         flat = points.reshape(-1, 3)
         self._visible = _VisibleSurface(
@@ -560,6 +631,65 @@ class AppearanceMemory:
             spacing.ravel(),
             frame.world_T_camera,
         )
+
+    def _outside_objects(
+        self, points: Float32, frame: ObservedFrame, scene: SceneGraph, *, only_new: bool
+    ) -> NDArray[np.bool_]:
+        """Which world points (P, 3) are not part of a movable object: one that was still taken for background.
+
+        A thing gets its id only after some frames; what was seen of it before lies within its extents. The support
+        that it stands on does so too, nearly, and stays.
+
+        Args:
+            only_new: compare with objects that have come or moved since they were last compared.
+        """
+        keep = np.ones(len(points), bool)
+        inside_any: list[NDArray[np.int64]] = []
+        inside_new: list[NDArray[np.int64]] = []
+        for row, object_id in enumerate(scene.ids.tolist()):
+            if scene.is_static[row]:
+                continue
+            pose = frame.poses[object_id]
+            before = self._compared.get(object_id)
+            if only_new:
+                if before is not None and np.abs(before - pose).max() < 0.01:
+                    continue
+                self._compared[object_id] = pose
+            reach = 0.5 * float(np.linalg.norm(scene.extents[row])) + 0.03
+            near = np.flatnonzero(np.abs(points - scene.positions[row].astype(np.float32)).max(axis=1) < reach)
+            local = move_points(invert_transform(pose), points[near])
+            half = 0.5 * scene.extents[row].astype(np.float32)
+            found = near[(np.abs(local) <= 1.1 * half + np.float32(0.012)).all(axis=1)]
+            # Where a thing has stood from the first, its support cannot have been seen.
+            (inside_new if before is None else inside_any).append(found)
+        if inside_any:
+            rows = np.unique(np.concatenate(inside_any))
+            on_support = np.zeros(len(rows), bool)
+            for i in np.flatnonzero(scene.is_static):
+                local = move_points(invert_transform(frame.poses[int(scene.ids[i])]), points[rows])
+                on_support |= np.abs(local[:, 2] - support_top(scene, int(i))) < 0.01
+            keep[rows[~on_support]] = False
+        for rows in inside_new:
+            keep[rows] = False
+        return keep
+
+    @staticmethod
+    def _exposure_gain(
+        before: _VisibleSurface,
+        again: NDArray[np.bool_],
+        view: _View,
+        camera_T_before: NDArray[np.float64],
+        color: NDArray[np.uint8],
+    ) -> NDArray[np.float64]:
+        """(3,) factors from the previous frame's colours to this one's, by what both show: cameras adapt exposure."""
+        chosen = np.flatnonzero(again)[:: max(1, int(again.sum()) // 4000)]
+        inside, pixel, _ = view.look_up(move_points(camera_T_before, before.points[chosen]))
+        old = before.colors[before.rows[chosen[inside]]].astype(np.float64)
+        new = color.reshape(-1, 3)[pixel[inside]].astype(np.float64)
+        usable = ((old > 20) & (old < 235) & (new > 20) & (new < 235)).all(axis=1)
+        if usable.sum() < 200:
+            return np.ones(3)
+        return np.clip(np.median(new[usable] / old[usable], axis=0), 0.8, 1.25)
 
     @staticmethod
     def _not_seen_again(points: Float32, view: _View, camera_T_frame: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -604,7 +734,7 @@ class AppearanceMemory:
             banked = [self._banked.get(object_id, SurfacePoints.empty())]
             if len(fresh):
                 if self._bankable.get(object_id, False):
-                    banked.insert(0, self._fresh[object_id])
+                    banked.insert(0, self._fresh[object_id].with_bias(OLD_VIEW_BIAS_M))
                 self._fresh[object_id] = fresh
                 self._bankable[object_id] = self._pose_is_good(scene, row)
             elif object_id in self._fresh:  # hidden now: its last view stays the best there is
@@ -647,13 +777,12 @@ class AppearanceMemory:
             turn_vectors(object_T_camera, normals.reshape(-1, 3)[pixels]),
             # Surfaces seen edge-on stay sparse: the completion lies between.
             np.minimum(spacing.ravel()[pixels], 2.0 * points.reshape(-1, 3)[pixels, 2] / np.float32(frame.camera.fx)),
+            np.zeros(len(pixels), np.float32),
         )
         if len(cloud) > self.config.max_object_points:
             step = int(np.ceil(len(cloud) / self.config.max_object_points))
             cloud = cloud[::step]
-            cloud = SurfacePoints(
-                cloud.points, cloud.colors, cloud.normals, (cloud.spacing * np.sqrt(step)).astype(np.float32)
-            )
+            cloud = replace(cloud, spacing=(cloud.spacing * np.sqrt(step)).astype(np.float32))
         return cloud
 
     @staticmethod
@@ -706,6 +835,7 @@ class AppearanceMemory:
         for rank, object_id in enumerate(by_age):
             if rank >= self.config.max_objects or self._known_ns[object_id] < limit:
                 for table in (
+                    self._compared,
                     self._known_ns,
                     self._fresh,
                     self._banked,

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
-from wm_core.geometry import pose_matrix
+from wm_core.geometry import normalize_quaternion, pose_matrix, rotation_distance
 from wm_core.interventions import (
     Hypothesis,
     Intervention,
@@ -27,6 +28,7 @@ from wm_imagination.dynamics import (
     Dynamics,
     derive_events,
     make_dynamics,
+    moving_objects,
     object_slots,
     sample_belief,
     surface_separation,
@@ -358,7 +360,8 @@ class _Run:
             pair_collision=collision[rows],
         )
         if request.images.any_images:
-            rollout = self._with_images(rollout, computed[rows])
+            factual_states = result.states[0, 0] if computed[0] else None
+            rollout = self._with_images(rollout, computed[rows], factual_states)
         if request.images.points:
             points, colors = self._points(rollout)
             rollout = replace(rollout, points=points, point_colors=colors)
@@ -421,7 +424,9 @@ class _Run:
     # --- images and points
     # --------------------------------------------------------------------------------------
 
-    def _with_images(self, rollout: Rollout, computed: NDArray[np.bool_]) -> Rollout:
+    def _with_images(
+        self, rollout: Rollout, computed: NDArray[np.bool_], factual: NDArray[np.float32] | None
+    ) -> Rollout:
         images = self.request.images
         assert self.appearance is not None
         renderer = Renderer(self.appearance, self.scene, images.camera, images.world_T_camera)
@@ -436,6 +441,7 @@ class _Run:
         for k, hypothesis in enumerate(self.request.hypotheses):
             if not computed[k]:
                 continue
+            drawn_states = states_as_seen(self.scene, rollout.states[k, 0], factual)
             for f, row in enumerate(rows):
                 if self.should_stop() or (self.deadline is not None and time.monotonic() >= self.deadline):
                     complete = False
@@ -445,7 +451,7 @@ class _Run:
                         self.scene,
                         hypothesis,
                         rollout.object_ids,
-                        rollout.states[k, 0, row],
+                        drawn_states[row],
                         rollout.present[k, row],
                         float(self.times[row]),
                     )
@@ -540,6 +546,43 @@ def _effect(
     effect[~computed | ~computed[0]] = np.nan
     vector[~computed | ~computed[0]] = np.nan
     return effect.astype(np.float32), vector.astype(np.float32)
+
+
+# What the factual future moves by less, though it was seen at rest, has only settled: perception and physics disagree
+# by so much on where things touch.
+SETTLE_DISTANCE_M = 0.025
+SETTLE_ANGLE_RAD = 0.25
+
+
+def states_as_seen(
+    scene: SceneGraph, states: NDArray[np.float32], factual: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """States (T, M, 13) to draw: those of things seen at rest without the settling of the first moments.
+
+    Dynamics shifts a thing that was seen floating or sunk by some millimetres until it touches. A picture of that would
+    show a jump that nobody imagined. So a thing that the factual future leaves where it was seen, but for settling, is
+    drawn at its perceived pose, moved as its state differs from the factual state of the same time.
+
+    Args:
+        states, factual: (T, M, 13) of one hypothesis and of the factual future; None: states are drawn as they are.
+    """
+    count = len(scene)
+    if factual is None or not count:
+        return states
+    seen_p, seen_q = scene.positions, normalize_quaternion(scene.quaternions)
+    drift = np.linalg.norm(factual[:, :count, POSITION] - seen_p, axis=-1).max(axis=0)
+    turned = rotation_distance(factual[:, :count, QUATERNION], np.broadcast_to(seen_q, (len(factual), count, 4)))
+    settles = (drift < SETTLE_DISTANCE_M) & (turned.max(axis=0) < SETTLE_ANGLE_RAD) & ~moving_objects(scene)[0]
+    drawn = states.copy()
+    for m in np.flatnonzero(~scene.is_static):
+        # Of other things only the first correction (out of what they were seen to overlap) is left out.
+        reference = factual[:, m] if settles[m] else np.broadcast_to(factual[0, m], factual[:, m].shape)
+        turn = Rotation.from_quat(states[:, m, QUATERNION]) * Rotation.from_quat(reference[:, QUATERNION]).inv()
+        # The thing as seen, carried by the rigid motion that takes its reference pose to its pose in this future.
+        offset = seen_p[m] - reference[:, POSITION]
+        drawn[:, m, POSITION] = states[:, m, POSITION] + turn.apply(offset)
+        drawn[:, m, QUATERNION] = (turn * Rotation.from_quat(seen_q[m])).as_quat()
+    return drawn
 
 
 def bodies_at(

@@ -20,7 +20,13 @@ from scipy.spatial import ConvexHull, QhullError
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform, pose_matrix
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination.appearance import Appearance, SurfacePoints, fringe_width, move_points, turn_vectors
+from wm_imagination.appearance import (
+    Appearance,
+    SurfacePoints,
+    move_points,
+    support_top,
+    turn_vectors,
+)
 
 Float32 = NDArray[np.float32]
 
@@ -101,7 +107,11 @@ def scene_bodies(scene: SceneGraph) -> list[Body]:
 
 
 def splat(
-    camera_points: Float32, spacing: Float32, camera: Camera, window: tuple[int, int, int, int]
+    camera_points: Float32,
+    spacing: Float32,
+    camera: Camera,
+    window: tuple[int, int, int, int],
+    bias: Float32 | None = None,
 ) -> NDArray[np.int32]:
     """Depth-tested square splats: which sample (row) each pixel shows, -1 for none, (h, w).
 
@@ -113,12 +123,14 @@ def splat(
         camera_points: (P, 3) [m, optical frame].
         spacing: (P,) [m].
         window: x, y, width, height of the part of the image to draw.
+        bias: (P,) [m], see ``SurfacePoints.bias``; None: zero.
     """
     x0, y0, width, height = window
     z = camera_points[:, 2]
+    order = z if bias is None else z + bias
     rows = np.flatnonzero(z > NEAR_PLANE_M)
-    rows = rows[np.argsort(-z[rows], kind="stable")]
-    z = z[rows]
+    rows = rows[np.argsort(-order[rows], kind="stable")]
+    z, order = z[rows], order[rows]
     scale = np.float32(camera.fx) / z
     u = camera_points[rows, 0] * scale + np.float32(camera.cx - x0)
     v = camera_points[rows, 1] * np.float32(camera.fy) / z + np.float32(camera.cy - y0)
@@ -132,7 +144,7 @@ def splat(
         top = np.floor(v[group] + shift).astype(np.int32)
         inside = (left > -k) & (left < width) & (top > -k) & (top < height)
         group, left, top = group[inside], left[inside], top[inside]
-        depth, step = z[group], spacing[rows[group]]
+        depth, step = order[group], spacing[rows[group]]
         whole = (left >= 0) & (left + k <= width) & (top >= 0) & (top + k <= height)
         clipped = not whole.all()
         for dy in range(k):
@@ -215,7 +227,10 @@ def push_pull(values: Float32, known: NDArray[np.bool_]) -> Float32:
 
 
 def _inpaint(color: NDArray[np.uint8], hole: NDArray[np.bool_], forbidden: NDArray[np.bool_]) -> None:
-    """Fill ``hole`` in place, by Telea's method (2004), from everything but ``forbidden`` pixels."""
+    """Fill ``hole`` in place from everything but ``forbidden`` pixels.
+
+    By Telea's method (2004) near the rim; deeper in, where that draws rays, ever more by a smooth membrane.
+    """
     if not hole.any():
         return
     ys, xs = np.nonzero(hole)
@@ -225,12 +240,18 @@ def _inpaint(color: NDArray[np.uint8], hole: NDArray[np.bool_], forbidden: NDArr
     window = (slice(y0, y1), slice(x0, x1))
     unknown = (hole | forbidden)[window]
     patch = np.ascontiguousarray(color[window])
-    share = unknown.mean()
-    if share > 0.85:  # nothing to march from: a smooth fill is all that can be said
-        filled = push_pull(color.astype(np.float32), ~(hole | forbidden))[window]
-        filled = np.clip(filled, 0, 255).astype(np.uint8)
+    if unknown.all():
+        smooth = push_pull(color.astype(np.float32), ~(hole | forbidden))[window]
     else:
-        filled = cv2.inpaint(patch, unknown.astype(np.uint8), 4, cv2.INPAINT_TELEA)
+        smooth = push_pull(patch.astype(np.float32), ~unknown)
+    if unknown.mean() > 0.85:  # nothing to march from: a smooth fill is all that can be said
+        filled = smooth
+    else:
+        marched = cv2.inpaint(patch, unknown.astype(np.uint8), 4, cv2.INPAINT_TELEA).astype(np.float32)
+        depth_in_hole = cv2.distanceTransform(unknown.astype(np.uint8), cv2.DIST_L2, 3)
+        share = np.clip(depth_in_hole / (0.02 * hole.shape[1]), 0.0, 1.0)[..., None]
+        filled = (1.0 - share) * marched + share * smooth
+    filled = np.clip(filled, 0, 255).astype(np.uint8)
     target = hole[window]
     color[window][target] = filled[target]
 
@@ -430,31 +451,31 @@ class Renderer:
         frame = self._appearance.frame
         assert frame is not None
         size = (self.camera.width, self.camera.height)
-        color, depth, ids = frame.color, frame.depth_m, frame.instance_ids
+        color, depth, ids, owner = frame.color, frame.depth_m, frame.instance_ids, frame.owner_ids
         if size != (frame.camera.width, frame.camera.height):
             shrinking = size[0] < frame.camera.width
             color = cv2.resize(color, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
             depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
             ids = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
+            owner = cv2.dilate(cv2.resize(owner, size, interpolation=cv2.INTER_NEAREST), np.ones((3, 3), np.uint8))
+            owner = np.where(ids > 0, ids, owner)
         self._observed_color, self._observed_depth, self._observed_ids = color.copy(), depth, ids
-        owner = self._pixel_owners(ids, depth)
-        self._owner = owner
-        self._owners = set(np.unique(owner).tolist()) - {0}
-        covered = owner > 0
+        self._owner = self._with_missing_depth(owner, ids, depth)
+        self._owners = set(np.unique(self._owner).tolist()) - {0}
+        covered = self._owner > 0
         self._background_color, self._background_depth = color.copy(), depth.copy()
         self._background_depth[covered] = 0.0
         if covered.any():
             self._fill_covered(covered, depth, ids)
 
-    def _pixel_owners(self, ids: NDArray[np.uint16], depth: Float32) -> NDArray[np.int32]:
-        """Which object's colour may be in each pixel (H, W).
+    def _with_missing_depth(
+        self, owner_ids: NDArray[np.uint16], ids: NDArray[np.uint16], depth: Float32
+    ) -> NDArray[np.int32]:
+        """Which object each pixel (H, W) belongs to, with the pixels without depth inside an object's silhouette.
 
-        That is its mask, the fringe of the mask, and pixels without depth inside its silhouette (dark, shiny or
-        transparent parts that the depth camera missed).
+        Dark, shiny or transparent parts that the depth camera missed are in no mask.
         """
-        width = fringe_width(self.camera)
-        kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
-        owner = np.where(ids > 0, ids, cv2.dilate(ids, kernel)).astype(np.int32)
+        owner = owner_ids.astype(np.int32)
         frame = self._appearance.frame
         assert frame is not None
         for body in scene_bodies(self._scene):
@@ -477,20 +498,29 @@ class Renderer:
         ys, xs = np.nonzero(covered)
         window = (int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1)
         area = (slice(window[1], window[1] + window[3]), slice(window[0], window[0] + window[2]))
+        plane = self._support_depth(covered, np.where(ids > 0, observed, 0.0))
+        noise = 0.01 + 0.01 * plane
         # 1. Other views saw it.
         layer = self._splat_world([self._appearance.hidden], window)
         if layer is not None:
             color, depth, mask = layer
-            # What lies in front of the thing itself cannot be what the thing hides.
+            # What lies in front of the thing itself cannot be what the thing hides, nor what lies under the support.
             front = np.where(ids[area] > 0, observed[area], 0.0)
             ok = mask & todo[area] & ((front <= 0.0) | (depth > front - 0.01))
+            ok &= (plane[area] <= 0.0) | (depth < plane[area] + noise[area])
+            # Where the other views' knowledge ends they, too, saw the thing's edge: blurred and mixed in colour.
+            margin = 2 * max(1, round(self.camera.width / 210)) + 1
+            whole = ok | ~covered[area]
+            ok &= cv2.erode(whole.astype(np.uint8), np.ones((margin, margin), np.uint8), borderValue=1) > 0
             self._background_color[area][ok] = color[ok]
             self._background_depth[area][ok] = depth[ok]
             todo[area] &= ~ok
+            filled = np.zeros_like(todo)
+            filled[area] = ok
+            self._blend_seam(filled, ~covered, area)
         # 2. A known surface lies there: exact depth, also for what other views saw of that surface.
-        plane = self._support_depth(covered, np.where(ids > 0, observed, 0.0))
         other = self._background_depth
-        on_plane = (plane > 0.0) & (todo | (np.abs(other - plane) < 0.01 + 0.01 * plane))
+        on_plane = (plane > 0.0) & (todo | (np.abs(other - plane) < noise))
         other[covered & on_plane] = plane[covered & on_plane]
         # 3. Else the surroundings go on. Colours of both by inpainting.
         if todo.any():
@@ -502,6 +532,37 @@ class Renderer:
                     filled = 1.0 / np.maximum(push_pull(inverse.astype(np.float32), known), 1e-3)
                     other[rest] = np.maximum(filled, observed)[rest]
             _inpaint(self._background_color, todo, np.zeros_like(todo))
+
+    def _blend_seam(self, filled: NDArray[np.bool_], observed: NDArray[np.bool_], area: tuple[slice, slice]) -> None:
+        """Shift the filled colours so that they meet the observed ones where they border on the same surface.
+
+        Shadings and exposures differ between views; a smooth membrane of the differences at the seam removes the step
+        and leaves the texture (after Perez, Gangnet, Blake 2003, "Poisson image editing").
+        """
+        pad = 12
+        window = tuple(slice(max(a.start - pad, 0), a.stop + pad) for a in area)
+        inside, outside = filled[window], observed[window]
+        color = self._background_color[window].astype(np.float32)
+        depth = self._background_depth[window]
+        size = (11, 11)
+
+        def mean_of(values: Float32, weight: NDArray[np.bool_]) -> tuple[Float32, Float32]:
+            w = weight.astype(np.float32)
+            total = cv2.blur(w, size)
+            weighted = values * (w[..., None] if values.ndim == 3 else w)
+            return cv2.blur(weighted, size) / np.maximum(total[..., None] if values.ndim == 3 else total, 1e-6), total
+
+        has_depth = depth > 0.0
+        color_in, count_in = mean_of(color, inside)
+        color_out, count_out = mean_of(color, outside & has_depth)
+        depth_in, _ = mean_of(depth, inside)
+        depth_out, _ = mean_of(depth, outside & has_depth)
+        seam = (count_in > 0.08) & (count_out > 0.08) & (np.abs(depth_in - depth_out) < 0.02 + 0.02 * depth_in)
+        difference = np.clip(color_out - color_in, -60.0, 60.0)
+        if not seam.any():
+            return
+        shift = push_pull(difference, seam)
+        self._background_color[window][inside] = np.clip(color + shift, 0.0, 255.0).astype(np.uint8)[inside]
 
     def _support_depth(self, wanted: NDArray[np.bool_], in_front: Float32) -> Float32:
         """Depth (H, W) of known support surfaces at the wanted pixels, 0 elsewhere.
@@ -533,11 +594,9 @@ class Renderer:
         for row in np.flatnonzero(self._scene.is_static):
             pose = pose_matrix(self._scene.positions[row], self._scene.quaternions[row])
             object_T_camera = invert_transform(self._camera_T_world @ pose)
-            top = self._scene.extents[row, 2] / 2.0
+            top = support_top(self._scene, int(row))
             hull = self._scene.hulls[row]
             outline = hull[:, :2] if len(hull) >= 3 else _corners(self._scene.extents[row])[:, :2]
-            if len(hull) >= 3:
-                top = float(np.max(hull[:, 2]))
             polygon = cv2.convexHull((1000.0 * outline).astype(np.float32))
 
             def hit(directions, transform=object_T_camera, height=top):  # type: ignore[no-untyped-def]
@@ -581,7 +640,7 @@ class Renderer:
         if not len(cloud):
             return None
         points = move_points(self._camera_T_world, cloud.points)
-        index = splat(points, cloud.spacing, self.camera, window)
+        index = splat(points, cloud.spacing, self.camera, window, cloud.bias)
         mask = index >= 0
         if not mask.any():
             return None
@@ -666,8 +725,9 @@ class Renderer:
         frame = self._appearance.frame
         if self._owner is None or frame is None or body.object_id not in frame.poses:
             return False
-        if (body.scale != 1.0).any() or not (frame.instance_ids == body.object_id).any():
+        if (body.scale != 1.0).any():
             return False
+        # A thing of which the image shows nothing is in place too: it must stay as hidden as it was.
         return self._movement(body, frame.poses[body.object_id]) < IN_PLACE_PIXELS
 
     def _movement(self, body: Body, world_T_before: NDArray[np.float64]) -> float:
@@ -763,7 +823,7 @@ class Renderer:
         rows = np.flatnonzero((away < 0.3 * np.abs(points[:, 2])) & (points[:, 2] > NEAR_PLANE_M))
         if not len(rows):
             return None
-        points, spacing = points[rows], cloud.spacing[rows] * scale.max()
+        points, spacing, bias = points[rows], cloud.spacing[rows] * scale.max(), cloud.bias[rows]
         z = points[:, 2]
         pixels = np.stack(
             [
@@ -776,7 +836,7 @@ class Renderer:
         window = _window_of(pixels, self.camera, margin)
         if window is None:
             return None
-        index = splat(points, spacing, self.camera, window)
+        index = splat(points, spacing, self.camera, window, bias)
         mask = index >= 0
         if not mask.any():
             return None
@@ -802,9 +862,7 @@ class Renderer:
             cell = np.floor(full.points / voxel).astype(np.int64) & 0x1FFFFF
             _, first = np.unique((cell[:, 0] << 42) | (cell[:, 1] << 21) | cell[:, 2], return_index=True)
             thin = full[first]
-            self._levels[key] = SurfacePoints(
-                thin.points, thin.colors, thin.normals, np.maximum(thin.spacing, np.float32(voxel))
-            )
+            self._levels[key] = replace(thin, spacing=np.maximum(thin.spacing, np.float32(voxel)))
         return self._levels[key]
 
     def _draw_primitive(self, body: Body, camera_T_object: NDArray[np.float64]) -> _Layer | None:
