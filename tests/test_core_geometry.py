@@ -6,6 +6,7 @@ import transforms3d
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from wm_core import geometry
 from wm_core.camera import Camera
 

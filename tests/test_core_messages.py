@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from wm_core import interventions as do
 from wm_core import messages
 from wm_core.camera import Camera

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from wm_core import interventions as do
 from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape, shape_volume
 

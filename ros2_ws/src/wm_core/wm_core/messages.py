@@ -478,7 +478,7 @@ def rollout_from_msg(msg: RolloutMsg, pairs: Sequence[tuple[int, int]] = ()) -> 
     k, s, t, n = len(msg.hypotheses), int(msg.samples), len(msg.times), len(msg.object_ids)
 
     def shaped(name: str, kind: type, *shape: int) -> NDArray:  # type: ignore[type-arg]
-        values = np.asarray(getattr(msg, name), dtype=kind)
+        values: NDArray = np.asarray(getattr(msg, name), dtype=kind)  # type: ignore[type-arg]
         if values.size != int(np.prod(shape)):
             raise ValueError(f"Rollout.{name}: got {values.size} values, expected {shape} = {int(np.prod(shape))}")
         return values.reshape(shape)

@@ -72,7 +72,7 @@ class ImagineRequest:
     def times(self) -> NDArray[np.float64]:
         """(T,) times of the states [s]: 0, step, 2 step, ... up to and including the horizon."""
         count = int(np.floor(self.horizon_s / self.step_s + 1e-6))
-        return np.arange(count + 1) * self.step_s
+        return np.arange(count + 1, dtype=np.float64) * self.step_s
 
 
 @dataclass(frozen=True)
