@@ -31,6 +31,7 @@ _WAKE_AT_ONCE_M = 0.02
 _REST_SPEED_M_S = 0.04
 _REST_TIME_S = 0.3
 _FITS = 7
+_PATIENCE_FRAMES = 12
 _FIT_SPEED_M_S = 0.1
 _STILL_M_S = 0.15
 _ALIGN_POINTS = 110
@@ -277,7 +278,8 @@ class Tracker:
             and o.area_m2 > 2.0e-4
             and o.height_high > max(2.0 * self.config.min_height_m, 6.0 * o.noise_m)
             and o.extent <= self.config.max_extent_m
-            and not o.on_border
+            # What the image cuts off may be anything, unless it is seen to stand on the support.
+            and (not o.on_border or (o.height_low < 0.03 and o.outside_fraction == 0.0))
             and o.outside_fraction < 0.5
         )
 
@@ -332,6 +334,8 @@ class Tracker:
             rows = np.random.default_rng(t.hits).choice(len(points), _ALIGN_POINTS, replace=False)
             points = points[rows]
         whole = t.visibility > 0.75 and not o.on_border
+        # Better a rough shape from what can be seen than none: it is fitted again when more comes into sight.
+        whole = whole or (not t.fits and t.hits >= _PATIENCE_FRAMES and len(o.points) >= 60)
         slow = t.resting or float(np.linalg.norm(t.velocity)) < _FIT_SPEED_M_S or len(t.fits) < 2
         due = len(t.fits) < _FITS or (self._stamp_ns - t.fit_stamp_ns > 1_500_000_000 and t.resting)
         if fit and whole and due and not t.toppled and len(o.points) >= 30 and slow:
@@ -511,8 +515,11 @@ class Tracker:
                 difference = cloud.depth[v, u] - depth[inside]
                 tolerance = _VISIBLE_TOLERANCE_M + 0.1 * float(t.extents.max())
                 known = np.isfinite(difference)
-                t.visibility = float((known & (np.abs(difference) <= tolerance)).sum()) / total
                 measured = max(int(known.sum()), 1)
+                # Hidden is what something nearer covers. What lies deeper (the inside of a bowl) is in sight all the
+                # same, and where nothing was measured it is as elsewhere.
+                clear = float((difference[known] >= -tolerance).sum()) / measured if known.any() else 0.0
+                t.visibility = clear * float(inside.sum()) / total
                 fraction_empty = float((difference[known] > tolerance).sum()) / measured if known.any() else 0.0
                 if int(inside.sum()) < 0.3 * total:
                     fraction_empty = 0.0
