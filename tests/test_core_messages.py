@@ -118,6 +118,12 @@ def test_defaults_of_an_empty_request():
     assert len(request.times) == 31
 
 
+def test_float32_steps_do_not_lose_the_last_state():
+    for horizon, step, count in ((2.0, 1 / 30, 61), (1.0, 0.1, 11), (0.5, 1 / 60, 31)):
+        request = messages.request_from_msg(messages.ImagineRequestMsg(horizon=horizon, step=float(np.float32(step))))
+        assert len(request.times) == count
+
+
 def test_unreadable_requests_name_the_field():
     msg = messages.ImagineRequestMsg(pairs=[1, 2, 3])
     with pytest.raises(RequestError, match="pairs: got 3 ids"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,7 +54,7 @@ class InferenceSession(Protocol):
         ...
 
 
-_ONNX_TYPES = {
+_ONNX_TYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
     "tensor(double)": np.dtype(np.float64),
@@ -175,7 +175,10 @@ class TorchSession:
         return {spec.name: value.numpy() for spec, value in zip(self.outputs, values, strict=True)}
 
 
-_SESSIONS = {"onnxruntime_cpu": OnnxRuntimeSession, "torch": TorchSession}
+_SESSIONS: dict[str, Callable[[str | Path, int | None], InferenceSession]] = {
+    "onnxruntime_cpu": OnnxRuntimeSession,
+    "torch": TorchSession,
+}
 _MODULES = {"onnxruntime_cpu": "onnxruntime", "torch": "torch"}
 _SUFFIXES = {"onnxruntime_cpu": ".onnx", "torch": ".pt2"}
 

@@ -224,7 +224,7 @@ class SceneGraph:
         n = len(id_array)
         extent_array = np.asarray(extents, dtype=np.float64).reshape(n, 3)
         shapes = np.asarray(given.get("shapes", np.zeros(n)), dtype=np.int64).reshape(n)
-        volumes = np.array([shape_volume(s, e) for s, e in zip(shapes, extent_array, strict=True)]).reshape(n)
+        volumes = np.array([shape_volume(int(s), e) for s, e in zip(shapes, extent_array, strict=True)]).reshape(n)
         values: dict[str, object] = {
             "class_names": ("object",) * n,
             "quaternions": np.tile([0.0, 0.0, 0.0, 1.0], (n, 1)),
@@ -250,7 +250,7 @@ class SceneGraph:
         integer = {"shapes", "first_seen_ns", "last_seen_ns"}
         for name, value in given.items():
             if name in ("class_names", "hulls", "relations", "events"):
-                values[name] = tuple(value)  # type: ignore[call-overload]
+                values[name] = tuple(value)  # type: ignore[arg-type]
             else:
                 kind = np.int64 if name in integer else bool if name == "is_static" else np.float64
                 values[name] = np.asarray(value, dtype=kind)
