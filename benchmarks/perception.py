@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+
 from wm_perception.evaluation import PerceptionScore, score_sequence
 from wm_perception.pipeline import Frame, PerceptionPipeline
 from wm_sim.depth_noise import DepthNoise

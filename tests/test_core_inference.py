@@ -50,11 +50,11 @@ def test_bad_files_and_backends(tmp_path, onnx_model):
         inference.open_session(tmp_path / "absent.onnx")
     corrupt = tmp_path / "corrupt.onnx"
     corrupt.write_bytes(b"not a model")
-    with pytest.raises(inference.InferenceError, match="corrupt.onnx: ONNX Runtime refuses it"):
+    with pytest.raises(inference.InferenceError, match=r"corrupt\.onnx: ONNX Runtime refuses it"):
         inference.open_session(corrupt)
     with pytest.raises(inference.InferenceError, match="got 'tpu', expected auto or one of"):
         inference.open_session(onnx_model, backend="tpu")
-    with pytest.raises(inference.InferenceError, match="ending in '.bin'"):
+    with pytest.raises(inference.InferenceError, match=r"ending in '\.bin'"):
         inference.open_session(tmp_path / "weights.bin")
 
 
