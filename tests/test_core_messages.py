@@ -119,7 +119,7 @@ def test_defaults_of_an_empty_request():
 
 
 def test_float32_steps_do_not_lose_the_last_state():
-    for horizon, step, count in ((2.0, 1 / 30, 61), (1.0, 0.1, 11), (0.5, 1 / 60, 31)):
+    for horizon, step, count in ((2.0, 1 / 30, 61), (1.0, 0.1, 11), (0.5, 1 / 60, 31), (1.0, 1 / 3000, 3001)):
         request = messages.request_from_msg(messages.ImagineRequestMsg(horizon=horizon, step=float(np.float32(step))))
         assert len(request.times) == count
 

@@ -31,7 +31,7 @@ from wm_core.interventions import Hypothesis, apply_impulse, remove, set_velocit
 from wm_core.messages import request_to_msg, rollout_from_msg, scene_graph_to_msg
 from wm_core.rollout import ImageRequest, ImagineRequest
 from wm_core.scene_graph import SceneGraph
-from wm_imagination.node import FrameMatcher, whole_steps
+from wm_imagination.node import FrameMatcher
 from wm_ros import images, qos
 
 CODES = ImagineRollouts.Response
@@ -366,14 +366,6 @@ def test_png_is_what_the_contract_says(seen: Client, client: Client) -> None:
     pixels = cv2.imdecode(np.frombuffer(answer.rollout.depth[0].data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert pixels.dtype == np.uint16 and 500 < np.median(pixels) < 3000
     assert answer.rollout.camera.width == 320 and len(answer.rollout.video) == 0
-
-
-def test_float32_steps_reach_the_horizon() -> None:
-    for count in (1, 7, 30, 333, 3000):
-        request = ImagineRequest((FACTUAL,), 1.0, step_s=float(np.float32(1.0 / count)))
-        assert len(whole_steps(request).times) == count + 1
-    odd = ImagineRequest((FACTUAL,), 1.0, step_s=0.3)
-    assert whole_steps(odd) is odd and whole_steps(bad_request := replace(odd, horizon_s=NAN)) is bad_request
 
 
 def test_matcher_waits_for_all_parts_and_counts_what_it_drops() -> None:

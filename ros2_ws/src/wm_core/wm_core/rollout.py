@@ -72,7 +72,7 @@ class ImagineRequest:
     def times(self) -> NDArray[np.float64]:
         """(T,) times of the states [s]: 0, step, 2 step, ... up to and including the horizon."""
         # Messages carry float32: 2 s in steps of 1/30 s must not come out as 59.999997 of them.
-        count = int(np.floor(self.horizon_s / self.step_s + 1e-4))
+        count = int(np.floor(self.horizon_s / self.step_s * (1.0 + 1e-6)))
         return np.arange(count + 1, dtype=np.float64) * self.step_s
 
 

@@ -1,1 +1,1 @@
-"""Imagined futures of a scene graph: interventions, rollouts, rendering; and the node that answers what-if questions."""
+"""Imagined futures of a scene graph: rollouts, rendering, and the node that answers."""

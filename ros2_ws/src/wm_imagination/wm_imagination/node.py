@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from wm_msgs.srv import GetSceneGraph, ImagineRollouts
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import InterventionError, UnknownObjectError
 from wm_core.messages import request_from_msg, rollout_to_msg, scene_graph_from_msg, scene_graph_to_msg
-from wm_core.rollout import POSITION, QUATERNION, ImagineRequest, RequestError, Rollout
+from wm_core.rollout import POSITION, QUATERNION, RequestError, Rollout
 from wm_core.scene_graph import SceneGraph
 from wm_imagination.appearance import Appearance, AppearanceError, AppearanceMemory
 from wm_imagination.imagination import (
@@ -518,7 +518,7 @@ class ImaginationNode(ManagedNode):
 
         try:
             self._precheck(msg)
-            request = whole_steps(request_from_msg(msg))
+            request = request_from_msg(msg)
             scene = self._scene if request.initial_state is None else request.initial_state
             if scene is None:
                 response.error_code = codes.NO_SCENE_GRAPH
@@ -644,18 +644,6 @@ class ImaginationNode(ManagedNode):
                 self._markers_out.publish(path_markers(rollout))
         except Exception as error:  # a picture for people must not cost the answer
             self.report_exception("show", error)
-
-
-def whole_steps(request: ImagineRequest) -> ImagineRequest:
-    """The request with its step as a whole fraction of the horizon where float32 has only just missed it.
-
-    1 s in steps of 1/30 s arrives as 29.9999985 steps, which would lose the state at the horizon.
-    """
-    if not 0.0 < request.step_s <= request.horizon_s < np.inf:
-        return request
-    steps = request.horizon_s / request.step_s
-    whole = round(steps)
-    return replace(request, step_s=request.horizon_s / whole) if abs(steps - whole) < 1e-6 * steps else request
 
 
 def end_points(rollout: Rollout, appearance: Appearance) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
