@@ -43,7 +43,7 @@ VIDEO_RATE_HZ = 10.0
 START_S = 60.0
 PATIENCE_S = 0.5
 """How much later the question may come when nothing is seen to move yet."""
-MAX_LEAD_S = 0.12
+MAX_LEAD_S = 0.07
 """The simulated world waits where it is further ahead of the scene graph: what is seen of a moving thing must not
 depend on how busy the machine is. The report says how slow it was."""
 TIMED_COUNTS = (64, 256)
