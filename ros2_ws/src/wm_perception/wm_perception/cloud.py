@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from wm_core.camera import Camera
 
+from wm_core.camera import Camera
 from wm_perception.types import Cloud, Frame
 
 
@@ -33,9 +33,9 @@ def make_cloud(frame: Frame, stride: int, max_depth_m: float) -> Cloud:
         depth.shape[1], depth.shape[0], camera.fx / stride, camera.fy / stride, camera.cx / stride, camera.cy / stride
     )
     points = small.back_project(smooth)
-    rotation = frame.world_T_camera[:3, :3].astype(np.float32)
-    world = points @ rotation.T + frame.world_T_camera[:3, 3].astype(np.float32)
-    normals = _normals(points, smooth) @ rotation.T
+    # cv2.transform is several times faster than a matrix product with so short an inner dimension.
+    world = cv2.transform(points, frame.world_T_camera[:3].astype(np.float64))
+    normals = cv2.transform(_normals(points, smooth), frame.world_T_camera[:3, :3].astype(np.float64))
     rgb = np.ascontiguousarray(frame.color[::stride, ::stride])
     lab = cv2.cvtColor(cv2.GaussianBlur(rgb, (3, 3), 0), cv2.COLOR_RGB2LAB).astype(np.float32)
     return Cloud(
@@ -44,42 +44,39 @@ def make_cloud(frame: Frame, stride: int, max_depth_m: float) -> Cloud:
 
 
 def _smooth(depth: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    limit = 4.0 * depth_noise_m(depth) + 0.004
-    total = depth.copy()
-    count = valid.astype(np.float32)
+    limit = 4.0 * depth_noise_m(depth) + np.float32(0.004)
+    padded = cv2.copyMakeBorder(depth, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0.0)
     h, w = depth.shape
+    total = np.zeros_like(depth)
+    count = np.ones_like(depth)
+    # Sums of differences: a neighbour without depth differs by the whole depth and falls out by itself.
     for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)):
-        here = (slice(max(dy, 0), h + min(dy, 0)), slice(max(dx, 0), w + min(dx, 0)))
-        there = (slice(max(-dy, 0), h + min(-dy, 0)), slice(max(-dx, 0), w + min(-dx, 0)))
-        near = (np.abs(depth[here] - depth[there]) < limit[here]) & valid[there]
-        total[here] += np.where(near, depth[there], 0.0)
-        count[here] += near
-    return np.where(valid, total / np.maximum(count, 1.0), 0.0).astype(np.float32)
+        step = padded[1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w] - depth
+        near = (np.abs(step) < limit).view(np.uint8)
+        total += step * near
+        count += near
+    return np.where(valid, depth + total / count, np.float32(0.0))
 
 
 def _normals(points: NDArray[np.float32], depth: NDArray[np.float32], reach: int = 2) -> NDArray[np.float32]:
     normals = np.full(points.shape, np.nan, dtype=np.float32)
+    if min(depth.shape) <= 2 * reach:
+        return normals
     inner = (slice(reach, -reach), slice(reach, -reach))
-    right, left = points[reach:-reach, 2 * reach :], points[reach:-reach, : -2 * reach]
-    down, up = points[2 * reach :, reach:-reach], points[: -2 * reach, reach:-reach]
-    dx, dy = right - left, down - up
-    # A difference across a depth edge is no surface.
-    limit = 0.06 * depth[inner] + 0.01
-    edge = (np.abs(dx[..., 2]) > limit) | (np.abs(dy[..., 2]) > limit)
-    n = np.stack(
-        [
-            dy[..., 1] * dx[..., 2] - dy[..., 2] * dx[..., 1],
-            dy[..., 2] * dx[..., 0] - dy[..., 0] * dx[..., 2],
-            dy[..., 0] * dx[..., 1] - dy[..., 1] * dx[..., 0],
-        ],
-        axis=-1,
-    )
-    length = np.sqrt(np.einsum("hwi,hwi->hw", n, n))
+    # Channel by channel: contiguous arrays are several times faster than strided ones.
+    across, down = [], []
+    middle = []
+    for channel in cv2.split(points):
+        across.append(channel[reach:-reach, 2 * reach :] - channel[reach:-reach, : -2 * reach])
+        down.append(channel[2 * reach :, reach:-reach] - channel[: -2 * reach, reach:-reach])
+        middle.append(channel[inner])
+    n = [down[i] * across[j] - down[j] * across[i] for i, j in ((1, 2), (2, 0), (0, 1))]
+    # Towards the camera, which looks along +z; and of unit length.
+    facing = n[0] * middle[0] + n[1] * middle[1] + n[2] * middle[2]
     with np.errstate(invalid="ignore", divide="ignore"):
-        n = n / length[..., None]
-    n[edge] = np.nan
-    # Towards the camera, which looks along +z.
-    flip = np.einsum("hwi,hwi->hw", n, points[inner]) > 0.0
-    n[flip] *= -1.0
-    normals[inner] = n
+        scale = np.copysign(1.0 / np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2]), -facing)
+    # A difference across a depth edge is no surface.
+    limit = np.float32(0.06) * depth[inner] + np.float32(0.01)
+    scale[(np.abs(across[2]) > limit) | (np.abs(down[2]) > limit)] = np.nan
+    normals[inner] = cv2.merge([v * scale for v in n])
     return normals

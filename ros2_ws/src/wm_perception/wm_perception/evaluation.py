@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+
 from wm_core.scene_graph import SceneGraph
 
 MATCH_DISTANCE_M = 0.06

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.transform import Rotation
-from wm_core.scene_graph import Shape
 
+from wm_core.scene_graph import Shape
 from wm_perception.shapes import FIT_POINTS, MIN_SIZE_M, Array, ShapeFit, signed_distance
 
 _SOFT_M = 0.004
@@ -18,11 +18,12 @@ _MAX_PARAMETERS_STEP_M = 0.05
 _RING_BINS = 12
 _RING_SIDES = 16
 _PART_BEYOND_M = 0.008
+# A cylinder's own axis is its z: to lie along x it is first tipped over.
 _TIP = Rotation.from_euler("y", np.pi / 2.0)
 
 
 class _Model:
-    """A family of solids with a parameter vector; ``sizes`` are the parameters that are lengths of the solid."""
+    """A family of solids with a parameter vector; ``sizes`` are those parameters that are lengths."""
 
     shape = Shape.BOX
     sizes: tuple[int, ...] = ()
@@ -128,7 +129,8 @@ def _solve(model: _Model, points: Array, start: Array, iterations: int = 12) -> 
         relative = points - position
         distance, local = signed_distance(model.shape, extents, relative @ rotation)
         cost = float(2.0 * _SOFT_M**2 * (np.sqrt(1.0 + np.square(distance / _SOFT_M)) - 1.0).sum())
-        return distance, relative, local @ rotation.T, local, cost + shrink * float(values[sizes] @ values[sizes])
+        cost += shrink * float(values[sizes] @ values[sizes])
+        return distance, relative, local @ rotation.T, local, cost
 
     distance, relative, world, local, cost = distances(x)
     for _ in range(iterations):
@@ -161,8 +163,9 @@ def _solve(model: _Model, points: Array, start: Array, iterations: int = 12) -> 
 def _score(distance: Array) -> float:
     """How badly a solid explains its points [m].
 
-    The mean catches what the median forgives: a cylinder that explains a box but for its corners. Points inside the solid
-    (a bottle's neck, the bottom of a bowl) count less than points outside (a handle), which it leaves unexplained.
+    The mean catches what the median forgives: a cylinder that explains a box but for its corners. Points inside
+    the solid (a bottle's neck, the bottom of a bowl) count less than points outside (a handle), which it leaves
+    unexplained.
     """
     inside, outside = np.maximum(-distance, 0.0), np.maximum(distance, 0.0)
     middling = float(np.median(inside + outside))
@@ -173,16 +176,16 @@ def fit_revolution(points: Array, base: float, top: float, centre: Array) -> tup
     """The upright solid of revolution that best explains the points: bottles, bowls, mugs with their handles.
 
     For an axis at (a, b) and a radius R_k in each of K slices, a point of slice k has
-    ``x^2 + y^2 = 2 a x + 2 b y + (R_k^2 - a^2 - b^2)``: linear in a, b and K constants (Kasa's circle fit, with one
-    centre for all slices). Points inside (the bottom of a bowl) and outside (a handle) are weighed down in turn.
+    ``x^2 + y^2 = 2 a x + 2 b y + (R_k^2 - a^2 - b^2)``: linear in a, b and K constants (Kasa's circle fit, with
+    one centre for all slices). Points inside (the bottom of a bowl) and outside (a handle) are weighed down.
 
     Args:
         points: (P, 3) world [m]. base, top: heights that it stands between [m].
         centre: (2,) where the axis is guessed to be.
 
     Returns:
-        The solid (``Shape.CONVEX``) and the points' distances (P,) to its surface, negative inside; None where the
-        points do not tell.
+        The solid (``Shape.CONVEX``) and the points' distances (P,) to its surface; None where the points do not
+        tell.
     """
     height = top - base
     if height < 0.02 or len(points) < 30:
@@ -229,15 +232,13 @@ def fit_revolution(points: Array, base: float, top: float, centre: Array) -> tup
     turn = 2.0 * np.pi * np.arange(_RING_SIDES) / _RING_SIDES
     # The sides of the polygon are outside at its corners and inside between them.
     rings = profile[:, None, 0] / np.sqrt(np.cos(np.pi / _RING_SIDES))
-    hull = np.stack(
-        [rings * np.cos(turn), rings * np.sin(turn), np.broadcast_to(profile[:, None, 1], rings.shape[:1] + turn.shape)],
-        axis=-1,
-    ).reshape(-1, 3)
+    levels = np.broadcast_to(profile[:, None, 1], (len(profile), _RING_SIDES))
+    hull = np.stack([rings * np.cos(turn), rings * np.sin(turn), levels], axis=-1).reshape(-1, 3)
     order = np.argsort(profile[:, 1])
     surface = np.interp(points[:, 2], profile[order, 1], profile[order, 0])
-    distance = np.where(
-        np.abs(points[:, 2] - top) < 0.006, np.minimum(ring - surface, np.abs(points[:, 2] - top)), ring - surface
-    )
+    distance = ring - surface
+    under_top = np.abs(points[:, 2] - top)
+    distance = np.where(under_top < 0.006, np.minimum(distance, under_top), distance)
     rotation = np.eye(3)
     beyond = (ring - radius[slices] > _PART_BEYOND_M) & (ring - radius[slices] < 0.08)
     if beyond.sum() >= max(5, 0.02 * len(points)):
@@ -274,10 +275,10 @@ def fit_revolution(points: Array, base: float, top: float, centre: Array) -> tup
 def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit:
     """The solid that best explains the visible points of one thing.
 
-    Box, sphere, upright and lying cylinder, lying capsule and upright solid of revolution are fitted to the signed
-    distances of the points (soft L1, 4 mm), with a weak pull to the smaller solid for what is not visible; the smallest
-    residual wins, the simpler solid where residuals are alike, and a convex hull where none fits. Things are taken to
-    stand upright or lie flat, as things on tables do; tilting is the tracker's work.
+    Box, sphere, upright and lying cylinder, lying capsule and upright solid of revolution are fitted to the
+    signed distances of the points (soft L1, 4 mm), with a weak pull to the smaller solid for what is not visible;
+    the smallest residual wins, the simpler solid where residuals are alike, and a convex hull where none fits.
+    Things are taken to stand upright or lie flat, as things on tables do; tilting is the tracker's work.
 
     Args:
         points: (P, 3) world coordinates, z up [m]; at least 8.
@@ -308,7 +309,9 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit
         position, rotation, extents = model.build(x)
         tall = float(np.abs(rotation[2]) @ extents) if model.shape != Shape.SPHERE else float(extents[2])
         # What is seen of a thing shows how tall it is, and bounds how wide: no solid may stick out of it far.
-        if not np.isfinite(x).all() or abs(tall - height) > 0.2 * height + 0.008 or extents.max() > 1.6 * scale:
+        if not np.isfinite(x).all() or abs(tall - height) > 0.2 * height + 0.008:
+            return
+        if extents.max() > 1.6 * scale:
             return
         score = _score(distance)
         quaternion = Rotation.from_matrix(rotation).as_quat()
@@ -338,7 +341,7 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit
 
 
 def _without_stragglers(points: Array, seed: int) -> Array:
-    """Points (P, 3), at most three times ``FIT_POINTS``, less those that lie by themselves between two surfaces."""
+    """At most three times ``FIT_POINTS`` of points (P, 3), less those by themselves between two surfaces."""
     p = points
     if len(p) > 3 * FIT_POINTS:
         p = p[np.random.default_rng(seed).choice(len(p), 3 * FIT_POINTS, replace=False)]
@@ -370,4 +373,5 @@ def _canonical(fit: ShapeFit) -> ShapeFit:
     turns = int(np.round(yaw / (0.5 * np.pi)))
     rest = yaw - turns * 0.5 * np.pi
     extents = fit.extents[[1, 0, 2]] if turns % 2 else fit.extents
-    return replace(fit, quaternion=np.array([0.0, 0.0, np.sin(0.5 * rest), np.cos(0.5 * rest)]), extents=extents)
+    quaternion = np.array([0.0, 0.0, np.sin(0.5 * rest), np.cos(0.5 * rest)])
+    return replace(fit, quaternion=quaternion, extents=extents)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from wm_core.geometry import rotation_between
 
+from wm_core.geometry import rotation_between
 from wm_perception.cloud import make_cloud
 from wm_perception.types import Array, Frame
 

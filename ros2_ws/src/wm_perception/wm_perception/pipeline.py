@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from wm_core.scene_graph import Event, SceneGraph, Shape
 
+from wm_core.scene_graph import Event, SceneGraph, Shape
 from wm_perception.cloud import depth_noise_m, make_cloud
 from wm_perception.relations import RelationGraph
 from wm_perception.segmentation import GeometricSegmenter, candidate_pixels
@@ -138,7 +138,8 @@ class PerceptionPipeline:
             over = which[box][use]
             tall = np.isfinite(heights)
             index = int(np.bincount(over[over >= 0]).argmax()) if (over >= 0).any() else -1
-            centre = 0.5 * (np.percentile(points, 2, axis=0) + np.percentile(points, 98, axis=0))
+            ranks = np.sort(points, axis=0)[(np.array([0.01, 0.02, 0.98, 0.99]) * (len(points) - 1)).astype(int)]
+            centre = 0.5 * (ranks[1] + ranks[2])
             bottom: float | None = None
             support_height = float(points[:, 2].min())
             if index >= 0:
@@ -154,7 +155,7 @@ class PerceptionPipeline:
             )
             fresh = segmentation.keys[label - 1] < 0
             outside = self._outside(points, index) if fresh else 0.0
-            extent = float((np.percentile(points, 99, axis=0) - np.percentile(points, 1, axis=0)).max())
+            extent = float((ranks[3] - ranks[0]).max())
             if len(points) > _MAX_POINTS:
                 points = points[random.choice(len(points), _MAX_POINTS, replace=False)]
             observations.append(

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from wm_core.camera import Camera
 
+from wm_core.camera import Camera
 from wm_perception.types import Array, Frame
 
 _EDGES_PER_FRAME = 3000

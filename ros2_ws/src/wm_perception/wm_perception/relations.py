@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.spatial.transform import Rotation
-from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shape
 
+from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shape
 from wm_perception.shapes import hull_planes, signed_distance, surface_samples
 from wm_perception.tracking import Tracker
 from wm_perception.types import Array, PerceptionConfig

@@ -1,4 +1,4 @@
-"""Instances from geometry: pieces bounded by depth edges, creases and colour edges, joined where they belong together."""
+"""Instances from geometry: pieces bounded by depth edges, creases and colour edges, joined where they belong."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial.transform import Rotation
 
 from wm_perception.cloud import depth_noise_m
 from wm_perception.shapes import hull_planes, signed_distance
@@ -124,7 +124,7 @@ class GeometricSegmenter:
         if not predicted:
             return owner
         mask = pieces > 0
-        points = cloud.points[mask].astype(np.float64)
+        points = cloud.points[mask]
         labels = pieces[mask]
         distances = np.stack([_distance_to(p, points) for p in predicted])
         # Colour decides where two predictions overlap.
@@ -184,9 +184,19 @@ class GeometricSegmenter:
             return Segmentation(np.zeros(pieces.shape, np.int32), np.zeros(0, np.int64))
         present = np.arange(1, count + 1)
         sizes = np.bincount(nodes.ravel(), minlength=count + 1).astype(np.float64)
-        means = [ndimage.mean(cloud.lab[..., c], nodes, present) for c in range(3)]
-        colors = np.concatenate([[[0.0] * 3], np.stack(means, axis=1)])
-        lowest = np.append(0.0, ndimage.minimum(np.nan_to_num(height, nan=9.0), nodes, present))
+        # Pixels in the order of their nodes, so that each node's are one run.
+        pixels = np.flatnonzero(nodes)
+        pixels = pixels[np.argsort(nodes.ravel()[pixels], kind="stable")]
+        starts = np.searchsorted(nodes.ravel()[pixels], present)
+
+        def per_node(values: NDArray[np.float32], f: np.ufunc) -> Array:
+            """(count + 1, ...) reduction of an image's values over each node; row 0 is nobody's."""
+            flat = values.reshape(nodes.size, -1)[pixels]
+            return np.concatenate([np.zeros((1, flat.shape[1])), f.reduceat(flat, starts, axis=0)])
+
+        colors = per_node(cloud.lab, np.add) / np.maximum(sizes, 1.0)[:, None]
+        lowest = per_node(np.nan_to_num(height, nan=9.0), np.minimum)[:, 0]
+        lows, highs = (per_node(cloud.points[..., :2], f) for f in (np.minimum, np.maximum))
         # Each group's tracked object, 0 = none yet; two tracked objects are never joined.
         holder = np.where(np.arange(count + 1) >= first_owned, np.arange(count + 1), 0)
         parent = np.arange(count + 1)
@@ -196,10 +206,6 @@ class GeometricSegmenter:
                 i = int(parent[i])
             return i
 
-        lows, highs = (
-            np.stack([f(cloud.points[..., c], nodes, np.arange(count + 1)) for c in (0, 1)], axis=1)
-            for f in (ndimage.minimum, ndimage.maximum)
-        )
         for (i, j), (length, smooth) in sorted(
             _borders(cloud, nodes, creases).items(), key=lambda item: -item[1][0]
         ):
@@ -249,11 +255,15 @@ def _borders(
     return borders
 
 
-def _distance_to(predicted: PredictedObject, points: Array) -> Array:
+def _distance_to(predicted: PredictedObject, points: NDArray[np.float32]) -> Array:
     """|signed distance| [m], with the inside counted as near, of world points (P, 3) to a predicted object."""
-    from scipy.spatial.transform import Rotation
-
-    local = (points - predicted.position) @ Rotation.from_quat(predicted.quaternion).as_matrix()
+    # Most points belong to other things: those beyond the object's ball are far, how far does not matter.
+    offset = points - predicted.position.astype(np.float32)
+    reach = 0.5 * float(np.linalg.norm(predicted.extents)) + max(predicted.margin_m, 0.05)
+    far = np.einsum("pi,pi->p", offset, offset)
+    near = np.flatnonzero(far < reach**2)
+    result = np.sqrt(far).astype(np.float64)
+    local = offset[near].astype(np.float64) @ Rotation.from_quat(predicted.quaternion).as_matrix()
     planes = None
     if len(predicted.hull):
         try:
@@ -261,7 +271,8 @@ def _distance_to(predicted: PredictedObject, points: Array) -> Array:
         except ValueError:
             planes = None
     distance, _ = signed_distance(predicted.shape, predicted.extents, local, planes)
-    return np.where(distance < 0.0, -0.5 * distance, distance)
+    result[near] = np.where(distance < 0.0, -0.5 * distance, distance)
+    return result
 
 
 def _connected(cloud: Cloud, mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
-from wm_core.scene_graph import Event, EventKind, Shape
 
+from wm_core.scene_graph import Event, EventKind, Shape
 from wm_perception.fitting import fit_shape
 from wm_perception.shapes import (
     Alignment,

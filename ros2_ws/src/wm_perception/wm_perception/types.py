@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph, Shape
 
