@@ -145,7 +145,7 @@ class VideoWriter:
         self.path, self.rate, self.count = path, rate, 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._av = av
-        self._container = av.open(str(path), "w", options={"movflags": "faststart"})
+        self._container: Any = av.open(str(path), "w", options={"movflags": "faststart"})
         self._stream = self._container.add_stream("libx264", rate=rate)
         self._stream.width, self._stream.height = size
         self._stream.pix_fmt = "yuv420p"

@@ -102,7 +102,7 @@ def compare(
         true_path = np.where(there[:, None], truth_states[:, m, POSITION], np.nan)
         start = true_path[np.flatnonzero(there)[0]]
         moved = bool(np.nanmax(np.linalg.norm(true_path - start, axis=1)) > MOVED_M)
-        errors = {}
+        errors: dict[str, NDArray[np.float64]] = {}
         for backend, (rollout, k) in rollouts.items():
             found = np.flatnonzero(rollout.object_ids == object_id)
             if not len(found):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +173,7 @@ def _object_list(canvas: Canvas, graph: SceneGraph) -> None:
         canvas.text(x + 22, y, object_name(graph, int(graph.ids[i])), 16, TEXT, moving)
         size = " × ".join(f"{100 * v:.0f}" for v in graph.extents[i])
         what = f"{speed:.2f} m/s" if moving else f"{size} cm"
-        canvas.text(x + 170, y, what, 16, IMAGINED if moving else DIM)
+        canvas.text(x + 196, y, what, 16, IMAGINED if moving else DIM)
 
 
 @dataclass(frozen=True)
@@ -264,7 +263,7 @@ def future_picture(results: DemoResults, future: Future, row: int, base: tuple[P
         points = plot.points(errors.times[: t + 1], values[: t + 1])
         canvas.curve(points, COLORS[backend], 3 if backend == "imagined" else 2)
         if np.isfinite(points[-1]).all():
-            canvas.dot(*points[-1], COLORS[backend], 4)
+            canvas.dot(float(points[-1, 0]), float(points[-1, 1]), COLORS[backend], 4)
     _error_table(canvas, results, future, t)
     return canvas.pixels
 
@@ -298,31 +297,38 @@ def summary_card(results: DemoResults) -> Picture:
     _header(
         canvas, "How right it was", "mean distance from the truth over 2 s [mm]: of all objects, and of those that move"
     )
-    headings = (("imagined", 620), ("straight", 790), ("still", 960))
-    y = 124
+    headings = (("imagined", 700), ("straight", 850), ("still", 1010))
+    y = 118
     canvas.text(_LEFT, y, "future", 16, DIM)
-    canvas.text(460, y, "contacts", 16, DIM, anchor="ra")
+    canvas.text(_LEFT + 190, y, "imagined and true end", 16, DIM)
+    canvas.text(560, y, "contacts", 16, DIM, anchor="ra")
     for backend, x in headings:
         canvas.text(x, y, LABELS[backend], 16, COLORS[backend], True, anchor="ra")
     canvas.text(1240, y, "moved: imagined / straight", 16, DIM, anchor="ra")
+    height = min(72, 440 // max(len(results.futures), 1))
     for n, future in enumerate(results.futures):
-        y = 160 + 42 * n
-        canvas.box(_LEFT - 12, y - 8, SIZE[0] - 2 * _LEFT + 24, 36, PANEL)
-        canvas.text(_LEFT, y, future.question.name, 20, TEXT, True)
+        y = 150 + (height + 6) * n
+        middle = y + height // 2
+        canvas.box(_LEFT - 12, y, SIZE[0] - 2 * _LEFT + 24, height, PANEL)
+        canvas.text(_LEFT, middle, future.question.name, 20, TEXT, True, anchor="lm")
+        for m, pictures in enumerate((future.imagined, future.true)):
+            if pictures:
+                width, _ = fit(pictures[-1], 200, height - 4)
+                canvas.image(_LEFT + 190 + m * (width + 6), y + 2, pictures[-1], width, height - 4)
         e = future.errors
         if e is None:
-            canvas.text(620, y, "not compared", 18, DIM, anchor="ra")
+            canvas.text(700, middle, "not compared", 18, DIM, anchor="rm")
             continue
-        canvas.text(460, y, "yes" if e.contacts else "no", 18, TEXT if e.contacts else DIM, anchor="ra")
+        canvas.text(560, middle, "yes" if e.contacts else "no", 18, TEXT if e.contacts else DIM, anchor="rm")
         for backend, x in headings:
             value = 1e3 * e.average(backend)
             text = f"{value:.1f}" if np.isfinite(value) else "-"
             best = backend == "imagined"
-            canvas.text(x, y, text, 20, IMAGINED if best else TEXT, best, anchor="ra")
+            canvas.text(x, middle, text, 20, IMAGINED if best else TEXT, best, anchor="rm")
         moved = [1e3 * e.average(b, moved_only=True) for b in ("imagined", "straight")]
         text = " / ".join(f"{v:.1f}" if np.isfinite(v) else "-" for v in moved)
-        canvas.text(1240, y, text, 18, TEXT, anchor="ra")
-    y = 190 + 42 * len(results.futures)
+        canvas.text(1240, middle, text, 18, TEXT, anchor="rm")
+    y = 160 + (height + 6) * len(results.futures)
     p, latency = results.perception, results.latency
     lines = []
     if p:
@@ -342,7 +348,7 @@ def summary_card(results: DemoResults) -> Picture:
         )
     for line in lines:
         canvas.text(_LEFT, y, line, 18, DIM)
-        y += 32
+        y += 28
     return canvas.pixels
 
 
@@ -394,8 +400,3 @@ def make_stills(folder: Path, results: DemoResults, live: Sequence[LiveFrame]) -
 def _sheet_rows(frame_times: NDArray[np.float64], count: int = 5) -> list[int]:
     """Rows of the frames that a sheet shows: evenly spaced, with the first and the last."""
     return sorted({int(i) for i in np.linspace(0, len(frame_times) - 1, min(count, len(frame_times))).round()})
-
-
-def wrapped(text: str, width: int = 96) -> list[str]:
-    """Lines of a text."""
-    return textwrap.wrap(text, width)

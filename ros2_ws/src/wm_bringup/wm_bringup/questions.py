@@ -5,6 +5,7 @@ Objects are chosen from the perceived scene graph by the roles they play, never 
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,11 +65,33 @@ class Question:
         return self.hypothesis.name
 
 
+_HUES = ((15.0, "red"), (40.0, "orange"), (70.0, "yellow"), (165.0, "green"), (195.0, "teal"), (255.0, "blue"))
+
+
+def color_word(color: NDArray[np.floating]) -> str:
+    """A colour (3,) 0..1 as a word; empty: not observed."""
+    if not np.any(color):
+        return ""
+    hue, saturation, value = colorsys.rgb_to_hsv(*(float(np.clip(c, 0.0, 1.0)) for c in color))
+    degrees = 360.0 * hue
+    if value < 0.15:
+        return "black"
+    if saturation < 0.15:
+        return "white" if value > 0.75 else "grey"
+    if 15.0 <= degrees < 45.0 and value < 0.62:
+        return "brown"
+    if degrees >= 340.0:
+        return "red"
+    return next((word for limit, word in _HUES if degrees < limit), "purple" if degrees < 300.0 else "pink")
+
+
 def object_name(scene: SceneGraph, object_id: int) -> str:
-    """An object for people: class and id."""
+    """An object for people: colour, class and id."""
     if object_id not in scene.ids:
         return f"#{object_id}"
-    return f"{scene.class_names[scene.index(object_id)]} #{object_id}"
+    row = scene.index(object_id)
+    word = "" if scene.is_static[row] else color_word(scene.colors[row])
+    return f"{word} {scene.class_names[row]} #{object_id}".strip()
 
 
 def radius_xy(scene: SceneGraph, row: int) -> float:
@@ -102,7 +125,8 @@ def find_roles(scene: SceneGraph) -> Roles:
     target = None
     in_way: set[int] = set()
     if mover is not None:
-        direction = scene.linear_velocities[mover, :2] / max(np.linalg.norm(scene.linear_velocities[mover, :2]), 1e-9)
+        direction = scene.linear_velocities[mover, :2]
+        direction = direction / max(float(np.linalg.norm(direction)), 1e-9)
         ahead: list[tuple[float, int]] = []
         for row in rows.tolist():
             if row == mover:
@@ -236,7 +260,7 @@ def push(scene: SceneGraph, object_id: int, name: str, speed_m_s: float = PUSH_S
     who = object_name(scene, object_id)
     return Question(
         Hypothesis(name, (do.apply_impulse(object_id, impulse.tolist()),)),
-        f"What if {who} were pushed?",
+        f"What if the {who} were pushed?",
         f"impulse {_words(impulse)} N s at its centre",
         object_id,
     )
@@ -282,7 +306,7 @@ def pusher_path(scene: SceneGraph, object_id: int, name: str) -> Question:
     who = object_name(scene, object_id)
     return Question(
         Hypothesis(name, (path,)),
-        f"What if a pusher shoved {who}?",
+        f"What if a pusher shoved the {who}?",
         f"a box goes {100 * PUSHER_TRAVEL_M:.0f} cm along {_words(direction)} at {PUSHER_SPEED_M_S:g} m/s",
         object_id,
     )
@@ -298,7 +322,10 @@ def choose_questions(scene: SceneGraph) -> list[Question]:
         who = object_name(scene, changed)
         questions.append(
             Question(
-                Hypothesis("remove", (do.remove(changed),)), f"What if {who} were not there?", "it is removed", changed
+                Hypothesis("remove", (do.remove(changed),)),
+                f"What if the {who} were not there?",
+                "it is removed",
+                changed,
             )
         )
     if mover is not None:
@@ -307,7 +334,7 @@ def choose_questions(scene: SceneGraph) -> list[Question]:
         questions.append(
             Question(
                 Hypothesis("slower", (do.set_velocity(mover, slow.tolist()),)),
-                f"What if {who} came at half its speed?",
+                f"What if the {who} came at half its speed?",
                 f"velocity {_words(slow)} m/s",
                 mover,
             )
@@ -316,7 +343,9 @@ def choose_questions(scene: SceneGraph) -> list[Question]:
         who = object_name(scene, changed)
         double = do.set_property(changed, do.Property.MASS, 2.0, factor=True)
         questions.append(
-            Question(Hypothesis("heavier", (double,)), f"What if {who} weighed twice as much?", "mass doubled", changed)
+            Question(
+                Hypothesis("heavier", (double,)), f"What if the {who} weighed twice as much?", "mass doubled", changed
+            )
         )
     pushed = roles.bystander if roles.bystander is not None else mover
     if pushed is not None:

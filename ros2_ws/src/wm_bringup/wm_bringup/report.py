@@ -46,7 +46,8 @@ td.left, th.left { text-align: left; }
 figure { margin: 14px 0; }
 img, video { max-width: 100%; height: auto; display: block; border-radius: 6px; }
 video { width: 100%; background: #0e1218; }
-svg { max-width: 100%; height: auto; }
+svg { width: 100%; height: auto; }
+.narrow table { max-width: 620px; }
 code { font: 14px/1.4 ui-monospace, "DejaVu Sans Mono", monospace; background: #f1f4f7; padding: 1px 5px;
   border-radius: 4px; }
 .warn { border-left: 4px solid #d97706; background: #fff7ec; padding: 8px 14px; margin: 10px 0; }
@@ -183,7 +184,9 @@ def _mm(value: float | None) -> str:
 
 
 def _ms(value: float | None) -> str:
-    return "–" if value is None or not np.isfinite(value) else f"{1e3 * value:.0f} ms"
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{1e3 * value:.0f} ms" if value < 1.0 else f"{value:.1f} s"
 
 
 def _events(results: DemoResults, future: Future) -> str:
@@ -376,12 +379,12 @@ def write_demo_report(
         body += [_effects(results, future), _events(results, future), _error_plot(future)]
     body += [
         "<h2>Perception and speed</h2>",
-        _perception_table(results),
-        _speed_table(results),
+        f'<div class="narrow">{_perception_table(results)}{_speed_table(results)}</div>',
         _latency_plot(results.latency),
-        f'<p class="note">The simulated camera publishes 30 frames per simulated second and was asked for '
-        f"{results.real_time_factor:.2g} simulated seconds per second; simulator, perception, imagination, recorder "
-        f"and client share {escape(results.machine.get('cores', '?'))} cores.</p>",
+        f'<p class="note">Simulator, perception, imagination, recorder and client shared '
+        f"{escape(results.machine.get('cores', '?'))} cores. The camera makes 30 frames per simulated second, and the "
+        f"simulated world waits for perception where the machine is slow: {results.real_time_factor:.2f} simulated "
+        "seconds passed per second.</p>",
         "<h2>Files</h2>",
         _files(path.parent, DEMO_FILES),
         "<h2>Where this was run</h2>",

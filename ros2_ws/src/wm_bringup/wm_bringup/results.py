@@ -65,7 +65,7 @@ class DemoResults:
         perception: wm_perception.evaluation.PerceptionScore as a dict; empty: not scored.
         latency: summary of the recorder.
         timings: seconds by name.
-        real_time_factor: simulated seconds per second that were asked for.
+        real_time_factor: simulated seconds that passed per second.
         notes: what a reader should know, e.g. a question that could not be scored.
         machine: see ``machine_facts``.
         topics: messages recorded by topic.
@@ -173,16 +173,6 @@ def _number(value: Any) -> Any:
         return value
     value = float(value)
     return round(value, 6) if np.isfinite(value) else None
-
-
-def moved_text(futures: list[Future]) -> str:
-    """How much better the imagination was than straight lines over the futures with contacts, for people."""
-    ratios = []
-    for future in futures:
-        e = future.errors
-        if e is not None and e.contacts and e.average("straight") > 0:
-            ratios.append(e.average("imagined") / e.average("straight"))
-    return f"{np.mean(ratios):.2f}" if ratios else "not measured"
 
 
 def _package_version(name: str) -> str:
