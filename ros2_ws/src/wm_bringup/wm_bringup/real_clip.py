@@ -31,6 +31,7 @@ from wm_bringup.sources.playback import SourceError
 from wm_bringup.sources.rgbd_folder import Recording, open_folder
 from wm_bringup.stages import Stages
 from wm_core import interventions as do
+from wm_core.camera import Camera
 from wm_core.geometry import invert_transform
 from wm_core.interventions import Hypothesis
 from wm_core.rollout import POSITION, ImageRequest, ImagineRequest
@@ -44,6 +45,10 @@ VIDEO_RATE_HZ = 10.0
 COMPACT_M = (0.04, 0.25)
 """Smallest and largest side of a thing that one would push about."""
 CERTAIN = 0.5
+FALLS_BEYOND_M = 0.25
+"""How far beyond the edge a pushed thing comes down, about."""
+ROOM = 0.15
+"""To the border of the picture, as a fraction of its half size; more is no better."""
 _GRAVITY = 9.81
 _DIRECTIONS = 72
 
@@ -92,27 +97,16 @@ def presence(graphs: list[SceneGraph]) -> list[Presence]:
     return sorted(found.values(), key=lambda p: (p.is_static, -int(p.seen.sum()), p.object_id))
 
 
-def in_view(graph: SceneGraph, row: int, size: tuple[int, int], focal: tuple[float, float, float, float]) -> float:
-    """How far [fraction of the image's half size] an object is from the nearest border, negative: outside.
-
-    Args:
-        size: width and height; focal: fx, fy, cx, cy [pixels].
-    """
-    x, y, z = (invert_transform(graph.world_T_camera) @ np.append(graph.positions[row], 1.0))[:3]
+def in_view(world_T_camera: NDArray[np.float64], point: NDArray[np.float64], radius_m: float, camera: Camera) -> float:
+    """How far [fraction of the image's half size] a ball is from the nearest border; negative: not wholly in view."""
+    x, y, z = (invert_transform(world_T_camera) @ np.append(point, 1.0))[:3]
     if z <= 0.1:
         return -1.0
-    fx, fy, cx, cy = focal
-    reach = 0.5 * float(graph.extents[row].max()) / z
-    u, v = fx * x / z + cx, fy * y / z + cy
-    width, height = size
-    return float(
-        min(
-            (u - fx * reach) / (0.5 * width),
-            (width - u - fx * reach) / (0.5 * width),
-            (v - fy * reach) / (0.5 * height),
-            (height - v - fy * reach) / (0.5 * height),
-        )
-    )
+    right, down = camera.fx * radius_m / z, camera.fy * radius_m / z
+    u, v = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
+    across = min(u - right, camera.width - u - right) / (0.5 * camera.width)
+    along = min(v - down, camera.height - v - down) / (0.5 * camera.height)
+    return float(max(min(across, along), -1.0))
 
 
 def choose_thing(graphs: list[SceneGraph]) -> int | None:
@@ -258,8 +252,7 @@ class _Imagined:
 
 def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph], thing: int, stage: Any) -> _Imagined:
     camera = recording.camera
-    focal = (camera.fx, camera.fy, camera.cx, camera.cy)
-    # The latest of the frames in which it is as well in view as in any.
+    # The latest of the frames in which it, and the place where it would fall, are as well in view as in any.
     best = None
     for graph in graphs:
         if thing not in graph.ids:
@@ -267,9 +260,14 @@ def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph]
         row = graph.index(thing)
         if graph.last_seen_ns[row] != graph.stamp_ns:
             continue
-        room = min(in_view(graph, row, (camera.width, camera.height), focal), 0.15)
-        if best is None or room >= best[0] - 1e-9:
-            best = (room, graph)
+        direction, distance = way_off(graph, row)
+        fallen = graph.positions[row] + np.array([*(distance + FALLS_BEYOND_M) * direction, 0.0])
+        radius = 0.5 * float(graph.extents[row].max())
+        views = [min(in_view(graph.world_T_camera, p, radius, camera), ROOM) for p in (graph.positions[row], fallen)]
+        # It has to be there; where it falls is worth half.
+        worth = views[0] + 0.5 * views[1] if views[0] > 0.0 else views[0] - 1.0
+        if best is None or worth >= best[0] - 1e-9:
+            best = (worth, graph)
     assert best is not None
     graph = best[1]
     questions = _questions(graph, thing)
@@ -484,6 +482,8 @@ def _film(path: Path, frames: list[ClipFrame], imagined: _Imagined | None) -> No
                     (picture, "imagined", canvas.IMAGINED),
                     f"+{imagined.times[n]:.1f} s",
                 )
+                note = "drawn from what the camera saw in the frames before; the truth is not known here"
+                shown.text(40, 590, note, 16, canvas.DIM)
                 last = n == len(imagined.pictures[k]) - 1
                 video.add(shown.pixels, 1.2 if last else 0.7 if n == 0 else 1.5 / VIDEO_RATE_HZ)
 
