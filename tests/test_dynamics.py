@@ -346,3 +346,20 @@ def test_unknown_backend():
     assert make_dynamics("auto").name == "physics"
     with pytest.raises(ValueError, match="learned"):
         make_dynamics("learned-not")
+
+
+def test_what_rests_on_nothing_perceived_is_held_until_it_is_moved() -> None:
+    scene = SceneGraph.build(
+        [1, 2, 3],
+        [[0.0, 0.0, -0.02], [0.0, 0.0, 0.05], [0.3, 0.0, 0.3]],
+        [[1.0, 1.0, 0.04], [0.1, 0.1, 0.1], [0.05, 0.3, 0.2]],
+        is_static=[True, False, False],
+        class_names=("support", "box", "box"),
+        pose_covariances=np.tile(np.eye(6) * 1e-5, (3, 1, 1)),
+    )
+    hypotheses = [do.Hypothesis("factual"), do.Hypothesis("pushed", (do.set_velocity(3, [0.2, 0.0, 0.0]),))]
+    result = make_dynamics("physics").rollout(
+        [scene], hypotheses, np.arange(31) / 30.0, deadline=None, should_stop=None, on_hypothesis=None
+    )
+    assert np.allclose(result.states[0, 0, :, 2, :3], [0.3, 0.0, 0.3], atol=1e-6)
+    assert result.states[1, 0, -1, 2, 2] < 0.2, "pushed, it falls"

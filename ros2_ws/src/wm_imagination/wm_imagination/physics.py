@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import quaternion_to_matrix, rotation_between
-from wm_core.interventions import Hypothesis
+from wm_core.interventions import Hypothesis, InterventionKind
 from wm_core.mujoco_world import (
     Action,
     BodyDef,
@@ -74,6 +74,13 @@ SINK_M = 3e-5
 """What stands on something starts this deep in it, about where the contact carries it. Just touching is
 neither in nor out
 of contact, and whichever rounding makes of it would show in the future."""
+_FREEING_KINDS = (
+    InterventionKind.REMOVE,
+    InterventionKind.SET_POSE,
+    InterventionKind.SET_VELOCITY,
+    InterventionKind.APPLY_IMPULSE,
+    InterventionKind.FOLLOW_PATH,
+)
 FALLING_SPEED_M_S = 0.15
 """Vertical speed above which a moving object is taken to be in the air."""
 
@@ -114,6 +121,28 @@ class ScenePreparation:
         self.floor_z = self._floor() if floor_z is None else float(floor_z)
         self.world = World(self.bodies, self.floor_z, timestep)
         self.data = mujoco.MjData(self.world.model)
+        self.held = np.zeros(count, dtype=bool)
+        self._hold_what_hangs()
+
+    def _hold_what_hangs(self) -> None:
+        """Make static what rests with nothing perceived beneath it: something unseen carries it (a chair's back).
+
+        It stays where it is, and things bump into it, until a hypothesis moves it.
+        """
+        unsupported: list[int] = []
+        start = self.start(self.mean, unsupported)
+        hanging = [i for i in unsupported if not self.moves[i] and not self.turns[i]]
+        for i in hanging:
+            self.held[i] = True
+            self.bodies[i] = replace(self.bodies[i], is_static=True, static_state=start[i].copy())
+        if hanging:
+            self.world = World(self.bodies, self.floor_z, self.world.timestep)
+            self.data = mujoco.MjData(self.world.model)
+
+    def freed(self, bodies: Sequence[BodyDef], moved: Sequence[int]) -> tuple[BodyDef, ...]:
+        """Bodies with those made free that are held only as long as nobody moves them."""
+        free = {i for i in moved if i < len(self.held) and self.held[i]}
+        return tuple(replace(b, is_static=False) if i in free else b for i, b in enumerate(bodies))
 
     def _level_supports(self) -> None:
         quaternions = self.mean.quaternions.copy()
@@ -185,21 +214,26 @@ class ScenePreparation:
             for i, body in enumerate(self.bodies)
         ]
 
-    def start(self, scene: SceneGraph) -> Array:
-        """(N, 13) start states of a sample, at rest where it rests."""
+    def start(self, scene: SceneGraph, unsupported: list[int] | None = None) -> Array:
+        """(N, 13) start states of a sample, at rest where it rests.
+
+        ``unsupported`` is given the rows of what should stand on something and has nothing beneath it.
+        """
         states = scene_states(scene)
         states[:, LINEAR_VELOCITY] *= self.moves[:, None]
         states[:, ANGULAR_VELOCITY] *= self.turns[:, None]
-        for i in np.flatnonzero(self.mean.is_static):
+        fixed = self.mean.is_static | self.held
+        for i in np.flatnonzero(fixed):
             states[i] = self.bodies[i].static_state
-        uncertain = ~self.known_exactly & ~self.mean.is_static & ~self.airborne
+        uncertain = ~self.known_exactly & ~fixed & ~self.airborne
         for i in np.flatnonzero(uncertain):
             states[i, QUATERNION] = self._levelled(int(i), states[i, QUATERNION])
         bottoms = [states[i, 2] + lowest_point(self.bodies[i], states[i, QUATERNION]) for i in range(len(states))]
-        settled = [int(i) for i in np.flatnonzero(self.mean.is_static)]
-        for i in sorted(np.flatnonzero(~self.mean.is_static), key=lambda i: (bottoms[i], i)):
+        settled = [int(i) for i in np.flatnonzero(fixed)]
+        for i in sorted(np.flatnonzero(~fixed), key=lambda i: (bottoms[i], i)):
             if uncertain[i]:
-                self._settle(int(i), states, settled)
+                if not self._settle(int(i), states, settled) and unsupported is not None:
+                    unsupported.append(int(i))
             elif not self.airborne[i]:
                 gap = self._clearance(int(i), states, settled, 2.0 * SINK_M)
                 states[i, 2] -= max(gap + SINK_M, 0.0) if gap is not None else 0.0
@@ -231,19 +265,20 @@ class ScenePreparation:
             return quaternion
         return (Rotation.from_matrix(rotation_between(face, down)) * Rotation.from_quat(quaternion)).as_quat()
 
-    def _settle(self, index: int, states: Array, settled: Sequence[int]) -> None:
-        """Close a small gap to what is beneath, and set the velocities of something that is supported; in
-        place.
+    def _settle(self, index: int, states: Array, settled: Sequence[int]) -> bool:
+        """Close a small gap to what is beneath, and set the velocities of something that is supported; in place.
+
+        Returns whether anything is beneath.
         """
         mean = self.mean
         deviation = float(np.sqrt(max(mean.pose_covariances[index, 2, 2], 0.0)))
         limit = SNAP_GAP_ON_M if int(mean.ids[index]) in self.on else float(np.clip(2.5 * deviation, *SNAP_GAP_M))
         gap = self._clearance(index, states, settled, limit)
         if gap is None:
-            return
+            return False
         states[index, 2] -= gap + SINK_M
         if not self.moves[index]:
-            return
+            return True
         velocity = states[index, LINEAR_VELOCITY]
         velocity[2] = 0.0
         spin_deviation = float(np.sqrt(max(np.trace(mean.twist_covariances[index, 3:, 3:]) / 3.0, 0.0)))
@@ -256,11 +291,12 @@ class ScenePreparation:
         else:
             # What slides on a face does not turn over; only a turn about the vertical remains.
             states[index, ANGULAR_VELOCITY][:2] = 0.0
-            return
+            return True
         spin = np.cross([0.0, 0.0, 1.0], rolling) / radius
         known = self.turns[index] and spin_deviation < 0.3 * float(np.linalg.norm(spin))
         if not known and spin_deviation > 0.0:
             states[index, ANGULAR_VELOCITY] = spin
+        return True
 
     def _clearance(self, index: int, states: Array, settled: Sequence[int], limit: float) -> float | None:
         """How far the body can be lowered until it touches something beneath it [m], negative when it is
@@ -457,7 +493,8 @@ class PhysicsDynamics:
         simulator = getattr(self._local, "simulator", None)
         if simulator is None:
             simulator = self._local.simulator = Simulator()
-        bodies = hypothesis_bodies(scene, hypothesis, job.bodies[sample])
+        pushed = [body for body, do in targets(scene, hypothesis) if do.kind in _FREEING_KINDS]
+        bodies = job.preparation.freed(hypothesis_bodies(scene, hypothesis, job.bodies[sample]), pushed)
         known = len(scene)
         world, model = job.variant(bodies, sample)
         states = np.concatenate([job.starts[sample], np.tile(rest_state(np.zeros(3)), (len(bodies) - known, 1))])
@@ -485,7 +522,7 @@ class _Job:
         times: Array,
     ) -> None:
         self.bodies, self.starts, self.times = bodies, starts, times
-        self._preparation = preparation
+        self.preparation = preparation
         self._lock = threading.Lock()
         self._worlds: dict[object, World] = {self._key(preparation.bodies): preparation.world}
         self._models: dict[object, mujoco.MjModel] = {}
@@ -501,7 +538,7 @@ class _Job:
             if key not in self._worlds:
                 if len(self._worlds) >= 64:  # a request of many different shapes need not keep them all
                     self._worlds.pop(list(self._worlds)[1])
-                self._worlds[key] = World(bodies, self._preparation.floor_z, self._preparation.world.timestep)
+                self._worlds[key] = World(bodies, self.preparation.floor_z, self.preparation.world.timestep)
             return self._worlds[key]
 
     def variant(self, bodies: Sequence[BodyDef], sample: int) -> tuple[World, mujoco.MjModel]:
