@@ -357,7 +357,7 @@ def test_what_rests_on_nothing_perceived_is_held_until_it_is_moved() -> None:
         class_names=("support", "box", "box"),
         pose_covariances=np.tile(np.eye(6) * 1e-5, (3, 1, 1)),
     )
-    hypotheses = [do.Hypothesis("factual"), do.Hypothesis("pushed", (do.set_velocity(3, [0.2, 0.0, 0.0]),))]
+    hypotheses = [Hypothesis("factual"), Hypothesis("pushed", (set_velocity(3, [0.2, 0.0, 0.0]),))]
     result = make_dynamics("physics").rollout(
         [scene], hypotheses, np.arange(31) / 30.0, deadline=None, should_stop=None, on_hypothesis=None
     )
