@@ -218,7 +218,8 @@ def _milliseconds(value: float | None) -> str:
 
 def print_results(results: DemoResults, metrics: dict[str, Any], console: Console) -> None:
     """Errors and latencies as tables."""
-    table = Table(title="Imagined against true positions [mm]: mean over objects, over 2 s (ADE) and at the end (FDE)")
+    title = "Imagined against true positions [mm]: mean over objects, over 2 s (ADE) and at the end (FDE)"
+    table = Table(title=escape(title))
     table.title_justify = "left"
     table.add_column("future")
     table.add_column("contacts")
