@@ -397,3 +397,14 @@ def test_settling_is_not_drawn() -> None:
     drawn = states_as_seen(scene, falling, falling)
     np.testing.assert_allclose(drawn[:, 2, 2], [0.04, -0.105, -0.405], atol=1e-6)
     assert states_as_seen(scene, falling, None) is falling
+
+
+def test_balls_are_drawn_as_they_were_seen_however_they_roll() -> None:
+    """Perception cannot tell how a ball is turned: turning its remembered half would show the half never seen."""
+    scene = make_scene()
+    states = state_rows([(0.05, -0.02, 0.04)])[0]
+    states[:, 3:7] = [0.0, 0.0, np.sin(0.7), np.cos(0.7)]
+    bodies = {b.object_id: b for b in bodies_at(scene, Hypothesis(""), scene.ids, states, np.ones(3, bool), 0.0)}
+    np.testing.assert_allclose(bodies[BALL].world_T_object[:3, :3], np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(bodies[BALL].world_T_object[:3, 3], (0.05, -0.02, 0.04), atol=1e-6)
+    assert abs(bodies[BOX].world_T_object[0, 1]) > 0.5

@@ -188,14 +188,9 @@ class _Plot:
     top: float
 
     def points(self, times: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(T, 2) pixels."""
-        return np.stack(
-            [
-                self.x + self.width * times / self.horizon,
-                self.y + self.height * (1.0 - np.clip(values / self.top, 0.0, 1.05)),
-            ],
-            axis=-1,
-        )
+        """(T, 2) pixels; NaN where a value is beyond the scale."""
+        heights = np.where(values <= self.top, values / self.top, np.nan)
+        return np.stack([self.x + self.width * times / self.horizon, self.y + self.height * (1.0 - heights)], axis=-1)
 
 
 def _shown_error(future: Future, backend: str) -> tuple[NDArray[np.float64], bool]:
@@ -220,8 +215,9 @@ def _future_base(results: DemoResults, future: Future) -> tuple[Picture, _Plot |
     errors = future.errors
     plot_x, plot_y, plot_width, plot_height = SIZE[0] - 470, _FOOT + 26, 416, 70
     series = {b: _shown_error(future, b) for b in ("straight", "still", "imagined")}
-    values = [np.nanmax(v, initial=0.0) for v, _ in series.values() if np.isfinite(v).any()]
-    top = max(0.02, 1.1 * float(max(values, default=0.0)))
+    # Straight lines soon leave any scale on which the others can be told apart.
+    values = [np.nanmax(series[b][0], initial=0.0) for b in ("imagined", "still") if np.isfinite(series[b][0]).any()]
+    top = max(0.02, 1.3 * float(max(values, default=0.0)))
     plot = _Plot(plot_x, plot_y, plot_width, plot_height, float(errors.times[-1]), top)
     moved = series["imagined"][1]
     canvas.text(plot_x, _FOOT - 2, f"mean error of {'what moves' if moved else 'all objects'} [cm]", 14, DIM)

@@ -153,15 +153,18 @@ def _error_plot(future: Future) -> str:
         (axes[0], False, "all objects"),
         (axes[1], True, "objects that truly move"),
     ):
+        top = 0.0
         for backend in ("still", "straight", "imagined"):
             values = 1e3 * errors.mean_error(backend, moved_only=only)
             if np.isfinite(values).any():
                 width = 2.4 if backend == "imagined" else 1.4
                 axis.plot(errors.times, values, color=_HEX[backend], linewidth=width, label=LABELS[backend])
+                # Straight lines soon leave any scale on which the others can be told apart.
+                top = max(top, float(np.nanmax(values)) if backend != "straight" else 0.0)
         axis.set_title(title, fontsize=10, loc="left", color="#17202b")
         axis.set_xlabel("s after the question", fontsize=9, color="#5b6775")
         axis.set_xlim(0.0, float(errors.times[-1]))
-        axis.set_ylim(bottom=0.0)
+        axis.set_ylim(0.0, max(1.6 * top, 5.0))
     axes[0].set_ylabel("mean error [mm]", fontsize=9, color="#5b6775")
     axes[0].legend(fontsize=9, frameon=False)
     if not moved:

@@ -22,7 +22,7 @@ from wm_core.interventions import (
     validate_hypotheses,
 )
 from wm_core.rollout import POSITION, QUATERNION, STATE_SIZE, ImagineRequest, RequestError, Rollout
-from wm_core.scene_graph import SceneGraph
+from wm_core.scene_graph import SceneGraph, Shape
 from wm_imagination.appearance import Appearance, AppearanceMemory, sample_primitive
 from wm_imagination.dynamics import (
     Dynamics,
@@ -610,7 +610,11 @@ def bodies_at(
             scales[m] = scales.get(m, np.ones(3)) * intervention.scale
         elif intervention.kind == InterventionKind.RESTYLE:
             styles[m] = intervention.color
-    poses = pose_matrix(states[:, POSITION], states[:, QUATERNION])
+    # How a ball is turned cannot be perceived, so its looks are remembered, and drawn, in the graph's orientation.
+    balls = np.flatnonzero(scene.shapes == Shape.SPHERE)
+    quaternions = states[:, QUATERNION].astype(np.float64)
+    quaternions[balls] = scene.quaternions[balls]
+    poses = pose_matrix(states[:, POSITION], quaternions)
     bodies = []
     for m in np.flatnonzero(present):
         if m < len(scene):
