@@ -238,7 +238,8 @@ def _borders(
     borders: dict[tuple[int, int], tuple[int, int]] = {}
     bent = cv2.dilate(creases.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     h, w = nodes.shape
-    for dy, dx in ((0, 1), (1, 0), (0, 2), (2, 0)):
+    # Noise leaves gaps of a few pixels between a thing and its handle.
+    for dy, dx in ((0, 1), (1, 0), (0, 2), (2, 0), (0, 4), (4, 0)):
         a, b = nodes[dy:, dx:], nodes[: h - dy, : w - dx]
         differ = (a != b) & (a > 0) & (b > 0)
         # Depth steps of a few centimetres are still one thing where the colour agrees: a mug's rim and inside.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from wm_perception.shapes import (
 )
 from wm_perception.types import Array, Cloud, PerceptionConfig, PredictedObject, Segmentation
 
-MOVING_ACCELERATION_M_S2 = 3.0
+MOVING_ACCELERATION_M_S2 = 6.0
 """Process noise of things that move: the deceleration of sliding friction and light knocks."""
 _WAKE_M = 0.006
 _WAKE_SIGMAS = 4.5
@@ -169,6 +169,7 @@ class Tracker:
         self._next_key = 0
         self._event_id = 0
         self._stamp_ns = 0
+        self._eye: Array | None = None
 
     def emit(self, kind: EventKind, a: int, b: int = 0, probability: float = 1.0) -> None:
         """Record an event at the current stamp."""
@@ -214,6 +215,7 @@ class Tracker:
         dt: float,
     ) -> NDArray[np.int64]:
         """Take in a frame's segments; returns for each label 1..L the index of its track, -1 = none."""
+        self._eye = cloud.world_T_camera[:3, 3]
         by_key = {t.key: i for i, t in enumerate(self.tracks)}
         matched: dict[int, Observation] = {}
         assigned = np.full(len(observations), -1, dtype=np.int64)
@@ -238,7 +240,7 @@ class Tracker:
         for label in sorted(births, key=lambda n: observations[n].height_low):  # type: ignore[union-attr]
             observation = observations[label]
             assert observation is not None
-            if self._may_be_born(observation):
+            if self._may_be_born(observation) and not self._is_part(observation):
                 self.tracks.append(self._born(observation))
                 assigned[label] = len(self.tracks) - 1
         self._look(cloud, dt)
@@ -283,6 +285,21 @@ class Tracker:
             and o.outside_fraction < 0.5
         )
 
+    def _is_part(self, o: Observation) -> bool:
+        """Whether a segment hangs in the air right beside a known thing that is much larger: a handle, a cap."""
+        if o.height_low < 0.015:
+            return False
+        for t in self.tracks:
+            if not t.seen_now or not t.id or o.extent > 0.7 * float(t.extents.max()):
+                continue
+            local = (o.points - t.position) @ Rotation.from_quat(t.quaternion).as_matrix()
+            distance, _ = signed_distance(t.shape, t.extents, local, t.planes)
+            # On top of it it may be a thing of its own.
+            aside = float(np.percentile(o.points[:, 2], 10.0)) < t.position[2] + 0.3 * _vertical_extent(t)
+            if aside and np.percentile(distance, 10.0) < 0.012 and np.percentile(distance, 90.0) < 0.045:
+                return True
+        return False
+
     def _born(self, o: Observation) -> Track:
         bottom = self._bottom(o, None)
         top = float(np.percentile(o.points[:, 2], 99.0))
@@ -322,7 +339,7 @@ class Tracker:
         """Update a track from its segment; returns how many shape fits that took."""
         stamp_s = self._stamp_ns * 1e-9
         t.seen_now = True
-        t.misses = t.empty = t.away = 0
+        t.misses = t.empty = 0
         t.hits += 1
         t.last_seen_ns = self._stamp_ns
         t.existence = min(0.999, 1.0 - (1.0 - t.existence) * 0.7)
@@ -369,6 +386,7 @@ class Tracker:
         fit = fit_shape(o.points, t.bottom, seed=len(t.fits))
         if fit.extents.max() > 1.3 * self.config.max_extent_m:
             return
+        fit = self._under_its_load(t, fit)
         first = not t.fits
         t.fits.append(fit)
         if len(t.fits) > 3 * _FITS:
@@ -402,6 +420,31 @@ class Tracker:
                 t.quaternion = _slerp_yaw(t.quaternion, last.quaternion, 1.0 / len(same))
                 t.upright = t.quaternion
 
+    def _under_its_load(self, t: Track, fit: ShapeFit) -> ShapeFit:
+        """A box made as deep as it must be to carry what stands on it.
+
+        What stands on a box hides the far part of its top, so that the fit ends too early. A load that would hang
+        over the far edge is taken to stand in the middle.
+        """
+        if fit.shape != Shape.BOX or self._eye is None:
+            return fit
+        rotation = Rotation.from_quat(fit.quaternion).as_matrix()
+        top = fit.position[2] + 0.5 * fit.extents[2]
+        position, extents = fit.position.copy(), fit.extents.copy()
+        for load in self.tracks:
+            if load is t or not load.id or abs(load.position[2] - 0.5 * _vertical_extent(load) - top) > 0.015:
+                continue
+            local = (load.position - position) @ rotation
+            if (np.abs(local[:2]) > 0.5 * extents[:2] + 0.05).any():
+                continue
+            away = np.where((self._eye - position) @ rotation > 0.0, -1.0, 1.0)
+            for axis in (0, 1):
+                beyond = float(away[axis] * local[axis])
+                if beyond > 0.15 * extents[axis]:
+                    extents[axis] += 2.0 * beyond
+                    position += rotation[:, axis] * away[axis] * beyond
+        return replace(fit, position=position, extents=extents)
+
     def _filter(
         self, t: Track, pose: Alignment, dt: float, stamp_s: float, slack: float, wake_m: float
     ) -> None:
@@ -414,9 +457,12 @@ class Tracker:
             t.away = t.away + 1 if away > limit else 0
             if away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or t.away >= 3:
                 t.resting = False
+                # Over the frames since it left its place, from where it was measured before.
                 steps = max(t.away, 1)
+                before = t.trail[-steps][1] if len(t.trail) >= steps else t.position
                 t.filter = KalmanFilter.start(pose.position, 0.003, 0.3)
-                t.filter.mean[3:] = offset / (steps * max(dt, 1e-3))
+                t.filter.mean[3:] = (pose.position - before) / (steps * max(dt, 1e-3))
+                t.away = 0
                 t.quaternion = pose.quaternion
                 t.turns.clear()
                 t.trail.clear()
