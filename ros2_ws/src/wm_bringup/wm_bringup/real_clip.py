@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -41,13 +42,13 @@ START_S = 60.0
 SPEED = 0.5
 """Of the recording: hand-held clips move fast, and perception shares the machine with the recorder."""
 HORIZON_S = 2.0
-VIDEO_RATE_HZ = 10.0
+VIDEO_RATE_HZ = 15.0
 COMPACT_M = (0.04, 0.25)
 """Smallest and largest side of a thing that one would push about."""
 CERTAIN = 0.5
-FALLS_BEYOND_M = 0.25
-"""How far beyond the edge a pushed thing comes down, about."""
-ROOM = 0.15
+FALLS_BEYOND_M = 0.15
+"""Where a pushed thing is in the air, about: so far beyond the edge, and so far below it."""
+ROOM = 0.1
 """To the border of the picture, as a fraction of its half size; more is no better."""
 _GRAVITY = 9.81
 _DIRECTIONS = 72
@@ -130,8 +131,14 @@ def choose_thing(graphs: list[SceneGraph]) -> int | None:
     return max(votes, key=lambda i: votes[i] * (1.0 if areas[i] > 0.5 * largest else 0.1))
 
 
-def way_off(graph: SceneGraph, row: int) -> tuple[NDArray[np.float64], float]:
-    """Unit direction (2,) of the shortest free way over the edge of what an object stands on, and its length [m]."""
+def way_off(
+    graph: SceneGraph, row: int, cost_of: Callable[[NDArray[np.float64]], float] = lambda fallen: 0.0
+) -> tuple[NDArray[np.float64], float]:
+    """Unit direction (2,) of the shortest free way over the edge of what an object stands on, and its length [m].
+
+    Args:
+        cost_of: metres that a way counts as longer, by the place (3,) where it leads to, in the air beside the edge.
+    """
     best: tuple[float, NDArray[np.float64], float] | None = None
     for k in range(_DIRECTIONS):
         angle = 2.0 * np.pi * k / _DIRECTIONS
@@ -140,8 +147,9 @@ def way_off(graph: SceneGraph, row: int) -> tuple[NDArray[np.float64], float]:
         if not np.isfinite(edge):
             continue
         free = clearance(graph, row, direction, radius_xy(graph, row))
+        fallen = graph.positions[row] + np.array([*((edge + FALLS_BEYOND_M) * direction), -FALLS_BEYOND_M])
         # A way that is blocked counts as much longer.
-        cost = edge + (0.5 if free < edge - 1e-6 else 0.0)
+        cost = edge + (0.5 if free < edge - 1e-6 else 0.0) + cost_of(fallen)
         if best is None or cost < best[0]:
             best = (cost, direction, edge)
     if best is None:
@@ -149,13 +157,17 @@ def way_off(graph: SceneGraph, row: int) -> tuple[NDArray[np.float64], float]:
     return best[1], best[2]
 
 
-def _questions(graph: SceneGraph, object_id: int) -> list[tuple[Hypothesis, str, str]]:
+def _questions(graph: SceneGraph, object_id: int, camera: Camera) -> list[tuple[Hypothesis, str, str]]:
     """(hypothesis, question, what is changed)."""
     row = graph.index(object_id)
     who = object_name(graph, object_id)
-    direction, distance = way_off(graph, row)
+
+    def out_of_view(fallen: NDArray[np.float64]) -> float:
+        return 0.3 if in_view(graph.world_T_camera, fallen, radius_xy(graph, row), camera) < 0.0 else 0.0
+
+    direction, distance = way_off(graph, row, out_of_view)
     # Sliding to a stop takes v^2 / (2 mu g); beyond the edge it shall still be going.
-    speed = float(np.sqrt(2.0 * PRIOR_FRICTION * _GRAVITY * (distance + radius_xy(graph, row)))) + 0.5
+    speed = float(np.sqrt(2.0 * PRIOR_FRICTION * _GRAVITY * (distance + radius_xy(graph, row)))) + 0.3
     velocity = speed * np.array([*direction, 0.0])
     return [
         (Hypothesis("factual"), "What will happen?", "nothing is changed"),
@@ -163,7 +175,7 @@ def _questions(graph: SceneGraph, object_id: int) -> list[tuple[Hypothesis, str,
         (
             Hypothesis("push", (do.set_velocity(object_id, velocity.tolist()),)),
             f"What if {who} were pushed off the table?",
-            f"it gets {speed:.1f} m/s towards the nearest edge, {100 * distance:.0f} cm away",
+            f"it gets {speed:.1f} m/s towards an edge {100 * distance:.0f} cm away",
         ),
     ]
 
@@ -239,10 +251,11 @@ def _run(recording: Recording, out: Path, imagine: bool, stages: Stages) -> None
 
 @dataclass(frozen=True)
 class _Imagined:
-    """Futures of the thing: questions, pictures by future, times of the pictures, where it ends [m]."""
+    """Futures of the thing: questions, pictures by future, times of the pictures [s], its paths (K, T, 3) [m]."""
 
     thing: int
     graph: SceneGraph
+    camera: Camera
     questions: list[tuple[Hypothesis, str, str]]
     pictures: list[list[Picture]]
     times: NDArray[np.float64]
@@ -252,7 +265,7 @@ class _Imagined:
 
 def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph], thing: int, stage: Any) -> _Imagined:
     camera = recording.camera
-    # The latest of the frames in which it, and the place where it would fall, are as well in view as in any.
+    # The latest frame is the one best remembered; but it has to be in it.
     best = None
     for graph in graphs:
         if thing not in graph.ids:
@@ -260,17 +273,13 @@ def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph]
         row = graph.index(thing)
         if graph.last_seen_ns[row] != graph.stamp_ns:
             continue
-        direction, distance = way_off(graph, row)
-        fallen = graph.positions[row] + np.array([*(distance + FALLS_BEYOND_M) * direction, 0.0])
         radius = 0.5 * float(graph.extents[row].max())
-        views = [min(in_view(graph.world_T_camera, p, radius, camera), ROOM) for p in (graph.positions[row], fallen)]
-        # It has to be there; where it falls is worth half.
-        worth = views[0] + 0.5 * views[1] if views[0] > 0.0 else views[0] - 1.0
-        if best is None or worth >= best[0] - 1e-9:
-            best = (worth, graph)
+        room = min(in_view(graph.world_T_camera, graph.positions[row], radius, camera), ROOM)
+        if best is None or room >= best[0] - 1e-9:
+            best = (room, graph)
     assert best is not None
     graph = best[1]
-    questions = _questions(graph, thing)
+    questions = _questions(graph, thing, camera)
     images = ImageRequest(
         video=True, rate_hz=VIDEO_RATE_HZ, camera=camera, world_T_camera=np.asarray(graph.world_T_camera)
     )
@@ -288,6 +297,7 @@ def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph]
     return _Imagined(
         thing,
         graph,
+        camera,
         questions,
         [colors[k * count : (k + 1) * count] for k in range(len(questions))],
         rollout.frame_times,
@@ -355,9 +365,9 @@ def _write(
     if with_overlay:
         save_png(stills / "overlay.png", with_overlay[len(with_overlay) // 2].overlay)  # type: ignore[arg-type]
     if imagined is not None:
-        chosen = sorted({int(i) for i in np.linspace(0, len(imagined.times) - 1, 5).round()})
-        headings = [f"+{imagined.times[c]:.1f} s" for c in chosen]
         for k, (hypothesis, _, _) in enumerate(imagined.questions):
+            chosen = sorted({int(i) for i in np.linspace(0, _last_worth_showing(imagined, k), 5).round()})
+            headings = [f"+{imagined.times[c]:.1f} s" for c in chosen]
             strip = sheet([(hypothesis.name, [imagined.pictures[k][c] for c in chosen])], headings, 280)
             strips[hypothesis.name] = save_png(stills / f"{hypothesis.name}.png", strip)
     _film(out / "run.mp4", frames, imagined)
@@ -390,6 +400,21 @@ def _write(
     body.append("<h2>Where this was run</h2>")
     body.append(table(["", ""], [[escape(k), escape(v)] for k, v in machine_facts().items()], left=(0, 1)))
     (out / "report.html").write_text(page(f"wm: {recording.folder.name}", lead, [part for part in body if part]))
+
+
+def _last_worth_showing(imagined: _Imagined, k: int) -> int:
+    """Index of the picture in which the thing has come to rest, or has just left the view; else the last."""
+    last = len(imagined.times) - 1
+    path = imagined.paths[k].astype(np.float64)
+    steps = np.linspace(0, len(path) - 1, last + 1).round().astype(int)
+    if np.linalg.norm(path[steps[-1]] - path[0]) < 0.02:
+        return last
+    for n in range(4, last):
+        left = in_view(imagined.graph.world_T_camera, path[steps[n]], 0.0, imagined.camera) < 0.0
+        rests = np.linalg.norm(path[steps[n] :] - path[steps[-1]], axis=1).max() < 0.02
+        if left or rests:
+            return n
+    return last
 
 
 def _object_table(graph: SceneGraph, rows: list[Presence]) -> str:
