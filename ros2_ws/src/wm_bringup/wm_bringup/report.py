@@ -40,6 +40,9 @@ th { font-weight: 600; color: var(--dim); font-size: 13.5px; }
 th:first-child, td:first-child { text-align: left; }
 td.best { font-weight: 700; color: var(--accent); }
 td.left, th.left { text-align: left; }
+td { white-space: nowrap; }
+td.left { white-space: normal; }
+td.left:first-child { white-space: nowrap; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 14px; margin: 26px 0 8px; }
 .tile { border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
 .tile b { display: block; font-size: 26px; line-height: 1.2; }
@@ -310,7 +313,7 @@ def _files(folder: Path, present: Sequence[tuple[str, str]]) -> str:
             continue
         size = sum(f.stat().st_size for f in path.rglob("*")) if path.is_dir() else path.stat().st_size
         link = f'<a href="{escape(name)}{"/" if path.is_dir() else ""}"><code>{escape(name)}</code></a>'
-        rows.append([link, escape(what), f"{size / 1e6:.1f} MB"])
+        rows.append([link, escape(what), f"{size / 1e6:.1f} MB" if size > 5e5 else f"{size / 1e3:.0f} kB"])
     return table(["file", "what it is", ""], rows, left=(0, 1))
 
 
