@@ -53,9 +53,10 @@ class SurfacePoints:
     def __len__(self) -> int:
         return len(self.points)
 
-    def __getitem__(self, rows: object) -> SurfacePoints:
-        arrays = (self.points, self.colors, self.normals, self.spacing, self.bias)
-        return SurfacePoints(*(a[rows] for a in arrays))  # type: ignore[index]
+    def __getitem__(self, rows: slice | NDArray[np.integer] | NDArray[np.bool_]) -> SurfacePoints:
+        return SurfacePoints(
+            self.points[rows], self.colors[rows], self.normals[rows], self.spacing[rows], self.bias[rows]
+        )
 
     @classmethod
     def empty(cls) -> SurfacePoints:
@@ -299,7 +300,7 @@ def depth_tolerance(depth_m: Float32) -> Float32:
     1 cm plus about three standard deviations of a structured-light camera's axial noise, which grows with the
     square of the distance (Nguyen, Izadi, Lovell 2012).
     """
-    return 0.01 + 0.005 * np.square(depth_m)
+    return (0.01 + 0.005 * np.square(depth_m)).astype(np.float32)
 
 
 def support_top(scene: SceneGraph, row: int) -> float:
@@ -460,7 +461,7 @@ def surface_geometry(depth_m: Float32, camera: Camera) -> tuple[Float32, Float32
     normals = np.stack([nx / length, ny / length, nz / length], axis=-1)
     pitch = depth / np.float32(camera.fx)
     spacing = np.minimum(np.sqrt(pitch * pitch + gx * gx + gy * gy), 4.0 * pitch)
-    return points, normals, spacing, solid
+    return points, normals.astype(np.float32, copy=False), spacing, solid
 
 
 class AppearanceMemory:

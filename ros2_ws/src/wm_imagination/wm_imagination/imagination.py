@@ -26,6 +26,7 @@ from wm_core.scene_graph import SceneGraph, Shape
 from wm_imagination.appearance import Appearance, AppearanceMemory, sample_primitive
 from wm_imagination.dynamics import (
     Dynamics,
+    DynamicsResult,
     derive_events,
     make_dynamics,
     moving_objects,
@@ -393,7 +394,7 @@ class _Run:
         )
 
     def _pairs(
-        self, hypotheses: Sequence[Hypothesis], result: object, computed: NDArray[np.bool_]
+        self, hypotheses: Sequence[Hypothesis], result: DynamicsResult, computed: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Smallest separation (K, P) [m] and collision probability (K, P), NaN where nothing was computed."""
         pairs = self.request.pairs
@@ -404,7 +405,7 @@ class _Run:
         separation = surface_separation(self.scene, hypotheses, self.times, result, pairs)  # (K, S, P)
         touched = separation <= 0.0
         column = {tuple(sorted(pair)): p for p, pair in enumerate(pairs)}
-        for contact in result.contacts:  # type: ignore[attr-defined]
+        for contact in result.contacts:
             p = column.get((contact.a, contact.b))
             if p is not None:
                 touched[contact.hypothesis, contact.sample, p] = True
