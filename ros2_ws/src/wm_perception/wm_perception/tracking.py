@@ -27,11 +27,13 @@ MOVING_ACCELERATION_M_S2 = 6.0
 """Process noise of things that move: the deceleration of sliding friction and light knocks."""
 _WAKE_M = 0.006
 _WAKE_SIGMAS = 4.5
-_WAKE_AT_ONCE_M = 0.02
+_WAKE_AT_ONCE_M = 0.012
 _REST_SPEED_M_S = 0.04
 _REST_TIME_S = 0.3
 _FITS = 7
 _PATIENCE_FRAMES = 12
+_NEW_FRAMES = 10
+_SLOW_M_S = 0.025
 _FIT_SPEED_M_S = 0.1
 _STILL_M_S = 0.15
 _ALIGN_POINTS = 110
@@ -92,6 +94,7 @@ class Track:
     rotation_covariance: Array = field(default_factory=lambda: np.diag([0.02**2] * 3))
     resting: bool = False
     toppled: bool = False
+    moved: bool = False
     seen_now: bool = True
     visibility: float = 1.0
     existence: float = 0.5
@@ -116,8 +119,18 @@ class Track:
 
     @property
     def velocity(self) -> Array:
-        """(3,) [m/s]; zero while resting."""
-        return np.zeros(3) if self.resting else self.filter.mean[3:]
+        """(3,) [m/s]; zero while resting, and where it cannot be told from the noise of a thing that rests.
+
+        A rollout carries a velocity on for seconds: one that is only noise would make resting things drift.
+        """
+        v = self.filter.mean[3:]
+        speed = float(np.linalg.norm(v))
+        sigma = float(np.sqrt(np.trace(self.filter.covariance[3:, 3:]) / 3.0))
+        moved = float(np.linalg.norm(self.trail[-1][1] - self.trail[0][1])) if self.trail else 0.0
+        new = self.hits < _NEW_FRAMES and moved < 2.0 * _WAKE_M
+        if self.resting or new or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
+            return np.zeros(3)
+        return v
 
     def set_shape(self, fit: ShapeFit, keep_pose: bool) -> None:
         """Take over the shape of a fit, and its pose unless that is to be kept."""
@@ -355,6 +368,8 @@ class Tracker:
         whole = whole or (not t.fits and t.hits >= _PATIENCE_FRAMES and len(o.points) >= 60)
         slow = t.resting or float(np.linalg.norm(t.velocity)) < _FIT_SPEED_M_S or len(t.fits) < 2
         due = len(t.fits) < _FITS or (self._stamp_ns - t.fit_stamp_ns > 1_500_000_000 and t.resting)
+        # After a collision segments may be mixed; a rigid thing is what it was before.
+        due = due and not (t.moved and len(t.fits) >= 3)
         if fit and whole and due and not t.toppled and len(o.points) >= 30 and slow:
             self._refit(t, o)
             used = 1
@@ -426,13 +441,16 @@ class Tracker:
         What stands on a box hides the far part of its top, so that the fit ends too early. A load that would hang
         over the far edge is taken to stand in the middle.
         """
-        if fit.shape != Shape.BOX or self._eye is None:
+        if fit.shape != Shape.BOX or self._eye is None or t.moved:
             return fit
         rotation = Rotation.from_quat(fit.quaternion).as_matrix()
         top = fit.position[2] + 0.5 * fit.extents[2]
         position, extents = fit.position.copy(), fit.extents.copy()
         for load in self.tracks:
-            if load is t or not load.id or abs(load.position[2] - 0.5 * _vertical_extent(load) - top) > 0.015:
+            # What has moved may lie or lean anyhow.
+            if load is t or not load.id or load.moved:
+                continue
+            if abs(load.position[2] - 0.5 * _vertical_extent(load) - top) > 0.015:
                 continue
             local = (load.position - position) @ rotation
             if (np.abs(local[:2]) > 0.5 * extents[:2] + 0.05).any():
@@ -456,7 +474,7 @@ class Tracker:
             limit = max(wake_m, 3.0 * sigma)
             t.away = t.away + 1 if away > limit else 0
             if away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or t.away >= 3:
-                t.resting = False
+                t.resting, t.moved = False, True
                 # Over the frames since it left its place, from where it was measured before.
                 steps = max(t.away, 1)
                 before = t.trail[-steps][1] if len(t.trail) >= steps else t.position
