@@ -169,7 +169,8 @@ def test_stills(tmp_path, results, recording):
     assert len(live) == 4
     stills = film.make_stills(tmp_path / "stills", results, live)
     names = {future.question.name for future in results.futures}
-    assert {"perceiving", "summary"} | {f"{n} {what}" for n in names for what in ("end", "sheet")} == stills.keys()
+    of_futures = {f"{name} {what}" for name in names for what in ("end", "sheet")}
+    assert stills.keys() == {"perceiving", "overview", "summary"} | of_futures
     assert all(path.stat().st_size > 1000 for path in stills.values())
 
 

@@ -26,6 +26,7 @@ from wm_bringup.canvas import (
     fit,
     save_png,
     sheet,
+    shorten,
     text_width,
 )
 from wm_bringup.questions import object_name
@@ -348,6 +349,30 @@ def summary_card(results: DemoResults) -> Picture:
     return canvas.pixels
 
 
+def overview_picture(results: DemoResults, width: int = 380) -> Picture:
+    """All futures at their ends in one picture: imagined left, true right, two futures a row."""
+    shown = [future for future in results.futures if future.true]
+    if not shown:
+        return summary_card(results)
+    height = round(shown[0].imagined[-1].shape[0] * width / shown[0].imagined[-1].shape[1])
+    gap, title, margin, columns = 4, 40, 16, 2
+    cell_width, cell_height = 2 * width + gap, title + height + margin
+    rows = -(-len(shown) // columns)
+    canvas = Canvas(columns * cell_width + (columns + 1) * margin, rows * cell_height + margin)
+    for n, future in enumerate(shown):
+        x, y = margin + (n % columns) * (cell_width + margin), 8 + (n // columns) * cell_height
+        canvas.text(
+            x, y + title // 2, shorten(future.question.title, cell_width, 20, True), 20, TEXT, True, anchor="lm"
+        )
+        for m, (pictures, name, color) in enumerate(
+            ((future.imagined, "imagined", IMAGINED), (future.true, "truth", TRUE))
+        ):
+            left = x + m * (width + gap)
+            canvas.image(left, y + title, pictures[-1], width, height)
+            _label(canvas, left, y + title, name, color)
+    return canvas.pixels
+
+
 def make_film(path: Path, results: DemoResults, live: Sequence[LiveFrame], update: Update, whole: bool) -> None:
     """Write the MP4; ``whole`` False: a shorter one."""
     last = live[-1] if live else None
@@ -374,7 +399,7 @@ def make_film(path: Path, results: DemoResults, live: Sequence[LiveFrame], updat
 
 
 def make_stills(folder: Path, results: DemoResults, live: Sequence[LiveFrame]) -> dict[str, Path]:
-    """PNG pictures by name: ``perceiving``, and of each future a sheet and its end."""
+    """PNG pictures by name: ``perceiving``, ``overview``, ``summary``, and of each future a sheet and its end."""
     stills: dict[str, Path] = {}
     if live:
         stills["perceiving"] = save_png(folder / "perceiving.png", live_picture(live[-1], results.graph.stamp_ns))
@@ -389,6 +414,7 @@ def make_stills(folder: Path, results: DemoResults, live: Sequence[LiveFrame]) -
         base = _future_base(results, future)
         end = future_picture(results, future, len(results.frame_times) - 1, base)
         stills[f"{name} end"] = save_png(folder / f"{name}_end.png", end)
+    stills["overview"] = save_png(folder / "overview.png", overview_picture(results))
     stills["summary"] = save_png(folder / "summary.png", summary_card(results))
     return stills
 

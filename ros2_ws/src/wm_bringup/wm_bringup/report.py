@@ -379,6 +379,8 @@ def write_demo_report(
             picture_html(stills["perceiving"], "The camera and the scene graph at the instant of the question.")
         )
     body += [_scene_table(results), "<h2>The futures</h2>"]
+    if "overview" in stills:
+        body.append(picture_html(stills["overview"], f"All of them, {horizon:g} s after the question."))
     for future in results.futures:
         q = future.question
         body.append(f"<h3>{escape(q.title)} <small>{escape(q.name)}: {escape(q.detail)}</small></h3>")
