@@ -28,15 +28,22 @@ from wm_bringup.questions import MOVING_M_S, Question, choose_questions, timing_
 from wm_bringup.results import BASELINES
 from wm_bringup.stages import Stage, Stages
 from wm_bringup.truth import TruthError
+from wm_core.interventions import InterventionKind
 from wm_core.messages import camera_from_msg
 from wm_core.rollout import ImageRequest, ImagineRequest
 from wm_core.scene_graph import SceneGraph
 from wm_ros import qos
+from wm_sim.scenes import build_scene, load_scene
 
 NAMESPACE = "/wm"
 TRUTH_TOPIC = "/sim/scene_graph"
 CAMERA_TOPICS = ("/camera/color/image_raw", "/camera/depth/image_raw")
 QUERY_S = 5.0
+"""Of the world's time: when the question is asked in a scene in which nothing is set in motion."""
+AFTER_START_S = 0.2
+"""How long something has been moving when the question is asked: perception has seen it move by then."""
+REST_S = 0.5
+"""Before the end of a scene no question is asked."""
 HORIZON_S = 2.0
 STEP_S = 1.0 / 30.0
 VIDEO_RATE_HZ = 10.0
@@ -147,7 +154,7 @@ def capture(out: Path, scene: str, seed: int, plan: Plan, stages: Stages) -> Cap
         with stages.stage("watch the table") as stage:
             before = _processor_seconds(processes)
             begin = time.monotonic()
-            stamp_ns = _watch(client, stage)
+            stamp_ns = _watch(client, query_time(scene, seed), stage)
             seconds = time.monotonic() - begin
             cores_used = {name: (s - before[name]) / seconds for name, s in _processor_seconds(processes).items()}
         perceived, published = client.scene(stamp_ns), client.truth(stamp_ns)
@@ -196,7 +203,19 @@ def _listeners(client: GraphClient) -> int:
     return min(client.node.count_subscribers(topic) for topic in CAMERA_TOPICS)
 
 
-def _watch(client: GraphClient, stage: Stage) -> int:
+def query_time(scene: str, seed: int) -> float:
+    """When to ask [s of the world's time]: just after the last thing was set in motion.
+
+    The robot knows nothing of what will be set in motion later; so neither does the truth of its questions.
+    """
+    built = build_scene(load_scene(scene), seed)
+    pushes = (InterventionKind.SET_VELOCITY, InterventionKind.APPLY_IMPULSE)
+    starts = [action.time_offset for _, action in built.schedule if action.kind in pushes]
+    wanted = max(starts) + AFTER_START_S if starts else QUERY_S
+    return float(max(min(wanted, built.model.duration - REST_S), 0.0))
+
+
+def _watch(client: GraphClient, query_s: float, stage: Stage) -> int:
     """Until a scene graph of the query's instant came, with what moves seen to move; its stamp."""
     chosen = 0
 
@@ -204,13 +223,13 @@ def _watch(client: GraphClient, stage: Stage) -> int:
         nonlocal chosen
         stamp_ns = client.latest_stamp_ns
         if stamp_ns:
-            stage.detail(f"{stamp_ns * 1e-9:4.1f} s of {QUERY_S:g} s, {len(client.graphs)} scene graphs")
-        if stamp_ns <= chosen or stamp_ns < QUERY_S * 1e9 or stamp_ns not in client.truths:
+            stage.detail(f"{stamp_ns * 1e-9:4.1f} s of {query_s:g} s, {len(client.graphs)} scene graphs")
+        if stamp_ns <= chosen or stamp_ns < query_s * 1e9 - 1 or stamp_ns not in client.truths:
             return False
         chosen = stamp_ns
-        return stamp_ns > (QUERY_S + PATIENCE_S) * 1e9 or _moving(client.scene(stamp_ns)) > 0
+        return stamp_ns > (query_s + PATIENCE_S) * 1e9 or _moving(client.scene(stamp_ns)) > 0
 
-    client.wait_for(due, START_S + 12.0 * QUERY_S, "a scene graph of the instant of the question")
+    client.wait_for(due, START_S + 12.0 * query_s, "a scene graph of the instant of the question")
     scene = client.scene(chosen)
     things = int((~scene.is_static).sum())
     stage.detail(f"{things} objects, {_moving(scene)} moving, {len(client.graphs)} scene graphs")
