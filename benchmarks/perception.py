@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -100,7 +101,8 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.scenes or list(scene_names())[:SCENES]
     kinds = {"perfect": [False], "noisy": [True], "both": [False, True]}[arguments.depth]
-    console = Console()
+    # Wide enough for the table where the output is no terminal.
+    console = Console(width=None if sys.stdout.isatty() else 150)
     rows: dict[str, dict[str, object]] = {}
     with Progress(console=console) as progress:
         task = progress.add_task("scenes", total=len(names) * len(kinds))
