@@ -239,14 +239,6 @@ def clearest_direction(scene: SceneGraph, row: int) -> tuple[NDArray[np.float64]
     return best, float(farthest)
 
 
-def edge_direction(scene: SceneGraph, row: int) -> tuple[NDArray[np.float64], float]:
-    """Unit direction (2,) of the shortest way over the edge of an object's support, and how far that is [m]."""
-    angles = np.arange(_DIRECTIONS) * (2.0 * np.pi / _DIRECTIONS)
-    options = [np.array([np.cos(a), np.sin(a)]) for a in angles]
-    reach = [distance_to_edge(scene, row, d) for d in options]
-    return options[int(np.argmin(reach))], float(min(reach))
-
-
 def _words(vector: NDArray[np.float64]) -> str:
     return "(" + ", ".join(f"{v:+.2f}" for v in vector) + ")"
 
