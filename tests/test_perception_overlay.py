@@ -3,8 +3,9 @@
 import numpy as np
 
 from traced_table import CONFIG, Thing, frame
+from wm_core.colors import object_color
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_perception.overlay import draw_overlay, object_color
+from wm_perception.overlay import draw_overlay
 from wm_perception.pipeline import PerceptionPipeline, PerceptionResult
 
 

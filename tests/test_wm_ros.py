@@ -26,7 +26,6 @@ from wm_ros import images, qos
 from wm_ros.diagnostics import Diagnostics, Level
 from wm_ros.lifecycle import ManagedNode, StopFlag, guarded
 from wm_ros.markers import MarkerBuilder
-from wm_ros.overlay import draw_overlay, object_color
 from wm_ros.parameters import NodeParameters, ParameterError, build, from_yaml, group, parameter, specs, to_yaml
 from wm_ros.stamps import ApproximateSynchronizer, ns_to_stamp, stamp_to_ns
 from wm_ros.transforms import (
@@ -815,18 +814,6 @@ def test_markers_show_objects_and_remove_what_is_gone():
     assert {(m.ns, m.id) for m in after if m.action == Marker.DELETE} == {("objects", 5), ("labels", 5)}
     assert builder.clear().markers[0].action == Marker.DELETEALL
     assert all(m.action == Marker.ADD for m in builder.build(scene).markers)
-
-
-def test_overlay_tints_and_labels():
-    rgb = np.full((120, 160, 3), 100, np.uint8)
-    ids = np.zeros((120, 160), np.int32)
-    ids[20:100, 20:140] = 2
-    drawn = draw_overlay(rgb, ids, example_scene())
-    assert drawn.shape == rgb.shape and (drawn[:10] == 100).all() and (drawn[25, 30] != 100).any()
-    assert (drawn[20, 50] == 255).all()
-    assert object_color(2) == object_color(2) != object_color(3)
-    with pytest.raises(ValueError, match="expected"):
-        draw_overlay(rgb, ids[:50], example_scene())
 
 
 def test_profiles_are_what_they_are_named():

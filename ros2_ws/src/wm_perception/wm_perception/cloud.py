@@ -38,9 +38,7 @@ def make_cloud(frame: Frame, stride: int, max_depth_m: float) -> Cloud:
     normals = cv2.transform(_normals(points, smooth), frame.world_T_camera[:3, :3].astype(np.float64))
     rgb = np.ascontiguousarray(frame.color[::stride, ::stride])
     lab = cv2.cvtColor(cv2.GaussianBlur(rgb, (3, 3), 0), cv2.COLOR_RGB2LAB).astype(np.float32)
-    return Cloud(
-        world, normals, np.where(valid, smooth, np.float32(np.nan)), rgb, lab, small, frame.world_T_camera
-    )
+    return Cloud(world, normals, np.where(valid, smooth, np.float32(np.nan)), rgb, lab, small, frame.world_T_camera)
 
 
 def _smooth(depth: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -43,9 +43,7 @@ class PerceptionScore:
         return asdict(self)
 
 
-def match(
-    perceived: SceneGraph, truth: SceneGraph, gate_m: float = MATCH_DISTANCE_M
-) -> list[tuple[int, int, float]]:
+def match(perceived: SceneGraph, truth: SceneGraph, gate_m: float = MATCH_DISTANCE_M) -> list[tuple[int, int, float]]:
     """Optimal pairs (row in perceived, row in truth, distance [m]) of movable objects nearer than a gate.
 
     The gate widens with the size of the thing: the centre of a large one is known less well.

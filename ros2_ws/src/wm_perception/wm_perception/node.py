@@ -29,7 +29,6 @@ from wm_ros import images, qos
 from wm_ros.diagnostics import Level
 from wm_ros.lifecycle import ManagedNode, guarded, run_node
 from wm_ros.markers import MarkerBuilder
-from wm_ros.overlay import draw_overlay
 from wm_ros.parameters import group, parameter
 from wm_ros.stamps import ApproximateSynchronizer, Pair, seconds_to_ns, stamp_to_ns
 from wm_ros.transforms import (
@@ -368,7 +367,8 @@ class PerceptionNode(ManagedNode):
         frame_id = self.params.camera_frame or pair.color.msg.header.frame_id
         world_T_camera = self._camera_pose(frame_id, pair.stamp_ns)
         started_s = time.monotonic()
-        result = self._pipeline.process(Frame(pair.stamp_ns, color, depth, camera, world_T_camera))
+        frame = Frame(pair.stamp_ns, color, depth, camera, world_T_camera)
+        result = self._pipeline.process(frame)
         self.diagnostics.latency("pipeline").add(time.monotonic() - started_s)
         for warning in result.warnings:
             self.diagnostics.counter("pipeline_warnings").add(1, str(warning))
@@ -384,7 +384,7 @@ class PerceptionNode(ManagedNode):
         self._output().tick()
         for stage, seconds in result.timings_s.items():
             self.diagnostics.latency(f"stage {stage}").add(seconds)
-        self._publish_images(pair.stamp_ns, pair.color.msg.header.frame_id, color, result.instance_ids, scene)
+        self._publish_images(pair.color.msg.header.frame_id, frame, result)
 
     def _decode(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.float32], Camera]:
         p = self.params
@@ -484,9 +484,8 @@ class PerceptionNode(ManagedNode):
         assert self._transforms is not None
         return world_T_base @ self._transforms.wait(base, frame_id, stamp_ns, max(deadline_s - time.monotonic(), 0.0))
 
-    def _publish_images(
-        self, stamp_ns: int, frame_id: str, color: NDArray[np.uint8], instance_ids: NDArray[Any], scene: Any
-    ) -> None:
+    def _publish_images(self, frame_id: str, frame: Any, result: Any) -> None:
+        stamp_ns, instance_ids = frame.stamp_ns, result.instance_ids
         if self._instances_out.get_subscription_count():
             too_large = instance_ids > _MAX_INSTANCE_ID
             if too_large.any():
@@ -494,9 +493,11 @@ class PerceptionNode(ManagedNode):
             ids = np.where(too_large | (instance_ids < 0), 0, instance_ids).astype(np.uint16)
             self._instances_out.publish(images.array_to_image(ids, "mono16", stamp_ns, frame_id))
         if self._markers_out.get_subscription_count():
-            self._markers_out.publish(self._markers.build(scene))
+            self._markers_out.publish(self._markers.build(result.scene))
         if self._overlay_out.get_subscription_count():
-            overlay = draw_overlay(color, instance_ids, scene)
+            from wm_perception.overlay import draw_overlay
+
+            overlay = draw_overlay(frame, result)
             self._overlay_out.publish(images.rgb_to_image(overlay, stamp_ns, frame_id))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from itertools import pairwise
 
 import cv2
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from wm_core.colors import object_color
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.types import Array, Frame, PerceptionResult
 
@@ -76,12 +76,6 @@ def draw_overlay(frame: Frame, result: PerceptionResult) -> NDArray[np.uint8]:
         if optical[0, 2] > _NEAR_PLANE_M and np.isfinite(pixel).all():
             _label(image, text, pixel, color)
     return image
-
-
-def object_color(object_id: int) -> tuple[int, int, int]:
-    """Red, green, blue 0..255 of an id: neighbouring ids differ much, and an id keeps its colour."""
-    red, green, blue = colorsys.hsv_to_rgb((0.61803398875 * object_id) % 1.0, 0.75, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _to_world(scene: SceneGraph, index: int, points: Array) -> Array:

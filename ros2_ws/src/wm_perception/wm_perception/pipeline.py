@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,8 +33,8 @@ _SUPPORT_THICKNESS_M = 0.04
 _MAX_POINTS = 600
 _MIXED_PIXEL_NOISE_M = 0.0025
 _VELOCITY_TRUST = 0.07
-"""The filter's process noise is wide, so that it follows a knock within a few frames. Between knocks velocities are about
-four times better than it says (simulated scenes, against the truth); after one, the inflated covariance still shows."""
+"""The filter's process noise is wide, so that it follows a knock within a few frames. Between knocks velocities are
+about four times better than it says (simulated scenes, against the truth); after one, the inflation still shows."""
 
 
 class PerceptionPipeline:
@@ -93,9 +94,7 @@ class PerceptionPipeline:
         height, which = self.supports.heights(cloud)
         lap("supports")
         predicted = self.tracker.predict(frame.stamp_ns, dt)
-        candidates = candidate_pixels(
-            cloud, height, self.config.min_height_m, self.config.max_height_m
-        )
+        candidates = candidate_pixels(cloud, height, self.config.min_height_m, self.config.max_height_m)
         segmentation = self.segmenter.segment(frame, cloud, candidates, height, predicted)
         lap("segment")
         observations = self._observations(cloud, segmentation, height, which)
@@ -127,7 +126,7 @@ class PerceptionPipeline:
             mask = segmentation.labels[box] == label
             pixels = int(mask.sum())
             depth = float(np.nanmedian(cloud.depth[box][mask])) if pixels else 0.0
-            noise = float(depth_noise_m(np.float32(depth)))
+            noise = float(depth_noise_m(np.array(depth, np.float32)))
             use = mask
             if noise > _MIXED_PIXEL_NOISE_M:
                 # Far away, a sensor's outermost pixels mix the thing with what is behind it.
@@ -153,9 +152,7 @@ class PerceptionPipeline:
             low, high = np.percentile(heights[tall], [2.0, 95.0]) if tall.any() else (0.0, 0.0)
             rows, columns = box
             edge = self._edge_pixels
-            border = (
-                rows.start < edge or columns.start < edge or rows.stop > h - edge or columns.stop > w - edge
-            )
+            border = rows.start < edge or columns.start < edge or rows.stop > h - edge or columns.stop > w - edge
             fresh = segmentation.keys[label - 1] < 0
             outside = self._outside(points, index) if fresh else 0.0
             extent = float((ranks[3] - ranks[0]).max())
@@ -187,9 +184,7 @@ class PerceptionPipeline:
         _, _, _, outline = self.supports.supports[index].rectangle()
         contour = outline.astype(np.float32).reshape(-1, 1, 2)
         sample = points[:: max(1, len(points) // 40), :2]
-        return float(
-            np.mean([cv2.pointPolygonTest(contour, (float(x), float(y)), False) < 0.0 for x, y in sample])
-        )
+        return float(np.mean([cv2.pointPolygonTest(contour, (float(x), float(y)), False) < 0.0 for x, y in sample]))
 
     def _instance_ids(
         self, frame: Frame, segmentation: Segmentation, assigned: NDArray[np.int64]
@@ -204,9 +199,12 @@ class PerceptionPipeline:
         return np.ascontiguousarray(full[: frame.camera.height, : frame.camera.width])
 
     def _scene(
-        self, frame: Frame, relations: tuple = (), events: tuple[Event, ...] = ()  # type: ignore[type-arg]
+        self,
+        frame: Frame,
+        relations: tuple = (),
+        events: tuple[Event, ...] = (),  # type: ignore[type-arg]
     ) -> SceneGraph:
-        rows: list[dict[str, object]] = [self._support_row(s) for s in self.supports.supports if s.frames >= 2]
+        rows: list[dict[str, Any]] = [self._support_row(s) for s in self.supports.supports if s.frames >= 2]
         for t in self.tracker.tracks:
             if t.id == 0:
                 continue
@@ -261,7 +259,7 @@ class PerceptionPipeline:
         )
 
     @staticmethod
-    def _support_row(s: Support) -> dict[str, object]:
+    def _support_row(s: Support) -> dict[str, Any]:
         centre, sizes, yaw, outline = s.rectangle()
         quaternion = np.array([0.0, 0.0, np.sin(0.5 * yaw), np.cos(0.5 * yaw)])
         local = outline - centre

@@ -38,16 +38,12 @@ class RelationGraph:
         holding.sort(key=lambda r: (r.subject, int(r.predicate), r.object))
         return tuple(holding)
 
-    def _contacts(
-        self, scene: SceneGraph, now: dict[tuple[int, Predicate, int], int], tracker: Tracker
-    ) -> None:
+    def _contacts(self, scene: SceneGraph, now: dict[tuple[int, Predicate, int], int], tracker: Tracker) -> None:
         static = set(scene.ids[scene.is_static].tolist())
         alive = set(scene.ids.tolist())
 
         def pairs(relations: dict[tuple[int, Predicate, int], int]) -> set[tuple[int, int]]:
-            return {
-                (a, b) for a, p, b in relations if p == Predicate.TOUCHING and a not in static and b not in static
-            }
+            return {(a, b) for a, p, b in relations if p == Predicate.TOUCHING and a not in static and b not in static}
 
         before, after = pairs(self._since), pairs(now)
         for a, b in sorted(after - before):
@@ -177,9 +173,7 @@ def _over(scene: SceneGraph, rotations: list, top: int, bottom: int) -> float:  
     return _soft(beyond, 0.005, 0.003)
 
 
-def _occlusions(
-    scene: SceneGraph, optical: np.ndarray, result: dict[tuple[int, Predicate, int], float]
-) -> None:
+def _occlusions(scene: SceneGraph, optical: np.ndarray, result: dict[tuple[int, Predicate, int], float]) -> None:
     radii = 0.5 * np.sort(scene.extents, axis=1)[:, 1]
     for i in range(len(scene)):
         hidden = 1.0 - scene.visibilities[i]

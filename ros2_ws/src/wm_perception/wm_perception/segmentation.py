@@ -206,9 +206,7 @@ class GeometricSegmenter:
                 i = int(parent[i])
             return i
 
-        for (i, j), (length, smooth) in sorted(
-            _borders(cloud, nodes, creases).items(), key=lambda item: -item[1][0]
-        ):
+        for (i, j), (length, smooth) in sorted(_borders(cloud, nodes, creases).items(), key=lambda item: -item[1][0]):
             a, b = root(i), root(j)
             if a == b or (holder[a] and holder[b]):
                 continue

@@ -208,9 +208,7 @@ def _surface_samples(shape: int, extents: Array, hull: Array, count: int) -> tup
     # Fibonacci directions: even and the same every time.
     k = np.arange(count) + 0.5
     polar, azimuth = np.arccos(1.0 - 2.0 * k / count), np.pi * (1.0 + 5.0**0.5) * k
-    directions = np.stack(
-        [np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)], axis=1
-    )
+    directions = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)], axis=1)
     planes = None
     if shape == Shape.CONVEX:
         try:

@@ -51,9 +51,7 @@ class KalmanFilter:
     @classmethod
     def start(cls, position: Array, position_std: float, velocity_std: float) -> KalmanFilter:
         """At a position (3,), velocity unknown around zero."""
-        return cls(
-            np.concatenate([position, np.zeros(3)]), np.diag([position_std**2] * 3 + [velocity_std**2] * 3)
-        )
+        return cls(np.concatenate([position, np.zeros(3)]), np.diag([position_std**2] * 3 + [velocity_std**2] * 3))
 
     def predict(self, dt: float, acceleration_std: float) -> None:
         """Advance by ``dt`` [s] under white acceleration of a standard deviation [m/s^2]."""
@@ -214,9 +212,7 @@ class Tracker:
             speed = float(np.linalg.norm(t.velocity))
             margin = 0.015 + min(0.08, speed * min(dt, 0.2) * 0.6) + min(0.05, 0.01 * t.misses)
             predicted.append(
-                PredictedObject(
-                    t.key, t.shape, t.position.copy(), t.quaternion, t.extents, t.hull, t.color, margin
-                )
+                PredictedObject(t.key, t.shape, t.position.copy(), t.quaternion, t.extents, t.hull, t.color, margin)
             )
         return predicted
 
@@ -416,9 +412,7 @@ class Tracker:
             chosen = max(same, key=lambda f: float(np.prod(f.extents)))
         else:
             aligned = [_like(f, last) for f in same]
-            chosen = ShapeFit(
-                kind, last.position, last.quaternion, np.median(aligned, axis=0), last.residual_m
-            )
+            chosen = ShapeFit(kind, last.position, last.quaternion, np.median(aligned, axis=0), last.residual_m)
         axis_changed = t.shape != kind or (
             kind == Shape.CYLINDER and _tilt_between(t.quaternion, chosen.quaternion) > 0.5
         )
@@ -463,9 +457,7 @@ class Tracker:
                     position += rotation[:, axis] * away[axis] * beyond
         return replace(fit, position=position, extents=extents)
 
-    def _filter(
-        self, t: Track, pose: Alignment, dt: float, stamp_s: float, slack: float, wake_m: float
-    ) -> None:
+    def _filter(self, t: Track, pose: Alignment, dt: float, stamp_s: float, slack: float, wake_m: float) -> None:
         noise = pose.covariance[:3, :3] + np.eye(3) * slack**2
         if t.resting:
             offset = pose.position - t.position
@@ -513,7 +505,9 @@ class Tracker:
         v = t.velocity
         radius = 0.25 * float(t.extents[0] + t.extents[1])
         standing = abs(t.position[2] - 0.5 * _vertical_extent(t) - t.support_height) < 0.02
-        rolling = np.cross([0.0, 0.0, 1.0], v) / max(radius, 1e-3) if standing else np.zeros(3)
+        rolling = np.zeros(3)
+        if standing:
+            rolling = np.asarray(np.cross([0.0, 0.0, 1.0], v) / max(radius, 1e-3), dtype=np.float64)
         if t.resting:
             t.angular_velocity = np.zeros(3)
         elif t.shape == Shape.SPHERE:

@@ -9,10 +9,10 @@ from geometry_msgs.msg import Point
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
+from wm_core.colors import object_color
 from wm_core.geometry import pose_matrix, transform_points
 from wm_core.messages import pose_to_msg, vector_to_msg
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_ros.overlay import object_color
 from wm_ros.stamps import ns_to_stamp
 
 _MARKER_OF_SHAPE = {
@@ -61,7 +61,7 @@ class MarkerBuilder:
         return marker
 
     def _object(self, scene: SceneGraph, i: int, object_id: int) -> list[Marker]:
-        r, g, b = object_color(object_id)
+        r, g, b = (value / 255.0 for value in object_color(object_id))
         is_support = scene.class_names[i] == "support"
         alpha = 0.2 if is_support else 0.75 if scene.visibilities[i] > 0.0 else 0.3
         color = ColorRGBA(r=r, g=g, b=b, a=alpha)
