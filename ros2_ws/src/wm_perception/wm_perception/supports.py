@@ -42,8 +42,8 @@ class Plane:
     def height_over(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Height [m] of points (..., 3) over the plane."""
         a, b, c = (np.float32(v) for v in self.coefficients)
-        height: NDArray[np.float32] = points[..., 2] - (a * points[..., 0] + b * points[..., 1] + c)
-        return height
+        height = points[..., 2] - (a * points[..., 0] + b * points[..., 1] + c)
+        return height.astype(np.float32, copy=False)
 
 
 @dataclass
