@@ -200,12 +200,12 @@ def test_doctor_hears_a_camera(node_process, wait_for, tmp_path):
     env = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     camera = node_process("camera_talk", env=env)
     wait_for(lambda: "ready" in camera.output)
-    done = wm("doctor", "--json", "--wait", "2")
+    done = wm("doctor", "--json", "--wait", "6")  # discovery takes a second or two on a busy machine
     report = json.loads(done.stdout)
     found = {f["name"]: f for f in report["findings"]}
     assert done.returncode == 1 and report["ok"] is False
     assert found["/camera/color/camera_info"]["level"] == "ok"
-    assert found["/camera/color/camera_info"]["values"]["rate_hz"] == pytest.approx(20.0, rel=0.4)
+    assert found["/camera/color/camera_info"]["values"]["rate_hz"] == pytest.approx(20.0, rel=0.5)
     assert "std_msgs/msg/String" in found["/camera/color/image_raw"]["found"]
     assert "best effort offered" in found["/tf"]["found"] and found["/tf"]["level"] == "error"
     assert found["/camera/depth/image_raw"]["advice"]
