@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import cv2
@@ -22,7 +23,7 @@ _PART_BEYOND_M = 0.008
 _TIP = Rotation.from_euler("y", np.pi / 2.0)
 
 
-class _Model:
+class _Model(ABC):
     """A family of solids with a parameter vector; ``sizes`` are those parameters that are lengths."""
 
     shape = Shape.BOX
@@ -31,13 +32,13 @@ class _Model:
     def __init__(self, base: float) -> None:
         self.base = base
 
+    @abstractmethod
     def build(self, x: Array) -> tuple[Array, Array, Array]:
         """Position (3,), rotation matrix (3, 3), full extents (3,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
         """(P, len(x)) derivatives of the distances, from gradients in world and object axes (P, 3)."""
-        raise NotImplementedError
 
 
 def _turn(yaw: float) -> Array:
