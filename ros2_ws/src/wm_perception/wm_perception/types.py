@@ -158,11 +158,18 @@ class Segmentation:
         labels: (h, w) int32 at the cloud's size, 0 = no object, 1..L.
         keys: (L,) ``PredictedObject.key`` of each label, -1 where the segmenter has not said.
         class_names: L names, or empty: not classified.
+        scores: (L,) 0..1, how sure the segmenter is that each is one whole thing; empty: it does not say.
+        embeddings: (L, D) appearance, unit length; (0, 0): none.
+        vocabulary: C class names; class_probabilities: (L, C), rows sum to 1; both empty: not classified.
     """
 
     labels: NDArray[np.int32]
     keys: NDArray[np.int64]
     class_names: tuple[str, ...] = ()
+    scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    embeddings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    vocabulary: tuple[str, ...] = ()
+    class_probabilities: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 class Segmenter(Protocol):
