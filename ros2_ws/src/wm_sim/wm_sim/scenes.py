@@ -150,6 +150,17 @@ class CameraModel(_Strict):
     target: Vector = [0.0, 0.0, 0.02]
     vertical_fov: float = Field(45.0, gt=5.0, lt=120.0)
     orbit: OrbitModel | None = None
+    path: list[Annotated[list[float], Field(min_length=7, max_length=7)]] = Field(
+        [],
+        description="rows of time, position x, y, z and target x, y, z; linear between them; overrides the others",
+    )
+
+    @model_validator(mode="after")
+    def _check_path(self) -> CameraModel:
+        times = [row[0] for row in self.path]
+        if any(b <= a for a, b in zip(times, times[1:], strict=False)):
+            raise ValueError(f"camera path: times {times}, expected ascending")
+        return self
 
 
 class TableModel(_Strict):

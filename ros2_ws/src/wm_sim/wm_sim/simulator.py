@@ -6,7 +6,7 @@ ROS-free. The map frame's origin is on the floor below the table's centre, x awa
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import mujoco
@@ -112,11 +112,12 @@ class Simulator:
     """A scene in motion.
 
     Args:
-        scene: a ``SceneModel``, the name of a scene, or a path to a YAML file.
-        seed: of the scene's colours, sizes and poses, and of the depth noise.
+        scene: a ``SceneModel``, the name of a scene, a path to a YAML file, or a scene that is built already.
+        seed: of the scene's colours, sizes and poses (unless it is built), and of the depth noise.
         width, height: of the images [pixels].
         noise: a model of depth errors; None: exact depth.
         quality: images with shadow maps and smoothed edges (slow).
+        decorate: adds lights, textures and surroundings in place of the usual room (``rendering.decorator``).
 
     Scheduled actions of the scene (a ball set rolling at 3 s) happen in ``advance_to``. They belong to the
     world, and the robot knows nothing of them; so ``imagine_truth`` leaves out those that are still to come
@@ -126,19 +127,22 @@ class Simulator:
 
     def __init__(
         self,
-        scene: SceneModel | str = "demo",
+        scene: SceneModel | BuiltScene | str = "demo",
         seed: int = 0,
         width: int = 640,
         height: int = 480,
         noise: DepthNoise | None = None,
         quality: bool = False,
+        decorate: Callable[[mujoco.MjSpec], None] | None = None,
     ) -> None:
-        self.scene: BuiltScene = build_scene(load_scene(scene) if isinstance(scene, str) else scene, seed)
+        if isinstance(scene, str):
+            scene = load_scene(scene)
+        self.scene: BuiltScene = scene if isinstance(scene, BuiltScene) else build_scene(scene, seed)
         self.seed, self.noise = seed, noise
         model = self.scene.model
         self.camera = _camera(width, height, model.camera.vertical_fov)
         self.timestep = 1.0 / (FRAME_RATE_HZ * STEPS_PER_FRAME)
-        self._decorate = decorator(width, height, model.walls, quality)
+        self._decorate = decorate or decorator(width, height, model.walls, quality)
         self._quality = quality
         self.world = World(self.scene.bodies, 0.0, self.timestep, self._decorate)
         self._stepper = Stepper()
@@ -235,7 +239,11 @@ class Simulator:
         t = self.time_s if time_s is None else time_s
         up = np.array([0.0, 0.0, self.scene.table_top_z])
         target, position = np.array(spec.target), np.array(spec.position)
-        if spec.orbit is not None:
+        if spec.path:
+            rows = np.array(spec.path)
+            now = np.array([np.interp(t, rows[:, 0], column) for column in rows[:, 1:].T])
+            position, target = now[:3], now[3:]
+        elif spec.orbit is not None:
             swing = np.radians(spec.orbit.amplitude) * np.sin(2.0 * np.pi * t / spec.orbit.period)
             position = target + Rotation.from_euler("z", swing).as_matrix() @ (position - target)
         return look_at(position + up, target + up)
@@ -258,6 +266,21 @@ class Simulator:
         stage = self._stage(self.live.bodies)
         stage.set(self.live.states(), self.live.present)
         return self._ids(stage.world)[stage.renderer.segment(stage.data, self.world_T_camera())]
+
+    def look(
+        self, states: Array, present: NDArray[np.bool_], world_T_camera: Array
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
+        """Colour (H, W, 3), exact depth (H, W) [m] and true ids (H, W) of the scene's bodies in given states.
+
+        Args:
+            states: (n, 13), present: (n,), in the order of the scene's bodies; world_T_camera: (4, 4).
+        """
+        bodies = self.scene.bodies
+        stage = self._stage(bodies)
+        stage.set(states, present)
+        rgb, depth = stage.renderer.render(stage.data, world_T_camera, self._shadows(bodies, states, present))
+        rgb = rgb.copy()
+        return rgb, depth, self._ids(stage.world)[stage.renderer.segment(stage.data, world_T_camera)]
 
     def visibility(self) -> dict[int, float]:
         """Fraction 0..1 of each present object's own image area that is seen now (1: nothing in front of it).

@@ -1,0 +1,1 @@
+"""Training of the models that wm ships: data from simulation, networks, export to ONNX, model cards."""

@@ -1,0 +1,274 @@
+"""Families of shapes: things as bodies of convex parts, drawn at random. Some are kept out of training.
+
+A family is a function of a random generator; lengths in metres, z up, the thing standing on z = 0 as it would on a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_core.geometry import matrix_to_quaternion
+from wm_core.mujoco_world import GeomDef
+from wm_core.scene_graph import Shape
+from wm_sim import objects
+
+Array = NDArray[np.float64]
+
+VOCABULARY = ("box", "ball", "can", "capsule", "mug", "bowl", "plate", "bottle", "tool")
+"""Classes of the families seen in training; anything else is an ``object``."""
+
+_WHITE = (1.0, 1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One drawn thing.
+
+    Attributes:
+        parts: convex parts, z up, standing on z = 0; class_name: of ``VOCABULARY``, or "object".
+        fill: volume of the material over that of the bounds; carries: a flat top that something may stand on.
+        lies: may also lie on its side (turned about y); rolls: a ball, or a can that lies.
+        shape: what the ground truth calls it (compound things are convex hulls).
+    """
+
+    parts: tuple[GeomDef, ...]
+    class_name: str
+    fill: float
+    carries: bool = False
+    lies: bool = False
+    rolls: bool = False
+    shape: Shape = Shape.CONVEX
+
+
+def _box(size: Array, centre: tuple[float, float, float] | Array, quaternion: Array | None = None) -> GeomDef:
+    turned = {} if quaternion is None else {"quaternion": quaternion}
+    return GeomDef(Shape.BOX, np.asarray(size, float), position=np.asarray(centre, float), color=_WHITE, **turned)
+
+
+def _cylinder(diameter: float, length: float, centre: tuple[float, float, float], axis: str = "z") -> GeomDef:
+    return _round(Shape.CYLINDER, diameter, length, centre, axis)
+
+
+def _round(shape: Shape, diameter: float, length: float, centre: tuple[float, float, float], axis: str) -> GeomDef:
+    turns = {"z": np.eye(3), "x": np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]]), "y": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}
+    return GeomDef(
+        shape,
+        np.array([diameter, diameter, length]),
+        position=np.asarray(centre, float),
+        quaternion=matrix_to_quaternion(turns[axis]),
+        color=_WHITE,
+    )
+
+
+def _hull(points: Array) -> GeomDef:
+    return GeomDef(Shape.CONVEX, np.ptp(points, axis=0), hull=points, color=_WHITE)
+
+
+def _rings(radii: list[float], heights: list[float], sides: int = 20) -> Array:
+    angle = np.linspace(0.0, 2.0 * np.pi, sides, endpoint=False)
+    return np.concatenate(
+        [np.column_stack([r * np.cos(angle), r * np.sin(angle), np.full(sides, z)]) for r, z in zip(radii, heights, strict=True)]
+    )
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+# -- families of the training set
+
+
+def box(rng: np.random.Generator) -> Thing:
+    """From dice to cereal boxes and books."""
+    kind = rng.uniform()
+    if kind < 0.25:
+        size = np.array([_log_uniform(rng, 0.10, 0.28), _log_uniform(rng, 0.08, 0.22), rng.uniform(0.012, 0.05)])
+    elif kind < 0.4:
+        size = np.array([rng.uniform(0.05, 0.09), rng.uniform(0.12, 0.22), rng.uniform(0.18, 0.32)])
+    else:
+        size = np.array([_log_uniform(rng, 0.03, 0.20) for _ in range(3)])
+    return Thing((_box(size, (0, 0, 0.5 * size[2])),), "box", 1.0, carries=True, shape=Shape.BOX)
+
+
+def ball(rng: np.random.Generator) -> Thing:
+    """From table tennis balls to small footballs."""
+    d = _log_uniform(rng, 0.035, 0.18)
+    part = GeomDef(Shape.SPHERE, np.full(3, d), position=np.array([0, 0, 0.5 * d]), color=_WHITE)
+    return Thing((part,), "ball", np.pi / 6.0, rolls=True, shape=Shape.SPHERE)
+
+
+def can(rng: np.random.Generator) -> Thing:
+    """Cans, jars, rolls of tape, candles."""
+    d, h = _log_uniform(rng, 0.035, 0.14), _log_uniform(rng, 0.025, 0.24)
+    return Thing((_cylinder(d, h, (0, 0, 0.5 * h)),), "can", np.pi / 4.0, carries=True, lies=True, shape=Shape.CYLINDER)
+
+
+def capsule(rng: np.random.Generator) -> Thing:
+    """Lying capsules."""
+    d = _log_uniform(rng, 0.03, 0.09)
+    length = d * rng.uniform(1.5, 4.0)
+    part = _round(Shape.CAPSULE, d, length, (0, 0, 0.5 * d), "x")
+    return Thing((part,), "capsule", np.pi / 4.0, shape=Shape.CAPSULE)
+
+
+def mug(rng: np.random.Generator) -> Thing:
+    """Mugs and cups with a handle."""
+    d = rng.uniform(0.065, 0.11)
+    return Thing(tuple(objects.mug(d, d * rng.uniform(0.8, 1.5), _WHITE)), "mug", 0.35)
+
+
+def bowl(rng: np.random.Generator) -> Thing:
+    """Open bowls."""
+    d = rng.uniform(0.10, 0.24)
+    return Thing(tuple(objects.bowl(d, d * rng.uniform(0.28, 0.5), _WHITE)), "bowl", 0.25)
+
+
+def plate(rng: np.random.Generator) -> Thing:
+    """Flat plates with a rim."""
+    d, h = rng.uniform(0.14, 0.28), rng.uniform(0.015, 0.03)
+    foot = _hull(_rings([0.30 * d, 0.36 * d], [0.0, 0.4 * h]))
+    rim = _hull(_rings([0.36 * d, 0.5 * d, 0.5 * d], [0.35 * h, 0.85 * h, h]))
+    return Thing((foot, rim), "plate", 0.4, carries=True)
+
+
+def bottle(rng: np.random.Generator) -> Thing:
+    """Bottles, standing or lying."""
+    d = rng.uniform(0.05, 0.10)
+    cap = tuple(float(v) for v in rng.uniform(0.1, 1.0, 3))
+    return Thing(tuple(objects.bottle(d, d * rng.uniform(2.2, 3.8), _WHITE, (*cap, 1.0))), "bottle", 0.6, lies=True)  # type: ignore[arg-type]
+
+
+def hammer(rng: np.random.Generator) -> Thing:
+    """A hammer that lies."""
+    length, t = rng.uniform(0.18, 0.34), rng.uniform(0.018, 0.03)
+    head = rng.uniform(0.07, 0.12)
+    z = 0.5 * t * 1.4
+    return Thing((_box(np.array([length, t, t]), (0, 0, z)), _box(np.array([1.4 * t, head, 1.4 * t]), (0.5 * length, 0, z))), "tool", 0.4)
+
+
+def spanner(rng: np.random.Generator) -> Thing:
+    """An open-ended spanner that lies."""
+    length, w, t = rng.uniform(0.14, 0.30), rng.uniform(0.016, 0.026), rng.uniform(0.010, 0.018)
+    jaw = 2.2 * w
+    parts = [_box(np.array([length, w, t]), (0, 0, 0.5 * t))]
+    parts.append(_box(np.array([w, jaw, t]), (0.5 * length, 0, 0.5 * t)))
+    parts += [_box(np.array([jaw, 0.6 * w, t]), (0.5 * length + 0.5 * jaw, s * (0.5 * jaw - 0.3 * w), 0.5 * t)) for s in (-1, 1)]
+    return Thing(tuple(parts), "tool", 0.4)
+
+
+def screwdriver(rng: np.random.Generator) -> Thing:
+    """A screwdriver that lies."""
+    d, grip, shaft = rng.uniform(0.022, 0.036), rng.uniform(0.08, 0.12), rng.uniform(0.07, 0.16)
+    return Thing(
+        (_cylinder(d, grip, (0, 0, 0.5 * d), "x"), _cylinder(0.35 * d, shaft, (0.5 * (grip + shaft), 0, 0.5 * d), "x")), "tool", 0.3
+    )
+
+
+# -- families that training never sees
+
+
+def wedge(rng: np.random.Generator) -> Thing:
+    """Triangular prisms."""
+    a, b, h = rng.uniform(0.05, 0.16), rng.uniform(0.05, 0.2), rng.uniform(0.04, 0.14)
+    tip = rng.uniform(-0.5, 0.5) * a
+    points = np.array([[x, s * 0.5 * b, z] for s in (-1, 1) for x, z in ((-0.5 * a, 0.0), (0.5 * a, 0.0), (tip, h))])
+    return Thing((_hull(points),), "object", 0.5)
+
+
+def cone(rng: np.random.Generator) -> Thing:
+    """Cones and lampshades."""
+    d, h = rng.uniform(0.06, 0.18), rng.uniform(0.06, 0.22)
+    return Thing((_hull(_rings([0.5 * d, rng.uniform(0.05, 0.3) * d], [0.0, h])),), "object", 0.4)
+
+
+def hexagon(rng: np.random.Generator) -> Thing:
+    """Hexagonal prisms."""
+    d, h = rng.uniform(0.05, 0.14), rng.uniform(0.03, 0.2)
+    return Thing((_hull(_rings([0.5 * d, 0.5 * d], [0.0, h], 6)),), "object", 0.65, carries=True)
+
+
+def cross(rng: np.random.Generator) -> Thing:
+    """Thick crosses."""
+    a, w, h = rng.uniform(0.08, 0.2), rng.uniform(0.025, 0.05), rng.uniform(0.03, 0.12)
+    return Thing((_box(np.array([a, w, h]), (0, 0, 0.5 * h)), _box(np.array([w, a, h]), (0, 0, 0.5 * h))), "object", 0.45)
+
+
+def dumbbell(rng: np.random.Generator) -> Thing:
+    """Two discs on a bar, lying."""
+    d, length = rng.uniform(0.05, 0.11), rng.uniform(0.12, 0.26)
+    w = rng.uniform(0.02, 0.05)
+    ends = [_cylinder(d, w, (s * 0.5 * (length - w), 0, 0.5 * d), "x") for s in (-1, 1)]
+    return Thing((_cylinder(0.4 * d, length, (0, 0, 0.5 * d), "x"), *ends), "object", 0.4)
+
+
+def pan(rng: np.random.Generator) -> Thing:
+    """A pan with a long handle."""
+    d, h = rng.uniform(0.14, 0.24), rng.uniform(0.03, 0.06)
+    handle = rng.uniform(0.12, 0.18)
+    return Thing(
+        (*objects.bowl(d, h, _WHITE), _box(np.array([handle, 0.022, 0.014]), (0.5 * d + 0.5 * handle - 0.008, 0, 0.85 * h))),
+        "object",
+        0.2,
+    )
+
+
+def stool(rng: np.random.Generator) -> Thing:
+    """A small stool: a seat on four legs."""
+    a, h, t = rng.uniform(0.08, 0.18), rng.uniform(0.07, 0.18), rng.uniform(0.012, 0.02)
+    legs = [_box(np.array([t, t, h]), (sx * 0.5 * (a - t), sy * 0.5 * (a - t), 0.5 * h)) for sx in (-1, 1) for sy in (-1, 1)]
+    return Thing((*legs, _box(np.array([a, a, t]), (0, 0, h + 0.5 * t))), "object", 0.3, carries=True)
+
+
+def glass(rng: np.random.Generator) -> Thing:
+    """A goblet: foot, stem and cup."""
+    d, h = rng.uniform(0.06, 0.09), rng.uniform(0.13, 0.22)
+    return Thing(
+        (
+            _cylinder(0.9 * d, 0.008, (0, 0, 0.004)),
+            _cylinder(0.14 * d, 0.45 * h, (0, 0, 0.225 * h)),
+            _hull(_rings([0.12 * d, 0.46 * d, 0.5 * d], [0.42 * h, 0.62 * h, h])),
+        ),
+        "object",
+        0.25,
+    )
+
+
+Family = Callable[[np.random.Generator], Thing]
+
+TRAINING: dict[str, tuple[Family, float]] = {
+    "box": (box, 3.0),
+    "ball": (ball, 1.6),
+    "can": (can, 1.8),
+    "capsule": (capsule, 0.6),
+    "mug": (mug, 1.3),
+    "bowl": (bowl, 0.9),
+    "plate": (plate, 0.7),
+    "bottle": (bottle, 1.0),
+    "hammer": (hammer, 0.4),
+    "spanner": (spanner, 0.4),
+    "screwdriver": (screwdriver, 0.4),
+}
+"""Name: family and how often it is drawn."""
+
+HELD_OUT: dict[str, tuple[Family, float]] = {
+    "wedge": (wedge, 1.0),
+    "cone": (cone, 1.0),
+    "hexagon": (hexagon, 1.0),
+    "cross": (cross, 1.0),
+    "dumbbell": (dumbbell, 1.0),
+    "pan": (pan, 1.0),
+    "stool": (stool, 1.0),
+    "glass": (glass, 1.0),
+}
+
+
+def draw(families: dict[str, tuple[Family, float]], rng: np.random.Generator) -> tuple[str, Thing]:
+    """A family by weight, and a thing of it."""
+    names = list(families)
+    weights = np.array([families[n][1] for n in names])
+    name = names[int(rng.choice(len(names), p=weights / weights.sum()))]
+    return name, families[name][0](rng)
