@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 VOCABULARY = ("box", "ball", "can", "capsule", "mug", "bowl", "plate", "bottle", "tool")
 """Classes of the families seen in training; anything else is an ``object``."""
 
-_WHITE = (1.0, 1.0, 1.0, 1.0)
+WHITE = (1.0, 1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Thing:
 
 def _box(size: Array, centre: tuple[float, float, float] | Array, quaternion: Array | None = None) -> GeomDef:
     turned = {} if quaternion is None else {"quaternion": quaternion}
-    return GeomDef(Shape.BOX, np.asarray(size, float), position=np.asarray(centre, float), color=_WHITE, **turned)
+    return GeomDef(Shape.BOX, np.asarray(size, float), position=np.asarray(centre, float), color=WHITE, **turned)
 
 
 def _cylinder(diameter: float, length: float, centre: tuple[float, float, float], axis: str = "z") -> GeomDef:
@@ -60,12 +60,12 @@ def _round(shape: Shape, diameter: float, length: float, centre: tuple[float, fl
         np.array([diameter, diameter, length]),
         position=np.asarray(centre, float),
         quaternion=matrix_to_quaternion(turns[axis]),
-        color=_WHITE,
+        color=WHITE,
     )
 
 
 def _hull(points: Array) -> GeomDef:
-    return GeomDef(Shape.CONVEX, np.ptp(points, axis=0), hull=points, color=_WHITE)
+    return GeomDef(Shape.CONVEX, np.ptp(points, axis=0), hull=points, color=WHITE)
 
 
 def _rings(radii: list[float], heights: list[float], sides: int = 20) -> Array:
@@ -97,7 +97,7 @@ def box(rng: np.random.Generator) -> Thing:
 def ball(rng: np.random.Generator) -> Thing:
     """From table tennis balls to small footballs."""
     d = _log_uniform(rng, 0.035, 0.18)
-    part = GeomDef(Shape.SPHERE, np.full(3, d), position=np.array([0, 0, 0.5 * d]), color=_WHITE)
+    part = GeomDef(Shape.SPHERE, np.full(3, d), position=np.array([0, 0, 0.5 * d]), color=WHITE)
     return Thing((part,), "ball", np.pi / 6.0, rolls=True, shape=Shape.SPHERE)
 
 
@@ -118,13 +118,13 @@ def capsule(rng: np.random.Generator) -> Thing:
 def mug(rng: np.random.Generator) -> Thing:
     """Mugs and cups with a handle."""
     d = rng.uniform(0.065, 0.11)
-    return Thing(tuple(objects.mug(d, d * rng.uniform(0.8, 1.5), _WHITE)), "mug", 0.35)
+    return Thing(tuple(objects.mug(d, d * rng.uniform(0.8, 1.5), WHITE)), "mug", 0.35)
 
 
 def bowl(rng: np.random.Generator) -> Thing:
     """Open bowls."""
     d = rng.uniform(0.10, 0.24)
-    return Thing(tuple(objects.bowl(d, d * rng.uniform(0.28, 0.5), _WHITE)), "bowl", 0.25)
+    return Thing(tuple(objects.bowl(d, d * rng.uniform(0.28, 0.5), WHITE)), "bowl", 0.25)
 
 
 def plate(rng: np.random.Generator) -> Thing:
@@ -139,7 +139,7 @@ def bottle(rng: np.random.Generator) -> Thing:
     """Bottles, standing or lying."""
     d = rng.uniform(0.05, 0.10)
     cap = tuple(float(v) for v in rng.uniform(0.1, 1.0, 3))
-    return Thing(tuple(objects.bottle(d, d * rng.uniform(2.2, 3.8), _WHITE, (*cap, 1.0))), "bottle", 0.6, lies=True)  # type: ignore[arg-type]
+    return Thing(tuple(objects.bottle(d, d * rng.uniform(2.2, 3.8), WHITE, (*cap, 1.0))), "bottle", 0.6, lies=True)  # type: ignore[arg-type]
 
 
 def hammer(rng: np.random.Generator) -> Thing:
@@ -210,7 +210,7 @@ def pan(rng: np.random.Generator) -> Thing:
     d, h = rng.uniform(0.14, 0.24), rng.uniform(0.03, 0.06)
     handle = rng.uniform(0.12, 0.18)
     return Thing(
-        (*objects.bowl(d, h, _WHITE), _box(np.array([handle, 0.022, 0.014]), (0.5 * d + 0.5 * handle - 0.008, 0, 0.85 * h))),
+        (*objects.bowl(d, h, WHITE), _box(np.array([handle, 0.022, 0.014]), (0.5 * d + 0.5 * handle - 0.008, 0, 0.85 * h))),
         "object",
         0.2,
     )

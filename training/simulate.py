@@ -1,0 +1,105 @@
+"""What happens in a world over time, without pictures: trajectories, touches, camera, and counterfactual siblings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.worlds import DURATION_S
+from wm_core.mujoco_world import Action, LiveWorld, World
+from wm_core.mujoco_world import Simulator as Stepper
+from wm_sim.scenes import BuiltScene
+from wm_sim.simulator import FRAME_RATE_HZ, STEPS_PER_FRAME
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A trajectory of a world of N bodies (the table first) at T times.
+
+    Attributes:
+        times: (T,) [s]; ids: (N,) true ids; class_names: N names.
+        states: (T, N, 13) position [m], quaternion xyzw, linear velocity [m/s], angular velocity [rad/s], map frame.
+        present: (T, N); touches: (time [s], id a, id b, began) in time order.
+        extents: (N, 3) [m]; shapes: (N,) ``Shape``; hulls: N arrays (P, 3) in the body frame.
+        is_static: (N,); log_mass, friction, restitution: (N,).
+        kinematic: (N,) bodies on a path; scheduled: (time [s], id) of what set things in motion from outside.
+        stable: False where the physics diverged (such clips are of no use).
+    """
+
+    times: Array
+    ids: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    states: Array
+    present: NDArray[np.bool_]
+    touches: tuple[tuple[float, int, int, bool], ...]
+    extents: Array
+    shapes: NDArray[np.int64]
+    hulls: tuple[Array, ...]
+    is_static: NDArray[np.bool_]
+    log_mass: Array
+    friction: Array
+    restitution: Array
+    kinematic: NDArray[np.bool_]
+    scheduled: tuple[tuple[float, int], ...]
+    stable: bool
+
+
+def compile_world(scene: BuiltScene) -> World:
+    """The physics of a scene, without looks; reuse it for the siblings of one scene."""
+    from dataclasses import replace
+
+    bare = [replace(b, geoms=tuple(replace(g, material="") for g in b.geoms)) for b in scene.bodies]
+    return World(bare, 0.0, 1.0 / (FRAME_RATE_HZ * STEPS_PER_FRAME))
+
+
+def simulate(
+    scene: BuiltScene,
+    seconds: float = DURATION_S,
+    rate_hz: float = FRAME_RATE_HZ,
+    remove: Sequence[int] = (),
+    extra: Sequence[tuple[int, object]] = (),
+    world: World | None = None,
+) -> Clip:
+    """A clip from the scene's start, with its schedule.
+
+    Args:
+        remove: true ids that are absent from the start: the counterfactual sibling. The schedule of the others stays.
+        extra: further (body index, ``Intervention``), time offsets from the start.
+        world: ``compile_world(scene)``, where it is at hand.
+    """
+    world = world or compile_world(scene)
+    gone = {scene.ids.index(i) for i in remove}
+    stepper = Stepper()
+    absent = sorted({*scene.pushers, *gone})
+    live = LiveWorld(stepper, world, world.model, scene.states, absent=absent)
+    schedule = [*scene.schedule, *extra]
+    actions = [Action(index, do) for index, do in schedule if index not in gone]  # type: ignore[arg-type]
+    times = np.arange(int(seconds * rate_hz) + 1) / rate_hz
+    trajectory = live.execute(actions, times, max_stretch=STEPS_PER_FRAME)
+    ids = np.array(scene.ids, dtype=np.int64)
+    bodies = scene.bodies
+    kinematic = np.zeros(len(bodies), dtype=bool)
+    kinematic[list(scene.pushers)] = True
+    return Clip(
+        times=times,
+        ids=ids,
+        class_names=scene.class_names,
+        states=trajectory.states,
+        present=trajectory.present,
+        touches=tuple((t.time_s, int(ids[t.a]), int(ids[t.b]), t.began) for t in trajectory.touches),
+        extents=scene.extents,
+        shapes=np.array([int(s) for s in scene.shapes], dtype=np.int64),
+        hulls=scene.hulls,
+        is_static=np.array([b.is_static for b in bodies]),
+        log_mass=np.log([max(b.mass, 1e-3) for b in bodies]),
+        friction=np.array([b.friction for b in bodies]),
+        restitution=np.array([b.restitution for b in bodies]),
+        kinematic=kinematic,
+        scheduled=tuple(sorted((float(do.time_offset), int(ids[index])) for index, do in schedule if index not in gone)),  # type: ignore[attr-defined]
+        stable=trajectory.stable,
+    )
