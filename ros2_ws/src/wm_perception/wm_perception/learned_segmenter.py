@@ -1,0 +1,195 @@
+"""Instances from a trained network: every pixel says whether it is of a thing and where that thing's centre is.
+
+The network (training/segmenter_model.py) gives foreground, centre, offset, class and embedding maps, after
+Cheng et al., Panoptic-DeepLab, CVPR 2020; pixels go to the centre that they point at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_perception.types import Cloud, Frame, PredictedObject, Segmentation
+
+Image = NDArray[np.float32]
+
+CHANNELS = (
+    "red",
+    "green",
+    "blue",
+    "height",
+    "height_known",
+    "normal_right",
+    "normal_forward",
+    "normal_up",
+    "log_depth",
+    "relief",
+)
+"""Of the network's input, each in -1..1; see ``network_input``."""
+
+OUTPUTS = ("foreground", "centre", "offset", "classes", "embedding")
+OFFSET_SCALE_PX = 32.0
+_HEIGHT_SCALE_M = 0.3
+_RELIEF_WINDOW = 15
+_RELIEF_GAIN = 12.0
+_MAX_INSTANCES = 48
+_UNKNOWN_CLASS = 0.5
+_KEY_SHARE = 0.5
+
+Network = Callable[[Image], tuple[NDArray[np.float32], ...]]
+
+
+def network_input(cloud: Cloud, height: NDArray[np.float32]) -> Image:
+    """The network's view of a frame, (10, h, w) float32 in -1..1; where something is unknown it is 0.
+
+    Colours; height over the support below, over 0.3 m; whether that is known; normals towards the right of the camera,
+    level forward, and up; the logarithm of depth over the image's median; depth against its surroundings of 15 pixels
+    (a step of 8 % is 1).
+
+    Args:
+        cloud: of the frame; height: (h, w) [m], NaN where there is no support below.
+    """
+    out = np.zeros((len(CHANNELS), *cloud.depth.shape), np.float32)
+    for k in range(3):
+        out[k] = cloud.rgb[..., k]
+    out[:3] *= np.float32(2.0 / 255.0)
+    out[:3] -= np.float32(1.0)
+    known = np.isfinite(height)
+    np.clip(np.nan_to_num(height, nan=0.0) / np.float32(_HEIGHT_SCALE_M), -1.0, 1.0, out=out[3])
+    out[4] = known
+    right = cloud.world_T_camera[:3, 0].astype(np.float32)
+    turn = np.zeros((3, 3), np.float64)
+    level = float(np.hypot(right[0], right[1]))
+    c, s = (right[0] / level, right[1] / level) if level > 1e-6 else (1.0, 0.0)
+    turn[0, :2], turn[1, :2], turn[2, 2] = (c, s), (-s, c), 1.0
+    normals = cv2.transform(cloud.normals, turn)
+    cv2.patchNaNs(normals, 0.0)
+    out[5:8] = np.moveaxis(normals, 2, 0)
+    valid = np.isfinite(cloud.depth)
+    if valid.any():
+        depth = np.where(valid, cloud.depth, np.float32(0.0))
+        middle = float(np.median(depth[::4, ::4][valid[::4, ::4]])) if valid[::4, ::4].any() else 1.0
+        logarithm = np.log(np.maximum(depth, 0.05) / np.float32(middle))
+        out[8] = np.clip(logarithm, -1.0, 1.0) * valid
+        weight = cv2.boxFilter(valid.astype(np.float32), -1, (_RELIEF_WINDOW, _RELIEF_WINDOW))
+        mean = cv2.boxFilter(logarithm * valid, -1, (_RELIEF_WINDOW, _RELIEF_WINDOW)) / np.maximum(weight, 1e-3)
+        out[9] = np.clip((logarithm - mean) * np.float32(_RELIEF_GAIN), -1.0, 1.0) * valid
+    return out
+
+
+def group_pixels(
+    foreground: Image, centre: Image, offset: Image, min_pixels: int = 20, threshold: float = 0.5
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Instances from the network's maps.
+
+    Args:
+        foreground, centre: (h, w) probabilities; offset: (2, h, w) x and y to the instance's centre [pixels / 32].
+
+    Returns:
+        labels (h, w) int32, 0 = background, 1..L; scores (L,) 0..1.
+    """
+    h, w = foreground.shape
+    labels = np.zeros((h, w), np.int32)
+    inside = foreground > threshold
+    rows, columns = np.nonzero(inside)
+    if not len(rows):
+        return labels, np.zeros(0, np.float32)
+    vote_x = columns + offset[0, rows, columns] * OFFSET_SCALE_PX
+    vote_y = rows + offset[1, rows, columns] * OFFSET_SCALE_PX
+    # Where votes meet is a centre; the centre map says how sure that is and parts those that lie close.
+    x = np.clip(np.rint(vote_x), 0, w - 1).astype(np.int64)
+    y = np.clip(np.rint(vote_y), 0, h - 1).astype(np.int64)
+    votes = np.bincount(y * w + x, minlength=h * w).reshape(h, w).astype(np.float32)
+    votes = cv2.GaussianBlur(votes, (0, 0), 2.0)
+    peak = np.sqrt(votes / max(float(votes.max()), 1e-6)) * 0.3 + cv2.GaussianBlur(centre, (0, 0), 1.0)
+    strongest = cv2.dilate(peak, np.ones((9, 9), np.uint8))
+    candidates = (peak >= strongest) & (cv2.dilate(centre, np.ones((5, 5), np.uint8)) > 0.12) & (votes > 0.05)
+    cy, cx = np.nonzero(candidates)
+    if not len(cy):
+        return labels, np.zeros(0, np.float32)
+    order = np.argsort(-peak[cy, cx])[:_MAX_INSTANCES]
+    cy, cx = cy[order], cx[order]
+    squared = np.square(vote_x[:, None] - cx) + np.square(vote_y[:, None] - cy)
+    owner = squared.argmin(axis=1)
+    count = np.bincount(owner, minlength=len(cy))
+    heat = cv2.dilate(centre, np.ones((5, 5), np.uint8))[cy, cx]
+    sure = np.bincount(owner, weights=foreground[rows, columns], minlength=len(cy)) / np.maximum(count, 1)
+    # A thing whose pixels do not agree on its centre is less likely one thing.
+    spread = np.sqrt(np.bincount(owner, weights=squared[np.arange(len(owner)), owner], minlength=len(cy)) / np.maximum(count, 1))
+    agreement = np.exp(-0.5 * np.square(spread / (4.0 + 0.25 * np.sqrt(np.maximum(count, 1)))))
+    scores = (np.clip(heat, 0.0, 1.0) ** 0.5 * sure * agreement).astype(np.float32)
+    keep = count >= min_pixels
+    number = np.cumsum(keep) * keep
+    labels[rows, columns] = number[owner]
+    return labels, scores[keep]
+
+
+def _sigmoid(x: Image) -> Image:
+    return np.float32(1.0) / (np.float32(1.0) + np.exp(-np.clip(x, -30.0, 30.0)))
+
+
+class LearnedSegmenter:
+    """The trained network as a ``Segmenter``.
+
+    Args:
+        network: takes the input (1, 10, h, w), gives the five maps named in ``OUTPUTS``.
+        vocabulary: names of the classes, in the order of the network's output.
+    """
+
+    def __init__(self, network: Network, vocabulary: tuple[str, ...]) -> None:
+        self.network, self.vocabulary = network, vocabulary
+
+    def segment(
+        self,
+        frame: Frame,
+        cloud: Cloud,
+        candidates: NDArray[np.bool_],
+        height: NDArray[np.float32],
+        predicted: list[PredictedObject],
+    ) -> Segmentation:
+        """See ``Segmenter.segment``. ``candidates`` is not needed: the network knows flat things, too."""
+        image = network_input(cloud, height)
+        h, w = image.shape[1:]
+        padded = np.pad(image, ((0, 0), (0, h % 2), (0, w % 2)))[None] if h % 2 or w % 2 else image[None]
+        foreground, centre, offset, classes, embedding = self.network(padded)
+        # What hangs in the air without depth can be neither lifted nor tracked.
+        known = np.isfinite(cloud.depth)
+        labels, scores = group_pixels(
+            _sigmoid(foreground[0, 0, :h, :w]) * known, _sigmoid(centre[0, 0, :h, :w]), offset[0, :, :h, :w]
+        )
+        count = len(scores)
+        if not count:
+            return Segmentation(labels, np.zeros(0, np.int64))
+        means = pooled(np.concatenate([classes[0], embedding[0]]), labels, count)
+        logits, vectors = means[:, : len(self.vocabulary)], means[:, len(self.vocabulary) :]
+        exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = exponent / exponent.sum(axis=1, keepdims=True)
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+        best = probabilities.argmax(axis=1)
+        names = tuple(
+            self.vocabulary[k] if probabilities[row, k] >= _UNKNOWN_CLASS else "object" for row, k in enumerate(best)
+        )
+        return Segmentation(
+            labels,
+            np.full(count, -1, np.int64),
+            names,
+            scores,
+            vectors.astype(np.float32),
+            self.vocabulary,
+            probabilities.astype(np.float32),
+        )
+
+
+def pooled(maps: Image, labels: NDArray[np.int32], count: int) -> NDArray[np.float32]:
+    """Means (L, C) of maps (C, h/2, w/2) over labels 1..L of an image (h, w); 0 where a label has no pixel there."""
+    h, w = maps.shape[1:]
+    small = labels[: 2 * h : 2, : 2 * w : 2]
+    maps = maps[:, : small.shape[0], : small.shape[1]]
+    inside = small > 0
+    owner = small[inside] - 1
+    sizes = np.maximum(np.bincount(owner, minlength=count), 1)
+    sums = [np.bincount(owner, weights=channel[inside], minlength=count) for channel in maps]
+    return (np.stack(sums, axis=1) / sizes[:, None]).astype(np.float32)
