@@ -1,0 +1,220 @@
+"""From clips to what the segmenter is trained on: features and masks in memory-mapped arrays, made once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from training.families import VOCABULARY
+from training.generate import DEPTH_UNIT_M
+from wm_core.camera import Camera
+from wm_perception.cloud import make_cloud
+from wm_perception.learned_segmenter import CHANNELS, OFFSET_SCALE_PX, network_input
+from wm_perception.types import Frame, PerceptionConfig
+
+QUANTUM = 127.0
+MAX_IDS = 32
+MIN_PIXELS = 16
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """M images.
+
+    Attributes:
+        inputs: (M, 10, h, w) int8, the network's input times 127; masks: (M, h, w) uint8 instance ids, 0 background.
+        clips: (M,) seed of the clip of each; classes: (M, 32) class of each id, -1 = none of the vocabulary.
+    """
+
+    inputs: NDArray[np.int8]
+    masks: NDArray[np.uint8]
+    clips: NDArray[np.int64]
+    classes: NDArray[np.int8]
+
+
+def support_height(
+    points: NDArray[np.float32], table_top: float, table_size: NDArray[np.float64], camera_z: float, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Height over the table or the floor as perception would find it (h, w) [m], NaN where there is no support.
+
+    Perception knows a table to a millimetre or two, not always all of it, and at first not at all.
+    """
+    over = np.full(points.shape[:2], np.nan, np.float32)
+    if rng.uniform() < 0.08:
+        return over
+    floor_carries = camera_z < PerceptionConfig().floor_below_camera_m
+    z = points[..., 2]
+    with np.errstate(invalid="ignore"):
+        if floor_carries:
+            over = np.where(z > -0.02, z, np.nan).astype(np.float32)
+        half = 0.5 * table_size[:2] + 0.01
+        if rng.uniform() < 0.15:
+            half = half - rng.uniform(0.0, 0.15, 2)
+        on = (np.abs(points[..., 0]) < half[0]) & (np.abs(points[..., 1]) < half[1])
+        above = z - np.float32(table_top + rng.normal(0.0, 0.0015))
+        use = on & (above > -0.02)
+    over[use] = above[use]
+    return over
+
+
+def _prepare_shard(task: tuple[Path, Path, int]) -> int:
+    import h5py
+
+    shard, folder, first = task
+    inputs = np.load(folder / "inputs.npy", mmap_mode="r+")
+    masks = np.load(folder / "masks.npy", mmap_mode="r+")
+    clips = np.load(folder / "clips.npy", mmap_mode="r+")
+    classes = np.load(folder / "classes.npy", mmap_mode="r+")
+    config, at = PerceptionConfig(), first
+    with h5py.File(shard, "r") as file:
+        for name in sorted(file):
+            group = file[name]
+            if "rgb" not in group:
+                continue
+            seed = int(group.attrs["seed"])
+            rng = np.random.default_rng([seed, 11])
+            matrix = group["K"][()]
+            names = json.loads(group.attrs["class_names"])
+            of_class = np.full(MAX_IDS, -1, np.int8)
+            for number, what in zip(group["ids"][()], names, strict=True):
+                if what in VOCABULARY:
+                    of_class[number] = VOCABULARY.index(what)
+            for k in range(len(group["rgb"])):
+                depth = group["depth"][k].astype(np.float32) * np.float32(DEPTH_UNIT_M)
+                h, w = depth.shape
+                camera = Camera(w, h, matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+                pose = group["world_T_camera"][k]
+                cloud = make_cloud(Frame(1, group["rgb"][k], depth, camera, pose), 1, config.max_depth_m)
+                height = support_height(
+                    cloud.points, group.attrs["table_top_m"], group.attrs["table_size_m"], pose[2, 3], rng
+                )
+                inputs[at] = np.rint(network_input(cloud, height) * QUANTUM).astype(np.int8)
+                mask = group["mask"][k]
+                masks[at] = np.where(mask > 1, mask, 0)
+                clips[at], classes[at] = seed, of_class
+                at += 1
+    return at - first
+
+
+def prepare(shards: list[Path], folder: Path, workers: int, console: Console) -> Prepared:
+    """Features of all images of these shards, from the cache where they are there.
+
+    Raises:
+        FileNotFoundError: no shards; generate the data first.
+    """
+    import h5py
+
+    if not shards:
+        raise FileNotFoundError(f"{folder.parent}: found no shards (clips_*.h5), expected some; run: make data")
+    counts, shape, stamps = [], (0, 0), []
+    for shard in shards:
+        with h5py.File(shard, "r") as file:
+            groups = [g for g in file.values() if "rgb" in g]
+            counts.append(sum(len(g["rgb"]) for g in groups))
+            if groups:
+                shape = groups[0]["rgb"].shape[1:3]
+        stamps.append([shard.name, shard.stat().st_size])
+    total = sum(counts)
+    done = folder / "done.json"
+    wanted = {"shards": stamps, "channels": list(CHANNELS), "images": total}
+    if not done.exists() or json.loads(done.read_text()) != wanted:
+        folder.mkdir(parents=True, exist_ok=True)
+        done.unlink(missing_ok=True)
+        layout: dict[str, tuple[tuple[int, ...], Any]] = {
+            "inputs": ((total, len(CHANNELS), *shape), np.int8),
+            "masks": ((total, *shape), np.uint8),
+            "clips": ((total,), np.int64),
+            "classes": ((total, MAX_IDS), np.int8),
+        }
+        for name, (size, kind) in layout.items():
+            np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=size).flush()
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
+        tasks = [(s, folder, int(f)) for s, f in zip(shards, starts, strict=True)]
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as progress, multiprocessing.get_context("spawn").Pool(workers) as pool:
+            bar = progress.add_task("features: images", total=total)
+            for count in pool.imap_unordered(_prepare_shard, tasks):
+                progress.advance(bar, count)
+        done.write_text(json.dumps(wanted))
+    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("inputs", "masks", "clips", "classes")]
+    return Prepared(*arrays)
+
+
+def targets(
+    mask: NDArray[np.uint8], classes: NDArray[np.int8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """What the network should say of an instance mask (h, w).
+
+    Returns:
+        maps (4, h, w): foreground, centre, offset x, y [pixels / 32]; weights (2, h, w): of foreground and of offset
+        (things count by the root of their area, borders between instances more; things too small to tell not at all);
+        classes (h/2, w/2), -100 where there is none.
+    """
+    h, w = mask.shape
+    maps, weights = np.zeros((4, h, w), np.float32), np.zeros((2, h, w), np.float32)
+    sizes = np.bincount(mask.ravel(), minlength=256)
+    edge = cv2.dilate(mask, np.ones((3, 3), np.uint8)) != cv2.erode(mask, np.ones((3, 3), np.uint8))
+    weights[0] = 1.0 + 3.0 * edge
+    yy, xx = np.mgrid[0:h, 0:w].astype(np.float32)
+    meaning = np.full(mask.shape, -100, np.int64)
+    for number in np.flatnonzero(sizes[1:]) + 1:
+        inside = mask == number
+        if sizes[number] < MIN_PIXELS:
+            weights[0][inside] = 0.0
+            continue
+        cx, cy = float(xx[inside].mean()), float(yy[inside].mean())
+        maps[0][inside] = 1.0
+        maps[2][inside] = (cx - xx[inside]) / OFFSET_SCALE_PX
+        maps[3][inside] = (cy - yy[inside]) / OFFSET_SCALE_PX
+        weights[1][inside] = min(np.sqrt(400.0 / sizes[number]), 3.0)
+        sigma = float(np.clip(0.12 * np.sqrt(sizes[number]), 2.0, 6.0))
+        reach = int(3 * sigma) + 1
+        y0, y1 = max(int(cy) - reach, 0), min(int(cy) + reach + 1, h)
+        x0, x1 = max(int(cx) - reach, 0), min(int(cx) + reach + 1, w)
+        bump = np.exp(
+            -0.5 * (np.square(yy[y0:y1, x0:x1] - cy) + np.square(xx[y0:y1, x0:x1] - cx)) / sigma**2
+        )
+        maps[1, y0:y1, x0:x1] = np.maximum(maps[1, y0:y1, x0:x1], bump)
+        if number < MAX_IDS and classes[number] >= 0:
+            meaning[inside] = classes[number]
+    return maps, weights, np.ascontiguousarray(meaning[::2, ::2])
+
+
+def augment(
+    image: NDArray[np.float32], mask: NDArray[np.uint8], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """A different picture of the same scene: mirrored, enlarged, in other light, of another camera."""
+    if rng.uniform() < 0.5:
+        image, mask = image[:, :, ::-1].copy(), mask[:, ::-1].copy()
+        image[5] *= -1.0
+    if rng.uniform() < 0.3:
+        h, w = mask.shape
+        scale = rng.uniform(1.1, 1.8)
+        ch, cw = int(h / scale), int(w / scale)
+        y, x = int(rng.integers(0, h - ch + 1)), int(rng.integers(0, w - cw + 1))
+        part = np.ascontiguousarray(np.moveaxis(image[:, y : y + ch, x : x + cw], 0, 2))
+        image = np.moveaxis(cv2.resize(part, (w, h), interpolation=cv2.INTER_LINEAR), 2, 0).copy()
+        mask = cv2.resize(mask[y : y + ch, x : x + cw], (w, h), interpolation=cv2.INTER_NEAREST)
+    color = image[:3]
+    color += 1.0
+    if rng.uniform() < 0.1:
+        color[:] = color.mean(axis=0)
+    gain = rng.uniform(0.6, 1.4) * rng.uniform(0.85, 1.15, (3, 1, 1))
+    np.power(np.maximum(0.5 * color, 0.0), rng.uniform(0.7, 1.5), out=color)
+    color *= (2.0 * gain).astype(np.float32)
+    if rng.uniform() < 0.3:
+        for k in range(3):
+            color[k] = cv2.GaussianBlur(color[k], (0, 0), rng.uniform(0.4, 1.2))
+    color += rng.normal(0.0, rng.uniform(0.0, 0.08), color.shape).astype(np.float32)
+    color -= 1.0
+    np.clip(color, -1.0, 1.0, out=color)
+    return image, mask

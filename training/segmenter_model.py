@@ -1,0 +1,105 @@
+"""The segmenter's network: a small residual U-Net on RGB-D features, with maps from which instances are grouped."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from training.families import VOCABULARY
+from wm_perception.learned_segmenter import CHANNELS, OUTPUTS
+
+WIDTHS = (24, 40, 64, 96, 128)
+EMBEDDING = 16
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut (He et al., Deep Residual Learning, CVPR 2016)."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.first_norm = nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.second_norm = nn.BatchNorm2d(channels)
+        same = channels_in == channels and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, channels, h / stride, w / stride)."""
+        inner = functional.relu(self.first_norm(self.first(x)))
+        return functional.relu(self.second_norm(self.second(inner)) + self.shortcut(x))
+
+
+class Fusion(nn.Module):
+    """Takes what the deeper level knows up to this level."""
+
+    def __init__(self, shallow: int, deep: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(shallow + deep, shallow, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(shallow)
+
+    def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
+        """(B, shallow, h, w) and (B, deep, h/2, w/2) to (B, shallow, h, w)."""
+        deep = functional.interpolate(deep, size=shallow.shape[-2:], mode="bilinear", align_corners=False)
+        return functional.relu(self.norm(self.mix(torch.cat([shallow, deep], dim=1))))
+
+
+class SegmenterNetwork(nn.Module):
+    """Maps at full resolution (foreground, centre, offset) and at half (classes, embedding).
+
+    Pixels are folded two by two into channels first and unfolded last (Shi et al., CVPR 2016), so that nothing of the
+    image is lost and all convolutions work at half its size or less.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS, classes: int = len(VOCABULARY)) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(4 * len(CHANNELS), widths[0], 3, 1, 1, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(),
+        )
+        self.encoder = nn.ModuleList(
+            [ResidualBlock(widths[0], widths[0])]
+            + [ResidualBlock(a, b, 2) for a, b in zip(widths, widths[1:], strict=False)]
+        )
+        self.context = nn.Conv2d(widths[-1], widths[-1], 1)
+        self.decoder = nn.ModuleList([Fusion(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.head = nn.Conv2d(widths[0], 32, 3, 1, 1)
+        self.fine = nn.Sequential(nn.ReLU(), nn.Conv2d(32, 4 * 4, 1), nn.PixelShuffle(2))
+        self.meaning = nn.Sequential(nn.ReLU(), nn.Conv2d(32, classes + EMBEDDING, 1))
+        self.classes = classes
+        # Few pixels are of things and fewer are centres: start from that.
+        with torch.no_grad():
+            self.fine[1].bias[:4] = -2.0
+            self.fine[1].bias[4:8] = -3.0
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """(B, 10, h, w), h and w even, to the maps named in ``OUTPUTS``."""
+        h = self.stem(image)
+        levels = []
+        for block in self.encoder:
+            h = block(h)
+            levels.append(h)
+        # What the whole image looks like, to every pixel.
+        h = functional.relu(h + self.context(h.mean(dim=(2, 3), keepdim=True)))
+        for k in range(len(self.decoder) - 1, -1, -1):
+            h = self.decoder[k](levels[k], h)
+        h = self.head(h)
+        fine, meaning = self.fine(h), self.meaning(h)
+        return (
+            fine[:, 0:1],
+            fine[:, 1:2],
+            fine[:, 2:4],
+            meaning[:, : self.classes],
+            meaning[:, self.classes :],
+        )
+
+
+def parameters(network: nn.Module) -> int:
+    """How many there are."""
+    return sum(p.numel() for p in network.parameters())
+
+
+__all__ = ["EMBEDDING", "OUTPUTS", "WIDTHS", "SegmenterNetwork", "parameters"]
