@@ -164,7 +164,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=SPLITS, default="train", help="default: %(default)s")
-    parser.add_argument("--clips", type=int, default=1500, help=f"of {DURATION_S:g} s each (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=1200, help=f"of {DURATION_S:g} s each (default: %(default)s)")
     parser.add_argument("--images", type=int, default=IMAGES, help="drawn per clip; 0: states only (default: %(default)s)")
     parser.add_argument("--siblings", type=int, default=SIBLINGS, help="counterfactual siblings per clip (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
