@@ -19,6 +19,7 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/wm_perception"]),
         ("share/wm_perception", ["package.xml"]),
         ("share/wm_perception/config", files("config/*.yaml")),
+        ("share/wm_perception/models", files("models/*")),
     ],
     python_requires=">=3.10",
     install_requires=["setuptools"],

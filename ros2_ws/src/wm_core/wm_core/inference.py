@@ -43,11 +43,12 @@ class BackendStatus:
 
 
 class InferenceSession(Protocol):
-    """A loaded model."""
+    """A loaded model; ``metadata`` is what its maker wrote into the file, by key."""
 
     backend: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    metadata: Mapping[str, str]
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Outputs by name. Raises ``InferenceError`` on a missing, unknown or wrongly shaped or typed input."""
@@ -107,6 +108,9 @@ class OnnxRuntimeSession:
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or max(1, (os.cpu_count() or 2) // 2)
+        options.inter_op_num_threads = 1
+        # Else its threads burn the robot's cores while they wait for the next frame.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
@@ -114,6 +118,7 @@ class OnnxRuntimeSession:
             raise InferenceError(f"{self.path}: ONNX Runtime refuses it: {error}") from error
         self.inputs = tuple(self._spec(i) for i in self._session.get_inputs())
         self.outputs = tuple(self._spec(o) for o in self._session.get_outputs())
+        self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
     def _spec(self, value: Any) -> TensorSpec:
         if value.type not in _ONNX_TYPES:
@@ -123,7 +128,11 @@ class OnnxRuntimeSession:
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Outputs by name; see ``InferenceSession.run``."""
         check_feeds(str(self.path), self.inputs, feeds)
-        values = self._session.run(None, {name: np.ascontiguousarray(v) for name, v in feeds.items()})
+        try:
+            values = self._session.run(None, {name: np.ascontiguousarray(v) for name, v in feeds.items()})
+        except Exception as error:  # onnxruntime raises types of its own C++ module
+            sizes = {name: tuple(v.shape) for name, v in feeds.items()}
+            raise InferenceError(f"{self.path}: fails on inputs of shapes {sizes}: {error}") from error
         return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
 
 
@@ -155,6 +164,7 @@ class TorchSession:
         except Exception as error:  # torch raises many types for a bad archive
             raise InferenceError(f"{self.path}: torch refuses it as an exported program: {error}") from error
         self._module = program.module()
+        self.metadata: Mapping[str, str] = {}
         signature = program.graph_signature
         nodes = {node.name: node for node in program.graph.nodes}
         self.inputs = tuple(self._spec(nodes[name]) for name in signature.user_inputs)

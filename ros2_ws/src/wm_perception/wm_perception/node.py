@@ -171,8 +171,15 @@ class PerceptionNode(ManagedNode):
     # Lifecycle.
 
     def configure(self) -> None:
-        """Load the pipeline, make the publishers."""
-        self._pipeline = self._make_pipeline(replace(self.params.pipeline, world_frame=self.params.world_frame))
+        """Load the pipeline with its models, make the publishers; a bad model refuses the transition."""
+        config = replace(self.params.pipeline, world_frame=self.params.world_frame)
+        self._pipeline = self._make_pipeline(config)
+        from wm_perception.models import SHIPPED, chosen  # after the pipeline, as make_pipeline says
+
+        for name in SHIPPED:
+            choice = str(chosen(name, config))
+            self.diagnostics.set_status(name, Level.OK, choice)
+            self.get_logger().info(f"{name}: {choice}")
         self._markers = MarkerBuilder()
         self._graph_out = self.create_lifecycle_publisher(SceneGraphMsg, "scene_graph", qos.SCENE_GRAPH)
         self._instances_out = self.create_lifecycle_publisher(Image, "instances", qos.DERIVED_IMAGE)

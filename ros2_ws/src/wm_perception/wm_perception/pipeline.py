@@ -13,8 +13,9 @@ from scipy import ndimage
 
 from wm_core.scene_graph import Event, SceneGraph, Shape
 from wm_perception.cloud import depth_noise_m, make_cloud
+from wm_perception.models import make_segmenter
 from wm_perception.relations import RelationGraph
-from wm_perception.segmentation import GeometricSegmenter, candidate_pixels
+from wm_perception.segmentation import candidate_pixels
 from wm_perception.supports import Support, SupportMap
 from wm_perception.tracking import Observation, Tracker
 from wm_perception.types import (
@@ -42,12 +43,15 @@ class PerceptionPipeline:
 
     Args:
         config: see ``PerceptionConfig``.
-        segmenter: finds instances; the geometric one by default.
+        segmenter: finds instances; by default what the configuration names.
+
+    Raises:
+        ModelError: a model that the configuration names is absent or not what it should be.
     """
 
     def __init__(self, config: PerceptionConfig | None = None, segmenter: Segmenter | None = None) -> None:
         self.config = config or PerceptionConfig()
-        self.segmenter: Segmenter = segmenter or GeometricSegmenter()
+        self.segmenter: Segmenter = segmenter or make_segmenter(self.config)
         self._ids = itertools.count(1)
         # Depth images have a blind band at their rim, up to a dozen pixels wide.
         self._edge_pixels = max(2, 12 // self.config.stride)

@@ -126,7 +126,7 @@ class GeometricSegmenter:
         mask = pieces > 0
         points = cloud.points[mask]
         labels = pieces[mask]
-        distances = np.stack([_distance_to(p, points) for p in predicted])
+        distances = np.stack([distance_to(p, points) for p in predicted])
         # Colour decides where two predictions overlap.
         rgb = cloud.rgb[mask].astype(np.float32)
         cost = distances.copy()
@@ -254,7 +254,7 @@ def _borders(
     return borders
 
 
-def _distance_to(predicted: PredictedObject, points: NDArray[np.float32]) -> Array:
+def distance_to(predicted: PredictedObject, points: NDArray[np.float32]) -> Array:
     """|signed distance| [m], with the inside counted as near, of world points (P, 3) to a predicted object."""
     # Most points belong to other things: those beyond the object's ball are far, how far does not matter.
     offset = points - predicted.position.astype(np.float32)

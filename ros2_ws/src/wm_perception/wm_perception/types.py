@@ -63,6 +63,13 @@ class PerceptionConfig:
         touch_m: surface distance below which two objects are TOUCHING, 0.001..0.05.
         fits_per_frame: shape fits per frame at most (they take a few ms each), 1..50.
         gap_reset_s: after a longer gap between frames velocities are forgotten, 0.1..60.
+        segmenter: what finds instances, one of auto, learned, geometric, onnx; auto: learned where its weights are
+            installed, else geometric; onnx: your own (docs/models.md).
+        segmenter_model: path of an ONNX file; empty: the shipped weights; needed for onnx.
+        reasoner: what finds relations and events, one of auto, learned, geometric; auto: learned where its weights are
+            installed, else geometric.
+        reasoner_model: path of an ONNX file; empty: the shipped weights.
+        inference_threads: CPU threads of each network, 1..32.
     """
 
     world_frame: str = "map"
@@ -81,8 +88,21 @@ class PerceptionConfig:
     touch_m: float = 0.008
     fits_per_frame: int = 1
     gap_reset_s: float = 1.0
+    segmenter: str = "auto"
+    segmenter_model: str = ""
+    reasoner: str = "auto"
+    reasoner_model: str = ""
+    inference_threads: int = 2
 
     def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            chosen, path = getattr(self, name), getattr(self, f"{name}_model")
+            if chosen not in choices:
+                raise ValueError(f"{name}: got {chosen!r}, expected one of {', '.join(choices)}")
+            if chosen == "onnx" and not path:
+                raise ValueError(f"{name}_model: got nothing, expected the path of an ONNX file for {name} onnx")
+            if chosen == "geometric" and path:
+                raise ValueError(f"{name}_model: got {path!r}, expected nothing for {name} geometric")
         for f in fields(self):
             if f.name not in _LIMITS:
                 continue
@@ -92,6 +112,10 @@ class PerceptionConfig:
                 raise ValueError(f"{f.name}: got {value}, expected {low}..{high}")
 
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "segmenter": ("auto", "learned", "geometric", "onnx"),
+    "reasoner": ("auto", "learned", "geometric"),
+}
 _LIMITS: dict[str, tuple[float, float]] = {
     "stride": (1, 8),
     "max_depth_m": (0.3, 20.0),
@@ -108,6 +132,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "touch_m": (0.001, 0.05),
     "fits_per_frame": (1, 50),
     "gap_reset_s": (0.1, 60.0),
+    "inference_threads": (1, 32),
 }
 
 
