@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +51,6 @@ class Clip:
 
 def compile_world(scene: BuiltScene) -> World:
     """The physics of a scene, without looks; reuse it for the siblings of one scene."""
-    from dataclasses import replace
-
     bare = [replace(b, geoms=tuple(replace(g, material="") for g in b.geoms)) for b in scene.bodies]
     return World(bare, 0.0, 1.0 / (FRAME_RATE_HZ * STEPS_PER_FRAME))
 
@@ -77,7 +75,8 @@ def simulate(
     stepper = Stepper()
     absent = sorted({*scene.pushers, *gone})
     live = LiveWorld(stepper, world, world.model, scene.states, absent=absent)
-    schedule = [*scene.schedule, *extra]
+    # What is planned for after the end is not part of the clip.
+    schedule = [(k, do) for k, do in (*scene.schedule, *extra) if do.time_offset < seconds]  # type: ignore[attr-defined]
     actions = [Action(index, do) for index, do in schedule if index not in gone]  # type: ignore[arg-type]
     times = np.arange(int(seconds * rate_hz) + 1) / rate_hz
     trajectory = live.execute(actions, times, max_stretch=STEPS_PER_FRAME)

@@ -1,0 +1,196 @@
+"""Masks of the trained segmenter against the truth, by COCO's definition, and pictures of the worst."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.dataset import QUANTUM, Prepared
+from training.families import VOCABULARY
+from wm_perception.learned_segmenter import group_pixels, pooled
+
+MIN_VISIBLE_PX = 30
+"""Smaller things are neither asked for nor counted against, in images of 320 x 240."""
+
+Network = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores over M images.
+
+    Attributes:
+        mask_ap50, mask_ap: class-agnostic, IoU 0.5 and 0.5..0.95 (Lin et al., Microsoft COCO, 2014).
+        class_accuracy: of matched things of a known class; unknown_rejected: of matched things of no known class, the
+            fraction called ``object``; nan where there are none.
+        images, things: how many; quality: (M,) mean IoU of the true things of each image with what was found for them.
+    """
+
+    mask_ap50: float
+    mask_ap: float
+    class_accuracy: float
+    unknown_rejected: float
+    images: int
+    things: int
+    quality: NDArray[np.float64]
+
+
+def session(path: Path, threads: int) -> Network:
+    """An ONNX Runtime session of a file as a function."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    run = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda image: run.run(None, {"image": image})
+
+
+def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return 1.0 / (1.0 + np.exp(-np.clip(x, -30.0, 30.0)))
+
+
+def found(network: Network, image: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str]]:
+    """Labels (h, w), scores (L,) and class names of one input (10, h, w)."""
+    foreground, centre, offset, classes, _ = network(image[None])
+    labels, scores = group_pixels(_sigmoid(foreground[0, 0]), _sigmoid(centre[0, 0]), offset[0])
+    if not len(scores):
+        return labels, scores, []
+    logits = pooled(classes[0], labels, len(scores))
+    exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
+    best = exponent.argmax(axis=1)
+    sure = exponent.max(axis=1) / exponent.sum(axis=1)
+    return labels, scores, [VOCABULARY[k] if p >= 0.5 else "object" for k, p in zip(best, sure, strict=True)]
+
+
+def average_precision(
+    truths: list[NDArray[np.uint8]], predictions: list[tuple[NDArray[np.int32], NDArray[np.float32]]]
+) -> tuple[float, float]:
+    """COCO's mask AP at IoU 0.5 and over 0.5..0.95, class-agnostic.
+
+    Args:
+        truths: masks (h, w) of instance ids, 0 background; predictions: labels (h, w) and scores (L,) of each.
+    """
+    from pycocotools import mask as codec
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    images, annotations, results = [], [], []
+    for number, (truth, (labels, scores)) in enumerate(zip(truths, predictions, strict=True), start=1):
+        images.append({"id": number, "height": truth.shape[0], "width": truth.shape[1]})
+        for name in np.unique(truth[truth > 0]):
+            inside = truth == name
+            area = int(inside.sum())
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": 1,
+                    "segmentation": codec.encode(np.asfortranarray(inside.astype(np.uint8))),
+                    "area": area,
+                    "bbox": codec.toBbox(codec.encode(np.asfortranarray(inside.astype(np.uint8)))).tolist(),
+                    "iscrowd": 0,
+                    "ignore": int(area < MIN_VISIBLE_PX),
+                }
+            )
+        for label, score in enumerate(scores, start=1):
+            inside = labels == label
+            results.append(
+                {
+                    "image_id": number,
+                    "category_id": 1,
+                    "segmentation": codec.encode(np.asfortranarray(inside.astype(np.uint8))),
+                    "score": float(score),
+                }
+            )
+    if not annotations or not results:
+        return 0.0, 0.0
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(results), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[1]), float(evaluation.stats[0])
+
+
+def evaluate(network: Network, data: Prepared, progress: Callable[[int], None] = lambda _: None) -> Evaluation:
+    """Scores of a network on prepared images."""
+    truths, predictions, quality = [], [], np.ones(len(data.masks))
+    right = known = rejected = unknown = things = 0
+    for row in range(len(data.masks)):
+        labels, scores, names = found(network, data.inputs[row].astype(np.float32) / QUANTUM)
+        truth = np.array(data.masks[row])
+        truths.append(truth)
+        predictions.append((labels, scores))
+        overlaps = []
+        for number in np.unique(truth[truth > 0]):
+            inside = truth == number
+            if int(inside.sum()) < MIN_VISIBLE_PX:
+                continue
+            things += 1
+            counts = np.bincount(labels[inside], minlength=len(scores) + 1)
+            sizes = np.bincount(labels.ravel(), minlength=len(scores) + 1)
+            iou = counts / (sizes + int(inside.sum()) - counts)
+            iou[0] = 0.0
+            best = int(iou.argmax())
+            overlaps.append(float(iou[best]))
+            if iou[best] >= 0.5:
+                wanted = int(data.classes[row, number])
+                if wanted >= 0:
+                    known += 1
+                    right += names[best - 1] == VOCABULARY[wanted]
+                else:
+                    unknown += 1
+                    rejected += names[best - 1] == "object"
+        quality[row] = float(np.mean(overlaps)) if overlaps else 1.0
+        progress(row + 1)
+    ap50, ap = average_precision(truths, predictions)
+    return Evaluation(
+        ap50,
+        ap,
+        right / known if known else float("nan"),
+        rejected / unknown if unknown else float("nan"),
+        len(truths),
+        things,
+        quality,
+    )
+
+
+def worst_picture(network: Network, data: Prepared, quality: NDArray[np.float64], out: Path, count: int = 10) -> None:
+    """The images with the lowest quality: colour with true outlines (white), and what was found."""
+    import cv2
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = np.argsort(quality)[:count]
+    figure, axes = plt.subplots(2, 2 * ((count + 1) // 2), figsize=(2.4 * (count + 1) // 2 * 2, 4.2), squeeze=False)
+    for k, row in enumerate(rows):
+        picture = np.clip((data.inputs[row, :3].astype(float) / QUANTUM + 1.0) / 2.0, 0.0, 1.0).transpose(1, 2, 0).copy()
+        labels, _, _ = found(network, data.inputs[row].astype(np.float32) / QUANTUM)
+        for number in np.unique(data.masks[row])[1:]:
+            inside = (data.masks[row] == number).astype(np.uint8)
+            contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(picture, contours, -1, (1.0, 1.0, 1.0), 1)
+        colors = np.concatenate([[[0, 0, 0, 0]], plt.get_cmap("tab20")(np.arange(64) % 20)])
+        left, right = axes[k % 2, 2 * (k // 2)], axes[k % 2, 2 * (k // 2) + 1]
+        left.imshow(picture)
+        left.set_title(f"clip {data.clips[row]}, mean IoU {quality[row]:.2f}", fontsize=7)
+        right.imshow(colors[np.minimum(labels, 64)])
+        right.set_facecolor("black")
+    for panel in axes.flat:
+        panel.set_xticks([])
+        panel.set_yticks([])
+    figure.tight_layout(pad=0.4)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=90)
+    plt.close(figure)
