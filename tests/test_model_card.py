@@ -43,10 +43,7 @@ def test_a_card_has_the_facts_pictures_and_checksums(tmp_path: Path):
         "segmenter",
         FACTS,
         [{"step": 0, "validation": 2.0, "centre": 1.0}, {"step": 500, "validation": 1.0, "centre": 0.5}],
-        [
-            WorstFrame(f"seeds {k}", "IoU 0.3", {"colour": picture, "truth": picture, "found": picture})
-            for k in range(3)
-        ],
+        [WorstFrame(f"seeds {k}", "IoU 0.3", panels) for k in range(3)],
     )
     text = card.read_text()
     assert "| mask_ap50 | **0.93** | ≥ 0.92 | 0.51 | - |" in text
