@@ -16,10 +16,10 @@ define bootstrap
 	@$(PYTHON) tools/bootstrap.py $(foreach extra,$(1) $(WITH),--with $(extra))
 endef
 
-.PHONY: help setup demo test lint format bench lock clean distclean
+.PHONY: help setup demo test lint format bench bench-perception data train-segmenter train-reasoner lock clean distclean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
 	@echo
 	@echo "PYTHON=/path/to/python3.12   the Python to use (3.10 to 3.13)"
 	@echo "ARGS='...'                   more arguments, e.g. make test ARGS='-k camera'"
@@ -53,6 +53,23 @@ format:  ## let ruff format and sort what it can
 bench:  ## measure; results in out/bench/
 	$(call bootstrap)
 	@exec .venv/bin/wm bench $(ARGS)
+
+bench-perception:  ## perception on held-out worlds, beside the aims; results in out/bench/perception.json
+	$(call bootstrap,training)
+	@source tools/env.sh; exec python benchmarks/perception.py $(ARGS)
+
+data:  ## the simulated data set, with a picture of it; results in out/data/
+	$(call bootstrap,training)
+	@source tools/env.sh; python -m training.generate $(ARGS)
+	@source tools/env.sh; exec python -m training.contact_sheet out/data/train
+
+train-segmenter:  ## train the segmenter from scratch, with data, model card and ONNX
+	$(call bootstrap,training)
+	@source tools/env.sh; exec python -m training.train_segmenter $(ARGS)
+
+train-reasoner:  ## train the reasoner from scratch, with data, model card and ONNX
+	$(call bootstrap,training)
+	@source tools/env.sh; exec python -m training.train_reasoner $(ARGS)
 
 lock:  ## resolve requirements/ on Python 3.10 to 3.13 and write requirements/lock.txt
 	@$(PYTHON) tools/lock.py

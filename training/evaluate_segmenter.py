@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from training.dataset import QUANTUM, Prepared
 from training.families import VOCABULARY
+from training.model_card import WorstFrame
 from wm_perception.learned_segmenter import group_pixels, pooled
 
 MIN_VISIBLE_PX = 30
@@ -164,33 +165,25 @@ def evaluate(network: Network, data: Prepared, progress: Callable[[int], None] =
     )
 
 
-def worst_picture(network: Network, data: Prepared, quality: NDArray[np.float64], out: Path, count: int = 10) -> None:
-    """The images with the lowest quality: colour with true outlines (white), and what was found."""
-    import cv2
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    rows = np.argsort(quality)[:count]
-    figure, axes = plt.subplots(2, 2 * ((count + 1) // 2), figsize=(2.4 * (count + 1) // 2 * 2, 4.2), squeeze=False)
-    for k, row in enumerate(rows):
-        picture = np.clip((data.inputs[row, :3].astype(float) / QUANTUM + 1.0) / 2.0, 0.0, 1.0).transpose(1, 2, 0).copy()
+def worst_frames(network: Network, data: Prepared, quality: NDArray[np.float64], split: str, count: int) -> list[WorstFrame]:
+    """The images with the lowest quality: colour, true instances, and what was found (with scores)."""
+    frames = []
+    for row in np.argsort(quality)[:count]:
+        color = np.clip((data.inputs[row, :3].astype(float) / QUANTUM + 1.0) * 127.5, 0, 255).astype(np.uint8)
+        color = np.ascontiguousarray(color.transpose(1, 2, 0))
         labels, _, _ = found(network, data.inputs[row].astype(np.float32) / QUANTUM)
-        for number in np.unique(data.masks[row])[1:]:
-            inside = (data.masks[row] == number).astype(np.uint8)
-            contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(picture, contours, -1, (1.0, 1.0, 1.0), 1)
-        colors = np.concatenate([[[0, 0, 0, 0]], plt.get_cmap("tab20")(np.arange(64) % 20)])
-        left, right = axes[k % 2, 2 * (k // 2)], axes[k % 2, 2 * (k // 2) + 1]
-        left.imshow(picture)
-        left.set_title(f"clip {data.clips[row]}, mean IoU {quality[row]:.2f}", fontsize=7)
-        right.imshow(colors[np.minimum(labels, 64)])
-        right.set_facecolor("black")
-    for panel in axes.flat:
-        panel.set_xticks([])
-        panel.set_yticks([])
-    figure.tight_layout(pad=0.4)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=90)
-    plt.close(figure)
+        frames.append(
+            WorstFrame(
+                f"{split}, clip {data.clips[row]}",
+                f"mean IoU {quality[row]:.2f}",
+                {"colour": color, "truth": _painted(np.array(data.masks[row])), "found": _painted(labels)},
+            )
+        )
+    return frames
+
+
+def _painted(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """(h, w, 3): every label in a colour of its own, background black."""
+    palette = np.random.default_rng(5).integers(70, 255, (256, 3)).astype(np.uint8)
+    palette[0] = 0
+    return palette[labels % 256]

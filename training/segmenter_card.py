@@ -1,1 +1,99 @@
-def write_card(*a): pass
+"""What the segmenter is, how it was made, how good it is on what it has never seen: measured, drawn and written down."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from training.dataset import prepare
+from training.evaluate_segmenter import Evaluation, evaluate, session, worst_frames
+from training.families import HELD_OUT, VOCABULARY
+from training.generate import HEIGHT, IMAGES, WIDTH, generate
+from training.model_card import WorstFrame, write_model_card
+from training.segmenter_model import WIDTHS, parameters
+from training.worlds import DURATION_S, Split
+
+if TYPE_CHECKING:
+    from training.train_segmenter import Options, Trainer
+
+AIMS = {"seeds": {"mask_ap50": 0.92, "mask_ap": 0.75}, "families": {"mask_ap50": 0.85, "mask_ap": 0.60}}
+
+
+def measure(arguments: argparse.Namespace, console: Console) -> tuple[dict[str, Evaluation], list[WorstFrame]]:
+    """Scores of the ONNX file on both held-out splits, and their worst frames."""
+    network = session(arguments.models / "segmenter.onnx", arguments.threads)
+    results, worst = {}, []
+    splits: tuple[Split, ...] = ("seeds", "families")
+    for split in splits:
+        folder = arguments.data / split
+        shards = generate(folder, split, arguments.held_out_clips, IMAGES, 0, arguments.threads, console)
+        data = prepare(shards, arguments.work / f"features_{split}", arguments.threads, console)
+        with Progress(console=console) as progress:
+            bar = progress.add_task(f"evaluation: {split}", total=len(data.masks))
+            results[split] = evaluate(network, data, lambda done: progress.update(bar, completed=done))  # noqa: B023
+        worst += worst_frames(network, data, results[split].quality, split, 5)
+    return results, worst
+
+
+def write_card(
+    arguments: argparse.Namespace, options: Options, trainer: Trainer, seconds: float, console: Console
+) -> None:
+    """Measures, and writes the model card beside the weights."""
+    import torch
+
+    results, worst = measure(arguments, console)
+    metrics: dict[str, dict[str, Any]] = {}
+    for split, result in results.items():
+        facts = {k: v for k, v in asdict(result).items() if k not in ("quality", "images", "things")}
+        facts["mean_iou"] = float(np.mean(result.quality))
+        metrics[split] = {k: None if np.isnan(v) else round(v, 4) for k, v in facts.items()}
+    device = torch.cuda.get_device_name() if trainer.device.type == "cuda" else f"CPU, {arguments.threads} threads"
+    images = f"{IMAGES} images of {WIDTH} x {HEIGHT} from each clip of {DURATION_S:g} s"
+    card = write_model_card(
+        arguments.models,
+        "segmenter",
+        {
+            "title": "wm segmenter",
+            "summary": "Instance masks of the things on a table or floor, whatever they are, from colour, depth and height "
+            "over the support; then their class, and a vector of their looks. What is of no class is an `object`.",
+            "architecture": f"Residual U-Net, widths {WIDTHS}, that gives foreground, centre and offset maps, grouped into "
+            f"instances as in Panoptic-DeepLab, {len(VOCABULARY)} classes ({', '.join(VOCABULARY)}), "
+            "and 16 numbers of appearance.",
+            "parameters": parameters(trainer.network),
+            "license": "Apache-2.0, as the project; trained on its own simulated images alone",
+            "data": {
+                "command": "make data",
+                "seeds": f"train 0..{options.clips - 1}; the held-out splits draw from generators of their own",
+                "about": f"Simulated with MuJoCo: {images}, sensor noise included. Shapes held out: {', '.join(HELD_OUT)}; "
+                "textures held out: checker, rings, cells.",
+                "splits": {
+                    "train": {"clips": options.clips, "images": options.clips * IMAGES},
+                    **{s: {"clips": arguments.held_out_clips, "images": r.images, "things": r.things} for s, r in results.items()},
+                },
+            },
+            "training": {
+                "command": "make train-segmenter",
+                "seed": options.seed,
+                "steps": options.steps,
+                "batch": options.batch,
+                "seconds": round(seconds),
+                "device": device,
+                "precision": "bfloat16" if trainer.half else "float32",
+            },
+            "metrics": metrics,
+            "aims": AIMS,
+            "limits": [
+                "Trained on simulated images alone; on recorded ones it was looked at, not learned from.",
+                "Things of fewer than about 30 pixels at 320 x 240 are missed.",
+                "Things that touch and look alike may come out as one; long thin parts may be cut off.",
+            ],
+        },
+        trainer.curve,
+        worst,
+    )
+    console.print(f"written: {card}")

@@ -336,7 +336,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=7000, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=5500, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=8, help="images, even (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=1200, help="of the training set (default: %(default)s)")
