@@ -42,7 +42,11 @@ class Prepared:
 
 
 def support_height(
-    points: NDArray[np.float32], table_top: float, table_size: NDArray[np.float64], camera_z: float, rng: np.random.Generator
+    points: NDArray[np.float32],
+    table_top: float,
+    table_size: NDArray[np.float64],
+    camera_z: float,
+    rng: np.random.Generator,
 ) -> NDArray[np.float32]:
     """Height over the table or the floor as perception would find it (h, w) [m], NaN where there is no support.
 
@@ -140,7 +144,10 @@ def prepare(shards: list[Path], folder: Path, workers: int, console: Console) ->
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
         tasks = [(s, folder, int(f)) for s, f in zip(shards, starts, strict=True)]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as progress, multiprocessing.get_context("spawn").Pool(workers) as pool:
+        with (
+            Progress(*columns, console=console) as progress,
+            multiprocessing.get_context("spawn").Pool(workers) as pool,
+        ):
             bar = progress.add_task("features: images", total=total)
             for count in pool.imap_unordered(_prepare_shard, tasks):
                 progress.advance(bar, count)
@@ -180,9 +187,7 @@ def targets(
         reach = int(3 * sigma) + 1
         y0, y1 = max(int(cy) - reach, 0), min(int(cy) + reach + 1, h)
         x0, x1 = max(int(cx) - reach, 0), min(int(cx) + reach + 1, w)
-        bump = np.exp(
-            -0.5 * (np.square(yy[y0:y1, x0:x1] - cy) + np.square(xx[y0:y1, x0:x1] - cx)) / sigma**2
-        )
+        bump = np.exp(-0.5 * (np.square(yy[y0:y1, x0:x1] - cy) + np.square(xx[y0:y1, x0:x1] - cx)) / sigma**2)
         maps[1, y0:y1, x0:x1] = np.maximum(maps[1, y0:y1, x0:x1], bump)
         if number < MAX_IDS and classes[number] >= 0:
             meaning[inside] = classes[number]

@@ -165,7 +165,9 @@ def evaluate(network: Network, data: Prepared, progress: Callable[[int], None] =
     )
 
 
-def worst_frames(network: Network, data: Prepared, quality: NDArray[np.float64], split: str, count: int) -> list[WorstFrame]:
+def worst_frames(
+    network: Network, data: Prepared, quality: NDArray[np.float64], split: str, count: int
+) -> list[WorstFrame]:
     """The images with the lowest quality: colour, true instances, and what was found (with scores)."""
     frames = []
     for row in np.argsort(quality)[:count]:
@@ -186,4 +188,4 @@ def _painted(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
     """(h, w, 3): every label in a colour of its own, background black."""
     palette = np.random.default_rng(5).integers(70, 255, (256, 3)).astype(np.uint8)
     palette[0] = 0
-    return palette[labels % 256]
+    return palette[labels.astype(np.int64) % 256]

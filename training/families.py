@@ -1,6 +1,6 @@
 """Families of shapes: things as bodies of convex parts, drawn at random. Some are kept out of training.
 
-A family is a function of a random generator; lengths in metres, z up, the thing standing on z = 0 as it would on a table.
+A family is a function of a random generator; lengths in metres, z up, the thing stands on z = 0 as on a table.
 """
 
 from __future__ import annotations
@@ -54,7 +54,11 @@ def _cylinder(diameter: float, length: float, centre: tuple[float, float, float]
 
 
 def _round(shape: Shape, diameter: float, length: float, centre: tuple[float, float, float], axis: str) -> GeomDef:
-    turns = {"z": np.eye(3), "x": np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]]), "y": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}
+    turns = {
+        "z": np.eye(3),
+        "x": np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]]),
+        "y": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+    }
     return GeomDef(
         shape,
         np.array([diameter, diameter, length]),
@@ -71,7 +75,10 @@ def _hull(points: Array) -> GeomDef:
 def _rings(radii: list[float], heights: list[float], sides: int = 20) -> Array:
     angle = np.linspace(0.0, 2.0 * np.pi, sides, endpoint=False)
     return np.concatenate(
-        [np.column_stack([r * np.cos(angle), r * np.sin(angle), np.full(sides, z)]) for r, z in zip(radii, heights, strict=True)]
+        [
+            np.column_stack([r * np.cos(angle), r * np.sin(angle), np.full(sides, z)])
+            for r, z in zip(radii, heights, strict=True)
+        ]
     )
 
 
@@ -147,7 +154,11 @@ def hammer(rng: np.random.Generator) -> Thing:
     length, t = rng.uniform(0.18, 0.34), rng.uniform(0.018, 0.03)
     head = rng.uniform(0.07, 0.12)
     z = 0.5 * t * 1.4
-    return Thing((_box(np.array([length, t, t]), (0, 0, z)), _box(np.array([1.4 * t, head, 1.4 * t]), (0.5 * length, 0, z))), "tool", 0.4)
+    return Thing(
+        (_box(np.array([length, t, t]), (0, 0, z)), _box(np.array([1.4 * t, head, 1.4 * t]), (0.5 * length, 0, z))),
+        "tool",
+        0.4,
+    )
 
 
 def spanner(rng: np.random.Generator) -> Thing:
@@ -156,7 +167,10 @@ def spanner(rng: np.random.Generator) -> Thing:
     jaw = 2.2 * w
     parts = [_box(np.array([length, w, t]), (0, 0, 0.5 * t))]
     parts.append(_box(np.array([w, jaw, t]), (0.5 * length, 0, 0.5 * t)))
-    parts += [_box(np.array([jaw, 0.6 * w, t]), (0.5 * length + 0.5 * jaw, s * (0.5 * jaw - 0.3 * w), 0.5 * t)) for s in (-1, 1)]
+    parts += [
+        _box(np.array([jaw, 0.6 * w, t]), (0.5 * length + 0.5 * jaw, s * (0.5 * jaw - 0.3 * w), 0.5 * t))
+        for s in (-1, 1)
+    ]
     return Thing(tuple(parts), "tool", 0.4)
 
 
@@ -164,7 +178,9 @@ def screwdriver(rng: np.random.Generator) -> Thing:
     """A screwdriver that lies."""
     d, grip, shaft = rng.uniform(0.022, 0.036), rng.uniform(0.08, 0.12), rng.uniform(0.07, 0.16)
     return Thing(
-        (_cylinder(d, grip, (0, 0, 0.5 * d), "x"), _cylinder(0.35 * d, shaft, (0.5 * (grip + shaft), 0, 0.5 * d), "x")), "tool", 0.3
+        (_cylinder(d, grip, (0, 0, 0.5 * d), "x"), _cylinder(0.35 * d, shaft, (0.5 * (grip + shaft), 0, 0.5 * d), "x")),
+        "tool",
+        0.3,
     )
 
 
@@ -194,7 +210,9 @@ def hexagon(rng: np.random.Generator) -> Thing:
 def cross(rng: np.random.Generator) -> Thing:
     """Thick crosses."""
     a, w, h = rng.uniform(0.08, 0.2), rng.uniform(0.025, 0.05), rng.uniform(0.03, 0.12)
-    return Thing((_box(np.array([a, w, h]), (0, 0, 0.5 * h)), _box(np.array([w, a, h]), (0, 0, 0.5 * h))), "object", 0.45)
+    return Thing(
+        (_box(np.array([a, w, h]), (0, 0, 0.5 * h)), _box(np.array([w, a, h]), (0, 0, 0.5 * h))), "object", 0.45
+    )
 
 
 def dumbbell(rng: np.random.Generator) -> Thing:
@@ -210,7 +228,10 @@ def pan(rng: np.random.Generator) -> Thing:
     d, h = rng.uniform(0.14, 0.24), rng.uniform(0.03, 0.06)
     handle = rng.uniform(0.12, 0.18)
     return Thing(
-        (*objects.bowl(d, h, WHITE), _box(np.array([handle, 0.022, 0.014]), (0.5 * d + 0.5 * handle - 0.008, 0, 0.85 * h))),
+        (
+            *objects.bowl(d, h, WHITE),
+            _box(np.array([handle, 0.022, 0.014]), (0.5 * d + 0.5 * handle - 0.008, 0, 0.85 * h)),
+        ),
         "object",
         0.2,
     )
@@ -219,7 +240,9 @@ def pan(rng: np.random.Generator) -> Thing:
 def stool(rng: np.random.Generator) -> Thing:
     """A small stool: a seat on four legs."""
     a, h, t = rng.uniform(0.08, 0.18), rng.uniform(0.07, 0.18), rng.uniform(0.012, 0.02)
-    legs = [_box(np.array([t, t, h]), (sx * 0.5 * (a - t), sy * 0.5 * (a - t), 0.5 * h)) for sx in (-1, 1) for sy in (-1, 1)]
+    legs = [
+        _box(np.array([t, t, h]), (sx * 0.5 * (a - t), sy * 0.5 * (a - t), 0.5 * h)) for sx in (-1, 1) for sy in (-1, 1)
+    ]
     return Thing((*legs, _box(np.array([a, a, t]), (0, 0, h + 0.5 * t))), "object", 0.3, carries=True)
 
 

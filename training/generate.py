@@ -8,6 +8,7 @@ whole, so a run that was cut off goes on where it stopped, and the bytes depend 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -35,7 +36,7 @@ STATE_RATE_HZ = 30.0
 def image_rows(rng: np.random.Generator, rows: int, images: int) -> NDArray[np.int64]:
     """Ascending rows of the clip that are drawn: one at random from each of as many equal parts."""
     edges = np.linspace(0, rows, images + 1).astype(int)
-    return np.array([int(rng.integers(a, max(b, a + 1))) for a, b in zip(edges, edges[1:], strict=False)], np.int64)
+    return np.array([int(rng.integers(a, max(b, a + 1))) for a, b in itertools.pairwise(edges)], np.int64)
 
 
 def draw_clip(scene: BuiltScene, clip: Clip, seed: int, split: Split, images: int) -> dict[str, NDArray[Any]]:
@@ -73,7 +74,9 @@ def draw_clip(scene: BuiltScene, clip: Clip, seed: int, split: Split, images: in
 def _store(group: Any, arrays: dict[str, NDArray[Any]]) -> None:
     for name, value in arrays.items():
         picture = value.ndim >= 3 and name in ("rgb", "depth", "mask")
-        group.create_dataset(name, data=value, **({"chunks": (1, *value.shape[1:]), "compression": "lzf"} if picture else {}))
+        group.create_dataset(
+            name, data=value, **({"chunks": (1, *value.shape[1:]), "compression": "lzf"} if picture else {})
+        )
 
 
 def clip_arrays(clip: Clip) -> dict[str, NDArray[Any]]:
@@ -165,10 +168,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=SPLITS, default="train", help="default: %(default)s")
     parser.add_argument("--clips", type=int, default=1200, help=f"of {DURATION_S:g} s each (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=IMAGES, help="drawn per clip; 0: states only (default: %(default)s)")
-    parser.add_argument("--siblings", type=int, default=SIBLINGS, help="counterfactual siblings per clip (default: %(default)s)")
+    parser.add_argument(
+        "--images", type=int, default=IMAGES, help="drawn per clip; 0: states only (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--siblings", type=int, default=SIBLINGS, help="counterfactual siblings per clip (default: %(default)s)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("out/data"), help="folder; a folder per split (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/data"), help="folder; a folder per split (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     if arguments.clips < 1 or arguments.images < 0 or arguments.workers < 1:
         parser.error("--clips and --workers must be at least 1, --images at least 0")

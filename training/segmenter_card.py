@@ -1,4 +1,4 @@
-"""What the segmenter is, how it was made, how good it is on what it has never seen: measured, drawn and written down."""
+"""What the segmenter is, how it was made, and how good it is on what it has never seen: the model card."""
 
 from __future__ import annotations
 
@@ -53,16 +53,17 @@ def write_card(
         facts["mean_iou"] = float(np.mean(result.quality))
         metrics[split] = {k: None if np.isnan(v) else round(v, 4) for k, v in facts.items()}
     device = torch.cuda.get_device_name() if trainer.device.type == "cuda" else f"CPU, {arguments.threads} threads"
+    clips = arguments.held_out_clips
     images = f"{IMAGES} images of {WIDTH} x {HEIGHT} from each clip of {DURATION_S:g} s"
     card = write_model_card(
         arguments.models,
         "segmenter",
         {
             "title": "wm segmenter",
-            "summary": "Instance masks of the things on a table or floor, whatever they are, from colour, depth and height "
-            "over the support; then their class, and a vector of their looks. What is of no class is an `object`.",
-            "architecture": f"Residual U-Net, widths {WIDTHS}, that gives foreground, centre and offset maps, grouped into "
-            f"instances as in Panoptic-DeepLab, {len(VOCABULARY)} classes ({', '.join(VOCABULARY)}), "
+            "summary": "Instance masks of the things on a table or floor, whatever they are, from colour, depth and "
+            "height over the support; then their class, and a vector of their looks. What is of no class is an `object`.",
+            "architecture": f"Residual U-Net, widths {WIDTHS}, that gives foreground, centre and offset maps, grouped "
+            f"into instances as in Panoptic-DeepLab, {len(VOCABULARY)} classes ({', '.join(VOCABULARY)}), "
             "and 16 numbers of appearance.",
             "parameters": parameters(trainer.network),
             "license": "Apache-2.0, as the project; trained on its own simulated images alone",
@@ -73,7 +74,10 @@ def write_card(
                 "textures held out: checker, rings, cells.",
                 "splits": {
                     "train": {"clips": options.clips, "images": options.clips * IMAGES},
-                    **{s: {"clips": arguments.held_out_clips, "images": r.images, "things": r.things} for s, r in results.items()},
+                    **{
+                        s: {"clips": arguments.held_out_clips, "images": r.images, "things": r.things}
+                        for s, r in results.items()
+                    },
                 },
             },
             "training": {

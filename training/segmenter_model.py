@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
@@ -61,11 +63,10 @@ class SegmenterNetwork(nn.Module):
             nn.ReLU(),
         )
         self.encoder = nn.ModuleList(
-            [ResidualBlock(widths[0], widths[0])]
-            + [ResidualBlock(a, b, 2) for a, b in zip(widths, widths[1:], strict=False)]
+            [ResidualBlock(widths[0], widths[0])] + [ResidualBlock(a, b, 2) for a, b in itertools.pairwise(widths)]
         )
         self.context = nn.Conv2d(widths[-1], widths[-1], 1)
-        self.decoder = nn.ModuleList([Fusion(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.decoder = nn.ModuleList([Fusion(a, b) for a, b in itertools.pairwise(widths)])
         self.head = nn.Conv2d(widths[0], 32, 3, 1, 1)
         self.fine = nn.Sequential(nn.ReLU(), nn.Conv2d(32, 4 * 4, 1), nn.PixelShuffle(2))
         self.meaning = nn.Sequential(nn.ReLU(), nn.Conv2d(32, classes + EMBEDDING, 1))

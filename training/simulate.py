@@ -99,6 +99,8 @@ def simulate(
         friction=np.array([b.friction for b in bodies]),
         restitution=np.array([b.restitution for b in bodies]),
         kinematic=kinematic,
-        scheduled=tuple(sorted((float(do.time_offset), int(ids[index])) for index, do in schedule if index not in gone)),  # type: ignore[attr-defined]
+        scheduled=tuple(
+            sorted((float(do.time_offset), int(ids[index])) for index, do in schedule if index not in gone)
+        ),  # type: ignore[attr-defined]
         stable=trajectory.stable,
     )

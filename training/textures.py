@@ -45,7 +45,9 @@ def plain(rng: np.random.Generator, size: int) -> Image:
 
 def speckle(rng: np.random.Generator, size: int) -> Image:
     """Grain of two scales."""
-    noise = rng.uniform(0.05, 0.3) * _smooth_noise(rng, size, int(rng.integers(4, 20))) + 0.05 * rng.normal(size=(size, size))
+    noise = rng.uniform(0.05, 0.3) * _smooth_noise(rng, size, int(rng.integers(4, 20))) + 0.05 * rng.normal(
+        size=(size, size)
+    )
     return _shade(random_color(rng), 1.0 + noise)
 
 
@@ -132,5 +134,12 @@ TRAINING: dict[str, Texture] = {
     "gradient": gradient,
     "label": label,
 }
-SURFACES: dict[str, Texture] = {"wood": wood, "speckle": speckle, "plain": plain, "tiles": tiles, "blotches": blotches, "stripes": stripes}
+SURFACES: dict[str, Texture] = {
+    "wood": wood,
+    "speckle": speckle,
+    "plain": plain,
+    "tiles": tiles,
+    "blotches": blotches,
+    "stripes": stripes,
+}
 HELD_OUT: dict[str, Texture] = {"checker": checker, "rings": rings, "cells": cells}

@@ -195,9 +195,7 @@ class Trainer:
         self.step += 1
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for mean, value in zip(
-                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-            ):
+            for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
                 if mean.dtype.is_floating_point:
                     mean.lerp_(value, 1.0 - decay)
                 else:
@@ -249,8 +247,7 @@ def validation_loss(trainer: Trainer, data: Prepared, rows: NDArray[np.int64]) -
     total = []
     for start in range(0, len(rows), 8):
         batch = tuple(
-            torch.from_numpy(b).to(trainer.device)
-            for b in collate(data, rows[start : start + 8].tolist(), None)
+            torch.from_numpy(b).to(trainer.device) for b in collate(data, rows[start : start + 8].tolist(), None)
         )
         with torch.autocast(trainer.device.type, dtype=torch.bfloat16, enabled=trainer.half):
             outputs = trainer.average(batch[0].to(memory_format=torch.channels_last))
@@ -310,7 +307,13 @@ def train(options: Options, data: Prepared, checkpoint: Path, device: torch.devi
         f"{', bfloat16' if trainer.half else ''}"
     )
     batches = iter(Batches(data, rows, options, trainer.step))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     smooth: dict[str, float] = {}
     saved = time.monotonic()
     with Progress(*columns, console=console) as progress:
@@ -362,7 +365,9 @@ def main() -> None:
     weights = arguments.models / "segmenter.safetensors"
     arguments.models.mkdir(parents=True, exist_ok=True)
     save_file({k: v.cpu().contiguous() for k, v in trainer.average.state_dict().items()}, weights)
-    export(trainer.average, arguments.models / "segmenter.onnx", {"seed": str(options.seed), "steps": str(options.steps)})
+    export(
+        trainer.average, arguments.models / "segmenter.onnx", {"seed": str(options.seed), "steps": str(options.steps)}
+    )
     console.print(f"written: {arguments.models / 'segmenter.onnx'}, {weights}")
     with contextlib.suppress(KeyboardInterrupt):
         from training.segmenter_card import write_card

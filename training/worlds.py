@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import mujoco
 import numpy as np
@@ -241,14 +241,22 @@ def _movers(
             height = 0.35 * float(extents[index, 2])
             impulse = np.array([*direction, 0.0]) * bodies[index].mass * rng.uniform(0.4, 1.2)
             schedule.append(
-                (int(index), Intervention(InterventionKind.APPLY_IMPULSE, 0, time, impulse=impulse, point=np.array([0.0, 0.0, height])))
+                (
+                    int(index),
+                    Intervention(
+                        InterventionKind.APPLY_IMPULSE, 0, time, impulse=impulse, point=np.array([0.0, 0.0, height])
+                    ),
+                )
             )
             continue
         speed = float(rng.uniform(0.25, 0.9 if rolls[index] else 1.6))
         linear = np.array([*(direction * speed), 0.0])
         angular = np.cross([0.0, 0.0, 1.0], linear) / rolls[index] if rolls[index] else np.zeros(3)
         schedule.append(
-            (int(index), Intervention(InterventionKind.SET_VELOCITY, 0, time, linear_velocity=linear, angular_velocity=angular))
+            (
+                int(index),
+                Intervention(InterventionKind.SET_VELOCITY, 0, time, linear_velocity=linear, angular_velocity=angular),
+            )
         )
     return schedule
 
@@ -281,7 +289,9 @@ def _camera(rng: np.random.Generator) -> CameraModel:
     """Still, swinging around the table, or wandering as if held by hand."""
     azimuth, distance = rng.uniform(-np.pi, np.pi), rng.uniform(0.55, 1.25)
     elevation = np.radians(rng.uniform(22.0, 65.0))
-    position = distance * np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+    position = distance * np.array(
+        [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+    )
     target = np.array([*rng.uniform(-0.08, 0.08, 2), rng.uniform(0.0, 0.08)])
     kind = rng.uniform()
     fov = float(rng.uniform(38.0, 60.0))
@@ -360,7 +370,12 @@ def _surroundings(spec: mujoco.MjSpec, scene: BuiltScene, rng: np.random.Generat
             continue
         half = [0.05 if dx else 3.0, 0.05 if dy else 3.0, 1.4]
         spec.worldbody.add_geom(
-            type=box, size=half, pos=[dx * reach[k], dy * reach[k], 1.4], material="wall", rgba=[*rng.uniform(0.4, 1.0, 3), 1.0], **free
+            type=box,
+            size=half,
+            pos=[dx * reach[k], dy * reach[k], 1.4],
+            material="wall",
+            rgba=[*rng.uniform(0.4, 1.0, 3), 1.0],
+            **free,
         )
     half_table = 0.5 * np.array(scene.model.table.size[:2])
     for _ in range(int(rng.integers(0, 7))):
@@ -386,7 +401,9 @@ def _material(
     pixels = np.concatenate([image] * 6) if cube else image
     texture.height, texture.width, texture.nchannel = pixels.shape[0], pixels.shape[1], 3
     texture.data = pixels.tobytes()
-    material = spec.add_material(name=name, texrepeat=[repeat, repeat], texuniform=name == "floor", specular=specular, shininess=0.3)
+    material = spec.add_material(
+        name=name, texrepeat=[repeat, repeat], texuniform=name == "floor", specular=specular, shininess=0.3
+    )
     roles = list(material.textures)
     roles[int(mujoco.mjtTextureRole.mjTEXROLE_RGB)] = f"{name}_texture"
     material.textures = roles

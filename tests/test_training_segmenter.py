@@ -1,0 +1,153 @@
+"""Data set, features, training and export of the segmenter, at the smallest size: seeded, resumable, and the same in ONNX."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+torch = pytest.importorskip("torch", reason="training is not installed; run: make test WITH=training")
+h5py = pytest.importorskip("h5py", reason="training is not installed; run: make test WITH=training")
+
+from training import generate as generator
+from training.contact_sheet import contact_sheet
+from training.dataset import Prepared, augment, prepare, targets
+from training.evaluate_segmenter import average_precision, evaluate, session, worst_frames
+from training.train_segmenter import Batches, Options, Trainer, collate, export, learning_rate
+from wm_perception.learned_segmenter import CHANNELS, OUTPUTS, group_pixels
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("data") / "train"
+    return generator.generate(folder, "train", 3, 3, 1, 1, QUIET)
+
+
+@pytest.fixture(scope="module")
+def prepared(shards: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return prepare(shards, tmp_path_factory.mktemp("features"), 1, QUIET)
+
+
+def test_a_shard_describes_itself(shards: list[Path]) -> None:
+    with h5py.File(shards[0]) as file:
+        assert file.attrs["split"] == "train" and file.attrs["depth_unit_m"] == pytest.approx(1e-4)
+        group = file["000001"]
+        n, t = len(group["ids"]), len(group["times"])
+        assert group["states"].shape == (t, n, 13) and group["properties"].shape == (n, 3)
+        assert group["rgb"].shape == (3, 240, 320, 3) and group["depth"].dtype == np.uint16
+        assert group["mask"].shape == (3, 240, 320)
+        gone = json.loads(group["siblings/0"].attrs["intervention"])["object"]
+        row = group["ids"][()].tolist().index(gone)
+        assert not group["siblings/0/present"][:, row].any()
+
+
+def test_what_is_there_is_not_made_again(shards: list[Path]) -> None:
+    before = shards[0].stat().st_mtime_ns
+    again = generator.generate(shards[0].parent, "train", 3, 3, 1, 1, QUIET)
+    assert again == shards and shards[0].stat().st_mtime_ns == before
+
+
+def test_the_same_seeds_give_the_same_data(shards: list[Path], tmp_path: Path) -> None:
+    other = generator.generate(tmp_path, "train", 1, 3, 1, 1, QUIET)
+    with h5py.File(shards[0]) as a, h5py.File(other[0]) as b:
+        for name in ("states", "depth", "mask", "rgb"):
+            np.testing.assert_array_equal(a["000000"][name][()], b["000000"][name][()])
+
+
+def test_contact_sheet_is_a_picture(shards: list[Path], tmp_path: Path) -> None:
+    contact_sheet(shards[0].parent, tmp_path / "sheet.png", rows=1, columns=1)
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+    with pytest.raises(FileNotFoundError, match="found no shards"):
+        contact_sheet(tmp_path, tmp_path / "none.png")
+
+
+def test_features_and_masks(prepared: Prepared) -> None:
+    assert prepared.inputs.shape[1:] == (len(CHANNELS), 240, 320)
+    assert len(prepared.inputs) == len(prepared.masks) == 9
+    assert prepared.masks.max() > 1 and 1 not in np.unique(prepared.masks)
+    assert np.abs(prepared.inputs).max() == 127
+
+
+def test_targets_point_at_centres(prepared: Prepared) -> None:
+    row = int(np.argmax([(m > 0).sum() for m in prepared.masks]))
+    mask = np.array(prepared.masks[row])
+    maps, weights, meaning = targets(mask, prepared.classes[row])
+    labels, _ = group_pixels(maps[0], maps[1], maps[2:4])
+    assert average_precision([mask], [(labels, np.ones(labels.max()))])[0] > 0.9
+    assert meaning.shape == (120, 160) and meaning.max() < 9
+    assert (weights >= 0).all()
+
+
+def test_augmented_pictures_stay_in_range_and_keep_their_instances(prepared: Prepared) -> None:
+    image, mask = prepared.inputs[0].astype(np.float32) / 127.0, np.array(prepared.masks[0])
+    for seed in range(8):
+        other, other_mask = augment(image.copy(), mask.copy(), np.random.default_rng(seed))
+        assert other.shape == image.shape and np.isfinite(other).all() and np.abs(other).max() <= 1.0 + 1e-5
+        assert set(np.unique(other_mask)) <= set(np.unique(mask))
+
+
+def test_a_resumed_run_is_the_whole_run(prepared: Prepared, tmp_path: Path) -> None:
+    options = Options(seed=3, steps=4, batch=2, rate=1e-3, clips=3)
+    rows = np.arange(len(prepared.masks))
+
+    def run(trainer: Trainer, until: int) -> None:
+        batches = iter(Batches(prepared, rows, options, trainer.step))
+        while trainer.step < until:
+            trainer.train_step(next(batches))
+
+    whole = Trainer(options, torch.device("cpu"))
+    run(whole, 4)
+    first = Trainer(options, torch.device("cpu"))
+    run(first, 2)
+    first.save(tmp_path / "checkpoint.safetensors")
+    second = Trainer(options, torch.device("cpu"))
+    second.load(tmp_path / "checkpoint.safetensors")
+    assert second.step == 2
+    run(second, 4)
+    for name, value in whole.network.state_dict().items():
+        torch.testing.assert_close(second.network.state_dict()[name], value, atol=2e-3, rtol=1e-2, msg=name)
+    other = Trainer(Options(seed=4, steps=4, batch=2, rate=1e-3, clips=3), torch.device("cpu"))
+    with pytest.raises(ValueError, match="checkpoint of a run with"):
+        other.load(tmp_path / "checkpoint.safetensors")
+
+
+def test_export_says_what_torch_says(prepared: Prepared, tmp_path: Path) -> None:
+    trainer = Trainer(Options(seed=1, steps=1, batch=2, rate=1e-3, clips=3), torch.device("cpu"))
+    image = collate(prepared, [0, 1], None)[0]
+    trainer.average.eval()
+    with torch.no_grad():
+        wanted = [o.numpy() for o in trainer.average(torch.from_numpy(image))]
+    export(trainer.average, tmp_path / "segmenter.onnx", {"seed": "1"})
+    network = session(tmp_path / "segmenter.onnx", 1)
+    for name, a, b in zip(OUTPUTS, network(image), wanted, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4, err_msg=name)
+    # Any even size.
+    assert network(image[:1, :, :122, :158])[0].shape == (1, 1, 122, 158)
+    result = evaluate(
+        network, Prepared(prepared.inputs[:2], prepared.masks[:2], prepared.clips[:2], prepared.classes[:2])
+    )
+    assert 0.0 <= result.mask_ap50 <= 1.0 and result.images == 2
+    worst = worst_frames(network, prepared, np.linspace(0.0, 1.0, 9), "train", 2)
+    assert len(worst) == 2 and worst[0].panels["truth"].shape == (240, 320, 3)
+
+
+def test_perfect_masks_have_full_precision() -> None:
+    mask = np.zeros((60, 80), np.uint8)
+    mask[5:25, 5:25], mask[30:50, 30:60] = 2, 3
+    labels = np.where(mask > 0, mask - 1, 0).astype(np.int32)
+    assert average_precision([mask], [(labels, np.ones(2, np.float32))]) == (pytest.approx(1.0), pytest.approx(1.0))
+    half = labels.copy()
+    half[30:40] = 0
+    ap50, ap = average_precision([mask], [(half, np.ones(2, np.float32))])
+    assert ap < 0.6
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    options = Options(seed=1, steps=1000, batch=2, rate=1e-3, clips=1)
+    rates = [learning_rate(s, options) for s in range(1000)]
+    assert max(rates) == pytest.approx(1e-3) and rates[0] < 1e-5 + 1e-3 / 200 and rates[-1] < 2e-5
