@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rclpy.executors import SingleThreadedExecutor
 from rosgraph_msgs.msg import Clock
@@ -26,6 +28,7 @@ from visualization_msgs.msg import MarkerArray
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 
 from conftest import NodeProcess
+from model_files import learned_model
 from traced_scene import CAMERA as TRACED_CAMERA
 from traced_scene import FRONT, make_scene, trace
 from wm_core.camera import Camera
@@ -678,6 +681,38 @@ def test_the_real_pipeline_finds_the_objects_within_a_deadline(tmp_path: Path, r
     assert status == 0, process.output
 
 
+def test_bad_weights_refuse_configure_by_file_and_tensor(tmp_path: Path, robot_of_module: Robot) -> None:
+    robot = robot_of_module
+    bad = learned_model(tmp_path / "bad.onnx", rename={"centre": "center"})
+    robot.diagnostics.clear()
+    robot.graphs.clear()
+    given = {"pipeline.segmenter": "learned", "pipeline.segmenter_model": bad, "diagnostics_period_s": 0.25}
+    process = start(tmp_path / "log", *parameters(**given), module="wm_perception.node")
+
+    def refused() -> Any:
+        status = robot.diagnostics.get("perception: state")
+        return status if status is not None and status.level == b"\x02" else None
+
+    try:
+        status = robot.spin_until(refused, "a refusal in diagnostics", 30.0, each=robot.frame)
+        for text in ("configure refused", str(bad), "output 'centre' is missing", "'center'"):
+            assert text in status.message and text in process.output, (status.message, process.output)
+        assert {v.key: v.value for v in status.values}["state"] == "unconfigured"
+        assert process.alive and not robot.graphs
+        # A good file in its place, and the same node takes it.
+        learned_model(bad)
+        client = robot.node.create_client(ChangeState, "/wm/perception/change_state")
+        robot.spin_until(client.service_is_ready, "the node's lifecycle service")
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+        future = client.call_async(request)
+        robot.spin_until(future.done, "the second configure", 30.0)
+        assert future.result().success, process.output
+        robot.spin_until(lambda: "perception: segmenter" in robot.diagnostics, "what is used, in diagnostics")
+        assert robot.diagnostics["perception: segmenter"].message.startswith(f"learned, {bad} (sha256 ")
+    finally:
+        assert process.stop() == 0, process.output
+
+
 @pytest.mark.parametrize(
     ("given", "texts"),
     [
@@ -685,6 +720,8 @@ def test_the_real_pipeline_finds_the_objects_within_a_deadline(tmp_path: Path, r
         ({"tf_timeout_s": "-1.0"}, ("tf_timeout_s", "-1.0", "0 to 10 s")),
         ({"fixed_pose": "[0.0, 1.0]"}, ("fixed_pose", "7 values")),
         ({"pipeline.stride": "9"}, ("stride", "9", "1..8")),
+        ({"pipeline.segmenter": "best"}, ("segmenter", "'best'", "auto, learned, geometric, onnx")),
+        ({"pipeline.segmenter": "onnx"}, ("segmenter_model", "expected the path of an ONNX file")),
     ],
 )
 def test_bad_parameters_end_the_start_with_one_line(

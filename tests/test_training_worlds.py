@@ -106,7 +106,9 @@ def test_what_is_drawn_is_what_the_masks_say() -> None:
         if inside.sum() < 20:
             continue
         v, u = np.argwhere(inside).mean(axis=0)
-        ray = np.array([(u - simulator.camera.cx) / simulator.camera.fx, (v - simulator.camera.cy) / simulator.camera.fy, 1.0])
+        ray = np.array(
+            [(u - simulator.camera.cx) / simulator.camera.fx, (v - simulator.camera.cy) / simulator.camera.fy, 1.0]
+        )
         point = pose[:3, :3] @ (ray * np.median(depth[inside])) + pose[:3, 3]
         assert np.linalg.norm(point - scene.states[row, :3]) < 0.75 * np.linalg.norm(scene.extents[row]) + 0.01
 

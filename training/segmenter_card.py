@@ -61,7 +61,7 @@ def write_card(
         {
             "title": "wm segmenter",
             "summary": "Instance masks of the things on a table or floor, whatever they are, from colour, depth and "
-            "height over the support; then their class, and a vector of their looks. What is of no class is an `object`.",
+            "height over the support; then their class, and a vector of their looks; `object` is what is of no class.",
             "architecture": f"Residual U-Net, widths {WIDTHS}, that gives foreground, centre and offset maps, grouped "
             f"into instances as in Panoptic-DeepLab, {len(VOCABULARY)} classes ({', '.join(VOCABULARY)}), "
             "and 16 numbers of appearance.",
@@ -70,14 +70,11 @@ def write_card(
             "data": {
                 "command": "make data",
                 "seeds": f"train 0..{options.clips - 1}; the held-out splits draw from generators of their own",
-                "about": f"Simulated with MuJoCo: {images}, sensor noise included. Shapes held out: {', '.join(HELD_OUT)}; "
+                "about": f"Simulated with MuJoCo: {images}, with sensor noise. Shapes held out: {', '.join(HELD_OUT)}; "
                 "textures held out: checker, rings, cells.",
                 "splits": {
                     "train": {"clips": options.clips, "images": options.clips * IMAGES},
-                    **{
-                        s: {"clips": arguments.held_out_clips, "images": r.images, "things": r.things}
-                        for s, r in results.items()
-                    },
+                    **{s: {"clips": clips, "images": r.images, "things": r.things} for s, r in results.items()},
                 },
             },
             "training": {

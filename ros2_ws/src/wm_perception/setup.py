@@ -20,6 +20,7 @@ setup(
         ("share/wm_perception", ["package.xml"]),
         ("share/wm_perception/config", files("config/*.yaml")),
         ("share/wm_perception/models", files("models/*")),
+        ("share/wm_perception/examples/own_segmenter", files("examples/own_segmenter/*")),
     ],
     python_requires=">=3.10",
     install_requires=["setuptools"],
