@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from wm_core.scene_graph import SceneGraph
+from wm_core.geometry import quaternion_to_matrix
+from wm_core.scene_graph import SceneGraph, Shape
 
 MATCH_DISTANCE_M = 0.06
+NEAR_EQUAL = 0.1
+"""Sides whose logarithms differ by less are not told apart: a turn that swaps them is none."""
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,226 @@ def match(perceived: SceneGraph, truth: SceneGraph, gate_m: float = MATCH_DISTAN
         for i, j in zip(*linear_sum_assignment(cost), strict=True)
         if cost[i, j] < 1e3
     ]
+
+
+# -- one thing against the truth
+
+
+def _turns() -> Array:
+    """(24, 3, 3) the turns of a cube: ways to name the axes of the same box."""
+    found = []
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1.0, -1.0), repeat=3):
+            turn = np.zeros((3, 3))
+            turn[list(order), range(3)] = signs
+            if np.linalg.det(turn) > 0.0:
+                found.append(turn)
+    return np.array(found)
+
+
+_TURNS = _turns()
+_ORDERS = np.abs(_TURNS).argmax(axis=1)
+
+
+def extents_error(perceived: ArrayLike, truth: ArrayLike) -> float:
+    """Mean relative error of the three full sizes, in the order of axes that fits best.
+
+    Args:
+        perceived, truth: (3,) full sizes along each thing's own axes [m].
+    """
+    found, true = np.asarray(perceived, np.float64), np.asarray(truth, np.float64)
+    orders = np.array(list(itertools.permutations(range(3))))
+    return float((np.abs(found[orders] - true) / true).mean(axis=1).min())
+
+
+def round_axis(shape: int, extents: ArrayLike, hull: ArrayLike | None = None) -> int | None:
+    """The axis (0, 1, 2) about which a true thing looks the same at any turn; -1: any axis (a sphere); None: none.
+
+    A convex hull is round about an axis if turning it about that axis moves none of its silhouettes by more than 6 % of
+    its size (a plate, a bottle; not a mug with its handle).
+    """
+    if shape == Shape.SPHERE:
+        return -1
+    if shape in (Shape.CYLINDER, Shape.CAPSULE):
+        return 2
+    points = np.asarray(hull, np.float64) if hull is not None else np.zeros((0, 3))
+    if shape != Shape.CONVEX or len(points) < 8:
+        return None
+    size = float(np.asarray(extents, np.float64).max())
+    angles = np.linspace(0.0, 2.0 * np.pi, 36, endpoint=False)
+    for axis in (2, 0, 1):
+        others = [(axis + 1) % 3, (axis + 2) % 3]
+        reach = np.zeros((len(angles), 3))
+        for column, tilt in enumerate((-0.7, 0.0, 0.7)):
+            directions = np.zeros((len(angles), 3))
+            directions[:, axis] = np.sin(tilt)
+            directions[:, others[0]] = np.cos(tilt) * np.cos(angles)
+            directions[:, others[1]] = np.cos(tilt) * np.sin(angles)
+            reach[:, column] = (directions @ points.T).max(axis=1)
+        if float(np.ptp(reach, axis=0).max()) < 0.06 * size:
+            return axis
+    return None
+
+
+def rotation_error_deg(
+    perceived_quaternion: ArrayLike,
+    perceived_extents: ArrayLike,
+    quaternion: ArrayLike,
+    extents: ArrayLike,
+    shape: int,
+    hull: ArrayLike | None = None,
+) -> float | None:
+    """Angle [deg] between a perceived and a true orientation, over what can be told apart; None for a sphere.
+
+    The axes of the perceived thing may be named in any of the 24 ways, as long as the sizes along them then fit the
+    true ones about as well as they can; so half turns of a box are none, nor are quarter turns that swap near-equal
+    sides. Of round things only the axis counts, either way up.
+
+    Args:
+        perceived_quaternion, quaternion: (4,) x y z w; perceived_extents, extents: (3,) full sizes [m].
+        shape: true ``Shape``; hull: (P, 3) points of a true convex thing, in its own frame.
+    """
+    axis = round_axis(shape, extents, hull)
+    if axis == -1:
+        return None
+    found = np.maximum(np.asarray(perceived_extents, np.float64), 1e-6)
+    true = np.maximum(np.asarray(extents, np.float64), 1e-6)
+    misfit = np.abs(np.log(found[_ORDERS] / true)).max(axis=1)
+    rotations = quaternion_to_matrix(np.asarray(perceived_quaternion)) @ _TURNS[misfit <= misfit.min() + NEAR_EQUAL]
+    target = quaternion_to_matrix(np.asarray(quaternion))
+    if axis is not None:
+        cosines = np.abs(rotations[:, :, axis] @ target[:, axis])
+    else:
+        cosines = 0.5 * (np.einsum("nij,ij->n", rotations, target) - 1.0)
+    return float(np.degrees(np.arccos(np.clip(cosines.max(), -1.0, 1.0))))
+
+
+# -- identities
+
+
+@dataclass(frozen=True)
+class TrackFrame:
+    """One frame of a sequence for the scores of identities.
+
+    Attributes:
+        true_ids: things that are asked for; perceived_ids: things that count as found, rightly or not.
+        pairs: (true id, perceived id, distance [m]) of those that may be matched.
+    """
+
+    true_ids: tuple[int, ...]
+    perceived_ids: tuple[int, ...]
+    pairs: tuple[tuple[int, int, float], ...]
+
+
+@dataclass(frozen=True)
+class TrackScore:
+    """Scores of identities (Ristani et al. 2016 for IDF1, Bernardin and Stiefelhagen 2008 for MOTA), by motmetrics.
+
+    Attributes:
+        idf1, mota: 0..1 (MOTA may be negative); nan where there was nothing to find.
+        id_switches: how many; id_switches_per_1000: per 1000 true object frames.
+        misses, false_positives, object_frames: how many.
+    """
+
+    idf1: float
+    mota: float
+    id_switches: int
+    id_switches_per_1000: float
+    misses: int
+    false_positives: int
+    object_frames: int
+
+
+def score_tracks(sequences: Iterable[Sequence[TrackFrame]]) -> TrackScore:
+    """Scores over sequences, whose ids are apart from one another."""
+    import motmetrics
+
+    accumulators = []
+    for frames in sequences:
+        accumulator = motmetrics.MOTAccumulator(auto_id=True)
+        for frame in frames:
+            cost = np.full((len(frame.true_ids), len(frame.perceived_ids)), np.nan)
+            for true_id, perceived_id, distance in frame.pairs:
+                cost[frame.true_ids.index(true_id), frame.perceived_ids.index(perceived_id)] = distance
+            accumulator.update(list(frame.true_ids), list(frame.perceived_ids), cost)
+        accumulators.append(accumulator)
+    names = ["idf1", "mota", "num_switches", "num_objects", "num_misses", "num_false_positives"]
+    if not accumulators:
+        return TrackScore(np.nan, np.nan, 0, np.nan, 0, 0, 0)
+    table = motmetrics.metrics.create().compute_many(accumulators, metrics=names, generate_overall=True)
+    row = table.loc["OVERALL"]
+    objects, switches = int(row["num_objects"]), int(row["num_switches"])
+    return TrackScore(
+        idf1=float(row["idf1"]),
+        mota=float(row["mota"]) if objects else np.nan,
+        id_switches=switches,
+        id_switches_per_1000=1000.0 * switches / objects if objects else np.nan,
+        misses=int(row["num_misses"]),
+        false_positives=int(row["num_false_positives"]),
+        object_frames=objects,
+    )
+
+
+@dataclass(frozen=True)
+class Reappearance:
+    """A thing that was hidden and came back: its perceived ids before and after (None: it had none)."""
+
+    true_id: int
+    hidden_s: float
+    before: int | None
+    after: int | None
+
+    @property
+    def same(self) -> bool:
+        """Whether it came back under its id."""
+        return self.before is not None and self.before == self.after
+
+
+def reappearances(
+    times: ArrayLike,
+    visible: Sequence[set[int]],
+    gone: Sequence[set[int]],
+    found: Sequence[Mapping[int, int]],
+    hidden_s: float = 2.0,
+    around_s: float = 1.0,
+) -> list[Reappearance]:
+    """Things that were wholly hidden for long and came back.
+
+    Its id before is the one that it had most in the last ``around_s`` before it went, and the one after likewise.
+
+    Args:
+        times: (T,) [s]; visible, gone: per frame the true ids that are well seen, and those that are not seen at all.
+        found: per frame {true id: perceived id} of the matches.
+        hidden_s: shortest time from the last frame in which a thing was seen to the first in which it is again.
+    """
+    stamps = np.asarray(times, np.float64)
+    result = []
+    for name in sorted(set().union(*visible) if visible else set()):
+        seen = np.array([name not in ids for ids in gone])
+        edges = np.flatnonzero(np.diff(seen.astype(int)))
+        for first, last in itertools.pairwise(edges):
+            if not seen[first] or stamps[last + 1] - stamps[first] < hidden_s - 1e-6:
+                continue
+            well = [n for n in range(last + 1, len(stamps)) if name in visible[n]]
+            if not well:
+                continue
+            before = [
+                found[n].get(name)
+                for n in range(first + 1)
+                if stamps[n] > stamps[first] - around_s and name in visible[n]
+            ]
+            after = [found[n].get(name) for n in well if stamps[n] < stamps[well[0]] + around_s]
+            gap = float(stamps[last + 1] - stamps[first])
+            result.append(Reappearance(name, gap, _most(before), _most(after)))
+    return result
+
+
+def _most(ids: Sequence[int | None]) -> int | None:
+    known = [i for i in ids if i is not None]
+    return max(sorted(set(known)), key=known.count) if known else None
+
+
+# -- a sequence
 
 
 def score_sequence(
