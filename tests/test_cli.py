@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from model_files import learned_model
 from wm_bringup import __version__, ask, doctor, live
 from wm_bringup.cli import fold_vectors, main
 from wm_core.rollout import Rollout, RolloutEvent
@@ -60,6 +61,8 @@ def test_version_is_that_of_the_package(capsys):
         (("imagine", "--push", "3", "0.1"), "expected ID X Y Z"),
         (("imagine", "--mass", "3", "heavy"), "--mass"),
         (("bench", "nothing"), "nothing"),
+        (("run", "--segmenter-model", "/no/such.onnx"), "/no/such.onnx is not a file"),
+        (("demo", "--reasoner-model", "/no/such.onnx"), "/no/such.onnx is not a file"),
         (("doctor", "--pose-source", "gps"), "expected tf, odometry or fixed"),
     ],
 )
@@ -228,6 +231,15 @@ def test_nobody_answers():
     done = wm("imagine", "--remove", "3", "--timeout", "0.5")
     assert done.returncode == 1 and "no service /wm/get_scene_graph" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.ros
+def test_run_says_at_once_that_a_model_is_bad(tmp_path):
+    bad = learned_model(tmp_path / "bad.onnx", rename={"centre": "center"})
+    done = wm("run", "--segmenter", "learned", "--segmenter-model", str(bad), "--duration", "50")
+    assert done.returncode == 1
+    said = done.stderr.strip().splitlines()
+    assert len(said) == 1 and f"perception refused its configuration: {bad}: output 'centre' is missing" in said[0]
 
 
 def living(token: str) -> list[int]:

@@ -216,7 +216,8 @@ def check(started: list[Any]) -> None:
         defaults = ROOT / "ros2_ws/src" / entity["package"] / "config" / f"{entity['name']}.yaml"
         if defaults.is_file():
             known = yaml.safe_load(defaults.read_text())[f"/**/{entity['name']}"]["ros__parameters"]
-            assert set(entity.given) <= {*known, "use_sim_time", "autostart"}
+            groups = {f"{key}.{name}" for key, value in known.items() if isinstance(value, dict) for name in value}
+            assert set(entity.given) <= {*known, *groups, "use_sim_time", "autostart"}
 
 
 def test_camera_alone(launch):
@@ -240,6 +241,8 @@ def test_topics_of_a_robot(launch, tmp_path):
         camera_info_topic="/info",
         odometry_topic="/wheel_odom",
         pose_source="odometry",
+        segmenter="onnx",
+        segmenter_model="/own.onnx",
         autostart="false",
         use_sim_time="true",
     )
@@ -250,7 +253,9 @@ def test_topics_of_a_robot(launch, tmp_path):
     topics = {"color_topic": "/rgb", "depth_topic": "/depth", "camera_info_topic": "/info"}
     common = {"use_sim_time": True, "autostart": False}
     assert imagination.given == {**topics, **common}
-    assert perception.given == {**topics, **common, "odometry_topic": "/wheel_odom", "pose_source": "odometry"}
+    pose = {"odometry_topic": "/wheel_odom", "pose_source": "odometry"}
+    models = {"pipeline.segmenter": "onnx", "pipeline.segmenter_model": "/own.onnx"}
+    assert perception.given == {**topics, **common, **pose, **models}
 
 
 def test_example_parameters_are_the_nodes_own():

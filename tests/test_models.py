@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from model_files import CLASSES, learned_model, make_model
+from wm_bringup import doctor
 from wm_perception import models
 from wm_perception.learned_segmenter import CHANNELS, LearnedSegmenter
 from wm_perception.models import ModelError, make_segmenter
@@ -156,6 +158,26 @@ def test_auto_takes_a_given_file_for_what_it_says(tmp_path: Path):
 def test_a_configuration_that_makes_no_sense_is_refused(given: dict, text: str):
     with pytest.raises(ValueError, match=text):
         PerceptionConfig(**given)
+
+
+def test_doctor_lists_the_models(shipped: Path):
+    def found() -> dict[str, doctor.Finding]:
+        return {f.name: f for f in doctor.check_models()}
+
+    assert {f.level for f in found().values()} == {"note"} and "make train-segmenter" in found()["segmenter"].advice
+    path = learned_model(shipped / "segmenter.onnx")
+    digest = models.sha256(path)
+    finding = found()["segmenter"]
+    assert finding.level == "warning" and "no card segmenter.json" in finding.found
+    assert digest in finding.found and finding.values["loads"] and finding.values["sha256"] == digest
+    card = shipped / "segmenter.json"
+    card.write_text(json.dumps({"files": {"segmenter.onnx": {"sha256": "0" * 64}}}))
+    assert "is of a file with sha256 0000" in found()["segmenter"].found
+    card.write_text(json.dumps({"files": {"segmenter.onnx": {"sha256": digest}}}))
+    assert found()["segmenter"].level == "ok"
+    learned_model(path, rename={"centre": "center"})
+    finding = found()["segmenter"]
+    assert finding.level == "error" and "output 'centre' is missing" in finding.found and not finding.values["loads"]
 
 
 def test_threads_are_no_more_than_the_machine_has(monkeypatch: pytest.MonkeyPatch):

@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wm_bringup.processes import ProcessDied, ProcessGroup, graph_environment, node_command, parameter_text
+from wm_bringup.processes import (
+    NodeRefused,
+    ProcessDied,
+    ProcessGroup,
+    check_nodes,
+    graph_environment,
+    node_command,
+    parameter_text,
+)
 
 # Starts a child of its own, writes both ids, and waits; deaf to what `deaf` names.
 FAMILY = """
@@ -96,6 +104,24 @@ def test_a_crash_is_reported_with_its_last_words(tmp_path, wait_for):
             group.check()
     assert error.value.name == "node" and error.value.returncode == 3
     assert "camera 7 is gone" in str(error.value) and str(tmp_path / "node.log") in str(error.value)
+
+
+def test_a_node_that_refuses_its_configuration_is_reported(tmp_path, wait_for):
+    node = tmp_path / "node.py"
+    said = "[ERROR] [1.0] [wm.perception]: configure refused: bad.onnx: no"
+    node.write_text(f"import time\nprint({said!r}, flush=True)\ntime.sleep(600)\n")
+
+    def refused() -> str:
+        try:
+            check_nodes(group)
+        except NodeRefused as error:
+            return str(error)
+        return ""
+
+    with ProcessGroup(tmp_path / "logs") as group:
+        group.start("perception", [sys.executable, "-S", str(node)])
+        group.start("imagination", [sys.executable, "-S", "-c", "import time; print('fine'); time.sleep(600)"])
+        assert wait_for(refused) == "perception refused its configuration: bad.onnx: no"
 
 
 def test_ends_that_are_no_crash(tmp_path, wait_for):

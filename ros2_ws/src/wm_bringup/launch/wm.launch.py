@@ -22,6 +22,7 @@ from launch_ros.actions import Node
 from launch import LaunchDescription
 
 CAMERA_TOPICS = ("color_topic", "depth_topic", "camera_info_topic")
+MODELS = ("segmenter", "segmenter_model", "reasoner", "reasoner_model")
 FROM_PARAMETERS = "; empty: as in the parameters files"
 
 # Topics of rviz/wm.rviz that follow the namespace.
@@ -54,7 +55,7 @@ def make_nodes(context):
         raise RuntimeError(f"params_file: {params_file} is not a file")
 
     def node(package, executable, name, names):
-        given = {key: argument(key) for key in names if argument(key)}
+        given = {(f"pipeline.{key}" if key in MODELS else key): argument(key) for key in names if argument(key)}
         return Node(
             package=package,
             executable=executable,
@@ -74,7 +75,7 @@ def make_nodes(context):
             "wm_perception",
             "perception_node",
             "perception",
-            (*CAMERA_TOPICS, "odometry_topic", "pose_source", "world_frame"),
+            (*CAMERA_TOPICS, "odometry_topic", "pose_source", "world_frame", *MODELS),
         ),
         node("wm_imagination", "imagination_node", "imagination", CAMERA_TOPICS),
     ]
@@ -168,6 +169,20 @@ def generate_launch_description():
                 ["", "tf", "odometry", "fixed"],
             ),
             declare("world_frame", "", "fixed frame of the scene graph, z up" + FROM_PARAMETERS),
+            declare(
+                "segmenter",
+                "",
+                "what finds instances; onnx: your own, see docs/models.md" + FROM_PARAMETERS,
+                ["", "auto", "learned", "geometric", "onnx"],
+            ),
+            declare("segmenter_model", "", "ONNX file of the segmenter" + FROM_PARAMETERS),
+            declare(
+                "reasoner",
+                "",
+                "what finds relations and events" + FROM_PARAMETERS,
+                ["", "auto", "learned", "geometric"],
+            ),
+            declare("reasoner_model", "", "ONNX file of the reasoner" + FROM_PARAMETERS),
             declare("autostart", "true", "the nodes configure and activate themselves", ["true", "false"]),
             declare("sim", "none", "camera and robot from a simulator", ["none", "mujoco", "gazebo"]),
             declare("scene", "demo", "sim:=mujoco: a scene of wm_sim, or path of a scene file"),

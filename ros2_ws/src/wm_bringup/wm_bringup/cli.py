@@ -18,6 +18,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+SegmenterOption = Annotated[
+    str, typer.Option(help="auto, learned, geometric, or onnx (your own; docs/models.md).", show_default=False)
+]
+SegmenterModelOption = Annotated[
+    Path | None, typer.Option(help="Its ONNX file; none: the shipped one.", show_default=False)
+]
+ReasonerOption = Annotated[str, typer.Option(help="auto, learned or geometric.", show_default=False)]
+ReasonerModelOption = Annotated[
+    Path | None, typer.Option(help="Its ONNX file; none: the shipped one.", show_default=False)
+]
+
 VECTOR_OPTIONS = {"--push": 4, "--velocity": 4, "--mass": 2}
 """Options that take this many numbers; typer knows repeated options of one value only."""
 
@@ -75,11 +86,17 @@ def demo(
     scene: Annotated[str, typer.Option(help="A scene of wm_sim, or a scene file.")] = "demo",
     seed: Annotated[int, typer.Option(help="Of the scene.", min=0)] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer futures and frames.")] = False,
+    segmenter: SegmenterOption = "",
+    segmenter_model: SegmenterModelOption = None,
+    reasoner: ReasonerOption = "",
+    reasoner_model: ReasonerModelOption = None,
 ) -> None:
     """Simulate a table, perceive it, imagine futures, compare with the truth, write a report."""
     from wm_bringup.demo import run_demo
+    from wm_bringup.live import model_parameters
 
-    raise typer.Exit(run_demo(out, scene, seed, quick) or 0)
+    perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
+    raise typer.Exit(run_demo(out, scene, seed, quick, perception) or 0)
 
 
 @app.command()
@@ -101,15 +118,22 @@ def run(
     params_file: Annotated[
         list[Path] | None, typer.Option(help="ROS parameters of the nodes (YAML); repeatable.")
     ] = None,
+    segmenter: SegmenterOption = "",
+    segmenter_model: SegmenterModelOption = None,
+    reasoner: ReasonerOption = "",
+    reasoner_model: ReasonerModelOption = None,
 ) -> None:
     """Perceive and imagine: live topics, or a recording."""
     if rgbd is not None and bag is not None:
         raise typer.BadParameter("expected --rgbd or --bag, got both")
+    from wm_bringup.live import model_parameters
+
+    perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
     plain = not (remap or params_file or duration) and rate == 1.0
     if rgbd is not None and plain and _has_real_clip():
         from wm_bringup.real_clip import run_clip
 
-        raise typer.Exit(run_clip(rgbd, out if out is not None else Path("out/run"), imagine) or 0)
+        raise typer.Exit(run_clip(rgbd, out if out is not None else Path("out/run"), imagine, perception) or 0)
     from wm_bringup import live
 
     code = live.run(
@@ -121,6 +145,7 @@ def run(
         imagine=imagine,
         duration_s=duration,
         params_files=params_file or (),
+        perception=perception,
     )
     raise typer.Exit(code)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,14 @@ from wm_bringup.assessment import assess, print_results, score_perception, write
 from wm_bringup.client import Answer, ClientError, GraphClient
 from wm_bringup.environment import make_console
 from wm_bringup.live import start_nodes
-from wm_bringup.processes import ProcessDied, ProcessGroup, graph_environment, node_command
+from wm_bringup.processes import (
+    NodeRefused,
+    ProcessDied,
+    ProcessGroup,
+    check_nodes,
+    graph_environment,
+    node_command,
+)
 from wm_bringup.questions import MOVING_M_S, Question, choose_questions, timing_hypotheses
 from wm_bringup.results import BASELINES
 from wm_bringup.stages import Stage, Stages
@@ -126,11 +133,14 @@ def environment(values: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def capture(out: Path, scene: str, seed: int, plan: Plan, stages: Stages) -> Capture:
-    """Run the graph, ask, stop it.
+def capture(
+    out: Path, scene: str, seed: int, plan: Plan, stages: Stages, perception: Mapping[str, Any] | None = None
+) -> Capture:
+    """Run the graph, ask, stop it. ``perception``: parameters of that node.
 
     Raises:
         ProcessDied: a process of the graph ended by itself.
+        NodeRefused: a node does not accept its parameters.
         wm_bringup.client.ClientError: no answer, or a refusal.
     """
     environ = graph_environment()
@@ -138,14 +148,14 @@ def capture(out: Path, scene: str, seed: int, plan: Plan, stages: Stages) -> Cap
     with (
         environment(environ),
         ProcessGroup(out / "logs", environ) as processes,
-        GraphClient("wm_demo", NAMESPACE, processes.check, TRUTH_TOPIC) as client,
+        GraphClient("wm_demo", NAMESPACE, lambda: check_nodes(processes), TRUTH_TOPIC) as client,
     ):
         with stages.stage("start perception, imagination, recorder and the simulated camera") as stage:
             command = node_command(
                 "wm_bringup.recorder", arguments=["--out", str(recording), "--latency", str(latency)]
             )
             processes.start("recorder", command)
-            start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True})
+            start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True}, perception=perception)
             client.wait_for(lambda: client.ready() and _listeners(client) >= 2, START_S, "the nodes to start")
             parameters = {"scene": scene, "seed": seed, "wait_for_subscriber": True, "max_lead_s": MAX_LEAD_S}
             processes.start("camera", node_command("wm_sim.node", parameters=parameters))
@@ -298,31 +308,40 @@ def _time_futures(client: GraphClient, scene: SceneGraph, plan: Plan) -> dict[in
     return seconds
 
 
-def run_demo(out: Path, scene: str = "demo", seed: int = 0, quick: bool = False) -> int:
+def run_demo(
+    out: Path,
+    scene: str = "demo",
+    seed: int = 0,
+    quick: bool = False,
+    perception: Mapping[str, Any] | None = None,
+) -> int:
     """Run the demonstration; the exit status.
 
     Args:
         out: folder for what it writes.
         scene: name of a scene of wm_sim, or a scene file; seed: of it.
         quick: fewer and smaller frames.
+        perception: further parameters of perception, e.g. of ``live.model_parameters``.
     """
     console = make_console()
     stages = Stages(console)
     plan = Plan.quick() if quick else Plan()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _demonstrate(out, scene, seed, plan, stages)
+        _demonstrate(out, scene, seed, plan, stages, perception)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (ProcessDied, ClientError, TruthError, OSError) as error:
+    except (ProcessDied, NodeRefused, ClientError, TruthError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _demonstrate(out: Path, scene: str, seed: int, plan: Plan, stages: Stages) -> None:
-    taken = capture(out, scene, seed, plan, stages)
+def _demonstrate(
+    out: Path, scene: str, seed: int, plan: Plan, stages: Stages, perception: Mapping[str, Any] | None
+) -> None:
+    taken = capture(out, scene, seed, plan, stages, perception)
     with stages.stage("simulate and render the truth of every question") as stage:
         results = assess(taken, scene, seed, stage.detail)
     with stages.stage("score perception over the whole run") as stage:

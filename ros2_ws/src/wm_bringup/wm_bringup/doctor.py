@@ -67,7 +67,7 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        section: python, ros, graphics, inference or topics.
+        section: python, ros, graphics, inference, models or topics.
         name: of the thing.
         level: ok, note, warning or error.
         found: what is there.
@@ -283,6 +283,49 @@ def check_inference() -> list[Finding]:
     return findings
 
 
+def check_models() -> list[Finding]:
+    """The trained models that came with wm: whether they are there, are those of their cards, and load."""
+    from wm_perception.models import SHIPPED, ModelError, load_shipped, sha256, shipped_model
+
+    findings = []
+    for name in SHIPPED:
+        path = shipped_model(name)
+        if path is None:
+            advice = f"to have it: make train-{name}"
+            findings.append(Finding("models", name, NOTE, f"not installed; {name} auto is geometric", advice))
+            continue
+        digest = sha256(path)
+        values: dict[str, Any] = {"file": str(path), "sha256": digest, "bytes": path.stat().st_size, "loads": False}
+        found = f"{path} (sha256 {digest})"
+        try:
+            begin = time.monotonic()
+            load_shipped(name)
+            values["loads"] = True
+            found += f", loads in {1e3 * (time.monotonic() - begin):.0f} ms"
+        except ModelError as error:
+            advice = f"perception refuses it; train it again (make train-{name}), or set {name}: geometric"
+            findings.append(Finding("models", name, ERROR, f"{_first_line(error)} (sha256 {digest})", advice, values))
+            continue
+        stated = _stated_sha256(path)
+        if stated != digest:
+            card = path.with_suffix(".json").name
+            what = f"its card {card} is of a file with sha256 {stated}" if stated else f"no card {card}"
+            advice = "the card's figures may not hold for it; write both with one training run"
+            findings.append(Finding("models", name, WARNING, f"{found}; {what}", advice, values))
+            continue
+        findings.append(Finding("models", name, OK, found, values=values))
+    return findings
+
+
+def _stated_sha256(model: Path) -> str:
+    """What the card beside a model says of it; empty where it says nothing."""
+    try:
+        card = json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))
+        return str(card["files"][model.name]["sha256"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
 # Topics
 
 
@@ -410,6 +453,7 @@ def examine(expectations: Iterable[TopicExpectation], seconds: float = 3.0) -> l
         ("ros", check_ros),
         ("graphics", check_graphics),
         ("inference", check_inference),
+        ("models", check_models),
     ]
     if seconds > 0:
         checks.append(("topics", lambda: check_topics(expectations, seconds)))

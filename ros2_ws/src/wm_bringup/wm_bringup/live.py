@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from wm_bringup.environment import make_console, package_file
-from wm_bringup.processes import ProcessGroup, node_command
+from wm_bringup.processes import ProcessGroup, check_nodes, node_command
 
 CAMERA_INFO = "/camera/color/camera_info"
 START_S = 60.0
@@ -204,11 +204,35 @@ def start_nodes(
     remaps: Mapping[str, str] | None = None,
     parameters: Mapping[str, Any] | None = None,
     params_files: Sequence[Path] = (),
+    perception: Mapping[str, Any] | None = None,
 ) -> None:
-    """Start perception and imagination with their default parameters, then ``params_files``, then ``parameters``."""
+    """Start perception and imagination with their default parameters, then ``params_files``, then ``parameters``.
+
+    ``perception``: parameters of that node alone, e.g. of ``model_parameters``.
+    """
     for name in ("perception", "imagination"):
         files = [package_file(f"wm_{name}", "config", f"{name}.yaml"), *params_files]
-        processes.start(name, node_command(f"wm_{name}.node", namespace, parameters, files, remaps or {}))
+        given = {**(parameters or {}), **((perception or {}) if name == "perception" else {})}
+        processes.start(name, node_command(f"wm_{name}.node", namespace, given, files, remaps or {}))
+
+
+def model_parameters(
+    segmenter: str = "", segmenter_model: Path | None = None, reasoner: str = "", reasoner_model: Path | None = None
+) -> dict[str, str]:
+    """Parameters of perception for the models that were asked for; nothing for those that were not.
+
+    Raises:
+        FileNotFoundError: a model's file is not there.
+    """
+    given: dict[str, str] = {}
+    for name, kind, path in (("segmenter", segmenter, segmenter_model), ("reasoner", reasoner, reasoner_model)):
+        if kind:
+            given[f"pipeline.{name}"] = kind
+        if path is not None:
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} is not a file")
+            given[f"pipeline.{name}_model"] = str(path.resolve())
+    return given
 
 
 def replayed_topics(names: Sequence[str], namespace: str) -> list[str]:
@@ -254,6 +278,7 @@ def run(
     imagine: bool = False,
     duration_s: float = 0.0,
     params_files: Sequence[Path] = (),
+    perception: Mapping[str, Any] | None = None,
     namespace: str = "/wm",
 ) -> int:
     """Run until the recording ends, ``duration_s`` have passed (0: no limit), or Ctrl-C; returns the exit status.
@@ -265,10 +290,12 @@ def run(
         rate: speed of the recording.
         imagine: ask what would happen, at the end.
         params_files: of the nodes.
+        perception: further parameters of perception.
         namespace: of the nodes.
 
     Raises:
         ProcessDied: a node or the player ended.
+        NodeRefused: a node does not accept its parameters, e.g. a model of perception.
         FileNotFoundError: no such recording or parameters file.
         ValueError: a remap of another form, or a recording that cannot be read.
     """
@@ -299,7 +326,12 @@ def run(
                 # Simulated time only where somebody publishes /clock: a player does.
                 parameters = {"use_sim_time": True} if player is not None else {}
                 start_nodes(
-                    processes, namespace=namespace, remaps=table, parameters=parameters, params_files=params_files
+                    processes,
+                    namespace=namespace,
+                    remaps=table,
+                    parameters=parameters,
+                    params_files=params_files,
+                    perception=perception,
                 )
                 _wait_for_nodes(processes, watcher, console)
                 if player is not None:
@@ -421,7 +453,7 @@ def _wait_for_nodes(processes: ProcessGroup, watcher: _Watcher, console: Any) ->
     with console.status("starting perception and imagination"):
         while not watcher.active(("perception", "imagination")):
             watcher.spin(0.05)
-            processes.check()
+            check_nodes(processes)
             if time.monotonic() > deadline:
                 raise TimeoutError(
                     f"perception and imagination are not active after {START_S:g} s (ROS_DOMAIN_ID "

@@ -67,6 +67,10 @@ for s, wait in ((signal.SIGINT, 3.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 0.
 """
 
 
+class NodeRefused(RuntimeError):
+    """A node that runs, but did not accept its configuration; the message names the node and says why."""
+
+
 class ProcessDied(RuntimeError):
     """A process that ended though nobody asked it to.
 
@@ -371,6 +375,29 @@ def _group_has_living(group: int) -> bool:
         if int(fields[2]) == group and fields[0] not in "ZX":
             return True
     return False
+
+
+_REFUSAL = "configure refused: "
+_REFUSAL_BYTES = 1 << 16
+
+
+def check_nodes(processes: ProcessGroup) -> None:
+    """Check that the processes live and that none says that it refuses its configuration.
+
+    Raises:
+        ProcessDied: one ended by itself.
+        NodeRefused: one of them refused; it would go on waiting for a better configuration.
+    """
+    processes.check()
+    for managed in processes:
+        try:
+            with managed.log.open("rb") as file:
+                text = file.read(_REFUSAL_BYTES).decode(errors="replace")
+        except OSError:
+            continue
+        _, found, rest = text.partition(_REFUSAL)
+        if found and "\n" in rest:
+            raise NodeRefused(f"{managed.name} refused its configuration: {rest.partition(chr(10))[0].strip()}")
 
 
 def parameter_text(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -23,7 +23,14 @@ from wm_bringup.client import ClientError, GraphClient, decode_frames
 from wm_bringup.demo import CAMERA_TOPICS, NAMESPACE, environment
 from wm_bringup.environment import make_console
 from wm_bringup.live import start_nodes
-from wm_bringup.processes import ProcessDied, ProcessGroup, graph_environment, node_command
+from wm_bringup.processes import (
+    NodeRefused,
+    ProcessDied,
+    ProcessGroup,
+    check_nodes,
+    graph_environment,
+    node_command,
+)
 from wm_bringup.questions import clearance, distance_to_edge, object_name, radius_xy, support_of
 from wm_bringup.recordings import read
 from wm_bringup.report import film_html, page, picture_html, table, tiles
@@ -180,41 +187,42 @@ def _questions(graph: SceneGraph, object_id: int, camera: Camera) -> list[tuple[
     ]
 
 
-def run_clip(folder: Path, out: Path, imagine: bool) -> int:
+def run_clip(folder: Path, out: Path, imagine: bool, perception: Mapping[str, Any] | None = None) -> int:
     """Play a folder through the graph and report; the exit status.
 
     Args:
         folder: of colour, depth and pose files.
         out: folder for what it writes.
         imagine: also imagine a thing removed, and pushed off the table.
+        perception: further parameters of perception, e.g. of ``live.model_parameters``.
     """
     console = make_console()
     try:
         recording = open_folder(folder)
         out.mkdir(parents=True, exist_ok=True)
-        _run(recording, out, imagine, Stages(console))
+        _run(recording, out, imagine, Stages(console), perception)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (SourceError, ProcessDied, ClientError, OSError) as error:
+    except (SourceError, ProcessDied, NodeRefused, ClientError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _run(recording: Recording, out: Path, imagine: bool, stages: Stages) -> None:
+def _run(recording: Recording, out: Path, imagine: bool, stages: Stages, perception: Mapping[str, Any] | None) -> None:
     environ = graph_environment()
     mcap = out / "run.mcap"
     imagined: _Imagined | None = None
     with (
         environment(environ),
         ProcessGroup(out / "logs", environ) as processes,
-        GraphClient("wm_clip", NAMESPACE, processes.check) as client,
+        GraphClient("wm_clip", NAMESPACE, lambda: check_nodes(processes)) as client,
     ):
         with stages.stage("start perception, imagination and the recorder"):
             arguments = ["--out", str(mcap), "--latency", str(out / "latency.json")]
             processes.start("recorder", node_command("wm_bringup.recorder", arguments=arguments))
-            start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True})
+            start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True}, perception=perception)
             client.wait_for(
                 lambda: client.ready() and min(map(client.node.count_subscribers, CAMERA_TOPICS)) >= 2,
                 START_S,

@@ -361,6 +361,16 @@ def make_segmenter(config: PerceptionConfig) -> Segmenter:
     return load_learned_segmenter(choice.path, threads(config))
 
 
+def load_shipped(name: str) -> Any:
+    """Load and check a shipped model, as perception would: see ``SHIPPED``.
+
+    Raises:
+        ModelError: it is not there, or not what it should be.
+    """
+    path = model_path(name)
+    return load_learned_segmenter(path) if name == "segmenter" else load(path)
+
+
 def threads(config: PerceptionConfig) -> int:
     """Of a network: as configured, but no more than the machine has."""
     return max(1, min(config.inference_threads, os.cpu_count() or 1))
