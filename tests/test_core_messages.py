@@ -36,6 +36,10 @@ def random_scene(seed: int, count: int) -> SceneGraph:
         relations=[Relation(a, Predicate.NEAR, b, 0.5, 12345) for a, b in pairs],
         events=[Event(3, EventKind.CONTACT, a, b, 77, 0.25) for a, b in pairs],
         world_T_camera=pose_matrix(rng.normal(size=3), rng.normal(size=4)),
+        class_vocabulary=("box", "mug"),
+        # The last object is not classified and has no embedding.
+        class_probabilities=rng.dirichlet([1.0, 1.0], count) * (np.arange(count) < count - 1)[:, None],
+        embeddings=rng.normal(size=(count, 4)) * (np.arange(count) < count - 1)[:, None],
     )
 
 
@@ -50,6 +54,10 @@ def test_scene_graph_round_trip(seed, count):
     assert after.first_seen_ns.tolist() == before.first_seen_ns.tolist()
     for name in ("positions", "extents", "linear_velocities", "angular_velocities", "pose_covariances"):
         assert np.array_equal(getattr(after, name), getattr(before, name)), name
+    assert after.class_vocabulary == before.class_vocabulary
+    assert np.allclose(after.class_probabilities, before.class_probabilities, atol=1e-6)
+    # Where no object has one, its length is not known either.
+    assert np.allclose(after.embeddings, before.embeddings if count > 1 else np.zeros((count, 0)), atol=1e-6)
     for name in ("log_mass", "friction", "restitution", "colors", "world_T_camera", "quaternions"):
         assert np.allclose(getattr(after, name), getattr(before, name), atol=1e-6), name
     for hull_after, hull_before in zip(after.hulls, before.hulls, strict=True):
@@ -63,6 +71,16 @@ def test_objects_in_any_order_come_out_sorted_and_unknown_shapes_are_refused():
     msg.objects[0].shape = 99
     with pytest.raises(ValueError, match=r"shape: got 99, expected 0\.\.4"):
         messages.scene_graph_from_msg(msg)
+
+
+def test_class_probabilities_of_another_length_than_the_vocabulary_are_refused():
+    msg = messages.scene_graph_to_msg(random_scene(1, 3))
+    assert len(msg.objects[0].class_probabilities) == 2 and not len(msg.objects[2].class_probabilities)
+    msg.class_names.append("bowl")
+    with pytest.raises(ValueError, match=r"class_probabilities: got 2 values, expected 3 or none"):
+        messages.scene_graph_from_msg(msg)
+    with pytest.raises(ValueError, match="got 2 columns, expected 1"):
+        SceneGraph.build([1], [[0, 0, 0]], [[1, 1, 1]], class_vocabulary=("a",), class_probabilities=[[0.5, 0.5]])
 
 
 def test_request_round_trip_with_every_kind_of_intervention():

@@ -153,6 +153,11 @@ def _scene_object_to_msg(scene: SceneGraph, i: int) -> SceneObjectMsg:
     for name in ("log_mass", "friction", "restitution"):
         setattr(msg, name, float(getattr(scene, name)[i]))
         setattr(msg, f"{name}_std", float(getattr(scene, f"{name}_std")[i]))
+    # What was not estimated is absent, not zero.
+    if scene.class_probabilities[i].any():
+        msg.class_probabilities = float_array(scene.class_probabilities[i])
+    if scene.embeddings[i].any():
+        msg.embedding = float_array(scene.embeddings[i])
     msg.visibility = float(scene.visibilities[i])
     msg.existence_probability = float(scene.existence_probabilities[i])
     msg.first_seen = time_to_msg(scene.first_seen_ns[i])
@@ -165,6 +170,7 @@ def scene_graph_to_msg(scene: SceneGraph) -> SceneGraphMsg:
     msg = SceneGraphMsg()
     msg.header.stamp = time_to_msg(scene.stamp_ns)
     msg.header.frame_id = scene.frame_id
+    msg.class_names = list(scene.class_vocabulary)
     msg.objects = [_scene_object_to_msg(scene, i) for i in range(len(scene))]
     msg.relations = [
         SceneRelationMsg(
@@ -195,7 +201,8 @@ def scene_graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
     """The scene graph of a wm_msgs/SceneGraph; objects may come in any order.
 
     Raises:
-        ValueError: ids are not unique, an extent is not positive, a number is not finite, an enumerator unknown.
+        ValueError: ids are not unique, an extent is not positive, a number is not finite, an enumerator unknown, or
+            class probabilities or embeddings are not all of one length.
     """
     objects = sorted(msg.objects, key=lambda o: o.id)
     for o in objects:
@@ -239,7 +246,22 @@ def scene_graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
             Event(e.id, EventKind(e.kind), e.a, e.b, time_from_msg(e.stamp), e.probability) for e in msg.events
         ),
         world_T_camera=transform_from_pose_msg(msg.camera_pose),
+        class_vocabulary=tuple(msg.class_names),
+        class_probabilities=_optional_rows(objects, "class_probabilities", len(msg.class_names)),
+        embeddings=_optional_rows(objects, "embedding", max((len(o.embedding) for o in objects), default=0)),
     )
+
+
+def _optional_rows(objects: Sequence[SceneObjectMsg], name: str, columns: int) -> NDArray[np.float64]:
+    """(N, columns) of a field that an object may leave empty; its row is then 0."""
+    rows = np.zeros((len(objects), columns))
+    for row, o in zip(rows, objects, strict=True):
+        values = getattr(o, name)
+        if len(values) not in (0, columns):
+            raise ValueError(f"objects[id={o.id}].{name}: got {len(values)} values, expected {columns} or none")
+        if len(values):
+            row[:] = values
+    return rows
 
 
 def _body_to_msg(body: BodySpec) -> SceneObjectMsg:

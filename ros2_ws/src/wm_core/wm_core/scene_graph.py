@@ -123,6 +123,8 @@ class SceneGraph:
         first_seen_ns, last_seen_ns: (N,) int64.
         hulls: N arrays (P, 3) in the object frame [m]; (0, 3) where there is none.
         relations, events: see ``Relation``, ``Event``.
+        class_vocabulary: C class names; class_probabilities: (N, C), rows sum to 1, or are 0 where not estimated.
+        embeddings: (N, D) appearance, unit length, or 0 where not estimated.
         world_T_camera: (4, 4) pose of the optical frame of the latest image.
     """
 
@@ -154,15 +156,26 @@ class SceneGraph:
     relations: tuple[Relation, ...] = ()
     events: tuple[Event, ...] = ()
     world_T_camera: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+    class_vocabulary: tuple[str, ...] = ()
+    class_probabilities: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    embeddings: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __post_init__(self) -> None:
         n = len(self.ids)
+        for name in ("class_probabilities", "embeddings"):
+            if not getattr(self, name).size:
+                object.__setattr__(self, name, np.zeros((n, 0)))
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name in ("relations", "events", "world_T_camera") or not hasattr(value, "__len__"):
+            if f.name in ("relations", "events", "world_T_camera", "class_vocabulary") or not hasattr(value, "__len__"):
                 continue
             if f.name != "frame_id" and len(value) != n:
                 raise ValueError(f"SceneGraph.{f.name}: got {len(value)} entries, expected {n} (one per id)")
+        if self.class_probabilities.size and self.class_probabilities.shape[1] != len(self.class_vocabulary):
+            raise ValueError(
+                f"SceneGraph.class_probabilities: got {self.class_probabilities.shape[1]} columns, expected "
+                f"{len(self.class_vocabulary)} (one per name in class_vocabulary)"
+            )
         for name in ("positions", "quaternions", "linear_velocities", "angular_velocities", "extents"):
             if not np.isfinite(getattr(self, name)).all():
                 raise ValueError(f"SceneGraph.{name}: has a value that is not finite")
@@ -249,7 +262,7 @@ class SceneGraph:
         }
         integer = {"shapes", "first_seen_ns", "last_seen_ns"}
         for name, value in given.items():
-            if name in ("class_names", "hulls", "relations", "events"):
+            if name in ("class_names", "hulls", "relations", "events", "class_vocabulary"):
                 values[name] = tuple(value)  # type: ignore[arg-type]
             else:
                 kind = np.int64 if name in integer else bool if name == "is_static" else np.float64
