@@ -58,6 +58,59 @@ class RelationGraph:
                 tracker.emit(EventKind.FALL, a)
 
 
+Solid = tuple[int, Array, Array]
+"""A shape, its full extents (3,) [m] and its hull (P, 3)."""
+
+GAP_SAMPLES = 96
+
+
+def rotation_matrices(quaternions: Array) -> Array:
+    """(T, 3, 3) of unit quaternions (T, 4) xyzw."""
+    x, y, z, w = np.asarray(quaternions, dtype=np.float64).T
+    rows = [
+        [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - z * w), 2.0 * (x * z + y * w)],
+        [2.0 * (x * y + z * w), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - x * w)],
+        [2.0 * (x * z - y * w), 2.0 * (y * z + x * w), 1.0 - 2.0 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def planes_of(solid: Solid) -> Array | None:
+    """Half-spaces of a convex hull; None where the shape needs none or the hull is flat (it then counts as a box)."""
+    shape, _, hull = solid
+    if shape != Shape.CONVEX or len(hull) < 4:
+        return None
+    try:
+        return hull_planes(hull)
+    except ValueError:
+        return None
+
+
+def gaps_between(
+    first: Solid, second: Solid, positions_a: Array, rotations_a: Array, positions_b: Array, rotations_b: Array
+) -> Array:
+    """(T,) distance of the surfaces [m] of two solids at T poses, negative where they overlap.
+
+    From surface samples of one to the exact distance of the other, both ways.
+
+    Args:
+        positions_a, positions_b: (T, 3); rotations_a, rotations_b: (T, 3, 3).
+    """
+    result = np.full(len(positions_a), np.inf)
+    ways = (
+        (first, second, positions_a, rotations_a, positions_b, rotations_b),
+        (second, first, positions_b, rotations_b, positions_a, rotations_a),
+    )
+    for one, other, p, r, q, s in ways:
+        local, _ = surface_samples(one[0], one[1], one[2], GAP_SAMPLES)
+        turn = np.einsum("tji,tjk->tik", s, r)
+        shift = np.einsum("tji,tj->ti", s, p - q)
+        points = np.einsum("tik,pk->tpi", turn, local) + shift[:, None]
+        distance, _ = signed_distance(other[0], other[1], points.reshape(-1, 3), planes_of(other))
+        result = np.minimum(result, distance.reshape(len(p), -1).min(axis=1))
+    return result
+
+
 def _soft(value: float, limit: float, width: float) -> float:
     """1 well below a limit, 0.5 at it, 0 well above."""
     return float(1.0 / (1.0 + np.exp(np.clip((value - limit) / width, -30.0, 30.0))))
