@@ -1,0 +1,247 @@
+"""A perception pipeline on a rendered clip: what it said of each frame, set against the truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from benchmarks.perception_clips import ClipPlan, RenderedClip, TrueFrame
+from numpy.typing import NDArray
+from training.simulate import Clip
+
+from wm_core.camera import Camera
+from wm_core.scene_graph import SceneGraph
+from wm_perception.evaluation import (
+    Reappearance,
+    TrackFrame,
+    extents_error,
+    match,
+    reappearances,
+    rotation_error_deg,
+)
+from wm_perception.models import make_segmenter
+from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
+from wm_perception.types import Segmentation, Segmenter
+
+WARM_UP_S = 0.5
+"""Before this nothing is scored: a thing must be seen a few times before it is believed."""
+VELOCITY_BAND_M_S = (0.3, 0.8)
+"""Things of these true speeds count for the velocity error at 0.5 m/s."""
+_SEEN_WELL = 0.5
+_PICTURES_PER_CLIP = 3
+
+Masks = list[dict[str, Any]]
+
+
+class Watched:
+    """A segmenter that remembers what it found last."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+        self.last: Segmentation | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.segmenter, name)
+
+    def segment(self, *arguments: Any, **named: Any) -> Segmentation:
+        """As the segmenter."""
+        self.last = self.segmenter.segment(*arguments, **named)
+        return self.last
+
+
+@dataclass(frozen=True)
+class Match:
+    """A perceived thing and the true one, in one frame.
+
+    Attributes:
+        position_m, extents, rotation_deg: errors; rotation None for spheres.
+        speed_m_s: true speed; velocity_error_m_s: of the velocity vector.
+        seen: part of the true thing's image area that is seen; normalised_squared: position error squared over its
+            perceived covariance, chi-square with 3 degrees of freedom where that is honest.
+    """
+
+    position_m: float
+    extents: float
+    rotation_deg: float | None
+    speed_m_s: float
+    velocity_error_m_s: float
+    seen: float
+    normalised_squared: float
+
+
+@dataclass(frozen=True)
+class WorstPicture:
+    """A frame that was segmented badly: image (h, w, 3), true and found labels (h, w), mean IoU of the true things."""
+
+    clip: str
+    frame: int
+    quality: float
+    rgb: NDArray[np.uint8]
+    truth: NDArray[np.int32]
+    found: NDArray[np.int32]
+
+
+@dataclass
+class ClipRecord:
+    """What a pipeline made of a clip.
+
+    Attributes:
+        truths, predictions: per frame masks as ``perception_masks.encode`` gives them.
+        matches: of all scored frames; tracks: scored frames; returns: things that were hidden and came back.
+        scenes: perceived scene graph of every frame; known_as: per frame {perceived id: true id}.
+        truth: trajectory at the same frames. seconds: of each frame's processing.
+    """
+
+    plan: ClipPlan
+    truth: Clip
+    truths: list[Masks] = field(default_factory=list)
+    predictions: list[Masks] = field(default_factory=list)
+    matches: list[Match] = field(default_factory=list)
+    tracks: list[TrackFrame] = field(default_factory=list)
+    returns: list[Reappearance] = field(default_factory=list)
+    scenes: list[SceneGraph] = field(default_factory=list)
+    true_scenes: list[SceneGraph] = field(default_factory=list)
+    known_as: list[dict[int, int]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    worst: list[WorstPicture] = field(default_factory=list)
+
+
+def run_clip(clip: RenderedClip, config: PerceptionConfig) -> ClipRecord:
+    """Let a pipeline of this configuration see a clip from its start."""
+    from benchmarks.perception_masks import encode, mean_iou
+
+    segmenter = Watched(make_segmenter(config))
+    pipeline = PerceptionPipeline(config, segmenter)
+    record = ClipRecord(clip.plan, clip.truth)
+    visible: list[set[int]] = []
+    gone: list[set[int]] = []
+    found: list[dict[int, int]] = []
+    for number, frame in enumerate(clip.frames):
+        begin = time.perf_counter()
+        result = pipeline.process(
+            Frame(frame.stamp_ns, frame.rgb, frame.depth, clip.camera, frame.scene.world_T_camera)
+        )
+        record.seconds.append(time.perf_counter() - begin)
+        pairs = match(result.scene, frame.scene)
+        names = [(int(result.scene.ids[p]), int(frame.scene.ids[t]), d) for p, t, d in pairs]
+        known = {t: p for p, t, _ in names if t in frame.visible}
+        record.scenes.append(result.scene)
+        record.true_scenes.append(frame.scene)
+        record.known_as.append({p: t for p, t, _ in names})
+        visible.append(set(frame.visible))
+        gone.append(set(frame.gone))
+        found.append(known)
+        if clip.truth.times[number] < WARM_UP_S:
+            continue
+        record.tracks.append(track_frame(result.scene, frame, names, clip.camera))
+        record.matches += [
+            errors_of(result.scene, p, frame.scene, t) for p, t, _ in pairs if int(frame.scene.ids[t]) in frame.visible
+        ]
+        segmentation = segmenter.last
+        assert segmentation is not None
+        labels = segmentation.labels
+        step = max(1, round(clip.camera.height / labels.shape[0]))
+        truth = np.ascontiguousarray(frame.ids[::step, ::step][: labels.shape[0], : labels.shape[1]])
+        scores = segmentation.scores if len(segmentation.scores) else np.ones(len(segmentation.keys), np.float32)
+        record.truths.append(encode(truth))
+        record.predictions.append(encode(labels, scores))
+        quality = mean_iou(truth, labels, sorted(frame.visible))
+        record.worst.append(
+            WorstPicture(
+                clip.plan.name,
+                number,
+                quality,
+                cv2.resize(frame.rgb, (truth.shape[1], truth.shape[0]), interpolation=cv2.INTER_AREA),
+                truth,
+                labels.copy(),
+            )
+        )
+        record.worst = _apart(record.worst)
+    record.returns = reappearances(clip.truth.times, visible, gone, found)
+    return record
+
+
+def _apart(pictures: list[WorstPicture]) -> list[WorstPicture]:
+    """The worst few frames that are at least ten apart: neighbours show the same."""
+    kept: list[WorstPicture] = []
+    for picture in sorted(pictures, key=lambda p: p.quality):
+        if len(kept) < _PICTURES_PER_CLIP and all(abs(picture.frame - k.frame) >= 10 for k in kept):
+            kept.append(picture)
+    return kept
+
+
+def errors_of(perceived: SceneGraph, p: int, truth: SceneGraph, t: int) -> Match:
+    """Errors of row p of a perceived scene against row t of the true one."""
+    offset = perceived.positions[p] - truth.positions[t]
+    velocity = perceived.linear_velocities[p] - truth.linear_velocities[t]
+    covariance = perceived.pose_covariances[p][:3, :3] + 1e-9 * np.eye(3)
+    return Match(
+        float(np.linalg.norm(offset)),
+        extents_error(perceived.extents[p], truth.extents[t]),
+        rotation_error_deg(
+            perceived.quaternions[p],
+            perceived.extents[p],
+            truth.quaternions[t],
+            truth.extents[t],
+            int(truth.shapes[t]),
+            truth.hulls[t],
+        ),
+        float(np.linalg.norm(truth.linear_velocities[t])),
+        float(np.linalg.norm(velocity)),
+        float(truth.visibilities[t]),
+        float(offset @ np.linalg.solve(covariance, offset)),
+    )
+
+
+def track_frame(
+    scene: SceneGraph, frame: TrueFrame, pairs: Sequence[tuple[int, int, float]], camera: Camera
+) -> TrackFrame:
+    """The frame for the scores of identities.
+
+    Asked for are the true things that are visible. A perceived thing counts as found, rightly or not, unless it is
+    matched to a true thing that is not asked for, or to none in a place that the camera cannot see (outside the view,
+    or behind a nearer surface): of what was last seen there nobody can know.
+    """
+    true_ids = tuple(sorted(frame.visible))
+    kept = tuple((t, p, d) for p, t, d in pairs if t in frame.visible)
+    matched = {p for p, _, _ in pairs}
+    counted = [p for _, p, _ in kept]
+    for row in np.flatnonzero(~scene.is_static):
+        name = int(scene.ids[row])
+        if name not in matched and could_be_seen(
+            scene.positions[row], scene.extents[row], frame.depth, camera, scene.world_T_camera
+        ):
+            counted.append(name)
+    return TrackFrame(true_ids, tuple(sorted(counted)), kept)
+
+
+def could_be_seen(
+    position: NDArray[np.float64],
+    extents: NDArray[np.float64],
+    depth: NDArray[np.float32],
+    camera: Camera,
+    world_T_camera: NDArray[np.float64],
+) -> bool:
+    """Whether a thing at this place would be seen: its centre is in the view with nothing nearer in front of it.
+
+    Args:
+        position, extents: (3,) [m]; depth: (H, W) [m], 0 = not measured.
+    """
+    x, y, z = (position - world_T_camera[:3, 3]) @ world_T_camera[:3, :3]
+    if z < 0.1:
+        return False
+    column, row = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
+    if not (0 <= column < camera.width and 0 <= row < camera.height):
+        return False
+    reach = 3
+    patch = depth[
+        max(0, int(row) - reach) : int(row) + reach + 1, max(0, int(column) - reach) : int(column) + reach + 1
+    ]
+    measured = patch[patch > 0.0]
+    if not len(measured):
+        return False
+    return bool(np.median(measured) > z - 0.5 * float(extents.max()) - 0.03)
