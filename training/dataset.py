@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from scipy import ndimage
 
 from training.families import VOCABULARY
 from training.generate import DEPTH_UNIT_M
@@ -168,58 +169,77 @@ def targets(
     """
     h, w = mask.shape
     maps, weights = np.zeros((4, h, w), np.float32), np.zeros((2, h, w), np.float32)
-    sizes = np.bincount(mask.ravel(), minlength=256)
     edge = cv2.dilate(mask, np.ones((3, 3), np.uint8)) != cv2.erode(mask, np.ones((3, 3), np.uint8))
-    weights[0] = 1.0 + 3.0 * edge
-    yy, xx = np.mgrid[0:h, 0:w].astype(np.float32)
+    weights[0] = 1.0
+    weights[0][edge] = 4.0
     meaning = np.full(mask.shape, -100, np.int64)
-    for number in np.flatnonzero(sizes[1:]) + 1:
-        inside = mask == number
-        if sizes[number] < MIN_PIXELS:
-            weights[0][inside] = 0.0
+    for number, box in enumerate(ndimage.find_objects(mask), start=1):
+        if box is None:
             continue
-        cx, cy = float(xx[inside].mean()), float(yy[inside].mean())
-        maps[0][inside] = 1.0
-        maps[2][inside] = (cx - xx[inside]) / OFFSET_SCALE_PX
-        maps[3][inside] = (cy - yy[inside]) / OFFSET_SCALE_PX
-        weights[1][inside] = min(np.sqrt(400.0 / sizes[number]), 3.0)
-        sigma = float(np.clip(0.12 * np.sqrt(sizes[number]), 2.0, 6.0))
+        inside = mask[box] == number
+        rows, columns = np.nonzero(inside)
+        size = len(rows)
+        if size < MIN_PIXELS:
+            weights[0][box][inside] = 0.0
+            continue
+        rows, columns = rows + box[0].start, columns + box[1].start
+        cx, cy = float(columns.mean()), float(rows.mean())
+        maps[0][box][inside] = 1.0
+        maps[2, rows, columns] = (cx - columns) / OFFSET_SCALE_PX
+        maps[3, rows, columns] = (cy - rows) / OFFSET_SCALE_PX
+        weights[1][box][inside] = min(np.sqrt(400.0 / size), 3.0)
+        sigma = float(np.clip(0.12 * np.sqrt(size), 2.0, 6.0))
         reach = int(3 * sigma) + 1
-        y0, y1 = max(int(cy) - reach, 0), min(int(cy) + reach + 1, h)
-        x0, x1 = max(int(cx) - reach, 0), min(int(cx) + reach + 1, w)
-        bump = np.exp(-0.5 * (np.square(yy[y0:y1, x0:x1] - cy) + np.square(xx[y0:y1, x0:x1] - cx)) / sigma**2)
-        maps[1, y0:y1, x0:x1] = np.maximum(maps[1, y0:y1, x0:x1], bump)
+        y = np.arange(max(int(cy) - reach, 0), min(int(cy) + reach + 1, h))
+        x = np.arange(max(int(cx) - reach, 0), min(int(cx) + reach + 1, w))
+        bump = np.exp(-0.5 * np.square((y - cy) / sigma))[:, None] * np.exp(-0.5 * np.square((x - cx) / sigma))
+        spot = maps[1, y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+        np.maximum(spot, bump, out=spot)
         if number < MAX_IDS and classes[number] >= 0:
-            meaning[inside] = classes[number]
+            meaning[box][inside] = classes[number]
     return maps, weights, np.ascontiguousarray(meaning[::2, ::2])
 
 
 def augment(
-    image: NDArray[np.float32], mask: NDArray[np.uint8], rng: np.random.Generator
+    stored: NDArray[np.int8], mask: NDArray[np.uint8], rng: np.random.Generator | None
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """A different picture of the same scene: mirrored, enlarged, in other light, of another camera."""
-    if rng.uniform() < 0.5:
-        image, mask = image[:, :, ::-1].copy(), mask[:, ::-1].copy()
-        image[5] *= -1.0
+    """A different picture of the same scene: mirrored, enlarged, in other light, of another camera.
+
+    Args:
+        stored: (10, h, w), the input times 127; mask: (h, w); rng: None for the picture as it is.
+
+    Returns:
+        The input (10, h, w) float32, and its mask.
+    """
+    if rng is None:
+        return stored.astype(np.float32) / np.float32(QUANTUM), mask
     if rng.uniform() < 0.3:
         h, w = mask.shape
         scale = rng.uniform(1.1, 1.8)
         ch, cw = int(h / scale), int(w / scale)
         y, x = int(rng.integers(0, h - ch + 1)), int(rng.integers(0, w - cw + 1))
-        part = np.ascontiguousarray(np.moveaxis(image[:, y : y + ch, x : x + cw], 0, 2))
-        image = np.moveaxis(cv2.resize(part, (w, h), interpolation=cv2.INTER_LINEAR), 2, 0).copy()
-        mask = cv2.resize(mask[y : y + ch, x : x + cw], (w, h), interpolation=cv2.INTER_NEAREST)
-    color = image[:3]
-    color += 1.0
+        rows = (y + (np.arange(h) + 0.5) * ch / h).astype(np.intp)
+        columns = (x + (np.arange(w) + 0.5) * cw / w).astype(np.intp)
+        stored, mask = stored[:, rows[:, None], columns], mask[rows[:, None], columns]
+    flip = rng.uniform() < 0.5
+    if flip:
+        stored, mask = stored[:, :, ::-1], np.ascontiguousarray(mask[:, ::-1])
+    image = np.empty(stored.shape, np.float32)
+    np.multiply(stored[3:], np.float32(1.0 / QUANTUM), out=image[3:])
+    if flip:
+        image[5] *= -1.0
     if rng.uniform() < 0.1:
-        color[:] = color.mean(axis=0)
-    gain = rng.uniform(0.6, 1.4) * rng.uniform(0.85, 1.15, (3, 1, 1))
-    np.power(np.maximum(0.5 * color, 0.0), rng.uniform(0.7, 1.5), out=color)
-    color *= (2.0 * gain).astype(np.float32)
-    if rng.uniform() < 0.3:
-        for k in range(3):
-            color[k] = cv2.GaussianBlur(color[k], (0, 0), rng.uniform(0.4, 1.2))
-    color += rng.normal(0.0, rng.uniform(0.0, 0.08), color.shape).astype(np.float32)
-    color -= 1.0
-    np.clip(color, -1.0, 1.0, out=color)
+        grey = stored[:3].mean(axis=0).astype(np.int8)
+        stored = np.stack([grey, grey, grey])
+    # Gain, gamma and tint as one table per channel.
+    level = np.clip((np.arange(-128, 128) / QUANTUM + 1.0) / 2.0, 0.0, 1.0) ** rng.uniform(0.7, 1.5)
+    gain, noise = rng.uniform(0.6, 1.4), rng.uniform(0.0, 0.25)
+    blur = rng.uniform(0.4, 1.2) if rng.uniform() < 0.3 else 0.0
+    for k in range(3):
+        table = np.roll(2.0 * gain * rng.uniform(0.85, 1.15) * level - 1.0, 128).astype(np.float32)
+        channel = table[stored[k].view(np.uint8)]
+        if blur:
+            channel = cv2.GaussianBlur(channel, (0, 0), blur)
+        channel += (rng.random(channel.shape, np.float32) - np.float32(0.5)) * np.float32(noise)
+        np.clip(channel, -1.0, 1.0, out=image[k])
     return image, mask

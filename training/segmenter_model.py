@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from training.families import VOCABULARY
 from wm_perception.learned_segmenter import CHANNELS, OUTPUTS
 
-WIDTHS = (24, 40, 64, 96, 128)
+WIDTHS = (16, 32, 64, 96, 128)
 EMBEDDING = 16
 
 
@@ -62,14 +62,16 @@ class SegmenterNetwork(nn.Module):
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(),
         )
+        # One convolution at the finest level, where everything costs most; two blocks where it is cheap.
         self.encoder = nn.ModuleList(
-            [ResidualBlock(widths[0], widths[0])] + [ResidualBlock(a, b, 2) for a, b in itertools.pairwise(widths)]
+            nn.Sequential(ResidualBlock(a, b, 2), *([ResidualBlock(b, b)] if b >= 64 else []))
+            for a, b in itertools.pairwise(widths)
         )
         self.context = nn.Conv2d(widths[-1], widths[-1], 1)
         self.decoder = nn.ModuleList([Fusion(a, b) for a, b in itertools.pairwise(widths)])
-        self.head = nn.Conv2d(widths[0], 32, 3, 1, 1)
-        self.fine = nn.Sequential(nn.ReLU(), nn.Conv2d(32, 4 * 4, 1), nn.PixelShuffle(2))
-        self.meaning = nn.Sequential(nn.ReLU(), nn.Conv2d(32, classes + EMBEDDING, 1))
+        self.head = nn.Conv2d(widths[0], 24, 3, 1, 1)
+        self.fine = nn.Sequential(nn.ReLU(), nn.Conv2d(24, 4 * 4, 1), nn.PixelShuffle(2))
+        self.meaning = nn.Sequential(nn.ReLU(), nn.Conv2d(24, classes + EMBEDDING, 1))
         self.classes = classes
         # Few pixels are of things and fewer are centres: start from that.
         with torch.no_grad():
@@ -79,7 +81,7 @@ class SegmenterNetwork(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """(B, 10, h, w), h and w even, to the maps named in ``OUTPUTS``."""
         h = self.stem(image)
-        levels = []
+        levels = [h]
         for block in self.encoder:
             h = block(h)
             levels.append(h)

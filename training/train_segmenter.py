@@ -29,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from training.dataset import QUANTUM, Prepared, augment, prepare, targets
+from training.dataset import Prepared, augment, prepare, targets
 from training.families import VOCABULARY
 from training.generate import IMAGES, SIBLINGS, generate
 from training.segmenter_model import EMBEDDING, SegmenterNetwork, parameters
@@ -86,9 +86,7 @@ def collate(data: Prepared, rows: list[int], rng: np.random.Generator | None) ->
     """Images (B, 10, h, w), maps (B, 4, h, w), weights (B, 2, h, w), classes (B, h/2, w/2), masks (B, h/2, w/2)."""
     columns: list[list[NDArray[Any]]] = [[], [], [], [], []]
     for row in rows:
-        image, mask = data.inputs[row].astype(np.float32) / QUANTUM, np.array(data.masks[row])
-        if rng is not None:
-            image, mask = augment(image, mask, rng)
+        image, mask = augment(data.inputs[row], np.array(data.masks[row]), rng)
         maps, weights, meaning = targets(mask, data.classes[row])
         for column, value in zip(columns, (image, maps, weights, meaning, mask[::2, ::2]), strict=True):
             column.append(value)
@@ -339,7 +337,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=5500, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=4500, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=8, help="images, even (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=1200, help="of the training set (default: %(default)s)")
