@@ -26,6 +26,11 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.markup import escape  # noqa: E402
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
+from rich.table import Table  # noqa: E402
+
 from benchmarks.perception_clips import (  # noqa: E402
     FIRST_SEED,
     ClipPlan,
@@ -35,11 +40,6 @@ from benchmarks.perception_clips import (  # noqa: E402
 )
 from benchmarks.perception_masks import average_precision  # noqa: E402
 from benchmarks.perception_run import VELOCITY_BAND_M_S, ClipRecord, WorstPicture, run_clip  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.markup import escape  # noqa: E402
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
-from rich.table import Table  # noqa: E402
-
 from wm_perception.evaluation import score_tracks  # noqa: E402
 from wm_perception.models import ModelError, chosen  # noqa: E402
 from wm_perception.types import PerceptionConfig  # noqa: E402
@@ -337,7 +337,6 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Everything; the document that is written."""
     from benchmarks.perception_pictures import draw_worst_frames
     from benchmarks.perception_real import run_real_clip
-
     from wm_bringup.results import machine_facts
 
     every = configurations(arguments)

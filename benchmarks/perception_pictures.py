@@ -7,8 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from benchmarks.perception_run import WorstPicture
 from numpy.typing import NDArray
+
+from benchmarks.perception_run import WorstPicture
 
 _SCALE = 2
 _PALETTE = np.array(

@@ -9,10 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from benchmarks.perception_clips import ClipPlan, RenderedClip, TrueFrame
 from numpy.typing import NDArray
-from training.simulate import Clip
 
+from benchmarks.perception_clips import ClipPlan, RenderedClip, TrueFrame
+from training.simulate import Clip
 from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import (

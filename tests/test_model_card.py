@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from training.model_card import WorstFrame, duration, number, write_model_card
 
 from model_files import learned_model
+from training.model_card import WorstFrame, duration, number, write_model_card
 from wm_perception.models import sha256
 
 FACTS: dict[str, Any] = {

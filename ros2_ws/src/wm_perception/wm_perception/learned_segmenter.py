@@ -118,7 +118,9 @@ def group_pixels(
     heat = cv2.dilate(centre, np.ones((5, 5), np.uint8))[cy, cx]
     sure = np.bincount(owner, weights=foreground[rows, columns], minlength=len(cy)) / np.maximum(count, 1)
     # A thing whose pixels do not agree on its centre is less likely one thing.
-    spread = np.sqrt(np.bincount(owner, weights=squared[np.arange(len(owner)), owner], minlength=len(cy)) / np.maximum(count, 1))
+    spread = np.sqrt(
+        np.bincount(owner, weights=squared[np.arange(len(owner)), owner], minlength=len(cy)) / np.maximum(count, 1)
+    )
     agreement = np.exp(-0.5 * np.square(spread / (4.0 + 0.25 * np.sqrt(np.maximum(count, 1)))))
     scores = (np.clip(heat, 0.0, 1.0) ** 0.5 * sure * agreement).astype(np.float32)
     keep = count >= min_pixels

@@ -8,6 +8,7 @@ of every field.
 from __future__ import annotations
 
 import colorsys
+import itertools
 import os
 import sys
 from dataclasses import dataclass, field, replace
@@ -158,7 +159,7 @@ class CameraModel(_Strict):
     @model_validator(mode="after")
     def _check_path(self) -> CameraModel:
         times = [row[0] for row in self.path]
-        if any(b <= a for a, b in zip(times, times[1:], strict=False)):
+        if any(b <= a for a, b in itertools.pairwise(times)):
             raise ValueError(f"camera path: times {times}, expected ascending")
         return self
 
