@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-COLORS = plt.get_cmap("tab20").colors
+COLORS = [tuple(float(v) for v in plt.get_cmap("tab20")(k)[:3]) for k in range(20)]
 
 
 def instance_picture(mask: NDArray[np.uint8]) -> NDArray[np.float64]:

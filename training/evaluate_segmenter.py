@@ -53,7 +53,7 @@ def session(path: Path, threads: int) -> Network:
 
 
 def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    return 1.0 / (1.0 + np.exp(-np.clip(x, -30.0, 30.0)))
+    return np.float32(1.0) / (np.float32(1.0) + np.exp(-np.clip(x, -30.0, 30.0)))
 
 
 def found(network: Network, image: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str]]:
@@ -81,7 +81,9 @@ def average_precision(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    images, annotations, results = [], [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    results: list[dict[str, object]] = []
     for number, (truth, (labels, scores)) in enumerate(zip(truths, predictions, strict=True), start=1):
         images.append({"id": number, "height": truth.shape[0], "width": truth.shape[1]})
         for name in np.unique(truth[truth > 0]):

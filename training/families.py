@@ -44,9 +44,8 @@ class Thing:
     shape: Shape = Shape.CONVEX
 
 
-def _box(size: Array, centre: tuple[float, float, float] | Array, quaternion: Array | None = None) -> GeomDef:
-    turned = {} if quaternion is None else {"quaternion": quaternion}
-    return GeomDef(Shape.BOX, np.asarray(size, float), position=np.asarray(centre, float), color=WHITE, **turned)
+def _box(size: Array, centre: tuple[float, float, float]) -> GeomDef:
+    return GeomDef(Shape.BOX, np.asarray(size, float), position=np.asarray(centre, float), color=WHITE)
 
 
 def _cylinder(diameter: float, length: float, centre: tuple[float, float, float], axis: str = "z") -> GeomDef:

@@ -27,7 +27,8 @@ AIMS = {"seeds": {"mask_ap50": 0.92, "mask_ap": 0.75}, "families": {"mask_ap50":
 def measure(arguments: argparse.Namespace, console: Console) -> tuple[dict[str, Evaluation], list[WorstFrame]]:
     """Scores of the ONNX file on both held-out splits, and their worst frames."""
     network = session(arguments.models / "segmenter.onnx", arguments.threads)
-    results, worst = {}, []
+    results: dict[str, Evaluation] = {}
+    worst: list[WorstFrame] = []
     splits: tuple[Split, ...] = ("seeds", "families")
     for split in splits:
         folder = arguments.data / split

@@ -75,8 +75,10 @@ class SegmenterNetwork(nn.Module):
         self.classes = classes
         # Few pixels are of things and fewer are centres: start from that.
         with torch.no_grad():
-            self.fine[1].bias[:4] = -2.0
-            self.fine[1].bias[4:8] = -3.0
+            bias = self.fine[1].bias
+            assert isinstance(bias, Tensor)
+            bias[:4] = -2.0
+            bias[4:8] = -3.0
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """(B, 10, h, w), h and w even, to the maps named in ``OUTPUTS``."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.worlds import DURATION_S
+from wm_core.interventions import Intervention
 from wm_core.mujoco_world import Action, LiveWorld, World
 from wm_core.mujoco_world import Simulator as Stepper
 from wm_sim.scenes import BuiltScene
@@ -60,7 +61,7 @@ def simulate(
     seconds: float = DURATION_S,
     rate_hz: float = FRAME_RATE_HZ,
     remove: Sequence[int] = (),
-    extra: Sequence[tuple[int, object]] = (),
+    extra: Sequence[tuple[int, Intervention]] = (),
     world: World | None = None,
 ) -> Clip:
     """A clip from the scene's start, with its schedule.
@@ -76,8 +77,8 @@ def simulate(
     absent = sorted({*scene.pushers, *gone})
     live = LiveWorld(stepper, world, world.model, scene.states, absent=absent)
     # What is planned for after the end is not part of the clip.
-    schedule = [(k, do) for k, do in (*scene.schedule, *extra) if do.time_offset < seconds]  # type: ignore[attr-defined]
-    actions = [Action(index, do) for index, do in schedule if index not in gone]  # type: ignore[arg-type]
+    schedule = [(k, do) for k, do in (*scene.schedule, *extra) if do.time_offset < seconds]
+    actions = [Action(index, do) for index, do in schedule if index not in gone]
     times = np.arange(int(seconds * rate_hz) + 1) / rate_hz
     trajectory = live.execute(actions, times, max_stretch=STEPS_PER_FRAME)
     ids = np.array(scene.ids, dtype=np.int64)
@@ -101,6 +102,6 @@ def simulate(
         kinematic=kinematic,
         scheduled=tuple(
             sorted((float(do.time_offset), int(ids[index])) for index, do in schedule if index not in gone)
-        ),  # type: ignore[attr-defined]
+        ),
         stable=trajectory.stable,
     )

@@ -88,7 +88,8 @@ def collate(data: Prepared, rows: list[int], rng: np.random.Generator | None) ->
     for row in rows:
         image, mask = augment(data.inputs[row], np.array(data.masks[row]), rng)
         maps, weights, meaning = targets(mask, data.classes[row])
-        for column, value in zip(columns, (image, maps, weights, meaning, mask[::2, ::2]), strict=True):
+        values: tuple[NDArray[Any], ...] = (image, maps, weights, meaning, mask[::2, ::2])
+        for column, value in zip(columns, values, strict=True):
             column.append(value)
     return tuple(np.stack(c) for c in columns)
 
@@ -138,7 +139,8 @@ def contrast(embedding: Tensor, masks: Tensor) -> Tensor:
         mean = functional.normalize(sums[ids] / sizes[ids, None], dim=1)
         vectors.append(list(mean))
         names.append(ids.tolist())
-    queries, keys, other = [], [], []
+    queries: list[Tensor] = []
+    keys: list[Tensor] = []
     for k in range(0, len(masks) - 1, 2):
         for a, name in enumerate(names[k]):
             if name in names[k + 1]:
@@ -165,8 +167,8 @@ class Trainer:
     def __init__(self, options: Options, device: torch.device) -> None:
         torch.manual_seed(options.seed)
         self.options, self.device = options, device
-        self.network = SegmenterNetwork().to(device).to(memory_format=torch.channels_last)
-        self.average = SegmenterNetwork().to(device).to(memory_format=torch.channels_last)
+        self.network = SegmenterNetwork().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = SegmenterNetwork().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average.load_state_dict(self.network.state_dict())
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=options.rate, weight_decay=0.01)
         self.step = 0
@@ -257,7 +259,7 @@ def export(network: SegmenterNetwork, path: Path, facts: dict[str, str]) -> None
     """Writes the ONNX file: any batch, any even image size; ``facts`` go into its metadata."""
     import onnx
 
-    network = network.cpu().float().eval().to(memory_format=torch.contiguous_format)
+    network = network.cpu().float().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     path.parent.mkdir(parents=True, exist_ok=True)
     example = torch.zeros(2, len(CHANNELS), 240, 320)
     axes = {"image": {0: "batch", 2: "height", 3: "width"}}
