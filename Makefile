@@ -42,7 +42,7 @@ lint:  ## ruff (rules, format) and mypy
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy ros2_ws/src/wm_core/wm_core ros2_ws/src/wm_ros/wm_ros ros2_ws/src/wm_perception/wm_perception \
-	    ros2_ws/src/wm_imagination/wm_imagination ros2_ws/src/wm_sim/wm_sim ros2_ws/src/wm_bringup/wm_bringup \
+	    ros2_ws/src/wm_imagination/wm_imagination ros2_ws/src/wm_sim/wm_sim ros2_ws/src/wm_bringup/wm_bringup training \
 	    tools/bootstrap.py
 
 format:  ## let ruff format and sort what it can

@@ -39,7 +39,15 @@ from benchmarks.perception_clips import (  # noqa: E402
     render_clip,
 )
 from benchmarks.perception_masks import average_precision  # noqa: E402
-from benchmarks.perception_run import VELOCITY_BAND_M_S, ClipRecord, WorstPicture, run_clip  # noqa: E402
+from benchmarks.perception_run import (  # noqa: E402
+    VELOCITY_BAND_M_S,
+    ClipRecord,
+    Counts,
+    ReasoningCounts,
+    WorstPicture,
+    add_counts,
+    run_clip,
+)
 from wm_perception.evaluation import score_tracks  # noqa: E402
 from wm_perception.models import ModelError, chosen  # noqa: E402
 from wm_perception.types import PerceptionConfig  # noqa: E402
@@ -102,7 +110,8 @@ def configurations(arguments: argparse.Namespace) -> dict[str, PerceptionConfig 
 
 def job(plan: ClipPlan, configs: dict[str, PerceptionConfig]) -> tuple[ClipPlan, dict[str, ClipRecord]]:
     """Draw a clip once and show it to every pipeline. A world whose physics diverges gives way to another."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from training.reasoner_metrics import clip_truth
+
     for attempt in range(5):
         tried = replace(plan, seed=plan.seed + attempt * _RETRY_SEEDS)
         try:
@@ -112,7 +121,8 @@ def job(plan: ClipPlan, configs: dict[str, PerceptionConfig]) -> tuple[ClipPlan,
                 raise
             continue
         break
-    return tried, {name: run_clip(clip, config) for name, config in configs.items()}
+    truth = clip_truth(clip.world, clip.truth)
+    return tried, {name: run_clip(clip, config, truth) for name, config in configs.items()}
 
 
 def run_clips(
@@ -172,6 +182,9 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
     # What was never found before it was hidden counts as a miss there, and has no id to come back to.
     returns = [x for r in records for x in r.returns if x.before is not None]
     result["reid_after_2s"] = float(np.mean([x.same for x in returns])) if returns else None
+    reasoned, reasoned_more = reasoning_figures([r.reasoning for r in records if r.reasoning is not None])
+    result |= reasoned
+    more |= reasoned_more
     well = [m.position_m for m in matches if m.seen >= 0.5]
     more |= {
         "object_frames": tracks.object_frames,
@@ -189,6 +202,41 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
         "hidden_never_found": sum(x.before is None for r in records for x in r.returns),
         "pipeline_seconds_median": _quantile([s for r in records for s in r.seconds], 0.5),
         "pipeline_seconds_p95": _quantile([s for r in records for s in r.seconds], 0.95),
+    }
+    return result, more
+
+
+def reasoning_figures(clips: Sequence[ReasoningCounts]) -> tuple[dict[str, float | None], dict[str, Any]]:
+    """Keys of relations, events, properties and causes; None where nothing true was there to be said."""
+    from training.reasoner_metrics import coverage, macro_f1, micro_f1, spearman
+
+    relations: Counts = {}
+    events: Counts = {}
+    causes: Counts = {}
+    for clip in clips:
+        add_counts(relations, clip.relations)
+        add_counts(events, clip.events)
+        add_counts(causes, clip.causes)
+    rows = np.concatenate([c.properties for c in clips]) if clips else np.zeros((0, 3, 3))
+
+    def some(counts: Counts) -> bool:
+        return any(c[0] + c[2] > 0 for c in counts.values())
+
+    correlations = spearman(rows) if len(rows) > 2 else {}
+    result = {
+        "relations_macro_f1": _finite(macro_f1(relations)) if some(relations) else None,
+        "events_f1": _finite(micro_f1(events)) if some(events) else None,
+        "property_spearman": _finite(correlations.get("mean")),
+        "property_coverage_90": _finite(coverage(rows)) if len(rows) else None,
+        "caused_f1": _finite(micro_f1({"": causes["reasoner"]})) if some(causes) else None,
+        "caused_f1_baseline": _finite(micro_f1({"": causes["baseline"]})) if some(causes) else None,
+    }
+    more = {
+        "relations": {k: [int(x) for x in v] for k, v in sorted(relations.items())},
+        "events": {k: [int(x) for x in v] for k, v in sorted(events.items())},
+        "causes": {k: [int(x) for x in v] for k, v in sorted(causes.items())},
+        "property_things": len(rows),
+        "property_spearman_each": {k: _finite(v) for k, v in correlations.items()},
     }
     return result, more
 
@@ -300,7 +348,7 @@ def default_clip() -> Path:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=12, help="of each split (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=20, help="of each split (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of a random clip (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=15.0, metavar="HZ", help="of frames (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first clip (default: %(default)s)")

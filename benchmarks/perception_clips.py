@@ -76,9 +76,10 @@ class TrueFrame:
 
 @dataclass(frozen=True)
 class RenderedClip:
-    """Frames of a clip and the trajectory that they were drawn from."""
+    """Frames of a clip, and the world and trajectory that they were drawn from."""
 
     plan: ClipPlan
+    world: BuiltScene
     camera: Camera
     truth: Clip
     frames: tuple[TrueFrame, ...]
@@ -311,4 +312,4 @@ def render_clip(plan: ClipPlan) -> RenderedClip:
                     frozenset(clip.ids[there & (pixels < _GONE_PX)].tolist()),
                 )
             )
-    return RenderedClip(plan, camera, clip, tuple(frames))
+    return RenderedClip(plan, scene, camera, clip, tuple(frames))

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.perception_clips import ClipPlan, RenderedClip, TrueFrame
-from training.simulate import Clip
 from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import (
@@ -35,6 +34,7 @@ _SEEN_WELL = 0.5
 _PICTURES_PER_CLIP = 3
 
 Masks = list[dict[str, Any]]
+Counts = dict[str, NDArray[np.float64]]
 
 
 class Watched:
@@ -86,40 +86,82 @@ class WorstPicture:
 
 
 @dataclass
+class ReasoningCounts:
+    """Counts (true positives, false positives, misses) by name, which add up over clips.
+
+    Attributes:
+        relations: by predicate; events: by kind; causes: of "reasoner" and of "baseline".
+        properties: (K, 3, 3) of things with three contacts or more: log mass, friction, restitution; mean, std, truth.
+    """
+
+    relations: Counts
+    events: Counts
+    causes: Counts
+    properties: NDArray[np.float64]
+
+
+def count_reasoning(
+    scenes: Sequence[SceneGraph], known_as: Sequence[dict[int, int]], clip: RenderedClip, clip_truth: Any
+) -> ReasoningCounts:
+    """What was said of relations, events, causes and properties in a clip, against the truth."""
+    from training.reasoner_metrics import caused_counts, event_counts, property_rows, relation_counts
+
+    relations: Counts = {}
+    for number, (scene, names) in enumerate(zip(scenes, known_as, strict=True)):
+        if clip.truth.times[number] >= WARM_UP_S:
+            add_counts(relations, relation_counts(scene, clip.frames[number].scene, names))
+    return ReasoningCounts(
+        relations,
+        event_counts(scenes, clip_truth, known_as, from_s=WARM_UP_S),
+        caused_counts(scenes, clip_truth, known_as, from_s=WARM_UP_S),
+        property_rows(scenes, clip_truth, known_as),
+    )
+
+
+def add_counts(total: Counts, more: Counts) -> None:
+    """Add counts by name in place."""
+    for name, counts in more.items():
+        total[name] = total.get(name, np.zeros(3)) + counts
+
+
+@dataclass
 class ClipRecord:
     """What a pipeline made of a clip.
 
     Attributes:
         truths, predictions: per frame masks as ``perception_masks.encode`` gives them.
         matches: of all scored frames; tracks: scored frames; returns: things that were hidden and came back.
-        scenes: perceived scene graph of every frame; known_as: per frame {perceived id: true id}.
-        truth: trajectory at the same frames. seconds: of each frame's processing.
+        seconds: of each frame's processing. reasoning: relations, events, causes and properties.
+        worst: the frames that were segmented worst.
     """
 
     plan: ClipPlan
-    truth: Clip
     truths: list[Masks] = field(default_factory=list)
     predictions: list[Masks] = field(default_factory=list)
     matches: list[Match] = field(default_factory=list)
     tracks: list[TrackFrame] = field(default_factory=list)
     returns: list[Reappearance] = field(default_factory=list)
-    scenes: list[SceneGraph] = field(default_factory=list)
-    true_scenes: list[SceneGraph] = field(default_factory=list)
-    known_as: list[dict[int, int]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    reasoning: ReasoningCounts | None = None
     worst: list[WorstPicture] = field(default_factory=list)
 
 
-def run_clip(clip: RenderedClip, config: PerceptionConfig) -> ClipRecord:
-    """Let a pipeline of this configuration see a clip from its start."""
+def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: Any) -> ClipRecord:
+    """Let a pipeline of this configuration see a clip from its start.
+
+    Args:
+        clip_truth: true events and causes, by ``training.reasoner_metrics.clip_truth``.
+    """
     from benchmarks.perception_masks import encode, mean_iou
 
     segmenter = Watched(make_segmenter(config))
     pipeline = PerceptionPipeline(config, segmenter)
-    record = ClipRecord(clip.plan, clip.truth)
+    record = ClipRecord(clip.plan)
     visible: list[set[int]] = []
     gone: list[set[int]] = []
     found: list[dict[int, int]] = []
+    scenes: list[SceneGraph] = []
+    known_as: list[dict[int, int]] = []
     for number, frame in enumerate(clip.frames):
         begin = time.perf_counter()
         result = pipeline.process(
@@ -129,9 +171,8 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig) -> ClipRecord:
         pairs = match(result.scene, frame.scene)
         names = [(int(result.scene.ids[p]), int(frame.scene.ids[t]), d) for p, t, d in pairs]
         known = {t: p for p, t, _ in names if t in frame.visible}
-        record.scenes.append(result.scene)
-        record.true_scenes.append(frame.scene)
-        record.known_as.append({p: t for p, t, _ in names})
+        scenes.append(result.scene)
+        known_as.append({p: t for p, t, _ in names})
         visible.append(set(frame.visible))
         gone.append(set(frame.gone))
         found.append(known)
@@ -162,6 +203,7 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig) -> ClipRecord:
         )
         record.worst = _apart(record.worst)
     record.returns = reappearances(clip.truth.times, visible, gone, found)
+    record.reasoning = count_reasoning(scenes, known_as, clip, clip_truth)
     return record
 
 

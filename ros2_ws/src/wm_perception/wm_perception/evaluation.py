@@ -102,17 +102,20 @@ def extents_error(perceived: ArrayLike, truth: ArrayLike) -> float:
 def round_axis(shape: int, extents: ArrayLike, hull: ArrayLike | None = None) -> int | None:
     """The axis (0, 1, 2) about which a true thing looks the same at any turn; -1: any axis (a sphere); None: none.
 
-    A convex hull is round about an axis if turning it about that axis moves none of its silhouettes by more than 6 % of
-    its size (a plate, a bottle; not a mug with its handle).
+    The axis of a cylinder or capsule is that of the size which is unlike the other two. A convex hull is round about an
+    axis if turning it about that axis moves none of its silhouettes by more than 6 % of its size (a plate, a bottle;
+    not a mug with its handle).
     """
     if shape == Shape.SPHERE:
         return -1
+    sizes = np.asarray(extents, np.float64)
     if shape in (Shape.CYLINDER, Shape.CAPSULE):
-        return 2
+        unlike = {k: abs(np.log(sizes[(k + 1) % 3] / sizes[(k + 2) % 3])) for k in (2, 0, 1)}
+        return min(unlike, key=lambda k: round(unlike[k], 6))
     points = np.asarray(hull, np.float64) if hull is not None else np.zeros((0, 3))
     if shape != Shape.CONVEX or len(points) < 8:
         return None
-    size = float(np.asarray(extents, np.float64).max())
+    size = float(sizes.max())
     angles = np.linspace(0.0, 2.0 * np.pi, 36, endpoint=False)
     for axis in (2, 0, 1):
         others = [(axis + 1) % 3, (axis + 2) % 3]

@@ -1,4 +1,4 @@
-"""Objects over time: one Kalman filter and one fixed primitive per thing, kept through occlusion."""
+"""Objects over time: how each moves, what solid it is, what it looks like; kept through occlusion."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.transform import Rotation
 
 from wm_core.scene_graph import Event, EventKind, Shape
+from wm_perception import association, rotations
+from wm_perception.association import Observation
 from wm_perception.fitting import fit_shape
+from wm_perception.motion import MotionFilter
 from wm_perception.shapes import (
     Alignment,
     ShapeFit,
@@ -23,15 +24,13 @@ from wm_perception.shapes import (
 )
 from wm_perception.types import Array, Cloud, PerceptionConfig, PredictedObject, Segmentation
 
-MOVING_ACCELERATION_M_S2 = 6.0
-"""Process noise of things that move: the deceleration of sliding friction and light knocks."""
 _WAKE_M = 0.006
 _WAKE_SIGMAS = 4.5
 _WAKE_AT_ONCE_M = 0.012
 _REST_SPEED_M_S = 0.04
 _REST_TIME_S = 0.3
 _FITS = 7
-_PATIENCE_FRAMES = 12
+_PATIENCE_FRAMES = 3
 _NEW_FRAMES = 10
 _SLOW_M_S = 0.025
 _FIT_SPEED_M_S = 0.1
@@ -39,38 +38,12 @@ _STILL_M_S = 0.15
 _ALIGN_POINTS = 110
 _EMPTY_FRACTION = 0.65
 _VISIBLE_TOLERANCE_M = 0.025
-
-
-@dataclass
-class KalmanFilter:
-    """Constant velocity in 3D: state position and velocity [m, m/s], white acceleration noise."""
-
-    mean: Array
-    covariance: Array
-
-    @classmethod
-    def start(cls, position: Array, position_std: float, velocity_std: float) -> KalmanFilter:
-        """At a position (3,), velocity unknown around zero."""
-        return cls(np.concatenate([position, np.zeros(3)]), np.diag([position_std**2] * 3 + [velocity_std**2] * 3))
-
-    def predict(self, dt: float, acceleration_std: float) -> None:
-        """Advance by ``dt`` [s] under white acceleration of a standard deviation [m/s^2]."""
-        transition = np.eye(6)
-        transition[:3, 3:] = dt * np.eye(3)
-        gain = np.concatenate([0.5 * dt**2 * np.eye(3), dt * np.eye(3)])
-        self.mean = transition @ self.mean
-        self.covariance = transition @ self.covariance @ transition.T + acceleration_std**2 * gain @ gain.T
-
-    def update(self, position: Array, covariance: Array) -> float:
-        """Take in a measured position (3,) with covariance (3, 3); returns the normalised innovation squared."""
-        innovation = position - self.mean[:3]
-        s = self.covariance[:3, :3] + covariance
-        nis = float(innovation @ np.linalg.solve(s, innovation))
-        gain = np.linalg.solve(s, self.covariance[:3]).T
-        self.mean = self.mean + gain @ innovation
-        joseph = np.eye(6) - gain @ np.eye(3, 6)
-        self.covariance = joseph @ self.covariance @ joseph.T + gain @ covariance @ gain.T
-        return nis
+_SURE_HITS = 2
+_CLASS_MEMORY = 0.93
+_CLASS_SURE = 0.5
+_CLASS_FLOOR = 0.02
+_UNCLAIMED_S = 2.5
+_BOTH_FRAMES = 15
 
 
 @dataclass
@@ -148,25 +121,6 @@ class Track:
     def class_name(self) -> str:
         """What the shape alone tells."""
         return {Shape.BOX: "box", Shape.SPHERE: "ball", Shape.CYLINDER: "cylinder"}.get(self.shape, "object")
-
-
-@dataclass
-class Observation:
-    """One segment of a frame: points (P, 3) [m], colour, pixels, heights over the support, whether it is cut off."""
-
-    points: Array
-    noise_m: float
-    color: Array
-    pixels: int
-    bottom: float | None
-    support_height: float
-    height_low: float
-    height_high: float
-    on_border: bool
-    outside_fraction: float
-    extent: float
-    centre: Array
-    area_m2: float
 
 
 class Tracker:
