@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import importlib.util
 import json
 import math
 import multiprocessing
@@ -110,8 +111,6 @@ def configurations(arguments: argparse.Namespace) -> dict[str, PerceptionConfig 
 
 def job(plan: ClipPlan, configs: dict[str, PerceptionConfig]) -> tuple[ClipPlan, dict[str, ClipRecord]]:
     """Draw a clip once and show it to every pipeline. A world whose physics diverges gives way to another."""
-    from training.reasoner_metrics import clip_truth
-
     for attempt in range(5):
         tried = replace(plan, seed=plan.seed + attempt * _RETRY_SEEDS)
         try:
@@ -121,7 +120,11 @@ def job(plan: ClipPlan, configs: dict[str, PerceptionConfig]) -> tuple[ClipPlan,
                 raise
             continue
         break
-    truth = clip_truth(clip.world, clip.truth)
+    truth = None
+    if importlib.util.find_spec("training.reasoner_metrics"):
+        from training.reasoner_metrics import clip_truth
+
+        truth = clip_truth(clip.world, clip.truth)
     return tried, {name: run_clip(clip, config, truth) for name, config in configs.items()}
 
 
@@ -182,9 +185,11 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
     # What was never found before it was hidden counts as a miss there, and has no id to come back to.
     returns = [x for r in records for x in r.returns if x.before is not None]
     result["reid_after_2s"] = float(np.mean([x.same for x in returns])) if returns else None
-    reasoned, reasoned_more = reasoning_figures([r.reasoning for r in records if r.reasoning is not None])
-    result |= reasoned
-    more |= reasoned_more
+    reasoning = [r.reasoning for r in records if r.reasoning is not None]
+    if reasoning:
+        reasoned, reasoned_more = reasoning_figures(reasoning)
+        result |= reasoned
+        more |= reasoned_more
     well = [m.position_m for m in matches if m.seen >= 0.5]
     more |= {
         "object_frames": tracks.object_frames,

@@ -35,7 +35,7 @@ class Region:
 # By hand, from the pictures and a plan of all measured points (the worktop is at -0.68 m, the table at -0.82 m).
 REGIONS = (
     Region("mug", (-0.83, 1.69, -0.84), (-0.67, 1.85, -0.70), 1),
-    Region("magazines and papers", (-0.75, 1.38, -0.84), (-0.36, 1.90, -0.76), 4),
+    Region("magazines and papers", (-0.67, 1.38, -0.84), (-0.36, 1.90, -0.76), 4),
     Region("two magazines", (-0.36, 1.30, -0.84), (-0.08, 1.68, -0.76), 2),
     Region("wooden models on a tray", (-2.32, 1.35, -0.70), (-1.98, 2.10, -0.05), 4),
     Region("wooden models beside", (-2.60, 2.12, -0.70), (-2.18, 2.60, -0.05), 4),

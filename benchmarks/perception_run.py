@@ -203,7 +203,8 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: Any) -> C
         )
         record.worst = _apart(record.worst)
     record.returns = reappearances(clip.truth.times, visible, gone, found)
-    record.reasoning = count_reasoning(scenes, known_as, clip, clip_truth)
+    if clip_truth is not None:
+        record.reasoning = count_reasoning(scenes, known_as, clip, clip_truth)
     return record
 
 
