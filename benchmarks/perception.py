@@ -31,6 +31,7 @@ from rich.console import Console  # noqa: E402
 from rich.markup import escape  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
+from rich.text import Text  # noqa: E402
 
 from benchmarks.perception_clips import (  # noqa: E402
     FIRST_SEED,
@@ -338,6 +339,18 @@ def real_table(document: dict[str, Any]) -> Table:
     return table
 
 
+def markdown(document: dict[str, Any]) -> str:
+    """Both tables and the notes for documents."""
+    parts = []
+    for table in (acceptance_table(document), real_table(document)):
+        cells = [[Text.from_markup(str(c)).plain for c in column.cells] for column in table.columns]
+        header = [str(column.header) for column in table.columns]
+        rows = [header, ["---"] * len(header), *zip(*cells, strict=True)]
+        parts.append(f"**{table.title}**\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows))
+    parts += [f"- {note}" for note in document["notes"]]
+    return "\n\n".join(parts) + "\n"
+
+
 def worst_pictures(records: dict[str, dict[str, list[ClipRecord]]], count: int) -> list[WorstPicture]:
     """The worst frames of the learned pipeline (of the other where there is none), two of a clip at most."""
     by_split = records.get("learned") or records["untrained"]
@@ -477,6 +490,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"note: {escape(note)}")
     path = arguments.out / "perception.json"
     path.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
+    (arguments.out / "perception.md").write_text(markdown(document), encoding="utf-8")
     console.print(f"written: {path}, {arguments.out / 'perception_worst.png'}")
     return 0
 

@@ -209,10 +209,15 @@ def _hidden(seed: int, split: Split, mover_hides: bool) -> BuiltScene:
     body, full = make(stays, "pusher")
     row = put(body, carried[0], carried[1], full, start, yaw)
     z = float(states[row][2]) + 0.003
-    begin, travel = 0.9, 0.6
+    begin, travel = 0.8, 0.8
     out = start if rng.uniform() < 0.5 else 2.0 * rest - start
-    stops = [(0.0, start), (begin, start), (begin + travel, rest), (begin + travel + _HOLD_S, rest)]
-    stops += [(begin + 2.0 * travel + _HOLD_S, out), (30.0, out)]
+    moves = np.linspace(0.0, 1.0, 9)
+    eased = moves**2 * (3.0 - 2.0 * moves)
+    leave = begin + travel + _HOLD_S
+    stops = [(0.0, start)]
+    stops += [(begin + travel * float(m), start + float(e) * (rest - start)) for m, e in zip(moves, eased, strict=True)]
+    stops += [(leave + travel * float(m), rest + float(e) * (out - rest)) for m, e in zip(moves, eased, strict=True)]
+    stops.append((30.0, out))
     path = Intervention(
         InterventionKind.FOLLOW_PATH,
         0,

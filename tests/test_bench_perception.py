@@ -375,7 +375,10 @@ def test_the_table_and_the_keys() -> None:
         "untrained_families": empty,
         "real_clip": {"mug_present": 1.0, "phantoms_per_frame": 0.2, "table_tilt_deg": None},
         "untrained_real_clip": {},
+        "notes": ["nothing to say"],
     }
+    text = bench.markdown(document)
+    assert "| mask AP50 |  | 0.930 | ≥ 0.920 | - |" in text and "nothing to say" in text
     assert bench.acceptance_table(document).row_count == 20 and bench.real_table(document).row_count == 3
     assert bench.mark(0.93, 0.92, True, "mask_ap50") == "green"
     assert bench.mark(0.03, 0.02, False, "position_error_p90_m") == "red"
