@@ -21,6 +21,7 @@ from training.simulate import Clip
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind
 from wm_perception.events import FALL_SPEED_M_S, MOVE_SPEED_M_S, STOP_SPEED_M_S, moving_spans, topple_row, upright_axis
+from wm_perception.reasoner_features import cause_candidates
 from wm_perception.relations import gaps_between, rotation_matrices
 
 Array = NDArray[np.float64]
@@ -28,15 +29,13 @@ Array = NDArray[np.float64]
 APART_M = 0.006
 SAME_S = 0.15
 """An event of a sibling within this time is the same event."""
-BEFORE_S = 0.08
-"""An effect may be stamped this much before its cause: both instants are found from 30 states a second."""
 _GONE_M = 0.25
 _DROP_M = 0.03
 
 
 @dataclass(frozen=True)
 class TrueEvent:
-    """``a`` and ``b`` are true ids (``a`` < ``b`` for contacts, ``b`` = 0: none); ``mover``: the faster before a contact."""
+    """``a`` < ``b`` are true ids (``b`` = 0: there is none); ``mover``: of a contact, the faster before."""
 
     kind: EventKind
     a: int
@@ -52,7 +51,7 @@ class TrueEvent:
 
 @dataclass(frozen=True)
 class CausedTruth:
-    """Pairs (index of a contact, index of a later event) that can be asked for, and whether the first caused the second."""
+    """Pairs (index of a contact, of a later event) that can be asked for, and whether the first caused the second."""
 
     pairs: tuple[tuple[int, int], ...]
     caused: tuple[bool, ...]
@@ -176,21 +175,6 @@ def pair_gaps(clip: Clip, i: int, j: int) -> Array:
     return np.where(clip.present[:, i] & clip.present[:, j], gaps, np.nan)
 
 
-def candidates(kinds_times: Sequence[tuple[EventKind, tuple[int, ...], float]]) -> list[tuple[int, int]]:
-    """Pairs (contact, later event) of which one may ask whether the first caused the second."""
-    asked = (EventKind.CONTACT, EventKind.SEPARATION, EventKind.FALL, EventKind.TOPPLE, EventKind.MOVE, EventKind.STOP)
-    pairs = []
-    for i, (kind, who, time) in enumerate(kinds_times):
-        if kind != EventKind.CONTACT:
-            continue
-        for j, (effect, others, later) in enumerate(kinds_times):
-            if i != j and effect in asked and later > time - BEFORE_S and not set(who) <= set(others):
-                if later < time and effect != EventKind.MOVE:
-                    continue
-                pairs.append((i, j))
-    return pairs
-
-
 def caused_truth(events: Sequence[TrueEvent], sibling: Callable[[int], Sequence[TrueEvent] | None]) -> CausedTruth:
     """Which contacts caused which events.
 
@@ -205,7 +189,7 @@ def caused_truth(events: Sequence[TrueEvent], sibling: Callable[[int], Sequence[
         return known[who]
 
     pairs, answers = [], []
-    for i, j in candidates([(e.kind, e.who, e.time) for e in events]):
+    for i, j in cause_candidates([(e.kind, e.who, e.time) for e in events]):
         cause, effect = events[i], events[j]
         others = [without(who) for who in cause.who if who not in effect.who]
         if any(o is None for o in others):

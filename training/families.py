@@ -31,7 +31,7 @@ class Thing:
     Attributes:
         parts: convex parts, z up, standing on z = 0; class_name: of ``VOCABULARY``, or "object".
         fill: volume of the material over that of the bounds; carries: a flat top that something may stand on.
-        lies: may also lie on its side (turned about y); rolls: a ball, or a can that lies.
+        lies: may also lie on its side (turned about y); stands: may be upright, as drawn; rolls: a ball.
         shape: what the ground truth calls it (compound things are convex hulls).
     """
 
@@ -40,6 +40,7 @@ class Thing:
     fill: float
     carries: bool = False
     lies: bool = False
+    stands: bool = True
     rolls: bool = False
     shape: Shape = Shape.CONVEX
 
@@ -117,8 +118,8 @@ def capsule(rng: np.random.Generator) -> Thing:
     """Lying capsules."""
     d = _log_uniform(rng, 0.03, 0.09)
     length = d * rng.uniform(1.5, 4.0)
-    part = _round(Shape.CAPSULE, d, length, (0, 0, 0.5 * d), "x")
-    return Thing((part,), "capsule", np.pi / 4.0, shape=Shape.CAPSULE)
+    part = _round(Shape.CAPSULE, d, length, (0, 0, 0.5 * length), "z")
+    return Thing((part,), "capsule", np.pi / 4.0, stands=False, shape=Shape.CAPSULE)
 
 
 def mug(rng: np.random.Generator) -> Thing:

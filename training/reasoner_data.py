@@ -11,7 +11,7 @@ import argparse
 import multiprocessing
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,33 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from scipy.spatial.transform import Rotation
 
 from training.events import CausedTruth, TrueEvent, caused_truth, true_events
 from training.simulate import Clip, compile_world, simulate
 from training.worlds import SPLITS, Split, random_scene
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.mujoco_world import World
-from wm_core.scene_graph import EventKind
+from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
+from wm_core.scene_graph import EventKind, Shape
+from wm_perception.reasoner_features import (
+    CAUSE_FEATURES,
+    CONTACT_FEATURES,
+    EFFECTS,
+    OBJECT_EVENTS,
+    PAIR_EVENTS,
+    STEP_FEATURES,
+    STEP_S,
+    Happening,
+    MotionHistory,
+    Step,
+    cause_row,
+    log_mass_prior,
+    shape_row,
+)
 from wm_sim.scenes import BuiltScene
+
+Array = NDArray[np.float64]
 
 SECONDS = 4.0
 RATE_HZ = 30.0
@@ -176,6 +195,287 @@ def read_shard(path: Path) -> list[Lesson]:
             seed, key = name.split("/")
             by_seed.setdefault(seed, {})[key] = file[name]
     return [_unpack(by_seed[seed]) for seed in sorted(by_seed)]
+
+
+# From a true clip to what perception makes of it.
+
+
+def perceive(lesson: Lesson, rng: np.random.Generator) -> list[Step]:
+    """The movable things of a clip at 15 Hz as a tracker would give them, with the true ids.
+
+    What is at rest is held still, a few mm off, until it is 6 mm away; what moves is measured anew in each frame;
+    hidden things go on and slow down; sizes are a few per cent wrong, shapes are mistaken, some things are found late.
+    """
+    clip = lesson.clip
+    rows = np.arange(int(rng.integers(2)), len(clip.times), 2)
+    times = clip.times[rows]
+    things = np.flatnonzero(~clip.is_static)
+    noise = 0.002 * float(np.exp(rng.normal(0.0, 0.4)))
+    table = clip.states[0, 0, :2], 0.5 * clip.extents[0, :2]
+    tracks = {int(k): _track(lesson, int(k), rows, noise, rng) for k in things}
+    steps = []
+    for n, time in enumerate(times):
+        here = [k for k in things if tracks[k][0][n]]
+        positions = np.array([tracks[k][1][n] for k in here]).reshape(-1, 3)
+        over = (np.abs(positions[:, :2] - table[0]) < table[1] + 0.02).all(axis=1)
+        over &= positions[:, 2] > lesson.table_height_m - 0.03
+        steps.append(
+            Step(
+                time=float(time),
+                ids=clip.ids[here],
+                positions=positions,
+                quaternions=np.array([tracks[k][2][n] for k in here]).reshape(-1, 4),
+                velocities=np.array([tracks[k][3][n] for k in here]).reshape(-1, 3),
+                extents=np.array([tracks[k][4] for k in here]).reshape(-1, 3),
+                shapes=np.array([tracks[k][5] for k in here], dtype=np.int64),
+                hulls=tuple(tracks[k][6] for k in here),
+                visibilities=np.array([tracks[k][7][n] for k in here]),
+                floors=np.where(over, lesson.table_height_m, -np.inf),
+            )
+        )
+    return steps
+
+
+def _mistaken(clip: Clip, k: int, rng: np.random.Generator) -> tuple[Array, int, Array]:
+    extents = clip.extents[k] * (1.0 + rng.normal(0.0, 0.04, 3)) + rng.normal(0.0, 0.002, 3)
+    extents = np.maximum(extents, 0.008)
+    shape, hull = int(clip.shapes[k]), clip.hulls[k]
+    if shape == Shape.CONVEX and rng.uniform() < 0.5:
+        round_one = abs(extents[0] - extents[1]) < 0.15 * extents[0]
+        shape, hull = int(Shape.CYLINDER if round_one and rng.uniform() < 0.8 else Shape.BOX), np.zeros((0, 3))
+    elif shape == Shape.CONVEX:
+        hull = hull * (extents / clip.extents[k])
+    elif rng.uniform() < 0.06:
+        shape = int(Shape.BOX if shape != Shape.BOX else Shape.CYLINDER)
+    if shape == Shape.SPHERE:
+        extents = np.full(3, extents.mean())
+    return extents, shape, hull
+
+
+def _track(lesson: Lesson, k: int, rows: NDArray[np.int64], noise: float, rng: np.random.Generator) -> Any:
+    """Whether known (T,), positions, quaternions, velocities, extents, shape, hull, visibilities (T,)."""
+    clip = lesson.clip
+    count = len(rows)
+    extents, shape, hull = _mistaken(clip, k, rng)
+    offset = rng.normal(0.0, 0.0025, 3)
+    offset[2] = rng.normal(0.0, 0.0015) + 0.5 * (extents[2] - clip.extents[k, 2]) * 0.5
+    turn = Rotation.from_rotvec(rng.normal(0.0, 0.02, 3))
+    known = clip.present[rows, k].copy()
+    first = int(rng.integers(15, 30)) if rng.uniform() < 0.1 else int(rng.integers(0, 4))
+    known[: int(np.argmax(known)) + first] = False
+    visibility = np.clip(rng.uniform(0.5, 1.3) + rng.normal(0.0, 0.03, count), 0.05, 1.0)
+    if rng.uniform() < 0.2:
+        begin = int(rng.integers(0, count))
+        visibility[begin : begin + int(rng.integers(2, 20))] = 0.0
+    # Who leaves the view below the table is soon forgotten.
+    below = np.flatnonzero(clip.states[rows, k, 2] < lesson.table_height_m - 0.25)
+    if len(below):
+        known[below[0] + int(rng.integers(0, 4)) :] = False
+    truth = clip.states[rows, k]
+    measured = truth[:, POSITION] + offset
+    wander = np.zeros(3)
+    positions, quaternions, velocities = measured.copy(), truth[:, QUATERNION].copy(), np.zeros((count, 3))
+    resting, still, last, held, turned = True, 0, measured[0], measured[0], truth[0, QUATERNION]
+    velocity = np.zeros(3)
+    for n in range(count):
+        wander = 0.6 * wander + rng.normal(0.0, 0.8 * noise, 3)
+        seen = measured[n] + wander
+        if n == 0 or not known[n]:
+            held, last, resting = seen, seen, True
+            turned = (turn * Rotation.from_quat(truth[n, QUATERNION])).as_quat()
+            positions[n], quaternions[n] = seen, turned
+            continue
+        if visibility[n] == 0.0:
+            velocity = velocity * 0.87
+            if np.linalg.norm(velocity) < 0.15:
+                velocity = np.zeros(3)
+            last = last + velocity * STEP_S
+            positions[n], velocities[n], quaternions[n] = last, velocity, turned
+            held = last
+            continue
+        away = float(np.linalg.norm(seen - held))
+        if resting and away > 0.006 + 2.0 * noise:
+            resting = False
+        if resting:
+            velocity = np.zeros(3)
+            last = held
+        else:
+            turned = Rotation.from_rotvec(rng.normal(0.0, 0.03, 3)) * turn * Rotation.from_quat(truth[n, QUATERNION])
+            turned = turned.as_quat()
+            velocity = 0.15 * velocity + 0.85 * (seen - last) / STEP_S
+            last = seen
+            still = still + 1 if np.linalg.norm(truth[n, LINEAR_VELOCITY]) < 0.035 else 0
+            if still >= 4:
+                resting, still = True, 0
+                held = positions[max(n - 3, 0) : n].mean(axis=0)
+                last = held
+        positions[n], quaternions[n] = last, turned
+        velocities[n] = velocity if np.linalg.norm(velocity) > 0.03 else 0.0
+    return known, positions, quaternions, velocities, extents, shape, hull, visibility
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one clip teaches; N things, T steps, in the order of ``ids``.
+
+    Attributes:
+        objects (N, T, Fo), pairs (N, N, T, Fp): features; here (N, T).
+        pair_events (N, N, T, 2), object_events (N, T, 4): 1 at the step in which it happened; touching (N, N, T).
+        shapes (N, Fs); properties (N, 3): log mass less that of the volume, friction, restitution; free (N,): not
+            carried along a path from outside.
+        contact_rows (C, Fc), contact_of (C,); step_rows (M, Fm), step_of (M,): evidence and the index of its thing.
+        cause_rows (Q, Fq), caused (Q,).
+    """
+
+    objects: NDArray[np.float16]
+    pairs: NDArray[np.float16]
+    here: NDArray[np.bool_]
+    pair_events: NDArray[np.bool_]
+    object_events: NDArray[np.bool_]
+    touching: NDArray[np.bool_]
+    shapes: NDArray[np.float32]
+    properties: NDArray[np.float32]
+    free: NDArray[np.bool_]
+    contact_rows: NDArray[np.float32]
+    contact_of: NDArray[np.int64]
+    step_rows: NDArray[np.float32]
+    step_of: NDArray[np.int64]
+    cause_rows: NDArray[np.float32]
+    caused: NDArray[np.bool_]
+
+
+def make_example(lesson: Lesson, rng: np.random.Generator) -> Example:
+    """Perceive a clip, and set what is to be said of it beside it."""
+    clip = lesson.clip
+    steps = perceive(lesson, rng)
+    count = len(steps)
+    history = MotionHistory(count)
+    for step in steps:
+        history.push(step)
+    ids = sorted(history.slot)
+    slots = [history.slot[i] for i in ids]
+    where = {i: n for n, i in enumerate(ids)}
+    n = len(ids)
+    start = steps[0].time
+
+    def step_at(time: float) -> int:
+        # A step holds what happened since the one before.
+        return int(np.ceil((time - start) / STEP_S - 1e-6))
+
+    pair_events = np.zeros((n, n, count, len(PAIR_EVENTS)), dtype=bool)
+    object_events = np.zeros((n, count, len(OBJECT_EVENTS)), dtype=bool)
+    touching = np.zeros((n, n, count), dtype=bool)
+    open_contacts: dict[tuple[int, int], int] = {}
+    for e in lesson.events:
+        k = step_at(e.time)
+        if not 0 <= k < count or any(w not in where for w in e.who):
+            continue
+        if e.kind in PAIR_EVENTS:
+            a, b = where[e.a], where[e.b]
+            pair_events[a, b, k, PAIR_EVENTS.index(e.kind)] = pair_events[b, a, k, PAIR_EVENTS.index(e.kind)] = True
+            if e.kind == EventKind.CONTACT:
+                open_contacts[a, b] = k
+            else:
+                begin = open_contacts.pop((a, b), 0)
+                touching[a, b, begin:k] = touching[b, a, begin:k] = True
+        elif e.kind in OBJECT_EVENTS:
+            object_events[where[e.a], k, OBJECT_EVENTS.index(e.kind)] = True
+    for (a, b), begin in open_contacts.items():
+        touching[a, b, begin:] = touching[b, a, begin:] = True
+    contact_rows, contact_of, step_rows, step_of = [], [], [], []
+    for e in lesson.events:
+        k = step_at(e.time)
+        if e.kind != EventKind.CONTACT or not 2 <= k < count - 3:
+            continue
+        k += int(rng.choice([0, 0, 0, 0, 1, -1]))
+        for own, other in ((e.a, e.b), (e.b, e.a)):
+            row = history.contact_row(own, other, k)
+            if row is not None:
+                contact_rows.append(row)
+                contact_of.append(where[own])
+    for i in ids:
+        for k in range(2, count - 2):
+            row = history.step_row(i, k)
+            if row is not None:
+                step_rows.append(row)
+                step_of.append(where[i])
+    happenings, kept = [], []
+    for index, e in enumerate(lesson.events):
+        k = step_at(e.time)
+        if e.kind not in EFFECTS or any(w not in where for w in e.who) or rng.uniform() < 0.05:
+            continue
+        motion = tuple(history.motion_at(w, k) for w in e.who)
+        happenings.append(Happening(e.kind, e.who, e.time + float(rng.normal(0.0, 0.015)), motion))
+        kept.append(index)
+    new = {index: n for n, index in enumerate(kept)}
+    cause_rows, caused = [], []
+    for (i, j), answer in zip(lesson.caused.pairs, lesson.caused.caused, strict=True):
+        if i in new and j in new:
+            cause_rows.append(cause_row(happenings, new[i], new[j]))
+            caused.append(answer)
+    rows = np.array([int(np.flatnonzero(clip.ids == i)[0]) for i in ids], dtype=int)
+    prior = np.array([log_mass_prior(*history.shape[i]) for i in ids])
+    return Example(
+        objects=history.objects[:count][:, slots].transpose(1, 0, 2).astype(np.float16),
+        pairs=history.pairs[:count][:, slots][:, :, slots].transpose(1, 2, 0, 3).astype(np.float16),
+        here=history.here[:count][:, slots].T.copy(),
+        pair_events=pair_events,
+        object_events=object_events,
+        touching=touching,
+        shapes=np.array([shape_row(*history.shape[i]) for i in ids], np.float32).reshape(n, -1),
+        properties=np.stack([clip.log_mass[rows] - prior, clip.friction[rows], clip.restitution[rows]], 1).astype(
+            np.float32
+        ),
+        free=~clip.kinematic[rows],
+        contact_rows=np.array(contact_rows, np.float32).reshape(-1, len(CONTACT_FEATURES)),
+        contact_of=np.array(contact_of, np.int64),
+        step_rows=np.array(step_rows, np.float32).reshape(-1, len(STEP_FEATURES)),
+        step_of=np.array(step_of, np.int64),
+        cause_rows=np.array(cause_rows, np.float32).reshape(-1, len(CAUSE_FEATURES)),
+        caused=np.array(caused, dtype=bool),
+    )
+
+
+def _examples_of(task: tuple[Path, Path, int]) -> int:
+    path, target, views = task
+    arrays: dict[str, NDArray[Any]] = {}
+    n = 0
+    for index, lesson in enumerate(read_shard(path)):
+        for view in range(views):
+            rng = np.random.default_rng([int("".join(c for c in path.stem if c.isdigit())), index, view])
+            example = make_example(lesson, rng)
+            if len(example.here):
+                arrays |= {f"{n:03d}/{f.name}": getattr(example, f.name) for f in fields(example)}
+                n += 1
+    part = target.with_suffix(".part.npz")
+    np.savez(part, **arrays)  # type: ignore[arg-type]
+    part.rename(target)
+    return 1
+
+
+def load_examples(shards: list[Path], folder: Path, workers: int, console: Console, views: int = 1) -> list[Example]:
+    """What the lessons of shards look like to perception; made where it is missing, and kept in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    targets = [folder / f"{p.stem}_{views}.npz" for p in shards]
+    tasks = [(p, t, views) for p, t in zip(shards, targets, strict=True) if not t.exists()]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    if tasks:
+        with (
+            Progress(*columns, console=console) as progress,
+            multiprocessing.get_context("spawn").Pool(workers) as pool,
+        ):
+            bar = progress.add_task(f"{folder.name}: perceived shards", total=len(tasks))
+            for done in pool.imap_unordered(_examples_of, tasks):
+                progress.advance(bar, done)
+    examples = []
+    for target in targets:
+        by_number: dict[str, dict[str, NDArray[Any]]] = {}
+        with np.load(target) as file:
+            for name in file.files:
+                number, key = name.split("/")
+                by_number.setdefault(number, {})[key] = file[name]
+        examples += [Example(**by_number[number]) for number in sorted(by_number)]
+    return examples
 
 
 def make_shards(

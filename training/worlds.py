@@ -104,7 +104,7 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
             float(rng.uniform(0.15, 0.9)),
             float(rng.choice([rng.uniform(0.0, 0.2), rng.uniform(0.2, 0.8)])),
         )
-        lying = thing.lies and rng.uniform() < 0.3
+        lying = not thing.stands or (thing.lies and rng.uniform() < 0.3)
         turn = Rotation.from_euler("y", 90.0 if lying else 0.0, degrees=True)
         spot = _spot(body, turn, thing, placed, area, height, lying, rng)
         if spot is None:

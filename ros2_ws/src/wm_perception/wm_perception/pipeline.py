@@ -17,7 +17,8 @@ from wm_perception.models import make_segmenter
 from wm_perception.relations import RelationGraph
 from wm_perception.segmentation import candidate_pixels
 from wm_perception.supports import Support, SupportMap
-from wm_perception.tracking import Observation, Tracker
+from wm_perception.association import Observation
+from wm_perception.tracking import Tracker
 from wm_perception.types import (
     Array,
     Cloud,
@@ -33,10 +34,8 @@ __all__ = ["Frame", "PerceptionConfig", "PerceptionPipeline", "PerceptionResult"
 _SUPPORT_THICKNESS_M = 0.04
 _MAX_POINTS = 600
 _MIXED_PIXEL_NOISE_M = 0.0025
-_VELOCITY_TRUST = 0.07
-"""The filter's process noise is wide, so that it follows a knock within a few frames. Between knocks velocities are
-about four times better than it says (simulated scenes, against the truth); after one, the inflation still shows."""
-
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (5, 5))
+_SQUARE = np.ones((5, 5), np.uint8)
 
 class PerceptionPipeline:
     """Segment, lift to 3D, track, relate: one call per frame, state kept between calls.
@@ -127,9 +126,10 @@ class PerceptionPipeline:
             if box is None:
                 observations.append(None)
                 continue
-            mask = segmentation.labels[box] == label
+            # A network may mark pixels without depth.
+            mask = (segmentation.labels[box] == label) & np.isfinite(cloud.depth[box])
             pixels = int(mask.sum())
-            depth = float(np.nanmedian(cloud.depth[box][mask])) if pixels else 0.0
+            depth = float(np.median(cloud.depth[box][mask])) if pixels else 0.0
             noise = float(depth_noise_m(np.array(depth, np.float32)))
             use = mask
             if noise > _MIXED_PIXEL_NOISE_M:
@@ -177,6 +177,10 @@ class PerceptionPipeline:
                     extent=extent,
                     centre=centre,
                     area_m2=pixels * depth**2 / (cloud.camera.fx * cloud.camera.fy),
+                    hidden_fraction=_hidden_fraction(cloud.depth, segmentation.labels, label, box),
+                    score=float(segmentation.scores[label - 1]) if len(segmentation.scores) else float("nan"),
+                    embedding=_row(segmentation.embeddings, label - 1),
+                    classes=_row(segmentation.class_probabilities, label - 1),
                 )
             )
         return observations
@@ -212,16 +216,10 @@ class PerceptionPipeline:
         for t in self.tracker.tracks:
             if t.id == 0:
                 continue
-            covariance = np.zeros((6, 6))
-            covariance[:3, :3] = t.filter.covariance[:3, :3] + np.eye(3) * 0.003**2
-            covariance[3:, 3:] = t.rotation_covariance
-            twist = np.zeros((6, 6))
-            twist[:3, :3] = np.eye(3) * 0.02**2 if t.resting else t.filter.covariance[3:, 3:] * _VELOCITY_TRUST
-            twist[3:, 3:] = np.eye(3) * (0.05**2 if t.resting else 1.0)
             rows.append(
                 {
                     "ids": t.id,
-                    "class_names": t.class_name(),
+                    "class_names": self.tracker.class_name(t),
                     "positions": t.position,
                     "quaternions": t.quaternion,
                     "linear_velocities": t.velocity,
@@ -229,14 +227,16 @@ class PerceptionPipeline:
                     "extents": t.extents,
                     "shapes": int(t.shape),
                     "is_static": False,
-                    "pose_covariances": covariance,
-                    "twist_covariances": twist,
+                    "pose_covariances": t.pose_covariance(),
+                    "twist_covariances": t.twist_covariance(),
                     "colors": np.clip(t.color / 255.0, 0.0, 1.0),
                     "visibilities": t.visibility if t.seen_now else 0.0,
                     "existence_probabilities": t.existence,
                     "first_seen_ns": t.first_seen_ns,
                     "last_seen_ns": t.last_seen_ns,
                     "hulls": t.hull,
+                    "class_probabilities": t.class_probabilities(),
+                    "embeddings": t.embedding,
                 }
             )
         rows.sort(key=lambda row: row["ids"])  # type: ignore[arg-type, return-value]
@@ -250,6 +250,8 @@ class PerceptionPipeline:
         shapes = {"quaternions": (n, 4), "pose_covariances": (n, 6, 6), "twist_covariances": (n, 6, 6)}
         for name in ("linear_velocities", "angular_velocities", "colors"):
             shapes[name] = (n, 3)
+        # Supports are not classified and have no embedding: their rows are 0.
+        optional = {name: _rows(rows, name) for name in ("class_probabilities", "embeddings")}
         return SceneGraph.build(
             columns.pop("ids"),
             columns.pop("positions"),
@@ -259,6 +261,8 @@ class PerceptionPipeline:
             relations=relations,
             events=events,
             world_T_camera=np.asarray(frame.world_T_camera, dtype=np.float64),
+            class_vocabulary=self.tracker.vocabulary if optional["class_probabilities"].size else (),
+            **optional,
             **{k: np.asarray(v, dtype=float).reshape(shapes[k]) if k in shapes else v for k, v in columns.items()},
         )
 
@@ -289,3 +293,38 @@ class PerceptionPipeline:
             "last_seen_ns": s.last_seen_ns,
             "hulls": np.column_stack([local, np.full(len(local), 0.5 * _SUPPORT_THICKNESS_M)]),
         }
+
+
+def _row(values: NDArray[np.float32], row: int) -> Array:
+    """One row (D,) in double precision, or (0,) where there are none."""
+    return values[row].astype(np.float64) if values.size else np.zeros(0)
+
+
+def _hidden_fraction(
+    depth: NDArray[np.float32], labels: NDArray[np.int32], label: int, box: tuple[slice, slice]
+) -> float:
+    """Part 0..1 of a segment's outline beyond which something nearer (by 2 cm) may cover more of it."""
+    h, w = labels.shape
+    window = tuple(
+        slice(max(s.start - 2, 0), min(s.stop + 2, n)) for s, n in zip(box, (h, w), strict=True)
+    )
+    mask = (labels[window] == label).astype(np.uint8)
+    ring = (cv2.dilate(mask, _CROSS) > 0) & (mask == 0)
+    count = int(ring.sum())
+    if not count:
+        return 0.0
+    around = depth[window]
+    own = cv2.dilate(np.where((mask > 0) & np.isfinite(around), around, np.float32(0.0)), _SQUARE)
+    with np.errstate(invalid="ignore"):
+        return float((around[ring] < own[ring] - 0.02).sum()) / count
+
+
+def _rows(rows: list[dict[str, Any]], name: str) -> Array:
+    """(N, C) of a column that some rows lack or have empty; those are 0."""
+    width = max((len(row.get(name, ())) for row in rows), default=0)
+    out = np.zeros((len(rows), width))
+    for values, row in zip(out, rows, strict=True):
+        given = row.get(name, ())
+        if len(given) == width:
+            values[:] = given
+    return out

@@ -43,7 +43,10 @@ _CLASS_MEMORY = 0.93
 _CLASS_SURE = 0.5
 _CLASS_FLOOR = 0.02
 _UNCLAIMED_S = 2.5
-_BOTH_FRAMES = 15
+_BIAS_M = 0.0015
+_BIAS_BALL = (0.01, 0.01)
+_BIAS_SOLID = (0.02, 0.03)
+_BIAS_HULL = (0.03, 0.05)
 
 
 @dataclass
@@ -54,31 +57,44 @@ class Track:
     shape: Shape
     quaternion: Array
     extents: Array
-    filter: KalmanFilter
+    filter: MotionFilter
     color: Array
     first_seen_ns: int
     last_seen_ns: int
+    seen_extent: float
     id: int = 0
     hull: Array = field(default_factory=lambda: np.zeros((0, 3)))
     planes: Array | None = None
+    turned: bool = False
     angular_velocity: Array = field(default_factory=lambda: np.zeros(3))
     rotation_covariance: Array = field(default_factory=lambda: np.diag([0.02**2] * 3))
     resting: bool = False
     toppled: bool = False
     moved: bool = False
     seen_now: bool = True
+    cut: bool = False
     visibility: float = 1.0
     existence: float = 0.5
+    score: float = 0.0
+    embedding: Array = field(default_factory=lambda: np.zeros(0))
+    log_classes: Array = field(default_factory=lambda: np.zeros(0))
     hits: int = 1
     misses: int = 0
+    unseen_s: float = 0.0
+    unclaimed_s: float = 0.0
     empty: int = 0
     away: int = 0
     fits: list[ShapeFit] = field(default_factory=list)
+    whole: bool = False
     fit_stamp_ns: int = 0
+    fit_pixels: int = 0
     residual_m: float = 0.0
     bottom: float | None = None
     support_height: float = 0.0
     upright: Array = field(default_factory=lambda: np.array([0.0, 0.0, 0.0, 1.0]))
+    last_centre: Array | None = None
+    last_position: Array | None = None
+    view: Array = field(default_factory=lambda: np.array([1.0, 0.0, 0.0]))
     trail: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=40))
     turns: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=5))
     samples: tuple[Array, Array] | None = None
@@ -94,19 +110,55 @@ class Track:
 
         A rollout carries a velocity on for seconds: one that is only noise would make resting things drift.
         """
-        v = self.filter.mean[3:]
+        v = self.filter.mean[3:6]
         speed = float(np.linalg.norm(v))
-        sigma = float(np.sqrt(np.trace(self.filter.covariance[3:, 3:]) / 3.0))
+        sigma = float(np.sqrt(np.trace(self.filter.covariance[3:6, 3:6]) / 3.0))
         moved = float(np.linalg.norm(self.trail[-1][1] - self.trail[0][1])) if self.trail else 0.0
         new = self.hits < _NEW_FRAMES and moved < 2.0 * _WAKE_M
         if self.resting or new or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
             return np.zeros(3)
         return v
 
+    def pose_covariance(self) -> Array:
+        """(6, 6) [m, rad]: of the filter, and of what the shape leaves open."""
+        covariance = np.zeros((6, 6))
+        covariance[:3, :3] = self.filter.covariance[:3, :3] + self.shape_covariance()
+        covariance[3:, 3:] = self.rotation_covariance
+        return covariance
+
+    def shape_covariance(self) -> Array:
+        """(3, 3) [m^2]: how far the centre may be off because the solid is not the right one.
+
+        Half of what the extents are uncertain by: the far side of a thing is not seen, so most of it lies along the
+        line of sight. No filter averages it away, as it is the same in every frame.
+        """
+        size = float(self.extents.max())
+        if self.shape == Shape.SPHERE:
+            across, along = _BIAS_BALL
+        elif self.shape == Shape.CONVEX:
+            across, along = _BIAS_HULL
+        else:
+            across, along = _BIAS_SOLID
+        if not self.whole:
+            across, along = 3.0 * across, 3.0 * along
+        same = [f.extents for f in self.fits if f.shape == self.shape]
+        spread = 0.5 * float(np.std(same, axis=0).max()) if len(same) >= 3 and self.shape != Shape.BOX else 0.0
+        level = (_BIAS_M + across * size + spread) ** 2
+        return np.eye(3) * level + np.outer(self.view, self.view) * (along * size) ** 2
+
+    def twist_covariance(self) -> Array:
+        """(6, 6) [m/s, rad/s]."""
+        covariance = np.zeros((6, 6))
+        covariance[:3, :3] = np.eye(3) * 0.02**2 if self.resting else self.filter.covariance[3:6, 3:6]
+        covariance[3:, 3:] = np.eye(3) * (0.05**2 if self.resting else 1.0)
+        return covariance
+
     def set_shape(self, fit: ShapeFit, keep_pose: bool) -> None:
         """Take over the shape of a fit, and its pose unless that is to be kept."""
         self.shape, self.extents, self.hull = fit.shape, fit.extents, fit.hull
         self.planes = hull_planes(fit.hull) if fit.shape == Shape.CONVEX else None
+        # A solid of revolution without a handle looks the same however it is turned.
+        self.turned = fit.shape == Shape.CONVEX and abs(fit.extents[0] - fit.extents[1]) < 0.02 * fit.extents[0]
         self.samples = None
         if not keep_pose:
             self.quaternion = fit.quaternion
@@ -118,9 +170,12 @@ class Track:
             self.samples = surface_samples(self.shape, self.extents, self.hull)
         return self.samples
 
-    def class_name(self) -> str:
-        """What the shape alone tells."""
-        return {Shape.BOX: "box", Shape.SPHERE: "ball", Shape.CYLINDER: "cylinder"}.get(self.shape, "object")
+    def class_probabilities(self) -> Array:
+        """(C,) over the vocabulary of the segmenter, or (0,)."""
+        if not len(self.log_classes):
+            return self.log_classes
+        p = np.exp(self.log_classes - self.log_classes.max())
+        return p / p.sum()
 
 
 class Tracker:
@@ -130,11 +185,20 @@ class Tracker:
         self.config = config
         self.tracks: list[Track] = []
         self.events: list[Event] = []
+        self.vocabulary: tuple[str, ...] = ()
         self._new_id = new_id
         self._next_key = 0
         self._event_id = 0
         self._stamp_ns = 0
         self._eye: Array | None = None
+        self._scored = False
+
+    def class_name(self, t: Track) -> str:
+        """The class that is likelier than all others together; where classes are not estimated, what its shape says."""
+        if self.vocabulary:
+            p = t.class_probabilities()
+            return self.vocabulary[int(p.argmax())] if len(p) and p.max() >= _CLASS_SURE else "object"
+        return {Shape.BOX: "box", Shape.SPHERE: "ball", Shape.CYLINDER: "cylinder"}.get(t.shape, "object")
 
     def emit(self, kind: EventKind, a: int, b: int = 0, probability: float = 1.0) -> None:
         """Record an event at the current stamp."""
@@ -147,22 +211,21 @@ class Tracker:
         self.events = []
         predicted = []
         for t in self.tracks:
+            t.last_position = t.position.copy()
             if dt > self.config.gap_reset_s:
-                t.filter.mean[3:] = 0.0
-                t.filter.covariance[3:, 3:] = np.eye(3) * 0.2**2
+                t.filter.forget_velocity(0.2)
                 t.trail.clear()
             elif t.resting:
-                t.filter.mean[3:] = 0.0
-                t.filter.covariance[:3, :3] += np.eye(3) * (0.0003**2 if t.seen_now else 0.002**2) * dt * 30.0
+                t.filter.hold(0.0003 * np.sqrt(30.0 * dt) if t.seen_now else 0.002 * np.sqrt(30.0 * dt))
             else:
-                t.filter.predict(dt, MOVING_ACCELERATION_M_S2 if t.seen_now else 1.0)
-                if t.misses:
-                    # Unseen things are more likely to stop than to speed on.
-                    t.filter.mean[3:] *= np.exp(-2.0 * dt)
+                if t.seen_now:
+                    t.filter.predict(dt)
+                else:
+                    t.filter.coast(dt)
                 if not t.seen_now or np.linalg.norm(t.angular_velocity) > 0.5:
-                    turn = Rotation.from_rotvec(t.angular_velocity * min(dt, 0.1))
-                    if t.shape != Shape.SPHERE:
-                        t.quaternion = (turn * Rotation.from_quat(t.quaternion)).as_quat()
+                    turn = rotations.from_vector(t.angular_velocity * min(dt, 0.1))
+                    if t.shape != Shape.SPHERE and not t.turned:
+                        t.quaternion = rotations.multiply(turn, t.quaternion)
             speed = float(np.linalg.norm(t.velocity))
             margin = 0.015 + min(0.08, speed * min(dt, 0.2) * 0.6) + min(0.05, 0.01 * t.misses)
             predicted.append(
@@ -179,6 +242,8 @@ class Tracker:
     ) -> NDArray[np.int64]:
         """Take in a frame's segments; returns for each label 1..L the index of its track, -1 = none."""
         self._eye = cloud.world_T_camera[:3, 3]
+        self._scored = len(segmentation.scores) > 0
+        self._classes(segmentation)
         by_key = {t.key: i for i, t in enumerate(self.tracks)}
         matched: dict[int, Observation] = {}
         assigned = np.full(len(observations), -1, dtype=np.int64)
@@ -192,13 +257,16 @@ class Tracker:
                 assigned[label] = row
             else:
                 free.append(label)
-        self._match_free(matched, observations, free, assigned)
+        again = self._match_free(matched, observations, free, assigned, dt)
         for t in self.tracks:
             t.seen_now = False
         order = sorted(matched, key=lambda row: self.tracks[row].fit_stamp_ns)
         budget = self.config.fits_per_frame
         for row in order:
-            budget -= self._observe(self.tracks[row], matched[row], dt, fit=budget > 0)
+            first = not self.tracks[row].fits
+            # What has no shape yet cannot wait for its turn.
+            used = self._observe(self.tracks[row], matched[row], dt, fit=budget > (-2 if first else 0), again=row in again)
+            budget -= used
         births = [n for n in free if assigned[n] < 0]
         for label in sorted(births, key=lambda n: observations[n].height_low):  # type: ignore[union-attr]
             observation = observations[label]
@@ -215,29 +283,90 @@ class Tracker:
         observations: list[Observation | None],
         free: list[int],
         assigned: NDArray[np.int64],
-    ) -> None:
-        """Assign segments on no predicted place to tracks that are missing, by place, size and colour."""
-        missing = [i for i in range(len(self.tracks)) if i not in matched]
-        if not missing or not free:
-            return
-        cost = np.full((len(missing), len(free)), 1e3)
-        for r, i in enumerate(missing):
-            t = self.tracks[i]
-            gate = 0.08 + min(0.5, 0.05 * t.misses)
-            for c, label in enumerate(free):
-                o = observations[label]
-                assert o is not None
-                distance = float(np.linalg.norm(o.centre - t.position))
-                size_ratio = (o.extent + 0.01) / (float(t.extents.max()) + 0.01)
-                color = float(np.abs(o.color - t.color).mean())
-                if distance < gate and 0.4 < size_ratio < 1.8 and color < 35.0:
-                    cost[r, c] = distance / gate + abs(np.log(size_ratio)) + color / 35.0
-        for r, c in zip(*linear_sum_assignment(cost), strict=True):
-            if cost[r, c] < 1e3:
-                matched[missing[r]] = observations[free[c]]  # type: ignore[assignment]
-                assigned[free[c]] = missing[r]
+        dt: float,
+    ) -> set[int]:
+        """Assign the segments that nobody has assigned; returns the tracks found again away from their place."""
+
+        def left() -> tuple[list[int], list[int]]:
+            return (
+                [i for i in range(len(self.tracks)) if i not in matched],
+                [n for n in free if assigned[n] < 0 and observations[n] is not None],
+            )
+
+        def take(pairs: list[tuple[int, int]], rows: list[int], labels: list[int]) -> None:
+            for r, c in pairs:
+                matched[rows[r]] = observations[labels[c]]  # type: ignore[assignment]
+                assigned[labels[c]] = rows[r]
+
+        rows, labels = left()
+        seen: list[Observation] = [observations[n] for n in labels]  # type: ignore[misc]
+        take(association.assign([self.tracks[i] for i in rows], seen, dt), rows, labels)
+        # Pieces of what is seen already, and what one segment has taken from another thing.
+        for label in left()[1]:
+            o = observations[label]
+            assert o is not None
+            for row, whole in list(matched.items()):
+                t = self.tracks[row]
+                if np.linalg.norm(o.centre - t.position) > 0.5 * float(np.linalg.norm(t.extents)) + 0.02:
+                    continue
+                if association.is_fragment(t, whole, o):
+                    matched[row] = replace(
+                        whole, points=np.concatenate([whole.points, o.points]), pixels=whole.pixels + o.pixels
+                    )
+                    assigned[label] = row
+                    break
+        for row in left()[0]:
+            t = self.tracks[row]
+            if not t.id or t.misses > 30:
+                continue
+            for holder in [h for h in matched if h != row]:
+                keeper = self.tracks[holder]
+                apart = float(np.linalg.norm(keeper.position - t.position))
+                if apart > 0.5 * float(np.linalg.norm(t.extents) + np.linalg.norm(keeper.extents)) + 0.02:
+                    continue
+                parts = association.divide(keeper, t, matched[holder])
+                if parts is not None:
+                    matched[holder], matched[row] = parts
+                    break
+        rows, labels = left()
+        rows = [i for i in rows if self.tracks[i].id]
+        seen = [observations[n] for n in labels]  # type: ignore[misc]
+        pairs = association.assign_again([self.tracks[i] for i in rows], seen)
+        take(pairs, rows, labels)
+        return {rows[r] for r, _ in pairs}
+
+    def _classes(self, segmentation: Segmentation) -> None:
+        """Take over the segmenter's vocabulary; tracks start to count again where it is another one."""
+        if segmentation.vocabulary and segmentation.vocabulary != self.vocabulary:
+            self.vocabulary = segmentation.vocabulary
+            for t in self.tracks:
+                t.log_classes = np.zeros(0)
+
+    @staticmethod
+    def _look_of(t: Track, o: Observation) -> None:
+        """Running means of colour, embedding, score, and of the logarithms of class probabilities."""
+        weight = max(1.0 / (t.hits + 1.0), 0.05)
+        partly = o.hidden_fraction > 0.3 or o.on_border
+        t.color = t.color + (0.3 * weight if partly else max(weight, 0.05)) * (o.color - t.color)
+        if len(o.embedding):
+            if len(t.embedding) != len(o.embedding):
+                t.embedding = o.embedding.copy()
+            mean = t.embedding + (0.5 if partly else 1.0) * weight * (o.embedding - t.embedding)
+            t.embedding = mean / max(float(np.linalg.norm(mean)), 1e-9)
+        if len(o.classes):
+            logs = np.log(np.maximum(o.classes, _CLASS_FLOOR))
+            # Successive frames err alike: each counts for a third.
+            t.log_classes = (_CLASS_MEMORY * t.log_classes if len(t.log_classes) == len(logs) else 0.0) + 0.33 * logs
+            t.log_classes = t.log_classes - t.log_classes.max()
+        if np.isfinite(o.score):
+            t.score += max(weight, 0.2) * (o.score - t.score)
+        if not partly:
+            t.seen_extent += max(weight, 0.2) * (o.extent - t.seen_extent)
 
     def _may_be_born(self, o: Observation) -> bool:
+        if o.sure:
+            # The segmenter has seen the whole image; what it is sure of needs only be a thing of some size.
+            return o.pixels >= 0.5 * self.config.min_pixels and o.extent <= 1.3 * self.config.max_extent_m
         return (
             o.pixels >= self.config.min_pixels
             and o.area_m2 > 2.0e-4
@@ -250,12 +379,12 @@ class Tracker:
 
     def _is_part(self, o: Observation) -> bool:
         """Whether a segment hangs in the air right beside a known thing that is much larger: a handle, a cap."""
-        if o.height_low < 0.015:
+        if o.sure or o.height_low < 0.015:
             return False
         for t in self.tracks:
             if not t.seen_now or not t.id or o.extent > 0.7 * float(t.extents.max()):
                 continue
-            local = (o.points - t.position) @ Rotation.from_quat(t.quaternion).as_matrix()
+            local = (o.points - t.position) @ rotations.matrix(t.quaternion)
             distance, _ = signed_distance(t.shape, t.extents, local, t.planes)
             # On top of it it may be a thing of its own.
             aside = float(np.percentile(o.points[:, 2], 10.0)) < t.position[2] + 0.3 * _vertical_extent(t)
@@ -273,15 +402,26 @@ class Tracker:
             shape=fit.shape,
             quaternion=fit.quaternion,
             extents=fit.extents,
-            filter=KalmanFilter.start(fit.position, 0.01, 0.5),
+            filter=MotionFilter(fit.position, 0.01, 0.5),
             color=o.color,
             first_seen_ns=self._stamp_ns,
             last_seen_ns=self._stamp_ns,
+            seen_extent=o.extent,
             bottom=bottom,
             support_height=o.support_height,
+            score=o.score if np.isfinite(o.score) else 0.0,
         )
+        self._look_of(track, o)
+        track.last_centre, track.view = o.centre, self._line_of_sight(fit.position)
         track.set_shape(fit, keep_pose=False)
         return track
+
+    def _line_of_sight(self, position: Array) -> Array:
+        """(3,) unit vector from the camera to a place, level; how high things are is seen well."""
+        if self._eye is None:
+            return np.array([1.0, 0.0, 0.0])
+        way = (position - self._eye) * np.array([1.0, 1.0, 0.3])
+        return way / max(float(np.linalg.norm(way)), 1e-9)
 
     def _bottom(self, o: Observation, own: Track | None) -> float | None:
         """Height [m] of what a thing stands on: the support, or the top of a thing under it."""
@@ -292,67 +432,104 @@ class Tracker:
             if t is own or t.misses:
                 continue
             top = t.position[2] + 0.5 * _vertical_extent(t)
-            local = Rotation.from_quat(t.quaternion).inv().apply(o.centre - t.position)
+            local = rotations.matrix(t.quaternion).T @ (o.centre - t.position)
             if abs(top - low) < 0.03 and (np.abs(local[:2]) < 0.5 * t.extents[:2] + 0.01).all():
                 return float(top)
         # Nothing under it: what hides its foot stands in front, and it stands on the support.
         return o.bottom
 
-    def _observe(self, t: Track, o: Observation, dt: float, fit: bool) -> int:
-        """Update a track from its segment; returns how many shape fits that took."""
+    def _observe(self, t: Track, o: Observation, dt: float, fit: bool, again: bool = False) -> int:
+        """Update a track from its segment; returns how many shape fits that took.
+
+        Args:
+            again: it was found away from where it was expected, by its look.
+        """
         stamp_s = self._stamp_ns * 1e-9
+        recent = t.misses == 0 and t.last_centre is not None and t.last_position is not None
+        self._look_of(t, o)
         t.seen_now = True
         t.misses = t.empty = 0
+        t.unseen_s = t.unclaimed_s = 0.0
         t.hits += 1
         t.last_seen_ns = self._stamp_ns
-        t.existence = min(0.999, 1.0 - (1.0 - t.existence) * 0.7)
-        t.color = t.color + (0.3 if t.hits < 10 else 0.05) * (o.color - t.color)
+        t.existence = min(0.999, 1.0 - (1.0 - t.existence) * (1.0 - 0.5 * o.score if o.sure else 0.7))
         t.support_height = o.support_height
+        t.cut = o.on_border or o.hidden_fraction > 0.25 or t.visibility < 0.5
+        if again:
+            t.filter = MotionFilter(o.centre, 0.02, 0.3)
+            t.resting, t.moved = False, True
+            t.trail.clear()
+            t.turns.clear()
+            recent = False
         used = 0
         points = o.points
         if len(points) > _ALIGN_POINTS:
-            rows = np.random.default_rng(t.hits).choice(len(points), _ALIGN_POINTS, replace=False)
-            points = points[rows]
-        whole = t.visibility > 0.75 and not o.on_border
+            points = points[np.random.default_rng(t.hits).choice(len(points), _ALIGN_POINTS, replace=False)]
+        whole = t.visibility > 0.75 and not o.on_border and o.hidden_fraction < 0.25
         # Better a rough shape from what can be seen than none: it is fitted again when more comes into sight.
-        whole = whole or (not t.fits and t.hits >= _PATIENCE_FRAMES and len(o.points) >= 60)
+        rough = not t.whole and len(o.points) >= 60 and (o.pixels > 1.25 * t.fit_pixels or len(t.fits) < 2)
+        rough = rough and (o.sure or t.hits >= _PATIENCE_FRAMES)
         slow = t.resting or float(np.linalg.norm(t.velocity)) < _FIT_SPEED_M_S or len(t.fits) < 2
         due = len(t.fits) < _FITS or (self._stamp_ns - t.fit_stamp_ns > 1_500_000_000 and t.resting)
         # After a collision segments may be mixed; a rigid thing is what it was before.
-        due = due and not (t.moved and len(t.fits) >= 3)
-        if fit and whole and due and not t.toppled and len(o.points) >= 30 and slow:
-            self._refit(t, o)
+        due = (due or not t.whole) and not (t.moved and t.whole and len(t.fits) >= 3)
+        if fit and (whole or rough) and due and not t.toppled and len(o.points) >= 30 and slow:
+            self._refit(t, o, whole)
             used = 1
+        start = t.position
+        if recent and not t.cut and not used:
+            # Where what is to be seen of it has moved to, if that explains the points better than its motion so far.
+            assert t.last_position is not None and t.last_centre is not None
+            carried = t.last_position + (o.centre - t.last_centre)
+            if np.linalg.norm(carried - start) > 0.006:
+                offset = carried - t.position
+                some = points[::2]
+                here = float(np.minimum(association.outside(t, some), 0.05).mean())
+                there = float(np.minimum(association.outside(t, some - offset), 0.05).mean())
+                start = carried if there < 0.8 * here else start
+        round_ = t.turned or t.shape in (Shape.CYLINDER, Shape.CAPSULE, Shape.SPHERE)
+        standing = t.turned or (t.shape == Shape.CYLINDER and abs(rotations.matrix(t.quaternion)[2, 2]) > 0.9)
+        tilt, spin = (0.012, 0.04) if t.resting or not t.fits else (0.05, 0.15)
         pose = align(
             t.shape,
             t.extents,
             points,
-            t.position,
+            start,
             t.quaternion,
             hull=t.planes,
             prior_std_m=0.03 if not t.resting else 0.02,
-            prior_std_rad=(0.012, 0.04) if t.resting or not t.fits else (0.05, 0.15),
+            # What is round about the vertical is not turned by noise.
+            prior_std_rad=(tilt, 0.002 if round_ and standing else spin),
             noise_m=max(0.002, o.noise_m),
         )
         t.residual_m = pose.residual_m
         # A thing that is cut off by the image's edge or hidden in part is only roughly where its rest is.
-        slack = 0.5 * o.noise_m + (0.03 if o.on_border else 0.006 if t.visibility < 0.5 else 0.002)
+        partly = o.hidden_fraction > 0.25 or t.visibility < 0.5
+        slack = 0.3 * o.noise_m + 0.5 * pose.residual_m + (0.02 if o.on_border else 0.006 if partly else 0.0012)
         wake = max(_WAKE_M, _WAKE_SIGMAS * o.noise_m)
-        wake *= 8.0 if o.on_border else 2.0 if t.visibility < 0.5 else 1.0
+        wake *= 8.0 if o.on_border else 2.0 if partly else 1.0
         self._filter(t, pose, dt, stamp_s, slack, wake)
-        if t.id == 0 and t.hits >= self.config.confirm_hits and t.fits:
+        t.last_centre = o.centre
+        # A segmenter that is sure of it spares the wait.
+        enough = t.hits >= (_SURE_HITS if t.score >= 0.5 and o.sure else self.config.confirm_hits)
+        if t.id == 0 and enough and (t.fits or t.score >= 0.5):
             t.id = self._new_id()
             self.emit(EventKind.ENTER, t.id)
         return used
 
-    def _refit(self, t: Track, o: Observation) -> None:
-        t.fit_stamp_ns = self._stamp_ns
+    def _refit(self, t: Track, o: Observation, whole: bool) -> None:
+        t.fit_stamp_ns, t.fit_pixels = self._stamp_ns, o.pixels
         t.bottom = self._bottom(o, t)
         fit = fit_shape(o.points, t.bottom, seed=len(t.fits))
         if fit.extents.max() > 1.3 * self.config.max_extent_m:
             return
         fit = self._under_its_load(t, fit)
-        first = not t.fits
+        # Fits to a part of it do not count any more once it, or more of it, has been seen.
+        first = not t.fits or not t.whole
+        if not t.whole:
+            t.fits.clear()
+        t.whole = whole
+        t.view = self._line_of_sight(fit.position)
         t.fits.append(fit)
         if len(t.fits) > 3 * _FITS:
             t.fits.pop(0)
@@ -368,17 +545,18 @@ class Tracker:
             aligned = [_like(f, last) for f in same]
             chosen = ShapeFit(kind, last.position, last.quaternion, np.median(aligned, axis=0), last.residual_m)
         axis_changed = t.shape != kind or (
-            kind == Shape.CYLINDER and _tilt_between(t.quaternion, chosen.quaternion) > 0.5
+            kind == Shape.CYLINDER and rotations.tilt_between(t.quaternion, chosen.quaternion) > 0.5
         )
         t.set_shape(chosen, keep_pose=not (first or axis_changed))
         if first or axis_changed:
             shift = chosen.position - t.position
-            t.filter.mean[:3] = chosen.position
+            t.filter.shift(shift)
             t.trail = deque(((s, p + shift) for s, p in t.trail), maxlen=t.trail.maxlen)
         elif t.resting:
             # What it stands on is known better than its height: the foot stays where it is.
             if t.bottom is not None:
-                t.filter.mean[2] += 0.5 * (t.bottom + 0.5 * _vertical_extent(t) - t.filter.mean[2])
+                lift = 0.5 * (t.bottom + 0.5 * _vertical_extent(t) - t.position[2])
+                t.filter.shift(np.array([0.0, 0.0, lift]))
             if kind == Shape.BOX:
                 t.quaternion = _slerp_yaw(t.quaternion, last.quaternion, 1.0 / len(same))
                 t.upright = t.quaternion
@@ -391,7 +569,7 @@ class Tracker:
         """
         if fit.shape != Shape.BOX or self._eye is None or t.moved:
             return fit
-        rotation = Rotation.from_quat(fit.quaternion).as_matrix()
+        rotation = rotations.matrix(fit.quaternion)
         top = fit.position[2] + 0.5 * fit.extents[2]
         position, extents = fit.position.copy(), fit.extents.copy()
         for load in self.tracks:
@@ -418,14 +596,20 @@ class Tracker:
             sigma = float(np.sqrt(np.trace(noise) / 3.0))
             away = float(np.linalg.norm(offset))
             limit = max(wake_m, 3.0 * sigma)
+            before = t.trail[-1][1] - t.position if t.trail else np.zeros(3)
+            # Twice away, and farther in the same direction: it is leaving.
+            leaving = t.away >= 1 and away > 1.5 * limit and float(offset @ before) > 0.0
+            leaving = leaving and away > 1.4 * float(np.linalg.norm(before))
             t.away = t.away + 1 if away > limit else 0
-            if away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or t.away >= 3:
+            if away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or t.away >= 3 or leaving:
                 t.resting, t.moved = False, True
                 # Over the frames since it left its place, from where it was measured before.
                 steps = max(t.away, 1)
                 before = t.trail[-steps][1] if len(t.trail) >= steps else t.position
-                t.filter = KalmanFilter.start(pose.position, 0.003, 0.3)
-                t.filter.mean[3:] = (pose.position - before) / (steps * max(dt, 1e-3))
+                velocity = (pose.position - before) / (steps * max(dt, 1e-3))
+                # It may have begun to move at any moment since the last frame, so that it is faster by now.
+                spread = 0.3 * float(np.linalg.norm(velocity)) + 0.1
+                t.filter = MotionFilter(pose.position, max(sigma, 0.003), spread, 4.0, velocity)
                 t.away = 0
                 t.quaternion = pose.quaternion
                 t.turns.clear()
@@ -433,23 +617,17 @@ class Tracker:
                 if t.id:
                     self.emit(EventKind.MOVE, t.id)
             elif not t.away:
-                t.filter.update(pose.position, noise * 4.0)
-                t.filter.mean[3:] = 0.0
+                t.filter.settle(pose.position, noise * 4.0)
         else:
-            nis = t.filter.update(pose.position, noise)
-            if nis > 14.0:
-                # A knock: what was known of the velocity no longer holds.
-                t.filter.covariance[3:, 3:] += np.eye(3) * 0.4**2
-                t.filter.covariance[:3, :3] += np.eye(3) * 0.005**2
-                t.filter.update(pose.position, noise)
+            t.filter.update(pose.position, noise)
             t.quaternion = pose.quaternion
         t.rotation_covariance = np.clip(pose.covariance[3:, 3:], -0.25, 0.25) + np.eye(3) * 0.01**2
         t.trail.append((stamp_s, pose.position.copy()))
         t.turns.append((stamp_s, t.quaternion.copy()))
         self._angular(t)
         self._rest(t, stamp_s, wake_m)
-        tilt = _tilt_between(t.upright, t.quaternion)
-        if t.shape != Shape.SPHERE and tilt > np.radians(45.0) and not t.toppled and t.id:
+        tilt = rotations.tilt_between(t.upright, t.quaternion)
+        if t.shape != Shape.SPHERE and not t.cut and tilt > np.radians(45.0) and not t.toppled and t.id:
             t.toppled = True
             self.emit(EventKind.TOPPLE, t.id)
 
@@ -469,10 +647,10 @@ class Tracker:
             t.angular_velocity = rolling
         elif len(t.turns) >= 3:
             (s0, q0), (s1, q1) = t.turns[0], t.turns[-1]
-            turned = (Rotation.from_quat(q1) * Rotation.from_quat(q0).inv()).as_rotvec()
+            turned = rotations.to_vector(rotations.multiply(q1, rotations.conjugate(q0)))
             rate = turned / max(s1 - s0, 1e-3)
             if t.shape in (Shape.CYLINDER, Shape.CAPSULE):
-                axis = Rotation.from_quat(t.quaternion).apply([0.0, 0.0, 1.0])
+                axis = rotations.matrix(t.quaternion)[:, 2]
                 lying = abs(axis[2]) < 0.3
                 rate = rate - axis * (axis @ rate) + (axis * (axis @ rolling) if lying else 0.0)
             # Turning slower than this is not told from the noise of a fit.
@@ -496,65 +674,77 @@ class Tracker:
         span = float(times[-1] - times[0])
         if np.linalg.norm(slope) < _REST_SPEED_M_S and np.linalg.norm(slope) * span < wake_m and spread < 2.0 * wake_m:
             t.resting = True
-            t.filter = KalmanFilter.start(places.mean(axis=0) if t.id else t.position, 0.003, 1e-3)
+            t.filter = MotionFilter(places.mean(axis=0) if t.id else t.position.copy(), 0.002, 1e-3, 1e-2)
             t.angular_velocity = np.zeros(3)
             if t.id and t.hits > 12:
                 self.emit(EventKind.STOP, t.id)
 
     def _look(self, cloud: Cloud, dt: float) -> None:
         """Visibility of every track against the depth image, and what to make of those that were not matched."""
+        if not self.tracks:
+            return
         camera_T_world = np.linalg.inv(cloud.world_T_camera)
         eye = cloud.world_T_camera[:3, 3]
         h, w = cloud.depth.shape
+        # All tracks' surfaces in one go.
+        faces = []
         for t in self.tracks:
             local, normals = t.surface()
-            rotation = Rotation.from_quat(t.quaternion).as_matrix()
-            points = local @ rotation.T + t.position
-            facing = np.einsum("pi,pi->p", normals @ rotation.T, eye - points) > 0.0
-            optical = points[facing] @ camera_T_world[:3, :3].T + camera_T_world[:3, 3]
-            pixels, depth = cloud.camera.project(optical)
+            turn = rotations.matrix(t.quaternion).T
+            points = local @ turn + t.position
+            facing = np.einsum("pi,pi->p", normals @ turn, eye - points) > 0.0
+            faces.append(points[facing])
+        optical = np.concatenate(faces) @ camera_T_world[:3, :3].T + camera_T_world[:3, 3]
+        pixels, depth = cloud.camera.project(optical)
+        with np.errstate(invalid="ignore"):
+            inside = (pixels > -0.5).all(axis=1) & (pixels[:, 0] < w - 0.5) & (pixels[:, 1] < h - 0.5) & (depth > 0.0)
+        u = np.round(np.where(inside, pixels[:, 0], 0.0)).astype(np.int64)
+        v = np.round(np.where(inside, pixels[:, 1], 0.0)).astype(np.int64)
+        difference = np.where(inside, cloud.depth[v, u] - depth, np.nan)
+        start = 0
+        for t, face in zip(self.tracks, faces, strict=True):
+            rows = slice(start, start + len(face))
+            start += len(face)
+            in_view = float(inside[rows].mean()) if len(face) else 0.0
+            off = difference[rows]
+            known = np.isfinite(off)
+            measured = max(int(known.sum()), 1)
+            tolerance = _VISIBLE_TOLERANCE_M + 0.1 * float(t.extents.max())
+            # Hidden is what something nearer covers. What lies deeper (the inside of a bowl) is in sight all the
+            # same, and where nothing was measured it is as elsewhere.
             with np.errstate(invalid="ignore"):
-                inside = (
-                    (pixels[:, 0] > -0.5) & (pixels[:, 1] > -0.5) & (pixels[:, 0] < w - 0.5) & (pixels[:, 1] < h - 0.5)
-                )
-            total = max(len(optical), 1)
-            if not inside.any():
-                t.visibility = 0.0
-                fraction_empty = 0.0
-            else:
-                u = np.clip(np.round(pixels[inside, 0]).astype(int), 0, w - 1)
-                v = np.clip(np.round(pixels[inside, 1]).astype(int), 0, h - 1)
-                difference = cloud.depth[v, u] - depth[inside]
-                tolerance = _VISIBLE_TOLERANCE_M + 0.1 * float(t.extents.max())
-                known = np.isfinite(difference)
-                measured = max(int(known.sum()), 1)
-                # Hidden is what something nearer covers. What lies deeper (the inside of a bowl) is in sight all the
-                # same, and where nothing was measured it is as elsewhere.
-                clear = float((difference[known] >= -tolerance).sum()) / measured if known.any() else 0.0
-                t.visibility = clear * float(inside.sum()) / total
-                fraction_empty = float((difference[known] > tolerance).sum()) / measured if known.any() else 0.0
-                if int(inside.sum()) < 0.3 * total:
-                    fraction_empty = 0.0
-            if t.seen_now:
-                continue
-            t.misses += 1
-            if np.linalg.norm(t.filter.mean[3:]) < _STILL_M_S:
-                # Slower than this, velocity is as likely noise; a hidden thing must not drift away on it.
-                t.filter.mean[3:] = 0.0
-                t.angular_velocity = np.zeros(3)
-            t.hits = min(t.hits, 30)
-            if fraction_empty > _EMPTY_FRACTION:
-                t.empty += 1
-                t.existence *= 0.7
-            else:
-                t.existence = max(0.05, t.existence * np.exp(-0.02 * dt))
-                if not t.resting and t.misses > 15:
-                    t.filter.mean[3:] = 0.0
+                clear = float((off >= -tolerance).sum()) / measured
+                fraction_empty = float((off > tolerance).sum()) / measured
+            t.visibility = clear * in_view
+            if not t.seen_now:
+                self._missed(t, fraction_empty if in_view >= 0.3 else 0.0, dt)
+
+    def _missed(self, t: Track, fraction_empty: float, dt: float) -> None:
+        """A frame without a segment of a track; ``fraction_empty`` of its place shows what is behind it."""
+        t.misses += 1
+        t.unseen_s += dt
+        if np.linalg.norm(t.filter.velocity) < _STILL_M_S:
+            # Slower than this, velocity is as likely noise; a hidden thing must not drift away on it.
+            t.filter.forget_velocity(0.05)
+            t.angular_velocity = np.zeros(3)
+        t.hits = min(t.hits, 30)
+        if fraction_empty > _EMPTY_FRACTION:
+            t.empty += 1
+            t.existence *= 0.7
+            return
+        if self._scored and t.visibility > 0.6:
+            # In plain sight, something is there, and yet the segmenter does not take it for a thing.
+            t.unclaimed_s += dt
+            t.existence = max(0.05, t.existence * float(np.exp(-0.7 * dt)))
+        else:
+            t.existence = max(0.05, t.existence * float(np.exp(-0.02 * dt)))
+        if not t.resting and t.unseen_s > 0.5:
+            t.filter.forget_velocity(0.05)
 
     def _cull(self, assigned: NDArray[np.int64]) -> NDArray[np.int64]:
         dropped: set[int] = set()
         for i, t in enumerate(self.tracks):
-            gone = t.empty >= self.config.empty_frames if t.id else t.misses >= 3
+            gone = t.empty >= self.config.empty_frames or t.unclaimed_s > _UNCLAIMED_S if t.id else t.misses >= 3
             if gone:
                 dropped.add(i)
                 if t.id:
@@ -563,7 +753,7 @@ class Tracker:
         for i, a in enumerate(self.tracks):
             for j in range(i + 1, len(self.tracks)):
                 b = self.tracks[j]
-                if i in dropped or j in dropped or not _same_place(a, b):
+                if i in dropped or j in dropped or not self._one_thing(a, b):
                     continue
                 if not a.seen_now and b.seen_now and a.id:
                     # The thing came back where it was not expected: it keeps its id.
@@ -580,19 +770,22 @@ class Tracker:
         self.tracks = [self.tracks[i] for i in kept]
         return renumber[assigned]
 
+    def _one_thing(self, a: Track, b: Track) -> bool:
+        """Whether two tracks are of one thing. Where both are seen apart for long they are two, one in the other."""
+        if np.linalg.norm(a.position - b.position) > 0.5 * (a.extents.max() + b.extents.max()):
+            return False
+        if a.seen_now and b.seen_now and (self._scored or not _same_place(a, b)):
+            return False
+        if self._scored and len(a.embedding) and len(a.embedding) == len(b.embedding):
+            if float(a.embedding @ b.embedding) < 0.5:
+                return False
+        return _same_place(a, b)
+
 
 def _vertical_extent(t: Track) -> float:
-    rotation = np.abs(Rotation.from_quat(t.quaternion).as_matrix()[2])
     if t.shape == Shape.SPHERE:
         return float(t.extents[2])
-    return float(rotation @ t.extents)
-
-
-def _tilt_between(a: Array, b: Array) -> float:
-    """Angle [rad] between the z axes of two orientations, 0..pi."""
-    za = Rotation.from_quat(a).as_matrix()[:, 2]
-    zb = Rotation.from_quat(b).as_matrix()[:, 2]
-    return float(np.arccos(np.clip(za @ zb, -1.0, 1.0)))
+    return float(np.abs(rotations.matrix(t.quaternion)[2]) @ t.extents)
 
 
 def _like(fit: ShapeFit, reference: ShapeFit) -> Array:
@@ -607,9 +800,9 @@ def _like(fit: ShapeFit, reference: ShapeFit) -> Array:
 
 def _slerp_yaw(current: Array, target: Array, weight: float) -> Array:
     """Turn a box's orientation towards another, modulo quarter turns, by a fraction of the way."""
-    difference = (Rotation.from_quat(target) * Rotation.from_quat(current).inv()).as_rotvec()[2]
+    difference = float(rotations.to_vector(rotations.multiply(target, rotations.conjugate(current)))[2])
     difference -= 0.5 * np.pi * np.round(difference / (0.5 * np.pi))
-    return (Rotation.from_euler("z", weight * difference) * Rotation.from_quat(current)).as_quat()
+    return rotations.multiply(rotations.about_z(weight * difference), current)
 
 
 def _same_place(a: Track, b: Track) -> bool:
@@ -618,12 +811,12 @@ def _same_place(a: Track, b: Track) -> bool:
         return False
     alike = float(np.abs(a.color - b.color).mean()) < 30.0
     for one, other in ((a, b), (b, a)):
-        inverse = Rotation.from_quat(one.quaternion).inv()
-        if (np.abs(inverse.apply(other.position - one.position)) < 0.35 * one.extents).all():
+        turn = rotations.matrix(one.quaternion)
+        if (np.abs((other.position - one.position) @ turn) < 0.35 * one.extents).all():
             return True
         local, _ = other.surface()
-        world = Rotation.from_quat(other.quaternion).apply(local) + other.position
-        distance, _ = signed_distance(one.shape, one.extents, inverse.apply(world - one.position), one.planes)
+        world = local @ rotations.matrix(other.quaternion).T + other.position
+        distance, _ = signed_distance(one.shape, one.extents, (world - one.position) @ turn, one.planes)
         if alike and float((distance < 0.0).mean()) > 0.5:
             return True
     return False
