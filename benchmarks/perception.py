@@ -33,15 +33,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table  # noqa: E402
 from rich.text import Text  # noqa: E402
 
-from benchmarks.perception_clips import (  # noqa: E402
+from benchmarks.perceiving import masks  # noqa: E402
+from benchmarks.perceiving.clips import (  # noqa: E402
     FIRST_SEED,
     ClipPlan,
     RenderedClip,
     plan_clips,
     render_clip,
 )
-from benchmarks.perception_masks import average_precision  # noqa: E402
-from benchmarks.perception_run import (  # noqa: E402
+from benchmarks.perceiving.run import (  # noqa: E402
     VELOCITY_BAND_M_S,
     ClipRecord,
     Counts,
@@ -167,8 +167,9 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
     """All keys of a split but those of latency (None), and what else is worth knowing."""
     result: dict[str, float | None] = dict.fromkeys(KEYS)
     more: dict[str, Any] = {"clips": len(records)}
-    ap50, ap = average_precision([m for r in records for m in r.truths], [m for r in records for m in r.predictions])
-    result["mask_ap50"], result["mask_ap"] = ap50, ap
+    if masks.available():
+        truths, predictions = [m for r in records for m in r.truths], [m for r in records for m in r.predictions]
+        result["mask_ap50"], result["mask_ap"] = masks.average_precision(truths, predictions)
     matches = [m for r in records for m in r.matches]
     positions = [m.position_m for m in matches]
     result["position_error_median_m"] = _quantile(positions, 0.5)
@@ -261,7 +262,7 @@ def latencies(
     configs: dict[str, PerceptionConfig], splits: Sequence[str], arguments: argparse.Namespace, console: Console
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Figures by pipeline and split; a measurement that failed is left out and said."""
-    from benchmarks.perception_latency import measure
+    from benchmarks.perceiving.latency import measure
 
     found = {}
     for split in splits:
@@ -401,8 +402,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Everything; the document that is written."""
-    from benchmarks.perception_pictures import draw_worst_frames
-    from benchmarks.perception_real import run_real_clip
+    from benchmarks.perceiving.pictures import draw_worst_frames
+    from benchmarks.perceiving.real import run_real_clip
     from wm_bringup.results import machine_facts
 
     every = configurations(arguments)
@@ -410,6 +411,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     notes: list[str] = []
     if every["learned"] is None:
         notes.append("no trained weights are installed (make train-segmenter): only the untrained pipeline is measured")
+    if not masks.available():
+        notes.append("pycocotools is not installed (make setup WITH=training): masks are not measured")
     plans = [
         plan
         for split in arguments.splits

@@ -15,8 +15,8 @@ from scipy.spatial.transform import Rotation
 pytest.importorskip("pycocotools", reason="needs requirements/training.txt (make setup WITH=training)")
 
 from benchmarks import perception as bench
-from benchmarks import perception_real as real
-from benchmarks.perception_clips import (
+from benchmarks.perceiving import real
+from benchmarks.perceiving.clips import (
     _LEAST_S,
     ClipPlan,
     TrueFrame,
@@ -24,10 +24,10 @@ from benchmarks.perception_clips import (
     image_area,
     plan_clips,
 )
-from benchmarks.perception_latency import figures as latency_figures
-from benchmarks.perception_masks import average_precision, best_ious, encode, mean_iou
-from benchmarks.perception_pictures import draw_worst_frames
-from benchmarks.perception_run import (
+from benchmarks.perceiving.latency import figures as latency_figures
+from benchmarks.perceiving.masks import average_precision, best_ious, encode, mean_iou
+from benchmarks.perceiving.pictures import draw_worst_frames
+from benchmarks.perceiving.run import (
     ClipRecord,
     WorstPicture,
     add_counts,

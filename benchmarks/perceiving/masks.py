@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,11 @@ from numpy.typing import NDArray
 
 LEAST_PIXELS = 25
 """Of a 320x240 mask (100 of 640x480): smaller true things and smaller wrong finds do not count, COCO's area range."""
+
+
+def available() -> bool:
+    """Whether pycocotools is installed (requirements/training.txt)."""
+    return importlib.util.find_spec("pycocotools") is not None
 
 
 def encode(labels: NDArray[np.integer], scores: NDArray[np.floating] | None = None) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.perception_clips import ClipPlan, RenderedClip, TrueFrame
+from benchmarks.perceiving import masks
+from benchmarks.perceiving.clips import ClipPlan, RenderedClip, TrueFrame
 from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import (
@@ -129,7 +130,7 @@ class ClipRecord:
     """What a pipeline made of a clip.
 
     Attributes:
-        truths, predictions: per frame masks as ``perception_masks.encode`` gives them.
+        truths, predictions: per frame masks as ``masks.encode`` gives them.
         matches: of all scored frames; tracks: scored frames; returns: things that were hidden and came back.
         seconds: of each frame's processing. reasoning: relations, events, causes and properties.
         worst: the frames that were segmented worst.
@@ -152,8 +153,6 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: Any) -> C
     Args:
         clip_truth: true events and causes, by ``training.reasoner_metrics.clip_truth``.
     """
-    from benchmarks.perception_masks import encode, mean_iou
-
     segmenter = Watched(make_segmenter(config))
     pipeline = PerceptionPipeline(config, segmenter)
     record = ClipRecord(clip.plan)
@@ -188,9 +187,10 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: Any) -> C
         step = max(1, round(clip.camera.height / labels.shape[0]))
         truth = np.ascontiguousarray(frame.ids[::step, ::step][: labels.shape[0], : labels.shape[1]])
         scores = segmentation.scores if len(segmentation.scores) else np.ones(len(segmentation.keys), np.float32)
-        record.truths.append(encode(truth))
-        record.predictions.append(encode(labels, scores))
-        quality = mean_iou(truth, labels, sorted(frame.visible))
+        if masks.available():
+            record.truths.append(masks.encode(truth))
+            record.predictions.append(masks.encode(labels, scores))
+        quality = masks.mean_iou(truth, labels, sorted(frame.visible))
         record.worst.append(
             WorstPicture(
                 clip.plan.name,

@@ -1,0 +1,1 @@
+"""What benchmarks/perception.py is made of."""
