@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wm_core.scene_graph import Event, SceneGraph, Shape
+from wm_perception.association import Observation
 from wm_perception.cloud import depth_noise_m, make_cloud
 from wm_perception.models import make_segmenter
 from wm_perception.relations import RelationGraph
 from wm_perception.segmentation import candidate_pixels
 from wm_perception.supports import Support, SupportMap
-from wm_perception.association import Observation
 from wm_perception.tracking import Tracker
 from wm_perception.types import (
     Array,
@@ -36,6 +36,7 @@ _MAX_POINTS = 600
 _MIXED_PIXEL_NOISE_M = 0.0025
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (5, 5))
 _SQUARE = np.ones((5, 5), np.uint8)
+
 
 class PerceptionPipeline:
     """Segment, lift to 3D, track, relate: one call per frame, state kept between calls.
@@ -305,9 +306,7 @@ def _hidden_fraction(
 ) -> float:
     """Part 0..1 of a segment's outline beyond which something nearer (by 2 cm) may cover more of it."""
     h, w = labels.shape
-    window = tuple(
-        slice(max(s.start - 2, 0), min(s.stop + 2, n)) for s, n in zip(box, (h, w), strict=True)
-    )
+    window = tuple(slice(max(s.start - 2, 0), min(s.stop + 2, n)) for s, n in zip(box, (h, w), strict=True))
     mask = (labels[window] == label).astype(np.uint8)
     ring = (cv2.dilate(mask, _CROSS) > 0) & (mask == 0)
     count = int(ring.sum())

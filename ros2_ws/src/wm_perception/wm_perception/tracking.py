@@ -265,7 +265,9 @@ class Tracker:
         for row in order:
             first = not self.tracks[row].fits
             # What has no shape yet cannot wait for its turn.
-            used = self._observe(self.tracks[row], matched[row], dt, fit=budget > (-2 if first else 0), again=row in again)
+            used = self._observe(
+                self.tracks[row], matched[row], dt, fit=budget > (-2 if first else 0), again=row in again
+            )
             budget -= used
         births = [n for n in free if assigned[n] < 0]
         for label in sorted(births, key=lambda n: observations[n].height_low):  # type: ignore[union-attr]
@@ -776,9 +778,9 @@ class Tracker:
             return False
         if a.seen_now and b.seen_now and (self._scored or not _same_place(a, b)):
             return False
-        if self._scored and len(a.embedding) and len(a.embedding) == len(b.embedding):
-            if float(a.embedding @ b.embedding) < 0.5:
-                return False
+        both = self._scored and len(a.embedding) and len(a.embedding) == len(b.embedding)
+        if both and float(a.embedding @ b.embedding) < 0.5:
+            return False
         return _same_place(a, b)
 
 

@@ -1,0 +1,206 @@
+"""How a thing's centre moves: an interacting multiple model filter over steady motion, manoeuvres and knocks.
+
+Equations: Blom and Bar-Shalom, The Interacting Multiple Model Algorithm for Systems with Markovian Switching
+Coefficients, IEEE TAC 1988; the manoeuvring mode's acceleration is first-order Markov (Singer, Estimating Optimal
+Tracking Filter Performance for Manned Maneuvering Targets, IEEE TAES 1970).
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from wm_perception.types import Array
+
+STEADY_ACCELERATION_M_S2 = 0.7
+"""White acceleration of what rolls or is carried evenly [m/s^2]; it acts over about a thirtieth of a second."""
+MANOEUVRE_ACCELERATION_M_S2 = 4.0
+"""Standard deviation of the acceleration of what slides to rest, falls or is pushed [m/s^2] ..."""
+MANOEUVRE_TIME_S = 0.4
+"""... and how long it lasts [s]."""
+KNOCK_M_S = 0.6
+"""Standard deviation of the change of velocity in a collision [m/s]."""
+STEADY, MANOEUVRE, KNOCK = range(3)
+_RATES = np.array([[0.0, 1.0, 0.7], [1.2, 0.0, 0.7], [0.0, 0.0, 0.0]])
+"""Changes of mode per second, from row to column."""
+_AFTER_KNOCK = np.array([0.4, 0.58, 0.02])
+_WHITE_STEP_S = 1.0 / 30.0
+
+
+class MotionFilter:
+    """Position, velocity and acceleration of a point in the three modes, and how likely each mode is.
+
+    Args:
+        position: (3,) [m]. position_std [m], velocity_std [m/s], acceleration_std [m/s^2]: of a state that is known
+            to be around ``velocity`` (3,), zero by default, without acceleration.
+    """
+
+    def __init__(
+        self,
+        position: Array,
+        position_std: float,
+        velocity_std: float,
+        acceleration_std: float = 2.0,
+        velocity: Array | None = None,
+    ) -> None:
+        start = np.concatenate([position, np.zeros(3) if velocity is None else velocity, np.zeros(3)])
+        spread = np.repeat(np.square([position_std, velocity_std, acceleration_std]), 3)
+        self.means = np.tile(start, (3, 1))
+        self.covariances = np.tile(np.diag(spread), (3, 1, 1))
+        self.weights = np.array([0.45, 0.5, 0.05])
+        self._collect()
+
+    def copy(self) -> MotionFilter:
+        """A filter of its own with the same state."""
+        return copy.deepcopy(self)
+
+    @property
+    def position(self) -> Array:
+        """(3,) [m]."""
+        return self.mean[:3]
+
+    @property
+    def velocity(self) -> Array:
+        """(3,) [m/s]."""
+        return self.mean[3:6]
+
+    def _collect(self) -> None:
+        """Mean (9,) and covariance (9, 9) of the mixture."""
+        self.mean = self.weights @ self.means
+        off = self.means - self.mean
+        self.covariance = np.einsum("m,mij->ij", self.weights, self.covariances) + (off.T * self.weights) @ off
+
+    def hold(self, position_std: float) -> None:
+        """At rest: no velocity, and the place has become uncertain by a little more [m]."""
+        mean, spread = self.mean.copy(), self.covariance[:3, :3] + np.eye(3) * position_std**2
+        mean[3:] = 0.0
+        covariance = np.diag(np.repeat([0.0, 1e-6, 1e-4], 3))
+        covariance[:3, :3] = spread
+        self._same(mean, covariance)
+
+    def settle(self, position: Array, covariance: Array) -> None:
+        """Take in a measured position (3,) with covariance (3, 3) of a thing at rest."""
+        p = self.covariance[:3, :3]
+        gain = p @ np.linalg.inv(p + covariance)
+        mean, spread = self.mean.copy(), self.covariance.copy()
+        mean[:3] += gain @ (position - mean[:3])
+        mean[3:] = 0.0
+        keep = np.eye(3) - gain
+        spread[:3, :3] = keep @ p @ keep.T + gain @ covariance @ gain.T
+        self._same(mean, spread)
+
+    def _same(self, mean: Array, covariance: Array) -> None:
+        self.means, self.covariances = np.tile(mean, (3, 1)), np.tile(covariance, (3, 1, 1))
+        self._collect()
+
+    def shift(self, offset: Array) -> None:
+        """Move the point that is followed, (3,) [m], without any motion."""
+        self.means[:, :3] += offset
+        self._collect()
+
+    def forget_velocity(self, velocity_std: float) -> None:
+        """Velocity zero, give or take [m/s]; the place stays as it is."""
+        mean, covariance = self.mean.copy(), np.diag(np.repeat([0.0, velocity_std**2, 1.0], 3))
+        mean[3:] = 0.0
+        covariance[:3, :3] = self.covariance[:3, :3]
+        self._same(mean, covariance)
+
+    def coast(self, dt: float, slowing_per_s: float = 2.0) -> None:
+        """Over ``dt`` [s] unseen: it slows down, as unseen things are more likely to stop than to speed on."""
+        kept = float(np.exp(-slowing_per_s * dt))
+        moves = (1.0 - kept) / slowing_per_s if slowing_per_s > 0.0 else dt
+        f = np.zeros((9, 9))
+        f[:3, :3], f[:3, 3:6], f[3:6, 3:6] = np.eye(3), moves * np.eye(3), kept * np.eye(3)
+        mean, covariance = f @ self.mean, f @ self.covariance @ f.T
+        # What is not known of a hidden thing's motion is mostly how soon it stops.
+        covariance[:3, :3] += np.eye(3) * (0.25 * float(self.velocity @ self.velocity) * dt * dt + 1e-6)
+        covariance[3:6, 3:6] += np.eye(3) * (1.0 * dt * _WHITE_STEP_S)
+        covariance[6:, 6:] += np.eye(3)
+        self._same(mean, covariance)
+
+    def predict(self, dt: float) -> None:
+        """On by ``dt`` [s]: the modes mix, each moves by its own model."""
+        if dt <= 0.0:
+            return
+        stay = np.eye(3)
+        for i in (STEADY, MANOEUVRE):
+            leave = 1.0 - np.exp(-_RATES[i].sum() * dt)
+            stay[i] = _RATES[i] / _RATES[i].sum() * leave
+            stay[i, i] = 1.0 - leave
+        stay[KNOCK] = _AFTER_KNOCK
+        ahead = self.weights @ stay
+        mixing = (stay * self.weights[:, None] / ahead).T
+        means = mixing @ self.means
+        off = self.means[None] - means[:, None]
+        covariances = np.einsum("ji,iab->jab", mixing, self.covariances) + np.einsum(
+            "ji,jia,jib->jab", mixing, off, off
+        )
+        f, q = _models(dt)
+        self.means = np.einsum("jab,jb->ja", f, means)
+        self.covariances = f @ covariances @ f.transpose(0, 2, 1) + q
+        self.weights = ahead
+        self._collect()
+
+    def distance(self, position: Array, covariance: Array) -> float:
+        """Normalised innovation squared of a measured position (3,) with covariance (3, 3), for the mixture."""
+        off = position - self.mean[:3]
+        return float(off @ np.linalg.solve(self.covariance[:3, :3] + covariance, off))
+
+    def update(self, position: Array, covariance: Array) -> float:
+        """Take in a measured position (3,) with covariance (3, 3); returns the normalised innovation squared before."""
+        nis = self.distance(position, covariance)
+        s = self.covariances[:, :3, :3] + covariance
+        inverse = np.linalg.inv(s)
+        off = position - self.means[:, :3]
+        gain = self.covariances[:, :, :3] @ inverse
+        self.means = self.means + np.einsum("mij,mj->mi", gain, off)
+        keep = np.eye(9) - np.concatenate([gain, np.zeros((3, 9, 6))], axis=2)
+        self.covariances = keep @ self.covariances @ keep.transpose(0, 2, 1) + gain @ covariance @ gain.transpose(
+            0, 2, 1
+        )
+        logs = -0.5 * np.einsum("mi,mij,mj->m", off, inverse, off) - 0.5 * np.linalg.slogdet(s)[1]
+        weights = self.weights * np.exp(logs - logs.max())
+        self.weights = np.maximum(weights / weights.sum(), 1e-6)
+        self.weights /= self.weights.sum()
+        self._collect()
+        return nis
+
+
+_CACHE: dict[float, tuple[Array, Array]] = {}
+
+
+def _models(dt: float) -> tuple[Array, Array]:
+    """Transitions and process noise, both (3, 9, 9), of steady motion, manoeuvre and knock over ``dt`` [s]."""
+    key = round(dt, 5)
+    if key in _CACHE:
+        return _CACHE[key]
+    one = np.eye(3)
+    f, q = np.zeros((3, 9, 9)), np.zeros((3, 9, 9))
+    # Steady, and after the knock: constant velocity, and no memory of an acceleration.
+    line = np.array([[1.0, dt, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    white = np.array([[dt**3 / 3.0, 0.5 * dt**2, 0.0], [0.5 * dt**2, dt, 0.0], [0.0, 0.0, 0.0]])
+    white = white * STEADY_ACCELERATION_M_S2**2 * _WHITE_STEP_S
+    white[2, 2] = 1.0
+    # A collision at an unknown moment of the interval: a third of its square is in the place.
+    jump = KNOCK_M_S**2 * np.array([[dt**2 / 3.0, 0.5 * dt, 0.0], [0.5 * dt, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    jump[2, 2] = 0.5 * MANOEUVRE_ACCELERATION_M_S2**2
+    f[STEADY] = f[KNOCK] = np.kron(line, one)
+    q[STEADY], q[KNOCK] = np.kron(white, one), np.kron(jump, one)
+    t = MANOEUVRE_TIME_S
+    e = float(np.exp(-dt / t))
+    singer = np.array([[1.0, dt, t * t * (dt / t - 1.0 + e)], [0.0, 1.0, t * (1.0 - e)], [0.0, 0.0, e]])
+    f[MANOEUVRE] = np.kron(singer, one)
+    # White jerk of density 2 s^2 / T, integrated; by quadrature, which is exact enough and short.
+    steps = 16
+    noise = np.zeros((3, 3))
+    for k in range(steps):
+        rest = dt * (k + 0.5) / steps
+        r = float(np.exp(-rest / t))
+        column = np.array([t * t * (rest / t - 1.0 + r), t * (1.0 - r), r])
+        noise += np.outer(column, column) * dt / steps
+    q[MANOEUVRE] = np.kron(noise * 2.0 * MANOEUVRE_ACCELERATION_M_S2**2 / t, one)
+    if len(_CACHE) > 64:
+        _CACHE.clear()
+    _CACHE[key] = f, q
+    return f, q
