@@ -194,6 +194,7 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
         more |= reasoned_more
     well = [m.position_m for m in matches if m.seen >= 0.5]
     more |= {
+        "by_clip": [clip_summary(r) for r in records],
         "object_frames": tracks.object_frames,
         "misses": tracks.misses,
         "false_positives": tracks.false_positives,
@@ -211,6 +212,22 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
         "pipeline_seconds_p95": _quantile([s for r in records for s in r.seconds], 0.95),
     }
     return result, more
+
+
+def clip_summary(record: ClipRecord) -> dict[str, Any]:
+    """Where a clip stands among the others: what was missed, invented, mixed up, misplaced, badly outlined."""
+    tracks = score_tracks([record.tracks])
+    return {
+        "clip": record.plan.name,
+        "object_frames": tracks.object_frames,
+        "misses": tracks.misses,
+        "false_positives": tracks.false_positives,
+        "id_switches": tracks.id_switches,
+        "idf1": _finite(tracks.idf1),
+        "position_error_p90_m": _quantile([m.position_m for m in record.matches], 0.9),
+        "mean_iou": float(np.mean(record.quality)) if record.quality else None,
+        "hidden": [[x.true_id, round(x.hidden_s, 2), x.before, x.after] for x in record.returns],
+    }
 
 
 def reasoning_figures(clips: Sequence[ReasoningCounts]) -> tuple[dict[str, float | None], dict[str, Any]]:

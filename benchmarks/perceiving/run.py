@@ -132,7 +132,7 @@ class ClipRecord:
     Attributes:
         truths, predictions: per frame masks as ``masks.encode`` gives them.
         matches: of all scored frames; tracks: scored frames; returns: things that were hidden and came back.
-        seconds: of each frame's processing. reasoning: relations, events, causes and properties.
+        quality: mean IoU of each scored frame; seconds: of each frame's processing. reasoning: relations, events, causes and properties.
         worst: the frames that were segmented worst.
     """
 
@@ -142,6 +142,7 @@ class ClipRecord:
     matches: list[Match] = field(default_factory=list)
     tracks: list[TrackFrame] = field(default_factory=list)
     returns: list[Reappearance] = field(default_factory=list)
+    quality: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     reasoning: ReasoningCounts | None = None
     worst: list[WorstPicture] = field(default_factory=list)
@@ -191,6 +192,7 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: Any) -> C
             record.truths.append(masks.encode(truth))
             record.predictions.append(masks.encode(labels, scores))
         quality = masks.mean_iou(truth, labels, sorted(frame.visible))
+        record.quality.append(quality)
         record.worst.append(
             WorstPicture(
                 clip.plan.name,
