@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,16 @@ from wm_core.inference import InferenceError, InferenceSession, TensorSpec, open
 from wm_perception.segmentation import GeometricSegmenter
 from wm_perception.types import PerceptionConfig, Segmenter
 
+if TYPE_CHECKING:
+    from wm_perception.reasoner import Reasoner
+
 SHIPPED = ("segmenter", "reasoner")
 """Names of the models that come with the package, where they have been trained."""
 
 SEGMENTER_TASK = "wm_segmenter"
 """Metadata ``task`` of wm's own segmenter; any other model is a user's own."""
+
+REASONER_TASK = "wm_reasoner"
 
 _EMBEDDING_SIZE = 16
 
@@ -361,6 +366,79 @@ def make_segmenter(config: PerceptionConfig) -> Segmenter:
     return load_learned_segmenter(choice.path, threads(config))
 
 
+# The reasoner.
+
+
+def reasoner_contract() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Inputs and outputs of the reasoner: N things, C contacts, M steps of motion, Q questions of cause."""
+    from wm_perception import reasoner_features as features
+
+    window = features.WINDOW
+    return (
+        Tensor("objects", ("N", window, len(features.OBJECT_FEATURES))),
+        Tensor("pairs", ("N", "N", window, len(features.PAIR_FEATURES))),
+        Tensor("shapes", ("N", len(features.SHAPE_FEATURES))),
+        Tensor("contacts", ("C", len(features.CONTACT_FEATURES))),
+        Tensor("steps", ("M", len(features.STEP_FEATURES))),
+        Tensor("causes", ("Q", len(features.CAUSE_FEATURES))),
+    ), (
+        Tensor("pair_probabilities", ("N", "N", 3)),
+        Tensor("object_probabilities", ("N", 4)),
+        Tensor("prior", ("N", 6)),
+        Tensor("contact_evidence", ("C", 6)),
+        Tensor("step_evidence", ("M", 6)),
+        Tensor("cause", ("Q",)),
+    )
+
+
+def load_learned_reasoner(
+    path: str | Path, threads: int | None = None, config: PerceptionConfig | None = None
+) -> Reasoner:
+    """The trained reasoner.
+
+    Raises:
+        ModelError: the file is not such a model.
+    """
+    from wm_perception.reasoner import Reasoner
+
+    session = load(path, threads)
+    task = session.metadata.get("task", "")
+    if task != REASONER_TASK:
+        found = repr(task) if task else f"none (inputs {', '.join(repr(s.name) for s in session.inputs)})"
+        raise ModelError(f"{path}: metadata 'task': got {found}, expected {REASONER_TASK!r}")
+    inputs, outputs = reasoner_contract()
+    check_tensors(path, "input", session.inputs, inputs)
+    check_tensors(path, "output", session.outputs, outputs)
+    # Of two sizes: an export may have kept that of its example somewhere inside.
+    for n, c, m, q in ((1, 1, 1, 1), (4, 3, 2, 5)):
+        sizes: dict[str, int] = {"N": n, "C": c, "M": m, "Q": q}
+        feeds = {t.name: np.zeros([s if isinstance(s, int) else sizes[s] for s in t.shape], np.float32) for t in inputs}
+        check_values(path, probe(path, session, feeds), outputs, dict(sizes))
+    text = session.metadata.get("scales", "[1, 1, 1]")
+    try:
+        scales = np.asarray(json.loads(text), dtype=np.float64)
+    except ValueError:
+        scales = np.zeros(0)
+    if scales.shape != (3,) or not (np.isfinite(scales) & (scales > 0.0)).all():
+        raise ModelError(f"{path}: metadata 'scales': got {text[:80]!r}, expected three positive numbers")
+    return Reasoner(config or PerceptionConfig(), session.run, scales.tolist())
+
+
+def make_reasoner(config: PerceptionConfig) -> Reasoner:
+    """The reasoner that a configuration names; see ``chosen``.
+
+    Raises:
+        ModelError: its model is absent or not what it should be.
+    """
+    from wm_perception.reasoner import Reasoner
+
+    choice = chosen("reasoner", config)
+    if choice.path is None:
+        return Reasoner(config)
+    # Small tensors: more threads only get in each other's way.
+    return load_learned_reasoner(choice.path, 1, config)
+
+
 def load_shipped(name: str) -> Any:
     """Load and check a shipped model, as perception would: see ``SHIPPED``.
 
@@ -368,7 +446,7 @@ def load_shipped(name: str) -> Any:
         ModelError: it is not there, or not what it should be.
     """
     path = model_path(name)
-    return load_learned_segmenter(path) if name == "segmenter" else load(path)
+    return load_learned_segmenter(path) if name == "segmenter" else load_learned_reasoner(path)
 
 
 def threads(config: PerceptionConfig) -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from scipy.spatial.transform import Rotation
+from numpy.typing import NDArray
 
 from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shape
 from wm_perception.shapes import hull_planes, signed_distance, surface_samples
-from wm_perception.tracking import Tracker
 from wm_perception.types import Array, PerceptionConfig
 
-_SYMMETRIC = (Predicate.TOUCHING, Predicate.NEAR, Predicate.MOVING_WITH)
+Emit = Callable[[EventKind, int, int], None]
+Gaps = dict[tuple[int, int], tuple[Array, float]]
+"""Surface gaps by pair of ids, with the poses that they were measured at."""
 _ENTER, _LEAVE = 0.5, 0.3
 
 
@@ -20,10 +23,10 @@ class RelationGraph:
     def __init__(self, config: PerceptionConfig) -> None:
         self.config = config
         self._since: dict[tuple[int, Predicate, int], int] = {}
-        self._gaps: dict[tuple[int, int], tuple[Array, float]] = {}
+        self._gaps: Gaps = {}
 
-    def update(self, scene: SceneGraph, tracker: Tracker | None = None) -> tuple[Relation, ...]:
-        """Relations that hold in this scene; contact events go to the tracker."""
+    def update(self, scene: SceneGraph, emit: Emit | None = None) -> tuple[Relation, ...]:
+        """Relations that hold in this scene; contacts that begin or end, and falls, are told to ``emit``."""
         probabilities = measure_relations(scene, self.config, self._gaps)
         holding: list[Relation] = []
         now: dict[tuple[int, Predicate, int], int] = {}
@@ -32,13 +35,13 @@ class RelationGraph:
             if probability >= _ENTER or (before is not None and probability >= _LEAVE):
                 now[key] = scene.stamp_ns if before is None else before
                 holding.append(Relation(*key, probability=probability, since_ns=now[key]))
-        if tracker is not None:
-            self._contacts(scene, now, tracker)
+        if emit is not None:
+            self._contacts(scene, now, emit)
         self._since = now
         holding.sort(key=lambda r: (r.subject, int(r.predicate), r.object))
         return tuple(holding)
 
-    def _contacts(self, scene: SceneGraph, now: dict[tuple[int, Predicate, int], int], tracker: Tracker) -> None:
+    def _contacts(self, scene: SceneGraph, now: dict[tuple[int, Predicate, int], int], emit: Emit) -> None:
         static = set(scene.ids[scene.is_static].tolist())
         alive = set(scene.ids.tolist())
 
@@ -47,15 +50,15 @@ class RelationGraph:
 
         before, after = pairs(self._since), pairs(now)
         for a, b in sorted(after - before):
-            tracker.emit(EventKind.CONTACT, a, b)
+            emit(EventKind.CONTACT, a, b)
         for a, b in sorted(before - after):
             if a in alive and b in alive:
-                tracker.emit(EventKind.SEPARATION, a, b)
+                emit(EventKind.SEPARATION, a, b)
         was_on = {a for a, p, _ in self._since if p == Predicate.ON}
         is_on = {a for a, p, _ in now if p == Predicate.ON}
         for a in sorted(was_on - is_on):
             if a in alive and scene.linear_velocities[scene.index(a), 2] < -0.3:
-                tracker.emit(EventKind.FALL, a)
+                emit(EventKind.FALL, a, 0)
 
 
 Solid = tuple[int, Array, Array]
@@ -111,13 +114,13 @@ def gaps_between(
     return result
 
 
-def _soft(value: float, limit: float, width: float) -> float:
+def _soft(value: Array | float, limit: float, width: float) -> Array:
     """1 well below a limit, 0.5 at it, 0 well above."""
-    return float(1.0 / (1.0 + np.exp(np.clip((value - limit) / width, -30.0, 30.0))))
+    return np.asarray(1.0 / (1.0 + np.exp(np.clip((np.asarray(value) - limit) / width, -30.0, 30.0))))
 
 
 def measure_relations(
-    scene: SceneGraph, config: PerceptionConfig, gaps: dict[tuple[int, int], tuple[Array, float]] | None = None
+    scene: SceneGraph, config: PerceptionConfig, gaps: Gaps | None = None
 ) -> dict[tuple[int, Predicate, int], float]:
     """Probability of every relation that is not clearly absent, by (subject, predicate, object).
 
@@ -132,109 +135,116 @@ def measure_relations(
     result: dict[tuple[int, Predicate, int], float] = {}
     if n < 2:
         return result
-    rotations = [Rotation.from_quat(q).as_matrix() for q in scene.quaternions]
-    planes = []
-    samples = []
-    for i in range(n):
-        convex = scene.shapes[i] == Shape.CONVEX and len(scene.hulls[i]) >= 4
-        try:
-            planes.append(hull_planes(scene.hulls[i]) if convex else None)
-        except ValueError:
-            planes.append(None)
-        local, _ = surface_samples(int(scene.shapes[i]), scene.extents[i], scene.hulls[i], 96)
-        samples.append(local @ rotations[i].T + scene.positions[i])
-    lows = np.array([s[:, 2].min() for s in samples])
-    highs = np.array([s[:, 2].max() for s in samples])
-    radii = 0.5 * np.linalg.norm(scene.extents, axis=1)
-    camera_T_world = np.linalg.inv(scene.world_T_camera)
-    optical = scene.positions @ camera_T_world[:3, :3].T + camera_T_world[:3, 3]
-
-    def gap_between(i: int, j: int) -> float:
-        poses = np.concatenate([*(np.append(scene.positions[k], scene.quaternions[k]) for k in (i, j))])
-        poses = np.concatenate([poses, scene.extents[i], scene.extents[j]])
-        pair = int(scene.ids[i]), int(scene.ids[j])
-        if pair in gaps and np.abs(gaps[pair][0] - poses).max() < 5e-4:
-            return gaps[pair][1]
-        d = [
-            signed_distance(
-                int(scene.shapes[b]), scene.extents[b], (samples[a] - scene.positions[b]) @ rotations[b], planes[b]
-            )[0].min()
-            for a, b in ((i, j), (j, i))
+    positions, extents, static = scene.positions, scene.extents, scene.is_static
+    rotations = rotation_matrices(scene.quaternions)
+    radii = 0.5 * np.linalg.norm(extents, axis=1)
+    offsets = positions[None] - positions[:, None]
+    distances = np.linalg.norm(offsets, axis=-1)
+    close = (distances - radii[:, None] - radii[None] <= config.near_m + 0.05) & ~(static[:, None] & static[None])
+    rows, columns = np.nonzero(np.triu(close, 1))
+    if not len(rows):
+        _occlusions(scene, _optical(scene), result)
+        return result
+    gap = _gaps(scene, rotations, rows, columns, gaps)
+    samples = [surface_samples(int(scene.shapes[i]), extents[i], scene.hulls[i], GAP_SAMPLES)[0] for i in range(n)]
+    heights = [s @ rotations[i, 2] for i, s in enumerate(samples)]
+    lows = positions[:, 2] + [h.min() for h in heights]
+    highs = positions[:, 2] + [h.max() for h in heights]
+    ids = scene.ids.tolist()
+    touch = _soft(gap, config.touch_m, 0.25 * config.touch_m)
+    near = _soft(gap, config.near_m, 0.1 * config.near_m)
+    speeds = np.linalg.norm(scene.linear_velocities, axis=1)
+    relative = scene.linear_velocities[columns] - scene.linear_velocities[rows]
+    closing = -(relative * offsets[rows, columns]).sum(axis=1) / np.maximum(distances[rows, columns], 1e-9)
+    approach = 1.0 - _soft(closing, 0.05, 0.02)
+    together = np.minimum(touch, _soft(np.linalg.norm(relative, axis=1), 0.05, 0.02))
+    optical = _optical(scene)
+    aside = optical[columns, 0] - optical[rows, 0]
+    deeper = optical[columns, 2] - optical[rows, 2]
+    side, depth = 1.0 - _soft(np.abs(aside), 0.04, 0.01), 1.0 - _soft(np.abs(deeper), 0.05, 0.01)
+    local = np.stack(
+        [
+            np.einsum("pk,pkl->pl", -offsets[rows, columns], rotations[columns]),
+            np.einsum("pk,pkl->pl", offsets[rows, columns], rotations[rows]),
         ]
-        gaps[pair] = poses, float(min(d))
-        return gaps[pair][1]
-
-    for i in range(n):
-        for j in range(i + 1, n):
-            if scene.is_static[i] and scene.is_static[j]:
+    )
+    for k, (i, j) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        a, b = ids[i], ids[j]
+        result[a, Predicate.TOUCHING, b] = float(touch[k])
+        moving = not (static[i] or static[j])
+        for top, bottom, inside in ((i, j, local[0, k]), (j, i, local[1, k])):
+            if static[top] or (not moving and abs(lows[top] - highs[bottom]) > 0.05):
                 continue
-            reach = float(np.linalg.norm(scene.positions[i] - scene.positions[j])) - radii[i] - radii[j]
-            if reach > config.near_m + 0.05:
-                continue
-            gap = gap_between(i, j)
-            a, b = int(scene.ids[i]), int(scene.ids[j])
-            moving = not (scene.is_static[i] or scene.is_static[j])
-            touch = _soft(gap, config.touch_m, 0.25 * config.touch_m)
-            result[a, Predicate.TOUCHING, b] = touch
-            for top, bottom in ((i, j), (j, i)):
-                if scene.is_static[top]:
-                    continue
-                above = _soft(abs(lows[top] - highs[bottom]), 0.02, 0.004)
-                over = _over(scene, rotations, top, bottom)
-                on = min(above, over)
-                subject, carrier = int(scene.ids[top]), int(scene.ids[bottom])
-                result[subject, Predicate.ON, carrier] = on
-                result[carrier, Predicate.SUPPORTS, subject] = on
-                local = (scene.positions[top] - scene.positions[bottom]) @ rotations[bottom]
-                smaller = scene.extents[top].max() < 0.95 * scene.extents[bottom].max()
-                if moving and smaller and (np.abs(local) < 0.45 * scene.extents[bottom]).all():
-                    result[subject, Predicate.INSIDE, carrier] = 0.8
-            if not moving:
-                continue
-            result[a, Predicate.NEAR, b] = _soft(gap, config.near_m, 0.1 * config.near_m)
-            relative = scene.linear_velocities[j] - scene.linear_velocities[i]
-            direction = scene.positions[j] - scene.positions[i]
-            direction /= max(float(np.linalg.norm(direction)), 1e-9)
-            closing = -float(relative @ direction)
-            speeds = np.linalg.norm(scene.linear_velocities[[i, j]], axis=1)
-            if speeds.max() > 0.03:
-                for first, second, own in ((a, b, speeds[0]), (b, a, speeds[1])):
-                    if own > 0.03:
-                        result[first, Predicate.APPROACHING, second] = 1.0 - _soft(closing, 0.05, 0.02)
-            if speeds.min() > 0.03:
-                together = _soft(float(np.linalg.norm(relative)), 0.05, 0.02)
-                result[a, Predicate.MOVING_WITH, b] = min(touch, together)
-            if gap < config.near_m:
-                right = float(optical[j, 0] - optical[i, 0])
-                nearer = float(optical[j, 2] - optical[i, 2])
-                side = 1.0 - _soft(abs(right), 0.04, 0.01)
-                depth = 1.0 - _soft(abs(nearer), 0.05, 0.01)
-                left, other = (a, b) if right > 0.0 else (b, a)
-                front, back = (a, b) if nearer > 0.0 else (b, a)
-                result[left, Predicate.LEFT_OF, other] = side
-                result[other, Predicate.RIGHT_OF, left] = side
-                result[front, Predicate.IN_FRONT_OF, back] = depth
-                result[back, Predicate.BEHIND, front] = depth
+            above = float(_soft(abs(lows[top] - highs[bottom]), 0.02, 0.004))
+            beyond = float((np.abs(inside[:2]) - 0.5 * extents[bottom, :2]).max())
+            on = min(above, float(_soft(beyond, 0.005, 0.003)))
+            result[ids[top], Predicate.ON, ids[bottom]] = on
+            result[ids[bottom], Predicate.SUPPORTS, ids[top]] = on
+            smaller = extents[top].max() < 0.95 * extents[bottom].max()
+            if moving and smaller and (np.abs(inside) < 0.45 * extents[bottom]).all():
+                result[ids[top], Predicate.INSIDE, ids[bottom]] = 0.8
+        if not moving:
+            continue
+        result[a, Predicate.NEAR, b] = float(near[k])
+        if speeds[i] > 0.03:
+            result[a, Predicate.APPROACHING, b] = float(approach[k])
+        if speeds[j] > 0.03:
+            result[b, Predicate.APPROACHING, a] = float(approach[k])
+        if min(speeds[i], speeds[j]) > 0.03:
+            result[a, Predicate.MOVING_WITH, b] = float(together[k])
+        if gap[k] < config.near_m:
+            left, other = (a, b) if aside[k] > 0.0 else (b, a)
+            front, back = (a, b) if deeper[k] > 0.0 else (b, a)
+            result[left, Predicate.LEFT_OF, other] = result[other, Predicate.RIGHT_OF, left] = float(side[k])
+            result[front, Predicate.IN_FRONT_OF, back] = result[back, Predicate.BEHIND, front] = float(depth[k])
     _occlusions(scene, optical, result)
     return {key: p for key, p in result.items() if p >= 0.05}
 
 
-def _over(scene: SceneGraph, rotations: list, top: int, bottom: int) -> float:  # type: ignore[type-arg]
-    """Whether the centre of one object is over the footprint of another."""
-    local = (scene.positions[top] - scene.positions[bottom]) @ rotations[bottom]
-    beyond = float((np.abs(local[:2]) - 0.5 * scene.extents[bottom][:2]).max())
-    return _soft(beyond, 0.005, 0.003)
+def _optical(scene: SceneGraph) -> Array:
+    camera_T_world = np.linalg.inv(scene.world_T_camera)
+    return np.asarray(scene.positions @ camera_T_world[:3, :3].T + camera_T_world[:3, 3])
 
 
-def _occlusions(scene: SceneGraph, optical: np.ndarray, result: dict[tuple[int, Predicate, int], float]) -> None:
+def _gaps(
+    scene: SceneGraph, rotations: Array, rows: NDArray[np.int64], columns: NDArray[np.int64], known: Gaps
+) -> Array:
+    """(P,) surface gaps [m] of pairs of rows; those of pairs that have not moved are taken from ``known``."""
+    poses = np.concatenate([scene.positions, scene.quaternions, scene.extents], axis=1)
+    solids: list[Solid] = [(int(s), e, h) for s, e, h in zip(scene.shapes, scene.extents, scene.hulls, strict=True)]
+    result = np.empty(len(rows))
+    fresh: Gaps = {}
+    for k, (i, j) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        key = int(scene.ids[i]), int(scene.ids[j])
+        state = np.concatenate([poses[i], poses[j]])
+        found = known.get(key)
+        if found is None or np.abs(found[0] - state).max() > 5e-4:
+            gap = gaps_between(
+                solids[i],
+                solids[j],
+                scene.positions[i : i + 1],
+                rotations[i : i + 1],
+                scene.positions[j : j + 1],
+                rotations[j : j + 1],
+            )
+            found = state, float(gap[0])
+        fresh[key] = found
+        result[k] = found[1]
+    known.clear()
+    known.update(fresh)
+    return result
+
+
+def _occlusions(scene: SceneGraph, optical: Array, result: dict[tuple[int, Predicate, int], float]) -> None:
     radii = 0.5 * np.sort(scene.extents, axis=1)[:, 1]
-    for i in range(len(scene)):
-        hidden = 1.0 - scene.visibilities[i]
-        if scene.is_static[i] or optical[i, 2] <= 0.0 or hidden < 0.2:
-            continue
-        for j in range(len(scene)):
-            if i == j or scene.is_static[j] or optical[j, 2] <= 0.0 or optical[j, 2] > optical[i, 2] - 0.01:
-                continue
-            angle = np.linalg.norm(optical[i, :2] / optical[i, 2] - optical[j, :2] / optical[j, 2])
-            if angle < radii[i] / optical[i, 2] + radii[j] / optical[j, 2]:
-                result[int(scene.ids[j]), Predicate.OCCLUDES, int(scene.ids[i])] = float(min(1.0, hidden + 0.3))
+    hidden = 1.0 - scene.visibilities
+    ahead = (optical[:, 2] > 0.0) & ~scene.is_static
+    depth = np.maximum(optical[:, 2], 1e-6)
+    seen = optical[:, :2] / depth[:, None]
+    wide = radii / depth
+    for i in np.flatnonzero(ahead & (hidden >= 0.2)):
+        nearer = ahead & (optical[:, 2] <= optical[i, 2] - 0.01)
+        nearer[i] = False
+        nearer &= np.linalg.norm(seen - seen[i], axis=1) < wide + wide[i]
+        for j in np.flatnonzero(nearer):
+            result[int(scene.ids[j]), Predicate.OCCLUDES, int(scene.ids[i])] = float(min(1.0, hidden[i] + 0.3))
