@@ -132,7 +132,8 @@ class ClipRecord:
     Attributes:
         truths, predictions: per frame masks as ``masks.encode`` gives them.
         matches: of all scored frames; tracks: scored frames; returns: things that were hidden and came back.
-        quality: mean IoU of each scored frame; seconds: of each frame's processing. reasoning: relations, events, causes and properties.
+        quality: mean IoU of each scored frame; seconds: of each frame's processing.
+        reasoning: relations, events, causes and properties.
         worst: the frames that were segmented worst.
     """
 
