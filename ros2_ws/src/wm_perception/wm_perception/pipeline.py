@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wm_core.scene_graph import Event, SceneGraph, Shape
+from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.association import Observation
 from wm_perception.cloud import depth_noise_m, make_cloud
-from wm_perception.models import make_segmenter
-from wm_perception.relations import RelationGraph
+from wm_perception.models import make_reasoner, make_segmenter
+from wm_perception.reasoner import Reasoner
 from wm_perception.segmentation import candidate_pixels
 from wm_perception.supports import Support, SupportMap
 from wm_perception.tracking import Tracker
@@ -32,7 +32,8 @@ from wm_perception.types import (
 __all__ = ["Frame", "PerceptionConfig", "PerceptionPipeline", "PerceptionResult"]
 
 _SUPPORT_THICKNESS_M = 0.04
-_MAX_POINTS = 600
+_MAX_POINTS = 500
+_CLEAR_SHARE = 0.4
 _MIXED_PIXEL_NOISE_M = 0.0025
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (5, 5))
 _SQUARE = np.ones((5, 5), np.uint8)
@@ -44,14 +45,21 @@ class PerceptionPipeline:
     Args:
         config: see ``PerceptionConfig``.
         segmenter: finds instances; by default what the configuration names.
+        reasoner: relates them over time; by default what the configuration names.
 
     Raises:
         ModelError: a model that the configuration names is absent or not what it should be.
     """
 
-    def __init__(self, config: PerceptionConfig | None = None, segmenter: Segmenter | None = None) -> None:
+    def __init__(
+        self,
+        config: PerceptionConfig | None = None,
+        segmenter: Segmenter | None = None,
+        reasoner: Reasoner | None = None,
+    ) -> None:
         self.config = config or PerceptionConfig()
         self.segmenter: Segmenter = segmenter or make_segmenter(self.config)
+        self.reasoner = reasoner or make_reasoner(self.config)
         self._ids = itertools.count(1)
         # Depth images have a blind band at their rim, up to a dozen pixels wide.
         self._edge_pixels = max(2, 12 // self.config.stride)
@@ -61,7 +69,7 @@ class PerceptionPipeline:
         """Forget everything but the ids given: they are not used again."""
         self.supports = SupportMap(self.config, self._new_id)
         self.tracker = Tracker(self.config, self._new_id)
-        self.relations = RelationGraph(self.config)
+        self.reasoner.reset()
         self._last_stamp_ns: int | None = None
 
     def _new_id(self) -> int:
@@ -101,12 +109,10 @@ class PerceptionPipeline:
         candidates = candidate_pixels(cloud, height, self.config.min_height_m, self.config.max_height_m)
         segmentation = self.segmenter.segment(frame, cloud, candidates, height, predicted)
         lap("segment")
-        observations = self._observations(cloud, segmentation, height, which)
+        observations = self._observations(cloud, segmentation, candidates, height, which)
         assigned = self.tracker.update(cloud, segmentation, observations, dt)
         lap("track")
-        scene = self._scene(frame)
-        relations = self.relations.update(scene, self.tracker)
-        scene = self._scene(frame, relations, tuple(self.tracker.events))
+        scene = self.reasoner.update(self._scene(frame), self.tracker.events)
         lap("relations")
         ids = self._instance_ids(frame, segmentation, assigned)
         lap("instances")
@@ -116,13 +122,13 @@ class PerceptionPipeline:
         self,
         cloud: Cloud,
         segmentation: Segmentation,
+        candidates: NDArray[np.bool_],
         height: NDArray[np.float32],
         which: NDArray[np.int32],
     ) -> list[Observation | None]:
         observations: list[Observation | None] = []
         boxes = ndimage.find_objects(segmentation.labels, max_label=len(segmentation.keys))
         h, w = segmentation.labels.shape
-        random = np.random.default_rng(0)
         for label, box in enumerate(boxes, start=1):
             if box is None:
                 observations.append(None)
@@ -132,17 +138,23 @@ class PerceptionPipeline:
             pixels = int(mask.sum())
             depth = float(np.median(cloud.depth[box][mask])) if pixels else 0.0
             noise = float(depth_noise_m(np.array(depth, np.float32)))
-            use = mask
+            # A network's masks reach over the rim, onto the support and what is behind.
+            clear = mask & candidates[box]
+            use = clear if int(clear.sum()) >= _CLEAR_SHARE * pixels else mask
             if noise > _MIXED_PIXEL_NOISE_M:
                 # Far away, a sensor's outermost pixels mix the thing with what is behind it.
-                inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
-                use = inner if int(inner.sum()) >= 0.35 * pixels else mask
-            points = cloud.points[box][use].astype(np.float64)
-            if len(points) < 8 or pixels < 12:
+                inner = cv2.erode(use.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
+                use = inner if int(inner.sum()) >= 0.35 * pixels else use
+            rows, columns = np.nonzero(use)
+            if len(rows) < 8 or pixels < 12:
                 observations.append(None)
                 continue
-            heights = height[box][use]
-            over = which[box][use]
+            # Evenly taken; more would make everything slower and nothing better.
+            some = slice(None, None, max(1, len(rows) // _MAX_POINTS))
+            rows, columns = rows[some] + box[0].start, columns[some] + box[1].start
+            points = cloud.points[rows, columns].astype(np.float64)
+            heights = height[rows, columns]
+            over = which[rows, columns]
             tall = np.isfinite(heights)
             index = int(np.bincount(over[over >= 0]).argmax()) if (over >= 0).any() else -1
             ranks = np.sort(points, axis=0)[(np.array([0.01, 0.02, 0.98, 0.99]) * (len(points) - 1)).astype(int)]
@@ -154,20 +166,19 @@ class PerceptionPipeline:
                 plane = support.plane
                 support_height = float(centre[2] - plane.height_over(centre[None].astype(np.float32))[0])
                 bottom = support_height
-            low, high = np.percentile(heights[tall], [2.0, 95.0]) if tall.any() else (0.0, 0.0)
-            rows, columns = box
+            tallest = np.sort(heights[tall])
+            low, high = (tallest[[int(q * (len(tallest) - 1)) for q in (0.02, 0.95)]]) if len(tallest) else (0.0, 0.0)
+            down, right = box
             edge = self._edge_pixels
-            border = rows.start < edge or columns.start < edge or rows.stop > h - edge or columns.stop > w - edge
+            border = down.start < edge or right.start < edge or down.stop > h - edge or right.stop > w - edge
             fresh = segmentation.keys[label - 1] < 0
             outside = self._outside(points, index) if fresh else 0.0
             extent = float((ranks[3] - ranks[0]).max())
-            if len(points) > _MAX_POINTS:
-                points = points[random.choice(len(points), _MAX_POINTS, replace=False)]
             observations.append(
                 Observation(
                     points=points,
                     noise_m=noise,
-                    color=cloud.rgb[box][use].mean(axis=0),
+                    color=cloud.rgb[rows, columns].mean(axis=0),
                     pixels=pixels,
                     bottom=bottom,
                     support_height=support_height,
@@ -207,12 +218,7 @@ class PerceptionPipeline:
         full = np.repeat(np.repeat(small, stride, axis=0), stride, axis=1)
         return np.ascontiguousarray(full[: frame.camera.height, : frame.camera.width])
 
-    def _scene(
-        self,
-        frame: Frame,
-        relations: tuple = (),
-        events: tuple[Event, ...] = (),  # type: ignore[type-arg]
-    ) -> SceneGraph:
+    def _scene(self, frame: Frame) -> SceneGraph:
         rows: list[dict[str, Any]] = [self._support_row(s) for s in self.supports.supports if s.frames >= 2]
         for t in self.tracker.tracks:
             if t.id == 0:
@@ -259,8 +265,6 @@ class PerceptionPipeline:
             columns.pop("extents"),
             stamp_ns=frame.stamp_ns,
             frame_id=self.config.world_frame,
-            relations=relations,
-            events=events,
             world_T_camera=np.asarray(frame.world_T_camera, dtype=np.float64),
             class_vocabulary=self.tracker.vocabulary if optional["class_probabilities"].size else (),
             **optional,

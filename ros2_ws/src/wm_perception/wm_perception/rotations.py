@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wm_perception.types import Array
+Array = NDArray[np.float64]
 
 
 def matrix(quaternion: Array) -> Array:

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
-from scipy.spatial.transform import Rotation
 
 from wm_core.scene_graph import Shape
+from wm_perception import rotations
 
 Array = NDArray[np.float64]
 
@@ -82,14 +82,13 @@ def signed_distance(shape: int, extents: Array, points: Array, hull: Array | Non
 def _corner_distance(q: Array) -> tuple[Array, Array]:
     """Distance and gradient of ``{q <= 0}`` in coordinates that are side distances."""
     outside = np.maximum(q, 0.0)
-    norm = np.linalg.norm(outside, axis=1)
+    norm = np.sqrt(np.einsum("pi,pi->p", outside, outside))
     deepest = q.argmax(axis=1)
     rows = np.arange(len(q))
-    inner = np.zeros_like(q)
-    inner[rows, deepest] = 1.0
-    is_outside = norm > 0.0
-    gradient = np.where(is_outside[:, None], outside / np.maximum(norm, 1e-12)[:, None], inner)
-    return np.where(is_outside, norm, q[rows, deepest]), gradient
+    gradient = outside / np.maximum(norm, 1e-12)[:, None]
+    inside = np.flatnonzero(norm <= 0.0)
+    gradient[inside, deepest[inside]] = 1.0
+    return np.where(norm > 0.0, norm, q[rows, deepest]), gradient
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _yaw_quaternion(yaw: float) -> Array:
 
 
 def _local(points: Array, position: Array, quaternion: Array) -> Array:
-    return (points - position) @ Rotation.from_quat(quaternion).as_matrix()
+    return (points - position) @ rotations.matrix(quaternion)
 
 
 def fit_box(points: Array, bottom: float, top: float) -> ShapeFit:
@@ -160,8 +159,8 @@ def align(
         The pose; its covariance is the inverse of the normal matrix, prior included.
     """
     c = np.array(position, dtype=np.float64)
-    rotation = Rotation.from_quat(quaternion)
-    start, start_rotation = c.copy(), rotation
+    turn = np.array(quaternion, dtype=np.float64)
+    start, back = c.copy(), rotations.conjugate(turn)
     information = np.diag(
         1.0 / np.array([prior_std_m] * 3 + [prior_std_rad[0], prior_std_rad[0], prior_std_rad[1]]) ** 2
     )
@@ -170,7 +169,7 @@ def align(
     normal_matrix = information
     distance = np.zeros(len(points))
     for _ in range(iterations):
-        matrix = rotation.as_matrix()
+        matrix = rotations.matrix(turn)
         relative = points - c
         distance, local_gradient = signed_distance(shape, extents, relative @ matrix, hull)
         gradient = local_gradient @ matrix.T
@@ -180,7 +179,7 @@ def align(
         for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
             jacobian[:, 3 + i] = relative[:, k] * gradient[:, j] - relative[:, j] * gradient[:, k]
         weights = weight_per_point * np.minimum(1.0, 2.0 * noise_m / np.maximum(np.abs(distance), 1e-9))
-        deviation = np.concatenate([c - start, (rotation * start_rotation.inv()).as_rotvec()])
+        deviation = np.concatenate([c - start, rotations.to_vector(rotations.multiply(turn, back))])
         weighted = (jacobian * weights[:, None]).T
         normal_matrix = information + weighted @ jacobian
         step = -np.linalg.solve(normal_matrix, weighted @ distance + information @ deviation)
@@ -188,10 +187,11 @@ def align(
         if length > 0.05:
             step *= 0.05 / length
         c = c + step[:3]
-        rotation = Rotation.from_rotvec(step[3:]) * rotation
+        turn = rotations.multiply(rotations.from_vector(step[3:]), turn)
         if np.abs(step[:3]).max() < 3e-4 and np.abs(step[3:]).max() < 3e-3:
             break
-    return Alignment(c, rotation.as_quat(), np.linalg.inv(normal_matrix), float(np.median(np.abs(distance))))
+    turn /= np.linalg.norm(turn)
+    return Alignment(c, turn, np.linalg.inv(normal_matrix), float(np.median(np.abs(distance))))
 
 
 def surface_samples(shape: int, extents: Array, hull: Array, count: int = 160) -> tuple[Array, Array]:

@@ -30,6 +30,7 @@ _WAKE_AT_ONCE_M = 0.012
 _REST_SPEED_M_S = 0.04
 _REST_TIME_S = 0.3
 _FITS = 7
+_REFIT_NS = 300_000_000
 _PATIENCE_FRAMES = 3
 _NEW_FRAMES = 10
 _SLOW_M_S = 0.025
@@ -466,13 +467,18 @@ class Tracker:
         used = 0
         points = o.points
         if len(points) > _ALIGN_POINTS:
-            points = points[np.random.default_rng(t.hits).choice(len(points), _ALIGN_POINTS, replace=False)]
+            # Others every time, so that what they err by differs from frame to frame.
+            step = len(points) / _ALIGN_POINTS
+            points = points[((np.arange(_ALIGN_POINTS) + (0.37 * t.hits) % 1.0) * step).astype(np.int64)]
         whole = t.visibility > 0.75 and not o.on_border and o.hidden_fraction < 0.25
         # Better a rough shape from what can be seen than none: it is fitted again when more comes into sight.
-        rough = not t.whole and len(o.points) >= 60 and (o.pixels > 1.25 * t.fit_pixels or len(t.fits) < 2)
+        rough = not t.whole and len(o.points) >= 60 and o.pixels > 1.25 * t.fit_pixels
         rough = rough and (o.sure or t.hits >= _PATIENCE_FRAMES)
         slow = t.resting or float(np.linalg.norm(t.velocity)) < _FIT_SPEED_M_S or len(t.fits) < 2
-        due = len(t.fits) < _FITS or (self._stamp_ns - t.fit_stamp_ns > 1_500_000_000 and t.resting)
+        since_ns = self._stamp_ns - t.fit_stamp_ns
+        # Often at first, then less and less: they take longer than all the rest.
+        due = len(t.fits) < 2 or since_ns > _REFIT_NS * min(len(t.fits), 6)
+        due = due and (len(t.fits) < _FITS or t.resting)
         # After a collision segments may be mixed; a rigid thing is what it was before.
         due = (due or not t.whole) and not (t.moved and t.whole and len(t.fits) >= 3)
         if fit and (whole or rough) and due and not t.toppled and len(o.points) >= 30 and slow:
