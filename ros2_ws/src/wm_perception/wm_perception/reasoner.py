@@ -116,6 +116,7 @@ class Reasoner:
         self._causes: dict[tuple[int, int], tuple[float, int]] = {}
         self._asked: list[tuple[int, int, NDArray[np.float32]]] = []
         self._prior: dict[int, Array] = {}
+        self._last_seen: dict[int, int] = {}
         self._forget()
 
     def _forget(self) -> None:
@@ -144,10 +145,14 @@ class Reasoner:
         for e in tracked:
             if self.network is not None and e.kind in _OWN:
                 continue
+            # Both are known for sure some frames late only.
             stamp = e.stamp_ns
             if e.kind == EventKind.ENTER and e.a in scene.ids:
                 stamp = int(scene.first_seen_ns[scene.index(e.a)])
+            elif e.kind == EventKind.LEAVE:
+                stamp = self._last_seen.get(e.a, stamp)
             events.append(self._event(e.kind, e.a, e.b, stamp, e.probability))
+        self._last_seen = dict(zip(scene.ids.tolist(), scene.last_seen_ns.tolist(), strict=True))
         relations = self.relations.update(scene, emit if self.network is None else None)
         if self.network is None:
             return replace(scene, relations=relations, events=tuple(events))
