@@ -39,6 +39,7 @@ class Observation:
         bottom: height of the support under it [m], None: none known. support_height [m].
         height_low, height_high: over the support [m].
         on_border: cut off by the image's edge. outside_fraction: of points beyond the outline of their support.
+        over_fraction: of points, 0..1, that are over a support.
         hidden_fraction: of its outline, 0..1, along which something nearer covers what may be more of it.
         extent: longest side of its bounds [m]. centre: (3,) middle of its bounds.
         score: 0..1 from the segmenter, NaN: it does not say.
@@ -58,6 +59,7 @@ class Observation:
     extent: float
     centre: Array
     area_m2: float
+    over_fraction: float = 1.0
     hidden_fraction: float = 0.0
     score: float = float("nan")
     embedding: Array = field(default_factory=lambda: np.zeros(0))

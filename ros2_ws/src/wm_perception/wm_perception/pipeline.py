@@ -189,6 +189,7 @@ class PerceptionPipeline:
                     extent=extent,
                     centre=centre,
                     area_m2=pixels * depth**2 / (cloud.camera.fx * cloud.camera.fy),
+                    over_fraction=float(tall.mean()),
                     hidden_fraction=_hidden_fraction(cloud.depth, segmentation.labels, label, box),
                     score=float(segmentation.scores[label - 1]) if len(segmentation.scores) else float("nan"),
                     embedding=_row(segmentation.embeddings, label - 1),

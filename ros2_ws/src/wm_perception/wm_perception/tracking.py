@@ -367,9 +367,12 @@ class Tracker:
             t.seen_extent += max(weight, 0.2) * (o.extent - t.seen_extent)
 
     def _may_be_born(self, o: Observation) -> bool:
+        # Furniture and walls are beside every support; the rim of a table is not over it.
+        if o.over_fraction < 0.5 or o.height_high < max(self.config.min_height_m, 3.0 * o.noise_m):
+            return False
         if o.sure:
-            # The segmenter has seen the whole image; what it is sure of needs only be a thing of some size.
-            return o.pixels >= 0.5 * self.config.min_pixels and o.extent <= 1.3 * self.config.max_extent_m
+            # Such a one may be cut off by the image's edge, and be flat.
+            return o.pixels >= 0.5 * self.config.min_pixels and o.extent <= 1.2 * self.config.max_extent_m
         return (
             o.pixels >= self.config.min_pixels
             and o.area_m2 > 2.0e-4
