@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import importlib.util
 import json
 import math
 import multiprocessing
@@ -47,8 +46,16 @@ from benchmarks.perceiving.run import (  # noqa: E402
     Counts,
     ReasoningCounts,
     WorstPicture,
-    add_counts,
     run_clip,
+)
+from training.reasoner_metrics import (  # noqa: E402
+    add_counts,
+    clip_truth,
+    coverage,
+    f1,
+    macro_f1,
+    micro_f1,
+    spearman,
 )
 from wm_perception.evaluation import score_tracks  # noqa: E402
 from wm_perception.models import ModelError, chosen  # noqa: E402
@@ -121,11 +128,7 @@ def job(plan: ClipPlan, configs: dict[str, PerceptionConfig]) -> tuple[ClipPlan,
                 raise
             continue
         break
-    truth = None
-    if importlib.util.find_spec("training.reasoner_metrics"):
-        from training.reasoner_metrics import clip_truth
-
-        truth = clip_truth(clip.world, clip.truth)
+    truth = clip_truth(clip.world, clip.truth)
     return tried, {name: run_clip(clip, config, truth) for name, config in configs.items()}
 
 
@@ -188,10 +191,9 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
     returns = [x for r in records for x in r.returns if x.before is not None]
     result["reid_after_2s"] = float(np.mean([x.same for x in returns])) if returns else None
     reasoning = [r.reasoning for r in records if r.reasoning is not None]
-    if reasoning:
-        reasoned, reasoned_more = reasoning_figures(reasoning)
-        result |= reasoned
-        more |= reasoned_more
+    reasoned, reasoned_more = reasoning_figures(reasoning)
+    result |= reasoned
+    more |= reasoned_more
     well = [m.position_m for m in matches if m.seen >= 0.5]
     more |= {
         "by_clip": [clip_summary(r) for r in records],
@@ -232,8 +234,6 @@ def clip_summary(record: ClipRecord) -> dict[str, Any]:
 
 def reasoning_figures(clips: Sequence[ReasoningCounts]) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Keys of relations, events, properties and causes; None where nothing true was there to be said."""
-    from training.reasoner_metrics import coverage, macro_f1, micro_f1, spearman
-
     relations: Counts = {}
     events: Counts = {}
     causes: Counts = {}
@@ -252,8 +252,8 @@ def reasoning_figures(clips: Sequence[ReasoningCounts]) -> tuple[dict[str, float
         "events_f1": _finite(micro_f1(events)) if some(events) else None,
         "property_spearman": _finite(correlations.get("mean")),
         "property_coverage_90": _finite(coverage(rows)) if len(rows) else None,
-        "caused_f1": _finite(micro_f1({"": causes["reasoner"]})) if some(causes) else None,
-        "caused_f1_baseline": _finite(micro_f1({"": causes["baseline"]})) if some(causes) else None,
+        "caused_f1": _finite(f1(causes["reasoner"])) if some(causes) else None,
+        "caused_f1_baseline": _finite(f1(causes["baseline"])) if some(causes) else None,
     }
     more = {
         "relations": {k: [int(x) for x in v] for k, v in sorted(relations.items())},

@@ -29,8 +29,8 @@ from benchmarks.perceiving.masks import average_precision, best_ious, encode, me
 from benchmarks.perceiving.pictures import draw_worst_frames
 from benchmarks.perceiving.run import (
     ClipRecord,
+    ReasoningCounts,
     WorstPicture,
-    add_counts,
     could_be_seen,
     errors_of,
     track_frame,
@@ -268,11 +268,22 @@ def test_image_area_of_a_square() -> None:
     assert image_area(corners, state, CAMERA, np.eye(4)) == np.inf
 
 
-def test_counts_add_up() -> None:
-    total: dict[str, np.ndarray] = {}
-    add_counts(total, {"ON": np.array([1, 0, 2])})
-    add_counts(total, {"ON": np.array([1, 1, 0]), "NEAR": np.array([0, 0, 1])})
-    assert {k: v.tolist() for k, v in total.items()} == {"ON": [2, 1, 2], "NEAR": [0, 0, 1]}
+def test_counts_of_reasoning_are_summed_over_clips() -> None:
+    counts = {"ON": np.array([8.0, 0, 2]), "NEAR": np.array([5.0, 5, 0])}
+    rows = np.zeros((4, 3, 3))
+    rows[:, :, 0] = rows[:, :, 2] = np.arange(4.0)[:, None]
+    rows[:, :, 1] = 0.1
+    rows[0, :, 0] += 0.5  # beyond its interval, the order stays
+    causes = {"reasoner": np.array([3.0, 1, 0]), "baseline": np.array([2.0, 6, 1])}
+    clips = [ReasoningCounts(counts, counts, causes, rows[:2]), ReasoningCounts(counts, {}, causes, rows[2:])]
+    values, more = bench.reasoning_figures(clips)
+    assert values["relations_macro_f1"] == pytest.approx((16 / 18 + 10 / 15) / 2)
+    assert values["events_f1"] == pytest.approx(26 / 33)
+    assert values["property_spearman"] == pytest.approx(1.0) and values["property_coverage_90"] == pytest.approx(0.75)
+    assert values["caused_f1"] == pytest.approx(6 / 7) and values["caused_f1_baseline"] == pytest.approx(4 / 11)
+    assert more["relations"]["ON"] == [16, 0, 4]
+    nothing, _ = bench.reasoning_figures([])
+    assert set(nothing.values()) == {None}
 
 
 def test_latency() -> None:

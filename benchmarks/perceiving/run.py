@@ -13,6 +13,14 @@ from numpy.typing import NDArray
 
 from benchmarks.perceiving import masks
 from benchmarks.perceiving.clips import ClipPlan, RenderedClip, TrueFrame
+from training.reasoner_metrics import (
+    ClipTruth,
+    add_counts,
+    caused_counts,
+    event_counts,
+    property_rows,
+    relation_counts,
+)
 from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import (
@@ -102,11 +110,9 @@ class ReasoningCounts:
 
 
 def count_reasoning(
-    scenes: Sequence[SceneGraph], known_as: Sequence[dict[int, int]], clip: RenderedClip, clip_truth: Any
+    scenes: Sequence[SceneGraph], known_as: Sequence[dict[int, int]], clip: RenderedClip, clip_truth: ClipTruth
 ) -> ReasoningCounts:
     """What was said of relations, events, causes and properties in a clip, against the truth."""
-    from training.reasoner_metrics import caused_counts, event_counts, property_rows, relation_counts
-
     relations: Counts = {}
     for number, (scene, names) in enumerate(zip(scenes, known_as, strict=True)):
         if clip.truth.times[number] >= WARM_UP_S:
@@ -117,12 +123,6 @@ def count_reasoning(
         caused_counts(scenes, clip_truth, known_as, from_s=WARM_UP_S),
         property_rows(scenes, clip_truth, known_as),
     )
-
-
-def add_counts(total: Counts, more: Counts) -> None:
-    """Add counts by name in place."""
-    for name, counts in more.items():
-        total[name] = total.get(name, np.zeros(3)) + counts
 
 
 @dataclass
@@ -149,7 +149,7 @@ class ClipRecord:
     worst: list[WorstPicture] = field(default_factory=list)
 
 
-def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: Any) -> ClipRecord:
+def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: ClipTruth) -> ClipRecord:
     """Let a pipeline of this configuration see a clip from its start.
 
     Args:
@@ -206,8 +206,7 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: Any) -> C
         )
         record.worst = _apart(record.worst)
     record.returns = reappearances(clip.truth.times, visible, gone, found)
-    if clip_truth is not None:
-        record.reasoning = count_reasoning(scenes, known_as, clip, clip_truth)
+    record.reasoning = count_reasoning(scenes, known_as, clip, clip_truth)
     return record
 
 
