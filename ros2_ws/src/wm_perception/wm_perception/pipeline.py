@@ -202,10 +202,8 @@ class PerceptionPipeline:
         """Fraction of points beyond the seen outline of their support."""
         if index < 0:
             return 0.0
-        _, _, _, outline = self.supports.supports[index].rectangle()
-        contour = outline.astype(np.float32).reshape(-1, 1, 2)
         sample = points[:: max(1, len(points) // 40), :2]
-        return float(np.mean([cv2.pointPolygonTest(contour, (float(x), float(y)), False) < 0.0 for x, y in sample]))
+        return float(self.supports.supports[index].outside(sample).mean())
 
     def _instance_ids(
         self, frame: Frame, segmentation: Segmentation, assigned: NDArray[np.int64]

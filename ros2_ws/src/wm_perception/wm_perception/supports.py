@@ -68,7 +68,9 @@ class Support:
     color: Array = field(default_factory=lambda: np.full(3, 128.0))
     cells: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    version: int = 0
     _rectangle: tuple[int, tuple[Array, Array, float, Array]] | None = None
+    _grid: tuple[int, NDArray[np.uint8], NDArray[np.int64]] | None = None
 
     def add_cells(self, codes: NDArray[np.int64], counts: NDArray[np.int64] | None = None) -> None:
         """Count cells (``cell_codes``) once more, or by ``counts``."""
@@ -77,11 +79,38 @@ class Support:
         total[np.searchsorted(merged, self.cells)] += self.counts
         total[np.searchsorted(merged, codes)] += 1 if counts is None else counts
         self.cells, self.counts = merged, total
+        self.version += 1
 
     def solid_cells(self) -> NDArray[np.int64]:
         """(C, 2) cells seen often enough to be believed."""
         least = 1 if self.frames < 4 else 2
         return _decode(self.cells[self.counts >= least])
+
+    def grid(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Its outline, a cell wider, as an image of cells (rows y, columns x), and the cell of the image's corner."""
+        if self._grid is not None and self._grid[0] == self.version:
+            return self._grid[1], self._grid[2]
+        cells = self.solid_cells()
+        grid, low = np.zeros((0, 0), np.uint8), np.zeros(2, np.int64)
+        if len(cells):
+            low = cells.min(axis=0) - 3
+            size = cells.max(axis=0) - low + 4
+            # The convex outline fills the holes that things on the support leave; one cell more takes in its rim.
+            outline = cv2.convexHull((cells - low).astype(np.int32))
+            filled = cv2.fillPoly(np.zeros((size[1], size[0]), np.uint8), [outline], (1,))
+            grid = np.asarray(cv2.dilate(filled, np.ones((3, 3), np.uint8)), dtype=np.uint8)
+        self._grid = (self.version, grid, low)
+        return grid, low
+
+    def outside(self, xy: Array) -> Array:
+        """(P,) bool: which points (P, 2) [m] are beyond the outline."""
+        outline = self.rectangle()[3]
+        edges = np.roll(outline, -1, axis=0) - outline
+        x, y = xy[:, :1] - outline[:, 0], xy[:, 1:] - outline[:, 1]
+        side = edges[:, 0] * y - edges[:, 1] * x
+        # The hull's sense of turning is OpenCV's: outside is where a side is of the other sign than the middle.
+        turning = np.sign(np.cross(edges[0], edges[1])) if len(edges) > 2 else 1.0
+        return (side * turning < 0.0).any(axis=1)
 
     def rectangle(self) -> tuple[Array, Array, float, Array]:
         """Centre (2,) [m], sizes (2,) [m], yaw [rad] and outline (P, 2) [m] of the footprint.
@@ -275,22 +304,13 @@ class SupportMap:
 
     @staticmethod
     def _inside(support: Support, cloud: Cloud) -> NDArray[np.bool_]:
-        cells = support.solid_cells()
-        if not len(cells):
+        """(h, w): whether each pixel's point is over the support's outline."""
+        grid, low = support.grid()
+        if not grid.size:
             return np.zeros(cloud.depth.shape, dtype=bool)
-        low = cells.min(axis=0) - 3
-        size = cells.max(axis=0) - low + 4
-        grid = np.zeros((size[1], size[0]), dtype=np.uint8)
-        # The convex outline fills the holes that things on the support leave; one cell more takes in its rim.
-        outline = cv2.convexHull((cells - low).astype(np.int32))
-        cv2.fillPoly(grid, [outline], 1)
-        grid = cv2.dilate(grid, np.ones((3, 3), np.uint8))
-        with np.errstate(invalid="ignore"):
-            u = np.floor(cloud.points[..., 0] / CELL_M)
-            v = np.floor(cloud.points[..., 1] / CELL_M)
-            u = np.nan_to_num(u - low[0], nan=-1.0)
-            v = np.nan_to_num(v - low[1], nan=-1.0)
-        ok = (u >= 0) & (v >= 0) & (u < size[0]) & (v < size[1])
-        inside = np.zeros(cloud.depth.shape, dtype=bool)
-        inside[ok] = grid[v[ok].astype(np.int64), u[ok].astype(np.int64)] > 0
-        return inside
+        # Nearest, about the middles of the cells; what is not a number falls outside.
+        u = cv2.addWeighted(cloud.points[..., 0], 1.0 / CELL_M, cloud.points[..., 0], 0.0, -float(low[0]) - 0.5)
+        v = cv2.addWeighted(cloud.points[..., 1], 1.0 / CELL_M, cloud.points[..., 1], 0.0, -float(low[1]) - 0.5)
+        cv2.patchNaNs(u, -9.0)
+        cv2.patchNaNs(v, -9.0)
+        return cv2.remap(grid, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0) > 0

@@ -645,15 +645,16 @@ class Tracker:
     @staticmethod
     def _angular(t: Track) -> None:
         """Angular velocity: rolling contact where turning cannot be seen, differences of orientation elsewhere."""
+        if t.resting:
+            t.angular_velocity = np.zeros(3)
+            return
         v = t.velocity
         radius = 0.25 * float(t.extents[0] + t.extents[1])
         standing = abs(t.position[2] - 0.5 * _vertical_extent(t) - t.support_height) < 0.02
         rolling = np.zeros(3)
         if standing:
             rolling = np.asarray(np.cross([0.0, 0.0, 1.0], v) / max(radius, 1e-3), dtype=np.float64)
-        if t.resting:
-            t.angular_velocity = np.zeros(3)
-        elif t.shape == Shape.SPHERE:
+        if t.shape == Shape.SPHERE:
             # A ball on a table rolls: w = z x v / r. Its turning cannot be seen in its shape.
             t.angular_velocity = rolling
         elif len(t.turns) >= 3:
