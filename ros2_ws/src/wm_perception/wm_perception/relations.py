@@ -15,6 +15,7 @@ Emit = Callable[[EventKind, int, int], None]
 Gaps = dict[tuple[int, int], tuple[Array, float]]
 """Surface gaps by pair of ids, with the poses that they were measured at."""
 _ENTER, _LEAVE = 0.5, 0.3
+_LEAST = 0.05
 
 
 class RelationGraph:
@@ -168,37 +169,44 @@ def measure_relations(
             np.einsum("pk,pkl->pl", offsets[rows, columns], rotations[rows]),
         ]
     )
-    for k, (i, j) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+    # Both ways: the first on the second, the second on the first.
+    tops, bottoms = np.stack([rows, columns]), np.stack([columns, rows])
+    level = _soft(np.abs(lows[tops] - highs[bottoms]), 0.02, 0.004)
+    beyond = (np.abs(local[..., :2]) - 0.5 * extents[bottoms, :2]).max(axis=-1)
+    on = np.where(static[tops], 0.0, np.minimum(level, _soft(beyond, 0.005, 0.003)))
+    longest = extents.max(axis=1)
+    inside = (np.abs(local) < 0.45 * extents[bottoms]).all(axis=-1) & (longest[tops] < 0.95 * longest[bottoms])
+    table = zip(
+        rows.tolist(), columns.tolist(), *(v.tolist() for v in (gap, touch, near, approach, together, aside, deeper)),
+        *(v.tolist() for v in (side, depth, on[0], on[1], inside[0], inside[1])), strict=True,
+    )  # fmt: skip
+    still, fast = static.tolist(), (speeds > 0.03).tolist()
+    for i, j, g, touching, close_by, nears, joint, right, behind, beside, apart, on_a, on_b, in_a, in_b in table:
         a, b = ids[i], ids[j]
-        result[a, Predicate.TOUCHING, b] = float(touch[k])
-        moving = not (static[i] or static[j])
-        for top, bottom, inside in ((i, j, local[0, k]), (j, i, local[1, k])):
-            if static[top] or (not moving and abs(lows[top] - highs[bottom]) > 0.05):
-                continue
-            above = float(_soft(abs(lows[top] - highs[bottom]), 0.02, 0.004))
-            beyond = float((np.abs(inside[:2]) - 0.5 * extents[bottom, :2]).max())
-            on = min(above, float(_soft(beyond, 0.005, 0.003)))
-            result[ids[top], Predicate.ON, ids[bottom]] = on
-            result[ids[bottom], Predicate.SUPPORTS, ids[top]] = on
-            smaller = extents[top].max() < 0.95 * extents[bottom].max()
-            if moving and smaller and (np.abs(inside) < 0.45 * extents[bottom]).all():
-                result[ids[top], Predicate.INSIDE, ids[bottom]] = 0.8
+        result[a, Predicate.TOUCHING, b] = touching
+        moving = not (still[i] or still[j])
+        for top, bottom, rests, within in ((a, b, on_a, in_a), (b, a, on_b, in_b)):
+            if rests >= _LEAST:
+                result[top, Predicate.ON, bottom] = rests
+                result[bottom, Predicate.SUPPORTS, top] = rests
+            if moving and within:
+                result[top, Predicate.INSIDE, bottom] = 0.8
         if not moving:
             continue
-        result[a, Predicate.NEAR, b] = float(near[k])
-        if speeds[i] > 0.03:
-            result[a, Predicate.APPROACHING, b] = float(approach[k])
-        if speeds[j] > 0.03:
-            result[b, Predicate.APPROACHING, a] = float(approach[k])
-        if min(speeds[i], speeds[j]) > 0.03:
-            result[a, Predicate.MOVING_WITH, b] = float(together[k])
-        if gap[k] < config.near_m:
-            left, other = (a, b) if aside[k] > 0.0 else (b, a)
-            front, back = (a, b) if deeper[k] > 0.0 else (b, a)
-            result[left, Predicate.LEFT_OF, other] = result[other, Predicate.RIGHT_OF, left] = float(side[k])
-            result[front, Predicate.IN_FRONT_OF, back] = result[back, Predicate.BEHIND, front] = float(depth[k])
+        result[a, Predicate.NEAR, b] = close_by
+        if fast[i]:
+            result[a, Predicate.APPROACHING, b] = nears
+        if fast[j]:
+            result[b, Predicate.APPROACHING, a] = nears
+        if fast[i] and fast[j]:
+            result[a, Predicate.MOVING_WITH, b] = joint
+        if g < config.near_m:
+            left, other = (a, b) if right > 0.0 else (b, a)
+            front, back = (a, b) if behind > 0.0 else (b, a)
+            result[left, Predicate.LEFT_OF, other] = result[other, Predicate.RIGHT_OF, left] = beside
+            result[front, Predicate.IN_FRONT_OF, back] = result[back, Predicate.BEHIND, front] = apart
     _occlusions(scene, optical, result)
-    return {key: p for key, p in result.items() if p >= 0.05}
+    return {key: p for key, p in result.items() if p >= _LEAST}
 
 
 def _optical(scene: SceneGraph) -> Array:
