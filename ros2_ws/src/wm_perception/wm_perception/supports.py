@@ -109,7 +109,7 @@ class Support:
         x, y = xy[:, :1] - outline[:, 0], xy[:, 1:] - outline[:, 1]
         side = edges[:, 0] * y - edges[:, 1] * x
         # The hull's sense of turning is OpenCV's: outside is where a side is of the other sign than the middle.
-        turning = np.sign(np.cross(edges[0], edges[1])) if len(edges) > 2 else 1.0
+        turning = np.sign(edges[0, 0] * edges[1, 1] - edges[0, 1] * edges[1, 0])
         return (side * turning < 0.0).any(axis=1)
 
     def rectangle(self) -> tuple[Array, Array, float, Array]:
