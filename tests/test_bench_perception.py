@@ -332,10 +332,10 @@ def test_tilt_of_the_table() -> None:
 
 
 def test_clips_are_planned_by_seed() -> None:
-    plans = plan_clips("families", 12, 4.0, 15.0)
+    plans = plan_clips("families", 20, 4.0, 15.0)
     assert [p.kind for p in plans].count("random") == 6
     assert {p.kind for p in plans} == set(_LEAST_S)
-    assert len({p.seed for p in plans}) == 12
+    assert len({p.seed for p in plans}) == 20
     assert all(p.seconds == (4.0 if p.kind == "random" else 5.6) for p in plans)
 
 
@@ -354,6 +354,16 @@ def test_what_is_carried_stays_for_over_two_seconds(kind: str) -> None:
     # Nobody is touched on the way: the others are where they were.
     others = [k for k in range(1, len(scene.ids)) if k != carried]
     assert np.abs(clip.states[-1, others, :3] - clip.states[0, others, :3]).max() < 0.01
+
+
+def test_things_meet_more_than_once_in_busy_worlds() -> None:
+    plan = ClipPlan("seeds", 50_008, "busy", 5.6, 15.0)
+    scene, again = build_scene(plan), build_scene(plan)
+    assert len(scene.schedule) > 4
+    assert [t.time_offset for _, t in scene.schedule] == [t.time_offset for _, t in again.schedule]
+    clip = simulate(scene, plan.seconds, plan.rate_hz)
+    contacts = [i for _, a, b, began in clip.touches if began and 1 not in (a, b) for i in (a, b)]
+    assert clip.stable and max(contacts.count(i) for i in set(contacts)) >= 3
 
 
 def test_the_camera_turns_away_and_comes_back() -> None:

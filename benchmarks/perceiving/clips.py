@@ -23,15 +23,18 @@ from wm_sim.objects import centred
 from wm_sim.scenes import BuiltScene
 
 Array = NDArray[np.float64]
-Kind = Literal["random", "away", "behind", "passing"]
+Kind = Literal["random", "busy", "away", "behind", "passing"]
 
 WIDTH, HEIGHT = 640, 480
 FIRST_SEED = 50_000
 """Far from the seeds that validation during training draws."""
 HIDDEN_S = 2.0
 _HOLD_S = 2.4
-_LEAST_S = {"random": 2.0, "away": 5.6, "behind": 5.6, "passing": 5.6}
-_CYCLE: tuple[Kind, ...] = ("random", "away", "random", "behind", "random", "passing")
+_LEAST_S = {"random": 2.0, "busy": 5.6, "away": 5.6, "behind": 5.6, "passing": 5.6}
+_CYCLE: tuple[Kind, ...] = (
+    *("random", "away", "busy", "behind", "random", "busy", "passing", "random", "busy", "away"),
+)
+_BUMPS_S = (0.7, 1.4, 2.1, 2.8, 3.5, 4.2)
 
 MIN_VISIBLE_PX = 100
 """Of the 640x480 image: things of which less is seen are neither asked for nor counted against."""
@@ -88,9 +91,9 @@ class RenderedClip:
 def plan_clips(
     split: Split, clips: int, seconds: float, rate_hz: float, first_seed: int = FIRST_SEED
 ) -> list[ClipPlan]:
-    """Half of the clips random worlds, the others a third each of the three ways to hide things for two seconds.
+    """Of ten clips three are random worlds, three busy ones, four worlds in which things are hidden for two seconds.
 
-    Clips with hidden things last at least 5.6 s: seen, hidden for over two seconds, seen again.
+    All but the random ones last at least 5.6 s: seen, hidden for over two seconds, seen again.
     """
     plans = []
     for number in range(clips):
@@ -103,9 +106,46 @@ def build_scene(plan: ClipPlan) -> BuiltScene:
     """The world of a plan."""
     if plan.kind == "random":
         return random_scene(plan.seed, plan.split)
+    if plan.kind == "busy":
+        return _busy(random_scene(plan.seed, plan.split))
     if plan.kind == "away":
         return _turned_away(random_scene(plan.seed, plan.split))
     return _hidden(plan.seed, plan.split, plan.kind == "behind")
+
+
+def _busy(scene: BuiltScene) -> BuiltScene:
+    """The same world, in which every 0.7 s something is sent into its neighbour: things meet more than once."""
+    rng = np.random.default_rng(int(scene.model.name.rsplit("-", 1)[1]))
+    for number, time in enumerate(_BUMPS_S):
+        clip = simulate(scene, time, 30.0)
+        places = clip.states[-1, :, POSITION]
+        there = [
+            k
+            for k in range(1, len(scene.ids))
+            if k not in scene.pushers and clip.present[-1, k] and places[k, 2] > scene.table_top_z - 0.02
+        ]
+        if len(there) < 2:
+            break
+        apart = np.linalg.norm(places[there, None, :2] - places[None, there, :2], axis=-1)
+        # Not those that stand on one another.
+        apart[apart < 0.04] = np.inf
+        if number % 3 == 2:  # now and then somebody else
+            first = int(rng.integers(len(there)))
+            second = int(apart[first].argmin())
+        else:
+            first, second = (int(k) for k in np.unravel_index(apart.argmin(), apart.shape))
+            first, second = (first, second) if number % 2 else (second, first)
+        if not np.isfinite(apart[first, second]):
+            continue
+        first, second = there[first], there[second]
+        heading = places[second, :2] - places[first, :2]
+        velocity = np.array([*(heading / max(float(np.linalg.norm(heading)), 1e-6) * rng.uniform(0.5, 0.9)), 0.0])
+        bump = Intervention(
+            InterventionKind.SET_VELOCITY, 0, time, linear_velocity=velocity, angular_velocity=np.zeros(3)
+        )
+        schedule = sorted((*scene.schedule, (first, bump)), key=lambda item: item[1].time_offset)
+        scene = replace(scene, schedule=tuple(schedule))
+    return scene
 
 
 def _turned_away(scene: BuiltScene) -> BuiltScene:
