@@ -456,7 +456,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     else:
         notes.append(f"no recorded clip in {arguments.real_clip}: its figures are not measured")
     empty: dict[str, float | None] = dict.fromkeys(KEYS)
-    document = {
+    document: dict[str, Any] = {
         "seeds": values.get(("learned", "seeds"), empty),
         "families": values.get(("learned", "families"), empty),
         "untrained": values.get(("untrained", "seeds"), empty),

@@ -56,7 +56,9 @@ def average_precision(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    images, annotations, results = [], [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for number, (true, found) in enumerate(zip(truths, predictions, strict=True), start=1):
         sizes = [m["size"] for m in (*true, *found)] or [(1, 1)]
         images.append({"id": number, "height": sizes[0][0], "width": sizes[0][1]})
