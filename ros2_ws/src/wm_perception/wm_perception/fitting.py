@@ -19,6 +19,7 @@ _MAX_PARAMETERS_STEP_M = 0.05
 _RING_BINS = 12
 _RING_SIDES = 16
 _PART_BEYOND_M = 0.008
+_UNLIKELY_M = 0.0012
 # A cylinder's own axis is its z: to lie along x it is first tipped over.
 _TIP = Rotation.from_euler("y", np.pi / 2.0)
 
@@ -273,7 +274,7 @@ def fit_revolution(points: Array, base: float, top: float, centre: Array) -> tup
     return fit, np.where(distance < -0.006, 0.5 * np.minimum(-distance, 0.006), distance)
 
 
-def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit:
+def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str = "") -> ShapeFit:
     """The solid that best explains the visible points of one thing.
 
     Box, sphere, upright and lying cylinder, lying capsule and upright solid of revolution are fitted to the
@@ -284,6 +285,8 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit
     Args:
         points: (P, 3) world coordinates, z up [m]; at least 8.
         bottom: height of what it stands on [m]; None: unknown, then the lowest points.
+        likely: "round" or "box" where its class tells (plates, bottles; boxes), which decides where solids explain what
+            is seen of it almost equally well; "": not known.
         seed: of the choice of points where there are more than ``FIT_POINTS``.
 
     Raises:
@@ -312,14 +315,15 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit
         # What is seen of a thing shows how tall it is, and bounds how wide: no solid may stick out of it far.
         if not np.isfinite(x).all() or abs(tall - height) > 0.2 * height + 0.008:
             return
-        if extents.max() > 1.6 * scale:
+        if extents.max() > (2.0 if likely == "round" else 1.6) * scale:
             return
         score = _score(distance)
+        handicap += _UNLIKELY_M if likely == "box" and model.shape != Shape.BOX else 0.0
         quaternion = Rotation.from_matrix(rotation).as_quat()
         candidates.append((score + handicap, ShapeFit(model.shape, position, quaternion, extents, score)))
 
     # A ball has one size, a box three: where they explain the points equally well, the simpler one is meant.
-    consider(_Box(base), [cx, cy, along, width, narrow, height], 0.0003)
+    consider(_Box(base), [cx, cy, along, width, narrow, height], 0.0003 + (_UNLIKELY_M if likely == "round" else 0.0))
     if narrow > 0.3 * width:
         consider(_Upright(base), [cx, cy, width, height], 0.0003)
     if width > 1.15 * height and height < 2.0 * narrow:
@@ -333,7 +337,8 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0) -> ShapeFit
         if turned is not None:
             score = _score(turned[1])
             # The most pliant of all: it must do a tenth better than the rest.
-            candidates.append((1.1 * score + 0.0003, replace(turned[0], residual_m=score)))
+            unlikely = _UNLIKELY_M if likely == "box" else 0.0
+            candidates.append((1.1 * score + 0.0003 + unlikely, replace(turned[0], residual_m=score)))
     if not candidates:
         return _hull(every, base)
     best = min(candidates, key=lambda c: c[0])[1]

@@ -31,6 +31,8 @@ _REST_SPEED_M_S = 0.04
 _REST_TIME_S = 0.3
 _FITS = 7
 _REFIT_NS = 300_000_000
+_ODD_FRAMES = 4
+_WRONG_M = 0.004
 _PATIENCE_FRAMES = 3
 _NEW_FRAMES = 10
 _SLOW_M_S = 0.025
@@ -44,6 +46,7 @@ _CLASS_MEMORY = 0.93
 _CLASS_SURE = 0.5
 _CLASS_FLOOR = 0.02
 _UNCLAIMED_S = 2.5
+_FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
 _BIAS_M = 0.0015
 _BIAS_BALL = (0.01, 0.01)
 _BIAS_SOLID = (0.02, 0.03)
@@ -84,6 +87,7 @@ class Track:
     unseen_s: float = 0.0
     unclaimed_s: float = 0.0
     empty: int = 0
+    odd: int = 0
     away: int = 0
     fits: list[ShapeFit] = field(default_factory=list)
     whole: bool = False
@@ -349,7 +353,7 @@ class Tracker:
     def _look_of(t: Track, o: Observation) -> None:
         """Running means of colour, embedding, score, and of the logarithms of class probabilities."""
         weight = max(1.0 / (t.hits + 1.0), 0.05)
-        partly = o.hidden_fraction > 0.3 or o.on_border
+        partly = o.hidden_fraction > 0.3 or o.on_border or o.extent > 1.2 * t.seen_extent + 0.01
         t.color = t.color + (0.3 * weight if partly else max(weight, 0.05)) * (o.color - t.color)
         if len(o.embedding):
             if len(t.embedding) != len(o.embedding):
@@ -363,7 +367,7 @@ class Tracker:
             t.log_classes = t.log_classes - t.log_classes.max()
         if np.isfinite(o.score):
             t.score += max(weight, 0.2) * (o.score - t.score)
-        if not partly:
+        if not partly or t.odd >= _ODD_FRAMES or (o.on_border and o.extent < 1.2 * t.seen_extent + 0.01):
             t.seen_extent += max(weight, 0.2) * (o.extent - t.seen_extent)
 
     def _may_be_born(self, o: Observation) -> bool:
@@ -473,9 +477,17 @@ class Tracker:
             # Others every time, so that what they err by differs from frame to frame.
             step = len(points) / _ALIGN_POINTS
             points = points[((np.arange(_ALIGN_POINTS) + (0.37 * t.hits) % 1.0) * step).astype(np.int64)]
+        # A segment that suddenly is much larger has run into something else, unless it stays so.
+        t.odd = t.odd + 1 if t.fits and o.extent > 1.2 * t.seen_extent + 0.01 else 0
+        mixed = 0 < t.odd < _ODD_FRAMES
+        if mixed:
+            near = points[association.outside(t, points) < 0.02 + 2.0 * o.noise_m]
+            points = near if len(near) >= 20 else points
         whole = t.visibility > 0.75 and not o.on_border and o.hidden_fraction < 0.25
-        # Better a rough shape from what can be seen than none: it is fitted again when more comes into sight.
-        rough = not t.whole and len(o.points) >= 60 and o.pixels > 1.25 * t.fit_pixels
+        # Better a rough shape from what can be seen than none: it is fitted again when more comes into sight, or
+        # when it is found to be wrong.
+        wrong = t.residual_m > _WRONG_M and self._stamp_ns - t.fit_stamp_ns > _REFIT_NS
+        rough = not t.whole and len(o.points) >= 60 and (o.pixels > 1.15 * t.fit_pixels or wrong)
         rough = rough and (o.sure or t.hits >= _PATIENCE_FRAMES)
         slow = t.resting or float(np.linalg.norm(t.velocity)) < _FIT_SPEED_M_S or len(t.fits) < 2
         since_ns = self._stamp_ns - t.fit_stamp_ns
@@ -484,11 +496,11 @@ class Tracker:
         due = due and (len(t.fits) < _FITS or t.resting)
         # After a collision segments may be mixed; a rigid thing is what it was before.
         due = (due or not t.whole) and not (t.moved and t.whole and len(t.fits) >= 3)
-        if fit and (whole or rough) and due and not t.toppled and len(o.points) >= 30 and slow:
+        if fit and not mixed and (whole or rough) and due and not t.toppled and len(o.points) >= 30 and slow:
             self._refit(t, o, whole)
             used = 1
         start = t.position
-        if recent and not t.cut and not used:
+        if recent and not t.cut and not used and not mixed:
             # Where what is to be seen of it has moved to, if that explains the points better than its motion so far.
             assert t.last_position is not None and t.last_centre is not None
             carried = t.last_position + (o.centre - t.last_centre)
@@ -531,7 +543,9 @@ class Tracker:
     def _refit(self, t: Track, o: Observation, whole: bool) -> None:
         t.fit_stamp_ns, t.fit_pixels = self._stamp_ns, o.pixels
         t.bottom = self._bottom(o, t)
-        fit = fit_shape(o.points, t.bottom, seed=len(t.fits))
+        fit = fit_shape(
+            o.points, t.bottom, seed=len(t.fits), likely=_FORMS.get(self.class_name(t), "") if self.vocabulary else ""
+        )
         if fit.extents.max() > 1.3 * self.config.max_extent_m:
             return
         fit = self._under_its_load(t, fit)
