@@ -31,11 +31,14 @@ from wm_core.scene_graph import EventKind, Shape
 from wm_perception.reasoner_features import (
     CAUSE_FEATURES,
     CONTACT_FEATURES,
+    CONTACT_LAG,
     EFFECTS,
     OBJECT_EVENTS,
     PAIR_EVENTS,
     STEP_FEATURES,
+    STEP_LAG,
     STEP_S,
+    VERSION,
     Happening,
     MotionHistory,
     Step,
@@ -385,7 +388,7 @@ def make_example(lesson: Lesson, rng: np.random.Generator) -> Example:
     contact_rows, contact_of, step_rows, step_of = [], [], [], []
     for e in lesson.events:
         k = step_at(e.time)
-        if e.kind != EventKind.CONTACT or not 2 <= k < count - 3:
+        if e.kind != EventKind.CONTACT or not 2 <= k < count - CONTACT_LAG:
             continue
         k += int(rng.choice([0, 0, 0, 0, 1, -1]))
         for own, other in ((e.a, e.b), (e.b, e.a)):
@@ -394,7 +397,7 @@ def make_example(lesson: Lesson, rng: np.random.Generator) -> Example:
                 contact_rows.append(row)
                 contact_of.append(where[own])
     for i in ids:
-        for k in range(2, count - 2):
+        for k in range(2, count - STEP_LAG):
             row = history.step_row(i, k)
             if row is not None:
                 step_rows.append(row)
@@ -456,7 +459,7 @@ def _examples_of(task: tuple[Path, Path, int]) -> int:
 def load_examples(shards: list[Path], folder: Path, workers: int, console: Console, views: int = 1) -> list[Example]:
     """What the lessons of shards look like to perception; made where it is missing, and kept in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    targets = [folder / f"{p.stem}_{views}.npz" for p in shards]
+    targets = [folder / f"{p.stem}_{views}_v{VERSION}.npz" for p in shards]
     tasks = [(p, t, views) for p, t in zip(shards, targets, strict=True) if not t.exists()]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     if tasks:

@@ -37,6 +37,7 @@ from wm_perception.reasoner_features import (
     RATE_HZ,
     SHAPE_FEATURES,
     STEP_FEATURES,
+    VERSION,
     WINDOW,
 )
 
@@ -44,6 +45,8 @@ MODELS = Path("ros2_ws/src/wm_perception/models")
 OPSET = 18
 VALIDATION = 0.08
 """Part of the clips of the training set that training is watched and calibrated with; not the held-out splits."""
+VIEWS = 2
+"""How often each clip is perceived, each time with other errors."""
 INPUTS = ("objects", "pairs", "shapes", "contacts", "steps", "causes")
 OUTPUTS = (
     "pair_probabilities",
@@ -98,7 +101,7 @@ class Batches:
         windows = some[start : start + size]
         if len(self.quiet):
             windows = np.concatenate([windows, self.quiet[rng.integers(0, len(self.quiet), max(1, size // 12))]])
-        rows = rng.integers(0, len(self.examples), max(8, size // 2))
+        rows = rng.integers(0, len(self.examples), max(8, size))
         causes = rng.integers(0, len(self.causes), 512)
         return (
             *interaction_batch(self.examples, windows),
@@ -353,7 +356,7 @@ def export(network: ReasonerNetwork, path: Path, facts: dict[str, str]) -> None:
     model = onnx.load(path)
     facts = {
         "task": "wm_reasoner",
-        "version": "1",
+        "version": str(VERSION),
         "rate_hz": str(RATE_HZ),
         "window": str(WINDOW),
         "scales": json.dumps([round(float(v), 6) for v in network.scales]),
@@ -413,10 +416,10 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=3000, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=2400, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=48, help="windows (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
-    parser.add_argument("--clips", type=int, default=900, help="of the training set (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=640, help="of the training set (default: %(default)s)")
     parser.add_argument("--held-out-clips", type=int, default=40, help="of each held-out split (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("out/data/reasoner"), help="default: %(default)s")
     parser.add_argument("--work", type=Path, default=Path("out/train/reasoner"), help="default: %(default)s")
@@ -433,7 +436,7 @@ def main() -> None:
     started = time.monotonic()
     options = Options(arguments.seed, arguments.steps, arguments.batch, arguments.rate, arguments.clips)
     shards = make_shards(arguments.data / "train", "train", options.clips, arguments.threads, console)
-    examples = load_examples(shards, arguments.work / "examples", arguments.threads, console)
+    examples = load_examples(shards, arguments.work / "examples", arguments.threads, console, VIEWS)
     trainer = train(options, examples, arguments.work / "checkpoint.safetensors", device, console)
     arguments.models.mkdir(parents=True, exist_ok=True)
     weights = arguments.models / "reasoner.safetensors"

@@ -20,10 +20,12 @@ from wm_perception.reasoner_features import (
     AHEAD,
     CAUSE_FEATURES,
     CONTACT_FEATURES,
+    CONTACT_LAG,
     EFFECTS,
     OBJECT_EVENTS,
     PAIR_EVENTS,
     STEP_FEATURES,
+    STEP_LAG,
     STEP_S,
     WINDOW,
     Happening,
@@ -127,7 +129,7 @@ class Reasoner:
         self._touch: dict[tuple[int, int], _Switch] = {}
         self._motion: dict[int, _Switch] = {}
         self._reported: dict[tuple[EventKind, int, int], float] = {}
-        self._contact_rows: list[tuple[int, NDArray[np.float32]]] = []
+        self._contacts: list[tuple[int, int, int]] = []
 
     def update(self, scene: SceneGraph, tracked: Sequence[Event] = ()) -> SceneGraph:
         """The scene with relations, events, properties and causes.
@@ -186,8 +188,12 @@ class Reasoner:
             return []
         assert self.network is not None
         ids, objects, pairs = history.window(last)
-        steps = [(int(i), row) for i in ids if (row := history.step_row(int(i), last - 2)) is not None]
-        contacts, self._contact_rows = self._contact_rows, []
+        steps = [(int(i), row) for i in ids if (row := history.step_row(int(i), last - STEP_LAG)) is not None]
+        contacts: list[tuple[int, NDArray[np.float32]]] = []
+        for own, other, step in [c for c in self._contacts if c[2] + CONTACT_LAG <= last]:
+            if (row := history.contact_row(own, other, step)) is not None:
+                contacts.append((own, row))
+        self._contacts = [c for c in self._contacts if c[2] + CONTACT_LAG > last]
         asked, self._asked = self._asked[:_QUESTIONS], self._asked[_QUESTIONS:]
         if not len(ids):
             return []
@@ -277,10 +283,8 @@ class Reasoner:
         who = (a, b) if b else (a,)
         if kind == EventKind.CONTACT:
             for own, other in ((a, b), (b, a)):
-                row = self._history.contact_row(own, other, step)
-                if row is not None:
-                    self._contact_rows.append((own, row))
-                    self._beliefs.setdefault(own, _Belief()).contacts += 1
+                self._contacts.append((own, other, step))
+                self._beliefs.setdefault(own, _Belief()).contacts += 1
         if kind in EFFECTS:
             motion = tuple(self._history.motion_at(w, step) for w in who)
             self._wonder(Happening(kind, who, moment, motion), event)

@@ -20,10 +20,14 @@ Array = NDArray[np.float64]
 
 RATE_HZ = 15.0
 STEP_S = 1.0 / RATE_HZ
+VERSION = 2
+"""Of the features: goes up when they change, and what was made of earlier ones is made anew."""
 WINDOW = 9
 """Steps that the network sees; it judges the step ``CENTRE``, so that it knows what came of it."""
 CENTRE = 5
 AHEAD = WINDOW - 1 - CENTRE
+CONTACT_LAG, STEP_LAG = 6, 10
+"""Steps after which it is seen what came of a contact, and of a slide."""
 NEAR_GAP_M = 0.20
 SLOTS = 32
 MOVING_M_S = 0.12
@@ -44,12 +48,13 @@ PAIR_FEATURES = (
 CONTACT_FEATURES = (
     "ratio", "log_kicks", "prior_difference", "restitution", "closing", "kick_own", "kick_other", "pre_own",
     "pre_other", "post_own", "post_other", "later_own", "later_other", "side_own", "side_other", "log_size_own",
-    "log_size_other",
-    "round_own", "round_other", "vertical", "seen", "gap",
+    "log_size_other", "round_own", "round_other", "vertical", "seen", "gap", "ratio_then", "log_kicks_then",
+    "restitution_then", "way_own", "way_other", "way_ratio",
 )  # fmt: skip
 STEP_FEATURES = (
     "friction", "speed_before", "speed", "speed_after", "speed_later", "sideways", "nearest_gap", "turning", "round",
     "vertical_before", "vertical", "vertical_after", "clearance", "seen", "log_size", "kick_before", "straight",
+    "stopping", "rests", "long_friction", "until_rest", "later_kick", "later_turning", "later_gap",
 )  # fmt: skip
 SHAPE_FEATURES = (
     "log_long", "log_middle", "log_short", "log_volume", "sphere", "cylinder", "capsule", "box", "convex",
@@ -416,7 +421,7 @@ class MotionHistory:
         if own not in self.slot or other not in self.slot:
             return None
         s, t = self.slot[own], self.slot[other]
-        rows = self.rows_about(step, 2, 3)
+        rows = self.rows_about(step, 2, CONTACT_LAG)
         n = self.normal[rows[2], s, t]
         if not n.any():
             n = self.position[rows[2], t] - self.position[rows[2], s]
@@ -428,6 +433,11 @@ class MotionHistory:
         own_kick, other_kick = float(np.linalg.norm(dv)), float(np.linalg.norm(du))
         closing = a[1] - b[1]
         log_kicks = float(np.log((abs(b[3] - b[1]) + 0.03) / (abs(a[3] - a[1]) + 0.03)))
+        # Friction slows both down within a step: back to the instant of the contact.
+        a_before, b_before = (x[1] + 0.75 * float(np.clip(min(x[1] - x[0], 0.0), -0.4, 0.0)) for x in (a, b))
+        a_after, b_after = (x[3] + float(np.clip(x[3] - x[4], -0.5, 0.5)) for x in (a, b))
+        log_kicks_then = float(np.log((abs(b_after - b_before) + 0.05) / (abs(a_after - a_before) + 0.05)))
+        way_own, way_other = (float((self.position[rows[-1], w] - self.position[rows[1], w]) @ n) for w in (s, t))
         shape_own, shape_other = self.shape[own], self.shape[other]
         prior = log_mass_prior(*shape_other) - log_mass_prior(*shape_own)
         round_kinds = (Shape.SPHERE, Shape.CYLINDER, Shape.CAPSULE)
@@ -454,31 +464,46 @@ class MotionHistory:
             abs(n[2]),
             self.seen[rows, s].min() * self.seen[rows, t].min(),
             10.0 * min(self.gap[rows[2], s, t], 0.2),
+            0.5 * (log_kicks_then + prior),
+            log_kicks_then,
+            float(np.clip((b_after - a_after) / max(a_before - b_before, 0.1), -1.0, 1.5)),
+            5.0 * way_own,
+            5.0 * way_other,
+            0.5 * float(np.log((abs(way_other) + 0.004) / (abs(way_own) + 0.004))),
         ]
         return np.clip(row, -4.0, 4.0).astype(np.float32)
 
     def step_row(self, who: int, step: int) -> NDArray[np.float32] | None:
-        """``STEP_FEATURES`` of a thing in motion about a step (two after it must be there); None: it tells nothing."""
+        """``STEP_FEATURES`` of a thing in motion about a step, ``STEP_LAG`` steps later; None: it tells nothing.
+
+        Where it slides to rest from speed v over a way d, friction is v^2 / 2 g d.
+        """
         s = self.slot.get(who)
-        if s is None or step - 1 <= self._born[s] or step + 2 >= self.count:
+        if s is None or step - 1 <= self._born[s] or step + STEP_LAG >= self.count:
             return None
-        rows = self.rows_about(step, 1, 2)
-        if not self.here[rows, s].all():
+        rows = self.rows_about(step, 1, STEP_LAG)
+        if not self.here[rows[:4], s].all():
             return None
         v = self.velocity[rows, s]
         speeds = np.hypot(v[:, 0], v[:, 1])
-        if speeds[1] < MOVING_M_S or speeds[2] < 0.4 * MOVING_M_S:
+        if speeds[1] < MOVING_M_S or speeds[2] < 0.2 * MOVING_M_S:
             return None
         along = v[1, :2] / speeds[1]
         change = (v[2, :2] - v[1, :2]) / STEP_S
         shape, extents = self.shape[who]
-        gaps = np.where(self.here[rows], self.gap[rows, s], np.inf).min()
+        gaps = np.where(self.here[rows], self.gap[rows, s], np.inf).min(axis=1)
+        slow = np.flatnonzero((speeds[2:] < 0.04) | ~self.here[rows[2:], s])
+        end = int(slow[0]) + 2 if len(slow) else len(rows) - 1
+        rests = bool(len(slow)) and bool(self.here[rows[end], s])
+        # From the middle of the step on.
+        way = STEP_S * (0.5 * speeds[1] + float(speeds[2 : end + 1].sum()))
+        spent = STEP_S * max(end - 1, 1)
         row = [
             -float(change @ along) / GRAVITY_M_S2,
-            *speeds,
+            *speeds[:4],
             float(abs(change[0] * along[1] - change[1] * along[0])) / GRAVITY_M_S2,
-            10.0 * min(float(gaps), 0.2),
-            0.2 * self.turning[rows, s].max(),
+            10.0 * min(float(gaps[:4].min()), 0.2),
+            0.2 * self.turning[rows[:4], s].max(),
             float(shape in (Shape.SPHERE, Shape.CYLINDER, Shape.CAPSULE)),
             2.0 * v[0, 2],
             2.0 * v[1, 2],
@@ -488,6 +513,13 @@ class MotionHistory:
             np.log(extents.max() / 0.1),
             float(np.linalg.norm(self.kick[rows[1], s])),
             float(v[2, :2] @ along) / max(float(speeds[2]), 1e-3),
+            float(speeds[1] ** 2) / (2.0 * GRAVITY_M_S2 * max(way, 1e-3)) if rests else 0.0,
+            float(rests),
+            float(speeds[1] - speeds[end]) / (GRAVITY_M_S2 * spent),
+            0.2 * end,
+            4.0 * float(np.diff(speeds[1 : end + 1]).max(initial=0.0)),
+            0.2 * float(self.turning[rows[1 : end + 1], s].max()),
+            10.0 * min(float(gaps[: end + 1].min()), 0.2),
         ]
         return np.clip(row, -4.0, 4.0).astype(np.float32)
 
