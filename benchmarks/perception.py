@@ -370,10 +370,16 @@ def markdown(document: dict[str, Any]) -> str:
 
 
 def worst_pictures(records: dict[str, dict[str, list[ClipRecord]]], count: int) -> list[WorstPicture]:
-    """The worst frames of the learned pipeline (of the other where there is none), two of a clip at most."""
+    """The worst frames of the learned pipeline (of the other where there is none), as few of a clip as will do."""
     by_split = records.get("learned") or records["untrained"]
-    pictures = [p for clips in by_split.values() for r in clips for p in sorted(r.worst, key=lambda w: w.quality)[:2]]
-    return sorted(pictures, key=lambda p: p.quality)[:count]
+    ranked = [
+        (rank, p.quality, p)
+        for clips in by_split.values()
+        for r in clips
+        for rank, p in enumerate(sorted(r.worst, key=lambda w: w.quality))
+    ]
+    chosen_ones = sorted(ranked, key=lambda item: item[:2])[:count]
+    return [p for _, _, p in sorted(chosen_ones, key=lambda item: item[1])]
 
 
 def default_clip() -> Path:
