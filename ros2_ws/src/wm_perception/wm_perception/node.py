@@ -494,10 +494,12 @@ class PerceptionNode(ManagedNode):
     def _publish_images(self, frame_id: str, frame: Any, result: Any) -> None:
         stamp_ns, instance_ids = frame.stamp_ns, result.instance_ids
         if self._instances_out.get_subscription_count():
-            too_large = instance_ids > _MAX_INSTANCE_ID
-            if too_large.any():
-                self.warn("instance_id_too_large", f"an object id exceeds {_MAX_INSTANCE_ID}", "restart the node")
-            ids = np.where(too_large | (instance_ids < 0), 0, instance_ids).astype(np.uint16)
+            ids = instance_ids
+            if ids.dtype != np.uint16 or int(result.scene.ids.max(initial=0)) > _MAX_INSTANCE_ID:
+                too_large = ids > _MAX_INSTANCE_ID
+                if too_large.any():
+                    self.warn("instance_id_too_large", f"an object id exceeds {_MAX_INSTANCE_ID}", "restart the node")
+                ids = np.where(too_large | (ids < 0), 0, ids).astype(np.uint16)
             self._instances_out.publish(images.array_to_image(ids, "mono16", stamp_ns, frame_id))
         if self._markers_out.get_subscription_count():
             self._markers_out.publish(self._markers.build(result.scene))

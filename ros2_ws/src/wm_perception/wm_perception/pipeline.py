@@ -214,8 +214,8 @@ class PerceptionPipeline:
                 table[label] = self.tracker.tracks[row].id
         small = table[segmentation.labels]
         stride = self.config.stride
-        full = np.repeat(np.repeat(small, stride, axis=0), stride, axis=1)
-        return np.ascontiguousarray(full[: frame.camera.height, : frame.camera.width])
+        full = cv2.resize(small, None, fx=stride, fy=stride, interpolation=cv2.INTER_NEAREST)
+        return np.ascontiguousarray(full[: frame.camera.height, : frame.camera.width], dtype=np.uint16)
 
     def _scene(self, frame: Frame) -> SceneGraph:
         rows: list[dict[str, Any]] = [self._support_row(s) for s in self.supports.supports if s.frames >= 2]

@@ -145,7 +145,9 @@ def array_to_image(pixels: NDArray[Any], encoding: str, stamp_ns: int = 0, frame
     msg.encoding = encoding
     msg.is_bigendian = int(sys.byteorder == "big")
     msg.step = msg.width * channels * np.dtype(kind).itemsize
-    msg.data = array.array("B", np.ascontiguousarray(pixels).tobytes())
+    data = array.array("B")
+    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast("B"))
+    msg.data = data
     return msg
 
 
