@@ -41,6 +41,7 @@ from benchmarks.perceiving.clips import (  # noqa: E402
     render_clip,
 )
 from benchmarks.perceiving.run import (  # noqa: E402
+    MOVING_S,
     VELOCITY_BAND_M_S,
     ClipRecord,
     Counts,
@@ -182,7 +183,8 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
         [m.rotation_deg for m in matches if m.rotation_deg is not None], 0.5
     )
     low, high = VELOCITY_BAND_M_S
-    moving = [m.velocity_error_m_s for m in matches if low <= m.speed_m_s <= high]
+    moving = [m.velocity_error_m_s for m in matches if low <= m.speed_m_s <= high and m.moving_s >= MOVING_S]
+    knocked = [m.velocity_error_m_s for m in matches if low <= m.speed_m_s <= high and m.moving_s < MOVING_S]
     result["velocity_error_m_s"] = _quantile(moving, 0.5)
     tracks = score_tracks([r.tracks for r in records])
     result["idf1"], result["mota"] = _finite(tracks.idf1), _finite(tracks.mota)
@@ -203,6 +205,8 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
         "id_switches": tracks.id_switches,
         "matches": len(matches),
         "velocity_samples": len(moving),
+        "velocity_samples_just_knocked": len(knocked),
+        "velocity_error_just_knocked_m_s": _quantile(knocked, 0.5),
         "velocity_error_faster_m_s": _quantile([m.velocity_error_m_s for m in matches if m.speed_m_s > high], 0.5),
         "speed_of_resting_things_m_s": _quantile([m.velocity_error_m_s for m in matches if m.speed_m_s < 0.01], 0.9),
         "position_error_half_seen_median_m": _quantile(well, 0.5),

@@ -254,7 +254,7 @@ def test_errors_of_a_match() -> None:
     covariance = np.zeros((1, 6, 6))
     covariance[0, :3, :3] = np.eye(3) * 0.01**2
     found = scene_of([[0.01, 0.0, 1.0]], linear_velocities=[[0.5, 0.05, 0.0]], pose_covariances=covariance)
-    errors = errors_of(found, 0, truth, 0)
+    errors = errors_of(found, 0, truth, 0, 0.3)
     assert errors.position_m == pytest.approx(0.01) and errors.velocity_error_m_s == pytest.approx(0.05)
     assert errors.extents == 0.0 and errors.rotation_deg == pytest.approx(0.0, abs=1e-4)
     assert errors.seen == 0.7 and errors.normalised_squared == pytest.approx(1.0, rel=1e-3)
@@ -411,17 +411,19 @@ def test_figures_of_clips_made_by_hand() -> None:
     plan = ClipPlan("seeds", 1, "random", 4.0, 15.0)
     image = labels_of((2, 2, 10, 10))
     truth = scene_of([[0.0, 0.0, 1.0]], linear_velocities=[[0.5, 0.0, 0.0]])
+    off = replace(errors_of(truth, 0, truth, 0, 0.0), velocity_error_m_s=0.7)
     record = ClipRecord(
         plan,
         truths=[encode(image)],
         predictions=[encode(image, np.ones(1))],
-        matches=[errors_of(truth, 0, truth, 0)],
+        matches=[errors_of(truth, 0, truth, 0, 0.3), replace(off, moving_s=0.1)],
         tracks=frames_of([[5, 6]] * 10),
         returns=[Reappearance(1, 2.1, 4, 4), Reappearance(2, 2.1, 5, 6), Reappearance(3, 2.1, None, 7)],
     )
     values, more = bench.figures([record, record])
     assert values["mask_ap"] == pytest.approx(1.0) and values["idf1"] == 1.0 and values["mota"] == 1.0
     assert values["position_error_p90_m"] == 0.0 and values["velocity_error_m_s"] == 0.0
+    assert more["velocity_samples"] == 2 and more["velocity_error_just_knocked_m_s"] == 0.7
     assert values["reid_after_2s"] == 0.5 and more["hidden_never_found"] == 2
     assert values["latency_median_s"] is None and values["relations_macro_f1"] is None
     json.dumps([values, more])

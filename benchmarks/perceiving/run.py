@@ -39,7 +39,8 @@ WARM_UP_S = 0.5
 """Before this nothing is scored: a thing must be seen a few times before it is believed."""
 VELOCITY_BAND_M_S = (0.3, 0.8)
 """Things of these true speeds count for the velocity error at 0.5 m/s."""
-_SEEN_WELL = 0.5
+MOVING_S = 0.2
+"""... and that have moved so fast for this long: at the instant of a knock nobody can know a velocity."""
 _PICTURES_PER_CLIP = 3
 
 Masks = list[dict[str, Any]]
@@ -68,7 +69,8 @@ class Match:
 
     Attributes:
         position_m, extents, rotation_deg: errors; rotation None for spheres.
-        speed_m_s: true speed; velocity_error_m_s: of the velocity vector.
+        speed_m_s: true speed; moving_s: for how long it has been at least the band's lower end;
+            velocity_error_m_s: length of the velocity's error.
         seen: part of the true thing's image area that is seen; normalised_squared: position error squared over its
             perceived covariance, chi-square with 3 degrees of freedom where that is honest.
     """
@@ -77,6 +79,7 @@ class Match:
     extents: float
     rotation_deg: float | None
     speed_m_s: float
+    moving_s: float
     velocity_error_m_s: float
     seen: float
     normalised_squared: float
@@ -163,6 +166,7 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: ClipTruth
     found: list[dict[int, int]] = []
     scenes: list[SceneGraph] = []
     known_as: list[dict[int, int]] = []
+    since: dict[int, float] = {}
     for number, frame in enumerate(clip.frames):
         begin = time.perf_counter()
         result = pipeline.process(
@@ -177,7 +181,10 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: ClipTruth
         visible.append(set(frame.visible))
         gone.append(set(frame.gone))
         found.append(known)
-        if clip.truth.times[number] < WARM_UP_S:
+        now = float(clip.truth.times[number])
+        fast = np.linalg.norm(frame.scene.linear_velocities, axis=1) >= VELOCITY_BAND_M_S[0]
+        since = {int(i): since.get(int(i), now) for i in frame.scene.ids[fast]}
+        if now < WARM_UP_S:
             continue
         record.tracks.append(track_frame(result.scene, frame, names, clip.camera))
         record.matches += [
@@ -219,8 +226,8 @@ def _apart(pictures: list[WorstPicture]) -> list[WorstPicture]:
     return kept
 
 
-def errors_of(perceived: SceneGraph, p: int, truth: SceneGraph, t: int) -> Match:
-    """Errors of row p of a perceived scene against row t of the true one."""
+def errors_of(perceived: SceneGraph, p: int, truth: SceneGraph, t: int, moving_s: float) -> Match:
+    """Errors of row p of a perceived scene against row t of the true one, which has been moving for so long."""
     offset = perceived.positions[p] - truth.positions[t]
     velocity = perceived.linear_velocities[p] - truth.linear_velocities[t]
     covariance = perceived.pose_covariances[p][:3, :3] + 1e-9 * np.eye(3)
@@ -236,6 +243,7 @@ def errors_of(perceived: SceneGraph, p: int, truth: SceneGraph, t: int) -> Match
             truth.hulls[t],
         ),
         float(np.linalg.norm(truth.linear_velocities[t])),
+        moving_s,
         float(np.linalg.norm(velocity)),
         float(truth.visibilities[t]),
         float(offset @ np.linalg.solve(covariance, offset)),
