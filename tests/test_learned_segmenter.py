@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from wm_core.camera import Camera
 from wm_perception.cloud import make_cloud
-from wm_perception.learned_segmenter import CHANNELS, LearnedSegmenter, group_pixels, network_input, pooled
+from wm_perception.learned_segmenter import (
+    CHANNELS,
+    LearnedSegmenter,
+    group_pixels,
+    network_input,
+    over_supports,
+    pooled,
+)
 from wm_perception.types import Frame
 
 VOCABULARY = ("box", "ball")
@@ -116,3 +123,17 @@ def test_means_over_labels() -> None:
     labels[:4], labels[4:] = 1, 2
     maps = np.stack([np.repeat(np.array([1.0, 1.0, 3.0, 3.0])[:, None], 4, 1)]).astype(np.float32)
     np.testing.assert_allclose(pooled(maps, labels, 3), [[1.0], [3.0], [0.0]])
+
+
+def test_what_is_over_no_support_is_dropped_where_supports_are_known() -> None:
+    labels = np.zeros((30, 40), np.int32)
+    labels[2:8, 2:20], labels[15:25, 5:15], labels[15:25, 20:30] = 1, 2, 3
+    height = np.full((30, 40), np.nan, np.float32)
+    height[10:] = 0.05
+    height[15:25, 20:30] = 0.9
+    kept, scores = over_supports(labels, np.array([0.9, 0.8, 0.7], np.float32), height, 0.6)
+    assert scores.tolist() == pytest.approx([0.8])
+    assert (kept[15:25, 5:15] == 1).all() and (kept == 1).sum() == 100 and kept.max() == 1
+    unknown = np.full((30, 40), np.nan, np.float32)
+    kept, scores = over_supports(labels, np.array([0.9, 0.8, 0.7], np.float32), unknown, 0.6)
+    assert len(scores) == 3 and kept is labels

@@ -37,7 +37,7 @@ _RELIEF_WINDOW = 15
 _RELIEF_GAIN = 12.0
 _MAX_INSTANCES = 48
 _UNKNOWN_CLASS = 0.5
-_KEY_SHARE = 0.5
+_OVER_SUPPORT = 0.25
 
 Network = Callable[[Image], tuple[NDArray[np.float32], ...]]
 
@@ -129,6 +129,24 @@ def group_pixels(
     return labels, scores[keep]
 
 
+def over_supports(
+    labels: NDArray[np.int32], scores: NDArray[np.float32], height: NDArray[np.float32], max_height_m: float
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Only the instances of which a fair part is over a support, where any support is known.
+
+    The network was never shown a room without a table in view, and takes parts of walls there for things.
+    """
+    if not len(scores) or not np.isfinite(height).any():
+        return labels, scores
+    with np.errstate(invalid="ignore"):
+        over = (height > -0.02) & (height < max_height_m)
+    sizes = np.bincount(labels.ravel(), minlength=len(scores) + 1)
+    covered = np.bincount(labels[over], minlength=len(scores) + 1)
+    keep = (covered >= _OVER_SUPPORT * sizes) & (sizes > 0)
+    keep[0] = False
+    return (np.cumsum(keep) * keep).astype(np.int32)[labels], scores[keep[1:]]
+
+
 def _sigmoid(x: Image) -> Image:
     return np.float32(1.0) / (np.float32(1.0) + np.exp(-np.clip(x, -30.0, 30.0)))
 
@@ -139,10 +157,11 @@ class LearnedSegmenter:
     Args:
         network: takes the input (1, 10, h, w), gives the five maps named in ``OUTPUTS``.
         vocabulary: names of the classes, in the order of the network's output.
+        max_height_m: what is higher than this over its support is not looked for.
     """
 
-    def __init__(self, network: Network, vocabulary: tuple[str, ...]) -> None:
-        self.network, self.vocabulary = network, vocabulary
+    def __init__(self, network: Network, vocabulary: tuple[str, ...], max_height_m: float = 0.6) -> None:
+        self.network, self.vocabulary, self.max_height_m = network, vocabulary, max_height_m
 
     def segment(
         self,
@@ -162,6 +181,7 @@ class LearnedSegmenter:
         labels, scores = group_pixels(
             _sigmoid(foreground[0, 0, :h, :w]) * known, _sigmoid(centre[0, 0, :h, :w]), offset[0, :, :h, :w]
         )
+        labels, scores = over_supports(labels, scores, height, self.max_height_m)
         count = len(scores)
         if not count:
             return Segmentation(labels, np.zeros(0, np.int64))

@@ -281,8 +281,8 @@ def learned_contract(channels: int, classes: int) -> tuple[tuple[Tensor, ...], t
     )
 
 
-def load_learned_segmenter(path: str | Path, threads: int | None = None) -> Segmenter:
-    """wm's own trained segmenter.
+def load_learned_segmenter(path: str | Path, threads: int | None = None, max_height_m: float = 0.6) -> Segmenter:
+    """wm's own trained segmenter, for things up to a height over their support.
 
     Raises:
         ModelError: the file is not such a model.
@@ -318,7 +318,7 @@ def load_learned_segmenter(path: str | Path, threads: int | None = None) -> Segm
         values = session.run({"image": image})
         return tuple(values[name] for name in OUTPUTS)
 
-    return LearnedSegmenter(network, vocabulary)
+    return LearnedSegmenter(network, vocabulary, max_height_m)
 
 
 @dataclass(frozen=True)
@@ -363,7 +363,7 @@ def make_segmenter(config: PerceptionConfig) -> Segmenter:
         from wm_perception.onnx_segmenter import OnnxSegmenter
 
         return OnnxSegmenter(choice.path, threads(config), config.min_pixels)
-    return load_learned_segmenter(choice.path, threads(config))
+    return load_learned_segmenter(choice.path, threads(config), config.max_height_m)
 
 
 # The reasoner.
