@@ -47,6 +47,7 @@ from wm_perception.evaluation import (
     round_axis,
     score_tracks,
 )
+from wm_perception.types import PerceptionConfig
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
 
@@ -376,6 +377,18 @@ def test_the_camera_turns_away_and_comes_back() -> None:
     angle = np.degrees(np.arccos(np.clip(forward @ forward[0], -1.0, 1.0)))
     away = rows[angle > 60.0, 0]
     assert np.ptp(away) > 2.0 and angle[-1] < 1.0 and np.isfinite(look_at(rows[0, 1:4], rows[0, 4:])).all()
+
+
+def test_a_clip_is_drawn_and_scored() -> None:
+    plan = ClipPlan("seeds", 50_000, "random", 1.0, 8.0)
+    tried, records = bench.job(plan, {"untrained": PerceptionConfig(segmenter="geometric", reasoner="geometric")})
+    record = records["untrained"]
+    # The first half second is not scored.
+    assert tried == plan and len(record.seconds) == 9 and len(record.tracks) == 5 == len(record.truths)
+    assert record.reasoning is not None and record.matches and 0.0 < min(record.quality) <= max(record.quality) <= 1.0
+    values, _ = bench.figures([record])
+    assert values["mask_ap50"] is not None and values["mask_ap50"] > 0.3
+    assert values["position_error_median_m"] is not None and values["position_error_median_m"] < 0.03
 
 
 # -- the document

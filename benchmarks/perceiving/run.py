@@ -188,7 +188,9 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: ClipTruth
             continue
         record.tracks.append(track_frame(result.scene, frame, names, clip.camera))
         record.matches += [
-            errors_of(result.scene, p, frame.scene, t) for p, t, _ in pairs if int(frame.scene.ids[t]) in frame.visible
+            errors_of(result.scene, p, frame.scene, t, now - since.get(int(frame.scene.ids[t]), now))
+            for p, t, _ in pairs
+            if int(frame.scene.ids[t]) in frame.visible
         ]
         segmentation = segmenter.last
         assert segmentation is not None
