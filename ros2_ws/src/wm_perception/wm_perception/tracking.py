@@ -33,6 +33,7 @@ _FITS = 7
 _REFIT_NS = 300_000_000
 _ODD_FRAMES = 4
 _WRONG_M = 0.004
+_CUT_SLACK_M = 0.007
 _PATIENCE_FRAMES = 3
 _NEW_FRAMES = 10
 _SLOW_M_S = 0.025
@@ -529,9 +530,9 @@ class Tracker:
         t.residual_m = pose.residual_m
         # A thing that is cut off by the image's edge or hidden in part is only roughly where its rest is.
         partly = o.hidden_fraction > 0.25 or t.visibility < 0.5
-        slack = 0.3 * o.noise_m + 0.5 * pose.residual_m + (0.02 if o.on_border else 0.006 if partly else 0.0012)
+        slack = 0.3 * o.noise_m + 0.5 * pose.residual_m + (_CUT_SLACK_M if o.on_border else 0.006 if partly else 0.0012)
         wake = max(_WAKE_M, _WAKE_SIGMAS * o.noise_m)
-        wake *= 8.0 if o.on_border else 2.0 if partly else 1.0
+        wake *= 2.5 if o.on_border else 2.0 if partly else 1.0
         self._filter(t, pose, dt, stamp_s, slack, wake)
         t.last_centre = o.centre
         # A segmenter that is sure of it spares the wait.
