@@ -146,7 +146,7 @@ def array_to_image(pixels: NDArray[Any], encoding: str, stamp_ns: int = 0, frame
     msg.is_bigendian = int(sys.byteorder == "big")
     msg.step = msg.width * channels * np.dtype(kind).itemsize
     data = array.array("B")
-    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast("B"))
+    data.frombytes(np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data)
     msg.data = data
     return msg
 
