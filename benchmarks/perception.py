@@ -135,8 +135,9 @@ def job(plan: ClipPlan, configs: dict[str, PerceptionConfig]) -> tuple[ClipPlan,
 
 def run_clips(
     plans: Sequence[ClipPlan], configs: dict[str, PerceptionConfig], processes: int, console: Console
-) -> dict[str, dict[str, list[ClipRecord]]]:
-    """Records by pipeline and split."""
+) -> tuple[dict[str, dict[str, list[ClipRecord]]], list[str]]:
+    """Records by pipeline and split, and what went wrong with clips that are therefore left out."""
+    failures: list[str] = []
     records: dict[str, dict[str, list[ClipRecord]]] = {name: {s: [] for s in SPLITS} for name in configs}
     context = multiprocessing.get_context("spawn")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -147,7 +148,15 @@ def run_clips(
         bar = progress.add_task("clips", total=len(plans))
         waiting = {pool.submit(job, plan, configs): plan for plan in plans}
         for done, future in enumerate(concurrent.futures.as_completed(waiting), start=1):
-            plan, found = future.result()
+            plan = waiting[future]
+            try:
+                plan, found = future.result()
+            except concurrent.futures.process.BrokenProcessPool:
+                raise
+            except Exception as error:  # the other clips stand without it; the run fails at its end
+                failures.append(f"failed, left out: clip {plan.name}: {type(error).__name__}: {error}")
+                console.print(f"[red]{escape(failures[-1])}[/]")
+                continue
             for name, record in found.items():
                 records[name][plan.split].append(record)
             progress.update(bar, advance=1, description=f"clips, last: {plan.name}")
@@ -156,7 +165,7 @@ def run_clips(
     for by_split in records.values():
         for clips in by_split.values():
             clips.sort(key=lambda r: r.plan.seed)
-    return records
+    return records, failures
 
 
 def _quantile(values: Sequence[float], q: float) -> float | None:
@@ -448,7 +457,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     # The long ones first, so that no process waits at the end.
     plans.sort(key=lambda p: -p.seconds)
     console.print(f"{len(plans)} clips, {sum(p.seconds for p in plans):.0f} s at {arguments.rate:g} Hz")
-    records = run_clips(plans, configs, arguments.processes, console)
+    records, failures = run_clips(plans, configs, arguments.processes, console)
+    notes += failures
     values: dict[tuple[str, str], dict[str, float | None]] = {}
     details: dict[str, Any] = {}
     for name in configs:
@@ -485,6 +495,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         },
         "machine": machine_facts(),
         "notes": notes,
+        "failures": len(failures),
     }
     for split in arguments.splits:
         lacking = [k for k in KEYS if document[split][k] is None]
@@ -522,7 +533,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
     (arguments.out / "perception.md").write_text(markdown(document), encoding="utf-8")
     console.print(f"written: {path}, {arguments.out / 'perception_worst.png'}")
-    return 0
+    return 1 if document["failures"] else 0
 
 
 if __name__ == "__main__":
