@@ -29,12 +29,19 @@ from wm_perception.reasoner_features import (
 
 OBJECT_WIDTH, PAIR_WIDTH, HEADS, ROUNDS = 96, 64, 4, 2
 PROPERTIES = 3
+DROPOUT = 0.1
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two hidden layers."""
+    """Two hidden layers, with dropout: there are few contacts to learn from."""
     return nn.Sequential(
-        nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, outputs)
+        nn.Linear(inputs, hidden),
+        nn.GELU(),
+        nn.Dropout(DROPOUT),
+        nn.Linear(hidden, hidden),
+        nn.GELU(),
+        nn.Dropout(DROPOUT),
+        nn.Linear(hidden, outputs),
     )
 
 

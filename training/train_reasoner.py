@@ -282,6 +282,7 @@ def calibrate(network: ReasonerNetwork, examples: list[Example]) -> dict[str, fl
     Returns:
         Coverage of 90 % before, per property, on things with evidence.
     """
+    network.eval()
     shapes, truth, free, contacts, contact_of, steps, step_of = evidence_batch(examples, None)
     device = network.scales.device
     mean, precision = posterior(
@@ -306,6 +307,7 @@ def calibrate(network: ReasonerNetwork, examples: list[Example]) -> dict[str, fl
 @torch.no_grad()
 def validation_loss(trainer: Trainer, batches: Batches, count: int = 12) -> dict[str, float]:
     """Losses of the moving average on clips that are not trained on."""
+    trainer.average.eval()
     total: dict[str, list[float]] = {}
     for k in range(count):
         batch = tuple(t.to(trainer.device) for t in batches.at(10_000_000 + k))
@@ -416,7 +418,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=2400, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=2200, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=48, help="windows (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=640, help="of the training set (default: %(default)s)")

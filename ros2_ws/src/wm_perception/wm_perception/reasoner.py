@@ -48,20 +48,28 @@ Network = Callable[[Mapping[str, NDArray[np.float32]]], Mapping[str, NDArray[np.
 """Of the tensors that training/reasoner_model.py states, by name."""
 
 THRESHOLDS = {
-    EventKind.CONTACT: 0.45,
-    EventKind.SEPARATION: 0.45,
+    EventKind.CONTACT: 0.4,
+    EventKind.SEPARATION: 0.4,
     EventKind.MOVE: 0.45,
-    EventKind.STOP: 0.45,
+    EventKind.STOP: 0.4,
     EventKind.FALL: 0.5,
     EventKind.TOPPLE: 0.5,
 }
 """Probability that an event happened at all, from which it is reported."""
-CAUSED_THRESHOLD = 0.5
+CAUSED_THRESHOLD = 0.35
 REMEMBERED_S = 6.0
 _SHOWN_S = 3.0
 _GAP_S = 0.5
 _QUESTIONS = 96
-_REPEAT_S = {EventKind.FALL: 0.6, EventKind.TOPPLE: 1.0}
+_REPEAT_S = {
+    EventKind.CONTACT: 0.15,
+    EventKind.SEPARATION: 0.15,
+    EventKind.MOVE: 0.3,
+    EventKind.STOP: 0.3,
+    EventKind.FALL: 0.6,
+    EventKind.TOPPLE: 1.0,
+}
+_CLEAR = 0.6
 _TOUCHES, _APART = 0.85, 0.15
 _OWN = frozenset((*PAIR_EVENTS, *OBJECT_EVENTS))
 
@@ -248,7 +256,7 @@ class Reasoner:
             if total < THRESHOLDS[key[0]] or not (series[1] >= series[0] and series[1] > series[2]):
                 continue
             moment = centre + STEP_S * (float(np.dot(series, [-2.0, -1.0, 0.0])) / total - 0.5)
-            if self._allowed(key, moment):
+            if self._allowed(key, moment, total):
                 events.append(self._report(key, moment, min(1.0, total), step - 1))
                 kept.pop(key, None)
         self._chances = kept
@@ -258,21 +266,24 @@ class Reasoner:
         self._reported = {k: v for k, v in self._reported.items() if k[1] in alive}
         return events
 
-    def _allowed(self, key: tuple[EventKind, int, int], moment: float) -> bool:
-        """Whether an event fits what was reported before: contact and separation, motion and rest take turns."""
+    def _allowed(self, key: tuple[EventKind, int, int], moment: float, probability: float) -> bool:
+        """Whether an event fits what was reported before: contact and separation, motion and rest take turns.
+
+        One that is clear is reported out of turn: then the other in between was missed.
+        """
         kind, a, b = key
+        if moment - self._reported.get(key, -9.0) < _REPEAT_S[kind]:
+            return False
+        switch = None
         if kind in PAIR_EVENTS:
             switch = self._touch.setdefault((a, b), _Switch())
-            if switch.on == (kind == EventKind.CONTACT):
-                return False
-            switch.on, switch.against = not switch.on, 0
         elif kind in (EventKind.MOVE, EventKind.STOP):
             switch = self._motion.setdefault(a, _Switch())
-            if switch.on == (kind == EventKind.MOVE):
+        if switch is not None:
+            begins = kind in (EventKind.CONTACT, EventKind.MOVE)
+            if switch.on == begins and probability < _CLEAR:
                 return False
-            switch.on, switch.against = not switch.on, 0
-        elif moment - self._reported.get(key, -9.0) < _REPEAT_S[kind]:
-            return False
+            switch.on, switch.against = begins, 0
         self._reported[key] = moment
         return True
 

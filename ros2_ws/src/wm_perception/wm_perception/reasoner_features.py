@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 RATE_HZ = 15.0
 STEP_S = 1.0 / RATE_HZ
-VERSION = 2
+VERSION = 3
 """Of the features: goes up when they change, and what was made of earlier ones is made anew."""
 WINDOW = 9
 """Steps that the network sees; it judges the step ``CENTRE``, so that it knows what came of it."""
@@ -63,7 +63,7 @@ CAUSE_FEATURES = (
     "delay", "delay_short", "influence_most", "influence_least", "plain_influence", "share_mover", "share_other",
     "closing", "effect_has_mover", "effect_has_other", "other_at_rest", "mover_at_rest", "later_contacts", "own_starts",
     "hops", "is_contact", "is_separation", "is_fall", "is_topple", "is_move", "is_stop", "effect_kick", "effect_speed",
-    "rival", "latest", "influence_by_time",
+    "rival", "latest", "influence_by_time", "nearest", "nearest_is_cause", "source", "source_plain", "hit_share",
 )  # fmt: skip
 EFFECTS = (
     EventKind.CONTACT,
@@ -564,13 +564,26 @@ def cause_row(happenings: list[Happening], cause: int, effect: int) -> NDArray[n
     latest = dict.fromkeys(first.who, first.time)
     hops = dict.fromkeys(first.who, 0.0)
     later, starts = 0, 0
+    # What sets a thing in motion may be stamped a little later than the motion.
+    until = last.time + (BEFORE_S if last.kind == EventKind.MOVE else 0.0)
+    near = [
+        (abs(last.time - h.time), k)
+        for k, h in enumerate(happenings)
+        if k != effect and h.kind == EventKind.CONTACT and h.time <= until and set(h.who) & set(last.who)
+    ]
+    nearest, hit = min(near, default=(3.0, -1))
+    # Of the one that hit last: how far it was under the influence before.
+    source = source_plain = 0.0
     touched: dict[int, float] = dict.fromkeys(first.who, first.time)
     for k, h in enumerate(happenings):
-        if k in (cause, effect) or h.time < first.time or h.time > last.time:
+        if k in (cause, effect) or h.time < first.time or h.time > until:
             continue
         if h.kind == EventKind.CONTACT:
             later += int(bool(set(h.who) & set(last.who)))
             old = {w: (influence.get(w, 0.0), plain.get(w, 0.0), hops.get(w, 9.0)) for w in h.who}
+            if k == hit:
+                source = max((old[w][0] for w in h.who if w not in last.who), default=max(o[0] for o in old.values()))
+                source_plain = max(old[w][1] for w in h.who)
             for w, other in (h.who, h.who[::-1]):
                 share = h.share(w)
                 passed = old[other][0] * share
@@ -624,5 +637,10 @@ def cause_row(happenings: list[Happening], cause: int, effect: int) -> NDArray[n
         min(rival, 3.0),
         since,
         levels[0] * np.exp(-max(since, 0.0) / 0.5),
+        min(nearest, 3.0),
+        float(hit == cause),
+        1.0 if hit == cause else source,
+        1.0 if hit == cause else source_plain,
+        max((happenings[hit].share(w) for w in happenings[hit].who if w in last.who), default=0.0) if hit >= 0 else 0.0,
     ]
     return np.clip(row, -4.0, 5.0).astype(np.float32)

@@ -14,26 +14,37 @@ from wm_perception.types import Array, PerceptionConfig
 Emit = Callable[[EventKind, int, int], None]
 Gaps = dict[tuple[int, int], tuple[Array, float]]
 """Surface gaps by pair of ids, with the poses that they were measured at."""
-_ENTER, _LEAVE = 0.5, 0.3
+_ENTER, _LEAVE = 0.5, 0.4
+_LEAVE_CONTACT = 0.3
+"""Surfaces in contact are a few mm from where they are measured; other limits are wider."""
+_CONTACT = (Predicate.TOUCHING, Predicate.ON, Predicate.SUPPORTS)
+_SMOOTH_S = 0.14
 _LEAST = 0.05
 
 
 class RelationGraph:
-    """Keeps which relations hold and since when; a relation begins at probability 0.5 and ends below 0.3."""
+    """Keeps which relations hold and since when; a relation begins at probability 0.5 and ends below 0.4 (0.3: touch).
+
+    Who moves with whom is told from the ways of the last two frames or so: velocities of single frames are too noisy
+    for the small difference of two.
+    """
 
     def __init__(self, config: PerceptionConfig) -> None:
         self.config = config
         self._since: dict[tuple[int, Predicate, int], int] = {}
         self._gaps: Gaps = {}
+        self._trail: list[tuple[int, dict[int, Array]]] = []
 
     def update(self, scene: SceneGraph, emit: Emit | None = None) -> tuple[Relation, ...]:
         """Relations that hold in this scene; contacts that begin or end, and falls, are told to ``emit``."""
-        probabilities = measure_relations(scene, self.config, self._gaps)
+        probabilities = measure_relations(scene, self.config, self._gaps, self._smoothed(scene))
         holding: list[Relation] = []
         now: dict[tuple[int, Predicate, int], int] = {}
         for key, probability in probabilities.items():
             before = self._since.get(key)
-            if probability >= _ENTER or (before is not None and probability >= _LEAVE):
+            if probability >= _ENTER or (
+                before is not None and probability >= (_LEAVE_CONTACT if key[1] in _CONTACT else _LEAVE)
+            ):
                 now[key] = scene.stamp_ns if before is None else before
                 holding.append(Relation(*key, probability=probability, since_ns=now[key]))
         if emit is not None:
@@ -41,6 +52,21 @@ class RelationGraph:
         self._since = now
         holding.sort(key=lambda r: (r.subject, int(r.predicate), r.object))
         return tuple(holding)
+
+    def _smoothed(self, scene: SceneGraph) -> Array:
+        """Mean velocities (N, 3) over the last ``_SMOOTH_S``, where things were seen so long."""
+        now = dict(zip(scene.ids.tolist(), scene.positions, strict=True))
+        self._trail = [t for t in self._trail if scene.stamp_ns - t[0] <= _SMOOTH_S * 1e9 and t[0] < scene.stamp_ns]
+        velocities = scene.linear_velocities.copy()
+        if self._trail:
+            stamp, before = self._trail[0]
+            seconds = (scene.stamp_ns - stamp) * 1e-9
+            for row, who in enumerate(scene.ids.tolist()):
+                # What rests is known to: the tracker has seen more than two frames.
+                if who in before and velocities[row].any():
+                    velocities[row] = (scene.positions[row] - before[who]) / seconds
+        self._trail.append((scene.stamp_ns, now))
+        return velocities
 
     def _contacts(self, scene: SceneGraph, now: dict[tuple[int, Predicate, int], int], emit: Emit) -> None:
         static = set(scene.ids[scene.is_static].tolist())
@@ -121,7 +147,7 @@ def _soft(value: Array | float, limit: float, width: float) -> Array:
 
 
 def measure_relations(
-    scene: SceneGraph, config: PerceptionConfig, gaps: Gaps | None = None
+    scene: SceneGraph, config: PerceptionConfig, gaps: Gaps | None = None, velocities: Array | None = None
 ) -> dict[tuple[int, Predicate, int], float]:
     """Probability of every relation that is not clearly absent, by (subject, predicate, object).
 
@@ -130,6 +156,7 @@ def measure_relations(
 
     Args:
         gaps: surface gaps of earlier calls by pair of ids; used again while neither of the two has moved.
+        velocities: (N, 3) [m/s] to tell by who moves with whom, by default those of the scene.
     """
     gaps = {} if gaps is None else gaps
     n = len(scene)
@@ -158,6 +185,8 @@ def measure_relations(
     relative = scene.linear_velocities[columns] - scene.linear_velocities[rows]
     closing = -(relative * offsets[rows, columns]).sum(axis=1) / np.maximum(distances[rows, columns], 1e-9)
     approach = 1.0 - _soft(closing, 0.05, 0.02)
+    if velocities is not None:
+        relative = velocities[columns] - velocities[rows]
     together = np.minimum(touch, _soft(np.linalg.norm(relative, axis=1), 0.05, 0.02))
     optical = _optical(scene)
     aside = optical[columns, 0] - optical[rows, 0]
