@@ -81,8 +81,8 @@ class Batches:
             n, count = example.here.shape
             if not n:
                 continue
-            happens = example.pair_events.any(axis=(0, 1, 3)) | example.object_events.any(axis=(0, 2))
-            moving = (example.objects[..., 0] > 0.1).any(axis=0)
+            happens = np.asarray(example.pair_events.any(axis=(0, 1, 3)) | example.object_events.any(axis=(0, 2)))
+            moving = np.asarray((example.objects[..., 0] > 0.1).any(axis=0))
             for c in range(CENTRE, count - AHEAD):
                 close = happens[max(0, c - 2) : c + 3].any()
                 (lively if close or moving[c] else quiet).append((n, x, c))
@@ -140,7 +140,8 @@ def evidence_batch(examples: list[Example], rng: np.random.Generator | None) -> 
 
     With a generator, things keep a random part of their evidence: the robot also judges early.
     """
-    shapes, truth, free, contacts, contact_of, steps, step_of = [], [], [], [], [], [], []
+    columns: list[list[NDArray[Any]]] = [[], [], [], [], [], [], []]
+    shapes, truth, free, contacts, contact_of, steps, step_of = columns
     offset = 0
     for e in examples:
         n = len(e.free)
@@ -156,9 +157,7 @@ def evidence_batch(examples: list[Example], rng: np.random.Generator | None) -> 
             into.append(rows[kept])
             into_of.append(owner[kept] + offset)
         offset += n
-    return tuple(
-        torch.from_numpy(np.concatenate(v)) for v in (shapes, truth, free, contacts, contact_of, steps, step_of)
-    )
+    return tuple(torch.from_numpy(np.concatenate(v)) for v in columns)
 
 
 def posterior(
@@ -218,6 +217,7 @@ class Trainer:
         self.average.load_state_dict(self.network.state_dict())
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=options.rate, weight_decay=0.02)
         self.step = 0
+        self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
 
     def train_step(self, batch: tuple[Tensor, ...]) -> dict[str, float]:
@@ -244,7 +244,12 @@ class Trainer:
             tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
-        facts = {"step": str(self.step), "options": json.dumps(vars(self.options)), "curve": json.dumps(self.curve)}
+        facts = {
+            "step": str(self.step),
+            "seconds": f"{self.seconds:.1f}",
+            "options": json.dumps(vars(self.options)),
+            "curve": json.dumps(self.curve),
+        }
         save_file(tensors, part, facts)
         part.rename(path)
 
@@ -273,6 +278,7 @@ class Trainer:
                 state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.step, self.curve = int(facts["step"]), json.loads(facts["curve"])
+        self.seconds = float(facts["seconds"])
 
 
 @torch.no_grad()
@@ -407,8 +413,9 @@ def train(
                 words = ", ".join(f"{k} {v:.3f}/{seen[k]:.3f}" for k, v in smooth.items())
                 console.print(f"step {trainer.step}, training/validation: {words}")
             if time.monotonic() - saved > 60 or trainer.step == options.steps:
-                trainer.save(checkpoint)
+                trainer.seconds += time.monotonic() - saved
                 saved = time.monotonic()
+                trainer.save(checkpoint)
     covered = calibrate(trainer.average, examples[-count:])
     console.print(f"coverage before calibration {covered}, scales {trainer.average.scales.tolist()}")
     return trainer
@@ -435,7 +442,6 @@ def main() -> None:
         ("cuda" if torch.cuda.is_available() else "cpu") if arguments.device == "auto" else arguments.device
     )
     console = Console(width=None if sys.stdout.isatty() else 160)
-    started = time.monotonic()
     options = Options(arguments.seed, arguments.steps, arguments.batch, arguments.rate, arguments.clips)
     shards = make_shards(arguments.data / "train", "train", options.clips, arguments.threads, console)
     examples = load_examples(shards, arguments.work / "examples", arguments.threads, console, VIEWS)
@@ -449,7 +455,7 @@ def main() -> None:
     if not arguments.no_card:
         from training.reasoner_card import write_card
 
-        write_card(arguments, options, trainer, time.monotonic() - started, console)
+        write_card(arguments, options, trainer, console)
 
 
 if __name__ == "__main__":
