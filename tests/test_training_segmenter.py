@@ -151,3 +151,10 @@ def test_learning_rate_rises_and_falls() -> None:
     options = Options(seed=1, steps=1000, batch=2, rate=1e-3, clips=1)
     rates = [learning_rate(s, options) for s in range(1000)]
     assert max(rates) == pytest.approx(1e-3) and rates[0] < 1e-5 + 1e-3 / 200 and rates[-1] < 2e-5
+
+
+def test_things_too_small_to_tell_do_not_count() -> None:
+    mask = np.zeros((60, 80), np.uint8)
+    mask[5:25, 5:25], mask[50:54, 70:74] = 2, 3
+    labels = (mask == 2).astype(np.int32)
+    assert average_precision([mask], [(labels, np.ones(1, np.float32))])[1] == pytest.approx(1.0)

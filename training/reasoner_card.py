@@ -261,10 +261,10 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
                 "In a heap of things that all move at once about half of the contacts and separations are told.",
             ],
             "notes": [
-                "Friction from the deceleration of single steps, and mass ratio from the velocities just before and after "
-                "a contact, told next to nothing at 15 Hz: friction brakes by half a metre per second between two frames. "
-                "The way to rest and velocities carried back to the instant of the contact tell more, but most slides "
-                "are short, tumble, or end at another thing.",
+                "Friction from the deceleration of single steps, and mass ratio from the velocities just before and "
+                "after a contact, told next to nothing at 15 Hz: friction brakes by half a metre per second between "
+                "two frames. The way to rest and velocities carried back to the instant of the contact tell more, but "
+                "most slides are short, tumble, or end at another thing.",
                 "The thresholds of events and causes were chosen with a look at the first 14 held-out worlds.",
             ],
         },

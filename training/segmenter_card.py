@@ -41,9 +41,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> tuple[dict[str, 
     return results, worst
 
 
-def write_card(
-    arguments: argparse.Namespace, options: Options, trainer: Trainer, seconds: float, console: Console
-) -> None:
+def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer, console: Console) -> None:
     """Measures, and writes the model card beside the weights."""
     import torch
 
@@ -83,7 +81,7 @@ def write_card(
                 "seed": options.seed,
                 "steps": options.steps,
                 "batch": options.batch,
-                "seconds": round(seconds),
+                "seconds": round(trainer.seconds),
                 "device": device,
                 "precision": "bfloat16" if trainer.half else "float32",
             },

@@ -172,6 +172,7 @@ class Trainer:
         self.average.load_state_dict(self.network.state_dict())
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=options.rate, weight_decay=0.01)
         self.step = 0
+        self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
         # Half precision where the processor multiplies it fast.
         mkldnn = torch.ops.mkldnn
@@ -209,7 +210,12 @@ class Trainer:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
         part = path.with_suffix(".part")
-        facts = {"step": str(self.step), "options": json.dumps(vars(self.options)), "curve": json.dumps(self.curve)}
+        facts = {
+            "step": str(self.step),
+            "options": json.dumps(vars(self.options)),
+            "curve": json.dumps(self.curve),
+            "seconds": str(self.seconds),
+        }
         save_file(tensors, part, facts)
         part.rename(path)
 
@@ -238,6 +244,7 @@ class Trainer:
                 state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.step, self.curve = int(facts["step"]), json.loads(facts["curve"])
+        self.seconds = float(facts["seconds"])
 
 
 @torch.no_grad()
@@ -315,7 +322,7 @@ def train(options: Options, data: Prepared, checkpoint: Path, device: torch.devi
         TimeRemainingColumn(),
     )
     smooth: dict[str, float] = {}
-    saved = time.monotonic()
+    saved = last = time.monotonic()
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("training", total=options.steps, completed=trainer.step)
         while trainer.step < options.steps:
@@ -328,7 +335,9 @@ def train(options: Options, data: Prepared, checkpoint: Path, device: torch.devi
                 trainer.curve.append({"step": trainer.step, "validation": watched_loss, **smooth})
                 words = ", ".join(f"{k} {v:.3f}" for k, v in smooth.items())
                 console.print(f"step {trainer.step}: {words}; validation {watched_loss:.3f}")
-            if time.monotonic() - saved > 120 or trainer.step == options.steps:
+            now = time.monotonic()
+            trainer.seconds, last = trainer.seconds + now - last, now
+            if now - saved > 120 or trainer.step == options.steps:
                 checkpoint.parent.mkdir(parents=True, exist_ok=True)
                 trainer.save(checkpoint)
                 saved = time.monotonic()
@@ -357,7 +366,6 @@ def main() -> None:
         ("cuda" if torch.cuda.is_available() else "cpu") if arguments.device == "auto" else arguments.device
     )
     console = Console(width=None if sys.stdout.isatty() else 160)
-    started = time.monotonic()
     options = Options(arguments.seed, arguments.steps, arguments.batch, arguments.rate, arguments.clips)
     shards = generate(arguments.data / "train", "train", options.clips, IMAGES, SIBLINGS, arguments.threads, console)
     data = prepare(shards, arguments.work / "features_train", arguments.threads, console)
@@ -372,7 +380,7 @@ def main() -> None:
     with contextlib.suppress(KeyboardInterrupt):
         from training.segmenter_card import write_card
 
-        write_card(arguments, options, trainer, time.monotonic() - started, console)
+        write_card(arguments, options, trainer, console)
 
 
 if __name__ == "__main__":
