@@ -1,5 +1,6 @@
 """The reasoner on synthetic collisions: features, events, properties, causes, and the shipped network."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from wm_perception.types import PerceptionConfig
 
 SHIPPED = shipped_model("reasoner")
 needs_weights = pytest.mark.skipif(SHIPPED is None, reason="the reasoner has not been trained here")
+GOLDEN = Path(__file__).with_name("reasoner_golden.json")
 DIAMETER = 0.06
 
 
@@ -350,3 +352,33 @@ def test_another_model_is_refused(tmp_path: Path):
     if segmenter is not None:
         with pytest.raises(ModelError, match="expected 'wm_reasoner'"):
             load_learned_reasoner(segmenter)
+
+
+def golden_outputs():
+    """What the shipped network says of one made-up instant: (name, first values) of each output."""
+    from wm_perception.models import load
+
+    rng = np.random.default_rng(11)
+    inputs, outputs = reasoner_contract()
+    sizes = {"N": 3, "C": 2, "M": 2, "Q": 2}
+    feeds = {
+        t.name: rng.normal(0.0, 0.5, [s if isinstance(s, int) else sizes[s] for s in t.shape]).astype(np.float32)
+        for t in inputs
+    }
+    found = load(SHIPPED, 1).run(feeds)
+    return {t.name: [round(float(v), 5) for v in found[t.name].ravel()[:8]] for t in outputs}
+
+
+@needs_weights
+def test_shipped_network_gives_what_it_gave():
+    """Within 1e-3 of tests/reasoner_golden.json, relative or absolute, whatever the runtime's version.
+
+    After a new training: ``python tests/test_reasoner.py`` writes the file anew; say why in the commit.
+    """
+    expected = json.loads(GOLDEN.read_text())
+    for name, values in golden_outputs().items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(golden_outputs(), indent=1) + "\n")
