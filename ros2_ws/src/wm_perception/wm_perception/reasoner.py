@@ -50,13 +50,13 @@ Network = Callable[[Mapping[str, NDArray[np.float32]]], Mapping[str, NDArray[np.
 THRESHOLDS = {
     EventKind.CONTACT: 0.4,
     EventKind.SEPARATION: 0.4,
-    EventKind.MOVE: 0.45,
-    EventKind.STOP: 0.4,
-    EventKind.FALL: 0.5,
-    EventKind.TOPPLE: 0.5,
+    EventKind.MOVE: 0.35,
+    EventKind.STOP: 0.35,
+    EventKind.FALL: 0.35,
+    EventKind.TOPPLE: 0.4,
 }
 """Probability that an event happened at all, from which it is reported."""
-CAUSED_THRESHOLD = 0.35
+CAUSED_THRESHOLD = 0.25
 REMEMBERED_S = 6.0
 _SHOWN_S = 3.0
 _GAP_S = 0.5
@@ -123,6 +123,7 @@ class Reasoner:
         self._start_ns: int | None = None
         self._beliefs: dict[int, _Belief] = {}
         self._happened: list[tuple[Happening, int]] = []
+        self._sure: dict[int, float] = {}
         self._causes: dict[tuple[int, int], tuple[float, int]] = {}
         self._asked: list[tuple[int, int, NDArray[np.float32]]] = []
         self._prior: dict[int, Array] = {}
@@ -224,7 +225,9 @@ class Reasoner:
             belief.weighted += precision * said[:3]
             belief.precision += precision
         for (a, b, _), probability in zip(asked, found["cause"], strict=False):
-            self._causes[a, b] = (float(probability), self._causes.get((a, b), (0.0, 0))[1])
+            # It caused it if both happened, and the one the other.
+            both = self._sure.get(a, 0.0) * self._sure.get(b, 0.0)
+            self._causes[a, b] = (both * float(probability), self._causes.get((a, b), (0.0, 0))[1])
         self._prior |= {int(i): row.astype(np.float64) for i, row in zip(ids, found["prior"], strict=True)}
         return self._events(ids, found["pair_probabilities"], found["object_probabilities"], last - AHEAD, time)
 
@@ -307,6 +310,7 @@ class Reasoner:
         """Ask of the new event which contacts caused it, and of a new contact what it caused."""
         self._happened = [(h, i) for h, i in self._happened if h.time > new.time - REMEMBERED_S]
         self._happened.append((new, event.id))
+        self._sure = {i: self._sure.get(i, event.probability) for _, i in self._happened}
         self._happened.sort(key=lambda item: item[0].time)
         happenings = [h for h, _ in self._happened]
         ids = [i for _, i in self._happened]
