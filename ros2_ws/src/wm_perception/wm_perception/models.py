@@ -421,7 +421,12 @@ def load_learned_reasoner(
         scales = np.zeros(0)
     if scales.shape != (3,) or not (np.isfinite(scales) & (scales > 0.0)).all():
         raise ModelError(f"{path}: metadata 'scales': got {text[:80]!r}, expected three positive numbers")
-    return Reasoner(config or PerceptionConfig(), session.run, scales.tolist())
+
+    # A function, not the bound method: a copy of the pipeline shares the session.
+    def network(feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        return session.run(feeds)
+
+    return Reasoner(config or PerceptionConfig(), network, scales.tolist())
 
 
 def make_reasoner(config: PerceptionConfig) -> Reasoner:
