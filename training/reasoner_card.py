@@ -267,8 +267,8 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
                 "most slides are short, tumble, or end at another thing.",
                 "The thresholds were chosen on clips that training was watched with. The threshold of causes and the "
                 "rule that clear events are told out of turn were first tried on held-out seeds, then tested on the "
-                "last 24 watched clips, which choose the same: F1 of causes 0.23 at 0.15 and 0.25, 0.22 at 0.1 and 0.2, "
-                "0.21 at 0.3, 0.16 at 0.4; events 0.68 with the rule, 0.64 without.",
+                "last 24 watched clips, which choose the same: F1 of causes 0.23 at 0.15 and 0.25, 0.22 at 0.1 and 0.2,"
+                " 0.21 at 0.3, 0.16 at 0.4; events 0.68 with the rule, 0.64 without.",
                 "Given all true events, causes reach an F1 of 0.75 against 0.57 of any earlier contact (clips that "
                 "training was watched with); end to end most of the loss is events that were missed or wrong.",
             ],
