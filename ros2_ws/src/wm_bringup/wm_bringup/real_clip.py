@@ -118,12 +118,16 @@ def in_view(world_T_camera: NDArray[np.float64], point: NDArray[np.float64], rad
 
 
 def choose_thing(graphs: list[SceneGraph]) -> int | None:
-    """Id of the compact thing on the largest surface that was seen most often; None: there is none."""
+    """Id of the compact thing on a large surface that was seen most often; None: there is none.
+
+    Compact by its latest size: a thing that is first seen in part may turn out to be a chair.
+    """
     areas: dict[int, float] = {}
+    latest = {int(i): np.sort(e) for graph in graphs for i, e in zip(graph.ids, graph.extents, strict=True)}
     votes: dict[int, float] = {}
     for graph in graphs:
         for row in np.flatnonzero(~graph.is_static).tolist():
-            extents = np.sort(graph.extents[row])
+            extents = latest[int(graph.ids[row])]
             if extents[0] < COMPACT_M[0] or extents[2] > COMPACT_M[1]:
                 continue
             support = support_of(graph, row)
@@ -135,7 +139,7 @@ def choose_thing(graphs: list[SceneGraph]) -> int | None:
     if not votes:
         return None
     largest = max(areas.values())
-    return max(votes, key=lambda i: votes[i] * (1.0 if areas[i] > 0.5 * largest else 0.1))
+    return max(votes, key=lambda i: votes[i] * (1.0 if areas[i] > 0.25 * largest else 0.1))
 
 
 def way_off(
