@@ -20,6 +20,8 @@ from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
 from wm_perception.shapes import surface_samples
 from wm_perception.tracking import Tracker
 from wm_perception.types import Cloud, Segmentation
+from wm_sim.depth_noise import DepthNoise
+from wm_sim.simulator import Simulator
 
 CONFIG = PerceptionConfig(stride=2, segmenter="geometric", reasoner="geometric", min_pixels=20)
 BALL = Thing((0.0, -0.2, 0.04), 0.08, (220, 60, 40))
@@ -343,3 +345,19 @@ def test_positions_in_a_simulated_scene_are_as_sure_as_they_say():
     assert len(squared) > 100
     assert (squared < chi2.ppf(0.95, 3)).mean() > 0.85
     assert 0.2 < squared.mean() < 5.0
+
+
+def test_what_stands_on_a_thing_seen_by_its_front_alone_does_not_reach_down_to_the_table() -> None:
+    pipeline = PerceptionPipeline(PerceptionConfig(segmenter="learned"))
+    with Simulator("demo", 0, noise=DepthNoise()) as simulator:
+        for n in range(1, 50, 3):
+            simulator.advance_to(n / 30.0)
+            seen = simulator.render()
+            scene = pipeline.process(
+                Frame(simulator.stamp_ns + 1, seen.rgb, seen.depth, simulator.camera, seen.world_T_camera)
+            ).scene
+        truth = simulator.ground_truth()
+    upper = truth.index(simulator.scene.id_of("block_high"))
+    nearest = int(np.linalg.norm(scene.positions - truth.positions[upper], axis=1).argmin())
+    assert np.linalg.norm(scene.positions[nearest] - truth.positions[upper]) < 0.015
+    np.testing.assert_allclose(scene.extents[nearest][2], truth.extents[upper][2], atol=0.015)

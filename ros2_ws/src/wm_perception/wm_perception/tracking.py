@@ -445,7 +445,8 @@ class Tracker:
                 continue
             top = t.position[2] + 0.5 * _vertical_extent(t)
             local = rotations.matrix(t.quaternion).T @ (o.centre - t.position)
-            if abs(top - low) < 0.03 and (np.abs(local[:2]) < 0.5 * t.extents[:2] + 0.01).all():
+            # What something stands on is often seen by its front alone, and is deeper than it seems.
+            if abs(top - low) < 0.03 and (np.abs(local[:2]) < np.maximum(0.5 * t.extents[:2], 0.03) + 0.01).all():
                 return float(top)
         # Nothing under it: what hides its foot stands in front, and it stands on the support.
         return o.bottom
