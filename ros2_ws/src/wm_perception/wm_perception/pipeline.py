@@ -35,6 +35,7 @@ _SUPPORT_THICKNESS_M = 0.04
 _MAX_POINTS = 500
 _CLEAR_SHARE = 0.4
 _MIXED_PIXEL_NOISE_M = 0.0025
+_STEP_M = 0.03
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (5, 5))
 _SQUARE = np.ones((5, 5), np.uint8)
 
@@ -141,6 +142,7 @@ class PerceptionPipeline:
             # A network's masks reach over the rim, onto the support and what is behind.
             clear = mask & candidates[box]
             use = clear if int(clear.sum()) >= _CLEAR_SHARE * pixels else mask
+            use = use & ~_behind(cloud.depth[box], mask)
             if noise > _MIXED_PIXEL_NOISE_M:
                 # Far away, a sensor's outermost pixels mix the thing with what is behind it.
                 inner = cv2.erode(use.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
@@ -330,3 +332,14 @@ def _rows(rows: list[dict[str, Any]], name: str) -> Array:
         if len(given) == width:
             values[:] = given
     return out
+
+
+def _behind(depth: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels (h, w) at the rim of a mask that lie behind what is beside them in it: of another surface, not of the thing.
+
+    Only at the rim: within a mask a step in depth may be the thing's own (the far wall of a bowl).
+    """
+    kernel = np.ones((5, 5), np.uint8)
+    rim = mask & (cv2.erode(mask.astype(np.uint8), kernel, borderValue=0) == 0)
+    nearest = cv2.erode(np.where(mask, depth, np.float32(1e3)), kernel)
+    return rim & (depth - nearest > _STEP_M)
