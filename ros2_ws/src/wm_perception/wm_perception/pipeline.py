@@ -335,7 +335,7 @@ def _rows(rows: list[dict[str, Any]], name: str) -> Array:
 
 
 def _behind(depth: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels (h, w) at the rim of a mask that lie behind what is beside them in it: of another surface, not of the thing.
+    """Pixels (h, w) at the rim of a mask that lie behind what is beside them in it: of another surface.
 
     Only at the rim: within a mask a step in depth may be the thing's own (the far wall of a bowl).
     """
