@@ -127,8 +127,9 @@ class ReasonerNetwork(nn.Module):
             pair_probabilities (N, N, 3): contact, separation, touching; object_probabilities (N, 4);
             prior (N, 6), contact_evidence (C, 6), step_evidence (M, 6): means and precisions; cause (Q,): probability.
         """
-        n = objects.shape[0]
-        eye = torch.eye(n, device=objects.device) > 0.5
+        # Not torch.eye: TensorRT takes no EyeLike of an open size.
+        number = torch.arange(objects.shape[0], device=objects.device)
+        eye = number[:, None] == number[None]
         pair, single = self.interaction(objects[None], pairs[None], (~eye)[None])
 
         def said(values: Tensor) -> Tensor:

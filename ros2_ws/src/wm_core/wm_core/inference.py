@@ -1,233 +1,231 @@
 """One interface to run a model, whichever runtime this machine has.
 
-``open_session(path, backend="auto")`` returns an ``InferenceSession`` over ONNX Runtime on the CPU or over torch.
-``available_backends`` says which can be used here and, of the others, why not.
+``open_session(path, backend="auto")`` returns an ``InferenceSession``: TensorRT, TensorRT-RTX, ONNX Runtime on an
+NVIDIA GPU or on the CPU, or torch. ``available_backends`` says which can be used here and, of the others, why not.
+docs/engines.md says what of it has been run where.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from wm_core import engines
+from wm_core.inference_base import (
+    BackendStatus,
+    BackendUnavailableError,
+    ClosedError,
+    DeviceMemoryError,
+    EngineCorruptError,
+    EngineMismatchError,
+    InferenceError,
+    InferenceSession,
+    InputNameError,
+    InputShapeError,
+    InputTypeError,
+    InputValueError,
+    ModelFileError,
+    Profile,
+    TensorSpec,
+    check_feeds,
+    check_finite,
+)
+from wm_core.inference_onnxruntime import OnnxRuntimeSession, cores, int8_is_fast, provider_status, usual_threads
+from wm_core.inference_tensorrt import TensorRTSession, tensorrt_status
+from wm_core.inference_torch import TorchSession
 
-BACKENDS = ("onnxruntime_cpu", "torch")
+log = logging.getLogger(__name__)
+
+BACKENDS = ("tensorrt", "tensorrt_rtx", "onnxruntime_tensorrt", "onnxruntime_cuda", "onnxruntime_cpu", "torch")
 """In the order in which ``auto`` tries them."""
 
+GPU_BACKENDS = BACKENDS[:4]
 
-class InferenceError(RuntimeError):
-    """A model or runtime that cannot be used; the message names the file, what was found and what was expected."""
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output: name, shape (a name or None where the axis is dynamic), NumPy dtype."""
-
-    name: str
-    shape: tuple[int | str | None, ...]
-    dtype: np.dtype[Any]
-
-
-@dataclass(frozen=True)
-class BackendStatus:
-    """Whether a runtime can be used here, and why or why not."""
-
-    name: str
-    available: bool
-    reason: str
-
-
-class InferenceSession(Protocol):
-    """A loaded model; ``metadata`` is what its maker wrote into the file, by key."""
-
-    backend: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    metadata: Mapping[str, str]
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Outputs by name. Raises ``InferenceError`` on a missing, unknown or wrongly shaped or typed input."""
-        ...
-
-
-_ONNX_TYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(float16)": np.dtype(np.float16),
-    "tensor(double)": np.dtype(np.float64),
-    "tensor(int64)": np.dtype(np.int64),
-    "tensor(int32)": np.dtype(np.int32),
-    "tensor(uint8)": np.dtype(np.uint8),
-    "tensor(int8)": np.dtype(np.int8),
-    "tensor(bool)": np.dtype(np.bool_),
+_MODULES = {name: "onnxruntime" if name.startswith("onnxruntime") else name for name in BACKENDS}
+_SUFFIXES = {
+    ".onnx": BACKENDS[:5],
+    ".pt2": ("torch",),
+    engines.SUFFIX: ("tensorrt", "tensorrt_rtx"),
+    ".engine": ("tensorrt",),
+    ".plan": ("tensorrt",),
 }
-
-
-def check_feeds(where: str, specs: tuple[TensorSpec, ...], feeds: Mapping[str, NDArray[Any]]) -> None:
-    """Check inputs against their specification.
-
-    Raises:
-        InferenceError: names the model, the input, what was found and what was expected.
-    """
-    expected = {s.name for s in specs}
-    if set(feeds) != expected:
-        raise InferenceError(f"{where}: got inputs {sorted(feeds)}, expected {sorted(expected)}")
-    for spec in specs:
-        value = feeds[spec.name]
-        if value.dtype != spec.dtype:
-            raise InferenceError(f"{where}: input {spec.name!r} has dtype {value.dtype}, expected {spec.dtype}")
-        fits = value.ndim == len(spec.shape) and all(
-            not isinstance(want, int) or got == want for got, want in zip(value.shape, spec.shape, strict=True)
-        )
-        if not fits:
-            raise InferenceError(f"{where}: input {spec.name!r} has shape {value.shape}, expected {spec.shape}")
-
-
-class OnnxRuntimeSession:
-    """ONNX Runtime on the CPU.
-
-    Raises:
-        InferenceError: the runtime is not installed, or the file is absent or no ONNX model.
-    """
-
-    backend = "onnxruntime_cpu"
-
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise InferenceError(f"{self.path}: no such file, expected an ONNX model")
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise InferenceError(
-                f"onnxruntime_cpu: cannot import onnxruntime ({error}); pip install onnxruntime"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or max(1, (os.cpu_count() or 2) // 2)
-        options.inter_op_num_threads = 1
-        # Else its threads burn the robot's cores while they wait for the next frame.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises types of its own C++ module for a bad file
-            raise InferenceError(f"{self.path}: ONNX Runtime refuses it: {error}") from error
-        self.inputs = tuple(self._spec(i) for i in self._session.get_inputs())
-        self.outputs = tuple(self._spec(o) for o in self._session.get_outputs())
-        self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-
-    def _spec(self, value: Any) -> TensorSpec:
-        if value.type not in _ONNX_TYPES:
-            raise InferenceError(f"{self.path}: {value.name!r} is {value.type}, expected one of {sorted(_ONNX_TYPES)}")
-        return TensorSpec(value.name, tuple(value.shape), _ONNX_TYPES[value.type])
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Outputs by name; see ``InferenceSession.run``."""
-        check_feeds(str(self.path), self.inputs, feeds)
-        try:
-            values = self._session.run(None, {name: np.ascontiguousarray(v) for name, v in feeds.items()})
-        except Exception as error:  # onnxruntime raises types of its own C++ module
-            sizes = {name: tuple(v.shape) for name, v in feeds.items()}
-            raise InferenceError(f"{self.path}: fails on inputs of shapes {sizes}: {error}") from error
-        return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
-
-
-class TorchSession:
-    """A torch program saved by ``torch.export.save`` (.pt2), on the CPU; for training and comparison, not the robot.
-
-    Raises:
-        InferenceError: torch is not installed, or the file is absent or no exported program.
-    """
-
-    backend = "torch"
-
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise InferenceError(f"{self.path}: no such file, expected a torch exported program (.pt2)")
-        try:
-            import torch
-        except ImportError as error:
-            raise InferenceError(
-                f"torch: cannot import torch ({error}); the robot's runtime has none by design, use onnxruntime_cpu, "
-                "or install requirements/training.txt"
-            ) from error
-        if threads:
-            torch.set_num_threads(threads)
-        self._torch = torch
-        try:
-            program = torch.export.load(str(self.path))
-        except Exception as error:  # torch raises many types for a bad archive
-            raise InferenceError(f"{self.path}: torch refuses it as an exported program: {error}") from error
-        self._module = program.module()
-        self.metadata: Mapping[str, str] = {}
-        signature = program.graph_signature
-        nodes = {node.name: node for node in program.graph.nodes}
-        self.inputs = tuple(self._spec(nodes[name]) for name in signature.user_inputs)
-        self.outputs = tuple(self._spec(nodes[name]) for name in signature.user_outputs)
-
-    def _spec(self, node: Any) -> TensorSpec:
-        value = node.meta["val"]
-        shape = tuple(size if isinstance(size, int) else None for size in value.shape)
-        return TensorSpec(node.name, shape, np.dtype(str(value.dtype).removeprefix("torch.")))
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Outputs by name; see ``InferenceSession.run``."""
-        check_feeds(str(self.path), self.inputs, feeds)
-        tensors = [self._torch.from_numpy(np.ascontiguousarray(feeds[s.name])) for s in self.inputs]
-        with self._torch.inference_mode():
-            values = self._module(*tensors)
-        values = values if isinstance(values, (tuple, list)) else (values,)
-        return {spec.name: value.numpy() for spec, value in zip(self.outputs, values, strict=True)}
-
-
-_SESSIONS: dict[str, Callable[[str | Path, int | None], InferenceSession]] = {
-    "onnxruntime_cpu": OnnxRuntimeSession,
-    "torch": TorchSession,
-}
-_MODULES = {"onnxruntime_cpu": "onnxruntime", "torch": "torch"}
-_SUFFIXES = {"onnxruntime_cpu": ".onnx", "torch": ".pt2"}
 
 
 def available_backends() -> tuple[BackendStatus, ...]:
     """Every runtime that wm knows, in the order of preference, with whether it can be used here and why."""
-    statuses = []
-    for name in BACKENDS:
-        module = _MODULES[name]
-        if importlib.util.find_spec(module) is None:
-            statuses.append(BackendStatus(name, False, f"Python package {module} is not installed"))
-            continue
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            found = version(module)
-        except PackageNotFoundError:
-            found = "version unknown"
-        statuses.append(BackendStatus(name, True, f"{module} {found}"))
-    return tuple(statuses)
+    return tuple(status_of(name) for name in BACKENDS)
 
 
-def open_session(path: str | Path, backend: str = "auto", threads: int | None = None) -> InferenceSession:
-    """Load a model.
+def status_of(name: str) -> BackendStatus:
+    """Whether one of ``BACKENDS`` can be used here, and why or why not."""
+    module = _MODULES[name]
+    if importlib.util.find_spec(module) is None:
+        return BackendStatus(name, False, f"Python package {module} is not installed")
+    if name in engines.RUNTIMES:
+        return tensorrt_status(name)
+    if name in ("onnxruntime_cpu", "onnxruntime_cuda", "onnxruntime_tensorrt"):
+        return provider_status(name)
+    from importlib.metadata import PackageNotFoundError, version
 
-    Args:
-        path: an ``.onnx`` model, or a ``.pt2`` torch program.
-        backend: ``auto``, or one of ``BACKENDS``.
-        threads: CPU threads; None: half of the cores, so that the rest of the robot goes on.
+    try:
+        found = version(module)
+    except PackageNotFoundError:
+        found = "version unknown"
+    return BackendStatus(name, True, f"{module} {found}")
+
+
+def fitting(path: str | Path) -> tuple[str, ...]:
+    """Backends that take a file of this kind, in the order of preference.
 
     Raises:
-        InferenceError: the backend is unknown, not installed, or refuses the file.
+        ModelFileError: none does.
+    """
+    path = Path(path)
+    if path.suffix not in _SUFFIXES:
+        raise ModelFileError(f"{path}: got a file ending in {path.suffix!r}, expected one of {sorted(_SUFFIXES)}")
+    if path.suffix == engines.SUFFIX and path.is_file():
+        return (engines.read_head(path).key.runtime,)
+    return _SUFFIXES[path.suffix]
+
+
+def choose(
+    backend: str, path: str | Path = "model.onnx", gpu: bool = True, without: Mapping[str, str] | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """The backend for a file, and why: a sentence for each that was passed over, and for the one taken.
+
+    Args:
+        gpu: False: ``auto`` leaves the GPU alone.
+        without: backends that ``auto`` passes over, with the reason.
+
+    Raises:
+        BackendUnavailableError: unknown, or not here.
+        ModelFileError: nothing takes such a file.
     """
     if backend != "auto":
         if backend not in BACKENDS:
-            raise InferenceError(f"backend: got {backend!r}, expected auto or one of {BACKENDS}")
-        return _SESSIONS[backend](path, threads)
-    suffix = Path(path).suffix
-    fitting = [name for name in BACKENDS if _SUFFIXES[name] == suffix]
-    if not fitting:
-        raise InferenceError(f"{path}: got a file ending in {suffix!r}, expected one of {sorted(_SUFFIXES.values())}")
-    return _SESSIONS[fitting[0]](path, threads)
+            raise BackendUnavailableError(f"backend: got {backend!r}, expected auto or one of {BACKENDS}")
+        status = status_of(backend)
+        if not status.available:
+            raise BackendUnavailableError(f"{backend}: {status.reason}")
+        return backend, (f"{backend} was asked for: {status.reason}",)
+    said = []
+    for name in fitting(path):
+        if name in GPU_BACKENDS and not gpu:
+            continue
+        if without and name in without:
+            said.append(f"{name}: {without[name]}")
+            continue
+        status = status_of(name)
+        said.append(f"{name}: {status.reason}")
+        if status.available:
+            return name, tuple(said)
+    raise BackendUnavailableError(f"{path}: no runtime for it here: {'; '.join(said)}")
+
+
+def open_session(
+    path: str | Path,
+    backend: str = "auto",
+    threads: int | None = None,
+    *,
+    gpu: bool = True,
+    profile: Profile | None = None,
+    cuda_graph: bool = True,
+    check_finite: bool = False,
+    cache: Path | None = None,
+) -> InferenceSession:
+    """Load a model.
+
+    ``auto`` takes the first of ``BACKENDS`` that is here and takes the file; a GPU runtime that then refuses the model,
+    or has no memory for it, is passed over with a warning. A backend asked for by name is used or refused.
+
+    Args:
+        path: an ``.onnx`` model, a ``.wmengine`` of ``wm export``, an ``.engine`` or ``.plan`` of trtexec, or a
+            ``.pt2`` torch program.
+        backend: ``auto``, or one of ``BACKENDS``.
+        threads: CPU threads; None: see ``usual_threads``.
+        gpu: False: ``auto`` leaves the GPU alone.
+        profile: bounds of the inputs for engines, least, usual and most shape of each; None: from the metadata.
+        cuda_graph: False: no CUDA graphs.
+        check_finite: refuse inputs with NaN or infinity, at the cost of a look at each value.
+        cache: folder of engines; None: the user's.
+
+    Raises:
+        BackendUnavailableError: the backend is unknown or not here.
+        ModelFileError, EngineCorruptError, EngineMismatchError: the file is absent, or not what it should be.
+        DeviceMemoryError: not enough memory.
+    """
+    name, reasons = choose(backend, path, gpu)
+    names = [name]
+    if backend == "auto":
+        order = fitting(path)
+        names += [n for n in order[order.index(name) + 1 :] if status_of(n).available]
+    for number, candidate in enumerate(names):
+        try:
+            session = _open(candidate, path, threads, profile, cuda_graph, check_finite, cache)
+        except InferenceError as error:
+            if candidate not in GPU_BACKENDS or number + 1 == len(names):
+                raise
+            log.warning("%s: %s refuses it, going on with %s: %s", path, candidate, names[number + 1], error)
+            reasons += (f"{candidate} refuses it: {error}", f"{names[number + 1]} instead")
+            continue
+        session.reasons = (*reasons, *session.reasons)
+        log.info("%s: %s on %s (%s)", path, candidate, session.device, "; ".join(session.reasons))
+        return session
+    raise AssertionError("unreachable")
+
+
+def _open(
+    name: str,
+    path: str | Path,
+    threads: int | None,
+    profile: Profile | None,
+    cuda_graph: bool,
+    check_finite: bool,
+    cache: Path | None,
+) -> InferenceSession:
+    makers: dict[str, Callable[[], InferenceSession]] = {
+        "torch": lambda: TorchSession(path, threads, check_finite),
+        "onnxruntime_cpu": lambda: OnnxRuntimeSession(path, threads, check_finite=check_finite),
+        **{
+            n: lambda: OnnxRuntimeSession(path, threads, name, profile, cuda_graph, check_finite, cache)
+            for n in ("onnxruntime_cuda", "onnxruntime_tensorrt")
+        },
+        **{n: lambda: TensorRTSession(path, name, profile, cuda_graph, check_finite, cache) for n in engines.RUNTIMES},
+    }
+    return makers[name]()
+
+
+__all__ = [
+    "BACKENDS",
+    "GPU_BACKENDS",
+    "BackendStatus",
+    "BackendUnavailableError",
+    "ClosedError",
+    "DeviceMemoryError",
+    "EngineCorruptError",
+    "EngineMismatchError",
+    "InferenceError",
+    "InferenceSession",
+    "InputNameError",
+    "InputShapeError",
+    "InputTypeError",
+    "InputValueError",
+    "ModelFileError",
+    "OnnxRuntimeSession",
+    "Profile",
+    "TensorRTSession",
+    "TensorSpec",
+    "TorchSession",
+    "available_backends",
+    "check_feeds",
+    "check_finite",
+    "choose",
+    "cores",
+    "fitting",
+    "int8_is_fast",
+    "open_session",
+    "status_of",
+    "usual_threads",
+]

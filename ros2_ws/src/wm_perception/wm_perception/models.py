@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,12 +21,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference import InferenceError, InferenceSession, TensorSpec, open_session
+from wm_core.inference import (
+    GPU_BACKENDS,
+    InferenceError,
+    InferenceSession,
+    TensorSpec,
+    choose,
+    int8_is_fast,
+    open_session,
+)
 from wm_perception.segmentation import GeometricSegmenter
 from wm_perception.types import PerceptionConfig, Segmenter
 
 if TYPE_CHECKING:
     from wm_perception.reasoner import Reasoner
+
+log = logging.getLogger(__name__)
 
 SHIPPED = ("segmenter", "reasoner")
 """Names of the models that come with the package, where they have been trained."""
@@ -124,14 +135,21 @@ def sha256(path: Path) -> str:
 # Whether they are what they should be.
 
 
-def load(path: str | Path, threads: int | None = None) -> InferenceSession:
+def load(
+    path: str | Path, threads: int | None = None, backend: str = "onnxruntime_cpu", gpu: bool = True
+) -> InferenceSession:
     """A session over a model file.
 
+    Args:
+        backend: see ``wm_core.inference.BACKENDS``, or auto; gpu: False: auto leaves the GPU alone.
+
     Raises:
-        ModelError: absent, or no model that the runtime can load.
+        ModelError: absent, no model that the runtime can load, or no such runtime here.
     """
+    # Of a file whose ending no runtime takes, it is said which are taken.
+    backend = backend if Path(path).suffix == ".onnx" else "auto"
     try:
-        return open_session(path, threads=threads)
+        return open_session(path, backend, threads, gpu=gpu)
     except InferenceError as error:
         raise ModelError(str(error)) from error
 
@@ -281,7 +299,9 @@ def learned_contract(channels: int, classes: int) -> tuple[tuple[Tensor, ...], t
     )
 
 
-def load_learned_segmenter(path: str | Path, threads: int | None = None, max_height_m: float = 0.6) -> Segmenter:
+def load_learned_segmenter(
+    path: str | Path, threads: int | None = None, max_height_m: float = 0.6, backend: str = "onnxruntime_cpu"
+) -> Segmenter:
     """wm's own trained segmenter, for things up to a height over their support.
 
     Raises:
@@ -289,7 +309,7 @@ def load_learned_segmenter(path: str | Path, threads: int | None = None, max_hei
     """
     from wm_perception.learned_segmenter import CHANNELS, OUTPUTS, LearnedSegmenter
 
-    session = load(path, threads)
+    session = load(path, threads, backend)
     task = session.metadata.get("task", "")
     if task != SEGMENTER_TASK:
         found = repr(task) if task else f"none (inputs {', '.join(repr(s.name) for s in session.inputs)})"
@@ -314,6 +334,13 @@ def load_learned_segmenter(path: str | Path, threads: int | None = None, max_hei
         values = probe(path, session, {"image": np.zeros((1, len(CHANNELS), h, w), np.float32)})
         check_values(path, values, outputs, {"B": 1, "h": h, "w": w, "h2": h // 2, "w2": w // 2})
 
+    if backend in GPU_BACKENDS:
+        # Of the usual size, so that kernels and graphs are there for the first frame.
+        try:
+            session.warm_up({"image": (1, len(CHANNELS), 240, 320)})
+        except InferenceError as error:
+            raise ModelError(str(error)) from error
+
     def network(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         values = session.run({"image": image})
         return tuple(values[name] for name in OUTPUTS)
@@ -323,13 +350,24 @@ def load_learned_segmenter(path: str | Path, threads: int | None = None, max_hei
 
 @dataclass(frozen=True)
 class Choice:
-    """What a configuration comes down to here: ``kind`` is learned, geometric or onnx; ``path`` None for geometric."""
+    """What a configuration comes down to here: ``kind`` is learned, geometric or onnx; ``path`` None for geometric.
+
+    ``backend`` runs it; ``precision`` is that of the file; ``why``: of both, in words.
+    """
 
     kind: str
     path: Path | None = None
+    backend: str = ""
+    precision: str = "fp32"
+    why: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind}, {self.path} (sha256 {sha256(self.path)[:12]})" if self.path else self.kind
+        if not self.path:
+            return self.kind
+        return (
+            f"{self.kind}, {self.path} (sha256 {sha256(self.path)[:12]}), {self.precision} on {self.backend} "
+            f"({self.why})"
+        )
 
 
 def chosen(name: str, config: PerceptionConfig) -> Choice:
@@ -347,7 +385,45 @@ def chosen(name: str, config: PerceptionConfig) -> Choice:
     path = model_path(name, given)
     if kind == "auto" and name == "segmenter" and given:
         kind = "learned" if load(path).metadata.get("task") == SEGMENTER_TASK else "onnx"
-    return Choice("onnx" if kind == "onnx" else "learned", path)
+    kind = "onnx" if kind == "onnx" else "learned"
+    try:
+        # The reasoner's tensors are small: bringing them to a GPU takes longer than running it here. Of a segmenter
+        # of one's own it is not known whether a GPU runtime takes it: that has to be asked for.
+        gpu = name == "segmenter" and kind == "learned"
+        backend, reasons = choose(config.inference_backend, path, gpu, _REFUSED)
+    except InferenceError as error:
+        raise ModelError(f"inference_backend: {error}") from error
+    if name == "reasoner" or given:
+        return Choice(kind, path, backend, "the file's precision", reasons[-1])
+    precision, why = _precision(config.inference_precision, backend, path)
+    variant = path if precision == "fp32" else path.with_name(f"{path.stem}_{precision}.onnx")
+    return Choice(kind, variant, backend, precision, f"{reasons[-1]}; {why}")
+
+
+_REFUSED: dict[str, str] = {}
+"""Backends that turned out not to run a model here, with the reason."""
+
+
+def _precision(wanted: str, backend: str, path: Path) -> tuple[str, str]:
+    """The precision of a shipped model on a backend, and why.
+
+    Raises:
+        ModelError: one was asked for whose file is not there, or that is not for this backend.
+    """
+    on_gpu = backend in GPU_BACKENDS
+    fast, cpu = int8_is_fast()
+    if wanted != "auto":
+        file = path if wanted == "fp32" else path.with_name(f"{path.stem}_{wanted}.onnx")
+        if not file.is_file():
+            raise ModelError(f"inference_precision: got {wanted!r}, but there is no {file}; run: make export")
+        if wanted == "int8" and (on_gpu or not fast):
+            where = f"{backend} takes another int8 file (docs/engines.md)" if on_gpu else cpu
+            raise ModelError(f"inference_precision: got 'int8', expected auto, fp32 or fp16 here: {where}")
+        return wanted, f"{wanted} was asked for"
+    best, why = ("fp16", "on a GPU") if on_gpu else ("int8", cpu) if fast else ("fp32", cpu)
+    if best != "fp32" and not path.with_name(f"{path.stem}_{best}.onnx").is_file():
+        return "fp32", f"no {path.stem}_{best}.onnx beside it"
+    return best, why
 
 
 def make_segmenter(config: PerceptionConfig) -> Segmenter:
@@ -362,8 +438,15 @@ def make_segmenter(config: PerceptionConfig) -> Segmenter:
     if choice.kind == "onnx":
         from wm_perception.onnx_segmenter import OnnxSegmenter
 
-        return OnnxSegmenter(choice.path, threads(config), config.min_pixels)
-    return load_learned_segmenter(choice.path, threads(config), config.max_height_m)
+        return OnnxSegmenter(choice.path, threads(config), config.min_pixels, choice.backend)
+    try:
+        return load_learned_segmenter(choice.path, threads(config), config.max_height_m, choice.backend)
+    except ModelError as error:
+        if config.inference_backend != "auto" or choice.backend not in GPU_BACKENDS:
+            raise
+        log.warning("%s does not run the segmenter, going on without it: %s", choice.backend, error)
+        _REFUSED[choice.backend] = str(error)
+        return make_segmenter(config)
 
 
 # The reasoner.
@@ -392,7 +475,10 @@ def reasoner_contract() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
 
 
 def load_learned_reasoner(
-    path: str | Path, threads: int | None = None, config: PerceptionConfig | None = None
+    path: str | Path,
+    threads: int | None = None,
+    config: PerceptionConfig | None = None,
+    backend: str = "onnxruntime_cpu",
 ) -> Reasoner:
     """The trained reasoner.
 
@@ -401,7 +487,7 @@ def load_learned_reasoner(
     """
     from wm_perception.reasoner import Reasoner
 
-    session = load(path, threads)
+    session = load(path, threads, backend)
     task = session.metadata.get("task", "")
     if task != REASONER_TASK:
         found = repr(task) if task else f"none (inputs {', '.join(repr(s.name) for s in session.inputs)})"
@@ -441,7 +527,7 @@ def make_reasoner(config: PerceptionConfig) -> Reasoner:
     if choice.path is None:
         return Reasoner(config)
     # Small tensors: more threads only get in each other's way.
-    return load_learned_reasoner(choice.path, 1, config)
+    return load_learned_reasoner(choice.path, 1, config, choice.backend)
 
 
 def load_shipped(name: str) -> Any:

@@ -75,14 +75,17 @@ class OnnxSegmenter:
         path: of the file.
         threads: of the CPU; None: half of the cores.
         min_pixels: of the cloud, smaller instances are dropped.
+        backend: what runs it, see ``wm_core.inference.BACKENDS``.
 
     Raises:
         ModelError: the file is not such a model; found from what it states and by running it once.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None, min_pixels: int = 50) -> None:
+    def __init__(
+        self, path: str | Path, threads: int | None = None, min_pixels: int = 50, backend: str = "onnxruntime_cpu"
+    ) -> None:
         self.path, self.min_pixels = Path(path), min_pixels
-        self._session = session = load(path, threads)
+        self._session = session = load(path, threads, backend)
         check_tensors(path, "input", session.inputs, INPUTS)
         check_tensors(path, "output", session.outputs, OUTPUTS)
         self.takes_depth = any(s.name == "depth" for s in session.inputs)

@@ -70,6 +70,10 @@ class PerceptionConfig:
             installed, else geometric.
         reasoner_model: path of an ONNX file; empty: the shipped weights.
         inference_threads: CPU threads of each network, 1..32.
+        inference_backend: what runs the networks, one of auto, tensorrt, tensorrt_rtx, onnxruntime_tensorrt,
+            onnxruntime_cuda, onnxruntime_cpu; auto: the first that is here (docs/engines.md).
+        inference_precision: of the shipped segmenter, one of auto, fp32, fp16, int8; auto: fp16 on a GPU, int8 on a
+            CPU that is fast with it (VNNI), else fp32.
     """
 
     world_frame: str = "map"
@@ -93,10 +97,12 @@ class PerceptionConfig:
     reasoner: str = "auto"
     reasoner_model: str = ""
     inference_threads: int = 2
+    inference_backend: str = "auto"
+    inference_precision: str = "auto"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            chosen, path = getattr(self, name), getattr(self, f"{name}_model")
+            chosen, path = getattr(self, name), getattr(self, f"{name}_model", "")
             if chosen not in choices:
                 raise ValueError(f"{name}: got {chosen!r}, expected one of {', '.join(choices)}")
             if chosen == "onnx" and not path:
@@ -115,6 +121,15 @@ class PerceptionConfig:
 _CHOICES: dict[str, tuple[str, ...]] = {
     "segmenter": ("auto", "learned", "geometric", "onnx"),
     "reasoner": ("auto", "learned", "geometric"),
+    "inference_backend": (
+        "auto",
+        "tensorrt",
+        "tensorrt_rtx",
+        "onnxruntime_tensorrt",
+        "onnxruntime_cuda",
+        "onnxruntime_cpu",
+    ),
+    "inference_precision": ("auto", "fp32", "fp16", "int8"),
 }
 _LIMITS: dict[str, tuple[float, float]] = {
     "stride": (1, 8),

@@ -1,0 +1,156 @@
+"""ONNX files: from torch, folded and simplified, with all that is known of them written inside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.registry import Model
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+"""Old enough for TensorRT 10 on a Jetson, new enough for all that the models use."""
+
+
+def revision() -> str:
+    """Of the sources, with ``-dirty`` where they differ from it; ``unknown`` outside a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parent,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def from_torch(model: Model, path: Path) -> Path:
+    """Export a model's torch definition with its shipped weights to an fp32 ONNX file.
+
+    Raises:
+        FileNotFoundError: it has no weights.
+        ValueError: the exported graph is not what the registry says.
+    """
+    import onnx
+    import torch
+
+    if not model.weights.is_file():
+        raise FileNotFoundError(f"{model.weights}: no such file, expected the weights; run: make train-{model.name}")
+    network = model.network(model.weights)
+    sizes = {name: max(axis.usual, 2) for name, axis in model.axes.items()}
+    examples = tuple(torch.zeros(model.shape(t, sizes), dtype=getattr(torch, t.dtype)) for t in model.inputs)
+    axes = {
+        t.name: {k: s for k, s in enumerate(t.shape) if isinstance(s, str)} for t in (*model.inputs, *model.outputs)
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.inference_mode(), warnings.catch_warnings():
+        # That this exporter is the older one; it alone takes sizes that convolutions with strides make odd.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        torch.onnx.export(
+            network,
+            examples,
+            str(path),
+            input_names=[t.name for t in model.inputs],
+            output_names=[t.name for t in model.outputs],
+            dynamic_axes={name: found for name, found in axes.items() if found},
+            opset_version=OPSET,
+            do_constant_folding=True,
+            dynamo=False,
+        )
+    graph = simplify(onnx.load(path))
+    describe(graph, model, {**model.facts(network), "precision": "fp32"})
+    check(graph, model)
+    onnx.save(graph, path)
+    return path
+
+
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same function with constants folded, and without what is double or unused."""
+    import onnx
+    from onnxscript import optimizer
+
+    model = optimizer.optimize(model)
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def describe(graph: onnx.ModelProto, model: Model, facts: Mapping[str, str]) -> None:
+    """Write into a file's metadata what it is, what its tensors mean and where it comes from."""
+    card = model.folder / f"{model.name}.json"
+    summary = ""
+    if card.is_file():
+        summary = str(json.loads(card.read_text(encoding="utf-8")).get("summary", ""))
+    tensors = {
+        t.name: {"shape": list(t.shape), "dtype": t.dtype, "unit": t.unit, "normalisation": t.normalisation}
+        for t in (*model.inputs, *model.outputs)
+    }
+    entries = {
+        "task": model.task,
+        **facts,
+        "tensors": json.dumps(tensors),
+        "axes": json.dumps({name: [a.least, a.usual, a.most] for name, a in model.axes.items()}),
+        "git_revision": revision(),
+        "license": "Apache-2.0",
+        "card": f"{model.name}.md: {summary}" if summary else f"{model.name}.md",
+    }
+    known = {entry.key for entry in graph.metadata_props}
+    for key, value in entries.items():
+        if key in known:
+            next(e for e in graph.metadata_props if e.key == key).value = value
+        else:
+            entry = graph.metadata_props.add()
+            entry.key, entry.value = key, value
+
+
+def check(graph: onnx.ModelProto, model: Model) -> None:
+    """Compare a graph with the registry.
+
+    Raises:
+        ValueError: another tensor, axis or operator set.
+    """
+    for kind, values, expected in (
+        ("input", graph.graph.input, model.inputs),
+        ("output", graph.graph.output, model.outputs),
+    ):
+        found = {v.name: tuple(d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
+        stated = {t.name: t.shape for t in expected}
+        if found != stated:
+            raise ValueError(f"{model.name}: {kind}s are {found}, expected {stated}")
+    versions = {o.domain: o.version for o in graph.opset_import if o.domain in ("", "ai.onnx")}
+    if versions.get("", versions.get("ai.onnx")) != OPSET:
+        raise ValueError(f"{model.name}: opset {versions}, expected {OPSET}")
+
+
+def counts(path: Path) -> dict[str, Any]:
+    """Of a file: nodes, nodes by operator, parameters, weights by type [bytes]."""
+    import onnx
+
+    model = onnx.load(path)
+    operators: dict[str, int] = {}
+    for node in model.graph.node:
+        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+    types: dict[str, int] = {}
+    parameters = 0
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        types[str(array.dtype)] = types.get(str(array.dtype), 0) + int(array.nbytes)
+        parameters += int(np.prod(array.shape))
+    return {
+        "nodes": len(model.graph.node),
+        "operators": dict(sorted(operators.items())),
+        "parameters": parameters,
+        "weight_bytes": types,
+    }

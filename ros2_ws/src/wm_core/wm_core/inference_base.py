@@ -1,0 +1,270 @@
+"""What every runtime has in common: tensors and their checks, named errors, and the session they all are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Feeds = Mapping[str, NDArray[Any]]
+Profile = Mapping[str, tuple[Sequence[int], Sequence[int], Sequence[int]]]
+"""Of each input, the least, the usual and the most shape."""
+
+
+class InferenceError(RuntimeError):
+    """A model or runtime that cannot be used; the message names the file, what was found and what was expected."""
+
+
+class BackendUnavailableError(InferenceError):
+    """A runtime that was asked for by name is not here: no such library, no GPU, or one that it does not serve."""
+
+
+class ModelFileError(InferenceError):
+    """The file is absent, or nothing that the runtime can load."""
+
+
+class InputNameError(InferenceError):
+    """An input is missing or unknown."""
+
+
+class InputShapeError(InferenceError):
+    """An input has another shape than the model, or the profile of its engine, takes."""
+
+
+class InputTypeError(InferenceError):
+    """An input has another dtype than the model takes."""
+
+
+class InputValueError(InferenceError):
+    """An input holds NaN or infinity, and that was to be checked."""
+
+
+class EngineCorruptError(InferenceError):
+    """An engine file is cut off or changed: its checksum, or the runtime, refuses it."""
+
+
+class EngineMismatchError(InferenceError):
+    """An engine is of another model, runtime version, GPU, compute capability, precision or profile."""
+
+
+class DeviceMemoryError(InferenceError):
+    """Not enough memory, on the GPU or in the machine."""
+
+
+class ClosedError(InferenceError):
+    """The session has been closed."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: name, shape (a name or None where the axis is dynamic), NumPy dtype."""
+
+    name: str
+    shape: tuple[int | str | None, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """Whether a runtime can be used here, and why or why not."""
+
+    name: str
+    available: bool
+    reason: str
+
+
+def check_feeds(where: str, specs: Sequence[TensorSpec], feeds: Feeds) -> None:
+    """Check inputs against their specification.
+
+    Raises:
+        InputNameError, InputTypeError, InputShapeError: names the model, the input, what was found and expected.
+    """
+    for spec in specs:
+        value = feeds.get(spec.name)
+        if value is None:
+            raise InputNameError(f"{where}: got inputs {sorted(feeds)}, expected {sorted(s.name for s in specs)}")
+        if value.dtype != spec.dtype:
+            raise InputTypeError(f"{where}: input {spec.name!r} has dtype {value.dtype}, expected {spec.dtype}")
+        if len(value.shape) != len(spec.shape):
+            raise InputShapeError(f"{where}: input {spec.name!r} has shape {value.shape}, expected {spec.shape}")
+        for got, want in zip(value.shape, spec.shape, strict=True):
+            if got != want and want.__class__ is int:
+                raise InputShapeError(f"{where}: input {spec.name!r} has shape {value.shape}, expected {spec.shape}")
+    if len(feeds) != len(specs):
+        raise InputNameError(f"{where}: got inputs {sorted(feeds)}, expected {sorted(s.name for s in specs)}")
+
+
+def check_finite(where: str, feeds: Feeds) -> None:
+    """Check that inputs hold numbers.
+
+    Raises:
+        InputValueError: names the model, the input, and how many values are not.
+    """
+    for name, value in feeds.items():
+        # One pass: a sum is finite only if all terms are (but not the other way round).
+        if value.dtype.kind != "f" or np.isfinite(value.sum(dtype=np.float64)):
+            continue
+        bad = int((~np.isfinite(value)).sum())
+        if bad:
+            raise InputValueError(
+                f"{where}: input {name!r}: {bad} of {value.size} values are NaN or infinite, expected finite ones"
+            )
+
+
+class InferenceSession:
+    """A loaded model. May be run from several threads; ``close`` it, or use it in a ``with`` statement.
+
+    Attributes:
+        backend: one of ``wm_core.inference.BACKENDS``.
+        device: what it runs on, e.g. ``CPU, 2 threads``.
+        path: of the file.
+        inputs, outputs: what it takes and gives.
+        metadata: what its maker wrote into the file, by key.
+        reasons: why this backend and no other, one sentence each.
+    """
+
+    backend = ""
+
+    def __init__(self, path: str | Path, check_finite: bool = False) -> None:
+        self.path = Path(path)
+        self.device = ""
+        self.inputs: tuple[TensorSpec, ...] = ()
+        self.outputs: tuple[TensorSpec, ...] = ()
+        self.metadata: Mapping[str, str] = {}
+        self.reasons: tuple[str, ...] = ()
+        self._check_finite = check_finite
+        self._closed = False
+        self._where = str(self.path)
+        self._lock = threading.Lock()
+
+    def run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        """Outputs by name, in arrays of their own.
+
+        Raises:
+            InputNameError, InputShapeError, InputTypeError: an input is not what the model takes.
+            InputValueError: NaN or infinity, where the session was opened with ``check_finite``.
+            DeviceMemoryError: not enough memory.
+            ClosedError: the session has been closed.
+            InferenceError: the runtime fails in another way.
+        """
+        if self._closed:
+            raise ClosedError(f"{self._where}: the session is closed, expected an open one")
+        check_feeds(self._where, self.inputs, feeds)
+        if self._check_finite:
+            check_finite(self._where, feeds)
+        return self._run(feeds)
+
+    def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        raise NotImplementedError
+
+    def warm_up(self, shapes: Mapping[str, Sequence[int]], times: int = 2) -> None:
+        """Run on zeros of these shapes, by input name, so that the first frame finds memory, kernels and graphs there.
+
+        Raises:
+            InferenceError: as ``run``.
+        """
+        zeros = {s.name: np.zeros(tuple(shapes[s.name]), s.dtype) for s in self.inputs if s.name in shapes}
+        for _ in range(times):
+            self.run(zeros)
+
+    def close(self) -> None:
+        """Free what it holds; again is no error. Waits for a run in another thread where the runtime needs it."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._release()
+
+    def _release(self) -> None:
+        """Free what the runtime holds; called once."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._where!r}, {self.backend}, {self.device or 'device unknown'})"
+
+
+def expect_file(path: Path, what: str) -> None:
+    """Raises ``ModelFileError`` where there is no such file."""
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file, expected {what}")
+
+
+_MEMORY_WORDS = ("out of memory", "outofmemory", "failed to allocate", "bad allocation", "can't allocate", "bad_alloc")
+
+
+def is_memory_error(text: object) -> bool:
+    """Whether a runtime's message is about memory that was not there."""
+    lower = str(text).lower()
+    return any(word in lower for word in _MEMORY_WORDS)
+
+
+def onnx_metadata(path: Path) -> dict[str, str]:
+    """``metadata_props`` of an ONNX file, without the onnx package.
+
+    Reads the top level of the Protocol Buffers message (onnx/onnx.proto: field 14 of ModelProto, each entry with the
+    key in field 1 and the value in field 2) and steps over the rest.
+
+    Raises:
+        ModelFileError: absent, or no such message.
+    """
+    expect_file(path, "an ONNX model")
+    data = path.read_bytes()
+
+    def fields(low: int, high: int) -> list[tuple[int, int, int]]:
+        found, at = [], low
+        while at < high:
+            tag, at = _varint(data, at)
+            kind, size = tag & 7, 0
+            if kind == 0:
+                _, at = _varint(data, at)
+            elif kind == 1:
+                at += 8
+            elif kind == 2:
+                size, at = _varint(data, at)
+                found.append((tag >> 3, at, at + size))
+                at += size
+            elif kind == 5:
+                at += 4
+            else:
+                raise ValueError(f"wire type {kind}")
+        if at != high:
+            raise ValueError("cut off")
+        return found
+
+    try:
+        entries = {}
+        for number, low, high in fields(0, len(data)):
+            if number == 14:
+                text = {n: data[a:b].decode() for n, a, b in fields(low, high)}
+                entries[text.get(1, "")] = text.get(2, "")
+    except (ValueError, IndexError) as error:
+        raise ModelFileError(f"{path}: no ONNX model ({error})") from error
+    return entries
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value, shift = 0, 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("no number")
