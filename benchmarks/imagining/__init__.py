@@ -1,0 +1,1 @@
+"""What benchmarks/imagination.py is made of."""

@@ -1,0 +1,98 @@
+"""What perception makes of a world up to the instant of the questions: the pipeline on rendered images, in process."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.imagining.accuracy import Start
+from benchmarks.imagining.store import ROOT, cached, fingerprint
+from benchmarks.imagining.worlds import CAMERA_RATE_HZ, Case
+from training.worlds import open_simulator, random_noise, random_scene
+from wm_core.scene_graph import SceneGraph
+from wm_perception.evaluation import match
+from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
+
+WIDTH, HEIGHT = 640, 480
+_PERCEPTION = ROOT / "ros2_ws/src/wm_perception/wm_perception"
+
+
+def sources() -> list[Path]:
+    """What a perceived graph depends on."""
+    found = [Path(__file__), ROOT / "benchmarks/imagining/worlds.py"]
+    found += [p for p in _PERCEPTION.glob("*.py") if p.name not in ("node.py", "overlay.py")]
+    found += (_PERCEPTION.parent / "models").glob("*.onnx")
+    found += [ROOT / "training" / f"{n}.py" for n in ("worlds", "families", "textures")]
+    found += [ROOT / "ros2_ws/src/wm_core/wm_core" / f"{n}.py" for n in ("mujoco_world", "scene_graph")]
+    found += [ROOT / "ros2_ws/src/wm_sim/wm_sim" / f"{n}.py" for n in ("simulator", "rendering", "depth_noise")]
+    return found
+
+
+def perceived_graph(split: str, seed: int, start_s: float) -> SceneGraph:
+    """The scene graph after the image at an instant [s], of a pipeline that saw the world from its start at 15 Hz."""
+    scene = random_scene(seed, split)  # type: ignore[arg-type]
+    pipeline = PerceptionPipeline(PerceptionConfig(inference_threads=1))
+    noise = random_noise(seed, split, WIDTH)  # type: ignore[arg-type]
+    with open_simulator(scene, seed, WIDTH, HEIGHT, noise) as simulator:
+        for number in range(round(start_s * CAMERA_RATE_HZ) + 1):
+            simulator.advance_to(number / CAMERA_RATE_HZ)
+            seen = simulator.render()
+            stamp_ns = simulator.stamp_ns + 1
+            result = pipeline.process(Frame(stamp_ns, seen.rgb, seen.depth, simulator.camera, seen.world_T_camera))
+    return result.scene
+
+
+def start_from(case: Case, graph: SceneGraph) -> Start | None:
+    """Perceived things named by the true ones they are at; None where none of them is found."""
+    rows = {int(case.scene.ids[t]): p for p, t, _ in match(graph, case.scene)}
+    return Start(graph, rows) if rows else None
+
+
+def perceive(case: Case) -> Start | None:
+    """From the disk where it was perceived before."""
+    name = f"perceived-{case.split}-{case.seed}"
+    graph = cached(name, fingerprint(sources()), lambda: perceived_graph(case.split, case.seed, case.start_s))
+    return start_from(case, graph)
+
+
+def _job(case: Case) -> tuple[str, int]:
+    perceive(case)
+    return case.split, case.seed
+
+
+def perceive_all(cases: Sequence[Case], processes: int, on_done: Callable[[str], None] | None = None) -> list[str]:
+    """Fill the cache, several worlds at a time; returns what went wrong, a line for each world that failed."""
+    failures = []
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+        waiting = {pool.submit(_job, case): case for case in cases}
+        for future in concurrent.futures.as_completed(waiting):
+            try:
+                future.result()
+            except concurrent.futures.process.BrokenProcessPool:
+                raise
+            except Exception as error:
+                failures.append(f"not perceived: {waiting[future].name}: {type(error).__name__}: {error}")
+            if on_done is not None:
+                on_done(waiting[future].name)
+    return failures
+
+
+def found_share(pairs: Sequence[tuple[Case, Start]]) -> float | None:
+    """Which part of the true things were found, 0..1."""
+    true = sum(int((~case.scene.is_static).sum()) for case, _ in pairs)
+    return sum(len(start.row_of) for _, start in pairs) / true if true else None
+
+
+def position_error(pairs: Sequence[tuple[Case, Start]]) -> float | None:
+    """Median distance [m] of the perceived centres."""
+    errors = [
+        float(np.linalg.norm(start.scene.positions[row] - case.scene.positions[case.scene.index(name)]))
+        for case, start in pairs
+        for name, row in start.row_of.items()
+    ]
+    return float(np.median(errors)) if errors else None
