@@ -19,6 +19,7 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/wm_imagination"]),
         ("share/wm_imagination", ["package.xml"]),
         ("share/wm_imagination/config", files("config/*.yaml")),
+        ("share/wm_imagination/models", files("models/*")),
     ],
     python_requires=">=3.10",
     install_requires=["setuptools"],

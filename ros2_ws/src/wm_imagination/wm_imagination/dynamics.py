@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import mujoco
@@ -73,6 +73,9 @@ class DynamicsResult:
         contacts: in order of hypothesis, sample, time.
         completed: hypotheses done before the deadline or the stop, in order.
         backend: which dynamics answered.
+        backends: K names, which dynamics answered each hypothesis; empty: all by ``backend``.
+        scatter: (K, M) standard deviation [m] of positions at the last time that the dynamics itself leaves open
+            (belief samples come on top); empty: the backend does not say.
     """
 
     object_ids: NDArray[np.int64]
@@ -81,6 +84,8 @@ class DynamicsResult:
     contacts: tuple[Contact, ...]
     completed: int
     backend: str = ""
+    backends: tuple[str, ...] = ()
+    scatter: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 class Dynamics(Protocol):
@@ -117,24 +122,39 @@ class Dynamics(Protocol):
 
 
 def make_dynamics(name: str = "auto", **options: object) -> Dynamics:
-    """The dynamics backend ``auto``, ``physics``, ``straight`` or ``still``; options go to the backend.
+    """The dynamics backend ``auto``, ``learned``, ``physics``, ``straight`` or ``still``; options go to the backend.
+
+    ``auto`` is the learned backend with physics for the futures that it is unsure of; physics alone where the model
+    does not load (the reason is logged).
 
     Raises:
         ValueError: unknown name.
+        InferenceError: ``learned`` was asked for and its model does not load.
     """
     if name in ("", "auto"):
-        log.info(
-            "dynamics: auto takes physics (MuJoCo %s), the one backend that knows contacts",
-            mujoco.__version__,
-        )
-        name = "physics"
+        from wm_core.inference import InferenceError
+        from wm_imagination.automatic import AutomaticDynamics
+        from wm_imagination.learned import LearnedDynamics
+        from wm_imagination.physics import PhysicsDynamics
+
+        floor = {k: v for k, v in options.items() if k in ("floor_z", "threads")}
+        physics = PhysicsDynamics(**floor)  # type: ignore[arg-type]
+        try:
+            return AutomaticDynamics(LearnedDynamics(**options), physics)  # type: ignore[arg-type]
+        except (InferenceError, ImportError) as error:
+            log.warning("dynamics: auto takes physics (MuJoCo %s), because %s", mujoco.__version__, error)
+            return physics
+    if name == "learned":
+        from wm_imagination.learned import LearnedDynamics
+
+        return LearnedDynamics(**options)  # type: ignore[arg-type]
     if name == "physics":
         from wm_imagination.physics import PhysicsDynamics
 
         return PhysicsDynamics(**options)  # type: ignore[arg-type]
     if name in ("straight", "still"):
         return KinematicDynamics(name)
-    raise ValueError(f"backend: got {name!r}, expected auto, physics, straight or still")
+    raise ValueError(f"backend: got {name!r}, expected auto, learned, physics, straight or still")
 
 
 def check_scenes(scenes: Sequence[SceneGraph], times: ArrayLike) -> Array:

@@ -74,7 +74,7 @@ SINK_M = 3e-5
 """What stands on something starts this deep in it, about where the contact carries it. Just touching is
 neither in nor out
 of contact, and whichever rounding makes of it would show in the future."""
-_FREEING_KINDS = (
+FREEING_KINDS = (
     InterventionKind.REMOVE,
     InterventionKind.SET_POSE,
     InterventionKind.SET_VELOCITY,
@@ -493,7 +493,7 @@ class PhysicsDynamics:
         simulator = getattr(self._local, "simulator", None)
         if simulator is None:
             simulator = self._local.simulator = Simulator()
-        pushed = [body for body, do in targets(scene, hypothesis) if do.kind in _FREEING_KINDS]
+        pushed = [body for body, do in targets(scene, hypothesis) if do.kind in FREEING_KINDS]
         bodies = job.preparation.freed(hypothesis_bodies(scene, hypothesis, job.bodies[sample]), pushed)
         known = len(scene)
         world, model = job.variant(bodies, sample)

@@ -1,0 +1,1030 @@
+"""The ``learned`` dynamics backend: a contact network (ONNX) that answers thousands of futures at once.
+
+The network makes one fixed step of all bodies of all futures together (``training.dynamics_model`` says what it is).
+Around it, here: which bodies are awake, which pairs are near, which surface is beneath, what interventions change, and
+what comes out.
+
+Every thing that rests and that nothing comes near is asleep: it costs nothing and keeps its place exactly, as in the
+``physics`` backend. Belief samples start from the same preparation as there (``ScenePreparation``), so that the two
+differ in how the world moves and not in where it begins. The samples beyond the first also get the scatter that the
+network learned to leave open; the random numbers depend on sample and object alone, so that hypotheses are compared
+under the same ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wm_core.geometry import interpolate_pose, quaternion_to_matrix
+from wm_core.inference import InferenceError
+from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Property
+from wm_core.mujoco_world import BodyDef, lowest_point, scaled_body
+from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
+from wm_core.scene_graph import SceneGraph
+from wm_imagination.dynamics import (
+    Contact,
+    DynamicsResult,
+    OnHypothesis,
+    check_scenes,
+    default_threads,
+    empty_result,
+    hypothesis_bodies,
+    object_slots,
+    targets,
+)
+from wm_imagination.physics import FREEING_KINDS, ScenePreparation
+from wm_imagination.rigid_tables import (
+    HOVER_M,
+    HULL_POINTS,
+    MAX_SLACK_M,
+    PARAMETER_ROWS,
+    PLANE_ROWS,
+    ROWS,
+    SLOW_START_M_S,
+    STEP_S,
+    SUNK_M,
+    VERSION,
+    BodyShape,
+    body_shape,
+    near_distance,
+    parameter_column,
+    surface_rows,
+)
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+CHUNK_BODIES = 16384
+"""Bodies of the futures that one worker steps together at most."""
+SHARED_BODIES = 4096
+"""Below so many bodies in all a second worker gains nothing: a step costs more for its operations than for its
+bodies.
+"""
+SETTLE_STEPS = 12
+SETTLE_MOVE_M = 0.002
+"""What moves by less in the first SETTLE_STEPS, undisturbed and seen at rest, is taken to rest."""
+SLOW_M_S = 0.004
+"""Below this (surface speed) for SLEEP_STEPS steps, together with all that is near, a thing falls asleep."""
+WAKE_M_S = 0.012
+SLEEP_STEPS = 9
+GAP_STEPS = 2
+"""Steps without touch (33 ms) that two touches of one pair may have between them and still be one."""
+INPUTS = (
+    "position",
+    "quaternion",
+    "linear",
+    "angular",
+    "parameters",
+    "plane",
+    "pair_a",
+    "pair_b",
+    "hull_row",
+    "hull_points",
+    "plane_slack",
+    "pair_slack",
+)
+OUTPUTS = (
+    "position_next",
+    "quaternion_next",
+    "linear_next",
+    "angular_next",
+    "plane_impulse",
+    "pair_impulse",
+    "deviation",
+    "plane_gap",
+    "pair_gap",
+)
+
+
+def default_model() -> Path:
+    """The shipped model: beside this package's sources, or where colcon installs it."""
+    here = Path(__file__).resolve()
+    for folder in (here.parent.parent / "models", here.parent / "models"):
+        if (folder / "dynamics.onnx").is_file():
+            return folder / "dynamics.onnx"
+    try:
+        from ament_index_python.packages import get_package_share_directory
+
+        return Path(get_package_share_directory("wm_imagination")) / "models" / "dynamics.onnx"
+    except (ImportError, LookupError):
+        return here.parent.parent / "models" / "dynamics.onnx"
+
+
+class DynamicsNetwork:
+    """The network of one step; safe to run from several threads at once.
+
+    Raises:
+        InferenceError: no file, no ONNX model, or one that is not this network (names the file and the tensor).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise InferenceError(f"{path}: no such file, expected the dynamics model; make train-dynamics makes one")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        # One thread a call: the workers run side by side on futures of their own, which scales better.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises types of its own C++ module for a bad file
+            raise InferenceError(f"{path}: ONNX Runtime refuses it: {error}") from error
+        for what, expected, found in (
+            ("input", INPUTS, self._session.get_inputs()),
+            ("output", OUTPUTS, self._session.get_outputs()),
+        ):
+            names = {v.name for v in found}
+            for name in expected:
+                if name not in names:
+                    raise InferenceError(f"{path}: {what} {name!r} is missing; found {sorted(names)}")
+        sizes = {v.name: v.shape for v in self._session.get_inputs()}
+        for name, rows in (("parameters", PARAMETER_ROWS), ("plane", PLANE_ROWS)):
+            if sizes[name][0] != rows:
+                raise InferenceError(f"{path}: input {name!r} has shape {sizes[name]}, expected {rows} rows")
+        metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        if metadata.get("version") != str(VERSION):
+            raise InferenceError(f"{path}: made for tables of version {metadata.get('version')}, expected {VERSION}")
+
+    def run(self, feeds: dict[str, NDArray[np.generic]]) -> list[Floats]:
+        """The outputs in the order of ``OUTPUTS``."""
+        values: list[Floats] = self._session.run(list(OUTPUTS), feeds)
+        return values
+
+
+@dataclass
+class _Slot:
+    """What one body of one future is at the moment: definition, shape, whether it follows a path."""
+
+    body: BodyDef
+    shape: BodyShape
+    path: Intervention | None = None
+    path_since: int = 0
+
+
+class LearnedDynamics:
+    """Rigid-body futures by the contact network.
+
+    Args:
+        model: ONNX file; None: the shipped one.
+        threads: workers; None: the processors of this process.
+        floor_z: height of the floor [m]; None: 0.75 m below the lowest support.
+
+    Raises:
+        InferenceError: see ``DynamicsNetwork``.
+    """
+
+    name = "learned"
+
+    def __init__(
+        self, model: str | Path | None = None, threads: int | None = None, floor_z: float | None = None
+    ) -> None:
+        self.network = DynamicsNetwork(Path(model) if model else default_model())
+        self.threads = threads or default_threads()
+        self.floor_z = floor_z
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="wm_learned")
+
+    def close(self) -> None:
+        """Ends the worker threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def rollout(
+        self,
+        scenes: Sequence[SceneGraph],
+        hypotheses: Sequence[Hypothesis],
+        times: ArrayLike,
+        *,
+        deadline: float | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_hypothesis: OnHypothesis | None = None,
+    ) -> DynamicsResult:
+        """See ``wm_imagination.dynamics.Dynamics.rollout``; a deadline also ends hypotheses that have begun."""
+        t = check_scenes(scenes, times)
+        ids = object_slots(scenes[0], hypotheses)
+        preparation = ScenePreparation(scenes[0], self.floor_z, 1.0 / 240.0)
+        starts = [preparation.start(scene) for scene in scenes]
+        states, present = empty_result(starts, len(hypotheses), len(t), len(ids))
+        scatter = np.zeros((len(hypotheses), len(ids)), dtype=np.float32)
+        stopped = threading.Event()
+
+        def ended() -> bool:
+            if (deadline is not None and time.monotonic() >= deadline) or (should_stop is not None and should_stop()):
+                stopped.set()
+            return stopped.is_set()
+
+        known = _Known(preparation, scenes, starts, len(ids))
+        contacts: list[Contact] = []
+        completed = 0
+        if not ended():
+            known.asleep[:] = self._resting(known)
+            size = self._chunk_size(len(hypotheses), len(scenes) * len(ids), deadline is not None)
+            parts = [range(k, min(k + size, len(hypotheses))) for k in range(0, len(hypotheses), size)]
+            queue: list[tuple[range, Future[_Futures | None]]] = [
+                (
+                    part,
+                    self._pool.submit(
+                        self._chunk, known, [hypotheses[k] for k in part], scenes[0], t, ids, stopped, deadline
+                    ),
+                )
+                for part in parts
+            ]
+            for part, future in queue:
+                while not future.done() and not ended():
+                    try:
+                        future.exception(timeout=0.02)
+                    except TimeoutError:
+                        continue
+                done = None if stopped.is_set() and not future.done() else future.result()
+                if done is None:
+                    stopped.set()
+                    break
+                rows = slice(part.start, part.stop)
+                states[rows] = done.states
+                present[rows] = done.present_out
+                scatter[rows] = done.scatter
+                contacts.extend(done.contacts(part.start, ids))
+                completed = part.stop
+                if on_hypothesis is not None:
+                    for k in part:
+                        on_hypothesis(k, states[k], present[k])
+            for _, future in queue:
+                future.cancel()
+            for _, future in queue:
+                if not future.cancelled():
+                    future.exception()
+        present[completed:] = False
+        return DynamicsResult(ids, states, present, tuple(contacts), completed, self.name, scatter=scatter)
+
+    # -- parts
+
+    def _chunk_size(self, hypotheses: int, bodies: int, hurried: bool) -> int:
+        """Hypotheses that one worker takes together; ``bodies``: of one hypothesis."""
+        workers = 1 if hypotheses * bodies < SHARED_BODIES else self.threads
+        size = -(-hypotheses // workers)
+        if hurried:
+            # What is done when the time is over counts, so it is done in smaller portions.
+            size = min(size, max(32, hypotheses // 8))
+        return max(1, min(size, CHUNK_BODIES // max(bodies, 1)))
+
+    def _resting(self, known: _Known) -> Flags:
+        """(S, M) things that stay where they are when nothing is done: those sleep from the start."""
+        world = _Futures(known, [Hypothesis("")], self.network, np.zeros(1))
+        still = known.at_rest & ~known.fixed
+        if not still.any():
+            return np.zeros_like(still)
+        begin = world.position.copy()
+        for _ in range(SETTLE_STEPS):
+            world.step()
+        moved = np.linalg.norm(world.position - begin, axis=0).reshape(still.shape)
+        quiet = moved < SETTLE_MOVE_M
+        return still & quiet
+
+    def _chunk(
+        self,
+        known: _Known,
+        hypotheses: Sequence[Hypothesis],
+        scene: SceneGraph,
+        times: Array,
+        ids: NDArray[np.int64],
+        stopped: threading.Event,
+        deadline: float | None,
+    ) -> _Futures | None:
+        """The futures of some hypotheses; None when stopped before the end."""
+        if stopped.is_set():
+            return None
+        world = _Futures(known, hypotheses, self.network, times)
+        world.schedule(scene, hypotheses)
+        while not world.finished:
+            if stopped.is_set() or (deadline is not None and time.monotonic() >= deadline):
+                return None
+            world.advance()
+        world.gather()
+        return world
+
+
+class _Known:
+    """What all futures of a request begin from: S samples of N known bodies, in M slots."""
+
+    def __init__(
+        self, preparation: ScenePreparation, scenes: Sequence[SceneGraph], starts: Sequence[Array], slots: int
+    ) -> None:
+        self.preparation, self.scenes, self.starts = preparation, scenes, starts
+        self.count, self.slots = len(scenes[0]), slots
+        self.samples = len(scenes)
+        self.bodies = [preparation.sample_bodies(scene) for scene in scenes]
+        self.shapes = [body_shape(b) for b in preparation.bodies]
+        self.floor_z = np.float32(preparation.floor_z)
+        n, m, s = self.count, slots, self.samples
+        self.fixed = np.zeros((s, m), dtype=bool)
+        self.at_rest = np.zeros((s, m), dtype=bool)
+        self.fixed[:, :n] = [b.is_static for b in preparation.bodies]
+        for k, start in enumerate(starts):
+            speed = np.abs(start[:, LINEAR_VELOCITY]).sum(axis=1) + np.abs(start[:, ANGULAR_VELOCITY]).sum(axis=1)
+            self.at_rest[k, :n] = (speed == 0.0) & ~preparation.airborne
+        self.columns = np.zeros((PARAMETER_ROWS, s, m), dtype=np.float32)
+        for k in range(s):
+            for i in range(n):
+                self.columns[:, k, i] = parameter_column(self.bodies[k][i], self.shapes[i])
+        self.bounds = np.zeros(m, dtype=np.float32)
+        self.offsets = np.zeros((3, m), dtype=np.float32)
+        self.hulls = np.zeros((3, HULL_POINTS, m), dtype=np.float32)
+        self.has_hull = np.zeros(m, dtype=bool)
+        for i, shape in enumerate(self.shapes):
+            self.bounds[i] = shape.bound
+            if not preparation.bodies[i].is_static:
+                self.offsets[:, i] = shape.offset
+            if shape.hull is not None and not preparation.bodies[i].is_static:
+                self.has_hull[i], self.hulls[:, :, i] = True, shape.hull
+        self.surface_of = [i for i, b in enumerate(preparation.bodies) if b.is_static]
+        self.surfaces = np.full((max(len(self.surface_of), 1), PLANE_ROWS), np.nan, dtype=np.float32)
+        self.obstacle = np.zeros(m, dtype=bool)
+        self.surface_row = np.zeros(m, dtype=np.int64)
+        for row, i in enumerate(self.surface_of):
+            self.surface_row[i] = row
+            top = surface_rows(preparation.bodies[i])
+            if top is not None:
+                self.surfaces[row] = top
+            self.obstacle[i] = True
+        self.asleep = np.zeros((s, m), dtype=bool)
+        self.noise: dict[int, Floats] = {}
+        self._lock = threading.Lock()
+
+    def noise_at(self, step: int, object_count: int) -> Floats:
+        """(6, S, M) standard normal numbers of a step; sample 0 gets none. The same in every hypothesis."""
+        with self._lock:
+            if step not in self.noise:
+                made = np.zeros((6, self.samples, object_count), dtype=np.float32)
+                for s in range(1, self.samples):
+                    made[:, s] = np.random.default_rng([s, step]).standard_normal((object_count, 6)).T
+                self.noise[step] = made
+            return self.noise[step]
+
+
+class _Futures:
+    """R = K x S futures side by side, their bodies in flat columns: body m of future r is column r M + m."""
+
+    def __init__(self, known: _Known, hypotheses: Sequence[Hypothesis], network: DynamicsNetwork, times: Array) -> None:
+        self.known, self.network, self.times = known, network, times
+        k, s, m = len(hypotheses), known.samples, known.slots
+        self.rows, self.slots = k * s, m
+        self.hypothesis_count = k
+        count = self.rows * m
+        self.position = np.zeros((3, count), dtype=np.float32)
+        self.quaternion = np.zeros((4, count), dtype=np.float32)
+        self.quaternion[3] = 1.0
+        self.linear = np.zeros((3, count), dtype=np.float32)
+        self.angular = np.zeros((3, count), dtype=np.float32)
+        self.parameters = np.tile(known.columns[:, None], (1, k, 1, 1)).reshape(PARAMETER_ROWS, count)
+        self.bounds = np.tile(known.bounds, self.rows)
+        self.offsets = np.tile(known.offsets, (1, self.rows))
+        self.has_hull = np.tile(known.has_hull, self.rows)
+        self.own_hulls: dict[int, Floats] = {}
+        self.fixed = np.tile(known.fixed, (k, 1)).reshape(-1)
+        self.obstacle = np.tile(known.obstacle, self.rows)
+        self.present = np.zeros(count, dtype=bool)
+        self.present.reshape(self.rows, m)[:, : known.count] = True
+        self.asleep = np.tile(known.asleep, (k, 1)).reshape(-1) | self.fixed
+        self.led = np.zeros(count, dtype=bool)
+        self.quiet_steps = np.zeros(count, dtype=np.int16)
+        self.surfaces = np.tile(known.surfaces, (self.rows, 1, 1))
+        self.surface_friction: Floats | None = None
+        self.surface_restitution: Floats | None = None
+        start = np.zeros((s, m, STATE_SIZE))
+        start[:, :, 6] = 1.0
+        for number, state in enumerate(known.starts):
+            start[number, : known.count] = state
+        arms = self._arms(start[..., QUATERNION], known.offsets.T)
+        start[..., POSITION] += arms
+        start[..., LINEAR_VELOCITY] += np.cross(start[..., ANGULAR_VELOCITY], arms)
+        tiled = np.tile(start, (k, 1, 1)).reshape(count, STATE_SIZE).T
+        self.position[:], self.quaternion[:] = tiled[0:3], tiled[3:7]
+        self.linear[:], self.angular[:] = tiled[7:10], tiled[10:13]
+        self.hypotheses = hypotheses
+        self.changed: dict[tuple[int, int], _Slot] = {}
+        self.paths: list[tuple[int, int, Intervention, int]] = []
+        self.path_tables: dict[tuple[int, int], tuple[Floats, Floats | None]] = {}
+        self.events: list[tuple[int, int, int, int, Intervention]] = []
+        self.next_event = 0
+        self.now = 0
+        self.last = int(np.ceil(float(times[-1]) / STEP_S - 1e-6)) if len(times) else 0
+        self.output_step = np.floor(times / STEP_S + 1e-6).astype(np.int64)
+        self.states = np.zeros((k, s, len(times), m, STATE_SIZE), dtype=np.float32)
+        self.present_out = np.zeros((k, len(times), m), dtype=bool)
+        self.written = 0
+        pairs = [(i, j) for i, j in itertools.combinations(range(m), 2)]
+        self.pairs = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        self.pair_touch: list[Flags] = []
+        self.surface_touch: list[NDArray[np.int16]] = []
+        self.touching = np.zeros((self.rows, len(pairs)), dtype=bool)
+        # Depths to which things may overlap, as they did when first seen; NaN: not yet known.
+        self.plane_slack = np.full(count, np.nan, dtype=np.float32)
+        self.pair_slack = np.full((self.rows, len(pairs)), np.nan, dtype=np.float32)
+        self.left_open = np.zeros(count, dtype=np.float32)
+        self.on_surface = np.full((self.rows, m), -1, dtype=np.int16)
+        self._cache_key: bytes | None = None
+        self._cached: tuple[Floats, NDArray[np.int64], Floats] | None = None
+
+    @staticmethod
+    def _arms(quaternions: Array, offsets: ArrayLike) -> Array:
+        """(..., M, 3) offsets (M, 3) of the centres of mass turned into world axes [m]."""
+        result: Array = np.einsum("...mij,mj->...mi", quaternion_to_matrix(quaternions), np.asarray(offsets, float))
+        return result
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last time is reached."""
+        return self.now >= self.last
+
+    # -- interventions
+
+    def schedule(self, scene: SceneGraph, hypotheses: Sequence[Hypothesis]) -> None:
+        """Take in what the hypotheses do, in order of time, and free what they move and only rested on something
+        unseen.
+        """
+        known = self.known
+        for k, hypothesis in enumerate(hypotheses):
+            for order, (m, do) in enumerate(targets(scene, hypothesis)):
+                at = min(round(do.time_offset / STEP_S), max(self.last, 0))
+                self.events.append((at, order, k, m, do))
+                if m < known.count and known.preparation.held[m] and do.kind in FREEING_KINDS:
+                    for s in range(known.samples):
+                        body = replace(known.bodies[s][m], is_static=False)
+                        self._become(k, s, m, body)
+        self.events.sort(key=lambda e: (e[0], e[2], e[1]))
+        self._apply_due()
+        self._write()
+
+    def _slot(self, k: int, s: int, m: int) -> _Slot:
+        """The body of a slot as it is now."""
+        key = (k * self.known.samples + s, m)
+        if key not in self.changed:
+            if m < self.known.count:
+                self.changed[key] = _Slot(self.known.bodies[s][m], self.known.shapes[m])
+            else:
+                created = hypothesis_bodies(self.known.scenes[s], self.hypotheses[k], ())
+                body = created[m - self.known.count]
+                self.changed[key] = _Slot(body, body_shape(body))
+        return self.changed[key]
+
+    def _become(self, k: int, s: int, m: int, body: BodyDef, led: bool | None = None) -> None:
+        """Give a slot another body (shape or properties), and the network's tables with it."""
+        slot = self._slot(k, s, m)
+        if body.shape_key()[0] != slot.body.shape_key()[0]:
+            slot.shape = body_shape(body)
+        slot.body = body
+        n = (k * self.known.samples + s) * self.slots + m
+        led = bool(self.led[n]) if led is None else led
+        self.led[n] = led
+        self.fixed[n] = body.is_static
+        shape = slot.shape
+        before = self.position[:, n] - self._turned(n, self.offsets[:, n])
+        self.parameters[:, n] = parameter_column(body, shape, led)
+        self.bounds[n] = shape.bound
+        # A led body is moved by its centre, whatever its mass.
+        self.offsets[:, n] = 0.0 if body.is_static else shape.offset
+        self.position[:, n] = before + self._turned(n, self.offsets[:, n])
+        self.has_hull[n] = shape.hull is not None and not body.is_static
+        if self.has_hull[n]:
+            self.own_hulls[n] = shape.hull.astype(np.float32)  # type: ignore[union-attr]
+        self._cache_key = None
+
+    def _turned(self, n: int, vector: Floats) -> Floats:
+        result: Floats = (quaternion_to_matrix(self.quaternion[:, n].astype(np.float64)) @ vector).astype(np.float32)
+        return result
+
+    def _apply_due(self) -> None:
+        """Carry out the interventions of this step."""
+        while self.next_event < len(self.events) and self.events[self.next_event][0] <= self.now:
+            _, _, k, m, do = self.events[self.next_event]
+            for s in range(self.known.samples):
+                self._apply(k, s, m, do)
+            self.next_event += 1
+
+    def _apply(self, k: int, s: int, m: int, do: Intervention) -> None:
+        row = k * self.known.samples + s
+        n = row * self.slots + m
+        kind = do.kind
+        if kind == InterventionKind.ADD and do.body is not None:
+            self.present[n] = True
+            self._become(k, s, m, self._slot(k, s, m).body)
+            self._place(n, do.body.position, do.body.quaternion, do.body.linear_velocity, do.body.angular_velocity)
+            return self._wake_near(row, n)
+        if kind == InterventionKind.FOLLOW_PATH:
+            self.present[n] = True
+            self._become(k, s, m, self._slot(k, s, m).body, led=True)
+            self.offsets[:, n] = 0.0
+            self._place(n, do.path_positions[0], do.path_quaternions[0])
+            self.paths = [p for p in self.paths if p[0] != n]
+            self.paths.append((n, k, do, self.now))
+            return self._wake_near(row, n)
+        if not self.present[n]:
+            return None
+        if kind == InterventionKind.REMOVE:
+            self._wake_near(row, n)
+            self.present[n] = False
+            self.paths = [p for p in self.paths if p[0] != n]
+            if m < self.known.count and m in self.known.surface_of:
+                self.surfaces[row, self.known.surface_of.index(m)] = np.nan
+                self._wake_row(row)
+        elif kind == InterventionKind.SET_POSE and not self.led[n]:
+            self._wake_near(row, n)
+            self._place(n, do.position, do.quaternion)
+            if self.fixed[n]:
+                slot = self._slot(k, s, m)
+                state = slot.body.static_state.copy()
+                state[POSITION], state[QUATERNION] = do.position, do.quaternion
+                self._move_static(k, s, m, replace(slot.body, static_state=state))
+            self._wake_near(row, n)
+        elif kind == InterventionKind.SET_VELOCITY and not self.led[n] and not self.fixed[n]:
+            arm = self._turned(n, self.offsets[:, n])
+            self.angular[:, n] = do.angular_velocity
+            self.linear[:, n] = do.linear_velocity + np.cross(np.asarray(do.angular_velocity, float), arm)
+            self._wake(n)
+        elif kind == InterventionKind.APPLY_IMPULSE and not self.led[n] and not self.fixed[n]:
+            arm = self._turned(n, self.offsets[:, n])
+            column = self.parameters[:, n]
+            rotation = quaternion_to_matrix(self.quaternion[:, n].astype(np.float64))
+            inverse = rotation @ column[ROWS["inverse_inertia"]].reshape(3, 3) @ rotation.T
+            self.linear[:, n] += column[0] * do.impulse
+            self.angular[:, n] += inverse @ np.cross(do.point - arm, do.impulse)
+            self._wake(n)
+        elif kind == InterventionKind.SET_PROPERTY:
+            self._set_property(k, s, m, n, do)
+        elif kind == InterventionKind.MORPH:
+            self._morph(k, s, m, n, do)
+        return None
+
+    def _place(
+        self,
+        n: int,
+        position: ArrayLike,
+        quaternion: ArrayLike,
+        linear: ArrayLike = (0.0, 0.0, 0.0),
+        angular: ArrayLike = (0.0, 0.0, 0.0),
+    ) -> None:
+        q = np.asarray(quaternion, float)
+        self.quaternion[:, n] = q / max(float(np.linalg.norm(q)), 1e-9)
+        arm = self._turned(n, self.offsets[:, n])
+        self.position[:, n] = np.asarray(position, float) + arm
+        self.angular[:, n] = angular
+        self.linear[:, n] = np.asarray(linear, float) + np.cross(np.asarray(angular, float), arm.astype(np.float64))
+        # Elsewhere is a new beginning: what it stands on there, or overlaps, is seen anew.
+        self.plane_slack[n] = 0.0
+        row, m = divmod(n, self.slots)
+        self.pair_slack[row, (self.pairs == m).any(axis=1)] = 0.0
+        self._wake(n)
+
+    def _move_static(self, k: int, s: int, m: int, body: BodyDef) -> None:
+        """A support elsewhere, or of another size."""
+        row = k * self.known.samples + s
+        self._become(k, s, m, body)
+        self.position[:, row * self.slots + m] = body.static_state[POSITION]
+        if m in self.known.surface_of:
+            top = surface_rows(body)
+            self.surfaces[row, self.known.surface_of.index(m)] = np.nan if top is None else top
+        self._wake_row(row)
+
+    def _set_property(self, k: int, s: int, m: int, n: int, do: Intervention) -> None:
+        body = self._slot(k, s, m).body
+        name = {Property.MASS: "mass", Property.FRICTION: "friction", Property.RESTITUTION: "restitution"}[do.property]
+        value = do.value * getattr(body, name) if do.value_is_factor else do.value
+        if do.property == Property.RESTITUTION:
+            value = float(np.clip(value, 0.0, 1.0))
+        self._become(k, s, m, replace(body, **{name: float(value)}))  # type: ignore[arg-type]
+        if body.is_static and do.property != Property.MASS and m in self.known.surface_of:
+            # A support's own coefficients overrule those of what touches it, once they are set.
+            new = self._slot(k, s, m).body
+            if self.surface_friction is None or self.surface_restitution is None:
+                self.surface_friction = np.full(self.surfaces.shape[:2], np.nan, dtype=np.float32)
+                self.surface_restitution = np.full(self.surfaces.shape[:2], np.nan, dtype=np.float32)
+            at = (k * self.known.samples + s, self.known.surface_of.index(m))
+            self.surface_friction[at], self.surface_restitution[at] = new.friction, new.restitution
+            self._wake_row(at[0])
+        elif do.property != Property.MASS:
+            self._wake(n)
+
+    def _morph(self, k: int, s: int, m: int, n: int, do: Intervention) -> None:
+        slot = self._slot(k, s, m)
+        old = slot.body
+        new = scaled_body(old, do.scale)
+        if old.is_static:
+            # A support keeps its top where things stand on it.
+            state = old.static_state.copy()
+            q = state[QUATERNION]
+            flip = np.array([q[3], -q[2], q[1], -q[0]])  # turned by pi about x
+            state[2] -= lowest_point(old, flip) - lowest_point(new, flip)
+            return self._move_static(k, s, m, replace(new, static_state=state, mass=old.mass))
+        row = k * self.known.samples + s
+        self._wake_near(row, n)
+        quaternion = self.quaternion[:, n].astype(np.float64)
+        self._become(k, s, m, new)
+        self.position[2, n] += lowest_point(old, quaternion) - lowest_point(new, quaternion)
+        self._wake(n)
+        return self._wake_near(row, n)
+
+    def _wake(self, n: int) -> None:
+        self.asleep[n] = self.fixed[n]
+        self.quiet_steps[n] = 0
+
+    def _wake_row(self, row: int) -> None:
+        part = slice(row * self.slots, (row + 1) * self.slots)
+        self.asleep[part] = self.fixed[part]
+        self.quiet_steps[part] = 0
+
+    def _wake_near(self, row: int, n: int) -> None:
+        """Wake what may touch a body that comes or goes."""
+        part = slice(row * self.slots, (row + 1) * self.slots)
+        distance = np.linalg.norm(self.position[:, part] - self.position[:, n : n + 1], axis=0)
+        near = distance < self.bounds[part] + self.bounds[n] + 0.01
+        self.asleep[part] &= ~near | self.fixed[part]
+        self.quiet_steps[part][near] = 0
+
+    # -- time
+
+    def advance(self) -> None:
+        """One step, the interventions that are due after it, and what is to be reported."""
+        self.step()
+        self._apply_due()
+        self._write()
+
+    def step(self) -> None:
+        """One step of the network over all that is awake."""
+        self._lead()
+        included, held, pair_a, pair_b, pair_number, pair_row = self._involved()
+        if len(included):
+            self._network_step(included, held, pair_a, pair_b, pair_number, pair_row)
+        self.now += 1
+        self._follow()
+        self.pair_touch.append(self.touching.copy())
+        self.surface_touch.append(self.on_surface.copy())
+
+    def _path_table(self, index: int) -> tuple[Floats, Floats | None]:
+        """Positions (steps, 3) and quaternions (steps, 4), None where they never change, of a path from its start
+        on.
+        """
+        _, _, do, since = self.paths[index]
+        key = (id(do), since)
+        if key not in self.path_tables:
+            query = np.arange(self.last - since + 2) * STEP_S
+            turns = np.abs(do.path_quaternions - do.path_quaternions[0]).max() > 1e-9
+            if turns:
+                p, q = interpolate_pose(do.path_times, do.path_positions, do.path_quaternions, query)
+                self.path_tables[key] = (p.astype(np.float32), q.astype(np.float32))
+            else:
+                columns = [np.interp(query, do.path_times, do.path_positions[:, i]) for i in range(3)]
+                self.path_tables[key] = (np.stack(columns, axis=1).astype(np.float32), None)
+        return self.path_tables[key]
+
+    def _lead(self) -> None:
+        """Velocities of what follows a path, those that take it to its next place."""
+        if not self.paths:
+            return
+        columns = np.array([p[0] for p in self.paths])
+        tables = [self._path_table(i) for i in range(len(self.paths))]
+        steps = [self.now - p[3] for p in self.paths]
+        here = np.stack([t[0][i] for t, i in zip(tables, steps, strict=True)], axis=1)
+        there = np.stack([t[0][i + 1] for t, i in zip(tables, steps, strict=True)], axis=1)
+        self.linear[:, columns] = (there - here) / STEP_S
+        for (n, *_), (_, turns), i in zip(self.paths, tables, steps, strict=True):
+            if turns is not None:
+                a, b = turns[i].astype(np.float64), turns[i + 1].astype(np.float64)
+                sign = 1.0 if a @ b >= 0.0 else -1.0
+                vector = a[3] * sign * b[:3] - sign * b[3] * a[:3] - np.cross(sign * b[:3], a[:3])
+                self.angular[:, n] = 2.0 * vector / STEP_S
+
+    def _follow(self) -> None:
+        """Poses of what follows a path."""
+        for i, (n, _, _, since) in enumerate(self.paths):
+            positions, turns = self._path_table(i)
+            self.position[:, n] = positions[self.now - since]
+            if turns is not None:
+                self.quaternion[:, n] = turns[self.now - since]
+
+    def _involved(
+        self,
+    ) -> tuple[NDArray[np.int64], Flags, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Columns that take part in this step, which of them are held still, and the near pairs among them.
+
+        Pairs come as columns (a the smaller), their number among all pairs of slots, and their row.
+        """
+        r, m = self.rows, self.slots
+        shape = (r, m)
+        position = self.position.reshape(3, r, m)
+        linear = self.linear.reshape(3, r, m)
+        speed = np.sqrt((linear * linear).sum(axis=0))
+        spin = np.sqrt((self.angular.reshape(3, r, m) ** 2).sum(axis=0))
+        bounds = self.bounds.reshape(shape)
+        surface_speed = speed + bounds * spin
+        present, fixed = self.present.reshape(shape), self.fixed.reshape(shape)
+        asleep, led = self.asleep.reshape(shape), self.led.reshape(shape)
+        first, second = self.pairs[:, 0], self.pairs[:, 1]
+        awake = present & ~asleep & ~fixed
+        # Only pairs of which one is awake matter.
+        live = (awake[:, first] | awake[:, second]) & present[:, first] & present[:, second]
+        live &= ~((fixed | led)[:, first] & (fixed | led)[:, second])
+        row, number = np.nonzero(live)
+        i, j = first[number], second[number]
+        apart = position[:, row, i] - position[:, row, j]
+        distance = np.sqrt((apart * apart).sum(axis=0))
+        touch = bounds[row, i] + bounds[row, j] + near_distance(STEP_S)
+        closing = STEP_S * (speed[row, i] + speed[row, j])
+        obstacle = self.obstacle.reshape(shape)
+        is_static = obstacle[row, i] | obstacle[row, j]
+        near = (distance - touch < closing) & ~is_static
+        if is_static.any():
+            some = np.flatnonzero(is_static)
+            near[some] = self._near_static(row[some], i[some], j[some], position, bounds)
+        row, number, i, j = row[near], number[near], i[near], j[near]
+
+        # What something fast (or a pusher) comes near wakes up.
+        fast = (surface_speed > WAKE_M_S) & awake
+        for one, other in ((i, j), (j, i)):
+            woken = fast[row, one] & asleep[row, other] & ~fixed[row, other]
+            if woken.any():
+                self.asleep.reshape(shape)[row[woken], other[woken]] = False
+                self.quiet_steps.reshape(shape)[row[woken], other[woken]] = 0
+        asleep = self.asleep.reshape(shape)
+        awake = present & ~asleep & ~fixed
+
+        # What is slow, with all that is near it, falls asleep.
+        slow = (surface_speed < SLOW_M_S) | asleep | fixed
+        unrest = np.zeros(shape, dtype=bool)
+        np.logical_or.at(unrest, (row, i), ~slow[row, j])
+        np.logical_or.at(unrest, (row, j), ~slow[row, i])
+        quiet = self.quiet_steps.reshape(shape)
+        supported = self._is_held()
+        quiet[:] = np.where(awake & slow & ~unrest & ~led & supported, quiet + 1, 0)
+        tired = quiet >= SLEEP_STEPS
+        if tired.any():
+            self.asleep.reshape(shape)[tired] = True
+            columns = np.flatnonzero(tired.reshape(-1))
+            self.linear[:, columns] = 0.0
+            self.angular[:, columns] = 0.0
+            awake = awake & ~tired
+
+        keep = awake[row, i] | awake[row, j]
+        row, number, i, j = row[keep], number[keep], i[keep], j[keep]
+        a, b = row * m + i, row * m + j
+        used = awake.reshape(-1).copy()
+        used[a] = True
+        used[b] = True
+        included = np.flatnonzero(used)
+        held = ~awake.reshape(-1)[included]
+        local = np.full(r * m, -1, dtype=np.int64)
+        local[included] = np.arange(len(included))
+        swap = self.bounds[a] > self.bounds[b]
+        small, large = np.where(swap, b, a), np.where(swap, a, b)
+        return included, held, local[small], local[large], number, row
+
+    def _is_held(self) -> Flags:
+        """(R, M) things that touch something: nothing falls asleep in the air, at the top of its flight."""
+        held = self.on_surface != -1
+        if len(self.pairs):
+            row, number = np.nonzero(self.touching)
+            held[row, self.pairs[number, 0]] = True
+            held[row, self.pairs[number, 1]] = True
+        return held
+
+    def _near_static(
+        self, row: NDArray[np.int64], i: NDArray[np.int64], j: NDArray[np.int64], position: Floats, bounds: Floats
+    ) -> Flags:
+        """Which pairs with a support are near it from the side or below: from above, its surface is what counts."""
+        m = self.slots
+        static_first = self.fixed[row * m + i] & self.obstacle[row * m + i]
+        static, mover = np.where(static_first, i, j), np.where(static_first, j, i)
+        top = self.surfaces[row, self.known.surface_row[static], 0]
+        beside = ~(position[2, row, mover] > top - SUNK_M)  # also where there is no level top
+        result = np.zeros(len(row), dtype=bool)
+        some = np.flatnonzero(beside)
+        if len(some):
+            row, static, mover = row[some], static[some], mover[some]
+            n = row * m + static
+            rotation = quaternion_to_matrix(self.quaternion[:, n].astype(np.float64).T)
+            local = np.einsum("nij,ni->nj", rotation, (position[:, row, mover] - self.position[:, n]).T)
+            half = self.parameters[ROWS["half"], n].T
+            center = self.parameters[ROWS["center"], n].T
+            beyond = np.maximum(np.abs(local - center) - half, 0.0)
+            result[some] = np.linalg.norm(beyond, axis=1) < bounds[row, mover] + 0.01
+        return result
+
+    def _surfaces_beneath(self, columns: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int16]]:
+        """(PLANE_ROWS, B) the surface beneath each body, and which one (B,): -1 none or the floor at -2."""
+        p, bound = self.position[:, columns], self.bounds[columns]
+        row = columns // self.slots
+        plane = np.zeros((PLANE_ROWS, len(columns)), dtype=np.float32)
+        plane[0], plane[3], plane[5:] = self.known.floor_z, 1.0, 1e4
+        which = np.full(len(columns), -2, dtype=np.int16)
+        for s in range(self.surfaces.shape[1]):
+            top = self.surfaces[row, s].T
+            dx, dy = p[0] - top[1], p[1] - top[2]
+            lx, ly = top[3] * dx + top[4] * dy, top[3] * dy - top[4] * dx
+            over = (np.abs(lx) < top[5] + bound) & (np.abs(ly) < top[6] + bound)
+            over &= (p[2] > top[0] - SUNK_M) & (top[0] > plane[0])
+            if over.all():
+                plane, which[:] = np.ascontiguousarray(top), s
+            elif over.any():
+                plane[:, over] = top[:, over]
+                which[over] = s
+        return plane, which
+
+    def _network_step(
+        self,
+        included: NDArray[np.int64],
+        held: Flags,
+        pair_a: NDArray[np.int64],
+        pair_b: NDArray[np.int64],
+        pair_number: NDArray[np.int64],
+        pair_row: NDArray[np.int64],
+    ) -> None:
+        plane, which = self._surfaces_beneath(included)
+        key = included.tobytes() + held.tobytes()
+        if key != self._cache_key or self._cached is None:
+            parameters = self.parameters[:, included]
+            if held.any():
+                parameters[ROWS["inverse_mass"], held] = 0.0
+                parameters[ROWS["inverse_inertia"].start : ROWS["inverse_inertia"].stop, held] = 0.0
+                parameters[ROWS["falls"], held] = 0.0
+            hull_row = np.flatnonzero(self.has_hull[included] & ~held & ~self.led[included])
+            hulls = np.zeros((3, HULL_POINTS, len(hull_row)), dtype=np.float32)
+            if len(hull_row):
+                source = included[hull_row]
+                hulls = np.ascontiguousarray(self.known.hulls[:, :, source % self.slots])
+                for number, n in enumerate(source.tolist()):
+                    if n in self.own_hulls:
+                        hulls[:, :, number] = self.own_hulls[n]
+            self._cache_key, self._cached = key, (parameters, hull_row, hulls)
+        parameters, hull_row, hulls = self._cached
+        if self.surface_friction is not None and self.surface_restitution is not None:
+            parameters = parameters.copy()
+            row = included // self.slots
+            for source, name in ((self.surface_friction, "friction"), (self.surface_restitution, "restitution")):
+                own = np.where(which >= 0, source[row, np.maximum(which, 0)], np.nan)
+                parameters[ROWS[name], ~np.isnan(own)] = own[~np.isnan(own)]
+        linear, angular = self.linear[:, included], self.angular[:, included]
+        feeds: dict[str, NDArray[Any]] = {
+            "position": self.position[:, included],
+            "quaternion": self.quaternion[:, included],
+            "linear": linear,
+            "angular": angular,
+            "parameters": parameters,
+            "plane": plane,
+            "pair_a": pair_a,
+            "pair_b": pair_b,
+            "hull_row": hull_row,
+            "hull_points": hulls,
+        }
+        position, quaternion, linear, angular, plane_impulse, pair_impulse, deviation = self._run(
+            feeds, included, held, pair_row, pair_number
+        )
+        free = ~held & ~self.led[included]
+        columns = included[free]
+        linear, angular = linear[:, free], angular[:, free]
+        if self.known.samples > 1:
+            noise = self.known.noise_at(self.now, self.slots)
+            sample = (columns // self.slots) % self.known.samples
+            drawn = noise[:, sample, columns % self.slots]
+            linear = linear + drawn[:3] * deviation[0, free]
+            angular = angular + drawn[3:] * deviation[1, free]
+        self.position[:, columns], self.quaternion[:, columns] = position[:, free], quaternion[:, free]
+        self.linear[:, columns], self.angular[:, columns] = linear, angular
+        self.left_open[columns] += ((self.last - self.now) * STEP_S * deviation[0, free]) ** 2
+        # Touches: of pairs that were not looked at since both sleep, those before go on.
+        row, m = included // self.slots, included % self.slots
+        awake = np.zeros((self.rows, self.slots), dtype=bool)
+        awake[row[~held], m[~held]] = True
+        self.touching &= ~(awake[:, self.pairs[:, 0]] | awake[:, self.pairs[:, 1]])
+        touched = pair_impulse > 1e-9
+        self.touching[pair_row[touched], pair_number[touched]] = True
+        rests = (plane_impulse > 1e-9) & free
+        self.on_surface[row[free], m[free]] = -1
+        self.on_surface[row[rests], m[rests]] = which[rests]
+
+    def _run(
+        self,
+        feeds: dict[str, NDArray[Any]],
+        included: NDArray[np.int64],
+        held: Flags,
+        pair_row: NDArray[np.int64],
+        pair_number: NDArray[np.int64],
+    ) -> list[Floats]:
+        """The network's outputs, with the slack of bodies and pairs that take part for the first time measured
+        first.
+        """
+        new_body = np.isnan(self.plane_slack[included]) & ~held & ~self.led[included]
+        new_pair = np.isnan(self.pair_slack[pair_row, pair_number])
+        if new_body.any() or new_pair.any():
+            feeds["plane_slack"] = np.nan_to_num(self.plane_slack[included])
+            feeds["pair_slack"] = np.nan_to_num(self.pair_slack[pair_row, pair_number])
+            *_, plane_gap, pair_gap = self.network.run(feeds)
+            columns = included[new_body]
+            gap = plane_gap[new_body]
+            speed = np.linalg.norm(self.linear[:, columns], axis=0)
+            speed += self.bounds[columns] * np.linalg.norm(self.angular[:, columns], axis=0)
+            hovers = (speed < SLOW_START_M_S) & (gap > 0.0) & (gap < HOVER_M)
+            self.plane_slack[columns] = np.where(hovers, -gap, np.clip(-gap, 0.0, MAX_SLACK_M))
+            # What comes near through the air is looked at before it touches, so it does not overlap.
+            self.pair_slack[pair_row[new_pair], pair_number[new_pair]] = np.clip(-pair_gap[new_pair], 0.0, MAX_SLACK_M)
+        feeds["plane_slack"] = np.nan_to_num(self.plane_slack[included])
+        feeds["pair_slack"] = self.pair_slack[pair_row, pair_number]
+        return self.network.run(feeds)[:7]
+
+    # -- what comes out
+
+    def _write(self) -> None:
+        """Copy the state to all output times up to the next step."""
+        while self.written < len(self.times) and self.output_step[self.written] <= self.now:
+            index = self.written
+            rest = float(self.times[index]) - self.now * STEP_S
+            k, s, m = self.hypothesis_count, self.known.samples, self.slots
+            out = self.states[:, :, index].reshape(k * s * m, STATE_SIZE)
+            position = self.position + (rest * self.linear if rest > 1e-6 else 0.0)
+            out[:, 0:3], out[:, 3:7] = position.T, self.quaternion.T
+            out[:, 7:10], out[:, 10:13] = self.linear.T, self.angular.T
+            some = np.flatnonzero(np.abs(self.offsets).sum(axis=0) > 0.0)
+            if len(some):
+                q = self.quaternion[:, some].astype(np.float64).T
+                arm = np.einsum("nij,nj->ni", quaternion_to_matrix(q), self.offsets[:, some].T)
+                out[some, 0:3] -= arm
+                out[some, 7:10] -= np.cross(self.angular[:, some].T, arm)
+            self.states[:, :, index] = out.reshape(k, s, m, STATE_SIZE)
+            self.present_out[:, index] = self.present.reshape(k, s, m)[:, 0]
+            self.written += 1
+
+    def gather(self) -> None:
+        """Make the output whole: absent things hold their last (or first) pose; what is not finite holds the pose
+        before.
+        """
+        bad = np.logical_not(np.asarray(np.isfinite(self.states).all(axis=-1)))
+        if bad.any():
+            log.warning("learned: %d states were not finite and were held", int(bad.sum()))
+            for k, s, m in {(int(a), int(b), int(d)) for a, b, _, d in np.argwhere(bad)}:
+                first = int(np.argmax(bad[k, s, :, m]))
+                self.states[k, s, first:, m] = self.states[k, s, max(first - 1, 0), m]
+                self.states[k, s, first:, m, 7:] = 0.0
+        for k, m in np.argwhere(~self.present_out.all(axis=1)):
+            here = np.flatnonzero(self.present_out[k, :, m])
+            gone = np.flatnonzero(~self.present_out[k, :, m])
+            if not len(here):
+                self.states[k, :, :, m] = 0.0
+                self.states[k, :, :, m, 6] = 1.0
+                continue
+            for index in gone:
+                before = here[here < index]
+                source = before[-1] if len(before) else here[0]
+                self.states[k, :, index, m, :7] = self.states[k, :, source, m, :7]
+                self.states[k, :, index, m, 7:] = 0.0
+
+    @property
+    def scatter(self) -> Floats:
+        """(K, M) standard deviation [m] of the last positions that the network leaves open, root mean square over
+        samples.
+        """
+        variance = self.left_open.reshape(self.hypothesis_count, self.known.samples, self.slots).mean(axis=1)
+        return np.sqrt(variance)
+
+    def contacts(self, first: int, ids: NDArray[np.int64]) -> Iterator[Contact]:
+        """Touches in order of hypothesis, sample, time."""
+        if not self.pair_touch:
+            return
+        found: list[tuple[int, float, int, int, bool]] = []
+        flags = np.stack(self.pair_touch)  # (steps, R, Q)
+        for row, pair in np.argwhere(flags.any(axis=0)):
+            a, b = self.pairs[pair]
+            found.extend(_touches(int(row), flags[:, row, pair], int(ids[a]), int(ids[b])))
+        surface = np.stack(self.surface_touch)  # (steps, R, M)
+        for number, i in enumerate(self.known.surface_of):
+            on = surface == number
+            for row, m in np.argwhere(on.any(axis=0)):
+                found.extend(_touches(int(row), on[:, row, m], int(ids[i]), int(ids[m])))
+        samples = self.known.samples
+        for row, when, a, b, began in sorted(found):
+            low, high = min(a, b), max(a, b)
+            yield Contact(first + row // samples, row % samples, when, low, high, began)
+
+
+def _touches(row: int, flags: Flags, a: int, b: int) -> Iterator[tuple[int, float, int, int, bool]]:
+    """(row, time [s], a, b, began) of one pair from its flags per step; short gaps are closed."""
+    steps = np.flatnonzero(flags)
+    breaks = np.flatnonzero(np.diff(steps) > GAP_STEPS)
+    begins = np.concatenate([steps[:1], steps[breaks + 1]])
+    ends = np.concatenate([steps[breaks], steps[-1:]])
+    for begin, end in zip(begins, ends, strict=True):
+        # What touches within the first two steps touched at the start.
+        yield row, 0.0 if begin <= 1 else float((begin + 1) * STEP_S), a, b, True
+        if end + GAP_STEPS < len(flags):
+            yield row, float((end + 1) * STEP_S), a, b, False

@@ -1,0 +1,315 @@
+"""Tables of rigid bodies for the learned dynamics: what its network reads of a body, of the surface beneath it, of
+near pairs.
+
+Arrays are components first, bodies (B) last, as the network takes them; SI units, world axes, z up. A body's dynamics
+frame has its origin at the centre of mass and the axes of the body frame.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import ConvexHull, QhullError
+
+from wm_core.geometry import quaternion_to_matrix
+from wm_core.mujoco_world import (
+    ROLLING_COEFFICIENT,
+    TORSIONAL_COEFFICIENT_M,
+    BodyDef,
+    World,
+    body_points,
+    simplify_hull,
+)
+from wm_core.scene_graph import Shape
+
+Array = NDArray[np.float64]
+Table = NDArray[np.float32]
+
+GRAVITY_M_S2 = 9.81
+STEP_S = 1.0 / 60.0
+"""The fixed step of the network."""
+HULL_POINTS = 64
+VERSION = 1
+"""Of the tables below; a model made for another is refused."""
+MARGIN_M = 0.008
+SLOW_START_M_S = 0.02
+HOVER_M = 0.004
+"""What is at rest this close above its surface at the start stands on it [m]."""
+MAX_SLACK_M = 0.03
+"""Deepest overlap at the start that is taken for an error of the shapes and allowed to stay [m]."""
+SUNK_M = 0.02
+"""What lies with its centre by up to this below a surface still lies on it [m]."""
+
+PARAMETERS: dict[str, int] = {
+    "inverse_mass": 1,  # [1/kg], 0 for what is static or follows a path
+    "inertia": 9,  # [kg m^2], row-major, body axes, about the centre of mass
+    "inverse_inertia": 9,  # [1/(kg m^2)], 0 where inverse_mass is
+    "center": 3,  # geometric centre in the dynamics frame [m]
+    "half": 3,  # half extents of the core: box, or cylinder about z with half[0] as its radius [m]
+    "rounding": 1,  # radius about the core [m]: of spheres (core 0) and capsules (core a segment)
+    "margin": 1,  # by so much the core shrinks, and the rounding grows, for contacts of pairs [m]
+    "cylinder": 1,  # 1: the core is a cylinder
+    "rims": 4,  # of round things: radius and height of the lower rim, then of the upper one, about the centre [m]
+    "friction": 1,
+    "restitution": 1,
+    "rolling": 1,  # rolling resistance [m]
+    "torsion": 1,  # torsional resistance [m]
+    "falls": 1,  # 1: gravity and the surface beneath act on it
+}
+"""Rows of the parameter table, in this order, with their sizes."""
+PARAMETER_ROWS = sum(PARAMETERS.values())
+ROWS: dict[str, slice] = {}
+for _name, _size in PARAMETERS.items():
+    _begin = ROWS[next(reversed(ROWS))].stop if ROWS else 0
+    ROWS[_name] = slice(_begin, _begin + _size)
+PLANE_ROWS = 7
+"""Surface beneath a body: height, centre x, y, cos and sin of its yaw, half extents x, y [m]."""
+
+
+@dataclass(frozen=True)
+class BodyShape:
+    """What of a body does not depend on its mass, friction and restitution.
+
+    Attributes:
+        offset: (3,) centre of mass in the body frame [m].
+        inertia: (3, 3) per kilogram, body axes, about the centre of mass [m^2].
+        center: (3,) geometric centre from the centre of mass [m]; half: (3,); rounding, margin [m]; cylinder: bool;
+            rims: (4,) as in ``PARAMETERS``.
+        bound: radius about the geometric centre that holds the whole body [m].
+        rolling, torsion: resistances [m].
+        hull: (3, HULL_POINTS) from the centre of mass [m], or None for boxes, balls, cylinders and capsules.
+    """
+
+    offset: Array
+    inertia: Array
+    center: Array
+    half: Array
+    rounding: float
+    margin: float
+    cylinder: bool
+    rims: Array
+    bound: float
+    rolling: float
+    torsion: float
+    hull: Array | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Keyed:
+    """A body by its geometry, for the cache."""
+
+    body: BodyDef
+    key: tuple[object, ...]
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Keyed) and self.key == other.key
+
+
+def body_shape(body: BodyDef) -> BodyShape:
+    """The shape of a body; bodies of one geometry share one.
+
+    Centre of mass and inertia are those that MuJoCo computes of the same parts, so both backends weigh alike. A body
+    of several parts, or a hull, is taken for its convex hull; for pairs a hull is taken for the box or cylinder of its
+    bounds, drawn in to its volume.
+    """
+    free = BodyDef(tuple(replace(g, material="") for g in body.geoms))
+    return _shape(_Keyed(free, free.shape_key()))
+
+
+@functools.lru_cache(maxsize=4096)
+def _shape(keyed: _Keyed) -> BodyShape:
+    body = keyed.body
+    model = World([body], None, 0.004, touch_sensors=False).model
+    b = 1
+    mass = float(model.body_mass[b])
+    turn = quaternion_to_matrix(np.roll(model.body_iquat[b], -1))
+    inertia = turn @ np.diag(model.body_inertia[b] / mass) @ turn.T
+    offset = np.array(model.body_ipos[b])
+    solid = [g for g in body.geoms if not g.visual_only]
+    part = solid[0]
+    extents = np.asarray(part.extents, dtype=np.float64)
+    plain = len(solid) == 1 and not part.position.any() and abs(part.quaternion[3]) > 1.0 - 1e-9
+    round_ = part.shape in (Shape.SPHERE, Shape.CYLINDER, Shape.CAPSULE)
+    rolling = ROLLING_COEFFICIENT * 0.25 * float(extents[0] + extents[1]) if plain and round_ else 0.0
+    torsion = TORSIONAL_COEFFICIENT_M if round_ or part.shape == Shape.CONVEX else 0.0
+    hull: Array | None = None
+    middle, rounding, cylinder, rims, reach = np.zeros(3), 0.0, False, None, 0.0
+    if plain and part.shape == Shape.SPHERE:
+        half, rounding = np.zeros(3), 0.5 * float(extents.mean())
+    elif plain and part.shape == Shape.CAPSULE:
+        rounding = min(0.25 * float(extents[0] + extents[1]), 0.5 * float(extents[2]))
+        half = np.array([0.0, 0.0, 0.5 * float(extents[2]) - rounding])
+    elif plain and part.shape == Shape.CYLINDER:
+        radius = 0.25 * float(extents[0] + extents[1])
+        half, cylinder = np.array([radius, radius, 0.5 * float(extents[2])]), True
+    elif plain and part.shape == Shape.BOX:
+        half = 0.5 * extents
+    else:
+        points = body_points(body)
+        simple = simplify_hull(points)
+        points = points if simple is None else simple
+        middle, half, cylinder = _bounds(points)
+        if cylinder:
+            rims = _rims(points - middle)
+            rolling = ROLLING_COEFFICIENT * float(half[0])
+        else:
+            hull = _spread(points, HULL_POINTS) - offset[:, None]
+        reach = float(np.linalg.norm(points - middle, axis=1).max())
+    solid_sizes = half[half > 1e-6]
+    margin = float(min(MARGIN_M, 0.4 * solid_sizes.min())) if len(solid_sizes) and rounding == 0.0 else 0.0
+    if rims is None:
+        rims = np.array([half[0], -half[2], half[0], half[2]])
+    bound = max(float(np.hypot(half[0], half[2]) if cylinder else np.linalg.norm(half)) + rounding, reach)
+    return BodyShape(
+        offset, inertia, middle - offset, half, rounding, margin, cylinder, rims, bound, rolling, torsion, hull
+    )  # fmt: skip
+
+
+def _bounds(points: Array) -> tuple[Array, Array, bool]:
+    """Centre, half extents and kind (True: cylinder about z) of the box or cylinder that stands for a hull of points
+    (P, 3).
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    half = np.maximum(0.5 * (high - low), 1e-3)
+    middle = 0.5 * (low + high)
+    try:
+        volume = float(ConvexHull(points).volume)
+        outline = float(ConvexHull(points[:, :2]).volume)
+    except (QhullError, ValueError):
+        return middle, half, False
+    round_ = abs(half[0] - half[1]) < 0.12 * half[:2].max() and outline < 0.9 * 4.0 * half[0] * half[1]
+    whole = 2.0 * half[2] * (np.pi * half[0] * half[1] if round_ else 4.0 * half[0] * half[1])
+    half[:2] *= np.clip(np.sqrt(volume / whole), 0.75, 1.0)
+    if round_:
+        half[:2] = half[:2].mean()
+    return middle, half, bool(round_)
+
+
+def _rims(points: Array) -> Array:
+    """Radius and height of the two rims that a round thing stands or lies on; points (P, 3) about its centre [m].
+
+    The lower rim is that of its foot. The upper one is where it is about as wide as anywhere and highest (the shoulder
+    of a bottle), or its upper end where it is widest at the foot alone (a cone).
+    """
+    radius, height = np.linalg.norm(points[:, :2], axis=1), points[:, 2]
+    low, high = float(height.min()), float(height.max())
+    near = 0.03 * (high - low) + 1e-4
+    foot = float(radius[height < low + near].max())
+    top = float(radius[height > high - near].max())
+    wide = height[radius > 0.93 * radius.max()]
+    shoulder = float(wide.max())
+    if shoulder - low > 0.25 * (high - low):
+        return np.array([foot, low, float(radius[height >= shoulder - near].max()), shoulder])
+    return np.array([foot, low, top, high])
+
+
+def _spread(points: Array, count: int) -> Array:
+    """(3, count) of points (P, 3) that are far from one another (farthest point sampling); the first again where P is
+    less.
+    """
+    chosen = [int(np.argmax(np.linalg.norm(points - points.mean(axis=0), axis=1)))]
+    distance = np.linalg.norm(points - points[chosen[0]], axis=1)
+    while len(chosen) < min(count, len(points)):
+        chosen.append(int(np.argmax(distance)))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    chosen += [chosen[0]] * (count - len(chosen))
+    return np.ascontiguousarray(points[chosen].T)
+
+
+def parameter_column(body: BodyDef, shape: BodyShape, kinematic: bool = False) -> Table:
+    """(PARAMETER_ROWS,) of a body; what is static or kinematic has no inverse mass and does not fall."""
+    column = np.zeros(PARAMETER_ROWS, dtype=np.float32)
+    column[ROWS["center"]] = shape.center
+    column[ROWS["half"]] = shape.half
+    column[ROWS["rounding"]] = shape.rounding
+    column[ROWS["margin"]] = shape.margin
+    column[ROWS["cylinder"]] = float(shape.cylinder)
+    column[ROWS["rims"]] = shape.rims
+    column[ROWS["friction"]] = body.friction
+    column[ROWS["restitution"]] = body.restitution
+    column[ROWS["rolling"]] = shape.rolling
+    column[ROWS["torsion"]] = shape.torsion
+    if body.is_static or kinematic:
+        # Friction of static and kinematic things is that of what touches them.
+        column[ROWS["friction"]] = 0.0 if body.is_static else body.friction
+        column[ROWS["restitution"]] = 1.0 if body.is_static else body.restitution
+        return column
+    inertia = body.mass * shape.inertia
+    column[ROWS["inverse_mass"]] = 1.0 / body.mass
+    column[ROWS["inertia"]] = inertia.ravel()
+    column[ROWS["inverse_inertia"]] = np.linalg.inv(inertia).ravel()
+    column[ROWS["falls"]] = 1.0
+    return column
+
+
+def surface_rows(body: BodyDef) -> Table | None:
+    """(PLANE_ROWS,) of the top of a static body that things can stand on; None where it has no level top."""
+    if not body.is_static:
+        return None
+    part = next((g for g in body.geoms if not g.visual_only), None)
+    if part is None or part.shape != Shape.BOX:
+        return None
+    rotation = quaternion_to_matrix(body.static_state[3:7]) @ quaternion_to_matrix(part.quaternion)
+    position = body.static_state[:3] + quaternion_to_matrix(body.static_state[3:7]) @ part.position
+    up = int(np.argmax(np.abs(rotation[2])))
+    if abs(rotation[2, up]) < np.cos(np.radians(3.0)):
+        return None
+    half = 0.5 * np.asarray(part.extents, dtype=np.float64)
+    one, two = [a for a in range(3) if a != up]
+    yaw = rotation[:2, one] / max(float(np.linalg.norm(rotation[:2, one])), 1e-9)
+    return np.array(
+        [position[2] + half[up], position[0], position[1], yaw[0], yaw[1], half[one], half[two]], dtype=np.float32
+    )
+
+
+def surfaces_beneath(
+    positions: NDArray[np.float32],
+    bounds: NDArray[np.float32],
+    surfaces: NDArray[np.float32],
+    floor_z: float | NDArray[np.float32],
+) -> tuple[Table, NDArray[np.int64]]:
+    """The surface that each body would land on: the highest whose top is below its centre and that it overlaps from
+    above.
+
+    Args:
+        positions: (3, R, M) geometric centres [m]; bounds: (R, M) bounding radii [m].
+        surfaces: (R or 1, S, PLANE_ROWS) tops; NaN heights: not there. floor_z: height of the floor, one or (R, 1) [m].
+
+    Returns:
+        (PLANE_ROWS, R, M) and the row of S (R, M) that it is, -1 for the floor.
+    """
+    shape = positions.shape[1:]
+    plane = np.zeros((PLANE_ROWS, *shape), dtype=np.float32)
+    plane[0], plane[3], plane[5:] = floor_z, 1.0, 1e4
+    which = np.full(shape, -1, dtype=np.int64)
+    for s in range(surfaces.shape[1]):
+        top = surfaces[:, s]
+        z, cx, cy, c, sn, hx, hy = (top[:, i, None] for i in range(PLANE_ROWS))
+        dx, dy = positions[0] - cx, positions[1] - cy
+        lx, ly = c * dx + sn * dy, c * dy - sn * dx
+        over = (np.abs(lx) < hx + bounds) & (np.abs(ly) < hy + bounds) & (positions[2] > z - SUNK_M) & (z > plane[0])
+        if over.any():
+            plane = np.where(over[None], np.broadcast_to(top.T[:, :, None], plane.shape), plane)
+            which[over] = s
+    return plane, which
+
+
+def pair_candidates(movable: Sequence[bool]) -> NDArray[np.int64]:
+    """(Q, 2) all pairs of M bodies of which one moves."""
+    count = len(movable)
+    pairs = [(i, j) for i in range(count) for j in range(i + 1, count) if movable[i] or movable[j]]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def near_distance(step_s: float) -> float:
+    """Gap between bounding balls [m] below which a pair is looked at; what relative speed closes in a step comes on
+    top.
+    """
+    return 0.002 + 0.5 * GRAVITY_M_S2 * step_s * step_s

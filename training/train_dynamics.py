@@ -1,0 +1,454 @@
+"""Trains the dynamics network from scratch and writes its weights, ONNX file and model card: `make train-dynamics`.
+
+Steps: simulated clips (made where they are missing), training on rollouts of growing length with a checkpoint every
+minute (a run that was cut off goes on), calibration of the scatter on clips kept out of training, export, evaluation
+on held-out seeds and shapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.dynamics_data import FOLDER, DynamicsClip, generate, load
+from training.dynamics_model import DynamicsStep
+from training.dynamics_rollout import make_batch, pose_errors, roll_out
+from wm_imagination.rigid_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, STEP_S, VERSION
+
+MODELS = Path("ros2_ws/src/wm_imagination/models")
+OPSET = 18
+VALIDATION = 0.06
+"""Part of the training set's clips that training is watched and calibrated with; not the held-out splits."""
+INPUTS = (
+    "position",
+    "quaternion",
+    "linear",
+    "angular",
+    "parameters",
+    "plane",
+    "pair_a",
+    "pair_b",
+    "hull_row",
+    "hull_points",
+    "plane_slack",
+    "pair_slack",
+)
+OUTPUTS = (
+    "position_next",
+    "quaternion_next",
+    "linear_next",
+    "angular_next",
+    "plane_impulse",
+    "pair_impulse",
+    "deviation",
+    "plane_gap",
+    "pair_gap",
+)
+STILL_M = 0.004
+"""Windows in which nothing moves by more are drawn less often."""
+CHI2_3_90 = 6.251
+"""90 % quantile of the chi-square distribution with three degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the weights."""
+
+    seed: int
+    steps: int
+    batch: int
+    rate: float
+    clips: int
+    longest: int
+
+
+def horizon(step: int, options: Options) -> int:
+    """Rollout length in steps: from 4 to ``longest`` over the first two thirds of training."""
+    done = min(1.0, 1.5 * step / max(options.steps, 1))
+    return round(4 + (options.longest - 4) * done)
+
+
+def learning_rate(step: int, options: Options) -> float:
+    """Rises over 50 steps, then falls as a cosine to 2 %."""
+    if step < 50:
+        return options.rate * (step + 1) / 50
+    done = min(1.0, (step - 50) / max(options.steps - 50, 1))
+    return options.rate * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * done)))
+
+
+def draw_windows(
+    clips: list[DynamicsClip], count: int, steps: int, rng: np.random.Generator
+) -> list[tuple[DynamicsClip, int]]:
+    """Windows (clip, first step) that no intervention falls into, nearly all with something in motion."""
+    windows: list[tuple[DynamicsClip, int]] = []
+    while len(windows) < count:
+        clip = clips[int(rng.integers(len(clips)))]
+        first = int(rng.integers(0, len(clip.states) - steps - 1))
+        if clip.disturbed[first + 1 : first + steps + 1].any():
+            continue
+        rows = ~clip.is_static & ~clip.kinematic & clip.present[first : first + steps + 1].all(axis=0)
+        if not rows.any():
+            continue
+        moved = np.linalg.norm(clip.states[first + steps, rows, :3] - clip.states[first, rows, :3], axis=1).max()
+        if moved < STILL_M and rng.uniform() > 0.1:
+            continue
+        windows.append((clip, first))
+    return windows
+
+
+def losses(network: DynamicsStep, windows: list[tuple[DynamicsClip, int]], steps: int) -> dict[str, Tensor]:
+    """Pose error over the rollout, robust (centimetres count, metres hardly more); velocity error; likelihood of the
+    end.
+    """
+    batch = make_batch(windows, steps)
+    states, deviations = roll_out(network, batch, steps)
+    truth = batch.truth[1:]
+    position, turned = pose_errors(states, truth, batch.parameters)
+    scored = batch.scored
+    moves = (batch.truth[-1, :3] - batch.truth[0, :3]).norm(dim=0) > 0.002
+    weight = torch.where(moves, 1.0, 0.3) * scored
+    weight = weight / weight.sum().clamp(min=1.0)
+
+    def robust(error: Tensor, unit: float) -> Tensor:
+        return torch.log1p(error / unit)
+
+    pose = (robust(position, 0.01) + 0.5 * robust(turned, 0.01)).mean(dim=0)
+    spread = torch.sqrt((states[:, 7:10] - truth[:, 7:10]).square().sum(1) + 1e-8)
+    velocity = robust(spread, 0.1).mean(dim=0)
+    # The scatter of the end, from what each step leaves open; the mean is not moved by this.
+    left = torch.arange(steps - 1, -1, -1, dtype=torch.float32)[:, None] * STEP_S
+    variance = (deviations[:, 0] ** 2 * left**2).sum(0) + 1e-7
+    error = (states[-1, :3] - truth[-1, :3]).detach().square().sum(0)
+    # Student's t with 4 degrees of freedom: a few rollouts part from the truth altogether.
+    nll = 1.5 * torch.log(variance) + 3.5 * torch.log1p(error / (4.0 * variance))
+    return {
+        "pose": (pose * weight).sum(),
+        "velocity": 0.3 * (velocity * weight).sum(),
+        "scatter": 0.02 * (nll * weight).sum(),
+    }
+
+
+class Trainer:
+    """Network, its moving average and the optimiser, with checkpoints."""
+
+    def __init__(self, options: Options) -> None:
+        torch.manual_seed(options.seed)
+        self.options = options
+        self.network, self.average = DynamicsStep(), DynamicsStep()
+        self.average.load_state_dict(self.network.state_dict())
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=options.rate, weight_decay=0.001)
+        self.step, self.seconds, self.skipped = 0, 0.0, 0
+        self.curve: list[dict[str, float]] = []
+
+    def train_step(self, windows: list[tuple[DynamicsClip, int]], steps: int) -> dict[str, float]:
+        """One step; returns the losses. A step whose gradient is not finite changes nothing."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.options)
+        parts = losses(self.network, windows, steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(parts.values())).sum().backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        else:
+            self.skipped += 1
+        self.step += 1
+        decay = min(0.99, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(value, 1.0 - decay)
+        return {k: float(v.detach()) for k, v in parts.items()}
+
+    def save(self, path: Path) -> None:
+        """Everything that going on needs, in one safetensors file."""
+        tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v.contiguous() for k, v in self.average.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        facts = {
+            "step": str(self.step),
+            "seconds": f"{self.seconds:.1f}",
+            "options": json.dumps(vars(self.options)),
+            "curve": json.dumps(self.curve),
+        }
+        save_file(tensors, part, facts)
+        part.rename(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: the checkpoint is of a run with other options.
+        """
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            facts = file.metadata()
+        if json.loads(facts["options"]) != vars(self.options):
+            raise ValueError(
+                f"{path}: checkpoint of a run with {facts['options']}, expected {json.dumps(vars(self.options))}; "
+                "delete it to start again"
+            )
+        tensors = load_file(path)
+        self.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
+        self.average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.step, self.curve = int(facts["step"]), json.loads(facts["curve"])
+        self.seconds = float(facts["seconds"])
+
+
+@torch.no_grad()
+def measure(
+    network: DynamicsStep, clips: list[DynamicsClip], seed: int, count: int = 96, steps: int = 60
+) -> dict[str, float]:
+    """Final displacement errors over the things that move in windows of clips, with the two yardsticks beside."""
+    rng = np.random.default_rng(seed)
+    windows = draw_windows(clips, count, steps, rng)
+    batch = make_batch(windows, steps)
+    states, _ = roll_out(network, batch, steps)
+    position, turned = pose_errors(states, batch.truth[1:], batch.parameters)
+    way = (batch.truth[-1, :3] - batch.truth[0, :3]).norm(dim=0)
+    use = batch.scored & (way > 0.01)
+    rest = batch.scored & ~(way > 0.01)
+    result: dict[str, float] = {}
+    for name, at in (("0.25", 15), ("0.5", 30), ("1.0", 60)):
+        result[f"fde_{name}s_m"] = float(position[at - 1, use].mean())
+        straight = batch.truth[0, :3] + batch.truth[0, 7:10] * at * STEP_S - batch.truth[at, :3]
+        result[f"straight_{name}s_m"] = float(straight.norm(dim=0)[use].mean())
+    result["ade_1.0s_m"] = float(position[:, use].mean())
+    result["fde_median_1.0s_m"] = float(position[-1, use].median())
+    result["outline_1.0s_m"] = float(turned[-1, use].mean())
+    result["at_rest_1.0s_m"] = float(position[-1, rest].mean())
+    return result
+
+
+@torch.no_grad()
+def calibrate(network: DynamicsStep, clips: list[DynamicsClip], seed: int, samples: int = 24) -> dict[str, float]:
+    """The factor on the deviations with which 90 % regions of sampled ends hold 90 % of the true ends.
+
+    Regions are balls about the samples' mean that would hold 90 % of a normal distribution of their mean variance.
+    """
+    rng = np.random.default_rng(seed)
+    steps = 45
+    windows = draw_windows(clips, 48, steps, rng)
+    batch = make_batch(windows, steps)
+    torch.manual_seed(seed)
+    mean, _ = roll_out(network, batch, steps)
+    way = (batch.truth[-1, :3] - batch.truth[0, :3]).norm(dim=0)
+    use = batch.scored & (way > 0.01)
+    coverage: dict[float, float] = {}
+    for factor in (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0):
+        ends = []
+        for _ in range(samples):
+            noise = factor * torch.randn(steps, 6, batch.truth.shape[2])
+            ends.append(roll_out(network, batch, steps, noise)[0][-1, :3])
+        stacked = torch.stack(ends)
+        variance = stacked.var(dim=0).mean(0) + 1e-8
+        error = (batch.truth[-1, :3] - mean[-1, :3]).square().sum(0)
+        coverage[factor] = float((error < CHI2_3_90 * variance)[use].float().mean())
+        if coverage[factor] > 0.93:
+            break
+    factors, values = list(coverage), list(coverage.values())
+    chosen = float(np.interp(0.9, np.maximum.accumulate(values), factors))
+    return {"factor": chosen, "coverage_at_1": coverage.get(1.0, float("nan")), "coverage": max(values)}
+
+
+class _Exported(torch.nn.Module):
+    """The step with a tuple for an answer, and the calibrated deviations."""
+
+    def __init__(self, network: DynamicsStep, factor: float) -> None:
+        super().__init__()
+        self.network, self.factor = network, factor
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        r = self.network(*inputs)
+        return (r.position, r.quaternion, r.linear, r.angular, r.plane_impulse, r.pair_impulse,
+                self.factor * r.deviation, r.plane_gap, r.pair_gap)  # fmt: skip
+
+
+def example_inputs(bodies: int = 5, pairs: int = 4, hulls: int = 2) -> tuple[Tensor, ...]:
+    """Inputs of the right shapes and plausible values: things at rest on a surface."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = torch.rand(PARAMETER_ROWS, bodies, generator=generator) * 0.1 + 0.05
+    parameters[1:19] = torch.eye(3).reshape(9, 1).repeat(2, bodies)
+    parameters[0], parameters[-1] = 2.0, 1.0
+    position = torch.randn(3, bodies, generator=generator)
+    quaternion = torch.zeros(4, bodies)
+    quaternion[3] = 1.0
+    plane = torch.zeros(PLANE_ROWS, bodies)
+    plane[3], plane[5:] = 1.0, 1.0
+    ends = torch.arange(pairs) % bodies
+    return (
+        position, quaternion, torch.zeros(3, bodies), torch.zeros(3, bodies), parameters, plane, ends,
+        (ends + 1) % bodies, torch.arange(hulls), torch.randn(3, HULL_POINTS, hulls, generator=generator) * 0.05,
+        torch.zeros(bodies), torch.zeros(pairs),
+    )  # fmt: skip
+
+
+def export(network: DynamicsStep, path: Path, facts: dict[str, str], factor: float = 1.0) -> None:
+    """Writes the ONNX file, for any number of bodies, pairs and hulls; ``facts`` go into its metadata."""
+    import onnx
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    axes: dict[str, dict[int, str]] = {name: {1: "bodies"} for name in INPUTS[:6]}
+    axes |= {"pair_a": {0: "pairs"}, "pair_b": {0: "pairs"}, "hull_row": {0: "hulls"}, "hull_points": {2: "hulls"},
+             "plane_slack": {0: "bodies"}, "pair_slack": {0: "pairs"}}  # fmt: skip
+    axes |= {name: {1: "bodies"} for name in OUTPUTS[:4]}
+    axes |= {"plane_impulse": {0: "bodies"}, "pair_impulse": {0: "pairs"}, "deviation": {1: "bodies"},
+             "plane_gap": {0: "bodies"}, "pair_gap": {0: "pairs"}}  # fmt: skip
+    torch.onnx.export(
+        _Exported(network.eval(), factor),
+        example_inputs(),
+        path,
+        input_names=list(INPUTS),
+        output_names=list(OUTPUTS),
+        dynamic_axes=axes,
+        opset_version=OPSET,
+        do_constant_folding=True,
+        dynamo=False,
+    )
+    model = onnx.load(path)
+    metadata = {
+        "task": "wm_dynamics",
+        "version": str(VERSION),
+        "step_s": repr(network.step_s),
+        "sweeps": str(network.sweeps),
+        "units": "SI; world axes, z up; bodies last; frames at the centre of mass",
+        **facts,
+    }
+    for key, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def train(options: Options, clips: list[DynamicsClip], checkpoint: Path, console: Console) -> Trainer:
+    """Trains to the end, from the checkpoint if there is one."""
+    trainer = Trainer(options)
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+        console.print(f"going on from step {trainer.step} of {options.steps} ({checkpoint})")
+    count = max(2, round(VALIDATION * len(clips)))
+    seen, watched = clips[:-count], clips[-count:]
+    numbers = sum(p.numel() for p in trainer.network.parameters())
+    console.print(f"{numbers:,} parameters, {len(seen)} clips to train on, {len(watched)} to watch")
+    if not trainer.curve:
+        trainer.curve.append({"step": 0, **measure(trainer.average, watched, options.seed)})
+        console.print(_line(trainer.curve[-1]))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    saved = begun = time.monotonic()
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("train", total=options.steps, completed=trainer.step)
+        recent: list[float] = []
+        while trainer.step < options.steps:
+            steps = horizon(trainer.step, options)
+            rng = np.random.default_rng([options.seed, trainer.step])
+            parts = trainer.train_step(draw_windows(seen, options.batch, steps, rng), steps)
+            recent.append(parts["pose"])
+            progress.update(task, completed=trainer.step, description=f"train, pose loss {np.mean(recent[-50:]):.3f}")
+            now = time.monotonic()
+            last = trainer.step == options.steps
+            if trainer.step % max(options.steps // 12, 1) == 0 or last:
+                row = {"step": trainer.step, "loss": float(np.mean(recent[-100:]))}
+                trainer.curve.append({**row, **measure(trainer.average, watched, options.seed)})
+                console.print(_line(trainer.curve[-1]))
+            if now - saved > 60 or last:
+                trainer.seconds += now - begun
+                begun = saved = now
+                trainer.save(checkpoint)
+    if trainer.skipped:
+        console.print(f"{trainer.skipped} steps had gradients that were not finite and changed nothing")
+    return trainer
+
+
+def _line(row: dict[str, float]) -> str:
+    return (
+        f"step {row['step']:.0f}: FDE over what moves, watched clips: 0.25 s {1e3 * row['fde_0.25s_m']:.1f} mm, "
+        f"0.5 s {1e3 * row['fde_0.5s_m']:.1f} mm, 1 s {1e3 * row['fde_1.0s_m']:.1f} mm "
+        f"(straight {1e3 * row['straight_1.0s_m']:.0f}), median {1e3 * row['fde_median_1.0s_m']:.1f} mm, "
+        f"at rest {1e3 * row['at_rest_1.0s_m']:.1f} mm"
+    )
+
+
+def weights_file(network: DynamicsStep, path: Path) -> None:
+    """The weights alone."""
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
+
+
+def load_weights(path: Path) -> DynamicsStep:
+    """The network of a weights file."""
+    network = DynamicsStep()
+    network.load_state_dict(load_file(path))
+    return network.eval()
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=48, help="windows a step")
+    parser.add_argument("--rate", type=float, default=3e-3, help="learning rate")
+    parser.add_argument("--clips", type=int, default=1500)
+    parser.add_argument("--longest", type=int, default=24, help="steps of the longest rollout trained on")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all)")
+    parser.add_argument("--checkpoint", type=Path, default=Path("out/train/dynamics/checkpoint.safetensors"))
+    parser.add_argument("--out", type=Path, default=MODELS)
+    parser.add_argument("--no-card", action="store_true", help="leave the evaluation and the card for later")
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    options = Options(given.seed, given.steps, given.batch, given.rate, given.clips, given.longest)
+    clips = load(generate(options.clips, FOLDER))
+    trainer = train(options, clips, given.checkpoint, console)
+    count = max(2, round(VALIDATION * len(clips)))
+    calibration = calibrate(trainer.average, clips[-count:], options.seed)
+    console.print(f"scatter: {calibration}")
+    weights_file(trainer.average, _made(given.out) / "dynamics.safetensors")
+    facts: dict[str, Any] = {"training": json.dumps({**vars(options), "seconds": round(trainer.seconds)})}
+    export(trainer.average, given.out / "dynamics.onnx", facts, calibration["factor"])
+    console.print(f"written: {given.out / 'dynamics.onnx'}")
+    if not given.no_card:
+        from training.dynamics_card import write_card
+
+        console.print(
+            f"written: {write_card(given.out, trainer.average, trainer.curve, options, trainer.seconds, calibration)}"
+        )
+    return 0
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())
