@@ -16,14 +16,14 @@ define bootstrap
 	@$(PYTHON) tools/bootstrap.py $(foreach extra,$(1) $(WITH),--with $(extra))
 endef
 
-.PHONY: help setup demo test lint format bench bench-perception data train-segmenter train-reasoner lock clean distclean
+.PHONY: help setup demo test lint format bench bench-perception bench-engines export data train-segmenter train-reasoner lock clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
 	@echo
 	@echo "PYTHON=/path/to/python3.12   the Python to use (3.10 to 3.13)"
 	@echo "ARGS='...'                   more arguments, e.g. make test ARGS='-k camera'"
-	@echo "WITH=training                also install torch (training and export)"
+	@echo "WITH='training export'       also install torch (training), and what compiles TensorRT engines (export)"
 	@echo "WM_ROS=pip|sourced           ROS 2 from pip, or the sourced one (default: the sourced one, if there is one)"
 
 setup:  ## install everything into .venv and build the workspace
@@ -42,7 +42,7 @@ lint:  ## ruff (rules, format) and mypy
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy ros2_ws/src/wm_core/wm_core ros2_ws/src/wm_ros/wm_ros ros2_ws/src/wm_perception/wm_perception \
-	    ros2_ws/src/wm_imagination/wm_imagination ros2_ws/src/wm_sim/wm_sim ros2_ws/src/wm_bringup/wm_bringup training \
+	    ros2_ws/src/wm_imagination/wm_imagination ros2_ws/src/wm_sim/wm_sim ros2_ws/src/wm_bringup/wm_bringup training export \
 	    tools/bootstrap.py
 
 format:  ## let ruff format and sort what it can
@@ -70,6 +70,14 @@ train-segmenter:  ## train the segmenter from scratch, with data, model card and
 train-reasoner:  ## train the reasoner from scratch, with data, model card and ONNX
 	$(call bootstrap,training)
 	@source tools/env.sh; exec python -m training.train_reasoner $(ARGS)
+
+export:  ## models to ONNX in several precisions and to TensorRT engines, with a parity report; results in out/export/
+	$(call bootstrap,training export)
+	@source tools/env.sh; exec python -m export $(ARGS)
+
+bench-engines:  ## every model on every runtime beside torch; results in out/bench/engines.json
+	$(call bootstrap,training)
+	@source tools/env.sh; exec python benchmarks/engines.py $(ARGS)
 
 lock:  ## resolve requirements/ on Python 3.10 to 3.13 and write requirements/lock.txt
 	@$(PYTHON) tools/lock.py

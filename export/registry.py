@@ -7,7 +7,7 @@ the metric of its task.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,11 @@ class Model:
             real = np.dtype(t.dtype).kind == "f"
             found[t.name] = (rng.normal(0.0, 0.5, shape) if real else np.zeros(shape)).astype(t.dtype)
         return found
+
+
+def replace_real(model: Model, real: Callable[[str, int], Iterator[Feeds]]) -> Model:
+    """The same model with other real inputs, e.g. a user's own to take int8 ranges from."""
+    return replace(model, real=real)
 
 
 # The segmenter.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes this checkout runnable: `make setup`, and first step of every other make target.
 
-    python3 tools/bootstrap.py [--with test] [--with lint] [--with training]
+    python3 tools/bootstrap.py [--with test] [--with lint] [--with training] [--with export]
 
 In this order, each step skipped where its stamp says that nothing it depends on has changed:
 
@@ -795,7 +795,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dest="extras",
         action="append",
         default=[],
-        choices=["test", "lint", "training"],
+        choices=["test", "lint", "training", "export"],
         help="requirement groups beside build, ros and runtime",
     )
     arguments = parser.parse_args(argv)

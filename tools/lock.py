@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from bootstrap import PIP_VERSION, REQUIREMENTS, SUPPORTED, WHEELS_ONLY, find_interpreter
 
-GROUPS = ["build", "ros", "runtime", "test", "lint", "training"]
+GROUPS = ["build", "ros", "runtime", "test", "lint", "training", "export"]
 
 
 def resolve(python: str, folder: Path, constraints: dict[str, str]) -> dict[str, str]:

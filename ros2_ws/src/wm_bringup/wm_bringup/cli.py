@@ -266,6 +266,29 @@ def bench(
         raise typer.Exit(1)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def export(context: typer.Context) -> None:
+    """Models to ONNX in several precisions and to TensorRT engines, with a parity report. --help has its options."""
+    import subprocess
+    from importlib.util import find_spec
+
+    from wm_bringup.environment import workspace_root
+
+    root = workspace_root()
+    if root is None or not (root / "export" / "__main__.py").is_file():
+        raise FileNotFoundError("no export/ in an installation without its checkout")
+    if find_spec("torch") is None or find_spec("onnx") is None:
+        raise RuntimeError("export needs torch and onnx; run: make setup WITH='training export'")
+    # Paths of a model of one's own are relative to where the command was given.
+    words = [str(Path(w).resolve()) if before in ("--onnx", "--out") else w for before, w in _pairs(context.args)]
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "export", *words], cwd=root).returncode)
+
+
+def _pairs(words: list[str]) -> list[tuple[str, str]]:
+    """Each word with the one before it."""
+    return list(zip(["", *words], words, strict=False))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point. An error is one line and status 1, with ``--debug`` a traceback; Ctrl-C is status 130."""
     words = fold_vectors(list(sys.argv[1:] if arguments is None else arguments))

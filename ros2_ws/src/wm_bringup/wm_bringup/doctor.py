@@ -44,6 +44,7 @@ PYTHON_PACKAGES = {
     "tf2_ros": ("tf2_ros", False, "transforms; without it wm's own buffer is used"),
     "torch": ("torch", False, "training and export only"),
     "tensorrt": ("tensorrt", False, "fast inference on NVIDIA GPUs"),
+    "tensorrt_rtx_bindings": ("tensorrt-rtx-cu13-bindings", False, "fast inference on RTX GPUs, engines without a GPU"),
 }
 ROS_PACKAGES = ("wm_msgs", "wm_core", "wm_ros", "wm_perception", "wm_imagination", "wm_sim", "wm_bringup")
 
@@ -67,7 +68,7 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        section: python, ros, graphics, inference, models or topics.
+        section: python, ros, graphics, inference, models, engines or topics.
         name: of the thing.
         level: ok, note, warning or error.
         found: what is there.
@@ -283,6 +284,29 @@ def check_inference() -> list[Finding]:
     return findings
 
 
+def check_engines() -> list[Finding]:
+    """The TensorRT engines that are kept for the GPU of this machine: of what they are, and whether still of use."""
+    from wm_core import engines
+
+    findings = []
+    for path, head in engines.cached():
+        if not isinstance(head, engines.EngineFile):
+            advice = f"it is built again when it is needed; to be rid of it: rm {path}"
+            findings.append(Finding("engines", path.name, WARNING, _first_line(head), advice))
+            continue
+        key = head.key
+        fits, why = engines.state_of(head)
+        found = (
+            f"{key.runtime} {key.runtime_version}, {key.gpu or ', '.join(key.architectures)}, {key.precision}, "
+            f"{head.size / 2**20:.1f} MiB, built in {head.build_seconds:.1f} s; {why}"
+        )
+        values = {"file": str(path), "bytes": head.size, "fits": fits, "source": head.source}
+        findings.append(Finding("engines", path.name, OK if fits else NOTE, found, values=values))
+    if not findings:
+        findings.append(Finding("engines", "cache", NOTE, f"none in {engines.cache_folder()}"))
+    return findings
+
+
 def check_models() -> list[Finding]:
     """The trained models that came with wm: whether they are there, are those of their cards, and load."""
     from wm_perception.models import SHIPPED, ModelError, load_shipped, sha256, shipped_model
@@ -296,6 +320,8 @@ def check_models() -> list[Finding]:
             continue
         digest = sha256(path)
         values: dict[str, Any] = {"file": str(path), "sha256": digest, "bytes": path.stat().st_size, "loads": False}
+        variants = {p.name: sha256(p) for p in sorted(path.parent.glob(f"{name}_*.onnx"))}
+        values["precisions"] = variants
         found = f"{path} (sha256 {digest})"
         try:
             begin = time.monotonic()
@@ -306,10 +332,13 @@ def check_models() -> list[Finding]:
             advice = f"perception refuses it; train it again (make train-{name}), or set {name}: geometric"
             findings.append(Finding("models", name, ERROR, f"{_first_line(error)} (sha256 {digest})", advice, values))
             continue
-        stated = _stated_sha256(path)
-        if stated != digest:
+        wrong = [f for f, d in {path.name: digest, **variants}.items() if _stated_sha256(path, f) != d]
+        if wrong:
             card = path.with_suffix(".json").name
-            what = f"its card {card} is of a file with sha256 {stated}" if stated else f"no card {card}"
+            stated = _stated_sha256(path, wrong[0])
+            what = f"its card {card} is of a {wrong[0]} with sha256 {stated}" if stated else f"no card {card}"
+            if wrong[0] != path.name and not stated:
+                what = f"its card {card} does not have {wrong[0]}"
             advice = "the card's figures may not hold for it; write both with one training run"
             findings.append(Finding("models", name, WARNING, f"{found}; {what}", advice, values))
             continue
@@ -317,11 +346,11 @@ def check_models() -> list[Finding]:
     return findings
 
 
-def _stated_sha256(model: Path) -> str:
-    """What the card beside a model says of it; empty where it says nothing."""
+def _stated_sha256(model: Path, file: str) -> str:
+    """What the card beside a model says of one of its files; empty where it says nothing."""
     try:
         card = json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))
-        return str(card["files"][model.name]["sha256"])
+        return str(card["files"][file]["sha256"])
     except (OSError, ValueError, LookupError, TypeError):
         return ""
 
@@ -454,6 +483,7 @@ def examine(expectations: Iterable[TopicExpectation], seconds: float = 3.0) -> l
         ("graphics", check_graphics),
         ("inference", check_inference),
         ("models", check_models),
+        ("engines", check_engines),
     ]
     if seconds > 0:
         checks.append(("topics", lambda: check_topics(expectations, seconds)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -344,18 +345,27 @@ class Build:
     dtypes: Mapping[str, int] = field(default_factory=dict)
 
 
+def runtime_module(name: str) -> str | None:
+    """The installed module of a TensorRT runtime; None where there is none.
+
+    The packages of NVIDIA are one that has only a name and depends on bindings and libraries; those suffice.
+    """
+    return next((m for m in (name, f"{name}_bindings") if importlib.util.find_spec(m) is not None), None)
+
+
 def load_runtime(name: str) -> Any:
     """The Python module of a TensorRT runtime.
 
     Raises:
         ImportError: it is not installed, or its libraries are missing.
     """
-    return importlib.import_module(name)
+    return importlib.import_module(runtime_module(name) or name)
 
 
 def runtime_version(name: str) -> str:
     """Of the installed runtime; empty where there is none."""
-    for distribution in (name, *(f"{name.replace('_', '-')}-cu{n}" for n in (13, 12))):
+    dashed = name.replace("_", "-")
+    for distribution in (name, *(f"{dashed}-cu{n}{end}" for n in (13, 12) for end in ("", "-bindings"))):
         with contextlib.suppress(PackageNotFoundError):
             return version(distribution)
     try:

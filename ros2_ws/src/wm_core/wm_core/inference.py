@@ -60,11 +60,11 @@ def available_backends() -> tuple[BackendStatus, ...]:
 
 def status_of(name: str) -> BackendStatus:
     """Whether one of ``BACKENDS`` can be used here, and why or why not."""
+    if name in engines.RUNTIMES:
+        return tensorrt_status(name)
     module = _MODULES[name]
     if importlib.util.find_spec(module) is None:
         return BackendStatus(name, False, f"Python package {module} is not installed")
-    if name in engines.RUNTIMES:
-        return tensorrt_status(name)
     if name in ("onnxruntime_cpu", "onnxruntime_cuda", "onnxruntime_tensorrt"):
         return provider_status(name)
     from importlib.metadata import PackageNotFoundError, version

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ _GRAPHS = 8
 
 def tensorrt_status(name: str) -> BackendStatus:
     """Whether a TensorRT runtime can be used here."""
-    if find_spec(name) is None:
+    if engines.runtime_module(name) is None:
         return BackendStatus(name, False, f"Python package {name} is not installed")
     installed = engines.runtime_version(name)
     device = cuda.probe()
@@ -169,6 +168,8 @@ class TensorRTSession(InferenceSession):
             said = self._logger.text()
             if is_memory_error(said):
                 raise DeviceMemoryError(f"{file}: not enough memory for the engine: {said}")
+            if "driver version is insufficient" in said or "no CUDA-capable device" in said:
+                raise BackendUnavailableError(f"{self.backend}: its CUDA does not go with this driver: {said}")
             raise EngineCorruptError(f"{file}: {self.backend} refuses the engine: {said}")
 
     def _make_context(self, cache: Path) -> None:

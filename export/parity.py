@@ -1,0 +1,279 @@
+"""Whether what is exported computes what torch computes: errors, the task's own figures, latency and memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.registry import Feeds, Model, Runner
+from wm_core.inference import BACKENDS, InferenceError, available_backends, open_session, usual_threads
+
+TOLERANCE = {"fp32": 1e-4, "fp16": 3e-2}
+"""Largest relative error, see ``relative_error``. An int8 file is judged by the task alone."""
+
+METRIC_TOLERANCE = 0.01
+"""How much of the task's figure (0..1) a precision may lose: one point."""
+
+
+@dataclass
+class Row:
+    """One file on one backend against torch.
+
+    Attributes:
+        random_error, real_error: largest relative error over random and real inputs; None: no such inputs.
+        absolute_error: largest, over all inputs.
+        metric: the task's figures; ``metric_lost``: of the model's main figure, against torch.
+        latency_ms, p95_ms: at batch 1 and the usual sizes; memory_mib: that loading and running adds to a process.
+        problems: what is beyond tolerance.
+    """
+
+    model: str
+    precision: str
+    backend: str
+    device: str = ""
+    file_bytes: int = 0
+    random_error: float | None = None
+    real_error: float | None = None
+    absolute_error: float | None = None
+    metric: dict[str, float] = field(default_factory=dict)
+    metric_lost: float | None = None
+    latency_ms: float | None = None
+    p95_ms: float | None = None
+    memory_mib: float | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def relative_error(found: NDArray[Any], expected: NDArray[Any], unit: str = "") -> float:
+    """Largest difference over the largest expected value of the tensor; of probabilities, over 1.
+
+    Relative to the tensor and not to each number: a logit that crosses zero has no relative error of its own. Nor has a
+    probability near zero: ONNX Runtime's sigmoid is right to 6e-8, which is much of 3e-5 and nothing of a probability.
+    """
+    if not expected.size:
+        return 0.0
+    scale = 1.0 if unit == "probability" else float(np.abs(expected).max())
+    return float(np.abs(found.astype(np.float64) - expected).max()) / max(scale, 1e-6)
+
+
+def threads_of(model: Model) -> int:
+    """CPU threads that a model is run with; of small tensors more than one only get in each other's way."""
+    return usual_threads() if model.gpu else 1
+
+
+def torch_runner(model: Model) -> Runner:
+    """The torch definition, eager, as a function."""
+    import torch
+
+    network = model.network(model.weights)
+    torch.set_num_threads(threads_of(model))
+
+    def run(feeds: Feeds) -> dict[str, NDArray[Any]]:
+        with torch.inference_mode():
+            values = network(*[torch.from_numpy(np.ascontiguousarray(feeds[t.name])) for t in model.inputs])
+        return {t.name: v.numpy() for t, v in zip(model.outputs, values, strict=True)}
+
+    return run
+
+
+def errors(model: Model, run: Runner, reference: Runner, inputs: Iterable[Feeds]) -> tuple[float | None, float]:
+    """Largest relative error over these inputs (None: there are none), and largest absolute error."""
+    units = {t.name: t.unit for t in model.outputs}
+    worst: float | None = None
+    absolute = 0.0
+    for feeds in inputs:
+        found, expected = run(feeds), reference(feeds)
+        for name, value in expected.items():
+            worst = max(worst or 0.0, relative_error(found[name], value, units[name]))
+            if value.size:
+                absolute = max(absolute, float(np.abs(found[name] - value).max()))
+    return worst, absolute
+
+
+def latencies(run: Callable[[], object], seconds: float = 1.5, least: int = 20) -> NDArray[np.float64]:
+    """Of repeated runs [s], after a few that are not counted."""
+    for _ in range(5):
+        run()
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(found) < least or time.perf_counter() < end:
+        begin = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - begin)
+    return np.asarray(found)
+
+
+_MEMORY_PROBE = """
+import json, sys
+import numpy as np
+from wm_core.inference import open_session
+path, backend, shapes = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+if backend != "torch":
+    import onnxruntime
+
+# Not resource.getrusage: what that says of a new process begins with its parent's peak.
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+
+
+before = peak()
+session = open_session(path, backend, threads=2)
+feeds = {s.name: np.zeros(shapes[s.name], s.dtype) for s in session.inputs}
+for _ in range(3):
+    session.run(feeds)
+print((peak() - before) / 1024)
+"""
+
+
+def memory_mib(path: Path, backend: str, shapes: Mapping[str, Sequence[int]]) -> float | None:
+    """What loading a file and running it adds to the peak of a fresh process [MiB]; None where that fails."""
+    command = [
+        sys.executable,
+        "-c",
+        _MEMORY_PROBE,
+        str(path),
+        backend,
+        json.dumps({k: list(v) for k, v in shapes.items()}),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return float(done.stdout.split()[-1]) if done.returncode == 0 and done.stdout.strip() else None
+
+
+def random_inputs(model: Model, count: int = 4) -> list[dict[str, NDArray[Any]]]:
+    """Of the usual sizes, and of some others within the bounds."""
+    rng = np.random.default_rng(17)
+    found = [model.random(rng)]
+    while len(found) < count:
+        sizes = {}
+        for name, axis in model.axes.items():
+            # Small, so that it does not take long; even, as images have to be.
+            most = max(axis.least, min(axis.most, 2 * axis.usual))
+            sizes[name] = (
+                int(rng.integers(axis.least, most + 1)) // 2 * 2 if axis.least > 1 else int(rng.integers(1, 4))
+            )
+        for name in sizes:
+            if f"half_{name}" in sizes:
+                sizes[f"half_{name}"] = sizes[name] // 2
+        found.append(model.random(rng, sizes))
+    return found
+
+
+def compare(
+    model: Model,
+    files: Mapping[str, Path],
+    real: Sequence[Feeds],
+    measure_metric: bool = True,
+    say: Callable[[str], None] = print,
+) -> list[Row]:
+    """Every file on every backend that runs here, against torch; the first row is torch itself."""
+    reference = torch_runner(model)
+    rows = [Row(model.name, "fp32", "torch eager", device=_torch_device())]
+    usual = model.random(np.random.default_rng(3))
+    times = 1e3 * latencies(lambda: reference(usual))
+    rows[0].latency_ms, rows[0].p95_ms = float(np.median(times)), float(np.percentile(times, 95))
+    if measure_metric:
+        rows[0].metric = model.metric(reference)
+    random = random_inputs(model)
+    backends = [s.name for s in available_backends() if s.available and s.name != "torch"]
+    for precision, path in files.items():
+        for backend in backends:
+            if precision == "int8" and backend != "onnxruntime_cpu":
+                continue
+            row = Row(model.name, precision, backend, file_bytes=path.stat().st_size)
+            rows.append(row)
+            say(f"{model.name} {precision} on {backend}")
+            try:
+                with open_session(path, backend, threads_of(model)) as session:
+                    row.device = session.device
+                    row.random_error, one = errors(model, session.run, reference, random)
+                    row.real_error, other = errors(model, session.run, reference, real)
+                    row.absolute_error = max(one, other)
+                    times = 1e3 * latencies(lambda: session.run(usual))
+                    row.latency_ms, row.p95_ms = float(np.median(times)), float(np.percentile(times, 95))
+                    row.memory_mib = memory_mib(path, backend, {k: v.shape for k, v in usual.items()})
+                    if measure_metric:
+                        row.metric = model.metric(session.run)
+            except InferenceError as error:
+                row.problems.append(str(error))
+            judge(row, rows[0], model)
+    return rows
+
+
+def judge(row: Row, reference: Row, model: Model) -> None:
+    """Note what of a row is beyond tolerance."""
+    limit = TOLERANCE.get(row.precision)
+    for name in ("random_error", "real_error"):
+        value = getattr(row, name)
+        if limit is not None and value is not None and not value <= limit:
+            row.problems.append(f"{name} {value:.2g}, expected at most {limit:g}")
+    key = model.metric_key
+    if key in row.metric and key in reference.metric:
+        row.metric_lost = reference.metric[key] - row.metric[key]
+        if not row.metric_lost <= METRIC_TOLERANCE:
+            row.problems.append(f"{key} loses {row.metric_lost:.3f}, expected at most {METRIC_TOLERANCE}")
+
+
+def _torch_device() -> str:
+    import torch
+
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """For a file."""
+    return [asdict(row) for row in rows]
+
+
+def table(rows: Sequence[Row], keys: Mapping[str, str]) -> list[list[str]]:
+    """Header and cells, for people; ``keys``: the main figure of each model."""
+
+    def number(value: float | None, form: str = ".3g") -> str:
+        return "" if value is None else f"{value:{form}}"
+
+    found = [
+        [
+            "model",
+            "precision",
+            "runs on",
+            "MiB",
+            "error random",
+            "error real",
+            "task figure",
+            "lost",
+            "median ms",
+            "p95 ms",
+            "memory MiB",
+            "beyond tolerance",
+        ]
+    ]
+    for row in rows:
+        key = keys[row.model]
+        figure = f"{key} {row.metric[key]:.4f}" if key in row.metric else ""
+        found.append(
+            [
+                row.model,
+                row.precision,
+                f"{row.backend}, {row.device}",
+                number(row.file_bytes / 2**20 if row.file_bytes else None, ".2f"),
+                number(row.random_error, ".1e"),
+                number(row.real_error, ".1e"),
+                figure,
+                number(row.metric_lost, "+.4f"),
+                number(row.latency_ms, ".2f"),
+                number(row.p95_ms, ".2f"),
+                number(row.memory_mib, ".0f"),
+                "; ".join(row.problems),
+            ]
+        )
+    return found
+
+
+__all__ = ["BACKENDS", "METRIC_TOLERANCE", "TOLERANCE", "Row", "compare", "errors", "relative_error", "table"]
