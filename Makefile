@@ -58,6 +58,10 @@ bench-perception:  ## perception on held-out worlds, beside the aims; results in
 	$(call bootstrap,training)
 	@source tools/env.sh; exec python benchmarks/perception.py $(ARGS)
 
+bench-imagination:  ## imagined futures on held-out worlds, beside the aims; results in out/bench/imagination.json
+	$(call bootstrap,training)
+	@source tools/env.sh; exec python benchmarks/imagination.py $(ARGS)
+
 data:  ## the simulated data set, with a picture of it; results in out/data/
 	$(call bootstrap,training)
 	@source tools/env.sh; python -m training.generate $(ARGS)

@@ -1,258 +1,602 @@
-"""How fast futures are imagined and drawn: rollouts per second, frames per second, learning looks.
+"""Imagined futures on worlds never seen in training, beside the aims, physics, straight lines, and the oracle.
 
-    python benchmarks/imagination.py                    # the core alone
-    source tools/env.sh && python benchmarks/imagination.py   # and through the ROS service of a node it starts
-
-Prints a table and writes out/bench/imagination_first_light.json.
+Held-out seeds and held-out shape families, from the true and from the perceived state; speed beside MuJoCo's own
+threaded rollouts; the ROS service; the planner. docs/imagination_bench.md says what each figure means. Prints tables;
+writes out/bench/imagination.json, imagination.md and imagination_worst.png.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import itertools
+import concurrent.futures
+import importlib
 import json
 import os
-import platform
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from wm_core.camera import Camera
-from wm_core.geometry import pose_matrix
-from wm_core.interventions import Hypothesis, apply_impulse
-from wm_core.rollout import ImagineRequest
-from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination.appearance import AppearanceMemory
-from wm_imagination.imagination import Imagination
-from wm_imagination.renderer import Body, Renderer, cast_primitive, ray_directions, scene_bodies, shade
-
 ROOT = Path(__file__).resolve().parent.parent
-OBJECTS = 8
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.markup import escape  # noqa: E402
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
+from rich.table import Table  # noqa: E402
+from rich.text import Text  # noqa: E402
+
+from benchmarks.imagining import speed  # noqa: E402
+from benchmarks.imagining.accuracy import Scores, by_horizon, summary  # noqa: E402
+from benchmarks.imagining.metrics import HORIZONS_S  # noqa: E402
+from benchmarks.imagining.run import (  # noqa: E402
+    FROM,
+    METHODS,
+    Outcome,
+    backend,
+    run_worlds,
+    unavailable,
+    worst_of,
+)
+from benchmarks.imagining.worlds import FIRST_SEED, world_seeds  # noqa: E402
+
+SPLITS = ("seeds", "families")
+ROWS = ("accuracy", "speed", "service", "planner", "drawing")
+STATES = tuple(f"{state}_state" for state in FROM)
+PLANNER_METHODS = ("learned", "physics", "straight")
+MUJOCO = "mujoco 1/240 s"
+SPEED_UP_AT = "1024"
+
+# Key, words, unit factor and unit, decimals, lower and upper bound of the aim, and which states it is for.
+AIMS: tuple[tuple[str, str, float, str, int, float | None, float | None, tuple[str, ...]], ...] = (
+    ("ade_ratio_to_physics", "ADE at 1 s, ratio to physics", 1.0, "", 2, None, 1.5, ("perceived_state",)),
+    ("fde_ratio_to_physics", "FDE at 1 s, ratio to physics", 1.0, "", 2, None, 1.5, ("perceived_state",)),
+    ("ade_ratio_to_straight", "with contacts: ADE at 1 s, ratio to straight", 1.0, "", 2, None, 1.0 / 3.0, STATES),
+    ("fde_ratio_to_straight", "with contacts: FDE at 1 s, ratio to straight", 1.0, "", 2, None, 1.0 / 3.0, STATES),
+    ("effect_f1", "who is affected, F1", 1.0, "", 3, 0.9, None, STATES),
+    ("effect_error_ratio_to_straight", "effect vector, ratio to straight", 1.0, "", 2, None, 1.0 / 3.0, STATES),
+    ("events_f1", "events up to 1 s, F1 within 0.1 s", 1.0, "", 3, 0.85, None, STATES),
+    ("penetration_fraction", "deeper than 5 mm in something", 1e2, "%", 2, None, 0.005, STATES),
+    ("through_table", "things through the table", 1.0, "", 0, None, 0.0, STATES),
+    ("energy_created", "futures that create energy", 1.0, "", 0, None, 0.0, STATES),
+    ("coverage_90", "90 % regions hold", 1e2, "%", 0, 0.85, 0.95, ("perceived_state",)),
+)
 
 
-def make_scene(moved: float = 0.0) -> SceneGraph:
-    """A table with eight things on it (id 1 is the table), the things shifted by ``moved`` metres along y."""
-    rng = np.random.default_rng(0)
-    grid = [(0.18 * (i % 3) - 0.18, 0.22 * (i // 3) - 0.22) for i in range(OBJECTS)]
-    shapes = [
-        Shape.BOX,
-        Shape.SPHERE,
-        Shape.CYLINDER,
-        Shape.BOX,
-        Shape.CAPSULE,
-        Shape.BOX,
-        Shape.CYLINDER,
-        Shape.SPHERE,
-    ]
-    extents = [(0.08, 0.08, 0.08), (0.07,) * 3, (0.07, 0.07, 0.12), (0.06, 0.1, 0.05)]
-    extents += [(0.05, 0.05, 0.12), (0.1, 0.06, 0.15), (0.08, 0.08, 0.1), (0.08,) * 3]
-    return SceneGraph.build(
-        np.arange(1, OBJECTS + 2),
-        [(0.0, 0.0, -0.02), *((x, y + moved, e[2] / 2) for (x, y), e in zip(grid, extents, strict=True))],
-        [(1.0, 1.2, 0.04), *extents],
-        shapes=[Shape.BOX, *shapes],
-        class_names=["support", *["object"] * OBJECTS],
-        is_static=[True, *[False] * OBJECTS],
-        colors=rng.uniform(0.1, 0.9, (OBJECTS + 1, 3)),
-    )
+def numbers(outcome: Outcome, state: str, method: str) -> dict[str, Any] | None:
+    """The figures of a method from a state; None where it was not measured."""
+    scores = outcome.scores.get((state, method))
+    if scores is None or not scores.questions:
+        return None
+    found = summary(scores)
+    calibration = outcome.calibration.get(method)
+    if state == "perceived" and calibration is not None:
+        names = ("all", "moved", "rest")
+        found["coverage_90"] = calibration.share("all")
+        found["coverage_90_groups"] = {n: calibration.share(n) for n in names}
+        found["coverage_90_by_rank"] = {n: calibration.share(f"{n} by rank") for n in names}
+    return found
 
 
-def camera_pose() -> np.ndarray:
-    """(4, 4) optical frame that looks down on the table."""
-    eye, target = np.array([-0.9, 0.0, 0.7]), np.array([0.0, 0.0, 0.0])
-    forward = (target - eye) / np.linalg.norm(target - eye)
-    right = np.cross(forward, (0.0, 0.0, 1.0))
-    right /= np.linalg.norm(right)
-    pose = np.eye(4)
-    pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
-    pose[:3, 3] = eye
-    return pose
+def ratio(first: float | None, second: float | None) -> float | None:
+    """None where it cannot be said."""
+    return first / second if first is not None and second else None
 
 
-def observe(scene: SceneGraph, camera: Camera, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colour, depth [m] and ids of the scene, drawn from its primitives on a floor."""
-    rays = ray_directions(camera, (0, 0, camera.width, camera.height))
-    color = np.full((camera.height, camera.width, 3), 120, np.uint8)
-    camera_T_world = np.linalg.inv(pose)
-    down = rays @ pose[2, :3].astype(np.float32)
-    depth = np.where(down < -1e-3, (-0.7 - pose[2, 3]) / np.minimum(down, -1e-3), 8.0).astype(np.float32)
-    depth = np.minimum(depth, 6.0)
-    ids = np.zeros(depth.shape, np.uint16)
-    poses = pose_matrix(scene.positions, scene.quaternions)
-    for i in range(len(scene)):
-        z, normals = cast_primitive(int(scene.shapes[i]), scene.extents[i], None, camera_T_world @ poses[i], rays)
-        nearer = z < depth
-        color[nearer] = shade(scene.colors[i], normals[nearer])
-        depth[nearer] = z[nearer]
-        ids[nearer] = 0 if scene.is_static[i] else scene.ids[i]
-    return color, depth, ids
+def judged(outcome: Outcome, state: str, method: str = "learned") -> dict[str, float | None]:
+    """The keys of ``AIMS`` for a method."""
+    own = numbers(outcome, state, method)
+    result: dict[str, float | None] = dict.fromkeys(row[0] for row in AIMS)
+    if own is None:
+        return result
+    beside = {name: numbers(outcome, state, name) or {} for name in ("physics", "straight")}
+
+    def at(values: dict[str, Any], key: str) -> float | None:
+        return (values.get(key) or {}).get("1.0")
+
+    for name in ("ade", "fde"):
+        result[f"{name}_ratio_to_physics"] = ratio(at(own, f"{name}_m"), at(beside["physics"], f"{name}_m"))
+        key = f"{name}_contacts_m"
+        result[f"{name}_ratio_to_straight"] = ratio(at(own, key), at(beside["straight"], key))
+    result["effect_error_ratio_to_straight"] = ratio(own["effect_error_m"], beside["straight"].get("effect_error_m"))
+    for key in ("effect_f1", "events_f1", "penetration_fraction", "through_table", "energy_created", "coverage_90"):
+        result[key] = own.get(key)
+    return result
 
 
-def best_of(function: Callable[[], Any], repeats: int) -> float:
-    """Median seconds of a call, after one that does not count."""
-    function()
-    durations = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        function()
-        durations.append(time.perf_counter() - begin)
-    return float(np.median(durations))
+def merged(outcomes: dict[str, Outcome]) -> Outcome:
+    """Both splits together."""
+    total = Outcome()
+    for outcome in outcomes.values():
+        total.merge(outcome)
+    return total
 
 
-def hypotheses(count: int) -> tuple[Hypothesis, ...]:
-    """Pushes of one thing after another in all directions, by velocity changes of up to 0.5 m/s."""
-    result = []
-    scene = make_scene()
-    for k in range(count):
-        angle = 2.0 * np.pi * k / max(count, 1)
-        row = 1 + k % OBJECTS
-        size = 0.5 * float(scene.masses[row])
-        impulse = (size * np.cos(angle), size * np.sin(angle), 0.0)
-        result.append(Hypothesis(f"push {k}", (apply_impulse(int(scene.ids[row]), impulse),)))
-    return tuple(result)
-
-
-def bench_core(rows: dict[str, Any], counts: list[int], repeats: int) -> None:
-    """Rollouts of 1 s by the physics backend, in this process."""
-    imagination, scene = Imagination(), make_scene()
-    for count in counts:
-        request = ImagineRequest(hypotheses(count), 1.0)
-        seconds = best_of(lambda request=request: imagination.imagine(request, scene), repeats)
-        rows[f"core_rollouts_{count}"] = {"seconds": seconds, "rollouts_per_s": count / seconds}
-
-
-def bench_renderer(rows: dict[str, Any], repeats: int) -> None:
-    """Frames with all eight things moving, making a renderer, and learning a frame."""
-    for width, height in ((320, 240), (640, 480)):
-        camera = Camera(width, height, 0.9 * width, 0.9 * width, (width - 1) / 2.0, (height - 1) / 2.0)
-        pose, scene, memory = camera_pose(), make_scene(), AppearanceMemory()
-        frame = observe(scene, camera, pose)
-        stamp = iter(range(1, 10_000))
-        learn = best_of(
-            lambda c=camera, f=frame, p=pose, m=memory, s=stamp, g=scene: m.integrate(
-                next(s), f[0], f[1], c, p, f[2], g
-            ),
-            repeats,
-        )
-        looks = memory.snapshot()
-        make = best_of(lambda a=looks, g=scene: Renderer(a, g), repeats)
-        renderer, shift = Renderer(looks, scene), itertools.cycle(np.linspace(0.01, 0.2, 40))
-        draw = best_of(lambda r=renderer, s=shift: r.render(scene_bodies(make_scene(next(s)))), 5 * repeats)
-        still: list[Body] = scene_bodies(scene)
-        at_rest = best_of(lambda r=renderer, b=still: r.render(b), 5 * repeats)
-        beside = pose.copy()
-        beside[1, 3] += 0.15
-        novel = best_of(lambda a=looks, g=scene, p=beside: Renderer(a, g, None, p), repeats)
-        rows[f"render_{width}x{height}_{OBJECTS}_moving"] = {"seconds": draw, "frames_per_s": 1.0 / draw}
-        rows[f"render_{width}x{height}_at_rest"] = {"seconds": at_rest, "frames_per_s": 1.0 / at_rest}
-        rows[f"background_{width}x{height}_same_view"] = {"seconds": make}
-        rows[f"background_{width}x{height}_other_view"] = {"seconds": novel}
-        rows[f"learn_frame_{width}x{height}"] = {"seconds": learn, "frames_per_s": 1.0 / learn}
-
-
-def bench_service(rows: dict[str, Any], counts: list[int], repeats: int) -> None:
-    """The same rollouts asked of a node in a process of its own."""
-    import rclpy
-    from wm_msgs.srv import ImagineRollouts
-
-    from wm_core.messages import request_to_msg
-
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-    node_process = subprocess.Popen(
-        [sys.executable, "-m", "wm_imagination.node"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    rclpy.init()
-    node = rclpy.create_node("imagination_benchmark", namespace="wm")
-    try:
-        client = node.create_client(ImagineRollouts, "imagine_rollouts")
-        if not client.wait_for_service(30.0):
-            print("the node did not offer its service within 30 s; rows of the service are left out", file=sys.stderr)
-            return
-        for count in counts:
-            request = request_to_msg(ImagineRequest(hypotheses(count), 1.0, initial_state=make_scene()))
-
-            def call(request: Any = request) -> None:
-                future = client.call_async(ImagineRollouts.Request(request=request))
-                rclpy.spin_until_future_complete(node, future, timeout_sec=120.0)
-                answer = future.result()
-                if answer is None or answer.error_code:
-                    raise RuntimeError(f"service: {answer.error_msg if answer else 'no answer within 120 s'}")
-
-            seconds = best_of(call, repeats)
-            rows[f"service_rollouts_{count}"] = {"seconds": seconds, "rollouts_per_s": count / seconds}
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-        os.killpg(node_process.pid, signal.SIGINT)
-        try:
-            node_process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            os.killpg(node_process.pid, signal.SIGKILL)
-
-
-def machine() -> dict[str, Any]:
-    """What it was measured on."""
-    import mujoco
-
-    return {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "device": "cpu",
-        "runtime": f"MuJoCo {mujoco.__version__}, NumPy {np.__version__}, OpenCV {cv2.__version__}",
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "load_average": list(os.getloadavg()),
+def accuracy_document(outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    """The issue's keys that come from worlds, then more."""
+    both = merged(outcomes)
+    document: dict[str, Any] = {}
+    for state in FROM:
+        document[f"{state}_state"] = {method: numbers(both, state, method) for method in METHODS}
+    true, perceived = judged(both, "true"), judged(both, "perceived")
+    for key in ("effect_f1", "effect_error_ratio_to_straight", "events_f1", "penetration_fraction"):
+        document[key] = true[key]
+        document[f"{key}_perceived"] = perceived[key]
+    document["coverage_90"] = perceived["coverage_90"]
+    document["aimed"] = {
+        state: {split: judged(outcome, state.removesuffix("_state")) for split, outcome in outcomes.items()}
+        for state in STATES
     }
+    document["aimed_physics"] = {
+        state: {split: judged(outcome, state.removesuffix("_state"), "physics") for split, outcome in outcomes.items()}
+        for state in STATES
+    }
+    document["by_split"] = {
+        split: {f"{state}_state": {method: numbers(outcome, state, method) for method in METHODS} for state in FROM}
+        for split, outcome in outcomes.items()
+    }
+    document["by_intervention_fde_1s_m"] = {
+        f"{state}_state": {
+            method: {
+                kind: scores.errors.mean(f"fde|{kind}|1.0")
+                for kind in sorted({n.split("|")[1] for n in scores.errors.sums if n.startswith("fde|")})
+            }
+            for method in METHODS
+            if (scores := both.scores.get((state, method))) is not None
+        }
+        for state in FROM
+    }
+    truth = both.truth
+    document["truth"] = {
+        "penetration_fraction": ratio(truth.deep_steps, truth.steps),
+        "through_table": truth.through_table,
+        "energy_created": truth.energy_created,
+        "energy_checked": truth.energy_checked,
+    }
+    document["perception"] = {
+        "worlds": both.worlds,
+        "found_share": ratio(both.found, both.things),
+        "position_error_median_m": float(np.median(both.position_errors_m)) if both.position_errors_m else None,
+    }
+    return document
 
 
-def main() -> None:
-    """Run and print."""
+# -- tables
+
+
+def cell(value: float | None, factor: float, decimals: int) -> str:
+    """A figure for a table."""
+    return "-" if value is None else f"{factor * value:.{decimals}f}"
+
+
+def styled(value: float | None, text: str, low: float | None, high: float | None) -> str:
+    """Green where an aim is met, red where not."""
+    if value is None or (low is None and high is None):
+        return text
+    met = (low is None or value >= low) and (high is None or value <= high + 1e-12)
+    return f"[{'green' if met else 'red'}]{text}[/]"
+
+
+def aim_text(low: float | None, high: float | None, factor: float, decimals: int) -> str:
+    """An aim for a table."""
+    if low is not None and high is not None:
+        return f"{factor * low:.{decimals}f} to {factor * high:.{decimals}f}"
+    if low is not None:
+        return f"≥ {factor * low:.{decimals}f}"
+    return "" if high is None else f"≤ {factor * high:.{decimals}f}"
+
+
+def acceptance_table(document: dict[str, Any]) -> Table:
+    """The table of the issue: the learned backend beside the aims, and the physics backend."""
+    table = Table(title="Imagined futures: learned, beside the aims", pad_edge=False)
+    table.add_column("what")
+    table.add_column("")
+    table.add_column("aim", justify="right")
+    for state in STATES:
+        for split in SPLITS:
+            table.add_column(f"{state.replace('_', ' ')}, {split}", justify="right")
+    table.add_column("physics, perceived", justify="right")
+    for key, words, factor, unit, decimals, low, high, states in AIMS:
+        row = [words, unit, aim_text(low, high, factor, decimals)]
+        for state in STATES:
+            for split in SPLITS:
+                value = document.get("aimed", {}).get(state, {}).get(split, {}).get(key)
+                text = cell(value, factor, decimals)
+                bounds = (low, high) if state in states else (None, None)
+                row.append(styled(value, text, *bounds))
+        physics = document.get("aimed_physics", {}).get("perceived_state", {})
+        row.append(" / ".join(cell(physics.get(split, {}).get(key), factor, decimals) for split in SPLITS))
+        table.add_row(*row)
+    blank = ["", "", "", ""]
+    faster = document.get("speed_ratio_to_mujoco")
+    speed_row = styled(faster, cell(faster, 1.0, 2), 5.0, None)
+    table.add_row("rollouts per second at K = 1024, ratio to MuJoCo", "", "≥ 5.00", speed_row, *blank)
+    seconds = document.get("service_1024_s")
+    table.add_row(
+        "1024 rollouts through the service", "s", "≤ 1.50", styled(seconds, cell(seconds, 1.0, 2), None, 1.5), *blank
+    )
+    planner = (document.get("planner") or {}).get("learned") or {}
+    success, plan = planner.get("success"), planner.get("plan_median_s")
+    table.add_row("planner: success", "%", "≥ 90", styled(success, cell(success, 1e2, 0), 0.9, None), *blank)
+    table.add_row("planner: median planning time", "ms", "≤ 200", styled(plan, cell(plan, 1e3, 0), None, 0.2), *blank)
+    return table
+
+
+def two(values: dict[str, Any], keys: tuple[str, str], factor: float, decimals: int) -> str:
+    """Two figures in a cell; of figures by horizon that at 1 s."""
+    found = [values.get(key) for key in keys]
+    return " / ".join(cell(v["1.0"] if isinstance(v, dict) else v, factor, decimals) for v in found)
+
+
+def forbidden(values: dict[str, Any]) -> str:
+    """Things through the table, and futures that create energy."""
+    if "through_table" not in values:
+        return "-"
+    return f"{values['through_table']}; {values['energy_created']} of {values['energy_checked']}"
+
+
+def covered(values: dict[str, Any]) -> str:
+    """Coverage of all and of what moves."""
+    groups = values.get("coverage_90_groups") or {}
+    return " / ".join(cell(groups.get(k), 1e2, 0) for k in ("all", "moved")) if groups else "-"
+
+
+MORE_ERRORS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("with contacts: FDE at 1 s, mm", lambda v: two(v, ("fde_contacts_m", "fde_contacts_moved_m"), 1e3, 1)),
+    ("FDE at 1 s less that at the start, mm", lambda v: two(v, ("fde_from_start_m", "fde_from_start_moved_m"), 1e3, 1)),
+    ("rotation at 1 s, deg", lambda v: two(v, ("rotation_deg", "rotation_moved_deg"), 1.0, 1)),
+    ("who is affected, F1 (all / not acted upon)", lambda v: two(v, ("effect_f1", "effect_f1_others"), 1.0, 2)),
+    (
+        "effect vector at 1 s, mm (all / affected)",
+        lambda v: two(v, ("effect_error_m", "effect_error_affected_m"), 1e3, 1),
+    ),
+    ("events, F1", lambda v: cell(v["events_f1"], 1.0, 2)),
+    ("deeper than 5 mm, % of steps", lambda v: cell(v.get("penetration_fraction"), 1e2, 2)),
+    ("through the table; creating energy", forbidden),
+    ("90 % regions hold, % (all / moved)", covered),
+)
+
+
+def errors_table(document: dict[str, Any]) -> Table:
+    """Errors of all methods, both splits together."""
+    table = Table(title="Errors, both splits together (all things / those that move)", pad_edge=False)
+    table.add_column("what")
+    for method in METHODS:
+        table.add_column(method, justify="right")
+    for state in STATES:
+        for name, words, factor, decimals in (("ade", "ADE", 1e3, 1), ("fde", "FDE", 1e3, 1)):
+            for horizon in HORIZONS_S:
+                row = [f"{state.replace('_', ' ')}: {words} at {horizon:g} s, mm"]
+                for method in METHODS:
+                    values = document.get(state, {}).get(method) or {}
+                    pair = [(values.get(f"{name}{g}_m") or {}).get(f"{horizon:.1f}") for g in ("", "_moved")]
+                    row.append(" / ".join(cell(v, factor, decimals) for v in pair) if values else "-")
+                table.add_row(*row)
+        for words, text in MORE_ERRORS:
+            row = [f"{state.replace('_', ' ')}: {words}"]
+            for method in METHODS:
+                values = document.get(state, {}).get(method)
+                row.append(text(values) if values else "-")
+            table.add_row(*row)
+    return table
+
+
+def speed_table(document: dict[str, Any]) -> Table:
+    """Rollouts per second."""
+    table = Table(title="Rollouts of 1 s with 8 objects per second", pad_edge=False)
+    table.add_column("what")
+    for count in speed.COUNTS:
+        table.add_column(f"K = {count}", justify="right")
+    for kind, rows in (document.get("speed") or {}).items():
+        for method, rates in rows.items():
+            table.add_row(
+                f"{kind.replace('_', ' ')}: {method}", *(cell(rates.get(str(c)), 1.0, 0) for c in speed.COUNTS)
+            )
+    for method, rows in (document.get("service") or {}).items():
+        for question, seconds in rows.items():
+            words = f"service, {method}, {question.replace('_', ' ')} [s]"
+            table.add_row(words, "", "", cell(seconds, 1.0, 2))
+    for method, row in (document.get("planner") or {}).items():
+        if row:
+            words = f"planner, {method}: {row['episodes']} episodes"
+            table.add_row(words, f"{cell(row['success'], 1e2, 0)} %", "", f"{cell(row['plan_median_s'], 1e3, 0)} ms")
+    return table
+
+
+def tables(document: dict[str, Any]) -> list[Table]:
+    """All of them."""
+    return [acceptance_table(document), errors_table(document), speed_table(document)]
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """The tables and the notes for documents."""
+    parts = []
+    for table in tables(document):
+        cells = [[Text.from_markup(str(c)).plain for c in column.cells] for column in table.columns]
+        header = [str(column.header) for column in table.columns]
+        rows = [header, ["---"] * len(header), *zip(*cells, strict=True)]
+        parts.append(f"**{table.title}**\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows))
+    parts += [f"- {note}" for note in document["notes"]]
+    return "\n\n".join(parts) + "\n"
+
+
+# -- running
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--counts", type=int, nargs="+", default=[1, 64, 256], help="hypotheses per request")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements per row; the median counts")
-    parser.add_argument("--no-service", action="store_true", help="leave out the ROS service")
-    parser.add_argument("--one-core", action="store_true", help="pin the process to one core while drawing")
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench" / "imagination_first_light.json")
-    chosen = parser.parse_args()
+    parser.add_argument(
+        "--only",
+        default=",".join(ROWS),
+        metavar="ROW,...",
+        help=f"of {', '.join(ROWS)} (default: all); figures of the others are kept from the last run",
+    )
+    parser.add_argument("--worlds", type=int, default=20, help="of each split (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first world (default: %(default)s)")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
+    parser.add_argument("--samples", type=int, default=24, help="of the belief, for the 90 %% regions; 0: none")
+    parser.add_argument("--processes", type=int, default=2, help="worlds at the same time (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=50, help="of the planner, each method (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="under a minute: 1 world a split, K up to 64")
+    parser.add_argument("--out", type=Path, default=ROOT / "out/bench", help="folder (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    arguments.rows = [row.strip() for row in arguments.only.split(",") if row.strip()]
+    for row in arguments.rows:
+        if row not in ROWS:
+            parser.error(f"--only: got {row!r}, expected some of {', '.join(ROWS)}")
+    arguments.counts = speed.COUNTS
+    if arguments.quick:
+        arguments.worlds, arguments.samples = min(arguments.worlds, 1), min(arguments.samples, 6)
+        arguments.counts, arguments.episodes = (1, 64), min(arguments.episodes, 1)
+    for name, low, high in (
+        ("worlds", 1, 1000),
+        ("seed", 0, 10**9),
+        ("samples", 0, 256),
+        ("processes", 1, 64),
+        ("episodes", 0, 1000),
+    ):
+        value = getattr(arguments, name)
+        if not low <= value <= high:
+            parser.error(f"--{name}: got {value}, expected {low} to {high}")
+    if 0 < arguments.samples < 5:
+        parser.error(f"--samples: got {arguments.samples}, expected 0 (none) or at least 5")
+    return arguments
 
-    rows: dict[str, Any] = {}
-    bench_core(rows, chosen.counts, chosen.repeats)
-    if chosen.one_core:
-        cv2.setNumThreads(1)
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(allowed)})
-    bench_renderer(rows, chosen.repeats)
-    if chosen.one_core:
-        os.sched_setaffinity(0, allowed)
-    ros = all(importlib.util.find_spec(m) is not None for m in ("rclpy", "wm_msgs"))
-    if ros and not chosen.no_service:
-        bench_service(rows, chosen.counts, chosen.repeats)
-    elif not chosen.no_service:
-        print("no ROS here (source tools/env.sh): rows of the service are left out", file=sys.stderr)
 
-    print(f"{'row':40} {'ms':>10} {'per second':>12}")
-    for name, row in rows.items():
-        rate = next((v for k, v in row.items() if k.endswith("_per_s")), None)
-        print(
-            f"{name:40} {1e3 * row['seconds']:10.2f} {rate:12.1f}"
-            if rate
-            else f"{name:40} {1e3 * row['seconds']:10.2f}"
-        )
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_text(json.dumps({"machine": machine(), **rows}, indent=2) + "\n")
-    print(f"written: {chosen.out}")
+class Bar:
+    """A progress bar, or lines where the output is no terminal."""
 
+    def __init__(self, console: Console, title: str, total: int) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.console, self.title, self.total, self.done = console, title, total, 0
+        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.progress.add_task(title, total=total)
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, what: str) -> None:
+        """One more is done."""
+        self.done += 1
+        self.progress.update(self.task, advance=1, description=f"{self.title}, last: {what}")
+        if not self.console.is_terminal:
+            self.console.print(f"  {self.title} {self.done}/{self.total} {what}")
+
+
+def run_accuracy(
+    arguments: argparse.Namespace, methods: Sequence[str], document: dict[str, Any], console: Console
+) -> None:
+    """Worlds, errors, effects, events, calibration, and the picture."""
+    from benchmarks.imagining.pictures import draw_worst
+
+    seeds: dict[Any, list[int]] = {s: world_seeds(s, arguments.worlds, arguments.seed) for s in arguments.splits}
+    with Bar(console, "worlds", sum(map(len, seeds.values()))) as bar:
+        found, failures = run_worlds(seeds, methods, arguments.samples, arguments.processes, on_done=bar)
+    outcomes: dict[str, Outcome] = {str(split): outcome for split, outcome in found.items()}
+    document |= accuracy_document(outcomes)
+    document["worlds"] = {split: {"seeds": seeds[split], "used": outcomes[split].worlds} for split in seeds}
+    document["failures"] += failures
+    method = "learned" if "learned" in methods else "physics"
+    chosen = [(state, w) for state in FROM for w in worst_of(found, method, state, 6)]
+    path = arguments.out / "imagination_worst.png"
+    document["worst"] = [{"state": state, **vars(w)} for state, w in chosen]
+    if draw_worst(path, backend(method, 2), chosen):
+        console.print(f"written: {path}")
+
+
+def run_speed(
+    arguments: argparse.Namespace, methods: Sequence[str], document: dict[str, Any], console: Console
+) -> None:
+    """Rollouts per second beside MuJoCo."""
+    threads = cores()
+    backends = {name: backend(name, threads) for name in methods}
+    with Bar(console, "speed", len(speed.KINDS) * len(arguments.counts)) as bar:
+        found = speed.measure(backends, arguments.counts, threads, bar, arguments.quick)
+    document["speed"] = found
+    planner = found["planner"]
+    empty: dict[str, float | None] = {str(c): None for c in speed.COUNTS}
+    names = ("learned", "physics", "straight", "still")
+    document["rollouts_per_s"] = {n: ({**empty, **planner[n]} if n in planner else dict(empty)) for n in names}
+    document["rollouts_per_s"] |= {n: planner[n] for n in speed.MUJOCO_STEPS_S}
+    document["rollouts_per_s"]["oracle"] = document["rollouts_per_s"]["physics"]
+    last = str(arguments.counts[-1])
+    ratios = {
+        kind: {
+            name: ratio(rows.get("learned", {}).get(last), rows.get(name, {}).get(last))
+            for name in speed.MUJOCO_STEPS_S
+        }
+        for kind, rows in found.items()
+    }
+    document["speed_ratios_to_mujoco"] = {"K": int(last), **ratios}
+    document["speed_ratio_to_mujoco"] = ratios["planner"][MUJOCO] if last == SPEED_UP_AT else None
+
+
+def run_service(
+    arguments: argparse.Namespace, methods: Sequence[str], document: dict[str, Any], console: Console
+) -> None:
+    """Through ROS."""
+    from benchmarks.imagining import service
+
+    if not service.available():
+        document["notes"].append("service: not measured: no ROS here (source tools/env.sh)")
+        return
+    asked = tuple(name for name in ("learned", "physics") if name in methods)
+    log = arguments.out / "logs" / "imagination_node.log"
+    with Bar(console, "service", len(asked) * len(service.STEPS_S)) as bar:
+        try:
+            found = service.measure(asked, 1 if arguments.quick else 3, log, arguments.counts[-1], bar)
+        except RuntimeError as error:
+            document["failures"].append(f"service: {error}")
+            return
+    document["service"] = found
+    whole = arguments.counts[-1] == service.HYPOTHESES
+    document["service_1024_s"] = found.get("learned", {}).get("final_states") if whole else None
+    document["service_1024_full_s"] = found.get("learned", {}).get("full") if whole else None
+
+
+def run_planner(
+    arguments: argparse.Namespace, methods: Sequence[str], document: dict[str, Any], console: Console
+) -> None:
+    """Episodes of pushing."""
+    try:
+        planner = importlib.import_module("benchmarks.imagining.planner")
+    except ImportError as error:
+        document["notes"].append(f"planner: not measured: {error}")
+        return
+    rows: dict[str, Any] = dict.fromkeys(PLANNER_METHODS)
+    asked = [name for name in PLANNER_METHODS if name in methods]
+    with Bar(console, "planner", len(asked) * arguments.episodes) as bar:
+        for method in asked:
+            successes: list[bool] = []
+            seconds: list[float] = []
+            for seed in range(arguments.episodes):
+                try:
+                    episode = planner.run_episode(method, seed)
+                except Exception as error:  # the other episodes stand without it; it is no success
+                    document["failures"].append(f"planner, {method}, episode {seed}: {type(error).__name__}: {error}")
+                    successes.append(False)
+                else:
+                    successes.append(bool(episode.success))
+                    seconds += [float(s) for s in episode.plan_seconds]
+                bar(f"{method} {seed}")
+            rows[method] = {
+                "success": float(np.mean(successes)) if successes else None,
+                "plan_median_s": float(np.median(seconds)) if seconds else None,
+                "episodes": len(successes),
+                "plans": len(seconds),
+            }
+    document["planner"] = rows
+
+
+def run_drawing(
+    arguments: argparse.Namespace, methods: Sequence[str], document: dict[str, Any], console: Console
+) -> None:
+    """Frames per second of the renderer."""
+    from benchmarks.imagining import drawing
+
+    document["drawing"] = drawing.measure(1 if arguments.quick else 5)
+    console.print(
+        "drawing: " + ", ".join(f"{k.removesuffix('_s')} {1e3 * v:.1f} ms" for k, v in document["drawing"].items())
+    )
+
+
+def cores() -> int:
+    """Of this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+EMPTY: dict[str, Any] = {
+    **{state: dict.fromkeys(METHODS) for state in STATES},
+    **dict.fromkeys(("effect_f1", "effect_error_ratio_to_straight", "events_f1", "penetration_fraction")),
+    "coverage_90": None,
+    "rollouts_per_s": {},
+    "service_1024_s": None,
+    "planner": {},
+}
+STEPS: dict[str, Callable[[argparse.Namespace, Sequence[str], dict[str, Any], Console], None]] = {
+    "accuracy": run_accuracy,
+    "speed": run_speed,
+    "service": run_service,
+    "planner": run_planner,
+    "drawing": run_drawing,
+}
+
+
+def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Everything asked for; the document that is written."""
+    from wm_bringup.results import machine_facts
+
+    document: dict[str, Any] = dict(EMPTY)
+    path = arguments.out / "imagination.json"
+    if set(arguments.rows) != set(ROWS) and path.is_file():
+        document |= json.loads(path.read_text(encoding="utf-8"))
+    document |= {"notes": [], "failures": []}
+    methods = ["physics", "straight", "still"]
+    reason = unavailable("learned")
+    if reason is None:
+        methods.insert(0, "learned")
+    else:
+        console.print(f"[yellow]learned: not available: {escape(reason)}[/]")
+        document["notes"].append(f"learned: not available: {reason}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+    document.setdefault("measured", {})
+    for row in arguments.rows:
+        began = time.perf_counter()
+        try:
+            STEPS[row](arguments, methods, document, console)
+        except concurrent.futures.process.BrokenProcessPool:
+            raise
+        except Exception as error:  # the other rows stand without it; the run fails at its end
+            traceback.print_exc()
+            document["failures"].append(f"{row}: {type(error).__name__}: {error}")
+        document["measured"][row] = {
+            "load_average": list(os.getloadavg()),
+            "seconds": round(time.perf_counter() - began, 1),
+            "quick": arguments.quick,
+        }
+    document["seconds"] = round(time.perf_counter() - begin, 1)
+    document["aims"] = {row[0]: [row[5], row[6]] for row in AIMS}
+    document["setting"] = {k: v for k, v in vars(arguments).items() if isinstance(v, (int, float, str, list, tuple))}
+    document["machine"] = machine_facts()
+    return document
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    arguments = parse(argv)
+    console = Console() if sys.stdout.isatty() else Console(width=150)
+    try:
+        document = run(arguments, console)
+    except KeyboardInterrupt:
+        console.print("[red]stopped[/]")
+        return 130
+    except concurrent.futures.process.BrokenProcessPool:
+        traceback.print_exc()
+        console.print("[red]error:[/] a process that scores worlds was killed (memory?); try --processes 1")
+        return 1
+    for table in tables(document):
+        if table.row_count:
+            console.print(table)
+    for note in (*document["notes"], *document["failures"]):
+        console.print(f"note: {escape(note)}")
+    path = arguments.out / "imagination.json"
+    path.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
+    (arguments.out / "imagination.md").write_text(markdown(document), encoding="utf-8")
+    console.print(f"written: {path}, {arguments.out / 'imagination.md'}")
+    return 1 if document["failures"] else 0
+
+
+__all__ = ["EMPTY", "Scores", "by_horizon", "main", "parse"]
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

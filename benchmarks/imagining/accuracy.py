@@ -577,6 +577,10 @@ def score_positions(scores: Scores, case: Case, future: Aligned, method: str) ->
     true, said = positions_of(case, truth_of(case)), positions_of(case, future)
     valid = case.present & future.present & scored[:, None] & future.asked[:, None, None]
     errors = np.where(valid, np.linalg.norm(true - said, axis=-1), np.nan)
+    # How far from the true way, whatever the error at the start was.
+    begin = (case.present & future.present).argmax(axis=1)[:, None, :, None]
+    off = said - true
+    way = np.where(valid, np.linalg.norm(off - np.take_along_axis(off, begin, axis=1), axis=-1), np.nan)
     contacts = np.array([has_contact(case, k) for k in range(len(case.hypotheses))])
     for horizon in HORIZONS_S:
         ade, fde = displacement(errors, case.times, horizon)
@@ -588,6 +592,8 @@ def score_positions(scores: Scores, case: Case, future: Aligned, method: str) ->
             scores.errors.add(f"{name}|contacts moved|{horizon}", values[contacts[:, None] & going])
             for k, kind in enumerate(case.kinds):
                 scores.errors.add(f"{name}|{kind}|{horizon}", values[k])
+        scores.errors.add(f"way|all|{horizon}", displacement(way, case.times, horizon)[1])
+        scores.errors.add(f"way|moved|{horizon}", displacement(way, case.times, horizon)[1][going])
         last = row_at(case.times, horizon)
         turned = np.full(fde.shape, np.nan)
         for k, m in zip(*np.nonzero(np.isfinite(fde)), strict=True):
@@ -790,9 +796,9 @@ def evaluate(
     Returns:
         ``{"method": name, "worlds": n, name: {...}, "straight": {...}, "still": {...}}``, each with ``ade_m``,
         ``fde_m``, ``ade_moved_m``, ``fde_moved_m``, ``ade_contacts_m``, ``fde_contacts_m``, ``rotation_deg`` (all
-        ``{"0.5": .., "1.0": .., "2.0": ..}``), ``effect_f1``, ``effect_error_m``, ``events_f1``, ``ms_per_question`` and
-        more; means over objects and futures. ``moved``: things that the truth moves by more than 1 cm; ``contacts``: futures in which
-        movable things come to touch.
+        ``{"0.5": .., "1.0": .., "2.0": ..}``), ``effect_f1``, ``effect_error_m``, ``events_f1``, ``ms_per_question``
+        and more; means over objects and futures. ``fde_from_start_m`` leaves out the error of the start. ``moved``:
+        things that the truth moves by more than 1 cm; ``contacts``: futures in which movable things come to touch.
     """
     pairs = starts_of(load_cases(split, seeds), from_)
     result: dict[str, Any] = {"method": dynamics.name, "worlds": len(pairs), "split": split, "from": from_}
@@ -819,6 +825,8 @@ def summary(scores: Scores) -> dict[str, Any]:
             key = f"{name}_m" if group == "all" else f"{name}_{group.replace(' ', '_')}_m"
             result[key] = by_horizon(scores, name, group)
     result |= {
+        "fde_from_start_m": by_horizon(scores, "way"),
+        "fde_from_start_moved_m": by_horizon(scores, "way", "moved"),
         "rotation_deg": by_horizon(scores, "rotation"),
         "rotation_moved_deg": by_horizon(scores, "rotation", "moved"),
         "effect_f1": f1(*scores.effect.tolist()),

@@ -1,0 +1,104 @@
+"""1024 futures through the ROS service: from a client's request to its arrays, a node in a process of its own.
+
+Two questions: what a planner asks (1024 pushes, states at the end alone) and the full answer (states at 30 Hz).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.imagining.speed import HORIZON_S, hypotheses, make_scene
+from wm_core.rollout import ImagineRequest
+
+HYPOTHESES = 1024
+STEPS_S = {"final_states": HORIZON_S, "full": 1.0 / 30.0}
+_WAIT_S = 60.0
+_ANSWER_S = 240.0
+
+
+def available() -> bool:
+    """Whether there is a ROS here (``source tools/env.sh``)."""
+    import importlib.util
+
+    return all(importlib.util.find_spec(name) is not None for name in ("rclpy", "wm_msgs"))
+
+
+def measure(
+    backends: tuple[str, ...],
+    repeats: int,
+    log: Path,
+    count: int = HYPOTHESES,
+    on_row: Callable[[str], None] | None = None,
+) -> dict[str, dict[str, float | None]]:
+    """Shortest seconds by backend and question; None where the node refused (its words are printed).
+
+    Raises:
+        RuntimeError: the node did not offer its service.
+    """
+    import rclpy
+    from wm_msgs.srv import ImagineRollouts
+
+    from wm_core.messages import request_to_msg, rollout_from_msg
+
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wm_imagination.node"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    rclpy.init()
+    node = rclpy.create_node("imagination_benchmark", namespace="wm")
+    result: dict[str, dict[str, float | None]] = {}
+    try:
+        client = node.create_client(ImagineRollouts, "imagine_rollouts")
+        if not client.wait_for_service(_WAIT_S):
+            raise RuntimeError(f"the node did not offer its service within {_WAIT_S:g} s (see {log})")
+        asked = hypotheses("planner", count)
+
+        def call(backend: str, step_s: float) -> Any:
+            request = ImagineRequest(asked, HORIZON_S, step_s, backend=backend, initial_state=make_scene())
+            future = client.call_async(ImagineRollouts.Request(request=request_to_msg(request)))
+            rclpy.spin_until_future_complete(node, future, timeout_sec=_ANSWER_S)
+            answer = future.result()
+            if answer is None or answer.error_code:
+                raise RuntimeError(f"service: {answer.error_msg if answer else f'no answer within {_ANSWER_S:g} s'}")
+            return rollout_from_msg(answer.rollout)
+
+        for backend in backends:
+            rows: dict[str, float | None] = dict.fromkeys(STEPS_S)
+            for question, step_s in STEPS_S.items():
+                durations: list[float] = []
+                try:
+                    for _ in range(repeats + 1):
+                        begin = time.perf_counter()
+                        call(backend, step_s)
+                        durations.append(time.perf_counter() - begin)
+                        if durations[-1] > 5.0:
+                            break
+                except RuntimeError as error:
+                    print(f"service, {backend}, {question}: {error}", file=sys.stderr)
+                if durations:
+                    rows[question] = min(durations[1:] or durations)
+                if on_row is not None:
+                    on_row(f"service, {backend}, {question.replace('_', ' ')}")
+            result[backend] = rows
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+    return result
