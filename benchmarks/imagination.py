@@ -8,7 +8,6 @@ writes out/bench/imagination.json, imagination.md and imagination_worst.png.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import importlib
 import json
 import os
@@ -16,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -451,7 +451,7 @@ def run_service(
         return
     asked = tuple(name for name in ("learned", "physics") if name in methods)
     log = arguments.out / "logs" / "imagination_node.log"
-    with Bar(console, "service", len(asked) * len(service.STEPS_S)) as bar:
+    with Bar(console, "service", len(asked) * len(service.QUESTIONS)) as bar:
         try:
             found = service.measure(asked, 1 if arguments.quick else 3, log, arguments.counts[-1], bar)
         except RuntimeError as error:
@@ -459,7 +459,7 @@ def run_service(
             return
     document["service"] = found
     whole = arguments.counts[-1] == service.HYPOTHESES
-    document["service_1024_s"] = found.get("learned", {}).get("final_states") if whole else None
+    document["service_1024_s"] = found.get("learned", {}).get("planner") if whole else None
     document["service_1024_full_s"] = found.get("learned", {}).get("full") if whole else None
 
 
@@ -554,7 +554,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         began = time.perf_counter()
         try:
             STEPS[row](arguments, methods, document, console)
-        except concurrent.futures.process.BrokenProcessPool:
+        except BrokenProcessPool:
             raise
         except Exception as error:  # the other rows stand without it; the run fails at its end
             traceback.print_exc()
@@ -580,7 +580,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("[red]stopped[/]")
         return 130
-    except concurrent.futures.process.BrokenProcessPool:
+    except BrokenProcessPool:
         traceback.print_exc()
         console.print("[red]error:[/] a process that scores worlds was killed (memory?); try --processes 1")
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def perceive_all(cases: Sequence[Case], processes: int, on_done: Callable[[str],
         for future in concurrent.futures.as_completed(waiting):
             try:
                 future.result()
-            except concurrent.futures.process.BrokenProcessPool:
+            except BrokenProcessPool:
                 raise
             except Exception as error:
                 failures.append(f"not perceived: {waiting[future].name}: {type(error).__name__}: {error}")

@@ -6,6 +6,7 @@ import concurrent.futures
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -185,7 +186,7 @@ def run_worlds(
                 found = future.result()
                 if found is not None:
                     outcomes[split].merge(found)
-            except concurrent.futures.process.BrokenProcessPool:
+            except BrokenProcessPool:
                 raise
             except Exception as error:  # the other worlds stand without it; the run fails at its end
                 failures.append(f"failed, left out: world {split} {seed}: {type(error).__name__}: {error}")

@@ -1,6 +1,7 @@
 """1024 futures through the ROS service: from a client's request to its arrays, a node in a process of its own.
 
-Two questions: what a planner asks (1024 pushes, states at the end alone) and the full answer (states at 30 Hz).
+Two questions: what a planner asks (the pushes as one batch of arrays, states at the end alone, no events) and the full
+answer (each push as a hypothesis of its own, states at 30 Hz, events).
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.imagining.speed import HORIZON_S, hypotheses, make_scene
-from wm_core.rollout import ImagineRequest
+import numpy as np
+
+from benchmarks.imagining.speed import HORIZON_S, PUSHER, hypotheses, make_scene, push_paths
+from wm_core.interventions import ActionBatch, InterventionKind
+from wm_core.rollout import ImagineRequest, StatesWanted
 
 HYPOTHESES = 1024
-STEPS_S = {"final_states": HORIZON_S, "full": 1.0 / 30.0}
+QUESTIONS = ("planner", "full")
 _WAIT_S = 60.0
 _ANSWER_S = 240.0
 
@@ -28,6 +32,28 @@ def available() -> bool:
     import importlib.util
 
     return all(importlib.util.find_spec(name) is not None for name in ("rclpy", "wm_msgs"))
+
+
+def make_request(question: str, backend: str, count: int) -> ImagineRequest:
+    """1 s of ``count`` pushes into eight things, as ``speed`` rolls them out."""
+    if question == "full":
+        return ImagineRequest(hypotheses("planner", count), HORIZON_S, backend=backend, initial_state=make_scene())
+    pushes = ActionBatch(
+        InterventionKind.FOLLOW_PATH,
+        np.stack(push_paths(count), axis=1),
+        np.array([0.0, HORIZON_S]),
+        body=PUSHER,
+        name="push",
+    )
+    return ImagineRequest(
+        (),
+        HORIZON_S,
+        backend=backend,
+        initial_state=make_scene(),
+        batches=(pushes,),
+        want_states=StatesWanted.FINAL,
+        want_events=False,
+    )
 
 
 def measure(
@@ -64,10 +90,8 @@ def measure(
         client = node.create_client(ImagineRollouts, "imagine_rollouts")
         if not client.wait_for_service(_WAIT_S):
             raise RuntimeError(f"the node did not offer its service within {_WAIT_S:g} s (see {log})")
-        asked = hypotheses("planner", count)
 
-        def call(backend: str, step_s: float) -> Any:
-            request = ImagineRequest(asked, HORIZON_S, step_s, backend=backend, initial_state=make_scene())
+        def call(request: ImagineRequest) -> Any:
             future = client.call_async(ImagineRollouts.Request(request=request_to_msg(request)))
             rclpy.spin_until_future_complete(node, future, timeout_sec=_ANSWER_S)
             answer = future.result()
@@ -76,14 +100,17 @@ def measure(
             return rollout_from_msg(answer.rollout)
 
         for backend in backends:
-            rows: dict[str, float | None] = dict.fromkeys(STEPS_S)
-            for question, step_s in STEPS_S.items():
+            rows: dict[str, float | None] = dict.fromkeys(QUESTIONS)
+            for question in QUESTIONS:
                 durations: list[float] = []
                 try:
                     for _ in range(repeats + 1):
+                        request = make_request(question, backend, count)
                         begin = time.perf_counter()
-                        call(backend, step_s)
+                        answer = call(request)
                         durations.append(time.perf_counter() - begin)
+                        if not answer.complete:
+                            raise RuntimeError("the answer is not complete")
                         if durations[-1] > 5.0:
                             break
                 except RuntimeError as error:

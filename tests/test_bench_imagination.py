@@ -1,0 +1,492 @@
+"""The benchmark's figures on cases made by hand: the right answer is known."""
+
+from __future__ import annotations
+
+import json
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks import imagination as bench
+from benchmarks.imagining import metrics, speed, store
+from benchmarks.imagining.accuracy import (
+    Aligned,
+    Calibration,
+    Scores,
+    Start,
+    Worlds,
+    align,
+    clip_of,
+    compared,
+    created_energy,
+    events_of,
+    imagine,
+    penetrations,
+    score_events,
+    score_physics,
+    score_positions,
+    seen_touches,
+    summary,
+    translated,
+    true_start,
+    truth_of,
+)
+from benchmarks.imagining.run import Outcome, restricted, run_case
+from benchmarks.imagining.worlds import Case, questions, start_time, usable, world_seeds
+from training.worlds import random_scene
+from wm_core.interventions import (
+    BodySpec,
+    Hypothesis,
+    add,
+    follow_path,
+    morph,
+    remove,
+    set_pose,
+    set_velocity,
+    validate_hypotheses,
+)
+from wm_core.mujoco_world import rest_state
+from wm_core.scene_graph import EventKind, SceneGraph, Shape
+from wm_imagination.dynamics import make_dynamics
+
+TIMES = np.arange(61) / 30.0
+TOP = 0.5
+
+
+# -- positions
+
+
+def test_ade_and_fde() -> None:
+    errors = np.full((1, 61, 2), np.nan)
+    errors[0, :, 0] = 0.01 * np.arange(61)
+    errors[0, :31, 1] = 0.02  # gone after 1 s
+    ade, fde = metrics.displacement(errors, TIMES, 1.0)
+    assert ade[0] == pytest.approx([0.01 * np.mean(np.arange(1, 31)), 0.02]) and fde[0] == pytest.approx([0.3, 0.02])
+    ade, fde = metrics.displacement(errors, TIMES, 2.0)
+    assert ade[0, 1] == pytest.approx(0.02) and np.isnan(fde[0, 1])
+
+
+def test_what_has_left_the_table_stays_where_it_left() -> None:
+    path = np.zeros((1, 4, 2, 3))
+    path[0, :, 0, 2] = [0.5, 0.3, 0.2, 0.0]
+    path[0, :, 0, 0] = [0.0, 1.0, 2.0, 3.0]
+    path[0, :, 1, 2] = 0.5
+    held = metrics.held_once_gone(path, TOP)
+    assert held[0, :, 0, 0].tolist() == [0.0, 1.0, 2.0, 2.0] and held[0, 3, 0, 2] == 0.2
+    assert (held[0, :, 1] == path[0, :, 1]).all()
+
+
+def test_who_has_moved() -> None:
+    path = np.zeros((1, 61, 3, 3))
+    path[0, 20:, 0, 0] = 0.02
+    path[0, 40:, 1, 0] = 0.02
+    present = np.ones((1, 61, 3), bool)
+    path[0, :10, 2], present[0, :10, 2] = 5.0, False  # it comes later, and then rests
+    assert metrics.moved(path, present, TIMES, 1.0).tolist() == [[True, False, False]]
+    assert metrics.moved(path, present, TIMES, 2.0).tolist() == [[True, True, False]]
+
+
+def test_effects() -> None:
+    path = np.zeros((3, 61, 2, 3))
+    present = np.ones((3, 61, 2), bool)
+    path[1, 10:20, 0, 0] = 0.05  # affected, but back at the end
+    path[2, 25:, 1, 1] = 0.03
+    present[2, 20:, 0] = False
+    affected, vector, both = metrics.effects(path, present, 30)
+    assert affected.tolist() == [[True, False], [False, True]] and both.tolist() == [[True, True], [False, True]]
+    assert vector[1, 1].tolist() == [0.0, 0.03, 0.0] and not vector[0].any()
+
+
+def test_f1() -> None:
+    assert metrics.f1(3, 1, 1) == pytest.approx(0.75) and metrics.f1(0, 0, 0) is None and metrics.f1(0, 2, 0) == 0.0
+
+
+# -- events
+
+
+def test_events_match_within_the_tolerance_once() -> None:
+    true = [(0, (1, 2), 0.50), (0, (1, 2), 0.55), (2, (3,), 0.98), (0, (1, 3), 1.05)]
+    said = [(0, (1, 2), 0.58), (2, (3,), 1.06), (0, (1, 3), 0.97), (0, (4, 5), 0.2), (0, (4, 6), 1.2)]
+    counts = metrics.match_events(true, said, 1.0)
+    # Of two contacts one is found; what lies beyond a second is neither missed nor false.
+    assert counts[0] == (1, 1, 1) and counts[2] == (1, 0, 0)
+    assert metrics.match_events(true, true, 1.0) == {0: (2, 0, 0), 2: (1, 0, 0)}
+    assert metrics.match_events([], [], 1.0) == {}
+
+
+# -- calibration
+
+
+@pytest.mark.parametrize("inside", [metrics.in_region, metrics.in_rank])
+def test_regions_hold_nine_in_ten(inside: object) -> None:
+    rng = np.random.default_rng(0)
+    shape = np.diag([0.05, 0.02, 0.01]) @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    draws = rng.normal(size=(4000, 25, 3)) @ shape
+    held = inside(draws[:, 1:], draws[:, 0])  # type: ignore[operator]
+    assert held.mean() == pytest.approx(0.9, abs=0.03)
+    far = draws[:, 0] + 3.0
+    assert not inside(draws[:, 1:], far).any()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("inside", [metrics.in_region, metrics.in_rank])
+def test_what_does_not_scatter_is_known_to_a_millimetre(inside: object) -> None:
+    samples = np.zeros((2, 24, 3))
+    assert inside(samples, np.array([[5e-4, 0.0, 0.0], [0.01, 0.0, 0.0]])).tolist() == [True, False]  # type: ignore[operator]
+
+
+# -- what physics forbids
+
+
+def test_through_the_table() -> None:
+    extents, centre = np.array([1.0, 1.0, 0.04]), np.array([0.0, 0.0, TOP - 0.02])
+    heights = np.linspace(0.6, 0.4, 41)
+    path = np.zeros((41, 3, 3))
+    path[:, :, 2] = heights[:, None]
+    path[:, 1, 0] = 0.7  # falls beside it
+    path[:, 2, 2] = TOP + 0.03
+    crossed = metrics.crosses_table(path, np.ones((41, 3), bool), centre, np.eye(3), extents)
+    assert crossed.tolist() == [True, False, False]
+
+
+def test_energy_that_rises() -> None:
+    bounce = np.array([1.0, 1.0, 0.4, 0.3, 0.9, 0.9, 0.9])
+    assert metrics.energy_rise(bounce) == 0.0
+    assert metrics.energy_rise(np.array([1.0, 0.5] + [0.5] * 6 + [0.8])) == pytest.approx(0.3)
+    assert metrics.energy_rise(np.ones(1)) == 0.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0.0, 10.0), min_size=2, max_size=30))
+def test_energy_that_only_falls_is_not_created(values: list[float]) -> None:
+    assert metrics.energy_rise(np.sort(values)[::-1]) == 0.0
+
+
+# -- a case made by hand: a ball rolls into a box on a table
+
+
+def make_case(hypotheses: tuple[Hypothesis, ...] = (Hypothesis("factual"),)) -> Case:
+    scene = SceneGraph.build(
+        [1, 2, 3],
+        [(0.0, 0.0, TOP - 0.02), (-0.1, 0.0, TOP + 0.03), (0.1, 0.0, TOP + 0.03)],
+        [(1.0, 1.0, 0.04), (0.06, 0.06, 0.06), (0.06, 0.06, 0.06)],
+        shapes=[Shape.BOX, Shape.SPHERE, Shape.BOX],
+        class_names=["support", "ball", "box"],
+        is_static=[True, False, False],
+        linear_velocities=[(0, 0, 0), (0.5, 0.0, 0.0), (0, 0, 0)],
+        angular_velocities=[(0, 0, 0), (0.0, 0.5 / 0.03, 0.0), (0, 0, 0)],
+    )
+    created = max(sum(i.creates_body for i in h.interventions) for h in hypotheses)
+    ids = np.arange(1, 4 + created)
+    result = make_dynamics("physics", threads=1).rollout([scene], hypotheses, TIMES)
+    touches = [
+        tuple((c.time_s, c.a, c.b, c.began) for c in result.contacts if c.hypothesis == k)
+        for k in range(len(hypotheses))
+    ]
+    return Case(
+        "seeds", 0, 1.0, scene, hypotheses, tuple(h.name for h in hypotheses), TIMES, ids, result.states[:, 0],
+        result.present, tuple(touches), TOP,
+    )  # fmt: skip
+
+
+ASKED = (
+    Hypothesis("factual"),
+    Hypothesis("remove", (remove(3, 0.1),)),
+    Hypothesis("faster", (set_velocity(2, (1.0, 0.0, 0.0), (0.0, 1.0 / 0.03, 0.0)),)),
+    Hypothesis("pusher", (follow_path([0.0, 1.0], [[0.3, 0.0, TOP + 0.05], [0.1, 0.0, TOP + 0.05]]),)),
+    Hypothesis("add", (add(BodySpec(Shape.SPHERE, np.full(3, 0.05), np.array([0.1, 0.0, TOP + 0.2]))),)),
+)
+
+
+@pytest.fixture(autouse=True)
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.imagining.accuracy._HAPPENINGS", {})
+
+
+def test_the_truth_measured_against_itself_is_right() -> None:
+    case = make_case(ASKED)
+    dynamics = make_dynamics("physics", threads=1)
+    scores = Scores(questions=len(ASKED))
+    future = imagine(dynamics, case, true_start(case))
+    score_positions(scores, case, future, "physics")
+    score_events(scores, case, future, False)
+    score_physics(scores, Worlds(), case, true_start(case), future)
+    found = summary(scores)
+    assert found["fde_m"]["1.0"] == pytest.approx(0.0, abs=1e-6) and found["ade_moved_m"]["2.0"] < 1e-6
+    assert found["effect_f1"] == 1.0 and found["effect_error_m"] == pytest.approx(0.0, abs=1e-6)
+    assert found["events_f1"] == 1.0 and found["events"]["CONTACT"][0] >= 3
+    assert found["through_table"] == 0 and found["energy_created"] == 0 and found["energy_checked"] == 4
+    assert not compared(case)[3, 3] and compared(case)[4, 3] and not compared(case)[:, 0].any()
+    json.dumps(found)
+
+
+def test_straight_lines_go_through_and_effects_are_missed() -> None:
+    case = make_case(ASKED)
+    scores = Scores()
+    future = imagine(make_dynamics("straight"), case, true_start(case))
+    score_positions(scores, case, future, "straight")
+    # The ball goes on at 0.5 m/s; in truth it stops at the box.
+    assert scores.errors.mean("fde|moved|2.0") > 0.3
+    # Without the box it would have gone on: straight lines know of no difference.
+    assert scores.effect[2] > 0 and scores.effect_others[2] > 0
+    assert scores.worst[0].method == "straight" and scores.worst[0].error_m > 0.1
+
+
+def test_rotation_of_a_ball_is_not_asked_for() -> None:
+    case = make_case()
+    scores = Scores()
+    score_positions(scores, case, imagine(make_dynamics("still"), case, true_start(case)), "still")
+    assert scores.errors.count("rotation|all|1.0") == 1 and scores.errors.count("fde|all|1.0") == 2
+
+
+def test_touches_are_read_from_places_where_none_are_told() -> None:
+    case = make_case()
+    future = imagine(make_dynamics("straight"), case, true_start(case))
+    touches = seen_touches(clip_of(case, future, 0))
+    # 0.2 m between centres, half sizes 3 cm each, 0.5 m/s.
+    assert touches[0][1:] == (2, 3, True) and touches[0][0] == pytest.approx(0.14 / 0.5, abs=0.02)
+    assert touches[1][3] is False and touches[1][0] == pytest.approx(0.26 / 0.5, abs=0.02)
+    said = events_of(case, future, 0, True)
+    assert (int(EventKind.CONTACT), (2, 3)) in [e[:2] for e in said]
+    assert (int(EventKind.CONTACT), (2, 3)) in [e[:2] for e in events_of(case, truth_of(case), 0, False)]
+
+
+def test_taking_a_thing_away_is_no_event() -> None:
+    case = make_case(ASKED)
+    assert EventKind.LEAVE not in {EventKind(e[0]) for e in events_of(case, truth_of(case), 1, False)}
+
+
+def perceived(case: Case) -> Start:
+    """The same world with other ids, things 1 cm aside, the box named by other axes, the ball not seen."""
+    turned = np.array([0.0, 0.0, np.sin(np.pi / 4), np.cos(np.pi / 4)])
+    scene = SceneGraph.build(
+        [4, 7, 9],
+        [*case.scene.positions[[0]], (0.11, 0.0, TOP + 0.03), (0.4, 0.4, TOP + 0.03)],
+        case.scene.extents[[0, 2, 2]],
+        quaternions=[(0, 0, 0, 1), turned, (0, 0, 0, 1)],
+        class_names=["support", "object", "object"],
+        is_static=[True, False, False],
+    )
+    return Start(scene, {3: 1})
+
+
+def test_questions_about_what_was_found() -> None:
+    placed = Hypothesis("place", (set_pose(3, (0.2, 0.0, TOP + 0.03), (0, 0, np.sin(0.25), np.cos(0.25))),))
+    case = make_case((*ASKED, placed, Hypothesis("morph", (morph(3, (1.2,) * 3),))))
+    start = perceived(case)
+    asked = [translated(h, case, start) for h in case.hypotheses]
+    assert [h is None for h in asked] == [False, False, True, False, False, False, False]
+    assert asked[1] is not None and asked[1].interventions[0].object_id == 7
+    angle = 2.0 * np.arctan2(*asked[5].interventions[0].quaternion[[2, 3]])  # type: ignore[union-attr]
+    assert angle == pytest.approx(np.pi / 2 + 0.5)
+    dynamics = make_dynamics("still")
+    future = imagine(dynamics, case, start)
+    assert future.asked.tolist() == [True, True, False, True, True, True, True]
+    assert not future.present[:, :, 1].any() and future.present[0, :, 2].all() and future.solids[1] is None
+    scores = Scores()
+    score_positions(scores, case, future, "still")
+    assert scores.errors.mean("ade|factual|0.5") is not None
+    assert scores.errors.count("fde|all|1.0") == 6 - 1 + 1  # the box, but where it was taken away; the added ball
+    oracle = restricted(imagine(make_dynamics("physics", threads=1), case, true_start(case)), case, start)
+    assert not oracle.present[:, :, 1].any() and not oracle.asked[2]
+
+
+def test_contacts_are_named_by_true_ids() -> None:
+    case = make_case()
+    result = make_dynamics("physics", threads=1).rollout([case.scene], case.hypotheses, TIMES)
+    scene = replace(case.scene, ids=np.array([5, 6, 8]))
+    moved = make_dynamics("physics", threads=1).rollout([scene], case.hypotheses, TIMES)
+    future = align(case, Start(scene, {2: 1, 3: 2}), case.hypotheses, moved)
+    assert future.touches == tuple(
+        tuple(sorted((c.time_s, c.a, c.b, c.began) for c in result.contacts)) for _ in range(1)
+    )
+
+
+def test_penetration_of_known_depth() -> None:
+    case = make_case()
+    states = np.tile(case.states[0, :1].astype(float), (4, 1, 1))
+    present = np.ones((4, 3), bool)
+    states[1:, 1, 0] = 0.1 - 0.06 + 0.01  # 1 cm into the box
+    states[2:, 2, 2] -= 0.008  # 8 mm into the table
+    depths = penetrations(Worlds(), case.scene, Hypothesis("factual"), TIMES[:4], states, present)
+    assert depths[0].max() == 0.0 and depths[1, [1, 2]] == pytest.approx([0.01, 0.01], abs=1e-3)
+    assert depths[3, 2] >= 0.008 - 1e-6 and depths[:, 0].max() == 0.0
+    # What overlaps from the start is not held against who imagines.
+    always = np.tile(states[3:], (4, 1, 1))
+    assert penetrations(Worlds(), case.scene, Hypothesis("factual"), TIMES[:4], always, present).max() == 0.0
+
+
+def test_energy_from_nothing() -> None:
+    case = make_case()
+    states = case.states[0].astype(float)
+    present = case.present[0]
+    worlds = Worlds()
+    assert created_energy(worlds, case.scene, case.hypotheses[0], TIMES, states, present) == 0.0
+    states[40:, 1, 7] += 2.0
+    states[40:, 1, 0] += 2.0 * (TIMES[40:] - TIMES[40])
+    risen = created_energy(worlds, case.scene, case.hypotheses[0], TIMES, states, present)
+    assert risen is not None and risen > 0.5 * float(case.scene.masses[1])
+    pusher = ASKED[3]
+    assert created_energy(worlds, case.scene, pusher, TIMES, states, present) is None
+
+
+def test_scores_add_up() -> None:
+    first, second = Scores(steps=10, deep_steps=1), Scores(steps=30, deep_steps=3)
+    first.errors.add("ade|all|1.0", [0.1, np.nan])
+    second.errors.add("ade|all|1.0", [0.3])
+    first.merge(second)
+    assert first.errors.mean("ade|all|1.0") == pytest.approx(0.2) and first.deep_steps / first.steps == 0.1
+    calibration = Calibration()
+    calibration.add("all", np.array([True, False]))
+    calibration.merge(calibration)
+    assert calibration.share("all") == 0.5 and calibration.share("none") is None
+
+
+# -- worlds
+
+
+def test_worlds_and_questions_follow_from_the_seed() -> None:
+    (seed,) = world_seeds("seeds", 1)
+    scene = random_scene(seed, "seeds")
+    assert usable(scene) and not scene.pushers
+    assert start_time(scene, np.random.default_rng(1)) == start_time(scene, np.random.default_rng(1))
+    graph = SceneGraph.build(
+        scene.ids, scene.states[:, :3], scene.extents, quaternions=scene.states[:, 3:7], shapes=scene.shapes,
+        is_static=[b.is_static for b in scene.bodies],
+    )  # fmt: skip
+    asked = questions(graph, scene.table_top_z, np.random.default_rng(2))
+    again = questions(graph, scene.table_top_z, np.random.default_rng(2))
+    assert asked is not None and again is not None
+    kinds = [kind for kind, _ in asked]
+    assert kinds[0] == "factual" and len(set(kinds)) == 8
+    assert kinds == [kind for kind, _ in again]
+    validate_hypotheses([h for _, h in asked], graph, 2.0)
+    assert questions(graph.select([0, 1]), scene.table_top_z, np.random.default_rng(2)) is None
+
+
+def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
+    made = []
+
+    def make() -> int:
+        made.append(1)
+        return 7
+
+    assert [store.cached("a-1", "k", make, tmp_path) for _ in range(3)] == [7, 7, 7] and len(made) == 1
+    store.cached("a-1", "other", make, tmp_path)
+    assert len(made) == 2 and [p.name for p in tmp_path.iterdir()] == ["a-1-other.pickle"]
+    assert store.fingerprint([Path(__file__)]) != store.fingerprint([])
+
+
+# -- speed
+
+
+@pytest.mark.parametrize("kind", speed.KINDS)
+def test_mujoco_runs_the_same_scene_as_the_backends(kind: str) -> None:
+    plain = speed.PlainMujoco(kind, 3, 1.0 / 240.0, False, 1)
+    try:
+        last = plain.run()[:3, -1, 1 : 1 + plain.model.nq].reshape(3, -1, 7)
+    finally:
+        plain.close()
+    result = make_dynamics("physics", threads=1).rollout([speed.make_scene()], speed.hypotheses(kind, 3), speed.TIMES)
+    apart = np.linalg.norm(last[:, :, :3] - result.states[:, 0, -1, 1:, :3], axis=-1)
+    assert np.median(apart) < 0.005 and apart.max() < 0.06
+    validate_hypotheses(speed.hypotheses(kind, 3), speed.make_scene(), 1.0)
+
+
+def test_best_of_calls_by_turns() -> None:
+    order: list[str] = []
+    calls = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    found = speed.best_seconds(calls, 2)
+    assert order == ["a", "b"] * 3 and set(found) == {"a", "b"}
+
+
+# -- the document
+
+
+def test_a_world_end_to_end() -> None:
+    case = make_case(ASKED)
+    backends = {name: make_dynamics(name) for name in ("physics", "straight", "still")}
+    outcome = run_case(case, backends, 0, ("true",))
+    document = bench.accuracy_document({"seeds": outcome, "families": Outcome()})
+    document |= {"notes": ["learned: not available: no weights"], "failures": []}
+    assert document["true_state"]["physics"]["ade_m"]["1.0"] == pytest.approx(0.0, abs=1e-6)
+    assert document["true_state"]["oracle"]["fde_m"].keys() == {"0.5", "1.0", "2.0"}
+    assert document["true_state"]["learned"] is None and document["perceived_state"]["physics"] is None
+    assert document["effect_f1"] is None and document["coverage_90"] is None
+    json.dumps(document)
+    text = bench.markdown(document)
+    assert "who is affected, F1" in text and "not available" in text
+    # With a learned backend of that name the same figures are its.
+    outcome = run_case(case, {"learned": backends["physics"], **backends}, 0, ("true",))
+    document = bench.accuracy_document({"seeds": outcome})
+    assert document["effect_f1"] == 1.0 and document["events_f1"] == 1.0
+    assert document["effect_error_ratio_to_straight"] == pytest.approx(0.0, abs=1e-5)
+    assert document["aimed"]["true_state"]["seeds"]["fde_ratio_to_straight"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_keys_of_the_issue() -> None:
+    wanted = "true_state perceived_state effect_f1 effect_error_ratio_to_straight events_f1 penetration_fraction"
+    wanted += " coverage_90 rollouts_per_s service_1024_s planner"
+    assert set(wanted.split()) <= set(bench.EMPTY)
+    assert bench.aim_text(0.85, 0.95, 1e2, 0) == "85 to 95" and bench.aim_text(None, 0.005, 1e2, 2) == "≤ 0.50"
+    assert (
+        bench.styled(0.9, "90", 0.85, 0.95) == "[green]90[/]" and bench.styled(0.99, "99", 0.85, 0.95) == "[red]99[/]"
+    )
+    assert bench.styled(None, "-", 0.85, 0.95) == "-"
+
+
+def test_arguments_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    quick = bench.parse(["--quick", "--only", "speed, service"])
+    assert quick.rows == ["speed", "service"] and quick.counts == (1, 64) and quick.worlds == 1
+    for wrong, said in (
+        (["--only", "speeed"], "--only: got 'speeed'"),
+        (["--worlds", "0"], "--worlds: got 0, expected 1 to 1000"),
+        (["--samples", "3"], "--samples: got 3"),
+    ):
+        with pytest.raises(SystemExit):
+            bench.parse(wrong)
+        assert said in capsys.readouterr().err
+
+
+def test_a_row_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setitem(bench.STEPS, "drawing", fails)
+    assert bench.main(["--only", "drawing", "--out", str(tmp_path)]) == 1
+    document = json.loads((tmp_path / "imagination.json").read_text())
+    assert document["failures"] == ["drawing: OSError: the disk is full"]
+    assert set(bench.EMPTY) <= set(document)
+
+
+def test_planner_episodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_episode(method: str, seed: int) -> object:
+        if seed == 2:
+            raise RuntimeError("stuck")
+        return types.SimpleNamespace(success=seed < 1, plan_seconds=[0.1, 0.3])
+
+    fake = types.SimpleNamespace(run_episode=run_episode)
+    monkeypatch.setattr(bench.importlib, "import_module", lambda _: fake)
+    document: dict[str, object] = {"notes": [], "failures": []}
+    arguments = bench.parse(["--episodes", "3"])
+    bench.run_planner(arguments, ["physics", "straight"], document, bench.Console(quiet=True))
+    rows = document["planner"]
+    assert isinstance(rows, dict) and rows["learned"] is None
+    assert rows["physics"]["success"] == pytest.approx(1 / 3) and rows["physics"]["plan_median_s"] == pytest.approx(0.2)
+    assert len(document["failures"]) == 2  # type: ignore[arg-type]
+
+
+def test_a_tile_of_the_worst(tmp_path: Path) -> None:
+    from benchmarks.imagining.accuracy import Worst
+    from benchmarks.imagining.pictures import tile
+
+    case = make_case(ASKED)
+    future: Aligned = imagine(make_dynamics("straight"), case, true_start(case))
+    for k in range(len(ASKED)):
+        picture = tile(case, future, Worst(0.5, "seeds", 0, k, "straight", ASKED[k].name), "true")
+        assert picture.std() > 5.0 and picture.ndim == 3
+    assert rest_state((0, 0, 0)).shape == (13,)
