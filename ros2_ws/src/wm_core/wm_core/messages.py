@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -15,6 +16,9 @@ from geometry_msgs.msg import Point, Pose, Quaternion, Twist, Vector3
 from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import ColorRGBA
+from wm_msgs.msg import ActionBatch as ActionBatchMsg
+from wm_msgs.msg import EventAnswer as EventAnswerMsg
+from wm_msgs.msg import EventQuestion as EventQuestionMsg
 from wm_msgs.msg import Hypothesis as HypothesisMsg
 from wm_msgs.msg import ImagineRequest as ImagineRequestMsg
 from wm_msgs.msg import Intervention as InterventionMsg
@@ -28,6 +32,7 @@ from wm_msgs.msg import SceneRelation as SceneRelationMsg
 from wm_core.camera import Camera
 from wm_core.geometry import matrix_to_quaternion, normalize_quaternion, pose_matrix
 from wm_core.interventions import (
+    ActionBatch,
     BodySpec,
     Hypothesis,
     Intervention,
@@ -35,12 +40,24 @@ from wm_core.interventions import (
     InterventionKind,
     Property,
 )
-from wm_core.rollout import STATE_SIZE, ImageRequest, ImagineRequest, RequestError, Rollout, RolloutEvent
+from wm_core.rollout import (
+    STATE_SIZE,
+    EventAnswer,
+    EventQuestion,
+    ImageRequest,
+    ImagineRequest,
+    RequestError,
+    Rollout,
+    RolloutEvent,
+    StatesWanted,
+)
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph, Shape
 
 NANOSECONDS = 1_000_000_000
 DEFAULT_STEP_S = 1.0 / 30.0
 DEFAULT_VIDEO_RATE_HZ = 10.0
+_KINDS, _PROPERTIES, _SHAPES = frozenset(InterventionKind), frozenset(Property), frozenset(Shape)
+_EVENT_KINDS = frozenset(EventKind)
 
 
 def time_to_msg(stamp_ns: int) -> Time:
@@ -206,7 +223,7 @@ def scene_graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
     """
     objects = sorted(msg.objects, key=lambda o: o.id)
     for o in objects:
-        if o.shape not in set(Shape):
+        if o.shape not in _SHAPES:
             raise ValueError(f"objects[id={o.id}].shape: got {o.shape}, expected 0..{max(Shape)}")
 
     def rows(function, *shape: int) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
@@ -278,7 +295,7 @@ def _body_to_msg(body: BodySpec) -> SceneObjectMsg:
 
 
 def _body_from_msg(msg: SceneObjectMsg, where: str) -> BodySpec:
-    if msg.shape not in set(Shape):
+    if msg.shape not in _SHAPES:
         raise InterventionError(f"{where}.object.shape: got {msg.shape}, expected 0..{max(Shape)}")
     quaternion = quaternion_from_msg(msg.pose.pose.orientation)
     if not np.isfinite(quaternion).all():
@@ -327,41 +344,168 @@ def intervention_from_msg(msg: InterventionMsg, where: str = "intervention") -> 
     Raises:
         InterventionError: an enumerator is unknown or a quaternion is not finite.
     """
-    if msg.kind not in set(InterventionKind):
+    if msg.kind not in _KINDS:
         raise InterventionError(f"{where}.kind: got {msg.kind}, expected 0..{max(InterventionKind)}")
-    if msg.property not in set(Property):
-        raise InterventionError(f"{where}.property: got {msg.property}, expected 0..{max(Property)}")
     kind = InterventionKind(msg.kind)
-    quaternions = np.array([quaternion_from_msg(p.orientation) for p in msg.path]).reshape(-1, 4)
-    quaternion = quaternion_from_msg(msg.pose.orientation)
-    if not np.isfinite(quaternion).all() or not np.isfinite(quaternions).all():
-        raise InterventionError(f"{where}: a quaternion is not finite")
-    creates = kind == InterventionKind.ADD or (kind == InterventionKind.FOLLOW_PATH and msg.object_id == 0)
-    return Intervention(
-        kind=kind,
-        object_id=int(msg.object_id),
-        time_offset=float(msg.time_offset),
-        body=_body_from_msg(msg.object, where) if creates else None,
-        position=vector_from_msg(msg.pose.position),
-        quaternion=normalize_quaternion(quaternion),
-        linear_velocity=vector_from_msg(msg.twist.linear),
-        angular_velocity=vector_from_msg(msg.twist.angular),
-        impulse=vector_from_msg(msg.impulse),
-        point=vector_from_msg(msg.point),
-        property=Property(msg.property),
-        value=float(msg.value),
-        value_is_factor=bool(msg.value_is_factor),
-        path_times=np.array(msg.path_times, dtype=np.float64),
-        path_positions=np.array([vector_from_msg(p.position) for p in msg.path]).reshape(-1, 3),
-        path_quaternions=normalize_quaternion(quaternions),
-        scale=vector_from_msg(msg.scale),
-        color=color_from_msg(msg.color),
-    )
+    values: dict[str, Any] = {}
+    if kind == InterventionKind.ADD or (kind == InterventionKind.FOLLOW_PATH and msg.object_id == 0):
+        values["body"] = _body_from_msg(msg.object, where)
+    if kind == InterventionKind.SET_POSE:
+        values["position"] = vector_from_msg(msg.pose.position)
+        values["quaternion"] = _unit(quaternion_from_msg(msg.pose.orientation), f"{where}.pose.orientation")
+    elif kind == InterventionKind.SET_VELOCITY:
+        values["linear_velocity"] = vector_from_msg(msg.twist.linear)
+        values["angular_velocity"] = vector_from_msg(msg.twist.angular)
+    elif kind == InterventionKind.APPLY_IMPULSE:
+        values["impulse"], values["point"] = vector_from_msg(msg.impulse), vector_from_msg(msg.point)
+    elif kind == InterventionKind.SET_PROPERTY:
+        if msg.property not in _PROPERTIES:
+            raise InterventionError(f"{where}.property: got {msg.property}, expected 0..{max(Property)}")
+        values["property"] = Property(msg.property)
+        values["value"], values["value_is_factor"] = float(msg.value), bool(msg.value_is_factor)
+    elif kind == InterventionKind.FOLLOW_PATH:
+        poses = np.array(
+            [(*_xyz(p.position), p.orientation.x, p.orientation.y, p.orientation.z, p.orientation.w) for p in msg.path],
+            dtype=np.float64,
+        ).reshape(-1, 7)
+        values["path_times"] = np.array(msg.path_times, dtype=np.float64)
+        values["path_positions"] = poses[:, :3]
+        values["path_quaternions"] = _unit(poses[:, 3:], f"{where}.path.orientation")
+    elif kind == InterventionKind.MORPH:
+        values["scale"] = vector_from_msg(msg.scale)
+    elif kind == InterventionKind.RESTYLE:
+        values["color"] = color_from_msg(msg.color)
+    return Intervention(kind, int(msg.object_id), float(msg.time_offset), **values)
+
+
+def _xyz(msg: Point) -> tuple[float, float, float]:
+    return msg.x, msg.y, msg.z
+
+
+def _unit(quaternions: NDArray[np.float64], where: str) -> NDArray[np.float64]:
+    """Unit quaternions (..., 4) of those sent; an all-zero one is the identity.
+
+    Raises:
+        InterventionError: one is not finite.
+    """
+    if not np.isfinite(quaternions).all():
+        raise InterventionError(f"{where}: a quaternion is not finite, expected x, y, z, w")
+    return normalize_quaternion(quaternions)
 
 
 def hypothesis_to_msg(hypothesis: Hypothesis) -> HypothesisMsg:
     """wm_msgs/Hypothesis of a hypothesis."""
     return HypothesisMsg(name=hypothesis.name, interventions=[intervention_to_msg(i) for i in hypothesis.interventions])
+
+
+def batch_to_msg(batch: ActionBatch) -> ActionBatchMsg:
+    """wm_msgs/ActionBatch of a batch."""
+    msg = ActionBatchMsg()
+    msg.name = batch.name
+    msg.kind = int(batch.kind)
+    msg.object_id = int(batch.object_id)
+    if batch.body is not None:
+        msg.object = _body_to_msg(batch.body)
+    msg.count = len(batch)
+    msg.time_offset = float(batch.time_offset)
+    msg.times = float_array(batch.times)
+    msg.values = float_array(batch.values)
+    if batch.kind == InterventionKind.FOLLOW_PATH:
+        msg.quaternions = float_array(batch.quaternions)
+    elif batch.kind == InterventionKind.SET_VELOCITY and batch.angular is not None:
+        msg.angular = float_array(batch.angular)
+    elif batch.kind == InterventionKind.APPLY_IMPULSE:
+        msg.points = float_array(batch.points)
+    msg.common = [intervention_to_msg(i) for i in batch.common]
+    return msg
+
+
+def batch_from_msg(msg: ActionBatchMsg, where: str = "batch") -> ActionBatch:
+    """The batch of a wm_msgs/ActionBatch; ranges are checked later, by ``validate_batch``.
+
+    Raises:
+        InterventionError: an array is not of the size that ``count`` and ``times`` say, a quaternion is not finite.
+    """
+    if msg.kind not in _KINDS:
+        raise InterventionError(f"{where}.kind: got {msg.kind}, expected FOLLOW_PATH, SET_VELOCITY or APPLY_IMPULSE")
+    kind, count, times = InterventionKind(msg.kind), int(msg.count), np.array(msg.times, dtype=np.float64)
+    if not count or not len(times):
+        raise InterventionError(f"{where}: got count {count} and {len(times)} times, expected at least 1 of each")
+
+    def numbers(name: str, columns: int, same_for_all: bool) -> NDArray[np.float64] | None:
+        """(K, M, columns), (columns,) where one may stand for all, or None where it was left empty."""
+        values = np.asarray(getattr(msg, name), dtype=np.float64)
+        if not values.size:
+            return None
+        if same_for_all and values.size == columns and count * len(times) != 1:
+            return values
+        if values.size != count * len(times) * columns:
+            raise InterventionError(
+                f"{where}.{name}: got {values.size} numbers, expected {count} x {len(times)} x {columns} "
+                "(count, times, components)"
+            )
+        return values.reshape(count, len(times), columns)
+
+    values = numbers("values", 3, False)
+    if values is None:
+        raise InterventionError(f"{where}.values: got none, expected {count} x {len(times)} x 3")
+    given: dict[str, Any] = {}
+    if kind == InterventionKind.FOLLOW_PATH:
+        quaternions = numbers("quaternions", 4, True)
+        if quaternions is not None:
+            given["quaternions"] = _unit(quaternions, f"{where}.quaternions")
+        if msg.object_id == 0:
+            given["body"] = _body_from_msg(msg.object, where)
+    elif kind == InterventionKind.SET_VELOCITY:
+        given["angular"] = numbers("angular", 3, False)
+    elif kind == InterventionKind.APPLY_IMPULSE:
+        points = numbers("points", 3, True)
+        if points is not None:
+            given["points"] = points
+    return ActionBatch(
+        kind,
+        values,
+        times,
+        int(msg.object_id),
+        time_offset=float(msg.time_offset),
+        common=tuple(intervention_from_msg(i, f"{where}.common[{j}]") for j, i in enumerate(msg.common)),
+        name=msg.name or "batch",
+        **given,
+    )
+
+
+def question_to_msg(question: EventQuestion) -> EventQuestionMsg:
+    """wm_msgs/EventQuestion of a question."""
+    return EventQuestionMsg(
+        hypothesis=int(question.hypothesis),
+        kind=int(question.kind),
+        a=int(question.a),
+        b=int(question.b),
+        until=float(question.until_s),
+        object_ids=array.array("I", [int(i) for i in question.object_ids]),
+    )
+
+
+def question_from_msg(msg: EventQuestionMsg, where: str = "question") -> EventQuestion:
+    """The question of a wm_msgs/EventQuestion.
+
+    Raises:
+        RequestError: an unknown kind of event.
+    """
+    return EventQuestion(
+        _event_kind(msg.kind, f"{where}.kind"),
+        int(msg.a),
+        int(msg.b),
+        int(msg.hypothesis),
+        float(msg.until),
+        tuple(int(i) for i in msg.object_ids),
+    )
+
+
+def _event_kind(value: int, where: str) -> EventKind:
+    if value not in _EVENT_KINDS:
+        raise RequestError(f"{where}: got {value}, expected 0..{max(EventKind)}")
+    return EventKind(value)
 
 
 def request_to_msg(request: ImagineRequest) -> ImagineRequestMsg:
@@ -377,6 +521,11 @@ def request_to_msg(request: ImagineRequest) -> ImagineRequestMsg:
     msg.backend = request.backend
     msg.pairs = array.array("I", [int(i) for pair in request.pairs for i in pair])
     msg.deadline = float(request.deadline_s)
+    msg.batches = [batch_to_msg(b) for b in request.batches]
+    msg.want_states = int(request.want_states)
+    msg.want_events = ImagineRequestMsg.EVENTS_LIST if request.want_events else ImagineRequestMsg.EVENTS_NONE
+    msg.event_kinds = [int(k) for k in request.event_kinds]
+    msg.questions = [question_to_msg(q) for q in request.questions]
     msg.want_video = request.images.video
     msg.want_depth = request.images.depth
     msg.want_points = request.images.points
@@ -415,6 +564,10 @@ def request_from_msg(msg: ImagineRequestMsg) -> ImagineRequest:
             initial_state = scene_graph_from_msg(msg.initial_state)
         except ValueError as error:
             raise RequestError(f"initial_state: {error}") from None
+    if msg.want_states not in set(StatesWanted):
+        raise RequestError(f"want_states: got {msg.want_states}, expected 0..{max(StatesWanted)}")
+    if msg.want_events not in (ImagineRequestMsg.EVENTS_LIST, ImagineRequestMsg.EVENTS_NONE):
+        raise RequestError(f"want_events: got {msg.want_events}, expected EVENTS_LIST or EVENTS_NONE")
     try:
         camera = camera_from_msg(msg.camera) if msg.camera.width else None
     except ValueError as error:
@@ -429,6 +582,11 @@ def request_from_msg(msg: ImagineRequestMsg) -> ImagineRequest:
         pairs=tuple((int(a), int(b)) for a, b in pairs),
         deadline_s=float(msg.deadline),
         initial_state=initial_state,
+        batches=tuple(batch_from_msg(b, f"batches[{k}]") for k, b in enumerate(msg.batches)),
+        want_states=StatesWanted(msg.want_states),
+        want_events=msg.want_events == ImagineRequestMsg.EVENTS_LIST,
+        event_kinds=tuple(_event_kind(v, f"event_kinds[{e}]") for e, v in enumerate(msg.event_kinds)),
+        questions=tuple(question_from_msg(q, f"questions[{n}]") for n, q in enumerate(msg.questions)),
         images=ImageRequest(
             video=bool(msg.want_video),
             depth=bool(msg.want_depth),
@@ -473,6 +631,26 @@ def rollout_to_msg(rollout: Rollout, video: Sequence[object] = (), depth: Sequen
         )
         for e in rollout.events
     ]
+    msg.backends = list(rollout.backends)
+    msg.computed = byte_array(rollout.computed)
+    msg.dynamics_time = float(rollout.dynamics_s)
+    msg.warnings = list(rollout.warnings)
+    msg.final_states = float_array(rollout.final_states)
+    msg.final_present = byte_array(rollout.final_present)
+    msg.final_position_std = float_array(rollout.final_position_std)
+    msg.event_kinds = array.array("B", [int(k) for k in rollout.event_kinds])
+    msg.event_probability = float_array(rollout.event_probability)
+    msg.pairs = array.array("I", [int(i) for pair in rollout.pairs for i in pair])
+    msg.path_outside = float_array(rollout.path_outside)
+    msg.answers = [
+        EventAnswerMsg(
+            probability=float(a.probability),
+            object_ids=array.array("I", a.object_ids.astype(np.uint32).tobytes()),
+            probability_without=float_array(a.probability_without),
+            prevented=float_array(a.prevented),
+        )
+        for a in rollout.answers
+    ]
     msg.effect = float_array(rollout.effect)
     msg.effect_vector = float_array(rollout.effect_vector)
     msg.pair_separation = float_array(rollout.pair_separation)
@@ -491,8 +669,14 @@ def rollout_to_msg(rollout: Rollout, video: Sequence[object] = (), depth: Sequen
     return msg
 
 
-def rollout_from_msg(msg: RolloutMsg, pairs: Sequence[tuple[int, int]] = ()) -> Rollout:
-    """The rollout of a wm_msgs/Rollout; ``pairs`` are those of the request. Frames stay encoded in the message.
+def rollout_from_msg(
+    msg: RolloutMsg, pairs: Sequence[tuple[int, int]] = (), questions: Sequence[EventQuestion] = ()
+) -> Rollout:
+    """The rollout of a wm_msgs/Rollout. Frames stay encoded in the message.
+
+    Args:
+        pairs: those of the request; empty: as the message says.
+        questions: those of the request, for ``Rollout.answers``; without them the answers are left out.
 
     Raises:
         ValueError: an array is not of the size that its shape says.
@@ -505,6 +689,15 @@ def rollout_from_msg(msg: RolloutMsg, pairs: Sequence[tuple[int, int]] = ()) -> 
             raise ValueError(f"Rollout.{name}: got {values.size} values, expected {shape} = {int(np.prod(shape))}")
         return values.reshape(shape)
 
+    def optional(name: str, axis: int, kind: type, *shape: int) -> NDArray:  # type: ignore[type-arg]
+        """Of that shape, or with none along ``axis`` where it was not asked for."""
+        if len(getattr(msg, name)):
+            return shaped(name, kind, *shape)
+        return np.zeros((*shape[:axis], 0, *shape[axis + 1 :]), kind)
+
+    known = np.asarray(msg.pairs, dtype=np.int64).reshape(-1, 2).tolist()
+    all_pairs = tuple(pairs) or tuple((int(a), int(b)) for a, b in known)
+    kinds = tuple(EventKind(v) for v in msg.event_kinds)
     offsets = np.cumsum(np.asarray(msg.point_counts, dtype=np.int64))[:-1]
     total = int(np.sum(np.asarray(msg.point_counts, dtype=np.int64))) if len(msg.point_counts) else 0
     return Rollout(
@@ -513,20 +706,40 @@ def rollout_from_msg(msg: RolloutMsg, pairs: Sequence[tuple[int, int]] = ()) -> 
         hypotheses=tuple(msg.hypotheses),
         times=np.asarray(msg.times, dtype=np.float64),
         object_ids=np.asarray(msg.object_ids, dtype=np.int64),
-        states=shaped("states", np.float32, k, s, t, n, STATE_SIZE),
-        present=shaped("present", np.uint8, k, t, n).astype(bool),
+        states=optional("states", 2, np.float32, k, s, t, n, STATE_SIZE),
+        present=optional("present", 1, np.uint8, k, t, n).astype(bool),
         backend=msg.backend,
         complete=bool(msg.complete),
-        position_std=shaped("position_std", np.float32, k, t, n),
+        position_std=optional("position_std", 1, np.float32, k, t, n),
         events=tuple(RolloutEvent(e.hypothesis, e.sample, EventKind(e.kind), e.a, e.b, e.time) for e in msg.events),
         effect=shaped("effect", np.float32, k, n),
         effect_vector=shaped("effect_vector", np.float32, k, n, 3),
-        pairs=tuple(pairs),
-        pair_separation=shaped("pair_separation", np.float32, k, len(pairs)),
-        pair_collision=shaped("pair_collision", np.float32, k, len(pairs)),
+        pairs=all_pairs,
+        pair_separation=shaped("pair_separation", np.float32, k, len(all_pairs)),
+        pair_collision=shaped("pair_collision", np.float32, k, len(all_pairs)),
         frame_times=np.asarray(msg.frame_times, dtype=np.float64),
         camera=camera_from_msg(msg.camera) if msg.camera.width else None,
         world_T_camera=transform_from_pose_msg(msg.camera_pose) if msg.camera.width else None,
         points=tuple(np.split(shaped("points", np.float32, total, 3), offsets)) if total else (),
         point_colors=tuple(np.split(shaped("point_colors", np.uint8, total, 3), offsets)) if total else (),
+        backends=tuple(msg.backends),
+        computed=optional("computed", 0, np.uint8, k).astype(bool),
+        dynamics_s=float(msg.dynamics_time),
+        warnings=tuple(msg.warnings),
+        final_states=optional("final_states", 2, np.float32, k, s, n, STATE_SIZE),
+        final_present=optional("final_present", 1, np.uint8, k, n).astype(bool),
+        final_position_std=optional("final_position_std", 1, np.float32, k, n),
+        event_kinds=kinds,
+        event_probability=optional("event_probability", 1, np.float32, k, len(kinds), n),
+        path_outside=optional("path_outside", 0, np.float32, k),
+        answers=tuple(
+            EventAnswer(
+                question,
+                float(a.probability),
+                np.asarray(a.object_ids, dtype=np.int64),
+                np.asarray(a.probability_without, dtype=np.float64),
+                np.asarray(a.prevented, dtype=np.float64),
+            )
+            for question, a in zip(questions, msg.answers, strict=False)
+        ),
     )

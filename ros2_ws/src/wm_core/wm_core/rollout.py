@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.camera import Camera
-from wm_core.interventions import Hypothesis
+from wm_core.interventions import ActionBatch, Hypothesis
 from wm_core.scene_graph import EventKind, SceneGraph
 
 STATE_SIZE = 13
@@ -53,6 +55,53 @@ class ImageRequest:
         return self.video or self.depth
 
 
+class StatesWanted(IntEnum):
+    """Which states an answer holds; as in wm_msgs/ImagineRequest."""
+
+    ALL = 0
+    FINAL = 1
+    NONE = 2
+
+
+@dataclass(frozen=True)
+class EventQuestion:
+    """Which objects' removal would prevent an event? Fields as in wm_msgs/EventQuestion.
+
+    Attributes:
+        hypothesis: index of the future in which it is asked.
+        kind, a, b: the event; ``b`` 0: any second object.
+        until_s: it counts when it happens by then [s]; 0: the horizon.
+        object_ids: whose removal is tried; empty: every movable object but a and b, and created bodies.
+    """
+
+    kind: EventKind
+    a: int
+    b: int = 0
+    hypothesis: int = 0
+    until_s: float = 0.0
+    object_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class EventAnswer:
+    """How likely an event is, and how likely without each of C objects, the most preventing first.
+
+    Attributes:
+        question: as asked.
+        probability: 0..1 with everything there; NaN: not computed.
+        object_ids: (C,) int64.
+        probability_without: (C,) 0..1; NaN: not computed.
+        prevented: (C,) of the samples in which it happens the fraction in which it does not without the object;
+            NaN: not computed, or it never happens.
+    """
+
+    question: EventQuestion
+    probability: float
+    object_ids: NDArray[np.int64]
+    probability_without: NDArray[np.float64]
+    prevented: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class ImagineRequest:
     """What to imagine; fields as in wm_msgs/ImagineRequest. ``initial_state`` None: the latest scene graph."""
@@ -67,6 +116,21 @@ class ImagineRequest:
     deadline_s: float = 0.0
     initial_state: SceneGraph | None = None
     images: ImageRequest = field(default_factory=ImageRequest)
+    batches: tuple[ActionBatch, ...] = ()
+    want_states: StatesWanted = StatesWanted.ALL
+    want_events: bool = True
+    event_kinds: tuple[EventKind, ...] = ()
+    questions: tuple[EventQuestion, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """K, futures asked for; needs nothing expanded."""
+        return len(self.hypotheses) + sum(len(b) for b in self.batches)
+
+    @cached_property
+    def futures(self) -> tuple[Hypothesis, ...]:
+        """All K hypotheses: those given, then those of the (valid) batches."""
+        return (*self.hypotheses, *(h for b in self.batches for h in b.hypotheses))
 
     @property
     def times(self) -> NDArray[np.float64]:
@@ -85,12 +149,18 @@ class Rollout:
         hypotheses: K names.
         times: (T,) [s].
         object_ids: (N,) those of the graph, then created bodies.
-        states: (K, S, T, N, 13), see ``STATE_SIZE``.
-        present: (K, T, N) bool.
-        position_std: (K, T, N) [m].
+        states: (K, S, T, N, 13), see ``STATE_SIZE``; (K, S, 0, N, 13) where only final ones or none were asked for.
+        present: (K, T, N) bool, or (K, 0, N) like states.
+        position_std: (K, T, N) [m], or (K, 0, N) like states.
         events: see ``RolloutEvent``.
         effect: (K, N) [m]; effect_vector: (K, N, 3) [m]; NaN where absent from one of the two futures.
         pairs: P pairs of ids; pair_separation (K, P) [m]; pair_collision (K, P) 0..1.
+        backends: K names of the dynamics that answered each; empty: all by ``backend``.
+        computed: (K,) bool; dynamics_s: wall clock of the dynamics [s]; warnings: what is odd, but was answered.
+        final_states: (K, S, N, 13), final_present: (K, N), final_position_std: (K, N) [m], at the last time.
+        event_kinds: E kinds; event_probability: (K, E, N) 0..1, NaN where not computed.
+        path_outside: (K,) how far a led body's path goes beyond the workspace [m].
+        answers: one per question.
         frame_times: (F,) [s].
         video: (K, F, H, W, 3) uint8 RGB, or None.
         depth: (K, F, H, W) float32 [m], 0 where nothing is, or None.
@@ -121,6 +191,17 @@ class Rollout:
     world_T_camera: NDArray[np.float64] | None = None
     points: tuple[NDArray[np.float32], ...] = ()
     point_colors: tuple[NDArray[np.uint8], ...] = ()
+    backends: tuple[str, ...] = ()
+    computed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    dynamics_s: float = 0.0
+    warnings: tuple[str, ...] = ()
+    final_states: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0, STATE_SIZE), np.float32))
+    final_present: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
+    final_position_std: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    event_kinds: tuple[EventKind, ...] = ()
+    event_probability: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    path_outside: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    answers: tuple[EventAnswer, ...] = ()
 
     def positions(self, hypothesis: int = 0, sample: int = 0) -> NDArray[np.float32]:
         """(T, N, 3) [m] of one future."""
