@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
@@ -525,11 +525,16 @@ def surface_separation(
     samples = result.states.shape[1]
     separation = np.full((len(hypotheses), samples, len(pairs)), np.nan, dtype=np.float32)
     base = [scene_body(scene, i) for i in range(len(scene))]
-    worlds: dict[object, tuple[World, mujoco.MjData]] = {}
+    # Hypotheses whose bodies have the same shapes at the same times are looked at together.
+    groups: dict[object, list[int]] = {}
     for k in range(min(result.completed, len(hypotheses))):
-        bodies = list(hypothesis_bodies(scene, hypotheses[k], base))
+        groups.setdefault(_shape_changes(hypotheses[k]), []).append(k)
+    worlds: dict[object, tuple[World, mujoco.MjData]] = {}
+    for members in groups.values():
+        hypothesis, rows_k = hypotheses[members[0]], np.array(members)
+        bodies = list(hypothesis_bodies(scene, hypothesis, base))
         morphs = sorted(
-            ((i.time_offset, m, i) for m, i in targets(scene, hypotheses[k]) if i.kind == InterventionKind.MORPH),
+            ((i.time_offset, m, i) for m, i in targets(scene, hypothesis) if i.kind == InterventionKind.MORPH),
             key=lambda item: item[0],
         )
         edges = [0.0, *(m[0] for m in morphs), np.inf]
@@ -538,6 +543,8 @@ def surface_separation(
                 _, index, do = morphs[part - 1]
                 bodies[index] = scaled_body(bodies[index], do.scale)
             rows = np.flatnonzero((t >= edges[part] - 1e-9) & (t < edges[part + 1] - 1e-9))
+            if not len(rows):
+                continue
             key = tuple(b.shape_key() for b in bodies)
             if key not in worlds:
                 world = World(bodies, None, 0.004, touch_sensors=False)
@@ -547,42 +554,74 @@ def surface_separation(
                 ma, mb = column[a], column[b]
                 if ma >= len(bodies) or mb >= len(bodies):
                     continue
-                together = rows[result.present[k, rows, ma] & result.present[k, rows, mb]]
-                for s in range(samples):
-                    found = _least_distance(
-                        world,
-                        data,
-                        ma,
-                        mb,
-                        result.states[k, s, together, ma],
-                        result.states[k, s, together, mb],
-                    )
-                    separation[k, s, p] = np.fmin(separation[k, s, p], found)
+                together = result.present[rows_k][:, rows, ma] & result.present[rows_k][:, rows, mb]  # (G, R)
+                at = np.ix_(rows_k, np.arange(samples), rows)
+                found = _least_distances(
+                    world, data, ma, mb, result.states[..., ma, :][at], result.states[..., mb, :][at], together
+                )
+                separation[rows_k, :, p] = np.fmin(separation[rows_k, :, p], found)
     return separation
 
 
-def _least_distance(world: World, data: mujoco.MjData, a: int, b: int, states_a: States, states_b: States) -> float:
-    """Smallest distance [m] between two bodies over states (T, 13) each; NaN where T = 0."""
-    best = np.nan
+def _shape_changes(hypothesis: Hypothesis) -> tuple[object, ...]:
+    """Equal for hypotheses that bring in the same shapes, and scale the same objects at the same times."""
+    changes: list[object] = []
+    for i in hypothesis.interventions:
+        if i.creates_body and i.body is not None:
+            changes.append((int(i.body.shape), np.asarray(i.body.extents).tobytes()))
+        elif i.kind == InterventionKind.MORPH:
+            changes.append((i.object_id, i.time_offset, np.asarray(i.scale).tobytes()))
+    return tuple(changes)
+
+
+def _least_distances(
+    world: World, data: mujoco.MjData, a: int, b: int, states_a: States, states_b: States, together: NDArray[np.bool_]
+) -> Array:
+    """Smallest distances (G, S) [m] of two bodies over states (G, S, R, 13), where ``together`` (G, R); else NaN."""
+    shape = states_a.shape[:2]
     model = world.model
-    if not len(states_a):
-        return best
+    best = np.full(states_a.shape[0] * states_a.shape[1], np.inf)
+    g, s, r = np.nonzero(np.broadcast_to(together[:, None], states_a.shape[:3]))
+    poses = np.concatenate([states_a[g, s, r, :7], states_b[g, s, r, :7]], axis=1)
+    owner = g * shape[1] + s
+    # What stands still relative to the time before is as far away as then.
+    fresh = np.ones(len(owner), dtype=bool)
+    fresh[1:] = (owner[1:] != owner[:-1]) | (poses[1:] != poses[:-1]).any(axis=1)
+    poses, owner = poses[fresh], owner[fresh]
     for ga, gb in itertools.product(world.geom_ids[a], world.geom_ids[b]):
-        (pa, ra), (pb, rb) = _geom_poses(model, ga, states_a), _geom_poses(model, gb, states_b)
+        pa, pb = _geom_centres(model, ga, poses[:, :7]), _geom_centres(model, gb, poses[:, 7:])
+        # Distance between the bounding spheres.
         bound = np.linalg.norm(pa - pb, axis=1) - model.geom_rbound[ga] - model.geom_rbound[gb]
-        for row in np.argsort(bound, kind="stable"):
-            if bound[row] >= best:
-                break  # bounding spheres are apart by more than the least distance so far
-            data.geom_xpos[ga], data.geom_xpos[gb] = pa[row], pb[row]
-            data.geom_xmat[ga], data.geom_xmat[gb] = ra[row].ravel(), rb[row].ravel()
-            best = float(np.fmin(best, mujoco.mj_geomDistance(model, data, ga, gb, 1e3, None)))
-    return best
+        order = np.lexsort((bound, owner))
+        nearest = np.ones(len(order), dtype=bool)
+        nearest[1:] = owner[order[1:]] != owner[order[:-1]]
+        xpos_a, xpos_b = data.geom_xpos[ga], data.geom_xpos[gb]
+        xmat_a, xmat_b = data.geom_xmat[ga], data.geom_xmat[gb]
+        # First the most promising state of each, then those that may still be nearer.
+        for rows in (order[nearest], order[~nearest]):
+            rows = rows[bound[rows] < best[owner[rows]]]
+            ra, rb = _geom_rotations(model, ga, poses[rows, 3:7]), _geom_rotations(model, gb, poses[rows, 10:14])
+            for n, (row, who, low) in enumerate(
+                zip(rows.tolist(), owner[rows].tolist(), bound[rows].tolist(), strict=True)
+            ):
+                if low < best[who]:
+                    xpos_a[:], xpos_b[:], xmat_a[:], xmat_b[:] = pa[row], pb[row], ra[n], rb[n]
+                    distance = mujoco.mj_geomDistance(model, data, ga, gb, 1e3, None)
+                    best[who] = min(best[who], distance)
+    return np.where(np.isinf(best), np.nan, best).reshape(shape)
 
 
-def _geom_poses(model: mujoco.MjModel, geom: int, states: States) -> tuple[Array, Array]:
-    rotation = quaternion_to_matrix(states[:, QUATERNION])
+def _geom_centres(model: mujoco.MjModel, geom: int, poses: States) -> Array:
+    """(n, 3) centres [m] of a geom of a body at poses (n, 7)."""
+    local = model.geom_pos[geom]
+    position = poses[:, :3].astype(np.float64)
+    return position + quaternion_to_matrix(poses[:, 3:]) @ local if local.any() else position
+
+
+def _geom_rotations(model: mujoco.MjModel, geom: int, quaternions: States) -> Array:
+    """(n, 9) rotation matrices of a geom of a body at quaternions (n, 4)."""
     local = quaternion_to_matrix(np.roll(model.geom_quat[geom], -1))
-    return states[:, POSITION] + rotation @ model.geom_pos[geom], rotation @ local
+    return (quaternion_to_matrix(quaternions) @ local).reshape(-1, 9)
 
 
 # Thresholds of events [m, m/s, rad]; a fall is a drop of the lowest point, so toppling over is none.
@@ -608,6 +647,32 @@ def workspace_bounds(scene: SceneGraph) -> Array | None:
     return np.stack([lower, upper])
 
 
+@dataclass(frozen=True)
+class EventTable:
+    """E events as arrays, in order of hypothesis, sample, time.
+
+    Attributes:
+        hypothesis, sample, kind, a, b: (E,) int64; ``a`` and ``b`` are object ids, ``b`` 0: none.
+        time_s: (E,) [s].
+    """
+
+    hypothesis: NDArray[np.int64]
+    sample: NDArray[np.int64]
+    kind: NDArray[np.int64]
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
+    time_s: Array
+
+    def __len__(self) -> int:
+        return len(self.hypothesis)
+
+    def events(self) -> tuple[RolloutEvent, ...]:
+        """The same, one by one."""
+        columns = (self.hypothesis, self.sample, self.kind, self.a, self.b, self.time_s)
+        rows = zip(*(c.tolist() for c in columns), strict=True)
+        return tuple(RolloutEvent(k, s, EventKind(kind), a, b, time_s) for k, s, kind, a, b, time_s in rows)
+
+
 def derive_events(
     scene: SceneGraph,
     hypotheses: Sequence[Hypothesis],
@@ -629,56 +694,116 @@ def derive_events(
         workspace: (2, 3) lower and upper corner [m]; None: over the supports, 5 cm wider
             (``workspace_bounds``).
     """
+    return event_table(scene, hypotheses, times, result, workspace).events()
+
+
+def event_table(
+    scene: SceneGraph,
+    hypotheses: Sequence[Hypothesis],
+    times: ArrayLike,
+    result: DynamicsResult,
+    workspace: ArrayLike | None = None,
+) -> EventTable:
+    """As ``derive_events``, as arrays: what is counted and not listed needs no object per event."""
     t = np.asarray(times, dtype=np.float64)
     bounds = workspace_bounds(scene) if workspace is None else np.asarray(workspace, dtype=np.float64)
-    ids = result.object_ids
-    events = [
-        RolloutEvent(c.hypothesis, c.sample, EventKind.CONTACT if c.began else EventKind.SEPARATION, c.a, c.b, c.time_s)
-        for c in result.contacts
-        if c.time_s > 0.0
+    done, count = min(result.completed, len(hypotheses)), len(scene)
+    row_of = {int(i): m for m, i in enumerate(scene.ids)}
+    led = np.zeros((done, len(result.object_ids)), dtype=bool)
+    placed: dict[tuple[int, int], list[float]] = {}
+    added: dict[tuple[int, object], tuple[BodyDef, list[int]]] = {}
+    for k in range(done):
+        free_slot = count
+        for i in hypotheses[k].interventions:
+            if i.creates_body:
+                m, free_slot = free_slot, free_slot + 1
+                if i.kind == InterventionKind.ADD and i.body is not None:
+                    key = (m, (int(i.body.shape), np.asarray(i.body.extents).tobytes()))
+                    if key not in added:
+                        added[key] = (body_from_spec(i.body), [])
+                    added[key][1].append(k)
+            elif i.kind in (InterventionKind.FOLLOW_PATH, InterventionKind.SET_POSE):
+                m = row_of[i.object_id]
+            if i.kind == InterventionKind.FOLLOW_PATH:
+                led[k, m] = True
+            elif i.kind == InterventionKind.SET_POSE:
+                placed.setdefault((k, m), []).append(i.time_offset)
+    bodies: list[tuple[int, BodyDef, NDArray[np.int64]]] = [
+        (int(m), scene_body(scene, m), np.arange(done)) for m in np.flatnonzero(~scene.is_static)
     ]
-    base = [scene_body(scene, i) for i in range(len(scene))]
-    for k in range(min(result.completed, len(hypotheses))):
-        bodies = hypothesis_bodies(scene, hypotheses[k], base)
-        actions = targets(scene, hypotheses[k])
-        follows = {m for m, i in actions if i.kind == InterventionKind.FOLLOW_PATH}
-        for m, body in enumerate(bodies):
-            exists = result.present[k, :, m]
-            if body.is_static or m in follows or not exists.any():
-                continue
-            own = result.states[k, :, :, m].astype(np.float64)  # (S, T, 13)
-            placed = [i.time_offset for j, i in actions if j == m and i.kind == InterventionKind.SET_POSE]
-            for s, kind, row in _motion_events(body, own, exists, t, bounds, placed):
-                events.append(RolloutEvent(k, s, kind, int(ids[m]), 0, float(t[row])))
-    return tuple(sorted(events, key=lambda e: (e.hypothesis, e.sample, e.time_s, int(e.kind), e.a, e.b)))
+    bodies += [(key[0], body, np.array(members)) for key, (body, members) in added.items()]
+    found = [_contact_columns(result)]
+    for m, body, members in bodies:
+        members = members[result.present[members, :, m].any(axis=1) & ~led[members, m]]
+        if not len(members):
+            continue
+        exists = result.present[members, :, m]
+        reference = np.repeat(np.argmax(exists, axis=1)[:, None], len(t), axis=1)
+        for g, k in enumerate(members.tolist() if placed else ()):
+            for at in sorted(placed.get((k, m), ())):
+                reference[g, t >= at - 1e-9] = min(int(np.searchsorted(t, at - 1e-9)), len(t) - 1)
+        g, s, kind, row = _motion_events(body, result.states[members, :, :, m], exists, reference, t, bounds)
+        a = np.full(len(g), result.object_ids[m])
+        found.append((members[g], s, kind, a, np.zeros_like(a), t[row]))
+    columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    hypothesis, sample, kinds, first, second, when = columns
+    order = np.lexsort((second, first, kinds, when, sample, hypothesis))
+
+    def whole(column: NDArray[Any]) -> NDArray[np.int64]:
+        return column[order].astype(np.int64)
+
+    return EventTable(whole(hypothesis), whole(sample), whole(kinds), whole(first), whole(second), when[order])
+
+
+def _contact_columns(result: DynamicsResult) -> tuple[NDArray[Any], ...]:
+    """Contacts that begin or end after the start, as columns of an ``EventTable``."""
+    began, ended = int(EventKind.CONTACT), int(EventKind.SEPARATION)
+    rows = [(c.hypothesis, c.sample, began if c.began else ended, c.a, c.b) for c in result.contacts if c.time_s > 0.0]
+    numbers = np.array(rows, dtype=np.int64).reshape(-1, 5)
+    return (*numbers.T, np.array([c.time_s for c in result.contacts if c.time_s > 0.0], dtype=np.float64))
 
 
 def _motion_events(
     body: BodyDef,
-    states: Array,
+    states: States,
     exists: NDArray[np.bool_],
+    reference: NDArray[np.int64],
     times: Array,
     bounds: Array | None,
-    placed: Sequence[float],
-) -> list[tuple[int, EventKind, int]]:
-    """(sample, kind, time row) of one object's FALL, TOPPLE, LEAVE and STOP; states (S, T, 13), exists
-    (T,).
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """FALL, TOPPLE, LEAVE and STOP of one object in G futures.
+
+    Args:
+        states: (G, S, T, 13); exists: (G, T).
+        reference: (G, T) row of the time from which on uprightness and height count.
+        times: (T,) [s]; bounds: (2, 3) of the workspace [m], or None.
+
+    Returns:
+        Future 0..G-1, sample, kind and time row of each event, (E,) each.
     """
-    samples, count = states.shape[:2]
-    found: list[tuple[int, EventKind, int]] = []
+    count = states.shape[2]
+    shape, half = body.geoms[0].shape, 0.5 * body.geoms[0].extents
+    found: list[tuple[NDArray[np.int64], ...]] = []
 
-    def first(kind: EventKind, happens: NDArray[np.bool_]) -> None:
-        found.extend((s, kind, int(np.argmax(happens[s]))) for s in np.flatnonzero(happens.any(axis=1)))
+    def first(kind: EventKind, happens: NDArray[np.bool_], g: NDArray[np.int64], s: NDArray[np.int64]) -> None:
+        """Where something happens (n, T) in futures and samples (n,): the first time."""
+        rows = np.flatnonzero(happens.any(axis=1))
+        found.append((g[rows], s[rows], np.full(len(rows), int(kind)), np.argmax(happens[rows], axis=1)))
 
-    begin = int(np.argmax(exists))
-    reference = np.full(count, begin)
-    for at in placed:
-        reference[times >= at - 1e-9] = min(int(np.searchsorted(times, at - 1e-9)), count - 1)
+    if bounds is not None:
+        position = states[..., POSITION]
+        outside = ((position < bounds[0]) | (position > bounds[1])).any(axis=-1)  # (G, S, T)
+        gs, ss = np.nonzero(outside.any(axis=2))
+        out = outside[gs, ss]
+        start = out[np.arange(len(gs)), np.argmax(exists, axis=1)[gs]]
+        first(EventKind.LEAVE, exists[gs] & out & ~start[:, None], gs, ss)
     linear, angular = states[..., LINEAR_VELOCITY], states[..., ANGULAR_VELOCITY]
-    speed = np.linalg.norm(linear, axis=-1)
-    if (speed > REST_SPEED_M_S).any() or (np.linalg.norm(angular, axis=-1) > REST_SPEED_M_S).any():
-        rotation = quaternion_to_matrix(states[..., QUATERNION])  # (S, T, 3, 3)
-        shape, half = body.geoms[0].shape, 0.5 * body.geoms[0].extents
+    speed = np.sqrt(np.einsum("gstj,gstj->gst", linear, linear))
+    spin = np.sqrt(np.einsum("gstj,gstj->gst", angular, angular))
+    gs, ss = np.nonzero(((speed > REST_SPEED_M_S) | (spin > REST_SPEED_M_S)).any(axis=2))
+    if len(gs):
+        own, there, since = states[gs, ss].astype(np.float64), exists[gs], reference[gs]  # (n, T, 13), (n, T), (n, T)
+        rotation = quaternion_to_matrix(own[..., QUATERNION])
         up = rotation[..., 2, :]
         if shape == Shape.SPHERE:
             reach = np.full(up.shape[:2], half[0])
@@ -686,31 +811,32 @@ def _motion_events(
             reach = half[0] * np.sqrt(np.clip(1.0 - up[..., 2] ** 2, 0.0, 1.0)) + half[2] * np.abs(up[..., 2])
         else:
             reach = np.abs(up) @ half
-        bottom = np.where(exists, states[..., 2] - reach, -np.inf)
+        bottom = np.where(there, own[..., 2] - reach, -np.inf)
+        highest = np.maximum.accumulate(bottom, axis=1)
         # Placing a thing lower is no fall: the highest so far starts anew there.
-        highest = np.empty_like(bottom)
-        for start in np.unique(reference):
-            rows = reference == start
-            highest[:, rows] = np.maximum.accumulate(bottom[:, rows], axis=1)
-        first(EventKind.FALL, exists & (bottom < highest - FALL_DROP_M) & (linear[..., 2] < -FALL_SPEED_M_S))
+        for n in np.flatnonzero((since != since[:, :1]).any(axis=1)):
+            for begin in np.unique(since[n]):
+                rows = since[n] == begin
+                highest[n, rows] = np.maximum.accumulate(bottom[n, rows])
+        drops = (bottom < highest - FALL_DROP_M) & (own[..., LINEAR_VELOCITY][..., 2] < -FALL_SPEED_M_S)
+        first(EventKind.FALL, there & drops, gs, ss)
         if shape in (Shape.CYLINDER, Shape.CAPSULE):
-            axis = rotation[..., :, 2]
-            upright = np.abs(axis[..., 2]) > np.cos(TOPPLE_ANGLE_RAD)
-            first(EventKind.TOPPLE, exists & upright[:, reference] & ~upright)
+            upright = np.abs(up[..., 2]) > np.cos(TOPPLE_ANGLE_RAD)
+            first(EventKind.TOPPLE, there & np.take_along_axis(upright, since, axis=1) & ~upright, gs, ss)
         elif shape != Shape.SPHERE:
             # World z of the vertical at the reference, carried along with the body: R(t) R(ref)^T z.
-            tilt = np.einsum("stj,stj->st", rotation[..., 2, :], rotation[:, reference, 2, :])
-            first(EventKind.TOPPLE, exists & (tilt < np.cos(TOPPLE_ANGLE_RAD)))
-        moving = (speed > REST_SPEED_M_S) | (np.linalg.norm(angular, axis=-1) * half.max() > REST_SPEED_M_S)
-        for s in range(samples):
-            if exists[-1] and moving[s].any() and not moving[s, -1]:
-                stop = int(np.flatnonzero(moving[s])[-1]) + 1
-                if times[-1] - times[stop] >= REST_DURATION_S - 1e-9:
-                    found.append((s, EventKind.STOP, stop))
-    if bounds is not None:
-        outside = ((states[..., POSITION] < bounds[0]) | (states[..., POSITION] > bounds[1])).any(axis=-1)
-        first(EventKind.LEAVE, exists & outside & ~outside[:, begin : begin + 1])
-    return found
+            tilt = np.einsum("ntj,ntj->nt", up, np.take_along_axis(up, since[..., None], axis=1))
+            first(EventKind.TOPPLE, there & (tilt < np.cos(TOPPLE_ANGLE_RAD)), gs, ss)
+        moving = (speed[gs, ss] > REST_SPEED_M_S) | (spin[gs, ss] * half.max() > REST_SPEED_M_S)
+        stop = count - np.argmax(moving[:, ::-1], axis=1)  # the row after the last that moves
+        rests = there[:, -1] & moving.any(axis=1) & ~moving[:, -1]
+        rests[rests] = times[-1] - times[stop[rests]] >= REST_DURATION_S - 1e-9
+        found.append((gs[rests], ss[rests], np.full(int(rests.sum()), int(EventKind.STOP)), stop[rests]))
+    if not found:
+        empty = np.zeros(0, dtype=np.int64)
+        return empty, empty, empty, empty
+    future, sample, kind, row = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return future, sample, kind, row
 
 
 def default_threads() -> int:
