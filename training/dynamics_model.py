@@ -371,8 +371,16 @@ class DynamicsStep(nn.Module):
         )
 
         # -- the poses follow; angular momentum, not angular velocity, stays as the body turns
-        position_after = position + h * linear_after
-        turned = self._integrate(quaternion, angular_after)
+        # A step's displacement is by its mean velocity (trapezoidal rule) where nothing strikes: exact in flight, and
+        # second order for what friction slows down. What strikes goes on as it leaves, so that it does not dip in.
+        struck = (
+            torch.zeros_like(plane_impulse).scatter_add(0, pair_a, pair_impulse).scatter_add(0, pair_b, pair_impulse)
+        )
+        alone = (struck <= 0).to(linear.dtype) * falls
+        flies = alone * (plane_impulse <= 0).to(linear.dtype)
+        mean = torch.cat([alone.unsqueeze(0), alone.unsqueeze(0), flies.unsqueeze(0)])
+        position_after = position + h * (linear_after + 0.5 * mean * (linear - linear_after))
+        turned = self._integrate(quaternion, angular_after + 0.5 * alone * (angular - angular_after))
         rotation_after = rotation_of(turned)
         momentum = _turn(self._in_world(rotation, inertia), angular_after)
         carried = _turn(self._in_world(rotation_after, inverse_inertia), momentum)

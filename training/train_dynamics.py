@@ -243,14 +243,15 @@ def measure(
 
 
 @torch.no_grad()
-def calibrate(network: DynamicsStep, clips: list[DynamicsClip], seed: int, samples: int = 24) -> dict[str, float]:
+def calibrate(
+    network: DynamicsStep, clips: list[DynamicsClip], seed: int, samples: int = 24, count: int = 48, steps: int = 45
+) -> dict[str, float]:
     """The factor on the deviations with which 90 % regions of sampled ends hold 90 % of the true ends.
 
     Regions are balls about the samples' mean that would hold 90 % of a normal distribution of their mean variance.
     """
     rng = np.random.default_rng(seed)
-    steps = 45
-    windows = draw_windows(clips, 48, steps, rng)
+    windows = draw_windows(clips, count, steps, rng)
     batch = make_batch(windows, steps)
     torch.manual_seed(seed)
     mean, _ = roll_out(network, batch, steps)
@@ -433,15 +434,17 @@ def main() -> int:
     calibration = calibrate(trainer.average, clips[-count:], options.seed)
     console.print(f"scatter: {calibration}")
     weights_file(trainer.average, _made(given.out) / "dynamics.safetensors")
-    facts: dict[str, Any] = {"training": json.dumps({**vars(options), "seconds": round(trainer.seconds)})}
+    facts: dict[str, Any] = {
+        "training": json.dumps({**vars(options), "seconds": round(trainer.seconds)}),
+        "scatter_factor": f"{calibration['factor']:.4f}",
+    }
     export(trainer.average, given.out / "dynamics.onnx", facts, calibration["factor"])
     console.print(f"written: {given.out / 'dynamics.onnx'}")
     if not given.no_card:
         from training.dynamics_card import write_card
 
-        console.print(
-            f"written: {write_card(given.out, trainer.average, trainer.curve, options, trainer.seconds, calibration)}"
-        )
+        card = write_card(given.out, trainer.average, trainer.curve, options, trainer.seconds, calibration)
+        console.print(f"written: {card}")
     return 0
 
 

@@ -35,7 +35,7 @@ STEP_S = 1.0 / 60.0
 HULL_POINTS = 64
 VERSION = 1
 """Of the tables below; a model made for another is refused."""
-MARGIN_M = 0.008
+MARGIN_M = 0.003
 SLOW_START_M_S = 0.02
 HOVER_M = 0.004
 """What is at rest this close above its surface at the start stands on it [m]."""
