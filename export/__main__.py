@@ -183,7 +183,9 @@ def registered(arguments: argparse.Namespace, console: Console) -> int:
             )
         own = parity.compare(model, files, real, not arguments.no_metric, lambda text: console.print(f"  {text}"))
         rows += own
-        if not arguments.no_engines:
+        if model.no_engine:
+            console.print(f"{name}: no engines: TensorRT refuses it: {model.no_engine}", markup=False)
+        elif not arguments.no_engines:
             chosen = {k: f for k, f in files.items() if k in ENGINE_PRECISIONS}
             built += build_engines(chosen, folder, arguments.architecture or ARCHITECTURES, None, console)
         if arguments.install:

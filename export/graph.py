@@ -49,7 +49,8 @@ def from_torch(model: Model, path: Path) -> Path:
         raise FileNotFoundError(f"{model.weights}: no such file, expected the weights; run: make train-{model.name}")
     network = model.network(model.weights)
     sizes = {name: max(axis.usual, 2) for name, axis in model.axes.items()}
-    examples = tuple(torch.zeros(model.shape(t, sizes), dtype=getattr(torch, t.dtype)) for t in model.inputs)
+    made = model.random(np.random.default_rng(0), sizes)
+    examples = tuple(torch.from_numpy(made[t.name]) for t in model.inputs)
     axes = {
         t.name: {k: s for k, s in enumerate(t.shape) if isinstance(s, str)} for t in (*model.inputs, *model.outputs)
     }
@@ -132,6 +133,62 @@ def check(graph: onnx.ModelProto, model: Model) -> None:
     versions = {o.domain: o.version for o in graph.opset_import if o.domain in ("", "ai.onnx")}
     if versions.get("", versions.get("ai.onnx")) != OPSET:
         raise ValueError(f"{model.name}: opset {versions}, expected {OPSET}")
+
+
+def without_scattered_sums(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same function with sums over indices (ScatterElements, reduction add) as products with a table of 0 and 1.
+
+    TensorRT-RTX 1.7 takes no reduction in ScatterElements. The table has a column for each place and a row for each
+    index, and serves all sums over the same indices: these have to be along one axis. That is much memory read at once,
+    which suits a GPU; on a CPU the sums are far cheaper as they were.
+
+    Raises:
+        ValueError: indices that are not one row for all.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    made = {o: n for n in graph.node for o in n.output}
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*graph.value_info, *graph.input, *graph.output)}
+    ranks |= {t.name: len(t.dims) for t in graph.initializer}
+    for name, value in {"sums/zero": 0, "sums/one": 1, "sums/last": [-1], "sums/0": [0], "sums/1": [1]}.items():
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.int64), name))
+    nodes: list[onnx.NodeProto] = []
+    tables: dict[str, str] = {}
+
+    def add(kind: str, inputs: list[str], output: str, **values: Any) -> str:
+        nodes.append(helper.make_node(kind, inputs, [output], name=output, **values))
+        return output
+
+    for node in graph.node:
+        if node.op_type != "ScatterElements" or not any(a.name == "reduction" and a.s == b"add" for a in node.attribute):
+            nodes.append(node)
+            continue
+        data, indices, updates = node.input
+        stem, flat = node.name or node.output[0], ranks[data] == 1
+        while indices in made and made[indices].op_type in ("Expand", "Unsqueeze"):
+            indices = made[indices].input[0]
+        if ranks.get(indices) != 1:
+            raise ValueError(f"{stem}: indices {indices} of rank {ranks.get(indices)}, expected one row, expanded")
+        if indices not in tables:
+            where = f"sums/{indices}"
+            size = add("Gather", [add("Shape", [data], f"{where}/shape"), "sums/last"], f"{where}/last")
+            size = add("Squeeze", [size, "sums/0"], f"{where}/size")
+            places = add("Range", ["sums/zero", size, "sums/one"], f"{where}/range")
+            places = add("Unsqueeze", [places, "sums/0"], f"{where}/places")
+            each = add("Unsqueeze", [indices, "sums/1"], f"{where}/each")
+            tables[indices] = add("Cast", [add("Equal", [each, places], f"{where}/same")], f"{where}/table", to=1)
+        left = add("Unsqueeze", [updates, "sums/0"], f"{stem}/row") if flat else updates
+        total = add("MatMul", [left, tables[indices]], f"{stem}/product")
+        total = add("Squeeze", [total, "sums/0"], f"{stem}/total") if flat else total
+        nodes.append(helper.make_node("Add", [data, total], [node.output[0]], name=stem))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(result, full_check=True)
+    return result
 
 
 def counts(path: Path) -> dict[str, Any]:

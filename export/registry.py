@@ -7,7 +7,7 @@ the metric of its task.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Feeds = Mapping[str, NDArray[Any]]
 Runner = Callable[[Feeds], Mapping[str, NDArray[Any]]]
 
-PACKAGES = Path("ros2_ws/src")
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ROOT / "ros2_ws/src"
 PERCEPTION_MODELS = PACKAGES / "wm_perception/models"
 IMAGINATION_MODELS = PACKAGES / "wm_imagination/models"
 
@@ -85,6 +86,9 @@ class Model:
         quantisation: None: int8 is not offered.
         fp32_operators: operators that stay in fp32 in the fp16 file.
         gpu: False: too small to gain from a GPU, which ``auto`` then leaves alone.
+        loads: sizes that are measured, by name, where they are not the usual ones.
+        no_engine: what TensorRT says where it does not take the model; empty: it takes it.
+        example: made-up inputs of these sizes; None: normal random numbers.
     """
 
     name: str
@@ -101,6 +105,9 @@ class Model:
     quantisation: Quantisation | None = None
     fp32_operators: tuple[str, ...] = ()
     gpu: bool = True
+    loads: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: {"batch 1": {}})
+    no_engine: str = ""
+    example: Callable[[np.random.Generator, Mapping[str, int]], dict[str, NDArray[Any]]] | None = None
 
     @property
     def weights(self) -> Path:
@@ -125,8 +132,10 @@ class Model:
         return {t.name: tuple(self.shape(t, self.sizes(w)) for w in ("least", "usual", "most")) for t in self.inputs}
 
     def random(self, rng: np.random.Generator, sizes: Mapping[str, int] | None = None) -> dict[str, NDArray[Any]]:
-        """Inputs of normal random numbers (integers: zeros, which are valid indices)."""
+        """Made-up inputs: those of ``example``, or normal random numbers (integers: zeros, valid indices)."""
         sizes = sizes or self.sizes("usual")
+        if self.example is not None:
+            return self.example(rng, sizes)
         found: dict[str, NDArray[Any]] = {}
         for t in self.inputs:
             shape = self.shape(t, sizes)
@@ -142,7 +151,7 @@ def replace_real(model: Model, real: Callable[[str, int], Iterator[Feeds]]) -> M
 
 # The segmenter.
 
-_SEGMENTER_WORK = Path("out/train/segmenter")
+_SEGMENTER_WORK = ROOT / "out/train/segmenter"
 
 
 def _segmenter_network(weights: Path) -> nn.Module:
@@ -254,13 +263,14 @@ def _segmenter() -> Model:
         metric_key="seeds_mask_ap",
         # The last convolutions give logits and offsets over a wide range, which eight bits cannot tell apart. The
         # context is one pixel: nothing to gain.
+        loads={"batch 1": {}, "4 images": {"batch": 4}},
         quantisation=Quantisation(("Conv", "Add", "Relu"), ("/fine/fine.1/", "/meaning/meaning.1/", "/context/")),
     )
 
 
 # The reasoner.
 
-_REASONER_DATA = Path("out/data/reasoner")
+_REASONER_DATA = ROOT / "out/data/reasoner"
 _REASONER_CLIPS = 12
 """Held-out clips of each split that its metric is taken over: enough to see a precision go wrong."""
 
@@ -387,16 +397,103 @@ def _reasoner() -> Model:
         metric=_reasoner_metric,
         metric_key="seeds_events_f1",
         gpu=False,
+        loads={"batch 1": {}, "24 things": {"N": 24, "C": 16, "M": 24, "Q": 96}},
     )
 
 
-_MAKERS: dict[str, Callable[[], Model]] = {"segmenter": _segmenter, "reasoner": _reasoner}
+# The dynamics.
+
+
+def _dynamics_network(weights: Path) -> nn.Module:
+    from training.train_dynamics import _Exported, load_weights
+
+    # By how much deviations are widened was found by calibration after training, and is no weight.
+    return _Exported(load_weights(weights), float(_dynamics_said(weights).get("scatter_factor", "1"))).eval()
+
+
+def _dynamics_said(weights: Path) -> dict[str, str]:
+    from wm_core.inference_base import onnx_metadata
+
+    shipped = weights.with_suffix(".onnx")
+    return onnx_metadata(shipped) if shipped.is_file() else {}
+
+
+def _dynamics_facts(network: nn.Module) -> dict[str, str]:
+    from training.train_dynamics import VERSION
+
+    said = _dynamics_said(IMAGINATION_MODELS / "dynamics.safetensors")
+    step: Any = network.network
+    return {
+        "version": str(VERSION),
+        "step_s": repr(step.step_s),
+        "sweeps": str(step.sweeps),
+        **{k: said[k] for k in ("units", "training", "scatter_factor") if k in said},
+    }
+
+
+def _dynamics_example(rng: np.random.Generator, sizes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+    """Things at and about rest, with indices that are in range."""
+    from training.train_dynamics import INPUTS, example_inputs
+
+    bodies, hulls = sizes["bodies"], min(sizes["hulls"], sizes["bodies"])
+    values = example_inputs(bodies, sizes["pairs"], hulls)
+    feeds = {name: value.numpy().copy() for name, value in zip(INPUTS, values, strict=True)}
+    for name, scale in (("position", 0.5), ("linear", 0.3), ("angular", 1.0)):
+        feeds[name] += (scale * rng.normal(size=feeds[name].shape)).astype(np.float32)
+    feeds["quaternion"] += (0.3 * rng.normal(size=feeds["quaternion"].shape)).astype(np.float32)
+    feeds["quaternion"] /= np.linalg.norm(feeds["quaternion"], axis=0)
+    return feeds
+
+
+def _dynamics_tensors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    from training.train_dynamics import INPUTS, OUTPUTS, example_inputs
+    from wm_imagination.rigid_tables import HULL_POINTS
+
+    si = "SI; wm_imagination/rigid_tables.py"
+    inputs = []
+    for name, value in zip(INPUTS, example_inputs(5, 4, 2), strict=True):
+        axes = {5: "bodies", 4: "pairs", 2: "hulls"}
+        last = "pairs" if name.startswith("pair_") else "hulls" if name.startswith("hull_") else "bodies"
+        assert axes[value.shape[-1]] == last or value.shape[-1] == HULL_POINTS
+        shape: tuple[int | str, ...] = (*(int(s) for s in value.shape[:-1]), last)
+        inputs.append(Tensor(name, shape, si, str(value.dtype).removeprefix("torch.")))
+    rows = {"position_next": 3, "quaternion_next": 4, "linear_next": 3, "angular_next": 3, "deviation": 2}
+    outputs = []
+    for name in OUTPUTS:
+        last = "pairs" if name.startswith("pair_") else "bodies"
+        outputs.append(Tensor(name, (rows[name], last) if name in rows else (last,), si))
+    return tuple(inputs), tuple(outputs)
+
+
+def _dynamics() -> Model:
+    inputs, outputs = _dynamics_tensors()
+    return Model(
+        name="dynamics",
+        task="wm_dynamics",
+        folder=IMAGINATION_MODELS,
+        network=_dynamics_network,
+        inputs=inputs,
+        outputs=outputs,
+        axes={"bodies": Axis(1, 8, 16384), "pairs": Axis(0, 8, 65536), "hulls": Axis(0, 2, 4096)},
+        facts=_dynamics_facts,
+        real=lambda split, count: iter(()),
+        metric=lambda run: {},
+        metric_key="",
+        example=_dynamics_example,
+        gpu=False,
+        loads={"batch 1": {}, "1024 futures": {"bodies": 8192, "pairs": 8192, "hulls": 1024}},
+        no_engine="Unsupported reduction type",
+    )
+
+
+_MAKERS: dict[str, Callable[[], Model]] = {"segmenter": _segmenter, "reasoner": _reasoner, "dynamics": _dynamics}
 """Of each model; called when it is asked for, as some import torch."""
 
 
 def names() -> tuple[str, ...]:
     """Of the models whose weights are there."""
-    return tuple(name for name in _MAKERS if model(name).weights.is_file())
+    folders = {"dynamics": IMAGINATION_MODELS}
+    return tuple(n for n in _MAKERS if (folders.get(n, PERCEPTION_MODELS) / f"{n}.safetensors").is_file())
 
 
 def model(name: str) -> Model:

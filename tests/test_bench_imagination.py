@@ -295,6 +295,17 @@ def test_questions_about_what_was_found() -> None:
     assert not oracle.present[:, :, 1].any() and not oracle.asked[2]
 
 
+def test_perceived_things_are_named_by_where_they_are() -> None:
+    from benchmarks.imagining.perceived import found_share, position_error, start_from
+
+    case = make_case()
+    graph = perceived(case).scene
+    start = start_from(case, graph)
+    assert start is not None and start.row_of == {3: 1}
+    assert found_share([(case, start)]) == 0.5 and position_error([(case, start)]) == pytest.approx(0.01)
+    assert start_from(case, graph.select([0])) is None
+
+
 def test_contacts_are_named_by_true_ids() -> None:
     case = make_case()
     result = make_dynamics("physics", threads=1).rollout([case.scene], case.hypotheses, TIMES)
@@ -395,6 +406,17 @@ def test_mujoco_runs_the_same_scene_as_the_backends(kind: str) -> None:
     apart = np.linalg.norm(last[:, :, :3] - result.states[:, 0, -1, 1:, :3], axis=-1)
     assert np.median(apart) < 0.005 and apart.max() < 0.06
     validate_hypotheses(speed.hypotheses(kind, 3), speed.make_scene(), 1.0)
+
+
+def test_the_planner_asks_the_service_for_the_same_pushes() -> None:
+    from benchmarks.imagining.service import make_request
+
+    compact, full = make_request("planner", "physics", 5), make_request("full", "physics", 5)
+    assert compact.count == full.count == 5 and compact.times.tolist() == full.times.tolist() and not compact.hypotheses
+    for a, b in zip(compact.futures, full.futures, strict=True):
+        (x,), (y,) = a.interventions, b.interventions
+        assert np.allclose(x.path_positions, y.path_positions) and np.allclose(x.path_times, y.path_times)
+        assert x.body == y.body and x.creates_body
 
 
 def test_best_of_calls_by_turns() -> None:

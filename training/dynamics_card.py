@@ -174,22 +174,24 @@ def write_card(
     facts = {
         "title": "Dynamics: one step of a world of rigid things, with learned contacts",
         "summary": (
-            "A contact network that rolls thousands of futures out together: bodies tell contacts their relative
-            velocity, a " "network gives each contact its law, contacts tell bodies their impulses. Flight, gravity,
-            opposite impulses, no " "pull and the friction cone are built in."
+            "A contact network that rolls thousands of futures out together: bodies tell contacts their relative "
+            "velocity, a network gives each contact its law, contacts tell bodies their impulses. Flight, gravity, "
+            "opposite impulses, no pull and the friction cone are built in."
         ),
         "architecture": (
-            f"{network.sweeps} sweeps of message passing between bodies and contacts per step of 1/60 s; a perceptron
-            of " "10 invariants, 16 and 16 units, 8 numbers for each contact's law; four contacts with the surface
-            beneath each " "thing and four for each near pair, from shape parameters. The few weights are shared by all
-            contacts."
+            f"{network.sweeps} sweeps of message passing between bodies and contacts per step of 1/60 s; a perceptron "
+            "of 10 invariants, 16 and 16 units, 8 numbers for each contact's law; four contacts with the surface "
+            "beneath each thing and four for each near pair, from shape parameters. The few weights are shared by all "
+            "contacts."
         ),
         "parameters": sum(p.numel() for p in network.parameters()),
         "license": "Apache-2.0",
         "data": {
             "command": "make train-dynamics (python -m training.dynamics_data)",
-            "seeds": f"train: worlds 500000 to {500000 + options.clips - 1} of the training split; held out: 60 worlds
-            each " "of the splits seeds and families, which share no seed, and families no shape, with training",
+            "seeds": (
+                f"train: worlds 500000 to {500000 + options.clips - 1} of the training split; held out: 60 worlds each "
+                "of the splits seeds and families, which share no seed, and families no shape, with training"
+            ),
             "about": "MuJoCo clips of 2.6 s in which things slide, topple, drop, fly, vanish and are pushed by a block",
             "splits": {"train": {"clips": options.clips}, "seeds": {"clips": 60}, "families": {"clips": 60}},
         },
@@ -208,16 +210,16 @@ def write_card(
         "baseline": baseline,
         "directions": dict.fromkeys(metrics["seeds"], "down"),
         "limits": [
-            "Concave things are taken for their convex hull, and against one another for a box or a cylinder of its
-            size: " "what leans into a bowl or hangs on a handle goes wrong.",
+            "Concave things are taken for their convex hull, and against one another for a box or a cylinder of its "
+            "size: what leans into a bowl or hangs on a handle goes wrong.",
             "A support is a level rectangle; a ball rolls off its edge as if the edge were cut, not round.",
             "Restitution of things that land on a face is too low, stacks of more than three creep by millimetres.",
             "Which way something topples that stands on an edge is decided by less than is known; samples show that.",
         ],
         "notes": [
             "The baseline is the same network before training: built-in mechanics with neutral contact laws.",
-            f"`straight_*` in the tables are straight lines on the same windows. Errors are over things that move by
-            more " f"than 1 cm; rollouts of {STEPS * STEP_S:.0f} s from true states.",
+            "`straight_*` in the tables are straight lines on the same windows. Errors are over things that move by "
+            f"more than 1 cm; rollouts of {STEPS * STEP_S:.0f} s from true states.",
             "Videos of the worst cases on held-out shapes, truth left: dynamics_worst.mp4.",
         ],
     }

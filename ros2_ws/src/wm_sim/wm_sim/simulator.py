@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from wm_core.camera import Camera
 from wm_core.geometry import quaternion_to_matrix
-from wm_core.interventions import Hypothesis, InterventionKind, validate_hypotheses
+from wm_core.interventions import Hypothesis, Intervention, InterventionKind, validate_hypotheses
 from wm_core.mujoco_world import (
     Action,
     BodyDef,
@@ -222,6 +222,61 @@ class Simulator:
             index, action = schedule[self._cursor]
             self.live.apply(Action(index, action))
             self._cursor += 1
+
+    # -- a pusher under command
+
+    def command_pusher(self, times: ArrayLike, positions: ArrayLike, quaternions: ArrayLike, name: str = "") -> None:
+        """From now on a pusher follows this path, in place of whatever it was following; it stays at its end.
+
+        It goes on from where it is: the path's first pose counts as where to be at its first time, and if that is not
+        where it is now, it goes there in a straight line, in one frame when the first time is 0.
+
+        Args:
+            times: (M,) [s] after now, ascending, first >= 0.
+            positions: (M, 3) of its centre [m], map frame; quaternions: (M, 4) x, y, z, w.
+            name: of the pusher in the scene; empty: the only one.
+
+        Raises:
+            ValueError: no such pusher, or a path that is none.
+        """
+        index = self._pusher(name)
+        t = np.asarray(times, dtype=np.float64).reshape(-1)
+        p = np.asarray(positions, dtype=np.float64).reshape(-1, 3)
+        q = np.asarray(quaternions, dtype=np.float64).reshape(-1, 4)
+        if not len(t) or len(p) != len(t) or len(q) != len(t):
+            raise ValueError(f"path: got {len(t)} times, {len(p)} positions, {len(q)} quaternions, expected as many")
+        if not (np.isfinite(t).all() and np.isfinite(p).all() and np.isfinite(q).all()):
+            raise ValueError("path: has a value that is not finite")
+        if t[0] < 0.0 or (np.diff(t) <= 0.0).any():
+            raise ValueError(f"times: got {t[:8].tolist()}, expected ascending from 0 or later")
+        if (np.abs(np.linalg.norm(q, axis=1) - 1.0) > 1e-3).any():
+            raise ValueError("quaternions: expected unit quaternions")
+        if not self.live.present[index]:
+            raise ValueError(f"pusher {self.scene.names[index]!r}: it has been removed")
+        here = self.live.states()[index]
+        if np.linalg.norm(p[0] - here[POSITION]) > 1e-9 or t[0] > 0.0:
+            late = t + (1.0 / FRAME_RATE_HZ if t[0] == 0.0 else 0.0)
+            t = np.append(0.0, late)
+            p, q = np.concatenate([here[None, POSITION], p]), np.concatenate([here[None, QUATERNION], q])
+        path = Intervention(
+            InterventionKind.FOLLOW_PATH, 0, 0.0, path_times=t, path_positions=p, path_quaternions=q
+        )
+        _, _, mass, inertia = self.live.paths[index]
+        # Not an intervention: that would move things apart that the pusher merely touches.
+        self.live.paths[index] = (self.live.step, path, mass, inertia)
+
+    def pusher_pose(self, name: str = "") -> tuple[Array, Array]:
+        """Position (3,) [m] and quaternion (4,) of a pusher now; ValueError where there is no such pusher."""
+        state = self.live.states()[self._pusher(name)]
+        return state[POSITION].copy(), state[QUATERNION].copy()
+
+    def _pusher(self, name: str) -> int:
+        names = [self.scene.names[i] for i in self.scene.pushers]
+        if name in names:
+            return self.scene.pushers[names.index(name)]
+        if not name and len(names) == 1:
+            return self.scene.pushers[0]
+        raise ValueError(f"pusher: got {name!r}, expected one of the scene's: {', '.join(names) or 'it has none'}")
 
     def snapshot(self) -> Snapshot:
         """The state now. Going on from it gives the same bytes."""
