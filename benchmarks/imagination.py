@@ -339,7 +339,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--worlds", type=int, default=20, help="of each split (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first world (default: %(default)s)")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
-    parser.add_argument("--samples", type=int, default=24, help="of the belief, for the 90 %% regions; 0: none")
+    parser.add_argument("--samples", type=int, default=20, help="of the belief, for the 90 %% regions; 0: none")
     parser.add_argument("--processes", type=int, default=2, help="worlds at the same time (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=50, help="of the planner, each method (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="under a minute: 1 world a split, K up to 64")
