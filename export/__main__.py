@@ -66,8 +66,13 @@ def build_engines(
     architectures: Sequence[str],
     profile: engines.Profile | None,
     console: Console,
+    together: bool = False,
 ) -> list[dict[str, Any]]:
-    """TensorRT-RTX engines of these files for each architecture, and standard ones for the GPU that is here, if any."""
+    """TensorRT-RTX engines of these files for each architecture, and standard ones for the GPU that is here, if any.
+
+    Args:
+        together: one engine for all architectures.
+    """
     found: list[dict[str, Any]] = []
     device = cuda.probe()
     jobs: list[tuple[str, tuple[str, ...]]] = []
@@ -76,7 +81,8 @@ def build_engines(
             "TensorRT-RTX engines: left out, tensorrt_rtx is not installed (make setup WITH='training export')"
         )
     else:
-        jobs += [("tensorrt_rtx", (a,)) for a in architectures]
+        groups = [tuple(architectures)] if together else [(a,) for a in architectures]
+        jobs += [("tensorrt_rtx", group) for group in groups]
     if engines.runtime_module("tensorrt") is None or isinstance(device, str):
         why = "tensorrt is not installed" if engines.runtime_module("tensorrt") is None else str(device)
         console.print(f"TensorRT engines: left out, {why}")
@@ -169,7 +175,8 @@ def registered(arguments: argparse.Namespace, console: Console) -> int:
         files = {"fp32": graph.from_torch(model, folder / f"{name}.onnx")}
         wanted = arguments.precision or precision.PRECISIONS
         for kind in precision.PRECISIONS[1:]:
-            if kind not in wanted or (kind.startswith("int8") and model.quantisation is None):
+            offered = kind in model.precisions and (model.quantisation is not None or not kind.startswith("int8"))
+            if kind not in wanted or not offered:
                 continue
             try:
                 files[kind] = precision.make(kind, files["fp32"], folder / f"{name}_{kind}.onnx", model)
@@ -183,11 +190,16 @@ def registered(arguments: argparse.Namespace, console: Console) -> int:
             )
         own = parity.compare(model, files, real, not arguments.no_metric, lambda text: console.print(f"  {text}"))
         rows += own
-        if model.no_engine:
-            console.print(f"{name}: no engines: TensorRT refuses it: {model.no_engine}", markup=False)
-        elif not arguments.no_engines:
+        if not arguments.no_engines:
             chosen = {k: f for k, f in files.items() if k in ENGINE_PRECISIONS}
-            built += build_engines(chosen, folder, arguments.architecture or ARCHITECTURES, None, console)
+            if model.for_engines is not None:
+                chosen = {"fp32": graph.for_engines(model, files["fp32"], folder / f"{name}_tensorrt.onnx")}
+                worst, _ = parity.check(model, chosen["fp32"])
+                console.print(f"{name}: as TensorRT takes it, error {worst:.1e}", highlight=False)
+                if not worst <= parity.TOLERANCE["fp32"]:
+                    raise ValueError(f"{chosen['fp32']}: error {worst:.2g}, expected {parity.TOLERANCE['fp32']:g}")
+            together = model.for_engines is not None
+            built += build_engines(chosen, folder, arguments.architecture or ARCHITECTURES, None, console, together)
         if arguments.install:
             for kind, path in files.items():
                 if kind in ("fp32", "int8") or (kind == "fp16" and model.gpu):

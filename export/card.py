@@ -32,26 +32,24 @@ def update(model: Model, rows: Sequence[Row]) -> None:
             "runs_on": row.backend,
             "device": row.device,
             "metrics": {k: round(v, 4) for k, v in row.metric.items()},
-            "latency_ms": None if row.latency_ms is None else round(row.latency_ms, 2),
             "largest_relative_error": row.real_error,
         }
         for row in rows
     ]
     facts_file.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     keys = list(dict.fromkeys(key for row in rows for key in row.metric))
-    header = ["precision", "runs on", *[k.replace("_", " ") for k in keys], "median ms", "largest relative error"]
+    header = ["precision", "runs on", *[k.replace("_", " ") for k in keys], "largest relative error"]
     body = [
         [
             row.precision,
             f"{row.backend}, {row.device}",
             *[f"{row.metric[k]:.4f}" if k in row.metric else "" for k in keys],
-            "" if row.latency_ms is None else f"{row.latency_ms:.2f}",
             "" if row.real_error is None else f"{row.real_error:.1e}",
         ]
         for row in rows
     ]
     section = (
-        "## Precisions\n\nMeasured by `make export`: on held-out worlds, at batch 1 and the usual sizes, against torch."
+        "## Precisions\n\nMeasured by `make export`, on held-out worlds and against torch; times: `make bench-engines`."
         f"\n\n{table(header, body)}\n\n"
     )
     text = re.sub(r"## Precisions\n.*?(?=^## )", "", card_file.read_text(encoding="utf-8"), flags=re.S | re.M)

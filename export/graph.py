@@ -135,6 +135,15 @@ def check(graph: onnx.ModelProto, model: Model) -> None:
         raise ValueError(f"{model.name}: opset {versions}, expected {OPSET}")
 
 
+def for_engines(model: Model, source: Path, path: Path) -> Path:
+    """The fp32 file as TensorRT takes it (``Model.for_engines``)."""
+    import onnx
+
+    graph = onnx.load(source)
+    onnx.save(model.for_engines(graph) if model.for_engines is not None else graph, path)
+    return path
+
+
 def without_scattered_sums(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same function with sums over indices (ScatterElements, reduction add) as products with a table of 0 and 1.
 
@@ -164,7 +173,9 @@ def without_scattered_sums(model: onnx.ModelProto) -> onnx.ModelProto:
         return output
 
     for node in graph.node:
-        if node.op_type != "ScatterElements" or not any(a.name == "reduction" and a.s == b"add" for a in node.attribute):
+        if node.op_type != "ScatterElements" or not any(
+            a.name == "reduction" and a.s == b"add" for a in node.attribute
+        ):
             nodes.append(node)
             continue
         data, indices, updates = node.input

@@ -98,6 +98,13 @@ def errors(model: Model, run: Runner, reference: Runner, inputs: Iterable[Feeds]
     return worst, absolute
 
 
+def check(model: Model, path: Path) -> tuple[float, float]:
+    """Largest relative and absolute error of a file on ONNX Runtime's CPU against torch, over random inputs."""
+    with open_session(path, "onnxruntime_cpu", threads_of(model)) as session:
+        worst, absolute = errors(model, session.run, torch_runner(model), random_inputs(model))
+    return worst or 0.0, absolute
+
+
 def latencies(run: Callable[[], object], seconds: float = 1.5, least: int = 20) -> NDArray[np.float64]:
     """Of repeated runs [s], after a few that are not counted."""
     for _ in range(5):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import onnx
     from torch import nn
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -87,7 +88,9 @@ class Model:
         fp32_operators: operators that stay in fp32 in the fp16 file.
         gpu: False: too small to gain from a GPU, which ``auto`` then leaves alone.
         loads: sizes that are measured, by name, where they are not the usual ones.
-        no_engine: what TensorRT says where it does not take the model; empty: it takes it.
+        for_engines: makes of the fp32 graph what TensorRT takes, where it does not take it as it is; one engine is then
+            built for all architectures at once, as it takes long.
+        precisions: that are offered.
         example: made-up inputs of these sizes; None: normal random numbers.
     """
 
@@ -106,7 +109,8 @@ class Model:
     fp32_operators: tuple[str, ...] = ()
     gpu: bool = True
     loads: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: {"batch 1": {}})
-    no_engine: str = ""
+    for_engines: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8", "int8_symmetric")
     example: Callable[[np.random.Generator, Mapping[str, int]], dict[str, NDArray[Any]]] | None = None
 
     @property
@@ -465,6 +469,12 @@ def _dynamics_tensors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     return tuple(inputs), tuple(outputs)
 
 
+def _without_scattered_sums(graph: onnx.ModelProto) -> onnx.ModelProto:
+    from export.graph import without_scattered_sums
+
+    return without_scattered_sums(graph)
+
+
 def _dynamics() -> Model:
     inputs, outputs = _dynamics_tensors()
     return Model(
@@ -474,7 +484,7 @@ def _dynamics() -> Model:
         network=_dynamics_network,
         inputs=inputs,
         outputs=outputs,
-        axes={"bodies": Axis(1, 8, 16384), "pairs": Axis(0, 8, 65536), "hulls": Axis(0, 2, 4096)},
+        axes={"bodies": Axis(1, 8, 8192), "pairs": Axis(0, 8, 8192), "hulls": Axis(0, 2, 4096)},
         facts=_dynamics_facts,
         real=lambda split, count: iter(()),
         metric=lambda run: {},
@@ -482,7 +492,9 @@ def _dynamics() -> Model:
         example=_dynamics_example,
         gpu=False,
         loads={"batch 1": {}, "1024 futures": {"bodies": 8192, "pairs": 8192, "hulls": 1024}},
-        no_engine="Unsupported reduction type",
+        for_engines=_without_scattered_sums,
+        # Positions of metres to a tenth of a millimetre are more than half precision has.
+        precisions=("fp32",),
     )
 
 

@@ -56,6 +56,25 @@ def test_every_shipped_model_compiles(path: Path):
     assert len({b.engine for b in made.values()}) > 1
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_dynamics_compile_with_their_sums_rewritten(tmp_path: Path):
+    """One engine for four architectures; about a minute."""
+    pytest.importorskip("torch", reason="export needs torch; install requirements/training.txt")
+    from export import graph, parity, registry
+
+    if "dynamics" not in registry.names():
+        pytest.skip("the dynamics have not been trained here")
+    model = registry.model("dynamics")
+    source = graph.from_torch(model, tmp_path / "dynamics.onnx")
+    path = graph.for_engines(model, source, tmp_path / "dynamics_tensorrt.onnx")
+    worst, _ = parity.check(model, path)
+    assert worst <= parity.TOLERANCE["fp32"]
+    built = engines.build("tensorrt_rtx", path, None, ARCHITECTURES)
+    inspect(path, built)
+    assert built.layers["MATRIX_MULTIPLY"] > 20 and "SCATTER" in built.layers
+
+
 def test_one_engine_for_several_architectures():
     path = next(p for p in SHIPPED if p.stem == "segmenter")
     built = engines.build("tensorrt_rtx", path, None, ARCHITECTURES)
