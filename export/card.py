@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -31,13 +32,13 @@ def update(model: Model, rows: Sequence[Row]) -> None:
             "precision": row.precision,
             "runs_on": row.backend,
             "device": row.device,
-            "metrics": {k: round(v, 4) for k, v in row.metric.items()},
+            "metrics": {k: round(v, 4) for k, v in row.metric.items() if math.isfinite(v)},
             "largest_relative_error": row.real_error,
         }
         for row in rows
     ]
     facts_file.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    keys = list(dict.fromkeys(key for row in rows for key in row.metric))
+    keys = list(dict.fromkeys(key for row in rows for key, value in row.metric.items() if math.isfinite(value)))
     header = ["precision", "runs on", *[k.replace("_", " ") for k in keys], "largest relative error"]
     body = [
         [

@@ -236,7 +236,11 @@ def _torch_device() -> str:
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """For a file."""
-    return [asdict(row) for row in rows]
+    found = [asdict(row) for row in rows]
+    for row in found:
+        # JSON has no NaN: of a figure that there is none of, e.g. no thing of a known class.
+        row["metric"] = {k: v for k, v in row["metric"].items() if np.isfinite(v)}
+    return found
 
 
 def table(rows: Sequence[Row], keys: Mapping[str, str]) -> list[list[str]]:

@@ -83,7 +83,7 @@ def test_one_engine_for_several_architectures():
 
 def test_engine_files_of_real_engines(tmp_path: Path):
     path = next(p for p in SHIPPED if p.stem == "segmenter")
-    profile = None
+    profile = engines.profile_of(path)
     built = engines.build("tensorrt_rtx", path, profile, ["SM89"])
     key = engines.EngineKey(
         path.stem,

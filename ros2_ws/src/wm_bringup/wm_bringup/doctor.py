@@ -336,7 +336,8 @@ def check_models() -> list[Finding]:
         if wrong:
             card = path.with_suffix(".json").name
             stated = _stated_sha256(path, wrong[0])
-            what = f"its card {card} is of a {wrong[0]} with sha256 {stated}" if stated else f"no card {card}"
+            file = "file" if wrong[0] == path.name else wrong[0]
+            what = f"its card {card} is of a {file} with sha256 {stated}" if stated else f"no card {card}"
             if wrong[0] != path.name and not stated:
                 what = f"its card {card} does not have {wrong[0]}"
             advice = "the card's figures may not hold for it; write both with one training run"

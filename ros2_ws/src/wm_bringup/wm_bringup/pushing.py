@@ -1,0 +1,354 @@
+"""Push tasks on the simulated table, and the closed loop that carries them out: look, imagine, push, look again.
+
+A task is a random table, a thing to push, a place 0.2 to 0.4 m away, and a tall thing near the way. It is done when the
+centre of the thing is within 3 cm of the place, the tall one stands, and nothing has left the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from wm_core.geometry import quaternion_to_matrix
+from wm_core.scene_graph import (
+    PRIOR_FRICTION,
+    PRIOR_FRICTION_STD,
+    PRIOR_LOG_MASS_STD,
+    PRIOR_RESTITUTION,
+    PRIOR_RESTITUTION_STD,
+    SceneGraph,
+    shape_volume,
+)
+from wm_imagination.examples.push_planner import (
+    Imagine,
+    Plan,
+    PlanError,
+    PusherPath,
+    PusherPose,
+    PushPlanner,
+    PushPlannerConfig,
+    in_process,
+)
+from wm_imagination.imagination import Imagination
+from wm_sim.scenes import SceneModel, build_scene
+from wm_sim.simulator import FRAME_RATE_HZ, Simulator
+
+Array = NDArray[np.float64]
+
+GOAL_TOLERANCE_M = 0.03
+TOPPLED_RAD = np.pi / 4.0
+MAX_CYCLES = 30
+SETTLE_S = 0.2
+PUSHER_NAME = "paddle"
+_HOME = (-0.30, 0.50, 0.30)
+"""Where the paddle waits, over the table's front left corner [m, from the table's centre]."""
+
+# What perception leaves open on this table, about (docs/perception_bench.md): used where the true state is the start.
+NOISE_POSITION_M = 0.003
+NOISE_YAW_RAD = 0.02
+NOISE_SIZE = 0.02
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to do: ``target`` and ``tall`` are names of things in the scene; ``goal`` (2,) [m] in the map frame."""
+
+    seed: int
+    scene: SceneModel
+    target: str
+    tall: str
+    goal: Array
+
+
+@dataclass
+class Step:
+    """One cycle: what was planned, and where things truly were before it."""
+
+    plan: Plan
+    truth: SceneGraph
+    pusher: PusherPose
+
+
+@dataclass
+class Episode:
+    """What came of a task.
+
+    Attributes:
+        success: see the module; reason: what failed, in words.
+        distance_m: of the target's centre to the goal at the end.
+        plan_seconds: of each cycle in which something was imagined.
+        simulated_s: how long it took in the world.
+    """
+
+    seed: int
+    backend: str
+    success: bool
+    reason: str
+    distance_m: float
+    plan_seconds: list[float]
+    simulated_s: float
+    task: Task
+    steps: list[Step] = field(default_factory=list)
+    end: SceneGraph | None = None
+    track: list[tuple[float, Array, Array, Array]] = field(default_factory=list)
+
+
+# -- tasks
+
+
+def _radius(item: dict[str, Any]) -> float:
+    return 0.5 * float(np.hypot(*item["size"][:2])) if item["shape"] == "box" else 0.5 * float(item["size"][0])
+
+
+def _target(rng: np.random.Generator) -> dict[str, Any]:
+    if rng.uniform() < 0.5:
+        size = [float(v) for v in (*rng.uniform(0.05, 0.09, 2), rng.uniform(0.05, 0.10))]
+        return {"name": "target", "class_name": "box", "shape": "box", "size": size}
+    size = [float(rng.uniform(0.05, 0.08)), float(rng.uniform(0.06, 0.11))]
+    return {"name": "target", "class_name": "can", "shape": "cylinder", "size": size}
+
+
+def _tall(rng: np.random.Generator) -> dict[str, Any]:
+    kind = str(rng.choice(["box", "cylinder", "bottle"]))
+    height = float(rng.uniform(0.18, 0.24))
+    if kind == "box":
+        size = [float(v) for v in (*rng.uniform(0.035, 0.055, 2), height)]
+    else:
+        size = [float(rng.uniform(0.04, 0.055)) * (1.3 if kind == "bottle" else 1.0), height]
+    return {"name": "tall", "class_name": "bottle" if kind == "bottle" else "object", "shape": kind, "size": size}
+
+
+def _other(rng: np.random.Generator, name: str) -> dict[str, Any]:
+    kind = str(rng.choice(["box", "cylinder", "sphere", "mug", "bowl"], p=[0.35, 0.25, 0.15, 0.15, 0.10]))
+    size = {
+        "box": [float(v) for v in rng.uniform(0.04, 0.10, 3)],
+        "cylinder": [float(rng.uniform(0.05, 0.08)), float(rng.uniform(0.05, 0.12))],
+        "sphere": [float(rng.uniform(0.05, 0.08))],
+        "mug": [float(rng.uniform(0.07, 0.09)), float(rng.uniform(0.08, 0.10))],
+        "bowl": [float(rng.uniform(0.10, 0.13)), float(rng.uniform(0.05, 0.07))],
+    }[kind]
+    return {"name": name, "class_name": {"sphere": "ball", "cylinder": "can"}.get(kind, kind), "shape": kind, "size": size}
+
+
+def make_task(seed: int, table_look: str = "wood") -> Task:
+    """The task of a seed."""
+    rng = np.random.default_rng([seed, 4711])
+    half = np.array([0.5, 0.65])
+    for _ in range(1000):
+        target, tall = _target(rng), _tall(rng)
+        start = rng.uniform(-1.0, 1.0, 2) * (half - 0.20)
+        angle, distance = rng.uniform(-np.pi, np.pi), rng.uniform(0.2, 0.4)
+        ahead = np.array([np.cos(angle), np.sin(angle)])
+        goal = start + distance * ahead
+        if (np.abs(goal) > half - 0.15).any():
+            continue
+        # Beside the way, sometimes in it.
+        between = rng.uniform(0.35, 0.75) * distance
+        gap = rng.uniform(-0.02, 0.04)
+        side = rng.choice([-1.0, 1.0]) * (_radius(target) + _radius(tall) + gap)
+        where = start + between * ahead + side * np.array([-ahead[1], ahead[0]])
+        free = _radius(target) + _radius(tall) + 0.03
+        if np.linalg.norm(where - start) < free or np.linalg.norm(where - goal) < free:
+            continue
+        items = [target | {"position": start.tolist()}, tall | {"position": where.tolist()}]
+        for number in range(int(rng.integers(1, 5))):
+            for _ in range(40):
+                other = _other(rng, f"thing{number}")
+                spot = start + rng.uniform(-0.4, 0.4, 2)
+                if (np.abs(spot) > half - 0.10).any():
+                    continue
+                apart = [np.linalg.norm(spot - np.array(i["position"])) - _radius(other) * 1.2 - _radius(i) for i in items]
+                clear = np.linalg.norm(spot - goal) - _radius(other) * 1.2 - _radius(target)
+                if min(apart) > 0.03 and clear > 0.03:
+                    items.append(other | {"position": spot.tolist()})
+                    break
+        colors = rng.permutation(["orange", "green", "purple", "teal", "yellow", "pink"]).tolist()
+        for item, color in zip(items[1:], colors, strict=False):
+            item["color"] = color
+        items[0]["color"] = "red"
+        for item in items:
+            item |= {
+                "yaw": float(rng.uniform(0.0, 360.0)),
+                "density": float(rng.uniform(200.0, 900.0)),
+                "friction": float(rng.uniform(0.3, 0.65)),
+            }
+        scene = SceneModel.model_validate(
+            {
+                "name": f"push_{seed}",
+                "description": "A thing to push to a place, and a tall one near the way.",
+                "duration": 120.0,
+                "table": {"size": [1.0, 1.3, 0.04], "height": 0.75, "look": table_look},
+                "objects": items,
+                "pushers": [
+                    {
+                        "name": PUSHER_NAME,
+                        "shape": "box",
+                        "size": list(PushPlannerConfig().paddle),
+                        "friction": PushPlannerConfig().paddle_friction,
+                        "path": [[0.0, *_HOME]],
+                    }
+                ],
+            }
+        )
+        return Task(seed, scene, "target", "tall", goal)
+    raise RuntimeError(f"seed {seed}: no room for a task after 1000 draws")
+
+
+# -- what is known of the world
+
+
+def believed(truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
+    """The true scene as somebody knows it who looks well: centres to 3 mm, yaws to 1 degree, sizes to 2 %.
+
+    Masses, frictions and restitutions are what one would guess (the prior), not what they are.
+    """
+    count = len(truth)
+    moved = ~truth.is_static
+    positions, quaternions, extents = truth.positions.copy(), truth.quaternions.copy(), truth.extents.copy()
+    positions[moved, :2] += NOISE_POSITION_M * rng.standard_normal((int(moved.sum()), 2))
+    turn = Rotation.from_euler("z", NOISE_YAW_RAD * rng.standard_normal(count))
+    quaternions[moved] = (turn * Rotation.from_quat(quaternions)).as_quat()[moved]
+    # The prior of the mass is about the size as seen.
+    extents[moved] *= 1.0 + NOISE_SIZE * rng.standard_normal((int(moved.sum()), 1))
+    covariance = np.diag([NOISE_POSITION_M**2] * 2 + [0.001**2] + [0.005**2] * 2 + [NOISE_YAW_RAD**2])
+    covariances = np.where(moved[:, None, None], covariance, truth.pose_covariances)
+    twist = np.where(moved[:, None, None], 0.01**2 * np.eye(6), truth.twist_covariances)
+    volumes = np.array([shape_volume(int(s), e) for s, e in zip(truth.shapes, extents, strict=True)])
+    return replace(
+        truth,
+        positions=positions,
+        quaternions=quaternions,
+        extents=extents,
+        hulls=tuple(
+            h * (extents[i] / truth.extents[i]) if len(h) and moved[i] else h for i, h in enumerate(truth.hulls)
+        ),
+        pose_covariances=covariances,
+        twist_covariances=twist,
+        log_mass=np.where(moved, np.log(400.0 * np.maximum(volumes, 1e-9)), truth.log_mass),
+        log_mass_std=np.full(count, PRIOR_LOG_MASS_STD),
+        friction=np.where(moved, PRIOR_FRICTION, truth.friction),
+        friction_std=np.full(count, PRIOR_FRICTION_STD),
+        restitution=np.where(moved, PRIOR_RESTITUTION, truth.restitution),
+        restitution_std=np.full(count, PRIOR_RESTITUTION_STD),
+    )
+
+
+# -- the closed loop
+
+
+@lru_cache(maxsize=4)
+def _imagination(backend: str) -> Imagination:
+    return Imagination(backend=backend)
+
+
+def _pose(simulator: Simulator) -> PusherPose:
+    position, quaternion = simulator.pusher_pose()
+    return PusherPose(position, float(Rotation.from_quat(quaternion).as_euler("zyx")[0]))
+
+
+def _bare(task: Task) -> Any:
+    """Without materials: the physics is the same, and nothing has to be drawn."""
+    scene = build_scene(task.scene, task.seed)
+    bodies = tuple(replace(b, geoms=tuple(replace(g, material="") for g in b.geoms)) for b in scene.bodies)
+    return replace(scene, bodies=bodies)
+
+
+def follow(simulator: Simulator, path: PusherPath, on_frame: Callable[[], None] = lambda: None) -> None:
+    """Carry a path out and let things come to rest; in the world's own frames."""
+    simulator.command_pusher(path.times, path.positions, path.quaternions)
+    for _ in range(int(np.ceil((path.duration_s + SETTLE_S) * FRAME_RATE_HZ))):
+        simulator.step()
+        on_frame()
+
+
+def judge(task: Task, simulator: Simulator, start: SceneGraph) -> tuple[bool, str, float]:
+    """Whether the task is done, what is wrong if not, and the target's distance [m]."""
+    scene, truth = simulator.scene, simulator.ground_truth()
+    index = truth.index(scene.id_of(task.target))
+    distance = float(np.linalg.norm(truth.positions[index, :2] - task.goal))
+    wrong = []
+    for i in range(len(truth)):
+        if truth.is_static[i] or truth.class_names[i] == "pusher":
+            continue
+        name = scene.names[scene.ids.index(int(truth.ids[i]))]
+        if truth.positions[i, 2] < scene.table_top_z:
+            wrong.append(f"{name} fell off the table")
+    tall = truth.index(scene.id_of(task.tall))
+    before = quaternion_to_matrix(start.quaternions[start.index(scene.id_of(task.tall))])
+    tilt = float(np.arccos(np.clip(quaternion_to_matrix(truth.quaternions[tall])[2] @ before[2], -1.0, 1.0)))
+    if tilt > TOPPLED_RAD:
+        wrong.append("the tall one toppled")
+    if distance > GOAL_TOLERANCE_M:
+        wrong.append(f"{1e3 * distance:.0f} mm from the goal")
+    return not wrong, ", ".join(wrong), distance
+
+
+def run_episode(
+    backend: str,
+    seed: int,
+    perceived: bool = False,
+    *,
+    config: PushPlannerConfig | None = None,
+    samples: int = 1,
+    max_cycles: int = MAX_CYCLES,
+    imagine: Imagine | None = None,
+    keep_steps: bool = False,
+    on_cycle: Callable[[int, Plan], None] = lambda number, plan: None,
+) -> Episode:
+    """One task from start to end, the simulator as the world. The same arguments give the same episode.
+
+    Args:
+        backend: of the imagination: learned, physics, straight, still, auto.
+        seed: of the task, of what is misjudged of the world, and of the planner's draws.
+        perceived: the scene graph comes from the perception pipeline looking at rendered images, not from ``believed``.
+        samples: of the belief, for each path.
+        imagine: asks somebody else than this process's imagination.
+        keep_steps: keep what was planned, and the way of everything at 30 Hz, for pictures.
+
+    Raises:
+        wm_imagination.imagination.BackendUnavailableError, wm_core.inference.InferenceError: the backend cannot run here.
+    """
+    task = make_task(seed)
+    planner = PushPlanner(imagine or in_process(_imagination(backend), backend, samples, seed), config, seed)
+    rng = np.random.default_rng([seed, 815])
+    with Simulator(_bare(task), seed, 64, 48, decorate=lambda _: None) as simulator:
+        start = simulator.ground_truth()
+        target_id = simulator.scene.id_of(task.target)
+        episode = Episode(seed, backend, False, "", np.inf, [], 0.0, task)
+
+        def on_frame() -> None:
+            if keep_steps:
+                states = simulator.live.states()
+                episode.track.append((simulator.time_s, states[:, :3].copy(), states[:, 3:7].copy(), states[:, 0]))
+
+        on_frame()
+        for number in range(max_cycles):
+            pusher = _pose(simulator)
+            truth = simulator.ground_truth()
+            try:
+                plan = planner.plan(believed(truth, rng), target_id, task.goal, pusher)
+            except PlanError as error:
+                episode.reason = f"no plan: {error}"
+                break
+            if keep_steps:
+                episode.steps.append(Step(plan, truth, pusher))
+            if plan.imagined:
+                episode.plan_seconds.append(plan.seconds)
+            on_cycle(number, plan)
+            follow(simulator, plan.path, on_frame)
+            if plan.kind == "done":
+                break
+        for _ in range(round(0.5 * FRAME_RATE_HZ)):
+            simulator.step()
+            on_frame()
+        success, reason, distance = judge(task, simulator, start)
+        episode.success = success
+        episode.reason = ", ".join(r for r in (episode.reason, reason) if r)
+        episode.distance_m, episode.simulated_s, episode.end = distance, simulator.time_s, simulator.ground_truth()
+    return episode

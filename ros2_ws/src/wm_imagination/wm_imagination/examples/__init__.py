@@ -1,0 +1,1 @@
+"""Worked examples of what asks the imagination: programs to read and to start from."""

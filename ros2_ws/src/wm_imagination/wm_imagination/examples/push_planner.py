@@ -1,0 +1,800 @@
+"""Push a thing to a place on a table with a paddle, by imagining many pushes and taking the best. Knows no ROS.
+
+The planner is a receding-horizon controller whose optimiser is the cross-entropy method (Rubinstein, "The cross-entropy
+method for combinatorial and continuous optimization", 1999; for paths of robots: Kobilarov, "Cross-entropy motion
+planning", IJRR 2012): draw K pushes from a normal distribution, ask what each would do, fit the distribution's mean
+and deviation to the best ones (the elite), draw again. The best push seen is carried out and then everything is looked
+at and thought of anew.
+
+A push is a start of the paddle and a second of motion. The paddle may start where it is, or be lifted, carried over
+the things and let down at another side of the target: both are imagined, so the choice falls out of the cost. The cost
+is in metres: the way that is left for the target around what stands in between (Dijkstra's shortest path on a grid),
+and on top of it whatever is not wanted (``PushCosts``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import dijkstra
+from scipy.spatial.transform import Rotation
+
+from wm_core.geometry import quaternion_to_matrix
+from wm_core.interventions import BodySpec, path_batch
+from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION, ImagineRequest
+from wm_core.scene_graph import SceneGraph, Shape
+from wm_imagination.imagination import Imagination
+
+Array = NDArray[np.float64]
+
+_ANGLES = np.linspace(0.0, 2.0 * np.pi, 32, endpoint=False)
+_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
+"""(D, 2) directions in which outlines are compared."""
+_CELL_M = 0.02
+_KNOTS = 3
+_RAMP_S = 0.2
+"""Between the knots of a push; it starts and ends at rest."""
+
+
+class PlanError(ValueError):
+    """A task that cannot be planned for; the message names the field, what was found and what was expected."""
+
+
+@dataclass(frozen=True)
+class PusherPose:
+    """Where the paddle is: centre (3,) [m] and the direction that its face looks in, yaw [rad], graph frame."""
+
+    position: Array
+    yaw: float
+
+    @property
+    def quaternion(self) -> Array:
+        """(4,) x, y, z, w."""
+        return np.array([0.0, 0.0, np.sin(0.5 * self.yaw), np.cos(0.5 * self.yaw)])
+
+
+@dataclass(frozen=True)
+class PusherPath:
+    """A path of the paddle's centre: times (M,) [s] ascending from 0, positions (M, 3) [m], yaws (M,) [rad]."""
+
+    times: Array
+    positions: Array
+    yaws: Array
+
+    @property
+    def quaternions(self) -> Array:
+        """(M, 4) x, y, z, w."""
+        zero = np.zeros_like(self.yaws)
+        return np.stack([zero, zero, np.sin(0.5 * self.yaws), np.cos(0.5 * self.yaws)], axis=1)
+
+    @property
+    def duration_s(self) -> float:
+        """Of the whole path."""
+        return float(self.times[-1])
+
+    @property
+    def end(self) -> PusherPose:
+        """Where it leaves the paddle."""
+        return PusherPose(self.positions[-1], float(self.yaws[-1]))
+
+    def at(self, time_s: float) -> PusherPose:
+        """The pose at a time [s], held at both ends."""
+        position = np.array([np.interp(time_s, self.times, column) for column in self.positions.T])
+        return PusherPose(position, float(np.interp(time_s, self.times, np.unwrap(self.yaws))))
+
+    def until(self, time_s: float) -> PusherPath:
+        """Its beginning, up to a time [s]."""
+        if time_s >= self.duration_s:
+            return self
+        rows, end = self.times < time_s - 1e-9, self.at(time_s)
+        return PusherPath(
+            np.append(self.times[rows], time_s),
+            np.concatenate([self.positions[rows], end.position[None]]),
+            np.append(np.unwrap(self.yaws)[rows], end.yaw),
+        )
+
+
+@dataclass(frozen=True)
+class PushPaths:
+    """K paths over common times: times (M,) [s], positions (K, M, 3) [m], yaws (K, M) [rad]."""
+
+    times: Array
+    positions: Array
+    yaws: Array
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def quaternions(self) -> Array:
+        """(K, M, 4) x, y, z, w."""
+        zero = np.zeros_like(self.yaws)
+        return np.stack([zero, zero, np.sin(0.5 * self.yaws), np.cos(0.5 * self.yaws)], axis=-1)
+
+    def one(self, k: int) -> PusherPath:
+        """One of them."""
+        return PusherPath(self.times, self.positions[k], self.yaws[k])
+
+
+@dataclass(frozen=True)
+class Futures:
+    """What follows from K paths: states (K, S, T, N, 13) in the layout of ``wm_core.rollout`` of the objects (N,).
+
+    Those of the scene come first, in its order. ``done`` (K,): false where there was no time to compute it.
+    """
+
+    states: NDArray[np.float32]
+    done: NDArray[np.bool_]
+
+
+Imagine = Callable[[SceneGraph, BodySpec, PushPaths, float, float], Futures]
+"""(scene without the paddle, the paddle, K paths, horizon [s], step of the states [s]) -> futures."""
+
+
+@dataclass(frozen=True)
+class PushCosts:
+    """Weights; the cost of a future is in metres of way left for the target.
+
+    Attributes:
+        tilt_per_rad: of any thing beyond ``tilt_free_rad``; toppled: more than 45 degrees.
+        moved_tall, moved_other: per metre that a tall or another thing is shifted.
+        clearance_m, clearance: the paddle and the target keep this distance [m] from tall things; per metre short.
+        edge_m, edge: things keep this distance [m] from the table's edge; per metre short.
+        speed: per m/s that things still move with at the end.
+        behind: of the paddle standing at the wrong side at the end, per metre left.
+        carry: of carrying the paddle elsewhere, per metre left; at most ``carry_most_m``.
+    """
+
+    tilt_free_rad: float = 0.08
+    tilt_per_rad: float = 1.0
+    toppled: float = 5.0
+    moved_tall: float = 4.0
+    moved_other: float = 0.4
+    clearance_m: float = 0.015
+    clearance: float = 3.0
+    edge_m: float = 0.03
+    edge: float = 10.0
+    speed: float = 0.3
+    behind: float = 0.3
+    carry: float = 0.2
+    carry_most_m: float = 0.03
+
+
+@dataclass(frozen=True)
+class PushPlannerConfig:
+    """Settings of the planner.
+
+    Attributes:
+        rollouts, rounds, elite: K per round, rounds, and how many of K the distribution is fitted to.
+        horizon_s: imagined [s]; the paddle moves for the first 0.8 s of it.
+        execute_s: how much of a push is carried out before the next is planned [s].
+        step_s: of the imagined states.
+        max_speed_m_s, max_turn_rad_s: of the paddle while it pushes; carry_speed_m_s: while it is carried.
+        done_m: the target is there when its centre is this close to the goal.
+        tall_ratio: a thing is tall that is so many times higher than its smaller width.
+        near_m: things further than this from the target are left out of what is imagined.
+        paddle: full size [m]: thickness (its face looks along +x), width, height; paddle_friction.
+        ground_gap_m: between the support and the paddle.
+    """
+
+    rollouts: int = 64
+    rounds: int = 3
+    elite: int = 8
+    horizon_s: float = 1.0
+    execute_s: float = 0.8
+    step_s: float = 0.1
+    max_speed_m_s: float = 0.30
+    max_turn_rad_s: float = 1.2
+    carry_speed_m_s: float = 0.8
+    done_m: float = 0.012
+    tall_ratio: float = 2.2
+    near_m: float = 0.40
+    paddle: tuple[float, float, float] = (0.02, 0.10, 0.10)
+    paddle_friction: float = 0.4
+    ground_gap_m: float = 0.006
+    costs: PushCosts = field(default_factory=PushCosts)
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.elite <= self.rollouts:
+            raise PlanError(f"elite: got {self.elite}, expected 4 to rollouts ({self.rollouts})")
+        if self.rounds < 1:
+            raise PlanError(f"rounds: got {self.rounds}, expected at least 1")
+        if not 0.0 < self.execute_s <= self.horizon_s or self.horizon_s < (_KNOTS + 1) * _RAMP_S:
+            raise PlanError(
+                f"horizon_s, execute_s: got {self.horizon_s:g}, {self.execute_s:g}, "
+                f"expected {(_KNOTS + 1) * _RAMP_S:g} s or more, and 0 to horizon_s"
+            )
+
+    @property
+    def body(self) -> BodySpec:
+        """The paddle as a body."""
+        return BodySpec(Shape.BOX, np.array(self.paddle), friction=self.paddle_friction)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do next.
+
+    Attributes:
+        kind: ``push`` (go along ``path``), ``carry`` (``path`` leads over the things to where the next push starts)
+            or ``done`` (the target is there; ``path`` only lifts the paddle).
+        path: from where the paddle is.
+        push: the push that was imagined and chosen; after a ``carry`` it is what comes next. None when done.
+        target_way: (T, 2) imagined places of the target [m] during ``push``.
+        cost: of the choice [m]; costs: of all that were imagined in the last round.
+        way_left_m: the target's way to the goal, around what stands in between, as it is now.
+        imagined: how many futures; seconds: planning time, wall clock.
+    """
+
+    kind: Literal["push", "carry", "done"]
+    path: PusherPath
+    push: PusherPath | None
+    target_way: Array
+    cost: float
+    costs: Array
+    way_left_m: float
+    imagined: int
+    seconds: float
+
+
+# -- outlines on the table
+
+
+def outline(shape: int, extents: ArrayLike, quaternion: ArrayLike, hull: Array | None = None) -> Array:
+    """(D,) support function [m] of a body seen from above, about its centre, in ``_DIRECTIONS``."""
+    rotation = quaternion_to_matrix(np.asarray(quaternion, dtype=np.float64))
+    half = 0.5 * np.asarray(extents, dtype=np.float64)
+    across = _DIRECTIONS @ rotation[:2]  # (D, 3) the directions in the body's axes
+    if shape == Shape.SPHERE:
+        return np.full(len(_DIRECTIONS), float(half.mean()))
+    if shape in (Shape.CYLINDER, Shape.CAPSULE):
+        radius = 0.5 * (half[0] + half[1])
+        if shape == Shape.CAPSULE:
+            return radius + np.abs(across[:, 2]) * max(half[2] - radius, 0.0)
+        return radius * np.linalg.norm(across[:, :2], axis=1) + half[2] * np.abs(across[:, 2])
+    if shape == Shape.CONVEX and hull is not None and len(hull):
+        return np.asarray((across @ np.asarray(hull).T).max(axis=1))
+    return np.abs(across) @ half
+
+
+def gap(here: Array, own: Array, there: Array, other: Array) -> Array:
+    """Distance [m] between outlines (D,) at places (..., 2), negative when they overlap.
+
+    The largest over directions of the distance between their supporting lines: never more than the true distance.
+    """
+    opposite = np.roll(other, len(_DIRECTIONS) // 2, axis=-1)
+    return np.asarray(((there - here) @ _DIRECTIONS.T - own - opposite).max(axis=-1))
+
+
+def _paddle_outline(config: PushPlannerConfig, yaw: Array) -> Array:
+    """(..., D) of the paddle at yaws (...)."""
+    relative = _ANGLES - np.asarray(yaw)[..., None]
+    return 0.5 * (config.paddle[0] * np.abs(np.cos(relative)) + config.paddle[1] * np.abs(np.sin(relative)))
+
+
+def without_pusher(scene: SceneGraph, pose: PusherPose | None, extents: ArrayLike) -> SceneGraph:
+    """The scene without the paddle itself: what is named ``pusher``, and what lies within the paddle's own bounds.
+
+    The robot knows where its paddle is; a camera sees just one more thing.
+    """
+    keep = np.array([name != "pusher" for name in scene.class_names], dtype=bool)
+    if pose is not None:
+        turn = Rotation.from_euler("z", -pose.yaw)
+        inside = np.abs(turn.apply(scene.positions - pose.position)) < 0.5 * np.asarray(extents) + 0.015
+        keep &= ~inside.all(axis=1) | scene.is_static
+    return scene.select(np.flatnonzero(keep))
+
+
+class WayToGoal:
+    """The length of the way from anywhere on the support to the goal, for the target's centre.
+
+    Dijkstra on a grid of 2 cm with 16 neighbours; a metre close to (or through) things counts as several.
+
+    Args:
+        low, high: (2,) corners of the support [m].
+        own: outline (D,) of the target; goal: (2,).
+        places: (N, 2), outlines: (N, D), tall: (N,) of the other things.
+        tall_margin_m, margin_m: how far from tall and other things the way is free.
+    """
+
+    def __init__(
+        self,
+        low: Array,
+        high: Array,
+        goal: Array,
+        own: Array,
+        places: Array,
+        outlines: Array,
+        tall: NDArray[np.bool_],
+        tall_margin_m: float = 0.05,
+        margin_m: float = 0.025,
+    ) -> None:
+        self.goal, self._low = goal, low
+        shape = np.maximum(np.ceil((high - low) / _CELL_M).astype(int) + 1, 2)
+        axes = [low[a] + _CELL_M * np.arange(shape[a]) for a in range(2)]
+        self._nodes = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+        weight = np.ones(len(self._nodes))
+        for place, other, high_one in zip(places, outlines, tall, strict=True):
+            near = gap(self._nodes, own, place, other)
+            margin = tall_margin_m if high_one else margin_m
+            depth = np.clip((margin - near) / margin, 0.0, 2.0)
+            weight += (8.0 if high_one else 3.0) * depth
+        reach = float(own.max())
+        inner = np.minimum(self._nodes - low, high - self._nodes).min(axis=1) - reach
+        weight += 10.0 * np.clip((0.03 - inner) / 0.03, 0.0, 3.0)
+        count = len(self._nodes)
+        index = np.arange(count).reshape(shape)
+        rows, columns, lengths = [], [], []
+        for dx, dy in ((1, 0), (0, 1), (1, 1), (1, -1), (2, 1), (1, 2), (2, -1), (1, -2)):
+            a = index[: shape[0] - dx, max(0, -dy) : shape[1] - max(0, dy)].ravel()
+            b = index[dx:, max(0, dy) : shape[1] + min(0, dy)].ravel()
+            rows.append(a)
+            columns.append(b)
+            lengths.append(_CELL_M * np.hypot(dx, dy) * 0.5 * (weight[a] + weight[b]))
+        from_goal = np.linalg.norm(self._nodes - goal, axis=1)
+        near_goal = np.flatnonzero(from_goal < 2.0 * _CELL_M)
+        if not len(near_goal):
+            near_goal = np.array([int(np.argmin(from_goal))])
+        rows.append(np.full(len(near_goal), count))
+        columns.append(near_goal)
+        lengths.append(np.maximum(from_goal[near_goal], 1e-6))
+        graph = coo_matrix(
+            (np.concatenate(lengths), (np.concatenate(rows), np.concatenate(columns))), shape=(count + 1, count + 1)
+        )
+        self._way = dijkstra(graph.tocsr(), directed=False, indices=count)[:count].reshape(shape)
+
+    def __call__(self, places: ArrayLike) -> Array:
+        """(...) [m] of places (..., 2); beyond the support's edge a metre counts five more."""
+        p = np.asarray(places, dtype=np.float64)
+        at = (p - self._low) / _CELL_M
+        limit = np.array(self._way.shape) - 1.0
+        inside = np.clip(at, 0.0, limit - 1e-6)
+        cell = inside.astype(int)
+        fx, fy = np.moveaxis(inside - cell, -1, 0)
+        i, j = np.moveaxis(cell, -1, 0)
+        w = self._way
+        found = (1 - fx) * ((1 - fy) * w[i, j] + fy * w[i, j + 1]) + fx * ((1 - fy) * w[i + 1, j] + fy * w[i + 1, j + 1])
+        found = found + 5.0 * _CELL_M * np.linalg.norm(at - inside, axis=-1)
+        straight = np.linalg.norm(p - self.goal, axis=-1)
+        return np.where(straight < 2.5 * _CELL_M, straight, np.maximum(found, straight))
+
+    def heading(self, places: ArrayLike) -> Array:
+        """(..., 2) unit vectors along which the way leads."""
+        p = np.asarray(places, dtype=np.float64)
+        h = 0.75 * _CELL_M
+        dx, dy = np.array([h, 0.0]), np.array([0.0, h])
+        slope = np.stack([self(p - dx) - self(p + dx), self(p - dy) - self(p + dy)], axis=-1)
+        direct = self.goal - p
+        near = np.linalg.norm(direct, axis=-1, keepdims=True) < 3.0 * _CELL_M
+        way = np.where(near, direct, slope)
+        return way / np.maximum(np.linalg.norm(way, axis=-1, keepdims=True), 1e-9)
+
+
+# -- the planner
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What one planning step knows: the scene without the paddle, and outlines of what stands on it."""
+
+    scene: SceneGraph
+    target: int
+    top: float
+    low: Array
+    high: Array
+    others: NDArray[np.int64]
+    tall: NDArray[np.bool_]
+    outlines: Array
+    own: Array
+    way: WayToGoal
+
+    @property
+    def place(self) -> Array:
+        """(2,) of the target."""
+        return self.scene.positions[self.target, :2]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a push may start; ``carried``: the paddle is not there yet."""
+
+    position: Array
+    yaw: float
+    carried: bool
+    reach: float
+
+
+class PushPlanner:
+    """Plans the next piece of the paddle's path.
+
+    Args:
+        imagine: answers what follows from K paths, see ``Imagine``.
+        config: settings.
+        seed: of the draws; the same seed and the same answers give the same plans.
+    """
+
+    def __init__(self, imagine: Imagine, config: PushPlannerConfig | None = None, seed: int = 0) -> None:
+        self.imagine, self.config = imagine, config or PushPlannerConfig()
+        self._rng = np.random.default_rng(seed)
+
+    def plan(self, scene: SceneGraph, target_id: int, goal: ArrayLike, pusher: PusherPose) -> Plan:
+        """The next piece of path.
+
+        Args:
+            scene: as perceived now, graph frame, z up; the paddle in it is ignored.
+            target_id: which thing to push.
+            goal: (2,) where its centre shall be [m], graph frame.
+            pusher: where the paddle is now.
+
+        Raises:
+            PlanError: the target is not in the scene or is static, the goal is not on a support, or no number.
+        """
+        begin = time.perf_counter()
+        config = self.config
+        table = self._table(scene, target_id, np.asarray(goal, dtype=np.float64), pusher)
+        left = float(table.way(table.place))
+        if float(np.linalg.norm(table.place - table.way.goal)) < config.done_m:
+            path = self._lift(table, pusher)
+            none = np.zeros((0, 2))
+            return Plan("done", path, None, none, left, np.zeros(0), left, 0, time.perf_counter() - begin)
+        starts = self._starts(table, pusher)
+        near = self._near(table)
+        best: tuple[float, _Start, PusherPath, Array] | None = None
+        paths, chosen = self._first(table, starts)
+        imagined, costs = 0, np.zeros(0)
+        mean = deviation = np.zeros(0)
+        keep = 0
+        for number in range(config.rounds):
+            if number:
+                paths, chosen, drawn = self._drawn(starts, keep, mean, deviation)
+            else:
+                drawn = self._first_controls
+            futures = self.imagine(near, config.body, paths, config.horizon_s, config.step_s)
+            costs = self._costs(table, near, paths, chosen, starts, futures, drawn)
+            imagined += int(futures.done.sum())
+            k = int(np.argmin(costs))
+            if np.isfinite(costs[k]) and (best is None or costs[k] < best[0]):
+                column = near.index(target_id)
+                way = futures.states[k, :, :, column, :2].mean(axis=0).astype(np.float64)
+                best = (float(costs[k]), starts[chosen[k]], paths.one(k), way)
+            if best is None:
+                raise PlanError("imagine: got no future at all, expected at least one in time")
+            # The distribution of the start that did best; its elite only.
+            keep = int(chosen[int(np.argmin(costs))]) if number == 0 else keep
+            mine = np.flatnonzero((chosen == keep) & np.isfinite(costs))
+            order = mine[np.argsort(costs[mine])][: config.elite]
+            if number == 0 or len(order) < 4:
+                mean, deviation = drawn[order[0]], self._spread()
+            else:
+                mean = drawn[order].mean(axis=0)
+                deviation = np.maximum(drawn[order].std(axis=0), 0.1 * self._spread())
+        assert best is not None
+        cost, start, push, way = best
+        seconds = time.perf_counter() - begin
+        if start.carried:
+            path = self._carry(table, pusher, push)
+            return Plan("carry", path, push, way, cost, costs, left, imagined, seconds)
+        return Plan("push", push.until(config.execute_s), push, way, cost, costs, left, imagined, seconds)
+
+    # -- what is where
+
+    def _table(self, scene: SceneGraph, target_id: int, goal: Array, pusher: PusherPose) -> _Table:
+        scene = without_pusher(scene, pusher, self.config.paddle)
+        if target_id not in scene.ids:
+            raise PlanError(f"target_id: got {target_id}, expected one of {scene.ids.tolist()}")
+        target = scene.index(target_id)
+        if scene.is_static[target]:
+            raise PlanError(f"target_id: got {target_id}, which is static, expected a movable thing")
+        if goal.shape != (2,) or not np.isfinite(goal).all():
+            raise PlanError(f"goal: got {goal.tolist()}, expected x and y [m]")
+        low, high, top = self._support(scene, target)
+        if (goal < low).any() or (goal > high).any():
+            raise PlanError(
+                f"goal: got {goal.tolist()}, expected a place on the support, {low.tolist()} to {high.tolist()}"
+            )
+        rows = [i for i in range(len(scene)) if i != target and not scene.is_static[i] and scene.positions[i, 2] > top]
+        outlines = np.array([self._outline(scene, i) for i in rows]).reshape(-1, len(_DIRECTIONS))
+        others = np.array(rows, dtype=np.int64)
+        tall = np.array([self._is_tall(scene, i) for i in rows], dtype=bool)
+        own = self._outline(scene, target)
+        way = WayToGoal(low, high, goal, own, scene.positions[others, :2], outlines, tall)
+        return _Table(scene, target, top, low, high, others, tall, outlines, own, way)
+
+    @staticmethod
+    def _outline(scene: SceneGraph, i: int) -> Array:
+        return outline(int(scene.shapes[i]), scene.extents[i], scene.quaternions[i], scene.hulls[i])
+
+    def _is_tall(self, scene: SceneGraph, i: int) -> bool:
+        sides = np.abs(quaternion_to_matrix(scene.quaternions[i])) @ scene.extents[i]
+        return bool(sides[2] > self.config.tall_ratio * min(sides[0], sides[1]))
+
+    @staticmethod
+    def _support(scene: SceneGraph, target: int) -> tuple[Array, Array, float]:
+        """Corners (2,), (2,) and height of the top of what the target stands on: the highest static thing below."""
+        best: tuple[Array, Array, float] | None = None
+        for i in np.flatnonzero(scene.is_static):
+            half = 0.5 * np.abs(quaternion_to_matrix(scene.quaternions[i])) @ scene.extents[i]
+            top = float(scene.positions[i, 2] + half[2])
+            low, high = scene.positions[i, :2] - half[:2], scene.positions[i, :2] + half[:2]
+            here = scene.positions[target]
+            if top < here[2] and (here[:2] > low - 0.05).all() and (here[:2] < high + 0.05).all():
+                if best is None or top > best[2]:
+                    best = (low, high, top)
+        if best is None:
+            raise PlanError("scene: found no support (a static thing) under the target, expected one")
+        return best
+
+    def _near(self, table: _Table) -> SceneGraph:
+        """What can matter within the horizon."""
+        away = np.linalg.norm(table.scene.positions[:, :2] - table.place, axis=1)
+        keep = table.scene.is_static | (away < self.config.near_m)
+        return table.scene.select(np.flatnonzero(keep))
+
+    # -- where pushes start
+
+    def _height(self, table: _Table) -> float:
+        return table.top + self.config.ground_gap_m + 0.5 * self.config.paddle[2]
+
+    def _starts(self, table: _Table, pusher: PusherPose) -> list[_Start]:
+        """Where the paddle is, if it is down beside the target; then places around the target that are free."""
+        config, z = self.config, self._height(table)
+        starts: list[_Start] = []
+        if abs(pusher.position[2] - z) < 0.02:
+            apart = float(gap(pusher.position[:2], _paddle_outline(config, np.array(pusher.yaw)), table.place, table.own))
+            if apart < 0.10:
+                starts.append(_Start(np.array([*pusher.position[:2], z]), pusher.yaw, False, max(apart, 0.0)))
+        wanted = float(np.arctan2(*table.way.heading(table.place)[::-1]))
+        width = float((table.own + np.roll(table.own, len(table.own) // 2)).mean())
+        free: list[_Start] = []
+        for turn in np.radians([0, 12, -12, 25, -25, 40, -40, 60, -60, 90, -90, 130, -130, 180]):
+            yaw = wanted + turn
+            ahead = np.array([np.cos(yaw), np.sin(yaw)])
+            side = np.array([-ahead[1], ahead[0]])
+            back = float(np.interp((yaw + np.pi) % (2 * np.pi), [*_ANGLES, 2 * np.pi], [*table.own, table.own[0]]))
+            for shift in (0.0, 0.25 * width, -0.25 * width):
+                place = table.place - (back + 0.5 * config.paddle[0] + 0.012) * ahead + shift * side
+                if self._is_free(table, place, yaw):
+                    free.append(_Start(np.array([*place, z]), yaw, True, 0.012))
+        starts += free
+        if not starts:
+            raise PlanError("target_id: found no free place for the paddle beside it, expected one")
+        return starts
+
+    def _is_free(self, table: _Table, place: Array, yaw: float, margin_m: float = 0.008) -> bool:
+        own = _paddle_outline(self.config, np.array(yaw))
+        if float(gap(place, own, table.place, table.own)) < 0.004:
+            return False
+        centres = table.scene.positions[table.others, :2]
+        return all(float(gap(place, own, c, o)) > margin_m for c, o in zip(centres, table.outlines, strict=True))
+
+    # -- pushes: (v, v, v, turn, turn, turn, sideways) at the knots
+
+    def _spread(self) -> Array:
+        v, w = self.config.max_speed_m_s, self.config.max_turn_rad_s
+        return np.array([*[0.20 * v] * _KNOTS, *[0.35 * w] * _KNOTS, 0.10 * v])
+
+    def _limited(self, controls: Array) -> Array:
+        v, w = self.config.max_speed_m_s, self.config.max_turn_rad_s
+        limit = np.array([*[v] * _KNOTS, *[w] * _KNOTS, 0.4 * v])
+        low = -limit
+        low[:_KNOTS] = -0.1 * v
+        return np.clip(controls, low, limit)
+
+    def paths(self, positions: Array, yaws: Array, controls: Array) -> PushPaths:
+        """The K paths of controls (K, 7) from starts (K, 3) [m] and (K,) [rad]: at rest, along the knots, at rest.
+
+        The paddle moves along its face's direction (and a little sideways) and turns, all piecewise linear in time.
+        """
+        knots = np.arange(_KNOTS + 2) * _RAMP_S
+        end = knots[-1]
+        times = np.arange(round(end / 0.05) + 1) * 0.05
+        zero = np.zeros((len(controls), 1))
+
+        def profile(values: Array) -> Array:
+            padded = np.concatenate([zero, values, zero], axis=1)
+            return np.stack([np.interp(times, knots, row) for row in padded])
+
+        speed, turn = profile(controls[:, :_KNOTS]), profile(controls[:, _KNOTS : 2 * _KNOTS])
+        drift = profile(np.repeat(controls[:, 2 * _KNOTS :], _KNOTS, axis=1))
+
+        def integral(rates: Array) -> Array:
+            steps = 0.5 * (rates[:, 1:] + rates[:, :-1]) * np.diff(times)
+            return np.concatenate([zero, np.cumsum(steps, axis=1)], axis=1)
+
+        yaw = yaws[:, None] + integral(turn)
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        x = positions[:, :1] + integral(speed * cos - drift * sin)
+        y = positions[:, 1:2] + integral(speed * sin + drift * cos)
+        z = np.repeat(positions[:, 2:], len(times), axis=1)
+        hold = max(self.config.horizon_s, end + 0.05)
+        times = np.append(times, hold)
+        xyz = np.stack([x, y, z], axis=-1)
+        return PushPaths(times, np.concatenate([xyz, xyz[:, -1:]], axis=1), np.concatenate([yaw, yaw[:, -1:]], axis=1))
+
+    def _first(self, table: _Table, starts: list[_Start]) -> tuple[PushPaths, NDArray[np.int64]]:
+        """A plain push from every start, and from where the paddle is as many as there is room for."""
+        config = self.config
+        left = float(table.way(table.place))
+        chosen, controls = [], []
+
+        def straight(start: _Start, share: float = 1.0, turn: float = 0.0) -> Array:
+            way = min(start.reach + share * left, config.max_speed_m_s * _RAMP_S * _KNOTS)
+            speed = way / (_RAMP_S * _KNOTS)
+            return np.array([*[speed] * _KNOTS, *[turn] * _KNOTS, 0.0])
+
+        here = [s for s, start in enumerate(starts) if not start.carried]
+        there = [s for s, start in enumerate(starts) if start.carried]
+        room = config.rollouts - (config.rollouts // 2 if here else 0)
+        for s in there[:room]:
+            chosen.append(s)
+            controls.append(straight(starts[s]))
+        most = config.rollouts if here else room
+        turns = np.linspace(-0.8, 0.8, 7) * config.max_turn_rad_s
+        while len(chosen) < most:
+            if here:
+                n = len(chosen)
+                chosen.append(here[0])
+                base = straight(starts[here[0]], float(self._rng.uniform(0.4, 1.3)), float(turns[n % len(turns)]))
+                controls.append(base + 0.3 * self._spread() * self._rng.standard_normal(len(base)))
+            else:
+                s = there[int(self._rng.integers(len(there)))]
+                chosen.append(s)
+                base = straight(starts[s], float(self._rng.uniform(0.5, 1.2)))
+                controls.append(base + 0.7 * self._spread() * self._rng.standard_normal(len(base)))
+        self._first_controls = self._limited(np.array(controls))
+        index = np.array(chosen, dtype=np.int64)
+        return self._from(starts, index, self._first_controls), index
+
+    def _from(self, starts: list[_Start], chosen: NDArray[np.int64], controls: Array) -> PushPaths:
+        positions = np.array([starts[s].position for s in chosen])
+        return self.paths(positions, np.array([starts[s].yaw for s in chosen]), controls)
+
+    def _drawn(
+        self, starts: list[_Start], keep: int, mean: Array, deviation: Array
+    ) -> tuple[PushPaths, NDArray[np.int64], Array]:
+        """K draws at one start; the first is the mean itself."""
+        draws = mean + deviation * self._rng.standard_normal((self.config.rollouts, len(mean)))
+        draws[0] = mean
+        draws = self._limited(draws)
+        chosen = np.full(len(draws), keep, dtype=np.int64)
+        return self._from(starts, chosen, draws), chosen, draws
+
+    # -- what a future costs
+
+    def _costs(
+        self,
+        table: _Table,
+        near: SceneGraph,
+        paths: PushPaths,
+        chosen: NDArray[np.int64],
+        starts: list[_Start],
+        futures: Futures,
+        controls: Array,
+    ) -> Array:
+        """(K,) [m], infinite where nothing was computed."""
+        c, config = self.config.costs, self.config
+        count = len(near)
+        states = futures.states[:, :, :, :count].astype(np.float64)  # (K, S, T, N, 13)
+        target = near.index(int(table.scene.ids[table.target]))
+        place = states[:, :, :, target, :2]
+        left = table.way(place[:, :, -1])  # (K, S)
+        cost = left.copy()
+        # The paddle on the side from which the way goes on.
+        end = paths.positions[:, -1, :2]
+        toward = place[:, :, -1] - end[:, None]
+        toward /= np.maximum(np.linalg.norm(toward, axis=-1, keepdims=True), 1e-9)
+        cosine = (toward * table.way.heading(place[:, :, -1])).sum(axis=-1)
+        cost += c.behind * (1.0 - cosine) * np.minimum(left, 0.1)
+        sample_times = np.linspace(0.0, config.horizon_s, states.shape[2])
+        rows = np.clip(np.searchsorted(paths.times, sample_times - 1e-9), 0, len(paths.times) - 1)
+        paddle, yaws = paths.positions[:, rows, :2], paths.yaws[:, rows]
+        paddle_outline = _paddle_outline(config, yaws)
+        for i in range(count):
+            if near.is_static[i]:
+                continue
+            own = states[:, :, :, i]
+            now = quaternion_to_matrix(near.quaternions[i])
+            round_ = near.shapes[i] == Shape.SPHERE
+            lying = near.shapes[i] in (Shape.CYLINDER, Shape.CAPSULE) and abs(now[2, 2]) < 0.7
+            if not (round_ or lying):
+                # The vertical, carried along with the body: z . R(t) R(now)^T z.
+                upright = (quaternion_to_matrix(own[..., QUATERNION])[..., 2, :] * now[2]).sum(axis=-1)
+                worst = np.arccos(np.clip(upright, -1.0, 1.0)).max(axis=-1)
+                cost += c.tilt_per_rad * np.clip(worst - c.tilt_free_rad, 0.0, None)
+                cost += c.toppled * (worst > np.pi / 4.0)
+            edge = np.minimum(own[..., :2] - table.low, table.high - own[..., :2]).min(axis=(-1, -2))
+            cost += c.edge * np.clip(c.edge_m - edge, 0.0, None)
+            cost += c.speed * np.linalg.norm(own[:, :, -1, LINEAR_VELOCITY], axis=-1)
+            if i == target:
+                continue
+            shifted = np.linalg.norm(own[..., POSITION] - own[:, :, :1, POSITION], axis=-1).max(axis=-1)
+            tall = self._is_tall(near, i)
+            cost += (c.moved_tall if tall else c.moved_other) * np.clip(shifted - 0.002, 0.0, None)
+            if tall:
+                shape = self._outline(near, i)
+                spot = near.positions[i, :2]
+                free = gap(place, table.own, spot, shape).min(axis=-1)
+                free = np.minimum(free, gap(paddle, paddle_outline, spot, shape).min(axis=-1)[:, None])
+                cost += c.clearance * np.clip(c.clearance_m - free, 0.0, None)
+        carried = np.array([starts[s].carried for s in chosen])
+        total = cost.mean(axis=1) + carried * min(c.carry * float(table.way(table.place)), c.carry_most_m)
+        jerk = np.abs(np.diff(controls[:, :_KNOTS], axis=1)).sum(axis=1) / config.max_speed_m_s
+        jerk += np.abs(np.diff(controls[:, _KNOTS : 2 * _KNOTS], axis=1)).sum(axis=1) / config.max_turn_rad_s
+        total = total + 5e-4 * jerk
+        finite = futures.done & np.isfinite(total)
+        return np.where(finite, total, np.inf)
+
+    # -- over the things
+
+    def _over(self, table: _Table) -> float:
+        """Height of the paddle's centre [m] at which it passes over everything."""
+        tops = [table.top]
+        for i in [*table.others.tolist(), table.target]:
+            half = 0.5 * np.abs(quaternion_to_matrix(table.scene.quaternions[i])) @ table.scene.extents[i]
+            tops.append(float(table.scene.positions[i, 2] + half[2]))
+        return max(tops) + 0.03 + 0.5 * self.config.paddle[2]
+
+    def _along(self, corners: list[Array], yaws: list[float]) -> PusherPath:
+        """A path through corners at the speed of carrying, each piece from rest to rest (cosine), turning on the way."""
+        turns = np.unwrap(yaws)
+        times, positions, turned = [0.0], [corners[0]], [float(turns[0])]
+        for k in range(len(corners) - 1):
+            length = max(float(np.linalg.norm(corners[k + 1] - corners[k])), 0.08 * abs(turns[k + 1] - turns[k]))
+            if length < 1e-6:
+                continue
+            # A cosine's steepest slope is pi / 2 of its mean.
+            seconds = 0.5 * np.pi * length / self.config.carry_speed_m_s
+            for s in np.linspace(0.0, 1.0, 7)[1:]:
+                share = 0.5 - 0.5 * np.cos(np.pi * s)
+                times.append(times[-1] + seconds / 6.0)
+                positions.append(corners[k] + share * (corners[k + 1] - corners[k]))
+                turned.append(float(turns[k] + share * (turns[k + 1] - turns[k])))
+        return PusherPath(np.array(times), np.array(positions), np.array(turned))
+
+    def _retreat(self, table: _Table, pusher: PusherPose) -> Array:
+        """A little back from the target before the paddle is lifted, so that it does not drag it up; (3,) [m]."""
+        for back in (0.015, 0.008):
+            place = pusher.position - back * np.array([np.cos(pusher.yaw), np.sin(pusher.yaw), 0.0])
+            if self._is_free(table, place[:2], pusher.yaw, 0.002):
+                return place
+        return pusher.position
+
+    def _lift(self, table: _Table, pusher: PusherPose) -> PusherPath:
+        over, back = self._over(table), self._retreat(table, pusher)
+        up = np.array([*back[:2], max(over, pusher.position[2])])
+        return self._along([pusher.position, back, up], [pusher.yaw] * 3)
+
+    def _carry(self, table: _Table, pusher: PusherPose, push: PusherPath) -> PusherPath:
+        there, yaw = push.positions[0], float(push.yaws[0])
+        over = max(self._over(table), 0.0)
+        down = abs(pusher.position[2] - self._height(table)) < 0.02
+        back = self._retreat(table, pusher) if down else pusher.position
+        up = np.array([*back[:2], max(over, back[2])])
+        above = np.array([*there[:2], up[2]])
+        return self._along([pusher.position, back, up, above, there], [pusher.yaw, pusher.yaw, pusher.yaw, yaw, yaw])
+
+
+def push_request(
+    body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float, backend: str, samples: int = 1, seed: int = 0
+) -> ImagineRequest:
+    """The request that a planning round is: K paths of one paddle, states every ``step_s``."""
+    batch = path_batch(paths.positions, paths.times, body, quaternions=paths.quaternions, name="push")
+    return ImagineRequest(
+        batch.hypotheses, horizon_s=horizon_s, step_s=step_s, samples=samples, seed=seed, backend=backend
+    )
+
+
+def in_process(imagination: Imagination, backend: str, samples: int = 1, seed: int = 0) -> Imagine:
+    """``Imagine`` by an ``Imagination`` in this process, with a backend of it."""
+
+    def ask(scene: SceneGraph, body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float) -> Futures:
+        rollout = imagination.imagine(push_request(body, paths, horizon_s, step_s, backend, samples, seed), scene)
+        return Futures(rollout.states, rollout.present.any(axis=(1, 2)))
+
+    return ask
