@@ -118,7 +118,9 @@ def scene_with_camera() -> SceneGraph:
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, NodeProcess]]:
     """A client and a running node that has seen nothing yet."""
     log = tmp_path_factory.mktemp("imagination") / "node.log"
-    process = NodeProcess([sys.executable, "-m", "wm_imagination.node"], log, {**os.environ, "PYTHONUNBUFFERED": "1"})
+    # Physics answers one future after the other, which cancelling and progress are watched on.
+    command = [sys.executable, "-m", "wm_imagination.node", "--ros-args", "-p", "backend:=physics"]
+    process = NodeProcess(command, log, {**os.environ, "PYTHONUNBUFFERED": "1"})
     client = Client()
     try:
         client.spin_until(
@@ -300,7 +302,7 @@ NAN = float("nan")
             "hypotheses[0].interventions[0].object_id: object id 99 is not in the scene graph (ids: [1, 2, 3])",
         ),
         (bad(pairs=((BOX, 55),)), CODES.UNKNOWN_OBJECT, "pairs[0]: object id 55"),
-        (bad(backend="magic"), CODES.INVALID_REQUEST, "backend: got 'magic', expected one of auto"),
+        (bad(backend="magic"), CODES.INVALID_REQUEST, "backend: got 'magic', expected one of auto, learned"),
         (bad(deadline_s=-1.0), CODES.INVALID_REQUEST, "deadline: got -1 s"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",

@@ -691,7 +691,7 @@ def rollout_from_msg(
 
     def optional(name: str, axis: int, kind: type, *shape: int) -> NDArray:  # type: ignore[type-arg]
         """Of that shape, or with none along ``axis`` where it was not asked for."""
-        if len(getattr(msg, name)):
+        if len(getattr(msg, name)) or not np.prod(shape):
             return shaped(name, kind, *shape)
         return np.zeros((*shape[:axis], 0, *shape[axis + 1 :]), kind)
 

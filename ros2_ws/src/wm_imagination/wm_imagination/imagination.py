@@ -5,6 +5,7 @@ Knows nothing of ROS; the node only translates.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import normalize_quaternion, pose_matrix, rotation_distance
+from wm_core.inference import InferenceError
 from wm_core.interventions import (
     Hypothesis,
     Intervention,
@@ -21,28 +23,41 @@ from wm_core.interventions import (
     UnknownObjectError,
     validate_hypotheses,
 )
-from wm_core.rollout import POSITION, QUATERNION, STATE_SIZE, ImagineRequest, RequestError, Rollout
+from wm_core.rollout import (
+    POSITION,
+    QUATERNION,
+    STATE_SIZE,
+    EventAnswer,
+    ImagineRequest,
+    RequestError,
+    Rollout,
+    StatesWanted,
+)
 from wm_core.scene_graph import SceneGraph, Shape
+from wm_imagination import causal
 from wm_imagination.appearance import Appearance, AppearanceMemory, sample_primitive
 from wm_imagination.dynamics import (
     Dynamics,
     DynamicsResult,
-    derive_events,
+    EventTable,
+    event_table,
     make_dynamics,
     moving_objects,
     object_slots,
     sample_belief,
     surface_separation,
     targets,
+    workspace_bounds,
 )
 from wm_imagination.renderer import Body, RenderedFrame, Renderer, shade
 
-BACKENDS = ("auto", "physics", "straight", "still")
+BACKENDS = ("auto", "learned", "physics", "straight", "still")
 MIN_STEP_S = 1e-3
 MAX_IMAGE_SIDE = 4096
 MAX_VIDEO_RATE_HZ = 1000.0
 # Without images the futures are all of the work; with them about this share of it.
 _DYNAMICS_SHARE_WITH_IMAGES = 0.4
+_MAX_WARNINGS = 16
 
 
 class NoAppearanceError(RequestError):
@@ -118,9 +133,10 @@ def validate_request(
             what was
             found and what was expected.
     """
-    count = len(request.hypotheses)
+    count = request.count
     if not 1 <= count <= limits.max_hypotheses:
-        raise RequestError(f"hypotheses: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)")
+        what = "hypotheses and batches" if request.batches else "hypotheses"
+        raise RequestError(f"{what}: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)")
     _check_range("horizon", request.horizon_s, 0.0, limits.max_horizon_s, " s", low_open=True)
     _check_range("step", request.step_s, MIN_STEP_S, request.horizon_s, " s")
     steps = len(request.times)
@@ -151,8 +167,18 @@ def validate_request(
                     f"hypotheses[{k}].interventions[{j}].path: got {len(intervention.path_times)} poses, "
                     f"expected at most {limits.max_path_poses}"
                 )
-    validate_hypotheses(request.hypotheses, scene, request.horizon_s)
-    ids = object_slots(scene, request.hypotheses)
+    for k, batch in enumerate(request.batches):
+        if len(batch.times) > limits.max_path_poses:
+            raise RequestError(f"batches[{k}].times: got {len(batch.times)}, expected at most {limits.max_path_poses}")
+        if batch.interventions_each > limits.max_interventions:
+            raise RequestError(
+                f"batches[{k}]: got {batch.interventions_each} interventions in each sequence, "
+                f"expected at most {limits.max_interventions}"
+            )
+    validate_hypotheses(request.hypotheses, scene, request.horizon_s, request.batches)
+    for e, kind in enumerate(request.event_kinds):
+        causal.check_kind(kind, f"event_kinds[{e}]")
+    ids = object_slots(scene, request.futures)
     values = count * request.samples * steps * len(ids) * STATE_SIZE
     if values > limits.max_state_values:
         raise RequestError(
@@ -218,7 +244,7 @@ class Imagination:
     Args:
         limits: what a request may ask for.
         backend: what "auto" means.
-        backend_options: backend name -> keyword arguments of its constructor.
+        backend_options: backend name -> keyword arguments of its constructor; "auto" takes those of "learned".
     """
 
     def __init__(
@@ -230,18 +256,33 @@ class Imagination:
         self.limits = limits or Limits()
         self.default_backend = backend
         self._options = backend_options or {}
+        self._made: dict[str, Dynamics] = {}
+        self._making = threading.Lock()
 
     def dynamics(self, name: str = "auto") -> Dynamics:
-        """The backend of a name.
+        """The backend of a name; made when it is first asked for, then kept.
 
         Raises:
-            BackendUnavailableError: what it needs is missing.
+            BackendUnavailableError: what it needs is missing, or its model does not load (names file and tensor).
         """
         chosen = self.default_backend if name in ("", "auto") else name
-        try:
-            return make_dynamics(chosen, **self._options.get(chosen, {}))
-        except ImportError as error:
-            raise BackendUnavailableError(f"backend {chosen!r}: {error}") from error
+        with self._making:
+            if chosen not in self._made:
+                options = self._options.get(chosen, self._options.get("learned", {}) if chosen == "auto" else {})
+                try:
+                    self._made[chosen] = make_dynamics(chosen, **options)
+                except (ImportError, InferenceError) as error:
+                    raise BackendUnavailableError(f"backend {chosen!r}: {error}") from error
+            return self._made[chosen]
+
+    def close(self) -> None:
+        """End the backends' worker threads; the next request makes them anew."""
+        with self._making:
+            for dynamics in self._made.values():
+                close = getattr(dynamics, "close", None)
+                if close is not None:
+                    close()
+            self._made.clear()
 
     def imagine(
         self,
@@ -252,6 +293,7 @@ class Imagination:
         should_stop: Callable[[], bool] | None = None,
         on_progress: OnProgress | None = None,
         keep_frames: bool = True,
+        begin: float | None = None,
     ) -> Rollout:
         """Answer one request.
 
@@ -266,6 +308,7 @@ class Imagination:
                 False.
             on_progress: called from this thread as hypotheses and frames are done.
             keep_frames: false: frames go to ``on_progress`` only; ``video`` and ``depth`` stay None.
+            begin: ``time.monotonic()`` from which the deadline counts; None: now.
 
         Returns:
             The rollout. An empty scene gives one with N = 0 (or the created bodies alone).
@@ -274,11 +317,14 @@ class Imagination:
             RequestError, NoAppearanceError, InterventionError, UnknownObjectError: see ``validate_request``.
             BackendUnavailableError: the backend cannot run here.
         """
-        begin = time.monotonic()
+        begin = time.monotonic() if begin is None else begin
         start = request.initial_state if request.initial_state is not None else scene
         if start is None:
             raise RequestError("initial_state: got none and no scene graph was received yet, expected one of them")
-        appearance = memory.snapshot() if isinstance(memory, AppearanceMemory) else memory
+        looks = request.images.any_images or request.images.points
+        appearance = memory.snapshot() if isinstance(memory, AppearanceMemory) and looks else None
+        if isinstance(memory, Appearance):
+            appearance = memory
         validate_request(request, start, self.limits, appearance)
         run = _Run(self, request, start, appearance, begin)
         run.keep_frames = keep_frames
@@ -305,67 +351,214 @@ class _Run:
         self.request, self.scene, self.appearance = request, scene, appearance
         self.deadline = begin + request.deadline_s if request.deadline_s > 0.0 else None
         self.should_stop: Callable[[], bool] = lambda: False
-        self.on_progress: OnProgress = lambda _: None
+        self.on_progress: OnProgress | None = None
         self.keep_frames = True
         self.times = request.times
         self.dynamics_share = _DYNAMICS_SHARE_WITH_IMAGES if request.images.any_images else 1.0
 
     def answer(self) -> Rollout:
         request, scene = self.request, self.scene
-        count = len(request.hypotheses)
-        factual = next((k for k, h in enumerate(request.hypotheses) if not h.interventions), None)
+        futures = request.futures
+        count = len(futures)
+        tried = self._removals(count)
+        asked = [*futures, *(r.hypothesis for question in tried for r in question)]
+        factual = next((k for k, h in enumerate(futures) if not h.interventions), None)
         # The factual future goes first: without it a deadline would leave no effect at all.
-        order = ([factual] if factual is not None else [-1]) + [k for k in range(count) if k != factual]
-        hypotheses = [Hypothesis("") if k < 0 else request.hypotheses[k] for k in order]
-        ids = object_slots(scene, hypotheses)
-        done = 0
+        order = np.array(
+            ([factual] if factual is not None else [-1]) + [k for k in range(len(asked)) if k != factual],
+            dtype=np.int64,
+        )
+        hypotheses = [Hypothesis("") if k < 0 else asked[k] for k in order.tolist()]
+        row_of = np.empty(len(asked), dtype=np.int64)
+        row_of[order[order >= 0]] = np.flatnonzero(order >= 0)
+        rows = row_of[:count]
 
-        def on_hypothesis(row: int, states: NDArray[np.float32], present: NDArray[np.bool_]) -> None:
-            nonlocal done
-            k = order[row]
-            if k < 0:
-                return
-            done += 1
-            partial = self._rollout((request.hypotheses[k].name,), ids, states[None], present[None])
-            self.on_progress(Progress(self.dynamics_share * done / count, k, partial))
-
+        scenes = sample_belief(scene, request.samples, request.seed)
+        begin = time.monotonic()
         result = self.dynamics.rollout(
-            sample_belief(scene, request.samples, request.seed),
+            scenes,
             hypotheses,
             self.times,
             deadline=self.deadline,
             should_stop=self.should_stop,
-            on_hypothesis=on_hypothesis,
+            on_hypothesis=self._partials(order, hypotheses, count) if self.on_progress is not None else None,
         )
-        complete = result.completed == len(hypotheses)
-        computed = np.arange(len(hypotheses)) < result.completed
-        rows = np.array([order.index(k) for k in range(count)], dtype=np.int64)
-        states, present = result.states[rows], result.present[rows]
-        effect, effect_vector = _effect(result.states, result.present, computed)
-        events = tuple(
-            replace(e, hypothesis=order[e.hypothesis], sample=int(e.sample))
-            for e in derive_events(scene, hypotheses, self.times, result)
-            if order[e.hypothesis] >= 0
-        )
-        separation, collision = self._pairs(hypotheses, result, computed)
-        rollout = self._rollout(
-            tuple(h.name for h in request.hypotheses), result.object_ids, states, present, complete=complete
-        )
+        dynamics_s = time.monotonic() - begin
+        done = np.arange(len(hypotheses)) < result.completed
+        effect, effect_vector = _effect(result.states, result.present, done)
+        separation, collision = self._pairs(hypotheses, result, done)
+        outside, warnings = self._paths_outside()
+        # A view where nothing is reordered: states are most of the memory.
+        kept = slice(int(rows[0]), int(rows[0]) + count) if (np.diff(rows) == 1).all() else rows
         rollout = replace(
-            rollout,
-            events=tuple(sorted(events, key=lambda e: (e.hypothesis, e.sample, e.time_s))),
-            effect=effect[rows],
-            effect_vector=effect_vector[rows],
+            self._rollout(
+                tuple(h.name for h in futures),
+                result.object_ids,
+                result.states[kept],
+                result.present[kept],
+                complete=bool(done.all()),
+            ),
+            backend=result.backend or self.dynamics.name,
+            backends=tuple(result.backends[row] for row in rows) if result.backends else (),
+            computed=done[kept],
+            dynamics_s=dynamics_s,
+            warnings=warnings,
+            effect=effect[kept],
+            effect_vector=effect_vector[kept],
             pairs=request.pairs,
-            pair_separation=separation[rows],
-            pair_collision=collision[rows],
+            pair_separation=separation[kept],
+            pair_collision=collision[kept],
+            path_outside=outside,
         )
+        if request.want_events or request.event_kinds or tried:
+            table = event_table(scene, hypotheses, self.times, result)
+            rollout = replace(
+                rollout,
+                events=_listed(table, order, count).events() if request.want_events else (),
+                event_kinds=request.event_kinds,
+                event_probability=self._event_probability(table, result.object_ids, done)[kept],
+                answers=self._answers(tried, table, row_of, done),
+            )
         if request.images.any_images:
-            factual_states = result.states[0, 0] if computed[0] else None
-            rollout = self._with_images(rollout, computed[rows], factual_states)
+            first = result.states[0, 0] if done[0] else None
+            rollout = self._with_images(rollout, done[kept], first)
         if request.images.points:
             points, colors = self._points(rollout)
             rollout = replace(rollout, points=points, point_colors=colors)
+        return self._with_states(rollout)
+
+    def _partials(
+        self, order: NDArray[np.int64], hypotheses: Sequence[Hypothesis], count: int
+    ) -> Callable[[int, NDArray[np.float32], NDArray[np.bool_]], None]:
+        """Tells the listener of each hypothesis asked for as it is done."""
+        assert self.on_progress is not None
+        tell, ids, done = self.on_progress, object_slots(self.scene, hypotheses), 0
+
+        def on_hypothesis(row: int, states: NDArray[np.float32], present: NDArray[np.bool_]) -> None:
+            nonlocal done
+            k = int(order[row])
+            if not 0 <= k < count:
+                return
+            done += 1
+            partial = self._rollout((hypotheses[row].name,), ids, states[None], present[None])
+            tell(Progress(self.dynamics_share * done / count, k, partial))
+
+        return on_hypothesis
+
+    def _removals(self, count: int) -> list[tuple[causal.Removal, ...]]:
+        """Per question the futures without one object each.
+
+        Raises:
+            RequestError, UnknownObjectError: a question cannot be asked; names it.
+        """
+        tried: list[tuple[causal.Removal, ...]] = []
+        total = count
+        for n, question in enumerate(self.request.questions):
+            try:
+                tried.append(causal.removals(self.scene, self.request.futures, question))
+            except (RequestError, UnknownObjectError) as error:
+                raise type(error)(f"questions[{n}]: {error}") from None
+            total += len(tried[-1])
+            if total > self.limits.max_hypotheses or n >= self.limits.max_hypotheses:
+                raise RequestError(
+                    f"questions: got {total} futures with those that try what would prevent an event, "
+                    f"expected at most {self.limits.max_hypotheses} (max_hypotheses)"
+                )
+        return tried
+
+    def _answers(
+        self,
+        tried: Sequence[tuple[causal.Removal, ...]],
+        table: EventTable,
+        row_of: NDArray[np.int64],
+        done: NDArray[np.bool_],
+    ) -> tuple[EventAnswer, ...]:
+        answers, position, samples = [], self.request.count, self.request.samples
+        for question, removals in zip(self.request.questions, tried, strict=True):
+            row = int(row_of[question.hypothesis])
+            factual = causal.happens(table, row, samples, question) if done[row] else None
+            own = row_of[position : position + len(removals)].tolist()
+            without = [
+                causal.happens(table, r, samples, removal.event) if done[r] else None
+                for r, removal in zip(own, removals, strict=True)
+            ]
+            position += len(removals)
+            answers.append(causal.answer(question, removals, factual, without))
+        return tuple(answers)
+
+    def _event_probability(
+        self, table: EventTable, object_ids: NDArray[np.int64], done: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """(rows, E, N) fraction of samples in which an event of a kind happens to an object; NaN: not computed."""
+        kinds, samples = self.request.event_kinds, self.request.samples
+        happened = np.zeros((len(done), len(kinds), len(object_ids), samples), dtype=bool)
+        # Ids ascend: those of the graph, then created ones above them.
+        for e, kind in enumerate(kinds):
+            of_kind = table.kind == int(kind)
+            for ids in (table.a, table.b):
+                rows = np.flatnonzero(of_kind & (ids != 0))
+                slots = np.searchsorted(object_ids, ids[rows])
+                happened[table.hypothesis[rows], e, slots, table.sample[rows]] = True
+        probability = happened.mean(axis=3, dtype=np.float32)
+        probability[~done] = np.nan
+        return probability
+
+    def _paths_outside(self) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+        """(K,) how far led bodies go beyond the workspace [m], and what to say about it."""
+        request, bounds = self.request, workspace_bounds(self.scene)
+        outside = np.zeros(request.count, dtype=np.float32)
+        if bounds is None:
+            return outside, ()
+        place = (
+            f"the workspace (x {bounds[0, 0]:.2f} to {bounds[1, 0]:.2f}, y {bounds[0, 1]:.2f} to {bounds[1, 1]:.2f} m)"
+        )
+        warnings = []
+
+        def beyond(times: NDArray[np.float64], positions: NDArray[np.float64], at_s: float) -> NDArray[np.float64]:
+            return _beyond(bounds, times, positions, request.horizon_s - at_s)
+
+        for k, hypothesis in enumerate(request.hypotheses):
+            for j, i in enumerate(hypothesis.interventions):
+                if i.kind == InterventionKind.FOLLOW_PATH:
+                    by = float(beyond(i.path_times, i.path_positions, i.time_offset))
+                    outside[k] = max(outside[k], by)
+                    if by > 0.0:
+                        warnings.append(f"hypotheses[{k}].interventions[{j}].path: leaves {place} by {by:.3f} m")
+        k = len(request.hypotheses)
+        for b, batch in enumerate(request.batches):
+            own = slice(k, k + len(batch))
+            k += len(batch)
+            if batch.kind == InterventionKind.FOLLOW_PATH:
+                outside[own] = beyond(batch.times, batch.values, batch.time_offset)
+            for i in batch.common:
+                if i.kind == InterventionKind.FOLLOW_PATH:
+                    outside[own] = np.maximum(outside[own], beyond(i.path_times, i.path_positions, i.time_offset))
+            if outside[own].any():
+                warnings.append(
+                    f"batches[{b}]: {int((outside[own] > 0.0).sum())} of {len(batch)} paths leave {place}, "
+                    f"by up to {outside[own].max():.3f} m"
+                )
+        if len(warnings) > _MAX_WARNINGS:
+            warnings[_MAX_WARNINGS:] = [f"and {len(warnings) - _MAX_WARNINGS} more"]
+        return outside, tuple(warnings)
+
+    def _with_states(self, rollout: Rollout) -> Rollout:
+        """With the final states, and without what was not asked for."""
+        wanted = self.request.want_states
+        if wanted != StatesWanted.NONE:
+            rollout = replace(
+                rollout,
+                final_states=np.ascontiguousarray(rollout.states[:, :, -1]),
+                final_present=rollout.present[:, -1].copy(),
+                final_position_std=rollout.position_std[:, -1].copy(),
+            )
+        if wanted != StatesWanted.ALL:
+            rollout = replace(
+                rollout,
+                states=rollout.states[:, :, :0].copy(),
+                present=rollout.present[:, :0].copy(),
+                position_std=rollout.position_std[:, :0].copy(),
+            )
         return rollout
 
     def _rollout(
@@ -398,16 +591,17 @@ class _Run:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Smallest separation (K, P) [m] and collision probability (K, P), NaN where nothing was computed."""
         pairs = self.request.pairs
-        count, samples = len(hypotheses), self.request.samples
         if not pairs:
-            empty = np.zeros((count, 0), np.float32)
+            empty = np.zeros((len(hypotheses), 0), np.float32)
             return empty, empty
         separation = surface_separation(self.scene, hypotheses, self.times, result, pairs)  # (K, S, P)
         touched = separation <= 0.0
-        column = {tuple(sorted(pair)): p for p, pair in enumerate(pairs)}
+        # A pair may be asked for twice, either way round.
+        columns: dict[tuple[int, int], list[int]] = {}
+        for p, (a, b) in enumerate(pairs):
+            columns.setdefault((min(a, b), max(a, b)), []).append(p)
         for contact in result.contacts:
-            p = column.get((contact.a, contact.b))
-            if p is not None:
+            for p in columns.get((contact.a, contact.b), ()):
                 touched[contact.hypothesis, contact.sample, p] = True
         # A touch between two of the times was a distance of at most zero.
         separation = np.where(touched, np.minimum(np.nan_to_num(separation, nan=0.0), 0.0), separation)
@@ -419,7 +613,6 @@ class _Run:
             )
         collision = np.where(np.isnan(smallest), np.nan, touched.mean(axis=1))
         collision[~computed] = np.nan
-        assert samples == separation.shape[1]
         return smallest.astype(np.float32), collision.astype(np.float32)
 
     # --- images and points
@@ -439,7 +632,7 @@ class _Run:
         depth = np.zeros(shape, np.float32) if images.depth and self.keep_frames else None
         complete = rollout.complete
         drawn, total = 0, max(count * len(rows), 1)
-        for k, hypothesis in enumerate(self.request.hypotheses):
+        for k, hypothesis in enumerate(self.request.futures):
             if not computed[k]:
                 continue
             drawn_states = states_as_seen(self.scene, rollout.states[k, 0], factual)
@@ -462,15 +655,16 @@ class _Run:
                 if depth is not None:
                     depth[k, f] = frame.depth_m
                 drawn += 1
-                self.on_progress(
-                    Progress(
-                        self.dynamics_share + (1.0 - self.dynamics_share) * drawn / total,
-                        k,
-                        frame=frame,
-                        frame_time_s=float(self.times[row]),
-                        frame_index=f,
+                if self.on_progress is not None:
+                    self.on_progress(
+                        Progress(
+                            self.dynamics_share + (1.0 - self.dynamics_share) * drawn / total,
+                            k,
+                            frame=frame,
+                            frame_time_s=float(self.times[row]),
+                            frame_index=f,
+                        )
                     )
-                )
             if not complete:
                 break
         return replace(
@@ -487,7 +681,7 @@ class _Run:
         """Coloured points of every object in its own frame; of its primitive where it was never seen."""
         created = {
             m: i.body
-            for h in self.request.hypotheses
+            for h in self.request.futures
             for m, i in reversed(targets(self.scene, h))
             if i.creates_body and i.body is not None
         }
@@ -538,15 +732,39 @@ def _effect(
     Args:
         states: (K, S, T, M, 13); present: (K, T, M); computed: (K,).
     """
-    difference = states[..., POSITION] - states[:1, ..., POSITION]  # (K, S, T, M, 3), samples paired
     both = present & present[:1]  # (K, T, M)
-    distance = np.where(both[:, None], np.linalg.norm(difference, axis=-1), -1.0)
-    largest = distance.max(axis=2, initial=-1.0).mean(axis=1)
-    effect = np.where(both.any(axis=1), largest, np.nan)
+    difference = states[..., POSITION] - states[:1, ..., POSITION]  # (K, S, T, M, 3), samples paired
+    squared = np.einsum("kstmj,kstmj->kstm", difference, difference) * both[:, None]
+    effect = np.sqrt(squared.max(axis=2, initial=0.0)).mean(axis=1)  # (K, M)
+    effect[~both.any(axis=1)] = np.nan
     vector = np.where(both[:, -1, :, None], difference[:, :, -1].mean(axis=1), np.nan)
     effect[~computed | ~computed[0]] = np.nan
     vector[~computed | ~computed[0]] = np.nan
     return effect.astype(np.float32), vector.astype(np.float32)
+
+
+def _listed(table: EventTable, order: NDArray[np.int64], count: int) -> EventTable:
+    """The events of the ``count`` hypotheses asked for, in their order; ``order`` of the table's are theirs."""
+    hypothesis = order[table.hypothesis]
+    rows = np.flatnonzero((hypothesis >= 0) & (hypothesis < count))
+    rows = rows[np.lexsort((table.time_s[rows], table.sample[rows], hypothesis[rows]))]
+    return EventTable(
+        hypothesis[rows], table.sample[rows], table.kind[rows], table.a[rows], table.b[rows], table.time_s[rows]
+    )
+
+
+def _beyond(
+    bounds: NDArray[np.float64], times: NDArray[np.float64], positions: NDArray[np.float64], left_s: float
+) -> NDArray[np.float64]:
+    """(...) how far paths (..., M, 3) [m] at times (M,) [s] go beyond bounds (2, 3) within ``left_s``."""
+    reached = positions[..., times <= left_s + 1e-9, :]
+    ahead = int(np.searchsorted(times, left_s))
+    if 0 < ahead < len(times):
+        share = (left_s - times[ahead - 1]) / (times[ahead] - times[ahead - 1])
+        last = positions[..., ahead - 1, :] + share * (positions[..., ahead, :] - positions[..., ahead - 1, :])
+        reached = np.concatenate([reached, last[..., None, :]], axis=-2)
+    over = np.maximum(np.maximum(bounds[0] - reached, reached - bounds[1]), 0.0)
+    return np.linalg.norm(over, axis=-1).max(axis=-1)
 
 
 # What the factual future moves by less, though it was seen at rest, has only settled: perception and physics disagree

@@ -27,6 +27,7 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 from wm_msgs.action import Imagine
 from wm_msgs.msg import ImagineRequest as ImagineRequestMsg
+from wm_msgs.msg import Rollout as RolloutMsg
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_msgs.srv import GetSceneGraph, ImagineRollouts
 
@@ -62,6 +63,9 @@ class ImaginationParameters:
     """Parameters of the node ``imagination``."""
 
     backend: str = parameter("auto", "dynamics that requests with backend auto get", choices=BACKENDS)
+    dynamics_model: str = parameter(
+        "", "ONNX file of the learned dynamics; empty: the one that comes with wm", read_only=True
+    )
     max_hypotheses: int = parameter(1024, "hypotheses per request", minimum=1, maximum=100_000)
     max_horizon_s: float = parameter(30.0, "horizon of a request", unit="s", minimum=0.01, maximum=3600.0)
     max_samples: int = parameter(256, "belief samples per hypothesis", minimum=1, maximum=10_000)
@@ -248,16 +252,8 @@ class ImaginationNode(ManagedNode):
 
     def configure(self) -> None:
         """Make the backend and the publishers."""
-        p = self.params
-        self._imagination = Imagination(p.limits, p.backend)
-        try:
-            dynamics = self._imagination.dynamics()
-        except (BackendUnavailableError, ValueError) as error:
-            self.diagnostics.set_status("backend", Level.ERROR, f"{p.backend}: {error}")
-            raise
-        why = "the one that knows contacts" if p.backend == "auto" else "as configured"
-        self.diagnostics.set_status("backend", Level.OK, f"{dynamics.name} ({why})", asked=p.backend)
-        self.get_logger().info(f"dynamics backend {dynamics.name} ({why})")
+        self._imagination = self._make_imagination(self.params)
+        self._check_backend(self.params)
         self._memory = AppearanceMemory()
         self._image_out = self.create_lifecycle_publisher(Image, "imagined/image", qos.DERIVED_IMAGE)
         self._points_out = self.create_lifecycle_publisher(PointCloud2, "imagined/points", qos.MARKERS)
@@ -336,11 +332,50 @@ class ImaginationNode(ManagedNode):
         for publisher in self._outputs:
             self.destroy_lifecycle_publisher(publisher)
         self._outputs = []
+        self._imagination.close()
         self._memory.reset()
         self._scene = None
 
+    @staticmethod
+    def _make_imagination(value: ImaginationParameters) -> Imagination:
+        options: dict[str, object] = {"model": value.dynamics_model} if value.dynamics_model else {}
+        return Imagination(value.limits, value.backend, {"learned": options})
+
+    def _check_backend(self, value: ImaginationParameters) -> None:
+        """Make the backend that requests will get, and say which it is.
+
+        Raises:
+            BackendUnavailableError: it, or the model that was named for it, does not load.
+        """
+        try:
+            if value.dynamics_model:
+                # A file that was named and does not load is a mistake, also where auto could do without.
+                self._imagination.dynamics("learned")
+            name = self._imagination.dynamics().name
+        except (BackendUnavailableError, ValueError) as error:
+            self.diagnostics.set_status("backend", Level.ERROR, f"{value.backend}: {error}", asked=value.backend)
+            raise
+        if value.backend != "auto":
+            why = "as configured"
+        elif name == "learned":
+            why = "auto: physics for the futures that it is unsure of"
+        else:
+            why = "auto: the learned dynamics does not load, see the log"
+        self.diagnostics.set_status(
+            "backend", Level.OK, f"{name} ({why})", asked=value.backend, model=value.dynamics_model or "shipped"
+        )
+        self.get_logger().info(f"dynamics backend {name} ({why})")
+
     def _on_parameters(self, value: ImaginationParameters) -> None:
-        self._imagination = Imagination(value.limits, value.backend)
+        if value.backend == self._imagination.default_backend:
+            self._imagination.limits = value.limits
+            return
+        # Requests that are being worked on keep the old one, and its threads end with the last of them.
+        self._imagination = self._make_imagination(value)
+        try:
+            self._check_backend(value)
+        except BackendUnavailableError as error:
+            self.get_logger().error(f"backend {value.backend}: {error}; requests that do not name another are refused")
 
     # Input, in the executor's threads: cheap, so that nothing waits in the middleware.
 
@@ -476,9 +511,10 @@ class ImaginationNode(ManagedNode):
     def _precheck(self, msg: ImagineRequestMsg) -> None:
         """Refuse by counts alone, before anything is converted."""
         limits = self._imagination.limits
-        count = len(msg.hypotheses)
+        count = len(msg.hypotheses) + sum(int(b.count) for b in msg.batches)
         if not 1 <= count <= limits.max_hypotheses:
-            raise RequestError(f"hypotheses: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)")
+            what = "hypotheses and batches" if len(msg.batches) else "hypotheses"
+            raise RequestError(f"{what}: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)")
         for k, hypothesis in enumerate(msg.hypotheses):
             if len(hypothesis.interventions) > limits.max_interventions:
                 raise RequestError(
@@ -528,15 +564,17 @@ class ImaginationNode(ManagedNode):
                 )
             else:
                 start_ns = scene.stamp_ns
-                memory = self._memory.snapshot()
+                # Nobody listens to a service's progress but for the frames, so that it costs nothing without them.
+                listens = on_progress is not None or request.images.any_images
                 with self._turn(should_stop):
                     rollout = self._imagination.imagine(
                         request,
                         scene,
-                        memory,
+                        self._memory,
                         should_stop=should_stop,
-                        on_progress=progress,
+                        on_progress=progress if listens else None,
                         keep_frames=False,
+                        begin=begin,
                     )
                 frames = [(k, f) for k in range(len(rollout.hypotheses)) for f in range(len(rollout.frame_times))]
                 nothing = CompressedImage()
@@ -546,7 +584,7 @@ class ImaginationNode(ManagedNode):
                     [encoded_depth.get(w, nothing) for w in frames] if request.images.depth else (),
                 )
                 response.error_code = codes.OK
-                self._show(rollout, memory)
+                self._show(rollout)
         except UnknownObjectError as error:
             response.error_code, response.error_msg = codes.UNKNOWN_OBJECT, str(error)
         except NoAppearanceError as error:
@@ -564,11 +602,24 @@ class ImaginationNode(ManagedNode):
         response.compute_time = time.monotonic() - begin
         if response.error_code == codes.OK:
             self.diagnostics.latency("imagine").add(response.compute_time)
+            self.diagnostics.latency("dynamics").add(response.rollout.dynamics_time)
+            self._count_answer(response.rollout)
             self.diagnostics.rate("requests").tick()
         else:
             self.diagnostics.counter("refused_requests", level=Level.OK).add(1, response.error_msg)
             self.log_throttled(f"request refused: {response.error_msg}", key="refused")
         return response
+
+    def _count_answer(self, rollout: RolloutMsg) -> None:
+        """Diagnostics: who answered, and what was late or odd."""
+        backends = list(rollout.backends) or [rollout.backend] * len(rollout.hypotheses)
+        for name in sorted(set(backends)):
+            self.diagnostics.counter(f"futures.{name}", level=Level.OK).add(backends.count(name), "")
+        if not rollout.complete:
+            late = f"{int(np.sum(rollout.computed))} of {len(rollout.computed)} futures were done in time"
+            self.diagnostics.counter("incomplete_answers", level=Level.OK).add(1, late)
+        if len(rollout.warnings):
+            self.diagnostics.counter("odd_requests", level=Level.OK).add(1, rollout.warnings[0])
 
     def _on_imagine_rollouts(
         self, request: ImagineRollouts.Request, response: ImagineRollouts.Response
@@ -635,10 +686,12 @@ class ImaginationNode(ManagedNode):
 
     # Topics for people.
 
-    def _show(self, rollout: Rollout, appearance: Appearance) -> None:
+    def _show(self, rollout: Rollout) -> None:
+        if not rollout.states.size:  # what has no states to show was asked for by a planner
+            return
         try:
             if self._points_out.get_subscription_count():
-                points, colors = end_points(rollout, appearance)
+                points, colors = end_points(rollout, self._memory.snapshot())
                 self._points_out.publish(images.points_to_cloud(points, colors, rollout.stamp_ns, rollout.frame_id))
             if self._markers_out.get_subscription_count():
                 self._markers_out.publish(path_markers(rollout))
@@ -648,7 +701,8 @@ class ImaginationNode(ManagedNode):
 
 def end_points(rollout: Rollout, appearance: Appearance) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Coloured points (P, 3) [m, graph frame] of all seen objects at the end of the last hypothesis."""
-    points, colors = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.uint8)]
+    points: list[NDArray[np.float32]] = [np.zeros((0, 3), np.float32)]
+    colors: list[NDArray[np.uint8]] = [np.zeros((0, 3), np.uint8)]
     for n in np.flatnonzero(rollout.present[-1, -1]):
         cloud = appearance.completed(int(rollout.object_ids[n]), np.full(3, 0.5))
         if cloud is None:

@@ -1,0 +1,26 @@
+"""Dynamics backends for tests: made once, and skipped with the reason where one cannot be made here."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from wm_core.inference import InferenceError
+from wm_imagination.dynamics import Dynamics, make_dynamics
+
+
+@cache
+def _made(name: str) -> Dynamics | str:
+    try:
+        return make_dynamics(name)
+    except (InferenceError, ImportError) as error:
+        return f"backend {name}: {error}"
+
+
+def dynamics_or_skip(name: str) -> Dynamics:
+    """The backend; skips the test, saying why, where its model does not load."""
+    made = _made(name)
+    if isinstance(made, str):
+        pytest.skip(made)
+    return made
