@@ -16,7 +16,7 @@ define bootstrap
 	@$(PYTHON) tools/bootstrap.py $(foreach extra,$(1) $(WITH),--with $(extra))
 endef
 
-.PHONY: help setup demo test lint format bench bench-perception bench-engines export data train-segmenter train-reasoner lock clean distclean
+.PHONY: help setup demo test lint format bench bench-perception bench-engines export data train-segmenter train-reasoner train-dynamics lock clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
@@ -82,6 +82,10 @@ export:  ## models to ONNX in several precisions and to TensorRT engines, with a
 bench-engines:  ## every model on every runtime beside torch; results in out/bench/engines.json
 	$(call bootstrap,training)
 	@source tools/env.sh; exec python benchmarks/engines.py $(ARGS)
+
+train-dynamics:  ## train the dynamics from scratch, with data, model card, worst cases on video and ONNX
+	$(call bootstrap,training)
+	@source tools/env.sh; exec python -m training.train_dynamics $(ARGS)
 
 lock:  ## resolve requirements/ on Python 3.10 to 3.13 and write requirements/lock.txt
 	@$(PYTHON) tools/lock.py

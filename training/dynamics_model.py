@@ -187,7 +187,7 @@ class DynamicsStep(nn.Module):
         self.register_buffer("up", torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1), persistent=False)
         self.register_buffer("level", torch.tensor([1.0, 1.0, 0.0]).view(3, 1, 1), persistent=False)
         self.register_buffer("up6", torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 0.0]).view(6, 1), persistent=False)
-        self.sweep_weights = nn.Parameter(torch.zeros(sweeps, 2))
+        self.sweep_weights = nn.Parameter(torch.zeros(sweeps, 4))
         self.deviation_floor = nn.Parameter(torch.tensor([-9.0, -7.0]))
 
     def forward(
@@ -307,8 +307,30 @@ class DynamicsStep(nn.Module):
         goal_pair, take_pair, rub_pair, mu_pair = self._goals(
             law_pair, pair_gap, approach_pair, pair_restitution, pair_friction
         )
-        share_ground = take_ground / (shared_ground + 1e-9)
-        share_pair = take_pair / (shared_pair + 1e-9)
+        # A sweep answers the mean violation of a body's (a pair's) contacts as one contact at their centroid, exactly, and
+        # what is left of each by itself: contact by contact alone, a plate that lands flat would take many sweeps to stop.
+        share_ground = take_ground / (count * (k_ground - 0.7 * inverse_mass) + 1e-9)
+        share_pair = take_pair / (
+            count_a * (k_a - 0.7 * inverse_mass_a) + count_b * (k_b - 0.7 * inverse_mass_b) + 1e-9
+        )
+        part_ground = nearly_ground / (nearly_ground.sum(0) + 1e-3)
+        part_pair = nearly_pair / (in_pairs + 1e-3)
+        beside = nearly_pair.amax(0)
+        pairs = torch.zeros_like(count).scatter_add(0, pair_a, beside).scatter_add(0, pair_b, beside)
+        pairs = torch.clamp(pairs, min=1.0)
+        pairs_a, pairs_b = pairs.index_select(0, pair_a), pairs.index_select(0, pair_b)
+        middle_ground = self._centroid(part_ground, ground_arm)
+        middle_a, middle_b = self._centroid(part_pair, arm_a), self._centroid(part_pair, arm_b)
+        middle_normal = _unit(self._centroid(part_pair, normal), 1e-6)
+        whole_ground = self._met(inverse_mass, inverse, middle_ground, up)
+        whole_pair = pairs_a * self._met(inverse_mass_a, inverse_a, middle_a, middle_normal)
+        whole_pair = whole_pair + pairs_b * self._met(inverse_mass_b, inverse_b, middle_b, middle_normal)
+        slide_ground = self._across(inverse_mass, inverse, middle_ground, self._centroid(part_ground, slip_ground))
+        middle_slip = self._centroid(part_pair, slip_pair)
+        slide_pair = pairs_a * self._across(inverse_mass_a, inverse_a, middle_a, middle_slip)
+        slide_pair = slide_pair + pairs_b * self._across(inverse_mass_b, inverse_b, middle_b, middle_slip)
+        whole_ground, whole_pair = part_ground / (whole_ground + 1e-9), part_pair / (whole_pair + 1e-9)
+        slide_ground, slide_pair = part_ground / (slide_ground + 1e-9), part_pair / (slide_pair + 1e-9)
         rub_ground = rub_ground / (shared_ground_slip + 1e-9)
         rub_pair = rub_pair / (shared_pair_slip + 1e-9)
 
@@ -342,8 +364,14 @@ class DynamicsStep(nn.Module):
             of_a, of_b = moving.index_select(1, pair_a), moving.index_select(1, pair_b)
             relative = self._relative(of_a, of_b, arm_a, arm_b)
             speed = _dot(normal, relative)
-            pushed = torch.relu(push_pair + weight[0] * share_pair * (goal_pair - speed))
-            rubbed = self._cone(rubbing_pair - weight[1] * rub_pair * (relative - normal * speed), mu_pair * pushed)
+            lack = goal_pair - speed
+            mean = (part_pair * lack).sum(0)
+            pushed = push_pair + weight[0] * share_pair * (lack - mean) + weight[2] * whole_pair * mean
+            pushed = torch.relu(pushed)
+            slip = relative - normal * speed
+            mean_slip = self._centroid(part_pair, slip)
+            rubbed = rubbing_pair - weight[1] * rub_pair * (slip - mean_slip) - weight[3] * slide_pair * mean_slip
+            rubbed = self._cone(rubbed, mu_pair * pushed)
             impulse = rubbed - rubbing_pair + normal * (pushed - push_pair)
             push_pair, rubbing_pair = pushed, rubbed
             response_a = self._respond(inverse_mass_a, inverse_a, arm_a, -impulse)
@@ -352,8 +380,14 @@ class DynamicsStep(nn.Module):
             moving = moving.scatter_add(1, pair_b.unsqueeze(0).expand(6, -1), response_b)
 
             velocity = moving[:3].unsqueeze(1) + _cross(moving[3:].unsqueeze(1), ground_arm)
-            pushed = torch.relu(push_ground + weight[0] * share_ground * (goal_ground - velocity[2]))
-            rubbed = self._cone(rubbing_ground - weight[1] * rub_ground * (velocity * level), mu_ground * pushed)
+            lack = goal_ground - velocity[2]
+            mean = (part_ground * lack).sum(0)
+            pushed = push_ground + weight[0] * share_ground * (lack - mean) + weight[2] * whole_ground * mean
+            pushed = torch.relu(pushed)
+            slip = velocity * level
+            mean_slip = self._centroid(part_ground, slip)
+            rubbed = rubbing_ground - weight[1] * rub_ground * (slip - mean_slip) - weight[3] * slide_ground * mean_slip
+            rubbed = self._cone(rubbed, mu_ground * pushed)
             impulse = rubbed - rubbing_ground + up * (pushed - push_ground)
             push_ground, rubbing_ground = pushed, rubbed
             moving = moving + self._respond(inverse_mass, inverse, ground_arm, impulse)
@@ -488,6 +522,17 @@ class DynamicsStep(nn.Module):
         mean = _dot(arm, arm) * trace * 0.25
         known = square / (square + 1e-6)
         return inverse_mass + mean + known * (met - mean)
+
+    @staticmethod
+    def _centroid(part: Tensor, value: Tensor) -> Tensor:
+        """Mean (3, 1, M) of (3, 4, M) by shares (4, M)."""
+        return (part * value).sum(1, keepdim=True)
+
+    @staticmethod
+    def _met(inverse_mass: Tensor, inverse: Tensor, arm: Tensor, normal: Tensor) -> Tensor:
+        """Inverse mass (M,) that a contact meets at an arm (3, 1, M) along a normal (3, 1, M or 1)."""
+        turn = _cross(arm, normal)
+        return (inverse_mass + _dot(turn, _turn(inverse, turn)))[0]
 
     @staticmethod
     def _respond(inverse_mass: Tensor, inverse: Tensor, arm: Tensor, impulse: Tensor) -> Tensor:

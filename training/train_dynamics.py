@@ -414,7 +414,7 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--batch", type=int, default=48, help="windows a step")
     parser.add_argument("--rate", type=float, default=3e-3, help="learning rate")
     parser.add_argument("--clips", type=int, default=1500)
