@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import warnings
@@ -104,6 +105,7 @@ def describe(graph: onnx.ModelProto, model: Model, facts: Mapping[str, str]) -> 
         "tensors": json.dumps(tensors),
         "axes": json.dumps({name: [a.least, a.usual, a.most] for name, a in model.axes.items()}),
         "git_revision": revision(),
+        "weights_sha256": hashlib.sha256(model.weights.read_bytes()).hexdigest() if model.weights.is_file() else "",
         "license": "Apache-2.0",
         "card": f"{model.name}.md: {summary}" if summary else f"{model.name}.md",
     }

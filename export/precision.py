@@ -128,5 +128,5 @@ def make(precision: str, source: Path, path: Path, model: Model) -> Path:
 
 def _own(facts: dict[str, str]) -> dict[str, str]:
     """Without what ``describe`` writes itself, or a quantiser's own entries."""
-    given = ("task", "tensors", "axes", "git_revision", "license", "card", "precision", "calibration")
+    given = ("task", "tensors", "axes", "git_revision", "weights_sha256", "license", "card", "precision", "calibration")
     return {k: v for k, v in facts.items() if k not in given and "." not in k}

@@ -44,6 +44,59 @@ def test_auto_takes_geometry_without_weights_and_the_network_with_them(shipped: 
     assert said.startswith("learned, ") and models.sha256(shipped / "segmenter.onnx")[:12] in said
 
 
+def test_precision_is_that_which_the_machine_is_fast_with(shipped: Path, monkeypatch: pytest.MonkeyPatch):
+    def said(**given: str) -> models.Choice:
+        return models.chosen("segmenter", PerceptionConfig(**given))
+
+    full = learned_model(shipped / "segmenter.onnx")
+    monkeypatch.setattr(models, "int8_is_fast", lambda: (True, "the processor has avx512_vnni"))
+    assert said().path == full and "no segmenter_int8.onnx beside it" in said().why
+    with pytest.raises(ModelError, match=r"inference_precision: got 'int8', but there is no .*segmenter_int8\.onnx"):
+        said(inference_precision="int8")
+    small = learned_model(shipped / "segmenter_int8.onnx")
+    assert said().path == full and "is of other weights; run: make export ARGS=--install" in said().why
+    monkeypatch.setattr(models, "_weights", lambda path: "one and the same")
+    assert (said().path, said().precision, said().backend) == (small, "int8", "onnxruntime_cpu")
+    assert "int8 on onnxruntime_cpu" in str(said()) and "avx512_vnni" in str(said())
+    assert said(inference_precision="fp32").path == full
+    monkeypatch.setattr(models, "int8_is_fast", lambda: (False, "the processor has no VNNI"))
+    assert said().path == full and said().why.endswith("the processor has no VNNI")
+    with pytest.raises(ModelError, match="got 'int8', expected auto, fp32 or fp16 here: the processor has no VNNI"):
+        said(inference_precision="int8")
+    # A file that was named is used as it is.
+    assert said(segmenter_model=str(small)).path == small
+
+
+def test_a_runtime_that_is_not_here_is_refused_at_configure(shipped: Path):
+    learned_model(shipped / "segmenter.onnx")
+    with pytest.raises(ModelError, match="inference_backend: tensorrt: Python package tensorrt is not installed"):
+        make_segmenter(PerceptionConfig(inference_backend="tensorrt"))
+    with pytest.raises(ValueError, match="inference_backend: got 'tpu', expected one of auto, tensorrt"):
+        PerceptionConfig(inference_backend="tpu")
+
+
+def test_a_gpu_runtime_that_does_not_run_the_model_is_passed_over(
+    shipped: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    learned_model(shipped / "segmenter.onnx")
+    real = models.load_learned_segmenter
+
+    def load(path: Path, threads: int, height: float, backend: str) -> object:
+        if backend == "onnxruntime_cuda":
+            raise ModelError("not enough memory")
+        return real(path, threads, height, backend)
+
+    def choose(backend: str, path: Path, gpu: bool, without: dict[str, str]) -> tuple[str, tuple[str, ...]]:
+        return ("onnxruntime_cpu", ("no GPU",)) if without or not gpu else ("onnxruntime_cuda", ("a GPU",))
+
+    monkeypatch.setattr(models, "_REFUSED", {})
+    monkeypatch.setattr(models, "choose", choose)
+    monkeypatch.setattr(models, "load_learned_segmenter", load)
+    assert isinstance(make_segmenter(PerceptionConfig()), LearnedSegmenter)
+    assert "going on without it: not enough memory" in caplog.text
+    assert models.chosen("segmenter", PerceptionConfig()).backend == "onnxruntime_cpu"
+
+
 def test_bad_shipped_weights_are_refused_not_passed_over(shipped: Path):
     (shipped / "segmenter.onnx").write_bytes(b"not a model")
     with pytest.raises(ModelError, match=r"models/segmenter\.onnx: ONNX Runtime refuses it"):

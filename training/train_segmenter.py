@@ -377,6 +377,7 @@ def main() -> None:
         trainer.average, arguments.models / "segmenter.onnx", {"seed": str(options.seed), "steps": str(options.steps)}
     )
     console.print(f"written: {arguments.models / 'segmenter.onnx'}, {weights}")
+    console.print("lower precisions beside it are of other weights now; for new ones: make export ARGS=--install")
     with contextlib.suppress(KeyboardInterrupt):
         from training.segmenter_card import write_card
 

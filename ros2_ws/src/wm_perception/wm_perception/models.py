@@ -30,6 +30,7 @@ from wm_core.inference import (
     int8_is_fast,
     open_session,
 )
+from wm_core.inference_base import onnx_metadata
 from wm_perception.segmentation import GeometricSegmenter
 from wm_perception.types import PerceptionConfig, Segmenter
 
@@ -421,9 +422,20 @@ def _precision(wanted: str, backend: str, path: Path) -> tuple[str, str]:
             raise ModelError(f"inference_precision: got 'int8', expected auto, fp32 or fp16 here: {where}")
         return wanted, f"{wanted} was asked for"
     best, why = ("fp16", "on a GPU") if on_gpu else ("int8", cpu) if fast else ("fp32", cpu)
-    if best != "fp32" and not path.with_name(f"{path.stem}_{best}.onnx").is_file():
-        return "fp32", f"no {path.stem}_{best}.onnx beside it"
+    variant = path.with_name(f"{path.stem}_{best}.onnx")
+    if best != "fp32" and not variant.is_file():
+        return "fp32", f"no {variant.name} beside it"
+    if best != "fp32" and _weights(variant) != _weights(path):
+        return "fp32", f"{variant.name} is of other weights; run: make export ARGS=--install"
     return best, why
+
+
+def _weights(path: Path) -> str:
+    """SHA-256 of the weights that a file was exported from, as it says itself; its name where it says nothing."""
+    try:
+        return onnx_metadata(path).get("weights_sha256") or path.name
+    except InferenceError:
+        return path.name
 
 
 def make_segmenter(config: PerceptionConfig) -> Segmenter:
