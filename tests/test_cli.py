@@ -83,6 +83,7 @@ def test_vectors_are_folded():
         *["imagine", "--push=3 0 -0.5 1e-1", "--remove", "2", "--mass=1 2", "--seed", "4"],
     ]
     assert fold_vectors(["--push"]) == ["--push"]
+    assert fold_vectors(["--why", "fall", "3", "--seed", "4"]) == ["--why=fall 3", "--seed", "4"]
 
 
 def test_hypotheses_of_options():
@@ -95,6 +96,16 @@ def test_hypotheses_of_options():
     for bad in ("", "1 2", "x 0 0 0", "1.5 0 0 0", "1 nan 0 0"):
         with pytest.raises(ask.AskError, match="--push: got"):
             ask.hypotheses_of(push=[bad])
+
+
+def test_questions_of_options():
+    (fall,) = ask.questions_of(["fall 3"])
+    assert (fall.kind, fall.a, fall.b, fall.hypothesis) == (EventKind.FALL, 3, 0, 0)
+    both = ask.questions_of(["contact 3,4"], hypotheses=2)
+    assert [(q.kind, q.a, q.b, q.hypothesis) for q in both] == [(EventKind.CONTACT, 3, 4, k) for k in range(2)]
+    for bad in ("", "fall", "fall x", "fall 3 4", "enter 3", "3 fall", "contact 1 2 3"):
+        with pytest.raises(ask.AskError, match="--why: got"):
+            ask.questions_of([bad])
 
 
 def two_things() -> SceneGraph:

@@ -13,8 +13,8 @@ import numpy as np
 from wm_bringup.environment import make_console
 from wm_core import interventions as do
 from wm_core.interventions import Hypothesis
-from wm_core.rollout import POSITION, ImagineRequest, Rollout
-from wm_core.scene_graph import SceneGraph
+from wm_core.rollout import POSITION, EventAnswer, EventQuestion, ImagineRequest, Rollout
+from wm_core.scene_graph import EventKind, SceneGraph
 
 MAX_EVENTS = 5
 """Shown per future."""
@@ -73,6 +73,42 @@ def hypotheses_of(
         name = f"{thing:.0f} at ({', '.join(f'{v:g}' for v in speed)}) m/s"
         found.append(Hypothesis(name, (do.set_velocity(int(thing), speed),)))
     return unique_names(found)
+
+
+WHY_FORM = "EVENT ID [ID]"
+_WHY_KINDS = {
+    kind.name.lower(): kind
+    for kind in (
+        EventKind.CONTACT,
+        EventKind.SEPARATION,
+        EventKind.FALL,
+        EventKind.TOPPLE,
+        EventKind.LEAVE,
+        EventKind.STOP,
+    )
+}
+
+
+def questions_of(why: Sequence[str], hypotheses: int = 1) -> tuple[EventQuestion, ...]:
+    """What would prevent an event, asked of every future.
+
+    Args:
+        why: "EVENT ID" or, of a contact or separation, "EVENT ID ID".
+        hypotheses: how many futures there are.
+    """
+    found = []
+    for text in why:
+        words = words_of(text)
+        kind = _WHY_KINDS.get(words[0].lower()) if words else None
+        if kind is None:
+            raise AskError(f"--why: got {text!r}, expected {WHY_FORM} with EVENT one of {', '.join(_WHY_KINDS)}")
+        pair = len(words) == 3 and kind in (EventKind.CONTACT, EventKind.SEPARATION)
+        ids = [_numbers("--why", word, "ID")[0] for word in words[1:]]
+        if len(ids) != (2 if pair else 1):
+            raise AskError(f"--why: got {text!r}, expected {WHY_FORM}, the second ID of a contact or separation only")
+        for k in range(hypotheses):
+            found.append(EventQuestion(kind, int(ids[0]), int(ids[1]) if pair else 0, k))
+    return tuple(found)
 
 
 def unique_names(hypotheses: Sequence[Hypothesis]) -> tuple[Hypothesis, ...]:
@@ -180,7 +216,8 @@ class Asker:
         seconds = time.monotonic() - begin
         if response.error_code != ImagineRollouts.Response.OK:
             raise AskError(response.error_msg)
-        return Answer(scene, rollout_from_msg(response.rollout, request.pairs), float(response.compute_time), seconds)
+        rollout = rollout_from_msg(response.rollout, request.pairs, request.questions)
+        return Answer(scene, rollout, float(response.compute_time), seconds)
 
 
 def _name(scene: SceneGraph, object_id: int) -> str:
@@ -242,9 +279,46 @@ def print_answer(answer: Answer, console: Any = None) -> None:
     )
 
 
+def print_reasons(answer: Answer, console: Any = None) -> None:
+    """Of each event asked about: how likely it is, and without what it would not happen."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = console or make_console()
+    rollout, scene = answer.rollout, answer.scene
+    for reasons in rollout.answers:
+        question = reasons.question
+        what = f"{question.kind.name.lower()} of {_name(scene, question.a)}"
+        what += f" and {_name(scene, question.b)}" if question.b else ""
+        future = escape(rollout.hypotheses[question.hypothesis])
+        if math.isnan(reasons.probability):
+            console.print(f"{what}, {future}: not computed in time")
+            continue
+        console.print(f"{what}, {future}: {reasons.probability:.0%} of {rollout.states.shape[1]} samples")
+        if reasons.probability == 0.0:
+            continue
+        table = Table(box=None, pad_edge=False)
+        for heading in ("without", "it happens in", "prevented in"):
+            table.add_column(heading, justify="left" if heading == "without" else "right")
+        shown = _shown_reasons(reasons)
+        for c in shown:
+            name = _name(scene, int(reasons.object_ids[c]))
+            table.add_row(escape(name), f"{reasons.probability_without[c]:.0%}", f"{reasons.prevented[c]:.0%}")
+        if len(shown):
+            console.print(table)
+        if len(shown) < len(reasons.object_ids):
+            console.print(f"[dim]{len(reasons.object_ids) - len(shown)} other objects would not have prevented it[/]")
+
+
+def _shown_reasons(reasons: EventAnswer) -> list[int]:
+    """Rows of the objects whose removal prevents the event in some sample."""
+    return [c for c in range(len(reasons.object_ids)) if reasons.prevented[c] > 0.0]
+
+
 def imagine(
     hypotheses: tuple[Hypothesis, ...] | None,
     *,
+    why: Sequence[str] = (),
     horizon_s: float = 2.0,
     samples: int = 1,
     backend: str = "auto",
@@ -252,15 +326,18 @@ def imagine(
     namespace: str = "wm",
     timeout_s: float = 60.0,
 ) -> Answer:
-    """Ask a running graph; ``hypotheses`` None: ``default_hypotheses`` of what it sees.
+    """Ask a running graph; ``hypotheses`` None: ``default_hypotheses`` of what it sees, with ``why`` the factual one.
 
     Raises:
         AskError: nobody answers, or the request was refused.
     """
     with Asker(namespace) as asker:
         scene = asker.scene(min(timeout_s, 10.0))
+        if hypotheses is None:
+            hypotheses = (Hypothesis("as it is"),) if why else default_hypotheses(scene)
         request = ImagineRequest(
-            hypotheses if hypotheses is not None else default_hypotheses(scene),
+            hypotheses,
+            questions=questions_of(why, len(hypotheses)),
             horizon_s=horizon_s,
             samples=samples,
             backend=backend,

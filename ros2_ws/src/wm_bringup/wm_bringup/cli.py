@@ -29,8 +29,8 @@ ReasonerModelOption = Annotated[
     Path | None, typer.Option(help="Its ONNX file; none: the shipped one.", show_default=False)
 ]
 
-VECTOR_OPTIONS = {"--push": 4, "--velocity": 4, "--mass": 2}
-"""Options that take this many numbers; typer knows repeated options of one value only."""
+VECTOR_OPTIONS = {"--push": 4, "--velocity": 4, "--mass": 2, "--why": 3}
+"""Options that take this many words at most; typer knows repeated options of one value only."""
 
 
 def fold_vectors(arguments: list[str]) -> list[str]:
@@ -213,9 +213,13 @@ def imagine(
     push: Annotated[list[str] | None, typer.Option(metavar="ID X Y Z", help="An impulse on it [N s].")] = None,
     mass: Annotated[list[str] | None, typer.Option(metavar="ID FACTOR", help="What if it weighed so.")] = None,
     velocity: Annotated[list[str] | None, typer.Option(metavar="ID X Y Z", help="It moves so [m/s].")] = None,
+    why: Annotated[
+        list[str] | None,
+        typer.Option(metavar="EVENT ID [ID]", help="Without what would it not happen? (fall 3; contact 3 4)"),
+    ] = None,
     horizon: Annotated[float, typer.Option(help="How far ahead [s].")] = 2.0,
     samples: Annotated[int, typer.Option(help="Samples of the perceived state.", min=1)] = 1,
-    backend: Annotated[str, typer.Option(help="auto, physics, straight or still.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, learned, physics, straight or still.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the samples.", min=0)] = 0,
     namespace: Annotated[str, typer.Option(help="Of the imagination node.")] = "wm",
     timeout: Annotated[float, typer.Option(help="Wait so long for the answer [s].", min=0.1)] = 60.0,
@@ -226,6 +230,7 @@ def imagine(
     given = ask.hypotheses_of(remove or (), push or (), mass or (), velocity or ())
     answer = ask.imagine(
         given if len(given) > 1 else None,
+        why=why or (),
         horizon_s=horizon,
         samples=samples,
         backend=backend,
@@ -234,6 +239,7 @@ def imagine(
         timeout_s=timeout,
     )
     ask.print_answer(answer)
+    ask.print_reasons(answer)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

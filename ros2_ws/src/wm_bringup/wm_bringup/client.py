@@ -166,7 +166,10 @@ class GraphClient:
         if response.error_code != ImagineRollouts.Response.OK:
             raise ClientError(f"{self._service.srv_name} refused: {response.error_msg}")
         return Answer(
-            rollout_from_msg(response.rollout, request.pairs), response.rollout, response.compute_time, seconds
+            rollout_from_msg(response.rollout, request.pairs, request.questions),
+            response.rollout,
+            response.compute_time,
+            seconds,
         )
 
     def ask_streaming(
@@ -209,7 +212,7 @@ class GraphClient:
         result = ending.result().result
         if result.error_code != Imagine.Result.OK:
             raise ClientError(f"the imagine action failed: {result.error_msg}")
-        rollout = rollout_from_msg(result.rollout, request.pairs)
+        rollout = rollout_from_msg(result.rollout, request.pairs, request.questions)
         return Answer(rollout, result.rollout, result.compute_time, seconds, first[0] if first else None, count)
 
 
