@@ -96,7 +96,7 @@ class Episode:
     task: Task
     steps: list[Step] = field(default_factory=list)
     end: SceneGraph | None = None
-    track: list[tuple[float, Array, Array, Array]] = field(default_factory=list)
+    track: list[tuple[float, Array, Array]] = field(default_factory=list)
 
 
 # -- tasks
@@ -325,7 +325,7 @@ def run_episode(
         def on_frame() -> None:
             if keep_steps:
                 states = simulator.live.states()
-                episode.track.append((simulator.time_s, states[:, :3].copy(), states[:, 3:7].copy(), states[:, 0]))
+                episode.track.append((simulator.time_s, states[:, :3].copy(), states[:, 3:7].copy()))
 
         on_frame()
         for number in range(max_cycles):

@@ -8,8 +8,13 @@ Publishes (names are relative, so under the node's namespace and remappable, but
 - ``camera/depth/camera_info``: the same
 - ``odom``: nav_msgs/Odometry, odom -> base_link
 - ``sim/scene_graph``: wm_msgs/SceneGraph, the truth
+- ``pusher/pose``: geometry_msgs/PoseStamped in ``map``, of a scene with exactly one pusher
 - ``/clock``: rosgraph_msgs/Clock, at every frame
 - ``/tf``, ``/tf_static``: map -> odom -> base_link -> camera_link -> camera_color_optical_frame (REP-105)
+
+Listens to ``pusher/path`` (nav_msgs/Path in ``map``) where the scene has exactly one pusher: it leaves whatever path it is
+on and follows this one, from the header's stamp on, or at once where that is zero or over. The stamps of the poses are
+when to be there. What is no path is refused with a warning.
 
 Every frame is 1/30 s of the simulated world, whatever the machine manages: on a slow one the clock runs
 slower than real time, and the log says how slow. Transforms and the clock go out before the images they
@@ -22,10 +27,13 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
+from nav_msgs.msg import Path as PathMsg
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
@@ -137,6 +145,11 @@ class SimCameraNode(Node):
         self._truth = self.create_publisher(SceneGraphMsg, "sim/scene_graph", qos.SCENE_GRAPH)
         self._heard_ns: int | None = None
         self._heard = self.create_subscription(SceneGraphMsg, values.lead_topic, self._hear, qos.SCENE_GRAPH)
+        self._commands: deque[PathMsg] = deque(maxlen=1)
+        self._pusher_pose = None
+        if len(self.simulator.scene.pushers) == 1:
+            self._pusher_pose = self.create_publisher(PoseStamped, "pusher/pose", qos.SENSOR)
+            self._pusher_path = self.create_subscription(PathMsg, "pusher/path", self._command, qos.COMMAND)
         self._clock_publisher = self.create_publisher(Clock, "/clock", qos.CLOCK)
         self._transforms = RosTransformBroadcaster(self)
         self._static_transforms = RosTransformBroadcaster(self, static=True)
@@ -151,6 +164,9 @@ class SimCameraNode(Node):
         if self._thread is not None:
             self._thread.join(timeout=5.0)
         super().destroy_node()
+
+    def _command(self, msg: PathMsg) -> None:
+        self._commands.append(msg)
 
     def _hear(self, msg: SceneGraphMsg) -> None:
         self._heard_ns = time_from_msg(msg.header.stamp)
@@ -205,6 +221,7 @@ class SimCameraNode(Node):
                 self._looped_frames = self._extra_frames
                 ended = False
             self._hold(values.max_lead_s)
+            self._obey()
             for _ in range(self._stride):
                 if ended:
                     self._extra_frames += 1
@@ -224,6 +241,26 @@ class SimCameraNode(Node):
                 factor = (frames - logged_frames) * self._stride / FRAME_RATE_HZ / (now - logged_at)
                 self.get_logger().info(f"real-time factor {factor:.2f} at {self._stamp_ns() / NANOSECONDS:.1f} s")
                 logged_at, logged_frames = now, frames
+
+    def _obey(self) -> None:
+        """Hand the newest path to the pusher."""
+        if not self._commands:
+            return
+        msg = self._commands.popleft()
+        begin_ns, now_ns = time_from_msg(msg.header.stamp), self._stamp_ns()
+        wait_s = max(begin_ns - now_ns, 0) / NANOSECONDS
+        try:
+            if msg.header.frame_id not in ("", "map"):
+                raise ValueError(f"header.frame_id: got {msg.header.frame_id!r}, expected 'map'")
+            stamps = np.array([time_from_msg(p.header.stamp) for p in msg.poses], dtype=np.int64)
+            poses = [p.pose for p in msg.poses]
+            self.simulator.command_pusher(
+                (stamps - begin_ns) / NANOSECONDS + wait_s,
+                [[p.position.x, p.position.y, p.position.z] for p in poses],
+                [[p.orientation.x, p.orientation.y, p.orientation.z, p.orientation.w] for p in poses],
+            )
+        except ValueError as error:
+            self.get_logger().warning(f"pusher/path refused: {error}")
 
     _looped_frames = 0
 
@@ -272,6 +309,11 @@ class SimCameraNode(Node):
         self._clock_publisher.publish(Clock(clock=time_to_msg(stamp_ns)))
         self._transforms.send(transform_to_msg("odom", "base_link", stamp_ns, map_T_base))
         self._odometry.publish(self._odometry_message(stamp_ns, map_T_base))
+        if self._pusher_pose is not None:
+            pose = PoseStamped()
+            pose.header.stamp, pose.header.frame_id = time_to_msg(stamp_ns), "map"
+            pose.pose = transform_to_pose_msg(pose_matrix(*simulator.pusher_pose()))
+            self._pusher_pose.publish(pose)
         optical = "camera_color_optical_frame"
         info = camera_to_info(simulator.camera, stamp_ns, optical)
         self._color_info.publish(info)

@@ -176,6 +176,7 @@ class PushPlannerConfig:
         execute_s: how much of a push is carried out before the next is planned [s].
         step_s: of the imagined states.
         max_speed_m_s, max_turn_rad_s: of the paddle while it pushes; carry_speed_m_s: while it is carried.
+        enough_m: no further round when a future costs less than this.
         done_m: the target is there when its centre is this close to the goal.
         tall_ratio: a thing is tall that is so many times higher than its smaller width.
         near_m: things further than this from the target are left out of what is imagined.
@@ -183,15 +184,16 @@ class PushPlannerConfig:
         ground_gap_m: between the support and the paddle.
     """
 
-    rollouts: int = 64
-    rounds: int = 3
-    elite: int = 8
+    rollouts: int = 32
+    rounds: int = 2
+    elite: int = 6
     horizon_s: float = 1.0
     execute_s: float = 0.8
     step_s: float = 0.1
     max_speed_m_s: float = 0.30
     max_turn_rad_s: float = 1.2
     carry_speed_m_s: float = 0.8
+    enough_m: float = 0.006
     done_m: float = 0.012
     tall_ratio: float = 2.2
     near_m: float = 0.40
@@ -422,6 +424,7 @@ class PushPlanner:
     def __init__(self, imagine: Imagine, config: PushPlannerConfig | None = None, seed: int = 0) -> None:
         self.imagine, self.config = imagine, config or PushPlannerConfig()
         self._rng = np.random.default_rng(seed)
+        self._next: Array | None = None
 
     def plan(self, scene: SceneGraph, target_id: int, goal: ArrayLike, pusher: PusherPose) -> Plan:
         """The next piece of path.
@@ -445,7 +448,7 @@ class PushPlanner:
             return Plan("done", path, None, none, left, np.zeros(0), left, 0, time.perf_counter() - begin)
         starts = self._starts(table, pusher)
         near = self._near(table)
-        best: tuple[float, _Start, PusherPath, Array] | None = None
+        best: tuple[float, _Start, PusherPath, Array, Array] | None = None
         paths, chosen = self._first(table, starts)
         imagined, costs = 0, np.zeros(0)
         mean = deviation = np.zeros(0)
@@ -462,7 +465,9 @@ class PushPlanner:
             if np.isfinite(costs[k]) and (best is None or costs[k] < best[0]):
                 column = near.index(target_id)
                 way = futures.states[k, :, :, column, :2].mean(axis=0).astype(np.float64)
-                best = (float(costs[k]), starts[chosen[k]], paths.one(k), way)
+                best = (float(costs[k]), starts[chosen[k]], paths.one(k), way, drawn[k])
+            if best is not None and best[0] < config.enough_m:
+                break
             if best is None:
                 raise PlanError("imagine: got no future at all, expected at least one in time")
             # The distribution of the start that did best; its elite only.
@@ -475,7 +480,9 @@ class PushPlanner:
                 mean = drawn[order].mean(axis=0)
                 deviation = np.maximum(drawn[order].std(axis=0), 0.1 * self._spread())
         assert best is not None
-        cost, start, push, way = best
+        cost, start, push, way, controls = best
+        # What was thought of before the paddle was carried is where thinking begins once it is there.
+        self._next = controls if start.carried else None
         seconds = time.perf_counter() - begin
         if start.carried:
             path = self._carry(table, pusher, push)
@@ -636,6 +643,9 @@ class PushPlanner:
             controls.append(straight(starts[s]))
         most = config.rollouts if here else room
         turns = np.linspace(-0.8, 0.8, 7) * config.max_turn_rad_s
+        if here and self._next is not None:
+            chosen.append(here[0])
+            controls.append(self._next)
         while len(chosen) < most:
             if here:
                 n = len(chosen)
@@ -786,7 +796,14 @@ def push_request(
     """The request that a planning round is: K paths of one paddle, states every ``step_s``."""
     batch = path_batch(paths.positions, paths.times, body, quaternions=paths.quaternions, name="push")
     return ImagineRequest(
-        batch.hypotheses, horizon_s=horizon_s, step_s=step_s, samples=samples, seed=seed, backend=backend
+        (),
+        horizon_s=horizon_s,
+        step_s=step_s,
+        samples=samples,
+        seed=seed,
+        backend=backend,
+        batches=(batch,),
+        want_events=False,
     )
 
 
@@ -795,6 +812,6 @@ def in_process(imagination: Imagination, backend: str, samples: int = 1, seed: i
 
     def ask(scene: SceneGraph, body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float) -> Futures:
         rollout = imagination.imagine(push_request(body, paths, horizon_s, step_s, backend, samples, seed), scene)
-        return Futures(rollout.states, rollout.present.any(axis=(1, 2)))
+        return Futures(rollout.states, rollout.computed)
 
     return ask
