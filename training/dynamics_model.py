@@ -307,8 +307,9 @@ class DynamicsStep(nn.Module):
         goal_pair, take_pair, rub_pair, mu_pair = self._goals(
             law_pair, pair_gap, approach_pair, pair_restitution, pair_friction
         )
-        # A sweep answers the mean violation of a body's (a pair's) contacts as one contact at their centroid, exactly, and
-        # what is left of each by itself: contact by contact alone, a plate that lands flat would take many sweeps to stop.
+        # A sweep answers the mean violation of a body's (a pair's) contacts as one contact at their centroid, exactly,
+        # and what is left of each by itself: contact by contact alone, a plate that lands flat would take many sweeps
+        # to stop.
         share_ground = take_ground / (count * (k_ground - 0.7 * inverse_mass) + 1e-9)
         share_pair = take_pair / (
             count_a * (k_a - 0.7 * inverse_mass_a) + count_b * (k_b - 0.7 * inverse_mass_b) + 1e-9
@@ -395,9 +396,20 @@ class DynamicsStep(nn.Module):
         linear_after, angular_after = moving[:3], moving[3:]
         plane_impulse, pair_impulse = push_ground.sum(0), push_pair.sum(0)
         angular_after = self._resist(angular_after, inverse, plane_impulse, rolling, torsion)
-        linear_after, angular_after = self._limit(
-            linear, angular, linear_after, angular_after, half, rounding, pair_a, pair_b
-        )
+        # None is faster after than all that took part were before: overlapping or wedged things give the sweeps a
+        # problem without a solution, and what they then find must not fly away. Turning counts by its energy.
+        world_inertia = self._in_world(rotation, inertia)
+        free_body = (inverse_mass > 0).to(linear.dtype)
+        size = torch.sqrt(_dot(half, half)) + rounding
+        spin = torch.sqrt(_dot(angular, angular) + 1e-12) * size * (1 - free_body)
+        spin = spin + self._spin(world_inertia, inverse_mass, angular)
+        speed = torch.sqrt(_dot(linear, linear) + 1e-12) + spin
+        limit = speed + 0.3
+        limit = limit.scatter_add(0, pair_a, speed.index_select(0, pair_b))
+        limit = limit.scatter_add(0, pair_b, speed.index_select(0, pair_a))
+        linear_after = linear_after * torch.clamp(limit / torch.sqrt(_dot(linear_after, linear_after) + 1e-12), max=1.0)
+        spin = self._spin(world_inertia, inverse_mass, angular_after)
+        angular_after = angular_after * torch.clamp(limit / (spin + 1e-9), max=1.0)
 
         # -- how far the outcome may scatter: contacts' deviations, by what they transmit
         deviation = self._deviation(
@@ -416,9 +428,12 @@ class DynamicsStep(nn.Module):
         position_after = position + h * (linear_after + 0.5 * mean * (linear - linear_after))
         turned = self._integrate(quaternion, angular_after + 0.5 * alone * (angular - angular_after))
         rotation_after = rotation_of(turned)
-        momentum = _turn(self._in_world(rotation, inertia), angular_after)
+        momentum = _turn(world_inertia, angular_after)
         carried = _turn(self._in_world(rotation_after, inverse_inertia), momentum)
-        free_body = (inverse_mass > 0).to(linear.dtype)
+        # Of fast slender things the step is too long for that: they keep their energy.
+        spin_before = self._spin(world_inertia, inverse_mass, angular_after)
+        spin = torch.sqrt(torch.relu(_dot(momentum, carried)) * inverse_mass + 1e-18)
+        carried = carried * torch.clamp((spin_before + 1e-9) / (spin + 1e-9), max=1.0)
         angular_after = angular_after + free_body * (carried - angular_after)
         return Stepped(
             position_after,
@@ -657,33 +672,10 @@ class DynamicsStep(nn.Module):
         keep_spin = torch.clamp(1.0 - torsion * push * inverse[2, 2] / spin, min=0.0)
         return torch.stack([angular[0] * keep, angular[1] * keep, angular[2] * keep_spin])
 
-    def _limit(
-        self,
-        linear: Tensor,
-        angular: Tensor,
-        linear_after: Tensor,
-        angular_after: Tensor,
-        half: Tensor,
-        rounding: Tensor,
-        pair_a: Tensor,
-        pair_b: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Velocities after the contacts, none faster than all that took part was before: no contact makes energy.
-
-        Overlapping or wedged things give the sweeps a problem without a solution; what they then find must not fly
-        away.
-        """
-        size = torch.sqrt(_dot(half, half)) + rounding + 1e-3
-        speed = torch.sqrt(_dot(linear, linear) + 1e-12) + size * torch.sqrt(_dot(angular, angular) + 1e-12)
-        limit = speed + 0.3
-        limit = limit.scatter_add(0, pair_a, speed.index_select(0, pair_b))
-        limit = limit.scatter_add(0, pair_b, speed.index_select(0, pair_a))
-        fast = torch.sqrt(_dot(linear_after, linear_after) + 1e-12)
-        spin = torch.sqrt(_dot(angular_after, angular_after) + 1e-12) * size
-        return (
-            linear_after * torch.clamp(limit / fast, max=1.0),
-            angular_after * torch.clamp(3.0 * limit / spin, max=1.0),
-        )
+    @staticmethod
+    def _spin(world_inertia: Tensor, inverse_mass: Tensor, angular: Tensor) -> Tensor:
+        """Speed (B,) [m/s] at which the body's mass would have the energy of its turning."""
+        return torch.sqrt(torch.relu(_dot(angular, _turn(world_inertia, angular))) * inverse_mass + 1e-18)
 
     def _deviation(
         self,

@@ -291,8 +291,9 @@ class LearnedDynamics:
         for _ in range(SETTLE_STEPS):
             world.step()
         moved = np.linalg.norm(world.position - begin, axis=0).reshape(still.shape)
-        quiet = moved < SETTLE_MOVE_M
-        return still & quiet
+        known.touching[:] = world.touching
+        known.on_surface[:] = world.on_surface
+        return still & (moved < SETTLE_MOVE_M)
 
     def _chunk(
         self,
@@ -361,6 +362,9 @@ class _Known:
                 self.surfaces[row] = top
             self.obstacle[i] = True
         self.asleep = np.zeros((s, m), dtype=bool)
+        # What touches what at the start: known of what sleeps, found out in the first step of the rest.
+        self.touching = np.zeros((s, m * (m - 1) // 2), dtype=bool)
+        self.on_surface = np.full((s, m), -1, dtype=np.int16)
         self.noise: dict[int, Floats] = {}
         self._lock = threading.Lock()
 
@@ -430,12 +434,12 @@ class _Futures:
         self.pairs = np.array(pairs, dtype=np.int64).reshape(-1, 2)
         self.pair_touch: list[Flags] = []
         self.surface_touch: list[NDArray[np.int16]] = []
-        self.touching = np.zeros((self.rows, len(pairs)), dtype=bool)
+        self.touching = np.tile(known.touching, (k, 1))
         # Depths to which things may overlap, as they did when first seen; NaN: not yet known.
         self.plane_slack = np.full(count, np.nan, dtype=np.float32)
         self.pair_slack = np.full((self.rows, len(pairs)), np.nan, dtype=np.float32)
         self.left_open = np.zeros(count, dtype=np.float32)
-        self.on_surface = np.full((self.rows, m), -1, dtype=np.int16)
+        self.on_surface = np.tile(known.on_surface, (k, 1))
         self._cache_key: bytes | None = None
         self._cached: tuple[Floats, NDArray[np.int64], Floats] | None = None
 
@@ -1027,4 +1031,5 @@ def _touches(row: int, flags: Flags, a: int, b: int) -> Iterator[tuple[int, floa
         # What touches within the first two steps touched at the start.
         yield row, 0.0 if begin <= 1 else float((begin + 1) * STEP_S), a, b, True
         if end + GAP_STEPS < len(flags):
-            yield row, float((end + 1) * STEP_S), a, b, False
+            # The touch is of the whole step: it ends where the next, without one, ends.
+            yield row, float((end + 2) * STEP_S), a, b, False
