@@ -27,10 +27,18 @@ from wm_msgs.srv import GetSceneGraph, ImagineRollouts
 
 from conftest import NodeProcess
 from traced_scene import BALL, BOX, CAMERA, FRONT, TABLE, make_scene, trace
-from wm_core.interventions import Hypothesis, apply_impulse, remove, set_velocity
+from wm_core.interventions import (
+    Hypothesis,
+    apply_impulse,
+    follow_path,
+    impulse_batch,
+    path_batch,
+    remove,
+    set_velocity,
+)
 from wm_core.messages import request_to_msg, rollout_from_msg, scene_graph_to_msg
-from wm_core.rollout import ImageRequest, ImagineRequest
-from wm_core.scene_graph import SceneGraph
+from wm_core.rollout import EventQuestion, ImageRequest, ImagineRequest, StatesWanted
+from wm_core.scene_graph import EventKind, SceneGraph
 from wm_imagination.node import FrameMatcher
 from wm_ros import images, qos
 
@@ -277,6 +285,84 @@ def test_goal_cancelled_quickly(seen: Client, client: Client) -> None:
     assert not result.rollout.complete and len(result.rollout.states)
 
 
+def test_a_planner_asks_for_a_batch_and_gets_costs(seen: Client, client: Client) -> None:
+    impulses = np.linspace([0.0, 0.0, 0.0], [0.0, 0.12, 0.0], 128)[:, None]
+    request = ImagineRequest(
+        (),
+        1.0,
+        backend="physics",
+        batches=(impulse_batch(BALL, impulses, name="push"),),
+        pairs=((BOX, BALL),),
+        want_states=StatesWanted.FINAL,
+        want_events=False,
+        event_kinds=(EventKind.FALL, EventKind.CONTACT),
+    )
+    answer = client.ask(request, 60.0)
+    assert answer.error_code == CODES.OK, answer.error_msg
+    rollout = rollout_from_msg(answer.rollout)
+    assert len(rollout.hypotheses) == 128 and rollout.hypotheses[7] == "push/7" and rollout.complete
+    assert not len(answer.rollout.states) and not answer.rollout.events and rollout.computed.all()
+    assert rollout.final_states.shape == (128, 1, 3, 13) and rollout.pairs == ((BOX, BALL),)
+    assert rollout.pair_collision[0, 0] == 0.0 and rollout.pair_collision[-1, 0] == 1.0
+    assert rollout.event_probability[-1, 1, 1] == 1.0 and rollout.effect[-1, 2] > 0.1
+    assert 0.0 < rollout.dynamics_s <= answer.compute_time
+    client.spin_until(lambda: client.counter("futures.physics") >= 128, 5.0, "who answered in diagnostics")
+
+
+def test_what_would_prevent_over_the_service(seen: Client, client: Client) -> None:
+    pushed = Hypothesis("push", (set_velocity(BALL, (0.0, 0.5, 0.0)),))
+    asked = (EventQuestion(EventKind.CONTACT, BOX, hypothesis=0),)
+    answer = client.ask(ImagineRequest((pushed,), 1.0, questions=asked, want_states=StatesWanted.NONE))
+    assert answer.error_code == CODES.OK, answer.error_msg
+    reasons = rollout_from_msg(answer.rollout, (), asked).answers[0]
+    assert reasons.probability == 1.0 and reasons.object_ids.tolist() == [BALL]
+    assert reasons.prevented.tolist() == [1.0]
+
+
+def test_odd_input_over_the_service(seen: Client, client: Client) -> None:
+    out = Hypothesis("out", (follow_path([0, 0.3], [[0, 0, 0.2], [0, 3.0, 0.2]]),))
+    answer = client.ask(ImagineRequest((FACTUAL, out), 0.5))
+    assert answer.error_code == CODES.OK, answer.error_msg
+    assert answer.rollout.path_outside[0] == 0.0 < answer.rollout.path_outside[1]
+    assert "hypotheses[1].interventions[0].path: leaves the workspace" in answer.rollout.warnings[0]
+
+    msg = request_to_msg(ImagineRequest((FACTUAL,), 0.5, initial_state=scene_with_camera()))
+    msg.initial_state.objects[1].pose.pose.position.z = NAN
+    answer = client.ask(msg)
+    assert answer.error_code == CODES.INVALID_REQUEST and "initial_state: " in answer.error_msg
+
+    hypotheses = tuple(Hypothesis(f"{i}", (apply_impulse(BALL, (0, 1e-4 * i, 0)),)) for i in range(300))
+    answer = client.ask(ImagineRequest(hypotheses, 2.0, deadline_s=1e-3), 30.0)
+    assert answer.error_code == CODES.OK and not answer.rollout.complete, answer.error_msg
+    assert not answer.rollout.computed[-1] and len(answer.rollout.computed) == 300
+    print(f"a deadline of 1 ms, 300 futures: answered after {1e3 * answer.compute_time:.0f} ms in the node")
+
+    many = SceneGraph.build(
+        range(1, 202),
+        [[0, 0, -0.02], *([0.1 * (i % 20), 0.1 * (i // 20), 0.02] for i in range(200))],
+        [[6.0, 4.0, 0.04], *([0.04] * 3 for _ in range(200))],
+        is_static=[True] + [False] * 200,
+        class_names=["support"] + ["box"] * 200,
+    )
+    answer = client.ask(ImagineRequest((FACTUAL,), 0.2, initial_state=many), 60.0)
+    assert answer.error_code == CODES.OK and len(answer.rollout.object_ids) == 201, answer.error_msg
+
+
+def test_a_named_model_that_does_not_load_is_refused(tmp_path: Any) -> None:
+    bad_file = tmp_path / "bad_dynamics.onnx"
+    bad_file.write_bytes(b"not a model")
+    command = [sys.executable, "-m", "wm_imagination.node", "--ros-args", "-p", f"dynamics_model:={bad_file}"]
+    process = NodeProcess([*command, "-r", "__ns:=/other"], tmp_path / "log", dict(os.environ))
+    try:
+        end = time.monotonic() + 60.0
+        while "bad_dynamics.onnx" not in process.output and process.alive and time.monotonic() < end:
+            time.sleep(0.1)
+        assert "bad_dynamics.onnx" in process.output, process.output[-3000:]
+        assert "dynamics backend" not in process.output
+    finally:
+        process.stop()
+
+
 def bad(**changes: Any) -> Any:
     return request_to_msg(replace(ImagineRequest((FACTUAL,), 0.5), **changes))
 
@@ -302,6 +388,16 @@ NAN = float("nan")
             "hypotheses[0].interventions[0].object_id: object id 99 is not in the scene graph (ids: [1, 2, 3])",
         ),
         (bad(pairs=((BOX, 55),)), CODES.UNKNOWN_OBJECT, "pairs[0]: object id 55"),
+        (
+            bad(batches=(path_batch(np.full((3, 2, 3), NAN), [0.0, 0.2]),)),
+            CODES.INVALID_REQUEST,
+            "batches[0].values: got [nan, nan, nan] at [0, 0], expected finite",
+        ),
+        (
+            bad(questions=(EventQuestion(EventKind.FALL, 66),)),
+            CODES.UNKNOWN_OBJECT,
+            "questions[0]: object id 66 is not in the scene graph",
+        ),
         (bad(backend="magic"), CODES.INVALID_REQUEST, "backend: got 'magic', expected one of auto, learned"),
         (bad(deadline_s=-1.0), CODES.INVALID_REQUEST, "deadline: got -1 s"),
     ],

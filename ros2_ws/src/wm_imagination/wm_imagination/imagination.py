@@ -155,6 +155,12 @@ def validate_request(
     _check_range("deadline", request.deadline_s, 0.0, 1e6, " s")
     if len(request.pairs) > limits.max_pairs:
         raise RequestError(f"pairs: got {len(request.pairs)}, expected at most {limits.max_pairs}")
+    for name in ("log_mass", "friction", "restitution", "log_mass_std", "friction_std", "restitution_std"):
+        unknown = scene.ids[~np.isfinite(getattr(scene, name))]
+        if len(unknown):
+            raise RequestError(
+                f"initial_state.objects.{name}: got a value that is not finite for ids {unknown.tolist()[:8]}"
+            )
     for k, hypothesis in enumerate(request.hypotheses):
         if len(hypothesis.interventions) > limits.max_interventions:
             raise RequestError(
@@ -545,13 +551,13 @@ class _Run:
     def _with_states(self, rollout: Rollout) -> Rollout:
         """With the final states, and without what was not asked for."""
         wanted = self.request.want_states
-        if wanted != StatesWanted.NONE:
-            rollout = replace(
-                rollout,
-                final_states=np.ascontiguousarray(rollout.states[:, :, -1]),
-                final_present=rollout.present[:, -1].copy(),
-                final_position_std=rollout.position_std[:, -1].copy(),
-            )
+        objects = slice(0, 0) if wanted == StatesWanted.NONE else slice(None)
+        rollout = replace(
+            rollout,
+            final_states=np.ascontiguousarray(rollout.states[:, :, -1, objects]),
+            final_present=rollout.present[:, -1, objects].copy(),
+            final_position_std=rollout.position_std[:, -1, objects].copy(),
+        )
         if wanted != StatesWanted.ALL:
             rollout = replace(
                 rollout,
