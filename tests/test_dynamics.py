@@ -343,7 +343,7 @@ def test_deadline_stop_and_progress():
 
 
 def test_unknown_backend():
-    assert make_dynamics("auto").name == "physics"
+    assert make_dynamics("auto").name in ("learned", "physics")
     with pytest.raises(ValueError, match="learned"):
         make_dynamics("learned-not")
 

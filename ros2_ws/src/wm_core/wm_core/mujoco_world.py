@@ -492,8 +492,17 @@ class World:
         """MuJoCo's full physics state of body states (n, 13)."""
         packed = np.zeros(self.state_size)
         packed[0] = time_s
-        for i in np.flatnonzero(self.movable):
-            self.pack_body(packed, i, states[i])
+        rows = np.flatnonzero(self.movable)
+        if len(rows):
+            q = 1 + self.qpos_address[rows][:, None] + np.arange(7)
+            v = 1 + self.model.nq + self.qvel_address[rows][:, None] + np.arange(6)
+            moving = np.asarray(states)[rows]
+            quaternion = normalize_quaternion(moving[:, QUATERNION])
+            inverse = quaternion * [-1.0, -1.0, -1.0, 1.0]
+            packed[q] = np.concatenate([moving[:, POSITION], quaternion[:, 3:], quaternion[:, :3]], axis=1)
+            packed[v] = np.concatenate(
+                [moving[:, LINEAR_VELOCITY], _rotate(inverse, moving[:, ANGULAR_VELOCITY])], axis=1
+            )
         return packed
 
     def pack_body(self, packed: Array, index: int, state: Array) -> None:
