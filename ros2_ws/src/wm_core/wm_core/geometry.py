@@ -108,4 +108,6 @@ def interpolate_pose(
     if len(t) == 1:
         return np.repeat(p, len(s), axis=0), np.repeat(q, len(s), axis=0)
     interpolated = np.stack([np.interp(s, t, p[:, axis]) for axis in range(3)], axis=-1)
+    if (q == q[0]).all():  # most paths do not turn, and a planner has a thousand of them
+        return interpolated, np.repeat(q[:1], len(s), axis=0)
     return interpolated, Slerp(t, Rotation.from_quat(q))(s).as_quat()

@@ -763,6 +763,12 @@ def _contact_columns(result: DynamicsResult) -> tuple[NDArray[Any], ...]:
     return (*numbers.T, np.array([c.time_s for c in result.contacts if c.time_s > 0.0], dtype=np.float64))
 
 
+def _upward(quaternions: Array) -> Array:
+    """World z in the axes of bodies at unit quaternions (..., 4): third rows of their rotation matrices, (..., 3)."""
+    x, y, z, w = np.moveaxis(quaternions, -1, 0)
+    return np.stack([2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)], axis=-1)
+
+
 def _motion_events(
     body: BodyDef,
     states: States,
@@ -803,8 +809,7 @@ def _motion_events(
     gs, ss = np.nonzero(((speed > REST_SPEED_M_S) | (spin > REST_SPEED_M_S)).any(axis=2))
     if len(gs):
         own, there, since = states[gs, ss].astype(np.float64), exists[gs], reference[gs]  # (n, T, 13), (n, T), (n, T)
-        rotation = quaternion_to_matrix(own[..., QUATERNION])
-        up = rotation[..., 2, :]
+        up = _upward(own[..., QUATERNION])
         if shape == Shape.SPHERE:
             reach = np.full(up.shape[:2], half[0])
         elif shape in (Shape.CYLINDER, Shape.CAPSULE):
