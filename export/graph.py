@@ -7,6 +7,7 @@ import json
 import subprocess
 import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,9 @@ OPSET = 18
 """Old enough for TensorRT 10 on a Jetson, new enough for all that the models use."""
 
 
+@lru_cache(maxsize=1)
 def revision() -> str:
-    """Of the sources, with ``-dirty`` where they differ from it; ``unknown`` outside a checkout."""
+    """Of the sources when first asked, with ``-dirty`` where they differ from it; ``unknown`` outside a checkout."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
