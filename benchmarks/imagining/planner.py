@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--backend", choices=BACKENDS, default="learned", help="default: %(default)s")
-    parser.add_argument("--episodes", type=int, default=50, help="tasks, of seeds from --first on (default: %(default)s)")
+    parser.add_argument(
+        "--episodes", type=int, default=50, help="tasks, of seeds from --first on (default: %(default)s)"
+    )
     parser.add_argument("--first", type=int, default=0, help="first seed (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=1, help="of the belief, for each path (default: %(default)s)")
     parser.add_argument("--perceived", action="store_true", help="from perceived scene graphs (slow)")

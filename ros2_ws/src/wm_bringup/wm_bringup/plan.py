@@ -1,8 +1,8 @@
-"""The push planner as a program: on a simulated table in this process, over a ROS graph of its own, or over a running one.
+"""The push planner as a program: on a simulated table in this process, over a ROS graph of its own, or a running one.
 
-    python -m wm_bringup.plan --seed 3                         one task in this process; picture and film
-    python -m wm_bringup.plan --seed 3 --graph                 the same over ROS: camera and imagination as processes
-    python -m wm_bringup.plan --live --target 4 --goal 0.1 0.2 push object 4 of a running graph to a place in its frame
+python -m wm_bringup.plan --seed 3                         one task in this process; picture and film
+python -m wm_bringup.plan --seed 3 --graph                 the same over ROS: camera and imagination as processes
+python -m wm_bringup.plan --live --target 4 --goal 0.1 0.2 push object 4 of a running graph to a place in its frame
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _BLIND_TRIES = 20
 
 @dataclass
 class LiveResult:
-    """What came of a task on a graph: ``done`` by the planner's own account, plans in order, ``distance_m`` as last seen."""
+    """What came of a task on a graph: ``done`` as the planner sees it, plans in order, ``distance_m`` as last seen."""
 
     done: bool = False
     distance_m: float = float("inf")
@@ -191,6 +191,7 @@ def run_graph(
     out: Path,
     *,
     perceived: bool = False,
+    config: PushPlannerConfig | None = None,
     image: tuple[int, int] = (640, 480),
     on_cycle: Callable[[int, Plan], None] = lambda number, plan: None,
 ) -> tuple[LiveResult, float]:
@@ -226,7 +227,7 @@ def run_graph(
         target_id = 1 + names.index(task.target)
         if perceived:
             target_id = _seen_as(client, client.truth(next(reversed(client.truths))), target_id)
-        result = pusher.run(target_id, task.goal, backend, seed=seed, on_cycle=on_cycle)
+        result = pusher.run(target_id, task.goal, backend, config=config, seed=seed, on_cycle=on_cycle)
         truth = client.truth(next(reversed(client.truths)))
         row = truth.index(1 + names.index(task.target))
         return result, float(np.linalg.norm(truth.positions[row, :2] - task.goal))
@@ -269,7 +270,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out/planner"), help="default: %(default)s")
     parser.add_argument("--no-film", action="store_true", help="the picture alone")
     parser.add_argument("--graph", action="store_true", help="over ROS: the world and the imagination as processes")
-    parser.add_argument("--perceived", action="store_true", help="with --graph: from perceived scene graphs")
+    parser.add_argument("--perceived", action="store_true", help="from perceived scene graphs")
     parser.add_argument("--live", action="store_true", help="over a graph that runs already")
     parser.add_argument("--target", type=int, help="with --live: object id")
     parser.add_argument("--goal", type=float, nargs=2, metavar=("X", "Y"), help="with --live: place [m], graph frame")
@@ -293,14 +294,16 @@ def main(arguments: list[str] | None = None) -> int:
     from wm_bringup.push_pictures import draw_episode, film_episode
     from wm_bringup.pushing import run_episode
 
-    episode = run_episode(given.backend, given.seed, keep_steps=True, on_cycle=_say)
-    name = f"task_{given.seed}_{given.backend}"
+    episode = run_episode(given.backend, given.seed, given.perceived, keep_steps=True, on_cycle=_say)
+    name = f"task_{given.seed}_{given.backend}{'_perceived' if given.perceived else ''}"
     draw_episode(episode, given.out / f"{name}.png")
     files = f"{given.out / name}.png"
     if not given.no_film:
         film_episode(episode, given.out / f"{name}.mp4")
         files += f", {given.out / name}.mp4"
-    print("done" if episode.success else f"failed: {episode.reason}", f"{1e3 * episode.distance_m:.0f} mm from the goal")
+    print(
+        "done" if episode.success else f"failed: {episode.reason}", f"{1e3 * episode.distance_m:.0f} mm from the goal"
+    )
     print(files)
     return 0 if episode.success else 1
 

@@ -77,7 +77,8 @@ def draw_episode(episode: Episode, path: Path) -> None:
             axes.fill(start[:, 1], start[:, 0], fc="none", ec="#38506b", lw=0.8)
             axes.fill(end[:, 1], end[:, 0], color="#38506b", alpha=0.35)
             axes.plot(*step.plan.path.positions[:, 1::-1].T, color="#38506b", lw=0.8)
-            axes.text(*step.plan.path.positions[0, 1::-1], str(number), fontsize=7)
+            x, y = step.plan.path.positions[0, :2]
+            axes.text(y, x, str(number), fontsize=7)
             axes.plot(*step.plan.target_way[:, ::-1].T, color="#ff9800", lw=1.0, ls="--")
     ring = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1) * GOAL_TOLERANCE_M + task.goal
     axes.fill(ring[:, 1], ring[:, 0], fc="none", ec="#00796b", lw=1.8)
@@ -109,9 +110,10 @@ def film_episode(episode: Episode, path: Path, width: int = 640, height: int = 4
     from wm_sim.simulator import Simulator
 
     task = episode.task
-    with Simulator(build_scene(task.scene, task.seed), task.seed, width, height) as simulator, (
-        VideoWriter(path, 30, (width, height))
-    ) as film:
+    with (
+        Simulator(build_scene(task.scene, task.seed), task.seed, width, height) as simulator,
+        VideoWriter(path, 30, (width, height)) as film,
+    ):
         pose = simulator.world_T_camera()
         ring = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1) * GOAL_TOLERANCE_M + task.goal
         points = np.column_stack([ring, np.full(len(ring), simulator.scene.table_top_z + 0.001)])
@@ -128,4 +130,3 @@ def film_episode(episode: Episode, path: Path, width: int = 640, height: int = 4
             canvas.curve(pixels, TRUE, 2)
             canvas.text(12, 10, f"{time_s:5.1f} s", 20)
             film.add(canvas.pixels)
-

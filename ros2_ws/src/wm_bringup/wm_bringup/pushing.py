@@ -133,7 +133,12 @@ def _other(rng: np.random.Generator, name: str) -> dict[str, Any]:
         "mug": [float(rng.uniform(0.07, 0.09)), float(rng.uniform(0.08, 0.10))],
         "bowl": [float(rng.uniform(0.10, 0.13)), float(rng.uniform(0.05, 0.07))],
     }[kind]
-    return {"name": name, "class_name": {"sphere": "ball", "cylinder": "can"}.get(kind, kind), "shape": kind, "size": size}
+    return {
+        "name": name,
+        "class_name": {"sphere": "ball", "cylinder": "can"}.get(kind, kind),
+        "shape": kind,
+        "size": size,
+    }
 
 
 def make_task(seed: int, table_look: str = "wood") -> Task:
@@ -163,7 +168,9 @@ def make_task(seed: int, table_look: str = "wood") -> Task:
                 spot = start + rng.uniform(-0.4, 0.4, 2)
                 if (np.abs(spot) > half - 0.10).any():
                     continue
-                apart = [np.linalg.norm(spot - np.array(i["position"])) - _radius(other) * 1.2 - _radius(i) for i in items]
+                apart = [
+                    np.linalg.norm(spot - np.array(i["position"])) - _radius(other) * 1.2 - _radius(i) for i in items
+                ]
                 clear = np.linalg.norm(spot - goal) - _radius(other) * 1.2 - _radius(target)
                 if min(apart) > 0.03 and clear > 0.03:
                     items.append(other | {"position": spot.tolist()})
@@ -239,6 +246,41 @@ def believed(truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
     )
 
 
+class Watcher:
+    """Perception in this process, looking at what the simulator's camera renders, at 15 Hz."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        from wm_perception.pipeline import PerceptionConfig, PerceptionPipeline
+
+        self._simulator, self._pipeline = simulator, PerceptionPipeline(PerceptionConfig())
+        self.scene: SceneGraph | None = None
+
+    def look(self) -> None:
+        """At this frame, if it is one of those that are looked at."""
+        from wm_perception.types import Frame
+
+        simulator = self._simulator
+        if simulator.frame % 2:
+            return
+        seen = simulator.render()
+        stamp_ns = simulator.stamp_ns + 1  # a stamp of zero means that there is none
+        frame = Frame(stamp_ns, seen.rgb, seen.depth, simulator.camera, seen.world_T_camera)
+        self.scene = self._pipeline.process(frame).scene
+
+    def nearest(self, place: Array) -> int:
+        """Id of the movable thing that is seen nearest to a place (3,) [m].
+
+        Raises:
+            PlanError: none within 5 cm.
+        """
+        rows = np.zeros(0, dtype=int) if self.scene is None else np.flatnonzero(~self.scene.is_static)
+        if len(rows):
+            apart = np.linalg.norm(self.scene.positions[rows] - place, axis=1)  # type: ignore[union-attr]
+            if apart.min() < 0.05:
+                return int(self.scene.ids[rows[int(apart.argmin())]])  # type: ignore[union-attr]
+        raise PlanError(f"target: perception sees nothing within 5 cm of {np.round(place, 3).tolist()}")
+
+
 # -- the closed loop
 
 
@@ -257,6 +299,13 @@ def _bare(task: Task) -> Any:
     scene = build_scene(task.scene, task.seed)
     bodies = tuple(replace(b, geoms=tuple(replace(g, material="") for g in b.geoms)) for b in scene.bodies)
     return replace(scene, bodies=bodies)
+
+
+def _open(task: Task, perceived: bool) -> Simulator:
+    """The task's world: 640x480 images where they are looked at, else nothing to draw."""
+    if perceived:
+        return Simulator(build_scene(task.scene, task.seed), task.seed)
+    return Simulator(_bare(task), task.seed, 64, 48, decorate=lambda _: None)
 
 
 def follow(simulator: Simulator, path: PusherPath, on_frame: Callable[[], None] = lambda: None) -> None:
@@ -312,41 +361,50 @@ def run_episode(
         keep_steps: keep what was planned, and the way of everything at 30 Hz, for pictures.
 
     Raises:
-        wm_imagination.imagination.BackendUnavailableError, wm_core.inference.InferenceError: the backend cannot run here.
+        BackendUnavailableError, wm_core.inference.InferenceError: the backend cannot run here.
     """
     task = make_task(seed)
     planner = PushPlanner(imagine or in_process(_imagination(backend), backend, samples, seed), config, seed)
     rng = np.random.default_rng([seed, 815])
-    with Simulator(_bare(task), seed, 64, 48, decorate=lambda _: None) as simulator:
+    with _open(task, perceived) as simulator:
         start = simulator.ground_truth()
         target_id = simulator.scene.id_of(task.target)
         episode = Episode(seed, backend, False, "", np.inf, [], 0.0, task)
+        watcher = Watcher(simulator) if perceived else None
 
         def on_frame() -> None:
+            if watcher is not None:
+                watcher.look()
             if keep_steps:
                 states = simulator.live.states()
                 episode.track.append((simulator.time_s, states[:, :3].copy(), states[:, 3:7].copy()))
 
+        def wait(seconds: float) -> None:
+            for _ in range(round(seconds * FRAME_RATE_HZ)):
+                simulator.step()
+                on_frame()
+
         on_frame()
-        for number in range(max_cycles):
-            pusher = _pose(simulator)
-            truth = simulator.ground_truth()
-            try:
-                plan = planner.plan(believed(truth, rng), target_id, task.goal, pusher)
-            except PlanError as error:
-                episode.reason = f"no plan: {error}"
-                break
-            if keep_steps:
-                episode.steps.append(Step(plan, truth, pusher))
-            if plan.imagined:
-                episode.plan_seconds.append(plan.seconds)
-            on_cycle(number, plan)
-            follow(simulator, plan.path, on_frame)
-            if plan.kind == "done":
-                break
-        for _ in range(round(0.5 * FRAME_RATE_HZ)):
-            simulator.step()
-            on_frame()
+        try:
+            if watcher is not None:
+                wait(1.0)
+                target_id = watcher.nearest(start.positions[start.index(target_id)])
+            for number in range(max_cycles):
+                pusher, truth = _pose(simulator), simulator.ground_truth()
+                scene = watcher.scene if watcher is not None else believed(truth, rng)
+                assert scene is not None
+                plan = planner.plan(scene, target_id, task.goal, pusher)
+                if keep_steps:
+                    episode.steps.append(Step(plan, truth, pusher))
+                if plan.imagined:
+                    episode.plan_seconds.append(plan.seconds)
+                on_cycle(number, plan)
+                follow(simulator, plan.path, on_frame)
+                if plan.kind == "done":
+                    break
+        except PlanError as error:
+            episode.reason = f"no plan: {error}"
+        wait(0.5)
         success, reason, distance = judge(task, simulator, start)
         episode.success = success
         episode.reason = ", ".join(r for r in (episode.reason, reason) if r)

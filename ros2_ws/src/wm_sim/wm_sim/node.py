@@ -12,9 +12,9 @@ Publishes (names are relative, so under the node's namespace and remappable, but
 - ``/clock``: rosgraph_msgs/Clock, at every frame
 - ``/tf``, ``/tf_static``: map -> odom -> base_link -> camera_link -> camera_color_optical_frame (REP-105)
 
-Listens to ``pusher/path`` (nav_msgs/Path in ``map``) where the scene has exactly one pusher: it leaves whatever path it is
-on and follows this one, from the header's stamp on, or at once where that is zero or over. The stamps of the poses are
-when to be there. What is no path is refused with a warning.
+Listens to ``pusher/path`` (nav_msgs/Path in ``map``) where the scene has exactly one pusher: it leaves whatever path it
+is on and follows this one, from the header's stamp on, or at once where that is zero or over. The stamps of the poses,
+less the header's, are the times on the way. What is no path is refused with a warning.
 
 Every frame is 1/30 s of the simulated world, whatever the machine manages: on a slow one the clock runs
 slower than real time, and the log says how slow. Transforms and the clock go out before the images they

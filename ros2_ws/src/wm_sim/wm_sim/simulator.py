@@ -258,9 +258,7 @@ class Simulator:
             late = t + (1.0 / FRAME_RATE_HZ if t[0] == 0.0 else 0.0)
             t = np.append(0.0, late)
             p, q = np.concatenate([here[None, POSITION], p]), np.concatenate([here[None, QUATERNION], q])
-        path = Intervention(
-            InterventionKind.FOLLOW_PATH, 0, 0.0, path_times=t, path_positions=p, path_quaternions=q
-        )
+        path = Intervention(InterventionKind.FOLLOW_PATH, 0, 0.0, path_times=t, path_positions=p, path_quaternions=q)
         _, _, mass, inertia = self.live.paths[index]
         # Not an intervention: that would move things apart that the pusher merely touches.
         self.live.paths[index] = (self.live.step, path, mass, inertia)

@@ -332,7 +332,9 @@ class WayToGoal:
         weight += 10.0 * np.clip((0.03 - inner) / 0.03, 0.0, 3.0)
         count = len(self._nodes)
         index = np.arange(count).reshape(shape)
-        rows, columns, lengths = [], [], []
+        rows: list[NDArray[np.int64]] = []
+        columns: list[NDArray[np.int64]] = []
+        lengths: list[Array] = []
         for dx, dy in ((1, 0), (0, 1), (1, 1), (1, -1), (2, 1), (1, 2), (2, -1), (1, -2)):
             a = index[: shape[0] - dx, max(0, -dy) : shape[1] - max(0, dy)].ravel()
             b = index[dx:, max(0, dy) : shape[1] + min(0, dy)].ravel()
@@ -344,7 +346,7 @@ class WayToGoal:
         if not len(near_goal):
             near_goal = np.array([int(np.argmin(from_goal))])
         rows.append(np.full(len(near_goal), count))
-        columns.append(near_goal)
+        columns.append(near_goal.astype(np.int64))
         lengths.append(np.maximum(from_goal[near_goal], 1e-6))
         graph = coo_matrix(
             (np.concatenate(lengths), (np.concatenate(rows), np.concatenate(columns))), shape=(count + 1, count + 1)
@@ -361,7 +363,9 @@ class WayToGoal:
         fx, fy = np.moveaxis(inside - cell, -1, 0)
         i, j = np.moveaxis(cell, -1, 0)
         w = self._way
-        found = (1 - fx) * ((1 - fy) * w[i, j] + fy * w[i, j + 1]) + fx * ((1 - fy) * w[i + 1, j] + fy * w[i + 1, j + 1])
+        found = (1 - fx) * ((1 - fy) * w[i, j] + fy * w[i, j + 1]) + fx * (
+            (1 - fy) * w[i + 1, j] + fy * w[i + 1, j + 1]
+        )
         found = found + 5.0 * _CELL_M * np.linalg.norm(at - inside, axis=-1)
         straight = np.linalg.norm(p - self.goal, axis=-1)
         return np.where(straight < 2.5 * _CELL_M, straight, np.maximum(found, straight))
@@ -530,9 +534,9 @@ class PushPlanner:
             top = float(scene.positions[i, 2] + half[2])
             low, high = scene.positions[i, :2] - half[:2], scene.positions[i, :2] + half[:2]
             here = scene.positions[target]
-            if top < here[2] and (here[:2] > low - 0.05).all() and (here[:2] < high + 0.05).all():
-                if best is None or top > best[2]:
-                    best = (low, high, top)
+            over = top < here[2] and (here[:2] > low - 0.05).all() and (here[:2] < high + 0.05).all()
+            if over and (best is None or top > best[2]):
+                best = (low, high, top)
         if best is None:
             raise PlanError("scene: found no support (a static thing) under the target, expected one")
         return best
@@ -553,7 +557,9 @@ class PushPlanner:
         config, z = self.config, self._height(table)
         starts: list[_Start] = []
         if abs(pusher.position[2] - z) < 0.02:
-            apart = float(gap(pusher.position[:2], _paddle_outline(config, np.array(pusher.yaw)), table.place, table.own))
+            apart = float(
+                gap(pusher.position[:2], _paddle_outline(config, np.array(pusher.yaw)), table.place, table.own)
+            )
             if apart < 0.10:
                 starts.append(_Start(np.array([*pusher.position[:2], z]), pusher.yaw, False, max(apart, 0.0)))
         wanted = float(np.arctan2(*table.way.heading(table.place)[::-1]))
@@ -751,7 +757,7 @@ class PushPlanner:
         return max(tops) + 0.03 + 0.5 * self.config.paddle[2]
 
     def _along(self, corners: list[Array], yaws: list[float]) -> PusherPath:
-        """A path through corners at the speed of carrying, each piece from rest to rest (cosine), turning on the way."""
+        """A path through corners at the speed of carrying, from rest to rest on each piece, turning on the way."""
         turns = np.unwrap(yaws)
         times, positions, turned = [0.0], [corners[0]], [float(turns[0])]
         for k in range(len(corners) - 1):
