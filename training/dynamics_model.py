@@ -154,6 +154,32 @@ def project_on_core(point: Tensor, half: Tensor, cylinder: Tensor) -> Tensor:
     return box + cylinder * (rim - box)
 
 
+def way_out(point: Tensor, half: Tensor, cylinder: Tensor) -> tuple[Tensor, Tensor]:
+    """The shortest way out of cores for points inside: directions (3, 4, P) and lengths (4, P) [m]; 0 long where
+    outside.
+
+    Of balls and capsules, whose core has no inside, the way is away from the core's middle.
+    """
+    h = half.unsqueeze(1)
+    size = point.abs()
+    sign = torch.where(point < 0, -torch.ones_like(point), torch.ones_like(point))
+    left = h - size
+    first = ((left[0] <= left[1]) & (left[0] <= left[2])).to(point.dtype)
+    second = (1 - first) * (left[1] <= left[2]).to(point.dtype)
+    box = torch.stack([first, second, 1 - first - second]) * sign
+    reach = torch.sqrt(point[0] * point[0] + point[1] * point[1] + 1e-12)
+    around = h[0] - reach
+    beside = (around <= left[2]).to(point.dtype)
+    rim = torch.stack([beside * point[0] / reach, beside * point[1] / reach, (1 - beside) * sign[2]])
+    depth_box = left.amin(0)
+    depth_rim = torch.minimum(around, left[2])
+    out = box + cylinder * (rim - box)
+    depth = depth_box + cylinder * (depth_rim - depth_box)
+    hollow = (half.amin(0) <= 0).to(point.dtype) * (1 - cylinder)
+    away = _unit(point, 1e-6)
+    return out + hollow * (away - out), torch.relu(depth)
+
+
 class ContactNetwork(nn.Module):
     """The law of a contact from its invariants (FEATURES, ...): seven numbers each."""
 
@@ -510,11 +536,12 @@ class DynamicsStep(nn.Module):
             on_a = _turn(rotation_a, in_a)
         difference = on_b - on_a
         distance = torch.sqrt(_dot(difference, difference) + 1e-12)
-        # Where the cores themselves overlap, the way out is taken to be away from the other's centre.
-        straight = _unit(between, 1e-6).unsqueeze(1)
+        # Where the cores themselves overlap, the way out is through b's nearest face.
+        inside = _turn_back(rotation_b, on_a - between.unsqueeze(1))
+        out, depth = way_out(inside, core_b, of_b[20])
         apart = torch.clamp((distance - 2e-5) / 1e-4, 0.0, 1.0)
-        normal = _unit(apart * difference / distance + (1 - apart) * straight, 1e-6)
-        gap = distance - radius_a - radius_b
+        normal = _unit(apart * difference / distance - (1 - apart) * _turn(rotation_b, out), 1e-6)
+        gap = apart * distance - (1 - apart) * torch.clamp(depth, max=0.05) - radius_a - radius_b
         contact = on_a + normal * (radius_a + 0.5 * gap)
         arm_a = contact + (center_a - of_a[0:3]).unsqueeze(1)
         arm_b = contact + (center_a - of_b[0:3]).unsqueeze(1)

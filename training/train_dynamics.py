@@ -26,7 +26,7 @@ from torch import Tensor
 from training.dynamics_data import FOLDER, DynamicsClip, generate, load
 from training.dynamics_model import DynamicsStep
 from training.dynamics_rollout import make_batch, pose_errors, roll_out
-from wm_imagination.rigid_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, STEP_S, VERSION
+from wm_imagination.rigid_tables import GRAVITY_M_S2, HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, STEP_S, VERSION
 
 MODELS = Path("ros2_ws/src/wm_imagination/models")
 OPSET = 18
@@ -125,9 +125,16 @@ def losses(network: DynamicsStep, windows: list[tuple[DynamicsClip, int]], steps
     def robust(error: Tensor, unit: float) -> Tensor:
         return torch.log1p(error / unit)
 
-    pose = (robust(position, 0.01) + 0.5 * robust(turned, 0.01)).mean(dim=0)
+    pose = (robust(position, 0.06) + 0.5 * robust(turned, 0.06)).mean(dim=0)
     spread = torch.sqrt((states[:, 7:10] - truth[:, 7:10]).square().sum(1) + 1e-8)
     velocity = robust(spread, 0.1).mean(dim=0)
+    # What no contact may do: end with more energy per mass than it had, by more than a step leaves uncertain.
+    whole = torch.cat([batch.truth[:1], states])
+    energy = 0.5 * whole[:, 7:10].square().sum(1) + GRAVITY_M_S2 * whole[:, 2]
+    pushed = torch.zeros(len(batch.scored), dtype=torch.bool)
+    with_pusher = set(batch.window[batch.kinematic.numpy()].tolist())
+    pushed[[int(w) in with_pusher for w in batch.window]] = True
+    made = torch.relu(energy[1:] - energy[:-1] - 0.03).clamp(max=1.0).mean(dim=0) * ~pushed
     # The scatter of the end, from what each step leaves open; the mean is not moved by this.
     left = torch.arange(steps - 1, -1, -1, dtype=torch.float32)[:, None] * STEP_S
     variance = (deviations[:, 0] ** 2 * left**2).sum(0) + 1e-7
@@ -137,6 +144,7 @@ def losses(network: DynamicsStep, windows: list[tuple[DynamicsClip, int]], steps
     return {
         "pose": (pose * weight).sum(),
         "velocity": 0.3 * (velocity * weight).sum(),
+        "energy": 2.0 * (made * weight).sum(),
         "scatter": 0.02 * (nll * weight).sum(),
     }
 
@@ -151,6 +159,8 @@ class Trainer:
         self.average.load_state_dict(self.network.state_dict())
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=options.rate, weight_decay=0.001)
         self.step, self.seconds, self.skipped = 0, 0.0, 0
+        self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
+        self.best_score = math.inf
         self.curve: list[dict[str, float]] = []
 
     def train_step(self, windows: list[tuple[DynamicsClip, int]], steps: int) -> dict[str, float]:
@@ -176,6 +186,7 @@ class Trainer:
         """Everything that going on needs, in one safetensors file."""
         tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v.contiguous() for k, v in self.average.state_dict().items()}
+        tensors |= {f"best.{k}": v.contiguous() for k, v in self.best.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,6 +196,7 @@ class Trainer:
             "seconds": f"{self.seconds:.1f}",
             "options": json.dumps(vars(self.options)),
             "curve": json.dumps(self.curve),
+            "best_score": repr(self.best_score),
         }
         save_file(tensors, part, facts)
         part.rename(path)
@@ -214,7 +226,17 @@ class Trainer:
                 state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.step, self.curve = int(facts["step"]), json.loads(facts["curve"])
-        self.seconds = float(facts["seconds"])
+        self.seconds, self.best_score = float(facts["seconds"]), float(facts["best_score"])
+        self.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
+
+    def watch(self, clips: list[DynamicsClip]) -> dict[str, float]:
+        """Errors on watched clips; the weights with the least so far are kept (early stopping)."""
+        row = measure(self.average, clips, self.options.seed, count=140)
+        score = row["ade_1.0s_m"] + row["fde_1.0s_m"] + row["outline_1.0s_m"]
+        if score < self.best_score:
+            self.best_score = score
+            self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
+        return row
 
 
 @torch.no_grad()
@@ -355,7 +377,7 @@ def train(options: Options, clips: list[DynamicsClip], checkpoint: Path, console
     numbers = sum(p.numel() for p in trainer.network.parameters())
     console.print(f"{numbers:,} parameters, {len(seen)} clips to train on, {len(watched)} to watch")
     if not trainer.curve:
-        trainer.curve.append({"step": 0, **measure(trainer.average, watched, options.seed)})
+        trainer.curve.append({"step": 0, **trainer.watch(watched)})
         console.print(_line(trainer.curve[-1]))
     columns = (
         TextColumn("{task.description}"),
@@ -378,12 +400,13 @@ def train(options: Options, clips: list[DynamicsClip], checkpoint: Path, console
             last = trainer.step == options.steps
             if trainer.step % max(options.steps // 12, 1) == 0 or last:
                 row = {"step": trainer.step, "loss": float(np.mean(recent[-100:]))}
-                trainer.curve.append({**row, **measure(trainer.average, watched, options.seed)})
+                trainer.curve.append({**row, **trainer.watch(watched)})
                 console.print(_line(trainer.curve[-1]))
             if now - saved > 60 or last:
                 trainer.seconds += now - begun
                 begun = saved = now
                 trainer.save(checkpoint)
+    trainer.average.load_state_dict(trainer.best)
     if trainer.skipped:
         console.print(f"{trainer.skipped} steps had gradients that were not finite and changed nothing")
     return trainer
@@ -414,9 +437,9 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=48, help="windows a step")
-    parser.add_argument("--rate", type=float, default=3e-3, help="learning rate")
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="learning rate")
     parser.add_argument("--clips", type=int, default=1500)
     parser.add_argument("--longest", type=int, default=24, help="steps of the longest rollout trained on")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all)")

@@ -186,7 +186,7 @@ def _bounds(points: Array) -> tuple[Array, Array, bool]:
         return middle, half, False
     round_ = abs(half[0] - half[1]) < 0.12 * half[:2].max() and outline < 0.9 * 4.0 * half[0] * half[1]
     whole = 2.0 * half[2] * (np.pi * half[0] * half[1] if round_ else 4.0 * half[0] * half[1])
-    half[:2] *= np.clip(np.sqrt(volume / whole), 0.75, 1.0)
+    half[:2] *= np.clip(np.sqrt(volume / whole), 0.88, 1.0)
     if round_:
         half[:2] = half[:2].mean()
     return middle, half, bool(round_)
