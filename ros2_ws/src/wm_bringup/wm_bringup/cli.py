@@ -290,6 +290,14 @@ def export(context: typer.Context) -> None:
     raise typer.Exit(subprocess.run([sys.executable, "-m", "export", *words], cwd=root).returncode)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def plan(context: typer.Context) -> None:
+    """Push a thing to a place on the simulated table, planning by imagined futures. --help has its options."""
+    from wm_bringup import plan as program
+
+    raise typer.Exit(program.main(context.args))
+
+
 def _pairs(words: list[str]) -> list[tuple[str, str]]:
     """Each word with the one before it."""
     return list(zip(["", *words], words, strict=False))

@@ -1,8 +1,8 @@
 """The push planner as a program: on a simulated table in this process, over a ROS graph of its own, or a running one.
 
-python -m wm_bringup.plan --seed 3                         one task in this process; picture and film
-python -m wm_bringup.plan --seed 3 --graph                 the same over ROS: camera and imagination as processes
-python -m wm_bringup.plan --live --target 4 --goal 0.1 0.2 push object 4 of a running graph to a place in its frame
+wm plan --seed 3                         one task in this process; picture and film
+wm plan --seed 3 --graph                 the same over ROS: camera and imagination as processes
+wm plan --live --target 4 --goal 0.1 0.2 push object 4 of a running graph to a place in its frame
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def _say(number: int, plan: Plan) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; status 0 when the thing came to its place."""
     parser = argparse.ArgumentParser(
-        prog="wm_bringup.plan", description="Push a thing to a place, planning by imagined futures (docs/planning.md)."
+        prog="wm plan", description="Push a thing to a place, planning by imagined futures (docs/planning.md)."
     )
     parser.add_argument("--seed", type=int, default=0, help="of the task on the simulated table (default: 0)")
     parser.add_argument("--backend", default="auto", help="learned, physics, straight, still or auto (default: auto)")

@@ -15,7 +15,7 @@ and on top of it whatever is not wanted (``PushCosts``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -280,16 +280,23 @@ def _paddle_outline(config: PushPlannerConfig, yaw: Array) -> Array:
     return 0.5 * (config.paddle[0] * np.abs(np.cos(relative)) + config.paddle[1] * np.abs(np.sin(relative)))
 
 
-def without_pusher(scene: SceneGraph, pose: PusherPose | None, extents: ArrayLike) -> SceneGraph:
-    """The scene without the paddle itself: what is named ``pusher``, and what lies within the paddle's own bounds.
+def without_pusher(
+    scene: SceneGraph, pose: PusherPose | None, extents: ArrayLike, keep_id: int = 0, own_ids: Collection[int] = ()
+) -> SceneGraph:
+    """The scene without the paddle itself: what is named ``pusher``, and what has its centre within the paddle's bounds.
 
-    The robot knows where its paddle is; a camera sees just one more thing.
+    The robot knows where its paddle is; a camera sees just one more thing, from one side and some centimetres off.
+
+    Args:
+        keep_id: this is not the paddle, wherever it is.
+        own_ids: these are.
     """
-    keep = np.array([name != "pusher" for name in scene.class_names], dtype=bool)
+    keep = np.array([n != "pusher" for n in scene.class_names], dtype=bool) & ~np.isin(scene.ids, list(own_ids))
     if pose is not None:
         turn = Rotation.from_euler("z", -pose.yaw)
-        inside = np.abs(turn.apply(scene.positions - pose.position)) < 0.5 * np.asarray(extents) + 0.015
-        keep &= ~inside.all(axis=1) | scene.is_static
+        inside = np.abs(turn.apply(scene.positions - pose.position)) < 0.5 * np.asarray(extents) + 0.03
+        keep &= ~inside.all(axis=1)
+    keep |= scene.is_static | (scene.ids == keep_id)
     return scene.select(np.flatnonzero(keep))
 
 
@@ -429,6 +436,7 @@ class PushPlanner:
         self.imagine, self.config = imagine, config or PushPlannerConfig()
         self._rng = np.random.default_rng(seed)
         self._next: Array | None = None
+        self._own_ids: set[int] = set()
 
     def plan(self, scene: SceneGraph, target_id: int, goal: ArrayLike, pusher: PusherPose) -> Plan:
         """The next piece of path.
@@ -496,7 +504,10 @@ class PushPlanner:
     # -- what is where
 
     def _table(self, scene: SceneGraph, target_id: int, goal: Array, pusher: PusherPose) -> _Table:
-        scene = without_pusher(scene, pusher, self.config.paddle)
+        seen = scene
+        scene = without_pusher(scene, pusher, self.config.paddle, target_id, self._own_ids)
+        # A thing that once was the paddle stays so, wherever perception believes it to be when it loses sight of it.
+        self._own_ids |= set(seen.ids.tolist()) - set(scene.ids.tolist())
         if target_id not in scene.ids:
             raise PlanError(f"target_id: got {target_id}, expected one of {scene.ids.tolist()}")
         target = scene.index(target_id)
