@@ -283,7 +283,7 @@ def _paddle_outline(config: PushPlannerConfig, yaw: Array) -> Array:
 def without_pusher(
     scene: SceneGraph, pose: PusherPose | None, extents: ArrayLike, keep_id: int = 0, own_ids: Collection[int] = ()
 ) -> SceneGraph:
-    """The scene without the paddle itself: what is named ``pusher``, and what has its centre within the paddle's bounds.
+    """The scene without the paddle itself: what is named ``pusher``, and what is centred within its bounds.
 
     The robot knows where its paddle is; a camera sees just one more thing, from one side and some centimetres off.
 
