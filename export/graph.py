@@ -85,10 +85,33 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnx
     from onnxscript import optimizer
 
-    model = optimizer.optimize(model)
+    if len(model.graph.node) <= _LARGE:
+        model = optimizer.optimize(model)
+    else:
+        # Its rules match each node with each other: minutes, where there are thousands.
+        optimizer.fold_constants(model)
+        optimizer.remove_unused_nodes(model)
+        _lift_constants(model)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+_LARGE = 1000
+
+
+def _lift_constants(model: onnx.ModelProto) -> None:
+    """Constant nodes become initialisers."""
+    kept = []
+    for node in model.graph.node:
+        value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None
+        if value is None:
+            kept.append(node)
+            continue
+        value.name = node.output[0]
+        model.graph.initializer.append(value)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
 
 
 def describe(graph: onnx.ModelProto, model: Model, facts: Mapping[str, str]) -> None:
