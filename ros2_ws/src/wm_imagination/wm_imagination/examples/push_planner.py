@@ -281,14 +281,18 @@ def _paddle_outline(config: PushPlannerConfig, yaw: Array) -> Array:
 
 
 def without_pusher(
-    scene: SceneGraph, pose: PusherPose | None, extents: ArrayLike, keep_id: int = 0, own_ids: Collection[int] = ()
+    scene: SceneGraph,
+    pose: PusherPose | None,
+    extents: ArrayLike,
+    keep_ids: Collection[int] = (),
+    own_ids: Collection[int] = (),
 ) -> SceneGraph:
     """The scene without the paddle itself: what is named ``pusher``, and what is centred within its bounds.
 
     The robot knows where its paddle is; a camera sees just one more thing, from one side and some centimetres off.
 
     Args:
-        keep_id: this is not the paddle, wherever it is.
+        keep_ids: these are not the paddle, wherever they are.
         own_ids: these are.
     """
     keep = np.array([n != "pusher" for n in scene.class_names], dtype=bool) & ~np.isin(scene.ids, list(own_ids))
@@ -296,7 +300,7 @@ def without_pusher(
         turn = Rotation.from_euler("z", -pose.yaw)
         inside = np.abs(turn.apply(scene.positions - pose.position)) < 0.5 * np.asarray(extents) + 0.03
         keep &= ~inside.all(axis=1)
-    keep |= scene.is_static | (scene.ids == keep_id)
+    keep |= scene.is_static | np.isin(scene.ids, list(keep_ids))
     return scene.select(np.flatnonzero(keep))
 
 
@@ -437,6 +441,7 @@ class PushPlanner:
         self._rng = np.random.default_rng(seed)
         self._next: Array | None = None
         self._own_ids: set[int] = set()
+        self._things: set[int] = set()
 
     def plan(self, scene: SceneGraph, target_id: int, goal: ArrayLike, pusher: PusherPose) -> Plan:
         """The next piece of path.
@@ -505,9 +510,11 @@ class PushPlanner:
 
     def _table(self, scene: SceneGraph, target_id: int, goal: Array, pusher: PusherPose) -> _Table:
         seen = scene
-        scene = without_pusher(scene, pusher, self.config.paddle, target_id, self._own_ids)
+        scene = without_pusher(scene, pusher, self.config.paddle, {target_id, *self._things}, self._own_ids)
         # A thing that once was the paddle stays so, wherever perception believes it to be when it loses sight of it.
         self._own_ids |= set(seen.ids.tolist()) - set(scene.ids.tolist())
+        # And a thing that was seen beside the paddle does not become it when the paddle comes close.
+        self._things |= set(scene.ids.tolist())
         if target_id not in scene.ids:
             raise PlanError(f"target_id: got {target_id}, expected one of {scene.ids.tolist()}")
         target = scene.index(target_id)
