@@ -59,7 +59,7 @@ def test_every_shipped_model_compiles(path: Path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_dynamics_compile_with_their_sums_rewritten(tmp_path: Path):
-    """One engine for four architectures; about a minute."""
+    """One engine for four architectures: a minute or more."""
     pytest.importorskip("torch", reason="export needs torch; install requirements/training.txt")
     from export import graph, parity, registry
 
