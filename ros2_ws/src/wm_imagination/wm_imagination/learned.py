@@ -17,7 +17,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -421,7 +421,12 @@ class _Futures:
         self.hypotheses = hypotheses
         self.changed: dict[tuple[int, int], _Slot] = {}
         self.paths: list[tuple[int, int, Intervention, int]] = []
-        self.path_tables: dict[tuple[int, int], tuple[Floats, Floats | None]] = {}
+        self.paths_changed = False
+        self.led_columns: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self.led_positions = np.zeros((0, 0, 3), dtype=np.float32)
+        self.turned_columns: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self.led_quaternions: Array = np.zeros((0, 0, 4))
+        self.pathed: set[int] = set()
         self.events: list[tuple[int, int, int, int, Intervention]] = []
         self.next_event = 0
         self.now = 0
@@ -533,15 +538,17 @@ class _Futures:
             self._become(k, s, m, self._slot(k, s, m).body, led=True)
             self.offsets[:, n] = 0.0
             self._place(n, do.path_positions[0], do.path_quaternions[0])
-            self.paths = [p for p in self.paths if p[0] != n]
+            self._forget_path(n)
             self.paths.append((n, k, do, self.now))
+            self.pathed.add(n)
+            self.paths_changed = True
             return self._wake_near(row, n)
         if not self.present[n]:
             return None
         if kind == InterventionKind.REMOVE:
             self._wake_near(row, n)
             self.present[n] = False
-            self.paths = [p for p in self.paths if p[0] != n]
+            self._forget_path(n)
             if m < self.known.count and m in self.known.surface_of:
                 self.surfaces[row, self.known.surface_of.index(m)] = np.nan
                 self._wake_row(row)
@@ -572,6 +579,12 @@ class _Futures:
         elif kind == InterventionKind.MORPH:
             self._morph(k, s, m, n, do)
         return None
+
+    def _forget_path(self, n: int) -> None:
+        if n in self.pathed:
+            self.paths = [p for p in self.paths if p[0] != n]
+            self.pathed.discard(n)
+            self.paths_changed = True
 
     def _place(
         self,
@@ -677,47 +690,58 @@ class _Futures:
         self.pair_touch.append(self.touching.copy())
         self.surface_touch.append(self.on_surface.copy())
 
-    def _path_table(self, index: int) -> tuple[Floats, Floats | None]:
-        """Positions (steps, 3) and quaternions (steps, 4), None where they never change, of a path from its start
-        on.
-        """
-        _, _, do, since = self.paths[index]
-        key = (id(do), since)
-        if key not in self.path_tables:
-            query = np.arange(self.last - since + 2) * STEP_S
-            turns = np.abs(do.path_quaternions - do.path_quaternions[0]).max() > 1e-9
-            if turns:
-                p, q = interpolate_pose(do.path_times, do.path_positions, do.path_quaternions, query)
-                self.path_tables[key] = (p.astype(np.float32), q.astype(np.float32))
+    def _compile_paths(self) -> None:
+        """Places of all path followers at all steps; those of one time grid are interpolated together."""
+        count, steps = len(self.paths), self.last + 2
+        self.led_columns = np.fromiter((p[0] for p in self.paths), dtype=np.int64, count=count)
+        self.led_positions = np.zeros((count, steps, 3), dtype=np.float32)
+        turned_columns, quaternions = [], []
+        groups: dict[tuple[int, bytes], list[int]] = {}
+        for index, (n, _, do, since) in enumerate(self.paths):
+            q = do.path_quaternions
+            if len(q) > 1 and np.abs(q - q[0]).max() > 1e-9:
+                query = np.maximum(np.arange(steps) - since, 0) * STEP_S
+                position, turned = interpolate_pose(do.path_times, do.path_positions, q, query)
+                self.led_positions[index] = position
+                turned_columns.append(n)
+                quaternions.append(turned)
             else:
-                columns = [np.interp(query, do.path_times, do.path_positions[:, i]) for i in range(3)]
-                self.path_tables[key] = (np.stack(columns, axis=1).astype(np.float32), None)
-        return self.path_tables[key]
+                groups.setdefault((since, do.path_times.tobytes()), []).append(index)
+        for (since, _), members in groups.items():
+            times = self.paths[members[0]][2].path_times
+            places = np.stack([self.paths[i][2].path_positions for i in members])  # (F, M, 3)
+            query = np.clip((np.arange(steps) - since) * STEP_S, times[0], times[-1])
+            after = np.clip(np.searchsorted(times, query, side="right"), 1, max(len(times) - 1, 1))
+            if len(times) == 1:
+                self.led_positions[members] = places[:, :1]
+                continue
+            weight = ((query - times[after - 1]) / (times[after] - times[after - 1]))[:, None]
+            self.led_positions[members] = places[:, after - 1] * (1.0 - weight) + places[:, after] * weight
+        self.turned_columns = np.array(turned_columns, dtype=np.int64)
+        self.led_quaternions = np.stack(quaternions) if quaternions else np.zeros((0, steps, 4))
+        self.paths_changed = False
 
     def _lead(self) -> None:
         """Velocities of what follows a path, those that take it to its next place."""
-        if not self.paths:
+        if self.paths_changed:
+            self._compile_paths()
+        if not len(self.led_columns):
             return
-        columns = np.array([p[0] for p in self.paths])
-        tables = [self._path_table(i) for i in range(len(self.paths))]
-        steps = [self.now - p[3] for p in self.paths]
-        here = np.stack([t[0][i] for t, i in zip(tables, steps, strict=True)], axis=1)
-        there = np.stack([t[0][i + 1] for t, i in zip(tables, steps, strict=True)], axis=1)
-        self.linear[:, columns] = (there - here) / STEP_S
-        for (n, *_), (_, turns), i in zip(self.paths, tables, steps, strict=True):
-            if turns is not None:
-                a, b = turns[i].astype(np.float64), turns[i + 1].astype(np.float64)
-                sign = 1.0 if a @ b >= 0.0 else -1.0
-                vector = a[3] * sign * b[:3] - sign * b[3] * a[:3] - np.cross(sign * b[:3], a[:3])
-                self.angular[:, n] = 2.0 * vector / STEP_S
+        move = self.led_positions[:, self.now + 1] - self.led_positions[:, self.now]
+        self.linear[:, self.led_columns] = move.T / STEP_S
+        if len(self.turned_columns):
+            a, b = self.led_quaternions[:, self.now], self.led_quaternions[:, self.now + 1]
+            b = b * np.where((a * b).sum(axis=1, keepdims=True) >= 0.0, 1.0, -1.0)
+            vector = a[:, 3:] * b[:, :3] - b[:, 3:] * a[:, :3] - np.cross(b[:, :3], a[:, :3])
+            self.angular[:, self.turned_columns] = 2.0 * vector.T / STEP_S
 
     def _follow(self) -> None:
         """Poses of what follows a path."""
-        for i, (n, _, _, since) in enumerate(self.paths):
-            positions, turns = self._path_table(i)
-            self.position[:, n] = positions[self.now - since]
-            if turns is not None:
-                self.quaternion[:, n] = turns[self.now - since]
+        if not len(self.led_columns):
+            return
+        self.position[:, self.led_columns] = self.led_positions[:, self.now].T
+        if len(self.turned_columns):
+            self.quaternion[:, self.turned_columns] = self.led_quaternions[:, self.now].T
 
     def _involved(
         self,
@@ -926,26 +950,31 @@ class _Futures:
         pair_row: NDArray[np.int64],
         pair_number: NDArray[np.int64],
     ) -> list[Floats]:
-        """The network's outputs, with the slack of bodies and pairs that take part for the first time measured
-        first.
+        """The network's outputs. What takes part for the first time and overlaps is measured, and the step made
+        again.
         """
         new_body = np.isnan(self.plane_slack[included]) & ~held & ~self.led[included]
         new_pair = np.isnan(self.pair_slack[pair_row, pair_number])
-        if new_body.any() or new_pair.any():
-            feeds["plane_slack"] = np.nan_to_num(self.plane_slack[included])
-            feeds["pair_slack"] = np.nan_to_num(self.pair_slack[pair_row, pair_number])
-            *_, plane_gap, pair_gap = self.network.run(feeds)
-            columns = included[new_body]
-            gap = plane_gap[new_body]
-            speed = np.linalg.norm(self.linear[:, columns], axis=0)
-            speed += self.bounds[columns] * np.linalg.norm(self.angular[:, columns], axis=0)
-            hovers = (speed < SLOW_START_M_S) & (gap > 0.0) & (gap < HOVER_M)
-            self.plane_slack[columns] = np.where(hovers, -gap, np.clip(-gap, 0.0, MAX_SLACK_M))
-            # What comes near through the air is looked at before it touches, so it does not overlap.
-            self.pair_slack[pair_row[new_pair], pair_number[new_pair]] = np.clip(-pair_gap[new_pair], 0.0, MAX_SLACK_M)
         feeds["plane_slack"] = np.nan_to_num(self.plane_slack[included])
-        feeds["pair_slack"] = self.pair_slack[pair_row, pair_number]
-        return self.network.run(feeds)[:7]
+        feeds["pair_slack"] = np.nan_to_num(self.pair_slack[pair_row, pair_number])
+        *out, plane_gap, pair_gap = self.network.run(feeds)
+        if not (new_body.any() or new_pair.any()):
+            return out
+        columns = included[new_body]
+        gap = plane_gap[new_body]
+        speed = np.linalg.norm(self.linear[:, columns], axis=0)
+        speed += self.bounds[columns] * np.linalg.norm(self.angular[:, columns], axis=0)
+        hovers = (speed < SLOW_START_M_S) & (gap > 0.0) & (gap < HOVER_M)
+        plane_slack = np.where(hovers, -gap, np.clip(-gap, 0.0, MAX_SLACK_M))
+        # What comes near through the air is looked at before it touches, so it does not overlap.
+        pair_slack = np.clip(-pair_gap[new_pair], 0.0, MAX_SLACK_M)
+        self.plane_slack[columns] = plane_slack
+        self.pair_slack[pair_row[new_pair], pair_number[new_pair]] = pair_slack
+        if (np.abs(plane_slack) > 1e-5).any() or (pair_slack > 1e-5).any():
+            feeds["plane_slack"] = np.nan_to_num(self.plane_slack[included])
+            feeds["pair_slack"] = self.pair_slack[pair_row, pair_number]
+            out = self.network.run(feeds)[:7]
+        return out
 
     # -- what comes out
 
@@ -1001,35 +1030,39 @@ class _Futures:
         variance = self.left_open.reshape(self.hypothesis_count, self.known.samples, self.slots).mean(axis=1)
         return np.sqrt(variance)
 
-    def contacts(self, first: int, ids: NDArray[np.int64]) -> Iterator[Contact]:
+    def contacts(self, first: int, ids: NDArray[np.int64]) -> list[Contact]:
         """Touches in order of hypothesis, sample, time."""
         if not self.pair_touch:
-            return
-        found: list[tuple[int, float, int, int, bool]] = []
-        flags = np.stack(self.pair_touch)  # (steps, R, Q)
-        for row, pair in np.argwhere(flags.any(axis=0)):
-            a, b = self.pairs[pair]
-            found.extend(_touches(int(row), flags[:, row, pair], int(ids[a]), int(ids[b])))
+            return []
+        tables = [_touches(np.stack(self.pair_touch), ids[self.pairs[:, 0]], ids[self.pairs[:, 1]])]
         surface = np.stack(self.surface_touch)  # (steps, R, M)
         for number, i in enumerate(self.known.surface_of):
-            on = surface == number
-            for row, m in np.argwhere(on.any(axis=0)):
-                found.extend(_touches(int(row), on[:, row, m], int(ids[i]), int(ids[m])))
-        samples = self.known.samples
-        for row, when, a, b, began in sorted(found):
-            low, high = min(a, b), max(a, b)
-            yield Contact(first + row // samples, row % samples, when, low, high, began)
+            tables.append(_touches(surface == number, np.full(self.slots, ids[i]), ids))
+        row, when, a, b, began = (np.concatenate(column) for column in zip(*tables, strict=True))
+        low, high = np.minimum(a, b), np.maximum(a, b)
+        order = np.lexsort((began, high, low, when, row))
+        hypothesis, sample = np.divmod(row[order], self.known.samples)
+        columns = (hypothesis + first, sample, when[order], low[order], high[order], began[order])
+        return [Contact(*values) for values in zip(*(c.tolist() for c in columns), strict=True)]
 
 
-def _touches(row: int, flags: Flags, a: int, b: int) -> Iterator[tuple[int, float, int, int, bool]]:
-    """(row, time [s], a, b, began) of one pair from its flags per step; short gaps are closed."""
-    steps = np.flatnonzero(flags)
-    breaks = np.flatnonzero(np.diff(steps) > GAP_STEPS)
-    begins = np.concatenate([steps[:1], steps[breaks + 1]])
-    ends = np.concatenate([steps[breaks], steps[-1:]])
-    for begin, end in zip(begins, ends, strict=True):
-        # What touches within the first two steps touched at the start.
-        yield row, 0.0 if begin <= 1 else float((begin + 1) * STEP_S), a, b, True
-        if end + GAP_STEPS < len(flags):
-            # The touch is of the whole step: it ends where the next, without one, ends.
-            yield row, float((end + 2) * STEP_S), a, b, False
+def _touches(flags: Flags, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+    """Row, time [s], a, b, began of the beginnings and ends in flags (steps, R, Q) of pairs (Q,); short gaps are
+    closed.
+    """
+    steps = len(flags)
+    padded = np.zeros((steps + 2, *flags.shape[1:]), dtype=bool)
+    padded[1:-1] = flags
+    for gap in range(1, GAP_STEPS + 1):
+        if steps > gap + 1:
+            both = flags[: -gap - 1] & flags[gap + 1 :]
+            for k in range(1, gap + 1):
+                padded[1 + k : 1 + k + len(both)] |= both
+    changes = padded[1:] != padded[:-1]
+    step, row, pair = np.nonzero(changes)
+    began = padded[step + 1, row, pair]
+    # What touches within the first two steps touched at the start. A touch is of the whole step: it ends where the next
+    # step, without one, ends. What has only just ended at the end of the rollout may go on.
+    when = np.where(began, np.where(step <= 1, 0.0, (step + 1) * STEP_S), (step + 1) * STEP_S)
+    kept = began | (step + GAP_STEPS <= steps)
+    return row[kept], when[kept], a[pair[kept]], b[pair[kept]], began[kept]
