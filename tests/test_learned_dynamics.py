@@ -340,7 +340,7 @@ def test_a_bad_model_is_refused_by_file_and_tensor(tmp_path: Path, change: str) 
     with pytest.raises(InferenceError, match=expected) as error:
         LearnedDynamics(path)
     assert str(path) in str(error.value)
-    with pytest.raises(InferenceError, match="dynamics.onnx"):
+    with pytest.raises(InferenceError, match=r"dynamics\.onnx"):
         make_dynamics("learned", model=path)
 
 

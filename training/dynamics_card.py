@@ -139,7 +139,7 @@ def worst_cases(network: DynamicsStep, clips: list[DynamicsClip], path: Path, se
         frames.extend(pair)
         cards.append(
             WorstFrame(
-                f"case {len(cards) + 1}: truth (left) and rollout after 1 s",
+                f"case {len(cards) + 1}, truth left",
                 f"{float(error[body]):.2f} m off after 1 s",
                 {"after 0.2 s": pair[6], "after 0.5 s": pair[15], "after 1 s": pair[-1]},
             )

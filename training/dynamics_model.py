@@ -29,6 +29,8 @@ from wm_imagination.rigid_tables import GRAVITY_M_S2, PARAMETERS, STEP_S
 POINTS = 4
 SWEEPS = 4
 FEATURES = 10
+FASTEST_M_S, FASTEST_RAD_S = 50.0, 200.0
+"""No step leaves anything faster: a turn of more than half a circle a step cannot be told from one the other way."""
 _NEXT, _LAST = [1, 2, 0], [2, 0, 1]
 
 
@@ -439,7 +441,7 @@ class DynamicsStep(nn.Module):
 
         # -- how far the outcome may scatter: contacts' deviations, by what they transmit
         deviation = self._deviation(
-            law_ground, law_pair, push_ground, push_pair, inverse_mass, pair_a, pair_b, inverse, half, rounding
+            law_ground, law_pair, push_ground, push_pair, inverse_mass, pair_a, pair_b, half, rounding
         )
 
         # -- the poses follow; angular momentum, not angular velocity, stays as the body turns
@@ -461,6 +463,12 @@ class DynamicsStep(nn.Module):
         spin = torch.sqrt(torch.relu(_dot(momentum, carried)) * inverse_mass + 1e-18)
         carried = carried * torch.clamp((spin_before + 1e-9) / (spin + 1e-9), max=1.0)
         angular_after = angular_after + free_body * (carried - angular_after)
+        linear_after = linear_after * torch.clamp(
+            FASTEST_M_S / torch.sqrt(_dot(linear_after, linear_after) + 1e-12), max=1.0
+        )
+        angular_after = angular_after * torch.clamp(
+            FASTEST_RAD_S / torch.sqrt(_dot(angular_after, angular_after) + 1e-12), max=1.0
+        )
         return Stepped(
             position_after,
             turned,
@@ -713,7 +721,6 @@ class DynamicsStep(nn.Module):
         inverse_mass: Tensor,
         pair_a: Tensor,
         pair_b: Tensor,
-        inverse: Tensor,
         half: Tensor,
         rounding: Tensor,
     ) -> Tensor:
@@ -722,11 +729,12 @@ class DynamicsStep(nn.Module):
         pair = ((push_pair * torch.exp(law_pair[6] - 3.0)) ** 2).sum(0)
         square = ground.sum(0).scatter_add(0, pair_a, pair).scatter_add(0, pair_b, pair)
         impulse = torch.sqrt(square + 1e-18)
-        size = torch.sqrt(_dot(half, half)) + rounding
-        turn = (inverse[0, 0] + inverse[1, 1] + inverse[2, 2]) / 3.0 * size
+        size = torch.sqrt(_dot(half, half)) + rounding + 0.01
         floor = torch.exp(self.deviation_floor)
         free = (inverse_mass > 0).to(impulse.dtype)
-        return torch.stack([(impulse * inverse_mass + floor[0]) * free, (impulse * turn + floor[1]) * free])
+        linear = (impulse * inverse_mass + floor[0]) * free
+        # The outline scatters by its turning as by its travel.
+        return torch.stack([linear, linear / size])
 
     def _integrate(self, quaternion: Tensor, angular: Tensor) -> Tensor:
         """Quaternions (4, B) turned by angular velocities over one step (exponential map)."""
