@@ -184,6 +184,102 @@ def screwdriver(rng: np.random.Generator) -> Thing:
     )
 
 
+# -- random assemblies: no family of things, so that the segmenter learns that parts which are joined are one thing
+
+
+def _attached(rng: np.random.Generator, low: Array, high: Array) -> GeomDef:
+    """A primitive that touches the part with these bounds (3,) each [m]: on it, or at one of its sides."""
+    size = np.array([_log_uniform(rng, 0.015, 0.14) for _ in range(3)])
+    centre, half = 0.5 * (low + high), 0.5 * (high - low)
+    axis = int(rng.choice(3, p=[0.3, 0.3, 0.4]))
+    sign = 1.0 if axis == 2 else float(rng.choice([-1.0, 1.0]))
+    # Somewhere on that side, sunk in a little.
+    where = centre + rng.uniform(-0.8, 0.8, 3) * half
+    if rng.uniform() < 0.5:
+        where = centre.copy()
+    where[axis] = centre[axis] + sign * (half[axis] + 0.5 * size[axis] - min(0.004, 0.3 * size[axis]))
+    return _primitive(rng, size, where)
+
+
+def _primitive(rng: np.random.Generator, size: Array, centre: Array) -> GeomDef:
+    """A box, cylinder, frustum or lump that fills a box of this size (3,) at this centre (3,) [m]."""
+    place = (float(centre[0]), float(centre[1]), float(centre[2]))
+    kind = rng.uniform()
+    if kind < 0.45:
+        return _box(size, place)
+    if kind < 0.75:
+        axis = ("x", "y", "z")[int(rng.integers(3))]
+        along = "xyz".index(axis)
+        across = float(min(np.delete(size, along)))
+        return _cylinder(across, float(size[along]), place, axis)
+    if kind < 0.9:
+        sides = int(rng.choice([4, 5, 8, 20]))
+        top = rng.uniform(0.3, 1.0)
+        points = _rings([0.5, 0.5 * top], [-0.5, 0.5], sides) * size
+        return _hull(points * (1.0, 1.0, rng.choice([-1.0, 1.0])) + centre)
+    points = rng.normal(size=(14, 3))
+    points *= 0.5 / np.linalg.norm(points, axis=1, keepdims=True)
+    return _hull(points * size + centre)
+
+
+def _bounds(part: GeomDef) -> tuple[Array, Array]:
+    """Lowest and highest corner (3,) each [m] of a part."""
+    if part.hull is not None and len(part.hull):
+        return part.hull.min(axis=0), part.hull.max(axis=0)
+    x, y, z = part.quaternion[:3]
+    size = part.extents
+    if part.shape == Shape.CYLINDER:
+        size = size[[2, 1, 0]] if abs(y) > 0.5 else size[[0, 2, 1]] if abs(x) > 0.5 else size
+    assert abs(z) < 0.5
+    return part.position - 0.5 * size, part.position + 0.5 * size
+
+
+def assembly(rng: np.random.Generator) -> Thing:
+    """Two to five parts joined at random, of one look; now and then one of them has a colour of its own."""
+    size = np.array([_log_uniform(rng, 0.03, 0.16) for _ in range(3)])
+    parts = [_primitive(rng, size, np.zeros(3))]
+    for _ in range(int(rng.integers(1, 5))):
+        low, high = _bounds(parts[int(rng.integers(len(parts)))])
+        parts.append(_attached(rng, low, high))
+    corners = [_bounds(p) for p in parts]
+    low = np.min([c[0] for c in corners], axis=0)
+    high = np.max([c[1] for c in corners], axis=0)
+    # As large as things on a table are.
+    scale = min(1.0, 0.34 / float((high - low).max()))
+    foot = np.array([0.5 * (low[0] + high[0]), 0.5 * (low[1] + high[1]), low[2]])
+    own = int(rng.integers(len(parts))) if rng.uniform() < 0.2 else -1
+    tint = tuple(float(v) for v in rng.uniform(0.1, 1.0, 3))
+    made = []
+    for k, part in enumerate(parts):
+        color = (*tint, 1.0) if k == own else WHITE
+        if part.hull is not None and len(part.hull):
+            hull = (part.hull - foot) * scale
+            made.append(GeomDef(Shape.CONVEX, np.ptp(hull, axis=0), hull=hull, color=color))  # type: ignore[arg-type]
+        else:
+            made.append(
+                GeomDef(
+                    part.shape,
+                    part.extents * scale,
+                    position=(part.position - foot) * scale,
+                    quaternion=part.quaternion,
+                    color=color,  # type: ignore[arg-type]
+                )
+            )
+    return Thing(tuple(made), "object", 0.35)
+
+
+def lump(rng: np.random.Generator) -> Thing:
+    """One convex part of no family: stones, blocks with slanted sides, prisms of five or eight sides."""
+    size = np.array([_log_uniform(rng, 0.04, 0.2) for _ in range(3)])
+    if rng.uniform() < 0.4:
+        points = _rings([0.5, rng.uniform(0.2, 0.5)], [-0.5, 0.5], int(rng.choice([4, 5, 8]))) * size
+    else:
+        points = rng.normal(size=(int(rng.integers(8, 24)), 3))
+        points *= 0.5 / np.linalg.norm(points, axis=1, keepdims=True) * size
+    points = points - [0.0, 0.0, points[:, 2].min()]
+    return Thing((_hull(points),), "object", 0.5)
+
+
 # -- families that training never sees
 
 
@@ -276,6 +372,9 @@ TRAINING: dict[str, tuple[Family, float]] = {
     "screwdriver": (screwdriver, 0.4),
 }
 """Name: family and how often it is drawn."""
+
+ASSEMBLIES: dict[str, tuple[Family, float]] = {**TRAINING, "assembly": (assembly, 11.0), "lump": (lump, 2.0)}
+"""What the segmenter also learns from: about half of these things are of no family at all."""
 
 HELD_OUT: dict[str, tuple[Family, float]] = {
     "wedge": (wedge, 1.0),

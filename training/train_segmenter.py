@@ -52,6 +52,7 @@ class Options:
     batch: int
     rate: float
     clips: int
+    assemblies: int = 0
 
 
 class Batches:
@@ -352,6 +353,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images, even (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=1200, help="of the training set (default: %(default)s)")
+    parser.add_argument("--assemblies", type=int, default=400, help="clips of random assemblies (default: %(default)s)")
     parser.add_argument("--held-out-clips", type=int, default=60, help="of each held-out split (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("out/data"), help="default: %(default)s")
     parser.add_argument("--work", type=Path, default=Path("out/train/segmenter"), help="default: %(default)s")
@@ -366,8 +368,12 @@ def main() -> None:
         ("cuda" if torch.cuda.is_available() else "cpu") if arguments.device == "auto" else arguments.device
     )
     console = Console(width=None if sys.stdout.isatty() else 160)
-    options = Options(arguments.seed, arguments.steps, arguments.batch, arguments.rate, arguments.clips)
-    shards = generate(arguments.data / "train", "train", options.clips, IMAGES, SIBLINGS, arguments.threads, console)
+    a = arguments
+    options = Options(a.seed, a.steps, a.batch, a.rate, a.clips, a.assemblies)
+    shards = generate(
+        arguments.data / "assemblies", "assemblies", options.assemblies, IMAGES, 0, arguments.threads, console
+    )
+    shards += generate(arguments.data / "train", "train", options.clips, IMAGES, SIBLINGS, arguments.threads, console)
     data = prepare(shards, arguments.work / "features_train", arguments.threads, console)
     trainer = train(options, data, arguments.work / "checkpoint.safetensors", device, console)
     weights = arguments.models / "segmenter.safetensors"

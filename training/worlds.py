@@ -1,7 +1,8 @@
 """Random table-top worlds by seed: what stands where, what moves, how it looks, and where the camera is.
 
-Splits: ``train``; ``seeds``, the same families of shapes and textures from seeds that training never draws; and
-``families``, shapes and textures that training never sees. A world depends on its split and seed alone.
+Splits: ``train``; ``seeds``, the same families of shapes and textures from seeds that training never draws;
+``families``, shapes and textures that training never sees; ``assemblies``, more to train on: parts joined at random,
+and views that miss the table. A world depends on its split and seed alone.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ from wm_sim.scenes import (
 from wm_sim.simulator import Simulator
 
 Array = NDArray[np.float64]
-Split = Literal["train", "seeds", "families"]
+Split = Literal["train", "seeds", "families", "assemblies"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+_POOLS = {"families": families.HELD_OUT, "assemblies": families.ASSEMBLIES}
 
 DURATION_S = 4.0
 _TEXTURE_PIXELS = 64
@@ -89,7 +92,7 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
     hulls = [corners]
     rolls: list[float] = [0.0]
     placed: list[_Placed] = []
-    pool = families.HELD_OUT if split == "families" else families.TRAINING
+    pool = _POOLS.get(split, families.TRAINING)
     area = np.array([min(0.40, 0.5 * size[0]), min(0.55, 0.5 * size[1])]) * rng.uniform(0.5, 0.95)
     for _ in range(int(rng.integers(1, 13))):
         family, thing = families.draw(pool, rng)
@@ -140,7 +143,7 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
         duration=DURATION_S,
         table=TableModel(size=size.tolist(), height=height),
         walls=True,
-        camera=_camera(rng),
+        camera=_camera(rng, split == "assemblies"),
         randomize=Randomize(),
         objects=[],
         actions=[],
@@ -285,14 +288,18 @@ def _pusher(states: Array, table_top: float, rng: np.random.Generator) -> tuple[
     return BodyDef((geom,), 0.5, 0.4, 0.1), path
 
 
-def _camera(rng: np.random.Generator) -> CameraModel:
-    """Still, swinging around the table, or wandering as if held by hand."""
+def _camera(rng: np.random.Generator, astray: bool) -> CameraModel:
+    """Still, swinging around the table, or wandering as if held by hand; astray: some look past the table."""
     azimuth, distance = rng.uniform(-np.pi, np.pi), rng.uniform(0.55, 1.25)
     elevation = np.radians(rng.uniform(22.0, 65.0))
     position = distance * np.array(
         [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
     )
     target = np.array([*rng.uniform(-0.08, 0.08, 2), rng.uniform(0.0, 0.08)])
+    if astray and rng.uniform() < 0.35:
+        # The table is cut off by the image's edge, or out of it: what is to be seen then is no thing.
+        target += [*rng.normal(0.0, 0.35, 2), rng.normal(0.0, 0.15)]
+        position[2] += rng.uniform(0.0, 0.3)
     kind = rng.uniform()
     fov = float(rng.uniform(38.0, 60.0))
     if kind < 0.35:
