@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,10 +29,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from wm_core.geometry import interpolate_pose, quaternion_to_matrix
 from wm_core.inference import InferenceError
-from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Property
-from wm_core.mujoco_world import BodyDef, lowest_point, scaled_body
+from wm_core.interventions import BodySpec, Hypothesis, Intervention, InterventionKind, Property
+from wm_core.mujoco_world import BodyDef, body_from_spec, lowest_point, scaled_body
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.scene_graph import SceneGraph
+from wm_imagination.compiled_step import CompiledStep
 from wm_imagination.dynamics import (
     Contact,
     DynamicsResult,
@@ -39,11 +41,10 @@ from wm_imagination.dynamics import (
     check_scenes,
     default_threads,
     empty_result,
-    hypothesis_bodies,
     object_slots,
-    targets,
 )
 from wm_imagination.physics import FREEING_KINDS, ScenePreparation
+from wm_imagination.resting import SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
 from wm_imagination.rigid_tables import (
     HOVER_M,
     HULL_POINTS,
@@ -77,12 +78,16 @@ bodies.
 SETTLE_STEPS = 12
 SETTLE_MOVE_M = 0.002
 """What moves by less in the first SETTLE_STEPS, undisturbed and seen at rest, is taken to rest."""
-SLOW_M_S = 0.004
-"""Below this (surface speed) for SLEEP_STEPS steps, together with all that is near, a thing falls asleep."""
-WAKE_M_S = 0.012
-SLEEP_STEPS = 9
 GAP_STEPS = 2
 """Steps without touch (33 ms) that two touches of one pair may have between them and still be one."""
+ENGINES = ("auto", "compiled", "onnxruntime")
+PORTION_BODY_STEPS = 60_000
+"""Steps of bodies that the compiled engine makes before it looks at the time again (some 10 ms)."""
+SHARED_COMPILED_BODIES = 256
+CHUNK_COMPILED_BODIES = 1024
+"""As SHARED_BODIES and CHUNK_BODIES: small chunks, so that what Python does for one goes on beside the steps of
+another.
+"""
 INPUTS = (
     "position",
     "quaternion",
@@ -157,14 +162,22 @@ class DynamicsNetwork:
         for name, rows in (("parameters", PARAMETER_ROWS), ("plane", PLANE_ROWS)):
             if sizes[name][0] != rows:
                 raise InferenceError(f"{path}: input {name!r} has shape {sizes[name]}, expected {rows} rows")
-        metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        if metadata.get("version") != str(VERSION):
-            raise InferenceError(f"{path}: made for tables of version {metadata.get('version')}, expected {VERSION}")
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        version = self.metadata.get("version")
+        if version != str(VERSION):
+            raise InferenceError(f"{path}: made for tables of version {version}, expected {VERSION}")
 
     def run(self, feeds: dict[str, NDArray[np.generic]]) -> list[Floats]:
         """The outputs in the order of ``OUTPUTS``."""
         values: list[Floats] = self._session.run(list(OUTPUTS), feeds)
         return values
+
+
+def _cross(a: ArrayLike, b: Array) -> Array:
+    """Vector product of two vectors (3,); NumPy's takes far longer for one."""
+    ax, ay, az = np.asarray(a, dtype=np.float64).tolist()
+    bx, by, bz = np.asarray(b, dtype=np.float64).tolist()
+    return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
 
 
 @dataclass
@@ -184,17 +197,38 @@ class LearnedDynamics:
         model: ONNX file; None: the shipped one.
         threads: workers; None: the processors of this process.
         floor_z: height of the floor [m]; None: 0.75 m below the lowest support.
+        engine: what makes the steps: ``compiled`` (for this processor), ``onnxruntime``, or ``auto``: compiled, and
+            ONNX Runtime where that cannot be (the reason is logged).
+
+    Attributes:
+        engine: ``compiled`` or ``onnxruntime``.
 
     Raises:
-        InferenceError: see ``DynamicsNetwork``.
+        InferenceError: see ``DynamicsNetwork``; or ``compiled`` was asked for and cannot be.
+        ValueError: unknown engine.
     """
 
     name = "learned"
 
     def __init__(
-        self, model: str | Path | None = None, threads: int | None = None, floor_z: float | None = None
+        self,
+        model: str | Path | None = None,
+        threads: int | None = None,
+        floor_z: float | None = None,
+        engine: str = "auto",
     ) -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"engine: got {engine!r}, expected one of {', '.join(ENGINES)}")
         self.network = DynamicsNetwork(Path(model) if model else default_model())
+        self._compiled: CompiledStep | None = None
+        if engine != "onnxruntime":
+            try:
+                self._compiled = CompiledStep(self.network)
+            except InferenceError as error:
+                if engine == "compiled":
+                    raise
+                log.warning("dynamics: ONNX Runtime makes the steps, because %s", error)
+        self.engine = "compiled" if self._compiled is not None else "onnxruntime"
         self.threads = threads or default_threads()
         self.floor_z = floor_z
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="wm_learned")
@@ -274,22 +308,29 @@ class LearnedDynamics:
 
     def _chunk_size(self, hypotheses: int, bodies: int, hurried: bool) -> int:
         """Hypotheses that one worker takes together; ``bodies``: of one hypothesis."""
-        workers = 1 if hypotheses * bodies < SHARED_BODIES else self.threads
+        shared, most = SHARED_BODIES, CHUNK_BODIES
+        if self._compiled is not None:
+            shared, most = SHARED_COMPILED_BODIES, CHUNK_COMPILED_BODIES
+        workers = 1 if hypotheses * bodies < shared else self.threads
         size = -(-hypotheses // workers)
         if hurried:
             # What is done when the time is over counts, so it is done in smaller portions.
             size = min(size, max(32, hypotheses // 8))
-        return max(1, min(size, CHUNK_BODIES // max(bodies, 1)))
+        return max(1, min(size, most // max(bodies, 1)))
+
+    def _futures(self, known: _Known, hypotheses: Sequence[Hypothesis], times: Array) -> _Futures:
+        if self._compiled is not None:
+            return _CompiledFutures(known, hypotheses, self.network, times, self._compiled)
+        return _Futures(known, hypotheses, self.network, times)
 
     def _resting(self, known: _Known) -> Flags:
         """(S, M) things that stay where they are when nothing is done: those sleep from the start."""
-        world = _Futures(known, [Hypothesis("")], self.network, np.zeros(1))
+        world = self._futures(known, [Hypothesis("")], np.zeros(1))
         still = known.at_rest & ~known.fixed
         if not still.any():
             return np.zeros_like(still)
         begin = world.position.copy()
-        for _ in range(SETTLE_STEPS):
-            world.step()
+        world.make_steps(SETTLE_STEPS)
         moved = np.linalg.norm(world.position - begin, axis=0).reshape(still.shape)
         known.touching[:] = world.touching
         known.on_surface[:] = world.on_surface
@@ -308,7 +349,7 @@ class LearnedDynamics:
         """The futures of some hypotheses; None when stopped before the end."""
         if stopped.is_set():
             return None
-        world = _Futures(known, hypotheses, self.network, times)
+        world = self._futures(known, hypotheses, times)
         world.schedule(scene, hypotheses)
         while not world.finished:
             if stopped.is_set() or (deadline is not None and time.monotonic() >= deadline):
@@ -365,8 +406,30 @@ class _Known:
         # What touches what at the start: known of what sleeps, found out in the first step of the rest.
         self.touching = np.zeros((s, m * (m - 1) // 2), dtype=bool)
         self.on_surface = np.full((s, m), -1, dtype=np.int16)
+        self.row_of = {int(object_id): i for i, object_id in enumerate(scenes[0].ids)}
+        self.pairs = np.array(list(itertools.combinations(range(m), 2)), dtype=np.int64).reshape(-1, 2)
+        self.pairs_of = [np.flatnonzero((self.pairs == i).any(axis=1)) for i in range(m)]
+        self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
+        self._columns_of: dict[tuple[int, bool], tuple[BodyDef, Floats]] = {}
         self.noise: dict[int, Floats] = {}
         self._lock = threading.Lock()
+
+    def created(self, spec: BodySpec) -> tuple[BodyDef, BodyShape]:
+        """The body that an intervention brings in; those of equal specifications are one."""
+        key = (spec.shape, spec.extents.tobytes(), spec.mass, spec.friction, spec.restitution)
+        found = self._created.get(key)
+        if found is None:
+            body = body_from_spec(spec)
+            found = self._created[key] = (body, body_shape(body))
+        return found
+
+    def column(self, body: BodyDef, shape: BodyShape, led: bool) -> Floats:
+        """(PARAMETER_ROWS,) of a body; made once for each."""
+        found = self._columns_of.get((id(body), led))
+        if found is None:
+            # The body is kept with it, so that no other takes its identity.
+            found = self._columns_of[id(body), led] = (body, parameter_column(body, shape, led))
+        return found[1]
 
     def noise_at(self, step: int, object_count: int) -> Floats:
         """(6, S, M) standard normal numbers of a step; sample 0 gets none. The same in every hypothesis."""
@@ -377,6 +440,12 @@ class _Known:
                     made[:, s] = np.random.default_rng([s, step]).standard_normal((object_count, 6)).T
                 self.noise[step] = made
             return self.noise[step]
+
+    def noise_until(self, steps: int, object_count: int) -> Floats:
+        """(steps, 6, S, M) ``noise_at`` of all steps; of a single sample, which gets none, no numbers."""
+        if self.samples == 1:
+            return np.zeros((0, 6, 1, object_count), dtype=np.float32)
+        return np.stack([self.noise_at(step, object_count) for step in range(steps)])
 
 
 class _Futures:
@@ -435,14 +504,13 @@ class _Futures:
         self.states = np.zeros((k, s, len(times), m, STATE_SIZE), dtype=np.float32)
         self.present_out = np.zeros((k, len(times), m), dtype=bool)
         self.written = 0
-        pairs = [(i, j) for i, j in itertools.combinations(range(m), 2)]
-        self.pairs = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        self.pairs = known.pairs
         self.pair_touch: list[Flags] = []
         self.surface_touch: list[NDArray[np.int16]] = []
         self.touching = np.tile(known.touching, (k, 1))
         # Depths to which things may overlap, as they did when first seen; NaN: not yet known.
         self.plane_slack = np.full(count, np.nan, dtype=np.float32)
-        self.pair_slack = np.full((self.rows, len(pairs)), np.nan, dtype=np.float32)
+        self.pair_slack = np.full((self.rows, len(self.pairs)), np.nan, dtype=np.float32)
         self.left_open = np.zeros(count, dtype=np.float32)
         self.on_surface = np.tile(known.on_surface, (k, 1))
         self._cache_key: bytes | None = None
@@ -467,7 +535,14 @@ class _Futures:
         """
         known = self.known
         for k, hypothesis in enumerate(hypotheses):
-            for order, (m, do) in enumerate(targets(scene, hypothesis)):
+            created = itertools.count(known.count)
+            for order, do in enumerate(hypothesis.interventions):
+                if do.creates_body:
+                    m = next(created)
+                elif do.object_id in known.row_of:
+                    m = known.row_of[do.object_id]
+                else:
+                    m = scene.index(do.object_id)  # raises
                 at = min(round(do.time_offset / STEP_S), max(self.last, 0))
                 self.events.append((at, order, k, m, do))
                 if m < known.count and known.preparation.held[m] and do.kind in FREEING_KINDS:
@@ -485,15 +560,16 @@ class _Futures:
             if m < self.known.count:
                 self.changed[key] = _Slot(self.known.bodies[s][m], self.known.shapes[m])
             else:
-                created = hypothesis_bodies(self.known.scenes[s], self.hypotheses[k], ())
-                body = created[m - self.known.count]
-                self.changed[key] = _Slot(body, body_shape(body))
+                specs = [i.body for i in self.hypotheses[k].interventions if i.creates_body]
+                spec = specs[m - self.known.count]
+                assert spec is not None  # validated
+                self.changed[key] = _Slot(*self.known.created(spec))
         return self.changed[key]
 
     def _become(self, k: int, s: int, m: int, body: BodyDef, led: bool | None = None) -> None:
         """Give a slot another body (shape or properties), and the network's tables with it."""
         slot = self._slot(k, s, m)
-        if body.shape_key()[0] != slot.body.shape_key()[0]:
+        if body is not slot.body and body.shape_key()[0] != slot.body.shape_key()[0]:
             slot.shape = body_shape(body)
         slot.body = body
         n = (k * self.known.samples + s) * self.slots + m
@@ -501,20 +577,26 @@ class _Futures:
         self.led[n] = led
         self.fixed[n] = body.is_static
         shape = slot.shape
-        before = self.position[:, n] - self._turned(n, self.offsets[:, n])
-        self.parameters[:, n] = parameter_column(body, shape, led)
+        before = self.position[:, n] - self._arm(n)
+        self.parameters[:, n] = self.known.column(body, shape, led)
         self.bounds[n] = shape.bound
         # A led body is moved by its centre, whatever its mass.
         self.offsets[:, n] = 0.0 if body.is_static else shape.offset
-        self.position[:, n] = before + self._turned(n, self.offsets[:, n])
+        self.position[:, n] = before + self._arm(n)
         self.has_hull[n] = shape.hull is not None and not body.is_static
         if self.has_hull[n]:
             self.own_hulls[n] = shape.hull.astype(np.float32)  # type: ignore[union-attr]
         self._cache_key = None
 
-    def _turned(self, n: int, vector: Floats) -> Floats:
-        result: Floats = (quaternion_to_matrix(self.quaternion[:, n].astype(np.float64)) @ vector).astype(np.float32)
-        return result
+    def _arm(self, n: int) -> Array:
+        """(3,) from the origin of a body to its centre of mass, in world axes [m]."""
+        a, b, c = self.offsets[:, n].tolist()
+        if not (a or b or c):
+            return np.zeros(3)
+        x, y, z, w = self.quaternion[:, n].tolist()
+        # v + 2 u x (u x v + w v) of the quaternion (u, w).
+        d, e, f = y * c - z * b + w * a, z * a - x * c + w * b, x * b - y * a + w * c
+        return np.array([a + 2.0 * (y * f - z * e), b + 2.0 * (z * d - x * f), c + 2.0 * (x * e - y * d)])
 
     def _apply_due(self) -> None:
         """Carry out the interventions of this step."""
@@ -562,17 +644,16 @@ class _Futures:
                 self._move_static(k, s, m, replace(slot.body, static_state=state))
             self._wake_near(row, n)
         elif kind == InterventionKind.SET_VELOCITY and not self.led[n] and not self.fixed[n]:
-            arm = self._turned(n, self.offsets[:, n])
             self.angular[:, n] = do.angular_velocity
-            self.linear[:, n] = do.linear_velocity + np.cross(np.asarray(do.angular_velocity, float), arm)
+            self.linear[:, n] = do.linear_velocity + _cross(do.angular_velocity, self._arm(n))
             self._wake(n)
         elif kind == InterventionKind.APPLY_IMPULSE and not self.led[n] and not self.fixed[n]:
-            arm = self._turned(n, self.offsets[:, n])
+            arm = self._arm(n)
             column = self.parameters[:, n]
             rotation = quaternion_to_matrix(self.quaternion[:, n].astype(np.float64))
             inverse = rotation @ column[ROWS["inverse_inertia"]].reshape(3, 3) @ rotation.T
             self.linear[:, n] += column[0] * do.impulse
-            self.angular[:, n] += inverse @ np.cross(do.point - arm, do.impulse)
+            self.angular[:, n] += inverse @ _cross(do.point - arm, do.impulse)
             self._wake(n)
         elif kind == InterventionKind.SET_PROPERTY:
             self._set_property(k, s, m, n, do)
@@ -595,15 +676,15 @@ class _Futures:
         angular: ArrayLike = (0.0, 0.0, 0.0),
     ) -> None:
         q = np.asarray(quaternion, float)
-        self.quaternion[:, n] = q / max(float(np.linalg.norm(q)), 1e-9)
-        arm = self._turned(n, self.offsets[:, n])
+        self.quaternion[:, n] = q / max(math.sqrt(float(q @ q)), 1e-9)
+        arm = self._arm(n)
         self.position[:, n] = np.asarray(position, float) + arm
         self.angular[:, n] = angular
-        self.linear[:, n] = np.asarray(linear, float) + np.cross(np.asarray(angular, float), arm.astype(np.float64))
+        self.linear[:, n] = np.asarray(linear, float) + _cross(angular, arm)
         # Elsewhere is a new beginning: what it stands on there, or overlaps, is seen anew.
         self.plane_slack[n] = 0.0
         row, m = divmod(n, self.slots)
-        self.pair_slack[row, (self.pairs == m).any(axis=1)] = 0.0
+        self.pair_slack[row, self.known.pairs_of[m]] = 0.0
         self._wake(n)
 
     def _move_static(self, k: int, s: int, m: int, body: BodyDef) -> None:
@@ -666,8 +747,8 @@ class _Futures:
     def _wake_near(self, row: int, n: int) -> None:
         """Wake what may touch a body that comes or goes."""
         part = slice(row * self.slots, (row + 1) * self.slots)
-        distance = np.linalg.norm(self.position[:, part] - self.position[:, n : n + 1], axis=0)
-        near = distance < self.bounds[part] + self.bounds[n] + 0.01
+        apart = self.position[:, part] - self.position[:, n : n + 1]
+        near = (apart * apart).sum(axis=0) < (self.bounds[part] + (self.bounds[n] + np.float32(0.01))) ** 2
         self.asleep[part] &= ~near | self.fixed[part]
         self.quiet_steps[part][near] = 0
 
@@ -678,6 +759,11 @@ class _Futures:
         self.step()
         self._apply_due()
         self._write()
+
+    def make_steps(self, count: int) -> None:
+        """Steps without interventions and outputs."""
+        for _ in range(count):
+            self.step()
 
     def step(self) -> None:
         """One step of the network over all that is awake."""
@@ -936,9 +1022,9 @@ class _Futures:
         awake = np.zeros((self.rows, self.slots), dtype=bool)
         awake[row[~held], m[~held]] = True
         self.touching &= ~(awake[:, self.pairs[:, 0]] | awake[:, self.pairs[:, 1]])
-        touched = pair_impulse > 1e-9
+        touched = pair_impulse > TOUCH_N_S
         self.touching[pair_row[touched], pair_number[touched]] = True
-        rests = (plane_impulse > 1e-9) & free
+        rests = (plane_impulse > TOUCH_N_S) & free
         self.on_surface[row[free], m[free]] = -1
         self.on_surface[row[rests], m[rests]] = which[rests]
 
@@ -1030,12 +1116,16 @@ class _Futures:
         variance = self.left_open.reshape(self.hypothesis_count, self.known.samples, self.slots).mean(axis=1)
         return np.sqrt(variance)
 
+    def _touched(self) -> tuple[Flags, NDArray[np.int16]]:
+        """Which pairs touch (steps, R, Q), and which surface each thing stands on (steps, R, M)."""
+        return np.stack(self.pair_touch), np.stack(self.surface_touch)
+
     def contacts(self, first: int, ids: NDArray[np.int64]) -> list[Contact]:
         """Touches in order of hypothesis, sample, time."""
-        if not self.pair_touch:
+        if not self.now:
             return []
-        tables = [_touches(np.stack(self.pair_touch), ids[self.pairs[:, 0]], ids[self.pairs[:, 1]])]
-        surface = np.stack(self.surface_touch)  # (steps, R, M)
+        pair, surface = self._touched()
+        tables = [_touches(pair, ids[self.pairs[:, 0]], ids[self.pairs[:, 1]])]
         for number, i in enumerate(self.known.surface_of):
             tables.append(_touches(surface == number, np.full(self.slots, ids[i]), ids))
         row, when, a, b, began = (np.concatenate(column) for column in zip(*tables, strict=True))
@@ -1044,6 +1134,95 @@ class _Futures:
         hypothesis, sample = np.divmod(row[order], self.known.samples)
         columns = (hypothesis + first, sample, when[order], low[order], high[order], began[order])
         return [Contact(*values) for values in zip(*(c.tolist() for c in columns), strict=True)]
+
+
+class _CompiledFutures(_Futures):
+    """The same with ``futures_kernel`` for all that is done every step."""
+
+    def __init__(
+        self,
+        known: _Known,
+        hypotheses: Sequence[Hypothesis],
+        network: DynamicsNetwork,
+        times: Array,
+        compiled: CompiledStep,
+    ) -> None:
+        super().__init__(known, hypotheses, network, times)
+        self._compiled = compiled
+        steps = max(self.last, SETTLE_STEPS)
+        self._pair_touch = np.zeros((steps, self.rows, len(self.pairs)), dtype=bool)
+        self._surface_touch = np.zeros((steps, self.rows, self.slots), dtype=np.int16)
+        self._first, self._second = (np.ascontiguousarray(column) for column in self.pairs.T)
+        self._hulls = [np.ascontiguousarray(known.hulls.transpose(2, 0, 1))]
+        self._hull_count = self.slots
+        self._hull_of = np.where(self.has_hull, np.tile(np.arange(self.slots), self.rows), -1)
+        self._output_rest = self.times - self.output_step * STEP_S
+        self._own_surface = np.full(self.surfaces.shape[:2], np.nan, dtype=np.float32)
+        self._noise = known.noise_until(steps, self.slots)
+        self._followers: tuple[NDArray[Any], ...] | None = None
+
+    def _become(self, k: int, s: int, m: int, body: BodyDef, led: bool | None = None) -> None:
+        super()._become(k, s, m, body, led)
+        n = (k * self.known.samples + s) * self.slots + m
+        self._hull_of[n] = -1
+        if self.has_hull[n]:
+            self._hull_of[n] = self._hull_count
+            self._hulls.append(self.own_hulls[n][None])
+            self._hull_count += 1
+
+    def advance(self) -> None:
+        """All steps up to the next intervention, or a portion of them, and the interventions that are due then."""
+        until = min(self.last, self.now + max(1, PORTION_BODY_STEPS // max(self.rows * self.slots, 1)))
+        if self.next_event < len(self.events):
+            until = min(until, max(self.events[self.next_event][0], self.now + 1))
+        self.make_steps(until - self.now)
+        self._apply_due()
+        if self.finished:
+            self._write()
+
+    def make_steps(self, count: int) -> None:
+        if self.paths_changed:
+            self._compile_paths()
+            self._followers = None
+        if self._followers is None:
+            self._followers = self._by_row()
+        if len(self._hulls) > 1:
+            self._hulls = [np.ascontiguousarray(np.concatenate(self._hulls))]
+        friction, restitution = self.surface_friction, self.surface_restitution
+        until = self.now + count
+        self._compiled.advance(
+            self.now, until, self.last, self.slots, self.known.samples, self._first, self._second,
+            self.position, self.quaternion, self.linear, self.angular, self.parameters, self.bounds, self.offsets,
+            self.present, self.fixed, self.asleep, self.led, self.obstacle, self.quiet_steps,
+            self.surfaces, self.known.surface_row,
+            self._own_surface if friction is None else friction,
+            self._own_surface if restitution is None else restitution, self.known.floor_z,
+            self._hulls[0], self._hull_of, self.plane_slack, self.pair_slack, self.left_open, self.touching,
+            self.on_surface, self._noise, *self._followers,
+            self.written, self.output_step, self._output_rest, self.states, self.present_out,
+            self._pair_touch, self._surface_touch,
+        )  # fmt: skip
+        if count > 0:
+            self.written += int((self.output_step[self.written :] < until).sum())
+        self.now = until
+
+    def step(self) -> None:
+        self.make_steps(1)
+
+    def _by_row(self) -> tuple[NDArray[Any], ...]:
+        """Followers of paths in order of their futures; see ``futures_kernel.advance``."""
+        order = np.argsort(self.led_columns, kind="stable")
+        columns = self.led_columns[order]
+        begins = np.searchsorted(columns, np.arange(self.rows + 1) * self.slots).astype(np.int64)
+        turned = np.full(len(columns), -1, dtype=np.int64)
+        places = {int(n): t for t, n in enumerate(self.turned_columns)}
+        if places:
+            turned[:] = [places.get(int(n), -1) for n in columns]
+        positions = np.ascontiguousarray(self.led_positions[order])
+        return begins, columns, positions, turned, np.ascontiguousarray(self.led_quaternions, dtype=np.float64)
+
+    def _touched(self) -> tuple[Flags, NDArray[np.int16]]:
+        return self._pair_touch[: self.now], self._surface_touch[: self.now]
 
 
 def _touches(flags: Flags, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:

@@ -1,0 +1,251 @@
+"""The dynamics network compiled for this processor: weights, compilation (once, kept on disk) and a check.
+
+The ONNX file stays the one definition of the network. The weights come from the safetensors file that it was exported
+of, and what was compiled must answer as ONNX Runtime does before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_core.inference import InferenceError
+from wm_imagination.rigid_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, ROWS
+
+if TYPE_CHECKING:
+    from wm_imagination.learned import DynamicsNetwork
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float32]
+SOURCES = ("lanes.py", "step_formulas.py", "step_kernel.py", "futures_kernel.py", "resting.py", "rigid_tables.py")
+"""What is compiled depends on these files of this package."""
+CHECK_TOLERANCE = 2e-3
+"""Of the check: relative to 1 plus the size of a number."""
+COMPILE_S = 30
+"""About how long a first compilation takes [s]; for the log."""
+
+
+class CompiledStep:
+    """The compiled network and its weights.
+
+    Args:
+        network: the network as ONNX Runtime runs it; its file says where the weights are.
+
+    Raises:
+        InferenceError: no Numba, no weights beside the ONNX file, or what was compiled does not answer as ONNX Runtime
+            does. Says which.
+    """
+
+    def __init__(self, network: DynamicsNetwork) -> None:
+        self.weights = read_weights(network.path.with_suffix(".safetensors"), network.metadata)
+        self.kernel = load_kernel()
+        self._check(network)
+
+    def advance(self, *arguments: Any) -> None:
+        """See ``futures_kernel.advance``."""
+        self.kernel.advance(self.weights, *arguments)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[Floats]:
+        """The outputs of ``DynamicsNetwork.run``, in its order."""
+        bodies, pairs = feeds["position"].shape[1], len(feeds["pair_a"])
+        hull_of = np.full(bodies, -1, dtype=np.int64)
+        hull_of[feeds["hull_row"]] = np.arange(len(feeds["hull_row"]))
+        hulls = np.ascontiguousarray(feeds["hull_points"].transpose(2, 0, 1), dtype=np.float32)
+        state = np.zeros((13, bodies), dtype=np.float32)
+        plane_out, pair_out = np.zeros((4, bodies), dtype=np.float32), np.zeros((2, pairs), dtype=np.float32)
+        names = ("position", "quaternion", "linear", "angular", "parameters", "plane")
+        self.kernel.run_step(
+            self.weights,
+            *(np.ascontiguousarray(feeds[name], dtype=np.float32) for name in names),
+            np.ascontiguousarray(feeds["pair_a"], dtype=np.int64),
+            np.ascontiguousarray(feeds["pair_b"], dtype=np.int64),
+            hulls,
+            hull_of,
+            np.ascontiguousarray(feeds["plane_slack"], dtype=np.float32),
+            np.ascontiguousarray(feeds["pair_slack"], dtype=np.float32),
+            state,
+            plane_out,
+            pair_out,
+        )
+        return [
+            state[:3], state[3:7], state[7:10], state[10:],
+            plane_out[0], pair_out[0], plane_out[1:3], plane_out[3], pair_out[1],
+        ]  # fmt: skip
+
+    def _check(self, network: DynamicsNetwork) -> None:
+        from wm_imagination.learned import OUTPUTS
+
+        feeds = check_feeds()
+        for name, expected, found in zip(OUTPUTS, network.run(feeds), self.run(feeds), strict=True):
+            if not np.allclose(found, expected, rtol=CHECK_TOLERANCE, atol=CHECK_TOLERANCE):
+                worst = float(np.abs(found - expected).max())
+                raise InferenceError(
+                    f"{network.path}: the compiled step differs from ONNX Runtime's by {worst:.2g} in {name!r},"
+                    f" expected no more than {CHECK_TOLERANCE:g}"
+                )
+
+
+def check_feeds() -> dict[str, NDArray[Any]]:
+    """A small world with each kind of contact: things that slide, roll, strike one another, stand on one another."""
+    rng = np.random.default_rng(5)
+    bodies = 24
+    parameters = np.zeros((PARAMETER_ROWS, bodies), dtype=np.float32)
+    half = rng.uniform(0.03, 0.06, (3, bodies))
+    kind = np.arange(bodies) % 4  # box, cylinder, ball, hull
+    half[1, kind == 1] = half[0, kind == 1]
+    half[:, kind == 2] = 0.0
+    rounding = np.where(kind == 2, 0.04, 0.0)
+    mass = rng.uniform(0.1, 1.0, bodies)
+    inertia = mass * 2e-3 * rng.uniform(0.8, 1.2, (3, bodies))
+    for i in range(3):
+        parameters[ROWS["inertia"].start + 4 * i] = inertia[i]
+        parameters[ROWS["inverse_inertia"].start + 4 * i] = 1.0 / inertia[i]
+    parameters[ROWS["inverse_mass"]] = 1.0 / mass
+    parameters[ROWS["half"]] = half
+    parameters[ROWS["rounding"]] = rounding
+    parameters[ROWS["margin"]] = np.where(kind == 2, 0.0, 0.003)
+    parameters[ROWS["cylinder"]] = kind == 1
+    parameters[ROWS["rims"]] = [half[0], -half[2], half[0], half[2]]
+    parameters[ROWS["friction"]] = rng.uniform(0.2, 0.8, bodies)
+    parameters[ROWS["restitution"]] = rng.uniform(0.0, 0.6, bodies)
+    parameters[ROWS["rolling"]] = 1e-4 * (kind == 2)
+    parameters[ROWS["torsion"]] = 1e-3 * (kind > 0)
+    parameters[ROWS["falls"]] = 1.0
+    # Every second one stands beside, or upon, the one before it.
+    position = np.zeros((3, bodies), dtype=np.float32)
+    position[0] = 0.4 * (np.arange(bodies) // 2)
+    position[2] = half[2] + rounding - 5e-4
+    reach = (half + rounding)[:, 0::2] + (half + rounding)[:, 1::2] - 5e-4
+    upon = np.arange(bodies // 2) % 3 == 0
+    position[0, 1::2] += np.where(upon, 0.002, reach[0])
+    position[2, 1::2] += np.where(upon, 2.0 * (half + rounding)[2, 0::2], 0.0)
+    yaw = rng.uniform(-0.05, 0.05, bodies)
+    hulls = np.flatnonzero(kind == 3)
+    plane = np.zeros((PLANE_ROWS, bodies), dtype=np.float32)
+    plane[3], plane[5:] = 1.0, 1e4
+    return {
+        "position": position,
+        "quaternion": np.stack([0.0 * yaw, 0.01 * yaw, np.sin(yaw / 2), np.cos(yaw / 2)]).astype(np.float32),
+        "linear": rng.normal(0.0, 0.3, (3, bodies)).astype(np.float32),
+        "angular": rng.normal(0.0, 1.0, (3, bodies)).astype(np.float32),
+        "parameters": parameters,
+        "plane": plane,
+        "pair_a": np.arange(0, bodies, 2),
+        "pair_b": np.arange(1, bodies, 2),
+        "hull_row": hulls,
+        "hull_points": (half[:, None, hulls] * rng.choice([-1.0, 1.0], (3, HULL_POINTS, len(hulls)))).astype(
+            np.float32
+        ),
+        "plane_slack": np.zeros(bodies, dtype=np.float32),
+        "pair_slack": np.zeros(bodies // 2, dtype=np.float32),
+    }
+
+
+def read_weights(path: Path, metadata: Mapping[str, str]) -> Floats:
+    """The weights in the order that the compiled step reads them.
+
+    Args:
+        path: safetensors file (an eight-byte length, a JSON header, numbers). metadata: of the ONNX file.
+
+    Raises:
+        InferenceError: no such file, or not these weights.
+    """
+    if not path.is_file():
+        raise InferenceError(f"{path}: no such file, expected the weights beside the ONNX file")
+    raw = path.read_bytes()
+    try:
+        length = struct.unpack("<Q", raw[:8])[0]
+        header = json.loads(raw[8 : 8 + length])
+
+        def tensor(name: str, *shape: int) -> Floats:
+            entry = header[name]
+            first, last = entry["data_offsets"]
+            if entry["dtype"] != "F32" or entry["shape"] != list(shape):
+                raise InferenceError(f"{path}: {name} is {entry['dtype']} {entry['shape']}, expected F32 {list(shape)}")
+            return np.frombuffer(raw[8 + length + first : 8 + length + last], dtype="<f4").astype(np.float32)
+
+        parts = [
+            tensor("network.first", 16, 10), tensor("network.first_bias", 16, 1), tensor("network.second", 16, 16),
+            tensor("network.second_bias", 16, 1), tensor("network.last", 8, 16), tensor("network.last_bias", 8, 1),
+            np.exp(tensor("sweep_weights", 4, 4)), np.exp(tensor("deviation_floor", 2)),
+        ]  # fmt: skip
+    except (struct.error, ValueError, KeyError) as error:
+        raise InferenceError(f"{path}: not the dynamics network's weights ({error})") from error
+    scatter = np.array([float(metadata.get("scatter_factor", "1"))], dtype=np.float32)
+    return np.concatenate([*parts, scatter])
+
+
+def cache_folder() -> Path:
+    """Where compiled code is kept: ``NUMBA_CACHE_DIR``, or the user's cache; a folder of its own for each version."""
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    here = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        digest.update((here / name).read_bytes())
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "wm" / "numba" / digest.hexdigest()[:16]
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def load_kernel() -> ModuleType:
+    """The compiled module, compiled now if it never was on this machine.
+
+    Raises:
+        InferenceError: Numba is not there, or fails.
+    """
+    name = "wm_imagination.futures_kernel"
+    if name in sys.modules:
+        return sys.modules[name]
+    try:
+        import numba.core.config
+
+        config: Any = numba.core.config
+    except ImportError as error:
+        raise InferenceError(f"Numba cannot be imported: {error}") from error
+    folder = cache_folder()
+    kept = _writable(folder)
+    before = config.CACHE_DIR
+    begin = time.perf_counter()
+    if not kept:
+        log.warning("%s: cannot be written, so the contact step is compiled anew at every start", folder)
+    if not kept or not any(folder.rglob("*.nbi")):
+        log.warning("compiling the contact step for this processor, once, about %d s", COMPILE_S)
+    os.environ["WM_NUMBA_CACHE"] = "1" if kept else "0"
+    try:
+        # Numba asks for the folder as functions are declared.
+        config.CACHE_DIR = str(folder) if kept else before
+        import importlib
+
+        kernel = importlib.import_module(name)
+    except Exception as error:  # Numba and LLVM raise types of their own for what they cannot compile
+        sys.modules.pop(name, None)
+        raise InferenceError(f"the contact step cannot be compiled: {type(error).__name__}: {error}") from error
+    finally:
+        config.CACHE_DIR = before
+    log.debug("the contact step was there after %.1f s", time.perf_counter() - begin)
+    return kernel

@@ -1,0 +1,291 @@
+"""The dynamics network's step for the processor: one call for many bodies, without Python in between (Numba).
+
+``step_formulas`` holds the formulas over sixteen bodies or pairs; here they are called in turn for all bodies and pairs
+of a block of futures, and what bodies and pairs tell one another is carried between their tiles.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from numba import float32 as f4
+from numba import int64 as i8
+from numba import njit, void
+
+from wm_imagination import step_formulas as formulas
+from wm_imagination.lanes import LANES
+from wm_imagination.rigid_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS
+from wm_imagination.step_formulas import BODY, FEATURES, LAW, PAIR, POINTS, SWEEPS, TABLE, WEIGHTS
+
+KEPT = os.environ.get("WM_NUMBA_CACHE", "1") == "1"
+"""Whether compiled code is kept on disk (``compiled_step`` says where)."""
+BODY_TILE = BODY.rows_in_all * LANES
+"""Numbers in a tile of sixteen bodies."""
+PAIR_TILE = PAIR.rows_in_all * LANES
+SPARE = 16 * LANES
+"""Numbers of scratch beside the tiles."""
+PARAMETER_TO_ROW = np.array(formulas.PARAMETER_TO_ROW, dtype=np.int64)
+
+# What Numba takes for constants are numbers of this module.
+_POSITION, _QUATERNION, _LINEAR, _ANGULAR = BODY.position, BODY.quaternion, BODY.linear, BODY.angular
+_PLANE, _SLACK, _PAIR_SLACK = BODY.plane, BODY.slack, PAIR.slack
+_LEAST_GAP, _PAIR_LEAST_GAP = BODY.least_gap, PAIR.least_gap
+_IS_HULL, _HULL_POINTS, _FEATURES, _LAW = BODY.is_hull, BODY.hull_points, BODY.features, BODY.law
+_PAIR_FEATURES, _PAIR_LAW = PAIR.features, PAIR.law
+_CROWD, _PAIRS, _HELD_BY, _WEIGHT, _LOAD = BODY.crowd, BODY.pairs, BODY.held_by, BODY.weight, BODY.load
+_START_SPEED, _LIMIT, _STRUCK, _SQUARE, _MOVING = (
+    BODY.start_speed, BODY.limit, BODY.struck, BODY.square, BODY.moving
+)  # fmt: skip
+_NEAR_SUM, _BESIDE, _ABOVE_A, _ABOVE_B = PAIR.near_sum, PAIR.beside, PAIR.above_a, PAIR.above_b
+_CROWD_A, _CROWD_B, _PAIRS_A, _PAIRS_B, _THROUGH = PAIR.crowd_a, PAIR.crowd_b, PAIR.pairs_a, PAIR.pairs_b, PAIR.through
+_MOVING_A, _MOVING_B, _RESPOND_A, _RESPOND_B = PAIR.moving_a, PAIR.moving_b, PAIR.respond_a, PAIR.respond_b
+_PAIR_IMPULSE, _PAIR_SQUARE = PAIR.impulse, PAIR.square
+_POSITION_NEXT, _QUATERNION_NEXT, _LINEAR_NEXT, _ANGULAR_NEXT = (
+    BODY.position_next, BODY.quaternion_next, BODY.linear_next, BODY.angular_next
+)  # fmt: skip
+_IMPULSE, _DEVIATION = BODY.impulse, BODY.deviation
+_SWEEP_WEIGHTS, _POINTS, _HULL_SIZE, _B = WEIGHTS.sweeps, POINTS, 3 * HULL_POINTS, PAIR.b
+_SWEEPS, _FEATURE_COUNT, _LAW_COUNT = SWEEPS, FEATURES, LAW
+_GIVEN = BODY.is_hull
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def place(k):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Where the first row of body ``k`` lies."""
+    return (k // LANES) * BODY_TILE + k % LANES
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def pair_place(k):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Where the first row of pair ``k`` lies."""
+    return (k // LANES) * PAIR_TILE + k % LANES
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _law(tile, features, law, weights):  # type: ignore[no-untyped-def]  # pragma: no cover
+    formulas.contact_law(tile, features, tile, law, weights, 0)
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Where everything is and how far apart.
+
+    Args:
+        bodies: tiles of ``body_count`` bodies whose given rows are filled; what lanes are over is filled here.
+        pairs: tiles of ``pair_count`` pairs; a, b: places of their bodies, with room for whole tiles.
+        hulls: (H, 3, HULL_POINTS); hull_of: hull of each body, -1 none. spare: scratch of SPARE numbers.
+    """
+    for k in range(body_count):
+        at = place(k)
+        hull = hull_of[k]
+        if hull < 0:
+            bodies[at + _IS_HULL * LANES] = 0.0
+            continue
+        q = at + _QUATERNION * LANES
+        x, y, z, w = bodies[q], bodies[q + LANES], bodies[q + 2 * LANES], bodies[q + 3 * LANES]
+        spare[0] = -2 * (x * z - y * w)
+        spare[1] = -2 * (y * z + x * w)
+        spare[2] = -(1 - 2 * (x * x + y * y))
+        formulas.hull_lowest(spare, 0, hulls, hull * _HULL_SIZE, spare, LANES)
+        bodies[at + _IS_HULL * LANES] = 1.0
+        for i in range(15):
+            bodies[at + (_HULL_POINTS + i) * LANES] = spare[(i + 1) * LANES]
+    tiles = (body_count + LANES - 1) // LANES
+    last = place(body_count - 1)
+    for k in range(body_count, tiles * LANES):
+        at = place(k)
+        for row in range(_HULL_POINTS + 15):
+            bodies[at + row * LANES] = bodies[last + row * LANES]
+    for k in range(tiles):
+        formulas.ground_geometry(bodies, k * BODY_TILE)
+    tiles = (pair_count + LANES - 1) // LANES
+    for k in range(pair_count, tiles * LANES):
+        a[k], b[k] = a[pair_count - 1], b[pair_count - 1]
+    for k in range(tiles * LANES):
+        at, of_a, of_b = pair_place(k), a[k], b[k]
+        for row in range(TABLE):
+            pairs[at + row * LANES] = bodies[of_a + row * LANES]
+            pairs[at + (row + TABLE) * LANES] = bodies[of_b + row * LANES]
+    for k in range(tiles):
+        formulas.pair_geometry(pairs, k * PAIR_TILE)
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _add(bodies, to, pairs, pair_count, places, row):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for k in range(pair_count):
+        bodies[places[k] + to * LANES] += pairs[pair_place(k) + row * LANES]
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _take(pairs, to, bodies, count, places, row):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for k in range(count):
+        pairs[pair_place(k) + to * LANES] = bodies[places[k] + row * LANES]
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _weights_of_stacks(bodies, body_count, pairs, pair_count, a, b):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """What each pair carries of the weights above it."""
+    for _ in range(3):
+        for k in range(pair_count):
+            at = pair_place(k)
+            part_b = pairs[at + _ABOVE_B * LANES] / bodies[b[k] + _HELD_BY * LANES]
+            part_a = pairs[at + _ABOVE_A * LANES] / bodies[a[k] + _HELD_BY * LANES]
+            pairs[at + _RESPOND_A * LANES] = part_b * bodies[b[k] + _LOAD * LANES]
+            pairs[at + _RESPOND_B * LANES] = part_a * bodies[a[k] + _LOAD * LANES]
+        for k in range(body_count):
+            at = place(k)
+            bodies[at + _LOAD * LANES] = bodies[at + _WEIGHT * LANES]
+        _add(bodies, _LOAD, pairs, pair_count, a, _RESPOND_A)
+        _add(bodies, _LOAD, pairs, pair_count, b, _RESPOND_B)
+    for k in range(pair_count):
+        at = pair_place(k)
+        part_b = pairs[at + _ABOVE_B * LANES] / bodies[b[k] + _HELD_BY * LANES]
+        part_a = pairs[at + _ABOVE_A * LANES] / bodies[a[k] + _HELD_BY * LANES]
+        pairs[at + _THROUGH * LANES] = (
+            part_b * bodies[b[k] + _LOAD * LANES] + part_a * bodies[a[k] + _LOAD * LANES]
+        )  # fmt: skip
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _respond(bodies, pairs, pair_count, a, b):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for k in range(pair_count):
+        at = pair_place(k)
+        for i in range(6):
+            bodies[a[k] + (_MOVING + i) * LANES] += pairs[at + (_RESPOND_A + i) * LANES]
+    for k in range(pair_count):
+        at = pair_place(k)
+        for i in range(6):
+            bodies[b[k] + (_MOVING + i) * LANES] += pairs[at + (_RESPOND_B + i) * LANES]
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """The rest of the step, once the rows ``slack`` are filled; arguments as of ``geometry``."""
+    tiles = (body_count + LANES - 1) // LANES
+    pair_tiles = (pair_count + LANES - 1) // LANES
+    whole = pair_tiles * LANES
+    for k in range(tiles):
+        formulas.ground_before(bodies, k * BODY_TILE)
+    for k in range(pair_count, whole):
+        pairs[pair_place(k) + _PAIR_SLACK * LANES] = 0.0
+    for k in range(pair_tiles):
+        formulas.pair_before(pairs, k * PAIR_TILE)
+    _add(bodies, _CROWD, pairs, pair_count, a, _NEAR_SUM)
+    _add(bodies, _CROWD, pairs, pair_count, b, _NEAR_SUM)
+    _add(bodies, _PAIRS, pairs, pair_count, a, _BESIDE)
+    _add(bodies, _PAIRS, pairs, pair_count, b, _BESIDE)
+    _add(bodies, _HELD_BY, pairs, pair_count, b, _ABOVE_B)
+    _add(bodies, _HELD_BY, pairs, pair_count, a, _ABOVE_A)
+    for k in range(tiles):
+        at = k * BODY_TILE
+        formulas.ground_features(bodies, at)
+        for c in range(_POINTS):
+            _law(bodies, at + (_FEATURES + c * _FEATURE_COUNT) * LANES, at + (_LAW + c * _LAW_COUNT) * LANES, weights)
+    if pair_count:
+        _take(pairs, _CROWD_A, bodies, whole, a, _CROWD)
+        _take(pairs, _CROWD_B, bodies, whole, b, _CROWD)
+        _take(pairs, _PAIRS_A, bodies, whole, a, _PAIRS)
+        _take(pairs, _PAIRS_B, bodies, whole, b, _PAIRS)
+        _weights_of_stacks(bodies, body_count, pairs, pair_count, a, b)
+        for k in range(pair_count, whole):
+            pairs[pair_place(k) + _THROUGH * LANES] = 0.0
+    for k in range(pair_tiles):
+        at = k * PAIR_TILE
+        formulas.pair_features(pairs, at)
+        for c in range(_POINTS):
+            _law(
+                pairs,
+                at + (_PAIR_FEATURES + c * _FEATURE_COUNT) * LANES,
+                at + (_PAIR_LAW + c * _LAW_COUNT) * LANES,
+                weights,
+            )
+        formulas.pair_begin(pairs, at)
+    for k in range(tiles):
+        formulas.ground_begin(bodies, k * BODY_TILE)
+    _respond(bodies, pairs, pair_count, a, b)
+    for sweep in range(_SWEEPS):
+        for k in range(whole):
+            at = pair_place(k)
+            for i in range(6):
+                pairs[at + (_MOVING_A + i) * LANES] = bodies[a[k] + (_MOVING + i) * LANES]
+                pairs[at + (_MOVING_B + i) * LANES] = bodies[b[k] + (_MOVING + i) * LANES]
+        for k in range(pair_tiles):
+            formulas.pair_sweep(pairs, k * PAIR_TILE, weights, _SWEEP_WEIGHTS + 4 * sweep)
+        _respond(bodies, pairs, pair_count, a, b)
+        for k in range(tiles):
+            formulas.ground_sweep(bodies, k * BODY_TILE, weights, _SWEEP_WEIGHTS + 4 * sweep)
+    for k in range(pair_tiles):
+        formulas.pair_after(pairs, k * PAIR_TILE)
+    for k in range(pair_count):
+        at, of_a, of_b = pair_place(k), a[k], b[k]
+        impulse, square = pairs[at + _PAIR_IMPULSE * LANES], pairs[at + _PAIR_SQUARE * LANES]
+        bodies[of_a + _STRUCK * LANES] += impulse
+        bodies[of_b + _STRUCK * LANES] += impulse
+        bodies[of_a + _SQUARE * LANES] += square
+        bodies[of_b + _SQUARE * LANES] += square
+        bodies[of_a + _LIMIT * LANES] += bodies[of_b + _START_SPEED * LANES]
+        bodies[of_b + _LIMIT * LANES] += bodies[of_a + _START_SPEED * LANES]
+    for k in range(tiles):
+        formulas.finish(bodies, k * BODY_TILE, weights, 0)
+
+
+@njit(  # type: ignore[untyped-decorator]
+    void(
+        *([f4[::1]] + [f4[:, ::1]] * 6 + [i8[::1]] * 2 + [f4[:, :, ::1], i8[::1], f4[::1], f4[::1]] + [f4[:, ::1]] * 3)
+    ),
+    nogil=True,
+    cache=KEPT,
+)
+def run_step(  # type: ignore[no-untyped-def]  # pragma: no cover
+    weights, position, quaternion, linear, angular, parameters, plane, pair_a, pair_b, hulls, hull_of, plane_slack,
+    pair_slack, state, plane_out, pair_out
+):  # fmt: skip
+    """One step of all bodies together, as the network's graph makes it.
+
+    Args:
+        hulls: (H, 3, HULL_POINTS), hull_of: (B,) int64; the rest as ``DynamicsStep.forward`` takes it.
+        state: (13, B), plane_out: (4, B) impulse, two deviations, gap; pair_out: (2, P) impulse, gap. Filled.
+    """
+    body_count, pair_count = position.shape[1], pair_a.shape[0]
+    tiles, pair_tiles = (body_count + LANES - 1) // LANES, (pair_count + LANES - 1) // LANES
+    bodies = np.zeros(tiles * BODY_TILE, dtype=np.float32)
+    pairs = np.zeros(pair_tiles * PAIR_TILE, dtype=np.float32)
+    spare = np.zeros(SPARE, dtype=np.float32)
+    a, b = np.zeros(pair_tiles * LANES, dtype=np.int64), np.zeros(pair_tiles * LANES, dtype=np.int64)
+    for k in range(body_count):
+        at = place(k)
+        for i in range(3):
+            bodies[at + (_POSITION + i) * LANES] = position[i, k]
+            bodies[at + (_LINEAR + i) * LANES] = linear[i, k]
+            bodies[at + (_ANGULAR + i) * LANES] = angular[i, k]
+        for i in range(4):
+            bodies[at + (_QUATERNION + i) * LANES] = quaternion[i, k]
+        for i in range(PARAMETER_ROWS):
+            bodies[at + PARAMETER_TO_ROW[i] * LANES] = parameters[i, k]
+        for i in range(PLANE_ROWS):
+            bodies[at + (_PLANE + i) * LANES] = plane[i, k]
+        bodies[at + _SLACK * LANES] = plane_slack[k]
+    for k in range(pair_count):
+        a[k], b[k] = place(pair_a[k]), place(pair_b[k])
+        pairs[pair_place(k) + _PAIR_SLACK * LANES] = pair_slack[k]
+    if body_count == 0:
+        return
+    geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
+    contacts(bodies, body_count, pairs, pair_count, a, b, weights)
+    for k in range(body_count):
+        at = place(k)
+        for i in range(3):
+            state[i, k] = bodies[at + (_POSITION_NEXT + i) * LANES]
+            state[7 + i, k] = bodies[at + (_LINEAR_NEXT + i) * LANES]
+            state[10 + i, k] = bodies[at + (_ANGULAR_NEXT + i) * LANES]
+        for i in range(4):
+            state[3 + i, k] = bodies[at + (_QUATERNION_NEXT + i) * LANES]
+        plane_out[0, k] = bodies[at + _IMPULSE * LANES]
+        plane_out[1, k] = bodies[at + _DEVIATION * LANES]
+        plane_out[2, k] = bodies[at + (_DEVIATION + 1) * LANES]
+        plane_out[3, k] = bodies[at + _LEAST_GAP * LANES]
+    for k in range(pair_count):
+        at = pair_place(k)
+        pair_out[0, k] = pairs[at + _PAIR_IMPULSE * LANES]
+        pair_out[1, k] = pairs[at + _PAIR_LEAST_GAP * LANES]
