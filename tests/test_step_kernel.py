@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +312,38 @@ def test_where_compiled_code_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert compiled_step._writable(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
     assert not compiled_step._writable(tmp_path / "file" / "c")
+
+
+def test_a_scene_asked_of_again_is_prepared_once(both: tuple[LearnedDynamics, LearnedDynamics]) -> None:
+    """And one that differs in anything that matters is not taken for it."""
+    dynamics, graph = both[0], scene()
+    hit = [Hypothesis("hit", (set_velocity(2, (0.5, 0.2, 0.0)),))]
+    first = dynamics.rollout([graph], hit, TIMES)
+    dynamics.rollout([graph], HYPOTHESES, TIMES)
+    again = dynamics.rollout([replace(graph, stamp_ns=graph.stamp_ns + 10)], hit, TIMES)
+    np.testing.assert_array_equal(again.states, first.states)
+    assert again.contacts == first.contacts
+    moved = graph.positions.copy()
+    moved[1] += (0.02, 0.0, 0.0)
+    for other in (replace(graph, positions=moved), replace(graph, friction=graph.friction * 0.3)):
+        assert not np.array_equal(dynamics.rollout([other], hit, TIMES).states, first.states)
+
+
+def test_processes_that_start_at_once_compile_once(tmp_path: Path) -> None:
+    """One holds the lock while it compiles; the other waits."""
+    with compiled_step._one_at_a_time(tmp_path):
+        entered: list[bool] = []
+
+        def enter() -> None:
+            with compiled_step._one_at_a_time(tmp_path):
+                entered.append(True)
+
+        other = threading.Thread(target=enter)
+        other.start()
+        other.join(0.2)
+        assert not entered
+    other.join(10.0)
+    assert entered
 
 
 def test_formulas_are_exact_enough() -> None:

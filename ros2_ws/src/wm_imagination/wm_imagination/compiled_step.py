@@ -6,14 +6,17 @@ of, and what was compiled must answer as ONNX Runtime does before it is used.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import importlib
 import json
 import logging
 import os
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +37,8 @@ SOURCES = ("lanes.py", "step_formulas.py", "step_kernel.py", "futures_kernel.py"
 """What is compiled depends on these files of this package."""
 CHECK_TOLERANCE = 2e-3
 """Of the check: relative to 1 plus the size of a number."""
+COMPILED_FUNCTIONS = 2
+"""Functions whose compiled code is kept."""
 COMPILE_S = 30
 """About how long a first compilation takes [s]; for the log."""
 
@@ -212,6 +217,17 @@ def _writable(folder: Path) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Of several processes that start at once, one compiles and the others wait for what it made."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
 def load_kernel() -> ModuleType:
     """The compiled module, compiled now if it never was on this machine.
 
@@ -233,15 +249,14 @@ def load_kernel() -> ModuleType:
     begin = time.perf_counter()
     if not kept:
         log.warning("%s: cannot be written, so the contact step is compiled anew at every start", folder)
-    if not kept or not any(folder.rglob("*.nbi")):
-        log.warning("compiling the contact step for this processor, once, about %d s", COMPILE_S)
     os.environ["WM_NUMBA_CACHE"] = "1" if kept else "0"
     try:
         # Numba asks for the folder as functions are declared.
         config.CACHE_DIR = str(folder) if kept else before
-        import importlib
-
-        kernel = importlib.import_module(name)
+        with _one_at_a_time(folder) if kept else contextlib.nullcontext():
+            if not kept or len(list(folder.rglob("*.nbc"))) < COMPILED_FUNCTIONS:
+                log.warning("compiling the contact step for this processor, once, about %d s", COMPILE_S)
+            kernel = importlib.import_module(name)
     except Exception as error:  # Numba and LLVM raise types of their own for what they cannot compile
         sys.modules.pop(name, None)
         raise InferenceError(f"the contact step cannot be compiled: {type(error).__name__}: {error}") from error

@@ -18,6 +18,7 @@ import logging
 import math
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from wm_core.inference import InferenceError
 from wm_core.interventions import BodySpec, Hypothesis, Intervention, InterventionKind, Property
 from wm_core.mujoco_world import BodyDef, body_from_spec, lowest_point, scaled_body
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
-from wm_core.scene_graph import SceneGraph
+from wm_core.scene_graph import Predicate, SceneGraph
 from wm_imagination.compiled_step import CompiledStep
 from wm_imagination.dynamics import (
     Contact,
@@ -88,6 +89,9 @@ CHUNK_COMPILED_BODIES = 1024
 """As SHARED_BODIES and CHUNK_BODIES: small chunks, so that what Python does for one goes on beside the steps of
 another.
 """
+KEPT_SCENES = 4
+"""Scenes whose preparation is kept for the next request; KEPT_BODIES: bodies of interventions kept for each."""
+KEPT_BODIES = 4096
 INPUTS = (
     "position",
     "quaternion",
@@ -231,6 +235,8 @@ class LearnedDynamics:
         self.engine = "compiled" if self._compiled is not None else "onnxruntime"
         self.threads = threads or default_threads()
         self.floor_z = floor_z
+        self._kept: OrderedDict[tuple[object, ...], _Known] = OrderedDict()
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="wm_learned")
 
     def close(self) -> None:
@@ -250,9 +256,8 @@ class LearnedDynamics:
         """See ``wm_imagination.dynamics.Dynamics.rollout``; a deadline also ends hypotheses that have begun."""
         t = check_scenes(scenes, times)
         ids = object_slots(scenes[0], hypotheses)
-        preparation = ScenePreparation(scenes[0], self.floor_z, 1.0 / 240.0)
-        starts = [preparation.start(scene) for scene in scenes]
-        states, present = empty_result(starts, len(hypotheses), len(t), len(ids))
+        known = self._known_of(scenes, len(ids))
+        states, present = empty_result(known.starts, len(hypotheses), len(t), len(ids))
         scatter = np.zeros((len(hypotheses), len(ids)), dtype=np.float32)
         stopped = threading.Event()
 
@@ -261,11 +266,9 @@ class LearnedDynamics:
                 stopped.set()
             return stopped.is_set()
 
-        known = _Known(preparation, scenes, starts, len(ids))
         contacts: list[Contact] = []
         completed = 0
         if not ended():
-            known.asleep[:] = self._resting(known)
             size = self._chunk_size(len(hypotheses), len(scenes) * len(ids), deadline is not None)
             parts = [range(k, min(k + size, len(hypotheses))) for k in range(0, len(hypotheses), size)]
             queue: list[tuple[range, Future[_Futures | None]]] = [
@@ -305,6 +308,22 @@ class LearnedDynamics:
         return DynamicsResult(ids, states, present, tuple(contacts), completed, self.name, scatter=scatter)
 
     # -- parts
+
+    def _known_of(self, scenes: Sequence[SceneGraph], slots: int) -> _Known:
+        """What the futures begin from; that of the last few scenes is kept, as a planner asks of one scene again."""
+        key = (slots, *(_scene_key(scene) for scene in scenes))
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        preparation = ScenePreparation(scenes[0], self.floor_z, 1.0 / 240.0)
+        known = _Known(preparation, scenes, [preparation.start(scene) for scene in scenes], slots)
+        known.asleep[:] = self._resting(known)
+        with self._lock:
+            self._kept[key] = known
+            while len(self._kept) > KEPT_SCENES:
+                self._kept.popitem(last=False)
+        return known
 
     def _chunk_size(self, hypotheses: int, bodies: int, hurried: bool) -> int:
         """Hypotheses that one worker takes together; ``bodies``: of one hypothesis."""
@@ -359,6 +378,17 @@ class LearnedDynamics:
         return world
 
 
+def _scene_key(scene: SceneGraph) -> tuple[object, ...]:
+    """Equal for scenes whose futures are the same: all that the preparation and the dynamics read of a scene."""
+    arrays = (
+        scene.ids, scene.positions, scene.quaternions, scene.linear_velocities, scene.angular_velocities,
+        scene.extents, scene.shapes, scene.is_static, scene.pose_covariances, scene.twist_covariances, scene.log_mass,
+        scene.friction, scene.restitution, *scene.hulls,
+    )  # fmt: skip
+    on = frozenset(r.subject for r in scene.relations if r.predicate == Predicate.ON and r.probability >= 0.5)
+    return (scene.class_names, on, *(np.asarray(a).tobytes() for a in arrays))
+
+
 class _Known:
     """What all futures of a request begin from: S samples of N known bodies, in M slots."""
 
@@ -392,6 +422,7 @@ class _Known:
                 self.offsets[:, i] = shape.offset
             if shape.hull is not None and not preparation.bodies[i].is_static:
                 self.has_hull[i], self.hulls[:, :, i] = True, shape.hull
+        self.hull_rows = np.ascontiguousarray(self.hulls.transpose(2, 0, 1))
         self.surface_of = [i for i, b in enumerate(preparation.bodies) if b.is_static]
         self.surfaces = np.full((max(len(self.surface_of), 1), PLANE_ROWS), np.nan, dtype=np.float32)
         self.obstacle = np.zeros(m, dtype=bool)
@@ -412,6 +443,7 @@ class _Known:
         self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
         self._columns_of: dict[tuple[int, bool], tuple[BodyDef, Floats]] = {}
         self.noise: dict[int, Floats] = {}
+        self._noise_until: Floats = np.zeros((0, 6, s, m), dtype=np.float32)
         self._lock = threading.Lock()
 
     def created(self, spec: BodySpec) -> tuple[BodyDef, BodyShape]:
@@ -419,6 +451,8 @@ class _Known:
         key = (spec.shape, spec.extents.tobytes(), spec.mass, spec.friction, spec.restitution)
         found = self._created.get(key)
         if found is None:
+            if len(self._created) >= KEPT_BODIES:
+                self._created.clear()
             body = body_from_spec(spec)
             found = self._created[key] = (body, body_shape(body))
         return found
@@ -427,6 +461,8 @@ class _Known:
         """(PARAMETER_ROWS,) of a body; made once for each."""
         found = self._columns_of.get((id(body), led))
         if found is None:
+            if len(self._columns_of) >= KEPT_BODIES:
+                self._columns_of.clear()
             # The body is kept with it, so that no other takes its identity.
             found = self._columns_of[id(body), led] = (body, parameter_column(body, shape, led))
         return found[1]
@@ -445,7 +481,9 @@ class _Known:
         """(steps, 6, S, M) ``noise_at`` of all steps; of a single sample, which gets none, no numbers."""
         if self.samples == 1:
             return np.zeros((0, 6, 1, object_count), dtype=np.float32)
-        return np.stack([self.noise_at(step, object_count) for step in range(steps)])
+        if len(self._noise_until) < steps:
+            self._noise_until = np.stack([self.noise_at(step, object_count) for step in range(steps)])
+        return self._noise_until
 
 
 class _Futures:
@@ -1153,7 +1191,7 @@ class _CompiledFutures(_Futures):
         self._pair_touch = np.zeros((steps, self.rows, len(self.pairs)), dtype=bool)
         self._surface_touch = np.zeros((steps, self.rows, self.slots), dtype=np.int16)
         self._first, self._second = (np.ascontiguousarray(column) for column in self.pairs.T)
-        self._hulls = [np.ascontiguousarray(known.hulls.transpose(2, 0, 1))]
+        self._hulls = [known.hull_rows]
         self._hull_count = self.slots
         self._hull_of = np.where(self.has_hull, np.tile(np.arange(self.slots), self.rows), -1)
         self._output_rest = self.times - self.output_step * STEP_S
