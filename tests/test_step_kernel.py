@@ -314,6 +314,38 @@ def test_where_compiled_code_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert not compiled_step._writable(tmp_path / "file" / "c")
 
 
+def test_every_formula_is_straight_vector_code() -> None:
+    """No branches, no calls to a library, no assumption that numbers are finite; valid LLVM code."""
+    import llvmlite.binding as llvm
+    from llvmlite import ir
+
+    from wm_imagination import step_formulas
+
+    numbers = ir.FloatType().as_pointer()
+    emitted = {name: made for name, made in vars(step_formulas).items() if hasattr(made, "formula")}
+    assert len(emitted) >= 14
+    for name, made in emitted.items():
+        module = ir.Module(name)
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [numbers] * len(made.kinds)), name)
+        builder = ir.IRBuilder(function.append_basic_block())
+        made.formula(*(kind(builder, argument) for kind, argument in zip(made.kinds, function.args, strict=True)))
+        builder.ret_void()
+        text = str(module)
+        llvm.parse_assembly(text).verify()
+        assert len(function.blocks) == 1 and "<16 x float>" in text
+        called = {line.split("@")[1].split("(")[0].strip('"') for line in text.splitlines() if " call " in line}
+        assert all(c.startswith("llvm.") for c in called), (name, called)
+        assert " fast " not in text and "nnan" not in text and "ninf" not in text
+
+
+def test_setup_compiles_and_says_so(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compiled_step.main() == 0
+    assert "the contact step is there after" in caplog.text
+    monkeypatch.setattr(compiled_step, "CHECK_TOLERANCE", -1.0)
+    assert compiled_step.main() == 1
+    assert "differs from ONNX Runtime's" in caplog.text
+
+
 def test_a_scene_asked_of_again_is_prepared_once(both: tuple[LearnedDynamics, LearnedDynamics]) -> None:
     """And one that differs in anything that matters is not taken for it."""
     dynamics, graph = both[0], scene()

@@ -264,3 +264,22 @@ def load_kernel() -> ModuleType:
         config.CACHE_DIR = before
     log.debug("the contact step was there after %.1f s", time.perf_counter() - begin)
     return kernel
+
+
+def main() -> int:
+    """Compiles the step for this processor, if it is not yet, and says how long that took: for set-up."""
+    from wm_imagination.learned import DynamicsNetwork, default_model
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    begin = time.perf_counter()
+    try:
+        CompiledStep(DynamicsNetwork(default_model()))
+    except InferenceError as error:
+        log.error("%s", error)
+        return 1
+    log.warning("the contact step is there after %.1f s (%s)", time.perf_counter() - begin, cache_folder())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -364,7 +364,9 @@ def emitted(*kinds: type[Tile] | type[Numbers]) -> Callable[[Callable[..., None]
         call = names["call"]
         call.__name__ = call.__qualname__ = formula.__name__.lstrip("_")
         call.__doc__ = formula.__doc__
-        return intrinsic(call)
+        made: Any = intrinsic(call)
+        made.formula, made.kinds = formula, kinds
+        return made
 
     return decorate
 
