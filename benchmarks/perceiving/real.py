@@ -50,6 +50,7 @@ REGIONS = (
 )
 """What is not in one of these is bare table, worktop, cupboard, wall or floor: nothing that could be picked up."""
 _TOO_LARGE = 1.5
+_MOVES_M_S = 0.1
 
 
 def run_real_clip(folder: Path, config: PerceptionConfig) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def run_real_clip(folder: Path, config: PerceptionConfig) -> dict[str, Any]:
         mug_present: fraction of all frames in which one thing, and the same one, is where the mug stands;
         phantoms_per_frame: things per frame that are on no real thing, see ``phantoms``;
         table_tilt_deg: between the table of the scene graph and a plane fitted to raw depth; None without a table;
+        false_motion: share of the things, over all frames, that are said to move, see ``false_motion``;
         frames, things_per_frame, ids_ever.
     """
     from wm_bringup.sources.rgbd_folder import open_folder
@@ -76,6 +78,7 @@ def run_real_clip(folder: Path, config: PerceptionConfig) -> dict[str, Any]:
         "mug_present": mug_present(things),
         "phantoms_per_frame": float(np.mean([len(phantoms(t)) for t in things])),
         "table_tilt_deg": table_tilt_deg(scenes, normal),
+        "false_motion": false_motion(things),
         "frames": len(scenes),
         "things_per_frame": float(np.mean([len(t) for t in things])),
         "ids_ever": len({int(i) for t in things for i in t.ids}),
@@ -93,6 +96,12 @@ def mug_present(things: list[SceneGraph]) -> float:
         return 0.0
     mug = counts.most_common(1)[0][0]
     return float(np.mean([ids == [mug] for ids in near]))
+
+
+def false_motion(things: list[SceneGraph]) -> float:
+    """Share 0..1 of the things, over all frames, said to be faster than 0.1 m/s: only the camera moves in this clip."""
+    speeds = [np.linalg.norm(t.linear_velocities, axis=1) for t in things if len(t)]
+    return float((np.concatenate(speeds) > _MOVES_M_S).mean()) if speeds else 0.0
 
 
 def phantoms(things: SceneGraph) -> list[int]:

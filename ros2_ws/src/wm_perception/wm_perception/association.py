@@ -132,21 +132,23 @@ def assign(tracks: Sequence[Track], observations: Sequence[Observation], dt: flo
             cost[r, c] = place + look_distance(t, o) + 0.5 * min(size, 3.0)
             if cost[r, c] > _GATE + (2.0 if place < 1.0 else 0.0):
                 cost[r, c] = _IMPOSSIBLE
-    return _solve(cost)
+    return _solve(cost, _GATE)
 
 
 def assign_again(tracks: Sequence[Track], observations: Sequence[Observation]) -> list[tuple[int, int]]:
     """Pairs of things that are not where they were left and of segments on no known place, by look and size.
 
-    A thing that has not been seen for a while may have gone as far as a push takes it.
+    A thing that has not been seen for a while may have gone as far as a push takes it. Of what rested and is out of
+    view nobody has seen anything that would have it elsewhere: what looks like it there is another of its kind.
     """
     if not tracks or not observations:
         return []
     cost = np.full((len(tracks), len(observations)), _IMPOSSIBLE)
     for r, t in enumerate(tracks):
+        still = t.resting and t.in_view < 0.5
         for c, o in enumerate(observations):
             away = float(np.linalg.norm(o.centre - t.position))
-            reach = 0.06 + min(0.6, _AGAIN_SPEED_M_S * t.unseen_s)
+            reach = 0.06 + min(0.6, 0.0 if still else _AGAIN_SPEED_M_S * t.unseen_s)
             cut = o.on_border or o.hidden_fraction > 0.2
             size = abs(np.log((o.extent + 0.01) / (t.seen_extent + 0.01))) * (0.4 if cut else 1.0)
             if away > reach or size > 0.7:
@@ -154,13 +156,16 @@ def assign_again(tracks: Sequence[Track], observations: Sequence[Observation]) -
             total = 1.2 * look_distance(t, o) + away / reach + 1.5 * size
             if total < _AGAIN_GATE:
                 cost[r, c] = total
-    return _solve(cost)
+    return _solve(cost, _AGAIN_GATE)
 
 
-def _solve(cost: Array) -> list[tuple[int, int]]:
-    return [
-        (int(r), int(c)) for r, c in zip(*linear_sum_assignment(cost), strict=True) if cost[r, c] < 0.5 * _IMPOSSIBLE
-    ]
+def _solve(cost: Array, gate: float) -> list[tuple[int, int]]:
+    """Pairs of least total cost, where to leave one of each side alone costs as much as the gate.
+
+    Were that forbidden, a good pair would be torn apart for two bad ones.
+    """
+    rows, columns = linear_sum_assignment(np.minimum(cost, gate))
+    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < 0.5 * _IMPOSSIBLE]
 
 
 def is_fragment(track: Track, seen: Observation, o: Observation) -> bool:

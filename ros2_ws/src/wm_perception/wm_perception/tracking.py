@@ -48,6 +48,11 @@ _CLASS_SURE = 0.5
 _CLASS_FLOOR = 0.02
 _UNCLAIMED_S = 2.5
 _FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
+_SAME_SIZE_M = 0.003
+_RAGGED_MEMORY = 0.7
+_VACATED_M = 0.008
+_VACATED = 0.15
+_EXPLAINED_M = 0.004
 _BIAS_M = 0.0015
 _BIAS_BALL = (0.012, 0.03)
 _BIAS_SOLID = (0.03, 0.05)
@@ -90,6 +95,12 @@ class Track:
     empty: int = 0
     odd: int = 0
     away: int = 0
+    since: int = 0
+    in_view: float = 1.0
+    vacated: float = 0.0
+    noise_m: float = 0.0
+    ragged_m: Array = field(default_factory=lambda: np.zeros(3))
+    last_size: Array | None = None
     fits: list[ShapeFit] = field(default_factory=list)
     whole: bool = False
     fit_stamp_ns: int = 0
@@ -120,7 +131,9 @@ class Track:
         speed = float(np.linalg.norm(v))
         sigma = float(np.sqrt(np.trace(self.filter.covariance[3:6, 3:6]) / 3.0))
         moved = float(np.linalg.norm(self.trail[-1][1] - self.trail[0][1])) if self.trail else 0.0
-        new = self.hits < _NEW_FRAMES and moved < 2.0 * _WAKE_M
+        # Of what the image or another thing has always cut off, the seen part grows: that looks like motion.
+        part = self.cut and not self.whole
+        new = self.since < _NEW_FRAMES and (part or moved < 2.0 * _WAKE_M)
         if self.resting or new or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
             return np.zeros(3)
         return v
@@ -464,6 +477,8 @@ class Tracker:
         t.misses = t.empty = 0
         t.unseen_s = t.unclaimed_s = 0.0
         t.hits += 1
+        t.since += 1
+        t.noise_m = o.noise_m
         t.last_seen_ns = self._stamp_ns
         t.existence = min(0.999, 1.0 - (1.0 - t.existence) * (1.0 - 0.5 * o.score if o.sure else 0.7))
         t.support_height = o.support_height
@@ -473,7 +488,9 @@ class Tracker:
             t.resting, t.moved = False, True
             t.trail.clear()
             t.turns.clear()
+            t.since = 0
             recent = False
+        self._fray(t, o)
         used = 0
         points = o.points
         if len(points) > _ALIGN_POINTS:
@@ -542,6 +559,23 @@ class Tracker:
             t.id = self._new_id()
             self.emit(EventKind.ENTER, t.id)
         return used
+
+    @staticmethod
+    def _fray(t: Track, o: Observation) -> None:
+        """How far the ends of what is seen of a thing have moved apart since the last frame, per world axis.
+
+        What moves takes both its ends along. Where a segment grows or shrinks instead (it comes out from behind
+        something, the image cuts it off, the segmenter takes more or less of it), its middle moves by half of that
+        with nothing moving: so uncertain is the place that it shows.
+        """
+        size = np.ptp(np.percentile(o.points, [2.0, 98.0], axis=0), axis=0)
+        if t.last_size is not None:
+            changed = np.maximum(np.abs(size - t.last_size) - 2.0 * o.noise_m - _SAME_SIZE_M, 0.0)
+            t.ragged_m = np.maximum(0.5 * changed, _RAGGED_MEMORY * t.ragged_m)
+        t.last_size = size
+        # What is seen whole changes its size by turning or toppling, too: so does what moves, and what has left.
+        if not t.cut and not (t.resting and t.vacated < _VACATED):
+            t.ragged_m = np.zeros(3)
 
     def _refit(self, t: Track, o: Observation, whole: bool) -> None:
         t.fit_stamp_ns, t.fit_pixels = self._stamp_ns, o.pixels
@@ -618,7 +652,10 @@ class Tracker:
         return replace(fit, position=position, extents=extents)
 
     def _filter(self, t: Track, pose: Alignment, dt: float, stamp_s: float, slack: float, wake_m: float) -> None:
-        noise = pose.covariance[:3, :3] + np.eye(3) * slack**2
+        if t.cut:
+            # A solid that does not explain what is seen of it, which is not all, may lie on that anyhow.
+            slack += 2.0 * max(pose.residual_m - _EXPLAINED_M, 0.0)
+        noise = pose.covariance[:3, :3] + np.eye(3) * slack**2 + np.diag(t.ragged_m**2)
         if t.resting:
             offset = pose.position - t.position
             sigma = float(np.sqrt(np.trace(noise) / 3.0))
@@ -629,12 +666,17 @@ class Tracker:
             leaving = t.away >= 1 and away > 1.5 * limit and float(offset @ before) > 0.0
             leaving = leaving and away > 1.4 * float(np.linalg.norm(before))
             t.away = t.away + 1 if away > limit else 0
-            if away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or t.away >= 3 or leaving:
+            # Over the frames since it left its place, from where it was measured before.
+            steps = max(t.away, 1)
+            since_s, origin = t.trail[-steps] if len(t.trail) >= steps else (stamp_s - dt, t.position)
+            step = pose.position - origin
+            if t.away >= 3 and float(np.linalg.norm(step)) < 0.5 * limit:
+                # It has not gone there: it stood there all the while, and the camera's pose has drifted.
+                t.filter.shift(pose.position - t.position)
+                t.away = 0
+            elif away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or t.away >= 3 or leaving:
                 t.resting, t.moved = False, True
-                # Over the frames since it left its place, from where it was measured before.
-                steps = max(t.away, 1)
-                before = t.trail[-steps][1] if len(t.trail) >= steps else t.position
-                velocity = (pose.position - before) / (steps * max(dt, 1e-3))
+                velocity = step / max(stamp_s - since_s, 1e-3)
                 # It may have begun to move at any moment since the last frame, so that it is faster by now.
                 spread = 0.3 * float(np.linalg.norm(velocity)) + 0.1
                 t.filter = MotionFilter(pose.position, max(sigma, 0.003), spread, 4.0, velocity)
@@ -745,7 +787,11 @@ class Tracker:
             with np.errstate(invalid="ignore"):
                 clear = float((off >= -tolerance).sum()) / measured
                 fraction_empty = float((off > tolerance).sum()) / measured
-            t.visibility = clear * in_view
+            t.visibility, t.in_view = clear * in_view, in_view
+            # What is no higher than that cannot be seen to have left: another thing's top looks the same.
+            beneath = _VACATED_M + 3.0 * t.noise_m
+            with np.errstate(invalid="ignore"):
+                t.vacated = float((off > beneath).sum()) / measured if _thickness(t) > 2.0 * beneath else 0.0
             if not t.seen_now:
                 self._missed(t, fraction_empty if in_view >= 0.3 else 0.0, dt)
 
@@ -816,6 +862,11 @@ def _vertical_extent(t: Track) -> float:
     if t.shape == Shape.SPHERE:
         return float(t.extents[2])
     return float(np.abs(rotations.matrix(t.quaternion)[2]) @ t.extents)
+
+
+def _thickness(t: Track) -> float:
+    """Extent [m] along the axis nearest to the vertical: of a flat thing the same when it is tilted a little."""
+    return float(t.extents[int(np.abs(rotations.matrix(t.quaternion)[2]).argmax())])
 
 
 def _like(fit: ShapeFit, reference: ShapeFit) -> Array:
