@@ -32,26 +32,26 @@ from wm_imagination.rigid_tables import (
     near_distance,
 )
 from wm_imagination.step_kernel import (
-    _ANGULAR,
-    _ANGULAR_NEXT,
-    _DEVIATION,
-    _IMPULSE,
-    _LEAST_GAP,
-    _LINEAR,
-    _LINEAR_NEXT,
-    _PAIR_IMPULSE,
-    _PAIR_LEAST_GAP,
-    _PAIR_SLACK,
-    _PLANE,
-    _POSITION,
-    _POSITION_NEXT,
-    _QUATERNION,
-    _QUATERNION_NEXT,
-    _SLACK,
+    ANGULAR,
+    ANGULAR_NEXT,
     BODY_TILE,
+    DEVIATION,
+    IMPULSE,
     KEPT,
+    LEAST_GAP,
+    LINEAR,
+    LINEAR_NEXT,
+    PAIR_IMPULSE,
+    PAIR_LEAST_GAP,
+    PAIR_SLACK,
     PAIR_TILE,
     PARAMETER_TO_ROW,
+    PLANE,
+    POSITION,
+    POSITION_NEXT,
+    QUATERNION,
+    QUATERNION_NEXT,
+    SLACK,
     SPARE,
     contacts,
     geometry,
@@ -276,7 +276,7 @@ def _beneath(n, row, position, bounds, surfaces, floor_z, bodies, at):  # type: 
         if abs(lx) < top[5] + bound and abs(ly) < top[6] + bound and z > top[0] - SUNK_M and top[0] > height:
             which = s
             height = top[0]
-    to = at + _PLANE * LANES
+    to = at + PLANE * LANES
     if which >= 0:
         for i in range(PLANE_ROWS):
             bodies[to + i * LANES] = surfaces[row, which, i]
@@ -375,11 +375,11 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                     column[body_count] = n
                     held[body_count] = not awake[m]
                     for i in range(3):
-                        bodies[at + (_POSITION + i) * LANES] = position[i, n]
-                        bodies[at + (_LINEAR + i) * LANES] = linear[i, n]
-                        bodies[at + (_ANGULAR + i) * LANES] = angular[i, n]
+                        bodies[at + (POSITION + i) * LANES] = position[i, n]
+                        bodies[at + (LINEAR + i) * LANES] = linear[i, n]
+                        bodies[at + (ANGULAR + i) * LANES] = angular[i, n]
                     for i in range(4):
-                        bodies[at + (_QUATERNION + i) * LANES] = quaternion[i, n]
+                        bodies[at + (QUATERNION + i) * LANES] = quaternion[i, n]
                     for i in range(PARAMETER_ROWS):
                         bodies[at + PARAMETER_TO_ROW[i] * LANES] = parameters[i, n]
                     if held[body_count]:
@@ -422,7 +422,7 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                 for k in range(body_count):
                     at, n = place(k), column[k]
                     if math.isnan(plane_slack[n]) and not held[k] and not led[n]:
-                        gap = bodies[at + _LEAST_GAP * LANES]
+                        gap = bodies[at + LEAST_GAP * LANES]
                         moves = math.sqrt(linear[0, n] ** 2 + linear[1, n] ** 2 + linear[2, n] ** 2) + bounds[
                             n
                         ] * math.sqrt(angular[0, n] ** 2 + angular[1, n] ** 2 + angular[2, n] ** 2)
@@ -430,15 +430,15 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                             plane_slack[n] = -gap
                         else:
                             plane_slack[n] = min(max(-gap, 0.0), MAX_SLACK_M) if gap == gap else gap
-                    bodies[at + _SLACK * LANES] = 0.0 if math.isnan(plane_slack[n]) else plane_slack[n]
+                    bodies[at + SLACK * LANES] = 0.0 if math.isnan(plane_slack[n]) else plane_slack[n]
                 for k in range(pair_count):
                     at, row, number = pair_place(k), pair_row[k], pair_number[k]
                     if math.isnan(pair_slack[row, number]):
-                        gap = pairs[at + _PAIR_LEAST_GAP * LANES]
+                        gap = pairs[at + PAIR_LEAST_GAP * LANES]
                         # What comes near through the air is looked at before it touches, so it does not overlap.
                         pair_slack[row, number] = min(max(-gap, 0.0), MAX_SLACK_M) if gap == gap else gap
                     slack = pair_slack[row, number]
-                    pairs[at + _PAIR_SLACK * LANES] = 0.0 if math.isnan(slack) else slack
+                    pairs[at + PAIR_SLACK * LANES] = 0.0 if math.isnan(slack) else slack
                 contacts(bodies, body_count, pairs, pair_count, a, b, weights)
                 ahead = (last - step) * STEP_S
                 for k in range(body_count):
@@ -447,22 +447,22 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                         continue
                     at = place(k)
                     row, m = n // slots, n % slots
-                    deviation = bodies[at + _DEVIATION * LANES]
-                    spread = bodies[at + (_DEVIATION + 1) * LANES]
+                    deviation = bodies[at + DEVIATION * LANES]
+                    spread = bodies[at + (DEVIATION + 1) * LANES]
                     sample = row % samples
                     for i in range(3):
-                        position[i, n] = bodies[at + (_POSITION_NEXT + i) * LANES]
-                        linear[i, n] = bodies[at + (_LINEAR_NEXT + i) * LANES]
-                        angular[i, n] = bodies[at + (_ANGULAR_NEXT + i) * LANES]
+                        position[i, n] = bodies[at + (POSITION_NEXT + i) * LANES]
+                        linear[i, n] = bodies[at + (LINEAR_NEXT + i) * LANES]
+                        angular[i, n] = bodies[at + (ANGULAR_NEXT + i) * LANES]
                         if samples > 1:
                             linear[i, n] += noise[step, i, sample, m] * deviation
                             angular[i, n] += noise[step, 3 + i, sample, m] * spread
                     for i in range(4):
-                        quaternion[i, n] = bodies[at + (_QUATERNION_NEXT + i) * LANES]
+                        quaternion[i, n] = bodies[at + (QUATERNION_NEXT + i) * LANES]
                     left_open[n] += (ahead * deviation) ** 2
-                    on_surface[row, m] = which[k] if bodies[at + _IMPULSE * LANES] > TOUCH_N_S else -1
+                    on_surface[row, m] = which[k] if bodies[at + IMPULSE * LANES] > TOUCH_N_S else -1
                 for k in range(pair_count):
-                    if pairs[pair_place(k) + _PAIR_IMPULSE * LANES] > TOUCH_N_S:
+                    if pairs[pair_place(k) + PAIR_IMPULSE * LANES] > TOUCH_N_S:
                         touching[pair_row[k], pair_number[k]] = True
             for row in range(begin, end):
                 for f in range(led_rows[row], led_rows[row + 1]):

@@ -245,7 +245,7 @@ def frame_rows(times: NDArray[np.float64], rate_hz: float) -> NDArray[np.int64]:
 
 
 class Imagination:
-    """Answers what-if requests. Keeps nothing between requests; safe to use from several threads.
+    """Answers what-if requests. No answer depends on those before; safe to use from several threads.
 
     Args:
         limits: what a request may ask for.

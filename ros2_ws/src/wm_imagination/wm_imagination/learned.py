@@ -82,7 +82,7 @@ SETTLE_MOVE_M = 0.002
 GAP_STEPS = 2
 """Steps without touch (33 ms) that two touches of one pair may have between them and still be one."""
 ENGINES = ("auto", "compiled", "onnxruntime")
-PORTION_BODY_STEPS = 60_000
+PORTION_BODY_STEPS = 20_000
 """Steps of bodies that the compiled engine makes before it looks at the time again (some 10 ms)."""
 SHARED_COMPILED_BODIES = 256
 CHUNK_COMPILED_BODIES = 1024

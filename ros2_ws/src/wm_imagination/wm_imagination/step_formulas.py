@@ -74,8 +74,6 @@ BODY = _Rows(
 )  # fmt: skip
 TABLE = BODY.quaternion
 """Rows that pairs read of a body."""
-INPUT_ROWS = BODY.hull_points
-"""Rows of a body that are given (of ``rotation`` and ``inverse`` none)."""
 PAIR = _Rows(
     a=TABLE, b=TABLE, slack=1, gap=4, least_gap=1, normal=12, arm_a=12, arm_b=12, approach=4, slip=12,
     met_a=4, met_b=4, met_slip_a=4, met_slip_b=4, near=4, near_sum=1, beside=1, steep=1, above_a=1, above_b=1,
@@ -454,7 +452,7 @@ def _balanced(near: list[Lanes], arm: list[Vector]) -> list[Lanes]:
 def ground_begin(t: Tile) -> None:
     """What the sweeps need of the contacts with the surface, and the impulses and velocities with which they begin."""
     inverse_mass, inverse = t[BODY.inverse_mass], t.matrix(BODY.inverse)
-    count, crowd = t[BODY.count], t[BODY.crowd]
+    count = t[BODY.count]
     restitution, friction = t[BODY.restitution], t[BODY.friction]
     arm = _points(t, BODY.arm)
     near = _four(t, BODY.near)
@@ -481,7 +479,6 @@ def ground_begin(t: Tile) -> None:
         t[BODY.push + c] = push
         pushes.append(push)
         t.put(BODY.rubbing + c, [count * 0.0, count * 0.0], POINTS)
-    del crowd
     turned = [_sum([a[1] * p for a, p in zip(arm, pushes, strict=True)]),
               -_sum([a[0] * p for a, p in zip(arm, pushes, strict=True)])]  # fmt: skip
     falling = t[BODY.falls] * (-GRAVITY_M_S2 * H)

@@ -27,10 +27,10 @@ SPARE = 16 * LANES
 """Numbers of scratch beside the tiles."""
 PARAMETER_TO_ROW = np.array(formulas.PARAMETER_TO_ROW, dtype=np.int64)
 
-# What Numba takes for constants are numbers of this module.
-_POSITION, _QUATERNION, _LINEAR, _ANGULAR = BODY.position, BODY.quaternion, BODY.linear, BODY.angular
-_PLANE, _SLACK, _PAIR_SLACK = BODY.plane, BODY.slack, PAIR.slack
-_LEAST_GAP, _PAIR_LEAST_GAP = BODY.least_gap, PAIR.least_gap
+# Rows of the tiles: Numba takes numbers of a module for constants, and attributes of objects not.
+POSITION, QUATERNION, LINEAR, ANGULAR = BODY.position, BODY.quaternion, BODY.linear, BODY.angular
+PLANE, SLACK, PAIR_SLACK = BODY.plane, BODY.slack, PAIR.slack
+LEAST_GAP, PAIR_LEAST_GAP = BODY.least_gap, PAIR.least_gap
 _IS_HULL, _HULL_POINTS, _FEATURES, _LAW = BODY.is_hull, BODY.hull_points, BODY.features, BODY.law
 _PAIR_FEATURES, _PAIR_LAW = PAIR.features, PAIR.law
 _CROWD, _PAIRS, _HELD_BY, _WEIGHT, _LOAD = BODY.crowd, BODY.pairs, BODY.held_by, BODY.weight, BODY.load
@@ -40,14 +40,13 @@ _START_SPEED, _LIMIT, _STRUCK, _SQUARE, _MOVING = (
 _NEAR_SUM, _BESIDE, _ABOVE_A, _ABOVE_B = PAIR.near_sum, PAIR.beside, PAIR.above_a, PAIR.above_b
 _CROWD_A, _CROWD_B, _PAIRS_A, _PAIRS_B, _THROUGH = PAIR.crowd_a, PAIR.crowd_b, PAIR.pairs_a, PAIR.pairs_b, PAIR.through
 _MOVING_A, _MOVING_B, _RESPOND_A, _RESPOND_B = PAIR.moving_a, PAIR.moving_b, PAIR.respond_a, PAIR.respond_b
-_PAIR_IMPULSE, _PAIR_SQUARE = PAIR.impulse, PAIR.square
-_POSITION_NEXT, _QUATERNION_NEXT, _LINEAR_NEXT, _ANGULAR_NEXT = (
+PAIR_IMPULSE, _PAIR_SQUARE = PAIR.impulse, PAIR.square
+POSITION_NEXT, QUATERNION_NEXT, LINEAR_NEXT, ANGULAR_NEXT = (
     BODY.position_next, BODY.quaternion_next, BODY.linear_next, BODY.angular_next
 )  # fmt: skip
-_IMPULSE, _DEVIATION = BODY.impulse, BODY.deviation
-_SWEEP_WEIGHTS, _POINTS, _HULL_SIZE, _B = WEIGHTS.sweeps, POINTS, 3 * HULL_POINTS, PAIR.b
+IMPULSE, DEVIATION = BODY.impulse, BODY.deviation
+_SWEEP_WEIGHTS, _POINTS, _HULL_SIZE = WEIGHTS.sweeps, POINTS, 3 * HULL_POINTS
 _SWEEPS, _FEATURE_COUNT, _LAW_COUNT = SWEEPS, FEATURES, LAW
-_GIVEN = BODY.is_hull
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -82,7 +81,7 @@ def geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
         if hull < 0:
             bodies[at + _IS_HULL * LANES] = 0.0
             continue
-        q = at + _QUATERNION * LANES
+        q = at + QUATERNION * LANES
         x, y, z, w = bodies[q], bodies[q + LANES], bodies[q + 2 * LANES], bodies[q + 3 * LANES]
         spare[0] = -2 * (x * z - y * w)
         spare[1] = -2 * (y * z + x * w)
@@ -168,7 +167,7 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
     for k in range(tiles):
         formulas.ground_before(bodies, k * BODY_TILE)
     for k in range(pair_count, whole):
-        pairs[pair_place(k) + _PAIR_SLACK * LANES] = 0.0
+        pairs[pair_place(k) + PAIR_SLACK * LANES] = 0.0
     for k in range(pair_tiles):
         formulas.pair_before(pairs, k * PAIR_TILE)
     _add(bodies, _CROWD, pairs, pair_count, a, _NEAR_SUM)
@@ -219,7 +218,7 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
         formulas.pair_after(pairs, k * PAIR_TILE)
     for k in range(pair_count):
         at, of_a, of_b = pair_place(k), a[k], b[k]
-        impulse, square = pairs[at + _PAIR_IMPULSE * LANES], pairs[at + _PAIR_SQUARE * LANES]
+        impulse, square = pairs[at + PAIR_IMPULSE * LANES], pairs[at + _PAIR_SQUARE * LANES]
         bodies[of_a + _STRUCK * LANES] += impulse
         bodies[of_b + _STRUCK * LANES] += impulse
         bodies[of_a + _SQUARE * LANES] += square
@@ -256,19 +255,19 @@ def run_step(  # type: ignore[no-untyped-def]  # pragma: no cover
     for k in range(body_count):
         at = place(k)
         for i in range(3):
-            bodies[at + (_POSITION + i) * LANES] = position[i, k]
-            bodies[at + (_LINEAR + i) * LANES] = linear[i, k]
-            bodies[at + (_ANGULAR + i) * LANES] = angular[i, k]
+            bodies[at + (POSITION + i) * LANES] = position[i, k]
+            bodies[at + (LINEAR + i) * LANES] = linear[i, k]
+            bodies[at + (ANGULAR + i) * LANES] = angular[i, k]
         for i in range(4):
-            bodies[at + (_QUATERNION + i) * LANES] = quaternion[i, k]
+            bodies[at + (QUATERNION + i) * LANES] = quaternion[i, k]
         for i in range(PARAMETER_ROWS):
             bodies[at + PARAMETER_TO_ROW[i] * LANES] = parameters[i, k]
         for i in range(PLANE_ROWS):
-            bodies[at + (_PLANE + i) * LANES] = plane[i, k]
-        bodies[at + _SLACK * LANES] = plane_slack[k]
+            bodies[at + (PLANE + i) * LANES] = plane[i, k]
+        bodies[at + SLACK * LANES] = plane_slack[k]
     for k in range(pair_count):
         a[k], b[k] = place(pair_a[k]), place(pair_b[k])
-        pairs[pair_place(k) + _PAIR_SLACK * LANES] = pair_slack[k]
+        pairs[pair_place(k) + PAIR_SLACK * LANES] = pair_slack[k]
     if body_count == 0:
         return
     geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
@@ -276,16 +275,16 @@ def run_step(  # type: ignore[no-untyped-def]  # pragma: no cover
     for k in range(body_count):
         at = place(k)
         for i in range(3):
-            state[i, k] = bodies[at + (_POSITION_NEXT + i) * LANES]
-            state[7 + i, k] = bodies[at + (_LINEAR_NEXT + i) * LANES]
-            state[10 + i, k] = bodies[at + (_ANGULAR_NEXT + i) * LANES]
+            state[i, k] = bodies[at + (POSITION_NEXT + i) * LANES]
+            state[7 + i, k] = bodies[at + (LINEAR_NEXT + i) * LANES]
+            state[10 + i, k] = bodies[at + (ANGULAR_NEXT + i) * LANES]
         for i in range(4):
-            state[3 + i, k] = bodies[at + (_QUATERNION_NEXT + i) * LANES]
-        plane_out[0, k] = bodies[at + _IMPULSE * LANES]
-        plane_out[1, k] = bodies[at + _DEVIATION * LANES]
-        plane_out[2, k] = bodies[at + (_DEVIATION + 1) * LANES]
-        plane_out[3, k] = bodies[at + _LEAST_GAP * LANES]
+            state[3 + i, k] = bodies[at + (QUATERNION_NEXT + i) * LANES]
+        plane_out[0, k] = bodies[at + IMPULSE * LANES]
+        plane_out[1, k] = bodies[at + DEVIATION * LANES]
+        plane_out[2, k] = bodies[at + (DEVIATION + 1) * LANES]
+        plane_out[3, k] = bodies[at + LEAST_GAP * LANES]
     for k in range(pair_count):
         at = pair_place(k)
-        pair_out[0, k] = pairs[at + _PAIR_IMPULSE * LANES]
-        pair_out[1, k] = pairs[at + _PAIR_LEAST_GAP * LANES]
+        pair_out[0, k] = pairs[at + PAIR_IMPULSE * LANES]
+        pair_out[1, k] = pairs[at + PAIR_LEAST_GAP * LANES]
