@@ -308,7 +308,7 @@ def test_where_compiled_code_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder().parent == tmp_path / "wm" / "numba"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "mine"))
-    assert cache_folder() == tmp_path / "mine"
+    assert cache_folder().parent == tmp_path / "mine"
     assert compiled_step._writable(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
     assert not compiled_step._writable(tmp_path / "file" / "c")

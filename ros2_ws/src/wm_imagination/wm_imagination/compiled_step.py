@@ -15,6 +15,7 @@ import logging
 import os
 import struct
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -194,16 +195,14 @@ def read_weights(path: Path, metadata: Mapping[str, str]) -> Floats:
 
 
 def cache_folder() -> Path:
-    """Where compiled code is kept: ``NUMBA_CACHE_DIR``, or the user's cache; a folder of its own for each version."""
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
+    """Where compiled code is kept: a folder for each version in ``NUMBA_CACHE_DIR``, or in the user's cache."""
     here = Path(__file__).resolve().parent
     digest = hashlib.sha256()
     for name in SOURCES:
         digest.update((here / name).read_bytes())
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "wm" / "numba" / digest.hexdigest()[:16]
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wm" / "numba"
+    return (Path(chosen) if chosen else base) / digest.hexdigest()[:16]
 
 
 def _writable(folder: Path) -> bool:
@@ -228,12 +227,20 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
+_loading = threading.Lock()
+
+
 def load_kernel() -> ModuleType:
     """The compiled module, compiled now if it never was on this machine.
 
     Raises:
         InferenceError: Numba is not there, or fails.
     """
+    with _loading:
+        return _load_kernel()
+
+
+def _load_kernel() -> ModuleType:
     name = "wm_imagination.futures_kernel"
     if name in sys.modules:
         return sys.modules[name]
