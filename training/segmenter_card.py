@@ -68,14 +68,18 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
             "license": "Apache-2.0, as the project; trained on its own simulated images alone",
             "data": {
                 "command": "make data",
-                "seeds": f"train 0..{options.clips - 1}, assemblies 0..{options.assemblies - 1}; "
-                "the held-out splits draw from generators of their own",
-                "about": f"Simulated with MuJoCo: {images}, with sensor noise. Assemblies: parts joined at random, and "
-                f"views that miss the table. Shapes held out: {', '.join(HELD_OUT)}; "
+                "seeds": f"train 0..{options.clips - 1}"
+                + (f", assemblies 0..{options.assemblies - 1}" if options.assemblies else "")
+                + "; the held-out splits draw from generators of their own",
+                "about": f"Simulated with MuJoCo: {images}, with sensor noise. Shapes held out: {', '.join(HELD_OUT)}; "
                 "textures held out: checker, rings, cells.",
                 "splits": {
                     "train": {"clips": options.clips, "images": options.clips * IMAGES},
-                    "assemblies": {"clips": options.assemblies, "images": options.assemblies * IMAGES},
+                    **(
+                        {"assemblies": {"clips": options.assemblies, "images": options.assemblies * IMAGES}}
+                        if options.assemblies
+                        else {}
+                    ),
                     **{s: {"clips": clips, "images": r.images, "things": r.things} for s, r in results.items()},
                 },
             },

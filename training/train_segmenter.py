@@ -353,7 +353,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images, even (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=1200, help="of the training set (default: %(default)s)")
-    parser.add_argument("--assemblies", type=int, default=400, help="clips of random assemblies (default: %(default)s)")
+    parser.add_argument(
+        "--assemblies", type=int, default=0, help="also as many clips of random assemblies (default: none)"
+    )
     parser.add_argument("--held-out-clips", type=int, default=60, help="of each held-out split (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("out/data"), help="default: %(default)s")
     parser.add_argument("--work", type=Path, default=Path("out/train/segmenter"), help="default: %(default)s")
@@ -370,9 +372,9 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     a = arguments
     options = Options(a.seed, a.steps, a.batch, a.rate, a.clips, a.assemblies)
-    shards = generate(
-        arguments.data / "assemblies", "assemblies", options.assemblies, IMAGES, 0, arguments.threads, console
-    )
+    shards = []
+    if a.assemblies:
+        shards = generate(a.data / "assemblies", "assemblies", a.assemblies, IMAGES, 0, a.threads, console)
     shards += generate(arguments.data / "train", "train", options.clips, IMAGES, SIBLINGS, arguments.threads, console)
     data = prepare(shards, arguments.work / "features_train", arguments.threads, console)
     trainer = train(options, data, arguments.work / "checkpoint.safetensors", device, console)
