@@ -34,7 +34,9 @@ from wm_core.mujoco_world import BodyDef, GeomDef
 from wm_core.rollout import LINEAR_VELOCITY, POSITION
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_imagination import compiled_step
+from wm_imagination.automatic import AutomaticDynamics
 from wm_imagination.compiled_step import CompiledStep, cache_folder, check_feeds, read_weights
+from wm_imagination.dynamics import make_dynamics
 from wm_imagination.learned import OUTPUTS, DynamicsNetwork, LearnedDynamics, default_model
 from wm_imagination.rigid_tables import HULL_POINTS, ROWS, body_shape, parameter_column
 
@@ -263,6 +265,8 @@ def test_crowded_worlds_stay_finite_and_on_the_table(both: tuple[LearnedDynamics
 
 def test_the_engine_can_be_chosen_and_read(both: tuple[LearnedDynamics, LearnedDynamics]) -> None:
     assert [d.engine for d in both] == ["compiled", "onnxruntime"]
+    auto = make_dynamics("auto", engine="onnxruntime")
+    assert isinstance(auto, AutomaticDynamics) and auto.engine == "onnxruntime"
     with pytest.raises(ValueError, match="engine: got 'fast', expected one of auto, compiled, onnxruntime"):
         LearnedDynamics(engine="fast")
 

@@ -34,6 +34,11 @@ class AutomaticDynamics:
     def __init__(self, learned: LearnedDynamics, physics: PhysicsDynamics) -> None:
         self.learned, self.physics = learned, physics
 
+    @property
+    def engine(self) -> str:
+        """What makes the learned backend's steps: ``compiled`` or ``onnxruntime``."""
+        return self.learned.engine
+
     def close(self) -> None:
         """Ends the worker threads of both."""
         self.learned.close()

@@ -351,7 +351,8 @@ class ImaginationNode(ManagedNode):
             if value.dynamics_model:
                 # A file that was named and does not load is a mistake, also where auto could do without.
                 self._imagination.dynamics("learned")
-            name = self._imagination.dynamics().name
+            dynamics = self._imagination.dynamics()
+            name, engine = dynamics.name, str(getattr(dynamics, "engine", ""))
         except (BackendUnavailableError, ValueError) as error:
             self.diagnostics.set_status("backend", Level.ERROR, f"{value.backend}: {error}", asked=value.backend)
             raise
@@ -362,9 +363,14 @@ class ImaginationNode(ManagedNode):
         else:
             why = "auto: the learned dynamics does not load, see the log"
         self.diagnostics.set_status(
-            "backend", Level.OK, f"{name} ({why})", asked=value.backend, model=value.dynamics_model or "shipped"
+            "backend",
+            Level.OK,
+            f"{name} ({why})",
+            asked=value.backend,
+            model=value.dynamics_model or "shipped",
+            engine=engine,
         )
-        self.get_logger().info(f"dynamics backend {name} ({why})")
+        self.get_logger().info(f"dynamics backend {name} ({why}){f', engine {engine}' if engine else ''}")
 
     def _on_parameters(self, value: ImaginationParameters) -> None:
         if value.backend == self._imagination.default_backend:
