@@ -25,6 +25,8 @@ _AGAIN_SPEED_M_S = 1.2
 _COLOR_STEP = 22.0
 _EMBEDDING_STEP = 0.35
 _FRAGMENT_M = 0.012
+_ONE_LOOK = 0.5
+_ONE_COLOUR = 12.0
 _SHARE = 0.25
 _SHARE_POINTS = 15
 
@@ -176,6 +178,13 @@ def is_fragment(track: Track, seen: Observation, o: Observation) -> bool:
     if float((near < _FRAGMENT_M + o.noise_m).mean()) < 0.75:
         return False
     return look_distance(track, o) < 1.0
+
+
+def of_one_look(a: Track, b: Track) -> bool:
+    """Whether two tracks look so alike that a segmenter that takes them for one thing is to be believed."""
+    if not len(a.embedding) or len(a.embedding) != len(b.embedding):
+        return False
+    return float(a.embedding @ b.embedding) > _ONE_LOOK and float(np.abs(a.color - b.color).mean()) < _ONE_COLOUR
 
 
 def divide(owner: Track, other: Track, o: Observation) -> tuple[Observation, Observation] | None:

@@ -38,6 +38,13 @@ _RELIEF_GAIN = 12.0
 _MAX_INSTANCES = 48
 _UNKNOWN_CLASS = 0.5
 _OVER_SUPPORT = 0.25
+_PART_STEP_M = 0.012
+_PART_BORDER_PX = 4
+_PART_BORDER = 0.5
+_PART_LEVEL = 0.5
+_PART_COLOUR = 9.0
+_PART_SHADE = 0.3
+_PART_ALIKE = 0.4
 
 Network = Callable[[Image], tuple[NDArray[np.float32], ...]]
 
@@ -147,6 +154,57 @@ def over_supports(
     return (np.cumsum(keep) * keep).astype(np.int32)[labels], scores[keep[1:]]
 
 
+def join_parts(
+    labels: NDArray[np.int32], count: int, embeddings: NDArray[np.float32], cloud: Cloud
+) -> NDArray[np.int64]:
+    """Which instances are parts of one thing, (L + 1,): the new label 0..K of each old one 0..L.
+
+    A network cuts things of shapes that it was never shown where it knows the parts: a stool into its seat and its
+    legs. Parts are joined where they meet without a step in depth along a border that is long for the smaller of the
+    two, are of one colour, and look alike to the network as well. Different things that touch differ in one of these.
+
+    Args:
+        labels: (h, w) of the cloud's size, 0 = background, 1..L; count: L; embeddings: (L, D), unit length.
+    """
+    same = np.arange(count + 1, dtype=np.int64)
+    if count < 2:
+        return same
+    size = count + 1
+    borders, level = np.zeros(size * size), np.zeros(size * size)
+    for first, second in ((np.s_[1:, :], np.s_[:-1, :]), (np.s_[:, 1:], np.s_[:, :-1])):
+        a, b = labels[first], labels[second]
+        rows, columns = np.nonzero((a != b) & (a > 0) & (b > 0))
+        one, other = a[rows, columns], b[rows, columns]
+        key = np.minimum(one, other) * size + np.maximum(one, other)
+        step = np.abs(cloud.depth[first][rows, columns] - cloud.depth[second][rows, columns])
+        borders += np.bincount(key, minlength=size * size)
+        with np.errstate(invalid="ignore"):
+            level += np.bincount(key, weights=step < _PART_STEP_M, minlength=size * size)
+    pairs = np.flatnonzero(borders >= _PART_BORDER_PX)
+    if not len(pairs):
+        return same
+    areas = np.bincount(labels.ravel(), minlength=size)
+    inside = labels > 0
+    owner = labels[inside]
+    lab = np.stack([np.bincount(owner, weights=cloud.lab[..., k][inside], minlength=size) for k in range(3)], axis=1)
+    lab = lab / np.maximum(areas, 1)[:, None].astype(np.float64)
+    for pair in pairs:
+        i, j = divmod(int(pair), size)
+        apart = np.abs(lab[i] - lab[j])
+        if (
+            level[pair] > _PART_LEVEL * borders[pair]
+            and borders[pair] > _PART_BORDER * np.sqrt(min(areas[i], areas[j]))
+            and apart[1] + apart[2] + _PART_SHADE * apart[0] < _PART_COLOUR
+            and float(embeddings[i - 1] @ embeddings[j - 1]) > _PART_ALIKE
+        ):
+            same[same == same[j]] = same[i]
+    return np.unique(same, return_inverse=True)[1].astype(np.int64)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6), np.float32)
+
+
 def _sigmoid(x: Image) -> Image:
     return np.float32(1.0) / (np.float32(1.0) + np.exp(-np.clip(x, -30.0, 30.0)))
 
@@ -185,11 +243,19 @@ class LearnedSegmenter:
         count = len(scores)
         if not count:
             return Segmentation(labels, np.zeros(0, np.int64))
-        means = pooled(np.concatenate([classes[0], embedding[0]]), labels, count)
+        maps = np.concatenate([classes[0], embedding[0]])
+        means = pooled(maps, labels, count)
+        new = join_parts(labels, count, _unit(means[:, len(self.vocabulary) :]), cloud)
+        if int(new.max()) < count:
+            areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+            count = int(new.max())
+            scores = np.bincount(new[1:] - 1, weights=scores * areas) / np.bincount(new[1:] - 1, weights=areas)
+            labels, scores = new.astype(np.int32)[labels], scores.astype(np.float32)
+            means = pooled(maps, labels, count)
         logits, vectors = means[:, : len(self.vocabulary)], means[:, len(self.vocabulary) :]
         exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = exponent / exponent.sum(axis=1, keepdims=True)
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+        vectors = _unit(vectors)
         best = probabilities.argmax(axis=1)
         names = tuple(
             self.vocabulary[k] if probabilities[row, k] >= _UNKNOWN_CLASS else "object" for row, k in enumerate(best)

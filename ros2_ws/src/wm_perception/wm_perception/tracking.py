@@ -346,6 +346,8 @@ class Tracker:
                 apart = float(np.linalg.norm(keeper.position - t.position))
                 if apart > 0.5 * float(np.linalg.norm(t.extents) + np.linalg.norm(keeper.extents)) + 0.02:
                     continue
+                if association.of_one_look(keeper, t):
+                    continue
                 parts = association.divide(keeper, t, matched[holder])
                 if parts is not None:
                     matched[holder], matched[row] = parts
