@@ -11,6 +11,7 @@ In this order, each step skipped where its stamp says that nothing it depends on
   4. point the ROS wheels' CMake files at this Python
   5. build the workspace with colcon
   6. find out how MuJoCo can render, write .venv/bin/wm, and import what was built
+  7. compile the learned dynamics for this processor
 
 ROS 2 comes from PyPI (Kilted), or is the one sourced in this shell (Jazzy or Kilted). WM_ROS=pip or WM_ROS=sourced
 overrides the choice. Standard library only; needs no package of its own.
@@ -736,6 +737,25 @@ def finish(ros: str, reporter: Reporter) -> None:
             ) from error
 
 
+def compile_dynamics(ros: str, reporter: Reporter) -> None:
+    """Compiles the learned dynamics, so that the first start of the imagination need not; it also runs without."""
+    sources = sorted((WORKSPACE / "src/wm_imagination/wm_imagination").glob("*.py"))
+    key = digest([FORMAT, platform.node(), *sources, REQUIREMENTS / "lock.txt"])
+    if stamped("dynamics", key):
+        return
+    with reporter.step("the learned dynamics, compiled for this processor (half a minute the first time)"):
+        command = f'source "{ROOT}/tools/env.sh" && exec python -m wm_imagination.compiled_step'
+        try:
+            reporter.run(["bash", "-c", command], clean_environment(os.environ, ros), "dynamics.log")
+        except subprocess.CalledProcessError:
+            print(
+                f"set-up: warning: the learned dynamics cannot be compiled ({last_line(LOGS / 'dynamics.log')}), so it "
+                "runs in ONNX Runtime, several times slower; see out/setup/dynamics.log",
+                flush=True,
+            )
+    write_stamp("dynamics", key)
+
+
 @contextlib.contextmanager
 def only_one() -> Iterator[None]:
     """Holds a lock, so that two make targets at once do not install into one environment."""
@@ -781,6 +801,7 @@ def setup(extras: Sequence[str]) -> None:
         if changed or not stamped("finish", finish_key) or not (VENV / "bin/wm").exists():
             finish(ros, reporter)
             write_stamp("finish", finish_key)
+        compile_dynamics(ros, reporter)
     seconds = time.monotonic() - reporter.started
     source = "ROS 2 from pip" if ros == "pip" else f"ROS 2 {environ.get('ROS_DISTRO')} as sourced"
     verb = "done" if reporter.spoke else "up to date"
