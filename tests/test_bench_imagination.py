@@ -24,8 +24,11 @@ from benchmarks.imagining.accuracy import (
     clip_of,
     compared,
     created_energy,
+    distances_of,
     events_of,
     imagine,
+    meetings,
+    movable_pairs,
     penetrations,
     score_events,
     score_physics,
@@ -37,11 +40,14 @@ from benchmarks.imagining.accuracy import (
     truth_of,
 )
 from benchmarks.imagining.run import Outcome, restricted, run_case
+from benchmarks.imagining.shapes import FAR_M, stretches, surface_distances
 from benchmarks.imagining.worlds import Case, questions, start_time, usable, world_seeds
+from training.simulate import Clip
 from training.worlds import random_scene
 from wm_core.interventions import (
     BodySpec,
     Hypothesis,
+    Intervention,
     add,
     follow_path,
     morph,
@@ -50,9 +56,9 @@ from wm_core.interventions import (
     set_velocity,
     validate_hypotheses,
 )
-from wm_core.mujoco_world import rest_state
+from wm_core.mujoco_world import BodyDef, GeomDef, body_points, rest_state
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
-from wm_imagination.dynamics import make_dynamics
+from wm_imagination.dynamics import make_dynamics, scene_body
 
 TIMES = np.arange(61) / 30.0
 TOP = 0.5
@@ -188,7 +194,8 @@ def make_case(hypotheses: tuple[Hypothesis, ...] = (Hypothesis("factual"),)) -> 
         for k in range(len(hypotheses))
     ]
     return Case(
-        "seeds", 0, 1.0, scene, hypotheses, tuple(h.name for h in hypotheses), TIMES, ids, result.states[:, 0],
+        "seeds", 0, 1.0, scene, tuple(scene_body(scene, i) for i in range(3)),
+        hypotheses, tuple(h.name for h in hypotheses), TIMES, ids, result.states[:, 0],
         result.present, tuple(touches), TOP,
     )  # fmt: skip
 
@@ -246,13 +253,61 @@ def test_rotation_of_a_ball_is_not_asked_for() -> None:
 def test_touches_are_read_from_places_where_none_are_told() -> None:
     case = make_case()
     future = imagine(make_dynamics("straight"), case, true_start(case))
-    touches = seen_touches(clip_of(case, future, 0))
+    clip = clip_of(case, future, 0)
+    touches = seen_touches(clip, distances_of(case, future, 0, movable_pairs(clip), len(TIMES)))
     # 0.2 m between centres, half sizes 3 cm each, 0.5 m/s.
     assert touches[0][1:] == (2, 3, True) and touches[0][0] == pytest.approx(0.14 / 0.5, abs=0.02)
     assert touches[1][3] is False and touches[1][0] == pytest.approx(0.26 / 0.5, abs=0.02)
     said = events_of(case, future, 0, True)
     assert (int(EventKind.CONTACT), (2, 3)) in [e[:2] for e in said]
     assert (int(EventKind.CONTACT), (2, 3)) in [e[:2] for e in events_of(case, truth_of(case), 0, False)]
+
+
+def touching_clip(*touches: tuple[float, int, int, bool]) -> Clip:
+    """The ball and the box, with touches told."""
+    case = make_case()
+    return replace(clip_of(case, truth_of(case), 0), touches=touches)
+
+
+def test_what_stays_near_does_not_part() -> None:
+    distance = np.full(len(TIMES), 0.03)
+    distance[6:30] = 0.004  # from 0.2 to 1 s
+    told = ((0.19, 2, 3, True), (0.3, 2, 3, False), (0.5, 2, 3, True), (0.6, 2, 3, False), (0.9, 2, 3, True))
+    ended = (*told, (0.95, 2, 3, False))
+    contact, separation = (int(EventKind.CONTACT), (2, 3), 0.19), (int(EventKind.SEPARATION), (2, 3), 0.95)
+    assert meetings(touching_clip(*ended), {(1, 2): distance}) == [contact, separation]
+    # What still touches at the end has not parted.
+    assert meetings(touching_clip(*told), {(1, 2): distance}) == [contact]
+    # What was near from the start, or is not there to be seen apart, was in contact.
+    distance[:6] = np.nan
+    assert meetings(touching_clip(*ended), {(1, 2): distance}) == [separation]
+    distance[12:15] = 0.007
+    kinds = [(EventKind(kind).name, when) for kind, _, when in meetings(touching_clip(*ended), {(1, 2): distance})]
+    assert kinds == [("SEPARATION", 0.3), ("CONTACT", 0.5), ("SEPARATION", 0.95)]
+
+
+def test_distances_are_of_the_shapes_of_each_world() -> None:
+    """A long tray with a rim, as its parts are and as the hull that stands for it; a box on its floor, and morphed."""
+    floor = GeomDef(Shape.BOX, np.array([0.3, 0.1, 0.01]), position=np.array([0.0, 0.0, -0.02]))
+    rim = GeomDef(Shape.BOX, np.array([0.01, 0.1, 0.05]), position=np.array([0.145, 0.0, 0.0]))
+    parts = BodyDef((floor, rim))
+    hull = BodyDef((GeomDef(Shape.CONVEX, np.array([0.3, 0.1, 0.05]), hull=body_points(parts)),))
+    box = BodyDef((GeomDef(Shape.BOX, np.full(3, 0.02)),))
+    states = np.tile(rest_state((0.0, 0.0, 0.0)), (4, 2, 1))
+    states[:, 1, :3] = (0.11, 0.0, 0.005)
+    states[2, 1, :3] = (-0.162, 0.03, -0.02)  # against the other end, between where samples would lie
+    states[3, 1, :3] = (0.5, 0.0, 0.0)
+    present = np.ones((4, 2), bool)
+
+    def measured(tray: BodyDef, *actions: Intervention) -> np.ndarray:
+        shapes = stretches((tray, box), [(1, do) for do in actions])
+        return surface_distances(Worlds(), shapes, TIMES[:4], states, present, [(0, 1)])[0, 1]
+
+    assert measured(parts) == pytest.approx([0.01, 0.01, 0.002, FAR_M], abs=1e-5)
+    assert measured(hull)[:2].max() < -0.005  # in the hollow
+    assert measured(parts, morph(2, (1.5,) * 3, 0.05)) == pytest.approx([0.01, 0.01, -0.003, FAR_M], abs=1e-5)
+    present[1, 1] = False
+    assert np.isnan(measured(parts)).tolist() == [False, True, False, False]
 
 
 def test_taking_a_thing_away_is_no_event() -> None:
@@ -402,7 +457,8 @@ def test_mujoco_runs_the_same_scene_as_the_backends(kind: str) -> None:
         last = plain.run()[:3, -1, 1 : 1 + plain.model.nq].reshape(3, -1, 7)
     finally:
         plain.close()
-    result = make_dynamics("physics", threads=1).rollout([speed.make_scene()], speed.hypotheses(kind, 3), speed.TIMES)
+    physics = make_dynamics("physics", threads=1, max_timestep_s=1.0 / 240.0)
+    result = physics.rollout([speed.make_scene()], speed.hypotheses(kind, 3), speed.TIMES)
     apart = np.linalg.norm(last[:, :, :3] - result.states[:, 0, -1, 1:, :3], axis=-1)
     assert np.median(apart) < 0.005 and apart.max() < 0.06
     validate_hypotheses(speed.hypotheses(kind, 3), speed.make_scene(), 1.0)

@@ -12,8 +12,9 @@ The truth is simulated once (2 s a world) and kept under out/bench/cache; so is 
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -41,20 +42,31 @@ from benchmarks.imagining.metrics import (
     moved,
     row_at,
 )
+from benchmarks.imagining.shapes import (
+    Worlds,
+    created_bodies,
+    put,
+    rows_of,
+    scene_stretches,
+    stretches,
+    surface_distances,
+)
 from benchmarks.imagining.worlds import Case, load_cases
-from training.events import TrueEvent, true_events
+from training.events import APART_M, true_events
 from training.simulate import Clip
 from training.worlds import Split
 from wm_core.geometry import quaternion_to_matrix
-from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Property
-from wm_core.mujoco_world import GRAVITY_M_S2, PARK_POSITION_M, BodyDef, World, body_from_spec, scaled_body
+from wm_core.interventions import Hypothesis, Intervention, InterventionKind
+from wm_core.mujoco_world import GRAVITY_M_S2, BodyDef, GeomDef
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_imagination.dynamics import Dynamics, DynamicsResult, make_dynamics, sample_belief, scene_body, targets
 from wm_perception.evaluation import rotation_error_deg
-from wm_perception.relations import gaps_between, rotation_matrices
 
 From = Literal["true", "perceived"]
+Pair = tuple[int, int]
+Touching = tuple[float, int, int, bool]
+"""Time [s], true id a < true id b, began."""
 KINDS = (EventKind.CONTACT, EventKind.SEPARATION, EventKind.FALL, EventKind.TOPPLE, EventKind.LEAVE)
 EVENTS_UNTIL_S = 1.0
 EFFECT_AT_S = 1.0
@@ -66,6 +78,8 @@ _ENERGY_OF_KINETIC = 0.05
 _ENERGY_HEIGHT_M = 0.005
 _ENERGY_NOISE_J = 1e-4
 _OVERLAP_AT_START_M = 0.0025
+
+_WORLDS = Worlds()
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,8 @@ class Aligned:
         states: (K, T, M, 13) float64; present: (K, T, M), False for what is not known.
         asked: (K,) whether the question could be asked (its object was found).
         solids: M of (shape, extents (3,), hull (P, 3)), as known where it was imagined; None: not known.
+        bodies: what the things of the scene are in the world of this future (of the truth: with all their parts), in
+            the order of the truth's scene; None: not known.
         touches: per hypothesis (time, true id a, true id b, began).
         raw: the answer itself; hypotheses: as asked.
     """
@@ -97,7 +113,8 @@ class Aligned:
     present: Mask
     asked: Mask
     solids: tuple[tuple[int, Array, Array] | None, ...]
-    touches: tuple[tuple[tuple[float, int, int, bool], ...], ...]
+    bodies: tuple[BodyDef | None, ...]
+    touches: tuple[tuple[Touching, ...], ...]
     raw: DynamicsResult
     hypotheses: tuple[Hypothesis, ...]
 
@@ -154,11 +171,13 @@ def align(case: Case, start: Start, asked: Sequence[Hypothesis | None], result: 
     states[..., 6] = 1.0
     present = np.zeros((count, times, objects), dtype=bool)
     solids: list[tuple[int, Array, Array] | None] = [None] * objects
+    bodies: list[BodyDef | None] = [None] * known
     columns: dict[int, int] = {}
     for m in range(objects):
         if m < known and case.scene.is_static[m]:
             states[:, :, m], present[:, :, m] = case.states[:, :, m], True
             solids[m] = (int(case.scene.shapes[m]), case.scene.extents[m], case.scene.hulls[m])
+            bodies[m] = case.bodies[m]
             continue
         if m < known:
             row = start.row_of.get(int(case.object_ids[m]))
@@ -166,6 +185,7 @@ def align(case: Case, start: Start, asked: Sequence[Hypothesis | None], result: 
                 continue
             columns[m] = row
             solids[m] = (int(start.scene.shapes[row]), start.scene.extents[row], start.scene.hulls[row])
+            bodies[m] = scene_body(start.scene, row)
         else:
             columns[m] = len(start.scene) + m - known
             solids[m] = solid_of(case.hypotheses, m - known)
@@ -196,6 +216,7 @@ def align(case: Case, start: Start, asked: Sequence[Hypothesis | None], result: 
         present,
         done,
         tuple(solids),
+        tuple(bodies),
         tuple(tuple(sorted(t)) for t in touches),
         result,
         tuple(h for h in asked if h is not None),
@@ -224,6 +245,7 @@ def truth_of(case: Case) -> Aligned:
         case.present,
         np.ones(len(case.hypotheses), dtype=bool),
         tuple(solids),
+        case.bodies,
         case.touches,
         raw,
         case.hypotheses,
@@ -286,51 +308,72 @@ def clip_of(case: Case, future: Aligned, k: int) -> Clip:
     )
 
 
-def seen_touches(clip: Clip) -> tuple[tuple[float, int, int, bool], ...]:
+def distances_of(case: Case, future: Aligned, k: int, pairs: Iterable[Pair], rows: int) -> dict[Pair, Array]:
+    """How far apart the surfaces of pairs of things (columns) are at the first times, (rows,) [m] each.
+
+    Of the shapes in the world of that future, after what was done to them: of the truth all parts of a thing, of what
+    was imagined the primitive or hull that stands for it. Up to ``shapes.FAR_M``; NaN while one of them is absent.
+    """
+    hypothesis = case.hypotheses[k]
+    nothing = BodyDef((GeomDef(Shape.SPHERE, np.full(3, 0.01)),))
+    bodies = [b or nothing for b in future.bodies] + created_bodies(hypothesis)
+    known = np.array([b is not None for b in future.bodies] + [True] * (len(bodies) - len(future.bodies)))
+    count = len(bodies)
+    parts = stretches(bodies, targets(case.scene, hypothesis))
+    states, present = future.states[k, :rows, :count], future.present[k, :rows, :count] & known
+    return surface_distances(_WORLDS, parts, case.times[:rows], states, present, pairs)
+
+
+def movable_pairs(clip: Clip) -> list[Pair]:
+    """Columns i < j of movable things that exist at some time."""
+    there = [m for m in range(len(clip.ids)) if not clip.is_static[m] and clip.present[:, m].any()]
+    return list(itertools.combinations(there, 2))
+
+
+def seen_touches(clip: Clip, distances: dict[Pair, Array]) -> tuple[Touching, ...]:
     """Touches of movable things read from where they are: surfaces meet between two states (straight in between).
 
     For backends that know no contacts.
     """
-    rows = [k for k in range(len(clip.ids)) if not clip.is_static[k] and clip.present[:, k].any()]
-    rotations = rotation_matrices(clip.states[..., QUATERNION].reshape(-1, 4)).reshape(*clip.states.shape[:2], 3, 3)
-    radius = {
-        k: float(np.linalg.norm(clip.hulls[k], axis=1).max())
-        if len(clip.hulls[k])
-        else 0.5 * float(np.linalg.norm(clip.extents[k]))
-        for k in rows
-    }
-    goes = {k: bool(np.ptp(clip.states[:, k, :7], axis=0).max() > 1e-6) for k in rows}
-    found: list[tuple[float, int, int, bool]] = []
-    for n, i in enumerate(rows):
-        for j in rows[n + 1 :]:
-            apart = np.linalg.norm(clip.states[:, i, POSITION] - clip.states[:, j, POSITION], axis=1)
-            both = clip.present[:, i] & clip.present[:, j]
-            near = np.flatnonzero(both & (apart < radius[i] + radius[j] + 0.02))
-            if not (goes[i] or goes[j]):  # at rest they touch from the start or never
-                near = near[:1]
-            if not len(near):
-                continue
-            gap = np.full(len(clip.times), np.inf)
-            gap[near] = gaps_between(
-                (int(clip.shapes[i]), clip.extents[i], clip.hulls[i]),
-                (int(clip.shapes[j]), clip.extents[j], clip.hulls[j]),
-                clip.states[near, i, POSITION],
-                rotations[near, i],
-                clip.states[near, j, POSITION],
-                rotations[near, j],
-            )
-            inside = gap <= 0.0
-            a, b = sorted((int(clip.ids[i]), int(clip.ids[j])))
-            if inside[0]:
-                found.append((0.0, a, b, True))
-            if len(near) == 1 and near[0] == 0:
-                continue
-            for row in np.flatnonzero(inside[1:] != inside[:-1]) + 1:
-                before, after = gap[row - 1], gap[row]
-                part = before / (before - after) if np.isfinite(before) and np.isfinite(after) else 1.0
-                when = float(clip.times[row - 1] + part * (clip.times[row] - clip.times[row - 1]))
-                found.append((when, a, b, bool(inside[row])))
+    found: list[Touching] = []
+    for (i, j), gap in distances.items():
+        inside = np.nan_to_num(gap, nan=np.inf) <= 0.0
+        a, b = sorted((int(clip.ids[i]), int(clip.ids[j])))
+        if inside[0]:
+            found.append((0.0, a, b, True))
+        for row in np.flatnonzero(inside[1:] != inside[:-1]) + 1:
+            before, after = gap[row - 1], gap[row]
+            part = before / (before - after) if np.isfinite(before) and np.isfinite(after) else 1.0
+            when = float(clip.times[row - 1] + part * (clip.times[row] - clip.times[row - 1]))
+            found.append((when, a, b, bool(inside[row])))
     return tuple(sorted(found))
+
+
+def meetings(clip: Clip, distances: dict[Pair, Array]) -> list[Occurrence]:
+    """Contacts and separations of movable things, by the rule of ``training.events``.
+
+    Two things are in contact from the instant when they touch until they have come apart by more than ``APART_M``; what
+    was never that far apart before its first touch was in contact from the start. A separation is dated to the end of
+    the last touch.
+
+    Args:
+        clip: with touches; distances: (T,) [m] of the surfaces of all pairs that touch, by columns.
+    """
+    found: list[Occurrence] = []
+    end_s = float(clip.times[-1])
+    for (i, j), distance in distances.items():
+        who = (min(int(clip.ids[i]), int(clip.ids[j])), max(int(clip.ids[i]), int(clip.ids[j])))
+        begins = [t for t, a, b, began in clip.touches if (a, b) == who and began]
+        ends = [t for t, a, b, began in clip.touches if (a, b) == who and not began]
+        apart = clip.times[np.nan_to_num(distance) > APART_M]
+        touching = not begins or not (apart <= begins[0]).any()
+        for begin, end, until in zip(begins, [*ends, end_s], [*begins[1:], end_s], strict=False):
+            if not touching:
+                found.append((int(EventKind.CONTACT), who, begin))
+            touching = end >= end_s or not ((apart >= end) & (apart <= until)).any()
+            if not touching:
+                found.append((int(EventKind.SEPARATION), who, end))
+    return found
 
 
 def events_of(case: Case, future: Aligned, k: int, from_places: bool) -> list[Occurrence]:
@@ -342,60 +385,27 @@ def events_of(case: Case, future: Aligned, k: int, from_places: bool) -> list[Oc
     clip = clip_of(case, future, k)
     last = row_at(case.times, EVENTS_UNTIL_S + 0.5) + 1
     clip = replace(clip, times=clip.times[:last], states=clip.states[:last], present=clip.present[:last])
-    clip = replace(clip, touches=seen_touches(clip) if from_places else clip.touches)
-    clip = replace(clip, touches=tuple(t for t in clip.touches if t[0] <= float(clip.times[-1])))
+    pairs = movable_pairs(clip)
+    if from_places:
+        distances = distances_of(case, future, k, pairs, last)
+        clip = replace(clip, touches=seen_touches(clip, distances))
+    else:
+        clip = replace(clip, touches=tuple(t for t in clip.touches if t[0] <= float(clip.times[-1])))
+        touching = {(a, b) for _, a, b, _ in clip.touches}
+        met = [(i, j) for i, j in pairs if tuple(sorted((int(clip.ids[i]), int(clip.ids[j])))) in touching]
+        distances = distances_of(case, future, k, met, last)
     removed = {do.object_id for do in case.hypotheses[k].interventions if do.kind == InterventionKind.REMOVE}
-    found: list[TrueEvent] = [
-        e
+    found = meetings(clip, distances)
+    found += [
+        (int(e.kind), e.who, e.time)
         for e in true_events(clip)
-        if e.kind in KINDS and e.time > 0.0 and not (e.kind == EventKind.LEAVE and e.a in removed)
+        if e.kind in (EventKind.FALL, EventKind.TOPPLE, EventKind.LEAVE)
+        and not (e.kind == EventKind.LEAVE and e.a in removed)
     ]
-    return [(int(e.kind), e.who, e.time) for e in found]
+    return sorted(((kind, who, when) for kind, who, when in found if when > 0.0), key=lambda e: (e[2], e[0], e[1]))
 
 
 # -- what physics forbids
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """Bodies of a future from a time on [s]."""
-
-    from_s: float
-    bodies: tuple[BodyDef, ...]
-
-
-def stretches(scene: SceneGraph, hypothesis: Hypothesis) -> list[_Stretch]:
-    """The bodies of a future, again after every change of shape or mass."""
-    bodies = [scene_body(scene, i) for i in range(len(scene))]
-    bodies += [body_from_spec(i.body) for i in hypothesis.interventions if i.creates_body and i.body is not None]
-    found = [_Stretch(0.0, tuple(bodies))]
-    for m, do in sorted(targets(scene, hypothesis), key=lambda item: item[1].time_offset):
-        if do.kind == InterventionKind.MORPH:
-            bodies[m] = scaled_body(bodies[m], do.scale)
-        elif do.kind == InterventionKind.SET_PROPERTY and do.property == Property.MASS:
-            bodies[m] = replace(bodies[m], mass=bodies[m].mass * do.value if do.value_is_factor else do.value)
-        else:
-            continue
-        found.append(_Stretch(do.time_offset, tuple(bodies)))
-    return found
-
-
-class Worlds:
-    """Compiled worlds by the shapes of their bodies."""
-
-    def __init__(self) -> None:
-        self._kept: dict[object, tuple[World, mujoco.MjData]] = {}
-
-    def get(self, bodies: Sequence[BodyDef]) -> tuple[World, mujoco.MjData]:
-        """A world of these bodies without a floor, and room to compute in."""
-        key = tuple((b.shape_key(), b.mass) for b in bodies)
-        if key not in self._kept:
-            if len(self._kept) >= 24:
-                self._kept.pop(next(iter(self._kept)))
-            world = World(bodies, None, 0.004, touch_sensors=False)
-            world.model.opt.enableflags = 0
-            self._kept[key] = (world, mujoco.MjData(world.model))
-        return self._kept[key]
 
 
 def penetrations(
@@ -407,25 +417,14 @@ def penetrations(
     """
     result = np.zeros(present.shape)
     kinematic = {m for m, i in targets(scene, hypothesis) if i.kind == InterventionKind.FOLLOW_PATH}
-    parts = stretches(scene, hypothesis)
     skipped: set[tuple[int, int]] = set()
-    for n, part in enumerate(parts):
-        until = parts[n + 1].from_s if n + 1 < len(parts) else np.inf
-        rows = np.flatnonzero((times >= part.from_s - 1e-9) & (times < until - 1e-9))
+    for part, rows in rows_of(scene_stretches(scene, hypothesis), times):
         world, data = worlds.get(part.bodies)
         model = world.model
         index_of = np.full(model.nbody, -1)
         index_of[world.body_ids] = np.arange(len(part.bodies))
-        free = [i for i in range(len(part.bodies)) if world.movable[i]]
         for t in rows:
-            for i in free:
-                q = int(world.qpos_address[i])
-                if present[t, i]:
-                    data.qpos[q : q + 3] = states[t, i, POSITION]
-                    data.qpos[q + 3 : q + 7] = np.roll(states[t, i, QUATERNION], 1)
-                else:
-                    data.qpos[q : q + 7] = [PARK_POSITION_M, 10.0 * i, 0.0, 1.0, 0.0, 0.0, 0.0]
-            mujoco.mj_kinematics(model, data)
+            put(world, data, states[t], present[t])
             mujoco.mj_comPos(model, data)
             mujoco.mj_collision(model, data)
             if not data.ncon:
@@ -458,7 +457,7 @@ def created_energy(
     if any(do.kind == InterventionKind.FOLLOW_PATH for do in hypothesis.interventions):
         return None
     edges = sorted({0.0, *(do.time_offset for do in hypothesis.interventions)})
-    parts = stretches(scene, hypothesis)
+    parts = scene_stretches(scene, hypothesis)
     worst = 0.0
     for n, begin in enumerate(edges):
         end = edges[n + 1] if n + 1 < len(edges) else np.inf

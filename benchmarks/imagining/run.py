@@ -76,7 +76,8 @@ def restricted(future: Aligned, case: Case, start: Start) -> Aligned:
     present[:, :, lost] = False
     asked = np.array([translated(h, case, start) is not None for h in case.hypotheses])
     solids = tuple(None if m in lost else s for m, s in enumerate(future.solids))
-    return replace(future, present=present, asked=future.asked & asked, solids=solids)
+    bodies = tuple(None if m in lost else b for m, b in enumerate(future.bodies))
+    return replace(future, present=present, asked=future.asked & asked, solids=solids, bodies=bodies)
 
 
 def run_case(case: Case, backends: dict[str, Dynamics], samples: int, states: Sequence[From] = FROM) -> Outcome:

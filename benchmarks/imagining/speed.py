@@ -2,8 +2,9 @@
 
 Two kinds of scenes: ``planner``, a pusher into one of eight things at rest (most stay so), and ``all_moving``, every
 thing sent off in a direction of its own. All K hypotheses of a batch differ. MuJoCo: ``mujoco.rollout`` with its own
-pool of threads, a plain model of the same bodies without sensors, at the physics backend's step (1/240 s) and at 2 ms;
-with the backend's elliptic friction cones and with MuJoCo's default pyramidal ones, of which the faster counts.
+pool of threads, a plain model of the same bodies without sensors, at 1/240 s (twice the physics backend's step, at
+which blocks bounce too much, but a planner may do with it) and at 2 ms; with the backend's elliptic friction cones and
+with MuJoCo's default pyramidal ones, of which the faster counts.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from wm_core.interventions import (
     set_property,
     set_velocity,
 )
+from wm_core.mujoco_world import BodyDef
 from wm_core.rollout import LINEAR_VELOCITY
 from wm_core.scene_graph import Predicate, SceneGraph, Shape
 from wm_sim.scenes import BuiltScene
@@ -65,6 +66,7 @@ class Case:
     Attributes:
         split, seed, start_s: which world, and when [s] after its start (a whole number of frames at 15 Hz).
         scene: the true scene graph then, without covariance, shapes as one primitive or one convex hull.
+        bodies: the true bodies of its things, in its order, with all their parts.
         hypotheses: K, object ids are true ids; kinds: K names of what is done.
         times: (T,) [s] after the instant, from 0 to 2 in steps of 1/30.
         object_ids: (M,) as in ``DynamicsResult``: those of the scene, then created bodies.
@@ -77,6 +79,7 @@ class Case:
     seed: int
     start_s: float
     scene: SceneGraph
+    bodies: tuple[BodyDef, ...]
     hypotheses: tuple[Hypothesis, ...]
     kinds: tuple[str, ...]
     times: Array
@@ -96,6 +99,11 @@ def bare(scene: BuiltScene) -> BuiltScene:
     """The scene without materials: the physics is the same, and nothing has to be drawn."""
     bodies = tuple(replace(b, geoms=tuple(replace(g, material="") for g in b.geoms)) for b in scene.bodies)
     return replace(scene, bodies=bodies)
+
+
+def undrawn(body: BodyDef) -> BodyDef:
+    """A body's parts that collide, without materials."""
+    return replace(body, geoms=tuple(replace(g, material="") for g in body.geoms if not g.visual_only))
 
 
 def start_time(scene: BuiltScene, rng: np.random.Generator) -> float:
@@ -150,6 +158,7 @@ def _make_case(split: Split, seed: int) -> Case | None:
         seed,
         start_s,
         graph,
+        tuple(undrawn(scene.bodies[scene.ids.index(int(i))]) for i in graph.ids),
         tuple(hypotheses),
         tuple(kinds),
         times,
