@@ -363,3 +363,25 @@ def test_what_rests_on_nothing_perceived_is_held_until_it_is_moved() -> None:
     )
     assert np.allclose(result.states[0, 0, :, 2, :3], [0.3, 0.0, 0.3], atol=1e-6)
     assert result.states[1, 0, -1, 2, 2] < 0.2, "pushed, it falls"
+
+
+@pytest.mark.parametrize(("restitution", "yaw", "y"), [(0.09, -0.31, 0.01), (0.31, -0.19, 0.02), (0.38, 0.34, -0.01)])
+def test_a_block_that_is_pushed_at_its_edge_does_not_fly_off(restitution: float, yaw: float, y: float) -> None:
+    """It goes as fast as with steps eight times as short; at 1/240 s it went up to half as fast again."""
+    scene = SceneGraph.build(
+        [1, 2],
+        [(0.0, 0.0, -0.02), (0.0, y, 0.02)],
+        [(1.4, 1.4, 0.04), (0.09, 0.04, 0.04)],
+        quaternions=[(0.0, 0.0, 0.0, 1.0), Rotation.from_euler("z", yaw).as_quat()],
+        is_static=[True, False],
+        class_names=["support", "box"],
+        log_mass=np.log([100.0, 0.2]),
+        friction=[0.6, 0.6],
+        restitution=[0.0, restitution],
+    )
+    pusher = BodySpec(Shape.BOX, np.array([0.04, 0.08, 0.08]), friction=0.4)
+    push = follow_path([0.0, 1.0], [(-0.15, 0.0, 0.046), (0.25, 0.0, 0.046)], body=pusher)
+    fine = PhysicsDynamics(threads=1, max_timestep_s=0.0005)
+    speeds = [np.linalg.norm(future(scene, push, dynamics=d)[:, 1, 7:10], axis=1) for d in (PHYSICS, fine)]
+    fine.close()
+    assert speeds[0].max() == pytest.approx(speeds[1].max(), rel=0.25)
