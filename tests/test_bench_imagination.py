@@ -286,6 +286,15 @@ def test_what_stays_near_does_not_part() -> None:
     assert kinds == [("SEPARATION", 0.3), ("CONTACT", 0.5), ("SEPARATION", 0.95)]
 
 
+def test_a_touch_in_the_first_step_is_a_contact_if_they_were_apart() -> None:
+    case = make_case()
+    told = replace(truth_of(case), touches=(((0.0, 2, 3, True),),))
+    assert (int(EventKind.CONTACT), (2, 3), 0.0) in events_of(case, told, 0, False)  # 14 cm apart at the start
+    near = told.states.copy()
+    near[:, :, 1, 0] = 0.1 - 0.06
+    assert not events_of(case, replace(told, states=near), 0, False)
+
+
 def test_distances_are_of_the_shapes_of_each_world() -> None:
     """A long tray with a rim, as its parts are and as the hull that stands for it; a box on its floor, and morphed."""
     floor = GeomDef(Shape.BOX, np.array([0.3, 0.1, 0.01]), position=np.array([0.0, 0.0, -0.02]))

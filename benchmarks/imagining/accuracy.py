@@ -402,7 +402,9 @@ def events_of(case: Case, future: Aligned, k: int, from_places: bool) -> list[Oc
         if e.kind in (EventKind.FALL, EventKind.TOPPLE, EventKind.LEAVE)
         and not (e.kind == EventKind.LEAVE and e.a in removed)
     ]
-    return sorted(((kind, who, when) for kind, who, when in found if when > 0.0), key=lambda e: (e[2], e[0], e[1]))
+    # What is told to touch from the start, but was apart, touches in the first step; all else at the start was before.
+    kept = [e for e in found if e[2] > 0.0 or e[0] == int(EventKind.CONTACT)]
+    return sorted(kept, key=lambda e: (e[2], e[0], e[1]))
 
 
 # -- what physics forbids
