@@ -26,7 +26,14 @@ from wm_core.interventions import (
     set_velocity,
 )
 from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shape
-from wm_imagination.dynamics import derive_events, make_dynamics, sample_belief, surface_separation
+from wm_imagination.dynamics import (
+    centre_offsets,
+    derive_events,
+    make_dynamics,
+    move_centres,
+    sample_belief,
+    surface_separation,
+)
 from wm_imagination.physics import PhysicsDynamics
 
 TIMES = np.arange(31) / 30.0
@@ -325,6 +332,33 @@ def test_belief_samples():
     assert all((s.friction > 0).all() and (s.restitution <= 0.95).all() for s in samples)
     fewer = sample_belief(scene.select([0, 2, 3]), 3, seed=1)
     np.testing.assert_array_equal(fewer[2].positions, samples[2].positions[[0, 2, 3]])
+
+
+@pytest.mark.parametrize("name", ["physics", "straight"])
+def test_heights_that_settling_takes_back_are_of_the_shapes(name):
+    """Things are brought to rest on the table, but how high their centres are above it stays as uncertain as it was."""
+    covariance = np.tile(np.diag([0.0, 0.0, 0.006**2, 0.0, 0.0, 0.0]), (5, 1, 1))
+    scene = replace(still_scene(), pose_covariances=covariance)
+    scenes = sample_belief(scene, 40, seed=3)
+    dynamics = PHYSICS if name == "physics" else make_dynamics(name)
+    knock = apply_impulse(4, (0.05, 0.0, 0.0), (0.0, 0.0, 0.055))
+    result = dynamics.rollout(scenes, [FACTUAL, Hypothesis("knock", (knock,))], TIMES)
+    before = result.states.copy()
+    offsets = centre_offsets(scenes, before[0, :, 0])
+    move_centres(result.states, offsets)
+    assert not offsets[0].any() and not offsets[:, 0].any() and (result.states[..., 3:] == before[..., 3:]).all()
+    drawn = np.stack([s.positions[1:, 2] for s in scenes])
+    settled = result.states[0, :, 0, 1:, 2] - drawn  # as far as the mean is
+    assert settled == pytest.approx(np.tile(settled[0], (40, 1)), abs=1e-6)
+    assert result.states[0, :, -1, 1:, 2].std(axis=0).min() > 0.004
+    if name == "physics":
+        assert before[0, :, -1, 1:, 2].std(axis=0).max() < 0.001
+        # Where the can falls over, what was above it is beside it then.
+        up = np.abs(Rotation.from_quat(result.states[1, :, -1, 3, 3:7]).as_matrix()[:, 2, 2])
+        moved = result.states[1, :, -1, 3, :3] - before[1, :, -1, 3, :3]
+        assert (up < 0.1).sum() > 5
+        assert np.linalg.norm(moved, axis=1) == pytest.approx(np.abs(offsets[:, 3, 2]), abs=1e-6)
+        assert np.abs(moved[:, 2]) == pytest.approx(np.abs(up * offsets[:, 3, 2]), abs=1e-6)
 
 
 def test_deadline_stop_and_progress():

@@ -224,6 +224,23 @@ def test_position_std() -> None:
     assert (many.position_std[0, :, 2] >= 0.05 - 1e-6).all()
 
 
+def test_centres_stay_as_uncertain_as_they_were_seen() -> None:
+    """In the answer and in what is told of it underway; the mean is where it was."""
+    covariance = np.zeros((3, 6, 6))
+    covariance[2, 2, 2] = 0.006**2
+    scene = make_scene(pose_covariances=covariance)
+    told: list[np.ndarray] = []
+
+    def listen(progress) -> None:
+        told.append(progress.partial.states[0])
+
+    rollout = Imagination().imagine(ask(FACTUAL, PUSH, samples=24), scene, on_progress=listen)
+    np.testing.assert_array_equal(np.stack(told), rollout.states)
+    assert (rollout.states[0, :, :, 2, 2].std(axis=0) > 0.004).all()
+    alone = Imagination().imagine(ask(FACTUAL, PUSH), scene)
+    np.testing.assert_allclose(rollout.states[:, 0, 0], alone.states[:, 0, 0], atol=1e-6)
+
+
 def test_pairs_and_events() -> None:
     pairs = ((BOX, BALL), (BALL, BOX), (BALL, TABLE))
     rollout = Imagination().imagine(ask(FACTUAL, PUSH, GONE, horizon_s=1.0, pairs=pairs), make_scene())

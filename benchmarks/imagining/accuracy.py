@@ -60,7 +60,16 @@ from wm_core.interventions import Hypothesis, Intervention, InterventionKind
 from wm_core.mujoco_world import GRAVITY_M_S2, BodyDef, GeomDef
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
-from wm_imagination.dynamics import Dynamics, DynamicsResult, make_dynamics, sample_belief, scene_body, targets
+from wm_imagination.dynamics import (
+    Dynamics,
+    DynamicsResult,
+    centre_offsets,
+    make_dynamics,
+    move_centres,
+    sample_belief,
+    scene_body,
+    targets,
+)
 from wm_perception.evaluation import rotation_error_deg
 
 From = Literal["true", "perceived"]
@@ -714,11 +723,9 @@ def calibrate(dynamics: Dynamics, case: Case, start: Start, samples: int) -> Cal
     asked = [translated(h, case, start) if k < CALIBRATION_QUESTIONS else None for k, h in enumerate(case.hypotheses)]
     rows = [k for k, h in enumerate(asked) if h is not None]
     last = row_at(case.times, max(CALIBRATION_TIMES_S))
-    result = dynamics.rollout(
-        sample_belief(start.scene, samples, case.seed),
-        [h for h in asked if h is not None],
-        case.times[: last + 1],
-    )
+    scenes = sample_belief(start.scene, samples, case.seed)
+    result = dynamics.rollout(scenes, [h for h in asked if h is not None], case.times[: last + 1])
+    move_centres(result.states, centre_offsets(scenes, result.states[0, :, 0]))  # the first question: nothing is done
     scored = compared(case)
     true = positions_of(case, truth_of(case))
     going = moved(true, case.present, case.times, max(CALIBRATION_TIMES_S))

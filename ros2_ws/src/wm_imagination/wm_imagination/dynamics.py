@@ -264,6 +264,41 @@ def sample_belief(scene: SceneGraph, samples: int, seed: int) -> tuple[SceneGrap
     return tuple(result)
 
 
+def centre_offsets(scenes: Sequence[SceneGraph], starts: ArrayLike) -> Array:
+    """(S, N, 3) how far, in their own axes [m], objects' centres are off the bodies that stand for them in each sample.
+
+    Where a thing's surface rests or touches is known better than its centre: how high a centre is depends on the shape
+    that nobody has seen all of. Backends bring the things of every sample to rest where they rest and out of one
+    another, which takes back part of what was drawn for their places. That part is of the shape: the centre is there,
+    relative to the body, and goes along with it. The first sample, the mean, has none.
+
+    Args:
+        scenes: S samples (``sample_belief``).
+        starts: (S, M, 13), M >= N, their states at time 0 in a future in which nothing is done to them by then.
+    """
+    if len(scenes) == 1 or not len(scenes[0]):
+        return np.zeros((len(scenes), len(scenes[0]), 3))
+    begun = np.asarray(starts, dtype=np.float64)[:, : len(scenes[0])]
+    taken = np.stack([scene.positions for scene in scenes]) - begun[..., POSITION]
+    taken = (taken - taken[:1]) * ~scenes[0].is_static[:, None]
+    rotations = quaternion_to_matrix(begun[..., QUATERNION])
+    return np.nan_to_num(np.einsum("snji,snj->sni", rotations, taken))
+
+
+def move_centres(states: States, offsets: Array) -> None:
+    """Move the positions in states (..., S, T, M, 13) to where the objects' centres are, in place.
+
+    Args:
+        offsets: (S, N, 3) as from ``centre_offsets``, N <= M.
+    """
+    for sample, index in np.argwhere(np.linalg.norm(offsets, axis=-1) > 1e-6).tolist():
+        own = states[..., sample, :, index, :]
+        axis = own[..., QUATERNION][..., :3]
+        offset = offsets[sample, index].astype(states.dtype)
+        turned = 2.0 * np.cross(axis, offset)
+        own[..., POSITION] += offset + own[..., 6:7] * turned + np.cross(axis, turned)
+
+
 def _square_root(covariance: Array) -> Array:
     """L with L L^T = covariance, for symmetric positive semi-definite matrices; zero where it is not
     finite.

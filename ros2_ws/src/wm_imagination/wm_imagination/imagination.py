@@ -40,8 +40,10 @@ from wm_imagination.dynamics import (
     Dynamics,
     DynamicsResult,
     EventTable,
+    centre_offsets,
     event_table,
     make_dynamics,
+    move_centres,
     moving_objects,
     object_slots,
     sample_belief,
@@ -387,13 +389,17 @@ class _Run:
             self.times,
             deadline=self.deadline,
             should_stop=self.should_stop,
-            on_hypothesis=self._partials(order, hypotheses, count) if self.on_progress is not None else None,
+            on_hypothesis=self._partials(order, hypotheses, count, scenes) if self.on_progress is not None else None,
         )
         dynamics_s = time.monotonic() - begin
         done = np.arange(len(hypotheses)) < result.completed
         effect, effect_vector = _effect(result.states, result.present, done)
         separation, collision = self._pairs(hypotheses, result, done)
         outside, warnings = self._paths_outside()
+        wants_events = request.want_events or request.event_kinds or tried
+        table = event_table(scene, hypotheses, self.times, result) if wants_events else None
+        # From here on positions are those of the centres. The first future is the factual one: nothing is done there.
+        move_centres(result.states, centre_offsets(scenes, result.states[0, :, 0]))
         # A view where nothing is reordered: states are most of the memory.
         kept = slice(int(rows[0]), int(rows[0]) + count) if (np.diff(rows) == 1).all() else rows
         rollout = replace(
@@ -416,8 +422,7 @@ class _Run:
             pair_collision=collision[kept],
             path_outside=outside,
         )
-        if request.want_events or request.event_kinds or tried:
-            table = event_table(scene, hypotheses, self.times, result)
+        if table is not None:
             rollout = replace(
                 rollout,
                 events=_listed(table, order, count).events() if request.want_events else (),
@@ -434,18 +439,23 @@ class _Run:
         return self._with_states(rollout)
 
     def _partials(
-        self, order: NDArray[np.int64], hypotheses: Sequence[Hypothesis], count: int
+        self, order: NDArray[np.int64], hypotheses: Sequence[Hypothesis], count: int, scenes: Sequence[SceneGraph]
     ) -> Callable[[int, NDArray[np.float32], NDArray[np.bool_]], None]:
         """Tells the listener of each hypothesis asked for as it is done."""
         assert self.on_progress is not None
         tell, ids, done = self.on_progress, object_slots(self.scene, hypotheses), 0
+        offsets = np.zeros((len(scenes), 0, 3))
 
         def on_hypothesis(row: int, states: NDArray[np.float32], present: NDArray[np.bool_]) -> None:
-            nonlocal done
+            nonlocal done, offsets
+            if row == 0:
+                offsets = centre_offsets(scenes, states[:, 0])
             k = int(order[row])
             if not 0 <= k < count:
                 return
             done += 1
+            states = states.copy()
+            move_centres(states, offsets)
             partial = self._rollout((hypotheses[row].name,), ids, states[None], present[None])
             tell(Progress(self.dynamics_share * done / count, k, partial))
 
