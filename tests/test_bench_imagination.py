@@ -409,6 +409,26 @@ def test_energy_from_nothing() -> None:
     assert created_energy(worlds, case.scene, pusher, TIMES, states, present) is None
 
 
+def test_what_an_intervention_gives_is_not_created() -> None:
+    """Neither where it is carried out a few milliseconds early, nor while a contact holds what it gave."""
+    case = make_case()
+    states = np.tile(case.states[0, :1].astype(float), (len(TIMES), 1, 1))
+    states[:, 1, 7:13] = 0.0
+    states[:, 1, 0] = -0.1 + np.linspace(0.0, 0.1, len(TIMES))
+    kick = Hypothesis("kick", (set_velocity(2, (2.0, 0.0, 0.0), at_s=0.107),))
+    present = case.present[0]
+    states[3:, 1, 7], states[3, 1, 7] = 2.0, 1.9  # from 0.1 s on; at first some of it is in a spring
+
+    def risen(hypothesis: Hypothesis) -> float:
+        found = created_energy(Worlds(), case.scene, hypothesis, TIMES, states, present)
+        assert found is not None
+        return found
+
+    assert risen(kick) == 0.0 and risen(Hypothesis("nothing")) > 0.05
+    states[20:, 1, 7] = 3.0
+    assert risen(kick) > 0.05
+
+
 def test_scores_add_up() -> None:
     first, second = Scores(steps=10, deep_steps=1), Scores(steps=30, deep_steps=3)
     first.errors.add("ade|all|1.0", [0.1, np.nan])

@@ -419,3 +419,14 @@ def test_a_block_that_is_pushed_at_its_edge_does_not_fly_off(restitution: float,
     speeds = [np.linalg.norm(future(scene, push, dynamics=d)[:, 1, 7:10], axis=1) for d in (PHYSICS, fine)]
     fine.close()
     assert speeds[0].max() == pytest.approx(speeds[1].max(), rel=0.25)
+
+
+def test_what_has_fallen_deep_is_not_thrown_up_by_the_floor() -> None:
+    """Where the floor is, nobody has seen: it is guessed, but never above a thing."""
+    positions = np.array(still_scene().positions)
+    positions[3] = (0.9, 0.3, -0.9)
+    falls = np.zeros((5, 3))
+    falls[3] = (0.0, 0.0, -3.0)
+    scene = table_scene(linear_velocities=falls, angular_velocities=np.zeros((5, 3)))
+    states = future(replace(scene, positions=positions))
+    assert states[:, 3, 2].max() < -0.85 and states[:, 3, 9].max() < 0.5

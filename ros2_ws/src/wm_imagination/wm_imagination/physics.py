@@ -188,7 +188,7 @@ class ScenePreparation:
         return replace(body, geoms=(geom,), static_state=state)
 
     def _floor(self) -> float:
-        """0.75 m below the lowest support, or at a static surface lower than that.
+        """0.75 m below the lowest support, or at the lowest of what is lower: what has fallen is not in the floor.
 
         Without supports: right below the lowest object (something that was not perceived holds it), or 0.75 m
         below it when it falls.
@@ -198,7 +198,7 @@ class ScenePreparation:
         bottoms = [mean.positions[i, 2] + lowest_point(self.bodies[i], mean.quaternions[i]) for i in range(len(mean))]
         if len(statics):
             tops = [2.0 * mean.positions[i, 2] - bottoms[i] if self.bodies[i] is not None else 0.0 for i in statics]
-            return float(min(min(tops) - FLOOR_BELOW_SUPPORT_M, min(bottoms[i] for i in statics)))
+            return float(min(min(tops) - FLOOR_BELOW_SUPPORT_M, min(bottoms)))
         if not bottoms:
             return 0.0
         lowest = int(np.argmin(bottoms))
