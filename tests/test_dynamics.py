@@ -361,6 +361,23 @@ def test_heights_that_settling_takes_back_are_of_the_shapes(name):
         assert np.abs(moved[:, 2]) == pytest.approx(np.abs(up * offsets[:, 3, 2]), abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["physics", "straight"])
+def test_a_doubtful_velocity_is_in_the_samples(name):
+    """Seen at 0.2 m/s, give or take 0.15: at rest by the mean, as fast as drawn in samples. Seen at rest: at rest."""
+    velocities = np.zeros((5, 3))
+    velocities[1, 0] = 0.2
+    twist = np.tile(np.diag([0.15**2] * 3 + [0.1] * 3), (5, 1, 1))
+    scene = replace(still_scene(), linear_velocities=velocities, twist_covariances=twist)
+    scenes = sample_belief(scene, 30, seed=0)
+    drawn = np.stack([s.linear_velocities for s in scenes])
+    assert drawn[1:, 1].std(axis=0) == pytest.approx(np.full(3, 0.15), rel=0.4) and not drawn[:, 2:].any()
+    dynamics = PHYSICS if name == "physics" else make_dynamics(name)
+    states = dynamics.rollout(scenes, [FACTUAL], TIMES).states[0]
+    way = states[:, -1, :, :2] - states[:, 0, :, :2]
+    assert np.linalg.norm(way[0], axis=1).max() < 1e-3 and np.linalg.norm(way[:, 3:], axis=-1).max() < 1e-3
+    assert np.corrcoef(way[1:, 1, 0], drawn[1:, 1, 0])[0, 1] > 0.9
+
+
 def test_deadline_stop_and_progress():
     hypotheses = [Hypothesis(f"h{k}", (apply_impulse(3, (0.01 * k, 0, 0)),)) for k in range(64)]
     done = []

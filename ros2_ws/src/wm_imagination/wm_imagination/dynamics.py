@@ -218,15 +218,17 @@ def moving_objects(scene: SceneGraph) -> tuple[NDArray[np.bool_], NDArray[np.boo
 def sample_belief(scene: SceneGraph, samples: int, seed: int) -> tuple[SceneGraph, ...]:
     """Samples of what the scene is believed to be; the first is always the mean.
 
-    Drawn: pose (from ``pose_covariances``) and, of objects that are believed to move, the velocity (from
-    ``twist_covariances``); mass (log-normal), friction and restitution (normal, clipped to 0.02..2 and
-    0..0.95).
+    Drawn: pose (from ``pose_covariances``); of objects that were seen to move, the velocity (from
+    ``twist_covariances``), also where it is not certain that they do and the mean has them at rest
+    (``moving_objects``); of objects that are believed to turn, the angular velocity; mass (log-normal), friction and
+    restitution (normal, clipped to 0.02..2 and 0..0.95).
     Static objects keep their pose: what rests on them is known relative to them. Objects are drawn in the
     order of their ids, each from its own stream, so that one object's samples do not depend on which others
     are there.
     """
     result = [scene]
-    moves, turns = moving_objects(scene)
+    _, turns = moving_objects(scene)
+    moves = np.linalg.norm(scene.linear_velocities, axis=1) > 0.0
     for s in range(1, max(int(samples), 1)):
         positions, quaternions = scene.positions.copy(), scene.quaternions.copy()
         linear, angular = scene.linear_velocities.copy(), scene.angular_velocities.copy()
@@ -385,7 +387,8 @@ class KinematicDynamics:
         starts = []
         for scene in scenes:
             start = scene_states(scene)
-            start[:, LINEAR_VELOCITY] *= moves[:, None]
+            if scene is scenes[0]:
+                start[:, LINEAR_VELOCITY] *= moves[:, None]
             start[:, ANGULAR_VELOCITY] *= turns[:, None]
             starts.append(start)
         states, present = empty_result(starts, len(hypotheses), len(t), len(ids))

@@ -103,7 +103,7 @@ class ScenePreparation:
     """
 
     def __init__(self, mean: SceneGraph, floor_z: float | None, timestep: float) -> None:
-        self.mean = mean
+        self.given = self.mean = mean
         self.moves, self.turns = moving_objects(mean)
         count = len(mean)
         self._level_supports()
@@ -222,7 +222,8 @@ class ScenePreparation:
         ``unsupported`` is given the rows of what should stand on something and has nothing beneath it.
         """
         states = scene_states(scene)
-        states[:, LINEAR_VELOCITY] *= self.moves[:, None]
+        if scene is self.given or scene is self.mean:  # samples have the velocities that were drawn
+            states[:, LINEAR_VELOCITY] *= self.moves[:, None]
         states[:, ANGULAR_VELOCITY] *= self.turns[:, None]
         fixed = self.mean.is_static | self.held
         for i in np.flatnonzero(fixed):
@@ -279,7 +280,7 @@ class ScenePreparation:
         if gap is None:
             return False
         states[index, 2] -= gap + SINK_M
-        if not self.moves[index]:
+        if not states[index, LINEAR_VELOCITY].any():
             return True
         velocity = states[index, LINEAR_VELOCITY]
         velocity[2] = 0.0
