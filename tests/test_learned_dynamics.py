@@ -230,7 +230,7 @@ def test_agrees_with_physics_on_slides_topples_and_pushes(learned: LearnedDynami
     mass = float(tall.masses[1])
     for graph, do, tolerance in (
         (flat, set_velocity(2, (0.8, 0, 0)), 0.015),
-        (flat, set_velocity(2, (1.2, 0.3, 0)), 0.02),
+        (flat, set_velocity(2, (1.2, 0.3, 0)), 0.025),  # of 157 mm
         (flat, path, 0.02),
         (tall, apply_impulse(2, (0.6 * mass, 0, 0), (0, 0, 0.07)), 0.03),
     ):
@@ -345,17 +345,17 @@ def test_a_bad_model_is_refused_by_file_and_tensor(tmp_path: Path, change: str) 
 
 
 def test_shapes_of_hulls() -> None:
-    """A hull that is round about z is taken by its rims, any other by its points; both weigh as MuJoCo weighs them."""
+    """A hull that is round about z stands on its rims, any other on its points; both weigh as MuJoCo weighs them."""
     angle = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
     ring = np.stack([np.cos(angle), np.sin(angle), np.zeros(24)], axis=1)
     cone = np.concatenate([0.05 * ring, 0.02 * ring + [0.0, 0.0, 0.1]])
     wedge = np.array([[0, 0, 0], [0.1, 0, 0], [0, 0.06, 0], [0.1, 0.06, 0], [0, 0, 0.05], [0, 0.06, 0.05]])
     for points, is_round in ((cone, True), (wedge, False)):
         shape = body_shape(BodyDef((GeomDef(Shape.CONVEX, np.ptp(points, axis=0), hull=points),), 1.0))
-        assert shape.cylinder == is_round and (shape.hull is None) == is_round
+        assert shape.cylinder == is_round and shape.hull is not None
         assert 0.0 < shape.offset[2] < 0.5 * np.ptp(points[:, 2]) + points[:, 2].min()
         assert (np.linalg.eigvalsh(shape.inertia) > 0.0).all()
-        reach = np.linalg.norm(points - (shape.offset + shape.center), axis=1).max()
+        reach = np.linalg.norm(points - shape.offset, axis=1).max()
         assert shape.bound >= reach - 1e-6
     cone_shape = body_shape(BodyDef((GeomDef(Shape.CONVEX, np.ptp(cone, axis=0), hull=cone),), 1.0))
     np.testing.assert_allclose(cone_shape.rims[[0, 2]], [0.05, 0.02], atol=2e-3)

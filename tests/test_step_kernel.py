@@ -113,7 +113,7 @@ def world(seed: int, pairs: bool = True) -> dict[str, NDArray[Any]]:
     yaw = rng.uniform(-3.0, 3.0, count)
     plane[0], plane[3], plane[4] = rng.uniform(-0.005, 0.005, count), np.cos(yaw), np.sin(yaw)
     plane[1], plane[5:] = position[0] + rng.uniform(-0.2, 0.2, count), rng.choice([0.2, 0.5, 1e4], count)
-    hull_row = np.flatnonzero([s.hull is not None and not h for s, h in zip(shapes, held, strict=True)])
+    hull_row = np.flatnonzero([s.hull is not None for s in shapes])
     hulls = [shapes[k].hull for k in hull_row]
     a = second - 1 if pairs else second[:0]
     b = second if pairs else second[:0]
@@ -129,7 +129,8 @@ def world(seed: int, pairs: bool = True) -> dict[str, NDArray[Any]]:
         "pair_slack": 0.01 * rng.random(len(a)) * (rng.random(len(a)) < 0.3),
     }
     feeds = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in feeds.items()}
-    return feeds | {"pair_a": a.astype(np.int64), "pair_b": b.astype(np.int64), "hull_row": hull_row.astype(np.int64)}
+    whole = {"pair_a": a, "pair_b": b, "hull_row": hull_row}
+    return feeds | {name: value.astype(np.int64) for name, value in whole.items()}
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -142,6 +143,9 @@ def test_a_step_is_that_of_the_graph(network: DynamicsNetwork, compiled: Compile
         feeds = world(seed, pairs)
         for name, expected, found in zip(OUTPUTS, network.run(feeds), compiled.run(feeds), strict=True):
             assert found.shape == expected.shape, name
+            if name == "plane_gap":  # of what does not fall nobody asks
+                falls = feeds["parameters"][ROWS["falls"]][0] > 0
+                expected, found = expected[falls], found[falls]
             if expected.size:
                 difference = np.abs(found - expected) / (1.0 + np.abs(expected))
                 differences[name].append(difference.reshape(-1, difference.shape[-1]).max(axis=0))

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch: make test WITH=training")
 
 from training.dynamics_data import generate, load, make_clip  # noqa: E402
-from training.dynamics_model import DynamicsStep, project_on_core  # noqa: E402
+from training.dynamics_model import DynamicsStep  # noqa: E402
 from training.dynamics_rollout import make_batch, roll_out  # noqa: E402
 from training.train_dynamics import (  # noqa: E402
     OUTPUTS,
@@ -49,22 +49,6 @@ def test_the_untrained_network_beats_straight_lines(clips: list) -> None:
     torch.manual_seed(0)
     result = measure(DynamicsStep(), clips, seed=1, count=24, steps=60)
     assert result["fde_1.0s_m"] < 0.6 * result["straight_1.0s_m"]
-
-
-def test_points_on_cores_are_the_nearest() -> None:
-    generator = np.random.default_rng(0)
-    half = np.array([0.05, 0.05, 0.1])
-    for cylinder in (0.0, 1.0):
-        points = generator.normal(0.0, 0.15, (3, 4, 1)).astype(np.float32)
-        found = project_on_core(
-            torch.from_numpy(points), torch.tensor(half, dtype=torch.float32)[:, None], torch.tensor([cylinder])
-        ).numpy()
-        many = generator.uniform(-1.0, 1.0, (200_000, 3)) * half
-        if cylinder:
-            many = many[np.hypot(many[:, 0], many[:, 1]) < 0.05]
-        for k in range(4):
-            best = np.linalg.norm(many - points[:, k, 0], axis=1).min()
-            assert np.linalg.norm(found[:, k, 0] - points[:, k, 0]) <= best + 1e-3
 
 
 def test_a_step_learns_and_a_checkpoint_goes_on(tmp_path: Path, clips: list) -> None:

@@ -210,10 +210,10 @@ def write_card(
         "baseline": baseline,
         "directions": dict.fromkeys(metrics["seeds"], "down"),
         "limits": [
-            "Concave things are taken for their convex hull, and against one another for a box or a cylinder of its "
-            "size: what leans into a bowl or hangs on a handle goes wrong.",
-            "A support is a level rectangle; a ball rolls off its edge as if the edge were cut, not round.",
-            "Restitution of things that land on a face is too low, stacks of more than three creep by millimetres.",
+            "Concave things are taken for their convex hull: what leans into a bowl or hangs on a handle goes wrong.",
+            "A support is a level rectangle; what is half over its edge is held by the part of its face that is above "
+            "it.",
+            "What slides on a face goes about a tenth too far; restitution of things that land on a face is too low.",
             "Which way something topples that stands on an edge is decided by less than is known; samples show that.",
         ],
         "notes": [

@@ -31,6 +31,7 @@ from wm_imagination.rigid_tables import (
     HULL_POINTS,
     PARAMETER_ROWS,
     STEP_S,
+    VERSION,
     BodyShape,
     body_shape,
     parameter_column,
@@ -222,7 +223,7 @@ def generate(clips: int, folder: Path = FOLDER, split: Split = "train", workers:
     """Write the shards of the first ``clips`` worlds that are not there yet; returns all of them, in order."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = [
-        (folder / f"{split}-{SEED_OFFSET + begin}.h5", SEED_OFFSET + begin, min(SHARD, clips - begin))
+        (folder / f"{split}-v{VERSION}-{SEED_OFFSET + begin}.h5", SEED_OFFSET + begin, min(SHARD, clips - begin))
         for begin in range(0, clips, SHARD)
     ]
     missing = [s for s in shards if not s[0].is_file()]

@@ -8,10 +8,10 @@ share the body) gives the law of that contact - how much of the violation each s
 much bounces, how soft it is - and how far the outcome may scatter. Messages between bodies are impulses: bodies ->
 contacts (relative velocity) -> network -> bodies.
 
-Contacts are computed from shape parameters, four for each thing with the surface beneath it and four for each near
-pair, so a shape never seen in training is no other input. Sources: impulses with velocity-level constraints, Stewart
-and Trinkle 1996; Jacobi sweeps with mass splitting, Tonge, Benevolenski and Voroshilov 2012; nearest points of convex
-sets by alternating projections, Cheney and Goldstein 1959.
+Contacts are computed from shape parameters and points of hulls, four for each thing with the surface beneath it and
+four for each near pair (``training.convex_contacts``), so a shape never seen in training is no other input. Sources:
+impulses with velocity-level constraints, Stewart and Trinkle 1996; Jacobi sweeps with mass splitting, Tonge,
+Benevolenski and Voroshilov 2012.
 
 Layout: components first, bodies (B) or pairs (P) last; SI units; world axes, z up; a body's frame has its origin at
 the centre of mass.
@@ -24,13 +24,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.convex_contacts import Convex, convex_contacts
 from wm_imagination.rigid_tables import GRAVITY_M_S2, PARAMETERS, STEP_S
 
 POINTS = 4
-SWEEPS = 4
+SWEEPS = 8
 FEATURES = 10
 FASTEST_M_S, FASTEST_RAD_S = 50.0, 200.0
 """No step leaves anything faster: a turn of more than half a circle a step cannot be told from one the other way."""
+UPRIGHT = 30.0
+"""Round things that lean by less than some 10 degrees (tangent squared 1 / 30) stand upright."""
 _NEXT, _LAST = [1, 2, 0], [2, 0, 1]
 
 
@@ -99,7 +102,7 @@ def face_points(direction: Tensor, half: Tensor, cylinder: Tensor, rims: Tensor)
     """Four points of a core that lie farthest along a direction, and the middle of the face that they are on.
 
     Of a box the corners of the face that looks that way most; of a cylinder the foremost point of each rim, and of the
-    rim that is ahead two more, a third of a turn to either side.
+    rim that is ahead two more, a third of a turn to either side; of one that stands upright four points of that rim.
 
     Args:
         direction: (3, B) in the body's axes. half: (3, B) [m]. cylinder: (B,) 0 or 1.
@@ -124,13 +127,18 @@ def face_points(direction: Tensor, half: Tensor, cylinder: Tensor, rims: Tensor)
     dx, dy = direction[0] + 1e-6, direction[1]
     norm = torch.sqrt(dx * dx + dy * dy + 1e-14)
     dx, dy = dx / norm, dy / norm
-    c, s = -0.5, 0.8660254
     nx, ny = near_radius * dx, near_radius * dy
+    upright = (size[2] * size[2] > UPRIGHT * (direction[0] * direction[0] + direction[1] * direction[1])).to(
+        direction.dtype
+    )
+    c, s = 0.5 * upright - 0.5, 0.8660254 + upright * (1.0 - 0.8660254)
+    far_x, far_y = far_radius * dx, far_radius * dy
+    far_x, far_y = far_x + upright * (-nx - far_x), far_y + upright * (-ny - far_y)
     rim = torch.stack(
         [
-            torch.stack([nx, far_radius * dx, c * nx - s * ny, c * nx + s * ny]),
-            torch.stack([ny, far_radius * dy, s * nx + c * ny, -s * nx + c * ny]),
-            torch.stack([near_height, far_height, near_height, near_height]),
+            torch.stack([nx, far_x, c * nx - s * ny, c * nx + s * ny]),
+            torch.stack([ny, far_y, s * nx + c * ny, -s * nx + c * ny]),
+            torch.stack([near_height, far_height + upright * (near_height - far_height), near_height, near_height]),
         ]
     )
     stands = (size[2] * size[2] > direction[0] * direction[0] + direction[1] * direction[1]).to(direction.dtype)
@@ -144,42 +152,6 @@ def face_points(direction: Tensor, half: Tensor, cylinder: Tensor, rims: Tensor)
     )
     points = box + cylinder * (rim - box)
     return points, middle + cylinder * (rim_middle - middle)
-
-
-def project_on_core(point: Tensor, half: Tensor, cylinder: Tensor) -> Tensor:
-    """The points (3, 4, P) of cores nearest to points (3, 4, P), body axes about the geometric centre [m]."""
-    h = half.unsqueeze(1)
-    box = torch.minimum(torch.maximum(point, -h), h)
-    reach = torch.sqrt(point[0] * point[0] + point[1] * point[1] + 1e-12)
-    shrink = torch.clamp(h[0] / reach, max=1.0)
-    rim = torch.stack([point[0] * shrink, point[1] * shrink, box[2]])
-    return box + cylinder * (rim - box)
-
-
-def way_out(point: Tensor, half: Tensor, cylinder: Tensor) -> tuple[Tensor, Tensor]:
-    """The shortest way out of cores for points inside: directions (3, 4, P) and lengths (4, P) [m]; 0 long where
-    outside.
-
-    Of balls and capsules, whose core has no inside, the way is away from the core's middle.
-    """
-    h = half.unsqueeze(1)
-    size = point.abs()
-    sign = torch.where(point < 0, -torch.ones_like(point), torch.ones_like(point))
-    left = h - size
-    first = ((left[0] <= left[1]) & (left[0] <= left[2])).to(point.dtype)
-    second = (1 - first) * (left[1] <= left[2]).to(point.dtype)
-    box = torch.stack([first, second, 1 - first - second]) * sign
-    reach = torch.sqrt(point[0] * point[0] + point[1] * point[1] + 1e-12)
-    around = h[0] - reach
-    beside = (around <= left[2]).to(point.dtype)
-    rim = torch.stack([beside * point[0] / reach, beside * point[1] / reach, (1 - beside) * sign[2]])
-    depth_box = left.amin(0)
-    depth_rim = torch.minimum(around, left[2])
-    out = box + cylinder * (rim - box)
-    depth = depth_box + cylinder * (depth_rim - depth_box)
-    hollow = (half.amin(0) <= 0).to(point.dtype) * (1 - cylinder)
-    away = _unit(point, 1e-6)
-    return out + hollow * (away - out), torch.relu(depth)
 
 
 class ContactNetwork(nn.Module):
@@ -208,9 +180,9 @@ class DynamicsStep(nn.Module):
     level: Tensor
     up6: Tensor
 
-    def __init__(self, width: int = 16, sweeps: int = SWEEPS, step_s: float = STEP_S, projections: int = 2) -> None:
+    def __init__(self, width: int = 16, sweeps: int = SWEEPS, step_s: float = STEP_S) -> None:
         super().__init__()
-        self.step_s, self.sweeps, self.projections = step_s, sweeps, projections
+        self.step_s, self.sweeps = step_s, sweeps
         self.network = ContactNetwork(width)
         self.register_buffer("up", torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1), persistent=False)
         self.register_buffer("level", torch.tensor([1.0, 1.0, 0.0]).view(3, 1, 1), persistent=False)
@@ -239,16 +211,17 @@ class DynamicsStep(nn.Module):
             position, linear, angular: (3, B); quaternion: (4, B) xyzw.
             parameters: (PARAMETER_ROWS, B), rows as in ``PARAMETERS``. plane: (PLANE_ROWS, B).
             pair_a, pair_b: (P,) int64 bodies of near pairs, the smaller one first.
-            hull_row: (H,) int64 bodies whose lowest points come from hull_points (3, HULL_POINTS, H), body frame [m].
+            hull_row: (H,) int64 bodies that are hulls of hull_points (3, HULL_POINTS, H), body frame [m]. What is a
+                cylinder too stands on its rims, what is not on its lowest points.
             plane_slack: (B,), pair_slack: (P,) depths [m] to which surfaces and pairs may overlap: as they did when
                 first seen. What was seen overlapping touches; it is the shapes that are only nearly known.
         """
         h = self.step_s
         up, level = self.up, self.level
         sizes = list(PARAMETERS.values())
-        (inverse_mass, inertia, inverse_inertia, center, half, rounding, margin, cylinder, rims, friction, restitution,
+        (inverse_mass, inertia, inverse_inertia, center, half, rounding, cylinder, rims, friction, restitution,
          rolling, torsion, falls) = torch.split(parameters, sizes)  # fmt: skip
-        inverse_mass, rounding, margin, cylinder = inverse_mass[0], rounding[0], margin[0], cylinder[0]
+        inverse_mass, rounding, cylinder = inverse_mass[0], rounding[0], cylinder[0]
         friction, restitution, rolling, torsion, falls = friction[0], restitution[0], rolling[0], torsion[0], falls[0]
         rotation = rotation_of(quaternion)
         inverse = self._in_world(rotation, inverse_inertia)
@@ -260,6 +233,9 @@ class DynamicsStep(nn.Module):
         points, middle = face_points(down, half, cylinder, rims)
         points, middle = points + center.unsqueeze(1), middle + center
         hull_lowest, hull_middle = self._hull_lowest(down, hull_row, hull_points)
+        rolls = cylinder.index_select(0, hull_row)
+        hull_lowest = hull_lowest + rolls * (points.index_select(2, hull_row) - hull_lowest)
+        hull_middle = hull_middle + rolls * (middle.index_select(1, hull_row) - hull_middle)
         index = hull_row.view(1, 1, -1).expand(3, POINTS, -1)
         points = points.scatter(2, index, hull_lowest)
         middle = middle.scatter(1, hull_row.view(1, -1).expand(3, -1), hull_middle)
@@ -273,18 +249,20 @@ class DynamicsStep(nn.Module):
 
         # -- contacts of pairs: arms (3, 4, P) from either centre, normals from a to b, gaps (4, P)
         table = torch.cat(
-            [position, rotation.reshape(9, -1), center, half, rounding.unsqueeze(0), margin.unsqueeze(0),
+            [position, rotation.reshape(9, -1), center, half, rounding.unsqueeze(0),
              cylinder.unsqueeze(0), inverse_mass.unsqueeze(0), inverse.reshape(9, -1), friction.unsqueeze(0),
              restitution.unsqueeze(0)]
         )  # fmt: skip
         of_a, of_b = table.index_select(1, pair_a), table.index_select(1, pair_b)
-        pair_gap, normal, arm_a, arm_b = self._pair_contacts(of_a, of_b)
+        pair_gap, normal, arm_a, arm_b = self._pair_contacts(
+            of_a, of_b, pair_a, pair_b, hull_row, hull_points, position.shape[1]
+        )  # fmt: skip
         least_gap = pair_gap.amin(0)
         pair_gap = pair_gap + pair_slack
-        inverse_mass_a, inverse_mass_b = of_a[21], of_b[21]
-        inverse_a, inverse_b = of_a[22:31].reshape(3, 3, -1), of_b[22:31].reshape(3, 3, -1)
-        pair_friction = torch.maximum(of_a[31], of_b[31])
-        pair_restitution = torch.minimum(of_a[32], of_b[32])
+        inverse_mass_a, inverse_mass_b = of_a[20], of_b[20]
+        inverse_a, inverse_b = of_a[21:30].reshape(3, 3, -1), of_b[21:30].reshape(3, 3, -1)
+        pair_friction = torch.maximum(of_a[30], of_b[30])
+        pair_restitution = torch.minimum(of_a[31], of_b[31])
 
         # -- before the contacts act
         before_ground = linear.unsqueeze(1) + _cross(angular.unsqueeze(1), ground_arm)
@@ -377,6 +355,7 @@ class DynamicsStep(nn.Module):
             arm,
             arm_a,
             arm_b,
+            position,
         )
         rubbing_ground, rubbing_pair = torch.zeros_like(ground_arm), torch.zeros_like(normal)
         moving = free
@@ -524,36 +503,35 @@ class DynamicsStep(nn.Module):
         share = torch.clamp(share, max=2.0)
         return arm + share.unsqueeze(0) * along, valid
 
-    def _pair_contacts(self, of_a: Tensor, of_b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    @staticmethod
+    def _pair_contacts(
+        of_a: Tensor,
+        of_b: Tensor,
+        pair_a: Tensor,
+        pair_b: Tensor,
+        hull_row: Tensor,
+        hull_points: Tensor,
+        bodies: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Gaps (4, P), normals from a to b, arms from a's and b's centre of mass (3, 4, P) each."""
+        # Hull 0: none.
+        number = torch.zeros(bodies, dtype=torch.int64, device=hull_row.device)
+        number = number.scatter(0, hull_row, torch.arange(1, hull_row.shape[0] + 1, device=hull_row.device))
+        points = torch.cat([torch.zeros_like(hull_points[:, :, :1]).sum(2, keepdim=True), hull_points], dim=2)
+
+        def side(of: Tensor, body: Tensor) -> Convex:
+            hull = number.index_select(0, body)
+            return Convex(of[12:15], of[15:18], of[18], of[19], points.index_select(2, hull), hull > 0)
+
         rotation_a, rotation_b = of_a[3:12].reshape(3, 3, -1), of_b[3:12].reshape(3, 3, -1)
-        core_a, core_b = of_a[15:18] - of_a[19] * (of_a[15:18] > 0), of_b[15:18] - of_b[19] * (of_b[15:18] > 0)
-        radius_a, radius_b = of_a[18] + of_a[19], of_b[18] + of_b[19]
-        # Geometric centres, relative to that of a.
-        offset_a = _turn(rotation_a, of_a[12:15])
-        center_a = of_a[0:3] + offset_a
-        center_b = of_b[0:3] + _turn(rotation_b, of_b[12:15])
-        between = center_b - center_a
-        rims = torch.stack([core_a[0], -core_a[2], core_a[0], core_a[2]])
-        local, _ = face_points(_turn_back(rotation_a, between), core_a, of_a[20], rims)
-        on_a = _turn(rotation_a, local)
-        for _ in range(self.projections):
-            in_b = project_on_core(_turn_back(rotation_b, on_a - between.unsqueeze(1)), core_b, of_b[20])
-            on_b = _turn(rotation_b, in_b) + between.unsqueeze(1)
-            in_a = project_on_core(_turn_back(rotation_a, on_b), core_a, of_a[20])
-            on_a = _turn(rotation_a, in_a)
-        difference = on_b - on_a
-        distance = torch.sqrt(_dot(difference, difference) + 1e-12)
-        # Where the cores themselves overlap, the way out is through b's nearest face.
-        inside = _turn_back(rotation_b, on_a - between.unsqueeze(1))
-        out, depth = way_out(inside, core_b, of_b[20])
-        apart = torch.clamp((distance - 2e-5) / 1e-4, 0.0, 1.0)
-        normal = _unit(apart * difference / distance - (1 - apart) * _turn(rotation_b, out), 1e-6)
-        gap = apart * distance - (1 - apart) * torch.clamp(depth, max=0.05) - radius_a - radius_b
-        contact = on_a + normal * (radius_a + 0.5 * gap)
-        arm_a = contact + (center_a - of_a[0:3]).unsqueeze(1)
-        arm_b = contact + (center_a - of_b[0:3]).unsqueeze(1)
-        return gap, normal, arm_a, arm_b
+        between = of_b[0:3] - of_a[0:3]
+        turn = (rotation_a.unsqueeze(2) * rotation_b.unsqueeze(1)).sum(0)
+        gap, normal, contact = convex_contacts(
+            side(of_a, pair_a), side(of_b, pair_b), turn, _turn_back(rotation_a, between)
+        )  # fmt: skip
+        arm_a = _turn(rotation_a, contact)
+        normal = _turn(rotation_a, normal).unsqueeze(1).expand(3, POINTS, -1)
+        return gap, normal, arm_a, arm_a - between.unsqueeze(1)
 
     @staticmethod
     def _relative(twist_a: Tensor, twist_b: Tensor, arm_a: Tensor, arm_b: Tensor) -> Tensor:
@@ -657,9 +635,10 @@ class DynamicsStep(nn.Module):
         arm: Tensor,
         arm_a: Tensor,
         arm_b: Tensor,
+        position: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Impulses (4, B) and (4, P) [N s] with which to begin: the weight of each thing and of what stands on it,
-        handed down.
+        handed down, and with it the point that it acts at.
 
         Without them a heavy thing would sink into a light one beneath it, which the sweeps alone move apart too slowly.
         """
@@ -672,20 +651,27 @@ class DynamicsStep(nn.Module):
         held_by = torch.clamp(held_by, min=1.0)
         part_b = above_b / held_by.index_select(0, pair_b)
         part_a = above_a / held_by.index_select(0, pair_a)
-        load = weight
+        # Weight, and weight times its place: what is handed down keeps the vertical that it acts in.
+        own = torch.stack([weight, weight * position[0], weight * position[1]])
+        rows_a, rows_b = pair_a.unsqueeze(0).expand(3, -1), pair_b.unsqueeze(0).expand(3, -1)
+        loads = own
         for _ in range(3):
-            on_a, on_b = part_b * load.index_select(0, pair_b), part_a * load.index_select(0, pair_a)
-            load = weight.scatter_add(0, pair_a, on_a).scatter_add(0, pair_b, on_b)
+            on_a, on_b = part_b * loads.index_select(1, pair_b), part_a * loads.index_select(1, pair_a)
+            loads = own.scatter_add(1, rows_a, on_a).scatter_add(1, rows_b, on_b)
+        load = loads[0]
+        at = loads[1:] / torch.clamp(load, min=1e-9) - position[:2] * (load > 0).to(load.dtype)
         through = part_b * load.index_select(0, pair_b) + part_a * load.index_select(0, pair_a)
-        ground = self._balanced(nearly_ground, arm) * (load * on_ground / held_by)
+        ground = self._balanced(nearly_ground, arm[:2] - at.unsqueeze(1)) * (load * on_ground / held_by)
         upper = (steep > 0).to(weight.dtype)
+        at_a, at_b = at.index_select(1, pair_a).unsqueeze(1), at.index_select(1, pair_b).unsqueeze(1)
+        arm_a, arm_b = arm_a[:2] - at_a, arm_b[:2] - at_b
         pair = self._balanced(nearly_pair, arm_a + upper * (arm_b - arm_a)) * through
         return ground * (1.0 + 0.1 * torch.tanh(trust_ground)), pair * (1.0 + 0.1 * torch.tanh(trust_pair))
 
     @staticmethod
     def _balanced(near: Tensor, arm: Tensor) -> Tensor:
-        """Shares (4, M) of a load that contacts at arms (3, 4, M) bear so that the body does not tip, as far as they
-        can.
+        """Shares (4, M) of a load that contacts at arms (2, 4, M) from its vertical bear so that the body does not tip,
+        as far as they can.
         """
         x, y = arm[0], arm[1]
         nx, ny = near * x, near * y

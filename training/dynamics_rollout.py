@@ -62,7 +62,7 @@ def make_batch(windows: Sequence[tuple[DynamicsClip, int]], steps: int) -> Windo
         truth.append(clip.states[first : first + steps + 1, rows].transpose(0, 2, 1))
         parameters.append(clip.parameters[rows].T)
         bounds.append(clip.bounds[rows])
-        with_hull = np.flatnonzero(clip.has_hull[rows] & ~clip.kinematic[rows])
+        with_hull = np.flatnonzero(clip.has_hull[rows])
         hull_rows.append(count + with_hull)
         hulls.append(clip.hulls[rows[with_hull]])
         own = np.full((tops, PLANE_ROWS), np.nan, np.float32)
@@ -111,11 +111,18 @@ def planes(batch: WindowBatch, position: Tensor) -> Tensor:
     return torch.from_numpy(plane[:, :, 0])
 
 
-def roll_out(model: DynamicsStep, batch: WindowBatch, steps: int, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def roll_out(
+    model: DynamicsStep,
+    batch: WindowBatch,
+    steps: int,
+    noise: Tensor | None = None,
+    overlaps: list[Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """States (steps, 13, B) after each step, and deviations (steps, 2, B), from the truth at step 0.
 
     Kinematic bodies follow the truth. ``noise``: (steps, 6, B) standard normal numbers, scaled by the deviations and
-    added to the velocities; None: none.
+    added to the velocities; None: none. ``overlaps``: to this the depths (P,) [m] are appended to which near pairs
+    overlap before each step but the first, by more than they did in the truth at step 0.
     """
     state = batch.truth[0]
     position, quaternion, linear, angular = state[:3], state[3:7], state[7:10], state[10:13]
@@ -146,6 +153,8 @@ def roll_out(model: DynamicsStep, batch: WindowBatch, steps: int, noise: Tensor 
             position, quaternion, linear, angular, batch.parameters, plane, a, b, batch.hull_row, batch.hull_points,
             plane_slack, slack[number],
         )  # fmt: skip
+        if overlaps is not None and step > 1:
+            overlaps.append(torch.relu(-(result.pair_gap + slack[number])))
         position = torch.where(led, truth[:3], result.position)
         quaternion = torch.where(led, truth[3:7], result.quaternion)
         linear, angular = result.linear, result.angular

@@ -110,11 +110,12 @@ def draw_windows(
 
 
 def losses(network: DynamicsStep, windows: list[tuple[DynamicsClip, int]], steps: int) -> dict[str, Tensor]:
-    """Pose error over the rollout, robust (centimetres count, metres hardly more); velocity error; likelihood of the
-    end.
+    """Pose error over the rollout, robust (centimetres count, metres hardly more); velocity error; energy from nothing;
+    how deep things sink into one another; likelihood of the end.
     """
     batch = make_batch(windows, steps)
-    states, deviations = roll_out(network, batch, steps)
+    overlaps: list[Tensor] = []
+    states, deviations = roll_out(network, batch, steps, overlaps=overlaps)
     truth = batch.truth[1:]
     position, turned = pose_errors(states, truth, batch.parameters)
     scored = batch.scored
@@ -135,6 +136,8 @@ def losses(network: DynamicsStep, windows: list[tuple[DynamicsClip, int]], steps
     with_pusher = set(batch.window[batch.kinematic.numpy()].tolist())
     pushed[[int(w) in with_pusher for w in batch.window]] = True
     made = torch.relu(energy[1:] - energy[:-1] - 0.03).clamp(max=1.0).mean(dim=0) * ~pushed
+    # What solid things may not do: sink in by more than a millimetre; what is deep inside counts no more than 3 cm.
+    sunk = torch.stack([torch.relu(depth - 0.001).clamp(max=0.03).sum() for depth in overlaps or [states.new_zeros(1)]])
     # The scatter of the end, from what each step leaves open; the mean is not moved by this.
     left = torch.arange(steps - 1, -1, -1, dtype=torch.float32)[:, None] * STEP_S
     variance = (deviations[:, 0] ** 2 * left**2).sum(0) + 1e-7
@@ -145,6 +148,7 @@ def losses(network: DynamicsStep, windows: list[tuple[DynamicsClip, int]], steps
         "pose": (pose * weight).sum(),
         "velocity": 0.3 * (velocity * weight).sum(),
         "energy": 2.0 * (made * weight).sum(),
+        "overlap": 60.0 * sunk.sum() / max(steps - 1, 1) / scored.sum().clamp(min=1),
         "scatter": 0.02 * (nll * weight).sum(),
     }
 
@@ -247,7 +251,8 @@ def measure(
     rng = np.random.default_rng(seed)
     windows = draw_windows(clips, count, steps, rng)
     batch = make_batch(windows, steps)
-    states, _ = roll_out(network, batch, steps)
+    overlaps: list[Tensor] = []
+    states, _ = roll_out(network, batch, steps, overlaps=overlaps)
     position, turned = pose_errors(states, batch.truth[1:], batch.parameters)
     way = (batch.truth[-1, :3] - batch.truth[0, :3]).norm(dim=0)
     use = batch.scored & (way > 0.01)
@@ -261,6 +266,7 @@ def measure(
     result["fde_median_1.0s_m"] = float(position[-1, use].median())
     result["outline_1.0s_m"] = float(turned[-1, use].mean())
     result["at_rest_1.0s_m"] = float(position[-1, rest].mean())
+    result["deep_pairs"] = sum(float((depth > 0.005).sum()) for depth in overlaps) / len(overlaps) / count
     return result
 
 
@@ -417,7 +423,7 @@ def _line(row: dict[str, float]) -> str:
         f"step {row['step']:.0f}: FDE over what moves, watched clips: 0.25 s {1e3 * row['fde_0.25s_m']:.1f} mm, "
         f"0.5 s {1e3 * row['fde_0.5s_m']:.1f} mm, 1 s {1e3 * row['fde_1.0s_m']:.1f} mm "
         f"(straight {1e3 * row['straight_1.0s_m']:.0f}), median {1e3 * row['fde_median_1.0s_m']:.1f} mm, "
-        f"at rest {1e3 * row['at_rest_1.0s_m']:.1f} mm"
+        f"at rest {1e3 * row['at_rest_1.0s_m']:.1f} mm, pairs 5 mm deep {row['deep_pairs']:.3f} a window"
     )
 
 

@@ -34,7 +34,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
-SOURCES = ("lanes.py", "step_formulas.py", "step_kernel.py", "futures_kernel.py", "resting.py", "rigid_tables.py")
+SOURCES = (
+    "lanes.py",
+    "step_formulas.py",
+    "hull_kernel.py",
+    "step_kernel.py",
+    "futures_kernel.py",
+    "resting.py",
+    "rigid_tables.py",
+)
 """What is compiled depends on these files of this package."""
 CHECK_TOLERANCE = 2e-3
 """Of the check: relative to 1 plus the size of a number."""
@@ -122,7 +130,6 @@ def check_feeds() -> dict[str, NDArray[Any]]:
     parameters[ROWS["inverse_mass"]] = 1.0 / mass
     parameters[ROWS["half"]] = half
     parameters[ROWS["rounding"]] = rounding
-    parameters[ROWS["margin"]] = np.where(kind == 2, 0.0, 0.003)
     parameters[ROWS["cylinder"]] = kind == 1
     parameters[ROWS["rims"]] = [half[0], -half[2], half[0], half[2]]
     parameters[ROWS["friction"]] = rng.uniform(0.2, 0.8, bodies)
@@ -186,7 +193,7 @@ def read_weights(path: Path, metadata: Mapping[str, str]) -> Floats:
         parts = [
             tensor("network.first", 16, 10), tensor("network.first_bias", 16, 1), tensor("network.second", 16, 16),
             tensor("network.second_bias", 16, 1), tensor("network.last", 8, 16), tensor("network.last_bias", 8, 1),
-            np.exp(tensor("sweep_weights", 4, 4)), np.exp(tensor("deviation_floor", 2)),
+            np.exp(tensor("sweep_weights", 8, 4)), np.exp(tensor("deviation_floor", 2)),
         ]  # fmt: skip
     except (struct.error, ValueError, KeyError) as error:
         raise InferenceError(f"{path}: not the dynamics network's weights ({error})") from error

@@ -103,9 +103,13 @@ def _turned(quaternion, n, x, y, z):  # type: ignore[no-untyped-def]  # pragma: 
 def _near_support(  # type: ignore[no-untyped-def]  # pragma: no cover
     static, mover, top, position, quaternion, parameters, bounds
 ):
-    """Whether a body (column) is near a support from the side or below: from above, its surface is what counts."""
-    if position[2, mover] > top - SUNK_M:
-        return False
+    """Whether a body (column) is near a support from the side or below, or over its edge: from above, its surface
+    (PLANE_ROWS, NaN: no level one) is what counts.
+    """
+    if position[2, mover] > top[0] - SUNK_M:
+        dx, dy = position[0, mover] - top[1], position[1, mover] - top[2]
+        if abs(top[3] * dx + top[4] * dy) <= top[5] and abs(top[3] * dy - top[4] * dx) <= top[6]:
+            return False
     local = _turned_back(
         quaternion,
         static,
@@ -202,11 +206,11 @@ def _involved(  # type: ignore[no-untyped-def]  # pragma: no cover
         if obstacle[a] or obstacle[b]:
             if fixed[a] and obstacle[a]:
                 is_near = _near_support(
-                    a, b, surfaces[row, surface_row[i], 0], position, quaternion, parameters, bounds
+                    a, b, surfaces[row, surface_row[i]], position, quaternion, parameters, bounds
                 )  # fmt: skip
             else:
                 is_near = _near_support(
-                    b, a, surfaces[row, surface_row[j], 0], position, quaternion, parameters, bounds
+                    b, a, surfaces[row, surface_row[j]], position, quaternion, parameters, bounds
                 )  # fmt: skip
         else:
             x, y, z = (
@@ -394,7 +398,7 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                             bodies[at + PARAMETER_TO_ROW[_FRICTION] * LANES] = surface_friction[row, s]
                         if not math.isnan(surface_restitution[row, s]):
                             bodies[at + PARAMETER_TO_ROW[_RESTITUTION] * LANES] = surface_restitution[row, s]
-                    local_hull[body_count] = -1 if held[body_count] or led[n] else hull_of[n]
+                    local_hull[body_count] = hull_of[n]
                     body_count += 1
                 if pair_count + count > pair_capacity:
                     pair_capacity = (2 * (pair_count + count) + LANES - 1) // LANES * LANES

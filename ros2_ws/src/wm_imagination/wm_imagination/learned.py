@@ -959,8 +959,11 @@ class _Futures:
         m = self.slots
         static_first = self.fixed[row * m + i] & self.obstacle[row * m + i]
         static, mover = np.where(static_first, i, j), np.where(static_first, j, i)
-        top = self.surfaces[row, self.known.surface_row[static], 0]
-        beside = ~(position[2, row, mover] > top - SUNK_M)  # also where there is no level top
+        top = self.surfaces[row, self.known.surface_row[static]].T
+        beside = ~(position[2, row, mover] > top[0] - SUNK_M)  # also where there is no level top
+        dx, dy = position[0, row, mover] - top[1], position[1, row, mover] - top[2]
+        beside |= np.abs(top[3] * dx + top[4] * dy) > top[5]
+        beside |= np.abs(top[3] * dy - top[4] * dx) > top[6]
         result = np.zeros(len(row), dtype=bool)
         some = np.flatnonzero(beside)
         if len(some):
@@ -1011,7 +1014,7 @@ class _Futures:
                 parameters[ROWS["inverse_mass"], held] = 0.0
                 parameters[ROWS["inverse_inertia"].start : ROWS["inverse_inertia"].stop, held] = 0.0
                 parameters[ROWS["falls"], held] = 0.0
-            hull_row = np.flatnonzero(self.has_hull[included] & ~held & ~self.led[included])
+            hull_row = np.flatnonzero(self.has_hull[included])
             hulls = np.zeros((3, HULL_POINTS, len(hull_row)), dtype=np.float32)
             if len(hull_row):
                 source = included[hull_row]

@@ -33,9 +33,8 @@ GRAVITY_M_S2 = 9.81
 STEP_S = 1.0 / 60.0
 """The fixed step of the network."""
 HULL_POINTS = 64
-VERSION = 1
+VERSION = 2
 """Of the tables below; a model made for another is refused."""
-MARGIN_M = 0.003
 SLOW_START_M_S = 0.02
 HOVER_M = 0.004
 """What is at rest this close above its surface at the start stands on it [m]."""
@@ -51,7 +50,6 @@ PARAMETERS: dict[str, int] = {
     "center": 3,  # geometric centre in the dynamics frame [m]
     "half": 3,  # half extents of the core: box, or cylinder about z with half[0] as its radius [m]
     "rounding": 1,  # radius about the core [m]: of spheres (core 0) and capsules (core a segment)
-    "margin": 1,  # by so much the core shrinks, and the rounding grows, for contacts of pairs [m]
     "cylinder": 1,  # 1: the core is a cylinder
     "rims": 4,  # of round things: radius and height of the lower rim, then of the upper one, about the centre [m]
     "friction": 1,
@@ -77,11 +75,12 @@ class BodyShape:
     Attributes:
         offset: (3,) centre of mass in the body frame [m].
         inertia: (3, 3) per kilogram, body axes, about the centre of mass [m^2].
-        center: (3,) geometric centre from the centre of mass [m]; half: (3,); rounding, margin [m]; cylinder: bool;
+        center: (3,) geometric centre from the centre of mass [m]; half: (3,); rounding [m]; cylinder: bool;
             rims: (4,) as in ``PARAMETERS``.
-        bound: radius about the geometric centre that holds the whole body [m].
+        bound: radius about the centre of mass that holds the whole body [m].
         rolling, torsion: resistances [m].
-        hull: (3, HULL_POINTS) from the centre of mass [m], or None for boxes, balls, cylinders and capsules.
+        hull: (3, HULL_POINTS) from the centre of mass [m], or None for boxes, balls, cylinders and capsules. Pairs
+            meet it; what is ``cylinder`` beside it stands and lies on its rims, so that it rolls.
     """
 
     offset: Array
@@ -89,7 +88,6 @@ class BodyShape:
     center: Array
     half: Array
     rounding: float
-    margin: float
     cylinder: bool
     rims: Array
     bound: float
@@ -116,8 +114,7 @@ def body_shape(body: BodyDef) -> BodyShape:
     """The shape of a body; bodies of one geometry share one.
 
     Centre of mass and inertia are those that MuJoCo computes of the same parts, so both backends weigh alike. A body
-    of several parts, or a hull, is taken for its convex hull; for pairs a hull is taken for the box or cylinder of its
-    bounds, drawn in to its volume.
+    of several parts, or a hull, is taken for its convex hull.
     """
     free = BodyDef(tuple(replace(g, material="") for g in body.geoms))
     return _shape(_Keyed(free, free.shape_key()))
@@ -159,22 +156,20 @@ def _shape(keyed: _Keyed) -> BodyShape:
         if cylinder:
             rims = _rims(points - middle)
             rolling = ROLLING_COEFFICIENT * float(half[0])
-        else:
-            hull = _spread(points, HULL_POINTS) - offset[:, None]
-        reach = float(np.linalg.norm(points - middle, axis=1).max())
-    solid_sizes = half[half > 1e-6]
-    margin = float(min(MARGIN_M, 0.4 * solid_sizes.min())) if len(solid_sizes) and rounding == 0.0 else 0.0
+        hull = _spread(points, HULL_POINTS) - offset[:, None]
+        reach = float(np.linalg.norm(points - offset, axis=1).max())
     if rims is None:
         rims = np.array([half[0], -half[2], half[0], half[2]])
-    bound = max(float(np.hypot(half[0], half[2]) if cylinder else np.linalg.norm(half)) + rounding, reach)
+    # Of what is no hull the centre of mass is the geometric centre.
+    bound = reach or float(np.hypot(half[0], half[2]) if cylinder else np.linalg.norm(half)) + rounding
     return BodyShape(
-        offset, inertia, middle - offset, half, rounding, margin, cylinder, rims, bound, rolling, torsion, hull
+        offset, inertia, middle - offset, half, rounding, cylinder, rims, bound, rolling, torsion, hull
     )  # fmt: skip
 
 
 def _bounds(points: Array) -> tuple[Array, Array, bool]:
-    """Centre, half extents and kind (True: cylinder about z) of the box or cylinder that stands for a hull of points
-    (P, 3).
+    """Centre, half extents and kind (True: cylinder about z) of the box or cylinder nearest to a hull of points (P, 3):
+    that of its bounds, drawn in to its volume.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     half = np.maximum(0.5 * (high - low), 1e-3)
@@ -229,7 +224,6 @@ def parameter_column(body: BodyDef, shape: BodyShape, kinematic: bool = False) -
     column[ROWS["center"]] = shape.center
     column[ROWS["half"]] = shape.half
     column[ROWS["rounding"]] = shape.rounding
-    column[ROWS["margin"]] = shape.margin
     column[ROWS["cylinder"]] = float(shape.cylinder)
     column[ROWS["rims"]] = shape.rims
     column[ROWS["friction"]] = body.friction
@@ -279,7 +273,7 @@ def surfaces_beneath(
     above.
 
     Args:
-        positions: (3, R, M) geometric centres [m]; bounds: (R, M) bounding radii [m].
+        positions: (3, R, M) centres of mass [m]; bounds: (R, M) bounding radii [m].
         surfaces: (R or 1, S, PLANE_ROWS) tops; NaN heights: not there. floor_z: height of the floor, one or (R, 1) [m].
 
     Returns:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from wm_imagination.lanes import (
     Lanes,
+    Mask,
     Matrix,
     Numbers,
     Tile,
@@ -41,11 +42,20 @@ from wm_imagination.rigid_tables import GRAVITY_M_S2, HULL_POINTS, PARAMETERS, P
 
 H = STEP_S
 POINTS = 4
-SWEEPS = 4
+SWEEPS = 8
 FEATURES = 10
 WIDTH = 16
 LAW = 8
 FASTEST_M_S, FASTEST_RAD_S = 50.0, 200.0
+UPRIGHT = 30.0
+LEANS = (0.5, 0.2, 0.08)
+FAR_M = 0.03
+CONTACT_LEAN = 0.15
+SHARP = 1e3
+TINY = 1e-3
+FLAT_M4 = 1e-14
+TOUCHING_M2 = 1e-8
+"""As in ``training.convex_contacts``."""
 
 
 class _Rows:
@@ -63,12 +73,12 @@ class _Rows:
 
 # What pairs read of a body comes first, in one piece.
 BODY = _Rows(
-    position=3, rotation=9, center=3, half=3, rounding=1, margin=1, cylinder=1, inverse_mass=1, inverse=9, friction=1,
+    position=3, rotation=9, center=3, half=3, rounding=1, cylinder=1, inverse_mass=1, inverse=9, friction=1,
     restitution=1, linear=3, angular=3, falls=1,
     quaternion=4, inertia=9, inverse_inertia=9, rims=4, rolling=1, torsion=1, plane=PLANE_ROWS, slack=1,
     is_hull=1, hull_points=12, hull_middle=3,
     world_inertia=9, start_speed=1, arm=12, gap=4, least_gap=1, approach=4, slip=8, met=4, met_slip=4, near=4, count=1,
-    near_sum=1, on_ground=1, crowd=1, pairs=1, held_by=1, weight=1, load=1, features=40, law=32,
+    near_sum=1, on_ground=1, crowd=1, pairs=1, held_by=1, weight=3, load=3, at=2, features=40, law=32,
     goal=4, share=4, rub=4, mu=4, part=4, whole=4, slide=4, push=4, rubbing=8, moving=6, square=1, struck=1, limit=1,
     position_next=3, quaternion_next=4, linear_next=3, angular_next=3, impulse=1, deviation=2,
 )  # fmt: skip
@@ -77,7 +87,7 @@ TABLE = BODY.quaternion
 PAIR = _Rows(
     a=TABLE, b=TABLE, slack=1, gap=4, least_gap=1, normal=12, arm_a=12, arm_b=12, approach=4, slip=12,
     met_a=4, met_b=4, met_slip_a=4, met_slip_b=4, near=4, near_sum=1, beside=1, steep=1, above_a=1, above_b=1,
-    crowd_a=1, crowd_b=1, pairs_a=1, pairs_b=1, through=1, features=40, law=32,
+    crowd_a=1, crowd_b=1, pairs_a=1, pairs_b=1, through=1, at_a=2, at_b=2, features=40, law=32,
     goal=4, share=4, rub=4, mu=4, part=4, whole=4, slide=4, push=4, rubbing=12,
     moving_a=6, moving_b=6, respond_a=6, respond_b=6, impulse=1, square=1,
 )  # fmt: skip
@@ -140,13 +150,16 @@ def _face_points(direction: Vector, half: Vector, cylinder: Lanes, rims: list[La
     dx, dy = direction[0] + 1e-6, direction[1]
     norm = sqrt(dx * dx + dy * dy + 1e-14)
     dx, dy = dx / norm, dy / norm
-    c, s = -0.5, 0.8660254
     nx, ny = near_radius * dx, near_radius * dy
+    upright = flag(size[2] * size[2] > UPRIGHT * (direction[0] * direction[0] + direction[1] * direction[1]))
+    c, s = 0.5 * upright - 0.5, 0.8660254 + upright * (1.0 - 0.8660254)
+    far_x, far_y = far_radius * dx, far_radius * dy
+    far_x, far_y = far_x + upright * (-nx - far_x), far_y + upright * (-ny - far_y)
     rim = [
         [nx, ny, near_height],
-        [far_radius * dx, far_radius * dy, far_height],
+        [far_x, far_y, far_height + upright * (near_height - far_height)],
         [c * nx - s * ny, s * nx + c * ny, near_height],
-        [c * nx + s * ny, -s * nx + c * ny, near_height],
+        [c * nx + s * ny, c * ny - s * nx, near_height],
     ]
     stands = flag(size[2] * size[2] > direction[0] * direction[0] + direction[1] * direction[1])
     lies = 0.5 * (1.0 - stands)
@@ -154,33 +167,6 @@ def _face_points(direction: Vector, half: Vector, cylinder: Lanes, rims: list[La
     rim_middle = [both * dx, both * dy, stands * near_height + lies * (near_height + far_height)]
     points = [_blend(b, r, cylinder) for b, r in zip(box, rim, strict=True)]
     return points, _blend(middle, rim_middle, cylinder)
-
-
-def _project(point: Vector, half: Vector, cylinder: Lanes) -> Vector:
-    box = [at_most(at_least(p, -h), h) for p, h in zip(point, half, strict=True)]
-    reach = sqrt(point[0] * point[0] + point[1] * point[1] + 1e-12)
-    shrink = at_most(half[0] / reach, 1.0)
-    return _blend(box, [point[0] * shrink, point[1] * shrink, box[2]], cylinder)
-
-
-def _way_out(point: Vector, half: Vector, cylinder: Lanes) -> tuple[Vector, Lanes]:
-    size = [abs(p) for p in point]
-    sign = [where(p < 0.0, -1.0, 1.0) for p in point]
-    left = minus(half, size)
-    first = (left[0] <= left[1]) & (left[0] <= left[2])
-    second = ~first & (left[1] <= left[2])
-    box = [flag(m) * s for m, s in zip([first, second, ~first & ~second], sign, strict=True)]
-    reach = sqrt(point[0] * point[0] + point[1] * point[1] + 1e-12)
-    around = half[0] - reach
-    beside = flag(around <= left[2])
-    rim = [beside * point[0] / reach, beside * point[1] / reach, (1.0 - beside) * sign[2]]
-    depth_box = at_most(at_most(left[0], left[1]), left[2])
-    depth_rim = at_most(around, left[2])
-    out = _blend(box, rim, cylinder)
-    depth = depth_box + cylinder * (depth_rim - depth_box)
-    thin = at_most(at_most(half[0], half[1]), half[2])
-    hollow = flag(thin <= 0.0) * (1.0 - cylinder)
-    return _blend(out, unit(point, 1e-6), hollow), relu(depth)
 
 
 def _across(inverse_mass: Lanes, inverse: Matrix, arm: Vector, slip: Vector) -> Lanes:
@@ -238,6 +224,21 @@ def _centroid(part: list[Lanes], values: list[Vector]) -> Vector:
 # -- contacts with the surface beneath
 
 
+def _farthest(points: list[Vector], direction: Vector, tolerance: float) -> Vector:
+    """The mean of the points, in the lanes of several vectors, that lie farthest along a direction; in all lanes."""
+    reach = [dot(direction, p) for p in points]
+    most = highest(reach) - tolerance
+    best = [flag(r >= most) for r in reach]
+    count = total(best)
+    return [total([b * p[i] for b, p in zip(best, points, strict=True)]) / count for i in range(3)]
+
+
+def _hull(hull: Numbers) -> list[Vector]:
+    hulls = Tile(hull.builder, hull.pointer)
+    blocks = HULL_POINTS // 16
+    return [[hulls[i * blocks + k] for i in range(3)] for k in range(blocks)]
+
+
 @emitted(Numbers, Numbers, Tile)
 def hull_lowest(down: Numbers, hull: Numbers, out: Tile) -> None:
     """Lowest points of a hull as it tips to four sides: rows 0 to 11, and their mean: rows 12 to 14, in all lanes.
@@ -249,19 +250,18 @@ def hull_lowest(down: Numbers, hull: Numbers, out: Tile) -> None:
     lean = 0.15
     one = times([axis[2], axis[0], axis[1]], lean)
     two = times([axis[1], axis[2], axis[0]], lean)
-    hulls = Tile(hull.builder, hull.pointer)
-    blocks = HULL_POINTS // 16
-    points = [[hulls[i * blocks + k] for i in range(3)] for k in range(blocks)]
-    lowest = []
-    for tip in (plus(d, one), minus(d, one), plus(d, two), minus(d, two)):
-        reach = [dot(tip, p) for p in points]
-        most = highest(reach) - 1e-7
-        best = [flag(r >= most) for r in reach]
-        count = total(best)
-        lowest.append([total([b * p[i] for b, p in zip(best, points, strict=True)]) / count for i in range(3)])
+    points = _hull(hull)
+    tips = (plus(d, one), minus(d, one), plus(d, two), minus(d, two))
+    lowest = [_farthest(points, tip, 1e-7) for tip in tips]
     for c, point in enumerate(lowest):
         out.put(c, point, POINTS)
     out.put(12, [_sum([p[i] for p in lowest]) * 0.25 for i in range(3)])
+
+
+@emitted(Numbers, Numbers, Tile)
+def hull_farthest(direction: Numbers, hull: Numbers, out: Tile) -> None:
+    """The point of a hull farthest along a direction (3 numbers, body axes): rows 0 to 2, in all lanes."""
+    out.put(0, _farthest(_hull(hull), [direction[i] for i in range(3)], 1e-6))
 
 
 @emitted(Tile)
@@ -349,8 +349,10 @@ def ground_before(t: Tile) -> None:
     for row in (BODY.crowd, BODY.pairs, BODY.square, BODY.struck, BODY.limit):
         t[row] = near_sum * 0.0
     weight = falls * (GRAVITY_M_S2 * H) / at_least(inverse_mass, 1e-6)
-    t[BODY.weight] = weight
-    t[BODY.load] = weight
+    # Weight, and weight times its place: what is handed down keeps the vertical that it acts in.
+    own = [weight, weight * t[BODY.position], weight * t[BODY.position + 1]]
+    t.put(BODY.weight, own)
+    t.put(BODY.load, own)
 
 
 def _features(
@@ -465,7 +467,8 @@ def ground_begin(t: Tile) -> None:
     slide = _across(inverse_mass, inverse, middle, _centroid(part, slip)) + 1e-9
     load = t[BODY.load] * t[BODY.on_ground] / t[BODY.held_by]
     pushes = []
-    for c, share in enumerate(_balanced(near, arm)):
+    at = [t[BODY.at], t[BODY.at + 1]]
+    for c, share in enumerate(_balanced(near, [minus(a[:2], at) for a in arm])):
         law = [t[BODY.law + LAW * c + i] for i in range(LAW)]
         goal, take, rub, mu = _goals(law, t[BODY.gap + c], t[BODY.approach + c], restitution, friction)
         t[BODY.goal + c] = goal
@@ -530,49 +533,169 @@ def _respond(inverse_mass: Lanes, inverse: Matrix, arm: list[Vector], impulses: 
 # -- contacts of pairs
 
 
+Side = tuple[Vector, Vector, Lanes]
+"""Of a core: centre about the centre of mass, half extents, 1 where it is a cylinder."""
+
+
+def _support(side: Side, direction: Vector) -> Vector:
+    center, half, cylinder = side
+    box = [h * at_most(at_least(d * SHARP, -1.0), 1.0) for h, d in zip(half, direction, strict=True)]
+    x, y, _ = direction
+    across = sqrt(x * x + y * y + TINY * TINY)
+    rim = [half[0] * x / across, half[0] * y / across]
+    return plus(center, [*_blend(box[:2], rim, cylinder), box[2]])
+
+
+class _Apart:
+    """Two convex cores, b's placed in a's axes about a's centre of mass."""
+
+    def __init__(self, a: Side, b: Side, turned: Matrix, offset: Vector) -> None:
+        self.a, self.b, self.turned, self.offset = a, b, turned, offset
+
+    def ends(self, direction: Vector) -> tuple[Vector, Vector]:
+        """Supporting points of a along a direction and of b against it."""
+        own = [-v for v in turn_back(self.turned, direction)]
+        return _support(self.a, direction), plus(turn(self.turned, _support(self.b, own)), self.offset)
+
+    def span(self, direction: Vector) -> Vector:
+        """The difference of the supporting points."""
+        on_a, on_b = self.ends(direction)
+        return minus(on_b, on_a)
+
+
+def _tangents(normal: Vector) -> tuple[Vector, Vector]:
+    size = [abs(n) for n in normal]
+    first = (size[0] <= size[1]) & (size[0] <= size[2])
+    second = ~first & (size[1] <= size[2])
+    axis = [flag(first), flag(second), flag(~first & ~second)]
+    one = unit(minus(axis, times(normal, dot(axis, normal))), 1e-9)
+    return one, cross(normal, one)
+
+
+def _pick(mask: Mask, one: Vector, other: Vector) -> Vector:
+    return [where(mask, a, b) for a, b in zip(one, other, strict=True)]
+
+
+def _nearest_direction(apart: _Apart, rounding: Lanes) -> Vector:
+    """The direction from a to b, in a's axes, along which the gap is greatest."""
+    turned = apart.turned
+    between = minus(plus(apart.offset, turn(turned, apart.b[0])), apart.a[0])
+    zero = rounding * 0.0
+    axes = [[zero + float(i == k) for i in range(3)] for k in range(3)]
+    columns = [[turned[i][k] for i in range(3)] for k in range(3)]
+    one, two = axes[2], columns[2]
+    sides = [
+        minus(between, times(one, dot(one, between))), minus(between, times(two, dot(two, between))), cross(one, two)
+    ]  # fmt: skip
+    sides = [_pick(dot(side, side) > TOUCHING_M2, unit(side, 1e-9), one) for side in sides]
+    normal = span = gap = None
+    for look in [unit(between, 1e-6), *axes, *columns, *sides]:
+        sign = where(dot(look, between) < 0.0, -1.0, 1.0)
+        look = times(look, sign)
+        found = apart.span(look)
+        reach = dot(look, found)
+        if gap is None or normal is None or span is None:
+            normal, span, gap = look, found, reach
+            continue
+        better = reach > gap
+        normal, span, gap = _pick(better, look, normal), _pick(better, found, span), where(better, reach, gap)
+    assert normal is not None and span is not None and gap is not None
+    first, far = normal, gap > FAR_M + rounding
+    for lean in LEANS:
+        start, begun = normal, span
+        one, two = _tangents(normal)
+        more, less = times(plus(one, two), 0.7), times(minus(one, two), 0.7)
+        spans = []
+        for side in (one, two, more, less):
+            for signed in (lean, -lean):
+                look = unit(plus(start, times(side, signed)), 1e-9)
+                found = apart.span(look)
+                spans.append(found)
+                reach = dot(look, found)
+                better = reach > gap
+                normal, span, gap = _pick(better, look, normal), _pick(better, found, span), where(better, reach, gap)
+        face = cross(minus(spans[0], spans[1]), minus(spans[2], spans[3]))
+        face = times(face, where(dot(face, start) < 0.0, -1.0, 1.0))
+        face = _pick(dot(face, face) > FLAT_M4, unit(face, 1e-12), start)
+        least = nearest = None
+        for found in spans:
+            way = minus(found, begun)
+            share = at_most(at_least(-dot(begun, way) / at_least(dot(way, way), 1e-12), 0.0), 1.0)
+            point = plus(begun, times(way, share))
+            square = dot(point, point)
+            if least is None or nearest is None:
+                least, nearest = square, point
+                continue
+            closer = square < least
+            least, nearest = where(closer, square, least), _pick(closer, point, nearest)
+        assert least is not None and nearest is not None
+        toward = _pick(least > TOUCHING_M2, unit(nearest, 1e-9), start)
+        for look in (face, toward):
+            found = apart.span(look)
+            reach = dot(look, found)
+            better = reach > gap
+            normal, span, gap = _pick(better, look, normal), _pick(better, found, span), where(better, reach, gap)
+    return _pick(far, first, normal)
+
+
+def _height(far: Lanes, far_height: Lanes, near: Lanes, near_height: Lanes, place: Lanes) -> Lanes:
+    length = far - near
+    share = at_most(at_least((place - near) / at_least(length, 1e-5), 0.0), 1.0)
+    return near_height + where(length > 1e-5, share, 0.5) * (far_height - near_height)
+
+
 @emitted(Tile)
 def pair_geometry(t: Tile) -> None:
-    """Nearest points of pairs: gaps, normals from a to b, and arms from either centre of mass."""
+    """Contacts of pairs of cores (of hulls: ``hull_kernel``): gaps, normals from a to b, arms from either centre of
+    mass.
+    """
 
-    def of(base: int) -> tuple[Vector, Matrix, Vector, Vector, Lanes, Lanes]:
-        half, margin = t.vector(base + BODY.half), t[base + BODY.margin]
-        core = [h - margin * flag(h > 0.0) for h in half]
-        rotation = t.matrix(base + BODY.rotation)
-        offset = turn(rotation, t.vector(base + BODY.center))
-        return (
-            t.vector(base + BODY.position), rotation, offset, core, t[base + BODY.rounding] + margin,
-            t[base + BODY.cylinder]
-        )  # fmt: skip
+    def side(base: int) -> Side:
+        return t.vector(base + BODY.center), t.vector(base + BODY.half), t[base + BODY.cylinder]
 
-    position_a, rotation_a, offset_a, core_a, radius_a, cylinder_a = of(PAIR.a)
-    position_b, rotation_b, offset_b, core_b, radius_b, cylinder_b = of(PAIR.b)
-    center_a, center_b = plus(position_a, offset_a), plus(position_b, offset_b)
-    between = minus(center_b, center_a)
-    rims = [core_a[0], -core_a[2], core_a[0], core_a[2]]
-    local, _ = _face_points(turn_back(rotation_a, between), core_a, cylinder_a, rims)
+    rotation_a, rotation_b = t.matrix(PAIR.a + BODY.rotation), t.matrix(PAIR.b + BODY.rotation)
+    between = minus(t.vector(PAIR.b + BODY.position), t.vector(PAIR.a + BODY.position))
+    turned = [
+        [_sum([rotation_a[k][i] * rotation_b[k][j] for k in range(3)]) for j in range(3)] for i in range(3)
+    ]  # fmt: skip
+    apart = _Apart(side(PAIR.a), side(PAIR.b), turned, turn_back(rotation_a, between))
+    radius_a, radius_b = t[PAIR.a + BODY.rounding], t[PAIR.b + BODY.rounding]
+    normal = _nearest_direction(apart, radius_a + radius_b)
+    one, two = _tangents(normal)
+    at_a: list[Vector] = []
+    at_b: list[Vector] = []
+    for axis in (one, two):
+        pair = [apart.ends(plus(normal, times(axis, signed))) for signed in (CONTACT_LEAN, -CONTACT_LEAN)]
+        # The direction against one that leans to one side leans to the other.
+        for on_a, on_b in ((pair[0][0], pair[1][1]), (pair[1][0], pair[0][1])):
+            at_a.append([dot(one, on_a), dot(two, on_a), dot(normal, on_a)])
+            at_b.append([dot(one, on_b), dot(two, on_b), dot(normal, on_b)])
+    low, high = [], []
+    for k in range(2):
+        top, bottom = at_most(at_a[2 * k][k], at_b[2 * k][k]), at_least(at_a[2 * k + 1][k], at_b[2 * k + 1][k])
+        middle = 0.5 * (top + bottom)
+        low.append(at_most(bottom, middle))
+        high.append(at_least(top, middle))
+    world = turn(rotation_a, normal)
     gaps = []
-    to_a, to_b = minus(center_a, position_a), minus(center_a, position_b)
     for c in range(POINTS):
-        on_a = turn(rotation_a, local[c])
-        on_b = on_a
-        for _ in range(2):
-            in_b = _project(turn_back(rotation_b, minus(on_a, between)), core_b, cylinder_b)
-            on_b = plus(turn(rotation_b, in_b), between)
-            on_a = turn(rotation_a, _project(turn_back(rotation_a, on_b), core_a, cylinder_a))
-        difference = minus(on_b, on_a)
-        distance = sqrt(dot(difference, difference) + 1e-12)
-        # Where the cores themselves overlap, the way out is through b's nearest face.
-        out, depth = _way_out(turn_back(rotation_b, minus(on_a, between)), core_b, cylinder_b)
-        out = turn(rotation_b, out)
-        apart = at_most(at_least((distance - 2e-5) * 1e4, 0.0), 1.0)
-        normal = unit([apart * d / distance - (1.0 - apart) * o for d, o in zip(difference, out, strict=True)], 1e-6)
-        gap = apart * distance - (1.0 - apart) * at_most(depth, 0.05) - radius_a - radius_b
-        contact = plus(on_a, times(normal, radius_a + 0.5 * gap))
+        k, other = c // 2, 1 - c // 2
+        place = high[k] if c % 2 == 0 else low[k]
+        nearer = at_a[c][k] <= at_b[c][k] if c % 2 == 0 else at_a[c][k] >= at_b[c][k]
+        beside = where(nearer, at_a[c][other], at_b[c][other])
+        beside = at_most(at_least(beside, low[other]), high[other])
+        height_a, height_b = (
+            _height(at[2 * k][k], at[2 * k][2], at[2 * k + 1][k], at[2 * k + 1][2], place) for at in (at_a, at_b)
+        )  # fmt: skip
+        gap = height_b - height_a - radius_a - radius_b
+        first, second = (place, beside) if k == 0 else (beside, place)
+        contact = plus(plus(times(one, first), times(two, second)), times(normal, height_a + radius_a + 0.5 * gap))
+        arm = turn(rotation_a, contact)
         gaps.append(gap)
         t[PAIR.gap + c] = gap
-        t.put(PAIR.normal + c, normal, POINTS)
-        t.put(PAIR.arm_a + c, plus(contact, to_a), POINTS)
-        t.put(PAIR.arm_b + c, plus(contact, to_b), POINTS)
+        t.put(PAIR.normal + c, world, POINTS)
+        t.put(PAIR.arm_a + c, arm, POINTS)
+        t.put(PAIR.arm_b + c, minus(arm, between), POINTS)
     t[PAIR.least_gap] = _least(gaps)
 
 
@@ -651,7 +774,10 @@ def pair_begin(t: Tile) -> None:
     slide = pairs_a * _across(mass_a, inverse_a, middle_a, middle_slip)
     slide = slide + pairs_b * _across(mass_b, inverse_b, middle_b, middle_slip) + 1e-9
     upper = flag(t[PAIR.steep] > 0.0)
-    carried = _balanced(near, [_blend(a, b, upper) for a, b in zip(arm_a, arm_b, strict=True)])
+    at_a, at_b = [t[PAIR.at_a], t[PAIR.at_a + 1]], [t[PAIR.at_b], t[PAIR.at_b + 1]]
+    carried = _balanced(
+        near, [_blend(minus(a[:2], at_a), minus(b[:2], at_b), upper) for a, b in zip(arm_a, arm_b, strict=True)]
+    )
     through = t[PAIR.through]
     impulses = []
     for c in range(POINTS):

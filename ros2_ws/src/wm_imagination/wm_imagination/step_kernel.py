@@ -14,6 +14,7 @@ from numba import int64 as i8
 from numba import njit, void
 
 from wm_imagination import step_formulas as formulas
+from wm_imagination.hull_kernel import WORK, hull_contacts
 from wm_imagination.lanes import LANES
 from wm_imagination.rigid_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS
 from wm_imagination.step_formulas import BODY, FEATURES, LAW, PAIR, POINTS, SWEEPS, TABLE, WEIGHTS
@@ -23,7 +24,7 @@ KEPT = os.environ.get("WM_NUMBA_CACHE", "1") == "1"
 BODY_TILE = BODY.rows_in_all * LANES
 """Numbers in a tile of sixteen bodies."""
 PAIR_TILE = PAIR.rows_in_all * LANES
-SPARE = 16 * LANES
+SPARE = 16 * LANES + WORK
 """Numbers of scratch beside the tiles."""
 PARAMETER_TO_ROW = np.array(formulas.PARAMETER_TO_ROW, dtype=np.int64)
 
@@ -32,6 +33,8 @@ POSITION, QUATERNION, LINEAR, ANGULAR = BODY.position, BODY.quaternion, BODY.lin
 PLANE, SLACK, PAIR_SLACK = BODY.plane, BODY.slack, PAIR.slack
 LEAST_GAP, PAIR_LEAST_GAP = BODY.least_gap, PAIR.least_gap
 _IS_HULL, _HULL_POINTS, _FEATURES, _LAW = BODY.is_hull, BODY.hull_points, BODY.features, BODY.law
+_FALLS, _CYLINDER = BODY.falls, BODY.cylinder
+_AT, _AT_A, _AT_B = BODY.at, PAIR.at_a, PAIR.at_b
 _PAIR_FEATURES, _PAIR_LAW = PAIR.features, PAIR.law
 _CROWD, _PAIRS, _HELD_BY, _WEIGHT, _LOAD = BODY.crowd, BODY.pairs, BODY.held_by, BODY.weight, BODY.load
 _START_SPEED, _LIMIT, _STRUCK, _SQUARE, _MOVING = (
@@ -53,6 +56,12 @@ _SWEEPS, _FEATURE_COUNT, _LAW_COUNT = SWEEPS, FEATURES, LAW
 def place(k):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Where the first row of body ``k`` lies."""
     return (k // LANES) * BODY_TILE + k % LANES
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _number(place):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """The body whose first row lies at a place."""
+    return place // BODY_TILE * LANES + place % BODY_TILE
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -78,7 +87,8 @@ def geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
     for k in range(body_count):
         at = place(k)
         hull = hull_of[k]
-        if hull < 0:
+        # What does not fall needs no lowest points, and what is round stands on its rims.
+        if hull < 0 or bodies[at + _FALLS * LANES] <= 0.0 or bodies[at + _CYLINDER * LANES] > 0.5:
             bodies[at + _IS_HULL * LANES] = 0.0
             continue
         q = at + QUATERNION * LANES
@@ -108,6 +118,10 @@ def geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
             pairs[at + (row + TABLE) * LANES] = bodies[of_b + row * LANES]
     for k in range(tiles):
         formulas.pair_geometry(pairs, k * PAIR_TILE)
+    for k in range(pair_count):
+        hull_a, hull_b = hull_of[_number(a[k])], hull_of[_number(b[k])]
+        if hull_a >= 0 or hull_b >= 0:
+            hull_contacts(pairs, pair_place(k), hulls, hull_a, hull_b, spare, spare[16 * LANES :])
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -130,13 +144,26 @@ def _weights_of_stacks(bodies, body_count, pairs, pair_count, a, b):  # type: ig
             at = pair_place(k)
             part_b = pairs[at + _ABOVE_B * LANES] / bodies[b[k] + _HELD_BY * LANES]
             part_a = pairs[at + _ABOVE_A * LANES] / bodies[a[k] + _HELD_BY * LANES]
-            pairs[at + _RESPOND_A * LANES] = part_b * bodies[b[k] + _LOAD * LANES]
-            pairs[at + _RESPOND_B * LANES] = part_a * bodies[a[k] + _LOAD * LANES]
+            for i in range(3):
+                pairs[at + (_RESPOND_A + i) * LANES] = part_b * bodies[b[k] + (_LOAD + i) * LANES]
+                pairs[at + (_RESPOND_B + i) * LANES] = part_a * bodies[a[k] + (_LOAD + i) * LANES]
         for k in range(body_count):
             at = place(k)
-            bodies[at + _LOAD * LANES] = bodies[at + _WEIGHT * LANES]
-        _add(bodies, _LOAD, pairs, pair_count, a, _RESPOND_A)
-        _add(bodies, _LOAD, pairs, pair_count, b, _RESPOND_B)
+            for i in range(3):
+                bodies[at + (_LOAD + i) * LANES] = bodies[at + (_WEIGHT + i) * LANES]
+        for i in range(3):
+            _add(bodies, _LOAD + i, pairs, pair_count, a, _RESPOND_A + i)
+            _add(bodies, _LOAD + i, pairs, pair_count, b, _RESPOND_B + i)
+    for k in range(body_count):
+        at = place(k)
+        load = bodies[at + _LOAD * LANES]
+        for i in range(2):
+            bodies[at + (_AT + i) * LANES] = 0.0
+            if load > 0.0:
+                bodies[at + (_AT + i) * LANES] = (
+                    bodies[at + (_LOAD + 1 + i) * LANES] / max(load, np.float32(1e-9))
+                    - bodies[at + (POSITION + i) * LANES]
+                )  # fmt: skip
     for k in range(pair_count):
         at = pair_place(k)
         part_b = pairs[at + _ABOVE_B * LANES] / bodies[b[k] + _HELD_BY * LANES]
@@ -181,12 +208,16 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
         formulas.ground_features(bodies, at)
         for c in range(_POINTS):
             _law(bodies, at + (_FEATURES + c * _FEATURE_COUNT) * LANES, at + (_LAW + c * _LAW_COUNT) * LANES, weights)
+    # Also where there are no pairs: what rounding does to a body alone must not depend on who else is there.
+    _weights_of_stacks(bodies, body_count, pairs, pair_count, a, b)
     if pair_count:
         _take(pairs, _CROWD_A, bodies, whole, a, _CROWD)
         _take(pairs, _CROWD_B, bodies, whole, b, _CROWD)
         _take(pairs, _PAIRS_A, bodies, whole, a, _PAIRS)
         _take(pairs, _PAIRS_B, bodies, whole, b, _PAIRS)
-        _weights_of_stacks(bodies, body_count, pairs, pair_count, a, b)
+        for i in range(2):
+            _take(pairs, _AT_A + i, bodies, whole, a, _AT + i)
+            _take(pairs, _AT_B + i, bodies, whole, b, _AT + i)
         for k in range(pair_count, whole):
             pairs[pair_place(k) + _THROUGH * LANES] = 0.0
     for k in range(pair_tiles):
