@@ -121,13 +121,13 @@ def test_what_is_beside_every_support_is_no_thing():
 
 def test_a_thing_in_plain_sight_that_the_segmenter_no_longer_takes_for_one_goes_after_a_while():
     pipeline = PerceptionPipeline(CONFIG, ByColor(0.95))
-    watch(pipeline, 0, lambda t: [BALL, BOX], 6)
+    watch(pipeline, 0, lambda t: [BALL, BOX], 12)
     pipeline.segmenter.segment = lambda seen, cloud, *rest: Segmentation(
         np.where((cloud.rgb == BOX.color).all(axis=-1), 1, 0).astype(np.int32), np.array([-1]), scores=np.ones(1)
     )
-    kept = watch(pipeline, 12, lambda t: [BALL, BOX], 10)
+    kept = watch(pipeline, 24, lambda t: [BALL, BOX], 10)
     assert len(things(kept[-1])) == 2
-    gone = watch(pipeline, 32, lambda t: [BALL, BOX], 20, step=6)
+    gone = watch(pipeline, 44, lambda t: [BALL, BOX], 20, step=6)
     assert len(things(gone[-1])) == 1
     assert EventKind.LEAVE in [e.kind for s in gone for e in s.events]
 

@@ -1,6 +1,7 @@
 """The reasoner on synthetic collisions: features, events, properties, causes, and the shipped network."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wm_core.scene_graph import EventKind, Predicate, SceneGraph, Shape
+from wm_core.scene_graph import Event, EventKind, Predicate, SceneGraph, Shape
 from wm_perception.events import moving_spans, tilts, topple_row, upright_axis
 from wm_perception.models import ModelError, load_learned_reasoner, make_reasoner, reasoner_contract, shipped_model
 from wm_perception.reasoner import Reasoner
@@ -225,6 +226,30 @@ def test_certainty_grows_with_contacts():
     assert out[-1].log_mass_std[0] == out[0].log_mass_std[0], "supports keep their priors"
 
 
+def test_of_what_is_out_of_sight_no_contact_is_told():
+    scenes = collision()
+    hidden = [replace(s, visibilities=np.where(s.ids == 3, 0.0, s.visibilities)) for s in scenes]
+    for shown, count in ((scenes, 1), (hidden, 0)):
+        _, events = run(Reasoner(PerceptionConfig(), stub), shown)
+        assert [e.kind for e in events].count(EventKind.CONTACT) == count
+
+
+def test_what_flickered_did_not_leave_and_what_fell_left_when_it_was_down():
+    def leave(first_s, x, speed):
+        reasoner = Reasoner(PerceptionConfig())
+        for k in range(int(first_s * 15), 31):
+            scene = graph(k / 15, [[x, 0.0, 0.03]], [[speed, 0.0, 0.0]])
+            ones = np.full(2, round(first_s * 1e9) + 1)
+            reasoner.update(replace(scene, first_seen_ns=ones, last_seen_ns=np.full(2, scene.stamp_ns)))
+        gone = graph(2.6, [])
+        tracked = [Event(1, EventKind.LEAVE, 2, 0, gone.stamp_ns, 1.0)]
+        return [(e.stamp_ns - 1) * 1e-9 for e in reasoner.update(gone, tracked).events if e.kind == EventKind.LEAVE]
+
+    assert leave(1.8, 0.2, 0.0) == [], "it was there for a fifth of a second"
+    assert leave(0.0, 0.2, 0.0) == pytest.approx([2.0]), "taken away: when it was seen last"
+    assert leave(0.0, 0.95, 0.5) == pytest.approx([2.0 + np.sqrt(2.0 * 0.28 / 9.81)]), "over the edge at x = 1"
+
+
 def test_events_keep_counting_after_a_reset_and_a_gap():
     reasoner = Reasoner(PerceptionConfig(), stub)
     _, first = run(reasoner, collision())
@@ -317,7 +342,10 @@ def test_shipped_network_is_what_was_trained():
 @pytest.mark.parametrize("rate_hz", [15.0, 30.0])
 def test_a_collision_is_told_once_with_its_cause(rate_hz):
     reasoner = make_reasoner(PerceptionConfig(reasoner="learned"))
-    out, events = run(reasoner, collision(rate_hz=rate_hz, others=2))
+    scenes = collision(rate_hz=rate_hz, others=2)
+    velocities = np.diff([s.positions for s in scenes], axis=0, append=[scenes[-1].positions]) * rate_hz
+    scenes = [replace(s, linear_velocities=v) for s, v in zip(scenes, velocities, strict=True)]
+    out, events = run(reasoner, scenes)
     contacts = [e for e in events if e.kind == EventKind.CONTACT]
     assert [(e.a, e.b) for e in contacts] == [(2, 3)]
     assert contacts[0].stamp_ns * 1e-9 == pytest.approx(1.2, abs=0.1)

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training import families, textures
-from training.simulate import compile_world, simulate
+from training.reasoner_data import lively
+from training.simulate import FAR_M, compile_world, simulate
 from training.worlds import SPLITS, open_simulator, random_noise, random_scene
+from wm_core.scene_graph import Shape
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -69,6 +71,28 @@ def test_without_what_touches_nothing_all_else_is_the_same() -> None:
         np.testing.assert_allclose(sibling.states[:, rest, :3], clip.states[:, rest, :3], atol=2e-3)
         return
     pytest.fail("no world with a thing that touches nothing")
+
+
+def test_distances_of_things_that_touch_are_of_their_true_surfaces() -> None:
+    """A contact begins where the parts meet; hulls alone would have things touch that have come apart."""
+    for seed in range(40):
+        scene = lively(random_scene(seed, "train"), seed)
+        clip = simulate(scene, seconds=3.0)
+        balls = [
+            (a, b)
+            for a, b in clip.distances
+            if all(clip.shapes[clip.ids.tolist().index(i)] == Shape.SPHERE for i in (a, b))
+        ]
+        if balls:
+            break
+    for a, b in balls:
+        i, j = clip.ids.tolist().index(a), clip.ids.tolist().index(b)
+        centres = np.linalg.norm(clip.states[:, i, :3] - clip.states[:, j, :3], axis=1)
+        expected = centres - 0.5 * (clip.extents[i, 0] + clip.extents[j, 0])
+        both = clip.present[:, i] & clip.present[:, j]
+        np.testing.assert_allclose(clip.distances[a, b][both], np.minimum(expected, FAR_M)[both], atol=1e-5)
+        assert np.isnan(clip.distances[a, b][~both]).all()
+    assert balls, "no two balls met in forty worlds"
 
 
 @pytest.mark.parametrize("name", [*families.ASSEMBLIES, *families.HELD_OUT])

@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from training.simulate import Clip
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind
-from wm_perception.events import FALL_SPEED_M_S, MOVE_SPEED_M_S, STOP_SPEED_M_S, moving_spans, topple_row, upright_axis
+from wm_perception.events import (
+    FALL_SPEED_M_S,
+    GONE_M,
+    MOVE_SPEED_M_S,
+    STOP_SPEED_M_S,
+    moving_spans,
+    topple_row,
+    upright_axis,
+)
 from wm_perception.reasoner_features import cause_candidates
 from wm_perception.relations import gaps_between, rotation_matrices
 
@@ -29,7 +37,6 @@ Array = NDArray[np.float64]
 APART_M = 0.006
 SAME_S = 0.15
 """An event of a sibling within this time is the same event."""
-_GONE_M = 0.25
 _DROP_M = 0.03
 
 
@@ -78,7 +85,7 @@ def true_events(clip: Clip) -> tuple[TrueEvent, ...]:
         first, last = int(rows[0]), int(rows[-1]) + 1
         times = clip.times[first:last]
         z = clip.states[first:last, k, 2]
-        gone = np.flatnonzero(z < table_z - _GONE_M)
+        gone = np.flatnonzero(z < table_z - GONE_M)
         if len(gone):
             events.append(TrueEvent(EventKind.LEAVE, me, 0, float(times[gone[0]])))
             last = first + int(gone[0]) + 1
@@ -139,7 +146,7 @@ def _contacts(clip: Clip) -> list[TrueEvent]:
     end_s = float(clip.times[-1])
     for (a, b), spans in by_pair.items():
         i, j = index[a], index[b]
-        gaps = pair_gaps(clip, i, j)
+        gaps = clip.distances[a, b] if (a, b) in clip.distances else pair_gaps(clip, i, j)
 
         def apart(begin: float, end: float, gaps: Array = gaps) -> bool:
             rows = (clip.times >= begin) & (clip.times <= end)
@@ -161,7 +168,9 @@ def _contacts(clip: Clip) -> list[TrueEvent]:
 
 
 def pair_gaps(clip: Clip, i: int, j: int) -> Array:
-    """(T,) distance of the surfaces [m] of two bodies (indices), NaN while one is absent."""
+    """(T,) distance of the surfaces [m] of two bodies (indices) of which no more is known than shape, extents and hull;
+    NaN while one is absent.
+    """
     states = clip.states[:, [i, j]]
     rotations = rotation_matrices(states[..., QUATERNION].reshape(-1, 4)).reshape(len(states), 2, 3, 3)
     gaps = gaps_between(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from training.worlds import DURATION_S
 from wm_core.interventions import Intervention
-from wm_core.mujoco_world import Action, LiveWorld, World
+from wm_core.mujoco_world import Action, LiveWorld, Touch, Trajectory, World, surface_distance
 from wm_core.mujoco_world import Simulator as Stepper
 from wm_sim.scenes import BuiltScene
 from wm_sim.simulator import FRAME_RATE_HZ, STEPS_PER_FRAME
 
 Array = NDArray[np.float64]
+
+FAR_M = 0.05
+"""Surfaces further apart than this are this far apart, as far as a clip tells."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Clip:
         is_static: (N,); log_mass, friction, restitution: (N,).
         kinematic: (N,) bodies on a path; scheduled: (time [s], id) of what set things in motion from outside.
         stable: False where the physics diverged (such clips are of no use).
+        distances: of the pairs of true ids (smaller first) of movable things that ever touch, (T,) how far apart the
+            surfaces of their parts are [m], up to ``FAR_M``; NaN while one is absent. Not kept in files.
     """
 
     times: Array
@@ -48,6 +54,7 @@ class Clip:
     kinematic: NDArray[np.bool_]
     scheduled: tuple[tuple[float, int], ...]
     stable: bool
+    distances: Mapping[tuple[int, int], Array] = field(default_factory=dict)
 
 
 def compile_world(scene: BuiltScene) -> World:
@@ -104,4 +111,24 @@ def simulate(
             sorted((float(do.time_offset), int(ids[index])) for index, do in schedule if index not in gone)
         ),
         stable=trajectory.stable,
+        distances=_distances(world, trajectory, ids),
     )
+
+
+def _distances(world: World, trajectory: Trajectory, ids: NDArray[np.int64]) -> dict[tuple[int, int], Array]:
+    def free(touch: Touch) -> bool:
+        return bool(world.movable[touch.a] and world.movable[touch.b])
+
+    pairs = sorted({(min(t.a, t.b), max(t.a, t.b)) for t in trajectory.touches if free(t)}) if trajectory.stable else []
+    found = {pair: np.full(len(trajectory.states), np.nan) for pair in pairs}
+    data = mujoco.MjData(world.model)
+    for t, (states, present) in enumerate(zip(trajectory.states, trajectory.present, strict=True)):
+        if not pairs:
+            break
+        world.set_positions(data, states, present)
+        mujoco.mj_kinematics(world.model, data)
+        for a, b in pairs:
+            if present[a] and present[b]:
+                geoms = world.geom_ids
+                found[a, b][t] = surface_distance(world.model, data, geoms[a], geoms[b], FAR_M)
+    return {(int(min(ids[a], ids[b])), int(max(ids[a], ids[b]))): v for (a, b), v in found.items()}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Property
-from wm_core.mujoco_world import PARK_POSITION_M, BodyDef, World, body_from_spec, scaled_body
+from wm_core.mujoco_world import PARK_POSITION_M, BodyDef, World, body_from_spec, scaled_body, surface_distance
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph
 from wm_imagination.dynamics import scene_body, targets
@@ -121,20 +121,10 @@ def surface_distances(
     for part, rows in rows_of(parts, times):
         world, data = worlds.get(part.bodies)
         model = world.model
-        geoms = [np.array(g, dtype=np.int64) for g in world.geom_ids]
         for t in rows if found else ():
             put(world, data, states[t], present[t])
             for (i, j), distance in found.items():
                 if not (present[t, i] and present[t, j]):
                     continue
-                a, b = geoms[i], geoms[j]
-                apart = np.linalg.norm(data.geom_xpos[a][:, None] - data.geom_xpos[b][None], axis=-1)
-                apart -= model.geom_rbound[a][:, None] + model.geom_rbound[b][None]
-                nearest = FAR_M
-                for k in np.argsort(apart, axis=None):
-                    if apart.flat[k] >= nearest:
-                        break
-                    one, other = int(a[k // len(b)]), int(b[k % len(b)])
-                    nearest = min(nearest, mujoco.mj_geomDistance(model, data, one, other, FAR_M, None))
-                distance[t] = nearest
+                distance[t] = surface_distance(model, data, world.geom_ids[i], world.geom_ids[j], FAR_M)
     return found

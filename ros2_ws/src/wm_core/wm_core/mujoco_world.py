@@ -1079,6 +1079,25 @@ class LiveWorld:
         self._separate(index)
 
 
+def surface_distance(
+    model: mujoco.MjModel, data: mujoco.MjData, geoms: Sequence[int], others: Sequence[int], far_m: float
+) -> float:
+    """Shortest distance [m] between the geoms of two bodies, negative where they overlap, ``far_m`` where further.
+
+    Where the geoms are must be known to ``data`` (``mj_kinematics``).
+    """
+    a, b = np.asarray(geoms, dtype=np.int64), np.asarray(others, dtype=np.int64)
+    apart = np.linalg.norm(data.geom_xpos[a][:, None] - data.geom_xpos[b][None], axis=-1)
+    apart -= model.geom_rbound[a][:, None] + model.geom_rbound[b][None]
+    nearest = far_m
+    for k in np.argsort(apart, axis=None):
+        if apart.flat[k] >= nearest:
+            break
+        one, other = int(a[k // len(b)]), int(b[k % len(b)])
+        nearest = min(nearest, mujoco.mj_geomDistance(model, data, one, other, far_m, None))
+    return float(nearest)
+
+
 def hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
     """Where a body is absent, give it the last pose before (or the first after) at zero velocity, in
     place.

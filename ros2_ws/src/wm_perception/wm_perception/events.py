@@ -20,6 +20,20 @@ MOVE_LEAST_M = 0.012
 FALL_SPEED_M_S = 0.45
 """Downward; faster than this, touching nothing, a thing falls."""
 TOPPLE_RAD = np.pi / 4.0
+GONE_M = 0.25
+"""What is so far below the surface that things stand on has left."""
+LEAST_LIFE_S = 0.5
+"""What was there for less than this did not leave: it was a trick of the light."""
+GRAVITY_M_S2 = 9.81
+
+
+def left_after(height_m: float, rises_m_s: float) -> float:
+    """Time [s] from when something was last seen falling past an edge to when it is ``GONE_M`` below.
+
+    Free fall from a height above the surface [m] at a vertical velocity [m/s].
+    """
+    drop = max(height_m + GONE_M, 0.0)
+    return float((rises_m_s + np.sqrt(rises_m_s**2 + 2.0 * GRAVITY_M_S2 * drop)) / GRAVITY_M_S2)
 
 
 def moving_spans(

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.geometry import quaternion_to_matrix
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph
+from wm_perception.events import FALL_SPEED_M_S, LEAST_LIFE_S, MOVE_SPEED_M_S, left_after
 from wm_perception.reasoner_features import (
     AHEAD,
     CAUSE_FEATURES,
@@ -59,6 +61,8 @@ THRESHOLDS = {
 CAUSED_THRESHOLD = 0.25
 REMEMBERED_S = 6.0
 _SHOWN_S = 3.0
+_SOON_S = 0.25
+"""What will be beyond the edge so soon falls over it."""
 _GAP_S = 0.5
 _QUESTIONS = 96
 _REPEAT_S = {
@@ -70,6 +74,10 @@ _REPEAT_S = {
     EventKind.TOPPLE: 1.0,
 }
 _CLEAR = 0.6
+_SEEN = 0.7
+"""Part of the instants about an event in which all that take part must be seen for it to be told."""
+_MEETS_M, _PARTED_M = 0.02, 0.006
+"""Who meets or parts comes this near, and is this far apart before or after (as in the truth of training)."""
 _TOUCHES, _APART = 0.85, 0.15
 _OWN = frozenset((*PAIR_EVENTS, *OBJECT_EVENTS))
 
@@ -81,6 +89,39 @@ class _Belief:
     weighted: Array = field(default_factory=lambda: np.zeros(3))
     precision: Array = field(default_factory=lambda: np.zeros(3))
     contacts: int = 0
+
+
+@dataclass(frozen=True)
+class _Sighting:
+    """When a thing was first and last seen, and how long after that it has left, if it was going over an edge [s]."""
+
+    first_ns: int
+    stamp_ns: int
+    falls_s: float = 0.0
+
+
+def _sightings(scene: SceneGraph, before: Mapping[int, _Sighting]) -> dict[int, _Sighting]:
+    """Of all things the last sight, by id; how what is no longer seen fell is known from when it was."""
+    found: dict[int, _Sighting] = {}
+    supports = np.flatnonzero(scene.is_static)
+    tops = scene.positions[supports, 2] + 0.5 * scene.extents[supports, 2]
+    soon = scene.positions + _SOON_S * scene.linear_velocities
+    held = np.zeros(len(scene), dtype=bool)
+    for k in supports:
+        local = (soon - scene.positions[k]) @ quaternion_to_matrix(scene.quaternions[k])
+        held |= (np.abs(local[:, :2]) < 0.5 * scene.extents[k, :2]).all(axis=1)
+    falling = ~held | (scene.linear_velocities[:, 2] < -FALL_SPEED_M_S)
+    for row, who in enumerate(scene.ids.tolist()):
+        stamp = int(scene.last_seen_ns[row])
+        known = before.get(who)
+        if known is not None and known.stamp_ns == stamp:
+            found[who] = known
+            continue
+        falls_s = 0.0
+        if len(tops) and falling[row]:
+            falls_s = left_after(float(scene.positions[row, 2] - tops.max()), float(scene.linear_velocities[row, 2]))
+        found[who] = _Sighting(int(scene.first_seen_ns[row]), stamp, falls_s)
+    return found
 
 
 @dataclass
@@ -127,7 +168,7 @@ class Reasoner:
         self._causes: dict[tuple[int, int], tuple[float, int]] = {}
         self._asked: list[tuple[int, int, NDArray[np.float32]]] = []
         self._prior: dict[int, Array] = {}
-        self._last_seen: dict[int, int] = {}
+        self._last_seen: dict[int, _Sighting] = {}
         self._forget()
 
     def _forget(self) -> None:
@@ -161,9 +202,13 @@ class Reasoner:
             if e.kind == EventKind.ENTER and e.a in scene.ids:
                 stamp = int(scene.first_seen_ns[scene.index(e.a)])
             elif e.kind == EventKind.LEAVE:
-                stamp = self._last_seen.get(e.a, stamp)
+                seen = self._last_seen.get(e.a)
+                if seen is not None:
+                    if seen.stamp_ns - seen.first_ns < LEAST_LIFE_S * 1e9:
+                        continue
+                    stamp = seen.stamp_ns + round(seen.falls_s * 1e9)
             events.append(self._event(e.kind, e.a, e.b, stamp, e.probability))
-        self._last_seen = dict(zip(scene.ids.tolist(), scene.last_seen_ns.tolist(), strict=True))
+        self._last_seen = _sightings(scene, self._last_seen)
         relations = self.relations.update(scene, emit if self.network is None else None)
         if self.network is None:
             return replace(scene, relations=relations, events=tuple(events))
@@ -259,6 +304,8 @@ class Reasoner:
             if total < THRESHOLDS[key[0]] or not (series[1] >= series[0] and series[1] > series[2]):
                 continue
             moment = centre + STEP_S * (float(np.dot(series, [-2.0, -1.0, 0.0])) / total - 0.5)
+            if not self._believable(key, step):
+                continue
             if self._allowed(key, moment, total):
                 events.append(self._report(key, moment, min(1.0, total), step - 1))
                 kept.pop(key, None)
@@ -268,6 +315,28 @@ class Reasoner:
         self._motion = {k: v for k, v in self._motion.items() if k in alive}
         self._reported = {k: v for k, v in self._reported.items() if k[1] in alive}
         return events
+
+    def _believable(self, key: tuple[EventKind, int, int], step: int) -> bool:
+        """Whether an event is one that was seen, and can be by its own definition.
+
+        All that take part were seen about the instant: where a hidden thing is is a guess, and what has fallen out of
+        sight is still thought to be where it was seen last. Those that meet or part come near, and are apart before
+        or after. What begins to move or comes to rest was moving for the tracker, too: a shape that is measured anew
+        shifts the place of a thing that rests.
+        """
+        kind, history = key[0], self._history
+        slots = [history.slot[who] for who in key[1:] if who]
+        if (history.seen[history.rows_about(step, 2, 1)][:, slots].mean(axis=0) < _SEEN).any():
+            return False
+        if kind in PAIR_EVENTS:
+            # At row 4 is the step that the peak of the chances is about.
+            gaps = history.gap[history.rows_about(step, 5, 3), slots[0], slots[1]]
+            apart = gaps[:5] if kind == EventKind.CONTACT else gaps[4:]
+            return bool(gaps[3:7].min() < _MEETS_M and apart.max() > _PARTED_M)
+        if kind in (EventKind.MOVE, EventKind.STOP):
+            speeds = history.tracked_speed[history.rows_about(step, 3, 3), slots[0]]
+            return bool(speeds.max() > MOVE_SPEED_M_S)
+        return True
 
     def _allowed(self, key: tuple[EventKind, int, int], moment: float, probability: float) -> bool:
         """Whether an event fits what was reported before: contact and separation, motion and rest take turns.

@@ -194,6 +194,7 @@ class MotionHistory:
     Attributes:
         count: steps taken in; time (L,) [s], of step k at row k % length.
         position, velocity, kick: (L, S, 3): where, mean velocity since the step before [m/s], its change [m/s].
+        tracked_speed (L, S): of the tracker's filter [m/s], 0 where it holds a thing to be at rest.
         gap (L, S, S) [m], inf where far or unknown; normal (L, S, S, 3), from the first to the second.
         here (L, S): the thing existed; objects (L, S, Fo), pairs (L, S, S, Fp): features.
     """
@@ -206,6 +207,7 @@ class MotionHistory:
         self.position = np.zeros((*shape, 3))
         self.velocity = np.zeros((*shape, 3))
         self.kick = np.zeros((*shape, 3))
+        self.tracked_speed = np.zeros(shape)
         self.turning = np.zeros(shape)
         self.clearance = np.zeros(shape)
         self.seen = np.zeros(shape)
@@ -272,7 +274,7 @@ class MotionHistory:
         self.clearance[row] = self.clearance[before]
         self.objects[row] = self.objects[before]
         self.objects[row, :, :9] = 0.0
-        for name in ("velocity", "kick", "turning", "seen", "pairs", "normal"):
+        for name in ("velocity", "kick", "tracked_speed", "turning", "seen", "pairs", "normal"):
             getattr(self, name)[row] = 0.0
         self.here[row] = False
         self.gap[row] = np.inf
@@ -320,6 +322,7 @@ class MotionHistory:
         visible = step.visibilities[n]
         self.position[row, s], self.velocity[row, s], self.kick[row, s] = p, v, dv
         self.turning[row, s], self.clearance[row, s], self.seen[row, s] = turning, clearance, visible > 0.02
+        self.tracked_speed[row, s] = np.linalg.norm(step.velocities[n], axis=1)
         self.here[row, s] = True
         flat = np.hypot(v[:, 0], v[:, 1])
         three = np.array([self.row(max(k - 3, int(b))) for b in self._born[s]])
@@ -329,7 +332,7 @@ class MotionHistory:
             2.0 * v[:, 2],
             2.0 * np.hypot(dv[:, 0], dv[:, 1]),
             2.0 * dv[:, 2],
-            2.0 * np.linalg.norm(step.velocities[n], axis=1),
+            2.0 * self.tracked_speed[row, s],
             2.0 * (v[:, 0] * dv[:, 0] + v[:, 1] * dv[:, 1]) / (flat + 0.05),
             0.2 * turning,
             visible,
