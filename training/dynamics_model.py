@@ -32,6 +32,10 @@ SWEEPS = 8
 FEATURES = 10
 FASTEST_M_S, FASTEST_RAD_S = 50.0, 200.0
 """No step leaves anything faster: a turn of more than half a circle a step cannot be told from one the other way."""
+FASTER_M_S = 0.1
+"""What a step may add to the speed that a blow can give."""
+BORNE = 4.0
+"""How many times its own weight a thing bears as what it is; under more it acts as if it were heavier."""
 UPRIGHT = 30.0
 """Round things that lean by less than some 10 degrees (tangent squared 1 / 30) stand upright."""
 _NEXT, _LAST = [1, 2, 0], [2, 0, 1]
@@ -296,7 +300,6 @@ class DynamicsStep(nn.Module):
         shared_ground = count * k_ground
         shared_pair = count_a * k_a + count_b * k_b
         shared_ground_slip = count * k_ground_slip
-        shared_pair_slip = count_a * k_a_slip + count_b * k_b_slip
 
         # -- the law of each contact
         law_ground = self._law(
@@ -313,6 +316,31 @@ class DynamicsStep(nn.Module):
         goal_pair, take_pair, rub_pair, mu_pair = self._goals(
             law_pair, pair_gap, approach_pair, pair_restitution, pair_friction
         )
+        # What bears heavy things acts as if it had a good part of their mass: between them and the table, impulses
+        # that pass through a light thing are so large beside its own that the sweeps would not find their balance.
+        push_ground, push_pair, yields = self._loads(
+            nearly_ground,
+            nearly_pair,
+            normal,
+            pair_a,
+            pair_b,
+            parameters[0],
+            falls,
+            law_ground[7],
+            law_pair[7],
+            arm,
+            arm_a,
+            arm_b,
+            position,
+        )
+        own_inverse_mass = inverse_mass
+        inverse_mass, inverse = yields * inverse_mass, yields * inverse
+        k_ground, shared_ground_slip = yields * k_ground, yields * shared_ground_slip
+        yields_a, yields_b = yields.index_select(0, pair_a), yields.index_select(0, pair_b)
+        inverse_mass_a, inverse_mass_b = yields_a * inverse_mass_a, yields_b * inverse_mass_b
+        inverse_a, inverse_b = yields_a * inverse_a, yields_b * inverse_b
+        k_a, k_b = yields_a * k_a, yields_b * k_b
+        shared_pair_slip = count_a * yields_a * k_a_slip + count_b * yields_b * k_b_slip
         # A sweep answers the mean violation of a body's (a pair's) contacts as one contact at their centroid, exactly,
         # and what is left of each by itself: contact by contact alone, a plate that lands flat would take many sweeps
         # to stop.
@@ -342,21 +370,6 @@ class DynamicsStep(nn.Module):
         rub_pair = rub_pair / (shared_pair_slip + 1e-9)
 
         # -- sweeps
-        push_ground, push_pair = self._loads(
-            nearly_ground,
-            nearly_pair,
-            normal,
-            pair_a,
-            pair_b,
-            parameters[0],
-            falls,
-            law_ground[7],
-            law_pair[7],
-            arm,
-            arm_a,
-            arm_b,
-            position,
-        )
         rubbing_ground, rubbing_pair = torch.zeros_like(ground_arm), torch.zeros_like(normal)
         moving = free
         moving = moving + self._respond(inverse_mass, inverse, ground_arm, up * push_ground)
@@ -400,27 +413,32 @@ class DynamicsStep(nn.Module):
             push_ground, rubbing_ground = pushed, rubbed
             moving = moving + self._respond(inverse_mass, inverse, ground_arm, impulse)
 
+        inverse_mass = own_inverse_mass
         linear_after, angular_after = moving[:3], moving[3:]
         plane_impulse, pair_impulse = push_ground.sum(0), push_pair.sum(0)
         angular_after = self._resist(angular_after, inverse, plane_impulse, rolling, torsion)
-        # None is faster after than all that took part were before: overlapping or wedged things give the sweeps a
-        # problem without a solution, and what they then find must not fly away. Turning counts by its energy.
+        # None is faster after than what struck it can have made it: overlapping or wedged things give the sweeps a
+        # problem without a solution, and what they then find must not fly away. A blow of j gives i at most
+        # (1 + e) m_j / (m_i + m_j) of the speed of j; turning counts by its energy.
         world_inertia = self._in_world(rotation, inertia)
         free_body = (inverse_mass > 0).to(linear.dtype)
         size = torch.sqrt(_dot(half, half)) + rounding
         spin = torch.sqrt(_dot(angular, angular) + 1e-12) * size * (1 - free_body)
         spin = spin + self._spin(world_inertia, inverse_mass, angular)
-        speed = torch.sqrt(_dot(linear, linear) + 1e-12) + spin
-        limit = speed + 0.3
-        limit = limit.scatter_add(0, pair_a, speed.index_select(0, pair_b))
-        limit = limit.scatter_add(0, pair_b, speed.index_select(0, pair_a))
+        sinking = linear[2] + falling
+        square = linear[0] * linear[0] + linear[1] * linear[1] + sinking * sinking + spin * spin
+        given = (1 + pair_restitution) / (inverse_mass_a + inverse_mass_b + 1e-9)
+        given = given * given * (pair_impulse > 0).to(linear.dtype)
+        to_a = given * inverse_mass_a * inverse_mass_a * square.index_select(0, pair_b)
+        to_b = given * inverse_mass_b * inverse_mass_b * square.index_select(0, pair_a)
+        limit = torch.sqrt(square.scatter_add(0, pair_a, to_a).scatter_add(0, pair_b, to_b) + 1e-12) + FASTER_M_S
         linear_after = linear_after * torch.clamp(limit / torch.sqrt(_dot(linear_after, linear_after) + 1e-12), max=1.0)
         spin = self._spin(world_inertia, inverse_mass, angular_after)
         angular_after = angular_after * torch.clamp(limit / (spin + 1e-9), max=1.0)
 
         # -- how far the outcome may scatter: contacts' deviations, by what they transmit
         deviation = self._deviation(
-            law_ground, law_pair, push_ground, push_pair, inverse_mass, pair_a, pair_b, half, rounding
+            law_ground, law_pair, push_ground, push_pair, inverse_mass, pair_a, pair_b, half, rounding, limit
         )
 
         # -- the poses follow; angular momentum, not angular velocity, stays as the body turns
@@ -636,11 +654,12 @@ class DynamicsStep(nn.Module):
         arm_a: Tensor,
         arm_b: Tensor,
         position: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Impulses (4, B) and (4, P) [N s] with which to begin: the weight of each thing and of what stands on it,
         handed down, and with it the point that it acts at.
 
         Without them a heavy thing would sink into a light one beneath it, which the sweeps alone move apart too slowly.
+        Last, by what (B,) the inverse mass of each thing is to be multiplied for what it bears.
         """
         weight = GRAVITY_M_S2 * self.step_s * falls / torch.clamp(inverse_mass, min=1e-6)
         steep, holds = normal[2].mean(0), nearly_pair.amax(0)
@@ -666,7 +685,9 @@ class DynamicsStep(nn.Module):
         at_a, at_b = at.index_select(1, pair_a).unsqueeze(1), at.index_select(1, pair_b).unsqueeze(1)
         arm_a, arm_b = arm_a[:2] - at_a, arm_b[:2] - at_b
         pair = self._balanced(nearly_pair, arm_a + upper * (arm_b - arm_a)) * through
-        return ground * (1.0 + 0.1 * torch.tanh(trust_ground)), pair * (1.0 + 0.1 * torch.tanh(trust_pair))
+        yields = torch.clamp(BORNE * weight / torch.clamp(load, min=1e-9), max=1.0)
+        yields = torch.where(weight > 0, yields, torch.ones_like(weight))
+        return ground * (1.0 + 0.1 * torch.tanh(trust_ground)), pair * (1.0 + 0.1 * torch.tanh(trust_pair)), yields
 
     @staticmethod
     def _balanced(near: Tensor, arm: Tensor) -> Tensor:
@@ -709,8 +730,9 @@ class DynamicsStep(nn.Module):
         pair_b: Tensor,
         half: Tensor,
         rounding: Tensor,
+        limit: Tensor,
     ) -> Tensor:
-        """Standard deviations (2, B) [m/s, rad/s] of the velocities that this step leaves open."""
+        """Standard deviations (2, B) [m/s, rad/s] of the velocities that this step leaves open, none above a limit."""
         ground = (push_ground * torch.exp(law_ground[6] - 4.0)) ** 2
         pair = ((push_pair * torch.exp(law_pair[6] - 3.0)) ** 2).sum(0)
         square = ground.sum(0).scatter_add(0, pair_a, pair).scatter_add(0, pair_b, pair)
@@ -718,7 +740,7 @@ class DynamicsStep(nn.Module):
         size = torch.sqrt(_dot(half, half)) + rounding + 0.01
         floor = torch.exp(self.deviation_floor)
         free = (inverse_mass > 0).to(impulse.dtype)
-        linear = (impulse * inverse_mass + floor[0]) * free
+        linear = (torch.minimum(impulse * inverse_mass, limit) + floor[0]) * free
         # The outline scatters by its turning as by its travel.
         return torch.stack([linear, linear / size])
 

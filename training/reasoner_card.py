@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from training.model_card import write_model_card
+from training.reasoner_clips import FIRST_SEED
 from training.reasoner_data import Lesson, make_shards, perceive, read_shard
 from training.reasoner_metrics import (
     ClipTruth,
@@ -192,7 +193,7 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
     config = PerceptionConfig()
     metrics: dict[str, dict[str, Any]] = {}
     baseline: dict[str, dict[str, Any]] = {}
-    splits: dict[str, dict[str, int]] = {"train": {"clips": options.clips}}
+    splits: dict[str, dict[str, int]] = {"train": {"clips": options.clips, "seen_clips": options.seen_clips}}
     held_out: tuple[Split, ...] = ("seeds", "families")
     for split in held_out:
         count = arguments.held_out_clips
@@ -232,11 +233,12 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
             "license": "Apache-2.0, as the project; trained on its own simulated worlds alone",
             "data": {
                 "command": "make train-reasoner",
-                "seeds": f"train 0..{options.clips - 1}; held-out splits from {HELD_OUT_SEED} on, from generators of "
-                "their own",
+                "seeds": f"train 0..{options.clips - 1}, seen {FIRST_SEED}..{FIRST_SEED + options.seen_clips - 1}; "
+                f"held-out splits from {HELD_OUT_SEED} on, from generators of their own",
                 "about": "Worlds of training/worlds.py as states alone; in three of four more things are set in motion "
                 "than usual. Perception's errors are imitated: noise, things held still while they seem at rest, "
-                "wrong sizes and shapes, hiding, late discovery. The truth of causes: each world simulated again "
+                "wrong sizes and shapes, hiding, late discovery. The seen clips are drawn as RGB-D video and "
+                "perceived by wm_perception itself up to its tracker. The truth of causes: each world simulated again "
                 "without each thing that touched another.",
                 "splits": splits,
             },

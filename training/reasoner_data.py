@@ -11,6 +11,7 @@ import argparse
 import multiprocessing
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from wm_perception.reasoner_features import (
     EFFECTS,
     OBJECT_EVENTS,
     PAIR_EVENTS,
+    SHAPE_FEATURES,
     STEP_FEATURES,
     STEP_LAG,
     STEP_S,
@@ -54,6 +56,8 @@ SECONDS = 4.0
 RATE_HZ = 30.0
 CLIPS_PER_SHARD = 20
 MOST_SIBLINGS = 7
+RAMP = 6
+"""Steps in which a handled thing comes to its speed."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,22 @@ def lively(scene: BuiltScene, seed: int) -> BuiltScene:
     return replace(scene, schedule=tuple(sorted(schedule, key=lambda item: item[1].time_offset)))
 
 
+def handled(scene: BuiltScene, seed: int) -> BuiltScene:
+    """The world with some starts as a hand makes them: speed rises over a fifth of a second, not at once."""
+    rng = np.random.default_rng([seed, 19])
+    schedule: list[tuple[int, Intervention]] = []
+    for k, do in scene.schedule:
+        if do.kind != InterventionKind.SET_VELOCITY or rng.uniform() > 0.4:
+            schedule.append((k, do))
+            continue
+        rises = float(rng.uniform(0.1, 0.4))
+        for part in np.arange(1, RAMP + 1) / RAMP:
+            linear, angular = part * do.linear_velocity, part * do.angular_velocity
+            later = do.time_offset + rises * float(part - 1 / RAMP)
+            schedule.append((k, replace(do, time_offset=later, linear_velocity=linear, angular_velocity=angular)))
+    return replace(scene, schedule=tuple(sorted(schedule, key=lambda item: item[1].time_offset)))
+
+
 def counterfactuals(scene: BuiltScene, world: World, seconds: float, rate_hz: float, most: int = MOST_SIBLINGS) -> Any:
     """A function of a true id: the events of the world without it; None where it diverged or too many were asked."""
     asked = 0
@@ -113,7 +133,7 @@ def make_lesson(seed: int, split: Split, more: bool) -> Lesson | None:
     """Simulate the world of a seed; None where the physics diverged."""
     scene = random_scene(seed, split)
     if more:
-        scene = lively(scene, seed)
+        scene = handled(lively(scene, seed), seed)
     world = compile_world(scene)
     clip = simulate(scene, SECONDS, RATE_HZ, world=world)
     if not clip.stable:
@@ -123,7 +143,8 @@ def make_lesson(seed: int, split: Split, more: bool) -> Lesson | None:
     return Lesson(clip, events, caused, scene.table_top_z)
 
 
-def _pack(lesson: Lesson) -> dict[str, NDArray[Any]]:
+def pack(lesson: Lesson) -> dict[str, NDArray[Any]]:
+    """A lesson as arrays by name."""
     clip = lesson.clip
     sizes = [len(h) for h in clip.hulls]
     events = np.array([(int(e.kind), e.a, e.b, e.time, e.mover) for e in lesson.events], dtype=np.float64)
@@ -150,7 +171,8 @@ def _pack(lesson: Lesson) -> dict[str, NDArray[Any]]:
     }
 
 
-def _unpack(a: dict[str, NDArray[Any]]) -> Lesson:
+def unpack(a: dict[str, NDArray[Any]]) -> Lesson:
+    """The lesson of such arrays."""
     ends = np.cumsum(a["hull_sizes"])
     hulls = tuple(np.asarray(h, dtype=np.float64) for h in np.split(a["hulls"], ends[:-1]))
     clip = Clip(
@@ -183,7 +205,7 @@ def _write_shard(task: tuple[Path, Split, int, int]) -> int:
         # Three of four worlds are livelier than a random one: else little happens in most.
         lesson = make_lesson(seed, split, more=seed % 4 != 0)
         if lesson is not None:
-            arrays |= {f"{seed:06d}/{name}": value for name, value in _pack(lesson).items()}
+            arrays |= {f"{seed:06d}/{name}": value for name, value in pack(lesson).items()}
     part = path.with_suffix(".part.npz")
     np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
     part.rename(path)
@@ -197,7 +219,7 @@ def read_shard(path: Path) -> list[Lesson]:
         for name in file.files:
             seed, key = name.split("/")
             by_seed.setdefault(seed, {})[key] = file[name]
-    return [_unpack(by_seed[seed]) for seed in sorted(by_seed)]
+    return [unpack(by_seed[seed]) for seed in sorted(by_seed)]
 
 
 # From a true clip to what perception makes of it.
@@ -347,10 +369,23 @@ class Example:
     caused: NDArray[np.bool_]
 
 
-def make_example(lesson: Lesson, rng: np.random.Generator) -> Example:
-    """Perceive a clip, and set what is to be said of it beside it."""
+def make_example(
+    lesson: Lesson,
+    rng: np.random.Generator,
+    steps: Sequence[Step] | None = None,
+    names: Sequence[Mapping[int, int]] = (),
+) -> Example:
+    """What is to be said of a clip, beside what is perceived of it.
+
+    Args:
+        steps: what was perceived, at 15 Hz; None: it is imitated.
+        names: per step {perceived id: true id}; not needed where it is imitated. What has no true id is a phantom, of
+            which nothing is to be said; of things that are perceived only later, too.
+    """
     clip = lesson.clip
-    steps = perceive(lesson, rng)
+    if steps is None:
+        steps = perceive(lesson, rng)
+        names = [{int(i): int(i) for i in step.ids} for step in steps]
     count = len(steps)
     history = MotionHistory(count)
     for step in steps:
@@ -360,42 +395,62 @@ def make_example(lesson: Lesson, rng: np.random.Generator) -> Example:
     where = {i: n for n, i in enumerate(ids)}
     n = len(ids)
     start = steps[0].time
+    known = [{true: where[i] for i, true in mapping.items() if i in where} for mapping in names]
 
     def step_at(time: float) -> int:
         # A step holds what happened since the one before.
         return int(np.ceil((time - start) / STEP_S - 1e-6))
 
+    def found(who: Sequence[int], k: int) -> list[int] | None:
+        """Rows under which true things are perceived at a step, or near it."""
+        rows = [
+            next((known[j][w] for j in (k, k - 1, k + 1, k - 2, k + 2) if 0 <= j < count and w in known[j]), None)
+            for w in who
+        ]
+        return None if None in rows or len(set(rows)) < len(rows) else [r for r in rows if r is not None]
+
     pair_events = np.zeros((n, n, count, len(PAIR_EVENTS)), dtype=bool)
     object_events = np.zeros((n, count, len(OBJECT_EVENTS)), dtype=bool)
     touching = np.zeros((n, n, count), dtype=bool)
     open_contacts: dict[tuple[int, int], int] = {}
+
+    def touch(pair: tuple[int, int], begin: int, end: int) -> None:
+        for k in range(max(begin, 0), min(end, count)):
+            if pair[0] in known[k] and pair[1] in known[k]:
+                a, b = known[k][pair[0]], known[k][pair[1]]
+                touching[a, b, k] = touching[b, a, k] = True
+
     for e in lesson.events:
         k = step_at(e.time)
-        if not 0 <= k < count or any(w not in where for w in e.who):
+        if not 0 <= k < count:
             continue
         if e.kind in PAIR_EVENTS:
-            a, b = where[e.a], where[e.b]
-            pair_events[a, b, k, PAIR_EVENTS.index(e.kind)] = pair_events[b, a, k, PAIR_EVENTS.index(e.kind)] = True
             if e.kind == EventKind.CONTACT:
-                open_contacts[a, b] = k
+                open_contacts[e.a, e.b] = k
             else:
-                begin = open_contacts.pop((a, b), 0)
-                touching[a, b, begin:k] = touching[b, a, begin:k] = True
+                touch((e.a, e.b), open_contacts.pop((e.a, e.b), 0), k)
+        rows = found(e.who, k)
+        if rows is None:
+            continue
+        if e.kind in PAIR_EVENTS:
+            a, b = rows
+            pair_events[a, b, k, PAIR_EVENTS.index(e.kind)] = pair_events[b, a, k, PAIR_EVENTS.index(e.kind)] = True
         elif e.kind in OBJECT_EVENTS:
-            object_events[where[e.a], k, OBJECT_EVENTS.index(e.kind)] = True
-    for (a, b), begin in open_contacts.items():
-        touching[a, b, begin:] = touching[b, a, begin:] = True
+            object_events[rows[0], k, OBJECT_EVENTS.index(e.kind)] = True
+    for pair, begin in open_contacts.items():
+        touch(pair, begin, count)
     contact_rows, contact_of, step_rows, step_of = [], [], [], []
     for e in lesson.events:
         k = step_at(e.time)
         if e.kind != EventKind.CONTACT or not 2 <= k < count - CONTACT_LAG:
             continue
+        both = found(e.who, k)
         k += int(rng.choice([0, 0, 0, 0, 1, -1]))
-        for own, other in ((e.a, e.b), (e.b, e.a)):
-            row = history.contact_row(own, other, k)
+        for own, other in (both, both[::-1]) if both else ():
+            row = history.contact_row(ids[own], ids[other], k)
             if row is not None:
                 contact_rows.append(row)
-                contact_of.append(where[own])
+                contact_of.append(own)
     for i in ids:
         for k in range(2, count - STEP_LAG):
             row = history.step_row(i, k)
@@ -405,9 +460,10 @@ def make_example(lesson: Lesson, rng: np.random.Generator) -> Example:
     happenings, kept = [], []
     for index, e in enumerate(lesson.events):
         k = step_at(e.time)
-        if e.kind not in EFFECTS or any(w not in where for w in e.who) or rng.uniform() < 0.05:
+        rows = found(e.who, k)
+        if e.kind not in EFFECTS or rows is None or rng.uniform() < 0.05:
             continue
-        motion = tuple(history.motion_at(w, k) for w in e.who)
+        motion = tuple(history.motion_at(ids[r], k) for r in rows)
         happenings.append(Happening(e.kind, e.who, e.time + float(rng.normal(0.0, 0.015)), motion))
         kept.append(index)
     new = {index: n for n, index in enumerate(kept)}
@@ -416,7 +472,14 @@ def make_example(lesson: Lesson, rng: np.random.Generator) -> Example:
         if i in new and j in new:
             cause_rows.append(cause_row(happenings, new[i], new[j]))
             caused.append(answer)
-    rows = np.array([int(np.flatnonzero(clip.ids == i)[0]) for i in ids], dtype=int)
+    # The true thing that each stood for most; the table (row 0) for phantoms, of which no properties are asked.
+    body = {int(i): k for k, i in enumerate(clip.ids)}
+    meant: list[list[int]] = [[] for _ in ids]
+    for mapping in known:
+        for true, row_of in mapping.items():
+            meant[row_of].append(body[true])
+    rows_of = np.array([max(sorted(set(m)), key=m.count) if m else 0 for m in meant], dtype=int)
+    real = np.array([bool(m) for m in meant], dtype=bool)
     prior = np.array([log_mass_prior(*history.shape[i]) for i in ids])
     return Example(
         objects=history.objects[:count][:, slots].transpose(1, 0, 2).astype(np.float16),
@@ -425,11 +488,11 @@ def make_example(lesson: Lesson, rng: np.random.Generator) -> Example:
         pair_events=pair_events,
         object_events=object_events,
         touching=touching,
-        shapes=np.array([shape_row(*history.shape[i]) for i in ids], np.float32).reshape(n, -1),
-        properties=np.stack([clip.log_mass[rows] - prior, clip.friction[rows], clip.restitution[rows]], 1).astype(
-            np.float32
-        ),
-        free=~clip.kinematic[rows],
+        shapes=np.array([shape_row(*history.shape[i]) for i in ids], np.float32).reshape(n, len(SHAPE_FEATURES)),
+        properties=np.stack(
+            [clip.log_mass[rows_of] - prior, clip.friction[rows_of], clip.restitution[rows_of]], 1
+        ).astype(np.float32),
+        free=real & ~clip.kinematic[rows_of],
         contact_rows=np.array(contact_rows, np.float32).reshape(-1, len(CONTACT_FEATURES)),
         contact_of=np.array(contact_of, np.int64),
         step_rows=np.array(step_rows, np.float32).reshape(-1, len(STEP_FEATURES)),

@@ -1,7 +1,8 @@
 """Trains the reasoner from scratch and writes its weights, ONNX file and model card: `make train-reasoner`.
 
-Steps: simulated lessons (made where they are missing), what perception makes of them, training with a checkpoint every
-minute (a run that was cut off goes on), calibration, export, evaluation on held-out seeds and shapes.
+Steps: simulated lessons (made where they are missing), most of them perceived with imitated errors and some drawn and
+run through perception itself, training with a checkpoint every minute (a run that was cut off goes on), calibration,
+export, evaluation on held-out seeds and shapes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training.reasoner_clips import load_seen_examples, make_seen_lessons
 from training.reasoner_data import Example, load_examples, make_shards
 from training.reasoner_model import ReasonerNetwork, parameters
 from wm_perception.reasoner_features import (
@@ -46,7 +48,9 @@ OPSET = 18
 VALIDATION = 0.08
 """Part of the clips of the training set that training is watched and calibrated with; not the held-out splits."""
 VIEWS = 2
-"""How often each clip is perceived, each time with other errors."""
+"""How often each imitated clip is perceived, each time with other errors."""
+SEEN_WEIGHT = 3
+"""How often a clip that perception really saw is in the lessons: there are fewer, and they are what matters."""
 INPUTS = ("objects", "pairs", "shapes", "contacts", "steps", "causes")
 OUTPUTS = (
     "pair_probabilities",
@@ -68,6 +72,7 @@ class Options:
     batch: int
     rate: float
     clips: int
+    seen_clips: int
 
 
 class Batches:
@@ -378,17 +383,30 @@ def export(network: ReasonerNetwork, path: Path, facts: dict[str, str]) -> None:
 
 
 def train(
-    options: Options, examples: list[Example], checkpoint: Path, device: torch.device, console: Console
+    options: Options,
+    imitated: list[Example],
+    seen: list[Example],
+    checkpoint: Path,
+    device: torch.device,
+    console: Console,
 ) -> Trainer:
-    """Trains to the end, from the checkpoint if there is one."""
+    """Trains to the end, from the checkpoint if there is one.
+
+    The last clips of each kind are watched; intervals are calibrated on those that perception really saw, if any.
+    """
     trainer = Trainer(options, device)
     if checkpoint.exists():
         trainer.load(checkpoint)
         console.print(f"going on from step {trainer.step} of {options.steps} ({checkpoint})")
-    count = max(1, round(VALIDATION * len(examples)))
-    batches, watched = Batches(examples[:-count], options), Batches(examples[-count:], options)
+    lessons, watch = [], []
+    for examples, weight in ((imitated, 1), (seen, SEEN_WEIGHT)):
+        count = len(examples) - max(1, round(VALIDATION * len(examples))) if examples else 0
+        lessons += weight * examples[:count]
+        watch.append(examples[count:])
+    batches, watched = Batches(lessons, options), Batches([*watch[0], *watch[1]], options)
     console.print(
-        f"{parameters(trainer.network):,} parameters, {len(examples) - count} clips to train on, {count} to watch; "
+        f"{parameters(trainer.network):,} parameters; {len(imitated)} imitated and {len(seen)} seen clips, "
+        f"of which {len(watch[0])} and {len(watch[1])} are watched; "
         f"{len(batches.lively)} windows, {len(batches.causes)} questions of cause, {device}"
     )
     columns = (
@@ -408,15 +426,15 @@ def train(
             smooth = {k: (1 - weight) * smooth.get(k, v) + weight * v for k, v in parts.items()}
             progress.update(bar, advance=1, description=f"training, loss {sum(smooth.values()):.3f}")
             if trainer.step % 250 == 0 or trainer.step == options.steps:
-                seen = validation_loss(trainer, watched)
-                trainer.curve.append({"step": trainer.step, "validation": sum(seen.values()), **smooth})
-                words = ", ".join(f"{k} {v:.3f}/{seen[k]:.3f}" for k, v in smooth.items())
+                loss = validation_loss(trainer, watched)
+                trainer.curve.append({"step": trainer.step, "validation": sum(loss.values()), **smooth})
+                words = ", ".join(f"{k} {v:.3f}/{loss[k]:.3f}" for k, v in smooth.items())
                 console.print(f"step {trainer.step}, training/validation: {words}")
             if time.monotonic() - saved > 60 or trainer.step == options.steps:
                 trainer.seconds += time.monotonic() - saved
                 saved = time.monotonic()
                 trainer.save(checkpoint)
-    covered = calibrate(trainer.average, examples[-count:])
+    covered = calibrate(trainer.average, watch[1] or watch[0])
     console.print(f"coverage before calibration {covered}, scales {trainer.average.scales.tolist()}")
     return trainer
 
@@ -429,6 +447,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48, help="windows (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=640, help="of the training set (default: %(default)s)")
+    parser.add_argument(
+        "--seen-clips", type=int, default=360, help="of it that perception itself sees (default: %(default)s)"
+    )
     parser.add_argument("--held-out-clips", type=int, default=40, help="of each held-out split (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("out/data/reasoner"), help="default: %(default)s")
     parser.add_argument("--work", type=Path, default=Path("out/train/reasoner"), help="default: %(default)s")
@@ -442,10 +463,12 @@ def main() -> None:
         ("cuda" if torch.cuda.is_available() else "cpu") if arguments.device == "auto" else arguments.device
     )
     console = Console(width=None if sys.stdout.isatty() else 160)
-    options = Options(arguments.seed, arguments.steps, arguments.batch, arguments.rate, arguments.clips)
+    options = Options(arguments.seed, arguments.steps, arguments.batch, arguments.rate, arguments.clips, arguments.seen_clips)
     shards = make_shards(arguments.data / "train", "train", options.clips, arguments.threads, console)
     examples = load_examples(shards, arguments.work / "examples", arguments.threads, console, VIEWS)
-    trainer = train(options, examples, arguments.work / "checkpoint.safetensors", device, console)
+    make_seen_lessons(arguments.data / "seen", options.seen_clips, arguments.threads, console)
+    seen = load_seen_examples(arguments.data / "seen", options.seen_clips)
+    trainer = train(options, examples, seen, arguments.work / "checkpoint.safetensors", device, console)
     arguments.models.mkdir(parents=True, exist_ok=True)
     weights = arguments.models / "reasoner.safetensors"
     save_file({k: v.cpu().contiguous() for k, v in trainer.average.state_dict().items()}, weights)

@@ -11,6 +11,7 @@ from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
 from training import families
+from training.reasoner_data import lively
 from training.simulate import Clip, simulate
 from training.worlds import SPLITS, Split, open_simulator, random_noise, random_scene
 from wm_core.camera import Camera
@@ -23,7 +24,8 @@ from wm_sim.objects import centred
 from wm_sim.scenes import BuiltScene
 
 Array = NDArray[np.float64]
-Kind = Literal["random", "busy", "away", "behind", "passing"]
+Kind = Literal["random", "lively", "busy", "away", "behind", "passing"]
+"""``lively`` is for training alone."""
 
 WIDTH, HEIGHT = 640, 480
 FIRST_SEED = 50_000
@@ -106,6 +108,8 @@ def build_scene(plan: ClipPlan) -> BuiltScene:
     """The world of a plan."""
     if plan.kind == "random":
         return random_scene(plan.seed, plan.split)
+    if plan.kind == "lively":
+        return lively(random_scene(plan.seed, plan.split), plan.seed)
     if plan.kind == "busy":
         return _busy(random_scene(plan.seed, plan.split))
     if plan.kind == "away":

@@ -47,6 +47,8 @@ FEATURES = 10
 WIDTH = 16
 LAW = 8
 FASTEST_M_S, FASTEST_RAD_S = 50.0, 200.0
+FASTER_M_S = 0.1
+BORNE = 4.0
 UPRIGHT = 30.0
 LEANS = (0.5, 0.2, 0.08)
 FAR_M = 0.03
@@ -77,8 +79,8 @@ BODY = _Rows(
     restitution=1, linear=3, angular=3, falls=1,
     quaternion=4, inertia=9, inverse_inertia=9, rims=4, rolling=1, torsion=1, plane=PLANE_ROWS, slack=1,
     is_hull=1, hull_points=12, hull_middle=3,
-    world_inertia=9, start_speed=1, arm=12, gap=4, least_gap=1, approach=4, slip=8, met=4, met_slip=4, near=4, count=1,
-    near_sum=1, on_ground=1, crowd=1, pairs=1, held_by=1, weight=3, load=3, at=2, features=40, law=32,
+    world_inertia=9, start_square=1, arm=12, gap=4, least_gap=1, approach=4, slip=8, met=4, met_slip=4, near=4, count=1,
+    near_sum=1, on_ground=1, crowd=1, pairs=1, held_by=1, weight=3, load=3, at=2, yields=1, features=40, law=32,
     goal=4, share=4, rub=4, mu=4, part=4, whole=4, slide=4, push=4, rubbing=8, moving=6, square=1, struck=1, limit=1,
     position_next=3, quaternion_next=4, linear_next=3, angular_next=3, impulse=1, deviation=2,
 )  # fmt: skip
@@ -87,9 +89,9 @@ TABLE = BODY.quaternion
 PAIR = _Rows(
     a=TABLE, b=TABLE, slack=1, gap=4, least_gap=1, normal=12, arm_a=12, arm_b=12, approach=4, slip=12,
     met_a=4, met_b=4, met_slip_a=4, met_slip_b=4, near=4, near_sum=1, beside=1, steep=1, above_a=1, above_b=1,
-    crowd_a=1, crowd_b=1, pairs_a=1, pairs_b=1, through=1, at_a=2, at_b=2, features=40, law=32,
+    crowd_a=1, crowd_b=1, pairs_a=1, pairs_b=1, through=1, at_a=2, at_b=2, yields_a=1, yields_b=1, features=40, law=32,
     goal=4, share=4, rub=4, mu=4, part=4, whole=4, slide=4, push=4, rubbing=12,
-    moving_a=6, moving_b=6, respond_a=6, respond_b=6, impulse=1, square=1,
+    moving_a=6, moving_b=6, respond_a=6, respond_b=6, impulse=1, square=1, given_a=1, given_b=1,
 )  # fmt: skip
 PARAMETER_TO_ROW: tuple[int, ...] = tuple(
     getattr(BODY, name) + i for name, size in PARAMETERS.items() for i in range(size)
@@ -311,7 +313,8 @@ def ground_geometry(t: Tile) -> None:
     held = flag(inverse_mass <= 0.0)
     size = sqrt(dot(half, half)) + rounding
     spin = sqrt(dot(angular, angular) + 1e-12) * size * held + _spin(inertia, inverse_mass, angular)
-    t[BODY.start_speed] = sqrt(dot(linear, linear) + 1e-12) + spin
+    sinking = linear[2] - t[BODY.falls] * (GRAVITY_M_S2 * H)
+    t[BODY.start_square] = linear[0] * linear[0] + linear[1] * linear[1] + sinking * sinking + spin * spin
 
 
 @emitted(Tile)
@@ -453,7 +456,12 @@ def _balanced(near: list[Lanes], arm: list[Vector]) -> list[Lanes]:
 @emitted(Tile)
 def ground_begin(t: Tile) -> None:
     """What the sweeps need of the contacts with the surface, and the impulses and velocities with which they begin."""
-    inverse_mass, inverse = t[BODY.inverse_mass], t.matrix(BODY.inverse)
+    yields = at_most(BORNE * t[BODY.weight] / at_least(t[BODY.load], 1e-9), 1.0)
+    yields = where(t[BODY.weight] > 0.0, yields, 1.0)
+    t[BODY.yields] = yields
+    inverse_mass, inverse = yields * t[BODY.inverse_mass], [times(row, yields) for row in t.matrix(BODY.inverse)]
+    for i, row in enumerate(inverse):
+        t.put(BODY.inverse + 3 * i, row)
     count = t[BODY.count]
     restitution, friction = t[BODY.restitution], t[BODY.friction]
     arm = _points(t, BODY.arm)
@@ -472,8 +480,8 @@ def ground_begin(t: Tile) -> None:
         law = [t[BODY.law + LAW * c + i] for i in range(LAW)]
         goal, take, rub, mu = _goals(law, t[BODY.gap + c], t[BODY.approach + c], restitution, friction)
         t[BODY.goal + c] = goal
-        t[BODY.share + c] = take / (count * (t[BODY.met + c] - 0.7 * inverse_mass) + 1e-9)
-        t[BODY.rub + c] = rub / (count * t[BODY.met_slip + c] + 1e-9)
+        t[BODY.share + c] = take / (count * (yields * t[BODY.met + c] - 0.7 * inverse_mass) + 1e-9)
+        t[BODY.rub + c] = rub / (count * yields * t[BODY.met_slip + c] + 1e-9)
         t[BODY.mu + c] = mu
         t[BODY.part + c] = part[c]
         t[BODY.whole + c] = part[c] / whole
@@ -495,7 +503,7 @@ def ground_begin(t: Tile) -> None:
 @emitted(Tile, Numbers)
 def ground_sweep(t: Tile, weight: Numbers) -> None:
     """One sweep over the contacts with the surface."""
-    inverse_mass, inverse = t[BODY.inverse_mass], t.matrix(BODY.inverse)
+    inverse_mass, inverse = t[BODY.yields] * t[BODY.inverse_mass], t.matrix(BODY.inverse)
     arm = _points(t, BODY.arm)
     linear, angular = t.vector(BODY.moving), t.vector(BODY.moving + 3)
     part = _four(t, BODY.part)
@@ -758,8 +766,14 @@ def pair_features(t: Tile) -> None:
 @emitted(Tile)
 def pair_begin(t: Tile) -> None:
     """What the sweeps need of the contacts of pairs, and the impulses with which they begin."""
-    mass_a, mass_b = t[PAIR.a + BODY.inverse_mass], t[PAIR.b + BODY.inverse_mass]
-    inverse_a, inverse_b = t.matrix(PAIR.a + BODY.inverse), t.matrix(PAIR.b + BODY.inverse)
+    yields_a, yields_b = t[PAIR.yields_a], t[PAIR.yields_b]
+    mass_a, mass_b = yields_a * t[PAIR.a + BODY.inverse_mass], yields_b * t[PAIR.b + BODY.inverse_mass]
+    inverse_a = [times(row, yields_a) for row in t.matrix(PAIR.a + BODY.inverse)]
+    inverse_b = [times(row, yields_b) for row in t.matrix(PAIR.b + BODY.inverse)]
+    t[PAIR.a + BODY.inverse_mass], t[PAIR.b + BODY.inverse_mass] = mass_a, mass_b
+    for i in range(3):
+        t.put(PAIR.a + BODY.inverse + 3 * i, inverse_a[i])
+        t.put(PAIR.b + BODY.inverse + 3 * i, inverse_b[i])
     count_a, count_b, pairs_a, pairs_b = t[PAIR.crowd_a], t[PAIR.crowd_b], t[PAIR.pairs_a], t[PAIR.pairs_b]
     friction = _most([t[PAIR.a + BODY.friction], t[PAIR.b + BODY.friction]])
     restitution = _least([t[PAIR.a + BODY.restitution], t[PAIR.b + BODY.restitution]])
@@ -783,10 +797,12 @@ def pair_begin(t: Tile) -> None:
     for c in range(POINTS):
         law = [t[PAIR.law + LAW * c + i] for i in range(LAW)]
         goal, take, rub, mu = _goals(law, t[PAIR.gap + c], t[PAIR.approach + c], restitution, friction)
-        met_a, met_b = t[PAIR.met_a + c], t[PAIR.met_b + c]
+        met_a, met_b = yields_a * t[PAIR.met_a + c], yields_b * t[PAIR.met_b + c]
         t[PAIR.goal + c] = goal
         t[PAIR.share + c] = take / (count_a * (met_a - 0.7 * mass_a) + count_b * (met_b - 0.7 * mass_b) + 1e-9)
-        t[PAIR.rub + c] = rub / (count_a * t[PAIR.met_slip_a + c] + count_b * t[PAIR.met_slip_b + c] + 1e-9)
+        t[PAIR.rub + c] = rub / (
+            count_a * yields_a * t[PAIR.met_slip_a + c] + count_b * yields_b * t[PAIR.met_slip_b + c] + 1e-9
+        )  # fmt: skip
         t[PAIR.mu + c] = mu
         t[PAIR.part + c] = part[c]
         t[PAIR.whole + c] = part[c] / whole
@@ -835,11 +851,17 @@ def pair_sweep(t: Tile, weight: Numbers) -> None:
 
 @emitted(Tile)
 def pair_after(t: Tile) -> None:
-    """What pairs have transmitted, and how far that may scatter."""
+    """What pairs have transmitted, how far that may scatter, and how much faster it can have made either."""
     push = _four(t, PAIR.push)
     t[PAIR.impulse] = _sum(push)
     open_ = [p * exp(t[PAIR.law + LAW * c + 6] - 3.0) for c, p in enumerate(push)]
     t[PAIR.square] = _sum([v * v for v in open_])
+    mass_a, mass_b = t[PAIR.a + BODY.inverse_mass], t[PAIR.b + BODY.inverse_mass]
+    restitution = _least([t[PAIR.a + BODY.restitution], t[PAIR.b + BODY.restitution]])
+    given = (1.0 + restitution) / (mass_a + mass_b + 1e-9)
+    given = given * given * flag(t[PAIR.impulse] > 0.0)
+    t[PAIR.given_a] = given * mass_a * mass_a
+    t[PAIR.given_b] = given * mass_b * mass_b
 
 
 # -- what comes out
@@ -860,9 +882,9 @@ def finish(t: Tile, weights: Numbers) -> None:
     keep = relu(1.0 - t[BODY.rolling] * plane_impulse * stiffness / roll)
     keep_spin = relu(1.0 - t[BODY.torsion] * plane_impulse * inverse[2][2] / (abs(turning[2]) + 1e-9))
     angular_after = [turning[0] * keep, turning[1] * keep, turning[2] * keep_spin]
-    # None is faster after than all that took part were before.
+    # None is faster after than what struck it can have made it.
     free_body = flag(inverse_mass > 0.0)
-    limit = t[BODY.start_speed] + 0.3 + t[BODY.limit]
+    limit = sqrt(t[BODY.start_square] + t[BODY.limit] + 1e-12) + FASTER_M_S
     linear_after = times(linear_after, at_most(limit / sqrt(dot(linear_after, linear_after) + 1e-12), 1.0))
     spin = _spin(world_inertia, inverse_mass, angular_after)
     angular_after = times(angular_after, at_most(limit / (spin + 1e-9), 1.0))
@@ -870,7 +892,7 @@ def finish(t: Tile, weights: Numbers) -> None:
     open_ = [p * exp(t[BODY.law + LAW * c + 6] - 4.0) for c, p in enumerate(push)]
     impulse = sqrt(_sum([v * v for v in open_]) + t[BODY.square] + 1e-18)
     size = sqrt(dot(half, half)) + rounding + 0.01
-    deviation = (impulse * inverse_mass + weights[WEIGHTS.floor]) * free_body * weights[WEIGHTS.scatter]
+    deviation = (at_most(impulse * inverse_mass, limit) + weights[WEIGHTS.floor]) * free_body * weights[WEIGHTS.scatter]
     t.put(BODY.deviation, [deviation, deviation / size])
     t[BODY.impulse] = plane_impulse
     # Poses.

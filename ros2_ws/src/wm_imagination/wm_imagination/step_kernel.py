@@ -35,15 +35,16 @@ LEAST_GAP, PAIR_LEAST_GAP = BODY.least_gap, PAIR.least_gap
 _IS_HULL, _HULL_POINTS, _FEATURES, _LAW = BODY.is_hull, BODY.hull_points, BODY.features, BODY.law
 _FALLS, _CYLINDER = BODY.falls, BODY.cylinder
 _AT, _AT_A, _AT_B = BODY.at, PAIR.at_a, PAIR.at_b
+_YIELDS, _YIELDS_A, _YIELDS_B = BODY.yields, PAIR.yields_a, PAIR.yields_b
 _PAIR_FEATURES, _PAIR_LAW = PAIR.features, PAIR.law
 _CROWD, _PAIRS, _HELD_BY, _WEIGHT, _LOAD = BODY.crowd, BODY.pairs, BODY.held_by, BODY.weight, BODY.load
-_START_SPEED, _LIMIT, _STRUCK, _SQUARE, _MOVING = (
-    BODY.start_speed, BODY.limit, BODY.struck, BODY.square, BODY.moving
+_START_SQUARE, _LIMIT, _STRUCK, _SQUARE, _MOVING = (
+    BODY.start_square, BODY.limit, BODY.struck, BODY.square, BODY.moving
 )  # fmt: skip
 _NEAR_SUM, _BESIDE, _ABOVE_A, _ABOVE_B = PAIR.near_sum, PAIR.beside, PAIR.above_a, PAIR.above_b
 _CROWD_A, _CROWD_B, _PAIRS_A, _PAIRS_B, _THROUGH = PAIR.crowd_a, PAIR.crowd_b, PAIR.pairs_a, PAIR.pairs_b, PAIR.through
 _MOVING_A, _MOVING_B, _RESPOND_A, _RESPOND_B = PAIR.moving_a, PAIR.moving_b, PAIR.respond_a, PAIR.respond_b
-PAIR_IMPULSE, _PAIR_SQUARE = PAIR.impulse, PAIR.square
+PAIR_IMPULSE, _PAIR_SQUARE, _GIVEN_A, _GIVEN_B = PAIR.impulse, PAIR.square, PAIR.given_a, PAIR.given_b
 POSITION_NEXT, QUATERNION_NEXT, LINEAR_NEXT, ANGULAR_NEXT = (
     BODY.position_next, BODY.quaternion_next, BODY.linear_next, BODY.angular_next
 )  # fmt: skip
@@ -210,7 +211,11 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
             _law(bodies, at + (_FEATURES + c * _FEATURE_COUNT) * LANES, at + (_LAW + c * _LAW_COUNT) * LANES, weights)
     # Also where there are no pairs: what rounding does to a body alone must not depend on who else is there.
     _weights_of_stacks(bodies, body_count, pairs, pair_count, a, b)
+    for k in range(tiles):
+        formulas.ground_begin(bodies, k * BODY_TILE)
     if pair_count:
+        _take(pairs, _YIELDS_A, bodies, whole, a, _YIELDS)
+        _take(pairs, _YIELDS_B, bodies, whole, b, _YIELDS)
         _take(pairs, _CROWD_A, bodies, whole, a, _CROWD)
         _take(pairs, _CROWD_B, bodies, whole, b, _CROWD)
         _take(pairs, _PAIRS_A, bodies, whole, a, _PAIRS)
@@ -231,8 +236,6 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
                 weights,
             )
         formulas.pair_begin(pairs, at)
-    for k in range(tiles):
-        formulas.ground_begin(bodies, k * BODY_TILE)
     _respond(bodies, pairs, pair_count, a, b)
     for sweep in range(_SWEEPS):
         for k in range(whole):
@@ -254,8 +257,8 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
         bodies[of_b + _STRUCK * LANES] += impulse
         bodies[of_a + _SQUARE * LANES] += square
         bodies[of_b + _SQUARE * LANES] += square
-        bodies[of_a + _LIMIT * LANES] += bodies[of_b + _START_SPEED * LANES]
-        bodies[of_b + _LIMIT * LANES] += bodies[of_a + _START_SPEED * LANES]
+        bodies[of_a + _LIMIT * LANES] += pairs[at + _GIVEN_A * LANES] * bodies[of_b + _START_SQUARE * LANES]
+        bodies[of_b + _LIMIT * LANES] += pairs[at + _GIVEN_B * LANES] * bodies[of_a + _START_SQUARE * LANES]
     for k in range(tiles):
         formulas.finish(bodies, k * BODY_TILE, weights, 0)
 
