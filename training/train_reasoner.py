@@ -443,7 +443,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=2200, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=6000, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=48, help="windows (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=640, help="of the training set (default: %(default)s)")

@@ -50,15 +50,15 @@ Network = Callable[[Mapping[str, NDArray[np.float32]]], Mapping[str, NDArray[np.
 """Of the tensors that training/reasoner_model.py states, by name."""
 
 THRESHOLDS = {
-    EventKind.CONTACT: 0.4,
-    EventKind.SEPARATION: 0.4,
-    EventKind.MOVE: 0.35,
-    EventKind.STOP: 0.35,
-    EventKind.FALL: 0.35,
-    EventKind.TOPPLE: 0.4,
+    EventKind.CONTACT: 0.2,
+    EventKind.SEPARATION: 0.2,
+    EventKind.MOVE: 0.18,
+    EventKind.STOP: 0.18,
+    EventKind.FALL: 0.18,
+    EventKind.TOPPLE: 0.2,
 }
 """Probability that an event happened at all, from which it is reported."""
-CAUSED_THRESHOLD = 0.25
+CAUSED_THRESHOLD = 0.08
 REMEMBERED_S = 6.0
 _SHOWN_S = 3.0
 _SOON_S = 0.25
