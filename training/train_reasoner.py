@@ -463,7 +463,8 @@ def main() -> None:
         ("cuda" if torch.cuda.is_available() else "cpu") if arguments.device == "auto" else arguments.device
     )
     console = Console(width=None if sys.stdout.isatty() else 160)
-    options = Options(arguments.seed, arguments.steps, arguments.batch, arguments.rate, arguments.clips, arguments.seen_clips)
+    chosen = arguments.seed, arguments.steps, arguments.batch, arguments.rate, arguments.clips, arguments.seen_clips
+    options = Options(*chosen)
     shards = make_shards(arguments.data / "train", "train", options.clips, arguments.threads, console)
     examples = load_examples(shards, arguments.work / "examples", arguments.threads, console, VIEWS)
     make_seen_lessons(arguments.data / "seen", options.seen_clips, arguments.threads, console)
