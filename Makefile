@@ -16,7 +16,7 @@ define bootstrap
 	@$(PYTHON) tools/bootstrap.py $(foreach extra,$(1) $(WITH),--with $(extra))
 endef
 
-.PHONY: help setup demo test lint format bench bench-perception bench-engines export data train-segmenter train-reasoner train-dynamics lock clean distclean
+.PHONY: help setup demo test lint format bench bench-perception bench-imagination bench-engines export data train-segmenter train-reasoner train-dynamics lock clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
