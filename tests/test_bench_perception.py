@@ -322,6 +322,10 @@ def test_tilt_of_the_table() -> None:
     tilted = [np.sin(np.radians(2.0)), 0.0, np.cos(np.radians(2.0))]
     assert real.table_tilt_deg([table] * 3, np.array(tilted)) == pytest.approx(2.0)
     assert real.table_tilt_deg([scene_of([[0.0, 0.0, 0.0]])], np.array(tilted)) is None
+
+
+def test_plane_of_the_table() -> None:
+    pytest.importorskip("open3d", reason="comes with WITH=training")
     rng = np.random.default_rng(0)
     plane = np.column_stack([rng.uniform(-0.4, 0.4, (3000, 2)), rng.normal(0.0, 0.002, 3000)])
     above = np.column_stack([rng.uniform(-0.1, 0.1, (600, 2)), rng.uniform(0.0, 0.1, 600)])

@@ -51,7 +51,7 @@ def test_a_refused_python_is_named(version, implementation, machine, names) -> N
 def test_a_wrong_python_is_refused_in_one_line(monkeypatch, capsys) -> None:
     monkeypatch.setattr(bootstrap.sys, "version_info", (3, 9, 2, "final", 0))
     monkeypatch.setattr(bootstrap, "find_interpreter", lambda version: None)
-    monkeypatch.setattr(bootstrap, "choose_ros", lambda *_: "pip")
+    monkeypatch.setattr(bootstrap, "choose_ros", lambda *_: "pip-kilted")
     assert bootstrap.main([]) == 1
     line = capsys.readouterr().err
     assert line.count("\n") == 1
@@ -86,6 +86,7 @@ def test_make_says_so_where_python_is_absent_or_ancient(tmp_path: Path, content:
 
 
 VENV = Path("/home/me/wm/.venv")
+KILTED_PIP = "pip-kilted"
 JAZZY = {"ROS_DISTRO": "jazzy", "AMENT_PREFIX_PATH": "/opt/ros/jazzy"}
 JAZZY_RCLPY = "/opt/ros/jazzy/lib/python3.12/site-packages/rclpy/__init__.py"
 OUR_RCLPY = str(VENV / "lib/python3.11/site-packages/rclpy/__init__.py")
@@ -94,12 +95,15 @@ OUR_RCLPY = str(VENV / "lib/python3.11/site-packages/rclpy/__init__.py")
 @pytest.mark.parametrize(
     ("environ", "rclpy_file", "expected"),
     [
-        ({}, None, "pip"),
+        ({}, None, KILTED_PIP),
+        ({"WM_ROS_DISTRO": "jazzy"}, None, "pip-jazzy"),
+        ({**JAZZY, "WM_ROS": "pip", "WM_ROS_DISTRO": "kilted"}, JAZZY_RCLPY, KILTED_PIP),
+        ({**JAZZY, "WM_ROS_DISTRO": "jazzy"}, JAZZY_RCLPY, "sourced"),
         (JAZZY, JAZZY_RCLPY, "sourced"),
         ({**JAZZY, "ROS_DISTRO": "kilted"}, JAZZY_RCLPY, "sourced"),
-        ({**JAZZY, "WM_ROS": "pip"}, JAZZY_RCLPY, "pip"),
-        ({"ROS_DISTRO": "jazzy"}, None, "pip"),  # a container image that names a distribution nobody sourced
-        ({"ROS_DISTRO": "kilted", "AMENT_PREFIX_PATH": str(VENV)}, OUR_RCLPY, "pip"),  # our own env.sh was sourced
+        ({**JAZZY, "WM_ROS": "pip"}, JAZZY_RCLPY, KILTED_PIP),
+        ({"ROS_DISTRO": "jazzy"}, None, KILTED_PIP),  # a container image that names a distribution nobody sourced
+        ({"ROS_DISTRO": "kilted", "AMENT_PREFIX_PATH": str(VENV)}, OUR_RCLPY, KILTED_PIP),  # our own env.sh was sourced
     ],
 )
 def test_the_sourced_ros_is_used_where_there_is_one(environ, rclpy_file, expected) -> None:
@@ -113,6 +117,8 @@ def test_the_sourced_ros_is_used_where_there_is_one(environ, rclpy_file, expecte
         ({**JAZZY, "ROS_DISTRO": "humble"}, "/opt/ros/humble/rclpy/__init__.py", "ROS 2 humble"),
         ({"WM_ROS": "sourced"}, None, "cannot import rclpy"),
         ({"WM_ROS": "apt"}, None, "WM_ROS=apt"),
+        ({"WM_ROS_DISTRO": "humble"}, None, "WM_ROS_DISTRO=humble"),
+        ({**JAZZY, "WM_ROS_DISTRO": "kilted"}, JAZZY_RCLPY, "WM_ROS_DISTRO=kilted, and ROS 2 jazzy sourced"),
     ],
 )
 def test_half_a_ros_is_refused(environ, rclpy_file, says) -> None:
@@ -122,9 +128,42 @@ def test_half_a_ros_is_refused(environ, rclpy_file, says) -> None:
     assert "; run: " in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "wish", "distro"),
+    [
+        (None, "", "kilted"),
+        ("pip-jazzy", "", "jazzy"),  # what was once chosen stays chosen: make test after WM_ROS_DISTRO=jazzy make setup
+        ("pip-jazzy", "kilted", "kilted"),
+        ("pip", "", "kilted"),  # written before there was a choice
+        ("sourced", "", "kilted"),
+    ],
+)
+def test_an_environment_keeps_its_distribution(tmp_path: Path, said, wish, distro) -> None:
+    if said is not None:
+        (tmp_path / "wm_ros").write_text(f"{said}\n")
+    assert bootstrap.choose_pip_distro({"WM_ROS_DISTRO": wish} if wish else {}, tmp_path) == distro
+
+
+def test_another_distribution_gets_another_environment(monkeypatch, tmp_path: Path, capsys) -> None:
+    venv = tmp_path / ".venv"
+    monkeypatch.setattr(bootstrap, "VENV", venv)
+    monkeypatch.setattr(bootstrap, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(bootstrap.installed_ros, "__defaults__", (venv,))
+    monkeypatch.setattr(bootstrap.venv_version, "__defaults__", (venv,))
+    bootstrap.ensure_venv("pip-kilted", bootstrap.Reporter())
+    (venv / "mine").touch()
+    bootstrap.ensure_venv("pip-kilted", bootstrap.Reporter())
+    assert (venv / "mine").exists()
+    bootstrap.ensure_venv("pip-jazzy", bootstrap.Reporter())
+    assert not (venv / "mine").exists()
+    assert bootstrap.installed_ros(venv) == "pip-jazzy"
+    assert ".venv holds ROS 2 Kilted from pip: making it anew for ROS 2 Jazzy from pip" in capsys.readouterr().out
+
+
 def test_a_sourced_ros_gets_no_ros_wheels_and_its_own_numpy() -> None:
-    assert "ros" in bootstrap.groups_for("pip", [])
-    assert "ros" not in bootstrap.groups_for("sourced", ["test"])
+    assert "ros-kilted" in bootstrap.groups_for("pip-kilted", [])
+    assert "ros-jazzy" in bootstrap.groups_for("pip-jazzy", [])
+    assert not [group for group in bootstrap.groups_for("sourced", ["test"]) if group.startswith("ros")]
     lock = (ROOT / "requirements/lock.txt").read_text()
     overrides = (ROOT / "requirements/sourced-ros.txt").read_text()
     pins = [
@@ -132,6 +171,16 @@ def test_a_sourced_ros_gets_no_ros_wheels_and_its_own_numpy() -> None:
     ]
     assert len(pins) == 1
     assert pins[0].startswith("numpy==1."), "rclpy of Ubuntu 24.04 is compiled against NumPy 1"
+
+
+def test_both_distributions_ask_for_the_same() -> None:
+    """What Kilted splits from ament_cmake_ros is the one difference."""
+    kilted, jazzy = (
+        {r.name.replace(distro, "*") for r in requirements_in(ROOT / f"requirements/ros-{distro}.txt")}
+        for distro in ("kilted", "jazzy")
+    )
+    assert kilted - jazzy == {"ros-*-ament-cmake-ros-core"}
+    assert jazzy <= kilted
 
 
 def test_builds_see_no_other_workspace() -> None:
@@ -142,7 +191,7 @@ def test_builds_see_no_other_workspace() -> None:
         "COLCON_PREFIX_PATH": "/elsewhere/install",
         "PIP_TARGET": "/elsewhere",
     }
-    env = bootstrap.clean_environment(dirty, "pip")
+    env = bootstrap.clean_environment(dirty, "pip-kilted")
     assert "/elsewhere" not in " ".join(env.values())
     assert env["AMENT_PREFIX_PATH"] == str(bootstrap.VENV)
     own = f"{bootstrap.ROOT}/ros2_ws/install/wm_core"
@@ -164,9 +213,10 @@ def test_interfaces_that_ros_has_are_not_built_again(tmp_path: Path) -> None:
 def test_missing_debian_packages_are_named(monkeypatch) -> None:
     monkeypatch.setattr(bootstrap.shutil, "which", lambda name, **_: None)
     monkeypatch.setattr(bootstrap, "library_loads", lambda soname: soname != "libusb-1.0.so.0")
-    missing = bootstrap.missing_system_packages("pip")
-    assert {"g++", "cmake", "make", "libusb-1.0-0"} <= set(missing)
-    assert "libegl1" not in missing
+    missing = bootstrap.missing_system_packages()
+    assert {"g++", "cmake", "make"} <= set(missing)
+    assert not {"libegl1", "libusb-1.0-0"} & set(missing)
+    assert "libusb-1.0-0" in bootstrap.missing_system_packages(["training"])
 
 
 def test_a_user_who_may_not_install_gets_the_command(monkeypatch) -> None:
@@ -210,7 +260,7 @@ def test_no_network_is_one_line(monkeypatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     with pytest.raises(bootstrap.SetupError) as caught:
-        bootstrap.install_packages("pip", [], sys.version_info[:2], bootstrap.Reporter())
+        bootstrap.install_packages("pip-kilted", [], sys.version_info[:2], bootstrap.Reporter())
     assert "pip could not fetch the packages: no connection" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -237,7 +287,7 @@ def test_baked_paths_are_rewritten_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_no_baked_path_is_left_in_this_environment() -> None:
-    if not bootstrap.stamp_file("pip-ros").exists():
+    if not bootstrap.installed_ros().startswith("pip-"):
         pytest.skip("ROS 2 is not from pip here")
     left = [f for f in (bootstrap.VENV / "share").rglob("*.cmake") if "/opt/python/" in f.read_text(errors="replace")]
     assert left == []
@@ -246,14 +296,18 @@ def test_no_baked_path_is_left_in_this_environment() -> None:
 # --- lock
 
 
+@pytest.mark.parametrize("ros", ["pip-kilted", "pip-jazzy"])
 @pytest.mark.parametrize("minor", [10, 11, 12, 13])
-def test_the_lock_pins_every_requirement_once_on_every_python(minor: int) -> None:
+def test_the_locks_pin_every_requirement_once_on_every_python(minor: int, ros: str, tmp_path: Path) -> None:
     environment = {**default_environment(), "python_version": f"3.{minor}", "python_full_version": f"3.{minor}.1"}
     pins: dict[str, list[Requirement]] = {}
-    for pin in requirements_in(ROOT / "requirements/lock.txt"):
+    constraints = tmp_path / "constraints.txt"
+    lock = (ROOT / "requirements/lock.txt").read_text()
+    constraints.write_text(bootstrap.constraints_text(lock, bootstrap.overrides_for(ros).read_text()))
+    for pin in requirements_in(constraints):
         if pin.marker is None or pin.marker.evaluate(environment):
             pins.setdefault(canonical(pin.name), []).append(pin)
-    for group in ("build", "ros", "runtime", "test", "lint", "training"):
+    for group in bootstrap.groups_for(ros, ["test", "lint", "training", "export"]):
         for wanted in requirements_in(ROOT / f"requirements/{group}.txt"):
             found = pins.get(canonical(wanted.name), [])
             assert len(found) == 1, f"{wanted.name} on Python 3.{minor}: {len(found)} pins; run: make lock"
@@ -263,7 +317,7 @@ def test_the_lock_pins_every_requirement_once_on_every_python(minor: int) -> Non
 
 
 def test_the_robot_needs_no_torch() -> None:
-    for group in ("build", "ros", "runtime"):
+    for group in ("build", "ros-kilted", "ros-jazzy", "runtime"):
         names = {canonical(r.name) for r in requirements_in(ROOT / f"requirements/{group}.txt")}
         assert not names & {"torch", "torchvision", "tensorrt", "triton"}
 

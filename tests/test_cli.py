@@ -36,7 +36,7 @@ def test_help_answers_at_once():
     seconds = time.monotonic() - begin
     assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in COMMANDS)
     assert seconds < 10.0  # 0.4 s on an idle machine
-    code = "import sys, wm_bringup.cli; print([m for m in ('rclpy', 'mujoco', 'open3d', 'numpy') if m in sys.modules])"
+    code = "import sys, wm_bringup.cli; print([m for m in ('rclpy', 'mujoco', 'onnxruntime', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

@@ -13,8 +13,9 @@ In this order, each step skipped where its stamp says that nothing it depends on
   6. find out how MuJoCo can render, write .venv/bin/wm, and import what was built
   7. compile the learned dynamics for this processor
 
-ROS 2 comes from PyPI (Kilted), or is the one sourced in this shell (Jazzy or Kilted). WM_ROS=pip or WM_ROS=sourced
-overrides the choice. Standard library only; needs no package of its own.
+ROS 2 comes from PyPI (Kilted, or Jazzy with WM_ROS_DISTRO=jazzy), or is the one sourced in this shell (Jazzy or
+Kilted). WM_ROS=pip or WM_ROS=sourced overrides the choice. One checkout holds one ROS: another choice builds .venv and
+the workspace afresh. Standard library only; needs no package of its own.
 
 A failure is one line that says what was found, what is expected and what to run; the whole output of the command
 that failed is in out/setup/.
@@ -50,6 +51,8 @@ LOGS = ROOT / "out" / "setup"
 SUPPORTED = ((3, 10), (3, 11), (3, 12), (3, 13))
 SUPPORTED_TEXT = "CPython 3.10 to 3.13"
 SUPPORTED_DISTROS = ("jazzy", "kilted")
+DEFAULT_DISTRO = "kilted"
+"""Of those, the one that pip installs where nothing else is said."""
 PIP_VERSION = "25.3"
 WHEELS_ONLY = ("--only-binary=:all:", "--no-binary=empy")
 """Nothing is compiled at install time, except that empy (pure Python) has no wheel."""
@@ -119,12 +122,34 @@ def probe_rclpy(python: str, environ: Mapping[str, str]) -> str | None:
     return done.stdout.strip().splitlines()[-1] if done.returncode == 0 and done.stdout.strip() else None
 
 
+def installed_ros(venv: Path = VENV) -> str:
+    """What .venv was made for: 'sourced', 'pip-kilted' or 'pip-jazzy'; '' where there is none, or none that says so."""
+    file = venv / "wm_ros"
+    said = file.read_text().strip() if file.exists() else ""
+    return f"pip-{DEFAULT_DISTRO}" if said == "pip" else said  # written before there was a choice of distribution
+
+
+def choose_pip_distro(environ: Mapping[str, str], venv: Path = VENV) -> str:
+    """The distribution that pip is to install: WM_ROS_DISTRO, else the one in .venv already, else Kilted."""
+    wish = environ.get("WM_ROS_DISTRO", "")
+    if wish:
+        if wish not in SUPPORTED_DISTROS:
+            raise SetupError(
+                f"found WM_ROS_DISTRO={wish}",
+                " or ".join(SUPPORTED_DISTROS),
+                f"WM_ROS_DISTRO={DEFAULT_DISTRO} make setup",
+            )
+        return wish
+    kind, _, distro = installed_ros(venv).partition("-")
+    return distro if kind == "pip" and distro in SUPPORTED_DISTROS else DEFAULT_DISTRO
+
+
 def choose_ros(
     environ: Mapping[str, str],
     rclpy_file: Callable[[], str | None],
     venv: Path = VENV,
 ) -> str:
-    """'sourced' where this shell has a ROS 2 with a working rclpy, 'pip' where it has none; refuses what is between.
+    """'sourced' where this shell has a ROS 2 with a working rclpy, 'pip-DISTRO' where not; refuses what is between.
 
     rclpy_file says which rclpy this shell's python3 imports (None: none). The one in our own .venv does not count:
     it is there because tools/env.sh was sourced.
@@ -132,16 +157,17 @@ def choose_ros(
     wish = environ.get("WM_ROS", "")
     if wish not in ("", "pip", "sourced"):
         raise SetupError(f"found WM_ROS={wish}", "pip or sourced", "unset WM_ROS")
+    from_pip = f"pip-{choose_pip_distro(environ, venv)}"
     distro = environ.get("ROS_DISTRO", "")
     if wish == "pip" or (not wish and not distro):
-        return "pip"
+        return from_pip
     file = rclpy_file()
     if file is not None and Path(file).is_relative_to(venv) and wish != "sourced":
-        return "pip"
+        return from_pip
     prefixes = [p for p in environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     foreign = [p for p in prefixes if not Path(p).is_relative_to(venv.parent)]
     if file is None and not foreign and wish != "sourced":
-        return "pip"  # ROS_DISTRO alone: container images set it before anybody sources anything
+        return from_pip  # ROS_DISTRO alone: container images set it before anybody sources anything
     if file is None:
         raise SetupError(
             f"found ROS_DISTRO={distro or 'unset'}, but {shutil.which('python3') or 'python3'} cannot import rclpy",
@@ -155,6 +181,13 @@ def choose_ros(
             "Jazzy or Kilted",
             "make setup, in a shell where ROS is not sourced (ROS 2 Kilted then comes from pip)",
         )
+    asked = environ.get("WM_ROS_DISTRO", "")
+    if asked not in ("", distro):
+        raise SetupError(
+            f"found WM_ROS_DISTRO={asked}, and ROS 2 {distro} sourced",
+            "WM_ROS_DISTRO only where ROS 2 comes from pip",
+            f"unset WM_ROS_DISTRO   (or, for {asked} from pip: WM_ROS=pip WM_ROS_DISTRO={asked} make setup)",
+        )
     return "sourced"
 
 
@@ -163,7 +196,7 @@ def clean_environment(environ: Mapping[str, str], ros: str) -> dict[str, str]:
     env = dict(environ)
     for name in ("PYTHONHOME", "VIRTUAL_ENV", "COLCON_PREFIX_PATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX"):
         env.pop(name, None)
-    if ros == "pip":
+    if ros != "sourced":
         for name in ("PYTHONPATH", "AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "LD_LIBRARY_PATH", "ROS_DISTRO"):
             env.pop(name, None)
         env.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
@@ -194,8 +227,8 @@ def python_headers_present() -> bool:
     return (Path(sysconfig.get_paths()["include"]) / "Python.h").exists()
 
 
-def missing_system_packages(ros: str) -> list[str]:
-    """Debian names of what this machine lacks."""
+def missing_system_packages(extras: Sequence[str] = ()) -> list[str]:
+    """Debian names of what this machine lacks for set-up with these extra requirement groups."""
     system_python = sys.base_prefix == "/usr"
     minor = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     mesa = ("/usr/lib/*/dri/swrast_dri.so", "/usr/lib/*/libgallium*.so", "/usr/lib*/dri/swrast_dri.so")
@@ -206,8 +239,9 @@ def missing_system_packages(ros: str) -> list[str]:
         "libegl1": library_loads("libEGL.so.1"),
         "libgl1": library_loads("libGL.so.1"),
         "libgl1-mesa-dri": any(glob.glob(pattern) for pattern in mesa),
-        "libusb-1.0-0": library_loads("libusb-1.0.so.0"),
     }
+    if "training" in extras:
+        present["libusb-1.0-0"] = library_loads("libusb-1.0.so.0")  # Open3D does not import without it
     try:
         import ensurepip  # noqa: F401  (Debian leaves it out of python3; then venvs have no pip)
 
@@ -385,19 +419,23 @@ def ensure_venv(ros: str, reporter: Reporter) -> tuple[int, int]:
     config = VENV / "pyvenv.cfg"
     system_site = config.exists() and "include-system-site-packages = true" in config.read_text()
     version = venv_version() if config.exists() else None
-    if version in SUPPORTED and system_site == (ros == "sourced"):
+    same_ros = installed_ros() in ("", ros) and system_site == (ros == "sourced")
+    if version in SUPPORTED and same_ros:
         if version != sys.version_info[:2]:
             print(
                 f"set-up: keeping .venv with Python {version[0]}.{version[1]} "
                 f"(to use {sys.version_info[0]}.{sys.version_info[1]}: make distclean setup)",
                 flush=True,
             )
+        (VENV / "wm_ros").write_text(f"{ros}\n")
         return version
     if VENV.exists():
         if not config.exists():
             raise SetupError(
                 f"{VENV} exists and is no virtual environment", "to create one there", f"mv {VENV} {VENV}.old"
             )
+        if installed_ros() not in ("", ros):
+            print(f"set-up: .venv holds {ros_text(installed_ros())}: making it anew for {ros_text(ros)}", flush=True)
         shutil.rmtree(VENV)
     with reporter.step(f"virtual environment .venv (Python {platform.python_version()})"):
         command = [sys.executable, "-m", "venv", str(VENV)]
@@ -411,6 +449,7 @@ def ensure_venv(ros: str, reporter: Reporter) -> tuple[int, int]:
                 "a Python with venv and pip",
                 f"apt-get install python{sys.version_info[0]}.{sys.version_info[1]}-venv",
             ) from error
+    (VENV / "wm_ros").write_text(f"{ros}\n")
     return sys.version_info[0], sys.version_info[1]
 
 
@@ -446,9 +485,26 @@ def write_stamp(name: str, key: str) -> None:
 # --- packages -------------------------------------------------------------------------------------------------------
 
 
+def ros_text(ros: str) -> str:
+    """The chosen ROS in words, e.g. "ROS 2 Jazzy from pip"."""
+    kind, _, distro = ros.partition("-")
+    return f"ROS 2 {distro.capitalize()} from pip" if kind == "pip" else "ROS 2 as sourced"
+
+
 def groups_for(ros: str, extras: Sequence[str]) -> list[str]:
     """Requirement files to install."""
-    return ["build", *(["ros"] if ros == "pip" else []), "runtime", *extras]
+    return ["build", *([ros_group(ros)] if ros != "sourced" else []), "runtime", *extras]
+
+
+def ros_group(ros: str) -> str:
+    """The requirement file of a ROS from pip: ros-kilted for pip-kilted."""
+    return ros.replace("pip-", "ros-")
+
+
+def overrides_for(ros: str) -> Path:
+    """File of pins that replace those of lock.txt, which holds Kilted's; /dev/null where there are none."""
+    names = {"sourced": "sourced-ros.txt", "pip-jazzy": "lock-jazzy.txt"}
+    return REQUIREMENTS / names[ros] if ros in names else Path(os.devnull)
 
 
 def constraints_text(lock: str, overrides: str) -> str:
@@ -507,7 +563,7 @@ class PipProgress:
 def install_packages(ros: str, extras: Sequence[str], version: tuple[int, int], reporter: Reporter) -> bool:
     """Installs the requirement groups whose stamp is not current; returns whether anything was installed."""
     lock = REQUIREMENTS / "lock.txt"
-    overrides = REQUIREMENTS / "sourced-ros.txt" if ros == "sourced" else Path("/dev/null")
+    overrides = overrides_for(ros)
     base: list[str | Path] = [FORMAT, ros, str(ROOT), f"{version[0]}.{version[1]}", lock, overrides]
     keys = {group: digest([*base, REQUIREMENTS / f"{group}.txt"]) for group in groups_for(ros, extras)}
     stale = [group for group, key in keys.items() if not stamped(f"pip-{group}", key)]
@@ -522,7 +578,11 @@ def install_packages(ros: str, extras: Sequence[str], version: tuple[int, int], 
         constraints = VENV / "wm-constraints.txt"
         constraints.write_text(constraints_text(lock.read_text(), overrides.read_text()))
         requirement_files = [arg for group in stale for arg in ("-r", str(REQUIREMENTS / f"{group}.txt"))]
-        about = sum(1 for line in lock.read_text().splitlines() if line and line[0] != "#") if "ros" in stale else 60
+        about = (
+            sum(1 for line in lock.read_text().splitlines() if line and line[0] != "#")
+            if ros_group(ros) in stale
+            else 60
+        )
         log = "pip.log"
         try:
             # Small, and with little patience: where there is no network this says so within seconds.
@@ -537,14 +597,14 @@ def install_packages(ros: str, extras: Sequence[str], version: tuple[int, int], 
                     f"pip could not fetch the packages: {problem}",
                     "a package index that pip reaches (directly, through HTTPS_PROXY, or PIP_INDEX_URL for a mirror)"
                     " and 5 GB of free disk",
-                    f"{VENV / 'bin/pip'} download --no-deps --dest /tmp ros-kilted-rclpy   (and see out/setup/{log})",
+                    f"{VENV / 'bin/pip'} download --no-deps --dest /tmp numpy   (and see out/setup/{log})",
                 ) from error
             raise SetupError(
                 f"pip install failed ({last_line(LOGS / log)})",
                 "the versions in requirements/lock.txt on the package index",
                 f"less out/setup/{log}",
             ) from error
-        if ros == "pip" and "ros" in stale:
+        if ros_group(ros) in stale:
             rewrite_baked_paths(VENV, *interpreter_includes(env))
     for group in stale:
         write_stamp(f"pip-{group}", keys[group])
@@ -621,7 +681,7 @@ def build_workspace(ros: str, version: tuple[int, int], reporter: Reporter) -> b
     bases = [WORKSPACE / "src", *missing_interfaces(env)]
     ros_key = digest(
         [FORMAT, ros, str(ROOT), f"{version[0]}.{version[1]}", env.get("AMENT_PREFIX_PATH", "")]
-        + [REQUIREMENTS / f"{name}.txt" for name in ("ros", "build", "lock")]
+        + [REQUIREMENTS / f"{name}.txt" for name in ("ros-kilted", "ros-jazzy", "build", "lock", "lock-jazzy")]
     )
     key = digest([ros_key, *build_inputs(bases)])
     installed = (WORKSPACE / "install/local_setup.bash").exists()
@@ -684,7 +744,7 @@ GL_PROBE = (
 
 IMPORT_PROBE = (
     "import rclpy, wm_core, wm_ros, wm_perception, wm_imagination, wm_sim, wm_bringup, tf2_msgs.msg, wm_msgs.msg, "
-    "mujoco, open3d, cv2, onnxruntime, av; wm_msgs.msg.SceneGraph(); print('ok')"
+    "mujoco, cv2, onnxruntime, av; wm_msgs.msg.SceneGraph(); print('ok')"
 )
 
 
@@ -720,7 +780,6 @@ def ensure_rendering(env: Mapping[str, str], reporter: Reporter) -> str:
 def finish(ros: str, reporter: Reporter) -> None:
     """Writes the wm command and the choice of renderer, and imports everything once in the finished environment."""
     with reporter.step("the wm command, and a first import of everything"):
-        (VENV / "wm_ros").write_text(f"{ros}\n")
         wrapper = VENV / "bin/wm"
         wrapper.write_text(WRAPPER.format(root=ROOT))
         wrapper.chmod(0o755)
@@ -776,17 +835,17 @@ def setup(extras: Sequence[str]) -> None:
     outside = clean_environment(environ, "sourced")
     python = shutil.which("python3", path=environ.get("PATH")) or sys.executable
     ros = choose_ros(environ, lambda: probe_rclpy(python, {**outside, "PATH": environ.get("PATH", os.defpath)}))
-    if ros == "pip":
+    if ros != "sourced":
         choose_python(environ)
     with only_one():
         # The name of the very first stamp: it says that this machine's packages were once complete.
-        system_key = digest([FORMAT, sys.base_prefix, platform.node()])
+        system_key = digest([FORMAT, sys.base_prefix, platform.node(), "training" if "training" in extras else ""])
         if not stamped("system", system_key):
-            missing = missing_system_packages(ros)
+            missing = missing_system_packages(extras)
             if missing:
                 with reporter.step(f"system packages: {' '.join(missing)}"):
                     install_system_packages(missing, reporter)
-                    still = missing_system_packages(ros)
+                    still = missing_system_packages(extras)
                     if still:
                         raise SetupError(
                             f"{' '.join(still)} installed, yet not found",
@@ -803,7 +862,7 @@ def setup(extras: Sequence[str]) -> None:
             write_stamp("finish", finish_key)
         compile_dynamics(ros, reporter)
     seconds = time.monotonic() - reporter.started
-    source = "ROS 2 from pip" if ros == "pip" else f"ROS 2 {environ.get('ROS_DISTRO')} as sourced"
+    source = f"ROS 2 {environ.get('ROS_DISTRO')} as sourced" if ros == "sourced" else ros_text(ros)
     verb = "done" if reporter.spoke else "up to date"
     print(f"set-up: {verb} in {seconds:.1f} s (Python {version[0]}.{version[1]}, {source})", flush=True)
 

@@ -34,7 +34,8 @@ _wm_prepend() {
     esac
 }
 
-if [ "$(cat "$_wm_venv/wm_ros" 2>/dev/null)" = sourced ]; then
+_wm_ros="$(cat "$_wm_venv/wm_ros" 2>/dev/null)"
+if [ "$_wm_ros" = sourced ]; then
     # Built on a ROS 2 of this machine: setup.bash also sources that one, wherever this shell comes from.
     # shellcheck disable=SC1091
     source "$_wm_install/setup.bash"
@@ -45,6 +46,8 @@ else
         [ -d "$_wm_dir" ] && _wm_prepend LD_LIBRARY_PATH "$_wm_dir"
     done
     export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1
+    # As a sourced ROS does: what asks which distribution this is looks here.
+    case "$_wm_ros" in pip-*) export ROS_DISTRO="${_wm_ros#pip-}" ;; esac
     _wm_prepend AMENT_PREFIX_PATH "$_wm_venv"
     # shellcheck disable=SC1091
     source "$_wm_install/local_setup.bash"
@@ -64,5 +67,5 @@ export WM_ROOT="$_wm_root"
 
 [ "$_wm_nounset" = 1 ] && set -u
 unset -f _wm_prepend
-unset _wm_root _wm_venv _wm_install _wm_dir _wm_shm_kib _wm_nounset
+unset _wm_root _wm_venv _wm_install _wm_ros _wm_dir _wm_shm_kib _wm_nounset
 :

@@ -24,7 +24,20 @@ setup(
         ("share/wm_bringup/foxglove", files("foxglove/*")),
     ],
     python_requires=">=3.10",
-    install_requires=["setuptools"],
+    install_requires=[
+        "numpy>=1.26",
+        "scipy>=1.13",
+        "opencv-python-headless>=4.11,<4.12",
+        "pyyaml>=6",
+        "typer>=0.15",
+        "rich>=13",
+        "av>=16",
+        "mcap>=1.2",
+        "rosbags>=0.11",
+        "rerun-sdk>=0.22",
+        "pillow>=11",
+        "matplotlib>=3.10",
+    ],
     zip_safe=True,
     maintainer="wm maintainers",
     maintainer_email="maintainers@wm.example",
@@ -32,7 +45,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "wm = wm_bringup.cli:main",
+            "wm = wm_bringup.start:main",
         ]
     },
 )

@@ -22,7 +22,15 @@ setup(
         ("share/wm_imagination/models", files("models/*")),
     ],
     python_requires=">=3.10",
-    install_requires=["setuptools"],
+    install_requires=[
+        "numpy>=1.26",
+        "scipy>=1.13",
+        "opencv-python-headless>=4.11,<4.12",
+        "mujoco>=3.17,<4",
+        "onnxruntime>=1.23",
+        "numba>=0.61",
+        "llvmlite>=0.44",
+    ],
     zip_safe=True,
     maintainer="wm maintainers",
     maintainer_email="maintainers@wm.example",
@@ -31,7 +39,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "imagination_node = wm_imagination.node:main",
+            "imagination_node = wm_imagination.start:main",
         ]
     },
 )

@@ -12,7 +12,11 @@ setup(
         ("share/wm_ros", ["package.xml"]),
     ],
     python_requires=">=3.10",
-    install_requires=["setuptools"],
+    install_requires=[
+        "numpy>=1.26",
+        "opencv-python-headless>=4.11,<4.12",
+        "pyyaml>=6",
+    ],
     zip_safe=True,
     maintainer="wm maintainers",
     maintainer_email="maintainers@wm.example",

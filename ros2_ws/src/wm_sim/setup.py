@@ -23,7 +23,14 @@ setup(
         ("share/wm_sim/config", files("config/*.yaml")),
     ],
     python_requires=">=3.10",
-    install_requires=["setuptools"],
+    install_requires=[
+        "numpy>=1.26",
+        "scipy>=1.13",
+        "opencv-python-headless>=4.11,<4.12",
+        "mujoco>=3.17,<4",
+        "pydantic>=2.10",
+        "pyyaml>=6",
+    ],
     zip_safe=True,
     maintainer="wm maintainers",
     maintainer_email="maintainers@wm.example",
@@ -31,7 +38,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "sim_camera_node = wm_sim.node:main",
+            "sim_camera_node = wm_sim.start:main",
         ]
     },
 )

@@ -32,9 +32,7 @@ PYTHON_PACKAGES = {
     # import name: (distribution, needed, what for)
     "numpy": ("numpy", True, "everything"),
     "scipy": ("scipy", True, "geometry, tracking"),
-    "transforms3d": ("transforms3d", True, "geometry"),
     "cv2": ("opencv-python-headless", True, "images"),
-    "open3d": ("open3d-cpu", True, "segmentation"),
     "mujoco": ("mujoco", True, "physics, simulator"),
     "onnxruntime": ("onnxruntime", True, "models"),
     "mcap": ("mcap", True, "recording"),

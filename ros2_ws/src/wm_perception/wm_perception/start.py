@@ -1,0 +1,15 @@
+"""The program ``perception_node``: says in one line what is not installed, and only then imports the node."""
+
+from __future__ import annotations
+
+import sys
+
+from wm_core.installed import refuse_where_missing
+
+
+def main() -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    refuse_where_missing("perception_node", ["wm_core", "wm_ros", "wm_perception"])
+    from wm_perception.node import main as run
+
+    sys.exit(run())
