@@ -16,7 +16,7 @@ define bootstrap
 	@$(PYTHON) tools/bootstrap.py $(foreach extra,$(1) $(WITH),--with $(extra))
 endef
 
-.PHONY: help setup demo test lint format bench bench-perception bench-imagination bench-engines export data train-segmenter train-reasoner train-dynamics lock clean distclean
+.PHONY: help setup demo test lint format bench bench-perception bench-imagination bench-engines export data train-segmenter train-reasoner train-dynamics lock check-wheels clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
@@ -25,6 +25,7 @@ help:  ## this list
 	@echo "ARGS='...'                   more arguments, e.g. make test ARGS='-k camera'"
 	@echo "WITH='training export'       also install torch (training), and what compiles TensorRT engines (export)"
 	@echo "WM_ROS=pip|sourced           ROS 2 from pip, or the sourced one (default: the sourced one, if there is one)"
+	@echo "WM_ROS_DISTRO=kilted|jazzy   which ROS 2 from pip (default: the one in .venv, else Kilted)"
 
 setup:  ## install everything into .venv and build the workspace
 	$(call bootstrap)
@@ -43,7 +44,7 @@ lint:  ## ruff (rules, format) and mypy
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy ros2_ws/src/wm_core/wm_core ros2_ws/src/wm_ros/wm_ros ros2_ws/src/wm_perception/wm_perception \
 	    ros2_ws/src/wm_imagination/wm_imagination ros2_ws/src/wm_sim/wm_sim ros2_ws/src/wm_bringup/wm_bringup training export \
-	    tools/bootstrap.py
+	    tools/bootstrap.py tools/lock.py tools/check_wheels.py
 
 format:  ## let ruff format and sort what it can
 	$(call bootstrap,lint)
@@ -87,8 +88,12 @@ train-dynamics:  ## train the dynamics from scratch, with data, model card, wors
 	$(call bootstrap,training)
 	@source tools/env.sh; exec python -m training.train_dynamics $(ARGS)
 
-lock:  ## resolve requirements/ on Python 3.10 to 3.13 and write requirements/lock.txt
+lock:  ## resolve requirements/ on Python 3.10 to 3.13 and write requirements/lock.txt and lock-jazzy.txt
 	@$(PYTHON) tools/lock.py
+
+check-wheels:  ## ask the package index whether every locked package has a wheel for Python 3.10 to 3.13
+	$(call bootstrap)
+	@.venv/bin/python tools/check_wheels.py $(ARGS)
 
 clean:  ## remove what was built and measured; .venv stays
 	rm -rf ros2_ws/build ros2_ws/install ros2_ws/log out .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

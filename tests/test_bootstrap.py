@@ -286,6 +286,7 @@ def test_baked_paths_are_rewritten_and_nothing_else(tmp_path: Path) -> None:
     assert bootstrap.rewrite_baked_paths(tmp_path, "/other", "/other") == 0, "a second run finds nothing"
 
 
+@pytest.mark.smoke
 def test_no_baked_path_is_left_in_this_environment() -> None:
     if not bootstrap.installed_ros().startswith("pip-"):
         pytest.skip("ROS 2 is not from pip here")
@@ -396,6 +397,7 @@ def test_env_says_what_to_run_before_set_up(tmp_path: Path) -> None:
     assert f"run: make -C {tmp_path} setup" in done.stderr
 
 
+@pytest.mark.smoke
 @pytest.mark.ros
 def test_a_node_is_one_process_and_ctrl_c_ends_it(node_process, wait_for) -> None:
     """No re-exec on start, the pid we hold is the node's, and SIGINT reaches rclpy."""

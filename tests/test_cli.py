@@ -36,7 +36,8 @@ def test_help_answers_at_once():
     seconds = time.monotonic() - begin
     assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in COMMANDS)
     assert seconds < 10.0  # 0.4 s on an idle machine
-    code = "import sys, wm_bringup.cli; print([m for m in ('rclpy', 'mujoco', 'onnxruntime', 'numpy') if m in sys.modules])"
+    slow = ("rclpy", "mujoco", "onnxruntime", "numpy")
+    code = f"import sys, wm_bringup.cli; print([m for m in {slow} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -198,6 +199,7 @@ def test_doctor_knows_a_profile_that_loses_images(tmp_path):
     assert doctor.check_fastdds_profile(str(tmp_path / "none.xml"))[0].level == doctor.ERROR
 
 
+@pytest.mark.smoke
 @pytest.mark.ros
 def test_doctor_hears_a_camera(node_process, wait_for, tmp_path):
     code = (
@@ -265,6 +267,7 @@ def living(token: str) -> list[int]:
     return found
 
 
+@pytest.mark.smoke
 @pytest.mark.ros
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_ends_with_all_its_nodes(tmp_path, wait_for, number):

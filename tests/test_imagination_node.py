@@ -198,6 +198,7 @@ def test_empty_scene(client: Client) -> None:
     assert rollout_from_msg(answer.rollout).states.shape == (1, 1, 16, 0, 13)
 
 
+@pytest.mark.smoke
 def test_scene_graph_service(seen: Client, client: Client) -> None:
     all_of_it = client.wait(client.get_scene_graph.call_async(GetSceneGraph.Request()))
     assert [o.id for o in all_of_it.scene_graph.objects] == [TABLE, BOX, BALL]
@@ -207,6 +208,7 @@ def test_scene_graph_service(seen: Client, client: Client) -> None:
     assert none.error_code == GetSceneGraph.Response.UNKNOWN_OBJECT and "[77]" in none.error_msg
 
 
+@pytest.mark.smoke
 def test_256_hypotheses_in_one_call(seen: Client, client: Client) -> None:
     hypotheses = tuple(Hypothesis(f"push {i}", (set_velocity(BALL, (0.0, 0.003 * i, 0.0)),)) for i in range(256))
     answer = client.ask(ImagineRequest(hypotheses, 1.0, pairs=((BOX, BALL),)), 60.0)
@@ -218,6 +220,7 @@ def test_256_hypotheses_in_one_call(seen: Client, client: Client) -> None:
     assert 0.0 < answer.compute_time < 30.0
 
 
+@pytest.mark.smoke
 def test_goal_streams_states_and_frames(seen: Client, client: Client) -> None:
     got: list[Any] = []
     pictures: list[Any] = []
@@ -267,6 +270,7 @@ def test_goal_streams_states_and_frames(seen: Client, client: Client) -> None:
         client.node.destroy_subscription(subscription)
 
 
+@pytest.mark.smoke
 def test_goal_cancelled_quickly(seen: Client, client: Client) -> None:
     hypotheses = tuple(Hypothesis(f"{i}", (apply_impulse(BALL, (0, 1e-4 * i, 0)),)) for i in range(60))
     request = ImagineRequest(hypotheses, 5.0, samples=4, images=ImageRequest(video=True, rate_hz=5.0))
@@ -285,6 +289,7 @@ def test_goal_cancelled_quickly(seen: Client, client: Client) -> None:
     assert not result.rollout.complete and len(result.rollout.states)
 
 
+@pytest.mark.smoke
 def test_a_planner_asks_for_a_batch_and_gets_costs(seen: Client, client: Client) -> None:
     impulses = np.linspace([0.0, 0.0, 0.0], [0.0, 0.12, 0.0], 128)[:, None]
     request = ImagineRequest(

@@ -80,6 +80,7 @@ def test_everything_is_there_after_set_up() -> None:
     assert installed.shortcomings([package for package, _ in PROGRAMS.values()]) == []
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_refuses_in_one_line_and_says_what_to_run(program: str, tmp_path: Path) -> None:
     package, module = PROGRAMS[program]

@@ -270,6 +270,7 @@ def test_missing_camera_info_is_waited_for_and_named(robot_of_module: Robot, nod
     assert node.alive
 
 
+@pytest.mark.smoke
 def test_a_graph_has_stamp_frame_and_camera_pose_of_its_frame(robot: Robot) -> None:
     graph = robot.expect_graph()
     assert graph.frame_id == "map"
@@ -278,6 +279,7 @@ def test_a_graph_has_stamp_frame_and_camera_pose_of_its_frame(robot: Robot) -> N
     np.testing.assert_allclose(graph.world_T_camera[:3, 2], [1.0, 0.0, 0.0], atol=1e-6)  # looks along x
 
 
+@pytest.mark.smoke
 def test_instances_overlay_and_markers_come_when_subscribed(robot: Robot) -> None:
     subscriptions = robot.listen_to_images()
     robot.spin_until(lambda: robot.instances and robot.overlays and robot.markers, "three outputs", each=robot.frame)
@@ -489,6 +491,7 @@ def test_silence_is_an_error_that_names_the_topics(robot: Robot) -> None:
     )
 
 
+@pytest.mark.smoke
 def test_parameters_are_checked_on_set(robot: Robot) -> None:
     from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
     from rcl_interfaces.srv import SetParameters
@@ -511,6 +514,7 @@ def test_parameters_are_checked_on_set(robot: Robot) -> None:
     assert set_parameter("tf_timeout_s", 0.2).successful
 
 
+@pytest.mark.smoke
 def test_lifecycle_by_service_and_clean_end(tmp_path: Path, robot_of_module: Robot, node: NodeProcess) -> None:
     """The module's node is taken down and up again; last, so that nothing depends on it."""
     from lifecycle_msgs.msg import State, Transition
@@ -545,6 +549,7 @@ def test_lifecycle_by_service_and_clean_end(tmp_path: Path, robot_of_module: Rob
 # Other settings, each a node of its own; the module's node is gone by then.
 
 
+@pytest.mark.smoke
 def test_compressed_images_fixed_pose_and_simulated_time(tmp_path: Path, robot_of_module: Robot) -> None:
     robot = robot_of_module
     robot.diagnostics.clear()
@@ -640,6 +645,7 @@ def test_pose_from_odometry_and_resized_depth(tmp_path: Path, robot_of_module: R
     assert status == 0, process.output
 
 
+@pytest.mark.smoke
 def test_the_real_pipeline_finds_the_objects_within_a_deadline(tmp_path: Path, robot_of_module: Robot) -> None:
     robot = robot_of_module
     robot.graphs.clear()

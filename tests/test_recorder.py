@@ -76,6 +76,7 @@ def talker(node_process, tmp_path, monkeypatch):
     return node_process("test_recorder", str(tmp_path / "go"))
 
 
+@pytest.mark.smoke
 @pytest.mark.ros
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_round_trip(tmp_path, talker, node_process, wait_for, ending):

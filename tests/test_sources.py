@@ -301,6 +301,7 @@ def bag(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return next(path.glob("*.mcap")) if request.param == "mcap file" else path
 
 
+@pytest.mark.smoke
 @pytest.mark.ros
 def test_a_bag_arrives_remapped_with_clock_and_latched(bag: Path, listener: Listener, node_process):
     texts = listener.listen(String, "/text", qos.COMMAND)

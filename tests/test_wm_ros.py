@@ -576,6 +576,7 @@ def ros() -> Iterator[rclpy.Context]:
     rclpy.shutdown(context=context)
 
 
+@pytest.mark.smoke
 def test_parameters_on_a_node(ros):
     from rclpy.parameter import Parameter
 
@@ -663,6 +664,7 @@ def spin(node, condition, timeout_s: float = 10.0) -> None:
     executor.remove_node(node)
 
 
+@pytest.mark.smoke
 def test_a_node_starts_itself_and_guards_its_callbacks(ros):
     node = Recorder(ros)
     assert node.get_fully_qualified_name() == "/wm/recorder"
@@ -677,6 +679,7 @@ def test_a_node_starts_itself_and_guards_its_callbacks(ros):
     node.destroy_node()
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("refuse", "label", "undone"), [("configure", "unconfigured", "cleanup"), ("activate", "inactive", "deactivate")]
 )
@@ -692,6 +695,7 @@ def test_a_refused_transition_is_undone_and_said(ros, refuse, label, undone):
     node.destroy_node()
 
 
+@pytest.mark.smoke
 def test_autostart_can_be_left_to_a_manager(ros):
     from rclpy.parameter import Parameter
 
@@ -816,6 +820,7 @@ def test_markers_show_objects_and_remove_what_is_gone():
     assert all(m.action == Marker.ADD for m in builder.build(scene).markers)
 
 
+@pytest.mark.smoke
 def test_profiles_are_what_they_are_named():
     from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 

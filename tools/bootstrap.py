@@ -578,11 +578,7 @@ def install_packages(ros: str, extras: Sequence[str], version: tuple[int, int], 
         constraints = VENV / "wm-constraints.txt"
         constraints.write_text(constraints_text(lock.read_text(), overrides.read_text()))
         requirement_files = [arg for group in stale for arg in ("-r", str(REQUIREMENTS / f"{group}.txt"))]
-        about = (
-            sum(1 for line in lock.read_text().splitlines() if line and line[0] != "#")
-            if ros_group(ros) in stale
-            else 60
-        )
+        about = 180 if ros_group(ros) in stale else 60
         log = "pip.log"
         try:
             # Small, and with little patience: where there is no network this says so within seconds.
