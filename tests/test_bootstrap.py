@@ -350,6 +350,20 @@ def test_the_workspace_is_rebuilt_for_an_interface_and_not_for_a_module(tmp_path
     assert key() != with_file
 
 
+def test_a_workspace_built_by_hand_is_built_again(tmp_path: Path) -> None:
+    """Its programs would run under the system's Python, which has not what .venv has."""
+    python = tmp_path / ".venv/bin/python"
+    assert not bootstrap.programs_run_under(tmp_path, python)
+    for name in ("perception", "imagination"):
+        folder = tmp_path / f"wm_{name}/lib/wm_{name}"
+        folder.mkdir(parents=True)
+        (folder / f"{name}_node").write_text(f"#!{python}\nimport sys\n")
+    assert bootstrap.programs_run_under(tmp_path, python)
+    (tmp_path / "wm_imagination/lib/wm_imagination/imagination_node").write_text("#!/usr/bin/python3\nimport sys\n")
+    assert not bootstrap.programs_run_under(tmp_path, python)
+    assert bootstrap.programs_run_under(ROOT / "ros2_ws/install", bootstrap.VENV / "bin/python")
+
+
 # --- env.sh
 
 
@@ -359,7 +373,8 @@ def run_bash(script: str, **extra: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_env_may_be_sourced_twice_and_under_strict_bash() -> None:
-    show = "env | grep -E '^(PATH|LD_LIBRARY_PATH|PYTHONPATH|AMENT_PREFIX_PATH|MUJOCO_GL|RMW|FASTDDS)' | sort"
+    names = "PATH|LD_LIBRARY_PATH|PYTHONPATH|AMENT_PREFIX_PATH|MUJOCO_GL|RMW|FASTDDS|FASTRTPS|ROS_DISTRO"
+    show = f"env | grep -E '^({names})' | sort"
     source = f'source "{ROOT}/tools/env.sh"'
     once = run_bash(f"set -euo pipefail; {source}; {show}")
     twice = run_bash(f"set -euo pipefail; {source}; {source}; case $- in *u*) ;; *) exit 9 ;; esac; {show}")
@@ -371,17 +386,35 @@ def test_env_may_be_sourced_twice_and_under_strict_bash() -> None:
 
 def test_env_keeps_what_the_user_has_set() -> None:
     done = run_bash(
-        f'source "{ROOT}/tools/env.sh"; echo "$FASTDDS_DEFAULT_PROFILES_FILE $MUJOCO_GL"',
+        f'source "{ROOT}/tools/env.sh"; '
+        'echo "$FASTDDS_DEFAULT_PROFILES_FILE $FASTRTPS_DEFAULT_PROFILES_FILE $MUJOCO_GL"',
         FASTDDS_DEFAULT_PROFILES_FILE="/mine.xml",
+        FASTRTPS_DEFAULT_PROFILES_FILE="/older.xml",
         MUJOCO_GL="glfw",
     )
-    assert done.stdout.split() == ["/mine.xml", "glfw"]
+    assert done.stdout.split() == ["/mine.xml", "/older.xml", "glfw"]
+
+
+@pytest.mark.smoke
+def test_env_names_the_profile_to_the_fast_dds_that_is_here() -> None:
+    """Jazzy's Fast DDS 2 and Kilted's Fast DDS 3 read different variables; with the wrong one images are lost."""
+    libraries = [f for name in ("fastdds", "fastrtps") for f in (bootstrap.VENV / "lib").glob(f"lib{name}.so")]
+    if not libraries:
+        pytest.skip("ROS 2 is not from pip here")
+    read = {
+        name.decode() for f in libraries for name in re.findall(rb"FAST[A-Z]+_DEFAULT_PROFILES_FILE", f.read_bytes())
+    }
+    done = run_bash(f'source "{ROOT}/tools/env.sh"; env')
+    said = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    assert read
+    for name in read:
+        assert Path(said[name]).is_file(), f"{name} is not set by tools/env.sh"
 
 
 def test_env_chooses_small_segments_where_shared_memory_is_small() -> None:
     """As in a container, whose /dev/shm has 64 MiB unless told otherwise."""
     mounted = "unshare --mount bash -c 'mount -t tmpfs -o size={} tmpfs /dev/shm && {}'"
-    show = f'source "{ROOT}/tools/env.sh" && basename "$FASTDDS_DEFAULT_PROFILES_FILE"'
+    show = f'source "{ROOT}/tools/env.sh" && basename "$FASTRTPS_DEFAULT_PROFILES_FILE"'
     if run_bash(mounted.format("64m", "true")).returncode != 0:
         pytest.skip("needs the right to mount (root)")
     assert run_bash(mounted.format("64m", show)).stdout.strip() == "fastdds_small_shm.xml"

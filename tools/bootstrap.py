@@ -671,6 +671,18 @@ def missing_interfaces(env: Mapping[str, str]) -> list[Path]:
     return [package for package in packages if not any((p / index / package.name).exists() for p in prefixes)]
 
 
+def programs_run_under(install: Path, python: Path) -> bool:
+    """Whether the node programs of an install space name this interpreter; false where there is none.
+
+    A `colcon build` by hand, in a shell without .venv, installs them for another one.
+    """
+    lines = []
+    for program in install.glob("*/lib/*/*_node"):
+        with program.open("rb") as file:
+            lines.append(file.readline().decode(errors="replace").strip())
+    return bool(lines) and all(str(python) in line for line in lines)
+
+
 def build_workspace(ros: str, version: tuple[int, int], reporter: Reporter) -> bool:
     """colcon build, where anything it depends on has changed; returns whether it ran."""
     env = clean_environment(os.environ, ros)
@@ -681,10 +693,11 @@ def build_workspace(ros: str, version: tuple[int, int], reporter: Reporter) -> b
     )
     key = digest([ros_key, *build_inputs(bases)])
     installed = (WORKSPACE / "install/local_setup.bash").exists()
-    if installed and stamped("workspace", key):
+    ours = programs_run_under(WORKSPACE / "install", VENV / "bin/python")
+    if installed and ours and stamped("workspace", key):
         return False
     with reporter.step("workspace: message types and packages (a minute or two the first time)"):
-        if not stamped("workspace-ros", ros_key):
+        if not ours or not stamped("workspace-ros", ros_key):
             # CMake caches name the Python and the ROS they were configured for.
             for name in ("build", "install", "log"):
                 shutil.rmtree(WORKSPACE / name, ignore_errors=True)

@@ -3,7 +3,9 @@
 # The `wm` command and the make targets source it themselves; sourcing it twice changes nothing.
 #
 # What it sets, and keeps where you have set it yourself:
-#   FASTDDS_DEFAULT_PROFILES_FILE   shared memory large enough for images (as large as /dev/shm allows)
+#   FASTDDS_DEFAULT_PROFILES_FILE   shared memory large enough for images (as large as /dev/shm allows);
+#   FASTRTPS_DEFAULT_PROFILES_FILE  the first is read by Fast DDS 3 (Kilted), the second by Fast DDS 2 (Jazzy)
+#   ROS_DISTRO                      where ROS 2 comes from pip
 #   RMW_IMPLEMENTATION              rmw_fastrtps_cpp
 #   MUJOCO_GL                       egl, or osmesa where set-up found that EGL cannot start
 
@@ -53,11 +55,12 @@ else
     source "$_wm_install/local_setup.bash"
 fi
 
-if [ -z "${FASTDDS_DEFAULT_PROFILES_FILE:-}" ]; then
+for _wm_name in FASTDDS_DEFAULT_PROFILES_FILE FASTRTPS_DEFAULT_PROFILES_FILE; do
+    [ -z "${!_wm_name:-}" ] || continue
     _wm_shm_kib="$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $2}')"
     if [ "${_wm_shm_kib:-0}" -lt 524288 ]; then _wm_dir=fastdds_small_shm.xml; else _wm_dir=fastdds.xml; fi
-    export FASTDDS_DEFAULT_PROFILES_FILE="$_wm_root/ros2_ws/src/wm_bringup/config/$_wm_dir"
-fi
+    export "$_wm_name=$_wm_root/ros2_ws/src/wm_bringup/config/$_wm_dir"
+done
 export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"
 if [ -z "${MUJOCO_GL:-}" ]; then
     MUJOCO_GL="$(cat "$_wm_venv/wm_mujoco_gl" 2>/dev/null || echo egl)"
@@ -67,5 +70,5 @@ export WM_ROOT="$_wm_root"
 
 [ "$_wm_nounset" = 1 ] && set -u
 unset -f _wm_prepend
-unset _wm_root _wm_venv _wm_install _wm_ros _wm_dir _wm_shm_kib _wm_nounset
+unset _wm_root _wm_venv _wm_install _wm_ros _wm_dir _wm_name _wm_shm_kib _wm_nounset
 :

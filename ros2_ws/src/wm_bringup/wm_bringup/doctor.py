@@ -173,7 +173,9 @@ def check_ros() -> list[Finding]:
         )
     )
     findings.append(_check_middleware())
-    findings += check_fastdds_profile(os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", ""))
+    # Fast DDS 3, from Kilted on, reads another variable than Fast DDS 2.
+    variable = "FASTRTPS_DEFAULT_PROFILES_FILE" if distro == "jazzy" else "FASTDDS_DEFAULT_PROFILES_FILE"
+    findings += check_fastdds_profile(os.environ.get(variable, ""), variable)
     discovery = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
     domain = os.environ.get("ROS_DOMAIN_ID", "0") or "0"
     findings.append(Finding("ros", "domain", OK, f"ROS_DOMAIN_ID {domain}, discovery range {discovery}"))
@@ -214,9 +216,9 @@ def _check_messages(folder: Path) -> Finding:
     return Finding("ros", "wm_msgs", OK, f"built and importable ({folder})")
 
 
-def check_fastdds_profile(file: str) -> list[Finding]:
-    """Whether shared memory is large enough for images."""
-    how = "set FASTDDS_DEFAULT_PROFILES_FILE to wm_bringup/config/fastdds.xml (tools/env.sh does)"
+def check_fastdds_profile(file: str, variable: str = "FASTDDS_DEFAULT_PROFILES_FILE") -> list[Finding]:
+    """Whether shared memory is large enough for images; ``variable``: what names the file to this Fast DDS."""
+    how = f"set {variable} to wm_bringup/config/fastdds.xml (tools/env.sh does)"
     if os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp") != "rmw_fastrtps_cpp":
         return []
     if not file:
