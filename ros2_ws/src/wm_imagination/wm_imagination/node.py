@@ -232,7 +232,7 @@ class ImaginationNode(ManagedNode):
         self._memory = AppearanceMemory()
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
-        self._services: list[Any] = []
+        self._request_services: list[Any] = []
         self._action: ActionServer | None = None
         self._input_group = MutuallyExclusiveCallbackGroup()
         self._request_group = ReentrantCallbackGroup()
@@ -294,7 +294,7 @@ class ImaginationNode(ManagedNode):
         self._worker = threading.Thread(target=self._learn, name="appearance", daemon=True)
         self._worker.start()
         group = self._request_group
-        self._services = [
+        self._request_services = [
             self.create_service(ImagineRollouts, "imagine_rollouts", self._on_imagine_rollouts, callback_group=group),
             self.create_service(GetSceneGraph, "get_scene_graph", self._on_get_scene_graph, callback_group=group),
         ]
@@ -317,11 +317,11 @@ class ImaginationNode(ManagedNode):
             self._wake.notify_all()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        for service in self._services:
+        for service in self._request_services:
             self.destroy_service(service)
         if self._action is not None:
             self._action.destroy()
-        self._inputs, self._services, self._action = [], [], None
+        self._inputs, self._request_services, self._action = [], [], None
         if self._worker is not None:
             self._worker.join(5.0)
         self._worker = None
