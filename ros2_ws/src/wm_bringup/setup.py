@@ -22,6 +22,7 @@ setup(
         ("share/wm_bringup/config", files("config/*")),
         ("share/wm_bringup/rviz", files("rviz/*")),
         ("share/wm_bringup/foxglove", files("foxglove/*")),
+        ("share/wm_bringup/deploy", files("deploy/*")),
     ],
     python_requires=">=3.10",
     install_requires=["setuptools"],
@@ -33,6 +34,8 @@ setup(
     entry_points={
         "console_scripts": [
             "wm = wm_bringup.cli:main",
+            "lifecycle_manager = wm_bringup.programs:lifecycle_manager",
+            "container = wm_bringup.programs:container",
         ]
     },
 )

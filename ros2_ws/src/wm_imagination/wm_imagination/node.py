@@ -7,6 +7,11 @@ a thread of its own, always from the newest frame of which all parts have come.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from wm_ros.startup import end_quietly
+
+    end_quietly()
+
 import sys
 import threading
 import time
@@ -55,7 +60,8 @@ _SILENT_S = 5.0
 _KEEP_FRAMES = 45
 _MAX_FEEDBACK_PARTIALS = 128
 _MAX_PATHS = 64
-_THREADS = 16
+THREADS = 16
+"""Of the node's executor: requests that are worked on or wait, and their answers."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,9 @@ class ImaginationParameters:
     max_image_megabytes: int = parameter(
         512, "imagined images of one request, uncompressed", unit="MB", minimum=1, maximum=16_384
     )
-    max_concurrent: int = parameter(2, "requests worked on at a time", minimum=1, maximum=_THREADS // 2, read_only=True)
+    max_concurrent: int = parameter(2, "requests worked on at a time", minimum=1, maximum=THREADS // 2, read_only=True)
     max_waiting: int = parameter(
-        6, "requests that may wait for their turn; more are refused", minimum=0, maximum=_THREADS // 2
+        6, "requests that may wait for their turn; more are refused", minimum=0, maximum=THREADS // 2
     )
     appearance_rate_hz: float = parameter(
         5.0, "how often looks are learned from a camera frame; 0: never", unit="Hz", minimum=0.0, maximum=60.0
@@ -745,7 +751,7 @@ def path_markers(rollout: Rollout) -> MarkerArray:
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM."""
-    sys.exit(run_node(ImaginationNode, threads=_THREADS))
+    sys.exit(run_node(ImaginationNode, threads=THREADS))
 
 
 if __name__ == "__main__":
