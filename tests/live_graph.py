@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from conftest import NodeProcess
-from wm_bringup.processes import node_command
+from wm_bringup.processes import graph_environment, node_command
 from wm_ros import qos
 
 FAST = {
@@ -35,11 +34,11 @@ MODULES = {
 
 
 class Asker:
-    """A node in this process, spun by a thread of its own."""
+    """A node in this process, spun by a thread of its own; ``domain`` None: the domain of the tests."""
 
-    def __init__(self, name: str = "asker") -> None:
+    def __init__(self, name: str = "asker", domain: int | None = None) -> None:
         self.context = rclpy.Context()
-        rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(context=self.context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node(name, context=self.context)
         self.diagnostics: dict[str, Any] = {}
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
@@ -100,8 +99,8 @@ class Asker:
 class Processes:
     """Nodes as processes, by name."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self.environment = folder, {**environment, "PYTHONUNBUFFERED": "1"}
         self.by_name: dict[str, NodeProcess] = {}
         self.ended: list[NodeProcess] = []
 
@@ -113,7 +112,7 @@ class Processes:
         given = FAST.get(node, {}) | {name.replace("__", "."): value for name, value in parameters.items()}
         command = node_command(MODULES[node], namespace, given)
         log = self.folder / f"{len(self.ended)}-{key}.log"
-        process = NodeProcess(command, log, {**os.environ, "PYTHONUNBUFFERED": "1"})
+        process = NodeProcess(command, log, self.environment)
         self.by_name[key] = process
         return process
 
@@ -131,13 +130,36 @@ class Processes:
 
 @contextmanager
 def live(folder: Path) -> Iterator[tuple[Processes, Asker]]:
-    """Processes and somebody who asks them; all end with the block."""
-    processes, asker = Processes(folder), Asker()
+    """Processes and somebody who asks them, in a domain of their own; all end with the block."""
+    environment = graph_environment()
+    processes, asker = Processes(folder, environment), Asker(domain=int(environment["ROS_DOMAIN_ID"]))
     try:
         yield processes, asker
     finally:
         asker.close()
         processes.stop()
+
+
+def marked(mark: str) -> list[int]:
+    """Processes that have WM_TEST_MARK=``mark`` in their environment: a program and all that it started."""
+    wanted = f"WM_TEST_MARK={mark}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                zombie = (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+                found += [] if zombie else [int(entry.name)]
+        except OSError:
+            continue
+    return found
+
+
+def has_loaded(process: NodeProcess, library: str) -> bool:
+    """Whether a shared library of this name is in its memory: how far it has come with starting."""
+    try:
+        return library in Path(f"/proc/{process.process.pid}/maps").read_text()
+    except OSError:
+        return False
 
 
 def eventually(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:

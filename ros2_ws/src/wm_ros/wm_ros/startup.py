@@ -13,24 +13,26 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-import sys
 from types import FrameType
 
 
-def end_quietly() -> None:
-    """From here until ``run_node`` takes over, SIGINT and SIGTERM end the process at once, as asked: status 0.
+def end_quietly(status: int = 0) -> None:
+    """From here until ``run_node`` takes over, SIGINT and SIGTERM end the process at once, with this status.
 
     Python's own answer to SIGINT while modules are imported is a traceback out of whichever was just being read.
     """
-    if os.name != "posix":
-        return
 
     def end(number: int, frame: FrameType | None) -> None:
-        sys.stdout.flush()
-        os._exit(0)
+        os._exit(status)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
+
+
+def end_as_usual() -> None:
+    """Undoes ``end_quietly``: SIGINT raises KeyboardInterrupt, SIGTERM ends the process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def run(module: str) -> int:
