@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ MODULES = {
     "imagination": "wm_imagination.node",
     "sim_camera_node": "wm_sim.node",
     "lifecycle_manager": "wm_bringup.lifecycle_manager",
+    "container": "wm_bringup.container",
 }
 
 
@@ -104,13 +105,15 @@ class Processes:
         self.by_name: dict[str, NodeProcess] = {}
         self.ended: list[NodeProcess] = []
 
-    def start(self, node: str, key: str = "", namespace: str = "", **parameters: Any) -> NodeProcess:
+    def start(
+        self, node: str, key: str = "", namespace: str = "", files: Sequence[Path] = (), **parameters: Any
+    ) -> NodeProcess:
         """A node of ``MODULES``; ``a__b`` stands for the parameter a.b. ``key``: its name here."""
         key = key or node
         if key in self.by_name:
             self.ended.append(self.by_name[key])
         given = FAST.get(node, {}) | {name.replace("__", "."): value for name, value in parameters.items()}
-        command = node_command(MODULES[node], namespace, given)
+        command = node_command(MODULES[node], namespace, given, files)
         log = self.folder / f"{len(self.ended)}-{key}.log"
         process = NodeProcess(command, log, self.environment)
         self.by_name[key] = process

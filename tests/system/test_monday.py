@@ -226,6 +226,28 @@ def test_lifecycle_manager(tmp_path):
         assert state_of(asker, "/wm/perception") == "active"  # the nodes outlive their manager
 
 
+def test_two_nodes_in_one_process(tmp_path):
+    """As the launch file starts it with container:=true, parameters of both in files and one for all after them."""
+    packages = ROOT / "ros2_ws/src"
+    files = [packages / f"wm_{name}/config/{name}.yaml" for name in ("perception", "imagination")]
+    robot, launched = tmp_path / "robot.yaml", tmp_path / "launched.yaml"
+    robot.write_text(
+        "/**/perception:\n  ros__parameters: {world_frame: odom, tf_timeout_s: 0.7, pipeline: {segmenter: geometric, "
+        "reasoner: geometric}}\n/**/imagination:\n  ros__parameters: {backend: straight}\n"
+    )
+    # What launch_ros writes for a dictionary of parameters of a process without a node name.
+    launched.write_text("/**:\n  ros__parameters: {autostart: false, world_frame: world}\n")
+    with live(tmp_path) as (processes, asker):
+        process = processes.start("container", namespace="/wm", files=[*files, robot, launched])
+        processes.start("lifecycle_manager")
+        eventually(lambda: manager_state(asker)[0], 90.0, "both nodes to be active")
+        request = GetParameters.Request(names=["world_frame", "tf_timeout_s"])
+        values = asker.call(GetParameters, "/wm/perception/get_parameters", request).values
+        assert (values[0].string_value, values[1].double_value) == ("world", 0.7)
+        process.signal_group(signal.SIGINT)
+        assert process.process.wait(30.0) == 0 and "Traceback" not in process.output
+
+
 # Two robots on one domain.
 
 SHARED = {"/clock", "/tf", "/tf_static", "/diagnostics", "/rosout", "/parameter_events"}
