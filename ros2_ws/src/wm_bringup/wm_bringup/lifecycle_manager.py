@@ -226,7 +226,6 @@ class LifecycleManager(Node):
             sleep=self._sleep,
         )
         self._commands: SimpleQueue[_Command] = SimpleQueue()
-        self._wake = threading.Event()
         self._warned: set[str] = set()
         # One command at a time, and none of them in the way of the answers that it waits for.
         commands, others = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
@@ -246,7 +245,6 @@ class LifecycleManager(Node):
         """Ends the thread, then the node. The managed nodes are left as they are."""
         self._stopping.set()
         if self._thread is not None:
-            self._wake.set()
             self._thread.join(5.0)
         super().destroy_node()
 
@@ -254,9 +252,8 @@ class LifecycleManager(Node):
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._wake.clear()
             try:
-                command = self._commands.get_nowait()
+                command = self._commands.get(timeout=_LOOK_S)
             except Empty:
                 command = None
             try:
@@ -271,12 +268,15 @@ class LifecycleManager(Node):
             if command is not None:
                 command.message = self.supervisor.message
                 command.done.set()
-            elif self._commands.empty():
-                self._wake.wait(_LOOK_S)
 
     def _sleep(self, seconds: float) -> None:
-        if self._wake.wait(seconds) or self._stopping.is_set():
-            raise Interrupted
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            if not self._commands.empty() or self._stopping.wait(min(max(left, 0.0), _LOOK_S)):
+                raise Interrupted
+            if left <= 0.0:
+                return
 
     def _say(self, text: str, error: bool) -> None:
         if error:
@@ -290,7 +290,6 @@ class LifecycleManager(Node):
         def handle(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             command = _Command(name)
             self._commands.put(command)
-            self._wake.set()
             deadline = time.monotonic() + self.parameters.value.transition_timeout_s
             while not command.done.wait(_LOOK_S) and time.monotonic() < deadline and not self._stopping.is_set():
                 pass

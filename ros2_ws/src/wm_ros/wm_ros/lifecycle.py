@@ -378,7 +378,10 @@ def run_nodes(
     arguments: Sequence[str] | None = None,
     shutdown_timeout_s: float = 5.0,
 ) -> int:
-    """As ``run_node``, for several nodes in this process: what makes each, and the threads of its executor."""
+    """As ``run_node``, for several nodes in this process: what makes each, and the threads of its executor.
+
+    A callback that does not end within ``shutdown_timeout_s`` is left where it is, and the process ends at once.
+    """
     stop = StopFlag()
     # Own handlers, in place before anything slow: rclpy's would end the context before the node could clean
     # up.
@@ -388,6 +391,7 @@ def run_nodes(
         signal_handler_options=SignalHandlerOptions.NO,
     )
     nodes: list[Any] = []
+    hanging: list[Any] = []
     try:
         running: list[tuple[Any, Executor, threading.Thread]] = []
         for make_node, threads in makers:
@@ -408,27 +412,34 @@ def run_nodes(
         while not stop.wait(0.5):
             if not rclpy.ok():
                 stop.set()
-        for node, executor, spinner in running:
-            _end(node, executor, spinner, shutdown_timeout_s)
+        hanging = [node for node, *parts in running if not _end(node, *parts, shutdown_timeout_s)]
         return 0
     finally:
         for node in nodes:
-            node.destroy_node()
+            if node not in hanging:  # what its thread uses must not be taken away
+                node.destroy_node()
         rclpy.try_shutdown()
+        if hanging:
+            # Python's own end would take modules and libraries away from under the thread.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
         for number, handler in previous.items():
             signal.signal(number, handler)
         stop.close()
 
 
-def _end(node: Any, executor: Executor, spinner: threading.Thread, timeout_s: float) -> None:
-    """End a node's executor, then the node's life."""
+def _end(node: Any, executor: Executor, spinner: threading.Thread, timeout_s: float) -> bool:
+    """End a node's executor, then the node's life; False where a callback does not end."""
     executor.wake()
     spinner.join(timeout_s)
     if spinner.is_alive():
         node.get_logger().warning(f"a callback did not end within {timeout_s:g} s; leaving it")
+        return False
     if isinstance(node, LifecycleNode) and rclpy.ok():
         _finalize(node)
     executor.shutdown(timeout_sec=1.0)
+    return True
 
 
 def _finalize(node: Any) -> None:
