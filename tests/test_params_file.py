@@ -102,6 +102,15 @@ def test_what_is_no_parameters_file(said, text):
         said(text)
 
 
+def test_wm_run_warns_too(tmp_path):
+    from wm_bringup.live import unread_names
+
+    file = tmp_path / "robot.yaml"
+    file.write_text(one("/**/perception", "world_fram: odom") + one("/**/lifecycle_manager", "max_attempts: 1"))
+    (line,) = unread_names([file])
+    assert "world_fram" in line and "did you mean 'world_frame'?" in line
+
+
 def test_node_names_with_wildcards():
     assert matches("/**", "/a/b") and matches("/**/b", "/b") and matches("/**/b", "/x/a/b")
     assert matches("/*/b", "/a/b") and not matches("/*/b", "/b") and not matches("/*/b", "/x/a/b")
