@@ -298,6 +298,7 @@ def two_robots(tmp_path_factory) -> Iterator[tuple[Processes, Asker, dict[str, R
                 clock="publish" if name == "robot1" else "follow",
                 width=320,
                 height=240,
+                lead_topic=f"{robot.wm}/scene_graph",
                 **prefix,
             )
             processes.start("perception", f"{name} perception", robot.wm, **topics, **prefix)
@@ -380,15 +381,27 @@ def test_two_robots_have_one_clock(two_robots):
 def test_two_robots_answer_for_themselves(two_robots):
     _, asker, robots = two_robots
     for robot in robots.values():
+
+        def known(ids: list[int], r: Robot = robot) -> bool:
+            return set(ids) <= {o.id for msg in list(r.graphs) for o in msg.objects}
+
+        eventually(
+            lambda r=robot: (
+                asker.call(GetSceneGraph, f"{r.wm}/get_scene_graph").error_code == GetSceneGraph.Response.OK
+            ),
+            60.0,
+            f"a scene graph at the imagination of {robot.name}",
+        )
         answer = asker.call(GetSceneGraph, f"{robot.wm}/get_scene_graph")
-        assert answer.error_code == GetSceneGraph.Response.OK, answer.error_msg
         assert answer.scene_graph.header.frame_id == f"{robot.name}/map"
-        own = {o.id for msg in robot.graphs for o in msg.objects}
-        assert {o.id for o in answer.scene_graph.objects} <= own
+        eventually(lambda a=answer: known([o.id for o in a.scene_graph.objects]), 10.0, "its objects to be its robot's")
         request = request_to_msg(ImagineRequest(hypotheses=(Hypothesis("as it is"),), horizon_s=0.2))
         rollout = asker.call(ImagineRollouts, f"{robot.wm}/imagine_rollouts", ImagineRollouts.Request(request=request))
         assert rollout.error_code == ImagineRollouts.Response.OK, rollout.error_msg
-        assert rollout.rollout.header.frame_id == f"{robot.name}/map" and set(rollout.rollout.object_ids) <= own
+        assert rollout.rollout.header.frame_id == f"{robot.name}/map"
+        eventually(
+            lambda a=rollout: known(list(a.rollout.object_ids)), 10.0, "its futures to be of its robot's objects"
+        )
 
 
 def test_one_robot_goes_on_when_the_other_fails(two_robots):
@@ -424,12 +437,14 @@ STARTS = [
 ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_interrupts_while_starting(tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "starts"), [(signal.SIGINT, STARTS), (signal.SIGTERM, STARTS[1::4])], ids=["SIGINT", "SIGTERM"]
+)
+def test_interrupts_while_starting(tmp_path, number, starts):
     """At several points of starting, told by what is loaded: no traceback, status 0, nothing left."""
     mark = secrets.token_hex(8)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "WM_TEST_MARK": mark, "XDG_CACHE_HOME": str(tmp_path)}
-    for index, (module, library) in enumerate(STARTS):
+    for index, (module, library) in enumerate(starts):
         process = NodeProcess([sys.executable, "-m", module], tmp_path / f"{index}.log", environment)
         try:
             eventually(lambda p=process, name=library: has_loaded(p, name), 60.0, f"{module} to load {library}")
