@@ -13,6 +13,7 @@ ROS_ALLOWED = {
     "wm_perception/node.py",
     "wm_imagination/node.py",
     "wm_sim/node.py",
+    *(f"{package}/main.py" for package in ("wm_perception", "wm_imagination", "wm_sim")),
     "wm_bringup",
 }
 LAYERS = {

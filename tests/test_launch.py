@@ -7,10 +7,14 @@ all others, and keeps what would be started.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
+import logging
+import re
 import sys
 import types
 import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +43,33 @@ FOREIGN_EXECUTABLES = {
     "rviz2": {"rviz2"},
     "ros_gz_bridge": {"parameter_bridge"},
     "tf2_ros": {"static_transform_publisher"},
+    "nav2_lifecycle_manager": {"lifecycle_manager"},
 }
 
 
 class Context:
     def __init__(self) -> None:
         self.launch_configurations: dict[str, str] = {}
+        self.is_shutdown = False
+
+
+class PackageNotFoundError(KeyError):
+    """As in ament_index_python.packages."""
+
+
+class Shutdown:
+    def __init__(self, *, reason="reason not given", condition=None) -> None:
+        assert isinstance(reason, str)
+        self.reason = reason
+
+
+@dataclass
+class ProcessExited:
+    """What an on_exit function gets of launch.events.process.ProcessExited."""
+
+    process_name: str
+    returncode: int
+    pid: int = 1
 
 
 class LaunchConfiguration:
@@ -102,7 +127,14 @@ class Node:
             assert isinstance(parameters, (str, dict))
             if isinstance(parameters, dict):
                 assert all(isinstance(value, (str, bool, int, float, list)) for value in parameters.values())
-        assert all(isinstance(argument, str) for argument in keywords.get("arguments", []))
+        for name in ("arguments", "ros_arguments"):
+            assert all(isinstance(argument, str) for argument in keywords.get(name, []))
+        assert isinstance(keywords.get("respawn", False), bool)
+        assert isinstance(keywords.get("respawn_delay", 0.0), float)
+        on_exit = keywords.get("on_exit")
+        assert on_exit is None or list(inspect.signature(on_exit).parameters) == ["event", "context"]
+        # launch_ros gives a name to every node of the process, and a namespace begins with a letter or /.
+        assert keywords.get("name", "x") and not keywords.get("namespace", "").endswith("/")
         assert all(len(pair) == 2 for pair in keywords.get("remappings", []))
         self.keywords = keywords
 
@@ -123,7 +155,10 @@ class LaunchDescription:
         self.entities = list(initial_entities or [])
 
 
-def double() -> dict[str, types.ModuleType]:
+INSTALLED = {"ros_gz_sim", "ros_gz_bridge", "tf2_ros", "rviz2", "nav2_lifecycle_manager"}
+
+
+def double(installed: set[str]) -> dict[str, types.ModuleType]:
     def module(name: str, **members: Any) -> types.ModuleType:
         made = types.ModuleType(name)
         made.__dict__.update(members)
@@ -134,18 +169,21 @@ def double() -> dict[str, types.ModuleType]:
         if folder is not None:
             source = ROOT / "ros2_ws/src" / package_name  # files that were added since the last build
             return str(source if source.is_dir() else folder)
-        if package_name == "ros_gz_sim":
-            return "/opt/ros/jazzy/share/ros_gz_sim"
-        raise LookupError(package_name)
+        if package_name in installed:
+            return f"/opt/ros/jazzy/share/{package_name}"
+        raise PackageNotFoundError(package_name)
 
+    launch_logging = module("launch.logging", get_logger=logging.getLogger)
     return {
-        "launch": module("launch", LaunchDescription=LaunchDescription),
+        "launch": module("launch", LaunchDescription=LaunchDescription, logging=launch_logging),
+        "launch.logging": launch_logging,
         "launch.actions": module(
             "launch.actions",
             DeclareLaunchArgument=DeclareLaunchArgument,
             OpaqueFunction=OpaqueFunction,
             IncludeLaunchDescription=IncludeLaunchDescription,
             LogInfo=LogInfo,
+            Shutdown=Shutdown,
         ),
         "launch.launch_description_sources": module(
             "launch.launch_description_sources", PythonLaunchDescriptionSource=PythonLaunchDescriptionSource
@@ -155,7 +193,9 @@ def double() -> dict[str, types.ModuleType]:
         "launch_ros.actions": module("launch_ros.actions", Node=Node),
         "ament_index_python": module("ament_index_python"),
         "ament_index_python.packages": module(
-            "ament_index_python.packages", get_package_share_directory=get_package_share_directory
+            "ament_index_python.packages",
+            get_package_share_directory=get_package_share_directory,
+            PackageNotFoundError=PackageNotFoundError,
         ),
     }
 
@@ -170,11 +210,11 @@ def load() -> types.ModuleType:
 
 @pytest.fixture
 def launch(monkeypatch):
-    """launch(**arguments) -> everything that would be started."""
-    for name, module in double().items():
-        monkeypatch.setitem(sys.modules, name, module)
+    """launch(**arguments) -> everything that would be started; ``installed``: of the packages that are not ours."""
 
-    def execute(**arguments: str) -> list[Any]:
+    def execute(installed: set[str] = INSTALLED, **arguments: str) -> list[Any]:
+        for name, module in double(installed).items():
+            monkeypatch.setitem(sys.modules, name, module)
         description = load().generate_launch_description()
         assert isinstance(description, LaunchDescription)
         context = Context()
@@ -191,7 +231,7 @@ def launch(monkeypatch):
 
 
 def nodes(started: list[Any]) -> dict[str, Node]:
-    return {e["name"]: e for e in started if isinstance(e, Node)}
+    return {e.keywords.get("name", e["executable"]): e for e in started if isinstance(e, Node)}
 
 
 def executables(package: str) -> set[str]:
@@ -199,7 +239,7 @@ def executables(package: str) -> set[str]:
     if package in FOREIGN_EXECUTABLES:
         return FOREIGN_EXECUTABLES[package]
     text = (ROOT / "ros2_ws/src" / package / "setup.py").read_text()
-    return {line.split("=")[0].strip().strip('"') for line in text.splitlines() if ":main" in line}
+    return set(re.findall(r'"(\w+) = [\w.]+:\w+"', text))
 
 
 def check(started: list[Any]) -> None:
@@ -213,21 +253,25 @@ def check(started: list[Any]) -> None:
         assert entity["executable"] in executables(entity["package"]), entity.keywords
         for file in entity.files:
             assert Path(file).is_file(), file
-        defaults = ROOT / "ros2_ws/src" / entity["package"] / "config" / f"{entity['name']}.yaml"
+        name = entity.keywords.get("name", "")
+        defaults = ROOT / "ros2_ws/src" / entity["package"] / "config" / f"{name}.yaml"
         if defaults.is_file():
-            known = yaml.safe_load(defaults.read_text())[f"/**/{entity['name']}"]["ros__parameters"]
+            known = yaml.safe_load(defaults.read_text())[f"/**/{name}"]["ros__parameters"]
             groups = {f"{key}.{name}" for key, value in known.items() if isinstance(value, dict) for name in value}
             assert set(entity.given) <= {*known, *groups, "use_sim_time", "autostart"}
+        if entity["package"] not in ("rviz2", "tf2_ros"):
+            assert ("on_exit" in entity.keywords) != entity.keywords.get("respawn", False)
 
 
 def test_camera_alone(launch):
     started = launch()
     check(started)
     found = nodes(started)
-    assert set(found) == {"perception", "imagination"}
+    assert set(found) == {"perception", "imagination", "lifecycle_manager"}
     assert all(node["namespace"] == "wm" for node in found.values())
-    # Nothing given: nothing may cover the parameters files.
-    assert found["perception"].given == {"use_sim_time": False, "autostart": True}
+    # Nothing given: nothing may cover the parameters files. The manager starts the nodes.
+    assert found["perception"].given == {"use_sim_time": False, "autostart": False}
+    assert found["lifecycle_manager"].given == {"use_sim_time": False, "autostart": True}
 
 
 def test_topics_of_a_robot(launch, tmp_path):
@@ -292,6 +336,149 @@ def test_rviz_follows_the_namespace(launch):
     assert shown <= set(remappings)
 
 
+def test_rviz_has_the_frame_of_the_scene_graph(launch, tmp_path):
+    def fixed_frame(**arguments: str) -> str:
+        words = nodes(launch(rviz="true", **arguments))["rviz2"]["arguments"]
+        return words[words.index("-f") + 1]
+
+    file = tmp_path / "robot.yaml"
+    file.write_text("/**/perception:\n  ros__parameters:\n    world_frame: odom\n    frame_prefix: a/\n")
+    assert fixed_frame() == "map"
+    assert fixed_frame(world_frame="odom", frame_prefix="robot1/") == "robot1/odom"
+    assert fixed_frame(world_frame="/map", frame_prefix="robot1/") == "map"
+    assert fixed_frame(params_file=str(file)) == "a/odom"
+    assert fixed_frame(params_file=str(file), world_frame="world") == "a/world"
+
+
+def test_cameras_of_another_kind(launch):
+    given = {
+        "camera_frame": "head_optical",
+        "color_transport": "compressed",
+        "depth_transport": "compressedDepth",
+        "frame_prefix": "robot1/",
+    }
+    started = launch(log_level="debug", **given)
+    check(started)
+    found = nodes(started)
+    assert given.items() <= found["perception"].given.items()
+    transports = {key: value for key, value in given.items() if "transport" in key}
+    assert transports.items() <= found["imagination"].given.items() and "camera_frame" not in found["imagination"].given
+    assert all(node["ros_arguments"] == ["--log-level", "debug"] for node in found.values())
+
+
+def test_who_brings_the_nodes_up(launch):
+    def started_by(**arguments: str) -> tuple[Any, set[Any]]:
+        started = launch(**arguments)
+        check(started)
+        found = nodes(started)
+        manager = found.get("lifecycle_manager")
+        return manager, {found[name].given["autostart"] for name in ("perception", "imagination")}
+
+    manager, self_started = started_by(autostart="false")
+    assert manager["package"] == "wm_bringup" and manager.given["autostart"] is False and self_started == {False}
+    assert started_by(lifecycle_manager="none") == (None, {True})
+    assert started_by(lifecycle_manager="none", autostart="false") == (None, {False})
+    manager, self_started = started_by(lifecycle_manager="nav2")
+    assert manager["package"] == "nav2_lifecycle_manager" and self_started == {False}
+    # nav2 takes no default for these: names in order, and no bond, which our nodes do not offer.
+    assert manager.given["node_names"] == ["perception", "imagination"] and manager.given["bond_timeout"] == 0.0
+
+
+def test_one_process_for_both(launch):
+    started = launch(container="true", color_topic="/rgb", world_frame="odom")
+    check(started)
+    found = nodes(started)
+    assert set(found) == {"container", "lifecycle_manager"}
+    # A name would be given to both nodes, and make them one.
+    assert "name" not in found["container"].keywords and found["container"]["namespace"] == "wm"
+    assert {Path(file).name for file in found["container"].files} == {"perception.yaml", "imagination.yaml"}
+    assert found["container"].given["world_frame"] == "odom" and found["container"].given["color_topic"] == "/rgb"
+
+
+def test_a_dead_node_ends_the_launch_with_an_error(launch):
+    started = launch(sim="mujoco")
+    on_exit = nodes(started)["perception"]["on_exit"]
+    context = Context()
+    for code in (0, 1, -11):
+        with pytest.raises(RuntimeError, match=rf"perception-1 ended by itself \(exit code {code}\).*respawn:=true"):
+            on_exit(ProcessExited("perception-1", code), context)
+    # A simulation of limited duration has done what it was asked for.
+    assert isinstance(on_exit(ProcessExited("sim_camera_node-4", 0), context)[0], Shutdown)
+    with pytest.raises(RuntimeError):
+        on_exit(ProcessExited("sim_camera_node-4", 1), context)
+    context.is_shutdown = True
+    assert on_exit(ProcessExited("perception-1", -2), context) is None
+
+
+def test_respawn(launch):
+    started = launch(respawn="true", respawn_delay="0.5", sim="mujoco", rviz="true")
+    check(started)
+    found = nodes(started)
+    for name in ("perception", "imagination", "lifecycle_manager", "sim_camera_node"):
+        assert found[name]["respawn"] is True and found[name]["respawn_delay"] == 0.5
+    assert not {"respawn", "on_exit"} & set(found["rviz2"].keywords)  # a window may be closed
+
+
+def test_two_robots(launch):
+    def robot(name: str, **arguments: str) -> dict[str, Node]:
+        started = launch(
+            namespace=f"{name}/wm", frame_prefix=f"{name}/", sim="mujoco", sim_namespace=name, rviz="true", **arguments
+        )
+        check(started)
+        return nodes(started)
+
+    one, two = robot("robot1"), robot("robot2", sim_clock="follow")
+    assert "clock" not in one["sim_camera_node"].given and two["sim_camera_node"].given["clock"] == "follow"
+    for name, found in (("robot1", one), ("robot2", two)):
+        sim = found["sim_camera_node"]
+        assert sim["namespace"] == name and sim.given["frame_prefix"] == f"{name}/"
+        assert sim.given["lead_topic"] == f"/{name}/wm/scene_graph"
+        assert found["perception"].given["frame_prefix"] == f"{name}/"
+        for node in ("perception", "imagination"):
+            assert found[node]["namespace"] == f"{name}/wm"
+            assert found[node].given["depth_topic"] == f"/{name}/camera/depth/image_raw"
+        assert dict(found["rviz2"]["remappings"])["/camera/color/image_raw"] == f"/{name}/camera/color/image_raw"
+        assert found["rviz2"]["arguments"][-1] == f"{name}/map"
+    # What is given wins.
+    assert robot("robot1", color_topic="/rgb")["perception"].given["color_topic"] == "/rgb"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "installed", "missing"),
+    [
+        ({"rviz": "true"}, set(), "rviz:=true needs rviz2; run: sudo apt install ros-kilted-rviz2"),
+        (
+            {"sim": "gazebo"},
+            {"tf2_ros"},
+            "sim:=gazebo needs ros_gz_sim, ros_gz_bridge; run: sudo apt install ros-kilted-ros-gz-sim "
+            "ros-kilted-ros-gz-bridge",
+        ),
+        (
+            {"lifecycle_manager": "nav2"},
+            set(),
+            "lifecycle_manager:=nav2 needs nav2_lifecycle_manager; "
+            "run: sudo apt install ros-kilted-nav2-lifecycle-manager",
+        ),
+    ],
+)
+def test_a_missing_package_is_said_in_one_line(launch, monkeypatch, arguments, installed, missing):
+    monkeypatch.setenv("ROS_DISTRO", "kilted")
+    with pytest.raises(RuntimeError) as error:
+        launch(installed=installed, **arguments)
+    assert str(error.value) == missing
+
+
+def test_names_that_nothing_reads_are_warned_of(launch, tmp_path, caplog):
+    file = tmp_path / "robot.yaml"
+    file.write_text("/**/percepton:\n  ros__parameters:\n    world_frame: odom\n")
+    launch(params_file=str(file))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "did you mean /**/perception (here /wm/perception)?" in record.message
+    caplog.clear()
+    launch(params_file=str(BRINGUP / "config/robot.yaml"))
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("headless", ["true", "false"])
 def test_gazebo(launch, headless):
     started = launch(sim="gazebo", headless=headless)
@@ -331,7 +518,7 @@ def test_refusals(launch, arguments):
 
 def test_is_installed():
     text = (BRINGUP / "setup.py").read_text()
-    for folder in ("launch", "config", "rviz", "foxglove"):
+    for folder in ("launch", "config", "rviz", "foxglove", "deploy"):
         assert f'("share/wm_bringup/{folder}", files("{folder}/*"))' in text
 
 
@@ -347,7 +534,7 @@ def test_with_the_real_launch():
     context.launch_configurations["sim"] = "mujoco"
     opaque = next(e for e in description.entities if type(e).__name__ == "OpaqueFunction")
     started = opaque.execute(context)
-    assert len(started) == 3
+    assert len(started) == 4
 
 
 # RViz and Foxglove
@@ -361,8 +548,6 @@ def rviz_topics() -> set[str]:
 
 def published_topics() -> set[str]:
     """Absolute names of what the nodes publish, as their sources say it."""
-    import re
-
     found = set()
     for package, namespace in (("wm_perception", "/wm/"), ("wm_imagination", "/wm/"), ("wm_sim", "/")):
         text = (ROOT / "ros2_ws/src" / package / package / "node.py").read_text()

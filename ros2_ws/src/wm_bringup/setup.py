@@ -22,6 +22,7 @@ setup(
         ("share/wm_bringup/config", files("config/*")),
         ("share/wm_bringup/rviz", files("rviz/*")),
         ("share/wm_bringup/foxglove", files("foxglove/*")),
+        ("share/wm_bringup/deploy", files("deploy/*")),
     ],
     python_requires=">=3.10",
     install_requires=[
@@ -45,7 +46,9 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "wm = wm_bringup.start:main",
+            "wm = wm_bringup.programs:wm",
+            "lifecycle_manager = wm_bringup.programs:lifecycle_manager",
+            "container = wm_bringup.programs:container",
         ]
     },
 )

@@ -39,7 +39,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "imagination_node = wm_imagination.start:main",
+            "imagination_node = wm_imagination.main:main",
         ]
     },
 )

@@ -38,7 +38,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "perception_node = wm_perception.start:main",
+            "perception_node = wm_perception.main:main",
         ]
     },
 )

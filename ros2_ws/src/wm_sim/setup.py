@@ -38,7 +38,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "sim_camera_node = wm_sim.start:main",
+            "sim_camera_node = wm_sim.main:main",
         ]
     },
 )

@@ -5,25 +5,34 @@
     ros2 launch wm_bringup wm.launch.py sim:=gazebo
     ros2 launch wm_bringup wm.launch.py color_topic:=/head/rgb/image_rect depth_topic:=/head/depth/image_rect \
         camera_info_topic:=/head/rgb/camera_info params_file:=/path/to/my_robot.yaml
+    ros2 launch wm_bringup wm.launch.py --show-args
 
 Precedence of parameters, later ones win: the packages' defaults, params_file, arguments given here.
-The nodes configure and activate themselves; with autostart:=false a lifecycle manager does.
+A lifecycle manager brings the nodes up and watches them. A node that dies ends the launch with status 1, unless
+respawn:=true starts it again.
 """
 
+import os
 from pathlib import Path
 
+import launch.logging
 import yaml
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, OpaqueFunction, Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchDescription
+from wm_bringup.params_file import complaints, value_of
+from wm_ros.frames import prefixed
 
 CAMERA_TOPICS = ("color_topic", "depth_topic", "camera_info_topic")
+TRANSPORTS = ("color_transport", "depth_transport")
+POSE = ("odometry_topic", "pose_source", "world_frame", "camera_frame", "frame_prefix")
 MODELS = ("segmenter", "segmenter_model", "reasoner", "reasoner_model")
 FROM_PARAMETERS = "; empty: as in the parameters files"
+BOOLEAN = ["true", "false"]
 
 # Topics of rviz/wm.rviz that follow the namespace.
 RVIZ_TOPICS = ("markers", "overlay", "instances", "imagined/image", "imagined/points", "imagined/markers")
@@ -39,156 +48,267 @@ def is_true(text):
     return text.lower() in ("true", "1")
 
 
-def make_nodes(context):
-    def argument(name):
-        return LaunchConfiguration(name).perform(context)
+def need(argument, *packages):
+    """Refuse in one line where a package that an argument asks for is not installed."""
+    missing = []
+    for package in packages:
+        try:
+            get_package_share_directory(package)
+        except LookupError:  # PackageNotFoundError is one
+            missing.append(package)
+    if missing:
+        distribution = os.environ.get("ROS_DISTRO", "jazzy")
+        names = " ".join(f"ros-{distribution}-{package.replace('_', '-')}" for package in missing)
+        raise RuntimeError(f"{argument} needs {', '.join(missing)}; run: sudo apt install {names}")
 
-    namespace = argument("namespace").strip("/")
-    sim = argument("sim")
-    sim_time = argument("use_sim_time")
-    common = {
-        "use_sim_time": sim != "none" if sim_time == "auto" else is_true(sim_time),
-        "autostart": is_true(argument("autostart")),
-    }
-    params_file = argument("params_file")
-    if params_file and not Path(params_file).is_file():
-        raise RuntimeError(f"params_file: {params_file} is not a file")
 
-    def node(package, executable, name, names):
-        given = {(f"pipeline.{key}" if key in MODELS else key): argument(key) for key in names if argument(key)}
-        return Node(
-            package=package,
-            executable=executable,
-            name=name,
-            namespace=namespace,
-            parameters=[
-                share(package, "config", f"{name}.yaml"),
-                *([params_file] if params_file else []),
-                {**common, **given},
-            ],
-            output="screen",
-            emulate_tty=True,
+class Graph:
+    """The arguments of one launch, and the nodes that they ask for."""
+
+    def __init__(self, context):
+        self.context = context
+        self.namespace = self.text("namespace").strip("/")
+        self.sim = self.text("sim")
+        sim_time = self.text("use_sim_time")
+        self.use_sim_time = self.sim != "none" if sim_time == "auto" else is_true(sim_time)
+        self.manager = self.text("lifecycle_manager")
+        self.autostart = is_true(self.text("autostart"))
+        self.params_file = self.text("params_file")
+        if self.params_file and not Path(self.params_file).is_file():
+            raise RuntimeError(f"params_file: {self.params_file} is not a file")
+        self.overrides = self.simulated_topics()
+
+    def text(self, name):
+        return LaunchConfiguration(name).perform(self.context)
+
+    def full_name(self, node, namespace=None):
+        return f"/{self.namespace if namespace is None else namespace}/{node}".replace("//", "/")
+
+    def simulated_topics(self):
+        """Where a simulated camera in a namespace has its topics, and frames of which nobody else tells."""
+        space = self.text("sim_namespace").strip("/")
+        found = {}
+        if self.sim == "mujoco" and space:
+            names = ("color/image_raw", "depth/image_raw", "color/camera_info")
+            found = {key: f"/{space}/camera/{name}" for key, name in zip(CAMERA_TOPICS, names, strict=True)}
+        if self.sim == "gazebo" and self.text("frame_prefix"):
+            found["camera_frame"] = "camera_color_optical_frame"  # the images' own frame_id has no prefix
+        return found
+
+    def given(self, *names):
+        """Parameters that arguments were given for."""
+        values = {name: self.text(name) or self.overrides.get(name, "") for name in names}
+        return {(f"pipeline.{key}" if key in MODELS else key): value for key, value in values.items() if value}
+
+    def process(self, package, executable, required=True, **keywords):
+        """A node as a process of its own; one that is required ends the launch when it dies, or comes again."""
+        respawn = is_true(self.text("respawn"))
+        if required and respawn:
+            keywords |= {"respawn": True, "respawn_delay": float(self.text("respawn_delay"))}
+        elif required:
+            keywords["on_exit"] = ends_the_launch
+        return Node(package=package, executable=executable, output="screen", emulate_tty=True, **keywords)
+
+    def wm_process(self, package, executable, name, files, parameters, **keywords):
+        log_level = self.text("log_level")
+        return self.process(
+            package,
+            executable,
+            namespace=self.namespace,
+            parameters=[*files, *([self.params_file] if self.params_file else []), parameters],
+            **({"name": name} if name else {}),
+            **({"ros_arguments": ["--log-level", log_level]} if log_level else {}),
+            **keywords,
         )
 
-    actions = [
-        node(
-            "wm_perception",
-            "perception_node",
-            "perception",
-            (*CAMERA_TOPICS, "odometry_topic", "pose_source", "world_frame", *MODELS),
-        ),
-        node("wm_imagination", "imagination_node", "imagination", CAMERA_TOPICS),
-    ]
-    if sim == "mujoco":
-        actions.append(mujoco(argument("scene"), int(argument("seed")), params_file))
-    elif sim == "gazebo":
-        actions += gazebo(is_true(argument("headless")))
-    if is_true(argument("rviz")):
-        actions.append(rviz(namespace, argument("color_topic"), common["use_sim_time"]))
-    return actions
+    def nodes(self):
+        common = {"use_sim_time": self.use_sim_time, "autostart": self.autostart and self.manager == "none"}
+        perception = self.given(*CAMERA_TOPICS, *TRANSPORTS, *POSE, *MODELS)
+        imagination = self.given(*CAMERA_TOPICS, *TRANSPORTS)
+        files = {name: share(f"wm_{name}", "config", f"{name}.yaml") for name in ("perception", "imagination")}
+        if is_true(self.text("container")):
+            # Without a name: that would be given to both. What only one of them has, the other does not look at.
+            both = {**common, **perception}
+            return [self.wm_process("wm_bringup", "container", "", [*files.values()], both)]
+        return [
+            self.wm_process(
+                "wm_perception", "perception_node", "perception", [files["perception"]], {**common, **perception}
+            ),
+            self.wm_process(
+                "wm_imagination", "imagination_node", "imagination", [files["imagination"]], {**common, **imagination}
+            ),
+        ]
+
+    def lifecycle_manager(self):
+        parameters = {"use_sim_time": self.use_sim_time, "autostart": self.autostart}
+        name = "lifecycle_manager"
+        if self.manager == "wm":
+            defaults = share("wm_bringup", "config", f"{name}.yaml")
+            return [self.wm_process("wm_bringup", name, name, [defaults], parameters)]
+        if self.manager == "nav2":
+            need("lifecycle_manager:=nav2", "nav2_lifecycle_manager")
+            # Our nodes offer no bonds: it configures and activates them, and does not watch them.
+            parameters |= {"node_names": ["perception", "imagination"], "bond_timeout": 0.0}
+            return [self.wm_process("nav2_lifecycle_manager", name, name, [], parameters)]
+        return []
+
+    def simulator(self):
+        if self.sim == "mujoco":
+            return [self.mujoco()]
+        return self.gazebo() if self.sim == "gazebo" else []
+
+    def mujoco(self):
+        # It makes the time; the root namespace gives /camera/... as a real driver would.
+        space = self.text("sim_namespace").strip("/")
+        given = {"scene": self.text("scene"), "seed": int(self.text("seed")), **self.given("frame_prefix")}
+        if self.text("sim_clock") != "publish":
+            given["clock"] = self.text("sim_clock")
+        if self.namespace != "wm":
+            given["lead_topic"] = self.full_name("scene_graph")
+        return self.process(
+            "wm_sim",
+            "sim_camera_node",
+            name="sim_camera_node",
+            parameters=[*([self.params_file] if self.params_file else []), given],
+            **({"namespace": space} if space else {}),
+        )
+
+    def gazebo(self):
+        need("sim:=gazebo", "ros_gz_sim", "ros_gz_bridge", "tf2_ros")
+        world = share("wm_sim", "worlds", "tabletop.sdf")
+        # -r: runs at once; -s: no window, and then the camera needs a renderer that does without one.
+        flags = "-r -s --headless-rendering" if is_true(self.text("headless")) else "-r"
+        transforms = yaml.safe_load(Path(share("wm_sim", "config", "gz_static_tf.yaml")).read_text(encoding="utf-8"))
+        return [
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource(share("ros_gz_sim", "launch", "gz_sim.launch.py")),
+                launch_arguments={"gz_args": f"{flags} {world}", "on_exit_shutdown": "true"}.items(),
+            ),
+            self.process(
+                "ros_gz_bridge",
+                "parameter_bridge",
+                name="gz_bridge",
+                parameters=[{"config_file": share("wm_sim", "config", "gz_bridge.yaml"), "use_sim_time": True}],
+            ),
+            *(static_transform(row, self.text("frame_prefix")) for row in transforms),
+            LogInfo(msg="Gazebo: the world is wm_sim/worlds/tabletop.sdf; the argument `scene` is for sim:=mujoco"),
+        ]
+
+    def value(self, parameter, default):
+        """A parameter of perception, as it will have it."""
+        given = self.given(parameter).get(parameter)
+        if given is None and self.params_file:
+            given = value_of(Path(self.params_file), self.full_name("perception"), parameter)
+        return default if given is None else given
+
+    def rviz(self):
+        if not is_true(self.text("rviz")):
+            return []
+        need("rviz:=true", "rviz2")
+        remappings = [(f"/wm/{topic}", self.full_name(topic)) for topic in RVIZ_TOPICS]
+        remappings.append(("/camera/color/image_raw", str(self.value("color_topic", "/camera/color/image_raw"))))
+        fixed_frame = prefixed(str(self.value("frame_prefix", "")), str(self.value("world_frame", "map")))
+        return [
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                name="rviz2",
+                namespace=self.namespace if self.namespace != "wm" else "",
+                arguments=["-d", share("wm_bringup", "rviz", "wm.rviz"), "-f", fixed_frame],
+                parameters=[{"use_sim_time": self.use_sim_time}],
+                remappings=[pair for pair in remappings if pair[0] != pair[1]],
+            )
+        ]
+
+    def warnings(self):
+        """Lines about names in params_file that nothing will read."""
+        if not self.params_file:
+            return []
+        nodes = {self.full_name(name): name for name in ("perception", "imagination")}
+        if self.manager != "none":
+            nodes[self.full_name("lifecycle_manager")] = "lifecycle_manager" if self.manager == "wm" else ""
+        if self.sim == "mujoco":
+            nodes[self.full_name("sim_camera_node", self.text("sim_namespace").strip("/"))] = "sim_camera_node"
+        return list(complaints(Path(self.params_file), nodes))
 
 
-def mujoco(scene, seed, params_file):
-    # It makes the time; the root namespace gives /camera/... as a real driver would.
-    return Node(
-        package="wm_sim",
-        executable="sim_camera_node",
-        name="sim_camera_node",
-        parameters=[*([params_file] if params_file else []), {"scene": scene, "seed": seed}],
-        output="screen",
-        emulate_tty=True,
+def ends_the_launch(event, context):
+    """What follows when a required process has ended: the end of all, with status 1 where nobody asked for it."""
+    if context.is_shutdown:
+        return None
+    if event.returncode == 0 and "sim_camera_node" in event.process_name:
+        return [Shutdown(reason="the simulation has come to its end")]
+    # launch ends with status 0 after a Shutdown, and with 1 after an exception, which shuts down in the same way.
+    raise RuntimeError(
+        f"{event.process_name} ended by itself (exit code {event.returncode}); its output is above; "
+        "respawn:=true would start it again"
     )
 
 
-def gazebo(headless):
-    world = share("wm_sim", "worlds", "tabletop.sdf")
-    # -r: runs at once; -s: no window, and then the camera needs a renderer that does without one.
-    flags = "-r -s --headless-rendering" if headless else "-r"
-    transforms = yaml.safe_load(Path(share("wm_sim", "config", "gz_static_tf.yaml")).read_text(encoding="utf-8"))
-    return [
-        IncludeLaunchDescription(
-            PythonLaunchDescriptionSource(share("ros_gz_sim", "launch", "gz_sim.launch.py")),
-            launch_arguments={"gz_args": f"{flags} {world}", "on_exit_shutdown": "true"}.items(),
-        ),
-        Node(
-            package="ros_gz_bridge",
-            executable="parameter_bridge",
-            name="gz_bridge",
-            parameters=[{"config_file": share("wm_sim", "config", "gz_bridge.yaml"), "use_sim_time": True}],
-            output="screen",
-        ),
-        *(static_transform(row) for row in transforms),
-        LogInfo(msg="Gazebo: the world is wm_sim/worlds/tabletop.sdf; the argument `scene` is for sim:=mujoco"),
-    ]
-
-
-def static_transform(row):
+def static_transform(row, prefix):
     keys = ("--x", "--y", "--z", "--qx", "--qy", "--qz", "--qw")
     values = [*row["translation"], *row["rotation"]]
     numbers = [text for key, value in zip(keys, values, strict=True) for text in (key, str(value))]
+    parent, child = prefixed(prefix, row["parent"]), prefixed(prefix, row["child"])
     return Node(
         package="tf2_ros",
         executable="static_transform_publisher",
         name=f"static_{row['child']}",
-        arguments=[*numbers, "--frame-id", row["parent"], "--child-frame-id", row["child"]],
+        arguments=[*numbers, "--frame-id", parent, "--child-frame-id", child],
         parameters=[{"use_sim_time": True}],
     )
 
 
-def rviz(namespace, color_topic, use_sim_time):
-    remappings = [(f"/wm/{topic}", f"/{namespace}/{topic}".replace("//", "/")) for topic in RVIZ_TOPICS]
-    if color_topic:
-        remappings.append(("/camera/color/image_raw", color_topic))
-    return Node(
-        package="rviz2",
-        executable="rviz2",
-        name="rviz2",
-        arguments=["-d", share("wm_bringup", "rviz", "wm.rviz")],
-        parameters=[{"use_sim_time": use_sim_time}],
-        remappings=[pair for pair in remappings if pair[0] != pair[1]],
-    )
+def make_nodes(context):
+    graph = Graph(context)
+    for line in graph.warnings():
+        launch.logging.get_logger("wm").warning(line)
+    return [*graph.nodes(), *graph.lifecycle_manager(), *graph.simulator(), *graph.rviz()]
 
 
 def generate_launch_description():
     def declare(name, default, description, choices=None):
         return DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
 
+    def from_files(name, description, choices=None):
+        return declare(name, "", description + FROM_PARAMETERS, None if choices is None else ["", *choices])
+
     return LaunchDescription(
         [
-            declare("namespace", "wm", "of perception and imagination, and so of all their topics and services"),
-            declare("use_sim_time", "auto", "read /clock; auto: with a simulator", ["auto", "true", "false"]),
-            declare("params_file", "", "YAML with parameters of perception, imagination, sim_camera_node; read last"),
-            declare("color_topic", "", "colour images" + FROM_PARAMETERS),
-            declare("depth_topic", "", "depth images, registered to colour" + FROM_PARAMETERS),
-            declare("camera_info_topic", "", "intrinsics of the colour images" + FROM_PARAMETERS),
-            declare("odometry_topic", "", "nav_msgs/Odometry, for pose_source odometry" + FROM_PARAMETERS),
-            declare(
-                "pose_source",
-                "",
-                "where the camera's pose comes from" + FROM_PARAMETERS,
-                ["", "tf", "odometry", "fixed"],
-            ),
-            declare("world_frame", "", "fixed frame of the scene graph, z up" + FROM_PARAMETERS),
-            declare(
+            declare("namespace", "wm", "of wm's nodes, and so of all their topics and services"),
+            declare("frame_prefix", "", "put before every frame that wm names, e.g. robot1/"),
+            declare("use_sim_time", "auto", "read /clock; auto: with a simulator", ["auto", *BOOLEAN]),
+            declare("params_file", "", "YAML with parameters of wm's nodes; read after the packages' defaults"),
+            from_files("color_topic", "colour images"),
+            from_files("depth_topic", "depth images, registered to colour"),
+            from_files("camera_info_topic", "intrinsics of the colour images"),
+            from_files("color_transport", "of the colour images", ["raw", "compressed"]),
+            from_files("depth_transport", "of the depth images", ["raw", "compressed", "compressedDepth"]),
+            from_files("odometry_topic", "nav_msgs/Odometry, for pose_source odometry"),
+            from_files("pose_source", "where the camera's pose comes from", ["tf", "odometry", "fixed"]),
+            from_files("world_frame", "fixed frame of the scene graph, z up"),
+            from_files("camera_frame", "optical frame, where the images' frame_id is not it"),
+            from_files(
                 "segmenter",
-                "",
-                "what finds instances; onnx: your own, see docs/models.md" + FROM_PARAMETERS,
-                ["", "auto", "learned", "geometric", "onnx"],
+                "what finds instances; onnx: your own, see docs/models.md",
+                ["auto", "learned", "geometric", "onnx"],
             ),
-            declare("segmenter_model", "", "ONNX file of the segmenter" + FROM_PARAMETERS),
-            declare(
-                "reasoner",
-                "",
-                "what finds relations and events" + FROM_PARAMETERS,
-                ["", "auto", "learned", "geometric"],
-            ),
-            declare("reasoner_model", "", "ONNX file of the reasoner" + FROM_PARAMETERS),
-            declare("autostart", "true", "the nodes configure and activate themselves", ["true", "false"]),
+            from_files("segmenter_model", "ONNX file of the segmenter"),
+            from_files("reasoner", "what finds relations and events", ["auto", "learned", "geometric"]),
+            from_files("reasoner_model", "ONNX file of the reasoner"),
+            declare("container", "false", "perception and imagination in one process", BOOLEAN),
+            declare("lifecycle_manager", "wm", "what brings the nodes up and watches them", ["wm", "nav2", "none"]),
+            declare("autostart", "true", "bring the nodes up; false: when the lifecycle manager is asked to", BOOLEAN),
+            declare("respawn", "false", "start a node that died again, instead of ending the launch", BOOLEAN),
+            declare("respawn_delay", "2.0", "before it is started again [s]"),
+            declare("log_level", "", "of wm's nodes; empty: info", ["", "debug", "info", "warn", "error", "fatal"]),
             declare("sim", "none", "camera and robot from a simulator", ["none", "mujoco", "gazebo"]),
             declare("scene", "demo", "sim:=mujoco: a scene of wm_sim, or path of a scene file"),
             declare("seed", "0", "sim:=mujoco: of the scene's colours, sizes, poses and noise"),
-            declare("headless", "false", "sim:=gazebo: without its window", ["true", "false"]),
-            declare("rviz", "false", "start RViz with wm's configuration", ["true", "false"]),
+            declare("sim_namespace", "", "sim:=mujoco: of the simulated camera and its topics"),
+            declare("sim_clock", "publish", "sim:=mujoco: make /clock, or keep to another's", ["publish", "follow"]),
+            declare("headless", "false", "sim:=gazebo: without its window", BOOLEAN),
+            declare("rviz", "false", "start RViz with wm's configuration", BOOLEAN),
             OpaqueFunction(function=make_nodes),
         ]
     )

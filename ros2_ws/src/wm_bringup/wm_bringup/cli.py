@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from wm_ros.startup import end_as_usual, end_quietly
+
+    end_quietly(130)
+
 import os
 import sys
 from pathlib import Path
@@ -327,4 +332,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_as_usual()
     sys.exit(main())

@@ -197,6 +197,20 @@ def camera_info_topic(params_files: Sequence[Path], remaps: Mapping[str, str]) -
     return remaps.get(topic, topic)
 
 
+def unread_names(params_files: Sequence[Path], namespace: str = "/wm") -> list[str]:
+    """A line for each name in parameters files that no node reads; those of nodes that only a launch file starts pass.
+
+    Raises:
+        ValueError: a file that is no parameters file.
+    """
+    from wm_bringup.params_file import complaints
+
+    own = f"/{namespace.strip('/')}"
+    nodes = {f"{own}/{name}": name for name in ("perception", "imagination", "lifecycle_manager")}
+    nodes["/sim_camera_node"] = "sim_camera_node"
+    return [line for file in params_files for line in complaints(file, nodes)]
+
+
 def start_nodes(
     processes: ProcessGroup,
     *,
@@ -311,6 +325,8 @@ def run(
     player = player_command(rgbd, bag, rate, remaps, namespace)
     table = {} if bag is not None else table
     info_topic = camera_info_topic(params_files, table)
+    for line in unread_names(params_files, namespace):
+        print(f"warning: {line}", file=sys.stderr)
     logs = out / "logs" if out is not None else Path(tempfile.mkdtemp(prefix="wm-run-"))
     view = View()
     answer = None
@@ -443,7 +459,10 @@ class _Watcher:
 
     def active(self, names: Sequence[str]) -> bool:
         """Whether nodes of these names have said that they are active."""
-        states = [self._view.statuses.get(f"{name}: state", (0, "", {}))[1] for name in names]
+        # As wm_ros.lifecycle.diagnostics_name has it.
+        space = self._namespace.strip("/")
+        full = [name if space == "wm" else f"{space}/{name}" for name in names]
+        states = [self._view.statuses.get(f"{name}: state", (0, "", {}))[1] for name in full]
         return all(state == "active" for state in states)
 
 

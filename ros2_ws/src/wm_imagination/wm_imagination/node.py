@@ -7,6 +7,11 @@ a thread of its own, always from the newest frame of which all parts have come.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from wm_ros.startup import end_quietly
+
+    end_quietly()
+
 import sys
 import threading
 import time
@@ -55,7 +60,8 @@ _SILENT_S = 5.0
 _KEEP_FRAMES = 45
 _MAX_FEEDBACK_PARTIALS = 128
 _MAX_PATHS = 64
-_THREADS = 16
+THREADS = 16
+"""Of the node's executor: requests that are worked on or wait, and their answers."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,9 @@ class ImaginationParameters:
     max_image_megabytes: int = parameter(
         512, "imagined images of one request, uncompressed", unit="MB", minimum=1, maximum=16_384
     )
-    max_concurrent: int = parameter(2, "requests worked on at a time", minimum=1, maximum=_THREADS // 2, read_only=True)
+    max_concurrent: int = parameter(2, "requests worked on at a time", minimum=1, maximum=THREADS // 2, read_only=True)
     max_waiting: int = parameter(
-        6, "requests that may wait for their turn; more are refused", minimum=0, maximum=_THREADS // 2
+        6, "requests that may wait for their turn; more are refused", minimum=0, maximum=THREADS // 2
     )
     appearance_rate_hz: float = parameter(
         5.0, "how often looks are learned from a camera frame; 0: never", unit="Hz", minimum=0.0, maximum=60.0
@@ -232,7 +238,7 @@ class ImaginationNode(ManagedNode):
         self._memory = AppearanceMemory()
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
-        self._services: list[Any] = []
+        self._request_services: list[Any] = []
         self._action: ActionServer | None = None
         self._input_group = MutuallyExclusiveCallbackGroup()
         self._request_group = ReentrantCallbackGroup()
@@ -294,7 +300,7 @@ class ImaginationNode(ManagedNode):
         self._worker = threading.Thread(target=self._learn, name="appearance", daemon=True)
         self._worker.start()
         group = self._request_group
-        self._services = [
+        self._request_services = [
             self.create_service(ImagineRollouts, "imagine_rollouts", self._on_imagine_rollouts, callback_group=group),
             self.create_service(GetSceneGraph, "get_scene_graph", self._on_get_scene_graph, callback_group=group),
         ]
@@ -317,11 +323,11 @@ class ImaginationNode(ManagedNode):
             self._wake.notify_all()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        for service in self._services:
+        for service in self._request_services:
             self.destroy_service(service)
         if self._action is not None:
             self._action.destroy()
-        self._inputs, self._services, self._action = [], [], None
+        self._inputs, self._request_services, self._action = [], [], None
         if self._worker is not None:
             self._worker.join(5.0)
         self._worker = None
@@ -745,7 +751,7 @@ def path_markers(rollout: Rollout) -> MarkerArray:
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM."""
-    sys.exit(run_node(ImaginationNode, threads=_THREADS))
+    sys.exit(run_node(ImaginationNode, threads=THREADS))
 
 
 if __name__ == "__main__":

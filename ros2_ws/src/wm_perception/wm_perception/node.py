@@ -7,6 +7,11 @@ passes over are counted.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from wm_ros.startup import end_quietly
+
+    end_quietly()
+
 import sys
 import threading
 import time
@@ -27,6 +32,7 @@ from wm_core.messages import scene_graph_to_msg
 from wm_perception.types import Frame, PerceptionConfig
 from wm_ros import images, qos
 from wm_ros.diagnostics import Level
+from wm_ros.frames import prefixed
 from wm_ros.lifecycle import ManagedNode, guarded, run_node
 from wm_ros.markers import MarkerBuilder
 from wm_ros.parameters import group, parameter
@@ -50,6 +56,11 @@ class PerceptionParameters:
     """Parameters of the node ``perception``."""
 
     world_frame: str = parameter("map", "fixed frame of the scene graph, z up", read_only=True)
+    frame_prefix: str = parameter(
+        "",
+        "put before world_frame and camera_frame, e.g. robot1/; a frame that begins with / is taken as it stands",
+        read_only=True,
+    )
     color_topic: str = parameter("/camera/color/image_raw", "colour images", read_only=True)
     depth_topic: str = parameter("/camera/depth/image_raw", "depth images, registered to colour", read_only=True)
     camera_info_topic: str = parameter("/camera/color/camera_info", "intrinsics of the colour images", read_only=True)
@@ -98,6 +109,11 @@ class PerceptionParameters:
         length=7,
     )
     pipeline: PerceptionConfig = group(PerceptionConfig, exclude=("world_frame",), read_only=True)  # noqa: RUF009
+
+    @property
+    def world(self) -> str:
+        """Frame of the scene graph, with the prefix."""
+        return prefixed(self.frame_prefix, self.world_frame)
 
     @property
     def color_source(self) -> str:
@@ -172,7 +188,7 @@ class PerceptionNode(ManagedNode):
 
     def configure(self) -> None:
         """Load the pipeline with its models, make the publishers; a bad model refuses the transition."""
-        config = replace(self.params.pipeline, world_frame=self.params.world_frame)
+        config = replace(self.params.pipeline, world_frame=self.params.world)
         self._pipeline = self._make_pipeline(config)
         from wm_perception.models import SHIPPED, chosen  # after the pipeline, as make_pipeline says
 
@@ -287,10 +303,10 @@ class PerceptionNode(ManagedNode):
     def _on_odometry(self, msg: Odometry) -> None:
         frame, child = msg.header.frame_id.lstrip("/"), msg.child_frame_id.lstrip("/")
         p, q = msg.pose.pose.position, msg.pose.pose.orientation
-        if frame != self.params.world_frame:
+        if frame != self.params.world:
             self.warn(
                 "odometry_frame",
-                f"odometry on {self.params.odometry_topic} is in frame {frame!r}, expected {self.params.world_frame!r}",
+                f"odometry on {self.params.odometry_topic} is in frame {frame!r}, expected {self.params.world!r}",
                 f"set world_frame to {frame!r}",
             )
             return
@@ -371,7 +387,7 @@ class PerceptionNode(ManagedNode):
                 self._transforms.clear(pair.stamp_ns + seconds_to_ns(0.5))
             self._odometry.clear(pair.stamp_ns + seconds_to_ns(0.5))
         color, depth, camera = self._decode(pair)
-        frame_id = self.params.camera_frame or pair.color.msg.header.frame_id
+        frame_id = prefixed(self.params.frame_prefix, self.params.camera_frame) or pair.color.msg.header.frame_id
         world_T_camera = self._camera_pose(frame_id, pair.stamp_ns)
         started_s = time.monotonic()
         frame = Frame(pair.stamp_ns, color, depth, camera, world_T_camera)
@@ -380,8 +396,8 @@ class PerceptionNode(ManagedNode):
         for warning in result.warnings:
             self.diagnostics.counter("pipeline_warnings").add(1, str(warning))
         scene = result.scene
-        if scene.frame_id != self.params.world_frame:
-            scene = replace(scene, frame_id=self.params.world_frame)
+        if scene.frame_id != self.params.world:
+            scene = replace(scene, frame_id=self.params.world)
         self._graph_out.publish(scene_graph_to_msg(scene))
         published_s = time.monotonic()
         arrived_s = max(pair.color.at_s, pair.depth.at_s)
@@ -461,7 +477,7 @@ class PerceptionNode(ManagedNode):
                 pose = self._pose_from_odometry(frame_id, stamp_ns)
             else:
                 assert self._transforms is not None
-                pose = self._transforms.wait(p.world_frame, frame_id, stamp_ns, p.tf_timeout_s)
+                pose = self._transforms.wait(p.world, frame_id, stamp_ns, p.tf_timeout_s)
         except TooNewError as error:
             raise BadFrameError(
                 "tf_late", f"{error}, waited {p.tf_timeout_s:g} s", "publish tf sooner, or raise tf_timeout_s"
@@ -470,9 +486,7 @@ class PerceptionNode(ManagedNode):
             raise BadFrameError("tf_too_old", str(error), "are the clocks of camera and tf the same?") from error
         except (UnknownFrameError, NotConnectedError, TransformError) as error:
             what = "odometry" if p.pose_source == "odometry" else "tf"
-            advice = (
-                f"publish {what} from {p.world_frame} to {frame_id}, or set world_frame, camera_frame or pose_source"
-            )
+            advice = f"publish {what} from {p.world} to {frame_id}, or set world_frame, camera_frame or pose_source"
             raise BadFrameError("tf_missing", str(error), advice) from error
         self.diagnostics.latency("wait for camera pose").add(time.monotonic() - started_s)
         return pose

@@ -40,7 +40,7 @@ from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedEx
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
-from wm_ros import qos
+from wm_ros import heartbeat, qos
 from wm_ros.diagnostics import Diagnostics, Level
 from wm_ros.parameters import NodeParameters, ParameterError, parameter
 
@@ -70,6 +70,14 @@ class _OwnParameters:
     diagnostics_period_s: float = parameter(
         1.0, "time between messages on /diagnostics", unit="s", minimum=0.1, maximum=60.0, read_only=True
     )
+    heartbeat_period_s: float = parameter(
+        heartbeat.PERIOD_S,
+        "time between heartbeats (~/heartbeat), which a lifecycle manager watches",
+        unit="s",
+        minimum=0.05,
+        maximum=10.0,
+        read_only=True,
+    )
 
 
 class ManagedNode(LifecycleNode):
@@ -95,7 +103,7 @@ class ManagedNode(LifecycleNode):
         **kwargs: Any,
     ) -> None:
         super().__init__(name, namespace=namespace, **kwargs)
-        self.diagnostics = Diagnostics(name)
+        self.diagnostics = Diagnostics(diagnostics_name(self))
         self._log_times: dict[str, float] = {}
         self._log_skipped: dict[str, int] = {}
         self._log_lock = threading.Lock()
@@ -104,12 +112,20 @@ class ManagedNode(LifecycleNode):
         self._own_parameters = NodeParameters(self, _OwnParameters)
         self._autostart = self._own_parameters.value.autostart
         self._own_group = MutuallyExclusiveCallbackGroup()
+        self._heartbeat_group = MutuallyExclusiveCallbackGroup()
         self._diagnostics_publisher = self.create_publisher(
             _diagnostic_array_type(), "/diagnostics", qos.DIAGNOSTICS, callback_group=self._own_group
         )
         # Steady timers: they tick also while simulated time stands still.
         period_s = self._own_parameters.value.diagnostics_period_s
         self.create_timer(period_s, self._publish_diagnostics, callback_group=self._own_group, clock=self._steady)
+        self._heartbeat = heartbeat.Heartbeat(
+            self,
+            lambda: self._state_machine.current_state,
+            self._own_parameters.value.heartbeat_period_s,
+            self._steady,
+            self._heartbeat_group,
+        )
         self._autostart_timer = (
             self.create_timer(0.01, self._start, callback_group=self._own_group, clock=self._steady)
             if self._autostart
@@ -271,6 +287,12 @@ class ManagedNode(LifecycleNode):
         """Called once a second, before diagnostics go out: to take over counters and warn of silence."""
 
 
+def diagnostics_name(node: Any) -> str:
+    """What its diagnostics begin with: its name; outside the usual namespace, as one of several robots, in full."""
+    in_usual = node.get_namespace().strip("/") == NAMESPACE
+    return str(node.get_name()) if in_usual else str(node.get_fully_qualified_name()).lstrip("/")
+
+
 def _diagnostic_array_type() -> Any:
     from diagnostic_msgs.msg import DiagnosticArray
 
@@ -347,6 +369,19 @@ def run_node(
     publishers still alive.
     Status 0: ended as asked; 1: the node could not be made (the reason is printed in one line).
     """
+    return run_nodes([(make_node, threads)], arguments=arguments, shutdown_timeout_s=shutdown_timeout_s)
+
+
+def run_nodes(
+    makers: Sequence[tuple[Callable[[], Any], int]],
+    *,
+    arguments: Sequence[str] | None = None,
+    shutdown_timeout_s: float = 5.0,
+) -> int:
+    """As ``run_node``, for several nodes in this process: what makes each, and the threads of its executor.
+
+    A callback that does not end within ``shutdown_timeout_s`` is left where it is, and the process ends at once.
+    """
     stop = StopFlag()
     # Own handlers, in place before anything slow: rclpy's would end the context before the node could clean
     # up.
@@ -355,35 +390,56 @@ def run_node(
         args=list(arguments) if arguments is not None else None,
         signal_handler_options=SignalHandlerOptions.NO,
     )
-    node = None
+    nodes: list[Any] = []
+    hanging: list[Any] = []
     try:
-        try:
-            node = make_node()
-        except (ParameterError, ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        executor: Executor = MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
-        executor.add_node(node)
-        spinner = threading.Thread(target=spin_guarded, args=(executor, stop), name="executor", daemon=True)
-        spinner.start()
+        running: list[tuple[Any, Executor, threading.Thread]] = []
+        for make_node, threads in makers:
+            if stop.is_set():
+                return 0
+            try:
+                node = make_node()
+            except (ParameterError, ValueError, OSError) as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 1
+            nodes.append(node)
+            executor: Executor = MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
+            executor.add_node(node)
+            spinner = threading.Thread(target=spin_guarded, args=(executor, stop), name="executor", daemon=True)
+            running.append((node, executor, spinner))
+        for _, _, spinner in running:
+            spinner.start()
         while not stop.wait(0.5):
             if not rclpy.ok():
                 stop.set()
-        executor.wake()
-        spinner.join(shutdown_timeout_s)
-        if spinner.is_alive():
-            node.get_logger().warning(f"a callback did not end within {shutdown_timeout_s:g} s; leaving it")
-        if isinstance(node, LifecycleNode) and rclpy.ok():
-            _finalize(node)
-        executor.shutdown(timeout_sec=1.0)
+        hanging = [node for node, *parts in running if not _end(node, *parts, shutdown_timeout_s)]
         return 0
     finally:
-        if node is not None:
-            node.destroy_node()
+        for node in nodes:
+            if node not in hanging:  # what its thread uses must not be taken away
+                node.destroy_node()
         rclpy.try_shutdown()
+        if hanging:
+            # Python's own end would take modules and libraries away from under the thread.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
         for number, handler in previous.items():
             signal.signal(number, handler)
         stop.close()
+
+
+def _end(node: Any, executor: Executor, spinner: threading.Thread, timeout_s: float) -> bool:
+    """End a node's executor, then the node's life; False where a callback does not end."""
+    executor.wake()
+    spinner.join(timeout_s)
+    if spinner.is_alive():
+        node.get_logger().warning(f"a callback did not end within {timeout_s:g} s; leaving it")
+        return False
+    if isinstance(node, LifecycleNode) and rclpy.ok():
+        _finalize(node)
+    executor.shutdown(timeout_sec=1.0)
+    return True
 
 
 def _finalize(node: Any) -> None:

@@ -6,7 +6,8 @@ of camera driver serve), and images made here are offered reliably (which both k
 
 from __future__ import annotations
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.duration import Duration
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 
 
 def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
@@ -47,6 +48,22 @@ TF_STATIC = _profile(reliable=True, depth=100, latched=True)
 
 CLOCK = _profile(reliable=False, depth=1)
 """/clock, as rclpy itself subscribes to it."""
+
+
+def heartbeat(lease_s: float) -> QoSProfile:
+    """Heartbeats of lifecycle nodes: who has not published for ``lease_s`` is reported as not alive.
+
+    A publisher's lease must not be longer than a subscriber's, or the two do not match.
+    """
+    return QoSProfile(
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.VOLATILE,
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        liveliness=LivelinessPolicy.MANUAL_BY_TOPIC,
+        liveliness_lease_duration=Duration(nanoseconds=round(lease_s * 1e9)),
+    )
+
 
 PROFILES: dict[str, QoSProfile] = {
     "sensor": SENSOR,

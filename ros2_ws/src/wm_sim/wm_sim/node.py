@@ -9,8 +9,11 @@ Publishes (names are relative, so under the node's namespace and remappable, but
 - ``odom``: nav_msgs/Odometry, odom -> base_link
 - ``sim/scene_graph``: wm_msgs/SceneGraph, the truth
 - ``pusher/pose``: geometry_msgs/PoseStamped in ``map``, of a scene with exactly one pusher
-- ``/clock``: rosgraph_msgs/Clock, at every frame
+- ``/clock``: rosgraph_msgs/Clock, at every frame; with ``clock: follow`` it is read instead
 - ``/tf``, ``/tf_static``: map -> odom -> base_link -> camera_link -> camera_color_optical_frame (REP-105)
+
+All frames, on tf and in messages, have ``frame_prefix`` before them. Of several simulators on one domain each has a
+namespace and a prefix of its own, and one publishes the clock.
 
 Listens to ``pusher/path`` (nav_msgs/Path in ``map``) where the scene has exactly one pusher: it leaves whatever path it
 is on and follows this one, from the header's stamp on, or at once where that is zero or over. The stamps of the poses,
@@ -22,6 +25,11 @@ belong to.
 """
 
 from __future__ import annotations
+
+if __name__ == "__main__":
+    from wm_ros.startup import end_quietly
+
+    end_quietly()
 
 import os
 import signal
@@ -44,6 +52,7 @@ from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_core.geometry import invert_transform, pose_matrix
 from wm_core.messages import scene_graph_to_msg, time_from_msg, time_to_msg, transform_to_pose_msg, twist_to_msg
 from wm_ros import qos
+from wm_ros.frames import prefixed
 from wm_ros.images import camera_to_info, depth_to_image, rgb_to_image
 from wm_ros.lifecycle import run_node
 from wm_ros.parameters import NodeParameters, parameter
@@ -52,6 +61,9 @@ from wm_sim.depth_noise import DepthNoise
 from wm_sim.simulator import FRAME_RATE_HZ, NANOSECONDS, Simulator
 
 LOG_PERIOD_S = 5.0
+
+_FOLLOW_JUMP_NS = NANOSECONDS // 2
+"""How far a followed clock may be ahead or behind before stamps jump to it."""
 
 # Axes of an optical frame (z forward, x right, y down) in a body frame (x forward, y left, z up): REP-103.
 LINK_T_OPTICAL = pose_matrix([0.0, 0.0, 0.0], [-0.5, 0.5, -0.5, 0.5])
@@ -114,6 +126,13 @@ class SimCameraParameters:
         read_only=True,
     )
     ground_truth: bool = parameter(True, "publish the true scene graph")
+    frame_prefix: str = parameter("", "put before the name of every frame, e.g. robot1/", read_only=True)
+    clock: str = parameter(
+        "publish",
+        "publish: this simulator makes /clock; follow: it keeps to the /clock that another one makes",
+        choices=("publish", "follow"),
+        read_only=True,
+    )
 
 
 class SimCameraNode(Node):
@@ -150,7 +169,14 @@ class SimCameraNode(Node):
         if len(self.simulator.scene.pushers) == 1:
             self._pusher_pose = self.create_publisher(PoseStamped, "pusher/pose", qos.SENSOR)
             self._pusher_path = self.create_subscription(PathMsg, "pusher/path", self._command, qos.COMMAND)
-        self._clock_publisher = self.create_publisher(Clock, "/clock", qos.CLOCK)
+        # Stamp of the frame before the first [ns]; not zero where another simulator's clock is followed.
+        self._base_ns = 0
+        self._followed_ns: int | None = None
+        self._clock_publisher, self._clock_subscription = None, None
+        if values.clock == "publish":
+            self._clock_publisher = self.create_publisher(Clock, "/clock", qos.CLOCK)
+        else:
+            self._clock_subscription = self.create_subscription(Clock, "/clock", self._follow, qos.CLOCK)
         self._transforms = RosTransformBroadcaster(self)
         self._static_transforms = RosTransformBroadcaster(self, static=True)
         self._previous_base: tuple[int, NDArray[np.float64]] | None = None
@@ -171,7 +197,28 @@ class SimCameraNode(Node):
     def _hear(self, msg: SceneGraphMsg) -> None:
         self._heard_ns = time_from_msg(msg.header.stamp)
 
+    def _follow(self, msg: Clock) -> None:
+        self._followed_ns = time_from_msg(msg.clock)
+
+    def _frame_name(self, name: str) -> str:
+        return prefixed(self.parameters.value.frame_prefix, name)
+
     # -- the world's thread
+
+    def _keep_to_clock(self) -> None:
+        """Wait until the followed clock has come to the next frame; jump to it where it is far from there."""
+        said = time.monotonic()
+        while not self._stop.is_set():
+            due_ns = self._stamp_ns() + round(self._stride * NANOSECONDS / FRAME_RATE_HZ)
+            behind_ns = None if self._followed_ns is None else self._followed_ns - due_ns
+            if behind_ns is not None and abs(behind_ns) > _FOLLOW_JUMP_NS:
+                self._base_ns += behind_ns  # the first time, a clock that was set anew, or a machine that is too slow
+            if behind_ns is not None and behind_ns >= 0:
+                return
+            if behind_ns is None and time.monotonic() - said > LOG_PERIOD_S:
+                said = time.monotonic()
+                self.get_logger().warning("waiting for /clock: of the simulators one must have clock:=publish")
+            self._stop.wait(0.002)
 
     def _hold(self, max_lead_s: float) -> None:
         """Wait for whoever is followed to catch up; not longer than a second per frame, as it may have ended."""
@@ -221,6 +268,8 @@ class SimCameraNode(Node):
                 self._looped_frames = self._extra_frames
                 ended = False
             self._hold(values.max_lead_s)
+            if self._clock_publisher is None:
+                self._keep_to_clock()
             self._obey()
             for _ in range(self._stride):
                 if ended:
@@ -230,7 +279,7 @@ class SimCameraNode(Node):
             self._publish(values)
             frames += 1
             now = time.monotonic()
-            if values.real_time_factor > 0.0:
+            if values.real_time_factor > 0.0 and self._clock_publisher is not None:
                 due += self._stride / FRAME_RATE_HZ / values.real_time_factor
                 if due > now:
                     self._stop.wait(due - now)
@@ -241,6 +290,11 @@ class SimCameraNode(Node):
                 factor = (frames - logged_frames) * self._stride / FRAME_RATE_HZ / (now - logged_at)
                 self.get_logger().info(f"real-time factor {factor:.2f} at {self._stamp_ns() / NANOSECONDS:.1f} s")
                 logged_at, logged_frames = now, frames
+                clocks = self.count_publishers("/clock")
+                if self._clock_publisher is not None and clocks > 1:
+                    self.get_logger().warning(
+                        f"{clocks} nodes publish /clock, and time jumps between them: give all but one clock:=follow"
+                    )
 
     def _obey(self) -> None:
         """Hand the newest path to the pusher."""
@@ -250,8 +304,8 @@ class SimCameraNode(Node):
         begin_ns, now_ns = time_from_msg(msg.header.stamp), self._stamp_ns()
         wait_s = max(begin_ns - now_ns, 0) / NANOSECONDS
         try:
-            if msg.header.frame_id not in ("", "map"):
-                raise ValueError(f"header.frame_id: got {msg.header.frame_id!r}, expected 'map'")
+            if msg.header.frame_id not in ("", self._frame_name("map")):
+                raise ValueError(f"header.frame_id: got {msg.header.frame_id!r}, expected {self._frame_name('map')!r}")
             stamps = np.array([time_from_msg(p.header.stamp) for p in msg.poses], dtype=np.int64)
             poses = [p.pose for p in msg.poses]
             self.simulator.command_pusher(
@@ -270,7 +324,7 @@ class SimCameraNode(Node):
 
     def _stamp_ns(self) -> int:
         """Stamp [ns]; it goes on while the world is held and when the scene starts again."""
-        return round((self.simulator.frame + self._extra_frames) * NANOSECONDS / FRAME_RATE_HZ)
+        return self._base_ns + round((self.simulator.frame + self._extra_frames) * NANOSECONDS / FRAME_RATE_HZ)
 
     def _wait(self, timeout_s: float) -> None:
         self.get_logger().info("waiting for a subscriber of both images")
@@ -296,25 +350,28 @@ class SimCameraNode(Node):
 
     def _send_static_transforms(self) -> None:
         _, base_T_link = self._base_and_mount()
+        name = self._frame_name
         self._static_transforms.send(
-            transform_to_msg("map", "odom", 0, np.eye(4)),  # the simulated odometry does not drift
-            transform_to_msg("base_link", "camera_link", 0, base_T_link),
-            transform_to_msg("camera_link", "camera_color_optical_frame", 0, LINK_T_OPTICAL),
+            transform_to_msg(name("map"), name("odom"), 0, np.eye(4)),  # the simulated odometry does not drift
+            transform_to_msg(name("base_link"), name("camera_link"), 0, base_T_link),
+            transform_to_msg(name("camera_link"), name("camera_color_optical_frame"), 0, LINK_T_OPTICAL),
         )
 
     def _publish(self, values: SimCameraParameters) -> None:
         stamp_ns, simulator = self._stamp_ns(), self.simulator
         frame = simulator.render()
         map_T_base, _ = self._base_and_mount()
-        self._clock_publisher.publish(Clock(clock=time_to_msg(stamp_ns)))
-        self._transforms.send(transform_to_msg("odom", "base_link", stamp_ns, map_T_base))
+        name = self._frame_name
+        if self._clock_publisher is not None:
+            self._clock_publisher.publish(Clock(clock=time_to_msg(stamp_ns)))
+        self._transforms.send(transform_to_msg(name("odom"), name("base_link"), stamp_ns, map_T_base))
         self._odometry.publish(self._odometry_message(stamp_ns, map_T_base))
         if self._pusher_pose is not None:
             pose = PoseStamped()
-            pose.header.stamp, pose.header.frame_id = time_to_msg(stamp_ns), "map"
+            pose.header.stamp, pose.header.frame_id = time_to_msg(stamp_ns), name("map")
             pose.pose = transform_to_pose_msg(pose_matrix(*simulator.pusher_pose()))
             self._pusher_pose.publish(pose)
-        optical = "camera_color_optical_frame"
+        optical = name("camera_color_optical_frame")
         info = camera_to_info(simulator.camera, stamp_ns, optical)
         self._color_info.publish(info)
         self._depth_info.publish(info)
@@ -322,13 +379,13 @@ class SimCameraNode(Node):
         self._color.publish(rgb_to_image(frame.rgb, stamp_ns, optical))
         if values.ground_truth and self._truth.get_subscription_count():
             graph = scene_graph_to_msg(simulator.ground_truth())
-            graph.header.stamp = time_to_msg(stamp_ns)
+            graph.header.stamp, graph.header.frame_id = time_to_msg(stamp_ns), name("map")
             self._truth.publish(graph)
 
     def _odometry_message(self, stamp_ns: int, map_T_base: NDArray[np.float64]) -> Odometry:
         msg = Odometry()
         msg.header.stamp = time_to_msg(stamp_ns)
-        msg.header.frame_id, msg.child_frame_id = "odom", "base_link"
+        msg.header.frame_id, msg.child_frame_id = self._frame_name("odom"), self._frame_name("base_link")
         msg.pose.pose = transform_to_pose_msg(map_T_base)
         if self._previous_base is not None and stamp_ns > self._previous_base[0]:
             seconds = (stamp_ns - self._previous_base[0]) / NANOSECONDS

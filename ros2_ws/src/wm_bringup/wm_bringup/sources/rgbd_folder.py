@@ -12,6 +12,11 @@ The world of such recordings is seldom z-up, which REP-103 asks for: it is turne
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from wm_ros.startup import end_quietly
+
+    end_quietly()
+
 import argparse
 import re
 import sys

@@ -1,0 +1,31 @@
+"""Perception and imagination in one process, instead of one each.
+
+    ros2 launch wm_bringup wm.launch.py container:=true
+    python -m wm_bringup.container --ros-args -r __ns:=/wm --params-file my_robot.yaml
+
+It saves the memory of a second interpreter with its libraries. The two then share one interpreter lock, and a fault in
+one takes the other along: where the machine has cores and memory to spare, separate processes are better.
+Parameters given with ``-p NAME:=VALUE`` go to both; parameters files tell them apart by name.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from wm_ros.startup import end_quietly
+
+    end_quietly()
+
+import sys
+
+from wm_imagination.node import THREADS, ImaginationNode
+from wm_perception.node import PerceptionNode
+from wm_ros.lifecycle import run_nodes
+
+
+def main() -> None:
+    """Run both nodes until SIGINT or SIGTERM."""
+    sys.exit(run_nodes([(PerceptionNode, 1), (ImaginationNode, THREADS)]))
+
+
+if __name__ == "__main__":
+    main()

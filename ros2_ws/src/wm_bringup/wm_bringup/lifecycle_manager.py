@@ -1,0 +1,338 @@
+"""Node ``lifecycle_manager``: brings lifecycle nodes up in order, watches their heartbeats, brings back what failed.
+
+    python -m wm_bringup.lifecycle_manager --ros-args -p node_names:="[perception, imagination]"
+
+Services (std_srvs/Trigger): ~/startup, ~/pause, ~/resume, ~/reset, ~/shutdown, and ~/is_active, which succeeds while
+all nodes are active. They answer when it is done, or after ``transition_timeout_s`` with how far it is. What it is at
+stands on /diagnostics ("lifecycle_manager: nodes"; outside the namespace wm with the namespace before it).
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from wm_ros.startup import end_quietly
+
+    end_quietly()
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.node import Node
+from std_srvs.srv import Trigger
+
+from wm_bringup.supervision import Interrupted, Phase, SupervisionLimits, Supervisor
+from wm_ros import qos
+from wm_ros.diagnostics import Diagnostics, Level
+from wm_ros.heartbeat import HeartbeatWatch
+from wm_ros.lifecycle import NAMESPACE, diagnostics_name, run_node
+from wm_ros.parameters import NodeParameters, parameter
+
+_LOOK_S = 0.1
+_RESEND_S = 5.0
+_COMMANDS = ("startup", "pause", "resume", "reset", "shutdown")
+_TRANSITIONS = {
+    "configure": Transition.TRANSITION_CONFIGURE,
+    "activate": Transition.TRANSITION_ACTIVATE,
+    "deactivate": Transition.TRANSITION_DEACTIVATE,
+    "cleanup": Transition.TRANSITION_CLEANUP,
+}
+_SHUTDOWNS = {
+    "unconfigured": Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+    "inactive": Transition.TRANSITION_INACTIVE_SHUTDOWN,
+    "active": Transition.TRANSITION_ACTIVE_SHUTDOWN,
+}
+_RESULTS = {
+    "configure": "inactive",
+    "activate": "active",
+    "deactivate": "inactive",
+    "cleanup": "unconfigured",
+    "shutdown": "finalized",
+}
+
+
+@dataclass(frozen=True)
+class LifecycleManagerParameters:
+    """Parameters of the node ``lifecycle_manager``."""
+
+    node_names: tuple[str, ...] = parameter(
+        ("perception", "imagination"),
+        "lifecycle nodes in the order in which they are brought up; names without a leading / are in the manager's "
+        "namespace",
+        read_only=True,
+    )
+    autostart: bool = parameter(True, "bring the nodes up at once; false: when ~/startup is called", read_only=True)
+    heartbeat_timeout_s: float = parameter(
+        4.0,
+        "a node without a heartbeat for so long has failed; at least twice its heartbeat_period_s; 0: not watched",
+        unit="s",
+        minimum=0.0,
+        maximum=60.0,
+        read_only=True,
+    )
+    transition_timeout_s: float = parameter(
+        120.0, "how long a transition may take", unit="s", minimum=1.0, maximum=3600.0, read_only=True
+    )
+    max_attempts: int = parameter(
+        3, "failures in a row after which the nodes are left as they are", minimum=0, maximum=1000, read_only=True
+    )
+    retry_delay_s: float = parameter(
+        1.0, "between taking down and bringing up again", unit="s", minimum=0.0, maximum=60.0, read_only=True
+    )
+    stable_s: float = parameter(
+        60.0,
+        "after so long without a failure they are counted anew",
+        unit="s",
+        minimum=1.0,
+        maximum=1e5,
+        read_only=True,
+    )
+
+
+@dataclass
+class _Command:
+    name: str
+    ok: bool = False
+    message: str = ""
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class RemoteNodes:
+    """The managed nodes over their lifecycle services and heartbeats; see ``supervision.Nodes``.
+
+    Its methods wait for answers: call them from a thread other than those that spin the node.
+    """
+
+    def __init__(
+        self, node: Node, names: tuple[str, ...], heartbeat_timeout_s: float, stopped: threading.Event
+    ) -> None:
+        self._stopped = stopped
+        group = ReentrantCallbackGroup()
+        self._change = {n: node.create_client(ChangeState, f"{n}/change_state", callback_group=group) for n in names}
+        self._state = {n: node.create_client(GetState, f"{n}/get_state", callback_group=group) for n in names}
+        self._watches = (
+            {n: HeartbeatWatch(node, n, heartbeat_timeout_s, group) for n in names} if heartbeat_timeout_s > 0.0 else {}
+        )
+
+    def state(self, name: str, timeout_s: float) -> str | None:
+        """See ``supervision.Nodes``."""
+        answer = self._call(self._state[name], GetState.Request(), timeout_s)
+        return None if answer is None else str(answer.current_state.label)
+
+    def change(self, name: str, transition: str, timeout_s: float) -> bool | None:
+        """See ``supervision.Nodes``."""
+        number = _TRANSITIONS.get(transition)
+        before = self.state(name, min(timeout_s, _RESEND_S))
+        if number is None:
+            number = _SHUTDOWNS.get(before or "")
+        if before is None or number is None:
+            return None if before is None else False
+        request = ChangeState.Request(transition=Transition(id=number))
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0.0:
+            # A request that went to a process that has died meanwhile is never answered: look, and ask again.
+            answer = self._call(
+                self._change[name], request, left, until=lambda: self.state(name, _RESEND_S), every_s=_RESEND_S
+            )
+            if isinstance(answer, str):
+                if answer == _RESULTS[transition]:
+                    return True
+                continue
+            return None if answer is None else bool(answer.success)
+        return None
+
+    def lost(self, name: str) -> str:
+        """See ``supervision.Nodes``."""
+        return self._watches[name].lost() if name in self._watches else ""
+
+    def heard_state(self, name: str) -> str:
+        """See ``supervision.Nodes``."""
+        return self._watches[name].state if name in self._watches else ""
+
+    def expect(self, name: str) -> None:
+        """See ``supervision.Nodes``."""
+        if name in self._watches:
+            self._watches[name].expect()
+
+    def unheard(self) -> list[str]:
+        """Nodes whose heartbeats cannot be heard, because they are published more seldom than is asked for."""
+        return [name for name, watch in self._watches.items() if watch.incompatible]
+
+    def _call(
+        self,
+        client: Any,
+        request: Any,
+        timeout_s: float,
+        until: Callable[[], str | None] | None = None,
+        every_s: float = float("inf"),
+    ) -> Any:
+        """The answer; None: none came. ``until`` is asked every so often; a primary state that it says is returned."""
+        deadline = time.monotonic() + timeout_s
+        while not client.service_is_ready():
+            if time.monotonic() >= deadline:
+                return None
+            self._wait(_LOOK_S)
+        answered = threading.Event()
+        future = client.call_async(request)
+        future.add_done_callback(lambda _: answered.set())
+        look_at = time.monotonic() + every_s
+        try:
+            while not answered.wait(_LOOK_S):
+                if self._stopped.is_set():
+                    raise Interrupted
+                now = time.monotonic()
+                if now >= deadline:
+                    return None
+                if until is not None and now >= look_at:
+                    state = until()
+                    if state in _RESULTS.values() and not answered.is_set():
+                        return state
+                    look_at = time.monotonic() + every_s
+            return future.result()
+        finally:
+            client.remove_pending_request(future)
+
+    def _wait(self, seconds: float) -> None:
+        if self._stopped.wait(seconds):
+            raise Interrupted
+
+
+class LifecycleManager(Node):
+    """See the module's docstring. A thread of its own does what takes time; the executor only hears and answers."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        super().__init__("lifecycle_manager", namespace=NAMESPACE, **kwargs)
+        self.parameters = NodeParameters(self, LifecycleManagerParameters)
+        values = self.parameters.value
+        self.diagnostics = Diagnostics(diagnostics_name(self))
+        self._nodes = RemoteNodes(self, values.node_names, values.heartbeat_timeout_s, self._stopping)
+        self.supervisor = Supervisor(
+            values.node_names,
+            self._nodes,
+            SupervisionLimits(values.transition_timeout_s, values.max_attempts, values.retry_delay_s, values.stable_s),
+            log=self._say,
+            sleep=self._sleep,
+        )
+        self._commands: SimpleQueue[_Command] = SimpleQueue()
+        self._warned: set[str] = set()
+        # One command at a time, and none of them in the way of the answers that it waits for.
+        commands, others = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
+        for name in _COMMANDS:
+            self.create_service(Trigger, f"~/{name}", self._handler(name), callback_group=commands)
+        self.create_service(Trigger, "~/is_active", self._on_is_active, callback_group=others)
+        self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        self.create_timer(
+            1.0, self._publish_diagnostics, callback_group=others, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        if values.autostart:
+            self._commands.put(_Command("startup"))
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+        self._thread.start()
+
+    def destroy_node(self) -> None:
+        """Ends the thread, then the node. The managed nodes are left as they are."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(5.0)
+        super().destroy_node()
+
+    # The supervisor's thread.
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                command = self._commands.get(timeout=_LOOK_S)
+            except Empty:
+                command = None
+            try:
+                if command is None:
+                    self.supervisor.watch()
+                else:
+                    command.ok = getattr(self.supervisor, command.name)()
+            except Interrupted:
+                pass  # another command waits, or the node ends
+            except Exception as error:  # said; the next look may go better
+                self.get_logger().error(f"{type(error).__name__}: {error}")
+            if command is not None:
+                command.message = self.supervisor.message
+                command.done.set()
+
+    def _sleep(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            if not self._commands.empty() or self._stopping.wait(min(max(left, 0.0), _LOOK_S)):
+                raise Interrupted
+            if left <= 0.0:
+                return
+
+    def _say(self, text: str, error: bool) -> None:
+        if error:
+            self.get_logger().error(text)
+        else:
+            self.get_logger().info(text)
+
+    # The executor's threads.
+
+    def _handler(self, name: str) -> Callable[[Any, Any], Any]:
+        def handle(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            command = _Command(name)
+            self._commands.put(command)
+            deadline = time.monotonic() + self.parameters.value.transition_timeout_s
+            while not command.done.wait(_LOOK_S) and time.monotonic() < deadline and not self._stopping.is_set():
+                pass
+            response.success = command.ok
+            response.message = command.message or f"not done yet: {self.supervisor.message}"
+            return response
+
+        return handle
+
+    def _on_is_active(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self.supervisor.phase is Phase.ACTIVE and not self.supervisor.by_hand
+        response.message = self.supervisor.message
+        return response
+
+    def _publish_diagnostics(self) -> None:
+        supervisor = self.supervisor
+        phase = supervisor.phase
+        values = {"phase": phase.value, "attempts": supervisor.attempts, "nodes": ", ".join(supervisor.names)}
+        level = Level.ERROR if phase is Phase.FAILED else Level.WARN
+        if (
+            phase is Phase.PAUSED
+            or (phase is Phase.ACTIVE and not supervisor.by_hand and not supervisor.attempts)
+            or (phase is Phase.DOWN and not self.parameters.value.autostart)
+        ):
+            level = Level.OK
+        self.diagnostics.set_status("nodes", level, supervisor.message, **values)
+        unheard = self._nodes.unheard()
+        if unheard:
+            text = (
+                f"heartbeats of {', '.join(unheard)} cannot be heard: heartbeat_timeout_s is "
+                f"{self.parameters.value.heartbeat_timeout_s:g} s, expected at least twice their heartbeat_period_s"
+            )
+            self.diagnostics.set_status("heartbeats", Level.WARN, text)
+            if text not in self._warned:
+                self._warned.add(text)
+                self.get_logger().warning(text)
+        self._diagnostics_out.publish(self.diagnostics.to_msg(max(int(self.get_clock().now().nanoseconds), 0)))
+
+
+def main() -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    sys.exit(run_node(LifecycleManager, threads=6))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What in a parameters file (YAML) no node will read: unknown names, with the nearest right ones.
+
+ROS takes a parameter that no node declares, and a node name that no node has, without a word: ``complaints`` does not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wm_bringup.environment import package_file
+
+PACKAGES = {
+    "perception": "wm_perception",
+    "imagination": "wm_imagination",
+    "sim_camera_node": "wm_sim",
+    "lifecycle_manager": "wm_bringup",
+}
+"""Our nodes and the package that has the defaults of each, in config/NODE.yaml."""
+
+_EVERY_NODE = ("use_sim_time", "start_type_description_service")
+_MANAGED_NODE = ("autostart", "diagnostics_period_s", "heartbeat_period_s")
+_FREE_GROUPS = ("qos_overrides",)
+
+
+class ParamsFileError(ValueError):
+    """A file that is no parameters file."""
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """{node name with its wildcards: {parameter: value}} of a parameters file.
+
+    Raises:
+        ParamsFileError: it cannot be read, or has another form.
+    """
+    expected = "expected NODE: ros__parameters: NAME: VALUE"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParamsFileError(f"{path}: {' '.join(str(error).split())}; {expected}") from error
+    found: dict[str, dict[str, Any]] = {}
+
+    def walk(tree: Any, name: str) -> None:
+        if not isinstance(tree, Mapping):
+            raise ParamsFileError(f"{path}: {name or 'the file'} is {tree!r}; {expected}")
+        for key, value in tree.items():
+            if key != "ros__parameters":
+                walk(value, f"{name}/{str(key).strip('/')}")
+            elif value is not None and not isinstance(value, Mapping):
+                raise ParamsFileError(f"{path}: ros__parameters of {name} is {value!r}; {expected}")
+            else:
+                found.setdefault(name, {}).update(flatten(value or {}))
+
+    walk({} if content is None else content, "")
+    return found
+
+
+def matches(pattern: str, node: str) -> bool:
+    """Whether a node name of a parameters file, with its wildcards, means the node of this full name."""
+    parts = [part for part in pattern.split("/") if part]
+    expression = "".join(r"(/\w+)*" if p == "**" else r"/\w+" if p == "*" else f"/{re.escape(p)}" for p in parts)
+    return re.fullmatch(expression, node) is not None
+
+
+def known_parameters(node: str) -> set[str]:
+    """Names of all parameters of one of our nodes."""
+    text = package_file(PACKAGES[node], "config", f"{node}.yaml").read_text(encoding="utf-8")
+    own = flatten(yaml.safe_load(text)[f"/**/{node}"]["ros__parameters"])
+    return {*own, *_EVERY_NODE, *(_MANAGED_NODE if node in ("perception", "imagination") else ())}
+
+
+def complaints(path: Path, nodes: Mapping[str, str]) -> Iterator[str]:
+    """A line for each name in the file that nothing will read.
+
+    Args:
+        path: the parameters file.
+        nodes: of this graph: full name, and which of ``PACKAGES`` it is; "" for others', whose parameters are unknown.
+
+    Raises:
+        ParamsFileError: it is no parameters file.
+    """
+    for pattern, values in read(path).items():
+        meant = [node for node in nodes if matches(pattern, node)]
+        if not meant:
+            yield f"{path}: {pattern} is no node of this graph, nothing reads it{_nearest_node(pattern, nodes)}"
+            continue
+        if any(not nodes[node] for node in meant):
+            continue
+        known = set().union(*(known_parameters(nodes[node]) for node in meant))
+        for name in values:
+            if name in known or name.split(".")[0] in _FREE_GROUPS:
+                continue
+            yield f"{path}: {pattern} has no parameter {name!r}, nothing reads it{_nearest(name, known)}"
+
+
+def value_of(path: Path, node: str, parameter: str) -> Any:
+    """What a file gives to a parameter of the node of this full name; None: nothing.
+
+    Raises:
+        ParamsFileError: it is no parameters file.
+    """
+    found = None
+    for pattern, values in read(path).items():
+        if matches(pattern, node):
+            found = values.get(parameter, found)
+    return found
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    # A leaf may have been written without its group, or in another.
+    leaf = name.rsplit(".", 1)[-1]
+    same_leaf = sorted(k for k in known if k.rsplit(".", 1)[-1] == leaf)
+    near = same_leaf[:1] or difflib.get_close_matches(name, sorted(known), 1)
+    if not near:
+        leaves = {k.rsplit(".", 1)[-1]: k for k in sorted(known)}
+        near = [leaves[k] for k in difflib.get_close_matches(leaf, sorted(leaves), 1)]
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _nearest_node(pattern: str, nodes: Mapping[str, str]) -> str:
+    by_name = {node.rsplit("/", 1)[-1]: node for node in nodes}
+    near = difflib.get_close_matches(pattern.rsplit("/", 1)[-1], sorted(by_name), 1)
+    return (
+        f"; did you mean /**/{near[0]} (here {by_name[near[0]]})?" if near else f"; here are {', '.join(sorted(nodes))}"
+    )

@@ -1,0 +1,24 @@
+"""Programs of this package that the shell, ``ros2 run`` and ``ros2 launch`` start; light, as ``wm_ros.startup`` says."""
+
+from wm_core.installed import refuse_where_missing
+from wm_ros.startup import run
+
+PACKAGES = ("wm_core", "wm_ros", "wm_perception", "wm_imagination", "wm_sim", "wm_bringup")
+
+
+def wm() -> int:
+    """Run one subcommand of ``wm``; returns the exit status."""
+    refuse_where_missing("wm", PACKAGES)
+    from wm_bringup.cli import main
+
+    return int(main() or 0)
+
+
+def lifecycle_manager() -> int:
+    """Run the lifecycle manager until SIGINT or SIGTERM; returns the exit status."""
+    return run("wm_bringup.lifecycle_manager", "lifecycle_manager", ("wm_core", "wm_ros", "wm_bringup"))
+
+
+def container() -> int:
+    """Run perception and imagination in one process; returns the exit status."""
+    return run("wm_bringup.container", "container", ("wm_core", "wm_ros", "wm_perception", "wm_imagination"))

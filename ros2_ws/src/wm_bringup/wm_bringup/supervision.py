@@ -1,0 +1,275 @@
+"""How a lifecycle manager brings nodes up, watches them and brings them up again. No ROS in here.
+
+    supervisor = Supervisor(("perception", "imagination"), nodes)
+    supervisor.startup()              # configure and activate, in order
+    while True:
+        supervisor.watch()            # takes down and up again what failed
+        time.sleep(0.1)
+
+``nodes`` asks and hears the nodes (``wm_bringup.lifecycle_manager``, or a test's own).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+_STEP_S = 0.1
+_REMIND_S = 10.0
+_ANSWER_S = 2.0
+
+
+class Phase(Enum):
+    """What the manager is at; the value is what diagnostics say."""
+
+    DOWN = "down"
+    STARTING = "starting"
+    ACTIVE = "active"
+    RECOVERING = "recovering"
+    PAUSED = "paused"
+    FAILED = "failed"
+
+
+class Nodes(Protocol):
+    """The nodes as the supervisor sees them; names as given to it."""
+
+    def state(self, name: str, timeout_s: float) -> str | None:
+        """Its lifecycle state (unconfigured, inactive, active, finalized), asked now; None: no answer."""
+
+    def change(self, name: str, transition: str, timeout_s: float) -> bool | None:
+        """Make it configure, activate, deactivate, cleanup or shutdown; False: it refused; None: no answer."""
+
+    def lost(self, name: str) -> str:
+        """Why its heartbeats say that it is gone; empty: they come, or never came at all."""
+
+    def heard_state(self, name: str) -> str:
+        """The state in its newest heartbeat; empty: none came since ``expect``."""
+
+    def expect(self, name: str) -> None:
+        """From now on heartbeats are due."""
+
+
+class Interrupted(Exception):
+    """Waiting was cut short: something else is asked of the manager, or it ends."""
+
+
+@dataclass(frozen=True)
+class SupervisionLimits:
+    """When to try again, and when to leave it.
+
+    Attributes:
+        transition_s: wall-clock time that a transition may take.
+        max_attempts: failures in a row after which the nodes are left as they are; 0: none is mended.
+        retry_delay_s: between taking down and bringing up again.
+        stable_s: after so long without a failure the count starts anew.
+    """
+
+    transition_s: float = 120.0
+    max_attempts: int = 3
+    retry_delay_s: float = 1.0
+    stable_s: float = 60.0
+
+
+class Supervisor:
+    """Keeps nodes active, in order.
+
+    When one fails, it and those behind it in the order are taken down, last first, and brought up again: they build
+    on it, those before it do not. Not thread-safe: one thread calls it.
+
+    Attributes:
+        phase: see ``Phase``.
+        message: what is so, for people.
+        attempts: failures in a row.
+        by_hand: nodes that somebody else made inactive; they are left so.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        nodes: Nodes,
+        limits: SupervisionLimits | None = None,
+        *,
+        log: Callable[[str, bool], None] = lambda text, error: None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``sleep`` may raise ``Interrupted``; ``log`` takes a text and whether it is an error.
+
+        Raises:
+            ValueError: no names, or one twice.
+        """
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"node_names: got {list(names)}, expected at least one name, and none twice")
+        self.names = tuple(names)
+        self.limits = limits or SupervisionLimits()
+        self.phase = Phase.DOWN
+        self.message = "not started"
+        self.attempts = 0
+        self.by_hand: set[str] = set()
+        self._nodes, self._log, self._sleep, self._clock = nodes, log, sleep, clock
+        self._active_since = 0.0
+
+    # What is asked of it.
+
+    def startup(self) -> bool:
+        """Configure and activate all nodes in order; waits for those that are not there yet. Whether all are active."""
+        self.attempts = 0
+        self._say(Phase.STARTING, f"bringing up {', '.join(self.names)}")
+        return self._bring_up()
+
+    def pause(self) -> bool:
+        """Deactivate all nodes, last first; they keep what they have loaded."""
+        answers = [self._to_inactive(name) for name in reversed(self.names)]
+        done = all(answers)
+        self._say(Phase.PAUSED, "paused" if done else "paused, but not all nodes answered")
+        return done
+
+    def resume(self) -> bool:
+        """As ``startup``: what is inactive becomes active."""
+        return self.startup()
+
+    def reset(self) -> bool:
+        """Deactivate and clean up all nodes, last first."""
+        answers = [self._to_unconfigured(name) for name in reversed(self.names)]
+        done = all(answers)
+        self._say(Phase.DOWN, "reset" if done else "reset, but not all nodes answered")
+        return done
+
+    def shutdown(self) -> bool:
+        """Finalize all nodes, last first. Their processes have to be started again before they can come back."""
+        done = True
+        for name in reversed(self.names):
+            state = self._nodes.state(name, _ANSWER_S)
+            if state != "finalized":
+                done &= state is not None and bool(self._nodes.change(name, "shutdown", self.limits.transition_s))
+        self._say(Phase.DOWN, "shut down" if done else "shut down, but not all nodes answered")
+        return done
+
+    def watch(self) -> None:
+        """One look at the nodes' heartbeats; mends what failed. Does nothing but in ``Phase.ACTIVE``."""
+        if self.phase is not Phase.ACTIVE:
+            return
+        for name in self.names:
+            why = self._failure(name)
+            if why:
+                self._recover(name, why)
+                return
+        if self.attempts and self._clock() - self._active_since > self.limits.stable_s:
+            self.attempts = 0
+        self._say_active()
+
+    # How.
+
+    def _failure(self, name: str) -> str:
+        lost = self._nodes.lost(name)
+        if lost:
+            return lost
+        heard = self._nodes.heard_state(name)
+        if heard == "inactive":
+            self.by_hand.add(name)  # what somebody did on purpose is not undone
+        elif heard == "active":
+            self.by_hand.discard(name)
+        elif heard in ("unconfigured", "finalized"):
+            return f"is {heard} although it was active: it was restarted" if heard == "unconfigured" else f"is {heard}"
+        return ""
+
+    def _recover(self, name: str, why: str) -> None:
+        self._log(f"{name} {why}", True)
+        if not self._may_try_again(name, why):
+            return
+        self._say(Phase.RECOVERING, f"{name} {why}; {self._attempt_text()}")
+        for behind in reversed(self.names[self.names.index(name) :]):
+            self._to_unconfigured(behind)
+        self._sleep(self.limits.retry_delay_s)
+        self._bring_up()
+
+    def _bring_up(self) -> bool:
+        while True:
+            self.by_hand.clear()
+            failed = next(((name, why) for name in self.names if (why := self._to_active(name))), None)
+            if failed is None:
+                for name in self.names:
+                    self._nodes.expect(name)
+                self._active_since = self._clock()
+                self.phase = Phase.ACTIVE
+                self._say_active()
+                self._log(self.message, False)
+                return True
+            name, why = failed
+            self._log(f"{name} {why}", True)
+            if not self._may_try_again(name, why):
+                return False
+            self._say(Phase.RECOVERING, f"{name} {why}; {self._attempt_text()}")
+            self._sleep(self.limits.retry_delay_s)
+
+    def _may_try_again(self, name: str, why: str) -> bool:
+        self.attempts += 1
+        if self.attempts <= self.limits.max_attempts:
+            return True
+        tried = f"after {self.limits.max_attempts} attempts" if self.limits.max_attempts else "as max_attempts is 0"
+        self._say(Phase.FAILED, f"{name} {why}; given up {tried}; mend it, then call the service startup")
+        self._log(self.message, True)
+        return False
+
+    def _to_active(self, name: str) -> str:
+        """Why it could not be made active; empty: it is."""
+        state = self._wait_for(name)
+        if state == "unconfigured":
+            why = self._change(name, "configure")
+            if why:
+                return why
+            state = "inactive"
+        if state == "inactive":
+            return self._change(name, "activate")
+        if state == "active":
+            return ""
+        return f"is {state}: its process has to be started again"
+
+    def _change(self, name: str, transition: str) -> str:
+        answer = self._nodes.change(name, transition, self.limits.transition_s)
+        if answer is None:
+            return f"did not answer to {transition} within {self.limits.transition_s:g} s"
+        return "" if answer else f"refused to {transition}: its log and its diagnostics say why"
+
+    def _wait_for(self, name: str) -> str:
+        """Its state, once it answers and is in no transition; that it is absent is said now and then."""
+        begun, said = self._clock(), self._clock()
+        while True:
+            state = self._nodes.state(name, _ANSWER_S)
+            if state in ("unconfigured", "inactive", "active", "finalized"):
+                return state
+            now = self._clock()
+            if now - said >= _REMIND_S:
+                said = now
+                text = f"waiting for {name} since {now - begun:.0f} s: no such lifecycle node answers; is it started?"
+                self._say(self.phase, text)
+                self._log(text, True)
+            self._sleep(_STEP_S)
+
+    def _to_inactive(self, name: str) -> bool:
+        state = self._nodes.state(name, _ANSWER_S)
+        if state == "active":
+            return bool(self._nodes.change(name, "deactivate", self.limits.transition_s))
+        return state is not None
+
+    def _to_unconfigured(self, name: str) -> bool:
+        if not self._to_inactive(name):
+            return False
+        if self._nodes.state(name, _ANSWER_S) == "inactive":
+            return bool(self._nodes.change(name, "cleanup", self.limits.transition_s))
+        return True
+
+    def _attempt_text(self) -> str:
+        return f"attempt {self.attempts} of {self.limits.max_attempts} to bring it up again"
+
+    def _say(self, phase: Phase, message: str) -> None:
+        self.phase, self.message = phase, message
+
+    def _say_active(self) -> None:
+        text = f"active: {', '.join(name for name in self.names if name not in self.by_hand)}"
+        if self.by_hand:
+            text = f"{', '.join(sorted(self.by_hand))} was made inactive by somebody else, and is left so; {text}"
+        self.message = text

@@ -1,0 +1,51 @@
+"""What a node's program does first, before it imports anything that takes time.
+
+    from wm_ros.startup import run
+
+    def main():
+        # says in one line what is not installed; else imports the module and calls its main()
+        return run("wm_perception.node", "perception_node", ("wm_core", "wm_ros", "wm_perception"))
+
+Imports nothing heavy itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+from collections.abc import Sequence
+from types import FrameType
+
+from wm_core.installed import refuse_where_missing
+
+
+def end_quietly(status: int = 0) -> None:
+    """From here until ``run_node`` takes over, SIGINT and SIGTERM end the process at once, with this status.
+
+    Python's own answer to SIGINT while modules are imported is a traceback out of whichever was just being read.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os._exit(status)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+
+
+def end_as_usual() -> None:
+    """Undoes ``end_quietly``: SIGINT raises KeyboardInterrupt, SIGTERM ends the process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def run(module: str, program: str, packages: Sequence[str]) -> int:
+    """Import a module and call its ``main``, ending quietly when interrupted meanwhile; returns the exit status.
+
+    Ends with status 1 and one line where something that the ``packages`` need is not installed; ``program`` is the
+    name in that line.
+    """
+    end_quietly()
+    refuse_where_missing(program, packages)
+    status = importlib.import_module(module).main()
+    return int(status or 0)
