@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wm_core.camera import Camera
 from wm_core.findings import Finding, Severity
 
 SILENT_S = 2.0
@@ -132,7 +133,7 @@ def _nobody(s: Stream) -> Finding:
     if compressed:
         transport = compressed.rpartition("/")[2]
         run = f"set {s.parameter.replace('_topic', '_transport')} to {transport}: {compressed} is published"
-        return Finding(f"wrong_topic.{s.name}", Severity.ERROR, found, run=run)
+        return Finding(f"wrong_transport.{s.name}", Severity.ERROR, found, run=run)
     if s.candidates:
         set_it = f"set {s.parameter} to one of them, or remap" if s.parameter else "remap to one of them"
         found += f"; topics with {s.type_name} are: {_listed(s.candidates)}"
@@ -245,11 +246,15 @@ def check_synchronization(
     """
     if len(color_ns) < 3 or len(depth_ns) < 3:
         return None
-    fewer, more = sorted(
-        (sorted(set(color_ns)), sorted(set(depth_ns))), key=lambda s: (s[-1] - s[0]) / -max(len(s) - 1, 1)
-    )
-    # The ends of two windows need not overlap.
-    offsets = np.abs(nearest_differences(fewer, more)) * 1e-9
+    both = (sorted(set(color_ns)), sorted(set(depth_ns)))
+    if min(len(stamps) for stamps in both) < 2:
+        return None
+    periods = [(stamps[-1] - stamps[0]) / (len(stamps) - 1) for stamps in both]
+    fewer, more = both if periods[0] > periods[1] else both[::-1]
+    # Only where both were kept: of the slower stream the last stamps reach further back.
+    margin = max(periods)
+    shared = [stamp for stamp in fewer if more[0] - margin < stamp < more[-1] + margin] or fewer[-3:]
+    offsets = np.abs(nearest_differences(shared[1:-1] or shared, more)) * 1e-9
     paired = float((offsets <= max_difference_s).mean())
     if paired >= 0.5:
         return None
@@ -271,53 +276,40 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1.0 else f"{1e3 * seconds:.1f} ms"
 
 
-def check_intrinsics(
-    topic: str, k: ArrayLike, p: ArrayLike, info_size: tuple[int, int], image_size: tuple[int, int] | None = None
-) -> Finding | None:
-    """Camera info that cannot be of these images: K (9,) and P (12,) row by row, sizes (width, height) [px]."""
-    matrix = np.asarray(k, dtype=np.float64).reshape(9)
-    projection = np.asarray(p, dtype=np.float64).reshape(-1)
-    fx, fy, cx, cy = matrix[0], matrix[4], matrix[2], matrix[5]
-    if not (np.isfinite(matrix).all() and fx > 0.0 and fy > 0.0):
-        usable = projection.size == 12 and np.isfinite(projection).all() and projection[0] > 0.0 and projection[5] > 0.0
-        found = f"camera info on {topic} has fx {fx:g}, fy {fy:g} in K"
-        run = "calibrate the camera (ros2 run camera_calibration cameracalibrator); an uncalibrated one publishes zeros"
-        if usable:
-            run = f"its P is usable (fx {projection[0]:.1f}): let the driver fill K too"
-        return Finding("intrinsics", Severity.ERROR, found, "focal lengths > 0", run)
-    if image_size is not None and tuple(info_size) != tuple(image_size):
-        sizes = f"{info_size[0]}x{info_size[1]}, the images are {image_size[0]}x{image_size[1]}"
+def check_intrinsics(topic: str, camera: Camera, image_size: tuple[int, int] | None = None) -> Finding | None:
+    """Camera info that cannot be of these images, whose size is (width, height) [px]."""
+    width, height = camera.width, camera.height
+    if image_size is not None and (width, height) != tuple(image_size):
+        sizes = f"{width}x{height}, the images are {image_size[0]}x{image_size[1]}"
         found = f"camera info on {topic} is for {sizes}"
         return Finding("camera_info_size", Severity.ERROR, found, run="publish the camera info of these images")
-    width, height = info_size
     # A principal point a quarter of the image off its middle is of another size or crop.
-    if abs(cx - 0.5 * width) > 0.25 * width or abs(cy - 0.5 * height) > 0.25 * height:
-        found = (
-            f"camera info on {topic} has its principal point at ({cx:.1f}, {cy:.1f}) for an image of {width}x{height}"
-        )
+    if abs(camera.cx - 0.5 * width) > 0.25 * width or abs(camera.cy - 0.5 * height) > 0.25 * height:
+        point = f"({camera.cx:.1f}, {camera.cy:.1f})"
+        found = f"camera info on {topic} has its principal point at {point} in an image of {width}x{height}"
         run = "is K of another resolution? publish that of these images"
         return Finding("intrinsics", Severity.WARN, found, "one near the middle", run)
-    degrees = float(np.degrees(2.0 * np.arctan(0.5 * width / fx)))
+    degrees = float(np.degrees(2.0 * np.arctan(0.5 * width / camera.fx)))
     if not 15.0 <= degrees <= 150.0:
-        found = f"camera info on {topic} has fx {fx:.1f} for a width of {width}: a view {degrees:.0f} degrees wide"
+        found = f"camera info on {topic} has fx {camera.fx:.1f} for a width of {width}: {degrees:.0f} degrees wide"
         return Finding("intrinsics", Severity.WARN, found, "15 to 150 degrees", "is K of another resolution?")
     return None
 
 
-def distortion_shift_px(model: str, d: ArrayLike, k: ArrayLike, width: int, height: int) -> float:
+def distortion_shift_px(model: str, d: ArrayLike, camera: Camera) -> float:
     """How far distortion moves the image's rim at most [px]; NaN where the model is not known.
 
     The rim's pixels are undistorted with OpenCV's models (plumb_bob and rational_polynomial; equidistant as fisheye).
     """
     coefficients = np.asarray(d, dtype=np.float64).reshape(-1)
-    matrix = np.asarray(k, dtype=np.float64).reshape(3, 3)
     if not coefficients.size or not np.any(np.abs(coefficients) > 1e-9):
         return 0.0
-    u, v = np.linspace(0.0, width - 1.0, 9), np.linspace(0.0, height - 1.0, 9)
-    rim = np.concatenate(
-        [np.column_stack([u, np.full(9, e)]) for e in (0.0, height - 1.0)]
-        + [np.column_stack([np.full(9, e), v]) for e in (0.0, width - 1.0)]
-    ).reshape(-1, 1, 2)
+    right, bottom = camera.width - 1.0, camera.height - 1.0
+    u, v = np.linspace(0.0, right, 9), np.linspace(0.0, bottom, 9)
+    sides = [np.column_stack([u, np.full(9, e)]) for e in (0.0, bottom)]
+    sides += [np.column_stack([np.full(9, e), v]) for e in (0.0, right)]
+    rim = np.concatenate(sides).reshape(-1, 1, 2)
+    matrix = camera.matrix
     try:
         if model in ("equidistant", "fisheye"):
             moved = cv2.fisheye.undistortPoints(rim, matrix, coefficients[:4], P=matrix)
@@ -331,13 +323,11 @@ def distortion_shift_px(model: str, d: ArrayLike, k: ArrayLike, width: int, heig
     return float(shift.max()) if np.isfinite(shift).all() else float("nan")
 
 
-def check_distortion(
-    topic: str, model: str, d: ArrayLike, k: ArrayLike, width: int, height: int, corrected: bool = False
-) -> Finding | None:
+def check_distortion(topic: str, model: str, d: ArrayLike, camera: Camera, corrected: bool = False) -> Finding | None:
     """A distorted camera whose images are taken as rectified; ``corrected``: they are undistorted before use."""
     if corrected:
         return None
-    shift = distortion_shift_px(model, d, k, width, height)
+    shift = distortion_shift_px(model, d, camera)
     if shift < _PIXELS_THAT_MATTER:
         return None
     much = f"moves pixels by up to {shift:.0f} px" if np.isfinite(shift) else "is of a model that is not known here"

@@ -1,0 +1,207 @@
+"""What the console of a real node says when its inputs are wrong: one line per cause, the same in diagnostics."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sensor_msgs.msg import Image
+from wm_msgs.msg import SceneGraph as SceneGraphMsg
+
+from broken_robot import COLOR, DEPTH, FAULTS, HEALTHY, INFO, BrokenRobot
+from conftest import NodeProcess, wait_until
+from traced_scene import FRONT, make_scene, trace
+from wm_core.messages import scene_graph_to_msg
+from wm_ros import images, qos
+from wm_ros.stamps import ns_to_stamp
+
+pytestmark = pytest.mark.ros
+
+GEOMETRIC = ("pipeline.segmenter:=geometric", "pipeline.reasoner:=geometric")
+LINE = re.compile(r"\[(INFO|WARN|ERROR)\] \[[\d.]+\] \[wm\.\w+\]: (?P<text>.*)")
+
+
+def start(module: str, log: Path, *parameters: str) -> NodeProcess:
+    given = [text for p in ("diagnostics_period_s:=0.25", *parameters) for text in ("-p", p)]
+    return NodeProcess(
+        [sys.executable, "-m", module, "--ros-args", *given], log, {**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+
+
+def said(output: str, cause: str) -> list[str]:
+    """Console lines of a cause, without level, time and node."""
+    lines = [match["text"] for match in map(LINE.search, output.splitlines()) if match]
+    return [line for line in lines if line.startswith(f"{cause}: ") and line != f"{cause}: over"]
+
+
+class Console:
+    """A node process whose output is watched, beside the robot whose fault is switched."""
+
+    def __init__(self, process: NodeProcess, robot: BrokenRobot, name: str) -> None:
+        self.process, self.robot, self.name = process, robot, name
+
+    def status(self) -> Any:
+        """The node's status ``inputs`` in diagnostics."""
+        return self.robot.diagnostics.get(f"{self.name}: inputs")
+
+    def expect(self, cause: str, *texts: str) -> None:
+        """A line of the cause that has all the texts comes, once, and the same is in diagnostics."""
+        before = len(self.process.output)
+
+        def line() -> str | None:
+            found = said(self.process.output[before:], cause)
+            return found[0] if found else None
+
+        text = wait_until(line, 20.0, f"{cause} on the console; it said:\n{self.process.output[-3000:]}")
+        assert all(t in text for t in texts), text
+        sentence = re.sub(r"[\d.]+", "#", text)
+        self.eventually(lambda: sentence in re.sub(r"[\d.]+", "#", self.status().message), "it in diagnostics")
+        assert self.status().level != b"\x00"
+        assert len(said(self.process.output[before:], cause)) == 1
+
+    def eventually(self, condition: Callable[[], Any], what: str) -> None:
+        status = self.status()
+        wait_until(condition, 20.0, f"{what}; inputs: {status.message if status else None}")
+
+
+@pytest.fixture(scope="module")
+def robot() -> Iterator[BrokenRobot]:
+    robot = BrokenRobot(FAULTS["no_camera"])
+    yield robot
+    robot.close()
+
+
+@pytest.fixture(scope="module")
+def perception(tmp_path_factory: pytest.TempPathFactory, robot: BrokenRobot) -> Iterator[Console]:
+    process = start("wm_perception.node", tmp_path_factory.mktemp("perception") / "log", *GEOMETRIC)
+    yield Console(process, robot, "perception")
+    status = process.stop()
+    print(process.output[-6000:])
+    assert status == 0
+
+
+# In this order: the first finds a node that has never had a camera, and no cause comes twice.
+CASES = {
+    "no_camera": ("no_camera", (COLOR, DEPTH, INFO, "start the camera driver", "ROS_DOMAIN_ID")),
+    "wrong_topic": ("wrong_topic.depth", (DEPTH, "/head/depth/image, /head/rgb/image", "set depth_topic")),
+    "compressed": ("wrong_transport.color", (COLOR, "set color_transport to compressed")),
+    "no_info": ("missing.camera_info", (INFO, "sensor_msgs/msg/CameraInfo")),
+    "unsynchronized": ("unsynchronized", ("26.", "ms apart", "max_stamp_difference_s")),
+    "stamp_zero": ("stamp_zero.color", (COLOR, "stamp 0")),
+    "clocks_apart": ("clocks_apart", ("apart by 100.", "behind", "chrony")),
+    "body_frame": ("frame_not_optical", ("'camera_link'", "'map'", "gravity and optical axis disagree", "z forward")),
+    "tilted": ("gravity", ("leans by 25 degrees", "nothing is level")),
+    "distorted": ("distorted", ("plumb_bob", "image_rect", "px")),
+    "depth_0.1_mm": ("depth_unit", ("0.1 mm", DEPTH, "depth_scale")),
+    "far": ("beyond_max_depth", ("max_depth_m 4 m", "100 % of its pixels", "5.20 m", "raise max_depth_m to 6")),
+    "wall": ("no_support", ("no horizontal surface", "0.08 m2")),
+    "covered": ("empty_depth", ("0.0 % of its pixels", DEPTH)),
+    "frame_unknown": ("tf_missing", ("nowhere", "camera_frame")),
+    "no_tf": ("no_tf", ("nobody publishes /tf or /tf_static",)),
+    "tf_best_effort": ("qos.tf", ("/robot: best effort offered, reliable wanted", "ros2 topic info -v /tf")),
+    "color_encoding": ("bad_color", ("'64FC3'", COLOR, "rgb8")),
+    "depth_encoding": ("bad_depth", ("'64FC1'", DEPTH, "16UC1")),
+    "uncalibrated": ("bad_camera_info", (INFO, "fx", "calibrate")),
+    "info_of_another_size": ("camera_info_size", ("640x480", "320x240")),
+    "depth_size": ("size_mismatch", ("160x60", "320x240")),
+    "wrong_type": ("wrong_type.color", ("std_msgs/msg/String", "sensor_msgs/msg/Image")),
+}
+
+
+@pytest.mark.parametrize("fault", CASES)
+def test_perception_says_what_is_wrong(perception: Console, fault: str) -> None:
+    cause, texts = CASES[fault]
+    perception.robot.setup = FAULTS[fault]
+    perception.expect(cause, *texts)
+
+
+def test_then_a_healthy_robot_silences_it(perception: Console) -> None:
+    perception.robot.setup = HEALTHY
+    perception.eventually(lambda: perception.status().message == "nothing is wrong with them", "nothing wrong")
+    perception.eventually(lambda: "wrong_type.color: over" in perception.process.output, "the end of the last cause")
+    for sentence in ("[WARN] [", "[ERROR] ["):  # nothing was said of every frame
+        assert perception.process.output.count(sentence) < 3 * len(CASES)
+
+
+def test_simulated_time_that_nobody_keeps(tmp_path: Path, robot: BrokenRobot) -> None:
+    robot.setup = FAULTS["sim_time"]
+    process = start("wm_perception.node", tmp_path / "log", *GEOMETRIC)
+    try:
+        console = Console(process, robot, "perception")
+        console.expect("clocks_apart", "simulated time", "/clock is published: set use_sim_time to true")
+    finally:
+        process.stop()
+    robot.setup = HEALTHY
+    process = start("wm_perception.node", tmp_path / "log2", "use_sim_time:=true", *GEOMETRIC)
+    try:
+        Console(process, robot, "perception").expect("no_clock", "use_sim_time is true, but nobody publishes /clock")
+    finally:
+        process.stop()
+
+
+class Perception:
+    """Publishes scene graphs and instances in perception's place, beside a broken robot's node."""
+
+    def __init__(self, robot: BrokenRobot) -> None:
+        self.robot = robot
+        self.ids = trace(make_scene())[2]
+        self.scene_out: Any = None
+        self.instances_out: Any = None
+
+    def advertise(self, topic: str = "/wm/scene_graph", instances: bool = True) -> None:
+        self.scene_out = self.robot.node.create_publisher(SceneGraphMsg, topic, qos.SCENE_GRAPH)
+        if instances:
+            self.instances_out = self.robot.node.create_publisher(Image, "/wm/instances", qos.DERIVED_IMAGE)
+
+    def withdraw(self) -> None:
+        for publisher in (self.scene_out, self.instances_out):
+            if publisher is not None:
+                self.robot.node.destroy_publisher(publisher)
+        self.scene_out = self.instances_out = None
+
+    def publish(self, stamp_ns: int) -> None:
+        msg = scene_graph_to_msg(make_scene(world_T_camera=FRONT))
+        msg.header.stamp = ns_to_stamp(stamp_ns)
+        self.scene_out.publish(msg)
+        if self.instances_out is not None:
+            self.instances_out.publish(
+                images.array_to_image(self.ids, "mono16", stamp_ns, "camera_color_optical_frame")
+            )
+
+
+@pytest.fixture(scope="module")
+def imagination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    robot = BrokenRobot(FAULTS["no_camera"])
+    process = start("wm_imagination.node", tmp_path_factory.mktemp("imagination") / "log", "backend:=physics")
+    yield Console(process, robot, "imagination")
+    status = process.stop()
+    print(process.output[-6000:])
+    robot.close()
+    assert status == 0
+
+
+def test_imagination_says_what_is_wrong(imagination: Console) -> None:
+    robot, perceived = imagination.robot, Perception(imagination.robot)
+    imagination.expect("no_scene_graph", "nobody publishes /wm/scene_graph", "start perception")
+    # Looks: no camera, another topic, and then a camera; the graph comes all the time.
+    perceived.advertise(instances=False)
+    robot.on_frame = perceived.publish
+    imagination.expect("no_appearance", "images and video cannot be imagined", COLOR, INFO)
+    robot.setup = FAULTS["wrong_topic"]
+    imagination.expect("wrong_topic.color", COLOR, "/head/rgb/image", "set color_topic")
+    robot.setup = HEALTHY
+    imagination.expect("missing.instances", "/wm/instances (object ids per pixel)")
+    perceived.withdraw()
+    perceived.advertise()
+    imagination.eventually(lambda: imagination.status().message == "nothing is wrong with them", "nothing wrong")
+    # The graph goes stale, then its publisher goes.
+    robot.on_frame = None
+    imagination.expect("stale_graph", "the last one came", "/robot is alive")
+    perceived.withdraw()
+    imagination.expect("perception_gone", "nobody publishes /wm/scene_graph any more", "s old")
+    assert imagination.process.alive
