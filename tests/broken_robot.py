@@ -28,6 +28,7 @@ from tf2_msgs.msg import TFMessage
 
 from traced_scene import CAMERA, FRONT, make_scene, trace
 from wm_core.depth_checks import BODY_R_OPTICAL
+from wm_core.geometry import pose_matrix
 from wm_ros import images, qos
 from wm_ros.stamps import ns_to_stamp
 from wm_ros.transforms import transform_to_msg
@@ -35,6 +36,8 @@ from wm_ros.transforms import transform_to_msg
 COLOR, DEPTH, INFO = "/camera/color/image_raw", "/camera/depth/image_raw", "/camera/color/camera_info"
 OPTICAL = "camera_color_optical_frame"
 PERIOD_S = 0.066
+LEVEL = pose_matrix([0.0, 0.0, 0.6], [-0.5, 0.5, -0.5, 0.5])
+"""A camera that looks along x."""
 
 
 def turned(rotation: np.ndarray) -> np.ndarray:
@@ -70,6 +73,7 @@ class Setup:
     calibrated: bool = True
     info_factor: int = 1
     tf: str = "moving"  # moving, static, none, best_effort
+    tf_frame: str = ""  # empty: that of the images
     pose: Any = None
 
 
@@ -103,7 +107,7 @@ FAULTS = {
     "covered": Setup(view="covered"),
     "color_encoding": Setup(color_encoding="64FC3"),
     "depth_encoding": Setup(depth_encoding="64FC1"),
-    "frame_unknown": Setup(frame_id="nowhere", tf="none"),
+    "frame_unknown": Setup(frame_id="nowhere", tf_frame=OPTICAL),
     "no_tf": Setup(tf="none"),
     "static_tf": Setup(tf="static"),
     "tf_best_effort": Setup(tf="best_effort"),
@@ -123,9 +127,9 @@ class BrokenRobot:
         self.diagnostics: dict[str, Any] = {}
         self.setup = setup
         self.on_frame: Callable[[int], None] | None = None
-        self._made: Setup | None = None
+        self.published: Setup | None = None  # the set-up of the last frame
         self._out: dict[str, Any] = {}
-        self._views = {True: trace(make_scene())[:2]}
+        self._table = trace(make_scene())[:2]
         self._start_s = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="robot", daemon=True)
@@ -164,7 +168,6 @@ class BrokenRobot:
             self._out["tf_static"] = make(TFMessage, "/tf_static", qos.TF_STATIC)
         elif s.tf != "none":
             self._out["tf"] = make(TFMessage, "/tf", qos.SENSOR if s.tf == "best_effort" else qos.TF)
-        self._made = s
 
     def _stamp_ns(self, s: Setup) -> int:
         if s.stamp == "zero":
@@ -176,7 +179,7 @@ class BrokenRobot:
         return time.time_ns() + round(s.stamp_offset_s * 1e9)
 
     def _images(self, s: Setup) -> tuple[np.ndarray, np.ndarray]:
-        color, depth = self._views[True]
+        color, depth = self._table
         if s.view != "table":
             metres = {"far": 5.2, "wall": 2.0, "covered": 0.0}[s.view]
             depth = np.full_like(depth, metres)
@@ -185,16 +188,16 @@ class BrokenRobot:
     def publish(self) -> None:
         """One frame."""
         s = self.setup
-        if s is not self._made:
+        if s is not self.published:
             self._advertise(s)
+            self.published = s
         stamp_ns, pose = self._stamp_ns(s), FRONT if s.pose is None else s.pose
-        if s.view in ("far", "wall"):  # a camera that looks level
-            pose = turned(BODY_R_OPTICAL)
-            pose = pose + np.array([[0.0, 0.0, 0.0, 0.0]] * 2 + [[0.0, 0.0, 0.0, 0.6], [0.0] * 4])
+        if s.view in ("far", "wall"):
+            pose = LEVEL
         out = self._out
         if "clock" in out:
             out["clock"].publish(Clock(clock=ns_to_stamp(stamp_ns)))
-        transform = TFMessage(transforms=[transform_to_msg("map", s.frame_id, stamp_ns, pose)])
+        transform = TFMessage(transforms=[transform_to_msg("map", s.tf_frame or s.frame_id, stamp_ns, pose)])
         for name in ("tf", "tf_static"):
             if name in out:
                 out[name].publish(transform)

@@ -45,6 +45,13 @@ class Console:
     def __init__(self, process: NodeProcess, robot: BrokenRobot, name: str) -> None:
         self.process, self.robot, self.name = process, robot, name
 
+    def once_active(self) -> Console:
+        """Itself, when the node has said that it is active; it loads its libraries first."""
+        state = f"{self.name}: state"
+        seen = self.robot.diagnostics
+        wait_until(lambda: state in seen and seen[state].message == "active", 60.0, f"{self.name} to be active")
+        return self
+
     def status(self) -> Any:
         """The node's status ``inputs`` in diagnostics."""
         return self.robot.diagnostics.get(f"{self.name}: inputs")
@@ -79,7 +86,7 @@ def robot() -> Iterator[BrokenRobot]:
 @pytest.fixture(scope="module")
 def perception(tmp_path_factory: pytest.TempPathFactory, robot: BrokenRobot) -> Iterator[Console]:
     process = start("wm_perception.node", tmp_path_factory.mktemp("perception") / "log", *GEOMETRIC)
-    yield Console(process, robot, "perception")
+    yield Console(process, robot, "perception").once_active()
     status = process.stop()
     print(process.output[-6000:])
     assert status == 0
@@ -89,8 +96,8 @@ def perception(tmp_path_factory: pytest.TempPathFactory, robot: BrokenRobot) -> 
 CASES = {
     "no_camera": ("no_camera", (COLOR, DEPTH, INFO, "start the camera driver", "ROS_DOMAIN_ID")),
     "wrong_topic": ("wrong_topic.depth", (DEPTH, "/head/depth/image, /head/rgb/image", "set depth_topic")),
-    "compressed": ("wrong_transport.color", (COLOR, "set color_transport to compressed")),
     "no_info": ("missing.camera_info", (INFO, "sensor_msgs/msg/CameraInfo")),
+    "compressed": ("wrong_transport.color", (COLOR, "set color_transport to compressed")),
     "unsynchronized": ("unsynchronized", ("26.", "ms apart", "max_stamp_difference_s")),
     "stamp_zero": ("stamp_zero.color", (COLOR, "stamp 0")),
     "clocks_apart": ("clocks_apart", ("apart by 100.", "behind", "chrony")),
@@ -132,8 +139,9 @@ def test_simulated_time_that_nobody_keeps(tmp_path: Path, robot: BrokenRobot) ->
     robot.setup = FAULTS["sim_time"]
     process = start("wm_perception.node", tmp_path / "log", *GEOMETRIC)
     try:
-        console = Console(process, robot, "perception")
-        console.expect("clocks_apart", "simulated time", "/clock is published: set use_sim_time to true")
+        Console(process, robot, "perception").expect(
+            "clocks_apart", "simulated time", "/clock is published: set use_sim_time to true"
+        )
     finally:
         process.stop()
     robot.setup = HEALTHY
@@ -178,7 +186,7 @@ class Perception:
 def imagination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     robot = BrokenRobot(FAULTS["no_camera"])
     process = start("wm_imagination.node", tmp_path_factory.mktemp("imagination") / "log", "backend:=physics")
-    yield Console(process, robot, "imagination")
+    yield Console(process, robot, "imagination").once_active()
     status = process.stop()
     print(process.output[-6000:])
     robot.close()

@@ -24,6 +24,8 @@ _UNITS = (
     (10.0, "0.1 mm (RealSense D405, D410)"),
     (1000.0, "mm, sent as if metres"),
 )
+_ALL = 0.98
+"""From this share on all of the depth counts as unusable: what is left is flying pixels."""
 _GRID = 80
 _LEVEL_COSINE = float(np.cos(np.radians(15.0)))
 _SAME_COSINE = float(np.cos(np.radians(10.0)))
@@ -86,7 +88,7 @@ def check_depth(topic: str, summary: DepthSummary, max_depth_m: float, min_fract
         wrong = "large" if s.median_m > _FAR_M else "small"
         return Finding(
             "depth_unit",
-            Severity.WARN,
+            Severity.ERROR if s.beyond > _ALL else Severity.WARN,
             f"depth on {topic} looks to be in another unit: {span}, too {wrong} by about "
             f"{' or '.join(f'{max(f, 1.0 / f):g}' for f, _ in units)} if its unit is {guesses}",
             "16UC1 in mm or 32FC1 in m (REP-118)",
@@ -94,10 +96,10 @@ def check_depth(topic: str, summary: DepthSummary, max_depth_m: float, min_fract
                 f"; where the scene is so far, raise max_depth_m from {max_depth_m:g}" if s.median_m < 100.0 else ""
             ),
         )  # fmt: skip
-    if s.beyond > 0.98:
+    if s.beyond > _ALL:
         return Finding(
             "beyond_max_depth",
-            Severity.WARN,
+            Severity.ERROR,
             f"everything lies beyond max_depth_m {max_depth_m:g} m: depth on {topic} in {span}, "
             f"nearest {_metres(s.p05_m)}",
             run=f"raise max_depth_m to {np.ceil(1.1 * s.p95_m):g}, or bring the camera nearer; "

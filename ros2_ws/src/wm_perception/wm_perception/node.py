@@ -377,8 +377,9 @@ class PerceptionNode(ManagedNode):
         unsynchronized = self._health.synchronization("color", "depth", p.max_stamp_difference_s)
         findings += [unsynchronized] if unsynchronized is not None else []
         bad = self._frames.findings()
-        if any(f.cause.startswith("tf_") for f in bad) and self._transforms is not None:
-            findings += self._transform_findings()
+        if any(f.cause.startswith("tf_") for f in bad) and (reasons := self._transform_findings()):
+            findings += reasons
+            bad = [f for f in bad if not f.cause.startswith("tf_")]
         known = {f.cause.rpartition(".")[2] for f in findings}
         findings += [f for f in bad if not (f.cause == "missing_camera_info" and known & {"camera_info", "no_camera"})]
         return findings + self._inspector.findings()
@@ -386,7 +387,7 @@ class PerceptionNode(ManagedNode):
     def _transform_findings(self) -> list[Finding]:
         """Why transforms may be missing: nobody publishes them, or with a QoS that does not reach this node."""
         streams = self._health.streams(("tf", "tf_static"), look_at_all=True)
-        if not any(s.publishers for s in streams):
+        if streams and not any(s.publishers for s in streams):
             run = "start robot_state_publisher or a static_transform_publisher, or set pose_source to odometry or fixed"
             return [Finding("no_tf", Severity.ERROR, "nobody publishes /tf or /tf_static (camera pose)", run=run)]
         found = (check_stream(s) for s in streams)
