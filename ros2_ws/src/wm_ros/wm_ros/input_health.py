@@ -155,6 +155,9 @@ class InputHealth:
             candidates: tuple[str, ...] = ()
             if silent and not publishers:
                 names_of_type = topics_of_type(self._node, s.type_name, self._own)
+                if not s.parameter:
+                    # Another node's output under a name of its own: it can only be in another namespace.
+                    names_of_type = [n for n in names_of_type if n.endswith(s.topic[s.topic.rfind("/") :])]
                 if not s.type_name.endswith("/CompressedImage"):
                     compressed = topics_of_type(self._node, "sensor_msgs/msg/CompressedImage", self._own)
                     names_of_type += [c for c in compressed if c.startswith(f"{s.topic}/")]
