@@ -55,7 +55,7 @@ from wm_ros.parameters import parameter
 from wm_ros.stamps import stamp_to_ns
 
 _SILENT_S = 5.0
-_STALE_S = 3.0
+_STALE_S = 3.0  # perception sends a graph for every frame, several a second
 _LOOKS = ("color", "depth", "camera_info", "instances")
 _KEEP_FRAMES = 45
 _MAX_FEEDBACK_PARTIALS = 128
@@ -248,7 +248,7 @@ class ImaginationNode(ManagedNode):
         self._matcher = FrameMatcher(0)
         self._health = InputHealth(self)
         self._frames = FrameLog()
-        self._learned = False
+        self._learned, self._first_graph_s = False, np.inf
         self._working = False
         self._worker: threading.Thread | None = None
         self._turns = threading.Semaphore(1)
@@ -276,6 +276,7 @@ class ImaginationNode(ManagedNode):
         self._turns = threading.Semaphore(p.max_concurrent)
         self._stop_requests.clear()
 
+        self._first_graph_s = np.inf
         self._health.clear()
         self._frames.clear()
 
@@ -285,9 +286,8 @@ class ImaginationNode(ManagedNode):
             self._inputs.append(
                 self.create_subscription(kind, topic, callback, profile, callback_group=self._input_group)
             )
-            is_camera = topic.startswith("/")
-            silent_s = _SILENT_S if is_camera else _STALE_S
-            self._health.listen(name, role, topic, kind, f"{name}_topic" if is_camera else "", profile, silent_s)
+            named_by = f"{name}_topic" if name in ("color", "depth", "camera_info") else ""
+            self._health.listen(name, role, topic, kind, named_by, profile, _STALE_S)
 
         color_type = Image if p.color_transport == "raw" else CompressedImage
         depth_type = Image if p.depth_transport == "raw" else CompressedImage
@@ -406,6 +406,7 @@ class ImaginationNode(ManagedNode):
             return
         self._scene_rate().tick()
         self._health.arrived("scene_graph", scene.stamp_ns)
+        self._first_graph_s = min(self._first_graph_s, time.monotonic())
         self._scene = scene
         self._offer("scene", scene.stamp_ns, scene)
 
@@ -472,7 +473,7 @@ class ImaginationNode(ManagedNode):
         findings = [f for f in self._health.findings(("scene_graph",)) if not f.cause.endswith(".scene_graph")]
         findings += [graph] if graph is not None else []
         looks = [streams[name] for name in _LOOKS if name in streams]
-        if self._learned or self._scene is None or not looks or self._health.followed_s < _SILENT_S:
+        if self._learned or not looks or time.monotonic() - self._first_graph_s < _STALE_S:
             return findings
         with self._wake:
             missing = self._matcher.missing()

@@ -28,9 +28,10 @@ from wm_core.input_checks import (
 )
 from wm_ros import qos
 
-_KEPT = 90
-"""Stamps kept of each stream: three seconds at 30 Hz."""
+_KEPT = 150
+"""Stamps kept of each stream: five seconds at 30 Hz."""
 _LATEST = 10
+_RECENT_S = 5.0
 
 
 def qos_mismatch(offered: Any, wanted: Any) -> str:
@@ -67,14 +68,14 @@ def topics_of_type(node: Any, type_name: str, without: str = "") -> list[str]:
 
 @dataclass
 class _Input:
-    """One stream that is listened to; stamps with the node's time at arrival [ns]."""
+    """One stream that is listened to; each stamp [ns] with the node's time [ns] and the clock's [s] at its arrival."""
 
     stream: Stream
     wanted: QoSProfile
     since_s: float
     total: int = 0
     last_s: float = 0.0
-    stamps: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    stamps: deque[tuple[int, int, float]] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
 
 class InputHealth:
@@ -124,19 +125,13 @@ class InputHealth:
             one.total += 1
             one.last_s = self._clock()
             if stamp_ns is not None:
-                one.stamps.append((stamp_ns, int(self._node.get_clock().now().nanoseconds)))
-
-    @property
-    def followed_s(self) -> float:
-        """Seconds since the first stream is followed; 0 where none is."""
-        with self._lock:
-            return self._clock() - min((one.since_s for one in self._inputs.values()), default=self._clock())
+                one.stamps.append((stamp_ns, int(self._node.get_clock().now().nanoseconds), one.last_s))
 
     def stamps_ns(self, name: str) -> list[int]:
-        """The last stamps of a stream, in order of arrival."""
+        """Stamps of the last seconds of a stream, in order of arrival."""
         with self._lock:
-            one = self._inputs.get(name)
-            return [stamp for stamp, _ in one.stamps] if one is not None else []
+            one, since_s = self._inputs.get(name), self._clock() - _RECENT_S
+            return [stamp for stamp, _, at_s in one.stamps if at_s >= since_s] if one is not None else []
 
     def streams(self, names: Iterable[str] | None = None, look_at_all: bool = False) -> list[Stream]:
         """The streams as they are now; the graph is asked about silent ones alone unless ``look_at_all``."""
@@ -180,12 +175,12 @@ class InputHealth:
                 stamps = list(one.stamps) if one is not None else []
             if s.is_silent or not stamps:
                 continue
-            wrong = check_stamps(s.name, s.role, s.topic, [stamp for stamp, _ in stamps[-_LATEST:]])
+            wrong = check_stamps(s.name, s.role, s.topic, [stamp for stamp, _, _ in stamps[-_LATEST:]])
             if wrong is not None:
                 result.append(wrong)
             elif clock is None:
                 # The one that fits best: a burst after a pause is late, but the clocks are one.
-                stamp_ns, now_ns = min(stamps[-_LATEST:], key=lambda pair: abs(pair[1] - pair[0]))
+                stamp_ns, now_ns, _ = min(stamps[-_LATEST:], key=lambda pair: abs(pair[1] - pair[0]))
                 clock = check_clock(s.topic, stamp_ns, now_ns, self._simulated, self._clock_published())
         if clock is None and streams and all(s.is_silent for s in streams):
             clock = self._clock_alone()
