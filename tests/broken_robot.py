@@ -84,9 +84,8 @@ FAULTS = {
     "wrong_topic": Setup(
         color_topic="/head/rgb/image", depth_topic="/head/depth/image", info_topic="/head/rgb/camera_info"
     ),
-    "compressed": Setup(compressed=True),
+    "compressed": Setup(compressed=True, info=False),
     "wrong_type": Setup(wrong_type=True),
-    "no_info": Setup(info=False),
     "unsynchronized": Setup(depth_offset_s=0.4 * PERIOD_S),
     "two_clocks": Setup(depth_offset_s=3.5),
     "stamp_zero": Setup(stamp="zero", tf="static"),

@@ -102,7 +102,7 @@ def test_a_healthy_robot_of_a_namespace_and_a_parameters_file(
     assert "no parameter pipeline.max_depth" in found["parameters"]["found"]
     assert "pipeline.max_depth_m" in found["parameters"]["advice"]
     assert found["/robot1/perception"]["level"] == "note" and found["dynamics"]["values"]["loads"]
-    assert {"compressed step", "middleware", "rendering"} <= set(found)
+    assert {"compiled step", "middleware", "rendering"} <= set(found)
     image = cv2.imread(str(picture))
     assert image is not None and image.shape[1] == 1280 and image.std() > 20.0
     robot.setup = HEALTHY

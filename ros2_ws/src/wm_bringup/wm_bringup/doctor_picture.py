@@ -23,7 +23,7 @@ _BEYOND = (90, 90, 90)
 
 
 def depth_picture(depth_m: NDArray[np.float32], max_depth_m: float) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 BGR: near is red, far is blue, beyond ``max_depth_m`` grey, not measured black."""
+    """(H, W, 3) uint8 BGR: near is red, far is blue, beyond ``max_depth_m`` gray, not measured black."""
     measured = np.isfinite(depth_m) & (depth_m > 0.0)
     inside = measured & (depth_m <= max_depth_m)
     near, far = np.percentile(depth_m[inside], (1, 99)) if inside.any() else (0.0, max_depth_m)
@@ -52,7 +52,7 @@ def draw_picture(path: Path, seen: Seen, max_depth_m: float, findings: Sequence[
     elif seen.color is not None:
         panels.append(_panel(seen.color[:, :, ::-1], "color, nothing perceived"))
     if seen.depth_m is not None:
-        title = f"depth (grey: beyond {max_depth_m:g} m, black: none)"
+        title = f"depth (gray: beyond {max_depth_m:g} m, black: none)"
         panels.append(_panel(depth_picture(seen.depth_m, max_depth_m), title))
     if not panels:
         return Finding("frames", "picture", WARNING, f"{path} not written: no image came", "see the topics above")
