@@ -60,7 +60,7 @@ class Setup:
     compressed: bool = False
     wrong_type: bool = False
     frame_id: str = OPTICAL
-    stamp: str = "wall"  # wall, zero, frozen, sim
+    stamp: str = "wall"  # wall, zero, sim
     stamp_offset_s: float = 0.0
     clock: bool = False
     depth_offset_s: float = 0.0
@@ -87,9 +87,7 @@ FAULTS = {
     "compressed": Setup(compressed=True, info=False),
     "wrong_type": Setup(wrong_type=True),
     "unsynchronized": Setup(depth_offset_s=0.4 * PERIOD_S),
-    "two_clocks": Setup(depth_offset_s=3.5),
     "stamp_zero": Setup(stamp="zero", tf="static"),
-    "stamp_frozen": Setup(stamp="frozen", tf="static"),
     "clocks_apart": Setup(stamp_offset_s=-100.0),
     "sim_time": Setup(stamp="sim", clock=True),
     "body_frame": Setup(frame_id="camera_link", pose=FRONT @ turned(BODY_R_OPTICAL.T)),
@@ -171,8 +169,6 @@ class BrokenRobot:
     def _stamp_ns(self, s: Setup) -> int:
         if s.stamp == "zero":
             return 0
-        if s.stamp == "frozen":
-            return 5_000_000_000
         if s.stamp == "sim":
             return round((10.0 + time.monotonic() - self._start_s) * 1e9)
         return time.time_ns() + round(s.stamp_offset_s * 1e9)

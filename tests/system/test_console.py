@@ -108,7 +108,7 @@ CASES = {
     "body_frame": ("frame_not_optical", ("'camera_link'", "'map'", "gravity and optical axis disagree", "z forward")),
     "tilted": ("gravity", ("leans by 25 degrees", "nothing is level")),
     "distorted": ("distorted", ("plumb_bob", "image_rect", "px")),
-    "depth_0.1_mm": ("depth_unit", ("0.1 mm", DEPTH, "depth_scale")),
+    "depth_0.25_mm": ("depth_unit", ("0.25 mm", DEPTH, "would lie at 0", "depth_scale")),
     "far": ("beyond_max_depth", ("max_depth_m 4 m", "100 % of its pixels", "5.20 m", "raise max_depth_m to 6")),
     "wall": ("no_support", ("no horizontal surface", "0.08 m2")),
     "covered": ("empty_depth", ("0.0 % of its pixels", DEPTH)),
@@ -142,19 +142,19 @@ def test_then_a_healthy_robot_silences_it(perception: Console) -> None:
         assert perception.process.output.count(sentence) < 3 * len(CASES)
 
 
+def test_simulated_stamps_under_a_wall_clock(perception: Console) -> None:
+    perception.robot.setup = FAULTS["sim_time"]
+    perception.expect("clocks_apart", "simulated time", "/clock is published: set use_sim_time to true")
+    perception.robot.setup = HEALTHY
+
+
 def test_simulated_time_that_nobody_keeps(tmp_path: Path, robot: BrokenRobot) -> None:
-    robot.setup = FAULTS["sim_time"]
-    process = start("wm_perception.node", tmp_path / "log", *GEOMETRIC)
+    wait_until(lambda: robot.published is HEALTHY, 5.0, "the robot to change")
+    process = start("wm_perception.node", tmp_path / "log", "use_sim_time:=true", *GEOMETRIC, namespace="/sim")
     try:
-        Console(process, robot, "perception").expect(
-            "clocks_apart", "simulated time", "/clock is published: set use_sim_time to true"
-        )
-    finally:
-        process.stop()
-    robot.setup = HEALTHY
-    process = start("wm_perception.node", tmp_path / "log2", "use_sim_time:=true", *GEOMETRIC)
-    try:
-        Console(process, robot, "perception").expect("no_clock", "use_sim_time is true, but nobody publishes /clock")
+        texts = ("use_sim_time is true, but nobody publishes /clock", "set use_sim_time to false")
+        wait_until(lambda: said(process.output, "no_clock"), 60.0, "no_clock on the console")
+        assert all(text in said(process.output, "no_clock")[0] for text in texts)
     finally:
         process.stop()
 

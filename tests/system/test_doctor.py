@@ -29,7 +29,7 @@ def robot() -> Iterator[BrokenRobot]:
 
 def doctor(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any], str]:
     """Exit status, findings by name, and the same as a text."""
-    status = main(["doctor", "--topics-only", "--wait", "3", "--json", *arguments])
+    status = main(["doctor", "--topics-only", "--wait", "2.5", "--json", *arguments])
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] == (status == 0)
     text = "\n".join(f"{f['level']} {f['name']}: {f['found']}; {f['advice']}" for f in report["findings"])
@@ -43,14 +43,10 @@ def doctor(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, di
         ("wrong_topic", 1, "wrong_topic.color", ("/head/rgb/image, /head/depth/image", "set color_topic")),
         ("unsynchronized", 1, "unsynchronized", ("26.4 ms apart", "max_stamp_difference_s 0.015")),
         ("uncalibrated", 1, "intrinsics", (INFO, "fx", "calibrate")),
-        ("color_encoding", 1, "color image", ("'64FC3'", COLOR, "rgb8")),
         ("body_frame", 1, "frame_not_optical", ("'camera_link'", "z forward")),
-        ("frame_unknown", 1, "camera pose", ("'nowhere' is not known", "--world-frame")),
         ("tf_best_effort", 1, "qos.tf", ("/robot: best effort offered",)),
         ("depth_mm_in_float", 1, "depth_unit", ("mm, sent as if metres", "depth_scale")),
-        ("depth_0.25_mm", 0, "depth_unit", ("0.25 mm", "would lie at 0")),
         ("clocks_apart", 0, "clocks_apart", ("apart by 100.", "chrony")),
-        ("distorted", 0, "distorted", ("image_rect",)),
         ("static_tf", 0, "camera pose", ("camera_color_optical_frame in map at (-0.90, 0.00, 0.60) m", "31 degrees")),
     ],
 )
