@@ -274,7 +274,7 @@ def test_doctor_hears_a_camera(node_process, wait_for, tmp_path):
     assert found["/camera/color/camera_info"]["values"]["rate_hz"] == pytest.approx(20.0, rel=0.5)
     assert "std_msgs/msg/String" in found["wrong_type.color"]["found"]
     assert "best effort offered" in found["qos.tf"]["found"] and found["qos.tf"]["level"] == "error"
-    assert found["missing.depth"]["advice"]
+    assert "missing.depth" in found and found["missing.depth"]["advice"], sorted(found)
     assert found["wm_msgs"]["level"] == "ok" and found["interpreter"]["level"] == "ok"
     assert any(f["values"].get("in_use") for f in report["findings"] if f["section"] == "inference")
     assert found["rendering"]["section"] == "graphics"

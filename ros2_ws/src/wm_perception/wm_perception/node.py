@@ -405,7 +405,7 @@ class PerceptionNode(ManagedNode):
             with self._wake:
                 while self._working and self._pending is None:
                     self._wake.wait()
-                if not self._working:
+                if not self._working or self._pending is None:
                     return
                 pair, self._pending = self._pending, None
                 restarted, self._restart_pending = self._restart_pending, False

@@ -59,10 +59,13 @@ def publishers_of(node: Any, topic: str, wanted: QoSProfile) -> tuple[Publisher,
 def topics_of_type(node: Any, type_name: str, without: str = "") -> list[str]:
     """Topics of a type that somebody publishes, but for those under the namespace ``without``."""
     inside = f"{without.rstrip('/')}/" if without.strip("/") else ""
+    named = [name for name, types in node.get_topic_names_and_types() if type_name in types]
     return [
         name
-        for name, types in node.get_topic_names_and_types()
-        if type_name in types and not (inside and name.startswith(inside)) and node.count_publishers(name)
+        for name in named
+        if not (inside and name.startswith(inside))
+        # A topic has the types of its subscribers, too.
+        and any(info.topic_type == type_name for info in node.get_publishers_info_by_topic(name))
     ]
 
 
