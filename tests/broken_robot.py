@@ -67,6 +67,7 @@ class Setup:
     depth_factor: float = 1.0
     depth_encoding: str = "32FC1"
     depth_size: tuple[int, int] | None = None
+    depth_frame: str = ""  # empty: that of the images
     color_encoding: str = ""
     view: str = "table"  # table, wall, far, covered
     distortion: tuple[float, ...] = ()
@@ -99,6 +100,7 @@ FAULTS = {
     "depth_0.25_mm": Setup(depth_factor=4.0),
     "depth_mm_in_float": Setup(depth_factor=1000.0),
     "depth_size": Setup(depth_size=(160, 60)),
+    "not_registered": Setup(depth_frame="camera_depth_optical_frame"),
     "far": Setup(view="far"),
     "wall": Setup(view="wall"),
     "covered": Setup(view="covered"),
@@ -216,7 +218,7 @@ class BrokenRobot:
             if s.depth_size is not None:
                 depth = images.resize_depth(depth, *s.depth_size)
             depth_ns = max(stamp_ns + round(s.depth_offset_s * 1e9), 0)
-            message = images.depth_to_image(depth, depth_ns, s.frame_id)
+            message = images.depth_to_image(depth, depth_ns, s.depth_frame or s.frame_id)
             message.encoding = s.depth_encoding
             out["depth"].publish(message)
         if self.on_frame is not None:

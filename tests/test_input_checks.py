@@ -30,6 +30,8 @@ from wm_core.input_checks import (
     check_clock,
     check_distortion,
     check_intrinsics,
+    check_rate,
+    check_registration,
     check_sizes,
     check_stamps,
     check_stream,
@@ -217,6 +219,16 @@ def test_sizes():
     assert same is not None and "resize_depth" in same.run
     other = check_sizes("/c", (640, 480), "/d", (640, 360), True)
     assert other is not None and "resize_depth" not in other.run
+
+
+def test_registration_and_rate():
+    assert check_registration("/c", "optical", "/d", "/optical") is None
+    assert check_registration("/c", "", "/d", "depth_optical") is None
+    apart = check_registration("/c", "color_optical", "/d", "depth_optical")
+    assert apart is not None and apart.cause == "not_registered" and "'depth_optical'" in apart.found
+    assert check_rate("/c", 0.0) is None and check_rate("/c", 15.0) is None
+    slow = check_rate("/c", 1.0)
+    assert slow is not None and "1.0 Hz" in slow.found
 
 
 # Depth

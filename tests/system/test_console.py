@@ -109,6 +109,7 @@ CASES = {
     "tilted": ("gravity", ("leans by 25 degrees", "nothing is level")),
     "distorted": ("distorted", ("plumb_bob", "image_rect", "px")),
     "depth_0.25_mm": ("depth_unit", ("0.25 mm", DEPTH, "would lie at 0", "depth_scale")),
+    "not_registered": ("not_registered", ("'camera_depth_optical_frame'", f"'{OPTICAL}'", "aligned_depth_to_color")),
     "far": ("beyond_max_depth", ("max_depth_m 4 m", "100 % of its pixels", "5.20 m", "raise max_depth_m to 6")),
     "wall": ("no_support", ("no horizontal surface", "0.08 m2")),
     "covered": ("empty_depth", ("0.0 % of its pixels", DEPTH)),

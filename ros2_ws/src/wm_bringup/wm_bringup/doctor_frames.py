@@ -13,7 +13,13 @@ from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
 from wm_core import findings as core
 from wm_core.camera import Camera
 from wm_core.depth_checks import find_surfaces, level_share, summarize_depth
-from wm_core.input_checks import check_distortion, check_intrinsics, check_sizes, distortion_shift_px
+from wm_core.input_checks import (
+    check_distortion,
+    check_intrinsics,
+    check_registration,
+    check_sizes,
+    distortion_shift_px,
+)
 from wm_perception.inspection import inspect_frame
 from wm_perception.types import Frame, PerceptionResult
 
@@ -92,7 +98,10 @@ class FrameLook:
         pairs = self._pairs()
         if not pairs:
             return [*result, Finding("frames", "pairs", NOTE, "no color and depth image make a pair; not looked at")]
-        frame_id = p.camera_frame or pairs[-1][0].header.frame_id
+        color_frame, depth_frame = (msg.header.frame_id for msg in pairs[-1])
+        wrong = check_registration(p.color_source, color_frame, p.depth_source, depth_frame)
+        result += [of_core("frames", wrong)] if wrong is not None else []
+        frame_id = p.camera_frame or color_frame
         frames: list[Frame] = []
         for color_msg, depth_msg in pairs[-FRAMES:]:
             stamp_ns = _stamp_ns(color_msg)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from wm_bringup.doctor_frames import FRAMES, FrameLook, Seen, of_core
 from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
-from wm_core.input_checks import Stream, check_stream, nearest_differences
+from wm_core.input_checks import Stream, check_rate, check_stream, nearest_differences
 from wm_perception.node import PerceptionParameters
 
 _NODES = ("perception", "imagination")
@@ -154,7 +154,7 @@ class GraphListener:
         result = [of_core("topics", f) for f in wrong]
         for s in self.health.streams(look_at_all=True):
             if s.messages and not s.is_silent and s.name not in ("tf", "tf_static"):
-                result.append(self._heard(s))
+                result += self._heard(s)
             elif s.name == "scene_graph":
                 result.append(Finding("topics", s.topic, NOTE, "nothing came: is perception running?"))
         if self.needs_tf:
@@ -166,13 +166,15 @@ class GraphListener:
             result.append(Finding("topics", "color and depth", OK, found, values=values))
         return result + self._clock() + self._nodes()
 
-    def _heard(self, s: Stream) -> Finding:
+    def _heard(self, s: Stream) -> list[Finding]:
         times = self.arrivals[s.name]
         rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 0.0
         who = ", ".join(sorted({p.node for p in s.publishers}))
         found = f"{s.messages} messages from {who}, {rate:.1f} Hz, last {s.age_s:.2f} s ago"
         values = {"rate_hz": rate, "messages": s.messages, "age_s": s.age_s}
-        return Finding("topics", s.topic, OK, found, values=values)
+        slow = check_rate(s.topic, rate) if s.name in ("color", "depth") else None
+        said = [of_core("topics", slow)] if slow is not None else []
+        return [Finding("topics", s.topic, OK, found, values=values), *said]
 
     def _offsets_s(self) -> NDArray[np.float64] | None:
         color, depth = self.health.stamps_ns("color"), self.health.stamps_ns("depth")

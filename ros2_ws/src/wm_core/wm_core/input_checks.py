@@ -19,6 +19,9 @@ from wm_core.findings import Finding, Severity
 SILENT_S = 2.0
 """Silence [s] after which a stream counts as not coming: cameras and odometry have 5 Hz and more."""
 
+MIN_RATE_HZ = 4.0
+"""Below this a thing at 1 m/s moves by more than 25 cm between frames, farther than its own size."""
+
 CLOCKS_APART_S = 1.0
 """Stamps may lag or lead the node's clock by this [s]: exposure, encoding and a network take less."""
 
@@ -353,3 +356,25 @@ def check_sizes(
     found = f"depth on {depth_topic} is {depth_width}x{depth_height}, color on {color_topic} {width}x{height}"
     run = "use depth registered to color" + (", or set resize_depth to true" if same_aspect else "")
     return Finding("size_mismatch", Severity.ERROR, found, "depth in the color camera's geometry and size", run)
+
+
+def check_registration(color_topic: str, color_frame: str, depth_topic: str, depth_frame: str) -> Finding | None:
+    """Depth in a frame of its own, so in the geometry of the depth camera; empty names say nothing."""
+    if not color_frame or not depth_frame or color_frame.lstrip("/") == depth_frame.lstrip("/"):
+        return None
+    return Finding(
+        "not_registered",
+        Severity.WARN,
+        f"depth on {depth_topic} is in frame {depth_frame!r}, color on {color_topic} in {color_frame!r}",
+        "depth registered to color, in its frame",
+        "use the driver's aligned depth (aligned_depth_to_color, depth_registered), or depth_image_proc register",
+    )
+
+
+def check_rate(topic: str, rate_hz: float) -> Finding | None:
+    """A camera too slow for tracking; 0: not known."""
+    if not 0.0 < rate_hz < MIN_RATE_HZ:
+        return None
+    found = f"{topic} comes at {rate_hz:.1f} Hz, so things that move are lost between frames"
+    run = "raise the camera's rate, or find what loses frames (ros2 topic hz at the driver)"
+    return Finding("slow", Severity.WARN, found, f"at least {MIN_RATE_HZ:g} Hz", run)

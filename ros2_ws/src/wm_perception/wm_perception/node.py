@@ -24,7 +24,7 @@ from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_core.camera import Camera
 from wm_core.findings import Finding, Severity
 from wm_core.geometry import pose_matrix
-from wm_core.input_checks import check_distortion, check_intrinsics, check_stream
+from wm_core.input_checks import check_distortion, check_intrinsics, check_registration, check_stream
 from wm_core.messages import scene_graph_to_msg
 from wm_perception.inspection import FrameInspector
 from wm_perception.types import Frame, PerceptionConfig
@@ -423,6 +423,10 @@ class PerceptionNode(ManagedNode):
             if self._transforms is not None:
                 self._transforms.clear(pair.stamp_ns + seconds_to_ns(0.5))
             self._odometry.clear(pair.stamp_ns + seconds_to_ns(0.5))
+        frames = (pair.color.msg.header.frame_id, pair.depth.msg.header.frame_id)
+        apart = check_registration(self.params.color_source, frames[0], self.params.depth_source, frames[1])
+        if apart is not None:
+            self._frames.bad(apart)
         color, depth, camera = self._decode(pair)
         frame_id = self.params.camera_frame or pair.color.msg.header.frame_id
         world_T_camera = self._camera_pose(frame_id, pair.stamp_ns)
