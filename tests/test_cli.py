@@ -16,8 +16,10 @@ import pytest
 from rich.console import Console
 
 from model_files import learned_model
-from wm_bringup import __version__, ask, doctor, live
+from wm_bringup import __version__, ask, doctor, doctor_graph, doctor_picture, live
 from wm_bringup.cli import fold_vectors, main
+from wm_bringup.doctor_frames import Seen
+from wm_bringup.doctor_parameters import read_parameters
 from wm_core.rollout import Rollout, RolloutEvent
 from wm_core.scene_graph import EventKind, SceneGraph
 
@@ -176,17 +178,67 @@ def test_camera_info_of_parameters_and_remaps(tmp_path):
         live.camera_info_topic([bad], {})
 
 
-def test_doctor_judges_topics():
-    color = doctor.expected_topics()[0]
-    good = [("/camera", "sensor_msgs/msg/Image", "")]
-    assert doctor.judge_topic(color, [], [], None, 3.0).level == doctor.WARNING
-    assert doctor.judge_topic(color, good, [0.1, 0.2, 0.3], 0.05, 3.0).values["rate_hz"] == pytest.approx(10.0)
-    assert doctor.judge_topic(color, good, [0.1, 0.2, 0.3], 2.7, 3.0).advice == "it stopped"
-    assert "nothing came" in doctor.judge_topic(color, good, [], None, 3.0).found
-    wrong = doctor.judge_topic(color, [("/camera", "sensor_msgs/msg/CompressedImage", "")], [], None, 3.0)
-    assert wrong.level == doctor.ERROR and "color_transport" in wrong.advice
-    deaf = doctor.judge_topic(color, [("/camera", "sensor_msgs/msg/Image", "best effort offered")], [], None, 3.0)
-    assert deaf.level == doctor.ERROR and "QoS" in deaf.found
+def test_doctor_reads_stamps_of_serialized_messages():
+    from rclpy.serialization import serialize_message
+    from sensor_msgs.msg import CameraInfo
+
+    msg = CameraInfo()
+    msg.header.stamp.sec, msg.header.stamp.nanosec = 1_700_000_000, 123_456_789
+    assert doctor_graph.stamp_of(bytes(serialize_message(msg))) == 1_700_000_000_123_456_789
+    assert doctor_graph.stamp_of(b"") == 0
+
+
+def test_doctor_takes_the_parameters_that_launch_would(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("/**:\n  ros__parameters:\n    world_frame: odom\n    color_topic: /a\n    backend: physics\n")
+    second.write_text(
+        "/**/perception:\n  ros__parameters:\n    color_topic: /b\n    use_sim_time: true\n    colour: 1\n"
+    )
+    found, sim_time, said = read_parameters([first, second], "/wm", {"depth_topic": "/d", "camera_frame": None})
+    assert (found.world_frame, found.color_topic, found.depth_topic, found.camera_frame) == ("odom", "/b", "/d", "")
+    assert sim_time is True and [f.found for f in said] == [f"{second}: /**/perception has no parameter colour"]
+    with pytest.raises(ValueError, match="No such file"):
+        read_parameters([tmp_path / "none.yaml"], "/wm", {})
+    second.write_text("- 1\n")
+    with pytest.raises(ValueError, match="expected NODE: ros__parameters"):
+        read_parameters([second], "/wm", {})
+
+
+def test_doctor_draws_depth(tmp_path):
+    depth = np.full((48, 64), 1.0, np.float32)
+    depth[:, :16], depth[:, 16:32] = 0.0, 9.0
+    depth[:, 48:] = 2.0
+    drawn = doctor_picture.depth_picture(depth, 4.0)
+    assert (drawn[:, :16] == 0).all() and len(np.unique(drawn[:, 16:32])) == 1
+    assert drawn[0, 40, 2] > drawn[0, 60, 2]  # near is redder
+    missing = doctor_picture.draw_picture(tmp_path / "a.png", Seen(), 4.0, [])
+    assert missing.level == "warning" and not (tmp_path / "a.png").exists()
+    bad = doctor_picture.draw_picture(tmp_path / "a.nothing", Seen(depth_m=depth), 4.0, [])
+    assert bad.level == "warning" and ".png" in bad.advice
+    assert doctor_picture.draw_picture(tmp_path / "b.png", Seen(depth_m=depth), 4.0, []).found.endswith("b.png")
+
+
+def test_doctor_checks_caches(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "numba"))
+    monkeypatch.setenv("WM_ENGINE_CACHE", str(tmp_path / "engines"))
+    assert [f.level for f in doctor.check_caches()] == ["ok", "ok"]
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "engines").chmod(0o777)
+    found = doctor.check_caches()[1]
+    assert found.level == "warning" and "others may write" in found.found
+
+
+def test_doctor_loads_the_dynamics_model(tmp_path, monkeypatch):
+    (found,) = doctor.check_dynamics_model()
+    assert found.level == "ok" and found.values["loads"] and found.values["sha256"] in found.found
+    import wm_imagination.learned
+
+    broken = tmp_path / "dynamics.onnx"
+    monkeypatch.setattr(wm_imagination.learned, "default_model", lambda: broken)
+    assert doctor.check_dynamics_model()[0].level == "note"
+    broken.write_bytes(b"no model")
+    (found,) = doctor.check_dynamics_model()
+    assert found.level == "error" and str(broken) in found.found
 
 
 def test_doctor_knows_a_profile_that_loses_images(tmp_path):
@@ -222,9 +274,9 @@ def test_doctor_hears_a_camera(node_process, wait_for, tmp_path):
     assert done.returncode == 1 and report["ok"] is False
     assert found["/camera/color/camera_info"]["level"] == "ok"
     assert found["/camera/color/camera_info"]["values"]["rate_hz"] == pytest.approx(20.0, rel=0.5)
-    assert "std_msgs/msg/String" in found["/camera/color/image_raw"]["found"]
-    assert "best effort offered" in found["/tf"]["found"] and found["/tf"]["level"] == "error"
-    assert found["/camera/depth/image_raw"]["advice"]
+    assert "std_msgs/msg/String" in found["wrong_type.color"]["found"]
+    assert "best effort offered" in found["qos.tf"]["found"] and found["qos.tf"]["level"] == "error"
+    assert "missing.depth" in found and found["missing.depth"]["advice"], sorted(found)
     assert found["wm_msgs"]["level"] == "ok" and found["interpreter"]["level"] == "ok"
     assert any(f["values"].get("in_use") for f in report["findings"] if f["section"] == "inference")
     assert found["rendering"]["section"] == "graphics"

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 import yaml
 
-from wm_bringup.doctor import expected_topics
 from wm_bringup.environment import message_class, share_folder
+from wm_perception.node import PerceptionParameters
 
 ROOT = Path(__file__).resolve().parent.parent
 BRINGUP = ROOT / "ros2_ws/src/wm_bringup"
@@ -490,9 +490,13 @@ def test_gazebo(launch, headless):
     assert ("--headless-rendering" in flags.split()) == (headless == "true") and "-r" in flags.split()
     bridge = yaml.safe_load(Path(found["gz_bridge"].given["config_file"]).read_text())
     bridged = {f"/{row['ros_topic_name'].lstrip('/')}": row["ros_type_name"] for row in bridge}
-    for expected in expected_topics():
-        if expected.topic.startswith("/camera/"):
-            assert bridged[expected.topic] == expected.type_name
+    read = PerceptionParameters()
+    for topic, kind in (
+        (read.color_topic, "Image"),
+        (read.depth_topic, "Image"),
+        (read.camera_info_topic, "CameraInfo"),
+    ):
+        assert bridged[topic] == f"sensor_msgs/msg/{kind}"
     for row in bridge:
         assert set(row) <= {
             *("ros_topic_name", "gz_topic_name", "topic_name", "ros_type_name", "gz_type_name", "direction"),

@@ -262,7 +262,7 @@ def test_missing_camera_info_is_waited_for_and_named(robot_of_module: Robot, nod
         each=lambda: robot.frame(info=False),
     )
     robot.spin_until(
-        lambda: "nothing on /camera/color/camera_info" in node.output,
+        lambda: "silent.camera_info: /camera/color/camera_info (intrinsics) has sent nothing" in node.output,
         "a log line",
         each=lambda: robot.frame(info=False),
     )

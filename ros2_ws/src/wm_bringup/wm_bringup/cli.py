@@ -191,20 +191,71 @@ def sim(
 @app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-    wait: Annotated[float, typer.Option(help="Seconds to listen to topics; 0: do not.", min=0.0, max=600.0)] = 3.0,
-    color_topic: Annotated[str, typer.Option(help="Colour images.")] = "/camera/color/image_raw",
-    depth_topic: Annotated[str, typer.Option(help="Depth images.")] = "/camera/depth/image_raw",
-    camera_info_topic: Annotated[str, typer.Option(help="Intrinsics.")] = "/camera/color/camera_info",
-    pose_source: Annotated[str, typer.Option(help="tf, odometry or fixed.")] = "tf",
-    odometry_topic: Annotated[str, typer.Option(help="For --pose-source odometry.")] = "/odom",
+    wait: Annotated[
+        float, typer.Option(help="Seconds to listen to topics; 0: look at the installation alone.", min=0.0, max=600.0)
+    ] = 3.0,
+    topics_only: Annotated[
+        bool, typer.Option("--topics-only", help="Look at topics and frames, not at the installation.")
+    ] = False,
+    namespace: Annotated[str, typer.Option(help="Of the two nodes.")] = "wm",
+    params_file: Annotated[
+        list[Path] | None, typer.Option(help="ROS parameters of the nodes (YAML); repeatable.")
+    ] = None,
+    color_topic: Annotated[str | None, typer.Option(help="Color images.", show_default=False)] = None,
+    depth_topic: Annotated[str | None, typer.Option(help="Depth images.", show_default=False)] = None,
+    camera_info_topic: Annotated[str | None, typer.Option(help="Intrinsics.", show_default=False)] = None,
+    world_frame: Annotated[str | None, typer.Option(help="Fixed frame, z up.", show_default=False)] = None,
+    camera_frame: Annotated[
+        str | None, typer.Option(help="Optical frame; none: that of the images.", show_default=False)
+    ] = None,
+    pose_source: Annotated[str | None, typer.Option(help="tf, odometry or fixed.", show_default=False)] = None,
+    odometry_topic: Annotated[str | None, typer.Option(help="For --pose-source odometry.", show_default=False)] = None,
+    use_sim_time: Annotated[
+        bool | None,
+        typer.Option("--use-sim-time/--no-use-sim-time", help="Read /clock; none: where it is published."),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw what perception sees into this file (PNG).", show_default=False)
+    ] = None,
 ) -> None:
-    """Say what is installed and used, which topics arrive, and what to do about what is missing."""
+    """Look at the installation, the topics and a frame of each; say what is wrong and what to do.
+
+    Topics, frames and transports are those of perception's parameters: the defaults, then --params-file, then the
+    options here. Exit status 1: something needed is missing or wrong, so that wm cannot work.
+    """
     from wm_bringup import doctor as checks
 
-    if pose_source not in ("tf", "odometry", "fixed"):
+    if pose_source not in (None, "tf", "odometry", "fixed"):
         raise typer.BadParameter(f"--pose-source: got {pose_source!r}, expected tf, odometry or fixed")
-    expected = checks.expected_topics(color_topic, depth_topic, camera_info_topic, pose_source, odometry_topic)
-    findings = checks.examine(expected, wait)
+    if (picture is not None or topics_only) and not wait:
+        raise typer.BadParameter(
+            f"{'--picture' if picture else '--topics-only'}: got --wait 0, expected a time to listen"
+        )
+    given = {
+        "color_topic": color_topic,
+        "depth_topic": depth_topic,
+        "camera_info_topic": camera_info_topic,
+        "world_frame": world_frame,
+        "camera_frame": camera_frame,
+        "pose_source": pose_source,
+        "odometry_topic": odometry_topic,
+    }
+
+    def graph() -> list[checks.Finding]:
+        from wm_bringup import doctor_graph
+        from wm_bringup.doctor_parameters import read_parameters
+
+        name = "/" + namespace.strip("/")
+        try:
+            parameters, sim_time, said = read_parameters(params_file or (), name, given)
+        except ValueError as error:
+            advice = "mend it; perception refuses it, too"
+            return [checks.Finding("topics", "parameters", checks.ERROR, str(error), advice)]
+        sim_time = use_sim_time if use_sim_time is not None else sim_time
+        options = doctor_graph.GraphOptions(parameters, name, wait, sim_time)
+        return doctor_graph.check_graph(options, picture, said)
+
+    findings = checks.examine(graph if wait else None, not topics_only)
     if as_json:
         print(checks.report_json(findings))
     else:

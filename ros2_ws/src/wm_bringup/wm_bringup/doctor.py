@@ -1,7 +1,8 @@
-"""``wm doctor``: what is installed, what is used and why, which topics arrive, and what to do about what is missing.
+"""``wm doctor``: what is installed, what is used and why, and what to do about what is missing.
 
 Each finding is ok, a note, a warning (something will not be as good as it could) or an error (something needed is
-missing or wrong); errors and warnings say what to do. The checks of the installation need no running graph.
+missing or wrong); errors and warnings say what to do. The checks here are of the installation and need no running
+graph; ``doctor_graph`` looks at topics and frames.
 """
 
 from __future__ import annotations
@@ -15,18 +16,17 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from wm_bringup.environment import make_console, prefixes, share_folder
+from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
 
-OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 SETUP = "run: make setup, then use .venv/bin/wm (or: source tools/env.sh)"
 _IMAGE_BYTES = 640 * 480 * 3
-_STALE_S = 1.0
 
 PYTHON_PACKAGES = {
     # import name: (distribution, needed, what for)
@@ -59,68 +59,6 @@ renderer.close()
 assert image[..., 0].max() > 60 and numpy.ptp(image[..., 0]) > 30, "the picture is empty"
 print("rendered")
 """
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        section: python, ros, graphics, inference, models, engines or topics.
-        name: of the thing.
-        level: ok, note, warning or error.
-        found: what is there.
-        advice: what to do; empty where there is nothing to do.
-        values: figures, for ``--json``.
-    """
-
-    section: str
-    name: str
-    level: str
-    found: str
-    advice: str = ""
-    values: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TopicExpectation:
-    """A topic that perception reads: its type, its QoS (a name in wm_ros.qos), and what it is for."""
-
-    topic: str
-    type_name: str
-    qos: str
-    purpose: str
-    needed: bool = True
-
-
-def expected_topics(
-    color: str = "/camera/color/image_raw",
-    depth: str = "/camera/depth/image_raw",
-    camera_info: str = "/camera/color/camera_info",
-    pose_source: str = "tf",
-    odometry: str = "/odom",
-) -> list[TopicExpectation]:
-    """What perception reads with these parameters, and what the two nodes publish."""
-    image = "sensor_msgs/msg/Image"
-    compressed = "sensor_msgs/msg/CompressedImage"
-
-    def image_type(topic: str) -> str:
-        return compressed if topic.endswith(("/compressed", "/compressedDepth")) else image
-
-    topics = [
-        TopicExpectation(color, image_type(color), "SENSOR", "colour images"),
-        TopicExpectation(depth, image_type(depth), "SENSOR", "depth images"),
-        TopicExpectation(camera_info, "sensor_msgs/msg/CameraInfo", "SENSOR", "intrinsics"),
-    ]
-    if pose_source != "fixed":
-        is_tf = pose_source == "tf"
-        topics += [
-            TopicExpectation("/tf", "tf2_msgs/msg/TFMessage", "TF", "camera pose", needed=is_tf),
-            TopicExpectation("/tf_static", "tf2_msgs/msg/TFMessage", "TF_STATIC", "camera mounting", needed=False),
-        ]
-    if pose_source == "odometry":
-        topics.append(TopicExpectation(odometry, "nav_msgs/msg/Odometry", "SENSOR", "camera pose"))
-    return [*topics, TopicExpectation("/wm/scene_graph", "wm_msgs/msg/SceneGraph", "SCENE_GRAPH", "perception", False)]
 
 
 # Installation
@@ -356,127 +294,70 @@ def _stated_sha256(model: Path, file: str) -> str:
         return ""
 
 
-# Topics
+def check_dynamics_model() -> list[Finding]:
+    """The learned dynamics that came with wm: whether it is there, is that of its card, and loads."""
+    from wm_core.inference import InferenceError
+    from wm_imagination.learned import DynamicsNetwork, default_model
+    from wm_perception.models import sha256
 
-
-def qos_mismatch(offered: Any, wanted: Any) -> str:
-    """Why a subscription with the QoS ``wanted`` gets nothing from a publisher with ``offered``; empty: it does."""
-    from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
-
-    reasons = []
-    if offered.reliability == ReliabilityPolicy.BEST_EFFORT and wanted.reliability == ReliabilityPolicy.RELIABLE:
-        reasons.append("best effort offered, reliable wanted")
-    if offered.durability == DurabilityPolicy.VOLATILE and wanted.durability == DurabilityPolicy.TRANSIENT_LOCAL:
-        reasons.append("volatile offered, transient local wanted")
-    return ", ".join(reasons)
-
-
-def judge_topic(
-    expectation: TopicExpectation,
-    publishers: Sequence[tuple[str, str, str]],
-    arrivals: Sequence[float],
-    age_s: float | None,
-    seconds: float,
-) -> Finding:
-    """What to say of one topic.
-
-    Args:
-        publishers: (node, type, QoS mismatch or empty) of each.
-        arrivals: times [s] since listening began.
-        age_s: since the last arrival.
-        seconds: how long was listened.
-    """
-    name, level = expectation.topic, WARNING if expectation.needed else NOTE
-    rate = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else 0.0
-    values = {"publishers": len(publishers), "messages": len(arrivals), "rate_hz": rate, "age_s": age_s}
-    if not publishers:
-        advice = (
-            f"start its publisher, or name another topic; it carries: {expectation.purpose}"
-            if expectation.needed
-            else ""
-        )
-        return Finding("topics", name, level, "nobody publishes it", advice, values)
-    wrong = [(node, kind) for node, kind, _ in publishers if kind != expectation.type_name]
-    if wrong:
-        found = ", ".join(f"{node} publishes {kind}" for node, kind in wrong)
-        advice = f"expected {expectation.type_name}; name another topic"
-        if any(kind.endswith("CompressedImage") for _, kind in wrong):
-            advice = "set color_transport or depth_transport to compressed, and give the topic without its last part"
-        return Finding("topics", name, ERROR, found, advice, values)
-    deaf = [(node, why) for node, _, why in publishers if why]
-    if deaf:
-        found = "; ".join(f"{node}: {why}" for node, why in deaf)
-        return Finding("topics", name, ERROR, f"QoS does not match: {found}", "change the publisher's QoS", values)
-    who = ", ".join(sorted({node for node, _, _ in publishers}))
-    if not arrivals:
-        found = f"published by {who}, but nothing came in {seconds:.1f} s"
-        advice = "does it run? from another machine: same ROS_DOMAIN_ID, and multicast or a discovery server"
-        return Finding("topics", name, level, found, advice if expectation.needed else "", values)
-    found = f"{len(arrivals)} messages from {who}, " + (f"{rate:.1f} Hz, " if rate else "")
-    found += f"last {age_s:.2f} s ago" if age_s is not None else ""
-    if expectation.needed and age_s is not None and age_s > _STALE_S:
-        return Finding("topics", name, WARNING, found, "it stopped", values)
-    return Finding("topics", name, OK, found, values=values)
-
-
-def check_topics(expectations: Iterable[TopicExpectation], seconds: float = 3.0) -> list[Finding]:
-    """Listen in the current domain for a while."""
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.node import Node
-    from rclpy.signals import SignalHandlerOptions
-
-    from wm_bringup.environment import message_class
-    from wm_ros import qos
-
-    expectations = list(expectations)
-    context = rclpy.Context()
-    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
-    node = Node("wm_doctor", context=context, start_parameter_services=False)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    arrivals: dict[str, list[float]] = {e.topic: [] for e in expectations}
-    begin = time.monotonic()
-
-    def counter(topic: str) -> Callable[[Any], None]:
-        return lambda data: arrivals[topic].append(time.monotonic() - begin)
-
+    path = default_model()
+    if not path.is_file():
+        advice = "imagination's auto takes physics without it; to have it: make train-dynamics"
+        return [Finding("models", "dynamics", NOTE, "not installed", advice)]
+    digest = sha256(path)
+    values: dict[str, Any] = {"file": str(path), "sha256": digest, "bytes": path.stat().st_size, "loads": False}
+    found = f"{path} (sha256 {digest})"
     try:
-        for e in expectations:
-            try:
-                kind = message_class(e.type_name)
-            except LookupError:
-                continue
-            # Raw: an image is counted, not taken apart.
-            node.create_subscription(kind, e.topic, counter(e.topic), getattr(qos, e.qos), raw=True)
-        while (left := begin + seconds - time.monotonic()) > 0:
-            executor.spin_once(timeout_sec=left)
-        now = time.monotonic() - begin
-        findings = []
-        for e in expectations:
-            publishers = [
-                (
-                    f"{info.node_namespace.rstrip('/')}/{info.node_name}",
-                    info.topic_type,
-                    qos_mismatch(info.qos_profile, getattr(qos, e.qos)),
-                )
-                for info in node.get_publishers_info_by_topic(e.topic)
-            ]
-            got = arrivals[e.topic]
-            findings.append(judge_topic(e, publishers, got, now - got[-1] if got else None, now))
-        return findings
-    finally:
-        executor.shutdown(timeout_sec=1.0)
-        node.destroy_node()
-        rclpy.try_shutdown(context=context)
+        begin = time.monotonic()
+        DynamicsNetwork(path)
+        values["loads"] = True
+        found += f", loads in {1e3 * (time.monotonic() - begin):.0f} ms"
+    except InferenceError as error:
+        advice = "imagination's auto takes physics; train it again (make train-dynamics)"
+        return [Finding("models", "dynamics", ERROR, f"{_first_line(error)} (sha256 {digest})", advice, values)]
+    stated = _stated_sha256(path, path.name)
+    if stated != digest:
+        card = path.with_suffix(".json").name
+        what = f"its card {card} is of a file with sha256 {stated}" if stated else f"no card {card}"
+        advice = "the card's figures may not hold for it; write both with one training run"
+        return [Finding("models", "dynamics", WARNING, f"{found}; {what}", advice, values)]
+    return [Finding("models", "dynamics", OK, found, values=values)]
+
+
+def check_caches() -> list[Finding]:
+    """The folders in which compiled code and engines are kept: without them every start compiles anew."""
+    from wm_core import engines
+    from wm_imagination import compiled_step
+
+    findings = []
+    for name, folder, cost in (
+        ("compiled step", compiled_step.cache_folder(), "the first request of every start waits for the compiler"),
+        ("engines", engines.cache_folder(), "GPU engines are built at every start"),
+    ):
+        files = [p for p in folder.rglob("*") if p.is_file()] if folder.is_dir() else []
+        size = sum(p.stat().st_size for p in files)
+        existing = next(p for p in (folder, *folder.parents) if p.exists())
+        values = {"folder": str(folder), "files": len(files), "bytes": size}
+        if not os.access(existing, os.W_OK | os.X_OK):
+            advice = f"make {existing} writable, or name another folder (NUMBA_CACHE_DIR, WM_ENGINE_CACHE)"
+            findings.append(Finding("caches", name, WARNING, f"{folder} cannot be written: {cost}", advice, values))
+            continue
+        others = existing.stat().st_mode & 0o022 if existing == folder else 0
+        if others:
+            advice = f"what lies in it is run: chmod go-w {folder}"
+            findings.append(Finding("caches", name, WARNING, f"others may write {folder}", advice, values))
+            continue
+        what = f"{len(files)} files, {size / 2**20:.1f} MiB" if files else "empty: filled at the first use"
+        findings.append(Finding("caches", name, OK, f"{folder} ({what})", values=values))
+    return findings
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def examine(expectations: Iterable[TopicExpectation], seconds: float = 3.0) -> list[Finding]:
-    """All findings; topics are listened to where ``seconds`` > 0 and ROS is there. A check that fails is a finding."""
+def examine(graph: Callable[[], list[Finding]] | None = None, installation: bool = True) -> list[Finding]:
+    """All findings; ``graph`` listens to topics, where ROS is there. A check that fails is a finding."""
     findings: list[Finding] = []
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("python", check_python),
@@ -484,10 +365,14 @@ def examine(expectations: Iterable[TopicExpectation], seconds: float = 3.0) -> l
         ("graphics", check_graphics),
         ("inference", check_inference),
         ("models", check_models),
+        ("models", check_dynamics_model),
         ("engines", check_engines),
+        ("caches", check_caches),
     ]
-    if seconds > 0:
-        checks.append(("topics", lambda: check_topics(expectations, seconds)))
+    if not installation:
+        checks.clear()
+    if graph is not None:
+        checks.append(("topics", graph))
     for section, check in checks:
         if section == "topics" and any(f.section == "ros" and f.level == ERROR for f in findings):
             findings.append(Finding("topics", "all", NOTE, "not listened to: ROS does not work yet"))

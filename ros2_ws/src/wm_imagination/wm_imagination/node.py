@@ -36,7 +36,9 @@ from wm_msgs.msg import Rollout as RolloutMsg
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_msgs.srv import GetSceneGraph, ImagineRollouts
 
+from wm_core.findings import Finding, Severity
 from wm_core.geometry import quaternion_to_matrix
+from wm_core.graph_checks import check_appearance, check_scene_graph
 from wm_core.interventions import InterventionError, UnknownObjectError
 from wm_core.messages import request_from_msg, rollout_to_msg, scene_graph_from_msg, scene_graph_to_msg
 from wm_core.rollout import POSITION, QUATERNION, RequestError, Rollout
@@ -52,11 +54,14 @@ from wm_imagination.imagination import (
 )
 from wm_ros import images, qos
 from wm_ros.diagnostics import Level
+from wm_ros.input_health import FrameLog, InputHealth
 from wm_ros.lifecycle import ManagedNode, guarded, run_node
 from wm_ros.parameters import parameter
 from wm_ros.stamps import stamp_to_ns
 
 _SILENT_S = 5.0
+_STALE_S = 3.0  # perception sends a graph for every frame, several a second
+_LOOKS = ("color", "depth", "camera_info", "instances")
 _KEEP_FRAMES = 45
 _MAX_FEEDBACK_PARTIALS = 128
 _MAX_PATHS = 64
@@ -247,6 +252,9 @@ class ImaginationNode(ManagedNode):
         self._optical_frame = ""
         self._wake = threading.Condition()
         self._matcher = FrameMatcher(0)
+        self._health = InputHealth(self)
+        self._frames = FrameLog()
+        self._learned, self._first_graph_s = False, np.inf
         self._working = False
         self._worker: threading.Thread | None = None
         self._turns = threading.Semaphore(1)
@@ -260,7 +268,7 @@ class ImaginationNode(ManagedNode):
         """Make the backend and the publishers."""
         self._imagination = self._make_imagination(self.params)
         self._check_backend(self.params)
-        self._memory = AppearanceMemory()
+        self._memory, self._learned = AppearanceMemory(), False
         self._image_out = self.create_lifecycle_publisher(Image, "imagined/image", qos.DERIVED_IMAGE)
         self._points_out = self.create_lifecycle_publisher(PointCloud2, "imagined/points", qos.MARKERS)
         self._markers_out = self.create_lifecycle_publisher(MarkerArray, "imagined/markers", qos.MARKERS)
@@ -274,27 +282,27 @@ class ImaginationNode(ManagedNode):
         self._turns = threading.Semaphore(p.max_concurrent)
         self._stop_requests.clear()
 
-        def subscribe(kind: Any, topic: str, callback: Callable[[Any], None], profile: QoSProfile) -> None:
+        self._first_graph_s = np.inf
+        self._health.clear()
+        self._frames.clear()
+
+        def subscribe(
+            name: str, role: str, kind: Any, topic: str, callback: Callable[[Any], None], profile: QoSProfile
+        ) -> None:
             self._inputs.append(
                 self.create_subscription(kind, topic, callback, profile, callback_group=self._input_group)
             )
+            named_by = f"{name}_topic" if name in ("color", "depth", "camera_info") else ""
+            self._health.listen(name, role, topic, kind, named_by, profile, _STALE_S)
 
-        subscribe(SceneGraphMsg, "scene_graph", self._on_scene_graph, qos.SCENE_GRAPH)
+        color_type = Image if p.color_transport == "raw" else CompressedImage
+        depth_type = Image if p.depth_transport == "raw" else CompressedImage
+        subscribe("scene_graph", "scene graphs", SceneGraphMsg, "scene_graph", self._on_scene_graph, qos.SCENE_GRAPH)
         if p.appearance_rate_hz > 0.0:
-            subscribe(Image, "instances", self._on_instances, qos.SENSOR)
-            subscribe(
-                Image if p.color_transport == "raw" else CompressedImage,
-                p.color_source,
-                self._on_color,
-                qos.SENSOR,
-            )
-            subscribe(
-                Image if p.depth_transport == "raw" else CompressedImage,
-                p.depth_source,
-                self._on_depth,
-                qos.SENSOR,
-            )
-            subscribe(CameraInfo, p.camera_info_topic, self._on_camera_info, qos.SENSOR)
+            subscribe("instances", "object ids per pixel", Image, "instances", self._on_instances, qos.SENSOR)
+            subscribe("color", "color images", color_type, p.color_source, self._on_color, qos.SENSOR)
+            subscribe("depth", "depth images", depth_type, p.depth_source, self._on_depth, qos.SENSOR)
+            subscribe("camera_info", "intrinsics", CameraInfo, p.camera_info_topic, self._on_camera_info, qos.SENSOR)
         self._scene_rate()
         self._working = True
         self._worker = threading.Thread(target=self._learn, name="appearance", daemon=True)
@@ -403,28 +411,34 @@ class ImaginationNode(ManagedNode):
             self.warn("bad_scene_graph", f"scene_graph: {error}", "the last good one stays")
             return
         self._scene_rate().tick()
+        self._health.arrived("scene_graph", scene.stamp_ns)
+        self._first_graph_s = min(self._first_graph_s, time.monotonic())
         self._scene = scene
         self._offer("scene", scene.stamp_ns, scene)
 
     @guarded
     def _on_instances(self, msg: Image) -> None:
         self.diagnostics.rate("instances input").tick()
+        self._health.arrived("instances", stamp_to_ns(msg.header.stamp))
         self._offer("instances", stamp_to_ns(msg.header.stamp), msg)
 
     @guarded
     def _on_color(self, msg: Any) -> None:
         self.diagnostics.rate("color input").tick()
+        self._health.arrived("color", stamp_to_ns(msg.header.stamp))
         self._offer("color", stamp_to_ns(msg.header.stamp), msg)
 
     @guarded
     def _on_depth(self, msg: Any) -> None:
         self.diagnostics.rate("depth input").tick()
+        self._health.arrived("depth", stamp_to_ns(msg.header.stamp))
         with self._wake:
             self._matcher.add_depth(stamp_to_ns(msg.header.stamp), msg)
             self._wake.notify_all()
 
     @guarded
     def _on_camera_info(self, msg: CameraInfo) -> None:
+        self._health.arrived("camera_info", stamp_to_ns(msg.header.stamp))
         self._camera_info = msg
 
     def _offer(self, name: str, stamp_ns: int, item: Any) -> None:
@@ -457,6 +471,22 @@ class ImaginationNode(ManagedNode):
             f"{len(snapshot.objects)} objects, {len(snapshot.hidden)} hidden background points",
         )
 
+    def input_findings(self) -> list[Finding]:
+        """The scene graph, the clock, and why no looks are learned."""
+        streams = {s.name: s for s in self._health.streams()}
+        graph = check_scene_graph(streams["scene_graph"])
+        # Of the graph's own stream check_scene_graph knows better; what is left is its clock.
+        findings = [f for f in self._health.findings(("scene_graph",)) if not f.cause.endswith(".scene_graph")]
+        findings += [graph] if graph is not None else []
+        looks = [streams[name] for name in _LOOKS if name in streams]
+        if self._learned or not looks or time.monotonic() - self._first_graph_s < _STALE_S:
+            return findings
+        with self._wake:
+            missing = self._matcher.missing()
+        wrong = self._health.findings(_LOOKS)
+        findings += check_appearance(looks, missing, wrong, self._frames.findings())
+        return list({f.cause: f for f in findings}.values())
+
     # Looks, in a thread of their own.
 
     def _learn(self) -> None:
@@ -476,7 +506,8 @@ class ImaginationNode(ManagedNode):
             try:
                 self._integrate(frame)
             except (images.ImageError, AppearanceError) as error:
-                self.warn("bad_frame", str(error), "the frame is left out")
+                self.diagnostics.counter("bad_frame", advice="the frame is left out").add(1, str(error))
+                self._frames.bad(Finding("bad_frame", Severity.WARN, str(error), run="the frames are left out"))
             except Exception as error:
                 self.report_exception("appearance", error)
 
@@ -493,6 +524,8 @@ class ImaginationNode(ManagedNode):
         self._memory.integrate(frame.stamp_ns, color, depth, camera, frame.scene.world_T_camera, ids, frame.scene)
         self._optical_frame = frame.color.header.frame_id
         self.diagnostics.rate("frames learned").tick()
+        self._frames.good()
+        self._learned = True
         self.diagnostics.latency("learn a frame").add(time.monotonic() - begin)
 
     # Requests.

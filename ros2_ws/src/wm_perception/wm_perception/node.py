@@ -27,12 +27,16 @@ from visualization_msgs.msg import MarkerArray
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 
 from wm_core.camera import Camera
+from wm_core.findings import Finding, Severity
 from wm_core.geometry import pose_matrix
+from wm_core.input_checks import check_distortion, check_intrinsics, check_registration, check_stream
 from wm_core.messages import scene_graph_to_msg
+from wm_perception.inspection import FrameInspector
 from wm_perception.types import Frame, PerceptionConfig
 from wm_ros import images, qos
 from wm_ros.diagnostics import Level
 from wm_ros.frames import prefixed
+from wm_ros.input_health import FrameLog, InputHealth
 from wm_ros.lifecycle import ManagedNode, guarded, run_node
 from wm_ros.markers import MarkerBuilder
 from wm_ros.parameters import group, parameter
@@ -146,6 +150,19 @@ def _pose_of_seven(values: tuple[float, ...]) -> NDArray[np.float64]:
     return pose_matrix(values[:3], values[3:])
 
 
+def _camera_findings(info: CameraInfo, topic: str) -> list[Finding]:
+    """Intrinsics that cannot be, or that images are not rectified for."""
+    try:
+        camera = images.info_to_camera(info, topic)
+    except images.ImageError:
+        return []  # said of each frame
+    findings = (
+        check_intrinsics(topic, camera),
+        check_distortion(topic, info.distortion_model, info.d, camera),
+    )
+    return [f for f in findings if f is not None]
+
+
 def make_pipeline(config: PerceptionConfig) -> Any:
     """The perception pipeline."""
     # Here, since it imports the heavy libraries: a refused parameter is said at once.
@@ -176,8 +193,10 @@ class PerceptionNode(ManagedNode):
         self._odometry = TransformBuffer()
         self._odometry_frames: tuple[str, str] | None = None
         self._camera_info: CameraInfo | None = None
-        self._first_pair_s: float | None = None
         self._synchronizer = ApproximateSynchronizer(0)
+        self._health = InputHealth(self)
+        self._frames = FrameLog()
+        self._inspector = FrameInspector("", "", PerceptionConfig(), 0.0)
         self._wake = threading.Condition()
         self._pending: Pair | None = None
         self._restart_pending = False
@@ -207,7 +226,7 @@ class PerceptionNode(ManagedNode):
         """Subscribe, start the worker."""
         p = self.params
         self._synchronizer = ApproximateSynchronizer(seconds_to_ns(p.max_stamp_difference_s))
-        self._camera_info, self._first_pair_s, self._pending = None, None, None
+        self._camera_info, self._pending = None, None
         self._odometry.clear()
         self._odometry_frames = None
         if p.pose_source == "tf" or (p.pose_source == "odometry" and p.odometry_camera_from_tf):
@@ -222,13 +241,22 @@ class PerceptionNode(ManagedNode):
         ]
         if p.pose_source == "odometry":
             self._inputs.append(self.create_subscription(Odometry, p.odometry_topic, self._on_odometry, qos.SENSOR))
-        # Monitors exist from now on, so that silence is reported from the start.
-        for name, topic in (
-            ("color", p.color_source),
-            ("depth", p.depth_source),
-            ("camera_info", p.camera_info_topic),
+        # Followed from now on, so that silence is reported from the start.
+        self._frames.clear()
+        self._health.clear()
+        self._inspector = FrameInspector(p.depth_source, p.world_frame, p.pipeline, p.min_depth_fraction)
+        for name, role, topic, kind in (
+            ("color", "color images", p.color_source, color_type),
+            ("depth", "depth images", p.depth_source, depth_type),
+            ("camera_info", "intrinsics", p.camera_info_topic, CameraInfo),
         ):
             self._input(name, topic)
+            self._health.listen(name, role, topic, kind, f"{name}_topic")
+        if p.pose_source == "odometry":
+            self._health.listen("odometry", "camera pose", p.odometry_topic, Odometry, "odometry_topic")
+        if self._transforms is not None:
+            for name, profile in (("tf", qos.TF), ("tf_static", qos.TF_STATIC)):
+                self._health.listen(name, "camera pose", f"/{name}", "tf2_msgs/msg/TFMessage", wanted=profile)
         self._output()
         self._working = True
         self._worker = threading.Thread(target=self._work, name="perception", daemon=True)
@@ -277,17 +305,20 @@ class PerceptionNode(ManagedNode):
     def _on_color(self, msg: Any) -> None:
         now_s = time.monotonic()
         self._input("color", self.params.color_source).tick()
+        self._health.arrived("color", stamp_to_ns(msg.header.stamp))
         self._offer(self._synchronizer.add_color(stamp_to_ns(msg.header.stamp), _Arrived(msg, now_s)))
 
     @guarded
     def _on_depth(self, msg: Any) -> None:
         now_s = time.monotonic()
         self._input("depth", self.params.depth_source).tick()
+        self._health.arrived("depth", stamp_to_ns(msg.header.stamp))
         self._offer(self._synchronizer.add_depth(stamp_to_ns(msg.header.stamp), _Arrived(msg, now_s)))
 
     @guarded
     def _on_camera_info(self, msg: CameraInfo) -> None:
         self._input("camera_info", self.params.camera_info_topic).tick()
+        self._health.arrived("camera_info", stamp_to_ns(msg.header.stamp))
         if images.is_distorted(msg):
             self.diagnostics.set_status(
                 "camera",
@@ -301,10 +332,11 @@ class PerceptionNode(ManagedNode):
 
     @guarded
     def _on_odometry(self, msg: Odometry) -> None:
+        self._health.arrived("odometry", stamp_to_ns(msg.header.stamp))
         frame, child = msg.header.frame_id.lstrip("/"), msg.child_frame_id.lstrip("/")
         p, q = msg.pose.pose.position, msg.pose.pose.orientation
         if frame != self.params.world:
-            self.warn(
+            self._bad_frame(
                 "odometry_frame",
                 f"odometry on {self.params.odometry_topic} is in frame {frame!r}, expected {self.params.world!r}",
                 f"set world_frame to {frame!r}",
@@ -325,8 +357,6 @@ class PerceptionNode(ManagedNode):
         self.diagnostics.counter("out_of_order").raise_to(counts["out_of_order"], "a stamp not newer than the last")
         if pair is None:
             return
-        if self._first_pair_s is None:
-            self._first_pair_s = time.monotonic()
         with self._wake:
             if self._pending is not None:
                 # Not an alarm: a camera faster than the machine is normal.
@@ -336,7 +366,7 @@ class PerceptionNode(ManagedNode):
             self._wake.notify_all()
 
     def before_diagnostics(self) -> None:
-        """Takes over the synchroniser's counters and warns of silence, by topic."""
+        """Takes over the synchroniser's counters."""
         if not self.is_active:
             return
         p, counts = self.params, self._synchronizer.counts
@@ -350,12 +380,39 @@ class PerceptionNode(ManagedNode):
             self.diagnostics.counter(
                 "unsynchronised", advice="compare their stamps, or raise max_stamp_difference_s"
             ).raise_to(lost, text)
-        waited_s = time.monotonic() - (self._first_pair_s or time.monotonic())
-        if self._camera_info is None and waited_s >= _INPUT_SILENT_S:
-            self.log_throttled(
-                f"images came for {waited_s:.0f} s but nothing on {p.camera_info_topic}; waiting for it",
-                key="missing_camera_info",
-            )
+
+    # What is wrong, for the console and diagnostics (ManagedNode says it).
+
+    def input_findings(self) -> list[Finding]:
+        """Streams, stamps, calibration, pose, and what the frames show."""
+        p, info = self.params, self._camera_info
+        findings = self._health.findings(("color", "depth", "camera_info", "odometry"))
+        if info is not None:  # published once is enough
+            findings = [f for f in findings if f.cause not in ("silent.camera_info", "stopped.camera_info")]
+            findings += _camera_findings(info, p.camera_info_topic)
+        unsynchronized = self._health.synchronization("color", "depth", p.max_stamp_difference_s)
+        findings += [unsynchronized] if unsynchronized is not None else []
+        bad = self._frames.findings()
+        if any(f.cause.startswith("tf_") for f in bad) and (reasons := self._transform_findings()):
+            findings += reasons
+            bad = [f for f in bad if not f.cause.startswith("tf_")]
+        known = {f.cause.rpartition(".")[2] for f in findings}
+        findings += [f for f in bad if not (f.cause == "missing_camera_info" and known & {"camera_info", "no_camera"})]
+        return findings + self._inspector.findings()
+
+    def _transform_findings(self) -> list[Finding]:
+        """Why transforms may be missing: nobody publishes them, or with a QoS that does not reach this node."""
+        streams = self._health.streams(("tf", "tf_static"), look_at_all=True)
+        if streams and not any(s.publishers for s in streams):
+            run = "start robot_state_publisher or a static_transform_publisher, or set pose_source to odometry or fixed"
+            return [Finding("no_tf", Severity.ERROR, "nobody publishes /tf or /tf_static (camera pose)", run=run)]
+        found = (check_stream(s) for s in streams)
+        return [f for f in found if f is not None and f.cause.startswith("qos.")]
+
+    def _bad_frame(self, counter: str, detail: str, advice: str = "", severity: Severity = Severity.ERROR) -> None:
+        """Count a frame that cannot be used; where that goes on it is a finding."""
+        self.diagnostics.counter(counter, advice=advice).add(1, detail)
+        self._frames.bad(Finding(counter, severity, detail, run=advice))
 
     # Work, in the worker's thread.
 
@@ -364,18 +421,14 @@ class PerceptionNode(ManagedNode):
             with self._wake:
                 while self._working and self._pending is None:
                     self._wake.wait()
-                if not self._working:
+                if not self._working or self._pending is None:
                     return
                 pair, self._pending = self._pending, None
                 restarted, self._restart_pending = self._restart_pending, False
             try:
                 self._frame(pair, restarted)
             except BadFrameError as error:
-                if error.counter == "missing_camera_info":
-                    # Usual for a moment at start: counted here, logged by before_diagnostics when it lasts.
-                    self.diagnostics.counter(error.counter, advice=error.advice).add(1, error.detail)
-                else:
-                    self.warn(error.counter, error.detail, error.advice)
+                self._bad_frame(error.counter, error.detail, error.advice)
             except Exception as error:  # counted and logged; the next frame may be better
                 self.report_exception("pipeline", error)
 
@@ -386,6 +439,10 @@ class PerceptionNode(ManagedNode):
             if self._transforms is not None:
                 self._transforms.clear(pair.stamp_ns + seconds_to_ns(0.5))
             self._odometry.clear(pair.stamp_ns + seconds_to_ns(0.5))
+        frames = (pair.color.msg.header.frame_id, pair.depth.msg.header.frame_id)
+        apart = check_registration(self.params.color_source, frames[0], self.params.depth_source, frames[1])
+        if apart is not None:
+            self._frames.bad(apart)
         color, depth, camera = self._decode(pair)
         frame_id = prefixed(self.params.frame_prefix, self.params.camera_frame) or pair.color.msg.header.frame_id
         world_T_camera = self._camera_pose(frame_id, pair.stamp_ns)
@@ -405,6 +462,8 @@ class PerceptionNode(ManagedNode):
             published_s - arrived_s
         )
         self._output().tick()
+        self._frames.good()
+        self._inspector.look(frame, scene, self.params.camera_frame or pair.color.msg.header.frame_id)
         for stage, seconds in result.timings_s.items():
             self.diagnostics.latency(f"stage {stage}").add(seconds)
         self._publish_images(pair.color.msg.header.frame_id, frame, result)
@@ -443,11 +502,10 @@ class PerceptionNode(ManagedNode):
             depth = self._fit_depth(depth, width, height)
         measured = np.count_nonzero(depth) / depth.size
         if measured < p.min_depth_fraction:
-            self.warn(
-                "empty_depth",
+            self.diagnostics.counter("empty_depth").add(
+                1,
                 f"depth on {p.depth_source} has measurements in {100.0 * measured:.1f} % of its pixels, "
                 f"expected at least {100.0 * p.min_depth_fraction:g} %",
-                "objects are held by permanence; is the sensor covered, too near, or its unit wrong?",
             )
         return color, depth, camera
 

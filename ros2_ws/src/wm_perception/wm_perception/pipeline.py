@@ -101,7 +101,11 @@ class PerceptionPipeline:
         cloud = make_cloud(frame, self.config.stride, self.config.max_depth_m)
         known = float(np.isfinite(cloud.depth).mean())
         if known < 0.02:
-            warnings.append(f"depth image: {100 * known:.1f}% of the pixels have depth, expected most of them")
+            measured = 100.0 * float((frame.depth_m > 0.0).mean())
+            warnings.append(
+                f"depth image: {100.0 * known:.1f} % of the pixels have depth within max_depth_m "
+                f"{self.config.max_depth_m:g} m ({measured:.1f} % have any), expected most of them"
+            )
         lap("cloud")
         self.supports.update(cloud, frame.stamp_ns)
         height, which = self.supports.heights(cloud)

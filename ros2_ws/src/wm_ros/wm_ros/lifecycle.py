@@ -40,6 +40,7 @@ from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedEx
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
+from wm_core.findings import Announcer, Finding, Severity, worst
 from wm_ros import heartbeat, qos
 from wm_ros.diagnostics import Diagnostics, Level
 from wm_ros.parameters import NodeParameters, ParameterError, parameter
@@ -48,6 +49,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 NAMESPACE = "wm"
 _LOG_EVERY_S = 5.0
+_REMIND_EVERY_S = 60.0
+_LOOK_EVERY_S = 1.0
 
 
 def guarded(method: F) -> F:
@@ -126,6 +129,9 @@ class ManagedNode(LifecycleNode):
             self._steady,
             self._heartbeat_group,
         )
+        self._announcer = Announcer()
+        if type(self).input_findings is not ManagedNode.input_findings:
+            self.create_timer(_LOOK_EVERY_S, self._look_at_inputs, callback_group=self._own_group, clock=self._steady)
         self._autostart_timer = (
             self.create_timer(0.01, self._start, callback_group=self._own_group, clock=self._steady)
             if self._autostart
@@ -167,16 +173,18 @@ class ManagedNode(LifecycleNode):
         return self.state_label == "active"
 
     def warn(self, counter: str, detail: str, advice: str = "", level: Level = Level.WARN) -> None:
-        """Count something that should not happen in diagnostics, and log it at most every five seconds."""
+        """Count something that should not happen in diagnostics; log it once, and once a minute while it goes on."""
         self.diagnostics.counter(counter, advice=advice, level=level).add(1, detail)
-        self.log_throttled(f"{detail}; {advice}" if advice else detail, key=counter, error=level >= Level.ERROR)
+        self.log_throttled(f"{detail}; {advice}" if advice else detail, counter, level >= Level.ERROR, _REMIND_EVERY_S)
 
-    def log_throttled(self, text: str, key: str | None = None, error: bool = False) -> None:
-        """Log a warning or error, at most once in five seconds per ``key``; says how many were left out."""
+    def log_throttled(
+        self, text: str, key: str | None = None, error: bool = False, every_s: float = _LOG_EVERY_S
+    ) -> None:
+        """Log a warning or error, at most once in ``every_s`` per ``key``; says how many were left out."""
         key = key or text
         now = time.monotonic()
         with self._log_lock:
-            if now - self._log_times.get(key, float("-inf")) < _LOG_EVERY_S:
+            if now - self._log_times.get(key, float("-inf")) < every_s:
                 self._log_skipped[key] = self._log_skipped.get(key, 0) + 1
                 return
             self._log_times[key] = now
@@ -282,6 +290,40 @@ class ManagedNode(LifecycleNode):
         except Exception as error:  # counted and logged; the node lives on
             if rclpy.ok(context=self.context):
                 self.report_exception("diagnostics", error)
+
+    def input_findings(self) -> Sequence[Finding]:
+        """What is wrong with the inputs now; asked once a second while active.
+
+        Each cause goes to the console once, with a reminder each minute, and all that hold now into the status
+        ``inputs`` of diagnostics.
+        """
+        return ()
+
+    def _look_at_inputs(self) -> None:
+        if not self.is_active:
+            self._announcer.clear()
+            self.diagnostics.set_status("inputs", Level.OK, "not looked at while the node is not active")
+            return
+        try:
+            findings = self.input_findings()
+        except Exception as error:  # counted and logged; the node lives on
+            if rclpy.ok(context=self.context):
+                self.report_exception("input_findings", error)
+            return
+        for severity, line in self._announcer.update(findings):
+            # A line of source each: rclpy refuses a place in the code that logs at another level than before.
+            if severity == Severity.ERROR:
+                self.get_logger().error(line)
+            elif severity == Severity.WARN:
+                self.get_logger().warning(line)
+            else:
+                self.get_logger().info(line)
+        self.diagnostics.set_status(
+            "inputs",
+            Level(int(worst(findings))),
+            " | ".join(str(f) for f in sorted(findings, key=lambda f: -f.severity)) or "nothing is wrong with them",
+            **{f.cause: f.text for f in findings},
+        )
 
     def before_diagnostics(self) -> None:
         """Called once a second, before diagnostics go out: to take over counters and warn of silence."""

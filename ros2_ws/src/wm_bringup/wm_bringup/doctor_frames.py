@@ -1,0 +1,267 @@
+"""A frame of each stream looked at, for ``wm doctor``: encodings, sizes, calibration, depth, pose, gravity, objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
+from wm_core import findings as core
+from wm_core.camera import Camera
+from wm_core.depth_checks import find_surfaces, level_share, summarize_depth
+from wm_core.input_checks import (
+    check_distortion,
+    check_intrinsics,
+    check_registration,
+    check_sizes,
+    distortion_shift_px,
+)
+from wm_perception.inspection import inspect_frame
+from wm_perception.types import Frame, PerceptionResult
+
+if TYPE_CHECKING:
+    from wm_bringup.doctor_graph import GraphListener
+
+_LEVELS = {core.Severity.OK: OK, core.Severity.WARN: WARNING, core.Severity.ERROR: ERROR}
+FRAMES = 8
+"""Frames of each camera stream that are kept: things get an id after four."""
+
+
+@dataclass
+class Seen:
+    """What was made of the frames: for the picture."""
+
+    frame: Frame | None = None
+    result: PerceptionResult | None = None
+    depth_m: NDArray[np.float32] | None = None
+    color: NDArray[np.uint8] | None = None
+
+
+def _stamp_ns(msg: Any) -> int:
+    return int(msg.header.stamp.sec) * 1_000_000_000 + int(msg.header.stamp.nanosec)
+
+
+def of_core(section: str, finding: core.Finding) -> Finding:
+    """The doctor's finding of one that the nodes say, too."""
+    found = f"{finding.found}; expected {finding.expected}" if finding.expected else finding.found
+    return Finding(section, finding.cause, _LEVELS[finding.severity], found, finding.run)
+
+
+class FrameLook:
+    """Takes apart the last messages that a ``GraphListener`` kept."""
+
+    def __init__(self, listener: GraphListener) -> None:
+        self._kept, self._parameters, self._transforms = listener.kept, listener.parameters, listener.transforms
+
+    def _messages(self, name: str, kind: type) -> list[Any]:
+        from rclpy.serialization import deserialize_message
+
+        return [deserialize_message(data, kind) for data in self._kept[name]]
+
+    def findings(self, seen: Seen) -> list[Finding]:
+        """The content of the last frames: encodings, sizes, calibration, depth, pose, gravity, what is perceived."""
+        from wm_ros import images
+
+        p = self._parameters
+        result: list[Finding] = []
+        color = self._last_image("color", p.color_source, p.color_transport, result)
+        depth = self._last_image("depth", p.depth_source, p.depth_transport, result)
+        camera = self._camera(result)
+        seen.color, seen.depth_m = color, depth
+        if color is not None and camera is not None:
+            size = (color.shape[1], color.shape[0])
+            wrong = check_intrinsics(p.camera_info_topic, camera, size)
+            if wrong is not None:
+                result.append(of_core("frames", wrong))
+                camera = camera if wrong.severity < core.Severity.ERROR else None
+        if depth is not None:
+            summary = summarize_depth(depth, p.pipeline.max_depth_m)
+            text = (
+                f"{100.0 * summary.measured:.0f} % of its pixels measured, median {summary.median_m:.2f} m "
+                f"(5 to 95 %: {summary.p05_m:.2f} to {summary.p95_m:.2f} m), {100.0 * summary.beyond:.0f} % of these "
+                f"beyond max_depth_m {p.pipeline.max_depth_m:g}"
+            )
+            values = {"measured": summary.measured, "median_m": summary.median_m, "beyond": summary.beyond}
+            result.append(Finding("frames", "depth values", OK, text, values=values))
+        if color is None or depth is None:
+            return result
+        sizes = ((color.shape[1], color.shape[0]), (depth.shape[1], depth.shape[0]))
+        wrong = check_sizes(p.color_source, sizes[0], p.depth_source, sizes[1], p.resize_depth)
+        if wrong is not None:
+            return [*result, of_core("frames", wrong)]
+        if camera is None:
+            return result
+        pairs = self._pairs()
+        if not pairs:
+            return [*result, Finding("frames", "pairs", NOTE, "no color and depth image make a pair; not looked at")]
+        color_frame, depth_frame = (msg.header.frame_id for msg in pairs[-1])
+        wrong = check_registration(p.color_source, color_frame, p.depth_source, depth_frame)
+        result += [of_core("frames", wrong)] if wrong is not None else []
+        frame_id = p.camera_frame or color_frame
+        frames: list[Frame] = []
+        for color_msg, depth_msg in pairs[-FRAMES:]:
+            stamp_ns = _stamp_ns(color_msg)
+            try:
+                pose = self._pose(frame_id, stamp_ns)
+            except ValueError as error:
+                advice = f"publish tf from {p.world_frame} to {frame_id}, or name other frames (--world-frame)"
+                return [*result, Finding("frames", "camera pose", ERROR, str(error), advice)]
+            rgb = (images.image_to_rgb if p.color_transport == "raw" else images.compressed_to_rgb)(color_msg)
+            metres = (images.image_to_depth if p.depth_transport == "raw" else images.compressed_to_depth)(depth_msg)
+            if metres.shape != rgb.shape[:2]:
+                metres = images.resize_depth(metres, rgb.shape[1], rgb.shape[0])
+            frames.append(Frame(stamp_ns, rgb, metres, camera, pose))
+        return result + self._pose_findings(frames[-1], frame_id) + self._perceive(frames, frame_id, seen)
+
+    def _last_image(self, name: str, topic: str, transport: str, result: list[Finding]) -> Any:
+        from sensor_msgs.msg import CompressedImage, Image
+
+        from wm_ros import images
+
+        if not self._kept[name]:
+            return None
+        raw = transport == "raw"
+        msg = self._messages(name, Image if raw else CompressedImage)[-1]
+        if name == "color":
+            decode = images.image_to_rgb if raw else images.compressed_to_rgb
+        else:
+            decode = images.image_to_depth if raw else images.compressed_to_depth
+        try:
+            pixels = decode(msg, topic)
+        except images.ImageError as error:
+            result.append(Finding("frames", f"{name} image", ERROR, str(error), f"publish {topic} in one of these"))
+            return None
+        form = msg.encoding if raw else msg.format
+        found = f"{pixels.shape[1]}x{pixels.shape[0]} {form}, frame {msg.header.frame_id!r}"
+        values = {"width": pixels.shape[1], "height": pixels.shape[0], "encoding": form, "frame": msg.header.frame_id}
+        result.append(Finding("frames", f"{name} image", OK, found, values=values))
+        return pixels
+
+    def _camera(self, result: list[Finding]) -> Camera | None:
+        from sensor_msgs.msg import CameraInfo
+
+        from wm_ros import images
+
+        if not self._kept["camera_info"]:
+            return None
+        msg = self._messages("camera_info", CameraInfo)[-1]
+        topic = self._parameters.camera_info_topic
+        try:
+            camera = images.info_to_camera(msg, topic)
+        except images.ImageError as error:
+            result.append(Finding("frames", "intrinsics", ERROR, str(error), "calibrate the camera"))
+            return None
+        wrong = check_distortion(topic, msg.distortion_model, msg.d, camera)
+        if wrong is not None:
+            result.append(of_core("frames", wrong))
+        degrees = np.degrees(2.0 * np.arctan(0.5 * camera.width / camera.fx))
+        shift = distortion_shift_px(msg.distortion_model, msg.d, camera)
+        found = (
+            f"{camera.width}x{camera.height}, fx {camera.fx:.1f}, fy {camera.fy:.1f}, cx {camera.cx:.1f}, "
+            f"cy {camera.cy:.1f} ({degrees:.0f} degrees wide), distortion moves pixels by up to {shift:.1f} px"
+        )
+        values = {"fx": camera.fx, "fy": camera.fy, "cx": camera.cx, "cy": camera.cy, "distortion_px": shift}
+        result.append(Finding("frames", "intrinsics", OK, found, values=values))
+        return camera
+
+    def _pairs(self) -> list[tuple[Any, Any]]:
+        from sensor_msgs.msg import CompressedImage, Image
+
+        p = self._parameters
+        colors = self._messages("color", Image if p.color_transport == "raw" else CompressedImage)
+        depths = self._messages("depth", Image if p.depth_transport == "raw" else CompressedImage)
+        limit_ns = p.max_stamp_difference_s * 1e9
+        pairs = []
+        last_ns = -1
+        for msg in colors:
+            nearest = min(depths, key=lambda d: abs(_stamp_ns(d) - _stamp_ns(msg)), default=None)
+            if nearest is None or abs(_stamp_ns(nearest) - _stamp_ns(msg)) > limit_ns or _stamp_ns(msg) <= last_ns:
+                continue
+            last_ns = _stamp_ns(msg)
+            pairs.append((msg, nearest))
+        return pairs
+
+    def _pose(self, frame_id: str, stamp_ns: int) -> NDArray[np.float64]:
+        from wm_core.geometry import pose_matrix
+        from wm_ros.transforms import LATEST, TooNewError, TooOldError, TransformError
+
+        p = self._parameters
+        if p.pose_source == "fixed":
+            return pose_matrix(p.fixed_pose[:3], p.fixed_pose[3:])
+        if not frame_id:
+            raise ValueError(f"images on {p.color_source} have no frame_id")
+        target, world_T_base = p.world_frame, np.eye(4)
+        try:
+            if p.pose_source == "odometry":
+                world_T_base, target = self._odometry()
+                if not p.odometry_camera_from_tf:
+                    return world_T_base @ pose_matrix(p.odometry_camera_pose[:3], p.odometry_camera_pose[3:])
+            try:
+                base_T_camera = self._transforms.wait(target, frame_id, stamp_ns, 0.0)
+            except (TooNewError, TooOldError):
+                # The newest will do for a look; whether stamps fit is said of the clocks.
+                base_T_camera = self._transforms.wait(target, frame_id, LATEST, 0.0)
+        except TransformError as error:
+            raise ValueError(str(error)) from error
+        return world_T_base @ base_T_camera
+
+    def _odometry(self) -> tuple[NDArray[np.float64], str]:
+        from nav_msgs.msg import Odometry
+
+        from wm_core.geometry import pose_matrix
+
+        p = self._parameters
+        if not self._kept["odometry"]:
+            raise ValueError(f"nothing came on {p.odometry_topic}")
+        msg = self._messages("odometry", Odometry)[-1]
+        if msg.header.frame_id != p.world_frame:
+            raise ValueError(
+                f"odometry on {p.odometry_topic} is in frame {msg.header.frame_id!r}, expected {p.world_frame!r}"
+            )
+        at, turn = msg.pose.pose.position, msg.pose.pose.orientation
+        return pose_matrix([at.x, at.y, at.z], [turn.x, turn.y, turn.z, turn.w]), msg.child_frame_id
+
+    def _pose_findings(self, frame: Frame, frame_id: str) -> list[Finding]:
+        p, pose = self._parameters, frame.world_T_camera
+        surfaces = find_surfaces(frame.depth_m, frame.camera)
+        share = level_share(surfaces.normals, pose[:3, :3]) if len(surfaces.normals) else 0.0
+        elevation = float(np.degrees(np.arcsin(np.clip(pose[2, 2], -1.0, 1.0))))
+        x, y, z = pose[:3, 3]
+        found = (
+            f"{frame_id} in {p.world_frame} at ({x:.2f}, {y:.2f}, {z:.2f}) m, looks {abs(elevation):.0f} degrees "
+            f"{'up' if elevation > 0 else 'down'} (from {p.pose_source}); {100.0 * share:.0f} % of the view is level"
+        )
+        values = {"position_m": [float(v) for v in (x, y, z)], "elevation_degrees": elevation, "level_share": share}
+        return [Finding("frames", "camera pose", OK, found, values=values)]
+
+    def _perceive(self, frames: Sequence[Frame], frame_id: str, seen: Seen) -> list[Finding]:
+        """What the pipeline makes of them, and what is wrong with the last."""
+        from wm_perception.node import make_pipeline
+
+        p = self._parameters
+        seen.frame = frames[-1]
+        try:
+            pipeline = make_pipeline(replace(p.pipeline, world_frame=p.world_frame))
+            for frame in frames:
+                seen.result = pipeline.process(frame)
+        except (ValueError, OSError, RuntimeError) as error:
+            return [Finding("frames", "perception", ERROR, f"refuses: {error}", "see the models above")]
+        assert seen.result is not None
+        scene = seen.result.scene
+        wrong = inspect_frame(
+            frames[-1],
+            scene if len(frames) > 2 else None,
+            p.depth_source,
+            frame_id,
+            p.world_frame,
+            p.pipeline,
+            p.min_depth_fraction,
+        )
+        supports = int(np.count_nonzero(scene.is_static))
+        values = {"supports": supports, "objects": len(scene) - supports, "frames": len(frames)}
+        found = f"{supports} supports and {len(scene) - supports} objects after {len(frames)} frames"
+        return [*(of_core("frames", f) for f in wrong), Finding("frames", "perceived", OK, found, values=values)]

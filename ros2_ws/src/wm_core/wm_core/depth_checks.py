@@ -1,0 +1,258 @@
+"""What can be wrong with a depth image and with the pose it is given, from what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wm_core.camera import Camera
+from wm_core.findings import Finding, Severity
+
+_FAR_M = 6.0
+"""A median depth beyond this [m] is doubted: structured light, active stereo and time of flight, which wm is made for,
+measure indoors up to about here."""
+_NEAR_M = 0.05
+"""No depth camera measures nearer than this [m]."""
+_USUAL_M = (0.15, 3.0)
+"""Between these [m] a table-top camera's median depth lies; a unit that brings it there is plausible."""
+_UNITS = (
+    # too large by, what it would be
+    (4.0, "0.25 mm (RealSense L515)"),
+    (10.0, "0.1 mm (RealSense D405, D410)"),
+    (1000.0, "mm, sent as if metres"),
+)
+_ALL = 0.98
+"""From this share on all of the depth counts as unusable: what is left is flying pixels."""
+_GRID = 80
+_LEVEL_COSINE = float(np.cos(np.radians(15.0)))
+_SAME_COSINE = float(np.cos(np.radians(10.0)))
+_MIN_NORMALS = 200
+_FEW = 0.05
+_MANY = 0.15
+_DOMINANT = 0.25
+_LOOKS_UP_DEGREES = 30.0
+
+BODY_R_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+"""Optical axes (z forward, x right, y down) in a body frame (x forward, y left, z up), REP-103."""
+
+
+@dataclass(frozen=True)
+class DepthSummary:
+    """Figures of a depth image: share of pixels measured, quantiles [m] of those, share of them beyond a range."""
+
+    measured: float
+    p05_m: float
+    median_m: float
+    p95_m: float
+    beyond: float
+
+
+def summarize_depth(depth_m: ArrayLike, max_depth_m: float) -> DepthSummary:
+    """Figures of a depth image (H, W) [m], 0 or NaN where nothing was measured."""
+    depth = np.asarray(depth_m, dtype=np.float32)
+    valid = depth[np.isfinite(depth) & (depth > 0.0)]
+    if not valid.size:
+        return DepthSummary(0.0, 0.0, 0.0, 0.0, 0.0)
+    low, middle, high = (float(v) for v in np.percentile(valid, (5.0, 50.0, 95.0)))
+    return DepthSummary(valid.size / depth.size, low, middle, high, float((valid > max_depth_m).mean()))
+
+
+def guess_units(median_m: float) -> list[tuple[float, str]]:
+    """Factors by which depth may be too large (below 1: too small), each with the unit it would be; none: plausible."""
+    if median_m <= 0.0 or _NEAR_M <= median_m <= _FAR_M:
+        return []
+    if median_m < _NEAR_M:
+        return [(1e-3, "metres, sent as if mm")]
+    fitting = [(f, unit) for f, unit in _UNITS if _USUAL_M[0] <= median_m / f <= _USUAL_M[1]]
+    return fitting or [min(_UNITS, key=lambda u: abs(np.log(median_m / u[0])))]
+
+
+def check_depth(topic: str, summary: DepthSummary, max_depth_m: float, min_fraction: float) -> Finding | None:
+    """Depth that is not there, is in another unit, or lies beyond what is used."""
+    s = summary
+    if s.measured < min_fraction:
+        return Finding(
+            "empty_depth",
+            Severity.WARN,
+            f"depth on {topic} has measurements in {100.0 * s.measured:.1f} % of its pixels",
+            f"at least {100.0 * min_fraction:g} % (min_depth_fraction)",
+            "objects are held by permanence; is the sensor covered, too near, or its emitter off?",
+        )
+    units = guess_units(s.median_m)
+    span = f"{100.0 * s.measured:.0f} % of its pixels, median {_metres(s.median_m)}"
+    if units:
+        guesses = " or ".join(f"{unit}: then {_metres(s.median_m / f)}" for f, unit in units)
+        wrong = "large" if s.median_m > _FAR_M else "small"
+        return Finding(
+            "depth_unit",
+            Severity.ERROR if s.beyond > _ALL else Severity.WARN,
+            f"depth on {topic} looks to be in another unit: {span}, too {wrong} by about "
+            f"{' or '.join(f'{max(f, 1.0 / f):g}' for f, _ in units)} if its unit is {guesses}",
+            "16UC1 in mm or 32FC1 in m (REP-118)",
+            "set depth_scale to its unit, or mend the driver" + (
+                f"; where the scene is so far, raise max_depth_m from {max_depth_m:g}" if s.median_m < 100.0 else ""
+            ),
+        )  # fmt: skip
+    if s.beyond > _ALL:
+        return Finding(
+            "beyond_max_depth",
+            Severity.ERROR,
+            f"everything lies beyond max_depth_m {max_depth_m:g} m: depth on {topic} in {span}, "
+            f"nearest {_metres(s.p05_m)}",
+            run=f"raise max_depth_m to {np.ceil(1.1 * s.p95_m):g}, or bring the camera nearer; "
+            "if it is nearer, its unit is another: set depth_scale",
+        )
+    return None
+
+
+def _metres(value: float) -> str:
+    return f"{value:.2f} m" if value >= 0.1 else f"{1e3 * value:.2f} mm"
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Places on what is seen: unit normals towards the camera and points [m], both (M, 3) in the optical frame."""
+
+    normals: NDArray[np.float32]
+    points: NDArray[np.float32]
+
+
+def find_surfaces(depth_m: ArrayLike, camera: Camera, max_depth_m: float = 20.0) -> Surfaces:
+    """Surfaces of a depth image (H, W) [m] on a coarse grid.
+
+    Neighbours on the grid lie far apart, so that the sensor's noise turns a normal by little; across edges of depth
+    there is none.
+    """
+    depth = np.asarray(depth_m, dtype=np.float32)
+    stride = max(1, round(max(depth.shape) / _GRID))
+    points = camera.back_project(depth, stride)
+    z = points[..., 2]
+    points[~(z <= max_depth_m)] = np.nan
+    if min(z.shape) < 3:
+        return Surfaces(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32))
+    across = points[1:-1, 2:] - points[1:-1, :-2]
+    down = points[2:, 1:-1] - points[:-2, 1:-1]
+    middle = points[1:-1, 1:-1]
+    normals = np.cross(down, across)
+    length = np.linalg.norm(normals, axis=-1)
+    with np.errstate(invalid="ignore"):
+        limit = 0.12 * middle[..., 2] + 0.02
+        smooth = (np.abs(across[..., 2]) < limit) & (np.abs(down[..., 2]) < limit) & (length > 0.0)
+        smooth &= np.isfinite(middle).all(axis=-1)
+    seen, at = normals[smooth] / length[smooth][:, None], middle[smooth]
+    seen = np.where((np.einsum("mi,mi->m", seen, at) > 0.0)[:, None], -seen, seen)
+    return Surfaces(seen.astype(np.float32), at.astype(np.float32))
+
+
+def level_share(normals: ArrayLike, world_R_camera: ArrayLike) -> float:
+    """Share of normals (M, 3, camera frame) that point up in the world, within 15 degrees."""
+    up = np.asarray(world_R_camera, dtype=np.float64)[2]
+    return float((np.asarray(normals, dtype=np.float64) @ up > _LEVEL_COSINE).mean())
+
+
+def dominant_normal(normals: ArrayLike) -> tuple[NDArray[np.float64], float]:
+    """The direction (3,) that most normals (M, 3) share within 10 degrees, and their share."""
+    every = np.asarray(normals, dtype=np.float64)
+    some = every[:: max(1, len(every) // 300)]
+    near = some @ every.T > _SAME_COSINE
+    best = near[int(near.sum(axis=1).argmax())]
+    mean = every[best].mean(axis=0)
+    return mean / np.linalg.norm(mean), float(best.mean())
+
+
+def check_gravity(surfaces: Surfaces, world_T_camera: ArrayLike, frame_id: str, world_frame: str) -> Finding | None:
+    """A camera pose under which what is seen does not stand level.
+
+    Args:
+        surfaces: what is seen (``find_surfaces``).
+        world_T_camera: (4, 4), the pose that ``frame_id`` has in ``world_frame``.
+
+    Nothing is said where something level is seen, or where no other reading of the pose explains the view (a wall).
+    """
+    seen = surfaces.normals.astype(np.float64)
+    rotation = np.asarray(world_T_camera, dtype=np.float64)[:3, :3]
+    if len(seen) < _MIN_NORMALS or level_share(seen, rotation) >= _FEW:
+        return None
+    elevation, roll = (float(np.degrees(np.arcsin(np.clip(rotation[2, i], -1.0, 1.0)))) for i in (2, 0))
+    looks = f"its z axis points {abs(elevation):.0f} degrees {'up' if elevation > 0.0 else 'down'}"
+    # A table camera looks down or ahead, with its image upright: each mistake has its own sign that it does not.
+    for turn, doubtful, what, run in (
+        (
+            BODY_R_OPTICAL,
+            elevation > _LOOKS_UP_DEGREES,
+            f"{frame_id!r} is a body frame (x forward) and not an optical one",
+            "let the driver stamp images with its optical frame (..._optical_frame), or set camera_frame to it",
+        ),
+        (
+            BODY_R_OPTICAL.T,
+            abs(roll) > _LOOKS_UP_DEGREES,
+            f"the turn from body to optical axes is in the pose of {frame_id!r} twice",
+            f"take one of the two out of tf (ros2 run tf2_ros tf2_echo {world_frame} {frame_id})",
+        ),
+    ):
+        share = level_share(seen, rotation @ turn)
+        if doubtful and share > _MANY:
+            found = (
+                f"gravity and optical axis disagree: nothing seen is level as {frame_id!r} lies in {world_frame!r} "
+                f"({looks}); {100.0 * share:.0f} % would be if {what}"
+            )
+            expected = "an optical frame: z forward, x right, y down"
+            return Finding("frame_not_optical", Severity.ERROR, found, expected, run)
+    direction, share = dominant_normal(seen)
+    degrees = float(np.degrees(np.arccos(np.clip(direction @ rotation[2], -1.0, 1.0))))
+    # A wall is upright: 90 degrees. What leans between is a table or floor under a wrong pose, or a ramp; from below,
+    # only what faces down can be seen.
+    if share > _DOMINANT and 12.0 < degrees < (130.0 if elevation > _LOOKS_UP_DEGREES else 65.0):
+        found = (
+            f"gravity and optical axis disagree: the largest surface in view ({100.0 * share:.0f} % of it) leans by "
+            f"{degrees:.0f} degrees as {frame_id!r} lies in {world_frame!r} ({looks}), and nothing is level"
+        )
+        run = f"is {world_frame} z up, the mounting right? (ros2 run tf2_ros tf2_echo {world_frame} {frame_id})"
+        return Finding("gravity", Severity.WARN, found, "a level table or floor in view", run)
+    return None
+
+
+def check_scale_by_floor(topic: str, surfaces: Surfaces, world_T_camera: ArrayLike, world_frame: str) -> Finding | None:
+    """Depth in another unit, told by the level surface seen: at a quarter or a tenth of the depth it lies at z = 0.
+
+    In a z-up world frame of a robot or of a table, 0 is the floor or the table top. A true surface that lies three or
+    nine times the camera's own height below that zero is nowhere to be expected.
+    """
+    pose = np.asarray(world_T_camera, dtype=np.float64)
+    height = float(pose[2, 3])
+    if height < 0.2 or len(surfaces.normals) < _MIN_NORMALS:
+        return None
+    level = surfaces.normals.astype(np.float64) @ pose[2, :3] > _LEVEL_COSINE
+    if level.mean() < _MANY:
+        return None
+    z = surfaces.points[level].astype(np.float64) @ pose[2, :3] + height
+    seen_m = float(np.median(z))
+    for factor, unit in _UNITS[:2]:
+        if abs((height - seen_m) / factor - height) < 0.04 * height:
+            return Finding(
+                "depth_unit",
+                Severity.WARN,
+                f"depth on {topic} looks to be in another unit: the level surface in view lies at z = {seen_m:.2f} m "
+                f"of {world_frame!r}, with depth {factor:g} times smaller it would lie at 0: its unit may be {unit}",
+                "16UC1 in mm or 32FC1 in m (REP-118)",
+                "set depth_scale to its unit, or mend the driver",
+            )
+    return None
+
+
+def check_support(
+    supports_in_view: int, min_area_m2: float, max_depth_m: float, others: Sequence[Finding] = ()
+) -> Finding | None:
+    """No surface that carries things, said only where no other finding explains it."""
+    if supports_in_view or others:
+        return None
+    return Finding(
+        "no_support",
+        Severity.WARN,
+        "no support in view: no horizontal surface was found, so nothing can stand on it and no object is looked for",
+        f"one of at least {min_area_m2:g} m2 (support_min_area_m2) within {max_depth_m:g} m (max_depth_m)",
+        "point the camera at the table or floor; if it is, is the world frame z up? (wm doctor --picture)",
+    )

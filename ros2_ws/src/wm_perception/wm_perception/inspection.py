@@ -1,0 +1,86 @@
+"""What is wrong with the frames that perception gets, looked at now and then: depth, its unit, gravity, supports."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from wm_core.depth_checks import (
+    check_depth,
+    check_gravity,
+    check_scale_by_floor,
+    check_support,
+    find_surfaces,
+    summarize_depth,
+)
+from wm_core.findings import Finding
+from wm_core.scene_graph import SceneGraph
+from wm_perception.types import Frame, PerceptionConfig
+
+_EVERY_S = 0.5
+_VALID_S = 5.0
+_SETTLED_FRAMES = 5
+"""Frames after which a support that is in view is in the graph (it takes two), with some to spare."""
+
+
+def inspect_frame(
+    frame: Frame,
+    scene: SceneGraph | None,
+    depth_topic: str,
+    frame_id: str,
+    world_frame: str,
+    config: PerceptionConfig,
+    min_depth_fraction: float,
+) -> list[Finding]:
+    """What is wrong with one frame; ``scene`` is what was perceived in it, None: supports are not judged."""
+    summary = summarize_depth(frame.depth_m, config.max_depth_m)
+    surfaces = find_surfaces(frame.depth_m, frame.camera)
+    findings = [check_depth(depth_topic, summary, config.max_depth_m, min_depth_fraction)]
+    if findings[0] is None:
+        findings.append(check_scale_by_floor(depth_topic, surfaces, frame.world_T_camera, world_frame))
+    findings.append(check_gravity(surfaces, frame.world_T_camera, frame_id, world_frame))
+    said = [f for f in findings if f is not None]
+    if scene is not None:
+        supports = int(np.count_nonzero(scene.is_static & (scene.visibilities > 0.0)))
+        none = check_support(supports, config.support_min_area_m2, config.max_depth_m, said)
+        said += [none] if none is not None else []
+    return said
+
+
+class FrameInspector:
+    """Calls ``inspect_frame`` twice a second, which costs some milliseconds, and keeps what it says. Thread-safe."""
+
+    def __init__(
+        self,
+        depth_topic: str,
+        world_frame: str,
+        config: PerceptionConfig,
+        min_depth_fraction: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._depth_topic, self._world_frame = depth_topic, world_frame
+        self._config, self._min_depth_fraction = config, min_depth_fraction
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._findings: list[Finding] = []
+        self._frames, self._last_s = 0, float("-inf")
+
+    def look(self, frame: Frame, scene: SceneGraph, frame_id: str) -> None:
+        """A frame was perceived so; looked at when it is time."""
+        now = self._clock()
+        self._frames += 1
+        if self._frames < _SETTLED_FRAMES or now - self._last_s < _EVERY_S:
+            return
+        findings = inspect_frame(
+            frame, scene, self._depth_topic, frame_id, self._world_frame, self._config, self._min_depth_fraction
+        )
+        with self._lock:
+            self._findings, self._last_s = findings, now
+
+    def findings(self) -> list[Finding]:
+        """What the last look found; nothing where it is long ago."""
+        with self._lock:
+            return list(self._findings) if self._clock() - self._last_s <= _VALID_S else []
