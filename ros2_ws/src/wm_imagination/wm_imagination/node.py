@@ -31,6 +31,7 @@ from wm_msgs.msg import Rollout as RolloutMsg
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_msgs.srv import GetSceneGraph, ImagineRollouts
 
+from wm_core.depth_unit import DepthUnitWatch
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import InterventionError, UnknownObjectError
 from wm_core.messages import request_from_msg, rollout_to_msg, scene_graph_from_msg, scene_graph_to_msg
@@ -45,7 +46,7 @@ from wm_imagination.imagination import (
     NoAppearanceError,
     Progress,
 )
-from wm_ros import images, qos
+from wm_ros import camera_input, images, qos
 from wm_ros.diagnostics import Level
 from wm_ros.lifecycle import ManagedNode, guarded, run_node
 from wm_ros.parameters import parameter
@@ -99,6 +100,9 @@ class ImaginationParameters:
         0.015, "colour and depth stamps may differ by this", unit="s", minimum=0.0, maximum=1.0
     )
     resize_depth: bool = parameter(False, "bring depth of another size to the size of colour")
+    rectify: str = parameter("auto", camera_input.RECTIFY_HELP, choices=camera_input.RECTIFY)
+    depth_scale: float = parameter(0.0, camera_input.DEPTH_SCALE_HELP, minimum=0.0, maximum=1.0)
+    depth_scale_guess: str = parameter("warn", camera_input.DEPTH_GUESS_HELP, choices=camera_input.DEPTH_GUESS)
 
     @property
     def color_source(self) -> str:
@@ -238,6 +242,8 @@ class ImaginationNode(ManagedNode):
         self._request_group = ReentrantCallbackGroup()
         self._scene: SceneGraph | None = None
         self._camera_info: CameraInfo | None = None
+        self._camera_input = camera_input.CameraInput("", "")
+        self._depth_unit = DepthUnitWatch()
         self._optical_frame = ""
         self._wake = threading.Condition()
         self._matcher = FrameMatcher(0)
@@ -289,6 +295,9 @@ class ImaginationNode(ManagedNode):
                 qos.SENSOR,
             )
             subscribe(CameraInfo, p.camera_info_topic, self._on_camera_info, qos.SENSOR)
+            color_in, depth_in = self._inputs[2:4]
+            self._camera_input = camera_input.CameraInput(color_in.topic_name, depth_in.topic_name)
+            self._depth_unit = DepthUnitWatch()
         self._scene_rate()
         self._working = True
         self._worker = threading.Thread(target=self._learn, name="appearance", daemon=True)
@@ -477,14 +486,18 @@ class ImaginationNode(ManagedNode):
     def _integrate(self, frame: _Frame) -> None:
         p = self.params
         begin = time.monotonic()
-        read_color = images.image_to_rgb if p.color_transport == "raw" else images.compressed_to_rgb
-        read_depth = images.image_to_depth if p.depth_transport == "raw" else images.compressed_to_depth
-        color, depth = read_color(frame.color, p.color_source), read_depth(frame.depth, p.depth_source)
+        unit, pose = self._depth_unit, frame.scene.world_T_camera
+        read = self._camera_input.read(frame.color, frame.depth, frame.info, p, unit.factor)
+        if p.depth_scale_guess == "apply" and p.depth_scale == 0.0 and unit.due(begin):
+            # By the same rule as perception, which says what it finds; until then nothing is learned.
+            guess = unit.look(read.depth_m, read.camera, pose)
+            if guess is None and not unit.decided:
+                return
+            if guess is not None and unit.take(guess):
+                self._memory.reset()
+                return
         ids = images.image_to_array(frame.instances, "instances", ("mono16", "16UC1"))
-        camera = images.info_to_camera(frame.info, p.camera_info_topic)
-        if depth.shape != color.shape[:2] and p.resize_depth:
-            depth = images.resize_depth(depth, color.shape[1], color.shape[0])
-        self._memory.integrate(frame.stamp_ns, color, depth, camera, frame.scene.world_T_camera, ids, frame.scene)
+        self._memory.integrate(frame.stamp_ns, read.color, read.depth_m, read.camera, pose, ids, frame.scene)
         self._optical_frame = frame.color.header.frame_id
         self.diagnostics.rate("frames learned").tick()
         self.diagnostics.latency("learn a frame").add(time.monotonic() - begin)
