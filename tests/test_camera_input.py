@@ -336,6 +336,7 @@ def settings_of(**given) -> SimpleNamespace:
     values = {
         "color_transport": "raw", "depth_transport": "raw", "camera_info_topic": "/info", "color_source": "/color",
         "depth_source": "/depth", "resize_depth": False, "rectify": "auto", "depth_scale": 0.0,
+        "depth_scale_guess": "warn",
     }  # fmt: skip
     return SimpleNamespace(**{**values, **given})
 
@@ -441,3 +442,23 @@ def test_what_the_user_has_set_is_doubted_only_when_it_is_absurd() -> None:
     depth = trace(make_scene())[1]
     assert guess_depth_unit(4.0 * depth, CAMERA, FRONT, said=True).factor == 1.0
     assert guess_depth_unit(1000.0 * depth, CAMERA, FRONT, said=True).factor == 0.001
+
+
+def test_a_folder_in_tenths_of_millimeters_is_said_with_the_option_to_give(tmp_path, capsys) -> None:
+    from wm_bringup.sources import rgbd_folder
+
+    color, depth, _ = trace(make_scene())
+    for number in range(3):
+        stem = tmp_path / f"frame-{number:06d}"
+        cv2.imwrite(f"{stem}.color.png", np.ascontiguousarray(color[..., ::-1]))
+        cv2.imwrite(f"{stem}.depth.png", (10_000.0 * depth).astype(np.uint16))
+        np.savetxt(f"{stem}.pose.txt", FRONT)
+    np.savetxt(tmp_path / "camera-intrinsics.txt", CAMERA.matrix)
+    plain = [str(tmp_path), "--check", "--no-level", "--no-register"]
+    assert rgbd_folder.main(plain) == 0
+    said = capsys.readouterr().err
+    assert all(t in said for t in (str(tmp_path), "warning", "read as 1 mm a unit", "--depth-scale 0.0001"))
+    assert rgbd_folder.main([*plain, "--depth-scale", "0.0001"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert rgbd_folder.main([*plain, "--depth-scale", "5000"]) == 1
+    assert "got 5000, expected metres per unit" in capsys.readouterr().err

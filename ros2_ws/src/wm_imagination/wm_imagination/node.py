@@ -487,14 +487,15 @@ class ImaginationNode(ManagedNode):
         p = self.params
         begin = time.monotonic()
         unit, pose = self._depth_unit, frame.scene.world_T_camera
-        read = self._camera_input.read(frame.color, frame.depth, frame.info, p, unit.factor)
-        if p.depth_scale_guess == "apply" and p.depth_scale == 0.0 and unit.due(begin):
+        guesses = camera_input.applies_guess(p)
+        read = self._camera_input.read(frame.color, frame.depth, frame.info, p, unit.factor if guesses else 1.0)
+        if guesses:
             # By the same rule as perception, which says what it finds; until then nothing is learned.
-            guess = unit.look(read.depth_m, read.camera, pose)
-            if guess is None and not unit.decided:
-                return
+            guess = unit.look(read.depth_m, read.camera, pose) if unit.due(begin) else None
             if guess is not None and unit.take(guess):
                 self._memory.reset()
+                return
+            if not unit.decided:
                 return
         ids = images.image_to_array(frame.instances, "instances", ("mono16", "16UC1"))
         self._memory.integrate(frame.stamp_ns, read.color, read.depth_m, read.camera, pose, ids, frame.scene)

@@ -395,24 +395,23 @@ class PerceptionNode(ManagedNode):
         self._publish_images(pair.color.msg.header.frame_id, frame, result)
 
     def _decode(self, pair: Pair) -> camera_input.CameraImages:
-        p = self.params
-        if self._camera_info is None:
+        p, info = self.params, self._camera_info
+        if info is None:
             raise BadFrameError(
                 "missing_camera_info",
                 f"no camera info on {p.camera_info_topic} yet",
                 "publish it, or remap the topic",
             )
         try:
-            read = self._camera_input.read(
-                pair.color.msg, pair.depth.msg, self._camera_info, p, self._depth_unit.factor
-            )
+            factor = self._depth_unit.factor if camera_input.applies_guess(p) else 1.0
+            read = self._camera_input.read(pair.color.msg, pair.depth.msg, info, p, factor)
         except camera_input.CameraInputError as error:
             raise BadFrameError(error.counter, error.detail, error.advice) from error
-        lens = self._camera_input.lens(self._camera_info)
+        lens = self._camera_input.lens(info)
         text = f"{read.camera.width}x{read.camera.height}, fx {read.camera.fx:.1f}"
         if self._camera_input.undistorts(lens, p.rectify, self._camera_input.color_topic):
             text += f", distortion ({lens.model}) is removed"
-        self.diagnostics.set_status("camera", Level.OK, text, frame=self._camera_info.header.frame_id)
+        self.diagnostics.set_status("camera", Level.OK, text, frame=info.header.frame_id)
         measured = np.count_nonzero(read.depth_m) / read.depth_m.size
         if measured < p.min_depth_fraction:
             self.warn(
@@ -430,15 +429,14 @@ class PerceptionNode(ManagedNode):
             BadFrameError: the unit is to be guessed and is not known yet, or was found with this very frame.
         """
         p, unit = self.params, self._depth_unit
-        if p.depth_scale_guess == "off" or not unit.due(time.monotonic()):
+        if p.depth_scale_guess == "off":
             return
-        guess = unit.look(read.depth_m, read.camera, world_T_camera, said=p.depth_scale > 0.0)
-        apply = p.depth_scale_guess == "apply" and p.depth_scale == 0.0
-        if guess is None:
-            if apply and not unit.decided:
-                raise BadFrameError("depth_unit_unknown", f"the unit of depth on {p.depth_source} is still looked at")
-            return
-        if guess.factor == 1.0:
+        apply, guess = camera_input.applies_guess(p), None
+        if unit.due(time.monotonic()):
+            guess = unit.look(read.depth_m, read.camera, world_T_camera, said=p.depth_scale > 0.0)
+        if apply and not unit.decided:
+            raise BadFrameError("depth_unit_unknown", f"the unit of depth on {p.depth_source} is still looked at")
+        if guess is None or guess.factor == 1.0:
             return
         found = f"depth on {p.depth_source}, read as {1000.0 * read.depth_unit_m:g} mm a unit, looks wrong"
         if apply and unit.take(guess):

@@ -43,6 +43,7 @@ class CameraParameters(Protocol):
     resize_depth: bool
     rectify: str
     depth_scale: float
+    depth_scale_guess: str
 
     @property
     def color_source(self) -> str:
@@ -53,6 +54,11 @@ class CameraParameters(Protocol):
     def depth_source(self) -> str:
         """Topic of depth."""
         ...
+
+
+def applies_guess(parameters: CameraParameters) -> bool:
+    """Whether the unit of depth is to be guessed and believed: only where the user has not set it."""
+    return parameters.depth_scale_guess == "apply" and parameters.depth_scale == 0.0
 
 
 class CameraInputError(pixels.ImageError):
