@@ -49,6 +49,7 @@ from benchmarks.perceiving.run import (  # noqa: E402
     WorstPicture,
     run_clip,
 )
+from benchmarks.perceiving.sizes import measure_sizes, sizes_table  # noqa: E402
 from training.reasoner_metrics import (  # noqa: E402
     add_counts,
     clip_truth,
@@ -288,6 +289,12 @@ def latency_clip(split: str, arguments: argparse.Namespace) -> RenderedClip:
     return render_clip(ClipPlan(split, seed, "random", 3.0, arguments.camera_rate))  # type: ignore[arg-type]
 
 
+def node_parameters(config: PerceptionConfig) -> dict[str, Any]:
+    """Of the perception node, for a pipeline."""
+    keys = ("segmenter", "segmenter_model", "reasoner", "reasoner_model")
+    return {f"pipeline.{key}": getattr(config, key) for key in keys}
+
+
 def latencies(
     configs: dict[str, PerceptionConfig], splits: Sequence[str], arguments: argparse.Namespace, console: Console
 ) -> dict[tuple[str, str], dict[str, Any]]:
@@ -298,10 +305,7 @@ def latencies(
     for split in splits:
         clip = latency_clip(split, arguments)
         for name, config in configs.items():
-            parameters = {
-                f"pipeline.{key}": getattr(config, key)
-                for key in ("segmenter", "segmenter_model", "reasoner", "reasoner_model")
-            }
+            parameters = node_parameters(config)
             console.print(
                 f"... latency, {split}, {name}: {arguments.latency_seconds:g} s at {arguments.camera_rate:g} Hz"
             )
@@ -373,7 +377,8 @@ def real_table(document: dict[str, Any]) -> Table:
 def markdown(document: dict[str, Any]) -> str:
     """Both tables and the notes for documents."""
     parts = []
-    for table in (acceptance_table(document), real_table(document)):
+    sizes = [sizes_table(document["sizes"])] if document.get("sizes") else []
+    for table in (acceptance_table(document), *sizes, real_table(document)):
         cells = [[Text.from_markup(str(c)).plain for c in column.cells] for column in table.columns]
         header = [str(column.header) for column in table.columns]
         rows = [header, ["---"] * len(header), *zip(*cells, strict=True)]
@@ -468,6 +473,18 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         for (name, split), found in latencies(configs, arguments.splits, arguments, console).items():
             values[name, split] |= {k: found[k] for k in ("latency_median_s", "latency_p95_s", "rate_hz")}
             details[f"{name}_{split}"]["graphs_timed"] = found["graphs"]
+    sizes: list[dict[str, Any]] = []
+    if arguments.latency_seconds > 0.0 and "learned" in configs:
+        try:
+            sizes = measure_sizes(
+                latency_clip(arguments.splits[0], arguments),
+                node_parameters(configs["learned"]),
+                arguments.latency_seconds,
+                arguments.out / "logs" / "sizes",
+                console,
+            )
+        except Exception as error:  # the other figures stand without it
+            console.print(f"[red]latency of other sizes not measured: {escape(str(error))}[/]")
     real: dict[str, dict[str, Any]] = {name: {row[0]: None for row in REAL_ROWS} for name in PIPELINES}
     if arguments.real_clip.is_dir():
         for name, config in configs.items():
@@ -481,6 +498,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         "families": values.get(("learned", "families"), empty),
         "untrained": values.get(("untrained", "seeds"), empty),
         "untrained_families": values.get(("untrained", "families"), empty),
+        "sizes": sizes,
         "real_clip": {row[0]: real["learned"][row[0]] for row in REAL_ROWS},
         "untrained_real_clip": {row[0]: real["untrained"][row[0]] for row in REAL_ROWS},
         "details": {**details, "real_clip": real},
@@ -526,6 +544,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print("[red]error:[/] a process that scores clips was killed (memory?); try --processes 1")
         return 1
     console.print(acceptance_table(document))
+    if document["sizes"]:
+        console.print(sizes_table(document["sizes"]))
     console.print(real_table(document))
     for note in document["notes"]:
         console.print(f"note: {escape(note)}")

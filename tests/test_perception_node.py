@@ -317,7 +317,7 @@ def test_unsynchronised(robot: Robot) -> None:
     robot.expect_counter("unsynchronised", lambda: robot.frame(depth_offset_ns=STEP_NS // 2), "max_stamp_difference_s")
 
 
-@pytest.mark.parametrize("encoding", ["yuv422", "", "32FC1"])
+@pytest.mark.parametrize("encoding", ["nv24", "", "32FC1"])
 def test_unknown_color_encoding(robot: Robot, encoding: str) -> None:
     color = images.rgb_to_image(good_color())
     color.encoding = encoding

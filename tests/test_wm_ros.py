@@ -132,7 +132,7 @@ def test_colour_compression():
 @pytest.mark.parametrize(
     ("change", "texts"),
     [
-        ({"encoding": "yuv422"}, ("'yuv422'", "rgb8")),
+        ({"encoding": "nv24"}, ("'nv24'", "rgb8")),
         ({"step": 5}, ("step 5", "at least 12")),
         ({"width": 0}, ("0x3",)),
         ({"height": 2**31, "width": 2**31}, ("expected 1 to",)),
@@ -161,7 +161,7 @@ def test_wrong_arrays_and_formats_are_refused():
         images.compressed_to_rgb(CompressedImage(format="jpeg", data=b"abc"), "/c")
     with pytest.raises(images.ImageError, match="no jpeg or png"):
         images.compressed_to_rgb(CompressedImage(format="jpeg"), "/c")
-    with pytest.raises(images.ImageError, match="rvl"):
+    with pytest.raises(images.ImageError, match="12-byte header and a png or rvl"):
         images.compressed_to_depth(CompressedImage(format="16UC1; compressedDepth rvl", data=b"abc"))
     with pytest.raises(images.ImageError, match="12-byte header"):
         images.compressed_to_depth(CompressedImage(format="16UC1; compressedDepth png", data=b"abc"))
@@ -198,7 +198,7 @@ def test_point_clouds_round_trip_and_drop_what_is_not_finite(points, data):
 
 
 def test_point_cloud_refusals():
-    with pytest.raises(images.ImageError, match="2 colours, expected 3"):
+    with pytest.raises(images.ImageError, match="2 colors, expected 3"):
         images.points_to_cloud(np.zeros((3, 3)), np.zeros((2, 3), np.uint8))
     msg = images.points_to_cloud(np.zeros((3, 3)))
     msg.fields = msg.fields[:3]

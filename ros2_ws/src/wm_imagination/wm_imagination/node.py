@@ -36,6 +36,7 @@ from wm_msgs.msg import Rollout as RolloutMsg
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_msgs.srv import GetSceneGraph, ImagineRollouts
 
+from wm_core.depth_unit import DepthUnitWatch
 from wm_core.findings import Finding, Severity
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.graph_checks import check_appearance, check_scene_graph
@@ -52,7 +53,7 @@ from wm_imagination.imagination import (
     NoAppearanceError,
     Progress,
 )
-from wm_ros import images, qos
+from wm_ros import camera_input, images, qos
 from wm_ros.diagnostics import Level
 from wm_ros.input_health import FrameLog, InputHealth
 from wm_ros.lifecycle import ManagedNode, guarded, run_node
@@ -110,6 +111,9 @@ class ImaginationParameters:
         0.015, "colour and depth stamps may differ by this", unit="s", minimum=0.0, maximum=1.0
     )
     resize_depth: bool = parameter(False, "bring depth of another size to the size of colour")
+    rectify: str = parameter("auto", camera_input.RECTIFY_HELP, choices=camera_input.RECTIFY)
+    depth_scale: float = parameter(0.0, camera_input.DEPTH_SCALE_HELP, minimum=0.0, maximum=1.0)
+    depth_scale_guess: str = parameter("warn", camera_input.DEPTH_GUESS_HELP, choices=camera_input.DEPTH_GUESS)
 
     @property
     def color_source(self) -> str:
@@ -249,6 +253,8 @@ class ImaginationNode(ManagedNode):
         self._request_group = ReentrantCallbackGroup()
         self._scene: SceneGraph | None = None
         self._camera_info: CameraInfo | None = None
+        self._camera_input = camera_input.CameraInput("", "")
+        self._depth_unit = DepthUnitWatch()
         self._optical_frame = ""
         self._wake = threading.Condition()
         self._matcher = FrameMatcher(0)
@@ -303,6 +309,9 @@ class ImaginationNode(ManagedNode):
             subscribe("color", "color images", color_type, p.color_source, self._on_color, qos.SENSOR)
             subscribe("depth", "depth images", depth_type, p.depth_source, self._on_depth, qos.SENSOR)
             subscribe("camera_info", "intrinsics", CameraInfo, p.camera_info_topic, self._on_camera_info, qos.SENSOR)
+            color_in, depth_in = self._inputs[2:4]
+            self._camera_input = camera_input.CameraInput(color_in.topic_name, depth_in.topic_name)
+            self._depth_unit = DepthUnitWatch()
         self._scene_rate()
         self._working = True
         self._worker = threading.Thread(target=self._learn, name="appearance", daemon=True)
@@ -514,14 +523,19 @@ class ImaginationNode(ManagedNode):
     def _integrate(self, frame: _Frame) -> None:
         p = self.params
         begin = time.monotonic()
-        read_color = images.image_to_rgb if p.color_transport == "raw" else images.compressed_to_rgb
-        read_depth = images.image_to_depth if p.depth_transport == "raw" else images.compressed_to_depth
-        color, depth = read_color(frame.color, p.color_source), read_depth(frame.depth, p.depth_source)
+        unit, pose = self._depth_unit, frame.scene.world_T_camera
+        guesses = camera_input.applies_guess(p)
+        read = self._camera_input.read(frame.color, frame.depth, frame.info, p, unit.factor if guesses else 1.0)
+        if guesses:
+            # By the same rule as perception, which says what it finds; until then nothing is learned.
+            guess = unit.look(read.depth_m, read.camera, pose) if unit.due(begin) else None
+            if guess is not None and unit.take(guess):
+                self._memory.reset()
+                return
+            if not unit.decided:
+                return
         ids = images.image_to_array(frame.instances, "instances", ("mono16", "16UC1"))
-        camera = images.info_to_camera(frame.info, p.camera_info_topic)
-        if depth.shape != color.shape[:2] and p.resize_depth:
-            depth = images.resize_depth(depth, color.shape[1], color.shape[0])
-        self._memory.integrate(frame.stamp_ns, color, depth, camera, frame.scene.world_T_camera, ids, frame.scene)
+        self._memory.integrate(frame.stamp_ns, read.color, read.depth_m, read.camera, pose, ids, frame.scene)
         self._optical_frame = frame.color.header.frame_id
         self.diagnostics.rate("frames learned").tick()
         self._frames.good()

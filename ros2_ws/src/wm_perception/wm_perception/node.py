@@ -26,14 +26,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 
-from wm_core.camera import Camera
+from wm_core.depth_unit import DepthUnitWatch
 from wm_core.findings import Finding, Severity
 from wm_core.geometry import pose_matrix
 from wm_core.input_checks import check_distortion, check_intrinsics, check_registration, check_stream
 from wm_core.messages import scene_graph_to_msg
 from wm_perception.inspection import FrameInspector
 from wm_perception.types import Frame, PerceptionConfig
-from wm_ros import images, qos
+from wm_ros import camera_input, images, qos
 from wm_ros.diagnostics import Level
 from wm_ros.frames import prefixed
 from wm_ros.input_health import FrameLog, InputHealth
@@ -85,6 +85,9 @@ class PerceptionParameters:
         maximum=1.0,
     )
     resize_depth: bool = parameter(False, "bring depth of another size but the same aspect to the size of colour")
+    rectify: str = parameter("auto", camera_input.RECTIFY_HELP, choices=camera_input.RECTIFY)
+    depth_scale: float = parameter(0.0, camera_input.DEPTH_SCALE_HELP, minimum=0.0, maximum=1.0)
+    depth_scale_guess: str = parameter("warn", camera_input.DEPTH_GUESS_HELP, choices=camera_input.DEPTH_GUESS)
     min_depth_fraction: float = parameter(
         0.02, "warn when a smaller fraction of the depth image has a measurement", minimum=0.0, maximum=1.0
     )
@@ -174,9 +177,9 @@ def make_pipeline(config: PerceptionConfig) -> Any:
 class PerceptionNode(ManagedNode):
     """Lifecycle node ``perception`` in the namespace ``wm``.
 
-    Publishes scene_graph (latched), instances (mono16 object ids of the colour image), overlay (rgb8) and
-    markers; the images and markers only while somebody subscribes. Subscribes to the topics in its parameters
-    with sensor QoS.
+    Publishes scene_graph (latched), instances (mono16 object ids of the colour image), overlay (rgb8), camera_info (the
+    pinhole camera of both, without distortion) and markers; all but the graph only while somebody subscribes.
+    Subscribes to the topics in its parameters with sensor QoS.
 
     ``pipeline`` makes the object that does the work: ``process(frame)`` returns a ``PerceptionResult``, and ``reset()``
     forgets tracks after time was set back but never reuses an id.
@@ -193,6 +196,8 @@ class PerceptionNode(ManagedNode):
         self._odometry = TransformBuffer()
         self._odometry_frames: tuple[str, str] | None = None
         self._camera_info: CameraInfo | None = None
+        self._camera_input = camera_input.CameraInput("", "")
+        self._depth_unit = DepthUnitWatch()
         self._synchronizer = ApproximateSynchronizer(0)
         self._health = InputHealth(self)
         self._frames = FrameLog()
@@ -220,7 +225,8 @@ class PerceptionNode(ManagedNode):
         self._instances_out = self.create_lifecycle_publisher(Image, "instances", qos.DERIVED_IMAGE)
         self._overlay_out = self.create_lifecycle_publisher(Image, "overlay", qos.DERIVED_IMAGE)
         self._markers_out = self.create_lifecycle_publisher(MarkerArray, "markers", qos.MARKERS)
-        self._outputs = [self._graph_out, self._instances_out, self._overlay_out, self._markers_out]
+        self._info_out = self.create_lifecycle_publisher(CameraInfo, "camera_info", qos.DERIVED_IMAGE)
+        self._outputs = [self._graph_out, self._instances_out, self._overlay_out, self._markers_out, self._info_out]
 
     def activate(self) -> None:
         """Subscribe, start the worker."""
@@ -239,12 +245,15 @@ class PerceptionNode(ManagedNode):
             self.create_subscription(depth_type, p.depth_source, self._on_depth, qos.SENSOR),
             self.create_subscription(CameraInfo, p.camera_info_topic, self._on_camera_info, qos.SENSOR),
         ]
+        color_in, depth_in = self._inputs[:2]
+        self._camera_input = camera_input.CameraInput(color_in.topic_name, depth_in.topic_name)
+        self._depth_unit = DepthUnitWatch()
         if p.pose_source == "odometry":
             self._inputs.append(self.create_subscription(Odometry, p.odometry_topic, self._on_odometry, qos.SENSOR))
         # Followed from now on, so that silence is reported from the start.
         self._frames.clear()
         self._health.clear()
-        self._inspector = FrameInspector(p.depth_source, p.world_frame, p.pipeline, p.min_depth_fraction)
+        self._inspector = FrameInspector(p.depth_source, p.world, p.pipeline, p.min_depth_fraction)
         for name, role, topic, kind in (
             ("color", "color images", p.color_source, color_type),
             ("depth", "depth images", p.depth_source, depth_type),
@@ -319,15 +328,6 @@ class PerceptionNode(ManagedNode):
     def _on_camera_info(self, msg: CameraInfo) -> None:
         self._input("camera_info", self.params.camera_info_topic).tick()
         self._health.arrived("camera_info", stamp_to_ns(msg.header.stamp))
-        if images.is_distorted(msg):
-            self.diagnostics.set_status(
-                "camera",
-                Level.WARN,
-                f"{self.params.camera_info_topic} has lens distortion, images are taken as rectified; "
-                "use the rectified topics of image_proc",
-            )
-        else:
-            self.diagnostics.set_status("camera", Level.OK, f"{msg.width}x{msg.height}", frame=msg.header.frame_id)
         self._camera_info = msg
 
     @guarded
@@ -443,11 +443,12 @@ class PerceptionNode(ManagedNode):
         apart = check_registration(self.params.color_source, frames[0], self.params.depth_source, frames[1])
         if apart is not None:
             self._frames.bad(apart)
-        color, depth, camera = self._decode(pair)
+        read = self._decode(pair)
         frame_id = prefixed(self.params.frame_prefix, self.params.camera_frame) or pair.color.msg.header.frame_id
         world_T_camera = self._camera_pose(frame_id, pair.stamp_ns)
+        self._check_depth_unit(read, world_T_camera)
         started_s = time.monotonic()
-        frame = Frame(pair.stamp_ns, color, depth, camera, world_T_camera)
+        frame = Frame(pair.stamp_ns, read.color, read.depth_m, read.camera, world_T_camera)
         result = self._pipeline.process(frame)
         self.diagnostics.latency("pipeline").add(time.monotonic() - started_s)
         for warning in result.warnings:
@@ -463,63 +464,69 @@ class PerceptionNode(ManagedNode):
         )
         self._output().tick()
         self._frames.good()
-        self._inspector.look(frame, scene, self.params.camera_frame or pair.color.msg.header.frame_id)
+        self._inspector.look(frame, scene, frame_id)
         for stage, seconds in result.timings_s.items():
             self.diagnostics.latency(f"stage {stage}").add(seconds)
         self._publish_images(pair.color.msg.header.frame_id, frame, result)
 
-    def _decode(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.float32], Camera]:
-        p = self.params
-        try:
-            raw = p.color_transport == "raw"
-            color = (images.image_to_rgb if raw else images.compressed_to_rgb)(pair.color.msg, p.color_source)
-        except images.ImageError as error:
-            raise BadFrameError("bad_color", str(error), f"publish {p.color_source} in one of these") from error
-        try:
-            raw = p.depth_transport == "raw"
-            depth = (images.image_to_depth if raw else images.compressed_to_depth)(pair.depth.msg, p.depth_source)
-        except images.ImageError as error:
-            raise BadFrameError("bad_depth", str(error), f"publish {p.depth_source} in one of these") from error
-        if self._camera_info is None:
+    def _decode(self, pair: Pair) -> camera_input.CameraImages:
+        p, info = self.params, self._camera_info
+        if info is None:
             raise BadFrameError(
                 "missing_camera_info",
                 f"no camera info on {p.camera_info_topic} yet",
                 "publish it, or remap the topic",
             )
         try:
-            camera = images.info_to_camera(self._camera_info, p.camera_info_topic)
-        except images.ImageError as error:
-            raise BadFrameError("bad_camera_info", str(error), "calibrate the camera") from error
-        height, width = color.shape[:2]
-        if (camera.width, camera.height) != (width, height):
-            raise BadFrameError(
-                "camera_info_size",
-                f"camera info on {p.camera_info_topic} is for {camera.width}x{camera.height}, "
-                f"images on {p.color_source} are {width}x{height}",
-                "publish the camera info of these images",
-            )
-        if depth.shape != (height, width):
-            depth = self._fit_depth(depth, width, height)
-        measured = np.count_nonzero(depth) / depth.size
+            factor = self._depth_unit.factor if camera_input.applies_guess(p) else 1.0
+            read = self._camera_input.read(pair.color.msg, pair.depth.msg, info, p, factor)
+        except camera_input.CameraInputError as error:
+            raise BadFrameError(error.counter, error.detail, error.advice) from error
+        lens = self._camera_input.lens(info)
+        text = f"{read.camera.width}x{read.camera.height}, fx {read.camera.fx:.1f}"
+        if self._camera_input.undistorts(lens, p.rectify, self._camera_input.color_topic):
+            text += f", distortion ({lens.model}) is removed"
+        self.diagnostics.set_status("camera", Level.OK, text, frame=info.header.frame_id)
+        measured = np.count_nonzero(read.depth_m) / read.depth_m.size
         if measured < p.min_depth_fraction:
             self.diagnostics.counter("empty_depth").add(
                 1,
                 f"depth on {p.depth_source} has measurements in {100.0 * measured:.1f} % of its pixels, "
                 f"expected at least {100.0 * p.min_depth_fraction:g} %",
             )
-        return color, depth, camera
+        return read
 
-    def _fit_depth(self, depth: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-        p = self.params
-        depth_height, depth_width = depth.shape
-        sizes = (
-            f"depth on {p.depth_source} is {depth_width}x{depth_height}, colour on {p.color_source} {width}x{height}"
+    def _check_depth_unit(self, read: camera_input.CameraImages, world_T_camera: NDArray[np.float64]) -> None:
+        """Warn where depth looks to be in another unit, or take that on.
+
+        Raises:
+            BadFrameError: the unit is to be guessed and is not known yet, or was found with this very frame.
+        """
+        p, unit = self.params, self._depth_unit
+        if p.depth_scale_guess == "off":
+            return
+        apply, guess = camera_input.applies_guess(p), None
+        if unit.due(time.monotonic()):
+            guess = unit.look(read.depth_m, read.camera, world_T_camera, said=p.depth_scale > 0.0)
+        if apply and not unit.decided:
+            raise BadFrameError("depth_unit_unknown", f"the unit of depth on {p.depth_source} is still looked at")
+        if guess is None or guess.factor == 1.0:
+            return
+        found = f"depth on {p.depth_source}, read as {1000.0 * read.depth_unit_m:g} mm a unit, looks wrong"
+        if apply and unit.take(guess):
+            now_mm = 1000.0 * read.depth_unit_m * guess.factor
+            self._pipeline.reset()
+            raise BadFrameError(
+                "depth_unit",
+                f"{found}: {guess.evidence}; from now on read as {now_mm:g} mm a unit",
+                f"set depth_scale to {guess.advice(read.depth_unit_m)} in both nodes to have it from the start",
+            )
+        self.warn(
+            "depth_unit",
+            f"{found}: {guess.evidence}",
+            f"set depth_scale to {guess.advice(read.depth_unit_m)} (metres per unit), or to {read.depth_unit_m:g} if "
+            "that is right",
         )
-        if abs(depth_width * height - depth_height * width) > max(width, height):
-            raise BadFrameError("size_mismatch", sizes, "use depth that is registered to colour")
-        if not p.resize_depth:
-            raise BadFrameError("size_mismatch", sizes, "use depth registered to colour, or set resize_depth to true")
-        return images.resize_depth(depth, width, height)
 
     def _camera_pose(self, frame_id: str, stamp_ns: int) -> NDArray[np.float64]:
         p = self.params
@@ -565,6 +572,8 @@ class PerceptionNode(ManagedNode):
 
     def _publish_images(self, frame_id: str, frame: Any, result: Any) -> None:
         stamp_ns, instance_ids = frame.stamp_ns, result.instance_ids
+        if self._info_out.get_subscription_count():
+            self._info_out.publish(images.camera_to_info(frame.camera, stamp_ns, frame_id))
         if self._instances_out.get_subscription_count():
             ids = instance_ids
             if ids.dtype != np.uint16 or int(result.scene.ids.max(initial=0)) > _MAX_INSTANCE_ID:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.association import Observation
 from wm_perception.cloud import depth_noise_m, make_cloud
@@ -28,6 +29,7 @@ from wm_perception.types import (
     Segmentation,
     Segmenter,
 )
+from wm_perception.working_size import enlarged, reduced, reduction
 
 __all__ = ["Frame", "PerceptionConfig", "PerceptionPipeline", "PerceptionResult"]
 
@@ -98,6 +100,10 @@ class PerceptionPipeline:
             timings[name] = now - clock
             clock = now
 
+        full = frame.camera
+        factor = reduction(full.width, self.config.working_width)
+        frame = reduced(frame, factor)
+        lap("size")
         cloud = make_cloud(frame, self.config.stride, self.config.max_depth_m)
         known = float(np.isfinite(cloud.depth).mean())
         if known < 0.02:
@@ -119,7 +125,7 @@ class PerceptionPipeline:
         lap("track")
         scene = self.reasoner.update(self._scene(frame), self.tracker.events)
         lap("relations")
-        ids = self._instance_ids(frame, segmentation, assigned)
+        ids = self._instance_ids(full, factor * self.config.stride, segmentation, assigned)
         lap("instances")
         return PerceptionResult(scene, ids, timings, tuple(warnings))
 
@@ -212,16 +218,13 @@ class PerceptionPipeline:
         return float(self.supports.supports[index].outside(sample).mean())
 
     def _instance_ids(
-        self, frame: Frame, segmentation: Segmentation, assigned: NDArray[np.int64]
+        self, camera: Camera, factor: int, segmentation: Segmentation, assigned: NDArray[np.int64]
     ) -> NDArray[np.uint16]:
         table = np.zeros(len(segmentation.keys) + 1, dtype=np.uint16)
         for label, row in enumerate(assigned, start=1):
             if row >= 0:
                 table[label] = self.tracker.tracks[row].id
-        small = table[segmentation.labels]
-        stride = self.config.stride
-        full = cv2.resize(small, None, fx=stride, fy=stride, interpolation=cv2.INTER_NEAREST)
-        return np.ascontiguousarray(full[: frame.camera.height, : frame.camera.width], dtype=np.uint16)
+        return enlarged(table[segmentation.labels], factor, camera.height, camera.width)
 
     def _scene(self, frame: Frame) -> SceneGraph:
         rows: list[dict[str, Any]] = [self._support_row(s) for s in self.supports.supports if s.frames >= 2]

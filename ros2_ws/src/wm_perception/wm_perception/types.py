@@ -48,7 +48,9 @@ class PerceptionConfig:
 
     Attributes:
         world_frame: name of the fixed frame in the scene graph.
-        stride: every stride-th pixel is used for geometry, 1..8.
+        working_width: wider images are brought down by a whole factor to about this width, in which the networks were
+            trained and outlines are sharp enough; ids go out at the full size; 0: as they are, 0..8192.
+        stride: every stride-th pixel (at the working width) is used for geometry, 1..8.
         max_depth_m: measurements beyond are ignored, 0.3..20.
         support_min_area_m2: smallest horizontal surface that counts as a support, 0.01..10.
         support_tolerance_m: half thickness of a support's layer of points, 0.003..0.05.
@@ -77,6 +79,7 @@ class PerceptionConfig:
     """
 
     world_frame: str = "map"
+    working_width: int = 640
     stride: int = 2
     max_depth_m: float = 4.0
     support_min_area_m2: float = 0.08
@@ -132,6 +135,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "inference_precision": ("auto", "fp32", "fp16", "int8"),
 }
 _LIMITS: dict[str, tuple[float, float]] = {
+    "working_width": (0, 8192),
     "stride": (1, 8),
     "max_depth_m": (0.3, 20.0),
     "support_min_area_m2": (0.01, 10.0),

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 
+from wm_bringup.sources.depth_unit_check import depth_unit_warning
 from wm_bringup.sources.playback import DISCOVERY_S, Player, Progress, SourceError
 from wm_core.camera import Camera
 from wm_core.geometry import matrix_to_quaternion, pose_matrix
@@ -363,6 +364,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--no-register", dest="register", action="store_false", help="keep colour as it is, on the depth image or not"
     )
+    result.add_argument(
+        "--depth-scale", type=float, metavar="M", help="metres per unit of depth; default: as the layout has it"
+    )
     result.add_argument("--world-frame", default="map", help="default map")
     result.add_argument("--camera-frame", default="camera_color_optical_frame", help="default %(default)s")
     result.add_argument("--color-topic", default="/camera/color/image_raw", help="default %(default)s")
@@ -379,6 +383,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().error(f"unknown argument {ros_arguments[0]}")
     try:
         recording = open_folder(options.folder, options.rate)
+        if options.depth_scale is not None:
+            if not 0.0 < options.depth_scale <= 1.0:
+                raise SourceError(f"--depth-scale: got {options.depth_scale:g}, expected metres per unit, over 0 to 1")
+            recording = replace(recording, depth_scale=1.0 / options.depth_scale)
         if options.check:
             for index in range(len(recording.frames)):
                 recording.load(index)
@@ -401,6 +409,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{lens.score:.2f})",
                 file=sys.stderr,
             )
+        if options.depth_scale is None:
+            wrong = depth_unit_warning(recording.frame, len(recording.frames), 1.0 / recording.depth_scale)
+            if wrong:
+                print(f"warning: {recording.folder}: {wrong}", file=sys.stderr)
         if not options.check:
             play(recording, options, ros_arguments)
     except SourceError as error:

@@ -1,0 +1,194 @@
+"""A guess at the unit of a depth image whose metres look wrong by a factor.
+
+One depth image has no absolute scale: a table top in units four times too small is a room. What can be judged is how
+likely its metres are. Two things are looked at, and weighed as logarithms of likelihoods (nats):
+
+- the median depth. In the RGB-D recordings that this was made with (tables, bins, desks, rooms; Kinect, RealSense,
+  structured light, Gazebo) it is 0.7 to 2.4 m: Student's t with 3 degrees of freedom, so that halls are allowed, about
+  ln 1.2 m with a width of 0.65.
+- the largest level surface: how far below the camera (0.15 to 1.8 m for a camera that a person or a robot carries over
+  a floor or a table), and where in the world (0 to 1.5 m over a floor at z = 0; right at 0 speaks for the unit).
+
+Units are usually right, which counts for 2 nats. What cannot be told: a factor of 4 where the result is still a
+plausible room, a factor of 10 of a scene nearer than 0.5 m with no level surface in view, and 4 from 5.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_core.camera import Camera
+
+FACTORS = (0.001, 0.1, 0.25, 4.0, 10.0, 1000.0)
+"""What metres may have to be multiplied by: units of 1 mm in floats, 0.1 mm and 0.25 mm in 16 bits, and the reverse."""
+
+_TYPICAL_M, _SPREAD = 1.2, 0.65
+_BELOW_M, _BELOW_SPREAD_M = (0.15, 1.8), 0.25
+_WORLD_M, _WORLD_COST = (-0.15, 1.5), 1.6  # nats: one world in five does not have its floor at z = 0
+_FLOOR_M, _FLOOR_GAIN = 0.1, 1.5
+_MOST_BELOW_COST = 3.0
+_USUALLY_RIGHT, _SAID_BY_USER = 2.0, 8.0
+_MARGIN, _AS_GOOD = 0.7, 1.0
+_COLUMNS = 96
+_LEAST_VALID = 0.05
+_LEAST_LEVEL = 0.06
+_UPRIGHT_COSINE = 0.94
+_BIN_OF_MEDIAN = 0.015
+_AGREE = 3
+_LOOK_FIRST_S, _LOOK_AGAIN_S = 0.2, 2.0
+
+
+@dataclass(frozen=True)
+class DepthUnitGuess:
+    """What was found in one depth image.
+
+    Attributes:
+        factor: what its metres are most likely to be multiplied by; 1: they are plausible.
+        others: further factors that are nearly as likely.
+        median_m: median depth [m]. below_m: of the largest level surface under the camera [m], NaN where none is seen.
+        world_z_m: its height in the world [m].
+    """
+
+    factor: float
+    others: tuple[float, ...]
+    median_m: float
+    below_m: float
+    world_z_m: float
+
+    @property
+    def evidence(self) -> str:
+        """What was found, for people."""
+        text = f"median depth {self.median_m:.3g} m"
+        if np.isfinite(self.below_m):
+            text += (
+                f", largest level surface {self.below_m:.3g} m below the camera (at z = {self.world_z_m:.3g} m of the "
+                "world)"
+            )
+        return text
+
+    def advice(self, scale: float) -> str:
+        """Values of depth_scale [m per unit] to try, where the one in use is ``scale``."""
+        return " or ".join(f"{scale * f:.3g}" for f in (self.factor, *self.others))
+
+
+def guess_depth_unit(
+    depth_m: NDArray[np.float32], camera: Camera, world_T_camera: NDArray[np.float64], said: bool = False
+) -> DepthUnitGuess | None:
+    """Whether the metres of a depth image are plausible, and by which of ``FACTORS`` they seem to be off.
+
+    Args:
+        depth_m: (H, W) [m], 0 or NaN where unknown. world_T_camera: (4, 4), z up.
+        said: the user has set the unit: more is needed to doubt it.
+
+    Returns:
+        None where too little was measured to tell.
+    """
+    stride = max(1, depth_m.shape[1] // _COLUMNS)
+    points = camera.back_project(depth_m, stride)
+    known = np.isfinite(points[..., 2])
+    if float(known.mean()) < _LEAST_VALID:
+        return None
+    median = float(np.median(points[..., 2][known]))
+    below = level_surface_below(points, median, world_T_camera)
+    height = float(world_T_camera[2, 3])
+    scores = {f: _plausible(median * f, below * f, height) for f in (1.0, *FACTORS)}
+    doubt = _SAID_BY_USER if said else _USUALLY_RIGHT
+    wrong = {f: scores[f] - doubt for f in FACTORS}
+    best = max(wrong, key=lambda f: wrong[f])
+    if wrong[best] - scores[1.0] < _MARGIN:
+        best = 1.0
+    others = () if best == 1.0 else tuple(f for f in FACTORS if f != best and wrong[f] > wrong[best] - _AS_GOOD)
+    return DepthUnitGuess(best, others, median, below, height - below)
+
+
+def _plausible(median_m: float, below_m: float, camera_z_m: float) -> float:
+    """Logarithm of the likelihood of a scene, up to a constant."""
+    off = np.log(median_m / _TYPICAL_M) / _SPREAD
+    score = -2.0 * float(np.log1p(off * off / 3.0))
+    if np.isfinite(below_m):
+        z = camera_z_m - below_m
+        if abs(z) < _FLOOR_M:
+            return score + _FLOOR_GAIN
+        beyond = max(_BELOW_M[0] - below_m, below_m - _BELOW_M[1], 0.0)
+        score -= min(beyond / _BELOW_SPREAD_M, _MOST_BELOW_COST)
+        score -= 0.0 if _WORLD_M[0] <= z <= _WORLD_M[1] else _WORLD_COST
+    return score
+
+
+def level_surface_below(points: NDArray[np.float32], median_m: float, world_T_camera: NDArray[np.float64]) -> float:
+    """How far [m] the largest level surface lies below the camera; NaN where none is a fair part of the view.
+
+    Free of scale: steps and bins are parts of the median depth.
+
+    Args:
+        points: (h, w, 3) [m, optical frame], NaN where unknown.
+    """
+    rotation = world_T_camera[:3, :3]
+    across = points[1:-1, 2:] - points[1:-1, :-2]
+    down = points[2:, 1:-1] - points[:-2, 1:-1]
+    middle = points[1:-1, 1:-1]
+    normals = np.cross(across, down)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+        normals *= -np.sign(np.einsum("hwi,hwi->hw", normals, middle))[..., None]
+        edge = np.maximum(np.abs(across[..., 2]), np.abs(down[..., 2])) > 0.3 * middle[..., 2]
+        level = (normals @ rotation[2] > _UPRIGHT_COSINE) & ~edge
+    drops = -(middle[level] @ rotation[2])
+    weights = np.square(middle[level][:, 2])
+    weights, drops = weights[drops > 0.0], drops[drops > 0.0]
+    if len(drops) < _LEAST_LEVEL * int(np.isfinite(middle[..., 2]).sum()) or not len(drops):
+        return float("nan")
+    bins = np.floor(drops / (_BIN_OF_MEDIAN * median_m)).astype(np.int64)
+    counts = np.convolve(np.bincount(bins), np.ones(3), mode="same")
+    areas = np.convolve(np.bincount(bins, weights=weights), np.ones(3), mode="same")
+    peak = int(areas.argmax())
+    if counts[peak] < _LEAST_LEVEL * int(np.isfinite(middle[..., 2]).sum()):
+        return float("nan")
+    return float(np.median(drops[np.abs(bins - peak) <= 1]))
+
+
+class DepthUnitWatch:
+    """Believes a guess once three images in a row agree on it.
+
+    Attributes:
+        factor: that was taken on so far; depth is to be multiplied by it.
+        decided: whether three images in a row have agreed on anything.
+    """
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+        self.decided = False
+        self._last: deque[DepthUnitGuess] = deque(maxlen=_AGREE)
+        self._next_s = -np.inf
+
+    def due(self, now_s: float) -> bool:
+        """Whether it is time to look at an image again: often until something is decided, then seldom."""
+        if now_s < self._next_s:
+            return False
+        self._next_s = now_s + (_LOOK_AGAIN_S if self.decided else _LOOK_FIRST_S)
+        return True
+
+    def look(
+        self, depth_m: NDArray[np.float32], camera: Camera, world_T_camera: NDArray[np.float64], said: bool = False
+    ) -> DepthUnitGuess | None:
+        """The guess that the last three images agree on, or None; arguments as for ``guess_depth_unit``."""
+        guess = guess_depth_unit(depth_m, camera, world_T_camera, said)
+        if guess is None:
+            return None
+        self._last.append(guess)
+        if len(self._last) < _AGREE or len({g.factor for g in self._last}) > 1:
+            return None
+        self.decided = True
+        return guess
+
+    def take(self, guess: DepthUnitGuess) -> bool:
+        """Take a guess on, where only one factor fits; whether it was."""
+        if guess.factor == 1.0 or guess.others:
+            return False
+        self.factor *= guess.factor
+        self._last.clear()
+        return True

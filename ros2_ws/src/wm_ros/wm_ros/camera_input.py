@@ -1,0 +1,207 @@
+"""What a camera sends, as perception and imagination take it: the same for both, so that their pixels agree.
+
+Decoded, depth in metres and of the size of colour, both in the geometry of one pinhole camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo
+
+from wm_core.camera import Camera
+from wm_core.lens import Lens, Rectifier
+from wm_ros import camera_info, compressed, pixels
+
+RECTIFY = ("auto", "on", "off")
+"""Choices of the parameter ``rectify``."""
+
+RECTIFY_HELP = (
+    "remove the lens's distortion: auto, where the camera info has one and the image's topic is not named image_rect "
+    "or the like"
+)
+DEPTH_SCALE_HELP = (
+    "metres per unit of the depth images, 0.0001 for 0.1 mm, 0.00025 for 0.25 mm; 0: as REP-118 says, 0.001 of "
+    "integers and 1 of floats"
+)
+DEPTH_GUESS = ("warn", "apply", "off")
+DEPTH_GUESS_HELP = (
+    "where depth looks to be in another unit: warn with the depth_scale to set, apply it where only one fits and "
+    "depth_scale is 0, or off"
+)
+
+
+class CameraParameters(Protocol):
+    """The parameters of a node that reads a camera."""
+
+    color_transport: str
+    depth_transport: str
+    camera_info_topic: str
+    resize_depth: bool
+    rectify: str
+    depth_scale: float
+    depth_scale_guess: str
+
+    @property
+    def color_source(self) -> str:
+        """Topic of colour."""
+        ...
+
+    @property
+    def depth_source(self) -> str:
+        """Topic of depth."""
+        ...
+
+
+def applies_guess(parameters: CameraParameters) -> bool:
+    """Whether the unit of depth is to be guessed and believed: only where the user has not set it."""
+    return parameters.depth_scale_guess == "apply" and parameters.depth_scale == 0.0
+
+
+class CameraInputError(pixels.ImageError):
+    """Images that cannot be used: ``counter`` in diagnostics, what was found, and ``advice`` on what to do."""
+
+    def __init__(self, counter: str, detail: str, advice: str) -> None:
+        super().__init__(detail)
+        self.counter, self.detail, self.advice = counter, detail, advice
+
+
+@dataclass(frozen=True)
+class CameraImages:
+    """One frame.
+
+    Attributes:
+        color: (H, W, 3) uint8, RGB. depth_m: (H, W) float32 [m], 0 = no measurement.
+        camera: pinhole intrinsics of both.
+        depth_unit_m: metres per unit of the depth image that were used.
+    """
+
+    color: NDArray[np.uint8]
+    depth_m: NDArray[np.float32]
+    camera: Camera
+    depth_unit_m: float
+
+
+class CameraInput:
+    """Reads the messages of one camera; keeps the maps of its lens as long as the calibration stays the same.
+
+    Args:
+        color_topic, depth_topic: as subscribed, after remapping; their names say what is rectified already.
+    """
+
+    def __init__(self, color_topic: str, depth_topic: str) -> None:
+        self.color_topic, self.depth_topic = color_topic, depth_topic
+        self._key: tuple[Any, ...] | None = None
+        self._lens: Lens | None = None
+        self._rectifiers: dict[bool, Rectifier] = {}
+
+    def lens(self, info: CameraInfo, topic: str = "") -> Lens:
+        """The lens of a camera info; worked out again only when the calibration changes.
+
+        Raises:
+            ImageError: as ``camera_info.info_to_lens``.
+        """
+        roi = info.roi
+        key = (info.width, info.height, info.distortion_model, info.binning_x, info.binning_y)
+        key += (roi.x_offset, roi.y_offset, roi.width, roi.height)
+        key += tuple(np.asarray(v, np.float64).tobytes() for v in (info.d, info.k, info.r, info.p))
+        if self._lens is None or key != self._key:
+            self._key, self._lens = None, None
+            self._lens, self._rectifiers = camera_info.info_to_lens(info, topic), {}
+            self._key = key
+        return self._lens
+
+    def undistorts(self, lens: Lens, rectify: str, topic: str) -> bool:
+        """Whether images on a topic are brought to the pinhole camera here."""
+        return rectify == "on" or (rectify == "auto" and lens.distorts and not camera_info.says_rectified(topic))
+
+    def read(
+        self, color: Any, depth: Any, info: CameraInfo, parameters: CameraParameters, depth_factor: float = 1.0
+    ) -> CameraImages:
+        """One frame of its messages.
+
+        ``depth_factor``: further factor on depth, where its unit was found to be another.
+
+        Raises:
+            CameraInputError: names the topic, what was found, and what to do.
+        """
+        p = parameters
+        unit = (p.depth_scale or (1.0 if _is_float(depth) else 0.001)) * depth_factor
+        try:
+            if p.color_transport == "raw":
+                rgb = pixels.image_to_rgb(color, p.color_source)
+            else:
+                rgb = compressed.compressed_to_rgb(color, p.color_source)
+        except pixels.ImageError as error:
+            raise CameraInputError("bad_color", str(error), f"publish {p.color_source} in one of these") from error
+        try:
+            if p.depth_transport == "raw":
+                metres = pixels.image_to_depth(depth, p.depth_source, unit)
+            else:
+                metres = compressed.compressed_to_depth(depth, p.depth_source, unit)
+        except pixels.ImageError as error:
+            raise CameraInputError("bad_depth", str(error), f"publish {p.depth_source} in one of these") from error
+        try:
+            lens = self.lens(info, p.camera_info_topic)
+        except pixels.ImageError as error:
+            advice = "calibrate the camera, or give rectified images with their camera info"
+            raise CameraInputError("bad_camera_info", str(error), advice) from error
+        height, width = rgb.shape[:2]
+        if (lens.raw.width, lens.raw.height) != (width, height):
+            raise CameraInputError("camera_info_size", _sizes(info, lens, p, width, height), _SIZE_ADVICE)
+        if metres.shape != (height, width):
+            metres = self._fit_depth(metres, width, height, p)
+        return CameraImages(*self._rectified(rgb, metres, lens, p), unit)
+
+    def _rectified(
+        self, rgb: NDArray[np.uint8], metres: NDArray[np.float32], lens: Lens, p: CameraParameters
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], Camera]:
+        color_raw = self.undistorts(lens, p.rectify, self.color_topic)
+        depth_raw = self.undistorts(lens, p.rectify, self.depth_topic)
+        if not color_raw and not depth_raw:
+            # Images that are rectified already are P's; without distortion K is what the sensor has.
+            named = camera_info.says_rectified(self.color_topic) or lens.distorts
+            return rgb, metres, lens.rectified if named else lens.raw
+        # Where one image is rectified already, the other goes where that is; else both stay in the sensor's own frame.
+        turn = color_raw != depth_raw
+        if turn not in self._rectifiers:
+            self._rectifiers[turn] = Rectifier(lens, turn)
+        rectifier = self._rectifiers[turn]
+        return (
+            rectifier.color(rgb) if color_raw else rgb,
+            rectifier.depth(metres) if depth_raw else metres,
+            rectifier.camera,
+        )
+
+    @staticmethod
+    def _fit_depth(depth: NDArray[np.float32], width: int, height: int, p: CameraParameters) -> NDArray[np.float32]:
+        depth_height, depth_width = depth.shape
+        sizes = f"depth on {p.depth_source} is {depth_width}x{depth_height}, color on {p.color_source} {width}x{height}"
+        if abs(depth_width * height - depth_height * width) > max(width, height):
+            raise CameraInputError("size_mismatch", sizes, "use depth that is registered to colour")
+        if not p.resize_depth:
+            advice = "use depth registered to colour, or set resize_depth to true"
+            raise CameraInputError("size_mismatch", sizes, advice)
+        return pixels.resize_depth(depth, width, height)
+
+
+_SIZE_ADVICE = "publish the camera info of these images"
+
+
+def _sizes(info: CameraInfo, lens: Lens, p: CameraParameters, width: int, height: int) -> str:
+    text = f"camera info on {p.camera_info_topic} is for {lens.raw.width}x{lens.raw.height}"
+    if (lens.raw.width, lens.raw.height) != (info.width, info.height):
+        text += (
+            f" ({info.width}x{info.height} with region {info.roi.width}x{info.roi.height} and binning "
+            f"{info.binning_x}x{info.binning_y})"
+        )
+    return f"{text}, images on {p.color_source} are {width}x{height}"
+
+
+def _is_float(depth: Any) -> bool:
+    """Whether a depth message holds floats [m], or integers [mm]."""
+    kind = getattr(depth, "encoding", "") or getattr(depth, "format", "")
+    return str(kind).upper().startswith("32FC1")
