@@ -93,7 +93,7 @@ def break_depth_type(folder: Path) -> None:
         (lambda f: np.savetxt(f / "camera-intrinsics.txt", np.zeros((3, 3))), ("camera-intrinsics.txt", "fx")),
         (lambda f: (f / "frame-000000.color.png").write_bytes(b"x"), ("frame-000000.color.png: does not decode",)),
         (lambda f: (f / "frame-000000.depth.png").write_bytes(b"x"), ("frame-000000.depth.png: does not decode",)),
-        (break_depth_size, ("frame-000000.depth.png: 16x12, expected 32x24",)),
+        (break_depth_size, ("frame-000020.depth.png: 32x24, expected 16x12",)),
         (break_depth_type, ("frame-000000.depth.png: is uint8", "16-bit")),
         (lambda f: [p.write_text("nan " * 16) for p in f.glob("*.pose.txt")], ("6 frames and none",)),
         (lambda f: (f / "camera.yaml").write_text("fx: 3"), ("camera.yaml", "fy")),
@@ -130,7 +130,14 @@ def test_a_late_bad_file_is_found_by_check_and_rates_are_bounded(folder: Path, c
 def test_too_little_to_level_says_what_to_do(folder: Path):
     for path in folder.glob("*.depth.png"):
         cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH), np.uint16))
-    with pytest.raises(SourceError, match="--no-level"):
+    recording = rgbd_folder.open_folder(folder)
+    with pytest.raises(SourceError, match=r"is depth missing.*--level off"):
+        recording.levelled("on")
+    # Given poses are believed.
+    assert "taken as they are" in recording.levelled().notes[0]
+    for path in folder.glob("*.pose.txt"):
+        path.unlink()
+    with pytest.raises(SourceError, match="--level off"):
         rgbd_folder.open_folder(folder).levelled()
 
 
@@ -149,6 +156,10 @@ def test_tum_folders_are_read(tmp_path: Path):
             lists["groundtruth"].append(f"{stamp + 0.002:.4f} {i} 0 0 0 0 0 1")
     for name, rows in lists.items():
         (folder / f"{name}.txt").write_text("\n".join(rows))
+    # The benchmark's intrinsics are for its own size.
+    with pytest.raises(SourceError, match=r"camera-intrinsics.txt: no such file.*32x24.*640x480"):
+        rgbd_folder.open_folder(folder)
+    np.savetxt(folder / "camera-intrinsics.txt", [[525.0, 0, 15.5], [0, 525.0, 11.5], [0, 0, 1]])
     recording = rgbd_folder.open_folder(folder)
     assert len(recording.frames) == 4 and recording.left_out == 1
     assert recording.load(0)[1][3, 3] == pytest.approx(1.0) and recording.camera.fx == 525.0

@@ -24,6 +24,9 @@ SENSOR = _profile(reliable=False, depth=5)
 SCENE_GRAPH = _profile(reliable=True, depth=1, latched=True)
 """The scene graph: a late subscriber gets the latest at once."""
 
+FRAME_REPORTS = _profile(reliable=True, depth=50, latched=True)
+"""What became of each frame: none may be lost, or who waits for it waits in vain."""
+
 METADATA = _profile(reliable=True, depth=1, latched=True)
 """What seldom changes: labels, model versions, robot descriptions."""
 
@@ -51,6 +54,7 @@ CLOCK = _profile(reliable=False, depth=1)
 PROFILES: dict[str, QoSProfile] = {
     "sensor": SENSOR,
     "scene_graph": SCENE_GRAPH,
+    "frame_reports": FRAME_REPORTS,
     "metadata": METADATA,
     "command": COMMAND,
     "derived_image": DERIVED_IMAGE,
