@@ -26,6 +26,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from mcap.well_known import SchemaEncoding
 from mcap.writer import CompressionType, Writer
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.logging import LoggingSeverity
 from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.signals import SignalHandlerOptions
 from rich.markup import escape
@@ -248,7 +249,7 @@ def replay(
                 result.reasons[status.name] = status.message
             writing.write(f"{prefix}/frame_reports", message, stamp_to_ns(message.header.stamp))
 
-        outputs = {"scene_graph": take_graph, "frame_reports": take_report}
+        outputs: dict[str, Callable[[Any], None]] = {"scene_graph": take_graph, "frame_reports": take_report}
         if overlay:
             outputs["overlay"] = take("overlay")
         try:
@@ -279,6 +280,7 @@ def _running(arguments: Sequence[str], outputs: Mapping[str, Callable[[Any], Non
     try:
         try:
             node = ReplayNode(outputs, context=context)
+            node.get_logger().set_level(LoggingSeverity.WARN)  # what runs is said in the summary
         except (ParameterError, ValueError, OSError) as error:
             raise ReplayError(f"perception: {error}") from error
         for trigger in (node.trigger_configure, node.trigger_activate):
@@ -321,11 +323,12 @@ def _give(
                 raise SourceError(f"{bag.path}: topic {name} is of type {bag.topics[name].type}, expected {expected}")
             inputs[name] = (kind, callbacks)
     if p.pose_source == "tf":
-        names = [recorded[topic][0] for topic in (*images, p.camera_info_topic)]
         found = still_camera(
             bag,
             Inputs(
-                *names,
+                recorded[images[0]][0],
+                recorded[images[1]][0],
+                recorded[p.camera_info_topic][0],
                 p.color_transport != "raw",
                 p.depth_transport != "raw",
                 p.world_frame,

@@ -360,6 +360,8 @@ class PerceptionNode(ManagedNode):
                 if not self._working:
                     return
                 pair, self._pending = self._pending, None
+                if pair is None:
+                    continue
                 restarted, self._restart_pending = self._restart_pending, False
                 self._in_hand = True
             refused: tuple[str, str] | None = None

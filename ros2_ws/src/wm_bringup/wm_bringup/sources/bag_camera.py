@@ -79,9 +79,9 @@ def still_camera(bag: Bag, inputs: Inputs, level: str = "auto", remap: Mapping[s
         return None  # perception says what is missing
     transforms = _transforms(bag, [of[t] for t in ("/tf", "/tf_static") if t in of])
     known = transforms.frames
+    if inputs.world_frame in known:
+        return None  # there are poses; whether the camera is among them is perception's to say
     if camera_frame in known:
-        if inputs.world_frame in known:
-            return None
         raise SourceError(
             f"{bag.path}: its transforms lead to the camera {camera_frame!r}, but not from {inputs.world_frame!r}; "
             f"they know {', '.join(known)}; set world_frame in a parameters file"

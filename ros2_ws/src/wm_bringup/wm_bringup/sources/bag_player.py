@@ -322,12 +322,12 @@ class _Frames:
         info = self._recorded.get(options.camera_info_topic)
         if info is None:
             return
-        compressed = [self._bag.topics[name].type.endswith("CompressedImage") for name in self.images]
         names = Inputs(
             self._color,
             self._depth,
             info,
-            *compressed,
+            self._bag.topics[self._color].type.endswith("CompressedImage"),
+            self._bag.topics[self._depth].type.endswith("CompressedImage"),
             world_frame=options.world_frame,
             max_difference_ns=seconds_to_ns(options.max_stamp_difference),
         )
