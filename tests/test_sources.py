@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from hypothesis import given
+from hypothesis import strategies as st
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -24,6 +26,7 @@ from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
 from wm_bringup.sources import bag_player, rgbd_folder
+from wm_bringup.sources.lockstep import images_behind
 from wm_bringup.sources.playback import Player, Progress, SourceError
 from wm_core.geometry import pose_matrix
 from wm_ros import images, qos
@@ -280,6 +283,29 @@ def test_a_looping_folder_goes_on_in_time_and_ends_on_a_signal(folder: Path, lis
     process.signal_group(signal.SIGINT)
     assert process.process.wait(5.0) == 0 and time.monotonic() - started < 4.0
     assert "Traceback" not in process.output
+
+
+# Lock-step.
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["color", "depth", "tf", "info"]), st.integers(0, 40)), max_size=60),
+    st.integers(0, 30),
+)
+def test_images_come_behind_what_they_need(messages: list[tuple[str, int]], lead: int):
+    messages = sorted(messages, key=lambda m: m[1])
+    given_in = [(topic, time_ns, f"{n}".encode()) for n, (topic, time_ns) in enumerate(messages)]
+    out = list(images_behind(given_in, ("color", "depth"), lead))
+    is_image = [m[0] in ("color", "depth") for m in out]
+    assert sorted(out) == sorted(given_in)
+    for kind in (True, False):
+        chosen = [m for m in out if (m[0] in ("color", "depth")) is kind]
+        assert chosen == [m for m in given_in if (m[0] in ("color", "depth")) is kind]
+    for n, image in enumerate(out):
+        if is_image[n]:
+            # Nothing that is up to the lead later is still to come, and no image waits for longer than that.
+            assert all(later[1] > image[1] + lead for later, i in zip(out[n:], is_image[n:], strict=True) if not i)
+            assert all(before[1] <= image[1] + lead for before, i in zip(out[:n], is_image[:n], strict=True) if i)
 
 
 # Bags.

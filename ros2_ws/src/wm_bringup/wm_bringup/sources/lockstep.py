@@ -42,12 +42,13 @@ def images_behind(messages: Iterable[Item], images: Collection[str], lead_ns: in
     """
     held: deque[Item] = deque()
     for item in messages:
-        if item[0] in images:
-            held.append(item)
-            continue
+        # In order of time: whatever is as old as this has come.
         while held and held[0][1] + lead_ns < item[1]:
             yield held.popleft()
-        yield item
+        if item[0] in images:
+            held.append(item)
+        else:
+            yield item
     yield from held
 
 
