@@ -134,6 +134,12 @@ def test_frames_that_perception_refuses_are_counted_with_the_reason(bag: Path, t
         replay(bag, tmp_path, perception={**GEOMETRIC, "camera_frame": "nowhere"})
 
 
+def test_a_full_disk_is_said(bag: Path, tmp_path: Path):
+    (tmp_path / GRAPHS_FILE).symlink_to("/dev/full")
+    with pytest.raises(ReplayError, match=r"cannot write .*scene_graphs.mcap: .*No space left"):
+        replay(bag, tmp_path, perception=GEOMETRIC)
+
+
 @pytest.mark.parametrize("keep", [0.75, 0.5])
 def test_an_unfinished_bag_is_replayed_up_to_where_it_ends(bag: Path, replayed: Path, tmp_path: Path, keep: float):
     cut = tmp_path / "cut.mcap"

@@ -157,9 +157,15 @@ def _type_name(kind: type) -> str:
 
 
 class _Writing:
-    """The file of what the node publishes. Its times are stamps of images: nothing in it tells when it was written."""
+    """The file of what the node publishes. Its times are stamps of images: nothing in it tells when it was written.
+
+    ``failure``: what went wrong; nothing is written after it. It is not raised where the node publishes: the node would
+    take it for a bad frame.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.failure: OSError | None = None
+        self._path = path
         self._file = path.open("wb")
         self._writer = Writer(self._file, compression=CompressionType.ZSTD)
         self._writer.start(profile="ros2", library="wm replay")
@@ -168,6 +174,19 @@ class _Writing:
 
     def write(self, topic: str, message: Any, stamp_ns: int) -> None:
         """Append a message."""
+        if self.failure is not None:
+            return
+        try:
+            self._write(topic, message, stamp_ns)
+        except OSError as error:
+            self.failure = error
+
+    def check(self) -> None:
+        """Raises ReplayError where writing failed."""
+        if self.failure is not None:
+            raise ReplayError(f"cannot write {self._path}: {self.failure}")
+
+    def _write(self, topic: str, message: Any, stamp_ns: int) -> None:
         kind = _type_name(type(message))
         if topic not in self._channels:
             if kind not in self._schemas:
@@ -179,8 +198,12 @@ class _Writing:
 
     def close(self) -> None:
         """Finish the file."""
-        self._writer.finish()
-        self._file.close()
+        try:
+            if self.failure is None:
+                self._writer.finish()
+            self._file.close()
+        except OSError as error:
+            self.failure = self.failure or error
 
 
 def file_sha256(path: Path) -> str:
@@ -258,11 +281,12 @@ def replay(
             given = {"tf_timeout_s": 0.0, **(perception or {})}
             with _running(ros_arguments(namespace, given, files), outputs) as node:
                 begin = time.monotonic()
-                _give(node, bag, table, rate, level, progress, result)
+                _give(node, bag, table, rate, level, progress, result, writing)
                 result.seconds = time.monotonic() - begin
                 models, frame, config = node.models(), node.last_frame, node.params.pipeline
         finally:
             writing.close()
+        writing.check()
         result.sha256 = file_sha256(out / GRAPHS_FILE)
         _summarize(out / SUMMARY_FILE, bag, result, {"parameters": given, "models": models})
     _check(path, result, frame, config)
@@ -302,6 +326,7 @@ def _give(
     level: str,
     progress: Callable[[float, float, str], None],
     result: Replay,
+    writing: _Writing,
 ) -> None:
     p = node.params
     images = (p.color_source, p.depth_source)
@@ -357,6 +382,7 @@ def _give(
         if name in held:
             if not node.wait_until_idle(_FRAME_S):
                 raise ReplayError(f"perception still works on the frame of {position_s:.2f} s after {_FRAME_S:g} s")
+            writing.check()
             progress(position_s, total_s, f"{result.graphs} scene graphs of {result.frames} frames")
 
 
