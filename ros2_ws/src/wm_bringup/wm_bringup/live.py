@@ -194,7 +194,10 @@ def remap_table(remaps: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PerceptionInputs:
-    """What perception reads, by its parameters files and remaps; names as on the graph."""
+    """What perception reads, by its parameters files and remaps; names as on the graph.
+
+    ``tf_timeout_s``: None: not said, so the node's default.
+    """
 
     color: str = "/camera/color/image_raw"
     depth: str = "/camera/depth/image_raw"
@@ -202,6 +205,7 @@ class PerceptionInputs:
     world_frame: str = "map"
     pose_source: str = "tf"
     max_stamp_difference_s: float = 0.015
+    tf_timeout_s: float | None = None
 
 
 def perception_inputs(params_files: Sequence[Path], remaps: Mapping[str, str]) -> PerceptionInputs:
@@ -236,6 +240,7 @@ def perception_inputs(params_files: Sequence[Path], remaps: Mapping[str, str]) -
         str(given.get("world_frame", usual.world_frame)),
         str(given.get("pose_source", usual.pose_source)),
         float(given.get("max_stamp_difference_s", usual.max_stamp_difference_s)),
+        given.get("tf_timeout_s"),
     )
 
 
@@ -414,6 +419,7 @@ def run(
     inputs = perception_inputs(params_files, table)
     # Perception, imagination and the recorder: what they miss of a short recording does not come again.
     player = player_command(rgbd, bag, playing, remaps, namespace, inputs, 2 if out is None else 3)
+    waits = player is not None and playing.lock_step and inputs.tf_timeout_s is None
     logs = out / "logs" if out is not None else Path(tempfile.mkdtemp(prefix="wm-run-"))
     view = View()
     answer = None
@@ -435,7 +441,7 @@ def run(
                     remaps=table,
                     parameters=parameters,
                     params_files=params_files,
-                    perception={**(WAITING if player is not None and playing.lock_step else {}), **(perception or {})},
+                    perception={**(WAITING if waits else {}), **(perception or {})},
                 )
                 _wait_for_nodes(processes, watcher, console)
                 if player is not None:

@@ -1,5 +1,4 @@
-"""``wm replay``: a recording through the perception node in lock-step, so that the same recording gives the same
-graphs.
+"""``wm replay``: a recording through the perception node in lock-step: the same recording gives the same graphs.
 
 The node is the one that runs on a robot, ``wm_perception.node.PerceptionNode``, with its own callbacks, pairing,
 transform buffer, checks and worker; but it is not spun. Its subscriptions are calls out of this process, made in the

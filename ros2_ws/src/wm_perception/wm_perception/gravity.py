@@ -38,9 +38,7 @@ class UpDirection:
         turned_deg: by how much.
         share: part of all surface elements that face up, within 4 degrees.
         share_given: the same for the z axis of the world as it is.
-        given_is_plausible: whether a camera that nobody holds upside down or sideways can have seen the recording,
-        were z
-            up.
+        given_is_plausible: whether a camera that nobody holds upside down or sideways can have seen this, were z up.
     """
 
     level_T_world: Array

@@ -42,8 +42,7 @@ _LEAST_BETTER = 0.8
 class DepthToColor:
     """The colour camera: intrinsics, and its offset from the depth camera.
 
-    A point (x, y, z) in the depth camera's optical frame is at rotation (x, y, z) + translation_m in the colour
-    camera's.
+    A point p in the depth camera's optical frame is at rotation p + translation_m in the colour camera's.
     ``score`` is the mean strength of colour edges under depth edges, in units of the image's mean;
     ``score_unregistered`` is the same for the images as they are; both are 0 where the camera is known from calibration
     and not estimated.

@@ -24,7 +24,7 @@ from wm_ros.transforms import TransformBuffer, TransformError, transform_to_msg
 
 _IMU = "sensor_msgs/msg/Imu"
 _FRAMES = 12
-_LEAST_IMU = 20
+_LEAST_IMU, _MOST_IMU = 20, 1000
 _GRAVITY_M_S2 = (8.8, 10.8)
 """What an accelerometer at rest may show: 9.81 with the bias of a cheap one."""
 _STEADY_M_S2 = 0.6
@@ -77,7 +77,7 @@ def still_camera(bag: Bag, inputs: Inputs, level: str = "auto", remap: Mapping[s
     camera_frame = inputs.camera_frame or frames[0][1]
     if not camera_frame:
         return None  # perception says what is missing
-    transforms = _transforms(bag, [of[t] for t in ("/tf", "/tf_static") if t in of])
+    transforms = _transforms(bag, [of[t] for t in ("/tf", "/tf_static") if t in of], inputs.world_frame)
     known = transforms.frames
     if inputs.world_frame in known:
         return None  # there are poses; whether the camera is among them is perception's to say
@@ -106,10 +106,12 @@ def still_camera(bag: Bag, inputs: Inputs, level: str = "auto", remap: Mapping[s
     return StillCamera(transform_to_msg(inputs.world_frame, camera_frame, 0, world_T_camera), note)
 
 
-def _transforms(bag: Bag, topics: list[str]) -> TransformBuffer:
-    """All transforms of a bag."""
+def _transforms(bag: Bag, topics: list[str], until: str) -> TransformBuffer:
+    """Transforms of a bag, up to the first that names the frame ``until``: a long bag need not be read to its end."""
     buffer = TransformBuffer(cache_s=1e9)
     for name, _, data in bag.messages(topics) if topics else ():
+        if until in buffer.frames:
+            break
         message = deserialize_message(data, message_class(bag.topics[name].type))
         for t in message.transforms:
             p, q = t.transform.translation, t.transform.rotation
@@ -174,6 +176,8 @@ def _imu_up(bag: Bag, camera_frame: str, transforms: TransformBuffer) -> tuple[N
             # REP-145: -1 says that a sensor does not measure it.
             if message.linear_acceleration_covariance[0] >= 0.0 and np.isfinite([a.x, a.y, a.z]).all():
                 samples.append([a.x, a.y, a.z])
+            if len(samples) >= _MOST_IMU:
+                break
         measured = np.array(samples).reshape(-1, 3)
         if len(measured) < _LEAST_IMU:
             continue

@@ -76,8 +76,7 @@ class Bag:
     """An open bag, as a context manager.
 
     MCAP files are read by ``McapFile``, unfinished ones up to where they end; rosbag2 folders by their metadata.yaml,
-    and
-    where a killed recorder has left none (or one that does not fit) by the MCAP files in them.
+    and where a killed recorder has left none (or one that does not fit) by the MCAP files in them.
 
     Attributes:
         topics: by name.

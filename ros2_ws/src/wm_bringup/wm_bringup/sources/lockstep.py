@@ -35,8 +35,7 @@ Item = tuple[str, int, bytes]
 
 
 def images_behind(messages: Iterable[Item], images: Collection[str], lead_ns: int) -> Iterator[Item]:
-    """The same messages (topic, time, bytes), those on ``images`` held back until all others up to ``lead_ns`` later
-    came.
+    """The same messages (topic, time, bytes), those on ``images`` behind all others up to ``lead_ns`` later.
 
     The order among images, and among the others, stays.
     """
