@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -297,9 +298,15 @@ def test_one_frame_without_a_pose_is_a_clip_of_a_still_camera(tmp_path: Path):
     facts = json.loads((tmp_path / "out" / "run.json").read_text())
     assert facts["scene_graphs"] == 45 and facts["frames"] == 45
     assert sum(not o["static"] for o in facts["objects"]) >= 1
-    # The same without a level surface: that is no success.
-    done = wm("run", "--rgbd", str(folder), "--level", "off", "--out", str(tmp_path / "off"))
-    assert done.returncode == 1 and "an empty result: 45 scene graphs" in done.stderr, done.stdout + done.stderr
+    # A few of them, and no level surface: that is no success.
+    few = tmp_path / "few"
+    few.mkdir()
+    for i in range(6):
+        shutil.copyfile(folder / "color.png", few / f"frame-{i:06d}.color.png")
+        shutil.copyfile(folder / "depth.png", few / f"frame-{i:06d}.depth.png")
+    shutil.copyfile(folder / "camera-intrinsics.txt", few / "camera-intrinsics.txt")
+    done = wm("run", "--rgbd", str(few), "--level", "off", "--out", str(tmp_path / "off"))
+    assert done.returncode == 1 and "an empty result: 6 scene graphs" in done.stderr, done.stdout + done.stderr
     assert "is the world frame z-up?" in done.stderr
 
 
