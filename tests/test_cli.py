@@ -23,7 +23,7 @@ from wm_bringup.doctor_parameters import read_parameters
 from wm_core.rollout import Rollout, RolloutEvent
 from wm_core.scene_graph import EventKind, SceneGraph
 
-COMMANDS = ("demo", "run", "sim", "doctor", "imagine", "bench")
+COMMANDS = ("demo", "run", "sim", "doctor", "imagine", "bench", "record", "replay", "compare")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -164,7 +164,7 @@ def test_what_a_recording_does_not_say_again():
     names = ["/camera/color/image_raw", "/tf", "/clock", "/diagnostics", "/wm/scene_graph", "/wm2/x"]
     assert live.replayed_topics(names, "/wm") == ["/camera/color/image_raw", "/tf", "/wm2/x"]
     with pytest.raises(ValueError, match="bag"):
-        live.player_command(None, Path(__file__), 1.0, (), "/wm")
+        live.player_command(None, Path(__file__), live.Playing(), (), "/wm")
 
 
 def test_camera_info_of_parameters_and_remaps(tmp_path):

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from hypothesis import given
+from hypothesis import strategies as st
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -24,6 +26,7 @@ from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
 from wm_bringup.sources import bag_player, rgbd_folder
+from wm_bringup.sources.lockstep import images_behind
 from wm_bringup.sources.playback import Player, Progress, SourceError
 from wm_core.geometry import pose_matrix
 from wm_ros import images, qos
@@ -93,7 +96,7 @@ def break_depth_type(folder: Path) -> None:
         (lambda f: np.savetxt(f / "camera-intrinsics.txt", np.zeros((3, 3))), ("camera-intrinsics.txt", "fx")),
         (lambda f: (f / "frame-000000.color.png").write_bytes(b"x"), ("frame-000000.color.png: does not decode",)),
         (lambda f: (f / "frame-000000.depth.png").write_bytes(b"x"), ("frame-000000.depth.png: does not decode",)),
-        (break_depth_size, ("frame-000000.depth.png: 16x12, expected 32x24",)),
+        (break_depth_size, ("frame-000020.depth.png: 32x24, expected 16x12",)),
         (break_depth_type, ("frame-000000.depth.png: is uint8", "16-bit")),
         (lambda f: [p.write_text("nan " * 16) for p in f.glob("*.pose.txt")], ("6 frames and none",)),
         (lambda f: (f / "camera.yaml").write_text("fx: 3"), ("camera.yaml", "fy")),
@@ -130,7 +133,14 @@ def test_a_late_bad_file_is_found_by_check_and_rates_are_bounded(folder: Path, c
 def test_too_little_to_level_says_what_to_do(folder: Path):
     for path in folder.glob("*.depth.png"):
         cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH), np.uint16))
-    with pytest.raises(SourceError, match="--no-level"):
+    recording = rgbd_folder.open_folder(folder)
+    with pytest.raises(SourceError, match=r"is depth missing.*--level off"):
+        recording.levelled("on")
+    # Given poses are believed.
+    assert "taken as they are" in recording.levelled().notes[0]
+    for path in folder.glob("*.pose.txt"):
+        path.unlink()
+    with pytest.raises(SourceError, match="--level off"):
         rgbd_folder.open_folder(folder).levelled()
 
 
@@ -149,6 +159,10 @@ def test_tum_folders_are_read(tmp_path: Path):
             lists["groundtruth"].append(f"{stamp + 0.002:.4f} {i} 0 0 0 0 0 1")
     for name, rows in lists.items():
         (folder / f"{name}.txt").write_text("\n".join(rows))
+    # The benchmark's intrinsics are for its own size.
+    with pytest.raises(SourceError, match=r"camera-intrinsics.txt: no such file.*32x24.*640x480"):
+        rgbd_folder.open_folder(folder)
+    np.savetxt(folder / "camera-intrinsics.txt", [[525.0, 0, 15.5], [0, 525.0, 11.5], [0, 0, 1]])
     recording = rgbd_folder.open_folder(folder)
     assert len(recording.frames) == 4 and recording.left_out == 1
     assert recording.load(0)[1][3, 3] == pytest.approx(1.0) and recording.camera.fx == 525.0
@@ -269,6 +283,29 @@ def test_a_looping_folder_goes_on_in_time_and_ends_on_a_signal(folder: Path, lis
     process.signal_group(signal.SIGINT)
     assert process.process.wait(5.0) == 0 and time.monotonic() - started < 4.0
     assert "Traceback" not in process.output
+
+
+# Lock-step.
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["color", "depth", "tf", "info"]), st.integers(0, 40)), max_size=60),
+    st.integers(0, 30),
+)
+def test_images_come_behind_what_they_need(messages: list[tuple[str, int]], lead: int):
+    messages = sorted(messages, key=lambda m: m[1])
+    given_in = [(topic, time_ns, f"{n}".encode()) for n, (topic, time_ns) in enumerate(messages)]
+    out = list(images_behind(given_in, ("color", "depth"), lead))
+    is_image = [m[0] in ("color", "depth") for m in out]
+    assert sorted(out) == sorted(given_in)
+    for kind in (True, False):
+        chosen = [m for m in out if (m[0] in ("color", "depth")) is kind]
+        assert chosen == [m for m in given_in if (m[0] in ("color", "depth")) is kind]
+    for n, image in enumerate(out):
+        if is_image[n]:
+            # Nothing that is up to the lead later is still to come, and no image waits for longer than that.
+            assert all(later[1] > image[1] + lead for later, i in zip(out[n:], is_image[n:], strict=True) if not i)
+            assert all(before[1] <= image[1] + lead for before, i in zip(out[:n], is_image[:n], strict=True) if i)
 
 
 # Bags.

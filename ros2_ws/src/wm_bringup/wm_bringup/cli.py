@@ -34,6 +34,10 @@ ReasonerModelOption = Annotated[
     Path | None, typer.Option(help="Its ONNX file; none: the shipped one.", show_default=False)
 ]
 
+LevelOption = Annotated[
+    str, typer.Option(help="Turn the world of a recording upright: auto (where its poses do not say), on or off.")
+]
+
 VECTOR_OPTIONS = {"--push": 4, "--velocity": 4, "--mass": 2, "--why": 3}
 """Options that take this many words at most; typer knows repeated options of one value only."""
 
@@ -117,7 +121,16 @@ def run(
         typer.Option(metavar="/A:=/B", help="Read B for A; with --bag: play A as B; repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Keep a recording of all topics and the logs here.")] = None,
-    rate: Annotated[float, typer.Option(help="Speed of the recording.", min=0.01, max=100.0)] = 1.0,
+    rate: Annotated[
+        float, typer.Option(help="Speed of the recording, where perception keeps up.", min=0.01, max=100.0)
+    ] = 1.0,
+    lock_step: Annotated[
+        bool, typer.Option("--lock-step/--free-running", help="A recording waits for perception, frame by frame.")
+    ] = True,
+    register: Annotated[
+        str, typer.Option(help="Bring colour onto depth: auto (where that is clear), on or off; with --rgbd.")
+    ] = "auto",
+    level: LevelOption = "auto",
     imagine: Annotated[bool, typer.Option("--imagine", help="Also ask what would happen.")] = False,
     duration: Annotated[float, typer.Option(help="End after so many seconds; 0: no limit.", min=0.0)] = 0.0,
     params_file: Annotated[
@@ -131,14 +144,15 @@ def run(
     """Perceive and imagine: live topics, or a recording."""
     if rgbd is not None and bag is not None:
         raise typer.BadParameter("expected --rgbd or --bag, got both")
-    from wm_bringup.live import model_parameters
+    from wm_bringup.live import Playing, model_parameters
 
     perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
-    plain = not (remap or params_file or duration) and rate == 1.0
+    playing = Playing(rate, lock_step, register, level)
+    plain = not (remap or params_file or duration) and lock_step
     if rgbd is not None and plain and _has_real_clip():
         from wm_bringup.real_clip import run_clip
 
-        raise typer.Exit(run_clip(rgbd, out if out is not None else Path("out/run"), imagine, perception) or 0)
+        raise typer.Exit(run_clip(rgbd, out if out is not None else Path("out/run"), imagine, perception, playing) or 0)
     from wm_bringup import live
 
     code = live.run(
@@ -146,7 +160,7 @@ def run(
         bag=bag,
         remaps=remap or (),
         out=out,
-        rate=rate,
+        playing=playing,
         imagine=imagine,
         duration_s=duration,
         params_files=params_file or (),
@@ -159,6 +173,87 @@ def _has_real_clip() -> bool:
     from importlib.util import find_spec
 
     return find_spec("wm_bringup.real_clip") is not None
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Option(help="The MCAP file; latency.json lies beside it.")] = Path("out/record.mcap"),
+    duration: Annotated[float, typer.Option(help="Seconds; 0: until Ctrl-C.", min=0.0)] = 0.0,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="REGEX", help="Leave out topics that match; repeatable.")
+    ] = None,
+    compression: Annotated[str, typer.Option(help="zstd, lz4 or none.")] = "zstd",
+) -> None:
+    """Record every topic of the graph into an MCAP file. What wm replay needs: images, camera info, tf."""
+    from wm_bringup import recorder
+
+    words = ["--out", str(out), "--duration", f"{duration:g}", "--compression", compression]
+    for pattern in exclude or ():
+        words += ["--exclude", pattern]
+    raise typer.Exit(recorder.main(words))
+
+
+@app.command()
+def replay(
+    bag: Annotated[Path, typer.Argument(help="MCAP file (unfinished ones too) or rosbag2 folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for scene_graphs.mcap and replay.json.")] = Path("out/replay"),
+    rate: Annotated[
+        float, typer.Option(help="1: as fast as recorded; 0: as fast as it goes. The graphs are the same.", min=0.0)
+    ] = 0.0,
+    remap: Annotated[list[str] | None, typer.Option(metavar="/A:=/B", help="Read A as B; repeatable.")] = None,
+    params_file: Annotated[
+        list[Path] | None, typer.Option(help="ROS parameters of perception (YAML); repeatable.")
+    ] = None,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write overlay images.")] = False,
+    level: LevelOption = "auto",
+    segmenter: SegmenterOption = "",
+    segmenter_model: SegmenterModelOption = None,
+    reasoner: ReasonerOption = "",
+    reasoner_model: ReasonerModelOption = None,
+) -> None:
+    """A recording through perception in lock-step: the same scene graphs each time (docs/replay.md)."""
+    from wm_bringup import replay as program
+    from wm_bringup.live import model_parameters
+
+    perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
+    raise typer.Exit(
+        program.run(
+            bag,
+            out,
+            rate=rate,
+            remaps=remap or (),
+            params_files=params_file or (),
+            perception=perception,
+            overlay=overlay,
+            level=level,
+        )
+    )
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="MCAP file, or folder of wm replay, run --out or demo.")],
+    b: Annotated[Path, typer.Argument(help="Another.")],
+    topic: Annotated[str, typer.Option(help="Of the scene graphs.")] = "/wm/scene_graph",
+    tolerance: Annotated[float, typer.Option(help="Numbers may differ by this; 0: to the last bit.", min=0.0)] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Say where two runs part: first frame, object, field, by how much. Status 0: identical, 1: different, 2: error."""
+    from wm_bringup import run_comparison
+    from wm_bringup.environment import make_console
+
+    try:
+        found, warnings = run_comparison.compare(a, b, topic, tolerance)
+    except run_comparison.CompareError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if as_json:
+        print(found.as_json())
+    else:
+        run_comparison.print_comparison(found, (str(a), str(b)), make_console(), tolerance)
+    raise typer.Exit(0 if found.identical else 1)
 
 
 @app.command()

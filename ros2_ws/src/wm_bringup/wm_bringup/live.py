@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 
 from wm_bringup.environment import make_console, package_file
-from wm_bringup.processes import ProcessGroup, check_nodes, node_command
+from wm_bringup.processes import Managed, ProcessGroup, check_nodes, node_command
 
 CAMERA_INFO = "/camera/color/camera_info"
-START_S = 60.0
+START_S = 180.0
+"""The first start on a machine compiles imagination's kernels: 40 s, and longer on a busy one."""
+WAITING = {"tf_timeout_s": 2.0}
+"""Parameters of perception where a recording waits for it: then it may wait for what is still under way, too."""
 _PLAYER_GRACE_S = 1.5
 _NOT_REPLAYED = ("/clock", "/diagnostics", "/rosout", "/parameter_events")
 _PLAIN_EVERY_S = 5.0
@@ -59,7 +62,8 @@ class Latency:
 class View:
     """What is shown: the newest scene graph, arrivals, the nodes' diagnostics by name.
 
-    ``ended`` is set when a recording is over: that input ceases is then no news.
+    ``ended`` is set when a recording is over: that input ceases is then no news. ``graphs``: scene graphs so far;
+    ``most_objects``, ``most_supports``: in one of them.
     """
 
     scene: Any = None
@@ -67,6 +71,17 @@ class View:
     latency: Latency = field(default_factory=Latency)
     statuses: dict[str, tuple[int, str, dict[str, str]]] = field(default_factory=dict)
     ended: bool = False
+    graphs: int = 0
+    most_objects: int = 0
+    most_supports: int = 0
+
+    def take(self, scene: Any) -> None:
+        """A new scene graph."""
+        self.scene = scene
+        self.graphs += 1
+        supports = int(scene.is_static.sum())
+        self.most_supports = max(self.most_supports, supports)
+        self.most_objects = max(self.most_objects, len(scene) - supports)
 
     def graph_rate_hz(self) -> float:
         """Scene graphs per second, lately."""
@@ -149,7 +164,7 @@ def _subscribe(node: Any, view: View, camera_info: str, namespace: str) -> None:
         now = time.monotonic()
         view.latency.end(stamp_to_ns(msg.header.stamp), now)
         view.graph_times.append(now)
-        view.scene = scene_graph_from_msg(msg)
+        view.take(scene_graph_from_msg(msg))
 
     def on_diagnostics(msg: Any) -> None:
         for status in msg.status:
@@ -177,24 +192,61 @@ def remap_table(remaps: Sequence[str]) -> dict[str, str]:
     return table
 
 
-def camera_info_topic(params_files: Sequence[Path], remaps: Mapping[str, str]) -> str:
-    """The topic that perception reads intrinsics from, by its parameters files and remaps.
+@dataclass(frozen=True)
+class PerceptionInputs:
+    """What perception reads, by its parameters files and remaps; names as on the graph.
+
+    ``tf_timeout_s``: None: not said, so the node's default.
+    """
+
+    color: str = "/camera/color/image_raw"
+    depth: str = "/camera/depth/image_raw"
+    camera_info: str = CAMERA_INFO
+    world_frame: str = "map"
+    pose_source: str = "tf"
+    max_stamp_difference_s: float = 0.015
+    tf_timeout_s: float | None = None
+
+
+def perception_inputs(params_files: Sequence[Path], remaps: Mapping[str, str]) -> PerceptionInputs:
+    """The topics that perception reads, by its parameters files and remaps, and how it takes them.
 
     Raises:
         ValueError: a file that is no parameters file.
     """
     import yaml
 
-    topic = CAMERA_INFO
+    given: dict[str, Any] = {}
     for file in params_files:
         try:
             content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
             for node, values in content.items():
                 if node == "/**" or node.rsplit("/", 1)[-1] == "perception":
-                    topic = values["ros__parameters"].get("camera_info_topic", topic)
-        except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+                    given.update(values["ros__parameters"])
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file}: expected NODE: ros__parameters: NAME: VALUE ({type(error).__name__})") from error
-    return remaps.get(topic, topic)
+    usual = PerceptionInputs()
+
+    def image(name: str, topic: str) -> str:
+        transport = given.get(f"{name}_transport", "raw")
+        topic = str(given.get(f"{name}_topic", topic)) + ("" if transport == "raw" else f"/{transport}")
+        return remaps.get(topic, topic)
+
+    info = str(given.get("camera_info_topic", usual.camera_info))
+    return PerceptionInputs(
+        image("color", usual.color),
+        image("depth", usual.depth),
+        remaps.get(info, info),
+        str(given.get("world_frame", usual.world_frame)),
+        str(given.get("pose_source", usual.pose_source)),
+        float(given.get("max_stamp_difference_s", usual.max_stamp_difference_s)),
+        given.get("tf_timeout_s"),
+    )
+
+
+def camera_info_topic(params_files: Sequence[Path], remaps: Mapping[str, str]) -> str:
+    """The topic that perception reads intrinsics from. Raises as ``perception_inputs``."""
+    return perception_inputs(params_files, remaps).camera_info
 
 
 def unread_names(params_files: Sequence[Path], namespace: str = "/wm") -> list[str]:
@@ -255,17 +307,59 @@ def replayed_topics(names: Sequence[str], namespace: str) -> list[str]:
     return [name for name in names if name not in _NOT_REPLAYED and not name.startswith(own)]
 
 
+@dataclass(frozen=True)
+class Playing:
+    """How a recording is played.
+
+    Attributes:
+        rate: times as fast as recorded, where perception keeps up.
+        lock_step: each frame is waited for until perception has reported on it; else the recording runs away from it.
+        register, level: auto, on or off: colour onto depth, the world z-up (see ``sources.recording``).
+    """
+
+    rate: float = 1.0
+    lock_step: bool = True
+    register: str = "auto"
+    level: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("register", "level"):
+            if getattr(self, name) not in ("auto", "on", "off"):
+                raise ValueError(f"--{name}: got {getattr(self, name)!r}, expected auto, on or off")
+
+
 def player_command(
-    rgbd: Path | None, bag: Path | None, rate: float, remaps: Sequence[str], namespace: str
+    rgbd: Path | None,
+    bag: Path | None,
+    playing: Playing,
+    remaps: Sequence[str],
+    namespace: str,
+    inputs: PerceptionInputs | None = None,
+    subscribers: int = 1,
 ) -> list[str] | None:
     """Command line of the player of a recording; None where there is none.
+
+    ``subscribers``: so many nodes hear the camera when all are there.
 
     Raises:
         ValueError: a recording that cannot be read, or that holds nothing to play.
     """
-    speed = ["--speed", f"{rate:g}"]
+    inputs = inputs or PerceptionInputs()
+    words = ["--speed", f"{playing.rate:g}", "--level", playing.level]
+    words += ["--color-topic", inputs.color, "--depth-topic", inputs.depth, "--camera-info-topic", inputs.camera_info]
+    words += ["--world-frame", inputs.world_frame]
+    if playing.lock_step:
+        words += [
+            "--lock-step",
+            namespace,
+            "--subscribers",
+            str(subscribers),
+            "--max-stamp-difference",
+            f"{inputs.max_stamp_difference_s:g}",
+        ]
     if rgbd is not None:
-        return node_command("wm_bringup.sources.rgbd_folder", arguments=[str(rgbd), *speed])
+        words += ["--register", playing.register]
+        return node_command("wm_bringup.sources.rgbd_folder", arguments=[str(rgbd), *words])
     if bag is None:
         return None
     from wm_bringup.sources.bag_player import Bag
@@ -278,8 +372,16 @@ def player_command(
         raise ValueError(str(error)) from error
     if not topics:
         raise ValueError(f"{bag} has no topic that the nodes read")
+    if playing.lock_step and inputs.pose_source == "tf":
+        words += ["--still-camera"]
     rules = [word for rule in remaps for word in ("--remap", rule)]
-    return node_command("wm_bringup.sources.bag_player", arguments=[str(bag), *speed, *rules, "--topics", *topics])
+    return node_command("wm_bringup.sources.bag_player", arguments=[str(bag), *words, *rules, "--topics", *topics])
+
+
+def player_notes(player: Managed) -> list[str]:
+    """What a player said that it assumed or changed, and warned of."""
+    lines = player.log.read_text(errors="replace").splitlines()
+    return [line for line in lines if line.startswith(("note: ", "warning: "))]
 
 
 def run(
@@ -288,7 +390,7 @@ def run(
     bag: Path | None = None,
     remaps: Sequence[str] = (),
     out: Path | None = None,
-    rate: float = 1.0,
+    playing: Playing | None = None,
     imagine: bool = False,
     duration_s: float = 0.0,
     params_files: Sequence[Path] = (),
@@ -301,7 +403,7 @@ def run(
         rgbd, bag: the recording; neither: live topics of this domain.
         remaps: "/A:=/B". Live topics: the nodes read B in place of A. A bag: its topic A is played as B.
         out: folder for the logs and an MCAP recording; None: nothing is kept.
-        rate: speed of the recording.
+        playing: how the recording is played.
         imagine: ask what would happen, at the end.
         params_files: of the nodes.
         perception: further parameters of perception.
@@ -313,6 +415,10 @@ def run(
         FileNotFoundError: no such recording or parameters file.
         ValueError: a remap of another form, or a recording that cannot be read.
     """
+    from rich.markup import escape
+
+    from wm_bringup.empty_result import empty_text
+
     table = remap_table(remaps)
     for path in (rgbd, bag, *params_files):
         if path is not None and not path.exists():
@@ -322,21 +428,25 @@ def run(
     console = make_console()
     if rgbd is not None and remaps:
         raise ValueError("--remap: got one with --rgbd, whose topics have the names that the nodes read already")
-    player = player_command(rgbd, bag, rate, remaps, namespace)
     table = {} if bag is not None else table
-    info_topic = camera_info_topic(params_files, table)
     for line in unread_names(params_files, namespace):
         print(f"warning: {line}", file=sys.stderr)
+    playing = playing or Playing()
+    inputs = perception_inputs(params_files, table)
+    # Perception, imagination and the recorder: what they miss of a short recording does not come again.
+    player = player_command(rgbd, bag, playing, remaps, namespace, inputs, 2 if out is None else 3)
+    waits = player is not None and playing.lock_step and inputs.tf_timeout_s is None
     logs = out / "logs" if out is not None else Path(tempfile.mkdtemp(prefix="wm-run-"))
     view = View()
     answer = None
     kept = out is not None
     try:
-        with ProcessGroup(logs) as processes, _Watcher(view, info_topic, namespace) as watcher:
+        with ProcessGroup(logs) as processes, _Watcher(view, inputs.camera_info, namespace) as watcher:
             try:
                 if out is not None:
                     command = node_command(
-                        "wm_bringup.recorder", arguments=["--out", str(out / "run.mcap"), "--latency-from", info_topic]
+                        "wm_bringup.recorder",
+                        arguments=["--out", str(out / "run.mcap"), "--latency-from", inputs.camera_info],
                     )
                     processes.start("recorder", command)
                 # Simulated time only where somebody publishes /clock: a player does.
@@ -347,7 +457,7 @@ def run(
                     remaps=table,
                     parameters=parameters,
                     params_files=params_files,
-                    perception=perception,
+                    perception={**(WAITING if waits else {}), **(perception or {})},
                 )
                 _wait_for_nodes(processes, watcher, console)
                 if player is not None:
@@ -361,6 +471,9 @@ def run(
                         if player is not None and not processes["player"].alive:
                             view.ended = True
                             deadline = min(deadline, time.monotonic() + _PLAYER_GRACE_S)
+                if player is not None:
+                    for note in player_notes(processes["player"]):
+                        console.print(escape(note))
                 if imagine:
                     answer = _imagine(namespace)
             except KeyboardInterrupt:
@@ -377,6 +490,9 @@ def run(
         print_answer(answer, console)
     if out is not None:
         console.print(f"kept in {out}: run.mcap, latency.json, logs/")
+    if player is not None and view.graphs and not view.most_objects:
+        print(f"error: {bag or rgbd}: {empty_text(view.graphs, view.most_supports)}", file=sys.stderr)
+        return 1
     if view.scene is None and (player is not None or duration_s > 0):
         print(f"error: no scene graph came; run: wm doctor{f'; logs: {logs}' if kept else ''}", file=sys.stderr)
         return 1

@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape as escape_markup
 
 from wm_bringup import canvas
 from wm_bringup.canvas import Canvas, Picture, VideoWriter, save_png, sheet
 from wm_bringup.client import ClientError, GraphClient, decode_frames
 from wm_bringup.demo import CAMERA_TOPICS, NAMESPACE, environment
+from wm_bringup.empty_result import empty_text
 from wm_bringup.environment import make_console
-from wm_bringup.live import start_nodes
+from wm_bringup.live import WAITING, Playing, player_command, player_notes, start_nodes
 from wm_bringup.processes import (
     NodeRefused,
     ProcessDied,
@@ -36,7 +38,7 @@ from wm_bringup.recordings import read
 from wm_bringup.report import film_html, page, picture_html, table, tiles
 from wm_bringup.results import machine_facts
 from wm_bringup.sources.playback import SourceError
-from wm_bringup.sources.rgbd_folder import Recording, open_folder
+from wm_bringup.sources.rgbd_folder import Recording, open_folder, prepared
 from wm_bringup.stages import Stages
 from wm_core import interventions as do
 from wm_core.camera import Camera
@@ -45,9 +47,8 @@ from wm_core.interventions import Hypothesis
 from wm_core.rollout import POSITION, ImageRequest, ImagineRequest
 from wm_core.scene_graph import PRIOR_FRICTION, SceneGraph
 
-START_S = 60.0
-SPEED = 0.5
-"""Of the recording: hand-held clips move fast, and perception shares the machine with the recorder."""
+START_S = 180.0
+"""The first start on a machine compiles imagination's kernels: 40 s, and longer on a busy one."""
 HORIZON_S = 2.0
 VIDEO_RATE_HZ = 15.0
 COMPACT_M = (0.04, 0.25)
@@ -59,6 +60,10 @@ ROOM = 0.1
 """To the border of the picture, as a fraction of its half size; more is no better."""
 _GRAVITY = 9.81
 _DIRECTIONS = 72
+
+
+class EmptyResult(RuntimeError):
+    """A clip in which nothing was found; says why."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,13 @@ def _questions(graph: SceneGraph, object_id: int, camera: Camera) -> list[tuple[
     ]
 
 
-def run_clip(folder: Path, out: Path, imagine: bool, perception: Mapping[str, Any] | None = None) -> int:
+def run_clip(
+    folder: Path,
+    out: Path,
+    imagine: bool,
+    perception: Mapping[str, Any] | None = None,
+    playing: Playing | None = None,
+) -> int:
     """Play a folder through the graph and report; the exit status.
 
     Args:
@@ -199,22 +210,30 @@ def run_clip(folder: Path, out: Path, imagine: bool, perception: Mapping[str, An
         out: folder for what it writes.
         imagine: also imagine a thing removed, and pushed off the table.
         perception: further parameters of perception, e.g. of ``live.model_parameters``.
+        playing: how the recording is played.
     """
     console = make_console()
     try:
         recording = open_folder(folder)
         out.mkdir(parents=True, exist_ok=True)
-        _run(recording, out, imagine, Stages(console), perception)
+        _run(recording, out, imagine, Stages(console), perception, playing or Playing())
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (SourceError, ProcessDied, NodeRefused, ClientError, OSError) as error:
+    except (SourceError, ProcessDied, NodeRefused, ClientError, EmptyResult, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _run(recording: Recording, out: Path, imagine: bool, stages: Stages, perception: Mapping[str, Any] | None) -> None:
+def _run(
+    recording: Recording,
+    out: Path,
+    imagine: bool,
+    stages: Stages,
+    perception: Mapping[str, Any] | None,
+    playing: Playing,
+) -> None:
     environ = graph_environment()
     mcap = out / "run.mcap"
     imagined: _Imagined | None = None
@@ -226,23 +245,25 @@ def _run(recording: Recording, out: Path, imagine: bool, stages: Stages, percept
         with stages.stage("start perception, imagination and the recorder"):
             arguments = ["--out", str(mcap), "--latency", str(out / "latency.json")]
             processes.start("recorder", node_command("wm_bringup.recorder", arguments=arguments))
-            start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True}, perception=perception)
+            given = {**WAITING, **(perception or {})}
+            start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True}, perception=given)
             client.wait_for(
                 lambda: client.ready() and min(map(client.node.count_subscribers, CAMERA_TOPICS)) >= 2,
                 START_S,
                 "the nodes to start",
             )
         with stages.stage(f"play {len(recording.frames)} frames of {recording.folder.name}") as stage:
-            arguments = [str(recording.folder), "--speed", f"{SPEED:g}"]
-            player = processes.start(
-                "player", node_command("wm_bringup.sources.rgbd_folder", arguments=arguments), may_end=True
-            )
+            command = player_command(recording.folder, None, playing, (), NAMESPACE, subscribers=3)
+            assert command is not None
+            player = processes.start("player", command, may_end=True)
             while player.alive:
                 client.spin(0.1)
                 stage.detail(f"{len(client.graphs)} scene graphs")
             client.spin(1.0)
             processes.check()
             stage.detail(f"{len(client.graphs)} scene graphs")
+        for note in player_notes(player):
+            stages.console.print(escape_markup(note))
         graphs = [client.scene(stamp_ns) for stamp_ns in client.graphs]
         if not graphs:
             raise ClientError(f"no scene graph came; run: wm doctor; logs: {processes.log_folder}")
@@ -259,6 +280,10 @@ def _run(recording: Recording, out: Path, imagine: bool, stages: Stages, percept
     if imagine and thing is None:
         stages.console.print("[yellow]note:[/] nothing compact stands on a surface, so nothing was imagined")
     stages.console.print(f"{out / 'report.html'}, {out / 'run.mp4'}, {out / 'run.mcap'}")
+    if not any((~g.is_static).any() for g in graphs):
+        supports = max(int(g.is_static.sum()) for g in graphs)
+        frame = prepared(recording, playing.register, playing.level).frame(len(recording.frames) // 2)
+        raise EmptyResult(f"{recording.folder}: {empty_text(len(graphs), supports, frame)}")
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcap.reader import make_reader
 from rclpy.serialization import deserialize_message
 
 from wm_bringup.environment import message_class
+from wm_bringup.mcap_file import McapFile
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,19 @@ class Recorded:
 
 
 def read(path: Path, topics: Sequence[str] | None = None) -> Iterator[Recorded]:
-    """Messages of some topics (None: all) in order of arrival."""
-    with path.open("rb") as file:
-        for schema, channel, message in make_reader(file).iter_messages(topics=topics):
-            yield Recorded(
-                channel.topic,
-                schema.name if schema is not None else "",
-                message.publish_time,
-                message.log_time,
-                message.data,
-            )
+    """Messages of some topics (None: all) in order of arrival; an unfinished file is read up to where it ends.
+
+    Raises:
+        McapFileError: not an MCAP file, or a damaged one.
+    """
+    with McapFile(path) as file:
+        if file.warning:
+            print(f"warning: {file.warning}", file=sys.stderr)
+        for message in file.messages(topics):
+            yield Recorded(message.topic, message.type, message.publish_ns, message.log_ns, message.data)
 
 
 def counts(path: Path) -> dict[str, int]:
-    """Messages by topic."""
-    with path.open("rb") as file:
-        summary = make_reader(file).get_summary()
-    if summary is None or summary.statistics is None:
-        return {}
-    return {
-        summary.channels[channel].topic: count
-        for channel, count in sorted(summary.statistics.channel_message_counts.items())
-    }
+    """Messages by topic. Raises as ``read``."""
+    with McapFile(path) as file:
+        return {name: topic.count for name, topic in sorted(file.topics.items()) if topic.count}

@@ -3,47 +3,126 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wm_core.geometry import rotation_between
 from wm_perception.cloud import make_cloud
 from wm_perception.types import Array, Frame
 
+_COLUMNS = 160
+"""Of pixels that normals are taken at, about: enough to tell, little to compute."""
+_MAX_DEPTH_M = 4.0
+_LEAST_NORMALS = 500
+_LEAST_LIKELY = 200
+_CANDIDATES = 400
+_SAME_DEG = 4.0
+"""Normals this near count for one surface: a structured-light sensor's scatter at 1 m."""
+_PITCH_DEG = np.array([-30.0, -15.0, 0.0, 15.0, 75.0, 90.0, 105.0])
+_PITCH_PRIOR = np.array([0.0, 0.3, 0.7, 1.0, 1.0, 0.5, 0.0])
+"""How likely a camera is tilted down by this angle. 0: it looks level, and walls, which face it, are mostly larger than
+the tables and floors that it sees at a flat angle; 90: it looks straight down."""
+_ROLL_DEG = np.array([15.0, 50.0])
+_ROLL_PRIOR = np.array([1.0, 0.0])
+_PLAUSIBLE = 0.05
+
+
+@dataclass(frozen=True)
+class UpDirection:
+    """What the surfaces of a recording say of its world.
+
+    Attributes:
+        level_T_world: (4, 4) turns the world so that z points up; the origin stays.
+        turned_deg: by how much.
+        share: part of all surface elements that face up, within 4 degrees.
+        share_given: the same for the z axis of the world as it is.
+        given_is_plausible: whether a camera that nobody holds upside down or sideways can have seen this, were z up.
+    """
+
+    level_T_world: Array
+    turned_deg: float
+    share: float
+    share_given: float
+    given_is_plausible: bool
+
 
 def estimate_up_direction(frames: Sequence[Frame]) -> Array:
-    """Transform ``level_T_world`` (4, 4) that turns the frames' world so that z points up.
+    """Transform ``level_T_world`` (4, 4) that turns the frames' world so that z points up; see ``find_up``.
 
-    The up direction is the normal that most surface elements share, among those within 50 degrees of the image's
-    upward direction (a hand-held or robot camera is not upside down): tables and floors outweigh the rest. It is
-    refined by the mean of the normals near it. The origin stays where it was.
+    Raises:
+        ValueError: no frame, or too little depth to tell.
+    """
+    return find_up(frames).level_T_world
+
+
+def plausibility(world_up: Array, world_T_cameras: Sequence[Array]) -> float:
+    """How likely (0..1) cameras with these poses (4, 4) are held so if ``world_up`` (3,) is up.
+
+    A camera may look level or down, to straight down, and a little up; it is not upside down, and rolled by at most 50
+    degrees.
+    """
+    return float(np.mean([_prior(world_up[None] @ pose[:3, :3])[0] for pose in world_T_cameras]))
+
+
+def _prior(up_in_camera: Array) -> Array:
+    """(P,) of up directions (P, 3) in an optical frame (x right, y down, z forward)."""
+    right, up, back = up_in_camera[:, 0], -up_in_camera[:, 1], -up_in_camera[:, 2]
+    pitch = np.degrees(np.arctan2(back, up))
+    roll = np.degrees(np.arcsin(np.clip(np.abs(right), 0.0, 1.0)))
+    return np.interp(pitch, _PITCH_DEG, _PITCH_PRIOR, 0.0, 0.0) * np.interp(roll, _ROLL_DEG, _ROLL_PRIOR)
+
+
+def find_up(frames: Sequence[Frame]) -> UpDirection:
+    """The up direction by the largest consistent support: the normal that most surface elements share.
+
+    Each direction's votes, the surface elements that face so within 4 degrees, count by how likely a camera is held
+    in the way that it would follow from it: see ``plausibility``. The winner is refined by the mean of the normals near
+    it.
 
     Raises:
         ValueError: no frame, or too little depth to tell.
     """
     if not frames:
         raise ValueError("up direction: got no frames, expected at least one")
-    normals, guesses = [], []
-    for frame in frames:
-        cloud = make_cloud(frame, 4, 4.0)
-        known = np.isfinite(cloud.normals).all(axis=-1)
-        normals.append(cloud.normals[known].astype(np.float64))
-        guesses.append(-frame.world_T_camera[:3, 1])
+    normals = [_normals(frame) for frame in frames]
     every = np.concatenate(normals)
-    if len(every) < 500:
-        raise ValueError(f"up direction: got {len(every)} surface normals, expected at least 500 (is depth missing?)")
-    guess = np.mean(guesses, axis=0)
-    guess /= np.linalg.norm(guess)
-    likely = every[every @ guess > np.cos(np.radians(50.0))]
-    if len(likely) < 200:
-        raise ValueError("up direction: no surface faces up within 50 degrees of the image's upward direction")
-    chosen = likely[np.random.default_rng(0).choice(len(likely), min(len(likely), 400), replace=False)]
-    votes = (chosen @ likely.T > np.cos(np.radians(4.0))).sum(axis=1)
+    if len(every) < _LEAST_NORMALS:
+        raise ValueError(
+            f"up direction: got {len(every)} surface normals, expected at least {_LEAST_NORMALS} (is depth missing?)"
+        )
+    poses = [frame.world_T_camera for frame in frames]
+    # In each frame's own camera: a camera that turns right round has seen one up direction in many ways.
+    weights = np.concatenate([_prior(n @ pose[:3, :3]) for n, pose in zip(normals, poses, strict=True)])
+    likely = every[weights > _PLAUSIBLE]
+    if len(likely) < _LEAST_LIKELY:
+        raise ValueError("up direction: no surface that faces up for a camera that looks level or down")
+    chosen = likely[np.random.default_rng(0).choice(len(likely), min(len(likely), _CANDIDATES), replace=False)]
+    priors = np.array([plausibility(c, poses) for c in chosen])
+    votes = priors * (chosen @ likely.T > np.cos(np.radians(_SAME_DEG))).sum(axis=1)
     up = chosen[int(votes.argmax())]
-    for degrees in (8.0, 4.0, 3.0, 3.0):
+    for degrees in (2 * _SAME_DEG, _SAME_DEG, 3.0, 3.0):
         near = likely[likely @ up > np.cos(np.radians(degrees))]
         up = near.mean(axis=0)
         up /= np.linalg.norm(up)
+    z = np.array([0.0, 0.0, 1.0])
     level_T_world = np.eye(4)
-    level_T_world[:3, :3] = rotation_between(up, [0.0, 0.0, 1.0])
-    return level_T_world
+    level_T_world[:3, :3] = rotation_between(up, z)
+    return UpDirection(
+        level_T_world,
+        float(np.degrees(np.arccos(np.clip(up[2], -1.0, 1.0)))),
+        _share(every, up),
+        _share(every, z),
+        plausibility(z, poses) > _PLAUSIBLE,
+    )
+
+
+def _normals(frame: Frame) -> NDArray[np.float64]:
+    cloud = make_cloud(frame, max(1, frame.camera.width // _COLUMNS), _MAX_DEPTH_M)
+    known = np.isfinite(cloud.normals).all(axis=-1)
+    return cloud.normals[known].astype(np.float64)
+
+
+def _share(normals: Array, direction: Array) -> float:
+    return float((normals @ direction > np.cos(np.radians(_SAME_DEG))).mean())

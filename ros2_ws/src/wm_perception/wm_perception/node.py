@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -40,7 +41,7 @@ from wm_ros.input_health import FrameLog, InputHealth
 from wm_ros.lifecycle import ManagedNode, guarded, run_node
 from wm_ros.markers import MarkerBuilder
 from wm_ros.parameters import group, parameter
-from wm_ros.stamps import ApproximateSynchronizer, Pair, seconds_to_ns, stamp_to_ns
+from wm_ros.stamps import ApproximateSynchronizer, Pair, ns_to_stamp, seconds_to_ns, stamp_to_ns
 from wm_ros.transforms import (
     NotConnectedError,
     RosTransforms,
@@ -177,9 +178,9 @@ def make_pipeline(config: PerceptionConfig) -> Any:
 class PerceptionNode(ManagedNode):
     """Lifecycle node ``perception`` in the namespace ``wm``.
 
-    Publishes scene_graph (latched), instances (mono16 object ids of the colour image), overlay (rgb8), camera_info (the
-    pinhole camera of both, without distortion) and markers; all but the graph only while somebody subscribes.
-    Subscribes to the topics in its parameters with sensor QoS.
+    Publishes scene_graph (latched), frame_reports (what became of each pair of images), instances (mono16 object ids of
+    the colour image), overlay (rgb8), camera_info (the pinhole camera of both, without distortion) and markers; the last
+    four only while somebody subscribes. Subscribes to the topics in its parameters with sensor QoS.
 
     ``pipeline`` makes the object that does the work: ``process(frame)`` returns a ``PerceptionResult``, and ``reset()``
     forgets tracks after time was set back but never reuses an id.
@@ -207,6 +208,7 @@ class PerceptionNode(ManagedNode):
         self._restart_pending = False
         self._worker: threading.Thread | None = None
         self._working = False
+        self._in_hand = False
 
     # Lifecycle.
 
@@ -226,7 +228,15 @@ class PerceptionNode(ManagedNode):
         self._overlay_out = self.create_lifecycle_publisher(Image, "overlay", qos.DERIVED_IMAGE)
         self._markers_out = self.create_lifecycle_publisher(MarkerArray, "markers", qos.MARKERS)
         self._info_out = self.create_lifecycle_publisher(CameraInfo, "camera_info", qos.DERIVED_IMAGE)
-        self._outputs = [self._graph_out, self._instances_out, self._overlay_out, self._markers_out, self._info_out]
+        self._reports_out = self.create_lifecycle_publisher(DiagnosticArray, "frame_reports", qos.FRAME_REPORTS)
+        self._outputs = [
+            self._graph_out,
+            self._instances_out,
+            self._overlay_out,
+            self._markers_out,
+            self._info_out,
+            self._reports_out,
+        ]
 
     def activate(self) -> None:
         """Subscribe, start the worker."""
@@ -425,12 +435,33 @@ class PerceptionNode(ManagedNode):
                     return
                 pair, self._pending = self._pending, None
                 restarted, self._restart_pending = self._restart_pending, False
+                self._in_hand = True
+            refused: tuple[str, str] | None = None
             try:
                 self._frame(pair, restarted)
             except BadFrameError as error:
+                refused = (error.counter, error.detail)
                 self._bad_frame(error.counter, error.detail, error.advice)
             except Exception as error:  # counted and logged; the next frame may be better
+                refused = ("exception", f"{type(error).__name__}: {error}")
                 self.report_exception("pipeline", error)
+            self._report(pair.stamp_ns, refused)
+            with self._wake:
+                self._in_hand = False
+                self._wake.notify_all()
+
+    def _report(self, stamp_ns: int, refused: tuple[str, str] | None) -> None:
+        """Say what became of a pair: who plays a recording in lock-step waits for it."""
+        name, text = refused or ("scene_graph", "")
+        level = DiagnosticStatus.OK if refused is None else DiagnosticStatus.ERROR
+        report = DiagnosticArray(status=[DiagnosticStatus(level=level, name=name, message=text, hardware_id="wm")])
+        report.header.stamp = ns_to_stamp(max(stamp_ns, 0))
+        self._reports_out.publish(report)
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Wait until no pair of images waits or is worked on; False when time was up first."""
+        with self._wake:
+            return self._wake.wait_for(lambda: self._pending is None and not self._in_hand, timeout_s)
 
     def _frame(self, pair: Pair, restarted: bool) -> None:
         if restarted:
@@ -443,6 +474,7 @@ class PerceptionNode(ManagedNode):
         apart = check_registration(self.params.color_source, frames[0], self.params.depth_source, frames[1])
         if apart is not None:
             self._frames.bad(apart)
+        self._await_camera_info()
         read = self._decode(pair)
         frame_id = prefixed(self.params.frame_prefix, self.params.camera_frame) or pair.color.msg.header.frame_id
         world_T_camera = self._camera_pose(frame_id, pair.stamp_ns)
@@ -468,6 +500,12 @@ class PerceptionNode(ManagedNode):
         for stage, seconds in result.timings_s.items():
             self.diagnostics.latency(f"stage {stage}").add(seconds)
         self._publish_images(pair.color.msg.header.frame_id, frame, result)
+
+    def _await_camera_info(self) -> None:
+        """The first images may overtake the first camera info: it gets as long as a transform does."""
+        deadline_s = time.monotonic() + self.params.tf_timeout_s
+        while self._camera_info is None and self._working and time.monotonic() < deadline_s:
+            time.sleep(0.005)
 
     def _decode(self, pair: Pair) -> camera_input.CameraImages:
         p, info = self.params, self._camera_info

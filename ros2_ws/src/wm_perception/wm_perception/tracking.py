@@ -599,7 +599,7 @@ class Tracker:
             t.fits.pop(0)
         kinds = [f.shape for f in t.fits]
         # The kind that explains its views best, weighed by how often it won.
-        score = {k: sum(1.0 / (f.residual_m + 0.001) for f in t.fits if f.shape == k) for k in set(kinds)}
+        score = {k: sum(1.0 / (f.residual_m + 0.001) for f in t.fits if f.shape == k) for k in sorted(set(kinds))}
         kind = max(score, key=score.__getitem__)
         same = [f for f in t.fits if f.shape == kind]
         last = same[-1]

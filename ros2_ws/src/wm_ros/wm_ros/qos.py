@@ -25,6 +25,9 @@ SENSOR = _profile(reliable=False, depth=5)
 SCENE_GRAPH = _profile(reliable=True, depth=1, latched=True)
 """The scene graph: a late subscriber gets the latest at once."""
 
+FRAME_REPORTS = _profile(reliable=True, depth=50, latched=True)
+"""What became of each frame: none may be lost, or who waits for it waits in vain."""
+
 METADATA = _profile(reliable=True, depth=1, latched=True)
 """What seldom changes: labels, model versions, robot descriptions."""
 
@@ -68,6 +71,7 @@ def heartbeat(lease_s: float) -> QoSProfile:
 PROFILES: dict[str, QoSProfile] = {
     "sensor": SENSOR,
     "scene_graph": SCENE_GRAPH,
+    "frame_reports": FRAME_REPORTS,
     "metadata": METADATA,
     "command": COMMAND,
     "derived_image": DERIVED_IMAGE,

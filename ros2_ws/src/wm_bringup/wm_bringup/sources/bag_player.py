@@ -23,9 +23,14 @@ from typing import Any
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from wm_bringup.mcap_file import McapFile, McapFileError
+from wm_bringup.recorder import stamp_reader
+from wm_bringup.sources.lockstep import LEAD_S, LockStep, add_lock_step, images_behind
 from wm_bringup.sources.playback import DISCOVERY_S, Player, Progress, SourceError
+from wm_bringup.sources.recording import MODES
 from wm_ros import qos
-from wm_ros.stamps import NANOSECONDS, seconds_to_ns
+from wm_ros.stamps import NANOSECONDS, ApproximateSynchronizer, seconds_to_ns
+from wm_ros.transforms import RosTransformBroadcaster
 
 _LATCHED_TYPES = {"/tf_static", "/robot_description"}
 
@@ -75,50 +80,97 @@ def parse_remap(texts: Sequence[str]) -> dict[str, str]:
 class Bag:
     """An open bag, as a context manager.
 
+    MCAP files are read by ``McapFile``, unfinished ones up to where they end; rosbag2 folders by their metadata.yaml,
+    and where a killed recorder has left none (or one that does not fit) by the MCAP files in them.
+
+    Attributes:
+        topics: by name.
+        warnings: what is wrong with its files.
+
     Raises:
         SourceError: no such file, or not a bag.
     """
 
     def __init__(self, path: str | Path) -> None:
-        from rosbags.rosbag2 import Reader, ReaderError
-
         self.path = Path(path)
         if not self.path.exists():
             raise SourceError(f"{self.path}: no such file or folder")
+        self._reader: Any = None
+        self._files: list[McapFile] = []
+        self.warnings: list[str] = []
+        self.topics: dict[str, BagTopic] = {}
+        if self.path.suffix == ".mcap" and self.path.is_file():
+            self._open_mcap([self.path])
+        else:
+            self._open_rosbag2()
+
+    def _open_mcap(self, paths: Sequence[Path]) -> None:
+        try:
+            for path in paths:
+                self._files.append(McapFile(path))
+        except (McapFileError, OSError) as error:
+            self.__exit__()
+            raise SourceError(str(error)) from error
+        self.warnings += [file.warning for file in self._files if file.warning]
+        for file in self._files:
+            for topic in file.topics.values():
+                self._add(topic.name, topic.type, topic.count, topic.latched)
+        self._files.sort(key=lambda file: file.start_ns)
+
+    def _open_rosbag2(self) -> None:
+        from rosbags.rosbag2 import Reader, ReaderError
+
         try:
             self._reader = Reader(self.path)
             self._reader.open()
-        except (ReaderError, OSError, ValueError, KeyError) as error:
-            expected = "expected an .mcap or .db3 file, or a rosbag2 folder with metadata.yaml"
-            raise SourceError(f"{self.path}: {error}; {expected}") from error
         except Exception as error:  # damaged files raise what their storage library raises
-            raise SourceError(f"{self.path}: cannot be read as a bag: {error}") from error
-        self.topics: dict[str, BagTopic] = {}
+            self._reader = None
+            expected = "expected an .mcap or .db3 file, or a rosbag2 folder with metadata.yaml"
+            known = isinstance(error, (ReaderError, OSError, ValueError, KeyError))
+            text = f"{self.path}: {error}; {expected}" if known else f"{self.path}: cannot be read as a bag: {error}"
+            files = sorted(self.path.glob("*.mcap")) if self.path.is_dir() else []
+            files = [file for file in files if file.stat().st_size]
+            if not files:
+                raise SourceError(text) from error
+            try:
+                self._open_mcap(files)
+            except SourceError as second:
+                raise SourceError(f"{text}; {second}") from error
+            self.warnings.append(f"{self.path}: {error}; read by the MCAP files in it")
+            return
         for connection in self._reader.connections:
-            before = self.topics.get(connection.topic)
-            if before is not None and before.type != connection.msgtype:
-                raise SourceError(
-                    f"{self.path}: topic {connection.topic} has types {before.type} and {connection.msgtype}"
-                )
-            latched = connection.topic in _LATCHED_TYPES or _offers_transient_local(connection)
-            count = connection.msgcount + (before.count if before else 0)
-            self.topics[connection.topic] = BagTopic(connection.topic, connection.msgtype, count, latched)
+            latched = _offers_transient_local(connection)
+            self._add(connection.topic, connection.msgtype, connection.msgcount, latched)
+
+    def _add(self, name: str, kind: str, count: int, latched: bool) -> None:
+        before = self.topics.get(name)
+        if before is not None and before.type != kind:
+            raise SourceError(f"{self.path}: topic {name} has types {before.type} and {kind}")
+        latched = latched or name in _LATCHED_TYPES or bool(before and before.latched)
+        self.topics[name] = BagTopic(name, kind, count + (before.count if before else 0), latched)
 
     def __enter__(self) -> Bag:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._reader.close()
+        if self._reader is not None:
+            self._reader.close()
+        for file in self._files:
+            file.close()
 
     @property
     def start_ns(self) -> int:
         """Time of the first message [ns]."""
-        return int(self._reader.start_time)
+        if self._reader is not None:
+            return int(self._reader.start_time)
+        return min((file.start_ns for file in self._files), default=0)
 
     @property
     def duration_s(self) -> float:
         """From the first message to the last [s]."""
-        return max(int(self._reader.duration), 0) / NANOSECONDS
+        if self._reader is not None:
+            return max(int(self._reader.duration), 0) / NANOSECONDS
+        return (max((file.end_ns for file in self._files), default=0) - self.start_ns) / NANOSECONDS
 
     def choose(self, names: Sequence[str]) -> list[BagTopic]:
         """The topics of these names; all where none is given.
@@ -137,6 +189,14 @@ class Bag:
         Raises:
             SourceError: the file is damaged.
         """
+        if self._reader is None:
+            for file in self._files:
+                try:
+                    for message in file.messages(names):
+                        yield message.topic, message.log_ns, message.data
+                except McapFileError as error:
+                    raise SourceError(str(error)) from error
+            return
         connections = [c for c in self._reader.connections if c.topic in set(names)]
         if not connections:
             return
@@ -189,7 +249,12 @@ def play(bag: Bag, options: argparse.Namespace, ros_arguments: list[str]) -> Non
             publishers[topic.name] = player.node.create_publisher(kind, name, _profile(topic))
         if not publishers:
             raise SourceError(f"{bag.path}: nothing to play; it has {', '.join(sorted(bag.topics)) or 'no topics'}")
-        if options.wait > 0.0:
+        frames = _Frames(player, bag, publishers, remap, options) if options.lock_step else None
+        if frames is not None:
+            if options.still_camera:
+                frames.stand_still(options)
+            frames.wait_for_perception()
+        elif options.wait > 0.0:
             print(f"waiting up to {options.wait:g} s for a subscriber", file=sys.stderr)
             if player.wait_for(lambda: any(p.get_subscription_count() for p in publishers.values()), options.wait):
                 player.sleep(DISCOVERY_S)
@@ -197,25 +262,104 @@ def play(bag: Bag, options: argparse.Namespace, ros_arguments: list[str]) -> Non
         progress = Progress(bag.path.name, total_s)
         counts: Counter[str] = Counter()
         first_round = True
+        lead_ns = seconds_to_ns(LEAD_S) if frames is not None else 0
         while not player.stopped:
             player.restart()
-            for name, stamp_ns, data in bag.messages(list(publishers)):
+            messages = bag.messages(list(publishers))
+            for name, stamp_ns, data in messages if frames is None else images_behind(messages, frames.images, lead_ns):
                 if stamp_ns < begin_ns:
                     # What is latched holds from then on; the rest is past.
                     if bag.topics[name].latched and first_round:
                         publishers[name].publish(data)
                         counts[name] += 1
                     continue
-                if (end_ns is not None and stamp_ns > end_ns) or not player.wait_until(stamp_ns):
+                if end_ns is not None and stamp_ns > end_ns:
+                    if frames is None:
+                        break
+                    continue  # images of before may be held back
+                ahead = frames is not None and name not in frames.images
+                if not player.wait_until(max(stamp_ns - lead_ns, begin_ns) if ahead else stamp_ns):
                     break
                 publishers[name].publish(data)
                 counts[name] += 1
+                if frames is not None and not frames.published(name, data):
+                    break
                 progress.show((stamp_ns - begin_ns) / NANOSECONDS, f"{counts.total()} messages")
             first_round = False
             if not options.loop:
                 break
         player.sleep(0.3)  # the last message is still under way in the middleware
-        progress.show(total_s, f"{counts.total()} messages on {len(counts)} topics", final=True)
+        done = f"{counts.total()} messages on {len(counts)} topics"
+        progress.show(total_s, f"{done}; {frames.steps.summary()}" if frames is not None else done, final=True)
+        if frames is not None:
+            frames.steps.check()
+
+
+class _Frames:
+    """Pairs of colour and depth of a bag, by the node's own rule, each waited for."""
+
+    def __init__(
+        self, player: Player, bag: Bag, publishers: dict[str, Any], remap: dict[str, str], options: argparse.Namespace
+    ) -> None:
+        recorded = {remap.get(name, name): name for name in publishers}
+        wanted = {"colour": options.color_topic, "depth": options.depth_topic}
+        for what, topic in wanted.items():
+            if topic not in recorded:
+                raise SourceError(
+                    f"{bag.path}: no {what} images on {topic}; it has {', '.join(sorted(recorded))}; "
+                    f"play another topic as this one with --remap /ITS_NAME:={topic}"
+                )
+        self._color, self._depth = recorded[options.color_topic], recorded[options.depth_topic]
+        self.images = (self._color, self._depth)
+        self._publishers, self._player, self._bag, self._recorded = publishers, player, bag, recorded
+        self._remap, self._subscribers = remap, options.subscribers
+        self._stamp = {name: stamp_reader(message_class(bag.topics[name].type)) for name in self.images}
+        self._pairs = ApproximateSynchronizer(seconds_to_ns(options.max_stamp_difference))
+        self.steps = LockStep(player, options.lock_step)
+        names = [*wanted.values(), options.camera_info_topic]
+        self._heard = {name: publishers[recorded[name]] for name in names if name in recorded}
+
+    def stand_still(self, options: argparse.Namespace) -> None:
+        """Give the camera a pose where the bag has none. Raises SourceError."""
+        from wm_bringup.sources.bag_camera import Inputs, still_camera
+
+        info = self._recorded.get(options.camera_info_topic)
+        if info is None:
+            return
+        names = Inputs(
+            self._color,
+            self._depth,
+            info,
+            self._bag.topics[self._color].type.endswith("CompressedImage"),
+            self._bag.topics[self._depth].type.endswith("CompressedImage"),
+            world_frame=options.world_frame,
+            max_difference_ns=seconds_to_ns(options.max_stamp_difference),
+        )
+        found = still_camera(self._bag, names, options.level, self._remap)
+        if found is not None:
+            print(f"note: {found.note}", file=sys.stderr)
+            self._transforms = RosTransformBroadcaster(self._player.node, static=True)
+            self._transforms.send(found.transform)
+
+    def wait_for_perception(self) -> None:
+        """Until it hears the camera. Raises SourceError."""
+        self.steps.wait_for_perception(self._heard, self._publishers[self._color], self._subscribers)
+
+    def published(self, name: str, data: bytes) -> bool:
+        """Take note of a message that went out, wait for the pair that it completes; False: a signal came."""
+        if name not in self.images:
+            return True
+        stamp_ns = self._stamp[name](data)
+        add = self._pairs.add_color if name == self._color else self._pairs.add_depth
+        pair = add(stamp_ns, data)
+        if pair is None:
+            return True
+
+        def resend() -> None:
+            self._publishers[self._color].publish(pair.color)
+            self._publishers[self._depth].publish(pair.depth)
+
+        return self.steps.wait(pair.stamp_ns, resend)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -236,6 +380,14 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--loop", action="store_true", help="start again at the end; time goes back, as in ros2 bag")
     result.add_argument("--wait", type=float, default=10.0, metavar="S", help="for a subscriber at most; default 10")
     result.add_argument("--no-clock", dest="clock", action="store_false", help="do not publish /clock")
+    add_lock_step(result)
+    result.add_argument(
+        "--still-camera", action="store_true", help="with --lock-step: a bag without a pose of the camera gets one"
+    )
+    result.add_argument(
+        "--level", choices=MODES, default="auto", help="its gravity: from an IMU or what is seen; off: its own axes"
+    )
+    result.add_argument("--world-frame", default="map", help="of that pose; default map")
     result.add_argument("--info", action="store_true", help="list topics, types and counts; play nothing")
     return result
 
@@ -249,6 +401,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.start < 0.0 or options.duration < 0.0:
             raise SourceError(f"--start {options.start:g}, --duration {options.duration:g}: expected >= 0")
         with Bag(options.bag) as bag:
+            for warning in bag.warnings:
+                print(f"warning: {warning}", file=sys.stderr)
             if options.info:
                 print(f"{bag.path}: {bag.duration_s:.2f} s")
                 for topic in bag.choose([]):

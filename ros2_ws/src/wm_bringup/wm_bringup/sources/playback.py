@@ -121,9 +121,15 @@ class Player:
         self._tick(stamp_ns)
         return not self.stopped
 
+    def hold(self) -> None:
+        """After something was waited for: the recording's time stood still meanwhile, nothing has to be caught up."""
+        if self._origin is not None:
+            self._origin = (time.monotonic(), self._now_ns)
+
     def _tick(self, now_ns: int) -> None:
-        if self._clock_out is not None and (now_ns > self._now_ns or self._now_ns - now_ns > NANOSECONDS // 100):
-            self._clock_out.publish(Clock(clock=ns_to_stamp(now_ns)))
+        if now_ns > self._now_ns or self._now_ns - now_ns > NANOSECONDS // 100:
+            if self._clock_out is not None:
+                self._clock_out.publish(Clock(clock=ns_to_stamp(now_ns)))
             self._now_ns = now_ns
 
 

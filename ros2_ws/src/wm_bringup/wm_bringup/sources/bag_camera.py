@@ -1,0 +1,198 @@
+"""The camera's pose in bags that have none: a camera that stands still, with gravity from an IMU or from what is
+seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.serialization import deserialize_message
+
+from wm_bringup.environment import message_class
+from wm_bringup.sources.bag_player import Bag
+from wm_bringup.sources.playback import SourceError
+from wm_bringup.sources.recording import check_mode
+from wm_core.geometry import rotation_between
+from wm_perception.gravity import find_up
+from wm_perception.types import Frame
+from wm_ros import images
+from wm_ros.stamps import ApproximateSynchronizer, stamp_to_ns
+from wm_ros.transforms import TransformBuffer, TransformError, transform_to_msg
+
+_IMU = "sensor_msgs/msg/Imu"
+_FRAMES = 12
+_LEAST_IMU, _MOST_IMU = 20, 1000
+_GRAVITY_M_S2 = (8.8, 10.8)
+"""What an accelerometer at rest may show: 9.81 with the bias of a cheap one."""
+_STEADY_M_S2 = 0.6
+"""Standard deviation of an accelerometer that is not being moved about."""
+_OPTICAL = "optical_frame"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Names in the bag of what perception reads, and how.
+
+    ``color_compressed``, ``depth_compressed``: sensor_msgs/CompressedImage; world_frame: of the scene graph;
+    camera_frame:
+    of the optical frame, empty: that of the colour images.
+    """
+
+    color: str
+    depth: str
+    camera_info: str
+    color_compressed: bool = False
+    depth_compressed: bool = False
+    world_frame: str = "map"
+    camera_frame: str = ""
+    max_difference_ns: int = 15_000_000
+
+
+@dataclass(frozen=True)
+class StillCamera:
+    """A pose for a camera that has none: a static transform, and why it is what it is, in words."""
+
+    transform: Any
+    note: str
+
+
+def still_camera(bag: Bag, inputs: Inputs, level: str = "auto", remap: Mapping[str, str] | None = None) -> Any:
+    """A pose where the bag's transforms say nothing of the camera; None where they do.
+
+    Gravity is that of an IMU whose relation to the camera is known, else it is taken from the largest support that is
+    seen in the first frames; ``level`` off: the camera's own axes, z forward.
+
+    Raises:
+        SourceError: the transforms know the camera, but not from the world frame; or nothing tells which way is up.
+    """
+    check_mode("--level", level)
+    renamed = remap or {}
+    of = {renamed.get(name, name): name for name in bag.topics}
+    frames = _first_frames(bag, inputs)
+    if not frames:
+        return None
+    camera_frame = inputs.camera_frame or frames[0][1]
+    if not camera_frame:
+        return None  # perception says what is missing
+    transforms = _transforms(bag, [of[t] for t in ("/tf", "/tf_static") if t in of], inputs.world_frame)
+    known = transforms.frames
+    if inputs.world_frame in known:
+        return None  # there are poses; whether the camera is among them is perception's to say
+    if camera_frame in known:
+        raise SourceError(
+            f"{bag.path}: its transforms lead to the camera {camera_frame!r}, but not from {inputs.world_frame!r}; "
+            f"they know {', '.join(known)}; set world_frame in a parameters file"
+        )
+    up, why = None, "level off: its own axes, z forward"
+    if level != "off":
+        up, why = _imu_up(bag, camera_frame, transforms)
+        if up is None:
+            try:
+                found = find_up([frame for frame, _ in frames])
+            except ValueError as error:
+                raise SourceError(
+                    f"{bag.path}: no transform of the camera, no IMU, and {error}; --level off"
+                ) from error
+            up = found.level_T_world[2, :3]
+            imu = f" ({why})" if why else ""
+            why = f"gravity from the largest support that is seen ({100.0 * found.share:.0f} % of it{imu})"
+    world_T_camera = np.eye(4)
+    if up is not None:
+        world_T_camera[:3, :3] = rotation_between(up, [0.0, 0.0, 1.0])
+    note = f"no transform of {camera_frame} in the bag: a camera that stands still is assumed; {why}"
+    return StillCamera(transform_to_msg(inputs.world_frame, camera_frame, 0, world_T_camera), note)
+
+
+def _transforms(bag: Bag, topics: list[str], until: str) -> TransformBuffer:
+    """Transforms of a bag, up to the first that names the frame ``until``: a long bag need not be read to its end."""
+    buffer = TransformBuffer(cache_s=1e9)
+    for name, _, data in bag.messages(topics) if topics else ():
+        if until in buffer.frames:
+            break
+        message = deserialize_message(data, message_class(bag.topics[name].type))
+        for t in message.transforms:
+            p, q = t.transform.translation, t.transform.rotation
+            static = name.endswith("tf_static")
+            try:
+                buffer.set(
+                    t.header.frame_id,
+                    t.child_frame_id,
+                    stamp_to_ns(t.header.stamp),
+                    [p.x, p.y, p.z],
+                    [q.x, q.y, q.z, q.w],
+                    static,
+                )
+            except ValueError:
+                continue  # perception counts and names it
+    return buffer
+
+
+def _first_frames(bag: Bag, inputs: Inputs) -> list[tuple[Frame, str]]:
+    """Frames from the start of a bag, in the camera's own axes, with their frame_id."""
+    names = [inputs.color, inputs.depth, inputs.camera_info]
+    kinds = {name: message_class(bag.topics[name].type) for name in names}
+    pairs = ApproximateSynchronizer(inputs.max_difference_ns)
+    info: Any = None
+    waiting: list[Any] = []
+    found: list[tuple[Frame, str]] = []
+    for name, _, data in bag.messages(names):
+        if name == inputs.camera_info:
+            info = info or deserialize_message(data, kinds[name])
+        else:
+            message = deserialize_message(data, kinds[name])
+            add = pairs.add_color if name == inputs.color else pairs.add_depth
+            pair = add(stamp_to_ns(message.header.stamp), message)
+            waiting += [pair] if pair is not None else []
+        while info is not None and waiting:
+            pair = waiting.pop(0)
+            try:
+                rgb = (images.compressed_to_rgb if inputs.color_compressed else images.image_to_rgb)(pair.color)
+                depth = (images.compressed_to_depth if inputs.depth_compressed else images.image_to_depth)(pair.depth)
+                frame = Frame(pair.stamp_ns, rgb, depth, images.info_to_camera(info), np.eye(4))
+            except ValueError:
+                continue  # perception says what is wrong with it
+            found.append((frame, pair.color.header.frame_id.lstrip("/")))
+        if len(found) >= _FRAMES or len(waiting) > _FRAMES:
+            break
+    return found
+
+
+def _imu_up(bag: Bag, camera_frame: str, transforms: TransformBuffer) -> tuple[NDArray[np.float64] | None, str]:
+    """The up direction (3,) in the camera's axes by an accelerometer at rest, and how; None and why not, or ""."""
+    why = ""
+    for topic in bag.choose([]):
+        if topic.type != _IMU or topic.count < _LEAST_IMU:
+            continue
+        samples: list[list[float]] = []
+        frame = ""
+        kind = message_class(topic.type)
+        for _, _, data in bag.messages([topic.name]):
+            message = deserialize_message(data, kind)
+            a = message.linear_acceleration
+            frame = message.header.frame_id.lstrip("/")
+            # REP-145: -1 says that a sensor does not measure it.
+            if message.linear_acceleration_covariance[0] >= 0.0 and np.isfinite([a.x, a.y, a.z]).all():
+                samples.append([a.x, a.y, a.z])
+            if len(samples) >= _MOST_IMU:
+                break
+        measured = np.array(samples).reshape(-1, 3)
+        if len(measured) < _LEAST_IMU:
+            continue
+        mean, spread = measured.mean(axis=0), float(np.linalg.norm(measured.std(axis=0)))
+        size = float(np.linalg.norm(mean))
+        if not _GRAVITY_M_S2[0] < size < _GRAVITY_M_S2[1] or spread > _STEADY_M_S2:
+            why = f"{topic.name} shows {size:.1f} +- {spread:.1f} m/s², not gravity at rest"
+            continue
+        try:
+            camera_R_imu = transforms.lookup(camera_frame, frame)[:3, :3]
+        except TransformError:
+            if not (frame.endswith(_OPTICAL) and camera_frame.endswith(_OPTICAL)):
+                why = f"{topic.name} is in frame {frame!r}, whose relation to the camera is not in the bag"
+                continue
+            camera_R_imu = np.eye(3)  # one housing: its optical frames are parallel
+        # At rest an accelerometer shows what holds it up.
+        return camera_R_imu @ mean / size, f"gravity from {topic.name} ({frame}, {size:.2f} m/s²)"
+    return None, why

@@ -1,0 +1,208 @@
+"""A checked folder of RGB-D frames: what is on disk, made into frames as perception takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_bringup.sources.playback import SourceError
+from wm_core.camera import Camera
+from wm_perception.gravity import find_up
+from wm_perception.registration import DepthToColor, estimate_depth_to_color, register_images
+from wm_perception.types import Frame
+from wm_ros.stamps import NANOSECONDS
+
+MODES = ("auto", "on", "off")
+_SATURATED = 65535
+_LEVEL_FRAMES = 12
+_REGISTRATION_FRAMES = 12
+_LEVEL_ALREADY_DEG = 1.0
+
+
+@dataclass(frozen=True)
+class RecordedFrame:
+    """One frame on disk: files, time since the start of the recording [ns], pose (4, 4) of the optical frame.
+
+    ``camera`` and ``depth_scale``: of this frame, where they are not those of the recording.
+    """
+
+    color: Path
+    depth: Path
+    time_ns: int
+    world_T_camera: NDArray[np.float64]
+    camera: Camera | None = None
+    depth_scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A checked folder.
+
+    Attributes:
+        frames: in order of time.
+        camera: intrinsics of the depth image, and of colour once it is brought onto it.
+        depth_scale: depth units per metre.
+        layout: how the folder is laid out, in words.
+        left_out: frames without a usable pose.
+        has_poses: False: the folder has none, and a camera that stands still is assumed.
+        registration: the colour camera, where colour is to be brought onto depth; None: images as they are.
+        color_is_larger: colour of another size than depth, but of the same view: it is scaled to the depth image.
+        notes: what was assumed or changed, in words; for people.
+    """
+
+    folder: Path
+    frames: tuple[RecordedFrame, ...]
+    camera: Camera
+    depth_scale: float
+    layout: str = ""
+    left_out: int = 0
+    has_poses: bool = True
+    registration: DepthToColor | None = None
+    color_is_larger: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """From the first frame to the last [s]."""
+        return (self.frames[-1].time_ns - self.frames[0].time_ns) / NANOSECONDS
+
+    def camera_of(self, index: int) -> Camera:
+        """Intrinsics of one frame."""
+        return self.frames[index].camera or self.camera
+
+    def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Colour (H, W, 3) uint8, red first, and depth (H, W) float32 [m], 0 = no measurement, of one frame.
+
+        Raises:
+            SourceError: a file does not decode or is not of the size expected.
+        """
+        frame, camera = self.frames[index], self.camera_of(index)
+        color = cv2.imread(str(frame.color), cv2.IMREAD_COLOR)
+        if color is None:
+            raise SourceError(f"{frame.color}: does not decode, expected a jpeg or png image")
+        depth = cv2.imread(str(frame.depth), cv2.IMREAD_UNCHANGED)
+        if depth is None or depth.ndim != 2 or depth.dtype != np.uint16:
+            found = "does not decode" if depth is None else f"is {depth.dtype} of shape {depth.shape}"
+            raise SourceError(f"{frame.depth}: {found}, expected a 16-bit grey png")
+        size = (camera.width, camera.height)
+        color_size = size
+        if self.registration is not None:
+            color_size = (self.registration.camera.width, self.registration.camera.height)
+        if self.color_is_larger:
+            color_size = color.shape[1::-1]
+            if abs(color_size[0] * size[1] - color_size[1] * size[0]) > max(color_size):
+                color_size = size
+        for path, pixels, expected in ((frame.color, color, color_size), (frame.depth, depth, size)):
+            if pixels.shape[1::-1] != expected:
+                found = f"{pixels.shape[1]}x{pixels.shape[0]}"
+                raise SourceError(f"{path}: {found}, expected {expected[0]}x{expected[1]}")
+        metres = depth.astype(np.float32) / np.float32(frame.depth_scale or self.depth_scale)
+        metres[depth == _SATURATED] = 0.0
+        rgb = np.ascontiguousarray(color[:, :, ::-1])
+        if self.registration is not None:
+            rgb = register_images(rgb, metres, camera, self.registration)
+        elif color_size != size:
+            rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        return rgb, metres
+
+    def frame(self, index: int) -> Frame:
+        """One frame as perception takes it. Raises as ``load``."""
+        color, depth = self.load(index)
+        recorded = self.frames[index]
+        return Frame(recorded.time_ns, color, depth, self.camera_of(index), recorded.world_T_camera)
+
+    def with_depth_unit(self, unit_m: float) -> Recording:
+        """The same recording with its depth read as ``unit_m`` metres per unit, whatever its layout says."""
+        frames = tuple(replace(f, depth_scale=None) for f in self.frames)
+        return replace(self, frames=frames, depth_scale=1.0 / unit_m)
+
+    def registered(self, mode: str = "auto") -> Recording:
+        """The same recording with colour brought onto depth, if the images do not fit each other as they are.
+
+        Recordings of a Kinect's raw streams, 7-Scenes among them, hold two unregistered images. Where both cameras are
+        known from calibration they are taken from there. ``auto``: estimated from edges only where the recording shows
+        enough different views, the gain is clear, and the camera found is one that may stand beside the other; else the
+        images are left as they are. ``on``: refuses where that is not so. ``off``: never.
+
+        Raises:
+            SourceError: ``on``, and it cannot be told; or an image does not load.
+        """
+        check_mode("--register", mode)
+        if mode == "off" or self.registration is not None or self.color_is_larger:
+            return self
+        try:
+            found = estimate_depth_to_color([self.frame(i) for i in self._spread(_REGISTRATION_FRAMES)])
+            why_not = found.refusal
+        except SourceError:
+            raise
+        except ValueError as error:
+            found, why_not = None, str(error)
+        if found is None or why_not:
+            if mode == "on":
+                raise SourceError(f"{self.folder}: colour cannot be brought onto depth: {why_not}; --register off")
+            return self
+        lens = found.camera
+        note = (
+            f"colour is not on the depth image; brought onto it (depth fx {self.camera.fx:.0f}, colour fx "
+            f"{lens.fx:.0f}, {1000.0 * np.linalg.norm(found.translation_m):.0f} mm beside; "
+            f"edges of {found.views} views agree {found.gain:.1f} times as well); --register off leaves it"
+        )
+        return replace(self, registration=found, notes=(*self.notes, note))
+
+    def levelled(self, mode: str = "auto") -> Recording:
+        """The same recording in a world whose z points up.
+
+        Poses that a folder has are believed as far as they may be: ``auto`` turns the world where there are none, or
+        where no camera that is held upright can have seen what it saw with z up (7-Scenes, whose world is its first
+        camera). The turn is judged by the largest support that is seen. ``on``: always turn; ``off``: never.
+
+        Raises:
+            SourceError: too little is seen to tell.
+        """
+        check_mode("--level", mode)
+        if mode == "off":
+            return self
+        try:
+            up = find_up([self.frame(i) for i in self._spread(_LEVEL_FRAMES)])
+        except SourceError:
+            raise
+        except ValueError as error:
+            if mode == "auto" and self.has_poses:
+                return replace(self, notes=(*self.notes, f"the poses are taken as they are ({error})"))
+            raise SourceError(f"{self.folder}: {error}; play it as it is with --level off") from error
+        share = f"{100.0 * up.share:.0f} % of what is seen"
+        if mode == "auto" and self.has_poses and up.given_is_plausible:
+            if up.share_given > 0.5 * up.share or up.turned_deg < _LEVEL_ALREADY_DEG:
+                return self
+            note = (
+                f"the poses are taken as they are, though the largest surface that may be level ({share}) is "
+                f"{up.turned_deg:.0f} degrees off their z axis; --level on turns the world by that"
+            )
+            return replace(self, notes=(*self.notes, note))
+        if self.has_poses:
+            asked = "" if mode == "on" else ", for with their z up the camera would be upside down or on its side"
+            note = (
+                f"the world of the poses is turned by {up.turned_deg:.0f} degrees{asked}; z is up where {share} faces"
+            )
+            note += "; --level off leaves it"
+        else:
+            note = f"no poses: gravity is taken from the largest support that is seen ({share})"
+        frames = tuple(replace(f, world_T_camera=up.level_T_world @ f.world_T_camera) for f in self.frames)
+        return replace(self, frames=frames, notes=(*self.notes, note))
+
+    def _spread(self, count: int) -> list[int]:
+        """Indices of some frames, evenly over the recording; one where all frames are the same."""
+        if len({f.depth for f in self.frames}) == 1:
+            return [0]
+        chosen = np.unique(np.linspace(0, len(self.frames) - 1, count).round().astype(int))
+        return [int(i) for i in chosen]
+
+
+def check_mode(option: str, mode: str) -> None:
+    """Raises SourceError for a mode that is none of ``MODES``."""
+    if mode not in MODES:
+        raise SourceError(f"{option}: got {mode!r}, expected one of {', '.join(MODES)}")
