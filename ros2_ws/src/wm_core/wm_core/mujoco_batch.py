@@ -1,4 +1,4 @@
-"""Many futures side by side: one ``mujoco.rollout`` for all that have the same way to go.
+"""Many futures side by side, with what surrounds their physics done for all of them at once.
 
 What one future needs in Python (packing, forces along a path, reading states and contacts) costs about as much as its
 physics. Here it is done for a batch at a time. Each future stays a ``LiveWorld`` and interventions are carried out on
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 
-import mujoco
-import mujoco.rollout
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,16 +20,14 @@ from wm_core.mujoco_world import (
     World,
     find_touches,
     hold_absent,
+    warning_kinds,
 )
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, STATE_SIZE
 
 Array = NDArray[np.float64]
 
-_QFRC = mujoco.mjtState.mjSTATE_QFRC_APPLIED.value
 _MOST_VALUES = 4_000_000
 """Values of states, sensors and forces of one native call (32 MB); longer batches take several calls."""
-_FAR = 1.0e6
-"""A state [m, m/s, rad/s] that only a diverging solver reaches (MuJoCo itself warns at 1e10)."""
 
 
 class _Course:
@@ -84,7 +80,7 @@ class BatchSimulator:
 
     def __init__(self, simulator: Simulator | None = None) -> None:
         self.simulator = simulator or Simulator()
-        self._rollout = mujoco.rollout.Rollout(nthread=0)
+        self._should_stop: Callable[[], bool] | None = None
         self._room: dict[str, Array] = {}
 
     def run(
@@ -100,6 +96,7 @@ class BatchSimulator:
             times: (T,) [s], counted from now as the interventions' offsets are.
             should_stop: asked before each native call; once it says so, the batch is given up and None returned.
         """
+        self._should_stop = should_stop
         t = np.asarray(times, dtype=np.float64)
         steps = {live.world.timestep: np.floor(t / live.world.timestep + 1e-6).astype(np.int64) for live, _ in futures}
         courses = [_Course(live, actions, t, steps[live.world.timestep]) for live, actions in futures]
@@ -108,28 +105,17 @@ class BatchSimulator:
             groups: dict[Hashable, list[_Course]] = {}
             for course in running:
                 course.intervene()
-                groups.setdefault(self._key(course), []).append(course)
+                key = id(course.live.world), course.end - course.step, bool(course.live.paths)
+                groups.setdefault(key, []).append(course)
             for group in groups.values():
                 length = group[0].end - group[0].step
                 for part in self._parts(group, length):
-                    if should_stop is not None and should_stop():
+                    if not self._stretch(part, length):
                         return None
-                    self._stretch(part, length)
             for course in running:
                 course.step = course.end
             running = [course for course in running if not course.last]
         return [course.trajectory(t) for course in courses]
-
-    @staticmethod
-    def _key(course: _Course) -> Hashable:
-        """Equal for stretches that one native call can make.
-
-        Where static bodies are, MuJoCo works out when its data are reset, so all models of a call must agree on it.
-        """
-        live = course.live
-        static = np.flatnonzero(live.model.body_weldid == 0)
-        still = live.model.body_pos[static].tobytes() + live.model.body_quat[static].tobytes()
-        return id(live.world), course.end - course.step, bool(live.paths), still
 
     @staticmethod
     def _parts(group: Sequence[_Course], length: int) -> list[Sequence[_Course]]:
@@ -145,8 +131,8 @@ class BatchSimulator:
             self._room[name] = np.empty(size)
         return self._room[name][:size].reshape(shape)
 
-    def _stretch(self, group: Sequence[_Course], length: int) -> None:
-        """Take all of a group over their next stretch, and read from it what was asked for."""
+    def _stretch(self, group: Sequence[_Course], length: int) -> bool:
+        """Take all of a group over their next stretch, and read from it what was asked for; False: stopped."""
         world = group[0].live.world
         control = None
         if length and group[0].live.paths:
@@ -165,68 +151,54 @@ class BatchSimulator:
                 heads.append(course)
         begun = np.stack([c.live.packed for c in heads])
         if length:
-            out, touching = self._native(world, heads, begun, length, control)
+            rolled = self._native(world, heads, begun, length, control)
+            if rolled is None:
+                return False
+            out, touching, warned = rolled
         else:
             out, touching = begun[:, None][:, :0], np.zeros((len(heads), 0, len(world.pairs)), dtype=bool)
-        for index in np.flatnonzero(self._suspicious(begun, out)):
-            followers = [c for c, i in zip(group, which, strict=True) if i == index]
-            self._settle(followers, control[index] if control is not None else None, out[index])
+            warned = {}
+        for index, kinds in warned.items():
+            raw = out[index].copy()
+            for course in (c for c, i in zip(group, which, strict=True) if i == index):
+                out[index] = raw
+                course.stable &= course.live.hold_unstable(out[index], kinds)
         self._read(group, which, begun, out)
         for course, index in zip(group, which, strict=True):
             if length:
                 course.live.packed = out[index, -1].copy()
                 course.live.step += length
                 course.touching.append(touching[index])
+        return True
 
     def _native(
         self, world: World, heads: Sequence[_Course], begun: Array, length: int, control: Array | None
-    ) -> tuple[Array, NDArray[np.bool_]]:
-        """MuJoCo states (B, length, nstate) in kept room, and flags of touching pairs (B, length, pairs)."""
-        models = [c.live.model for c in heads]
-        out = self._take("state", len(heads), length, world.state_size)
-        sensed = self._take("sensed", len(heads), length, models[0].nsensordata)
-        data = self.simulator.scratch(world)
-        mujoco.mj_resetData(models[0], data)
-        self._rollout.rollout(
-            models,
-            [data],
-            begun,
-            control,
-            control_spec=_QFRC if control is not None else 0,
-            skip_checks=True,
-            nstep=length,
-            state=out,
-            sensordata=sensed,
-        )
-        return out, sensed[..., : len(world.pairs)] > 0.5
+    ) -> tuple[Array, NDArray[np.bool_], dict[int, tuple[str, ...]]] | None:
+        """MuJoCo states (B, length, nstate) in kept room, flags of touching pairs (B, length, pairs), and warnings.
 
-    @staticmethod
-    def _suspicious(begun: Array, out: Array) -> NDArray[np.bool_]:
-        """Which stretches (B,) MuJoCo may have warned about.
-
-        From a warning on, its rollout repeats the state, time included, and what is not finite stays so. A warning at
-        the last step shows in speeds or positions out of all reason.
+        None when it was stopped in between. One call of ``mujoco.rollout`` per future: it does not wake what the
+        future before it has left asleep.
         """
-        if not out.shape[1]:
-            return np.zeros(len(out), dtype=bool)
-        last = out[:, -1]
-        before = out[:, -2, 0] if out.shape[1] > 1 else begun[:, 0]
-        far = ~(np.abs(last[:, 1:]).max(axis=1, initial=0.0) < _FAR)
-        return far | ~np.isfinite(last).all(axis=1) | (last[:, 0] == before)
-
-    def _settle(self, courses: Sequence[_Course], control: Array | None, out: Array) -> None:
-        """Hold what diverged (in place), and learn what MuJoCo warned of by making this one stretch again."""
-        live = courses[0].live
-        frozen = np.flatnonzero(np.diff(out[:, 0]) == 0.0)
-        steps = int(frozen[0]) + 1 if len(frozen) else len(out)
-        force = control[None, :steps].copy() if control is not None else None
-        _, _, kinds = self.simulator.native(live.world, live.model, live.packed, steps, force)
-        known = len(live.warnings)
-        stable = live.hold_unstable(out, kinds)
-        for course in courses:
-            course.stable &= stable
-        for course in courses[1:]:
-            course.live.warnings += live.warnings[known:]
+        sensors = heads[0].live.model.nsensordata
+        out = self._take("state", len(heads), length, world.state_size)
+        sensed = self._take("sensed", len(heads), length, sensors)
+        warned = {}
+        for i, course in enumerate(heads):
+            if self._should_stop is not None and self._should_stop():
+                return None
+            data = self.simulator.stretch(
+                world,
+                course.live.model,
+                begun[i : i + 1],
+                length,
+                control[i : i + 1] if control is not None else None,
+                out[i : i + 1],
+                sensed[i : i + 1],
+            )
+            kinds = warning_kinds(data)
+            if kinds or not np.isfinite(out[i, -1]).all():  # what is not finite stays so
+                warned[i] = kinds
+        return out, sensed[..., : len(world.pairs)] > 0.5, warned
 
     @staticmethod
     def _read(group: Sequence[_Course], which: NDArray[np.int64], begun: Array, out: Array) -> None:

@@ -544,6 +544,17 @@ class World:
             states[:, rows, ANGULAR_VELOCITY] = _rotate(quaternion, twist[..., 3:])
         return states
 
+    def unpack_body(self, packed: Array, index: int) -> Array:
+        """One moving body's state (13,) of a MuJoCo state (nstate,)."""
+        q = 1 + int(self.qpos_address[index])
+        v = 1 + self.model.nq + int(self.qvel_address[index])
+        state = np.empty(STATE_SIZE)
+        state[POSITION] = packed[q : q + 3]
+        state[QUATERNION] = packed[[q + 4, q + 5, q + 6, q + 3]]
+        state[LINEAR_VELOCITY] = packed[v : v + 3]
+        state[ANGULAR_VELOCITY] = _rotate(state[QUATERNION], packed[v + 3 : v + 6])
+        return state
+
     def set_positions(self, data: mujoco.MjData, states: Array, present: NDArray[np.bool_] | None = None) -> None:
         """Put bodies at states (n, 13) for drawing or distance queries; those not present are parked out
         of sight.
@@ -778,12 +789,28 @@ class Simulator:
         """
         out = np.empty((1, steps, len(state)))
         sensed = np.empty((1, steps, model.nsensordata))
+        data = self.stretch(world, model, state[None].copy(), steps, control, out, sensed)
+        return out[0], sensed[0], warning_kinds(data)
+
+    def stretch(
+        self,
+        world: World,
+        model: mujoco.MjModel,
+        state: Array,
+        steps: int,
+        control: Array | None,
+        out: Array,
+        sensed: Array,
+    ) -> mujoco.MjData:
+        """One stretch from a state (1, nstate), with forces (1, steps, nv) or none, written into ``out``
+        (1, steps, nstate) and ``sensed`` (1, steps, pairs); returns MuJoCo's data at its end.
+        """
         data = self.scratch(world)
         mujoco.mj_resetData(model, data)  # wakes everything, so that a stretch depends on nothing before it
         self._rollout.rollout(
             [model],
             [data],
-            state[None].copy(),
+            state,
             control,
             control_spec=_QFRC if control is not None else 0,
             skip_checks=True,
@@ -791,8 +818,7 @@ class Simulator:
             state=out,
             sensordata=sensed,
         )
-        kinds = tuple(_WARNING_NAMES[i] for i in np.flatnonzero(data.warning.number))
-        return out[0], sensed[0], kinds
+        return data
 
 
 class LiveWorld:
@@ -915,7 +941,7 @@ class LiveWorld:
     def _body_state(self, index: int) -> Array:
         if not self.world.movable[index]:
             return self.statics[index].copy()
-        return self.world.unpack(self.packed[None])[0, index]
+        return self.world.unpack_body(self.packed, index)
 
     def advance(self, steps: int) -> tuple[Array, NDArray[np.bool_], bool]:
         """Simulate a stretch; returns MuJoCo states (steps, nstate), touching pairs (steps, pairs), and
@@ -1045,6 +1071,8 @@ class LiveWorld:
 
     def _separate(self, index: int) -> None:
         """Move apart, without speed, what ``index`` was placed into."""
+        if not self._overlaps(index):
+            return
         states = self.unpacked(self.packed[None])[0]
         # A thing that is placed right into another has to go out of it altogether, or the contact would fling
         # it away.
@@ -1053,6 +1081,17 @@ class LiveWorld:
         )
         for i in np.flatnonzero((moved != states).any(axis=1)):
             self.world.pack_body(self.packed, int(i), moved[i])
+
+    def _overlaps(self, index: int, tolerance_m: float = 2e-4) -> bool:
+        """Whether a body is inside another by more than ``resolve_penetrations`` leaves."""
+        model, data = self.model, self.simulator.scratch(self.world)
+        mujoco.mj_resetData(model, data)
+        data.qpos[:] = self.packed[1 : 1 + model.nq]
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        mujoco.mj_collision(model, data)
+        deep = data.contact.geom[data.contact.dist < -tolerance_m]
+        return bool((model.geom_bodyid[deep] == self.world.body_ids[index]).any())
 
     def apply(self, action: Action) -> None:
         """Carry an intervention out now (whatever its time offset)."""
@@ -1151,6 +1190,12 @@ class LiveWorld:
         self._rebuild(self.world_for(tuple(self.bodies)))
         self._place(index, state)
         self._separate(index)
+
+
+def warning_kinds(data: mujoco.MjData) -> tuple[str, ...]:
+    """Names of what MuJoCo has warned of since its data were reset."""
+    counts = data.warning.number
+    return tuple(_WARNING_NAMES[int(i)] for i in np.flatnonzero(counts)) if counts.any() else ()
 
 
 def surface_distance(

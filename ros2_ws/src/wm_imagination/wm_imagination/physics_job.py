@@ -91,11 +91,14 @@ class PhysicsJob:
         worlds: WorldCache,
     ) -> None:
         self.preparation, self.scenes, self.starts, self.times = preparation, scenes, starts, times
+        self.hypotheses = hypotheses
         self.bodies = [preparation.sample_bodies(scene) for scene in scenes]
         self._cache = worlds
         self._created: dict[Hashable, tuple[BodyDef, ...]] = {}
+        self._created_by: dict[int, tuple[BodyDef, ...]] = {}
         for hypothesis in hypotheses:
             created = hypothesis_bodies(scenes[0], hypothesis, ())
+            self._created_by[id(hypothesis)] = created
             self._created.setdefault(self._key(created), created)
         self._variants = ModelVariants()
         self._lock = threading.Lock()
@@ -156,12 +159,12 @@ class PhysicsJob:
         return live
 
     def run(self, batch: BatchSimulator, asked: Sequence[tuple[Hypothesis, int]]) -> list[Trajectory] | None:
-        """Trajectories of hypotheses from samples; None when the job has been stopped meanwhile."""
+        """Trajectories of some of the job's hypotheses from samples; None when it has been stopped meanwhile."""
         futures = []
         for hypothesis, sample in asked:
             aims = targets(self.scenes[sample], hypothesis)
             moved = [body for body, do in aims if do.kind in FREEING_KINDS]
-            bodies = hypothesis_bodies(self.scenes[sample], hypothesis, self.bodies[sample])
+            bodies = (*self.bodies[sample], *self._created_by[id(hypothesis)])
             live = self._live(self.preparation.freed(bodies, moved), sample, batch.simulator)
             futures.append((live, [Action(body, do) for body, do in aims]))
         return batch.run(futures, self.times, self._stopped.is_set)
