@@ -251,13 +251,23 @@ def test_the_size_of_batches_and_the_number_of_threads_do_not_matter(monkeypatch
     results: list[DynamicsResult] = []
     for size, threads in ((1, 1), (5, 2), (MOST_IN_BATCH, 1)):
         physics = PhysicsDynamics(threads=threads)
-        monkeypatch.setattr(physics, "_batch_size", lambda left, size=size: size)
+        monkeypatch.setattr(physics, "_batch_size", lambda left, deadline, size=size: size)
         results.append(physics.rollout(scenes, asked, TIMES))
         results.append(physics.rollout(scenes, asked, TIMES))  # compiled worlds are kept from request to request
         physics.close()
     assert len({r.states.tobytes() for r in results}) == 1
     assert all(r.contacts == results[0].contacts and r.present.all() for r in results[1:])
     assert results[0].contacts and not results[0].warnings
+
+
+def test_batches_get_smaller_towards_the_deadline() -> None:
+    physics = PhysicsDynamics(threads=2)
+    physics._future_s = 0.01
+    free = physics._batch_size(1000, None)
+    near = [physics._batch_size(1000, time.monotonic() + ahead) for ahead in (10.0, 0.1, 0.0, -1.0)]
+    assert free == 8 and near[0] == free and 1 <= near[1] <= 2 and near[2:] == [1, 1]
+    assert physics._batch_size(3, None) == 1, "every worker has something to do"
+    physics.close()
 
 
 def test_warnings_reach_the_result_of_their_future() -> None:

@@ -63,6 +63,8 @@ ROLLING_COEFFICIENT = 0.008
 0.015.
 """
 TORSIONAL_COEFFICIENT_M = 0.003
+_MOST_SCRATCH = 16
+"""Worlds that a simulator keeps MuJoCo's data of: as many as the futures of a batch may have."""
 _KINEMATIC_MASS_RATIO = 1.0e6
 _MAX_HULL_VERTICES = 64
 
@@ -741,7 +743,7 @@ class Simulator:
         """MuJoCo's data for models of a world; whoever takes it resets it first."""
         key = id(world)
         if key not in self._data:
-            if len(self._data) >= 4:
+            if len(self._data) >= _MOST_SCRATCH:
                 self._data.pop(next(iter(self._data)))
             self._data[key] = (world, mujoco.MjData(world.model))
         return self._data[key][1]

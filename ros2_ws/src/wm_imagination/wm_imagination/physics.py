@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError  # the builtin one from Python 3.11 on
 from dataclasses import replace
 
 import mujoco
@@ -453,42 +454,44 @@ class PhysicsDynamics:
         tasks = [(k, s) for k in range(len(hypotheses)) for s in range(len(scenes))]
         queue: deque[tuple[list[tuple[int, int]], Future[list[Trajectory] | None]]] = deque()
         completed, unstable, begun, stopped = 0, 0, 0, False
-        while not stopped:
-            # Few batches wait in the pool at any time, so that an end is quick.
-            while begun < len(tasks) and len(queue) < 2 * self.threads:
-                batch = tasks[begun : begun + self._batch_size(len(tasks) - begun)]
-                begun += len(batch)
-                asked = [(hypotheses[k], s) for k, s in batch]
-                queue.append((batch, self._pool.submit(self._run, job, asked)))
-            if not queue or (deadline is not None and time.monotonic() >= deadline):
-                break
-            batch, future = queue.popleft()
-            trajectories = self._await(future, job, deadline)
-            if trajectories is None:
-                break
-            for (k, s), trajectory in zip(batch, trajectories, strict=True):
-                if should_stop is not None and should_stop():
-                    stopped = True
+        try:
+            while not stopped:
+                # Few batches wait in the pool at any time, so that an end is quick.
+                while begun < len(tasks) and len(queue) < 2 * self.threads:
+                    batch = tasks[begun : begun + self._batch_size(len(tasks) - begun, deadline)]
+                    begun += len(batch)
+                    asked = [(hypotheses[k], s) for k, s in batch]
+                    queue.append((batch, self._pool.submit(self._run, job, asked)))
+                if not queue or (deadline is not None and time.monotonic() >= deadline):
                     break
-                count = trajectory.states.shape[1]
-                states[k, s, :, :count] = trajectory.states
-                if s == 0:
-                    present[k, :, :count] = trajectory.present
-                unstable += not trajectory.stable
-                warnings.extend(FutureWarned(k, s, w.time_s, w.kind) for w in trajectory.warnings)
-                for touch in trajectory.touches:
-                    a, b = named[touch.a], named[touch.b]
-                    contacts.append(Contact(k, s, touch.time_s, min(a, b), max(a, b), touch.began))
-                if s == len(scenes) - 1:
-                    completed = k + 1
-                    if on_hypothesis is not None:
-                        on_hypothesis(k, states[k], present[k])
-        job.stop()
-        for _, future in queue:
-            future.cancel()
-        for _, future in queue:
-            if not future.cancelled():
-                future.exception()  # what has begun is let end, so that the next request finds idle workers
+                batch, future = queue.popleft()
+                trajectories = self._await(future, job, deadline)
+                if trajectories is None:
+                    break
+                for (k, s), trajectory in zip(batch, trajectories, strict=True):
+                    if should_stop is not None and should_stop():
+                        stopped = True
+                        break
+                    count = trajectory.states.shape[1]
+                    states[k, s, :, :count] = trajectory.states
+                    if s == 0:
+                        present[k, :, :count] = trajectory.present
+                    unstable += not trajectory.stable
+                    warnings.extend(FutureWarned(k, s, w.time_s, w.kind) for w in trajectory.warnings)
+                    for touch in trajectory.touches:
+                        a, b = named[touch.a], named[touch.b]
+                        contacts.append(Contact(k, s, touch.time_s, min(a, b), max(a, b), touch.began))
+                    if s == len(scenes) - 1:
+                        completed = k + 1
+                        if on_hypothesis is not None:
+                            on_hypothesis(k, states[k], present[k])
+        finally:
+            job.stop()
+            for _, future in queue:
+                future.cancel()
+            for _, future in queue:
+                if not future.cancelled():
+                    future.exception()  # what has begun is let end, so that the next request finds idle workers
         if unstable:
             log.warning(
                 "physics: %d of %d rollouts diverged and were held at their last finite state",
@@ -507,14 +510,17 @@ class PhysicsDynamics:
         """A batch's trajectories; at the deadline the workers are told to begin nothing more, which may give it up."""
         try:
             return future.result(None if deadline is None else max(deadline - time.monotonic(), 0.0))
-        except TimeoutError:
+        except FutureTimeoutError:
             job.stop()
             return future.result()
 
-    def _batch_size(self, left: int) -> int:
-        """Futures of the next batch: as many as take ``BATCH_S``, and few enough that all workers get their share."""
+    def _batch_size(self, left: int, deadline: float | None) -> int:
+        """Futures of the next batch: as many as take ``BATCH_S``, few enough that all workers get their share, and ever
+        fewer towards the deadline, at which an unfinished batch is lost.
+        """
         share = max(1, -(-left // (2 * self.threads)))
-        return min(MOST_IN_BATCH, share, max(1, int(BATCH_S / self._future_s)))
+        time_s = BATCH_S if deadline is None else min(BATCH_S, 0.25 * (deadline - time.monotonic()))
+        return min(MOST_IN_BATCH, share, max(1, int(time_s / self._future_s)))
 
     def _run(self, job: PhysicsJob, asked: Sequence[tuple[Hypothesis, int]]) -> list[Trajectory] | None:
         simulator = getattr(self._local, "simulator", None)
