@@ -127,6 +127,7 @@ class ScenePreparation:
         self.world = make_world(self.bodies, self.floor_z, timestep)
         self.data = mujoco.MjData(self.world.model)
         self.held = np.zeros(count, dtype=bool)
+        self._mean_start: Array | None = None
         self._hold_what_hangs()
 
     def _hold_what_hangs(self) -> None:
@@ -140,6 +141,7 @@ class ScenePreparation:
         for i in hanging:
             self.held[i] = True
             self.bodies[i] = replace(self.bodies[i], is_static=True, static_state=start[i].copy())
+        self._mean_start = None if hanging else start
         if hanging:
             self.world = self._make_world(self.bodies, self.floor_z, self.world.timestep)
             self.data = mujoco.MjData(self.world.model)
@@ -224,8 +226,11 @@ class ScenePreparation:
 
         ``unsupported`` is given the rows of what should stand on something and has nothing beneath it.
         """
+        is_mean = scene is self.given or scene is self.mean
+        if is_mean and self._mean_start is not None:
+            return self._mean_start.copy()
         states = scene_states(scene)
-        if scene is self.given or scene is self.mean:  # samples have the velocities that were drawn
+        if is_mean:  # samples have the velocities that were drawn
             states[:, LINEAR_VELOCITY] *= self.moves[:, None]
         states[:, ANGULAR_VELOCITY] *= self.turns[:, None]
         fixed = self.mean.is_static | self.held
