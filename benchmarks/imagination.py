@@ -426,7 +426,7 @@ def run_speed(
     empty: dict[str, float | None] = {str(c): None for c in speed.COUNTS}
     names = ("learned", "physics", "straight", "still")
     document["rollouts_per_s"] = {n: ({**empty, **planner[n]} if n in planner else dict(empty)) for n in names}
-    document["rollouts_per_s"] |= {n: planner[n] for n in speed.MUJOCO_STEPS_S}
+    document["rollouts_per_s"] |= {n: planner[n] for n in (*speed.MUJOCO_STEPS_S, speed.AS_PHYSICS)}
     document["rollouts_per_s"]["oracle"] = document["rollouts_per_s"]["physics"]
     last = str(arguments.counts[-1])
     ratios = {
@@ -437,6 +437,10 @@ def run_speed(
         for kind, rows in found.items()
     }
     document["speed_ratios_to_mujoco"] = {"K": int(last), **ratios}
+    document["physics_ratios_to_mujoco"] = {
+        kind: ratio(rows.get("physics", {}).get(last), rows.get(speed.AS_PHYSICS, {}).get(last))
+        for kind, rows in found.items()
+    }
     document["speed_ratio_to_mujoco"] = ratios["planner"][MUJOCO] if last == SPEED_UP_AT else None
 
 

@@ -4,7 +4,8 @@ Two kinds of scenes: ``planner``, a pusher into one of eight things at rest (mos
 thing sent off in a direction of its own. All K hypotheses of a batch differ. MuJoCo: ``mujoco.rollout`` with its own
 pool of threads, a plain model of the same bodies without sensors, at 1/240 s (twice the physics backend's step, at
 which blocks bounce too much, but a planner may do with it) and at 2 ms; with the backend's elliptic friction cones and
-with MuJoCo's default pyramidal ones, of which the faster counts.
+with MuJoCo's default pyramidal ones, of which the faster counts. ``mujoco as physics`` is MuJoCo at the same work: the
+physics backend's step, its cones, and the contact sensors that its events are read from.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ from wm_core.mujoco_world import World, body_from_spec, rest_state
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_imagination.dynamics import Dynamics, scene_body, scene_states
+from wm_imagination.physics import MAX_TIMESTEP_S
 
 OBJECTS = 8
 COUNTS = (1, 64, 1024)
 KINDS = ("planner", "all_moving")
 HORIZON_S = 1.0
 TIMES = np.arange(31) / 30.0
+AS_PHYSICS = "mujoco as physics"
 MUJOCO_STEPS_S = {"mujoco 1/240 s": 1.0 / 240.0, "mujoco 2 ms": 0.002}
+PHYSICS_STEP_S = MAX_TIMESTEP_S
+"""The step that states at 30 Hz are reached in, 16 of them from one to the next."""
 PUSHER = BodySpec(Shape.BOX, np.array([0.03, 0.08, 0.08]), friction=0.4)
 _CHUNK = 128
 _PUSHER_Z = 0.046
@@ -118,7 +123,9 @@ class PlainMujoco:
     The pusher is a heavy body without weight that starts at its speed, so no controls have to be handed in.
     """
 
-    def __init__(self, kind: str, count: int, step_s: float, pyramidal: bool, threads: int) -> None:
+    def __init__(
+        self, kind: str, count: int, step_s: float, pyramidal: bool, threads: int, touch_sensors: bool = False
+    ) -> None:
         scene = make_scene()
         bodies = [scene_body(scene, i) for i in range(len(scene))]
         states = np.tile(scene_states(scene), (count, 1, 1))
@@ -136,7 +143,7 @@ class PlainMujoco:
             spec.body(f"body{len(bodies) - 1}").gravcomp = 1.0
 
         decorate = weightless if kind == "planner" else None
-        world = World(bodies, -0.75, step_s, decorate, touch_sensors=False)
+        world = World(bodies, -0.75, step_s, decorate, touch_sensors=touch_sensors)
         self.model = world.model
         if kind == "planner":
             world.make_kinematic(self.model, len(bodies) - 1)
@@ -178,11 +185,13 @@ def measure(
     on_row: Callable[[str], None] | None = None,
     quick: bool = False,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Rollouts per second: kind -> method (backends, and MuJoCo at two steps with the faster cones) -> K."""
+    """Rollouts per second: kind -> method (backends, MuJoCo at two steps with the faster cones, and as the physics
+    backend has it) -> K.
+    """
     result: dict[str, dict[str, dict[str, float]]] = {}
     scene = make_scene()
     for kind in KINDS:
-        rows: dict[str, dict[str, float]] = {name: {} for name in (*backends, *MUJOCO_STEPS_S)}
+        rows: dict[str, dict[str, float]] = {name: {} for name in (*backends, *MUJOCO_STEPS_S, AS_PHYSICS)}
         for count in counts:
             asked = hypotheses(kind, count)
             calls: dict[str, Callable[[], Any]] = {
@@ -194,6 +203,7 @@ def measure(
                 for name, step in MUJOCO_STEPS_S.items()
                 for cones in ("elliptic", "pyramidal")
             }
+            plain[AS_PHYSICS] = PlainMujoco(kind, count, PHYSICS_STEP_S, False, threads, touch_sensors=True)
             calls |= {name: model.run for name, model in plain.items()}
             for name, seconds in best_seconds(calls, repeats_for(count, quick)).items():
                 rows.setdefault(name, {})[str(count)] = count / seconds

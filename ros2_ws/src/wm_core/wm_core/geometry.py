@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation, Slerp
 
 Array = NDArray[np.float64]
 
@@ -23,6 +23,8 @@ def normalize_quaternion(quaternion_xyzw: ArrayLike) -> Array:
     if not np.isfinite(q).all():
         raise ValueError("quaternion has a component that is not finite")
     norm = np.linalg.norm(q, axis=-1, keepdims=True)
+    if (norm >= 1e-12).all():
+        return q / norm
     identity = np.broadcast_to(np.array([0.0, 0.0, 0.0, 1.0]), q.shape)
     return np.where(norm < 1e-12, identity, q / np.where(norm < 1e-12, 1.0, norm))
 
@@ -99,15 +101,15 @@ def interpolate_pose(
     times: ArrayLike, positions: ArrayLike, quaternions_xyzw: ArrayLike, query_times: ArrayLike
 ) -> tuple[Array, Array]:
     """Linear positions (Q, 3) and slerped quaternions (Q, 4) of a path (M,), (M, 3), (M, 4); held at both ends."""
-    from scipy.spatial.transform import Slerp
-
     t = np.asarray(times, dtype=np.float64)
     p = np.asarray(positions, dtype=np.float64)
     q = normalize_quaternion(quaternions_xyzw)
     s = np.clip(np.asarray(query_times, dtype=np.float64), t[0], t[-1])
     if len(t) == 1:
         return np.repeat(p, len(s), axis=0), np.repeat(q, len(s), axis=0)
-    interpolated = np.stack([np.interp(s, t, p[:, axis]) for axis in range(3)], axis=-1)
+    interpolated = np.empty((len(s), 3))
+    for axis in range(3):
+        interpolated[:, axis] = np.interp(s, t, p[:, axis])
     if (q == q[0]).all():  # most paths do not turn, and a planner has a thousand of them
         return interpolated, np.repeat(q[:1], len(s), axis=0)
     return interpolated, Slerp(t, Rotation.from_quat(q))(s).as_quat()

@@ -44,6 +44,7 @@ from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import interpolate_pose, normalize_quaternion, quaternion_to_matrix
 from wm_core.interventions import BodySpec, Intervention, InterventionKind, Property
+from wm_core.model_variants import ModelVariants
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.scene_graph import Shape
 
@@ -62,11 +63,16 @@ ROLLING_COEFFICIENT = 0.008
 0.015.
 """
 TORSIONAL_COEFFICIENT_M = 0.003
+_MOST_SCRATCH = 16
+"""Worlds that a simulator keeps MuJoCo's data of: as many as the futures of a batch may have."""
 _KINEMATIC_MASS_RATIO = 1.0e6
 _MAX_HULL_VERTICES = 64
 
 # Collision bits: moving things meet everything; static things and pushers meet moving things only.
 _MOVING, _STATIC, _KINEMATIC = 1, 2, 4
+_WARNING_NAMES = {
+    int(w): name.removeprefix("mjWARN_") for name, w in mujoco.mjtWarning.__members__.items() if name != "mjNWARNING"
+}
 _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 _QFRC = mujoco.mjtState.mjSTATE_QFRC_APPLIED.value
 
@@ -465,6 +471,12 @@ class World:
             model.geom_contype[geom], model.geom_conaffinity[geom] = _KINEMATIC, 0
         return mass, inertia
 
+    def place_static(self, model: mujoco.MjModel, index: int, pose: Sequence[float]) -> None:
+        """Put a static body at a pose: position [m], quaternion xyzw."""
+        body = self.body_ids[index]
+        model.body_pos[body] = pose[:3]
+        model.body_quat[body] = _to_wxyz(pose[3:])
+
     def with_properties(self, bodies: Sequence[BodyDef]) -> mujoco.MjModel:
         """A copy of the compiled model with the masses, frictions and restitutions of ``bodies`` (same
         shapes).
@@ -513,7 +525,8 @@ class World:
         packed[q : q + 3] = state[POSITION]
         packed[q + 3 : q + 7] = _to_wxyz(quaternion)
         packed[v : v + 3] = state[LINEAR_VELOCITY]
-        packed[v + 3 : v + 6] = quaternion_to_matrix(quaternion).T @ state[ANGULAR_VELOCITY]
+        spin = state[ANGULAR_VELOCITY]
+        packed[v + 3 : v + 6] = quaternion_to_matrix(quaternion).T @ spin if spin.any() else 0.0
 
     def unpack(self, packed: Array) -> Array:
         """Body states (T, n, 13) of MuJoCo states (T, nstate); static bodies at their static state."""
@@ -532,6 +545,17 @@ class World:
             states[:, rows, LINEAR_VELOCITY] = twist[..., :3]
             states[:, rows, ANGULAR_VELOCITY] = _rotate(quaternion, twist[..., 3:])
         return states
+
+    def unpack_body(self, packed: Array, index: int) -> Array:
+        """One moving body's state (13,) of a MuJoCo state (nstate,)."""
+        q = 1 + int(self.qpos_address[index])
+        v = 1 + self.model.nq + int(self.qvel_address[index])
+        state = np.empty(STATE_SIZE)
+        state[POSITION] = packed[q : q + 3]
+        state[QUATERNION] = packed[[q + 4, q + 5, q + 6, q + 3]]
+        state[LINEAR_VELOCITY] = packed[v : v + 3]
+        state[ANGULAR_VELOCITY] = _rotate(state[QUATERNION], packed[v + 3 : v + 6])
+        return state
 
     def set_positions(self, data: mujoco.MjData, states: Array, present: NDArray[np.bool_] | None = None) -> None:
         """Put bodies at states (n, 13) for drawing or distance queries; those not present are parked out
@@ -553,6 +577,7 @@ class World:
         only: Sequence[int] | None = None,
         max_shift_m: float = 0.05,
         tolerance_m: float = 2e-4,
+        data: mujoco.MjData | None = None,
     ) -> Array:
         """States (n, 13) with overlapping bodies moved apart, without giving them any speed.
 
@@ -562,11 +587,15 @@ class World:
 
         Args:
             only: resolve contacts that involve one of these bodies; None: all.
+            data: scratch of this world, whatever is in it; None: made here.
         """
         states = states.copy()
         if not self.movable.any():
             return states
-        data = mujoco.MjData(model)
+        if data is None:
+            data = mujoco.MjData(model)
+        else:
+            mujoco.mj_resetData(model, data)
         start = states[:, POSITION].copy()
         index_of = {b: i for i, b in enumerate(self.body_ids)}
         for _ in range(25):
@@ -575,10 +604,8 @@ class World:
             mujoco.mj_comPos(model, data)
             mujoco.mj_collision(model, data)
             deepest: dict[tuple[int, int], tuple[float, Array]] = {}
-            for c in range(data.ncon):
-                contact = data.contact[c]
-                if contact.dist >= -tolerance_m:
-                    continue
+            for c in np.flatnonzero(data.contact.dist < -tolerance_m):
+                contact = data.contact[int(c)]
                 a = index_of.get(int(model.geom_bodyid[contact.geom1]), -1)
                 b = index_of.get(int(model.geom_bodyid[contact.geom2]), -1)
                 if only is not None and a not in only and b not in only:
@@ -622,8 +649,17 @@ def _to_wxyz(quaternion: ArrayLike) -> Array:
 def _rotate(quaternion: Array, vectors: Array) -> Array:
     """Vectors (..., 3) turned by unit quaternions (..., 4) xyzw."""
     q = quaternion[..., :3]
-    t = 2.0 * np.cross(q, vectors)
-    return vectors + quaternion[..., 3:4] * t + np.cross(q, t)
+    t = 2.0 * _cross(q, vectors)
+    return vectors + quaternion[..., 3:4] * t + _cross(q, t)
+
+
+def _cross(a: Array, b: Array) -> Array:
+    """Cross products (..., 3); numpy's own spends most of its time on the shapes of small arrays."""
+    out = np.empty_like(b)
+    out[..., 0] = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
+    out[..., 1] = a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2]
+    out[..., 2] = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    return out
 
 
 def _set_shape(spec: mujoco.MjSpec, geom: mujoco.MjsGeom, part: GeomDef, mesh_name: str) -> None:
@@ -664,15 +700,28 @@ class Touch:
 
 
 @dataclass(frozen=True)
+class SolverWarning:
+    """MuJoCo warned at a time [s], and from there to the next intervention the states hold.
+
+    ``kind`` is MuJoCo's name: ``BADQPOS``, ``BADQVEL``, ``BADQACC`` (not finite, or beyond 1e10), ``INERTIA``,
+    ``CONTACTFULL``, ``CNSTRFULL``.
+    """
+
+    time_s: float
+    kind: str
+
+
+@dataclass(frozen=True)
 class Trajectory:
     """States (T, n, 13), presence (T, n), touches in time order; ``stable`` False: the solver diverged
-    (states then hold).
+    (states then hold); ``warnings``: what MuJoCo warned of, also where the states stayed finite.
     """
 
     states: Array
     present: NDArray[np.bool_]
     touches: tuple[Touch, ...]
     stable: bool
+    warnings: tuple[SolverWarning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -690,10 +739,11 @@ class Simulator:
         self._rollout = mujoco.rollout.Rollout(nthread=0)
         self._data: dict[int, tuple[World, mujoco.MjData]] = {}
 
-    def _scratch(self, world: World) -> mujoco.MjData:
+    def scratch(self, world: World) -> mujoco.MjData:
+        """MuJoCo's data for models of a world; whoever takes it resets it first."""
         key = id(world)
         if key not in self._data:
-            if len(self._data) >= 4:
+            if len(self._data) >= _MOST_SCRATCH:
                 self._data.pop(next(iter(self._data)))
             self._data[key] = (world, mujoco.MjData(world.model))
         return self._data[key][1]
@@ -734,16 +784,35 @@ class Simulator:
 
     def native(
         self, world: World, model: mujoco.MjModel, state: Array, steps: int, control: Array | None
-    ) -> tuple[Array, Array]:
-        """States (steps, nstate) and sensor values (steps, pairs) of one stretch."""
+    ) -> tuple[Array, Array, tuple[str, ...]]:
+        """States (steps, nstate) and sensor values (steps, pairs) of one stretch, and the kinds of MuJoCo's warnings.
+
+        After a step with a warning, MuJoCo's rollout repeats the state.
+        """
         out = np.empty((1, steps, len(state)))
         sensed = np.empty((1, steps, model.nsensordata))
-        data = self._scratch(world)
+        data = self.stretch(world, model, state[None].copy(), steps, control, out, sensed)
+        return out[0], sensed[0], warning_kinds(data)
+
+    def stretch(
+        self,
+        world: World,
+        model: mujoco.MjModel,
+        state: Array,
+        steps: int,
+        control: Array | None,
+        out: Array,
+        sensed: Array,
+    ) -> mujoco.MjData:
+        """One stretch from a state (1, nstate), with forces (1, steps, nv) or none, written into ``out``
+        (1, steps, nstate) and ``sensed`` (1, steps, pairs); returns MuJoCo's data at its end.
+        """
+        data = self.scratch(world)
         mujoco.mj_resetData(model, data)  # wakes everything, so that a stretch depends on nothing before it
         self._rollout.rollout(
             [model],
             [data],
-            state[None].copy(),
+            state,
             control,
             control_spec=_QFRC if control is not None else 0,
             skip_checks=True,
@@ -751,7 +820,7 @@ class Simulator:
             state=out,
             sensordata=sensed,
         )
-        return out[0], sensed[0]
+        return data
 
 
 class LiveWorld:
@@ -764,6 +833,7 @@ class LiveWorld:
 
     Args:
         simulator: MuJoCo's scratch data of this thread; the others as in ``Simulator.run``.
+        variants: models that futures of equal edits share; None: an edited model is a copy of this world's own.
     """
 
     def __init__(
@@ -775,9 +845,12 @@ class LiveWorld:
         absent: Sequence[int] = (),
         bodies: Sequence[BodyDef] | None = None,
         world_for: Callable[[Sequence[BodyDef]], World] | None = None,
+        variants: ModelVariants | None = None,
     ) -> None:
         self.simulator, self.world, self.model = simulator, world, model
         self.owns_model = False
+        self.variants = variants
+        self.warnings: tuple[SolverWarning, ...] = ()
         self.bodies = list(bodies if bodies is not None else world.bodies)
         self.world_for = world_for or world.rebuilt
         self.step = 0
@@ -787,11 +860,9 @@ class LiveWorld:
         self.present[list(absent)] = False
         self.paths: dict[int, tuple[int, Intervention, float, float]] = {}
         self.overruled: list[tuple[int, Property, float]] = []
-        if len(absent):
-            self._edit()
-            for index in absent:
-                self.world.disable(self.model, index)
-                self._park(index)
+        for index in absent:
+            self._change("disable", index)
+            self._park(index)
 
     def branch(self, created: Sequence[BodyDef] = (), world: World | None = None) -> LiveWorld:
         """A copy that goes its own way, with room for bodies that are to be created (absent so far).
@@ -831,28 +902,39 @@ class LiveWorld:
 
     def states(self) -> Array:
         """(n, 13) states now; bodies that do not exist are parked far away."""
-        return self._unpacked(self.packed[None])[0]
+        return self.unpacked(self.packed[None])[0]
 
     def _rebuild(self, world: World) -> None:
         """Go over to another compiled world of the same bodies (with others' shapes, or more bodies)."""
         self.world = world
-        self.model, self.owns_model = world.with_properties(self.bodies), True
+        if self.variants is not None:
+            self.model = self.variants.with_properties(world, self.bodies)
+        else:
+            self.model, self.owns_model = world.with_properties(self.bodies), True
         for i in np.flatnonzero(~self.present):
-            world.disable(self.model, int(i))
+            self._change("disable", int(i))
         for i, still in self.statics.items():
             if self.present[i]:
                 self._place(i, still)
         for i, (begin, path, _, _) in list(self.paths.items()):
-            mass, inertia = world.make_kinematic(self.model, i)
-            self.paths[i] = (begin, path, mass, inertia)
+            self._follow(i, begin, path)
         for i, name, value in self.overruled:
-            setter = world.set_friction if name == Property.FRICTION else world.set_restitution
-            setter(self.model, i, value)
+            self._change("set_friction" if name == Property.FRICTION else "set_restitution", i, value)
 
-    def _edit(self) -> mujoco.MjModel:
+    def _change(self, edit: str, index: int, *values: float | tuple[float, ...]) -> None:
+        """Edit the model by a method of the world: a copy of its own, or one shared with all of the same edits."""
+        if self.variants is not None:
+            self.model = self.variants.edited(self.world, self.model, edit, index, *values)
+            return
         if not self.owns_model:
             self.model, self.owns_model = copy.copy(self.model), True
-        return self.model
+        getattr(self.world, edit)(self.model, index, *values)
+
+    def _follow(self, index: int, begin: int, path: Intervention) -> None:
+        """Make a body follow a path from a step on."""
+        self._change("make_kinematic", index)
+        body = self.world.body_ids[index]
+        self.paths[index] = (begin, path, float(self.model.body_mass[body]), float(self.model.body_inertia[body, 0]))
 
     def _park(self, index: int) -> None:
         if self.world.movable[index]:
@@ -861,23 +943,34 @@ class LiveWorld:
     def _body_state(self, index: int) -> Array:
         if not self.world.movable[index]:
             return self.statics[index].copy()
-        return self.world.unpack(self.packed[None])[0, index]
+        return self.world.unpack_body(self.packed, index)
 
     def advance(self, steps: int) -> tuple[Array, NDArray[np.bool_], bool]:
         """Simulate a stretch; returns MuJoCo states (steps, nstate), touching pairs (steps, pairs), and
         whether it is stable.
         """
-        out, sensed = self.simulator.native(
-            self.world, self.model, self.packed, steps, self._control(self.step, self.step + steps)
-        )
+        control = self.control(self.step, self.step + steps)
+        out, sensed, kinds = self.simulator.native(self.world, self.model, self.packed, steps, control)
+        stable = self.hold_unstable(out, kinds)
+        self.packed = out[-1].copy()
+        self.step += steps
+        return out, sensed[:, : len(self.world.pairs)] > 0.5, stable
+
+    def hold_unstable(self, out: Array, kinds: Sequence[str]) -> bool:
+        """Hold the last finite state in a stretch (steps, nstate) that starts now, in place, and note what was warned
+        of; returns whether the solver stayed stable.
+        """
         finite = np.isfinite(out).all(axis=1)
+        if kinds:
+            frozen = np.flatnonzero(np.diff(out[:, 0]) == 0.0)
+            steps = int(frozen[0]) + 1 if len(frozen) else len(out)
+            at = (self.step + steps) * self.world.timestep
+            self.warnings += tuple(SolverWarning(at, kind) for kind in kinds)
         if not finite.all():
             first = int(np.argmin(finite))
             out[first:] = out[first - 1] if first else self.packed
             out[first:, 1 + self.world.model.nq :] = 0.0
-        self.packed = out[-1].copy()
-        self.step += steps
-        return out, sensed[:, : len(self.world.pairs)] > 0.5, bool(finite.all())
+        return bool(finite.all()) and not any(kind.startswith("BAD") for kind in kinds)
 
     def execute(self, actions: Sequence[Action], times: Array, max_stretch: int | None = None) -> Trajectory:
         """Go on with interventions; times (T,) [s] and the interventions' offsets count from now.
@@ -913,7 +1006,7 @@ class LiveWorld:
             last = end >= total and cursor >= len(schedule)
             chosen = np.flatnonzero((rows >= step) & ((rows < end) | last))
             if len(chosen):
-                states[chosen] = self._unpacked(stretch[np.minimum(rows[chosen], end) - step])
+                states[chosen] = self.unpacked(stretch[np.minimum(rows[chosen], end) - step])
                 present[chosen] = self.present
             step = end
             if last:
@@ -921,37 +1014,49 @@ class LiveWorld:
         late = np.clip(times - rows * h, 0.0, h)
         states[..., POSITION] += late[:, None, None] * states[..., LINEAR_VELOCITY] * present[..., None]
         hold_absent(states, present)
-        return Trajectory(states, present, _touches(touching, self.world.pairs, h), stable)
+        return Trajectory(states, present, find_touches(touching, self.world.pairs, h), stable, self.warnings)
 
-    def _unpacked(self, packed: Array) -> Array:
+    def unpacked(self, packed: Array) -> Array:
+        """Body states (T, n, 13) of MuJoCo states (T, nstate), static bodies where they are now."""
         states = self.world.unpack(packed)
         for index, state in self.statics.items():
             states[:, index] = state
         return states
 
-    def _control(self, start: int, end: int) -> Array | None:
+    def control(self, start: int, end: int) -> Array | None:
         """Generalised forces (1, steps, nv) that keep kinematic bodies on their paths; None where there
         are none.
         """
         if not self.paths:
             return None
+        force = np.zeros((1, end - start, self.world.model.nv))
+        self.steer(start, end, force[0])
+        return force
+
+    def steer(self, start: int, end: int, force: Array) -> None:
+        """Write the forces of kinematic bodies from step ``start`` to ``end`` into (steps, nv), and put them on their
+        paths.
+        """
         h, model = self.world.timestep, self.model
-        force = np.zeros((1, end - start, model.nv))
         for index, (begin, path, mass, inertia) in self.paths.items():
             position, quaternion = self._path_at(path, begin, np.arange(start, end + 1))
             linear = np.diff(position, axis=0) / h
-            turn = Rotation.from_quat(quaternion[:-1]).inv() * Rotation.from_quat(quaternion[1:])
-            angular = turn.as_rotvec() / h
             v = int(self.world.qvel_address[index])
             at = 1 + model.nq + v
             # Semi-implicit stepping: the velocity after a step carries the body over that step. What
             # interventions elsewhere left of the pose is put right at each stretch.
             self.world.pack_body(self.packed, index, rest_state(position[0], quaternion[0]))
-            self.packed[at : at + 3], self.packed[at + 3 : at + 6] = linear[0], angular[0]
-            force[0, :, v : v + 3] = mass * np.diff(linear, axis=0, prepend=linear[:1]) / h
-            force[0, :, v + 3 : v + 6] = inertia * np.diff(angular, axis=0, prepend=angular[:1]) / h
-            force[0, :, v + 2] += mass * GRAVITY_M_S2
-        return force
+            self.packed[at : at + 3] = linear[0]
+            force[1:, v : v + 3] = mass * np.diff(linear, axis=0) / h
+            force[0, v : v + 3] = 0.0
+            force[:, v + 2] += mass * GRAVITY_M_S2
+            if (quaternion == quaternion[0]).all():
+                self.packed[at + 3 : at + 6] = force[:, v + 3 : v + 6] = 0.0
+                continue
+            turn = Rotation.from_quat(quaternion[:-1]).inv() * Rotation.from_quat(quaternion[1:])
+            angular = turn.as_rotvec() / h
+            self.packed[at + 3 : at + 6] = angular[0]
+            force[:, v + 3 : v + 6] = inertia * np.diff(angular, axis=0, prepend=angular[:1]) / h
 
     def _path_at(self, path: Intervention, begin: int, steps: NDArray[np.int64]) -> tuple[Array, Array]:
         return interpolate_pose(
@@ -964,26 +1069,38 @@ class LiveWorld:
         else:
             still = rest_state(state[POSITION], state[QUATERNION])
             self.statics[index] = still
-            model, body = self._edit(), self.world.body_ids[index]
-            model.body_pos[body] = still[POSITION]
-            model.body_quat[body] = _to_wxyz(still[QUATERNION])
+            self._change("place_static", index, tuple(still[:7].tolist()))
 
     def _separate(self, index: int) -> None:
         """Move apart, without speed, what ``index`` was placed into."""
-        states = self._unpacked(self.packed[None])[0]
+        if not self._overlaps(index):
+            return
+        states = self.unpacked(self.packed[None])[0]
         # A thing that is placed right into another has to go out of it altogether, or the contact would fling
         # it away.
-        moved = self.world.resolve_penetrations(self.model, states, only=[index], max_shift_m=0.2)
+        moved = self.world.resolve_penetrations(
+            self.model, states, only=[index], max_shift_m=0.2, data=self.simulator.scratch(self.world)
+        )
         for i in np.flatnonzero((moved != states).any(axis=1)):
             self.world.pack_body(self.packed, int(i), moved[i])
+
+    def _overlaps(self, index: int, tolerance_m: float = 2e-4) -> bool:
+        """Whether a body is inside another by more than ``resolve_penetrations`` leaves."""
+        model, data = self.model, self.simulator.scratch(self.world)
+        mujoco.mj_resetData(model, data)
+        data.qpos[:] = self.packed[1 : 1 + model.nq]
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        mujoco.mj_collision(model, data)
+        deep = data.contact.geom[data.contact.dist < -tolerance_m]
+        return bool((model.geom_bodyid[deep] == self.world.body_ids[index]).any())
 
     def apply(self, action: Action) -> None:
         """Carry an intervention out now (whatever its time offset)."""
         index, do = action.body, action.intervention
         kind = do.kind
         if kind in (InterventionKind.ADD, InterventionKind.FOLLOW_PATH):
-            model = self._edit()
-            self.world.enable(model, index)
+            self._change("enable", index)
             self.present[index] = True
             if kind == InterventionKind.ADD:
                 assert do.body is not None
@@ -995,8 +1112,7 @@ class LiveWorld:
                 self._place(index, state)
                 self._separate(index)
             else:
-                mass, inertia = self.world.make_kinematic(model, index)
-                self.paths[index] = (self.step, do, mass, inertia)
+                self._follow(index, self.step, do)
                 position, quaternion = self._path_at(do, self.step, np.array([self.step]))
                 self._place(index, rest_state(position[0], quaternion[0]))
                 self._separate(index)
@@ -1006,7 +1122,7 @@ class LiveWorld:
         if kind == InterventionKind.REMOVE:
             self.present[index] = False
             self.paths.pop(index, None)
-            self.world.disable(self._edit(), index)
+            self._change("disable", index)
             self._park(index)
         elif kind == InterventionKind.SET_POSE:
             if index not in self.paths:
@@ -1050,14 +1166,13 @@ class LiveWorld:
         if do.property == Property.RESTITUTION:
             value = float(np.clip(value, 0.0, 1.0))
         self.bodies[index] = replace(body, **{name: float(value)})  # type: ignore[arg-type]
-        model = self._edit()
         if do.property == Property.MASS:
             if index not in self.paths:
-                self.world.set_mass(model, index, float(value))
+                self._change("set_mass", index, float(value))
         elif do.property == Property.FRICTION:
-            self.world.set_friction(model, index, float(value))
+            self._change("set_friction", index, float(value))
         else:
-            self.world.set_restitution(model, index, float(value))
+            self._change("set_restitution", index, float(value))
         if body.is_static and do.property != Property.MASS:
             self.overruled.append((index, do.property, float(value)))
 
@@ -1077,6 +1192,12 @@ class LiveWorld:
         self._rebuild(self.world_for(tuple(self.bodies)))
         self._place(index, state)
         self._separate(index)
+
+
+def warning_kinds(data: mujoco.MjData) -> tuple[str, ...]:
+    """Names of what MuJoCo has warned of since its data were reset."""
+    counts = data.warning.number
+    return tuple(_WARNING_NAMES[int(i)] for i in np.flatnonzero(counts)) if counts.any() else ()
 
 
 def surface_distance(
@@ -1113,22 +1234,27 @@ def hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
             states[t, i] = rest_state(states[source, i, POSITION], states[source, i, QUATERNION])
 
 
-def _touches(touching: NDArray[np.bool_], pairs: Sequence[tuple[int, int]], timestep: float) -> tuple[Touch, ...]:
+def find_touches(touching: NDArray[np.bool_], pairs: Sequence[tuple[int, int]], timestep: float) -> tuple[Touch, ...]:
     """Beginnings and ends of contacts from per-step flags (steps, pairs); gaps below ``CONTACT_GAP_S`` are
     closed.
     """
     gap = max(1, round(CONTACT_GAP_S / timestep))
+    columns = np.flatnonzero(touching.any(axis=0))
+    edges = np.zeros((len(columns), len(touching) + 2), dtype=np.int8)
+    edges[:, 1:-1] = touching[:, columns].T
+    edges = np.diff(edges, axis=1)
+    of, begins = np.nonzero(edges == 1)  # runs, ordered by pair and time
+    ends = np.nonzero(edges == -1)[1] - 1
+    apart = (of[1:] != of[:-1]) | (begins[1:] - ends[:-1] > gap)
+    first, last = np.append(True, apart)[: len(of)], np.append(apart, True)[: len(of)]
     touches = []
-    for p in np.flatnonzero(touching.any(axis=0)):
-        a, b = pairs[p]
-        steps = np.flatnonzero(touching[:, p])
-        breaks = np.flatnonzero(np.diff(steps) > gap)
-        begins = np.concatenate([steps[:1], steps[breaks + 1]])
-        ends = np.concatenate([steps[breaks], steps[-1:]])
-        if begins[0] <= 2:
-            begins[0] = 0  # what only just touches at the start makes contact a step or two later
-        for begin, end in zip(begins, ends, strict=True):
-            touches.append(Touch(float(begin * timestep), a, b, True))
-            if end + gap < len(touching):
-                touches.append(Touch(float((end + 1) * timestep), a, b, False))
+    before = -1
+    for p, begin, end in zip(of[first].tolist(), begins[first].tolist(), ends[last].tolist(), strict=True):
+        if p != before and begin <= 2:
+            begin = 0  # what only just touches at the start makes contact a step or two later
+        before = p
+        a, b = pairs[columns[p]]
+        touches.append(Touch(float(begin * timestep), a, b, True))
+        if end + gap < len(touching):
+            touches.append(Touch(float((end + 1) * timestep), a, b, False))
     return tuple(sorted(touches, key=lambda t: (t.time_s, t.a, t.b, t.began)))

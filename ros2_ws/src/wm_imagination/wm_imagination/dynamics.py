@@ -61,6 +61,16 @@ class Contact:
 
 
 @dataclass(frozen=True)
+class FutureWarned:
+    """The solver warned in a future (``wm_core.mujoco_world.SolverWarning``): from then on it is not to be trusted."""
+
+    hypothesis: int
+    sample: int
+    time_s: float
+    kind: str
+
+
+@dataclass(frozen=True)
 class DynamicsResult:
     """K futures of M objects, S samples each, at T times.
 
@@ -76,6 +86,7 @@ class DynamicsResult:
         backends: K names, which dynamics answered each hypothesis; empty: all by ``backend``.
         scatter: (K, M) standard deviation [m] of positions at the last time that the dynamics itself leaves open
             (belief samples come on top); empty: the backend does not say.
+        warnings: what the solver warned of, in order of hypothesis, sample, time.
     """
 
     object_ids: NDArray[np.int64]
@@ -86,6 +97,7 @@ class DynamicsResult:
     backend: str = ""
     backends: tuple[str, ...] = ()
     scatter: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    warnings: tuple[FutureWarned, ...] = ()
 
 
 class Dynamics(Protocol):

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError  # the builtin one from Python 3.11 on
 from dataclasses import replace
 
 import mujoco
@@ -22,35 +23,33 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import quaternion_to_matrix, rotation_between
-from wm_core.interventions import Hypothesis, InterventionKind
+from wm_core.interventions import Hypothesis
+from wm_core.mujoco_batch import BatchSimulator
 from wm_core.mujoco_world import (
-    Action,
     BodyDef,
     GeomDef,
-    Simulator,
     Trajectory,
     World,
     body_points,
     lowest_point,
-    rest_state,
     simplify_hull,
 )
-from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
+from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import Predicate, SceneGraph, Shape
 from wm_imagination.dynamics import (
     Contact,
     DynamicsResult,
+    FutureWarned,
     OnHypothesis,
     check_scenes,
     default_threads,
     empty_result,
-    hypothesis_bodies,
     moving_objects,
     object_slots,
     scene_body,
     scene_states,
-    targets,
 )
+from wm_imagination.physics_job import FREEING_KINDS, PhysicsJob, WorldCache
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +75,10 @@ SINK_M = 3e-5
 """What stands on something starts this deep in it, about where the contact carries it. Just touching is
 neither in nor out
 of contact, and whichever rounding makes of it would show in the future."""
-FREEING_KINDS = (
-    InterventionKind.REMOVE,
-    InterventionKind.SET_POSE,
-    InterventionKind.SET_VELOCITY,
-    InterventionKind.APPLY_IMPULSE,
-    InterventionKind.FOLLOW_PATH,
-)
+BATCH_S = 0.08
+"""How long a batch of futures should take: long enough that what is done once per batch does not count, short enough
+that a deadline is kept."""
+MOST_IN_BATCH = 16
 FALLING_SPEED_M_S = 0.15
 """Vertical speed above which a moving object is taken to be in the air."""
 
@@ -102,7 +98,13 @@ class ScenePreparation:
         moves: (N,) objects that start with a velocity.
     """
 
-    def __init__(self, mean: SceneGraph, floor_z: float | None, timestep: float) -> None:
+    def __init__(
+        self,
+        mean: SceneGraph,
+        floor_z: float | None,
+        timestep: float,
+        make_world: Callable[[Sequence[BodyDef], float | None, float], World] = World,
+    ) -> None:
         self.given = self.mean = mean
         self.moves, self.turns = moving_objects(mean)
         count = len(mean)
@@ -121,9 +123,11 @@ class ScenePreparation:
             if Shape(int(mean.shapes[i])) == Shape.CONVEX and not self.moves[i] and not self.known_exactly[i]:
                 self.bodies[i] = _flat_based(self.bodies[i], mean.quaternions[i])
         self.floor_z = self._floor() if floor_z is None else float(floor_z)
-        self.world = World(self.bodies, self.floor_z, timestep)
+        self._make_world = make_world
+        self.world = make_world(self.bodies, self.floor_z, timestep)
         self.data = mujoco.MjData(self.world.model)
         self.held = np.zeros(count, dtype=bool)
+        self._mean_start: Array | None = None
         self._hold_what_hangs()
 
     def _hold_what_hangs(self) -> None:
@@ -137,8 +141,9 @@ class ScenePreparation:
         for i in hanging:
             self.held[i] = True
             self.bodies[i] = replace(self.bodies[i], is_static=True, static_state=start[i].copy())
+        self._mean_start = None if hanging else start
         if hanging:
-            self.world = World(self.bodies, self.floor_z, self.world.timestep)
+            self.world = self._make_world(self.bodies, self.floor_z, self.world.timestep)
             self.data = mujoco.MjData(self.world.model)
 
     def freed(self, bodies: Sequence[BodyDef], moved: Sequence[int]) -> tuple[BodyDef, ...]:
@@ -221,8 +226,11 @@ class ScenePreparation:
 
         ``unsupported`` is given the rows of what should stand on something and has nothing beneath it.
         """
+        is_mean = scene is self.given or scene is self.mean
+        if is_mean and self._mean_start is not None:
+            return self._mean_start.copy()
         states = scene_states(scene)
-        if scene is self.given or scene is self.mean:  # samples have the velocities that were drawn
+        if is_mean:  # samples have the velocities that were drawn
             states[:, LINEAR_VELOCITY] *= self.moves[:, None]
         states[:, ANGULAR_VELOCITY] *= self.turns[:, None]
         fixed = self.mean.is_static | self.held
@@ -407,6 +415,8 @@ class PhysicsDynamics:
         self.threads = threads or default_threads()
         self.max_timestep_s = max_timestep_s
         self._local = threading.local()
+        self._worlds = WorldCache()
+        self._future_s = 0.25 * BATCH_S
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="wm_physics")
 
     def close(self) -> None:
@@ -439,49 +449,54 @@ class PhysicsDynamics:
         """
         t = check_scenes(scenes, times)
         ids = object_slots(scenes[0], hypotheses)
-        preparation = ScenePreparation(scenes[0], self.floor_z, self.timestep(t))
+        preparation = ScenePreparation(scenes[0], self.floor_z, self.timestep(t), self._worlds.get)
         starts = [preparation.start(scene) for scene in scenes]
         states, present = empty_result(starts, len(hypotheses), len(t), len(ids))
         contacts: list[Contact] = []
-        job = _Job(preparation, [preparation.sample_bodies(scene) for scene in scenes], starts, t)
-
-        def ended() -> bool:
-            over = deadline is not None and time.monotonic() >= deadline
-            return over or (should_stop is not None and should_stop())
-
-        queue: deque[tuple[int, int, Future[Trajectory]]] = deque()
-        tasks = ((k, s) for k in range(len(hypotheses)) for s in range(len(scenes)))
-        completed, unstable, exhausted = 0, 0, False
-        while True:
-            # Few tasks wait in the pool at any time, so that an end is quick.
-            while not exhausted and len(queue) < 4 * self.threads:
-                task = next(tasks, None)
-                exhausted = task is None
-                if task is not None:
-                    k, s = task
-                    future = self._pool.submit(self._one, job, scenes[s], hypotheses[k], s)
-                    queue.append((k, s, future))
-            if not queue or ended():
-                break
-            k, s, future = queue.popleft()
-            trajectory = future.result()
-            count = trajectory.states.shape[1]
-            states[k, s, :, :count] = trajectory.states
-            if s == 0:
-                present[k, :, :count] = trajectory.present
-            unstable += not trajectory.stable
-            for touch in trajectory.touches:
-                a, b = sorted((int(ids[touch.a]), int(ids[touch.b])))
-                contacts.append(Contact(k, s, touch.time_s, a, b, touch.began))
-            if s == len(scenes) - 1:
-                completed = k + 1
-                if on_hypothesis is not None:
-                    on_hypothesis(k, states[k], present[k])
-        for _, _, future in queue:
-            future.cancel()
-        for _, _, future in queue:
-            if not future.cancelled():
-                future.exception()  # what has begun is let finish, so that the next request finds idle workers
+        warnings: list[FutureWarned] = []
+        job = PhysicsJob(preparation, scenes, starts, t, hypotheses, self._worlds)
+        named = ids.tolist()
+        tasks = [(k, s) for k in range(len(hypotheses)) for s in range(len(scenes))]
+        queue: deque[tuple[list[tuple[int, int]], Future[list[Trajectory] | None]]] = deque()
+        completed, unstable, begun, stopped = 0, 0, 0, False
+        try:
+            while not stopped:
+                # Few batches wait in the pool at any time, so that an end is quick.
+                while begun < len(tasks) and len(queue) < 2 * self.threads:
+                    batch = tasks[begun : begun + self._batch_size(len(tasks) - begun, deadline)]
+                    begun += len(batch)
+                    asked = [(hypotheses[k], s) for k, s in batch]
+                    queue.append((batch, self._pool.submit(self._run, job, asked)))
+                if not queue or (deadline is not None and time.monotonic() >= deadline):
+                    break
+                batch, future = queue.popleft()
+                trajectories = self._await(future, job, deadline)
+                if trajectories is None:
+                    break
+                for (k, s), trajectory in zip(batch, trajectories, strict=True):
+                    if should_stop is not None and should_stop():
+                        stopped = True
+                        break
+                    count = trajectory.states.shape[1]
+                    states[k, s, :, :count] = trajectory.states
+                    if s == 0:
+                        present[k, :, :count] = trajectory.present
+                    unstable += not trajectory.stable
+                    warnings.extend(FutureWarned(k, s, w.time_s, w.kind) for w in trajectory.warnings)
+                    for touch in trajectory.touches:
+                        a, b = named[touch.a], named[touch.b]
+                        contacts.append(Contact(k, s, touch.time_s, min(a, b), max(a, b), touch.began))
+                    if s == len(scenes) - 1:
+                        completed = k + 1
+                        if on_hypothesis is not None:
+                            on_hypothesis(k, states[k], present[k])
+        finally:
+            job.stop()
+            for _, future in queue:
+                future.cancel()
+            for _, future in queue:
+                if not future.cancelled():
+                    future.exception()  # what has begun is let end, so that the next request finds idle workers
         if unstable:
             log.warning(
                 "physics: %d of %d rollouts diverged and were held at their last finite state",
@@ -490,71 +505,37 @@ class PhysicsDynamics:
             )
         present[completed:] = False
         kept = tuple(c for c in contacts if c.hypothesis < completed)
-        return DynamicsResult(ids, states, present, kept, completed, self.name)
-
-    def _one(self, job: _Job, scene: SceneGraph, hypothesis: Hypothesis, sample: int) -> Trajectory:
-        simulator = getattr(self._local, "simulator", None)
-        if simulator is None:
-            simulator = self._local.simulator = Simulator()
-        pushed = [body for body, do in targets(scene, hypothesis) if do.kind in FREEING_KINDS]
-        bodies = job.preparation.freed(hypothesis_bodies(scene, hypothesis, job.bodies[sample]), pushed)
-        known = len(scene)
-        world, model = job.variant(bodies, sample)
-        states = np.concatenate([job.starts[sample], np.tile(rest_state(np.zeros(3)), (len(bodies) - known, 1))])
-        actions = [Action(body, intervention) for body, intervention in targets(scene, hypothesis)]
-        return simulator.run(
-            world,
-            model,
-            states.reshape(-1, STATE_SIZE),
-            actions,
-            job.times,
-            absent=range(known, len(bodies)),
-            bodies=bodies,
-            world_for=job.world,
-        )
-
-
-class _Job:
-    """What the tasks of one request share: worlds by geometry, models by geometry and sample."""
-
-    def __init__(
-        self,
-        preparation: ScenePreparation,
-        bodies: Sequence[Sequence[BodyDef]],
-        starts: Sequence[Array],
-        times: Array,
-    ) -> None:
-        self.bodies, self.starts, self.times = bodies, starts, times
-        self.preparation = preparation
-        self._lock = threading.Lock()
-        self._worlds: dict[object, World] = {self._key(preparation.bodies): preparation.world}
-        self._models: dict[object, mujoco.MjModel] = {}
+        warned = tuple(w for w in warnings if w.hypothesis < completed)
+        return DynamicsResult(ids, states, present, kept, completed, self.name, warnings=warned)
 
     @staticmethod
-    def _key(bodies: Sequence[BodyDef]) -> tuple[object, ...]:
-        return tuple(b.shape_key() for b in bodies)
+    def _await(
+        future: Future[list[Trajectory] | None], job: PhysicsJob, deadline: float | None
+    ) -> list[Trajectory] | None:
+        """A batch's trajectories; at the deadline the workers are told to begin nothing more, which may give it up."""
+        try:
+            return future.result(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+        except FutureTimeoutError:
+            job.stop()
+            return future.result()
 
-    def world(self, bodies: Sequence[BodyDef]) -> World:
-        """The compiled world of these geometries; masses, frictions and restitutions may be others'."""
-        key = self._key(bodies)
-        with self._lock:
-            if key not in self._worlds:
-                if len(self._worlds) >= 64:  # a request of many different shapes need not keep them all
-                    self._worlds.pop(list(self._worlds)[1])
-                self._worlds[key] = World(bodies, self.preparation.floor_z, self.preparation.world.timestep)
-            return self._worlds[key]
+    def _batch_size(self, left: int, deadline: float | None) -> int:
+        """Futures of the next batch: as many as take ``BATCH_S``, few enough that all workers get their share, and ever
+        fewer towards the deadline, at which an unfinished batch is lost.
+        """
+        share = max(1, -(-left // (2 * self.threads)))
+        time_s = BATCH_S if deadline is None else min(BATCH_S, 0.25 * (deadline - time.monotonic()))
+        return min(MOST_IN_BATCH, share, max(1, int(time_s / self._future_s)))
 
-    def variant(self, bodies: Sequence[BodyDef], sample: int) -> tuple[World, mujoco.MjModel]:
-        """The world of these geometries and its model with these properties."""
-        world = self.world(bodies)
-        properties = tuple((b.mass, b.friction, b.restitution) for b in bodies)
-        key = (id(world), properties)
-        with self._lock:
-            if key not in self._models:
-                if len(self._models) >= 256:
-                    self._models.clear()
-                self._models[key] = world.with_properties(bodies)
-            return world, self._models[key]
+    def _run(self, job: PhysicsJob, asked: Sequence[tuple[Hypothesis, int]]) -> list[Trajectory] | None:
+        simulator = getattr(self._local, "simulator", None)
+        if simulator is None:
+            simulator = self._local.simulator = BatchSimulator()
+        begin = time.monotonic()
+        found = job.run(simulator, asked)
+        if found is not None:
+            self._future_s += 0.3 * ((time.monotonic() - begin) / len(asked) - self._future_s)
+        return found
 
 
-__all__ = ["PhysicsDynamics", "ScenePreparation", "body_points"]
+__all__ = ["FREEING_KINDS", "PhysicsDynamics", "ScenePreparation", "body_points"]
