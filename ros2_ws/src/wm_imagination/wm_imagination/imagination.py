@@ -284,10 +284,15 @@ class Imagination:
         """
         chosen = self.default_backend if name in ("", "auto") else name
         with self._making:
+            # The network is loaded and compiled once, whichever of the two is asked for first.
+            shared = getattr(self._made.get("auto"), "learned", None) if chosen == "learned" else None
+            if shared is not None:
+                self._made.setdefault(chosen, shared)
             if chosen not in self._made:
                 options = self._options.get(chosen, self._options.get("learned", {}) if chosen == "auto" else {})
+                given = {"learned": self._made["learned"]} if chosen == "auto" and "learned" in self._made else {}
                 try:
-                    self._made[chosen] = make_dynamics(chosen, **options)
+                    self._made[chosen] = make_dynamics(chosen, **given, **options)  # type: ignore[arg-type]
                 except (ImportError, InferenceError) as error:
                     raise BackendUnavailableError(f"backend {chosen!r}: {error}") from error
             return self._made[chosen]

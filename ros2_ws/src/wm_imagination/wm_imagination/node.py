@@ -49,6 +49,7 @@ from wm_ros import images, qos
 from wm_ros.clients import AbandonedError, ClientWatch, Gone, WatchedActionServer, WatchedService
 from wm_ros.diagnostics import Level
 from wm_ros.lifecycle import ManagedNode, guarded, run_node
+from wm_ros.memory import Trimmer, share_arenas
 from wm_ros.parameters import parameter
 from wm_ros.stamps import stamp_to_ns
 
@@ -252,6 +253,7 @@ class ImaginationNode(ManagedNode):
         self._rollouts: WatchedService | None = None
         self._action: WatchedActionServer | None = None
         self._client_watch = ClientWatch(self)
+        self._trimmer = Trimmer()
         self._input_group = MutuallyExclusiveCallbackGroup()
         self._request_group = ReentrantCallbackGroup()
         self._scene: SceneGraph | None = None
@@ -450,6 +452,7 @@ class ImaginationNode(ManagedNode):
 
     def before_diagnostics(self) -> None:
         """Takes over the matcher's count and says what looks are known."""
+        self._trimmer.trim()
         if not self.is_active or self.params.appearance_rate_hz <= 0.0:
             return
         snapshot = self._memory.snapshot()
@@ -777,6 +780,7 @@ def path_markers(rollout: Rollout) -> MarkerArray:
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM."""
+    share_arenas()
     sys.exit(run_node(ImaginationNode, threads=_THREADS))
 
 
