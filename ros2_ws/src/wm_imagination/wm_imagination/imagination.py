@@ -470,10 +470,11 @@ class _Run:
         if images.any_images and self.appearance is not None and self.appearance.frame is not None:
             camera = images.camera or self.appearance.frame.camera
             frames = len(frame_rows(self.times, images.rate_hz))
+        created = max((sum(i.creates_body for i in h.interventions) for h in asked), default=0)
         work = estimate.work_of(
             request,
             futures=len(asked) + all(h.interventions for h in asked),
-            objects=len(object_slots(self.scene, asked)),
+            objects=len(self.scene) + created,
             frames=frames,
             camera=camera,
             object_points=self.limits.max_object_points,
