@@ -16,7 +16,7 @@ define bootstrap
 	@$(PYTHON) tools/bootstrap.py $(foreach extra,$(1) $(WITH),--with $(extra))
 endef
 
-.PHONY: help setup demo test lint format bench bench-perception bench-imagination bench-engines export data train-segmenter train-reasoner train-dynamics lock check-wheels clean distclean
+.PHONY: help setup demo test lint format bench bench-perception bench-imagination bench-engines soak export data train-segmenter train-reasoner train-dynamics lock check-wheels clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
@@ -62,6 +62,10 @@ bench-perception:  ## perception on held-out worlds, beside the aims; results in
 bench-imagination:  ## imagined futures on held-out worlds, beside the aims; results in out/bench/imagination.json
 	$(call bootstrap,training)
 	@source tools/env.sh; exec python benchmarks/imagination.py $(ARGS)
+
+soak:  ## growth of the nodes' memory over an hour (ARGS='--minutes 3': over 3 minutes); results in out/bench/soak.json
+	$(call bootstrap)
+	@source tools/env.sh; exec python benchmarks/soak.py $(ARGS)
 
 data:  ## the simulated data set, with a picture of it; results in out/data/
 	$(call bootstrap,training)

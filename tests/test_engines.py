@@ -288,7 +288,7 @@ def test_tensorrt_11_needs_no_flag_and_rtx_builds_for_its_architecture(
     assert rtx.calls[-2:] == ["set_runtime_cache", "create_execution_context(graphs=whole)"]
     # Kernels that were compiled at the first run are there at the next start.
     (kernels,) = rtx.cache.glob("*.kernels")
-    assert kernels.read_bytes() == b"kernels"
+    assert engines.read_kernels(kernels) == b"kernels"
     rtx.open(tmp_path / "square.onnx").close()
     assert "cache.deserialize(7)" in rtx.calls
 
@@ -325,6 +325,24 @@ def test_an_engine_is_built_once_and_again_when_stale(
     # Another profile beside it.
     machine.open(path, profile={"x": ((1, 3), (1, 3), (1, 3))}).close()
     assert machine.calls.count(build) == 5 and len(list(machine.cache.glob("*.wmengine"))) == 2
+
+
+def test_an_engine_that_others_could_write_is_built_and_not_loaded(
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path, build = square(tmp_path / "square.onnx"), "build_serialized_network"
+    machine.open(path).close()
+    (file,) = machine.cache.glob("*.wmengine")
+    file.chmod(0o666)
+    machine.open(path).close()
+    assert machine.calls.count(build) == 2 and "can be written by others; it is not used" in caplog.text
+    machine.cache.chmod(0o777)
+    with machine.open(path) as session:
+        assert machine.calls.count(build) == 3 and any("not kept" in reason for reason in session.reasons)
+    assert f"run: chmod go-w {machine.cache}" in caplog.text
+    machine.cache.chmod(0o700)
+    machine.open(path).close()
+    assert machine.calls.count(build) == 3
 
 
 def test_doctor_lists_the_cache(ten: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -324,6 +324,27 @@ def test_a_deadline_counts_from_when_the_request_came() -> None:
 # Backends.
 
 
+@pytest.mark.parametrize("first", ["auto", "learned"])
+def test_auto_and_learned_are_one_network(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wm_imagination import learned
+
+    made: list[object] = []
+    network = learned.DynamicsNetwork
+
+    def counted(path: object) -> object:
+        made.append(path)
+        return network(path)
+
+    monkeypatch.setattr(learned, "DynamicsNetwork", counted)
+    # Which engine makes the steps does not matter here, and this one needs no compilation.
+    own = Imagination(backend_options={"learned": {"engine": "onnxruntime"}})
+    own.dynamics(first)
+    assert getattr(own.dynamics("auto"), "learned", None) is own.dynamics("learned") is own.dynamics("learned")
+    assert len(made) == 1
+    own.close()
+    assert own.dynamics("learned") is own.dynamics("learned") and len(made) == 2
+
+
 def test_a_backend_is_made_once_and_again_after_closing(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 

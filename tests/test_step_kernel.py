@@ -35,7 +35,8 @@ from wm_core.rollout import LINEAR_VELOCITY, POSITION
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_imagination import compiled_step
 from wm_imagination.automatic import AutomaticDynamics
-from wm_imagination.compiled_step import CompiledStep, cache_folder, check_feeds, read_weights
+from wm_imagination.compile_cache import cache_folder, only_one, trusted_folder
+from wm_imagination.compiled_step import CompiledStep, check_feeds, read_weights
 from wm_imagination.dynamics import make_dynamics
 from wm_imagination.learned import OUTPUTS, DynamicsNetwork, LearnedDynamics, default_model
 from wm_imagination.rigid_tables import HULL_POINTS, ROWS, body_shape, parameter_column
@@ -317,9 +318,11 @@ def test_where_compiled_code_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert cache_folder().parent == tmp_path / "wm" / "numba"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "mine"))
     assert cache_folder().parent == tmp_path / "mine"
-    assert compiled_step._writable(tmp_path / "a" / "b")
+    folder = trusted_folder()
+    assert folder == cache_folder() and folder.stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").touch()
-    assert not compiled_step._writable(tmp_path / "file" / "c")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+    assert trusted_folder() is None
 
 
 def test_every_formula_is_straight_vector_code() -> None:
@@ -371,11 +374,11 @@ def test_a_scene_asked_of_again_is_prepared_once(both: tuple[LearnedDynamics, Le
 
 def test_processes_that_start_at_once_compile_once(tmp_path: Path) -> None:
     """One holds the lock while it compiles; the other waits."""
-    with compiled_step._one_at_a_time(tmp_path):
+    with only_one(tmp_path):
         entered: list[bool] = []
 
         def enter() -> None:
-            with compiled_step._one_at_a_time(tmp_path):
+            with only_one(tmp_path):
                 entered.append(True)
 
         other = threading.Thread(target=enter)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wm_core.private_folder import private_folder
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "out" / "bench" / "cache"
 
@@ -28,16 +30,18 @@ def fingerprint(files: Iterable[Path]) -> str:
 def cached(name: str, key: str, make: Callable[[], T], folder: Path | None = None) -> T:
     """What ``make`` returns, or returned last time for this name and key; what is kept of other keys is deleted.
 
-    Only files that this function wrote are read (they are pickles).
+    Results are kept as pickles, so only in a folder that nobody else can write.
+
+    Raises:
+        UntrustedFolderError: somebody else can write the folder.
     """
-    where = folder or FOLDER
+    where = private_folder(folder or FOLDER)
     path = where / f"{name}-{key}.pickle"
     if path.is_file():
         with path.open("rb") as file:
             found: Any = pickle.load(file)
         return found
     result = make()
-    where.mkdir(parents=True, exist_ok=True)
     for old in where.glob(f"{name}-*.pickle"):
         if old.name.rsplit("-", 1)[0] == name:
             old.unlink(missing_ok=True)

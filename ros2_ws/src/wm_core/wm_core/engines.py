@@ -14,7 +14,6 @@ import importlib.util
 import json
 import logging
 import os
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from wm_core.inference_base import (
     is_memory_error,
     onnx_metadata,
 )
+from wm_core.private_folder import UntrustedFolderError, foreign, private_folder, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -140,21 +140,46 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wm" / "engines"
 
 
-def write_atomic(path: Path, parts: Sequence[bytes]) -> None:
-    """Write a file that is whole whenever it is there, whoever else writes or reads it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def trusted_cache(folder: Path | None = None) -> Path | None:
+    """``folder``, or else ``cache_folder()``, made where there is none; None, with the reason in the log, where
+    somebody else could write it: what lies there is code that would be run.
+    """
+    chosen = folder or cache_folder()
     try:
-        with os.fdopen(handle, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+        return private_folder(chosen)
+    except UntrustedFolderError as error:
+        log.warning("engines are built anew at every start, because their cache cannot be trusted: %s", error)
+    except OSError as error:
+        log.warning("engines are built anew at every start, because %s cannot be made: %s", chosen, error)
+    return None
+
+
+def is_foreign(file: Path) -> bool:
+    """Whether a file in a trusted folder was left there by somebody else when it was not; said in the log."""
+    why = foreign(file)
+    if why:
+        log.warning("%s: %s; it is not used", file, why)
+    return bool(why)
+
+
+_KERNELS_MAGIC = b"WMKERNELS 1\n"
+
+
+def write_kernels(path: Path, kernels: bytes) -> None:
+    """Write kernels that TensorRT-RTX compiled, behind their SHA-256."""
+    write_atomic(path, [_KERNELS_MAGIC, hashlib.sha256(kernels).hexdigest().encode() + b"\n", kernels])
+
+
+def read_kernels(path: Path) -> bytes | None:
+    """What ``write_kernels`` wrote; None, with the reason in the log, where there is none, or not that."""
+    if not path.is_file() or is_foreign(path):
+        return None
+    magic, _, rest = path.read_bytes().partition(b"\n")
+    digest, _, kernels = rest.partition(b"\n")
+    if magic + b"\n" == _KERNELS_MAGIC and hashlib.sha256(kernels).hexdigest().encode() == digest:
+        return kernels
+    log.warning("%s: broken, or of an older version; kernels are compiled again", path)
+    return None
 
 
 def write_engine(

@@ -264,14 +264,18 @@ def _providers(backend: str, profile: Profile | None, graphs: bool, cache: Path 
         return [cpu]
     if backend == "onnxruntime_cuda":
         return [(PROVIDERS[backend], cuda_options), cpu]
-    folder = (cache or engines.cache_folder()) / "onnxruntime_tensorrt"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = engines.trusted_cache((cache or engines.cache_folder()) / "onnxruntime_tensorrt")
+    kept = {}
+    if folder is not None:
+        kept = {
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": str(folder),
+            "trt_timing_cache_enable": "True",
+            "trt_timing_cache_path": str(folder),
+        }
     options = {
         "device_id": "0",
-        "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(folder),
-        "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(folder),
+        **kept,
         **({"trt_cuda_graph_enable": "True"} if graphs else {}),
     }
     if profile:

@@ -102,12 +102,13 @@ class TensorRTSession(InferenceSession):
         self._context: Any = None
         self.device = str(self._cuda.device)
         self._runtime = self._trt.Runtime(self._logger.bound(self._trt))
+        kept = engines.trusted_cache(cache)
         try:
             if self.path.suffix == ".onnx":
-                self._load_onnx(profile, cache or engines.cache_folder())
+                self._load_onnx(profile, kept)
             else:
                 self._load_file(status)
-            self._make_context(cache or engines.cache_folder())
+            self._make_context(kept)
         except BaseException:
             self._release()
             raise
@@ -115,7 +116,7 @@ class TensorRTSession(InferenceSession):
 
     # Loading
 
-    def _load_onnx(self, profile: Profile | None, cache: Path) -> None:
+    def _load_onnx(self, profile: Profile | None, cache: Path | None) -> None:
         self.metadata = onnx_metadata(self.path)
         bounds = engines.profile_of(self.path) if profile is None else profile
         content = self.path.read_bytes()
@@ -131,9 +132,14 @@ class TensorRTSession(InferenceSession):
             self.metadata.get("precision", "file"),
             engines.profile_key(bounds),
         )
+        if cache is None:
+            built = self._build(bounds, key)
+            self.reasons += (f"engine built in {built.seconds:.1f} s, not kept",)
+            self._deserialize(built.engine, self.path)
+            return
         file = cache / key.file_name
         with engines.only_builder(file):
-            if file.is_file():
+            if file.is_file() and not engines.is_foreign(file):
                 try:
                     head, engine = engines.read_engine(file)
                     engines.check_fits(head, key)
@@ -142,13 +148,19 @@ class TensorRTSession(InferenceSession):
                     return
                 except (EngineCorruptError, EngineMismatchError) as error:
                     log.warning("%s: built again: %s", self.path, error)
-            log.info("%s: building an engine for %s with %s; this may take minutes", self.path, device, self.backend)
-            built = engines.build(self.backend, self.path, bounds, key.architectures if rtx else ())
+            built = self._build(bounds, key)
             source = str(self.path.resolve())
             engines.write_engine(file, key, built.engine, self.metadata, source, built.seconds)
             engines.remove_stale(engines.read_head(file), cache)
             self.reasons += (f"engine {file.name} built in {built.seconds:.1f} s",)
         self._deserialize(built.engine, file)
+
+    def _build(self, bounds: Profile, key: engines.EngineKey) -> engines.Build:
+        device = self._cuda.device
+        log.info("%s: building an engine for %s with %s; this may take minutes", self.path, device, self.backend)
+        return engines.build(
+            self.backend, self.path, bounds, key.architectures if self.backend == "tensorrt_rtx" else ()
+        )
 
     def _load_file(self, status: BackendStatus) -> None:
         if self.path.suffix != engines.SUFFIX:
@@ -172,16 +184,19 @@ class TensorRTSession(InferenceSession):
                 raise BackendUnavailableError(f"{self.backend}: its CUDA does not go with this driver: {said}")
             raise EngineCorruptError(f"{file}: {self.backend} refuses the engine: {said}")
 
-    def _make_context(self, cache: Path) -> None:
+    def _make_context(self, cache: Path | None) -> None:
         self._kernels: Any = None
+        self._kernel_file: Path | None = None
         if self.backend == "tensorrt_rtx":
             # Kernels are compiled for this GPU at the first run: kept, so that the next start is fast.
             config = self._engine.create_runtime_config()
             self._kernels = config.create_runtime_cache()
             where = f"{self._cuda.device.architecture}-{engines.runtime_version(self.backend)}"
-            self._kernel_file = cache / f"{self.path.stem}-{where}.kernels"
-            if self._kernel_file.is_file():
-                self._kernels.deserialize(self._kernel_file.read_bytes())
+            if cache is not None:
+                self._kernel_file = cache / f"{self.path.stem}-{where}.kernels"
+                compiled = engines.read_kernels(self._kernel_file)
+                if compiled is not None:
+                    self._kernels.deserialize(compiled)
             config.set_runtime_cache(self._kernels)
             if self._cuda_graph:
                 config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
@@ -311,9 +326,10 @@ class TensorRTSession(InferenceSession):
     def _release(self) -> None:
         """Everything, and first what stands on the rest."""
         self._cuda.use()
-        if getattr(self, "_kernels", None) is not None and self._context is not None:
+        file = getattr(self, "_kernel_file", None)
+        if file is not None and self._kernels is not None and self._context is not None:
             try:
-                engines.write_atomic(self._kernel_file, [bytes(self._kernels.serialize())])
+                engines.write_kernels(file, bytes(self._kernels.serialize()))
             except (OSError, TypeError) as error:
                 log.info("%s: compiled kernels are not kept: %s", self.path, error)
         self._drop_graphs()

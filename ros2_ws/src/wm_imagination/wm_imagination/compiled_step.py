@@ -6,18 +6,14 @@ of, and what was compiled must answer as ONNX Runtime does before it is used.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
 import importlib
 import json
 import logging
-import os
 import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -26,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.inference import InferenceError
+from wm_imagination import compile_cache
 from wm_imagination.rigid_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, ROWS
 
 if TYPE_CHECKING:
@@ -34,22 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
-SOURCES = (
-    "lanes.py",
-    "step_formulas.py",
-    "hull_kernel.py",
-    "step_kernel.py",
-    "futures_kernel.py",
-    "resting.py",
-    "rigid_tables.py",
-)
-"""What is compiled depends on these files of this package."""
 CHECK_TOLERANCE = 2e-3
 """Of the check: relative to 1 plus the size of a number."""
-COMPILED_FUNCTIONS = 2
-"""Functions whose compiled code is kept."""
-COMPILE_S = 30
-"""About how long a first compilation takes [s]; for the log."""
 
 
 class CompiledStep:
@@ -201,39 +184,6 @@ def read_weights(path: Path, metadata: Mapping[str, str]) -> Floats:
     return np.concatenate([*parts, scatter])
 
 
-def cache_folder() -> Path:
-    """Where compiled code is kept: a folder for each version in ``NUMBA_CACHE_DIR``, or in the user's cache."""
-    here = Path(__file__).resolve().parent
-    digest = hashlib.sha256()
-    for name in SOURCES:
-        digest.update((here / name).read_bytes())
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wm" / "numba"
-    return (Path(chosen) if chosen else base) / digest.hexdigest()[:16]
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Of several processes that start at once, one compiles and the others wait for what it made."""
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
-
-
 _loading = threading.Lock()
 
 
@@ -251,31 +201,15 @@ def _load_kernel() -> ModuleType:
     name = "wm_imagination.futures_kernel"
     if name in sys.modules:
         return sys.modules[name]
-    try:
-        import numba.core.config
-
-        config: Any = numba.core.config
-    except ImportError as error:
-        raise InferenceError(f"Numba cannot be imported: {error}") from error
-    folder = cache_folder()
-    kept = _writable(folder)
-    before = config.CACHE_DIR
     begin = time.perf_counter()
-    if not kept:
-        log.warning("%s: cannot be written, so the contact step is compiled anew at every start", folder)
-    os.environ["WM_NUMBA_CACHE"] = "1" if kept else "0"
     try:
-        # Numba asks for the folder as functions are declared.
-        config.CACHE_DIR = str(folder) if kept else before
-        with _one_at_a_time(folder) if kept else contextlib.nullcontext():
-            if not kept or len(list(folder.rglob("*.nbc"))) < COMPILED_FUNCTIONS:
-                log.warning("compiling the contact step for this processor, once, about %d s", COMPILE_S)
+        with compile_cache.opened():
             kernel = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise InferenceError(f"Numba cannot be imported: {error}") from error
     except Exception as error:  # Numba and LLVM raise types of their own for what they cannot compile
         sys.modules.pop(name, None)
         raise InferenceError(f"the contact step cannot be compiled: {type(error).__name__}: {error}") from error
-    finally:
-        config.CACHE_DIR = before
     log.debug("the contact step was there after %.1f s", time.perf_counter() - begin)
     return kernel
 
@@ -291,7 +225,9 @@ def main() -> int:
     except InferenceError as error:
         log.error("%s", error)
         return 1
-    log.warning("the contact step is there after %.1f s (%s)", time.perf_counter() - begin, cache_folder())
+    log.warning(
+        "the contact step is there after %.1f s (%s)", time.perf_counter() - begin, compile_cache.cache_folder()
+    )
     return 0
 
 

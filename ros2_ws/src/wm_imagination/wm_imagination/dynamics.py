@@ -133,11 +133,11 @@ class Dynamics(Protocol):
         ...
 
 
-def make_dynamics(name: str = "auto", **options: object) -> Dynamics:
+def make_dynamics(name: str = "auto", learned: Dynamics | None = None, **options: object) -> Dynamics:
     """The dynamics backend ``auto``, ``learned``, ``physics``, ``straight`` or ``still``; options go to the backend.
 
-    ``auto`` is the learned backend with physics for the futures that it is unsure of; physics alone where the model
-    does not load (the reason is logged).
+    ``auto`` is the learned backend (``learned``, or one made here) with physics for the futures that it is unsure of;
+    physics alone where the model does not load (the reason is logged).
 
     Raises:
         ValueError: unknown name.
@@ -152,7 +152,8 @@ def make_dynamics(name: str = "auto", **options: object) -> Dynamics:
         floor = {k: v for k, v in options.items() if k in ("floor_z", "threads")}
         physics = PhysicsDynamics(**floor)  # type: ignore[arg-type]
         try:
-            return AutomaticDynamics(LearnedDynamics(**options), physics)  # type: ignore[arg-type]
+            own = learned if isinstance(learned, LearnedDynamics) else LearnedDynamics(**options)  # type: ignore[arg-type]
+            return AutomaticDynamics(own, physics)
         except (InferenceError, ImportError) as error:
             log.warning("dynamics: auto takes physics (MuJoCo %s), because %s", mujoco.__version__, error)
             return physics

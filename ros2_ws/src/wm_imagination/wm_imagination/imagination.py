@@ -34,13 +34,14 @@ from wm_core.rollout import (
     StatesWanted,
 )
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination import causal
+from wm_imagination import causal, estimate
 from wm_imagination.appearance import Appearance, AppearanceMemory, sample_primitive
 from wm_imagination.dynamics import (
     Dynamics,
     DynamicsResult,
     EventTable,
     centre_offsets,
+    default_threads,
     event_table,
     make_dynamics,
     move_centres,
@@ -82,6 +83,10 @@ class Limits:
         max_state_values: K * S * T * N * 13 numbers, the bulk of an answer (16 million are 64 MB).
         max_image_bytes: K * F * H * W * (3 for video, 4 for depth), uncompressed.
         max_object_points: coloured points per object in an answer.
+        max_request_bytes: all memory of a request at once, as ``estimate`` counts it.
+        default_deadline_s: when a request ends that names no deadline [s]; one that cannot be done by then is refused.
+            0: never.
+        max_deadline_s: deadline that a request may name [s].
     """
 
     max_hypotheses: int = 1024
@@ -94,6 +99,9 @@ class Limits:
     max_state_values: int = 16_000_000
     max_image_bytes: int = 1 << 29
     max_object_points: int = 5000
+    max_request_bytes: int = 8_000_000_000
+    default_deadline_s: float = 0.0
+    max_deadline_s: float = 1e6
 
 
 @dataclass(frozen=True)
@@ -153,8 +161,8 @@ def validate_request(
         raise RequestError(f"seed: got {request.seed}, expected >= 0")
     if request.backend not in BACKENDS:
         raise RequestError(f"backend: got {request.backend!r}, expected one of {', '.join(BACKENDS)}")
-    # 0: none. NaN and negative ones are mistakes, not wishes.
-    _check_range("deadline", request.deadline_s, 0.0, 1e6, " s")
+    # 0: the default. NaN and negative ones are mistakes, not wishes.
+    _check_range("deadline", request.deadline_s, 0.0, limits.max_deadline_s, " s")
     if len(request.pairs) > limits.max_pairs:
         raise RequestError(f"pairs: got {len(request.pairs)}, expected at most {limits.max_pairs}")
     for name in ("log_mass", "friction", "restitution", "log_mass_std", "friction_std", "restitution_std"):
@@ -230,12 +238,13 @@ def _validate_images(request: ImagineRequest, scene: SceneGraph, limits: Limits,
     camera = images.camera or appearance.frame.camera
     frames = len(frame_rows(request.times, images.rate_hz))
     per_pixel = 3 * images.video + 4 * images.depth
-    size = len(request.hypotheses) * frames * camera.width * camera.height * per_pixel
+    size = request.count * frames * camera.width * camera.height * per_pixel
     if size > limits.max_image_bytes:
+        what = "hypotheses and batches" if request.batches else "hypotheses"
         raise RequestError(
-            f"hypotheses x frames x pixels: got {len(request.hypotheses)} x {frames} x "
+            f"{what} x frames x pixels: got {request.count} x {frames} x "
             f"{camera.width}x{camera.height}, which are {size} bytes of images, expected at most "
-            f"{limits.max_image_bytes}; ask for fewer hypotheses, a lower video_rate or a smaller camera"
+            f"{limits.max_image_bytes}; ask for fewer {what}, a lower video_rate or a smaller camera"
         )
 
 
@@ -275,10 +284,15 @@ class Imagination:
         """
         chosen = self.default_backend if name in ("", "auto") else name
         with self._making:
+            # The network is loaded and compiled once, whichever of the two is asked for first.
+            shared = getattr(self._made.get("auto"), "learned", None) if chosen == "learned" else None
+            if shared is not None:
+                self._made.setdefault(chosen, shared)
             if chosen not in self._made:
                 options = self._options.get(chosen, self._options.get("learned", {}) if chosen == "auto" else {})
+                given = {"learned": self._made["learned"]} if chosen == "auto" and "learned" in self._made else {}
                 try:
-                    self._made[chosen] = make_dynamics(chosen, **options)
+                    self._made[chosen] = make_dynamics(chosen, **given, **options)  # type: ignore[arg-type]
                 except (ImportError, InferenceError) as error:
                     raise BackendUnavailableError(f"backend {chosen!r}: {error}") from error
             return self._made[chosen]
@@ -336,8 +350,10 @@ class Imagination:
         validate_request(request, start, self.limits, appearance)
         run = _Run(self, request, start, appearance, begin)
         run.keep_frames = keep_frames
-        if should_stop is not None:
-            run.should_stop = should_stop
+        if run.deadline is None and self.limits.default_deadline_s > 0.0:
+            # Not as a deadline: dynamics works in smaller, dearer portions where a part of an answer is wanted.
+            run.latest = begin + self.limits.default_deadline_s
+        run.should_stop = lambda: time.monotonic() >= run.latest or (should_stop is not None and should_stop())
         if on_progress is not None:
             run.on_progress = on_progress
         return run.answer()
@@ -358,6 +374,7 @@ class _Run:
         self.dynamics = owner.dynamics(request.backend)
         self.request, self.scene, self.appearance = request, scene, appearance
         self.deadline = begin + request.deadline_s if request.deadline_s > 0.0 else None
+        self.latest = np.inf
         self.should_stop: Callable[[], bool] = lambda: False
         self.on_progress: OnProgress | None = None
         self.keep_frames = True
@@ -370,6 +387,7 @@ class _Run:
         count = len(futures)
         tried = self._removals(count)
         asked = [*futures, *(r.hypothesis for question in tried for r in question)]
+        self._check_work(asked)
         factual = next((k for k, h in enumerate(futures) if not h.interventions), None)
         # The factual future goes first: without it a deadline would leave no effect at all.
         order = np.array(
@@ -436,7 +454,35 @@ class _Run:
         if request.images.points:
             points, colors = self._points(rollout)
             rollout = replace(rollout, points=points, point_colors=colors)
+        if not rollout.complete and time.monotonic() >= self.latest:
+            limit = f"{self.limits.default_deadline_s:g} s"
+            late = f"deadline: ended after {limit} (default_deadline_s); ask for less, or give a later deadline"
+            rollout = replace(rollout, warnings=(*rollout.warnings, late))
         return self._with_states(rollout)
+
+    def _check_work(self, asked: Sequence[Hypothesis]) -> None:
+        """Refuse what needs too much memory, or more time than there is.
+
+        Raises:
+            RequestError: see ``estimate.check``.
+        """
+        request, images, frames, camera = self.request, self.request.images, 0, None
+        if images.any_images and self.appearance is not None and self.appearance.frame is not None:
+            camera = images.camera or self.appearance.frame.camera
+            frames = len(frame_rows(self.times, images.rate_hz))
+        created = max((sum(i.creates_body for i in h.interventions) for h in asked), default=0)
+        work = estimate.work_of(
+            request,
+            futures=len(asked) + all(h.interventions for h in asked),
+            objects=len(self.scene) + created,
+            frames=frames,
+            camera=camera,
+            object_points=self.limits.max_object_points,
+            backend=self.dynamics.name,
+            threads=int(getattr(self.dynamics, "threads", default_threads())),
+        )
+        limit_s = self.limits.default_deadline_s if request.deadline_s == 0.0 else 0.0
+        estimate.check(work, self.limits.max_request_bytes, limit_s)
 
     def _partials(
         self, order: NDArray[np.int64], hypotheses: Sequence[Hypothesis], count: int, scenes: Sequence[SceneGraph]

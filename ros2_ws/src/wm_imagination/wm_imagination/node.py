@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import Point
 from numpy.typing import NDArray
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action import CancelResponse, GoalResponse
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -54,9 +54,11 @@ from wm_imagination.imagination import (
     Progress,
 )
 from wm_ros import camera_input, images, qos
+from wm_ros.clients import AbandonedError, ClientWatch, Gone, WatchedActionServer, WatchedService
 from wm_ros.diagnostics import Level
 from wm_ros.input_health import FrameLog, InputHealth
 from wm_ros.lifecycle import ManagedNode, guarded, run_node
+from wm_ros.memory import Trimmer, share_arenas
 from wm_ros.parameters import parameter
 from wm_ros.stamps import stamp_to_ns
 
@@ -87,6 +89,18 @@ class ImaginationParameters:
     max_image_megabytes: int = parameter(
         512, "imagined images of one request, uncompressed", unit="MB", minimum=1, maximum=16_384
     )
+    max_request_megabytes: int = parameter(
+        2000, "memory of one request, estimated before it is worked on", unit="MB", minimum=10, maximum=1_000_000
+    )
+    default_deadline_s: float = parameter(
+        120.0,
+        "when a request without a deadline ends, with what is done by then; one that cannot be done by then is "
+        "refused; 0: never",
+        unit="s",
+        minimum=0.0,
+        maximum=86_400.0,
+    )
+    max_deadline_s: float = parameter(3600.0, "deadline that a request may name", unit="s", minimum=0.1, maximum=1e6)
     max_concurrent: int = parameter(2, "requests worked on at a time", minimum=1, maximum=THREADS // 2, read_only=True)
     max_waiting: int = parameter(
         6, "requests that may wait for their turn; more are refused", minimum=0, maximum=THREADS // 2
@@ -134,6 +148,9 @@ class ImaginationParameters:
             max_samples=self.max_samples,
             max_state_values=self.max_state_values,
             max_image_bytes=self.max_image_megabytes * 1_000_000,
+            max_request_bytes=self.max_request_megabytes * 1_000_000,
+            default_deadline_s=self.default_deadline_s,
+            max_deadline_s=self.max_deadline_s,
         )
 
 
@@ -248,7 +265,10 @@ class ImaginationNode(ManagedNode):
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
         self._request_services: list[Any] = []
-        self._action: ActionServer | None = None
+        self._rollouts: WatchedService | None = None
+        self._action: WatchedActionServer | None = None
+        self._client_watch = ClientWatch(self)
+        self._trimmer = Trimmer()
         self._input_group = MutuallyExclusiveCallbackGroup()
         self._request_group = ReentrantCallbackGroup()
         self._scene: SceneGraph | None = None
@@ -318,11 +338,14 @@ class ImaginationNode(ManagedNode):
         self._worker.start()
         group = self._request_group
         self._request_services = [
-            self.create_service(ImagineRollouts, "imagine_rollouts", self._on_imagine_rollouts, callback_group=group),
             self.create_service(GetSceneGraph, "get_scene_graph", self._on_get_scene_graph, callback_group=group),
         ]
-        self._action = ActionServer(
+        self._rollouts = WatchedService(
+            self, self._client_watch, ImagineRollouts, "imagine_rollouts", self._on_imagine_rollouts, group
+        )
+        self._action = WatchedActionServer(
             self,
+            self._client_watch,
             Imagine,
             "imagine",
             execute_callback=self._on_goal,
@@ -342,9 +365,10 @@ class ImaginationNode(ManagedNode):
             self.destroy_subscription(subscription)
         for service in self._request_services:
             self.destroy_service(service)
-        if self._action is not None:
-            self._action.destroy()
-        self._inputs, self._request_services, self._action = [], [], None
+        for server in (self._rollouts, self._action):
+            if server is not None:
+                server.destroy()
+        self._inputs, self._request_services, self._rollouts, self._action = [], [], None, None
         if self._worker is not None:
             self._worker.join(5.0)
         self._worker = None
@@ -457,6 +481,7 @@ class ImaginationNode(ManagedNode):
 
     def before_diagnostics(self) -> None:
         """Takes over the matcher's count and says what looks are known."""
+        self._trimmer.trim()
         if not self.is_active or self.params.appearance_rate_hz <= 0.0:
             return
         snapshot = self._memory.snapshot()
@@ -585,6 +610,7 @@ class ImaginationNode(ManagedNode):
         self,
         msg: ImagineRequestMsg,
         response: Any,
+        gone: Gone,
         should_stop: Callable[[], bool],
         on_progress: Callable[[Progress, dict[tuple[int, int], CompressedImage]], None] | None = None,
     ) -> Any:
@@ -625,16 +651,18 @@ class ImaginationNode(ManagedNode):
                 start_ns = scene.stamp_ns
                 # Nobody listens to a service's progress but for the frames, so that it costs nothing without them.
                 listens = on_progress is not None or request.images.any_images
-                with self._turn(should_stop):
+                with self._turn(lambda: should_stop() or gone()):
                     rollout = self._imagination.imagine(
                         request,
                         scene,
                         self._memory,
-                        should_stop=should_stop,
+                        should_stop=lambda: should_stop() or gone(),
                         on_progress=progress if listens else None,
                         keep_frames=False,
                         begin=begin,
                     )
+                if gone():
+                    raise AbandonedError("the client is gone; the request was ended")
                 frames = [(k, f) for k in range(len(rollout.hypotheses)) for f in range(len(rollout.frame_times))]
                 nothing = CompressedImage()
                 response.rollout = rollout_to_msg(
@@ -652,6 +680,10 @@ class ImaginationNode(ManagedNode):
             response.error_code, response.error_msg = codes.INVALID_REQUEST, str(error)
         except BackendUnavailableError as error:
             response.error_code, response.error_msg = codes.BACKEND_UNAVAILABLE, str(error)
+        except AbandonedError as error:
+            response.error_code, response.error_msg = codes.INTERNAL, str(error)
+            self.diagnostics.counter("abandoned_requests", level=Level.OK).add(1, str(error))
+            return response
         except BusyError as error:
             response.error_code, response.error_msg = codes.INTERNAL, f"busy: {error}"
         except Exception as error:
@@ -681,11 +713,14 @@ class ImaginationNode(ManagedNode):
             self.diagnostics.counter("odd_requests", level=Level.OK).add(1, rollout.warnings[0])
 
     def _on_imagine_rollouts(
-        self, request: ImagineRollouts.Request, response: ImagineRollouts.Response
+        self, request: ImagineRollouts.Request, response: ImagineRollouts.Response, gone: Gone
     ) -> ImagineRollouts.Response:
-        return self._answer(request.request, response, self._stop_requests.is_set)
+        return self._answer(request.request, response, gone, self._stop_requests.is_set)
 
     def _on_goal(self, goal: Any) -> Imagine.Result:
+        action = self._action
+        gone = action.client_gone(goal) if action is not None else self._stop_requests.is_set
+
         def should_stop() -> bool:
             return goal.is_cancel_requested or self._stop_requests.is_set()
 
@@ -709,7 +744,7 @@ class ImaginationNode(ManagedNode):
                 feedback.frame = frame
             goal.publish_feedback(feedback)
 
-        result = self._answer(goal.request.request, Imagine.Result(), should_stop, feed_back)
+        result = self._answer(goal.request.request, Imagine.Result(), gone, should_stop, feed_back)
         if goal.is_cancel_requested:
             if result.error_code == Imagine.Result.OK:
                 result.error_code = Imagine.Result.CANCELLED
@@ -798,6 +833,7 @@ def path_markers(rollout: Rollout) -> MarkerArray:
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM."""
+    share_arenas()
     sys.exit(run_node(ImaginationNode, threads=THREADS))
 
 

@@ -33,6 +33,9 @@ GRAVITY_M_S2 = 9.81
 STEP_S = 1.0 / 60.0
 """The fixed step of the network."""
 HULL_POINTS = 64
+KEPT_SHAPES = 256
+"""Shapes that are remembered: those of one request. Perception measures a thing anew in every frame, so that shapes of
+the requests before hardly ever come again."""
 VERSION = 2
 """Of the tables below; a model made for another is refused."""
 SLOW_START_M_S = 0.02
@@ -117,10 +120,22 @@ def body_shape(body: BodyDef) -> BodyShape:
     of several parts, or a hull, is taken for its convex hull.
     """
     free = BodyDef(tuple(replace(g, material="") for g in body.geoms))
-    return _shape(_Keyed(free, free.shape_key()))
+    # Not ``BodyDef.shape_key``: colors, as a camera sees them, change from frame to frame.
+    key = tuple(
+        (
+            int(g.shape),
+            g.extents.tobytes(),
+            g.position.tobytes(),
+            g.quaternion.tobytes(),
+            g.hull.tobytes(),
+            g.visual_only,
+        )
+        for g in free.geoms
+    )
+    return _shape(_Keyed(free, key))
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=KEPT_SHAPES)
 def _shape(keyed: _Keyed) -> BodyShape:
     body = keyed.body
     model = World([body], None, 0.004, touch_sensors=False).model

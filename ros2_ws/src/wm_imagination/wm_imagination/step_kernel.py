@@ -6,21 +6,20 @@ of a block of futures, and what bodies and pairs tell one another is carried bet
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 from numba import float32 as f4
 from numba import int64 as i8
 from numba import njit, void
 
 from wm_imagination import step_formulas as formulas
+from wm_imagination.compile_cache import is_kept
 from wm_imagination.hull_kernel import WORK, hull_contacts
 from wm_imagination.lanes import LANES
 from wm_imagination.rigid_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS
 from wm_imagination.step_formulas import BODY, FEATURES, LAW, PAIR, POINTS, SWEEPS, TABLE, WEIGHTS
 
-KEPT = os.environ.get("WM_NUMBA_CACHE", "1") == "1"
-"""Whether compiled code is kept on disk (``compiled_step`` says where)."""
+KEPT = is_kept()
+"""Whether compiled code is read from disk and kept there (``compile_cache``)."""
 BODY_TILE = BODY.rows_in_all * LANES
 """Numbers in a tile of sixteen bodies."""
 PAIR_TILE = PAIR.rows_in_all * LANES

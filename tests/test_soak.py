@@ -1,0 +1,147 @@
+"""What the soak counts with: growth and its certainty, what a process holds, and what the allocator gives back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.soaking import trend
+from benchmarks.soaking.usage import look
+from wm_core.mujoco_world import BodyDef, GeomDef
+from wm_core.scene_graph import Shape
+from wm_imagination import rigid_tables
+
+LEAK = """
+import sys, threading, numpy as np
+from wm_ros.memory import Trimmer, share_arenas
+if sys.argv[1] == "shared":
+    assert share_arenas()
+def rss():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+trimmer, kept, start = Trimmer(0.0), [], rss()
+def work():
+    # Some 40 MB in blocks that glibc would not map, with a small one above them that stays.
+    blocks = [np.ones(100_000, np.uint8) for _ in range(400)]
+    kept.append(np.ones(100, np.uint8))
+    del blocks
+threads, gate = [], threading.Event()
+for _ in range(8):  # all alive, so that each has an arena of its own
+    threads.append(threading.Thread(target=lambda: (work(), gate.wait())))
+    threads[-1].start()
+while len(kept) < 8:
+    pass
+if sys.argv[1] == "shared":
+    trimmer.trim()
+print(rss() - start)
+gate.set()
+"""
+
+
+@given(st.floats(-100.0, 100.0), st.floats(0.0, 500.0), st.integers(3, 400))
+@settings(max_examples=50, deadline=None)
+def test_a_straight_line_is_found(slope: float, offset: float, count: int) -> None:
+    times = np.linspace(0.0, 1800.0, count)
+    found = trend.fit(times, offset + slope * times / 3600.0)
+    assert found.per_hour == pytest.approx(slope, abs=1e-6) and found.margin < 1e-3
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    """Samples that hang together, as memory does: a sum of small steps that is pulled back."""
+    rng, inside, times = np.random.default_rng(1), 0, np.arange(1800.0)
+    for _ in range(200):
+        noise, value = np.empty(len(times)), 0.0
+        for k, step in enumerate(rng.normal(0.0, 1.0, len(times))):
+            value = 0.97 * value + step
+            noise[k] = value
+        found = trend.fit(times, 30.0 * times / 3600.0 + noise)
+        inside += found.low <= 30.0 <= found.high
+    assert 170 <= inside <= 200
+
+
+def test_verdicts() -> None:
+    assert trend.Trend(30.0, 5.0).verdict(20.0) == "grows"
+    assert trend.Trend(5.0, 5.0).verdict(20.0) == "steady"
+    assert trend.Trend(18.0, 5.0).verdict(20.0) == "undecided"
+    assert trend.fit([0.0, 1.0], [1.0, 2.0]).verdict(20.0) == "undecided", "two samples say nothing"
+    with pytest.raises(ValueError, match="shapes"):
+        trend.fit([0.0, 1.0], [1.0])
+
+
+def test_what_a_process_holds() -> None:
+    before, block = look(os.getpid()), np.ones(50_000_000, np.uint8)
+    with open(os.devnull):
+        thread_may_end = threading.Event()
+        thread = threading.Thread(target=thread_may_end.wait)
+        thread.start()
+        after = look(os.getpid())
+        thread_may_end.set()
+        thread.join()
+    assert after.rss_bytes - before.rss_bytes > 0.9 * len(block)
+    assert after.anonymous_bytes - before.anonymous_bytes > 0.9 * len(block)
+    assert after.descriptors == before.descriptors + 1 and after.threads == before.threads + 1
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    with pytest.raises(ProcessLookupError, match=str(child.pid)):
+        look(child.pid)
+
+
+def test_freed_memory_goes_back_however_many_threads_used_it() -> None:
+    """Eight threads that each free 40 MB."""
+
+    def grown(how: str) -> float:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+        done = subprocess.run([sys.executable, "-c", LEAK, how], env=env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return float(done.stdout)
+
+    kept, given_back = grown("own"), grown("shared")
+    print(f"kept by glibc as it is: {kept:.0f} MB, with shared arenas and trimming: {given_back:.0f} MB")
+    assert given_back < 15.0 < kept
+
+
+def test_settings_of_the_environment_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wm_ros import memory
+
+    class Refusing:
+        def mallopt(self, *_: int) -> int:
+            raise AssertionError("changed")
+
+    monkeypatch.setattr(memory, "_glibc", Refusing)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    assert not memory.share_arenas()
+    monkeypatch.setattr(memory, "_glibc", lambda: None)
+    monkeypatch.delenv("MALLOC_ARENA_MAX")
+    assert not memory.share_arenas() and not memory.Trimmer(0.0).trim()
+
+
+def test_trimming_waits_its_time() -> None:
+    from wm_ros.memory import Trimmer
+
+    trimmer = Trimmer(0.05)
+    assert not trimmer.trim()
+    end = time.monotonic() + 10.0
+    while not trimmer.trim():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert not trimmer.trim()
+
+
+def test_a_shape_is_known_again_in_another_color_and_shapes_that_never_come_again_are_forgotten() -> None:
+    def box(size: float, color: tuple[float, ...]) -> BodyDef:
+        return BodyDef((GeomDef(Shape.BOX, np.full(3, size), color=color),))
+
+    rigid_tables._shape.cache_clear()
+    first = rigid_tables.body_shape(box(0.05, (0.1, 0.2, 0.3, 1.0)))
+    assert rigid_tables.body_shape(box(0.05, (0.3, 0.2, 0.1, 1.0))) is first
+    assert rigid_tables.body_shape(box(0.06, (0.1, 0.2, 0.3, 1.0))) is not first
+    for k in range(rigid_tables.KEPT_SHAPES + 5):
+        rigid_tables.body_shape(box(0.07 + 1e-5 * k, (0.0, 0.0, 0.0, 1.0)))
+    assert rigid_tables._shape.cache_info().currsize == rigid_tables.KEPT_SHAPES
