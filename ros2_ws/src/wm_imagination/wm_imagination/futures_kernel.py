@@ -19,7 +19,7 @@ from numba import int64 as i8
 from numba import njit, void
 
 from wm_imagination.lanes import LANES
-from wm_imagination.resting import SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
+from wm_imagination.resting import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
 from wm_imagination.rigid_tables import (
     HOVER_M,
     MAX_SLACK_M,
@@ -295,6 +295,26 @@ def _beneath(n, row, position, bounds, surfaces, floor_z, bodies, at):  # type: 
     return which
 
 
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _scatter_limit(bodies, at, before, n):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """``learned._scatter_limit`` of column n: of the velocity at ``at`` of the tiles against that before the step."""
+    was, now = np.float32(0.0), np.float32(0.0)
+    for i in range(3):
+        was += before[i, n] * before[i, n]
+        now += bodies[at + i * LANES] * bodies[at + i * LANES]
+    was, now = math.sqrt(was), math.sqrt(now)
+    return max(was, now + SCATTER_SHARE * max(now - was, 0.0))
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _at_most(velocity, n, speed):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """``learned._at_most`` of column n, in place."""
+    own = math.sqrt(velocity[0, n] ** 2 + velocity[1, n] ** 2 + velocity[2, n] ** 2)
+    if own > speed:
+        for i in range(3):
+            velocity[i, n] *= speed / own
+
+
 _FLAT, _ROWS, _BLOCK = f4[::1], f4[:, ::1], f4[:, :, ::1]
 _SIGNATURE = void(
     _FLAT, i8, i8, i8, i8, i8, i8[::1], i8[::1],
@@ -454,6 +474,8 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                     deviation = bodies[at + DEVIATION * LANES]
                     spread = bodies[at + (DEVIATION + 1) * LANES]
                     sample = row % samples
+                    fastest = _scatter_limit(bodies, at + LINEAR_NEXT * LANES, linear, n)
+                    fastest_spin = _scatter_limit(bodies, at + ANGULAR_NEXT * LANES, angular, n)
                     for i in range(3):
                         position[i, n] = bodies[at + (POSITION_NEXT + i) * LANES]
                         linear[i, n] = bodies[at + (LINEAR_NEXT + i) * LANES]
@@ -461,9 +483,12 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                         if samples > 1:
                             linear[i, n] += noise[step, i, sample, m] * deviation
                             angular[i, n] += noise[step, 3 + i, sample, m] * spread
+                    if samples > 1:
+                        _at_most(linear, n, fastest)
+                        _at_most(angular, n, fastest_spin)
                     for i in range(4):
                         quaternion[i, n] = bodies[at + (QUATERNION_NEXT + i) * LANES]
-                    left_open[n] += (ahead * deviation) ** 2
+                    left_open[n] += (ahead * min(deviation, fastest)) ** 2
                     on_surface[row, m] = which[k] if bodies[at + IMPULSE * LANES] > TOUCH_N_S else -1
                 for k in range(pair_count):
                     if pairs[pair_place(k) + PAIR_IMPULSE * LANES] > TOUCH_N_S:

@@ -45,7 +45,7 @@ from wm_imagination.dynamics import (
     object_slots,
 )
 from wm_imagination.physics import FREEING_KINDS, ScenePreparation
-from wm_imagination.resting import SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
+from wm_imagination.resting import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
 from wm_imagination.rigid_tables import (
     HOVER_M,
     HULL_POINTS,
@@ -175,6 +175,25 @@ class DynamicsNetwork:
         """The outputs in the order of ``OUTPUTS``."""
         values: list[Floats] = self._session.run(list(OUTPUTS), feeds)
         return values
+
+
+def _scatter_limit(before: Floats, after: Floats) -> Floats:
+    """(B,) speed up to which a step may scatter velocities (3, B) that it took from ``before`` to ``after``.
+
+    Scatter must not make energy: added step by step to things that lie in one another it would drive itself, from the
+    first touch to hundreds of metres a second. So nothing gets faster by it than it was before the step - but of a blow
+    that sped it up, by how much is open (``SCATTER_SHARE``).
+    """
+    was, now = np.linalg.norm(before, axis=0), np.linalg.norm(after, axis=0)
+    limit: Floats = np.maximum(was, now + SCATTER_SHARE * np.maximum(now - was, 0.0)).astype(np.float32)
+    return limit
+
+
+def _at_most(velocity: Floats, speed: Floats) -> Floats:
+    """Velocities (3, B), those faster than a speed (B,) shortened to it."""
+    own = np.linalg.norm(velocity, axis=0)
+    shortened: Floats = velocity * np.where(own > speed, speed / np.maximum(own, np.float32(1e-12)), np.float32(1.0))
+    return shortened
 
 
 def _cross(a: ArrayLike, b: Array) -> Array:
@@ -343,7 +362,11 @@ class LearnedDynamics:
         return _Futures(known, hypotheses, self.network, times)
 
     def _resting(self, known: _Known) -> Flags:
-        """(S, M) things that stay where they are when nothing is done: those sleep from the start."""
+        """(S, M) things that stay where they are when nothing is done: those sleep from the start.
+
+        What rests in the mean rests in every sample. It was seen to rest, so a draw of its place in which it would
+        slide or tip over (a box drawn half off the box that bears it) is wrong about the place, not about the rest.
+        """
         world = self._futures(known, [Hypothesis("")], np.zeros(1))
         still = known.at_rest & ~known.fixed
         if not still.any():
@@ -353,7 +376,8 @@ class LearnedDynamics:
         moved = np.linalg.norm(world.position - begin, axis=0).reshape(still.shape)
         known.touching[:] = world.touching
         known.on_surface[:] = world.on_surface
-        return still & (moved < SETTLE_MOVE_M)
+        rests = still & (moved < SETTLE_MOVE_M)
+        return still & (rests | rests[:1])
 
     def _chunk(
         self,
@@ -1049,15 +1073,18 @@ class _Futures:
         free = ~held & ~self.led[included]
         columns = included[free]
         linear, angular = linear[:, free], angular[:, free]
+        fastest = _scatter_limit(self.linear[:, columns], linear)
         if self.known.samples > 1:
             noise = self.known.noise_at(self.now, self.slots)
             sample = (columns // self.slots) % self.known.samples
             drawn = noise[:, sample, columns % self.slots]
-            linear = linear + drawn[:3] * deviation[0, free]
-            angular = angular + drawn[3:] * deviation[1, free]
+            spin = _scatter_limit(self.angular[:, columns], angular)
+            linear = _at_most(linear + drawn[:3] * deviation[0, free], fastest)
+            angular = _at_most(angular + drawn[3:] * deviation[1, free], spin)
         self.position[:, columns], self.quaternion[:, columns] = position[:, free], quaternion[:, free]
         self.linear[:, columns], self.angular[:, columns] = linear, angular
-        self.left_open[columns] += ((self.last - self.now) * STEP_S * deviation[0, free]) ** 2
+        left_open = np.minimum(deviation[0, free], fastest)
+        self.left_open[columns] += ((self.last - self.now) * STEP_S * left_open) ** 2
         # Touches: of pairs that were not looked at since both sleep, those before go on.
         row, m = included // self.slots, included % self.slots
         awake = np.zeros((self.rows, self.slots), dtype=bool)
