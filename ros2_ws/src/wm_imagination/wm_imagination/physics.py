@@ -451,7 +451,8 @@ class PhysicsDynamics:
 
         queue: deque[tuple[int, int, Future[Trajectory]]] = deque()
         tasks = ((k, s) for k in range(len(hypotheses)) for s in range(len(scenes)))
-        completed, unstable, exhausted = 0, 0, False
+        completed, exhausted = 0, False
+        unstable = np.zeros(len(hypotheses), dtype=np.int64)
         while True:
             # Few tasks wait in the pool at any time, so that an end is quick.
             while not exhausted and len(queue) < 4 * self.threads:
@@ -469,28 +470,29 @@ class PhysicsDynamics:
             states[k, s, :, :count] = trajectory.states
             if s == 0:
                 present[k, :, :count] = trajectory.present
-            unstable += not trajectory.stable
+            unstable[k] += not trajectory.stable
             for touch in trajectory.touches:
                 a, b = sorted((int(ids[touch.a]), int(ids[touch.b])))
                 contacts.append(Contact(k, s, touch.time_s, a, b, touch.began))
             if s == len(scenes) - 1:
                 completed = k + 1
-                if on_hypothesis is not None:
+                if on_hypothesis is not None and not unstable[k]:
                     on_hypothesis(k, states[k], present[k])
         for _, _, future in queue:
             future.cancel()
         for _, _, future in queue:
             if not future.cancelled():
                 future.exception()  # what has begun is let finish, so that the next request finds idle workers
-        if unstable:
+        if unstable.any():
             log.warning(
                 "physics: %d of %d rollouts diverged and were held at their last finite state",
-                unstable,
+                int(unstable.sum()),
                 completed * len(scenes),
             )
         present[completed:] = False
         kept = tuple(c for c in contacts if c.hypothesis < completed)
-        return DynamicsResult(ids, states, present, kept, completed, self.name)
+        doubts = tuple(f"{n} of {len(scenes)} samples: MuJoCo diverged" if n else "" for n in unstable.tolist())
+        return DynamicsResult(ids, states, present, kept, completed, self.name, doubts=doubts)
 
     def _one(self, job: _Job, scene: SceneGraph, hypothesis: Hypothesis, sample: int) -> Trajectory:
         simulator = getattr(self._local, "simulator", None)
