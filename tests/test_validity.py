@@ -206,10 +206,15 @@ def far(states: Any) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (no_number, "not finite from 0.33 s on: 4 box"), (no_place, "not finite"),
-        (too_fast, "4 box: 60 m/s after 0.67 s"), (spinning, "rad/s"), (too_rich, "J after"), (rising, "J after"), (far, "m from the origin"),
+        (no_number, "not finite from 0.33 s on: 4 box"),
+        (no_place, "not finite"),
+        (too_fast, "4 box: 60 m/s after 0.67 s"),
+        (spinning, "rad/s"),
+        (too_rich, "J after"),
+        (rising, "J after"),
+        (far, "m from the origin"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_marked_and_kept_out(monkeypatch: pytest.MonkeyPatch, wrong: Any, said: str) -> None:
     engine = Imagination()
     monkeypatch.setattr(engine, "dynamics", lambda name: Broken(wrong))

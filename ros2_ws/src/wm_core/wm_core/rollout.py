@@ -159,8 +159,8 @@ class Rollout:
         computed: (K,) bool; dynamics_s: wall clock of the dynamics [s]; warnings: what is odd, but was answered.
         valid: (K,) bool, false: not to be acted upon, and invalid_reasons (K strings, empty where valid) say why: not
             finite, faster or of more energy than can be, or the backend is unsure of it. Its states are as they came;
-            effect, pairs, event_probability and answers of it, and effects against an invalid factual future, are NaN.
-            Futures that were not computed are not valid either. Both empty: nobody judged.
+            position_std, effect, pairs, event_probability and answers of it, and effects against an invalid factual
+            future, are NaN. Futures that were not computed are not valid either. Both empty: nobody judged.
         final_states: (K, S, N, 13), final_present: (K, N), final_position_std: (K, N) [m], at the last time.
         event_kinds: E kinds; event_probability: (K, E, N) 0..1, NaN where not computed.
         path_outside: (K,) how far a led body's path goes beyond the workspace [m].

@@ -433,6 +433,7 @@ class _Run:
             pair_collision=collision[kept],
             path_outside=outside,
         )
+        rollout.position_std[done[kept] & ~good[kept]] = np.nan
         if table is not None:
             rollout = replace(
                 rollout,
@@ -641,6 +642,7 @@ class _Run:
                 np.nanmin(np.nan_to_num(separation, nan=np.inf), axis=1),
             )
         collision = np.where(np.isnan(smallest), np.nan, touched.mean(axis=1))
+        smallest[~computed] = np.nan
         collision[~computed] = np.nan
         return smallest.astype(np.float32), collision.astype(np.float32)
 
@@ -749,7 +751,8 @@ def _position_std(scene: SceneGraph, states: NDArray[np.float32]) -> NDArray[np.
     if states.shape[1] == 1:
         std = np.sqrt(perceived).astype(np.float32)
         return np.broadcast_to(std, (states.shape[0], states.shape[2], objects)).copy()
-    spread = states[..., POSITION].var(axis=1, ddof=1).sum(axis=-1)  # (K, T, M)
+    with np.errstate(over="ignore", invalid="ignore"):  # of futures that are not valid
+        spread = states[..., POSITION].var(axis=1, ddof=1).sum(axis=-1)  # (K, T, M)
     return np.sqrt(np.maximum(spread, perceived.astype(np.float32))).astype(np.float32)
 
 
