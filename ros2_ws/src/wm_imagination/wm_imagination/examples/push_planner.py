@@ -489,7 +489,7 @@ class PushPlanner:
                 break
             if best is None:
                 why = next((reason for reason in futures.reasons if reason), "none was computed in time")
-                raise PlanError(f"imagine: got no valid future, expected at least one: {why}")
+                raise PlanError(f"imagine: got no future that is valid, expected at least one: {why}")
             if not np.isfinite(costs).any():
                 break
             # The distribution of the start that did best; its elite only.
