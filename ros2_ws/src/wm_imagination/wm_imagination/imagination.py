@@ -437,7 +437,7 @@ class _Run:
         if table is not None:
             rollout = replace(
                 rollout,
-                events=_listed(table, order, count).events() if request.want_events else (),
+                events=_listed(table, np.where(good, order, -1), count).events() if request.want_events else (),
                 event_kinds=request.event_kinds,
                 event_probability=self._event_probability(table, result.object_ids, good)[kept],
                 answers=self._answers(tried, table, row_of, good),
@@ -833,7 +833,7 @@ def _about_validity(
 
 
 def _listed(table: EventTable, order: NDArray[np.int64], count: int) -> EventTable:
-    """The events of the ``count`` hypotheses asked for, in their order; ``order`` of the table's are theirs."""
+    """The events of the ``count`` hypotheses asked for, in their order; ``order``: theirs of the table's, -1: none."""
     hypothesis = order[table.hypothesis]
     rows = np.flatnonzero((hypothesis >= 0) & (hypothesis < count))
     rows = rows[np.lexsort((table.time_s[rows], table.sample[rows], hypothesis[rows]))]
