@@ -53,6 +53,7 @@ from wm_imagination.step_kernel import (
     QUATERNION_NEXT,
     SLACK,
     SPARE,
+    STRUCK,
     contacts,
     geometry,
     pair_place,
@@ -498,8 +499,9 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                         _at_most(angular, n, fastest_spin)
                     for i in range(4):
                         quaternion[i, n] = bodies[at + (QUATERNION_NEXT + i) * LANES]
-                    # What a surface slows down loses the same share of what was left open of its speed.
-                    kept = min(then / max(was, 1e-6), 1.0) if bodies[at + IMPULSE * LANES] > TOUCH_N_S else 1.0
+                    # What contacts slow down loses the same share of what was left open of its speed.
+                    touched = max(bodies[at + IMPULSE * LANES], bodies[at + STRUCK * LANES]) > TOUCH_N_S
+                    kept = min(then / max(was, 1e-6), 1.0) if touched else 1.0
                     drift[n] = math.sqrt((kept * drift[n]) ** 2 + min(deviation, fastest) ** 2)
                     left_open[n] += STEP_S * drift[n]
                     on_surface[row, m] = which[k] if bodies[at + IMPULSE * LANES] > TOUCH_N_S else -1

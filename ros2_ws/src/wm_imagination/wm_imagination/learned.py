@@ -442,7 +442,8 @@ class LearnedDynamics:
         asleep = world.asleep.reshape(shape)
         calm = known.at_rest[0] & ~known.fixed[0] & asleep[0] & (moved[0] < CALM_MOVE_M)
         unlike = ~asleep | (np.abs(moved - moved[:1]) > CALM_MOVE_M)
-        found: Flags = (calm & unlike).any(axis=1)
+        # What a sample was drawn to move, as it may, is no contradiction.
+        found: Flags = (calm & known.at_rest & unlike).any(axis=1)
         return found
 
     def _chunk(
@@ -1154,9 +1155,15 @@ class _Futures:
             angular = _at_most(angular + drawn[3:] * deviation[1, free], spin)
         self.position[:, columns], self.quaternion[:, columns] = position[:, free], quaternion[:, free]
         self.linear[:, columns], self.angular[:, columns] = linear, angular
-        # What a surface slows down loses the same share of what was left open of its speed.
-        rubs = plane_impulse[free] > TOUCH_N_S
-        kept = np.where(rubs, np.minimum(now / np.maximum(was, np.float32(1e-6)), np.float32(1.0)), np.float32(1.0))
+        # What contacts slow down loses the same share of what was left open of its speed.
+        struck = plane_impulse.copy()
+        np.maximum.at(struck, pair_a, pair_impulse)
+        np.maximum.at(struck, pair_b, pair_impulse)
+        kept = np.where(
+            struck[free] > TOUCH_N_S,
+            np.minimum(now / np.maximum(was, np.float32(1e-6)), np.float32(1.0)),
+            np.float32(1.0),
+        )
         drift = np.sqrt((kept * self.drift[columns]) ** 2 + np.minimum(deviation[0, free], fastest) ** 2)
         self.drift[columns] = drift
         self.left_open[columns] += np.float32(STEP_S) * drift
