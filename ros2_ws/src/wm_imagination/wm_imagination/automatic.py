@@ -28,6 +28,8 @@ MAX_HANDED_OVER = 128
 two cores. A number and not a time, so that the same request gives the same answer. With a deadline, as many as fit."""
 FIRST_ESTIMATE = 0.02
 """Seconds of physics per future and second of horizon before the first was measured; with six things on two cores."""
+PREPARE_S = 0.05
+"""About what physics takes before the first future: the scene at rest, its models compiled [s]."""
 RESERVE = 1.3
 """What is handed over is taken to last this much longer than estimated."""
 
@@ -131,7 +133,7 @@ class AutomaticDynamics:
         """Hypotheses that physics can answer in the time."""
         if deadline is None:
             return MAX_HANDED_OVER // samples
-        left = deadline - time.monotonic()
+        left = deadline - time.monotonic() - PREPARE_S
         with self._lock:
             each = RESERVE * self._estimate * max(horizon_s, 0.05) * samples
         return max(int(left / each), 0)
@@ -169,7 +171,8 @@ class AutomaticDynamics:
         asked = [hypotheses[k] for k in rows.tolist()]
         again = self.physics.rollout(scenes, asked, times, deadline=deadline, should_stop=should_stop)
         if again.completed:
-            each = (time.monotonic() - begin) / (again.completed * len(scenes) * max(horizon_s, 0.05))
+            took = time.monotonic() - begin
+            each = max(took - PREPARE_S, 0.2 * took) / (again.completed * len(scenes) * max(horizon_s, 0.05))
             with self._lock:
                 self._estimate += 0.5 * (each - self._estimate)
         if len(rows) == len(hypotheses) == again.completed:
