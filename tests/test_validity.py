@@ -150,11 +150,12 @@ def test_a_bottle_pushed_off_its_axis_spins_and_does_not_fly_away(imagination: I
         for turn, height in ((0.0, 0.0), (1.0, 0.02), (3.0, -0.02), (5.0, 0.05))
     ]  # fmt: skip
     for seen, samples in ((False, 1), (True, 4)):
-        graph = scene(seen)
+        # Of a bottle that is a tenth as heavy as it is believed to be such blows make a top beyond all limits.
+        graph = replace(scene(seen), log_mass_std=np.full(5, 0.3 * seen))
         rollout = imagination.imagine(ImagineRequest(tuple(pushes), 2.0, samples=samples, backend="physics"), graph)
         is_sound(rollout, graph, tuple(pushes))
         assert rollout.valid.all(), rollout.invalid_reasons
-        # Four times 0.2 N s are 3.3 m/s of 0.24 kg; in the sampled masses (a deviation of 0.9) it may be more.
+        # Four times 0.2 N s are 3.3 m/s of 0.24 kg.
         most = np.linalg.norm(rollout.states[:, 0, :, 1, LINEAR_VELOCITY], axis=-1).max()
         assert 0.5 < most < 8.0
         assert np.linalg.norm(rollout.states[:, 0, -1, 1, POSITION], axis=-1).max() < 10.0
