@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from dynamics_backends import dynamics_or_skip
@@ -114,7 +114,7 @@ def interventions(draw: st.DrawFn) -> Any:
         lambda: morph(thing, np.exp(0.7 * w), at_s=at_s),
         lambda: add(BodySpec(Shape.BOX, np.full(3, 0.06), np.array([0.1, 0.1, 0.9]) + 0.2 * w), at_s=at_s),
         lambda: follow_path(
-            0, [(-0.4, 0.0, 0.75), tuple(np.array([0.3, 0.0, 0.75]) + 0.1 * w)], [0.0, 0.2 + 0.3 * abs(w[0])],
+            [0.0, 0.2 + 0.3 * abs(w[0])], [(-0.4, 0.0, 0.75), tuple(np.array([0.3, 0.0, 0.75]) + 0.1 * w)],
             body=BodySpec(Shape.BOX, np.array([0.02, 0.2, 0.1])), at_s=at_s,
         ),
     )  # fmt: skip
@@ -122,7 +122,7 @@ def interventions(draw: st.DrawFn) -> Any:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True, phases=(Phase.generate,))
 @given(asked=st.lists(st.lists(interventions(), min_size=1, max_size=3), min_size=1, max_size=3), seen=st.booleans())
 def test_what_leaves_a_backend_can_be_or_is_marked(
     imagination: Imagination, backend: str, asked: list[list[Any]], seen: bool
@@ -130,7 +130,7 @@ def test_what_leaves_a_backend_can_be_or_is_marked(
     dynamics_or_skip(backend)
     hypotheses = tuple(Hypothesis(f"h{k}", tuple(actions)) for k, actions in enumerate(asked))
     graph = scene(seen)
-    request = ImagineRequest(hypotheses, 0.5, samples=2 if seen else 1, backend=backend, pairs=((2, 3),))
+    request = ImagineRequest(hypotheses, 0.5, samples=1 + seen, backend=backend, pairs=((2, 3),))
     is_sound(imagination.imagine(request, graph), graph, hypotheses)
 
 
