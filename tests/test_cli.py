@@ -20,7 +20,7 @@ from wm_bringup import __version__, ask, doctor, doctor_graph, doctor_picture, l
 from wm_bringup.cli import fold_vectors, main
 from wm_bringup.doctor_frames import Seen
 from wm_bringup.doctor_parameters import read_parameters
-from wm_core.rollout import Rollout, RolloutEvent
+from wm_core.rollout import EventAnswer, EventQuestion, Rollout, RolloutEvent
 from wm_core.scene_graph import EventKind, SceneGraph
 
 COMMANDS = ("demo", "run", "sim", "doctor", "imagine", "bench", "record", "replay", "compare")
@@ -144,6 +144,43 @@ def test_answer_as_a_table():
     text = out.getvalue()
     assert "+0.250 +0.000 +0.000" in text and "push [2]" in text and "effect [m]" in text
     assert "1 at rest and unaffected" in text and "0.75 s  fall: 2" in text and "12 ms in the node" in text
+
+
+def test_a_future_that_is_not_valid_is_said_and_not_shown():
+    states = np.full((2, 2, 3, 2, 13), np.nan, np.float32)
+    states[0] = 0.0
+    states[0, ..., 6] = 1.0
+    rollout = Rollout(
+        stamp_ns=0,
+        frame_id="map",
+        hypotheses=("as it is", "push [2]"),
+        times=np.array([0.0, 0.5, 1.0]),
+        object_ids=np.array([1, 2]),
+        states=states,
+        present=np.ones((2, 3, 2), bool),
+        backend="learned",
+        position_std=np.full((2, 3, 2), 0.004, np.float32),
+        events=(RolloutEvent(1, 0, EventKind.FALL, 2, 0, 0.75),),
+        effect=np.array([[0, 0], [np.nan, np.nan]], np.float32),
+        computed=np.ones(2, bool),
+        valid=np.array([True, False]),
+        invalid_reasons=("", "unsure: the learned backend leaves 3.20 m open"),
+        warnings=("valid: 1 of 2 futures are not",),
+        answers=(
+            EventAnswer(
+                EventQuestion(EventKind.FALL, 2, hypothesis=1),
+                float("nan"), np.zeros(0, np.int64), np.zeros(0), np.zeros(0),
+            ),
+        ),
+    )  # fmt: skip
+    out = io.StringIO()
+    answer = ask.Answer(two_things(), rollout, 0.012, 0.015)
+    ask.print_answer(answer, Console(file=out, width=160))
+    ask.print_reasons(answer, Console(file=out, width=160))
+    text = out.getvalue()
+    assert "push [2]" in text and "not valid" in text and "1 of 2 futures are not" in text
+    assert text.count("unsure: the learned backend leaves 3.20 m open") == 2
+    assert "nan" not in text and "fall: 2" not in text
 
 
 def test_view_says_what_is_wrong():

@@ -169,6 +169,9 @@ def test_rollout_round_trip_and_size_check():
         present=rng.random((k, t, n)) < 0.5,
         backend="physics",
         complete=False,
+        computed=np.array([True, True, False]),
+        valid=np.array([True, False, False]),
+        invalid_reasons=("", "2 of 2 samples: MuJoCo diverged", "not computed"),
         position_std=rng.random((k, t, n)).astype(np.float32),
         events=(RolloutEvent(1, 0, EventKind.FALL, 2, 0, 0.5),),
         effect=rng.random((k, n)).astype(np.float32),
@@ -189,8 +192,11 @@ def test_rollout_round_trip_and_size_check():
         "effect_vector",
         "pair_separation",
         "pair_collision",
+        "computed",
+        "valid",
     ):
         assert np.array_equal(getattr(after, name), getattr(before, name)), name
+    assert after.invalid_reasons == before.invalid_reasons and after.usable.tolist() == [True, False, False]
     assert after.events == before.events and not after.complete and after.object_ids.tolist() == [1, 2, 3, 9]
     assert all(np.array_equal(a, b) for a, b in zip(after.points, before.points, strict=True))
     assert all(np.array_equal(a, b) for a, b in zip(after.point_colors, before.point_colors, strict=True))

@@ -289,6 +289,19 @@ def test_goal_cancelled_quickly(seen: Client, client: Client) -> None:
     assert not result.rollout.complete and len(result.rollout.states)
 
 
+def test_a_future_that_cannot_be_is_marked_in_the_answer(seen: Client, client: Client) -> None:
+    """Such a blow would make the ball faster than any body that the backends are made for."""
+    hypotheses = (Hypothesis("as it is"), Hypothesis("shot", (apply_impulse(BALL, (0.0, 900.0, 0.0)),)))
+    answer = client.ask(ImagineRequest(hypotheses, 0.5, backend="physics"), 60.0)
+    assert answer.error_code == CODES.OK, answer.error_msg
+    assert list(answer.rollout.valid) == [1, 0] and list(answer.rollout.computed) == [1, 1]
+    assert answer.rollout.invalid_reasons[0] == "" and "m/s after" in answer.rollout.invalid_reasons[1]
+    assert any("1 of 2 futures" in text and "'shot'" in text for text in answer.rollout.warnings)
+    rollout = rollout_from_msg(answer.rollout)
+    assert rollout.usable.tolist() == [True, False] and np.isnan(rollout.effect[1]).all()
+    client.spin_until(lambda: client.counter("invalid_futures") >= 1, 5.0, "the invalid future in diagnostics")
+
+
 @pytest.mark.smoke
 def test_a_planner_asks_for_a_batch_and_gets_costs(seen: Client, client: Client) -> None:
     impulses = np.linspace([0.0, 0.0, 0.0], [0.0, 0.12, 0.0], 128)[:, None]
@@ -306,6 +319,7 @@ def test_a_planner_asks_for_a_batch_and_gets_costs(seen: Client, client: Client)
     assert answer.error_code == CODES.OK, answer.error_msg
     rollout = rollout_from_msg(answer.rollout)
     assert len(rollout.hypotheses) == 128 and rollout.hypotheses[7] == "push/7" and rollout.complete
+    assert rollout.valid.all() and not any(rollout.invalid_reasons)
     assert not len(answer.rollout.states) and not answer.rollout.events and rollout.computed.all()
     assert rollout.final_states.shape == (128, 1, 3, 13) and rollout.pairs == ((BOX, BALL),)
     assert rollout.pair_collision[0, 0] == 0.0 and rollout.pair_collision[-1, 0] == 1.0

@@ -183,8 +183,30 @@ def test_settings_are_checked_and_no_answer_is_an_error():
         futures = slid(scene, body, paths, horizon_s, step_s)
         return Futures(futures.states, np.zeros(len(paths), bool))
 
-    with pytest.raises(PlanError, match="no future"):
+    with pytest.raises(PlanError, match="no future that is valid, expected at least one: none was computed in time"):
         PushPlanner(nothing, FEW).plan(make_scene(), 2, [0.2, 0.0], HOME)
+
+
+def test_a_future_that_is_not_valid_is_never_chosen():
+    """Not the best one, and not where its states are no numbers; with no other left, the reason is said."""
+    plan = PushPlanner(slid, FEW).plan(make_scene(), 2, [0.2, 0.0], HOME)
+    best = int(np.argmin(plan.costs))
+
+    def without(rows):
+        def ask(scene, body, paths, horizon_s, step_s):
+            futures = slid(scene, body, paths, horizon_s, step_s)
+            done = np.ones(len(paths), bool)
+            done[rows] = False
+            futures.states[rows] = np.nan
+            return Futures(futures.states, done, tuple("" if d else "5 bottle: 2e+09 m/s" for d in done))
+
+        return ask
+
+    other = PushPlanner(without([best]), FEW).plan(make_scene(), 2, [0.2, 0.0], HOME)
+    assert np.isinf(other.costs[best]) and int(np.argmin(other.costs)) != best
+    assert np.array_equal(np.delete(other.costs, best), np.delete(plan.costs, best))
+    with pytest.raises(PlanError, match=r"2e\+09 m/s"):
+        PushPlanner(without(slice(None)), FEW).plan(make_scene(), 2, [0.2, 0.0], HOME)
 
 
 # -- the simulator's pusher

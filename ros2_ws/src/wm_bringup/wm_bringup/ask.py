@@ -226,6 +226,13 @@ def _name(scene: SceneGraph, object_id: int) -> str:
     return f"{object_id} pusher"
 
 
+def not_valid(rollout: Rollout, k: int) -> str:
+    """Why a future must not be acted upon; empty: it may."""
+    if len(rollout.valid) != len(rollout.hypotheses) or rollout.valid[k]:
+        return ""
+    return rollout.invalid_reasons[k] if k < len(rollout.invalid_reasons) else "no reason given"
+
+
 def print_answer(answer: Answer, console: Any = None) -> None:
     """Effect, end and uncertainty of each object in each future, and what happens on the way."""
     from rich.markup import escape
@@ -239,6 +246,10 @@ def print_answer(answer: Answer, console: Any = None) -> None:
         table.add_column(escape(heading), justify="left" if heading in ("future", "object") else "right")
     for k, name in enumerate(rollout.hypotheses):
         shown, quiet = escape(name), 0
+        reason = not_valid(rollout, k)
+        if reason:
+            table.add_row(f"[red]{shown}[/]", "[red]not valid[/]", "", "", "", "")
+            continue
         for n, object_id in enumerate(rollout.object_ids.tolist()):
             if object_id in scene.ids and scene.is_static[scene.index(object_id)]:
                 continue
@@ -264,6 +275,10 @@ def print_answer(answer: Answer, console: Any = None) -> None:
             table.add_row(shown, f"[dim]{quiet} at rest and unaffected[/]", "", "", "", "")
     console.print(table)
     for k, name in enumerate(rollout.hypotheses):
+        reason = not_valid(rollout, k)
+        if reason:
+            console.print(f"\n[red]{escape(name)} is not valid[/]: {escape(reason)}")
+            continue
         events = [e for e in rollout.events if e.sample == 0 and e.hypothesis == k]
         if events:
             console.print(f"\n{escape(name)}")
@@ -272,6 +287,10 @@ def print_answer(answer: Answer, console: Any = None) -> None:
             console.print(escape(f"  {e.time_s:5.2f} s  {e.kind.name.lower()}: {_name(scene, e.a)}{second}"))
         if len(events) > MAX_EVENTS:
             console.print(f"           and {len(events) - MAX_EVENTS} more")
+    if rollout.warnings:
+        console.print()
+    for warning in rollout.warnings:
+        console.print(f"[yellow]{escape(warning)}[/]")
     complete = "" if rollout.complete else "; the deadline came first, not all is computed"
     console.print(
         f"\n{len(rollout.hypotheses)} futures x {rollout.states.shape[1]} samples by {rollout.backend}: "
@@ -292,7 +311,8 @@ def print_reasons(answer: Answer, console: Any = None) -> None:
         what += f" and {_name(scene, question.b)}" if question.b else ""
         future = escape(rollout.hypotheses[question.hypothesis])
         if math.isnan(reasons.probability):
-            console.print(f"{what}, {future}: not computed in time")
+            why = not_valid(rollout, question.hypothesis) or "not computed in time"
+            console.print(f"{what}, {future}: not answered: {escape(why)}")
             continue
         console.print(f"{what}, {future}: {reasons.probability:.0%} of {rollout.states.shape[1]} samples")
         if reasons.probability == 0.0:

@@ -59,6 +59,11 @@ def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note
         for q, h in zip(capture.questions, asked, strict=True)
         if h is None
     ]
+    for k, question in enumerate(capture.questions):
+        bad = [name for name, rollout in rollouts.items() if not rollout.usable[k]]
+        if bad:
+            # An error of what must not be acted upon would go into the means.
+            notes.append(f"“{question.title}” is not compared with {', '.join(bad)}: not valid, or not computed")
     known = [h for h in asked if h is not None]
     rows_of = [known.index(h) if h is not None else None for h in asked]
     color, depth = decode_frames(capture.answer)

@@ -84,7 +84,7 @@ def compare(
     truth_present: NDArray[np.bool_],
     contacts: bool,
 ) -> HypothesisErrors:
-    """Errors of one hypothesis.
+    """Errors of one hypothesis; NaN of a backend whose future is not valid, or was not computed.
 
     Args:
         rollouts: by backend name a rollout and the index of the hypothesis in it; all with the same times.
@@ -105,7 +105,7 @@ def compare(
         errors: dict[str, NDArray[np.float64]] = {}
         for backend, (rollout, k) in rollouts.items():
             found = np.flatnonzero(rollout.object_ids == object_id)
-            if not len(found):
+            if not len(found) or not rollout.usable[k]:
                 errors[backend] = np.full(len(times), np.nan)
                 continue
             path = rollout.states[k, :, :, found[0], POSITION].mean(axis=0).astype(np.float64)

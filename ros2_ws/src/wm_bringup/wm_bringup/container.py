@@ -20,10 +20,12 @@ import sys
 from wm_imagination.node import THREADS, ImaginationNode
 from wm_perception.node import PerceptionNode
 from wm_ros.lifecycle import run_nodes
+from wm_ros.memory import share_arenas
 
 
 def main() -> None:
     """Run both nodes until SIGINT or SIGTERM."""
+    share_arenas()
     sys.exit(run_nodes([(PerceptionNode, 1), (ImaginationNode, THREADS)]))
 
 

@@ -92,7 +92,7 @@ class LivePusher:
         def ask(scene: SceneGraph, body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float) -> Futures:
             request = push_request(body, paths, horizon_s, step_s, backend, samples, seed)
             rollout = self._client.ask(request, scene).rollout
-            return Futures(rollout.states, rollout.computed)
+            return Futures(rollout.states, rollout.usable, rollout.invalid_reasons)
 
         return ask
 

@@ -331,6 +331,11 @@ def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph]
     count = len(rollout.frame_times)
     column = int(np.flatnonzero(rollout.object_ids == thing)[0])
     stage.detail(f"{len(questions)} futures, {len(colors)} pictures in {answer.round_trip_s:.1f} s")
+    # A future that is not valid is drawn as nothing that happens, and said.
+    for text in rollout.warnings:
+        stage.detail(text)
+    paths = rollout.states[:, 0, :, column, POSITION]
+    paths = np.where(rollout.usable[:, None, None], paths, paths[:, :1])
     return _Imagined(
         thing,
         graph,
@@ -338,7 +343,7 @@ def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph]
         questions,
         [colors[k * count : (k + 1) * count] for k in range(len(questions))],
         rollout.frame_times,
-        rollout.states[:, 0, :, column, POSITION],
+        paths,
         answer.round_trip_s,
     )
 

@@ -633,6 +633,8 @@ def rollout_to_msg(rollout: Rollout, video: Sequence[object] = (), depth: Sequen
     ]
     msg.backends = list(rollout.backends)
     msg.computed = byte_array(rollout.computed)
+    msg.valid = byte_array(rollout.valid)
+    msg.invalid_reasons = list(rollout.invalid_reasons)
     msg.dynamics_time = float(rollout.dynamics_s)
     msg.warnings = list(rollout.warnings)
     msg.final_states = float_array(rollout.final_states)
@@ -724,6 +726,8 @@ def rollout_from_msg(
         point_colors=tuple(np.split(shaped("point_colors", np.uint8, total, 3), offsets)) if total else (),
         backends=tuple(msg.backends),
         computed=optional("computed", 0, np.uint8, k).astype(bool),
+        valid=optional("valid", 0, np.uint8, k).astype(bool),
+        invalid_reasons=tuple(msg.invalid_reasons),
         dynamics_s=float(msg.dynamics_time),
         warnings=tuple(msg.warnings),
         final_states=optional("final_states", 2, np.float32, k, s, n, STATE_SIZE),

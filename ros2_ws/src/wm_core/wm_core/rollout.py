@@ -157,6 +157,10 @@ class Rollout:
         pairs: P pairs of ids; pair_separation (K, P) [m]; pair_collision (K, P) 0..1.
         backends: K names of the dynamics that answered each; empty: all by ``backend``.
         computed: (K,) bool; dynamics_s: wall clock of the dynamics [s]; warnings: what is odd, but was answered.
+        valid: (K,) bool, false: not to be acted upon, and invalid_reasons (K strings, empty where valid) say why: not
+            finite, faster or of more energy than can be, or the backend is unsure of it. Its states are as they came;
+            position_std, effect, pairs, event_probability and answers of it, and effects against an invalid factual
+            future, are NaN. Futures that were not computed are not valid either. Both empty: nobody judged.
         final_states: (K, S, N, 13), final_present: (K, N), final_position_std: (K, N) [m], at the last time.
         event_kinds: E kinds; event_probability: (K, E, N) 0..1, NaN where not computed.
         path_outside: (K,) how far a led body's path goes beyond the workspace [m].
@@ -193,6 +197,8 @@ class Rollout:
     point_colors: tuple[NDArray[np.uint8], ...] = ()
     backends: tuple[str, ...] = ()
     computed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    valid: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    invalid_reasons: tuple[str, ...] = ()
     dynamics_s: float = 0.0
     warnings: tuple[str, ...] = ()
     final_states: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0, STATE_SIZE), np.float32))
@@ -202,6 +208,13 @@ class Rollout:
     event_probability: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
     path_outside: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     answers: tuple[EventAnswer, ...] = ()
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """(K,) futures to choose among: computed, and valid where that was judged."""
+        count = len(self.hypotheses)
+        computed = self.computed if len(self.computed) == count else np.ones(count, dtype=bool)
+        return computed & self.valid if len(self.valid) == count else computed
 
     def positions(self, hypothesis: int = 0, sample: int = 0) -> NDArray[np.float32]:
         """(T, N, 3) [m] of one future."""

@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from wm_core.interventions import Hypothesis
 from wm_core.scene_graph import SceneGraph
-from wm_imagination.dynamics import DynamicsResult, OnHypothesis
+from wm_imagination.dynamics import DynamicsResult, OnHypothesis, check_scenes
 from wm_imagination.learned import LearnedDynamics
 from wm_imagination.physics import PhysicsDynamics
+from wm_imagination.validity import check_futures
 
 log = logging.getLogger(__name__)
 
 UNSURE_M = 0.10
 """Predicted standard deviation of any thing's position at the end, from what the network leaves open alone, beyond
 which a future is handed to physics."""
-MAX_HANDED_OVER = 24
-"""Futures (hypotheses x samples) of one request that physics takes at most, the least sure first: a planner that asks
-for a thousand futures wants them in time."""
+MAX_HANDED_OVER = 128
+"""Futures (hypotheses x samples) of one request without a deadline that physics takes at most: about a second's work on
+two cores. A number and not a time, so that the same request gives the same answer. With a deadline, as many as fit."""
+FIRST_ESTIMATE = 0.02
+"""Seconds of physics per future and second of horizon before the first was measured; with six things on two cores."""
+PREPARE_S = 0.05
+"""About what physics takes before the first future: the scene at rest, its models compiled [s]."""
+RESERVE = 1.3
+"""What is handed over is taken to last this much longer than estimated."""
 
 
 class AutomaticDynamics:
-    """Asks the learned backend, then physics for what that is unsure of; says which answered what."""
+    """Asks the learned backend, then physics for what that is unsure of; says which answered what.
+
+    A future is unsure when the network leaves more than ``UNSURE_M`` of any thing's place open, and when what it
+    answers cannot be (``wm_imagination.validity``). Physics answers as many of those as fit in the time, the least
+    sure first: all futures of the request where they fit, else the unsure ones and the factual future with them, for
+    effects compare futures of one backend. Those that do not fit are answered by the learned backend, with the reason
+    in ``doubts``: whoever asks is told that they are not valid.
+    """
 
     name = "learned"
 
     def __init__(self, learned: LearnedDynamics, physics: PhysicsDynamics) -> None:
         self.learned, self.physics = learned, physics
+        self._estimate = FIRST_ESTIMATE
+        self._lock = threading.Lock()
 
     @property
     def engine(self) -> str:
@@ -55,38 +72,139 @@ class AutomaticDynamics:
         on_hypothesis: OnHypothesis | None = None,
     ) -> DynamicsResult:
         """See ``wm_imagination.dynamics.Dynamics.rollout``; ``backends`` of the result names who answered each
-        hypothesis.
-
-        The factual future goes with the rest: if one future is handed over, so is it, for effects compare futures of
-        one backend. Nothing is handed over when the deadline is near.
+        hypothesis. Futures with doubts are not given to ``on_hypothesis``.
         """
-        result = self.learned.rollout(
-            scenes, hypotheses, times, deadline=deadline, should_stop=should_stop, on_hypothesis=on_hypothesis
-        )
-        backends = ["learned"] * len(hypotheses)
-        unsure = self._unsure(result)
-        limit = MAX_HANDED_OVER // max(len(scenes), 1)
-        if not len(unsure) or len(unsure) > limit or len(hypotheses) > limit:
-            # Effects are against the factual future, so either all are answered by physics or none is.
-            return replace(result, backends=tuple(backends))
-        if deadline is not None and deadline - time.monotonic() < 0.02 * len(hypotheses) * len(scenes):
-            return replace(result, backends=tuple(backends))
-        log.info(
-            "auto: physics answers, as the learned backend is unsure of %s (standard deviation above %g m)",
-            ", ".join(repr(hypotheses[k].name) for k in unsure[:4]),
-            UNSURE_M,
-        )
-        again = self.physics.rollout(
-            scenes, hypotheses, times, deadline=deadline, should_stop=should_stop, on_hypothesis=on_hypothesis
-        )
-        if again.completed < len(hypotheses):
-            return replace(result, backends=tuple(backends))
-        return replace(again, backends=("physics",) * len(hypotheses))
+        t = check_scenes(scenes, times)
+        result = self.learned.rollout(scenes, hypotheses, t, deadline=deadline, should_stop=should_stop)
+        doubts = self._doubts(scenes, hypotheses, t, result)
+        result = replace(result, backends=("learned",) * len(hypotheses))
+        unsure = self._least_sure_first(result, doubts)
+        stopped = should_stop is not None and should_stop()
+        if len(unsure) and not stopped:
+            result, doubts = self._handed_over(
+                result, doubts, unsure, scenes, hypotheses, t, deadline=deadline, should_stop=should_stop
+            )
+        left = [k for k, doubt in enumerate(doubts) if doubt]
+        if left:
+            log.warning(
+                "auto: %d of %d futures are not valid: the learned backend is unsure of them, and physics had no time "
+                "for them or failed, too (%s: %s)",
+                len(left),
+                len(hypotheses),
+                repr(hypotheses[left[0]].name),
+                doubts[left[0]],
+            )
+        if on_hypothesis is not None:
+            for k in range(result.completed):
+                if not doubts[k]:
+                    on_hypothesis(k, result.states[k], result.present[k])
+        return replace(result, doubts=tuple(doubts) if left else ())
+
+    # -- parts
 
     @staticmethod
-    def _unsure(result: DynamicsResult) -> np.ndarray:
-        """Hypotheses whose futures the learned backend is unsure of, the least sure first."""
-        if not result.scatter.size:
-            return np.zeros(0, dtype=np.int64)
-        worst = result.scatter[: result.completed].max(axis=1, initial=0.0)
-        return np.argsort(-worst, kind="stable")[: int((worst > UNSURE_M).sum())]
+    def _doubts(
+        scenes: Sequence[SceneGraph],
+        hypotheses: Sequence[Hypothesis],
+        times: NDArray[np.float64],
+        result: DynamicsResult,
+    ) -> list[str]:
+        """Why each future is not to be trusted; empty strings where it is, or was not computed."""
+        done = result.completed
+        own = list(result.doubts[:done]) if result.doubts else [""] * done
+        if result.scatter.size:
+            for k, spread in enumerate(result.scatter[:done].max(axis=1, initial=0.0).tolist()):
+                if not spread <= UNSURE_M:
+                    unsure = f"unsure: the learned backend leaves {spread:.2f} m open, expected at most {UNSURE_M:g} m"
+                    own[k] = "; ".join(r for r in (own[k], unsure) if r)
+        checked = check_futures(scenes, hypotheses[:done], times, result.states[:done], result.object_ids, own)
+        return [*checked.reasons, *([""] * (len(hypotheses) - done))]
+
+    @staticmethod
+    def _least_sure_first(result: DynamicsResult, doubts: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of the futures with doubts."""
+        rows = np.array([k for k, doubt in enumerate(doubts) if doubt], dtype=np.int64)
+        if not len(rows) or not result.scatter.size:
+            return rows
+        spread = np.nan_to_num(result.scatter[rows].max(axis=1, initial=0.0), nan=np.inf)
+        return rows[np.argsort(-spread, kind="stable")]
+
+    def _room(self, samples: int, horizon_s: float, deadline: float | None) -> int:
+        """Hypotheses that physics can answer in the time."""
+        if deadline is None:
+            return MAX_HANDED_OVER // samples
+        left = deadline - time.monotonic() - PREPARE_S
+        with self._lock:
+            each = RESERVE * self._estimate * max(horizon_s, 0.05) * samples
+        return max(int(left / each), 0)
+
+    def _handed_over(
+        self,
+        result: DynamicsResult,
+        doubts: list[str],
+        unsure: NDArray[np.int64],
+        scenes: Sequence[SceneGraph],
+        hypotheses: Sequence[Hypothesis],
+        times: NDArray[np.float64],
+        *,
+        deadline: float | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> tuple[DynamicsResult, list[str]]:
+        """The result with what physics answered in time, and the doubts that are left."""
+        horizon_s = float(times[-1])
+        room = self._room(len(scenes), horizon_s, deadline)
+        if room >= len(hypotheses):
+            rows = np.arange(len(hypotheses))
+        else:
+            # The factual future, row 0, goes along: the effects of what physics answers are against its own.
+            rows = np.concatenate([[0], unsure[unsure != 0][: max(room - 1, 0)]]).astype(np.int64)
+            if room < 1 or (len(rows) == 1 and doubts[0] == ""):
+                return result, doubts
+        log.info(
+            "auto: physics answers %d of %d futures, as the learned backend is unsure of %s (%s)",
+            len(rows),
+            len(hypotheses),
+            ", ".join(repr(hypotheses[k].name) for k in unsure[:4]),
+            doubts[int(unsure[0])],
+        )
+        begin = time.monotonic()
+        asked = [hypotheses[k] for k in rows.tolist()]
+        again = self.physics.rollout(scenes, asked, times, deadline=deadline, should_stop=should_stop)
+        if again.completed:
+            took = time.monotonic() - begin
+            each = max(took - PREPARE_S, 0.2 * took) / (again.completed * len(scenes) * max(horizon_s, 0.05))
+            with self._lock:
+                self._estimate += 0.5 * (each - self._estimate)
+        if len(rows) == len(hypotheses) == again.completed:
+            judged = list(again.doubts) if again.doubts else [""] * len(hypotheses)
+            return replace(again, backends=("physics",) * len(hypotheses)), judged
+        return _merged(result, again, rows, doubts)
+
+
+def _merged(
+    learned: DynamicsResult, physics: DynamicsResult, rows: NDArray[np.int64], doubts: Sequence[str]
+) -> tuple[DynamicsResult, list[str]]:
+    """The learned result with those futures as physics answered them that have doubts; the doubts that are left.
+
+    Args:
+        physics: of hypotheses ``rows`` of ``learned``, the first of them the factual one, 0.
+    """
+    left = list(doubts)
+    taken = {n: k for n, k in enumerate(rows[: physics.completed].tolist()) if left[k]}
+    if not taken:
+        return learned, left
+    states, present, scatter = learned.states, learned.present, learned.scatter
+    # Bodies that others of the hypotheses create are beyond those that physics knew of.
+    slots = physics.states.shape[3]
+    factual = {name: (states[0].copy(), present[0].copy()) for name in ("learned", "physics")}
+    factual["physics"][0][:, :, :slots], factual["physics"][1][:, :slots] = physics.states[0], physics.present[0]
+    backends = list(learned.backends)
+    for n, k in taken.items():
+        states[k, :, :, :slots], present[k, :, :slots] = physics.states[n], physics.present[n]
+        scatter[k] = 0.0
+        backends[k] = "physics"
+        left[k] = physics.doubts[n] if physics.doubts else ""
+    contacts = [c for c in learned.contacts if backends[c.hypothesis] == "learned"]
+    contacts += [replace(c, hypothesis=taken[c.hypothesis]) for c in physics.contacts if c.hypothesis in taken]
+    contacts.sort(key=lambda c: (c.hypothesis, c.sample, c.time_s))
+    return replace(learned, contacts=tuple(contacts), backends=tuple(backends), factual=factual), left

@@ -13,7 +13,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -84,6 +84,10 @@ class DynamicsResult:
         completed: hypotheses done before the deadline or the stop, in order.
         backend: which dynamics answered.
         backends: K names, which dynamics answered each hypothesis; empty: all by ``backend``.
+        doubts: K reasons of the dynamics itself not to trust a future (its solver diverged and was held, it is unsure
+            of it), empty strings where it does; empty: it trusts all.
+        factual: where several dynamics answered (``backends``), the factual future by each of them, against which
+            effects of its futures are: name -> states (S, T, M, 13), present (T, M). Empty: hypothesis 0 for all.
         scatter: (K, M) standard deviation [m] of positions at the last time that the dynamics itself leaves open
             (belief samples come on top); empty: the backend does not say.
         warnings: what the solver warned of, in order of hypothesis, sample, time.
@@ -96,6 +100,8 @@ class DynamicsResult:
     completed: int
     backend: str = ""
     backends: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    factual: Mapping[str, tuple[States, NDArray[np.bool_]]] = field(default_factory=dict)
     scatter: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     warnings: tuple[FutureWarned, ...] = ()
 

@@ -19,7 +19,7 @@ from numba import int64 as i8
 from numba import njit, void
 
 from wm_imagination.lanes import LANES
-from wm_imagination.resting import SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
+from wm_imagination.resting import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
 from wm_imagination.rigid_tables import (
     HOVER_M,
     MAX_SLACK_M,
@@ -53,6 +53,7 @@ from wm_imagination.step_kernel import (
     QUATERNION_NEXT,
     SLACK,
     SPARE,
+    STRUCK,
     contacts,
     geometry,
     pair_place,
@@ -174,7 +175,8 @@ def _lead(  # type: ignore[no-untyped-def]  # pragma: no cover
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def _involved(  # type: ignore[no-untyped-def]  # pragma: no cover
     row, slots, first, second, position, quaternion, linear, angular, parameters, bounds, present, fixed, asleep, led,
-    obstacle, surfaces, surface_row, quiet_steps, on_surface, touching, near, speed, surface_speed, awake, unrest, used
+    obstacle, surfaces, surface_row, quiet_steps, on_surface, touching, near, drift, speed, surface_speed, awake,
+    unrest, used
 ):  # fmt: skip
     """Who takes part in a future's next step: fills ``awake`` and ``used`` (M,) and ``near`` (Q,) with pairs' numbers.
 
@@ -254,6 +256,7 @@ def _involved(  # type: ignore[no-untyped-def]  # pragma: no cover
             for i in range(3):
                 linear[i, n] = 0.0
                 angular[i, n] = 0.0
+            drift[n] = 0.0
     for m in range(slots):
         used[m] = awake[m]
     kept = 0
@@ -295,13 +298,40 @@ def _beneath(n, row, position, bounds, surfaces, floor_z, bodies, at):  # type: 
     return which
 
 
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _size(velocity, n):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Of column n."""
+    return math.sqrt(velocity[0, n] ** 2 + velocity[1, n] ** 2 + velocity[2, n] ** 2)
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _size_at(bodies, at):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Of the vector in three rows of the tiles."""
+    return math.sqrt(bodies[at] ** 2 + bodies[at + LANES] ** 2 + bodies[at + 2 * LANES] ** 2)
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _scatter_limit(was, now):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """``learned._scatter_limit`` of one body."""
+    return max(was, now + SCATTER_SHARE * max(now - was, 0.0))
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _at_most(velocity, n, speed):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """``learned._at_most`` of column n, in place."""
+    own = _size(velocity, n)
+    if own > speed:
+        for i in range(3):
+            velocity[i, n] *= speed / own
+
+
 _FLAT, _ROWS, _BLOCK = f4[::1], f4[:, ::1], f4[:, :, ::1]
 _SIGNATURE = void(
-    _FLAT, i8, i8, i8, i8, i8, i8[::1], i8[::1],
+    _FLAT, i8, i8, i8, i8, i8[::1], i8[::1],
     _ROWS, _ROWS, _ROWS, _ROWS, _ROWS, _FLAT, _ROWS,
     b1[::1], b1[::1], b1[::1], b1[::1], b1[::1], i2[::1],
     _BLOCK, i8[::1], _ROWS, _ROWS, f4,
-    _BLOCK, i8[::1], _FLAT, _ROWS, _FLAT, b1[:, ::1], i2[:, ::1], f4[:, :, :, ::1],
+    _BLOCK, i8[::1], _FLAT, _ROWS, _FLAT, _FLAT, b1[:, ::1], i2[:, ::1], f4[:, :, :, ::1],
     i8[::1], i8[::1], _BLOCK, i8[::1], f8[:, :, ::1],
     i8, i8[::1], f8[::1], f4[:, :, :, :, ::1], b1[:, :, ::1], b1[:, :, ::1], i2[:, :, ::1],
 )  # fmt: skip
@@ -309,20 +339,21 @@ _SIGNATURE = void(
 
 @njit(_SIGNATURE, nogil=True, cache=KEPT)  # type: ignore[untyped-decorator]
 def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
-    weights, now, until, last, slots, samples, first, second,
+    weights, now, until, slots, samples, first, second,
     position, quaternion, linear, angular, parameters, bounds, offsets,
     present, fixed, asleep, led, obstacle, quiet_steps,
     surfaces, surface_row, surface_friction, surface_restitution, floor_z,
-    hulls, hull_of, plane_slack, pair_slack, left_open, touching, on_surface, noise,
+    hulls, hull_of, plane_slack, pair_slack, left_open, drift, touching, on_surface, noise,
     led_rows, led_columns, led_positions, led_turned, led_quaternions,
     written, output_step, output_rest, states, present_out, pair_touch, surface_touch,
 ):  # fmt: skip
     """Steps ``now`` to ``until`` of all futures; before each step, what is to be reported of its beginning.
 
     Args:
-        last: the step at which the rollout ends. first, second: (Q,) slots of all pairs. Columns N = R M; component
+        first, second: (Q,) slots of all pairs. Columns N = R M; component
             first: position, linear, angular, offsets (3, N), quaternion (4, N), parameters (PARAMETER_ROWS, N);
-            bounds, present, fixed, asleep, led, obstacle, quiet_steps, hull_of, plane_slack, left_open: (N,).
+            bounds, present, fixed, asleep, led, obstacle, quiet_steps, hull_of, plane_slack, left_open,
+            drift: (N,).
         surfaces: (R, S, PLANE_ROWS), surface_row: (M,), surface_friction, surface_restitution: (R, S), NaN: the
             body's own counts. hulls: (H, 3, HULL_POINTS), hull_of: -1 none.
         pair_slack, touching: (R, Q); on_surface: (R, M). noise: (steps, 6, S, M), steps 0: none.
@@ -368,7 +399,7 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                 count = _involved(
                     row, slots, first, second, position, quaternion, linear, angular, parameters, bounds, present,
                     fixed, asleep, led, obstacle, surfaces, surface_row, quiet_steps, on_surface, touching, near,
-                    speed, surface_speed, awake, unrest, used
+                    drift, speed, surface_speed, awake, unrest, used
                 )  # fmt: skip
                 for m in range(slots):
                     if not used[m]:
@@ -444,7 +475,6 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                     slack = pair_slack[row, number]
                     pairs[at + PAIR_SLACK * LANES] = 0.0 if math.isnan(slack) else slack
                 contacts(bodies, body_count, pairs, pair_count, a, b, weights)
-                ahead = (last - step) * STEP_S
                 for k in range(body_count):
                     n = column[k]
                     if held[k] or led[n]:
@@ -454,6 +484,9 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                     deviation = bodies[at + DEVIATION * LANES]
                     spread = bodies[at + (DEVIATION + 1) * LANES]
                     sample = row % samples
+                    was, then = _size(linear, n), _size_at(bodies, at + LINEAR_NEXT * LANES)
+                    fastest = _scatter_limit(was, then)
+                    fastest_spin = _scatter_limit(_size(angular, n), _size_at(bodies, at + ANGULAR_NEXT * LANES))
                     for i in range(3):
                         position[i, n] = bodies[at + (POSITION_NEXT + i) * LANES]
                         linear[i, n] = bodies[at + (LINEAR_NEXT + i) * LANES]
@@ -461,9 +494,16 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                         if samples > 1:
                             linear[i, n] += noise[step, i, sample, m] * deviation
                             angular[i, n] += noise[step, 3 + i, sample, m] * spread
+                    if samples > 1:
+                        _at_most(linear, n, fastest)
+                        _at_most(angular, n, fastest_spin)
                     for i in range(4):
                         quaternion[i, n] = bodies[at + (QUATERNION_NEXT + i) * LANES]
-                    left_open[n] += (ahead * deviation) ** 2
+                    # What contacts slow down loses the same share of what was left open of its speed.
+                    touched = max(bodies[at + IMPULSE * LANES], bodies[at + STRUCK * LANES]) > TOUCH_N_S
+                    kept = min(then / max(was, 1e-6), 1.0) if touched else 1.0
+                    drift[n] = math.sqrt((kept * drift[n]) ** 2 + min(deviation, fastest) ** 2)
+                    left_open[n] += STEP_S * drift[n]
                     on_surface[row, m] = which[k] if bodies[at + IMPULSE * LANES] > TOUCH_N_S else -1
                 for k in range(pair_count):
                     if pairs[pair_place(k) + PAIR_IMPULSE * LANES] > TOUCH_N_S:

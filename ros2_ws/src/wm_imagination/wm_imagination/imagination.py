@@ -5,6 +5,7 @@ Knows nothing of ROS; the node only translates.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +54,9 @@ from wm_imagination.dynamics import (
     workspace_bounds,
 )
 from wm_imagination.renderer import Body, RenderedFrame, Renderer, shade
+from wm_imagination.validity import Validity, check_futures
+
+log = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "learned", "physics", "straight", "still")
 MIN_STEP_S = 1e-3
@@ -411,13 +415,18 @@ class _Run:
         )
         dynamics_s = time.monotonic() - begin
         done = np.arange(len(hypotheses)) < result.completed
-        effect, effect_vector = _effect(result.states, result.present, done)
-        separation, collision = self._pairs(hypotheses, result, done)
+        judged = check_futures(
+            scenes, hypotheses, self.times, result.states, result.object_ids, result.doubts, result.completed
+        )
+        good = done & judged.valid
+        effect, effect_vector = _effects(result, good)
+        separation, collision = self._pairs(hypotheses, result, good)
         outside, warnings = self._paths_outside()
+        warnings += _about_validity(judged, done, order, count, hypotheses)
         wants_events = request.want_events or request.event_kinds or tried
         table = event_table(scene, hypotheses, self.times, result) if wants_events else None
         # From here on positions are those of the centres. The first future is the factual one: nothing is done there.
-        move_centres(result.states, centre_offsets(scenes, result.states[0, :, 0]))
+        _move_centres(result, scenes)
         # A view where nothing is reordered: states are most of the memory.
         kept = slice(int(rows[0]), int(rows[0]) + count) if (np.diff(rows) == 1).all() else rows
         rollout = replace(
@@ -431,6 +440,8 @@ class _Run:
             backend=result.backend or self.dynamics.name,
             backends=tuple(result.backends[row] for row in rows) if result.backends else (),
             computed=done[kept],
+            valid=good[kept],
+            invalid_reasons=tuple(judged.reasons[row] if done[row] else "not computed" for row in rows.tolist()),
             dynamics_s=dynamics_s,
             warnings=warnings,
             effect=effect[kept],
@@ -440,17 +451,18 @@ class _Run:
             pair_collision=collision[kept],
             path_outside=outside,
         )
+        rollout.position_std[done[kept] & ~good[kept]] = np.nan
         if table is not None:
             rollout = replace(
                 rollout,
-                events=_listed(table, order, count).events() if request.want_events else (),
+                events=_listed(table, np.where(good, order, -1), count).events() if request.want_events else (),
                 event_kinds=request.event_kinds,
-                event_probability=self._event_probability(table, result.object_ids, done)[kept],
-                answers=self._answers(tried, table, row_of, done),
+                event_probability=self._event_probability(table, result.object_ids, good)[kept],
+                answers=self._answers(tried, table, row_of, good),
             )
         if request.images.any_images:
-            first = result.states[0, 0] if done[0] else None
-            rollout = self._with_images(rollout, done[kept], first)
+            first = result.states[0, 0] if good[0] else None
+            rollout = self._with_images(rollout, good[kept], first)
         if request.images.points:
             points, colors = self._points(rollout)
             rollout = replace(rollout, points=points, point_colors=colors)
@@ -503,6 +515,8 @@ class _Run:
             states = states.copy()
             move_centres(states, offsets)
             partial = self._rollout((hypotheses[row].name,), ids, states[None], present[None])
+            judged = check_futures(scenes, [hypotheses[row]], self.times, states[None], ids)
+            partial = replace(partial, computed=np.ones(1, bool), valid=judged.valid, invalid_reasons=judged.reasons)
             tell(Progress(self.dynamics_share * done / count, k, partial))
 
         return on_hypothesis
@@ -674,6 +688,7 @@ class _Run:
                 np.nanmin(np.nan_to_num(separation, nan=np.inf), axis=1),
             )
         collision = np.where(np.isnan(smallest), np.nan, touched.mean(axis=1))
+        smallest[~computed] = np.nan
         collision[~computed] = np.nan
         return smallest.astype(np.float32), collision.astype(np.float32)
 
@@ -782,7 +797,8 @@ def _position_std(scene: SceneGraph, states: NDArray[np.float32]) -> NDArray[np.
     if states.shape[1] == 1:
         std = np.sqrt(perceived).astype(np.float32)
         return np.broadcast_to(std, (states.shape[0], states.shape[2], objects)).copy()
-    spread = states[..., POSITION].var(axis=1, ddof=1).sum(axis=-1)  # (K, T, M)
+    with np.errstate(over="ignore", invalid="ignore"):  # of futures that are not valid
+        spread = states[..., POSITION].var(axis=1, ddof=1).sum(axis=-1)  # (K, T, M)
     return np.sqrt(np.maximum(spread, perceived.astype(np.float32))).astype(np.float32)
 
 
@@ -805,8 +821,65 @@ def _effect(
     return effect.astype(np.float32), vector.astype(np.float32)
 
 
+def _effects(result: DynamicsResult, good: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """As ``_effect``, against the factual future of the dynamics that answered each."""
+    if not result.factual:
+        return _effect(result.states, result.present, good)
+    parts = []
+    for name, (states, present) in result.factual.items():
+        # Whether a factual future that is not in the answer is valid, nobody judged: it came with those that are.
+        reference = np.concatenate([good[:1] if result.backends[0] == name else [True], good])
+        rows = (
+            np.concatenate([states[None], result.states]),
+            np.concatenate([present[None], result.present]),
+        )
+        effect, vector = _effect(*rows, reference)
+        own = np.array([backend == name for backend in result.backends])
+        parts.append((own, effect[1:], vector[1:]))
+    effect, vector = parts[0][1].copy(), parts[0][2].copy()
+    for own, one, other in parts[1:]:
+        effect[own], vector[own] = one[own], other[own]
+    return effect, vector
+
+
+def _move_centres(result: DynamicsResult, scenes: Sequence[SceneGraph]) -> None:
+    """Positions of bodies to those of the objects' centres, in place; each backend has starts of its own."""
+    if not result.factual:
+        move_centres(result.states, centre_offsets(scenes, result.states[0, :, 0]))
+        return
+    for name, (states, _) in result.factual.items():
+        offsets = centre_offsets(scenes, states[:, 0])
+        for k in np.flatnonzero([backend == name for backend in result.backends]).tolist():
+            move_centres(result.states[k], offsets)
+
+
+def _about_validity(
+    judged: Validity,
+    done: NDArray[np.bool_],
+    order: NDArray[np.int64],
+    count: int,
+    hypotheses: Sequence[Hypothesis],
+) -> tuple[str, ...]:
+    """Warnings about futures that are not valid: how many of those asked for, and what the first suffers from."""
+    asked = done & (order >= 0) & (order < count)
+    bad = np.flatnonzero(asked & ~judged.valid)
+    said = []
+    if len(bad):
+        k = int(bad[0])
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        said.append(
+            f"valid: {len(bad)} of {count} futures are not: {hypotheses[k].name!r} ({judged.reasons[k]}){more}; "
+            "invalid_reasons says of each why"
+        )
+    if done[0] and not judged.valid[0]:
+        said.append(f"effect: left out, as the factual future is not valid ({judged.reasons[0]})")
+    for text in said:
+        log.warning("imagine: %s", text)
+    return tuple(said)
+
+
 def _listed(table: EventTable, order: NDArray[np.int64], count: int) -> EventTable:
-    """The events of the ``count`` hypotheses asked for, in their order; ``order`` of the table's are theirs."""
+    """The events of the ``count`` hypotheses asked for, in their order; ``order``: theirs of the table's, -1: none."""
     hypothesis = order[table.hypothesis]
     rows = np.flatnonzero((hypothesis >= 0) & (hypothesis < count))
     rows = rows[np.lexsort((table.time_s[rows], table.sample[rows], hypothesis[rows]))]

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import interpolate_pose, quaternion_to_matrix
 from wm_core.inference import InferenceError
@@ -45,7 +46,7 @@ from wm_imagination.dynamics import (
     object_slots,
 )
 from wm_imagination.physics import FREEING_KINDS, ScenePreparation
-from wm_imagination.resting import SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
+from wm_imagination.resting import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
 from wm_imagination.rigid_tables import (
     HOVER_M,
     HULL_POINTS,
@@ -79,6 +80,13 @@ bodies.
 SETTLE_STEPS = 12
 SETTLE_MOVE_M = 0.002
 """What moves by less in the first SETTLE_STEPS, undisturbed and seen at rest, is taken to rest."""
+SETTLE_ROUNDS = 3
+CALM_S = 1.0
+CALM_MOVE_M = 0.025
+"""What was seen at rest and sleeps within CALM_S of the start, no farther than CALM_MOVE_M from it, has settled:
+what is perceived some degrees off the face that it stands on rocks down by a centimetre."""
+CALM_ROUNDS = 4
+"""Times that a sample is drawn halfway to the mean, the last time all the way."""
 GAP_STEPS = 2
 """Steps without touch (33 ms) that two touches of one pair may have between them and still be one."""
 ENGINES = ("auto", "compiled", "onnxruntime")
@@ -177,6 +185,35 @@ class DynamicsNetwork:
         return values
 
 
+def _scatter_limit(was: Floats, now: Floats) -> Floats:
+    """(B,) speed up to which a step may scatter velocities whose sizes (B,) it took from ``was`` to ``now``.
+
+    Scatter must not make energy: added step by step to things that lie in one another it would drive itself, from the
+    first touch to hundreds of metres a second. So nothing gets faster by it than it was before the step - but of a blow
+    that sped it up, by how much is open (``SCATTER_SHARE``).
+    """
+    limit: Floats = np.maximum(was, now + SCATTER_SHARE * np.maximum(now - was, 0.0)).astype(np.float32)
+    return limit
+
+
+def _drawn_in(mean: Array, start: Array, share: float, rests: Flags) -> Array:
+    """A sample's start states (N, 13) with what rests (N,) at ``share`` of its way from the mean's poses."""
+    result = start.copy()
+    result[rests, POSITION] = mean[rests, POSITION] + share * (start[rests, POSITION] - mean[rests, POSITION])
+    if rests.any():
+        turn = Rotation.from_quat(start[rests, QUATERNION]) * Rotation.from_quat(mean[rests, QUATERNION]).inv()
+        part = Rotation.from_rotvec(share * turn.as_rotvec())
+        result[rests, QUATERNION] = (part * Rotation.from_quat(mean[rests, QUATERNION])).as_quat()
+    return result
+
+
+def _at_most(velocity: Floats, speed: Floats) -> Floats:
+    """Velocities (3, B), those faster than a speed (B,) shortened to it."""
+    own = np.linalg.norm(velocity, axis=0)
+    shortened: Floats = velocity * np.where(own > speed, speed / np.maximum(own, np.float32(1e-12)), np.float32(1.0))
+    return shortened
+
+
 def _cross(a: ArrayLike, b: Array) -> Array:
     """Vector product of two vectors (3,); NumPy's takes far longer for one."""
     ax, ay, az = np.asarray(a, dtype=np.float64).tolist()
@@ -259,6 +296,7 @@ class LearnedDynamics:
         known = self._known_of(scenes, len(ids))
         states, present = empty_result(known.starts, len(hypotheses), len(t), len(ids))
         scatter = np.zeros((len(hypotheses), len(ids)), dtype=np.float32)
+        doubts = [""] * len(hypotheses)
         stopped = threading.Event()
 
         def ended() -> bool:
@@ -294,18 +332,22 @@ class LearnedDynamics:
                 states[rows] = done.states
                 present[rows] = done.present_out
                 scatter[rows] = done.scatter
+                doubts[rows] = done.doubts
                 contacts.extend(done.contacts(part.start, ids))
                 completed = part.stop
                 if on_hypothesis is not None:
                     for k in part:
-                        on_hypothesis(k, states[k], present[k])
+                        if not doubts[k]:
+                            on_hypothesis(k, states[k], present[k])
             for _, future in queue:
                 future.cancel()
             for _, future in queue:
                 if not future.cancelled():
                     future.exception()
         present[completed:] = False
-        return DynamicsResult(ids, states, present, tuple(contacts), completed, self.name, scatter=scatter)
+        return DynamicsResult(
+            ids, states, present, tuple(contacts), completed, self.name, doubts=tuple(doubts), scatter=scatter
+        )
 
     # -- parts
 
@@ -316,13 +358,34 @@ class LearnedDynamics:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        preparation = ScenePreparation(scenes[0], self.floor_z, 1.0 / 240.0)
-        known = _Known(preparation, scenes, [preparation.start(scene) for scene in scenes], slots)
-        known.asleep[:] = self._resting(known)
+        known = self._prepared(scenes, slots)
         with self._lock:
             self._kept[key] = known
             while len(self._kept) > KEPT_SCENES:
                 self._kept.popitem(last=False)
+        return known
+
+    def _prepared(self, scenes: Sequence[SceneGraph], slots: int) -> _Known:
+        """What the futures begin from; samples in which what was seen at rest would topple are drawn toward the mean.
+
+        That a thing rests says where it can be: on what bears it. The draws do not know that, for each thing is drawn
+        by itself. What is taken from a place so goes back into the answer's positions (``centre_offsets``).
+        """
+        preparation = ScenePreparation(scenes[0], self.floor_z, 1.0 / 240.0)
+        starts = [preparation.start(scene) for scene in scenes]
+        known = _Known(preparation, scenes, starts, slots)
+        known.asleep[:] = self._resting(known)
+        for attempt in range(CALM_ROUNDS):
+            if len(scenes) == 1 or known.asleep[0, : known.count].sum() == (~known.fixed[0, : known.count]).sum():
+                break
+            unrest = np.flatnonzero(self._unrest(known))
+            if not len(unrest):
+                break
+            share = 0.5 if attempt < CALM_ROUNDS - 1 else 0.0
+            for s in unrest.tolist():
+                starts[s] = _drawn_in(starts[0], starts[s], share, known.at_rest[0, : known.count])
+            known = _Known(preparation, scenes, starts, slots)
+            known.asleep[:] = self._resting(known)
         return known
 
     def _chunk_size(self, hypotheses: int, bodies: int, hurried: bool) -> int:
@@ -343,17 +406,45 @@ class LearnedDynamics:
         return _Futures(known, hypotheses, self.network, times)
 
     def _resting(self, known: _Known) -> Flags:
-        """(S, M) things that stay where they are when nothing is done: those sleep from the start."""
-        world = self._futures(known, [Hypothesis("")], np.zeros(1))
+        """(S, M) things that stay where they are when nothing is done: those sleep from the start.
+
+        What rests in the mean rests in every sample. It was seen to rest, so a draw of its place in which it would
+        slide or tip over (a box drawn half off the box that bears it) is wrong about the place, not about the rest.
+        """
         still = known.at_rest & ~known.fixed
-        if not still.any():
-            return np.zeros_like(still)
+        asleep = np.zeros_like(still)
+        # What stands on something that rocks by a hair while both are awake may rest once that one sleeps.
+        for _ in range(SETTLE_ROUNDS):
+            known.asleep[:] = asleep
+            awake = still & ~asleep
+            if not awake.any():
+                break
+            world = self._futures(known, [Hypothesis("")], np.zeros(1))
+            begin = world.position.copy()
+            world.make_steps(SETTLE_STEPS)
+            moved = np.linalg.norm(world.position - begin, axis=0).reshape(still.shape)
+            known.touching[:] = world.touching
+            known.on_surface[:] = world.on_surface
+            rests = awake & (moved < SETTLE_MOVE_M)
+            rests = awake & (rests | rests[:1])
+            if not rests.any():
+                break
+            asleep |= rests
+        return asleep
+
+    def _unrest(self, known: _Known) -> Flags:
+        """(S,) samples in which what comes to rest in the mean, nearly where it was seen, does not."""
+        world = self._futures(known, [Hypothesis("")], np.array([0.0, CALM_S]))
         begin = world.position.copy()
-        world.make_steps(SETTLE_STEPS)
-        moved = np.linalg.norm(world.position - begin, axis=0).reshape(still.shape)
-        known.touching[:] = world.touching
-        known.on_surface[:] = world.on_surface
-        return still & (moved < SETTLE_MOVE_M)
+        world.make_steps(world.last)
+        shape = known.at_rest.shape
+        moved = np.linalg.norm(world.position - begin, axis=0).reshape(shape)
+        asleep = world.asleep.reshape(shape)
+        calm = known.at_rest[0] & ~known.fixed[0] & asleep[0] & (moved[0] < CALM_MOVE_M)
+        unlike = ~asleep | (np.abs(moved - moved[:1]) > CALM_MOVE_M)
+        # What a sample was drawn to move, as it may, is no contradiction.
+        found: Flags = (calm & known.at_rest & unlike).any(axis=1)
+        return found
 
     def _chunk(
         self,
@@ -494,6 +585,7 @@ class _Futures:
         k, s, m = len(hypotheses), known.samples, known.slots
         self.rows, self.slots = k * s, m
         self.hypothesis_count = k
+        self.doubts = [""] * k
         count = self.rows * m
         self.position = np.zeros((3, count), dtype=np.float32)
         self.quaternion = np.zeros((4, count), dtype=np.float32)
@@ -549,7 +641,9 @@ class _Futures:
         # Depths to which things may overlap, as they did when first seen; NaN: not yet known.
         self.plane_slack = np.full(count, np.nan, dtype=np.float32)
         self.pair_slack = np.full((self.rows, len(self.pairs)), np.nan, dtype=np.float32)
+        # Standard deviations that the network leaves open: of the positions so far [m], of the velocities now [m/s].
         self.left_open = np.zeros(count, dtype=np.float32)
+        self.drift = np.zeros(count, dtype=np.float32)
         self.on_surface = np.tile(known.on_surface, (k, 1))
         self._cache_key: bytes | None = None
         self._cached: tuple[Floats, NDArray[np.int64], Floats] | None = None
@@ -927,6 +1021,7 @@ class _Futures:
             columns = np.flatnonzero(tired.reshape(-1))
             self.linear[:, columns] = 0.0
             self.angular[:, columns] = 0.0
+            self.drift[columns] = 0.0
             awake = awake & ~tired
 
         keep = awake[row, i] | awake[row, j]
@@ -1049,15 +1144,29 @@ class _Futures:
         free = ~held & ~self.led[included]
         columns = included[free]
         linear, angular = linear[:, free], angular[:, free]
+        was, now = np.linalg.norm(self.linear[:, columns], axis=0), np.linalg.norm(linear, axis=0)
+        fastest = _scatter_limit(was, now)
         if self.known.samples > 1:
             noise = self.known.noise_at(self.now, self.slots)
             sample = (columns // self.slots) % self.known.samples
             drawn = noise[:, sample, columns % self.slots]
-            linear = linear + drawn[:3] * deviation[0, free]
-            angular = angular + drawn[3:] * deviation[1, free]
+            spin = _scatter_limit(np.linalg.norm(self.angular[:, columns], axis=0), np.linalg.norm(angular, axis=0))
+            linear = _at_most(linear + drawn[:3] * deviation[0, free], fastest)
+            angular = _at_most(angular + drawn[3:] * deviation[1, free], spin)
         self.position[:, columns], self.quaternion[:, columns] = position[:, free], quaternion[:, free]
         self.linear[:, columns], self.angular[:, columns] = linear, angular
-        self.left_open[columns] += ((self.last - self.now) * STEP_S * deviation[0, free]) ** 2
+        # What contacts slow down loses the same share of what was left open of its speed.
+        struck = plane_impulse.copy()
+        np.maximum.at(struck, pair_a, pair_impulse)
+        np.maximum.at(struck, pair_b, pair_impulse)
+        kept = np.where(
+            struck[free] > TOUCH_N_S,
+            np.minimum(now / np.maximum(was, np.float32(1e-6)), np.float32(1.0)),
+            np.float32(1.0),
+        )
+        drift = np.sqrt((kept * self.drift[columns]) ** 2 + np.minimum(deviation[0, free], fastest) ** 2)
+        self.drift[columns] = drift
+        self.left_open[columns] += np.float32(STEP_S) * drift
         # Touches: of pairs that were not looked at since both sleep, those before go on.
         row, m = included // self.slots, included % self.slots
         awake = np.zeros((self.rows, self.slots), dtype=bool)
@@ -1132,6 +1241,9 @@ class _Futures:
         bad = np.logical_not(np.asarray(np.isfinite(self.states).all(axis=-1)))
         if bad.any():
             log.warning("learned: %d states were not finite and were held", int(bad.sum()))
+            for k, count in enumerate(bad.any(axis=(2, 3)).sum(axis=1).tolist()):
+                if count:
+                    self.doubts[k] = f"{count} of {self.known.samples} samples: not finite, held at the state before"
             for k, s, m in {(int(a), int(b), int(d)) for a, b, _, d in np.argwhere(bad)}:
                 first = int(np.argmax(bad[k, s, :, m]))
                 self.states[k, s, first:, m] = self.states[k, s, max(first - 1, 0), m]
@@ -1154,8 +1266,9 @@ class _Futures:
         """(K, M) standard deviation [m] of the last positions that the network leaves open, root mean square over
         samples.
         """
-        variance = self.left_open.reshape(self.hypothesis_count, self.known.samples, self.slots).mean(axis=1)
-        return np.sqrt(variance)
+        left_open = self.left_open.reshape(self.hypothesis_count, self.known.samples, self.slots)
+        scatter: Floats = np.sqrt((left_open * left_open).mean(axis=1))
+        return scatter
 
     def _touched(self) -> tuple[Flags, NDArray[np.int16]]:
         """Which pairs touch (steps, R, Q), and which surface each thing stands on (steps, R, M)."""
@@ -1232,13 +1345,13 @@ class _CompiledFutures(_Futures):
         friction, restitution = self.surface_friction, self.surface_restitution
         until = self.now + count
         self._compiled.advance(
-            self.now, until, self.last, self.slots, self.known.samples, self._first, self._second,
+            self.now, until, self.slots, self.known.samples, self._first, self._second,
             self.position, self.quaternion, self.linear, self.angular, self.parameters, self.bounds, self.offsets,
             self.present, self.fixed, self.asleep, self.led, self.obstacle, self.quiet_steps,
             self.surfaces, self.known.surface_row,
             self._own_surface if friction is None else friction,
             self._own_surface if restitution is None else restitution, self.known.floor_z,
-            self._hulls[0], self._hull_of, self.plane_slack, self.pair_slack, self.left_open, self.touching,
+            self._hulls[0], self._hull_of, self.plane_slack, self.pair_slack, self.left_open, self.drift, self.touching,
             self.on_surface, self._noise, *self._followers,
             self.written, self.output_step, self._output_rest, self.states, self.present_out,
             self._pair_touch, self._surface_touch,

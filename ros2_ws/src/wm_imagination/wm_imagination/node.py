@@ -709,6 +709,10 @@ class ImaginationNode(ManagedNode):
         if not rollout.complete:
             late = f"{int(np.sum(rollout.computed))} of {len(rollout.computed)} futures were done in time"
             self.diagnostics.counter("incomplete_answers", level=Level.OK).add(1, late)
+        invalid = int(np.sum(np.asarray(rollout.computed, bool) & ~np.asarray(rollout.valid, bool)))
+        if invalid:
+            reason = next((r for r, ok in zip(rollout.invalid_reasons, rollout.valid, strict=True) if not ok), "")
+            self.diagnostics.counter("invalid_futures", level=Level.WARN).add(invalid, reason)
         if len(rollout.warnings):
             self.diagnostics.counter("odd_requests", level=Level.OK).add(1, rollout.warnings[0])
 
@@ -794,14 +798,15 @@ class ImaginationNode(ManagedNode):
 
 
 def end_points(rollout: Rollout, appearance: Appearance) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Coloured points (P, 3) [m, graph frame] of all seen objects at the end of the last hypothesis."""
+    """Coloured points (P, 3) [m, graph frame] of all seen objects at the end of the last hypothesis that is valid."""
     points: list[NDArray[np.float32]] = [np.zeros((0, 3), np.float32)]
     colors: list[NDArray[np.uint8]] = [np.zeros((0, 3), np.uint8)]
-    for n in np.flatnonzero(rollout.present[-1, -1]):
+    k = int(np.flatnonzero(rollout.usable)[-1]) if rollout.usable.any() else -1
+    for n in np.flatnonzero(rollout.present[k, -1]) if k >= 0 else ():
         cloud = appearance.completed(int(rollout.object_ids[n]), np.full(3, 0.5))
         if cloud is None:
             continue
-        state = rollout.states[-1, 0, -1, n]
+        state = rollout.states[k, 0, -1, n]
         rotation = quaternion_to_matrix(state[QUATERNION]).astype(np.float32)
         points.append(cloud.points @ rotation.T + state[POSITION])
         colors.append(cloud.colors)
@@ -815,6 +820,8 @@ def path_markers(rollout: Rollout) -> MarkerArray:
     clear.header.frame_id = rollout.frame_id
     array.markers.append(clear)
     for k in range(min(len(rollout.hypotheses), _MAX_PATHS)):
+        if not rollout.usable[k]:
+            continue
         hue = 6.0 * (0.618 * k % 1.0)
         red, green, blue = (float(np.clip(abs((hue - s) % 6.0 - 3.0) - 1.0, 0.0, 1.0)) for s in (0.0, 2.0, 4.0))
         for n, object_id in enumerate(rollout.object_ids.tolist()):

@@ -458,7 +458,8 @@ class PhysicsDynamics:
         named = ids.tolist()
         tasks = [(k, s) for k in range(len(hypotheses)) for s in range(len(scenes))]
         queue: deque[tuple[list[tuple[int, int]], Future[list[Trajectory] | None]]] = deque()
-        completed, unstable, begun, stopped = 0, 0, 0, False
+        completed, begun, stopped = 0, 0, False
+        unstable = np.zeros(len(hypotheses), dtype=np.int64)
         try:
             while not stopped:
                 # Few batches wait in the pool at any time, so that an end is quick.
@@ -481,14 +482,14 @@ class PhysicsDynamics:
                     states[k, s, :, :count] = trajectory.states
                     if s == 0:
                         present[k, :, :count] = trajectory.present
-                    unstable += not trajectory.stable
+                    unstable[k] += not trajectory.stable
                     warnings.extend(FutureWarned(k, s, w.time_s, w.kind) for w in trajectory.warnings)
                     for touch in trajectory.touches:
                         a, b = named[touch.a], named[touch.b]
                         contacts.append(Contact(k, s, touch.time_s, min(a, b), max(a, b), touch.began))
                     if s == len(scenes) - 1:
                         completed = k + 1
-                        if on_hypothesis is not None:
+                        if on_hypothesis is not None and not unstable[k]:
                             on_hypothesis(k, states[k], present[k])
         finally:
             job.stop()
@@ -497,16 +498,17 @@ class PhysicsDynamics:
             for _, future in queue:
                 if not future.cancelled():
                     future.exception()  # what has begun is let end, so that the next request finds idle workers
-        if unstable:
+        if unstable.any():
             log.warning(
                 "physics: %d of %d rollouts diverged and were held at their last finite state",
-                unstable,
+                int(unstable.sum()),
                 completed * len(scenes),
             )
         present[completed:] = False
         kept = tuple(c for c in contacts if c.hypothesis < completed)
         warned = tuple(w for w in warnings if w.hypothesis < completed)
-        return DynamicsResult(ids, states, present, kept, completed, self.name, warnings=warned)
+        doubts = tuple(f"{n} of {len(scenes)} samples: MuJoCo diverged" if n else "" for n in unstable.tolist())
+        return DynamicsResult(ids, states, present, kept, completed, self.name, doubts=doubts, warnings=warned)
 
     @staticmethod
     def _await(

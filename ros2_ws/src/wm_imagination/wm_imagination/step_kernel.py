@@ -37,7 +37,7 @@ _AT, _AT_A, _AT_B = BODY.at, PAIR.at_a, PAIR.at_b
 _YIELDS, _YIELDS_A, _YIELDS_B = BODY.yields, PAIR.yields_a, PAIR.yields_b
 _PAIR_FEATURES, _PAIR_LAW = PAIR.features, PAIR.law
 _CROWD, _PAIRS, _HELD_BY, _WEIGHT, _LOAD = BODY.crowd, BODY.pairs, BODY.held_by, BODY.weight, BODY.load
-_START_SQUARE, _LIMIT, _STRUCK, _SQUARE, _MOVING = (
+_START_SQUARE, _LIMIT, STRUCK, _SQUARE, _MOVING = (
     BODY.start_square, BODY.limit, BODY.struck, BODY.square, BODY.moving
 )  # fmt: skip
 _NEAR_SUM, _BESIDE, _ABOVE_A, _ABOVE_B = PAIR.near_sum, PAIR.beside, PAIR.above_a, PAIR.above_b
@@ -252,8 +252,8 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
     for k in range(pair_count):
         at, of_a, of_b = pair_place(k), a[k], b[k]
         impulse, square = pairs[at + PAIR_IMPULSE * LANES], pairs[at + _PAIR_SQUARE * LANES]
-        bodies[of_a + _STRUCK * LANES] += impulse
-        bodies[of_b + _STRUCK * LANES] += impulse
+        bodies[of_a + STRUCK * LANES] += impulse
+        bodies[of_b + STRUCK * LANES] += impulse
         bodies[of_a + _SQUARE * LANES] += square
         bodies[of_b + _SQUARE * LANES] += square
         bodies[of_a + _LIMIT * LANES] += pairs[at + _GIVEN_A * LANES] * bodies[of_b + _START_SQUARE * LANES]

@@ -126,11 +126,13 @@ class PushPaths:
 class Futures:
     """What follows from K paths: states (K, S, T, N, 13) in the layout of ``wm_core.rollout`` of the objects (N,).
 
-    Those of the scene come first, in its order. ``done`` (K,): false where there was no time to compute it.
+    Those of the scene come first, in its order. ``done`` (K,): false where there was no time to compute it, or it is
+    not valid; ``reasons``: K strings that say why not, or none.
     """
 
     states: NDArray[np.float32]
     done: NDArray[np.bool_]
+    reasons: tuple[str, ...] = ()
 
 
 Imagine = Callable[[SceneGraph, BodySpec, PushPaths, float, float], Futures]
@@ -486,10 +488,15 @@ class PushPlanner:
             if best is not None and best[0] < config.enough_m:
                 break
             if best is None:
-                raise PlanError("imagine: got no future at all, expected at least one in time")
+                why = next((reason for reason in futures.reasons if reason), "none was computed in time")
+                raise PlanError(f"imagine: got no future that is valid, expected at least one: {why}")
+            if not np.isfinite(costs).any():
+                break
             # The distribution of the start that did best; its elite only.
             keep = int(chosen[int(np.argmin(costs))]) if number == 0 else keep
             mine = np.flatnonzero((chosen == keep) & np.isfinite(costs))
+            if not len(mine):
+                break
             order = mine[np.argsort(costs[mine])][: config.elite]
             if number == 0 or len(order) < 4:
                 mean, deviation = drawn[order[0]], self._spread()
@@ -711,10 +718,13 @@ class PushPlanner:
         futures: Futures,
         controls: Array,
     ) -> Array:
-        """(K,) [m], infinite where nothing was computed."""
+        """(K,) [m], infinite where nothing was computed, or what was is not valid."""
         c, config = self.config.costs, self.config
         count = len(near)
         states = futures.states[:, :, :, :count].astype(np.float64)  # (K, S, T, N, 13)
+        # What must not be chosen needs no cost, and may hold no numbers.
+        states[~futures.done] = 0.0
+        states[~futures.done, ..., 6] = 1.0
         target = near.index(int(table.scene.ids[table.target]))
         place = states[:, :, :, target, :2]
         left = table.way(place[:, :, -1])  # (K, S)
@@ -836,6 +846,6 @@ def in_process(imagination: Imagination, backend: str, samples: int = 1, seed: i
 
     def ask(scene: SceneGraph, body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float) -> Futures:
         rollout = imagination.imagine(push_request(body, paths, horizon_s, step_s, backend, samples, seed), scene)
-        return Futures(rollout.states, rollout.computed)
+        return Futures(rollout.states, rollout.usable, rollout.invalid_reasons)
 
     return ask

@@ -1,0 +1,309 @@
+"""Which imagined futures can be: finite, and within the speed and energy that the scene and the interventions allow.
+
+A solver that diverges gives numbers, too. What leaves a backend is looked at here, whichever it was, before anybody
+chooses by it. The limits are wide (they catch what cannot be, not what is inaccurate) and follow from what is known:
+
+* Energy. What moves now was in motion before, has fallen, or was given it. Kinetic energy is a square of a norm, so
+  impulses add by the triangle inequality: sqrt(E) <= sqrt(E before) + sqrt(E of the impulse alone).
+* Speed. A blow gives a light thing at most twice the speed of the heavy thing that strikes it, a blow passed on by a
+  third one at most three times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_core.geometry import quaternion_to_matrix
+from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Property
+from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION
+from wm_core.scene_graph import SceneGraph
+from wm_imagination.dynamics import States, targets
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+GRAVITY_M_S2 = 9.81
+FLOOR_BELOW_M = 1.0
+"""Things may fall to this far below the lowest thing of the scene: backends put a floor 0.75 m below the supports."""
+FASTEST_M_S = 1000.0
+FASTEST_RAD_S = 2000.0
+FARTHEST_M = 4000.0
+"""Beyond what any request may ask for (50 m/s, 500 rad/s, poses of 1 km; ``wm_core.interventions``), with room for
+small things that are given large impulses."""
+BLOWS = 3.0
+SLACK_M_S = 2.0
+"""What is drawn, placed or grown into something else is moved out of it, at up to about this speed: backends bound
+theirs to 1 m/s."""
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Validity:
+    """Of K futures: valid (K,), and why not (K strings, empty where valid)."""
+
+    valid: Flags
+    reasons: tuple[str, ...]
+
+
+def check_futures(
+    scenes: Sequence[SceneGraph],
+    hypotheses: Sequence[Hypothesis],
+    times: Array,
+    states: States,
+    object_ids: NDArray[np.int64],
+    doubts: Sequence[str] = (),
+    completed: int | None = None,
+) -> Validity:
+    """Which futures can be.
+
+    Args:
+        scenes: S belief samples, the first the mean. hypotheses: K.
+        times: (T,) [s]. states: (K, S, T, M, 13). object_ids: (M,).
+        doubts: K reasons of the backend not to trust a future, empty strings where it does; empty: it trusts all.
+        completed: futures that were computed, the first of the K; of others nothing is said. None: all.
+    """
+    count, samples = states.shape[:2]
+    completed = count if completed is None else completed
+    reasons = list(doubts) if len(doubts) else [""] * count
+    if states.shape[3] and completed:
+        # What the scene alone allows every hypothesis allows, so few futures need limits of their own.
+        usual = limits_of(scenes, Hypothesis(""), states.shape[3])
+        suspects = np.flatnonzero(_may_be_beyond(usual, states[:completed]))
+        for k in suspects[_beyond(usual, states[suspects]).any(axis=1)].tolist():
+            own = states[k : k + 1]
+            limits = limits_of(scenes, hypotheses[k], states.shape[3])
+            bad = np.flatnonzero(_beyond(limits, own)[0])
+            if not len(bad):
+                continue
+            said = _described(limits, own[0, bad[0]], times, object_ids, scenes[0], int(bad[0]))
+            which = f"{len(bad)} of {samples} samples: " if samples > 1 else ""
+            reasons[k] = "; ".join(r for r in (reasons[k], which + said) if r)
+    return Validity(np.array([not r for r in reasons], dtype=bool), tuple(reasons))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the scene and one hypothesis allow of M bodies in S samples.
+
+    Attributes:
+        mass: (S, M) least masses [kg] that things have on the way; 0: static, or led along a path.
+        inertia: (S, M) a lower bound of their moments [kg m^2].
+        height: (M,) from which each can fall [m].
+        energy: (S,) most energy above that of rest at ``height`` [J].
+        speed: most speed of anything that is free [m/s].
+    """
+
+    mass: Array
+    inertia: Array
+    height: Array
+    energy: Array
+    speed: float
+
+
+def limits_of(scenes: Sequence[SceneGraph], hypothesis: Hypothesis, slots: int) -> Limits:
+    """The limits of a hypothesis; ``slots``: M, bodies of the scene and those that hypotheses create."""
+    bodies = _Bodies(scenes, slots)
+    actions = [(m, do) for m, do in targets(scenes[0], hypothesis)]
+    for m, do in actions:
+        bodies.take(m, do)
+    most = bodies.most * bodies.free
+    mass = bodies.least * bodies.free
+    size = np.sort(bodies.smallest, axis=1)
+    # A ball of that diameter has a tenth of m d^2; nothing that fills its extents has less about any axis.
+    inertia = mass * 0.05 * (size[:, 0] ** 2 + size[:, 1] ** 2)
+    reach = 0.5 * np.linalg.norm(bodies.largest, axis=1)
+    drop = np.maximum(bodies.height - (bodies.lowest - FLOOR_BELOW_M), 0.0)
+    total = most.sum(axis=1)
+    speed = math.sqrt(2.0 * GRAVITY_M_S2 * float(drop[bodies.free].max(initial=0.0)))
+    root = np.sqrt(GRAVITY_M_S2 * most @ drop)
+    for s, scene in enumerate(scenes):
+        n = len(scene)
+        linear = np.linalg.norm(scene.linear_velocities, axis=1) * bodies.free[:n]
+        spin = np.linalg.norm(scene.angular_velocities, axis=1) * bodies.free[:n] * reach[:n]
+        # A ball that was seen to move is set rolling, whether its spin was seen or not.
+        spin = np.maximum(spin, linear)
+        root[s] = math.sqrt(root[s] ** 2 + 0.5 * float(most[s, :n] @ (linear**2 + spin**2)))
+        speed = max(speed, float((linear + spin).max(initial=0.0)))
+    for m, do in actions:
+        energy, faster = _given(do, most[:, m], mass[:, m], inertia[:, m], total, float(reach[m]))
+        root += np.sqrt(energy)
+        speed += faster
+    root += np.sqrt(0.5 * total) * SLACK_M_S
+    for _, do in actions:
+        if do.kind == InterventionKind.FOLLOW_PATH and len(do.path_positions):
+            # What rests on a thing that is led up is lifted with it.
+            root = np.sqrt(root**2 + total * GRAVITY_M_S2 * float(np.ptp(do.path_positions[:, 2])))
+    return Limits(mass, inertia, bodies.height, root**2, min(BLOWS * speed + SLACK_M_S, FASTEST_M_S))
+
+
+class _Bodies:
+    """Ranges of what M bodies are on the way, as interventions change them.
+
+    Attributes:
+        least, most: (S, M) masses [kg]. smallest, largest: (M, 3) extents [m]. height: (M,) highest places that they
+            are put to [m]. free: (M,) neither static nor led. lowest: bottom of the lowest [m].
+    """
+
+    def __init__(self, scenes: Sequence[SceneGraph], slots: int) -> None:
+        mean, n = scenes[0], len(scenes[0])
+        self.least = np.zeros((len(scenes), slots))
+        self.least[:, :n] = np.clip(np.exp([scene.log_mass for scene in scenes]), 1e-6, 1e5)
+        self.most = self.least.copy()
+        self.smallest = np.zeros((slots, 3))
+        self.smallest[:n] = mean.extents
+        self.largest = self.smallest.copy()
+        self.free = np.zeros(slots, dtype=bool)
+        self.free[:n] = ~mean.is_static
+        self.height = np.zeros(slots)
+        self.lowest = 0.0
+        if n:
+            heights = np.stack([scene.positions[:, 2] for scene in scenes])
+            self.height[:n] = heights.max(axis=0)
+            upright = np.abs(quaternion_to_matrix(mean.quaternions)[:, 2])  # (N, 3), the vertical in their axes
+            self.lowest = float((heights - 0.5 * (upright * mean.extents).sum(axis=1)).min())
+
+    def take(self, m: int, do: Intervention) -> None:
+        """What an intervention does to body m."""
+        if do.creates_body and do.body is not None:
+            self.smallest[m] = self.largest[m] = do.body.extents
+            self.least[:, m] = self.most[:, m] = do.body.effective_mass
+            self.free[m], self.height[m] = True, do.body.position[2]
+        if do.kind == InterventionKind.SET_POSE:
+            self.height[m] = max(self.height[m], do.position[2])
+        elif do.kind == InterventionKind.FOLLOW_PATH:
+            self.free[m] = False
+            self.height[m] = max(self.height[m], do.path_positions[:, 2].max(initial=self.height[m]))
+        elif do.kind == InterventionKind.SET_PROPERTY and do.property == Property.MASS:
+            new = self.most[:, m] * do.value if do.value_is_factor else np.full(len(self.most), do.value)
+            self.least[:, m] = np.minimum(self.least[:, m], new)
+            self.most[:, m] = np.maximum(self.most[:, m], new)
+        elif do.kind == InterventionKind.MORPH:
+            volume = float(np.prod(do.scale))
+            self.least[:, m] *= min(volume, 1.0)
+            self.most[:, m] *= max(volume, 1.0)
+            self.smallest[m] *= np.minimum(do.scale, 1.0)
+            self.largest[m] *= np.maximum(do.scale, 1.0)
+            self.height[m] += float(np.linalg.norm(self.largest[m]))
+        self.lowest = min(self.lowest, float(self.height[m] - 0.5 * np.linalg.norm(self.largest[m])))
+
+
+def _given(
+    do: Intervention, most: Array, mass: Array, inertia: Array, total: Array, reach: float
+) -> tuple[Array, float]:
+    """Energy [J] (S,) that an intervention gives to a body at rest, and speed [m/s]; ``total``: mass of all (S,)."""
+    if do.kind == InterventionKind.APPLY_IMPULSE and mass.min() > 0.0:
+        size = float(np.linalg.norm(do.impulse))
+        # The point is relative to the origin of the body; its centre of mass may be off that by part of its size.
+        turn = float(np.linalg.norm(np.cross(do.point, do.impulse))) + 0.5 * reach * size
+        inertia = np.maximum(inertia, 1e-12)
+        return 0.5 * size**2 / mass + 0.5 * turn**2 / inertia, float((size / mass + turn / inertia * reach).max())
+    if do.kind in (InterventionKind.ADD, InterventionKind.SET_VELOCITY):
+        source = do.body if do.kind == InterventionKind.ADD and do.body is not None else do
+        speed, spin = float(np.linalg.norm(source.linear_velocity)), float(np.linalg.norm(source.angular_velocity))
+        return 0.5 * most * (speed**2 + (spin * reach) ** 2), speed + spin * reach
+    if do.kind == InterventionKind.FOLLOW_PATH and len(do.path_times) > 1:
+        steps, q = np.diff(do.path_times), do.path_quaternions
+        speeds = np.linalg.norm(np.diff(do.path_positions, axis=0), axis=1)
+        if len(q) == len(do.path_times):
+            speeds = speeds + 2.0 * reach * np.arccos(np.clip(np.abs((q[1:] * q[:-1]).sum(axis=1)), 0.0, 1.0))
+        speed = float((speeds / np.maximum(steps, 1e-6)).max())
+        # It gives twice its speed to what it strikes, and may strike again what comes back.
+        return 0.5 * total * (4.0 * speed) ** 2, 2.0 * speed
+    return np.zeros_like(total), 0.0
+
+
+def _may_be_beyond(limits: Limits, states: States) -> Flags:
+    """(K,) futures that need a closer look, by what each of their bodies has at most at any time; two passes over them.
+
+    Few do: hardly ever has everything as much energy as if all were at their fastest at once.
+    """
+    count, samples, steps, slots, size = states.shape
+    rows = states.reshape(count, samples * steps, slots * size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = (f(rows, axis=1).reshape(count, slots, size).astype(np.float64) for f in (np.min, np.max))
+        most = np.maximum(-low, high)  # (K, M, 13)
+        square = (most[..., LINEAR_VELOCITY] ** 2).sum(axis=-1)  # (K, M)
+        turning = (most[..., ANGULAR_VELOCITY] ** 2).sum(axis=-1)
+        mass, inertia = limits.mass.max(axis=0), limits.inertia.max(axis=0)
+        lifted = np.maximum(high[..., 2] - limits.height, 0.0)
+        energy = 0.5 * (square @ mass + turning @ inertia) + GRAVITY_M_S2 * lifted @ mass
+        within = ((square <= limits.speed**2) | (mass == 0.0)).all(axis=1) & (energy <= limits.energy.min())
+        within &= (turning <= FASTEST_RAD_S**2).all(axis=1)
+        within &= (most[..., POSITION] <= FARTHEST_M).all(axis=(1, 2)) & np.isfinite(most).all(axis=(1, 2))
+    return np.asarray(~within)
+
+
+def _beyond(limits: Limits, states: States) -> Flags:
+    """(K, S) futures that are not finite, or beyond the limits; states (K, S, T, M, 13)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(states.sum(axis=-1)).all(axis=(2, 3))
+        linear, angular = states[..., LINEAR_VELOCITY], states[..., ANGULAR_VELOCITY]
+        square = np.einsum("kstmi,kstmi->kstm", linear, linear)
+        turning = np.einsum("kstmi,kstmi->kstm", angular, angular)
+        free = limits.mass > 0.0  # (S, M); what is led or static goes where it is told
+        fast = (square > np.where(free, limits.speed**2, np.inf)[:, None].astype(np.float32)).any(axis=(2, 3))
+        fast |= (turning > np.float32(FASTEST_RAD_S**2)).any(axis=(2, 3))
+        fast |= (np.abs(states[..., POSITION]) > FARTHEST_M).any(axis=(2, 3, 4))
+        energy = _energy(limits, states, square, turning)
+        rich = (energy > limits.energy[:, None]).any(axis=2)
+    return ~finite | fast | rich
+
+
+def _energy(limits: Limits, states: States, square: States, turning: States) -> States:
+    """(K, S, T) [J] above that of rest at ``limits.height``, at least."""
+    mass, inertia = limits.mass.astype(np.float32), limits.inertia.astype(np.float32)
+    above = states[..., 2] - limits.height.astype(np.float32)
+    # What lies lower than it began gives its energy to the others, but no lower than the floor.
+    kinetic = np.einsum("kstm,sm->kst", square, 0.5 * mass) + np.einsum("kstm,sm->kst", turning, 0.5 * inertia)
+    lifted = np.einsum("kstm,sm->kst", np.maximum(above, 0.0), mass * np.float32(GRAVITY_M_S2))
+    energy: States = kinetic + lifted
+    return energy
+
+
+def _described(
+    limits: Limits, states: States, times: Array, ids: NDArray[np.int64], scene: SceneGraph, sample: int
+) -> str:
+    """What is wrong with a future's states (T, M, 13) first: which things, when, what was found and expected."""
+
+    def names(rows: NDArray[np.int64]) -> str:
+        known = [
+            f"{ids[m]} {scene.class_names[m]}" if m < len(scene) else f"{ids[m]}" for m in rows[:MOST_NAMED].tolist()
+        ]
+        return ", ".join(known) + (f" and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else "")
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(states).all(axis=-1)  # (T, M)
+        if not finite.all():
+            t = int(np.argmin(finite.all(axis=1)))
+            return f"not finite from {times[t]:.2f} s on: {names(np.flatnonzero(~finite[t]))}"
+        wide = states.astype(np.float64)
+        speed = np.linalg.norm(wide[..., LINEAR_VELOCITY], axis=-1)
+        spin = np.linalg.norm(wide[..., ANGULAR_VELOCITY], axis=-1)
+        reach = np.abs(wide[..., POSITION]).max(axis=-1)
+        free = limits.mass[sample] > 0.0
+        for values, limit, unit, rows in (
+            (speed * free, limits.speed, "m/s", speed * free > limits.speed),
+            (spin, FASTEST_RAD_S, "rad/s", spin > FASTEST_RAD_S),
+            (reach, FARTHEST_M, "m from the origin", reach > FARTHEST_M),
+        ):
+            if rows.any():
+                t = int(np.argmax(rows.any(axis=1)))
+                return (
+                    f"{names(np.flatnonzero(rows[t]))}: {values[t].max():.3g} {unit} after {times[t]:.2f} s, "
+                    f"expected at most {limit:.3g}"
+                )
+        square, turning = speed.astype(np.float32)[None] ** 2, spin.astype(np.float32)[None] ** 2
+        one = slice(sample, sample + 1)
+        own = replace(limits, mass=limits.mass[one], inertia=limits.inertia[one], energy=limits.energy[one])
+        energy = _energy(own, states[None, None], square[:, None], turning[:, None])[0, 0]
+        t = int(np.argmax(energy > own.energy[0]))
+        most = int(np.argmax(limits.mass[sample] * speed[t] ** 2))
+        return (
+            f"{energy[t]:.3g} J after {times[t]:.2f} s, most of it in {names(np.array([most]))}, "
+            f"expected at most {own.energy[0]:.3g} J of what is there and what is given"
+        )

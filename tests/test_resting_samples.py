@@ -1,0 +1,173 @@
+"""Sampled futures of what rests: it goes on resting, in every sample, and nothing is said not to be valid."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dynamics_backends import dynamics_or_skip
+from wm_core.interventions import Hypothesis, apply_impulse
+from wm_core.rollout import LINEAR_VELOCITY, POSITION, ImagineRequest
+from wm_core.scene_graph import SceneGraph
+from wm_imagination.automatic import AutomaticDynamics
+from wm_imagination.dynamics import sample_belief
+from wm_imagination.imagination import Imagination
+from wm_imagination.learned import LearnedDynamics
+from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
+from wm_sim.depth_noise import DepthNoise
+from wm_sim.simulator import Simulator
+
+TIMES = np.arange(61) / 30.0
+FACTUAL = Hypothesis("as it is")
+RESTS_M_S = 0.05
+SETTLED = TIMES > 0.5
+"""What was perceived some degrees off the face that it stands on may rock down in the first half second."""
+LOOKS = 14
+
+
+@cache
+def perceived(name: str) -> SceneGraph:
+    """What perception makes of the first second of a simulated scene, in which everything rests."""
+    pipeline = PerceptionPipeline(PerceptionConfig(inference_threads=1))
+    with Simulator(name, 0, noise=DepthNoise()) as simulator:
+        for number in range(LOOKS):
+            simulator.advance_to(number / 15.0)
+            look = simulator.render()
+            frame = Frame(simulator.stamp_ns + 1, look.rgb, look.depth, simulator.camera, look.world_T_camera)
+            result = pipeline.process(frame)
+    assert len(result.scene) > 3
+    return result.scene
+
+
+@cache
+def known(name: str) -> SceneGraph:
+    """The truth of a simulated scene after half a second, as uncertain as perception is of it."""
+    with Simulator(name, 1) as simulator:
+        simulator.advance_to(0.5)
+        truth = simulator.ground_truth()
+    pose = np.diag([0.005**2, 0.005**2, 0.004**2, 0.015**2, 0.015**2, 0.03**2])
+    count = len(truth)
+    return replace(
+        truth,
+        linear_velocities=np.zeros((count, 3)),
+        angular_velocities=np.zeros((count, 3)),
+        pose_covariances=np.tile(pose, (count, 1, 1)),
+        log_mass_std=np.full(count, 0.9),
+        friction_std=np.full(count, 0.15),
+        restitution_std=np.full(count, 0.1),
+    )
+
+
+SCENES = [
+    (perceived, "demo"),
+    (perceived, "stack_knock"),
+    *((known, n) for n in ("demo", "crowd", "billiard", "dominoes")),
+]
+
+
+@pytest.fixture(scope="module")
+def learned() -> LearnedDynamics:
+    dynamics = dynamics_or_skip("learned")
+    assert isinstance(dynamics, LearnedDynamics)
+    return dynamics
+
+
+@pytest.mark.parametrize("samples", [16, 64])
+@pytest.mark.parametrize(("source", "name"), SCENES, ids=[f"{s.__name__}-{n}" for s, n in SCENES])
+def test_what_rests_goes_on_resting_in_every_sample(
+    learned: LearnedDynamics, source: Any, name: str, samples: int
+) -> None:
+    scene = source(name)
+    result = learned.rollout(sample_belief(scene, samples, 0), [FACTUAL], TIMES)
+    speed = np.linalg.norm(result.states[0, ..., LINEAR_VELOCITY], axis=-1)  # (S, T, M)
+    assert speed[:, SETTLED].max() < RESTS_M_S, {
+        int(scene.ids[m]): int((speed[:, SETTLED, m].max(axis=1) >= RESTS_M_S).sum()) for m in range(len(scene))
+    }
+    assert speed.max() < 3.0
+    assert not any(result.doubts)
+
+
+def test_both_engines_rest_alike() -> None:
+    scene = known("demo")
+    results = [
+        LearnedDynamics(engine=engine).rollout(sample_belief(scene, 8, 0), [FACTUAL], TIMES)
+        for engine in ("compiled", "onnxruntime")
+    ]
+    np.testing.assert_allclose(results[0].states[..., POSITION], results[1].states[..., POSITION], atol=1e-3)
+    np.testing.assert_allclose(results[0].scatter, results[1].scatter, atol=2e-3)
+
+
+@pytest.mark.parametrize("samples", [1, 16, 64])
+def test_the_documented_question_is_answered(samples: int) -> None:
+    """wm imagine --push 4 0.05 0 0 --horizon 2 --samples 16, of what wm sim shows."""
+    scene = perceived("demo")
+    dynamics_or_skip("auto")
+    hypotheses = (FACTUAL, Hypothesis("push 4", (apply_impulse(4, (0.05, 0.0, 0.0)),)))
+    rollout = Imagination().imagine(ImagineRequest(hypotheses, 2.0, samples=samples), scene)
+    assert rollout.complete and rollout.valid[0], rollout.invalid_reasons
+    start, end = rollout.states[0, :, 0, :, POSITION], rollout.states[0, :, -1, :, POSITION]
+    assert np.linalg.norm(end - start, axis=-1).max() < 0.03
+    speed = np.linalg.norm(rollout.states[0, ..., LINEAR_VELOCITY], axis=-1)
+    assert speed[:, SETTLED].max() < RESTS_M_S
+    # What is pushed goes along, on the table or over its edge: not through the room.
+    assert rollout.valid[1] or "unsure" in rollout.invalid_reasons[1]
+    if rollout.valid[1]:
+        moved = rollout.states[1, :, -1, :, POSITION] - rollout.states[1, :, 0, :, POSITION]
+        pushed = moved[:, scene.index(4)]
+        assert pushed[:, 0].mean() > 0.005 and np.linalg.norm(moved, axis=-1).max() < 3.0
+
+
+def test_auto_says_of_what_it_is_unsure_when_physics_has_no_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    auto = dynamics_or_skip("auto")
+    assert isinstance(auto, AutomaticDynamics)
+    scene = known("demo")
+    mover = int(scene.ids[~scene.is_static][0])
+    pushes = [Hypothesis(f"push {k}", (apply_impulse(mover, (0.02 + 0.01 * k, 0.0, 0.0)),)) for k in range(5)]
+    engine = Imagination()
+    monkeypatch.setattr(engine, "dynamics", lambda name: auto)
+    monkeypatch.setattr("wm_imagination.automatic.UNSURE_M", 1e-9)
+    for samples, room in ((1, 0), (16, 0), (16, 3), (16, 99)):
+        monkeypatch.setattr("wm_imagination.automatic.MAX_HANDED_OVER", room * samples)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            rollout = engine.imagine(ImagineRequest((FACTUAL, *pushes), 0.5, samples=samples), scene)
+        by_physics = np.array([name == "physics" for name in rollout.backends])
+        # The factual future rests: of it the learned backend is sure.
+        assert rollout.valid[0]
+        np.testing.assert_array_equal(rollout.valid[1:], by_physics[1:])
+        assert by_physics.sum() == {0: 0, 3: 2, 99: 6}[room]
+        for reason, valid in zip(rollout.invalid_reasons, rollout.valid, strict=True):
+            assert valid == (reason == "") and (valid or reason.startswith("unsure: the learned backend leaves"))
+        assert bool(rollout.warnings) == (not rollout.valid.all())
+        assert any("unsure" in record.getMessage() for record in caplog.records) == (not rollout.valid.all())
+        assert np.isnan(rollout.effect[~rollout.valid]).all()
+        # Effects of what physics answers are against its own factual future.
+        others = np.flatnonzero((scene.ids != mover) & ~scene.is_static)
+        assert np.nanmax(rollout.effect[rollout.valid][:, scene.index(mover)]) > 0.001
+        assert np.isfinite(rollout.effect[rollout.valid][:, others]).all()
+
+
+def test_with_a_deadline_physics_takes_as_many_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = dynamics_or_skip("auto")
+    assert isinstance(auto, AutomaticDynamics)
+    scene = known("demo")
+    mover = int(scene.ids[~scene.is_static][0])
+    pushes = [Hypothesis(f"push {k}", (apply_impulse(mover, (0.02 + 0.001 * k, 0.0, 0.0)),)) for k in range(200)]
+    monkeypatch.setattr("wm_imagination.automatic.UNSURE_M", 1e-9)
+    monkeypatch.setattr(auto, "_estimate", 1.0)
+    engine = Imagination()
+    monkeypatch.setattr(engine, "dynamics", lambda name: auto)
+    none = engine.imagine(ImagineRequest((FACTUAL, *pushes), 0.5, deadline_s=0.2), scene)
+    assert "physics" not in none.backends and not none.valid[1:].any()
+    # With 2 ms a future of half a second there is room for all in a minute.
+    monkeypatch.setattr(auto, "_estimate", 0.004)
+    whole = engine.imagine(ImagineRequest((FACTUAL, *pushes), 0.5, deadline_s=60.0), scene)
+    assert set(whole.backends) == {"physics"} and whole.valid.all()
+    assert auto._estimate != 0.004, "what it took was not measured"
