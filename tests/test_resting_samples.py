@@ -25,8 +25,8 @@ from wm_sim.simulator import Simulator
 TIMES = np.arange(61) / 30.0
 FACTUAL = Hypothesis("as it is")
 RESTS_M_S = 0.05
-SETTLED = TIMES > 0.5
-"""What was perceived some degrees off the face that it stands on may rock down in the first half second."""
+SETTLED = TIMES > 1.0
+"""What was perceived some degrees off the face that it stands on may rock down in the first second."""
 LOOKS = 14
 
 
@@ -114,12 +114,14 @@ def test_the_documented_question_is_answered(samples: int) -> None:
     assert np.linalg.norm(end - start, axis=-1).max() < 0.03
     speed = np.linalg.norm(rollout.states[0, ..., LINEAR_VELOCITY], axis=-1)
     assert speed[:, SETTLED].max() < RESTS_M_S
-    # What is pushed goes along, on the table or over its edge: not through the room.
-    assert rollout.valid[1] or "unsure" in rollout.invalid_reasons[1]
-    if rollout.valid[1]:
-        moved = rollout.states[1, :, -1, :, POSITION] - rollout.states[1, :, 0, :, POSITION]
-        pushed = moved[:, scene.index(4)]
-        assert pushed[:, 0].mean() > 0.005 and np.linalg.norm(moved, axis=-1).max() < 3.0
+    # What is pushed goes along, no faster than the blow can make the lightest of its samples.
+    assert rollout.valid[1], rollout.invalid_reasons
+    pushed = scene.index(4)
+    moved = rollout.states[1, :, -1, pushed, 0] - rollout.states[1, :, 0, pushed, 0]
+    assert moved.mean() > 0.005
+    mass = np.exp([sample.log_mass[pushed] for sample in sample_belief(scene, samples, 0)])
+    level = np.linalg.norm(rollout.states[1, ..., 7:9], axis=-1)  # (S, T, M)
+    assert (level.max(axis=(1, 2)) <= 2.0 * 0.05 / mass + 0.1).all()
 
 
 def test_auto_says_of_what_it_is_unsure_when_physics_has_no_time(
@@ -149,9 +151,9 @@ def test_auto_says_of_what_it_is_unsure_when_physics_has_no_time(
         assert any("unsure" in record.getMessage() for record in caplog.records) == (not rollout.valid.all())
         assert np.isnan(rollout.effect[~rollout.valid]).all()
         # Effects of what physics answers are against its own factual future.
-        others = np.flatnonzero((scene.ids != mover) & ~scene.is_static)
-        assert np.nanmax(rollout.effect[rollout.valid][:, scene.index(mover)]) > 0.001
-        assert np.isfinite(rollout.effect[rollout.valid][:, others]).all()
+        assert np.isfinite(rollout.effect[rollout.valid]).all()
+        if room:
+            assert rollout.effect[by_physics][:, scene.index(mover)].max() > 0.001
 
 
 def test_with_a_deadline_physics_takes_as_many_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:

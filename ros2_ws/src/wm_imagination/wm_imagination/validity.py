@@ -277,9 +277,9 @@ def _described(
         return ", ".join(known) + (f" and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else "")
 
     with np.errstate(over="ignore", invalid="ignore"):
-        finite = np.isfinite(states).all(axis=-1)  # (T, M)
+        finite: Flags = np.asarray(np.isfinite(states).all(axis=-1))  # (T, M)
         if not finite.all():
-            t = int(np.argmin(finite.all(axis=1)))
+            t = int(np.argmin(np.asarray(finite.all(axis=1))))
             return f"not finite from {times[t]:.2f} s on: {names(np.flatnonzero(~finite[t]))}"
         wide = states.astype(np.float64)
         speed = np.linalg.norm(wide[..., LINEAR_VELOCITY], axis=-1)
