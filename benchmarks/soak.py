@@ -33,7 +33,7 @@ from rich.table import Table  # noqa: E402
 from benchmarks.soaking import trend  # noqa: E402
 from benchmarks.soaking.usage import Usage, look  # noqa: E402
 from wm_bringup.client import ClientError, GraphClient  # noqa: E402
-from wm_bringup.demo import CAMERA_TOPICS, NAMESPACE, START_S, environment  # noqa: E402
+from wm_bringup.demo import CAMERA_TOPICS, NAMESPACE, environment  # noqa: E402
 from wm_bringup.environment import make_console  # noqa: E402
 from wm_bringup.live import start_nodes  # noqa: E402
 from wm_bringup.processes import ProcessDied, ProcessGroup, graph_environment, node_command  # noqa: E402
@@ -46,6 +46,8 @@ LIMIT_MB_H = 20.0
 WARM_UP_SHARE, WARM_UP_MOST_S = 0.25, 600.0
 """Part of the run that is not fitted: caches and buffers fill, and the first of everything is made."""
 MB = 1e6
+START_S = 180.0
+"""How long nodes may take to start: their models load, and are compiled where they never were."""
 SAMPLE_S = 1.0
 SCENE_CHANGE_S = 20.0
 

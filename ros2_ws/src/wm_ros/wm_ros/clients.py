@@ -100,7 +100,10 @@ class ClientWatch:
         """
         guid = requester(request_id) if self._exact else None
         # A client may leave as soon as it has asked; of one that was never seen it cannot be said that it left.
-        there = self.endpoints(service, fresh=True)
+        try:
+            there = self.endpoints(service, fresh=True)
+        except (InvalidHandle, _rclpy.RCLError):  # the node is on its way down
+            return lambda: False
         awaited = frozenset((guid,)) if guid is not None else there
         here = bool(awaited & there)
         over = False

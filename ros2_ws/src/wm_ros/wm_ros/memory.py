@@ -14,9 +14,9 @@ import time
 from typing import Any
 
 ARENAS = 2
-LARGE_BYTES = 1 << 20
-"""Blocks of this size come from the system and go back to it at once. Otherwise glibc raises its own bound, to 32 MiB,
-with every such block that is freed."""
+LARGE_BYTES = 1 << 18
+"""Blocks of this size (images, states) come from the system and go back to it at once. Otherwise glibc raises its own
+bound, up to 32 MiB, with every such block that is freed."""
 TRIM_S = 10.0
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # <malloc.h>
 _SETTINGS = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
