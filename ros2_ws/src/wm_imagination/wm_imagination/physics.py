@@ -75,9 +75,9 @@ SINK_M = 3e-5
 """What stands on something starts this deep in it, about where the contact carries it. Just touching is
 neither in nor out
 of contact, and whichever rounding makes of it would show in the future."""
-BATCH_S = 0.08
-"""How long a batch of futures should take: long enough that what is done once per batch does not count, short enough
-that a deadline is kept."""
+BATCH_S = 0.2
+"""How long a batch of futures should take [s]: long enough that what is done once per batch does not count, on a busy
+machine too, short enough for progress and a stop."""
 MOST_IN_BATCH = 16
 FALLING_SPEED_M_S = 0.15
 """Vertical speed above which a moving object is taken to be in the air."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from wm_core.model_variants import ModelVariants
 from wm_core.mujoco_batch import BatchSimulator
 from wm_core.mujoco_world import Action, BodyDef, LiveWorld, Simulator, Trajectory, World, rest_state
 from wm_core.scene_graph import SceneGraph
-from wm_imagination.dynamics import hypothesis_bodies, targets
+from wm_imagination.dynamics import hypothesis_bodies
 
 Array = NDArray[np.float64]
 
@@ -92,6 +93,7 @@ class PhysicsJob:
     ) -> None:
         self.preparation, self.scenes, self.starts, self.times = preparation, scenes, starts, times
         self.hypotheses = hypotheses
+        self._rows = {int(object_id): row for row, object_id in enumerate(scenes[0].ids)}
         self.bodies = [preparation.sample_bodies(scene) for scene in scenes]
         self._cache = worlds
         self._created: dict[Hashable, tuple[BodyDef, ...]] = {}
@@ -113,6 +115,10 @@ class PhysicsJob:
     @staticmethod
     def _key(bodies: Sequence[BodyDef]) -> tuple[Hashable, ...]:
         return tuple(b.shape_key() for b in bodies)
+
+    def _row(self, object_id: int) -> int:
+        row = self._rows.get(object_id)
+        return self.scenes[0].index(object_id) if row is None else row  # which says what ids there are
 
     def world(self, bodies: Sequence[BodyDef]) -> World:
         """The compiled world of these geometries; masses, frictions and restitutions may be others'."""
@@ -162,7 +168,10 @@ class PhysicsJob:
         """Trajectories of some of the job's hypotheses from samples; None when it has been stopped meanwhile."""
         futures = []
         for hypothesis, sample in asked:
-            aims = targets(self.scenes[sample], hypothesis)
+            created = itertools.count(len(self._rows))
+            aims = [
+                (next(created) if do.creates_body else self._row(do.object_id), do) for do in hypothesis.interventions
+            ]
             moved = [body for body, do in aims if do.kind in FREEING_KINDS]
             bodies = (*self.bodies[sample], *self._created_by[id(hypothesis)])
             live = self._live(self.preparation.freed(bodies, moved), sample, batch.simulator)
