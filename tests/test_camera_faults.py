@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from tf2_msgs.msg import TFMessage
 
 from conftest import NodeProcess
 from test_camera_input import LENSES, RAW, lens_info, rvl_message, seen_through
+from test_imagination_node import Client
 from test_perception_node import FRAME, STEP_NS, Robot, parameters, start
 from traced_scene import BALL, BOX, CAMERA, FRONT, make_scene, trace
 from wm_core.camera import Camera
+from wm_core.interventions import Hypothesis
 from wm_core.lens import Lens
-from wm_core.messages import camera_from_msg
+from wm_core.messages import camera_from_msg, scene_graph_to_msg
+from wm_core.rollout import ImageRequest, ImagineRequest
 from wm_core.scene_graph import SceneGraph
 from wm_ros import images, qos
 from wm_ros.stamps import ns_to_stamp
@@ -121,6 +125,64 @@ def node(tmp_path_factory: pytest.TempPathFactory, robot: Robot) -> Iterator[Nod
     assert status == 0
 
 
+# Nodes of their own, before that of the module starts: all read the same topics.
+
+
+def test_rvl_in_tenths_of_millimeters(tmp_path: Path, driver: Driver) -> None:
+    color, depth, _ = trace(TRUTH)
+    driver.color, driver.depth, driver.info = images.rgb_to_image(color), None, images.camera_to_info(CAMERA)
+    driver.rvl = rvl_message((10_000.0 * depth).astype(np.uint16))
+    given: dict[str, Any] = {"depth_transport": "compressedDepth", "depth_scale": 0.0001}
+    process = start(tmp_path / "log", *parameters(**given), module="wm_perception.node")
+    try:
+        driver.expect_objects("rvl")
+    finally:
+        status = process.stop()
+    driver.rvl = None
+    assert status == 0, process.output
+
+
+def test_imagination_learns_looks_in_the_geometry_of_the_instances(node_process: Callable[..., NodeProcess]) -> None:
+    """What it draws for now is the pinhole image of what the distorted camera showed."""
+    process = node_process("wm_imagination.node", "--ros-args", "-p", "backend:=physics")
+    client = Client()
+    rectified = Camera(320, 240, 250.0, 250.0, 159.5, 119.5)
+    lens = Lens(RAW, rectified, "plumb_bob", LENSES["plumb_bob"])
+    wide = Camera(960, 720, 500.0, 500.0, 479.5, 359.5)
+    color, depth = seen_through(lens, *trace(TRUTH, FRONT, wide)[:2], wide)
+    true_color, _, ids = trace(TRUTH, FRONT, rectified)
+
+    def learned() -> bool:
+        client.stamp_ns += STEP_NS
+        scene = scene_graph_to_msg(replace(TRUTH, world_T_camera=FRONT, stamp_ns=client.stamp_ns))
+        info = lens_info(lens)
+        info.header.stamp, info.header.frame_id = ns_to_stamp(client.stamp_ns), FRAME
+        client.info_out.publish(info)
+        client.color_out.publish(images.rgb_to_image(color, client.stamp_ns, FRAME))
+        client.depth_out.publish(images.depth_to_image(depth, client.stamp_ns, FRAME))
+        client.instances_out.publish(images.array_to_image(ids, "mono16", client.stamp_ns, FRAME))
+        client.scene_out.publish(scene)
+        status = client.diagnostics.get("imagination: appearance")
+        return status is not None and status.message.startswith("2 objects")
+
+    try:
+        client.spin_until(client.imagine_rollouts.service_is_ready, 30.0, "the node's services")
+        client.spin_until(learned, 30.0, "looks of two objects")
+        answer = client.ask(ImagineRequest((Hypothesis("as it is"),), 0.2, images=ImageRequest(video=True)))
+        assert answer.error_code == 0, answer.error_msg
+        assert camera_from_msg(answer.rollout.camera) == rectified
+        drawn = images.compressed_to_rgb(answer.rollout.video[0]).astype(float)
+        middle = (slice(20, -20), slice(20, -20))
+        assert np.abs(drawn - true_color)[middle].mean() < 5.0
+        assert client.counter("bad_frame") == 0
+    finally:
+        client.close()
+    assert process.alive, process.output
+
+
+# The module's node.
+
+
 @pytest.mark.parametrize("model", LENSES)
 def test_a_distorted_camera_gives_true_positions_and_pixels(driver: Driver, node: NodeProcess, model: str) -> None:
     rectified = Camera(320, 240, 250.0, 250.0, 159.5, 119.5)
@@ -211,20 +273,3 @@ def test_an_unknown_lens_is_refused_by_name(driver: Driver, node: NodeProcess) -
 
     robot.spin_until(said, "bad_camera_info", each=driver.send)
     assert "plumb_bob" in robot.counters_message and "/camera/color/camera_info" in robot.counters_message
-
-
-# Another transport, in a node of its own; the module's node is gone by then.
-
-
-def test_rvl_in_tenths_of_millimeters(tmp_path: Path, robot: Robot, driver: Driver, node: NodeProcess) -> None:
-    assert node.stop() == 0
-    color, depth, _ = trace(TRUTH)
-    driver.color, driver.depth, driver.info = images.rgb_to_image(color), None, images.camera_to_info(CAMERA)
-    driver.rvl = rvl_message((10_000.0 * depth).astype(np.uint16))
-    given: dict[str, Any] = {"depth_transport": "compressedDepth", "depth_scale": 0.0001}
-    process = start(tmp_path / "log", *parameters(**given), module="wm_perception.node")
-    try:
-        driver.expect_objects("rvl")
-    finally:
-        status = process.stop()
-    assert status == 0, process.output
