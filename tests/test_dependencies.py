@@ -167,7 +167,8 @@ def test_the_robot_installs_nothing_that_no_package_needs() -> None:
 def test_everything_else_imports_only_what_its_requirements_bring(folder: str, groups: tuple[str, ...]) -> None:
     # What comes with the named ones: pytest and colcon bring coverage and catkin_pkg, TensorRT has no wheel of its own.
     brought = {*requirements_of(*groups), "coverage", "catkin-pkg", "tensorrt"}
-    own = {*PACKAGES, "wm_msgs", "benchmarks", "training", "export", "conftest", "bootstrap", "lock"}
+    own = {*PACKAGES, "wm_msgs", "benchmarks", "training", "export", "conftest"}
+    own |= {path.stem for path in (ROOT / "tools").glob("*.py")}
     own |= {path.stem for path in (ROOT / folder).rglob("*.py")}
     distributions = packages_distributions()
     for name, files in imports_of(ROOT / folder).items():

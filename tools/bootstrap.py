@@ -572,13 +572,15 @@ def install_packages(ros: str, extras: Sequence[str], version: tuple[int, int], 
     env = clean_environment(os.environ, ros)
     env.pop("PYTHONPATH", None)  # a sourced ROS's packages are not pip's to see
     pip = [str(VENV / "bin/python"), "-m", "pip", "install"]
-    size = "about 1 GB to download, 3 GB on disk" if "runtime" in stale else "a few MB"
+    size = "about 600 MB to download, 2 GB on disk" if "runtime" in stale else "a few MB"
+    if "training" in stale:
+        size = "with torch; gigabytes, where it brings its CUDA libraries"
     with reporter.step(f"Python packages: {', '.join(stale)} ({size})"):
         LOGS.mkdir(parents=True, exist_ok=True)
         constraints = VENV / "wm-constraints.txt"
         constraints.write_text(constraints_text(lock.read_text(), overrides.read_text()))
         requirement_files = [arg for group in stale for arg in ("-r", str(REQUIREMENTS / f"{group}.txt"))]
-        about = 180 if ros_group(ros) in stale else 60
+        about = 210 if ros_group(ros) in stale else 60
         log = "pip.log"
         try:
             # Small, and with little patience: where there is no network this says so within seconds.

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -53,6 +54,24 @@ def resolve(python: str, pins: Sequence[str]) -> list[dict[str, object]]:
         return list(json.loads((folder / "report.json").read_text())["install"])
 
 
+def pins_for(lock: str, python: str) -> list[str]:
+    """The ``name==version`` of a lock that hold for this Python; pip itself would ask markers about its own Python."""
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    pins = []
+    for line in lock.splitlines():
+        if line and not line.startswith("#"):
+            pin = Requirement(line)
+            if pin.marker is None or pin.marker.evaluate(environment):
+                pins.append(f"{pin.name}{pin.specifier}")
+    return pins
+
+
+def pin_of(entry: dict) -> str:
+    """The line of the lock that an entry of the report answers."""
+    name = re.sub(r"[-_.]+", "-", entry["metadata"]["name"]).lower()
+    return f"{name}=={entry['metadata']['version']}"
+
+
 def serves_all(entry: dict, pythons: Sequence[str]) -> bool:
     """Whether what pip chose is a wheel (or empy's source) of pure Python that every one of these may install."""
     metadata = entry["metadata"]
@@ -81,12 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return entries
 
     for lock in LOCKS:
-        pins = [line for line in (REQUIREMENTS / lock).read_text().splitlines() if line and not line.startswith("#")]
-        entries = check(pythons[0], lock, pins)
-        once = {str(e["metadata"]["name"]).lower().replace("_", "-") for e in entries if serves_all(e, pythons)}
-        rest = [pin for pin in pins if pin.partition("==")[0] not in once]
-        with ThreadPoolExecutor(max(len(pythons) - 1, 1)) as pool:
-            list(pool.map(lambda python: check(python, lock, rest), pythons[1:]))  # noqa: B023  (mapped at once)
+        text = (REQUIREMENTS / lock).read_text()
+        entries = check(pythons[0], lock, pins_for(text, pythons[0]))
+        once = {pin_of(entry) for entry in entries if serves_all(entry, pythons)}
+        jobs = [(python, lock, [pin for pin in pins_for(text, python) if pin not in once]) for python in pythons[1:]]
+        with ThreadPoolExecutor(max(len(jobs), 1)) as pool:
+            list(pool.map(lambda job: check(*job), jobs))
     return 1 if failed else 0
 
 
