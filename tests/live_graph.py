@@ -44,13 +44,14 @@ class Asker:
         self.diagnostics: dict[str, Any] = {}
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
         self._clients: dict[tuple[Any, str], Any] = {}
+        self._closing = False
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
     def _spin(self) -> None:
-        while rclpy.ok(context=self.context):
+        while not self._closing:
             try:
                 self._executor.spin_once(timeout_sec=0.1)
             except ExternalShutdownException:
@@ -91,10 +92,11 @@ class Asker:
 
     def close(self) -> None:
         """End the node."""
-        self._executor.shutdown(timeout_sec=1.0)
-        rclpy.try_shutdown(context=self.context)
+        self._closing = True
         self._thread.join(5.0)
+        self._executor.shutdown(timeout_sec=1.0)
         self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
 
 
 class Processes:

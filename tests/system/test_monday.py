@@ -116,7 +116,7 @@ def change(asker: Asker, node: str, what: str) -> None:
 # Every node answers.
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def self_started(tmp_path_factory) -> Iterator[tuple[Processes, Asker]]:
     """All nodes as they start by themselves."""
     with live(tmp_path_factory.mktemp("self_started")) as (processes, asker):
@@ -126,18 +126,20 @@ def self_started(tmp_path_factory) -> Iterator[tuple[Processes, Asker]]:
         yield processes, asker
 
 
-@pytest.mark.parametrize("node", TUNABLE)
-def test_parameter_services_answer(self_started, node):
-    check_parameter_services(self_started[1], node)
+class TestNodesThatStartThemselves:
+    """One graph for all of them."""
 
+    @pytest.mark.parametrize("node", TUNABLE)
+    def test_parameter_services_answer(self, self_started, node):
+        check_parameter_services(self_started[1], node)
 
-@pytest.mark.parametrize("node", LIFECYCLE_NODES)
-def test_lifecycle_services_answer_of_a_node_that_starts_itself(self_started, node):
-    _, asker = self_started
-    eventually(lambda: state_of(asker, node) == "active", 60.0, f"{node} to be active")
-    check_lifecycle_queries(asker, node)
-    for what in ("deactivate", "cleanup", "configure", "activate", "shutdown from active"):
-        change(asker, node, what)
+    @pytest.mark.parametrize("node", LIFECYCLE_NODES)
+    def test_lifecycle_services_answer_of_a_node_that_starts_itself(self, self_started, node):
+        _, asker = self_started
+        eventually(lambda: state_of(asker, node) == "active", 60.0, f"{node} to be active")
+        check_lifecycle_queries(asker, node)
+        for what in ("deactivate", "cleanup", "configure", "activate", "shutdown from active"):
+            change(asker, node, what)
 
 
 def test_every_transition_is_made_from_another_process(tmp_path):
@@ -272,7 +274,7 @@ class Robot:
         return any(o.class_name != "support" for msg in self.graphs[-1:] for o in msg.objects) and bool(self.truths)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def two_robots(tmp_path_factory) -> Iterator[tuple[Processes, Asker, dict[str, Robot]]]:
     """Two whole stacks: simulator, perception, imagination, lifecycle manager; the first makes the clock."""
     with live(tmp_path_factory.mktemp("two_robots")) as (processes, asker):
@@ -309,125 +311,125 @@ def two_robots(tmp_path_factory) -> Iterator[tuple[Processes, Asker, dict[str, R
         yield processes, asker, robots
 
 
-def test_two_robots_share_no_name(two_robots):
-    """Topics and services of every node are its own robot's, but for those that are made to be shared."""
-    _, asker, robots = two_robots
-    nodes = asker.node.get_node_names_and_namespaces()
-    for robot in robots.values():
-        own = [(node, space) for node, space in nodes if space.split("/")[1:2] == [robot.name]]
-        assert {node for node, _ in own} == {"sim_camera_node", "perception", "imagination", "lifecycle_manager"}
-        for node, space in own:
-            names: list[str] = []
-            for find in (
-                asker.node.get_publisher_names_and_types_by_node,
-                asker.node.get_subscriber_names_and_types_by_node,
-                asker.node.get_service_names_and_types_by_node,
-                asker.node.get_client_names_and_types_by_node,
-            ):
-                names += [name for name, _ in find(node, space)]
-            assert names
-            foreign = {name for name in names if not name.startswith(f"/{robot.name}/")} - SHARED
-            assert not foreign, f"{space}/{node} has {sorted(foreign)}"
-        spoken = {name for name in asker.diagnostics if name.startswith(f"{robot.name}/wm/perception: ")}
-        assert spoken, sorted(asker.diagnostics)
-    assert not [name for name in asker.diagnostics if not name.startswith(tuple(robots))]
+class TestTwoRobots:
+    """Two stacks for all of them."""
 
+    def test_share_no_name(self, two_robots):
+        """Topics and services of every node are its own robot's, but for those that are made to be shared."""
+        _, asker, robots = two_robots
+        nodes = asker.node.get_node_names_and_namespaces()
+        for robot in robots.values():
+            own = [(node, space) for node, space in nodes if space.split("/")[1:2] == [robot.name]]
+            assert {node for node, _ in own} == {"sim_camera_node", "perception", "imagination", "lifecycle_manager"}
+            for node, space in own:
+                names: list[str] = []
+                for find in (
+                    asker.node.get_publisher_names_and_types_by_node,
+                    asker.node.get_subscriber_names_and_types_by_node,
+                    asker.node.get_service_names_and_types_by_node,
+                    asker.node.get_client_names_and_types_by_node,
+                ):
+                    names += [name for name, _ in find(node, space)]
+                assert names
+                foreign = {name for name in names if not name.startswith(f"/{robot.name}/")} - SHARED
+                assert not foreign, f"{space}/{node} has {sorted(foreign)}"
+            spoken = {name for name in asker.diagnostics if name.startswith(f"{robot.name}/wm/perception: ")}
+            assert spoken, sorted(asker.diagnostics)
+        assert not [name for name in asker.diagnostics if not name.startswith(tuple(robots))]
 
-def test_two_robots_have_frames_of_their_own(two_robots):
-    _, asker, robots = two_robots
-    moving = asker.listen(TFMessage, "/tf", qos.TF)
-    fixed = asker.listen(TFMessage, "/tf_static", qos.TF_STATIC)
+    def test_have_frames_of_their_own(self, two_robots):
+        _, asker, robots = two_robots
+        moving = asker.listen(TFMessage, "/tf", qos.TF)
+        fixed = asker.listen(TFMessage, "/tf_static", qos.TF_STATIC)
 
-    def edges() -> set[tuple[str, str]]:
-        return {(t.header.frame_id, t.child_frame_id) for msg in [*moving, *fixed] for t in msg.transforms}
+        def edges() -> set[tuple[str, str]]:
+            return {(t.header.frame_id, t.child_frame_id) for msg in [*moving, *fixed] for t in msg.transforms}
 
-    chain = ["map", "odom", "base_link", "camera_link", "camera_color_optical_frame"]
-    expected = {(f"{name}/{a}", f"{name}/{b}") for name in robots for a, b in itertools.pairwise(chain)}
-    eventually(lambda: edges() >= expected, 20.0, "all transforms of both")
-    assert edges() == expected
-    for robot in robots.values():
-        eventually(lambda r=robot: r.markers, 20.0, f"markers of {robot.name}")
-        frames = {msg.header.frame_id for msg in [*robot.graphs, *robot.truths]}
-        frames |= {marker.header.frame_id for msg in robot.markers for marker in msg.markers}
-        assert frames == {f"{robot.name}/map"}
+        chain = ["map", "odom", "base_link", "camera_link", "camera_color_optical_frame"]
+        expected = {(f"{name}/{a}", f"{name}/{b}") for name in robots for a, b in itertools.pairwise(chain)}
+        eventually(lambda: edges() >= expected, 20.0, "all transforms of both")
+        assert edges() == expected
+        for robot in robots.values():
+            eventually(lambda r=robot: r.markers, 20.0, f"markers of {robot.name}")
+            frames = {msg.header.frame_id for msg in [*robot.graphs, *robot.truths]}
+            frames |= {marker.header.frame_id for msg in robot.markers for marker in msg.markers}
+            assert frames == {f"{robot.name}/map"}
 
+    def test_see_their_own_world(self, two_robots):
+        _, _, robots = two_robots
+        for robot in robots.values():
+            graph = scene_graph_from_msg(robot.graphs[-1])
+            truth = min(robot.truths, key=lambda msg: abs(time_from_msg(msg.header.stamp) - graph.stamp_ns))
+            true_positions = scene_graph_from_msg(truth).positions
+            things = [i for i, name in enumerate(graph.class_names) if name != "support"]
+            distances = np.linalg.norm(graph.positions[things][:, None] - true_positions[None], axis=2).min(axis=1)
+            assert np.median(distances) < 0.05, f"{robot.name}: {distances}"
 
-def test_two_robots_see_their_own_world(two_robots):
-    _, _, robots = two_robots
-    for robot in robots.values():
-        graph = scene_graph_from_msg(robot.graphs[-1])
-        truth = min(robot.truths, key=lambda msg: abs(time_from_msg(msg.header.stamp) - graph.stamp_ns))
-        true_positions = scene_graph_from_msg(truth).positions
-        things = [i for i, name in enumerate(graph.class_names) if name != "support"]
-        distances = np.linalg.norm(graph.positions[things][:, None] - true_positions[None], axis=2).min(axis=1)
-        assert np.median(distances) < 0.05, f"{robot.name}: {distances}"
+    def test_have_one_clock(self, two_robots):
+        _, asker, robots = two_robots
+        clock = asker.listen(Clock, "/clock", qos.CLOCK)
+        eventually(lambda: len(clock) > 10, 30.0, "the clock to tick")
+        times = [time_from_msg(msg.clock) for msg in clock]
+        assert times == sorted(times)
+        (maker,) = asker.node.get_publishers_info_by_topic("/clock")
+        assert maker.node_namespace == "/robot1"
+        # The second simulator's stamps are of that clock: it began later, and has not fallen behind.
+        heard = len(robots["robot2"].truths)
+        eventually(lambda: len(robots["robot2"].truths) > heard + 2, 30.0, "the second simulator")
+        newest = time_from_msg(robots["robot2"].truths[-1].header.stamp)
+        assert abs(newest - time_from_msg(clock[-1].clock)) < 2_000_000_000
 
+    def test_answer_for_themselves(self, two_robots):
+        _, asker, robots = two_robots
+        for robot in robots.values():
 
-def test_two_robots_have_one_clock(two_robots):
-    _, asker, robots = two_robots
-    clock = asker.listen(Clock, "/clock", qos.CLOCK)
-    eventually(lambda: len(clock) > 10, 30.0, "the clock to tick")
-    times = [time_from_msg(msg.clock) for msg in clock]
-    assert times == sorted(times)
-    (maker,) = asker.node.get_publishers_info_by_topic("/clock")
-    assert maker.node_namespace == "/robot1"
-    # The second simulator's stamps are of that clock: it began later, and has not fallen behind.
-    heard = len(robots["robot2"].truths)
-    eventually(lambda: len(robots["robot2"].truths) > heard + 2, 30.0, "the second simulator")
-    newest = time_from_msg(robots["robot2"].truths[-1].header.stamp)
-    assert abs(newest - time_from_msg(clock[-1].clock)) < 2_000_000_000
+            def known(ids: list[int], r: Robot = robot) -> bool:
+                return set(ids) <= {o.id for msg in list(r.graphs) for o in msg.objects}
 
+            eventually(
+                lambda r=robot: (
+                    asker.call(GetSceneGraph, f"{r.wm}/get_scene_graph").error_code == GetSceneGraph.Response.OK
+                ),
+                60.0,
+                f"a scene graph at the imagination of {robot.name}",
+            )
+            answer = asker.call(GetSceneGraph, f"{robot.wm}/get_scene_graph")
+            assert answer.scene_graph.header.frame_id == f"{robot.name}/map"
+            eventually(
+                lambda a=answer: known([o.id for o in a.scene_graph.objects]), 10.0, "its objects to be its robot's"
+            )
+            request = request_to_msg(ImagineRequest(hypotheses=(Hypothesis("as it is"),), horizon_s=0.2))
+            rollout = asker.call(
+                ImagineRollouts, f"{robot.wm}/imagine_rollouts", ImagineRollouts.Request(request=request)
+            )
+            assert rollout.error_code == ImagineRollouts.Response.OK, rollout.error_msg
+            assert rollout.rollout.header.frame_id == f"{robot.name}/map"
+            eventually(
+                lambda a=rollout: known(list(a.rollout.object_ids)), 10.0, "its futures to be of its robot's objects"
+            )
 
-def test_two_robots_answer_for_themselves(two_robots):
-    _, asker, robots = two_robots
-    for robot in robots.values():
+    def test_one_robot_goes_on_when_the_other_fails(self, two_robots):
+        processes, asker, robots = two_robots
 
-        def known(ids: list[int], r: Robot = robot) -> bool:
-            return set(ids) <= {o.id for msg in list(r.graphs) for o in msg.objects}
+        def active(robot: Robot) -> bool:
+            return bool(asker.call(Trigger, f"{robot.wm}/lifecycle_manager/is_active").success)
 
-        eventually(
-            lambda r=robot: (
-                asker.call(GetSceneGraph, f"{r.wm}/get_scene_graph").error_code == GetSceneGraph.Response.OK
-            ),
-            60.0,
-            f"a scene graph at the imagination of {robot.name}",
-        )
-        answer = asker.call(GetSceneGraph, f"{robot.wm}/get_scene_graph")
-        assert answer.scene_graph.header.frame_id == f"{robot.name}/map"
-        eventually(lambda a=answer: known([o.id for o in a.scene_graph.objects]), 10.0, "its objects to be its robot's")
-        request = request_to_msg(ImagineRequest(hypotheses=(Hypothesis("as it is"),), horizon_s=0.2))
-        rollout = asker.call(ImagineRollouts, f"{robot.wm}/imagine_rollouts", ImagineRollouts.Request(request=request))
-        assert rollout.error_code == ImagineRollouts.Response.OK, rollout.error_msg
-        assert rollout.rollout.header.frame_id == f"{robot.name}/map"
-        eventually(
-            lambda a=rollout: known(list(a.rollout.object_ids)), 10.0, "its futures to be of its robot's objects"
-        )
-
-
-def test_one_robot_goes_on_when_the_other_fails(two_robots):
-    processes, asker, robots = two_robots
-
-    def active(robot: Robot) -> bool:
-        return bool(asker.call(Trigger, f"{robot.wm}/lifecycle_manager/is_active").success)
-
-    one, two = robots["robot1"], robots["robot2"]
-    for robot in (one, two):
-        eventually(lambda r=robot: active(r), 60.0, f"{robot.name} to be active")
-    processes["robot2 perception"].signal_group(signal.SIGKILL)
-    eventually(lambda: not active(two), 30.0, "the failure to be noticed")
-    heard = len(one.graphs)
-    eventually(lambda: len(one.graphs) > heard + 3, 30.0, "robot1 to go on")
-    assert active(one)
+        one, two = robots["robot1"], robots["robot2"]
+        for robot in (one, two):
+            eventually(lambda r=robot: active(r), 60.0, f"{robot.name} to be active")
+        processes["robot2 perception"].signal_group(signal.SIGKILL)
+        eventually(lambda: not active(two), 30.0, "the failure to be noticed")
+        heard = len(one.graphs)
+        eventually(lambda: len(one.graphs) > heard + 3, 30.0, "robot1 to go on")
+        assert active(one)
 
 
 # Starting and stopping.
 
 STARTS = [
     ("wm_perception.node", "_multiarray_umath"),
-    ("wm_perception.node", "_rclpy_pybind11"),
     ("wm_perception.node", "librmw_fastrtps_cpp"),
     ("wm_perception.node", "onnxruntime_pybind11_state"),
-    ("wm_imagination.node", "_rclpy_pybind11"),
     ("wm_imagination.node", "librmw_fastrtps_cpp"),
     ("wm_imagination.node", "libllvmlite"),  # it compiles, as its cache is empty: longer than anybody waits
     ("wm_sim.node", "_multiarray_umath"),
@@ -479,14 +481,22 @@ def unit_option(name: str) -> str:
     return value
 
 
-@pytest.mark.parametrize("kind", ["systemd", "compose"])
+def deployed_commands() -> dict[str, tuple[list[str], str]]:
+    """What the unit and the compose file run, and the signal that they end it with; each pair of the two once."""
+    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["wm"]
+    both = {
+        "systemd": (shlex.split(unit_option("ExecStart")), unit_option("KillSignal")),
+        "compose": (service["command"], service["stop_signal"]),
+    }
+    if both["systemd"] == both["compose"]:
+        return {"systemd and compose": both["systemd"]}
+    return both
+
+
+@pytest.mark.parametrize("kind", deployed_commands())
 def test_deployed_command_ends_on_its_stop_signal(tmp_path, kind):
-    """What the unit and the compose file run starts, and ends on the signal that they send, with nothing left."""
-    if kind == "systemd":
-        words, name = shlex.split(unit_option("ExecStart")), unit_option("KillSignal")
-    else:
-        service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["wm"]
-        words, name = service["command"], service["stop_signal"]
+    """It starts the nodes, and ends on the signal with status 0 and nothing left."""
+    words, name = deployed_commands()[kind]
     parameters = tmp_path / "robot.yaml"
     lines = ["/**/perception:", "  ros__parameters:", "    pipeline: {segmenter: geometric, reasoner: geometric}"]
     parameters.write_text("\n".join([*lines, "/**/imagination:", "  ros__parameters: {backend: straight}", ""]))

@@ -475,13 +475,18 @@ def _end(node: Any, executor: Executor, spinner: threading.Thread, timeout_s: fl
     """End a node's executor, then the node's life; False where a callback does not end."""
     executor.wake()
     spinner.join(timeout_s)
-    if spinner.is_alive():
+    ended = not spinner.is_alive()
+    if ended:
+        if isinstance(node, LifecycleNode) and rclpy.ok():
+            _finalize(node)
+        # A multi-threaded executor waits for its threads without end, whatever timeout it is given.
+        ending = threading.Thread(target=executor.shutdown, kwargs={"timeout_sec": 1.0}, daemon=True)
+        ending.start()
+        ending.join(timeout_s)
+        ended = not ending.is_alive()
+    if not ended:
         node.get_logger().warning(f"a callback did not end within {timeout_s:g} s; leaving it")
-        return False
-    if isinstance(node, LifecycleNode) and rclpy.ok():
-        _finalize(node)
-    executor.shutdown(timeout_sec=1.0)
-    return True
+    return ended
 
 
 def _finalize(node: Any) -> None:

@@ -63,7 +63,7 @@ from wm_sim.simulator import FRAME_RATE_HZ, NANOSECONDS, Simulator
 LOG_PERIOD_S = 5.0
 
 _FOLLOW_JUMP_NS = NANOSECONDS // 2
-"""How far a followed clock may be ahead or behind before stamps jump to it."""
+"""How far, beside two frames, a followed clock may be ahead or behind before stamps jump to it."""
 
 # Axes of an optical frame (z forward, x right, y down) in a body frame (x forward, y left, z up): REP-103.
 LINK_T_OPTICAL = pose_matrix([0.0, 0.0, 0.0], [-0.5, 0.5, -0.5, 0.5])
@@ -209,9 +209,10 @@ class SimCameraNode(Node):
         """Wait until the followed clock has come to the next frame; jump to it where it is far from there."""
         said = time.monotonic()
         while not self._stop.is_set():
-            due_ns = self._stamp_ns() + round(self._stride * NANOSECONDS / FRAME_RATE_HZ)
+            period_ns = round(self._stride * NANOSECONDS / FRAME_RATE_HZ)
+            due_ns = self._stamp_ns() + period_ns
             behind_ns = None if self._followed_ns is None else self._followed_ns - due_ns
-            if behind_ns is not None and abs(behind_ns) > _FOLLOW_JUMP_NS:
+            if behind_ns is not None and abs(behind_ns) > _FOLLOW_JUMP_NS + 2 * period_ns:
                 self._base_ns += behind_ns  # the first time, a clock that was set anew, or a machine that is too slow
             if behind_ns is not None and behind_ns >= 0:
                 return
