@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -317,3 +318,22 @@ def test_a_recording_that_perception_refuses_says_why(bag: Path, tmp_path: Path)
     done = wm("run", "--bag", str(bag), "--params-file", str(params), "--out", str(tmp_path / "out"))
     assert done.returncode == 1
     assert "perception made no scene graph" in done.stderr and "tf_missing" in done.stderr, done.stderr
+
+
+@pytest.mark.ros
+def test_a_killed_recorder_leaves_what_it_had_written(tmp_path: Path, node_process, wait_for):
+    bag = write_bag(tmp_path / "long.mcap", 60)
+    out = tmp_path / "killed.mcap"
+    recorder = node_process("wm_bringup.recorder", "--out", str(out), "--compression", "none")
+    player = node_process("wm_bringup.sources.bag_player", str(bag), "--wait", "20")
+    wait_for(lambda: out.exists() and out.stat().st_size > 9 << 20, 60.0, "two chunks on the disk")
+    recorder.signal_group(signal.SIGKILL)
+    recorder.process.wait(10.0)
+    player.stop()
+    done = wm("replay", str(out), "--out", str(tmp_path / "replayed"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "was not finished" in done.stderr
+    with McapFile(bag) as whole, McapFile(out) as cut:
+        known = {m.data for m in whole.messages([COLOR])}
+        found = [m.data for m in cut.messages([COLOR])]
+    assert len(found) >= 5 and set(found) <= known
