@@ -73,7 +73,7 @@ def test_a_stream_from_missing_to_fine_to_stopped():
     graph.now_s += 3.0
     assert [f.cause for f in health.findings()] == ["missing.color"]
     graph.published["/head/image"] = [(IMAGE, qos.SENSOR)]
-    graph.published["/wm/overlay"] = [(IMAGE, qos.SENSOR)]
+    graph.published["/wm/overlay"] = graph.published["/robot2/overlay"] = [(IMAGE, qos.SENSOR)]
     graph.subscribed["/color"] = graph.subscribed["/nobody"] = IMAGE
     (finding,) = health.findings()
     assert finding.cause == "wrong_topic.color" and "/head/image;" in finding.text

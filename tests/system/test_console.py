@@ -215,13 +215,16 @@ def test_imagination_says_what_is_wrong(perception: Console, imagination: Consol
         "no_scene_graph", "nobody publishes /other/scene_graph", "/wm/scene_graph", one_namespace, before=0
     )
     # Looks: no camera, another topic, and then a camera; the graph comes all the time.
+    before = len(imagination.process.output)
     perceived.advertise(instances=False)
     robot.on_frame = perceived.publish
-    imagination.expect("no_appearance", "images and video cannot be imagined", COLOR, INFO)
+    imagination.expect("no_appearance", "images and video cannot be imagined", COLOR, INFO, before=before)
+    imagination.expect(
+        "wrong_topic.instances", "/other/instances (object ids per pixel)", "/wm/instances", before=before
+    )
     robot.setup = FAULTS["wrong_topic"]
     imagination.expect("wrong_topic.color", COLOR, "/head/rgb/image", "set color_topic")
     robot.setup = HEALTHY
-    imagination.expect("wrong_topic.instances", "/other/instances (object ids per pixel)", "/wm/instances")
     perceived.advertise()
     imagination.eventually(lambda: imagination.status().message == "nothing is wrong with them", "nothing wrong")
     # The graph goes stale, then its publisher goes.

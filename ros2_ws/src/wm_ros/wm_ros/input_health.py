@@ -30,6 +30,8 @@ from wm_ros import qos
 
 _KEPT = 150
 """Stamps kept of each stream: five seconds at 30 Hz."""
+_OUTPUTS = ("/instances", "/overlay", "/imagined/image")
+"""Images that wm makes itself, in any namespace: no camera."""
 _LATEST = 10
 _RECENT_S = 5.0
 
@@ -156,6 +158,8 @@ class InputHealth:
                 if not s.parameter:
                     # Another node's output under a name of its own: it can only be in another namespace.
                     names_of_type = [n for n in names_of_type if n.endswith(s.topic[s.topic.rfind("/") :])]
+                else:
+                    names_of_type = [n for n in names_of_type if not n.endswith(_OUTPUTS)]
                 if not s.type_name.endswith("/CompressedImage"):
                     compressed = topics_of_type(self._node, "sensor_msgs/msg/CompressedImage", self._own)
                     names_of_type += [c for c in compressed if c.startswith(f"{s.topic}/")]
