@@ -262,7 +262,7 @@ def test_doctor_checks_caches(tmp_path, monkeypatch):
     (tmp_path / "engines").mkdir()
     (tmp_path / "engines").chmod(0o777)
     found = doctor.check_caches()[1]
-    assert found.level == "warning" and "others may write" in found.found
+    assert found.level == "warning" and "lets others write" in found.found and "chmod go-w" in found.advice
 
 
 def test_doctor_loads_the_dynamics_model(tmp_path, monkeypatch):

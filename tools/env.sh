@@ -3,8 +3,8 @@
 # The `wm` command and the make targets source it themselves; sourcing it twice changes nothing.
 #
 # What it sets, and keeps where you have set it yourself:
-#   FASTDDS_DEFAULT_PROFILES_FILE   shared memory large enough for images (as large as /dev/shm allows);
-#   FASTRTPS_DEFAULT_PROFILES_FILE  the first is read by Fast DDS 3 (Kilted), the second by Fast DDS 2 (Jazzy)
+#   FASTDDS_DEFAULT_PROFILES_FILE   shared memory large enough for images (as large as /dev/shm allows); with Jazzy,
+#                                   whose Fast DDS 2 reads that one, FASTRTPS_DEFAULT_PROFILES_FILE
 #   ROS_DISTRO                      where ROS 2 comes from pip
 #   RMW_IMPLEMENTATION              rmw_fastrtps_cpp
 #   MUJOCO_GL                       egl, or osmesa where set-up found that EGL cannot start
@@ -55,12 +55,13 @@ else
     source "$_wm_install/local_setup.bash"
 fi
 
-for _wm_name in FASTDDS_DEFAULT_PROFILES_FILE FASTRTPS_DEFAULT_PROFILES_FILE; do
-    [ -z "${!_wm_name:-}" ] || continue
+# Fast DDS 3 warns in every process where the older name is set, so only the one that is read is.
+if [ "${ROS_DISTRO:-}" = jazzy ]; then _wm_name=FASTRTPS_DEFAULT_PROFILES_FILE; else _wm_name=FASTDDS_DEFAULT_PROFILES_FILE; fi
+if [ -z "${!_wm_name:-}" ]; then
     _wm_shm_kib="$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $2}')"
     if [ "${_wm_shm_kib:-0}" -lt 524288 ]; then _wm_dir=fastdds_small_shm.xml; else _wm_dir=fastdds.xml; fi
     export "$_wm_name=$_wm_root/ros2_ws/src/wm_bringup/config/$_wm_dir"
-done
+fi
 export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"
 if [ -z "${MUJOCO_GL:-}" ]; then
     MUJOCO_GL="$(cat "$_wm_venv/wm_mujoco_gl" 2>/dev/null || echo egl)"

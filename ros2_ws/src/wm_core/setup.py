@@ -15,6 +15,7 @@ setup(
     install_requires=[
         "numpy>=1.26",
         "scipy>=1.13",
+        "opencv-python-headless>=4.11,<4.12",
         "mujoco>=3.17,<4",
         "onnxruntime>=1.23",
         "packaging>=23",

@@ -16,9 +16,8 @@ if __name__ == "__main__":
     end_quietly()
 
 import sys
+from importlib import import_module
 
-from wm_imagination.node import THREADS, ImaginationNode
-from wm_perception.node import PerceptionNode
 from wm_ros.lifecycle import run_nodes
 from wm_ros.memory import share_arenas
 
@@ -26,7 +25,9 @@ from wm_ros.memory import share_arenas
 def main() -> None:
     """Run both nodes until SIGINT or SIGTERM."""
     share_arenas()
-    sys.exit(run_nodes([(PerceptionNode, 1), (ImaginationNode, THREADS)]))
+    # By name: nodes are all rclpy, which has no useful types, and so are not for mypy to follow.
+    perception, imagination = import_module("wm_perception.node"), import_module("wm_imagination.node")
+    sys.exit(run_nodes([(perception.PerceptionNode, 1), (imagination.ImaginationNode, imagination.THREADS)]))
 
 
 if __name__ == "__main__":

@@ -327,11 +327,12 @@ def check_dynamics_model() -> list[Finding]:
 def check_caches() -> list[Finding]:
     """The folders in which compiled code and engines are kept: without them every start compiles anew."""
     from wm_core import engines
-    from wm_imagination import compiled_step
+    from wm_core.private_folder import UntrustedFolderError, private_folder
+    from wm_imagination import compile_cache
 
     findings = []
     for name, folder, cost in (
-        ("compiled step", compiled_step.cache_folder(), "the first request of every start waits for the compiler"),
+        ("compiled step", compile_cache.cache_folder(), "the first request of every start waits for the compiler"),
         ("engines", engines.cache_folder(), "GPU engines are built at every start"),
     ):
         files = [p for p in folder.rglob("*") if p.is_file()] if folder.is_dir() else []
@@ -342,11 +343,13 @@ def check_caches() -> list[Finding]:
             advice = f"make {existing} writable, or name another folder (NUMBA_CACHE_DIR, WM_ENGINE_CACHE)"
             findings.append(Finding("caches", name, WARNING, f"{folder} cannot be written: {cost}", advice, values))
             continue
-        others = existing.stat().st_mode & 0o022 if existing == folder else 0
-        if others:
-            advice = f"what lies in it is run: chmod go-w {folder}"
-            findings.append(Finding("caches", name, WARNING, f"others may write {folder}", advice, values))
-            continue
+        if existing == folder:
+            try:
+                private_folder(folder)
+            except UntrustedFolderError as error:
+                found, _, advice = str(error).partition("; run: ")
+                findings.append(Finding("caches", name, WARNING, f"{found}: {cost}", advice, values))
+                continue
         what = f"{len(files)} files, {size / 2**20:.1f} MiB" if files else "empty: filled at the first use"
         findings.append(Finding("caches", name, OK, f"{folder} ({what})", values=values))
     return findings

@@ -1,4 +1,4 @@
-"""Programs of this package that the shell, ``ros2 run`` and ``ros2 launch`` start; light, as ``wm_ros.startup`` says."""
+"""Programs of this package that a shell, ``ros2 run`` or ``ros2 launch`` starts; light, as ``wm_ros.startup`` says."""
 
 from wm_core.installed import refuse_where_missing
 from wm_ros.startup import run

@@ -454,7 +454,7 @@ def run_nodes(
         while not stop.wait(0.5):
             if not rclpy.ok():
                 stop.set()
-        hanging = [node for node, *parts in running if not _end(node, *parts, shutdown_timeout_s)]
+        hanging = [node for node, executor, spinner in running if not _end(node, executor, spinner, shutdown_timeout_s)]
         return 0
     finally:
         for node in nodes:
