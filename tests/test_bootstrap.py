@@ -412,7 +412,8 @@ def test_env_names_the_profile_to_the_fast_dds_that_is_here() -> None:
 def test_env_chooses_small_segments_where_shared_memory_is_small() -> None:
     """As in a container, whose /dev/shm has 64 MiB unless told otherwise."""
     mounted = "unshare --mount bash -c 'mount -t tmpfs -o size={} tmpfs /dev/shm && {}'"
-    show = f'source "{ROOT}/tools/env.sh" && basename "${{FASTDDS_DEFAULT_PROFILES_FILE:-$FASTRTPS_DEFAULT_PROFILES_FILE}}"'
+    profile = "${FASTDDS_DEFAULT_PROFILES_FILE:-$FASTRTPS_DEFAULT_PROFILES_FILE}"
+    show = f'source "{ROOT}/tools/env.sh" && basename "{profile}"'
     if run_bash(mounted.format("64m", "true")).returncode != 0:
         pytest.skip("needs the right to mount (root)")
     assert run_bash(mounted.format("64m", show)).stdout.strip() == "fastdds_small_shm.xml"
