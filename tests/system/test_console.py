@@ -201,7 +201,7 @@ def imagination(tmp_path_factory: pytest.TempPathFactory, robot: BrokenRobot) ->
     robot.setup = FAULTS["no_camera"]
     log = tmp_path_factory.mktemp("imagination") / "log"
     process = start("wm_imagination.node", log, "backend:=physics", namespace="/other")
-    yield Console(process, robot, "imagination").once_active()
+    yield Console(process, robot, "other/imagination").once_active()
     robot.on_frame = None
     status = process.stop()
     print(process.output[-6000:])

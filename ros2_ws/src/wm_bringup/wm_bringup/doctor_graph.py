@@ -22,6 +22,7 @@ from wm_bringup.doctor_frames import FRAMES, FrameLook, Seen, of_core
 from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
 from wm_core.input_checks import Stream, check_rate, check_stream, nearest_differences
 from wm_perception.node import PerceptionParameters
+from wm_ros.lifecycle import diagnostics_prefix
 
 _NODES = ("perception", "imagination")
 
@@ -125,7 +126,8 @@ class GraphListener:
         self.node.create_subscription(kind, topic, take, profile, raw=True)
 
     def _on_diagnostics(self, msg: Any) -> None:
-        self.statuses.update({s.name: s for s in msg.status if s.name.partition(":")[0] in _NODES})
+        named = {diagnostics_prefix(self.options.namespace, n) for n in _NODES}
+        self.statuses.update({s.name: s for s in msg.status if s.name.partition(":")[0] in named})
 
     def listen(self) -> None:
         """Spin for the seconds chosen."""
@@ -225,7 +227,8 @@ class GraphListener:
                     Finding("nodes", full, NOTE, "not running (ros2 launch wm_bringup wm.launch.py, or wm run)")
                 )
                 continue
-            bad = [s for n, s in self.statuses.items() if n.startswith(f"{name}: ") and s.level != b"\x00"]
+            begin = f"{diagnostics_prefix(self.options.namespace, name)}: "
+            bad = [s for n, s in self.statuses.items() if n.startswith(begin) and s.level != b"\x00"]
             if not bad:
                 result.append(Finding("nodes", full, OK, "runs, and says that nothing is wrong"))
             for s in bad:

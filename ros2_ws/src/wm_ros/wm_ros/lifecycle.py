@@ -330,9 +330,16 @@ class ManagedNode(LifecycleNode):
 
 
 def diagnostics_name(node: Any) -> str:
-    """What its diagnostics begin with: its name; outside the usual namespace, as one of several robots, in full."""
-    in_usual = node.get_namespace().strip("/") == NAMESPACE
-    return str(node.get_name()) if in_usual else str(node.get_fully_qualified_name()).lstrip("/")
+    """What a node's diagnostics begin with."""
+    return diagnostics_prefix(node.get_namespace(), node.get_name())
+
+
+def diagnostics_prefix(namespace: str, name: str) -> str:
+    """What the diagnostics of a node begin with: its name; outside the usual namespace, as one of several robots, in
+    full.
+    """
+    inside = namespace.strip("/")
+    return name if inside in ("", NAMESPACE) else f"{inside}/{name}"
 
 
 def _diagnostic_array_type() -> Any:
