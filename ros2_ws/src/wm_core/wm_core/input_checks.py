@@ -339,7 +339,7 @@ def check_distortion(topic: str, model: str, d: ArrayLike, camera: Camera, corre
         Severity.WARN,
         f"camera info on {topic} has lens distortion ({model or 'no model named'}), which {much}",
         "rectified images",
-        "use the rectified topics of image_proc (image_rect) and their camera info",
+        "set rectify to auto or on, or use the rectified topics of image_proc (image_rect) and their camera info",
     )
 
 
