@@ -514,3 +514,28 @@ def test_a_folder_in_tenths_of_millimeters_is_said_with_the_option_to_give(tmp_p
     assert "warning" not in capsys.readouterr().err
     assert rgbd_folder.main([*plain, "--depth-scale", "5000"]) == 1
     assert "got 5000, expected metres per unit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "factor"), [({}, 10.0), ({"depth_scale": 0.0001}, 1.0)])
+def test_a_bag_without_poses_is_read_with_the_parameters_of_perception(given: dict, factor: float) -> None:
+    from rclpy.serialization import serialize_message
+
+    from wm_bringup.sources.bag_camera import Inputs, _first_frames
+
+    color, depth, _ = trace(make_scene())
+    lens = Lens(RAW, Camera(320, 240, 250.0, 250.0, 159.5, 119.5), "plumb_bob", LENSES["plumb_bob"])
+    sent = {
+        "/info": lens_info(lens),
+        "/color": images.rgb_to_image(color, 5),
+        "/depth": images.array_to_image((10_000.0 * depth).astype(np.uint16), "16UC1", 5),
+    }
+    kinds = {"/info": "CameraInfo", "/color": "Image", "/depth": "Image"}
+    bag = SimpleNamespace(
+        topics={name: SimpleNamespace(type=f"sensor_msgs/msg/{kind}") for name, kind in kinds.items()},
+        messages=lambda names: [(name, 0, serialize_message(sent[name])) for name in names],
+    )
+    frames = _first_frames(bag, Inputs("/color", "/depth", "/info", **given), CameraInput("/color", "/depth"))
+    assert len(frames) == 1
+    frame = frames[0][0]
+    seen = frame.depth_m[frame.depth_m > 0.0]
+    assert frame.camera == lens.rectified and np.median(seen) == pytest.approx(factor * np.median(depth), rel=0.1)

@@ -30,7 +30,6 @@ from wm_core.input_checks import (
     check_intrinsics,
     check_rate,
     check_registration,
-    check_sizes,
     check_stamps,
     check_stream,
     check_streams,
@@ -208,15 +207,6 @@ def test_distortion(model, d, cause):
     finding = check_distortion("/i", model, d, Camera(640, 480, 525.0, 525.0, 319.5, 239.5))
     assert (finding.cause if finding else None) == cause
     assert check_distortion("/i", model, d, CAMERA, corrected=True) is None
-
-
-def test_sizes():
-    assert check_sizes("/c", (640, 480), "/d", (640, 480), False) is None
-    assert check_sizes("/c", (640, 480), "/d", (320, 240), True) is None
-    same = check_sizes("/c", (640, 480), "/d", (320, 240), False)
-    assert same is not None and "resize_depth" in same.run
-    other = check_sizes("/c", (640, 480), "/d", (640, 360), True)
-    assert other is not None and "resize_depth" not in other.run
 
 
 def test_registration_and_rate():
