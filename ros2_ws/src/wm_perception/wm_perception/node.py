@@ -166,8 +166,8 @@ class PerceptionNode(ManagedNode):
     """Lifecycle node ``perception`` in the namespace ``wm``.
 
     Publishes scene_graph (latched), frame_reports (what became of each pair of images), instances (mono16 object ids of
-    the colour image), overlay (rgb8), camera_info (the pinhole camera of both, without distortion) and markers; the
-    last four only while somebody subscribes. Subscribes to the topics in its parameters with sensor QoS.
+    the colour image), overlay (rgb8), camera_info (the pinhole camera of both, undistorted) and markers; the last four
+    only while somebody subscribes. Subscribes to the topics in its parameters with sensor QoS.
 
     ``pipeline`` makes the object that does the work: ``process(frame)`` returns a ``PerceptionResult``, and ``reset()``
     forgets tracks after time was set back but never reuses an id.
