@@ -203,8 +203,8 @@ def test_a_distorted_camera_gives_true_positions_and_pixels(driver: Driver, node
         near = np.linalg.norm(graph.positions - TRUTH.positions[true_id - 1], axis=1).argmin()
         mask, true_mask = ids == graph.ids[near], true_ids == true_id
         assert (mask & true_mask).sum() / (mask | true_mask).sum() > 0.75, true_id
-    status = robot.diagnostics["perception: camera"]
-    assert f"distortion ({model}) is removed" in status.message
+    removed = f"distortion ({model}) is removed"
+    robot.spin_until(lambda: removed in robot.diagnostics["perception: camera"].message, removed, each=driver.send)
 
 
 def test_bayer_yuv_and_regions_with_binning(driver: Driver, node: NodeProcess) -> None:
@@ -240,12 +240,15 @@ def test_depth_in_another_unit_is_said_on_the_console_with_what_to_set(
     before, said = robot.counter("depth_unit"), len(node.output)
     driver.restart_time()
     robot.spin_until(lambda: robot.counter("depth_unit") > before, "depth_unit", each=driver.send)
-    robot.spin_until(lambda: f"set depth_scale to {name}" in node.output[said:], "a line", each=driver.send)
-    for text in ("/camera/depth/image_raw", "median depth", "below the camera"):
+    robot.spin_until(lambda: f"set depth_scale to {name}" in node.output[said:], "a line", 30.0, each=driver.send)
+    for text in ("depth_unit: depth on /camera/depth/image_raw", "median depth", "below the camera"):
         assert text in node.output[said:]
+    assert node.output[said:].count("looks wrong") == 1, "said once"
     # What it says is what helps.
     set_parameters(robot, depth_scale=float(name))
     driver.expect_objects(f"depth_scale {name}")
+    robot.spin_until(lambda: "depth_unit: over" in node.output[said:], "the end of it", each=driver.send)
+    driver.depth = images.depth_to_image(depth)
     set_parameters(robot, depth_scale=0.0)
 
 

@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from traced_scene import CAMERA, FRONT, make_scene, trace
 from wm_core.camera import Camera
-from wm_core.depth_unit import DepthUnitGuess, DepthUnitWatch, guess_depth_unit
+from wm_core.depth_unit import DepthUnitGuess, DepthUnitWatch, depth_unit_finding, guess_depth_unit
 from wm_core.geometry import pose_matrix
 from wm_core.lens import Lens, Rectifier
 from wm_core.rvl import decode_rvl
@@ -426,6 +426,58 @@ def test_recorded_frames_are_not_doubted_and_tenths_of_millimeters_are(shared_da
         assert wrong is not None and 0.1 in (wrong.factor, *wrong.others), wrong
 
 
+@given(st.floats(0.07, 9.0), st.sampled_from((-1.0, 1.0)), st.booleans())
+def test_metres_that_no_camera_measures_are_always_doubted(median_m: float, way: float, said: bool) -> None:
+    """Millimeters as metres and metres as millimeters, with no level surface in view."""
+    depth = np.full((48, 64), median_m * 1000.0**way, np.float32)
+    guess = guess_depth_unit(depth, Camera(64, 48, 60.0, 60.0, 31.5, 23.5), np.eye(4), said)
+    assert guess is not None
+    if not 0.05 <= guess.median_m <= 100.0:
+        assert guess.factor != 1.0
+    if 0.3 <= median_m <= 5.0:
+        assert 1000.0**-way in guess.factors
+
+
+@pytest.mark.parametrize(
+    ("unit_m", "factor", "names", "scale"),
+    [
+        (0.001, 0.25, "0.25 mm (RealSense L515)", "0.00025"),
+        (0.001, 0.1, "0.1 mm (RealSense D405, D410)", "0.0001"),
+        (0.001, 1000.0, "metres, sent as if mm", "1"),
+        (0.0001, 10.0, "1 mm", "0.001"),
+        (1.0, 0.001, "mm, sent as if metres", "0.001"),
+        (1.0, 0.25, "0.25 mm (RealSense L515), scaled as if mm", "0.25"),
+        (1.0, 1000.0, "metres, scaled as if mm", ""),
+    ],
+)
+def test_what_is_said_of_a_unit_names_it_and_what_to_set(unit_m: float, factor: float, names: str, scale: str) -> None:
+    finding = depth_unit_finding("/depth", DepthUnitGuess(factor, (), 5.2, 2.4, -1.8), unit_m)
+    assert finding is not None and finding.cause == "depth_unit"
+    for part in ("/depth", f"read as {1000.0 * unit_m:g} mm a unit", names, "median depth 5.2 m", "2.4 m below"):
+        assert part in finding.found
+    # The nodes take at most 1 metre per unit.
+    assert (f"set depth_scale to {scale} (" if scale else "mend the driver") in finding.run
+    assert f"{unit_m:g} " in finding.run and "is right" in finding.run
+    several = depth_unit_finding("/depth", DepthUnitGuess(factor, (0.1,), 5.2, np.nan, np.nan), unit_m)
+    assert several is not None and " or " in several.found and "nan" not in several.text
+    assert depth_unit_finding("/depth", DepthUnitGuess(1.0, (), 1.2, 0.6, 0.0), unit_m) is None
+
+
+def test_an_agreed_unit_is_looked_at_seldom_and_a_doubtful_one_often() -> None:
+    depth = trace(make_scene())[1]
+    watch = DepthUnitWatch()
+    now, looks = 0.0, []
+    for number in range(120):
+        now = number / 30.0
+        if watch.due(now):
+            looks.append(now)
+            agreed = watch.look((10.0 if now > 2.0 else 1.0) * depth, CAMERA, FRONT)
+            if now > 2.0 and agreed is not None:
+                break
+    assert len([t for t in looks if t < 2.0]) == 3
+    assert agreed is not None and agreed.factor == 0.1 and now < 3.5
+
+
 def test_a_unit_is_believed_when_three_images_agree_and_taken_when_one_fits() -> None:
     depth = (10.0 * trace(make_scene())[1]).astype(np.float32)
     watch = DepthUnitWatch()
@@ -462,3 +514,28 @@ def test_a_folder_in_tenths_of_millimeters_is_said_with_the_option_to_give(tmp_p
     assert "warning" not in capsys.readouterr().err
     assert rgbd_folder.main([*plain, "--depth-scale", "5000"]) == 1
     assert "got 5000, expected metres per unit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "factor"), [({}, 10.0), ({"depth_scale": 0.0001}, 1.0)])
+def test_a_bag_without_poses_is_read_with_the_parameters_of_perception(given: dict, factor: float) -> None:
+    from rclpy.serialization import serialize_message
+
+    from wm_bringup.sources.bag_camera import Inputs, _first_frames
+
+    color, depth, _ = trace(make_scene())
+    lens = Lens(RAW, Camera(320, 240, 250.0, 250.0, 159.5, 119.5), "plumb_bob", LENSES["plumb_bob"])
+    sent = {
+        "/info": lens_info(lens),
+        "/color": images.rgb_to_image(color, 5),
+        "/depth": images.array_to_image((10_000.0 * depth).astype(np.uint16), "16UC1", 5),
+    }
+    kinds = {"/info": "CameraInfo", "/color": "Image", "/depth": "Image"}
+    bag = SimpleNamespace(
+        topics={name: SimpleNamespace(type=f"sensor_msgs/msg/{kind}") for name, kind in kinds.items()},
+        messages=lambda names: [(name, 0, serialize_message(sent[name])) for name in names],
+    )
+    frames = _first_frames(bag, Inputs("/color", "/depth", "/info", **given), CameraInput("/color", "/depth"))
+    assert len(frames) == 1
+    frame = frames[0][0]
+    seen = frame.depth_m[frame.depth_m > 0.0]
+    assert frame.camera == lens.rectified and np.median(seen) == pytest.approx(factor * np.median(depth), rel=0.1)

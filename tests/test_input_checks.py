@@ -15,10 +15,8 @@ from wm_core.depth_checks import (
     DepthSummary,
     check_depth,
     check_gravity,
-    check_scale_by_floor,
     check_support,
     find_surfaces,
-    guess_units,
     level_share,
     summarize_depth,
 )
@@ -32,7 +30,6 @@ from wm_core.input_checks import (
     check_intrinsics,
     check_rate,
     check_registration,
-    check_sizes,
     check_stamps,
     check_stream,
     check_streams,
@@ -212,15 +209,6 @@ def test_distortion(model, d, cause):
     assert check_distortion("/i", model, d, CAMERA, corrected=True) is None
 
 
-def test_sizes():
-    assert check_sizes("/c", (640, 480), "/d", (640, 480), False) is None
-    assert check_sizes("/c", (640, 480), "/d", (320, 240), True) is None
-    same = check_sizes("/c", (640, 480), "/d", (320, 240), False)
-    assert same is not None and "resize_depth" in same.run
-    other = check_sizes("/c", (640, 480), "/d", (640, 360), True)
-    assert other is not None and "resize_depth" not in other.run
-
-
 def test_registration_and_rate():
     assert check_registration("/c", "optical", "/d", "/optical") is None
     assert check_registration("/c", "", "/d", "depth_optical") is None
@@ -234,15 +222,6 @@ def test_registration_and_rate():
 # Depth
 
 
-@given(st.floats(0.15, 3.0))
-def test_units_are_guessed_where_they_show(median_m):
-    assert guess_units(median_m) == []
-    for factor in (4.0, 10.0, 1000.0):
-        guesses = [f for f, _ in guess_units(factor * median_m)]
-        assert factor in guesses or factor * median_m <= 6.0, "an unlikely depth without its factor"
-    assert [f for f, _ in guess_units(1e-3 * median_m)] in ([1e-3], [])  # 150 mm as mm of m: nearer than 5 cm
-
-
 def test_depth_findings():
     depth = np.full((48, 64), 1.0, np.float32)
     assert check_depth("/d", summarize_depth(depth, 4.0), 4.0, 0.02) is None
@@ -250,9 +229,6 @@ def test_depth_findings():
         (0.0 * depth, "empty_depth"),
         (np.nan * depth, "empty_depth"),
         (5.0 * depth, "beyond_max_depth"),
-        (10.0 * depth, "depth_unit"),
-        (1000.0 * depth, "depth_unit"),
-        (0.001 * depth, "depth_unit"),
     ):
         finding = check_depth("/d", summarize_depth(pixels, 4.0), 4.0, 0.02)
         assert finding is not None and finding.cause == cause, (cause, finding)
@@ -331,14 +307,6 @@ def test_a_corridor_is_no_mistake_of_the_pose():
     depth = np.where(u < -0.1, -0.8 / np.minimum(u, -0.1), 8.0)[None].repeat(240, 0).astype(np.float32)
     finding = check_gravity(find_surfaces(depth, CAMERA), turned(BODY_R_OPTICAL), "optical", "map")
     assert finding is None
-
-
-@pytest.mark.parametrize(("factor", "unit"), [(4.0, "0.25 mm"), (10.0, "0.1 mm")])
-def test_the_unit_is_told_by_the_floor(factor, unit):
-    found = check_scale_by_floor("/d", find_surfaces(factor * DEPTH, CAMERA, 50.0), FRONT, "map")
-    assert found is not None and found.cause == "depth_unit" and unit in found.found
-    for honest in (0.5, 1.0, 2.0, 3.0):
-        assert check_scale_by_floor("/d", find_surfaces(honest * DEPTH, CAMERA, 50.0), FRONT, "map") is None
 
 
 # Scene graph

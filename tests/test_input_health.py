@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traced_scene import CAMERA, FRONT, make_scene, trace
+from wm_core.depth_unit import depth_unit_finding, guess_depth_unit
 from wm_core.findings import Finding, Severity
 from wm_perception.inspection import FrameInspector, inspect_frame
 from wm_perception.types import Frame, PerceptionConfig
@@ -187,11 +188,19 @@ def test_one_finding_explains_a_frame():
     color, depth, _ = trace(scene)
     none = scene.select(~scene.is_static)
 
+    def said(frame: Frame, graph: Any) -> list[Finding]:
+        guess = guess_depth_unit(frame.depth_m, frame.camera, frame.world_T_camera)
+        unit = depth_unit_finding("/d", guess, 1.0) if guess is not None else None
+        return inspect_frame(frame, graph, "/d", "optical", "map", PerceptionConfig(), 0.02, unit)
+
     def causes(frame: Frame, graph: Any) -> list[str]:
-        return [f.cause for f in inspect_frame(frame, graph, "/d", "optical", "map", PerceptionConfig(), 0.02)]
+        return [f.cause for f in said(frame, graph)]
 
     assert causes(Frame(1, color, depth, CAMERA, FRONT), scene) == []
     assert causes(Frame(1, color, depth, CAMERA, FRONT), none) == ["no_support"]
     assert causes(Frame(1, color, depth, CAMERA, FRONT), None) == []
     assert causes(Frame(1, color, 4.0 * depth, CAMERA, FRONT), none) == ["depth_unit"]
     assert causes(Frame(1, color, 1000.0 * depth, CAMERA, FRONT), none) == ["depth_unit"]
+    assert causes(Frame(1, color, 0.001 * depth, CAMERA, FRONT), none) == ["depth_unit"]
+    # An error where nothing is left to perceive.
+    assert said(Frame(1, color, 1000.0 * depth, CAMERA, FRONT), none)[0].severity == Severity.ERROR

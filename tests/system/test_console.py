@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from sensor_msgs.msg import Image
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 
@@ -107,8 +109,7 @@ CASES = {
     "clocks_apart": ("clocks_apart", ("apart by 100.", "behind", "chrony")),
     "body_frame": ("frame_not_optical", ("'camera_link'", "'map'", "gravity and optical axis disagree", "z forward")),
     "tilted": ("gravity", ("leans by 25 degrees", "nothing is level")),
-    "distorted": ("distorted", ("plumb_bob", "image_rect", "px")),
-    "depth_0.25_mm": ("depth_unit", ("0.25 mm", DEPTH, "would lie at 0", "depth_scale")),
+    "depth_0.25_mm": ("depth_unit", ("0.25 mm", DEPTH, "below the camera", "set depth_scale to 0.25")),
     "not_registered": ("not_registered", ("'camera_depth_optical_frame'", f"'{OPTICAL}'", "aligned_depth_to_color")),
     "far": ("beyond_max_depth", ("max_depth_m 4 m", "100 % of its pixels", "5.20 m", "raise max_depth_m to 6")),
     "wall": ("no_support", ("no horizontal surface", "0.08 m2")),
@@ -141,6 +142,28 @@ def test_then_a_healthy_robot_silences_it(perception: Console) -> None:
     perception.eventually(lambda: "wrong_type.color: over" in perception.process.output, "the end of the last cause")
     for sentence in ("[WARN] [", "[ERROR] ["):  # nothing was said of every frame
         assert perception.process.output.count(sentence) < 3 * len(CASES)
+
+
+def test_distortion_is_said_where_it_is_not_removed(perception: Console) -> None:
+    robot = perception.robot
+    robot.setup = FAULTS["distorted"]
+    camera = "perception: camera"
+    perception.eventually(lambda: "distortion (plumb_bob) is removed" in robot.diagnostics[camera].message, "a status")
+    assert perception.status().message == "nothing is wrong with them"
+    request = SetParameters.Request()
+    off = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="off")
+    request.parameters = [Parameter(name="rectify", value=off)]
+    client = robot.node.create_client(SetParameters, "/wm/perception/set_parameters")
+    before = len(perception.process.output)
+    wait_until(client.service_is_ready, 10.0, "the parameter service")
+    answer = client.call_async(request)  # the robot's thread spins
+    wait_until(answer.done, 10.0, "an answer")
+    assert answer.result().results[0].successful
+    perception.expect("distorted", "plumb_bob", "set rectify to auto", "image_rect", "px", before=before)
+    assert "is removed" not in robot.diagnostics[camera].message
+    assert not said(perception.process.output[:before], "distorted")
+    robot.setup = HEALTHY
+    perception.eventually(lambda: perception.status().message == "nothing is wrong with them", "nothing wrong")
 
 
 def test_simulated_stamps_under_a_wall_clock(perception: Console) -> None:

@@ -46,6 +46,8 @@ def doctor(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, di
         ("body_frame", 1, "frame_not_optical", ("'camera_link'", "z forward")),
         ("tf_best_effort", 1, "qos.tf", ("/robot: best effort offered",)),
         ("depth_mm_in_float", 1, "depth_unit", ("mm, sent as if metres", "depth_scale")),
+        ("depth_size", 1, "size_mismatch", ("160x60", "320x240")),
+        ("info_of_another_size", 1, "camera_info_size", ("640x480", "320x240")),
         ("clocks_apart", 0, "clocks_apart", ("apart by 100.", "chrony")),
         ("static_tf", 0, "camera pose", ("camera_color_optical_frame in map at (-0.90, 0.00, 0.60) m", "31 degrees")),
     ],
@@ -101,6 +103,37 @@ def test_a_healthy_robot_of_a_namespace_and_a_parameters_file(
     assert {"compiled step", "middleware", "rendering"} <= set(found)
     image = cv2.imread(str(picture))
     assert image is not None and image.shape[1] == 1280 and image.std() > 20.0
+    robot.setup = HEALTHY
+
+
+def test_frames_are_read_with_the_parameters_of_the_nodes(
+    robot: BrokenRobot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Distortion is removed unless that is off; depth in another unit is right once depth_scale says so."""
+
+    def look(**values: Any) -> tuple[int, dict[str, Any], str]:
+        wait_until(lambda: robot.published is robot.setup, 5.0, "the robot to change")
+        file = tmp_path / "robot.yaml"
+        file.write_text(json.dumps({"perception": {"ros__parameters": values}}))
+        return doctor(capsys, "--params-file", str(file))
+
+    robot.setup = FAULTS["distorted"]
+    status, findings, text = look()
+    assert status == 0 and "distorted" not in findings, text
+    assert "and is removed" in findings["intrinsics"]["found"] and findings["perceived"]["values"]["supports"] >= 1
+    _, findings, text = look(rectify="off")
+    assert findings["distorted"]["level"] == "warning" and "set rectify to auto" in findings["distorted"]["advice"], (
+        text
+    )
+    robot.setup = FAULTS["depth_mm_in_float"]
+    status, findings, text = look(depth_scale=0.001)
+    assert status == 0 and "depth_unit" not in findings, text
+    assert findings["depth values"]["values"]["median_m"] == pytest.approx(1.24, abs=0.05)
+    assert findings["perceived"]["values"]["objects"] == 2
+    status, findings, text = look(depth_scale_guess="apply")
+    assert status == 0 and "depth_unit" not in findings, text
+    assert "read as 1 mm a unit" in findings["depth unit"]["found"]
+    assert findings["perceived"]["values"]["objects"] == 2
     robot.setup = HEALTHY
 
 

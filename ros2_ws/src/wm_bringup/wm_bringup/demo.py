@@ -22,7 +22,7 @@ from wm_bringup import film, report, rerun_file
 from wm_bringup.assessment import assess, print_results, score_perception, write_files
 from wm_bringup.client import Answer, ClientError, GraphClient
 from wm_bringup.environment import make_console
-from wm_bringup.live import start_nodes
+from wm_bringup.live import START_S, start_nodes
 from wm_bringup.processes import (
     NodeRefused,
     ProcessDied,
@@ -54,7 +54,6 @@ REST_S = 0.5
 HORIZON_S = 2.0
 STEP_S = 1.0 / 30.0
 VIDEO_RATE_HZ = 10.0
-START_S = 60.0
 PATIENCE_S = 0.5
 """How much later the question may come when nothing is seen to move yet."""
 MAX_LEAD_S = 0.07

@@ -11,24 +11,22 @@ from numpy.typing import NDArray
 
 from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
 from wm_core import findings as core
-from wm_core.camera import Camera
 from wm_core.depth_checks import find_surfaces, level_share, summarize_depth
-from wm_core.input_checks import (
-    check_distortion,
-    check_intrinsics,
-    check_registration,
-    check_sizes,
-    distortion_shift_px,
-)
+from wm_core.depth_unit import DepthUnitGuess, agreed_guess, depth_unit_finding, guess_depth_unit
+from wm_core.input_checks import check_distortion, check_intrinsics, check_registration, distortion_shift_px
 from wm_perception.inspection import inspect_frame
 from wm_perception.types import Frame, PerceptionResult
 
 if TYPE_CHECKING:
+    from sensor_msgs.msg import CameraInfo
+
     from wm_bringup.doctor_graph import GraphListener
 
 _LEVELS = {core.Severity.OK: OK, core.Severity.WARN: WARNING, core.Severity.ERROR: ERROR}
 FRAMES = 8
 """Frames of each camera stream that are kept: things get an id after four."""
+_UNIT_FRAMES = 3
+"""Frames that have to agree on the unit of depth, as in perception."""
 
 
 @dataclass
@@ -55,7 +53,10 @@ class FrameLook:
     """Takes apart the last messages that a ``GraphListener`` kept."""
 
     def __init__(self, listener: GraphListener) -> None:
+        from wm_ros.camera_input import CameraInput
+
         self._kept, self._parameters, self._transforms = listener.kept, listener.parameters, listener.transforms
+        self._input = CameraInput(self._parameters.color_source, self._parameters.depth_source)
 
     def _messages(self, name: str, kind: type) -> list[Any]:
         from rclpy.serialization import deserialize_message
@@ -64,22 +65,16 @@ class FrameLook:
 
     def findings(self, seen: Seen) -> list[Finding]:
         """The content of the last frames: encodings, sizes, calibration, depth, pose, gravity, what is perceived."""
-        from wm_ros import images
+        from wm_ros.camera_input import CameraInputError
 
         p = self._parameters
         result: list[Finding] = []
-        color = self._last_image("color", p.color_source, p.color_transport, result)
-        depth = self._last_image("depth", p.depth_source, p.depth_transport, result)
-        camera = self._camera(result)
-        seen.color, seen.depth_m = color, depth
-        if color is not None and camera is not None:
-            size = (color.shape[1], color.shape[0])
-            wrong = check_intrinsics(p.camera_info_topic, camera, size)
-            if wrong is not None:
-                result.append(of_core("frames", wrong))
-                camera = camera if wrong.severity < core.Severity.ERROR else None
+        color = self._last_image("color", result)
+        depth = self._last_image("depth", result)
+        info = self._camera_info(result)
+        seen.color, seen.depth_m = (None if last is None else last[1] for last in (color, depth))
         if depth is not None:
-            summary = summarize_depth(depth, p.pipeline.max_depth_m)
+            summary = summarize_depth(depth[1], p.pipeline.max_depth_m)
             text = (
                 f"{100.0 * summary.measured:.0f} % of its pixels measured, median {summary.median_m:.2f} m "
                 f"(5 to 95 %: {summary.p05_m:.2f} to {summary.p95_m:.2f} m), {100.0 * summary.beyond:.0f} % of these "
@@ -87,14 +82,13 @@ class FrameLook:
             )
             values = {"measured": summary.measured, "median_m": summary.median_m, "beyond": summary.beyond}
             result.append(Finding("frames", "depth values", OK, text, values=values))
-        if color is None or depth is None:
+        if color is None or depth is None or info is None:
             return result
-        sizes = ((color.shape[1], color.shape[0]), (depth.shape[1], depth.shape[0]))
-        wrong = check_sizes(p.color_source, sizes[0], p.depth_source, sizes[1], p.resize_depth)
-        if wrong is not None:
-            return [*result, of_core("frames", wrong)]
-        if camera is None:
-            return result
+        try:
+            read = self._input.read(color[0], depth[0], info, p)
+        except CameraInputError as error:
+            return [*result, Finding("frames", error.counter, ERROR, error.detail, error.advice)]
+        seen.color, seen.depth_m = read.color, read.depth_m
         pairs = self._pairs()
         if not pairs:
             return [*result, Finding("frames", "pairs", NOTE, "no color and depth image make a pair; not looked at")]
@@ -102,46 +96,82 @@ class FrameLook:
         wrong = check_registration(p.color_source, color_frame, p.depth_source, depth_frame)
         result += [of_core("frames", wrong)] if wrong is not None else []
         frame_id = p.camera_frame or color_frame
-        frames: list[Frame] = []
-        for color_msg, depth_msg in pairs[-FRAMES:]:
-            stamp_ns = _stamp_ns(color_msg)
+        poses: list[NDArray[np.float64]] = []
+        for color_msg, _ in pairs[-FRAMES:]:
             try:
-                pose = self._pose(frame_id, stamp_ns)
+                poses.append(self._pose(frame_id, _stamp_ns(color_msg)))
             except ValueError as error:
                 advice = f"publish tf from {p.world_frame} to {frame_id}, or name other frames (--world-frame)"
                 return [*result, Finding("frames", "camera pose", ERROR, str(error), advice)]
-            rgb = (images.image_to_rgb if p.color_transport == "raw" else images.compressed_to_rgb)(color_msg)
-            metres = (images.image_to_depth if p.depth_transport == "raw" else images.compressed_to_depth)(depth_msg)
-            if metres.shape != rgb.shape[:2]:
-                metres = images.resize_depth(metres, rgb.shape[1], rgb.shape[0])
-            frames.append(Frame(stamp_ns, rgb, metres, camera, pose))
-        return result + self._pose_findings(frames[-1], frame_id) + self._perceive(frames, frame_id, seen)
+        try:
+            frames, unit = self._frames(pairs[-FRAMES:], poses, info, result)
+        except CameraInputError as error:
+            return [*result, Finding("frames", error.counter, ERROR, error.detail, error.advice)]
+        return result + self._pose_findings(frames[-1], frame_id) + self._perceive(frames, frame_id, seen, unit)
 
-    def _last_image(self, name: str, topic: str, transport: str, result: list[Finding]) -> Any:
+    def _frames(
+        self,
+        pairs: Sequence[tuple[Any, Any]],
+        poses: Sequence[NDArray[np.float64]],
+        info: CameraInfo,
+        result: list[Finding],
+    ) -> tuple[list[Frame], core.Finding | None]:
+        """The pairs as perception takes them, and what is wrong with the unit of depth.
+
+        Raises:
+            CameraInputError: one that cannot be used.
+        """
+        from wm_ros.camera_input import applies_guess
+
+        p = self._parameters
+
+        def read(factor: float) -> tuple[list[Frame], float]:
+            taken, unit_m = [], 0.0
+            for (color, depth), pose in zip(pairs, poses, strict=True):
+                one = self._input.read(color, depth, info, p, factor)
+                taken.append(Frame(_stamp_ns(color), one.color, one.depth_m, one.camera, pose))
+                unit_m = one.depth_unit_m
+            return taken, unit_m
+
+        frames, unit_m = read(1.0)
+        guess = self._unit_guess(frames) if p.depth_scale_guess != "off" else None
+        finding = depth_unit_finding(p.depth_source, guess, unit_m) if guess is not None else None
+        if guess is None or finding is None or guess.others or not applies_guess(p):
+            return frames, finding
+        frames, now_m = read(guess.factor)
+        text = f"{finding.found}; read as {1000.0 * now_m:g} mm a unit (depth_scale_guess apply)"
+        result.append(Finding("frames", "depth unit", NOTE, text, finding.run))
+        return frames, None
+
+    def _unit_guess(self, frames: Sequence[Frame]) -> DepthUnitGuess | None:
+        said = self._parameters.depth_scale > 0.0
+        last = frames[-_UNIT_FRAMES:]
+        return agreed_guess([guess_depth_unit(f.depth_m, f.camera, f.world_T_camera, said) for f in last])
+
+    def _last_image(self, name: str, result: list[Finding]) -> tuple[Any, Any] | None:
+        """The last message and its pixels, decoded as the nodes do."""
         from sensor_msgs.msg import CompressedImage, Image
 
-        from wm_ros import images
+        from wm_ros.camera_input import CameraInputError
 
+        p = self._parameters
         if not self._kept[name]:
             return None
-        raw = transport == "raw"
+        raw = (p.color_transport if name == "color" else p.depth_transport) == "raw"
         msg = self._messages(name, Image if raw else CompressedImage)[-1]
-        if name == "color":
-            decode = images.image_to_rgb if raw else images.compressed_to_rgb
-        else:
-            decode = images.image_to_depth if raw else images.compressed_to_depth
         try:
-            pixels = decode(msg, topic)
-        except images.ImageError as error:
-            result.append(Finding("frames", f"{name} image", ERROR, str(error), f"publish {topic} in one of these"))
+            pixels = self._input.color(msg, p) if name == "color" else self._input.depth(msg, p)[0]
+        except CameraInputError as error:
+            result.append(Finding("frames", f"{name} image", ERROR, error.detail, error.advice))
             return None
         form = msg.encoding if raw else msg.format
         found = f"{pixels.shape[1]}x{pixels.shape[0]} {form}, frame {msg.header.frame_id!r}"
         values = {"width": pixels.shape[1], "height": pixels.shape[0], "encoding": form, "frame": msg.header.frame_id}
         result.append(Finding("frames", f"{name} image", OK, found, values=values))
-        return pixels
+        return msg, pixels
 
-    def _camera(self, result: list[Finding]) -> Camera | None:
+    def _camera_info(self, result: list[Finding]) -> CameraInfo | None:
+        """The last camera info, where it is of a camera."""
         from sensor_msgs.msg import CameraInfo
 
         from wm_ros import images
@@ -149,24 +179,29 @@ class FrameLook:
         if not self._kept["camera_info"]:
             return None
         msg = self._messages("camera_info", CameraInfo)[-1]
-        topic = self._parameters.camera_info_topic
+        p = self._parameters
+        topic = p.camera_info_topic
         try:
-            camera = images.info_to_camera(msg, topic)
+            lens = self._input.lens(msg, topic)
         except images.ImageError as error:
             result.append(Finding("frames", "intrinsics", ERROR, str(error), "calibrate the camera"))
             return None
-        wrong = check_distortion(topic, msg.distortion_model, msg.d, camera)
-        if wrong is not None:
-            result.append(of_core("frames", wrong))
+        camera, corrected = lens.raw, self._input.corrects(lens, p.rectify)
+        for wrong in (
+            check_intrinsics(topic, camera),
+            check_distortion(topic, lens.model, lens.coefficients, camera, corrected),
+        ):
+            result += [of_core("frames", wrong)] if wrong is not None else []
         degrees = np.degrees(2.0 * np.arctan(0.5 * camera.width / camera.fx))
-        shift = distortion_shift_px(msg.distortion_model, msg.d, camera)
+        shift = distortion_shift_px(lens.model, lens.coefficients, camera)
         found = (
             f"{camera.width}x{camera.height}, fx {camera.fx:.1f}, fy {camera.fy:.1f}, cx {camera.cx:.1f}, "
             f"cy {camera.cy:.1f} ({degrees:.0f} degrees wide), distortion moves pixels by up to {shift:.1f} px"
+            f"{', and is removed' if self._input.undistorts(lens, p.rectify, p.color_source) and lens.distorts else ''}"
         )
         values = {"fx": camera.fx, "fy": camera.fy, "cx": camera.cx, "cy": camera.cy, "distortion_px": shift}
         result.append(Finding("frames", "intrinsics", OK, found, values=values))
-        return camera
+        return msg
 
     def _pairs(self) -> list[tuple[Any, Any]]:
         from sensor_msgs.msg import CompressedImage, Image
@@ -238,7 +273,7 @@ class FrameLook:
         values = {"position_m": [float(v) for v in (x, y, z)], "elevation_degrees": elevation, "level_share": share}
         return [Finding("frames", "camera pose", OK, found, values=values)]
 
-    def _perceive(self, frames: Sequence[Frame], frame_id: str, seen: Seen) -> list[Finding]:
+    def _perceive(self, frames: Sequence[Frame], frame_id: str, seen: Seen, unit: core.Finding | None) -> list[Finding]:
         """What the pipeline makes of them, and what is wrong with the last."""
         from wm_perception.node import make_pipeline
 
@@ -260,6 +295,7 @@ class FrameLook:
             p.world_frame,
             p.pipeline,
             p.min_depth_fraction,
+            unit,
         )
         supports = int(np.count_nonzero(scene.is_static))
         values = {"supports": supports, "objects": len(scene) - supports, "frames": len(frames)}

@@ -24,7 +24,7 @@ from wm_bringup.client import ClientError, GraphClient, decode_frames
 from wm_bringup.demo import CAMERA_TOPICS, NAMESPACE, environment
 from wm_bringup.empty_result import empty_text
 from wm_bringup.environment import make_console
-from wm_bringup.live import WAITING, Playing, player_command, player_notes, start_nodes
+from wm_bringup.live import START_S, WAITING, Playing, player_command, player_notes, start_nodes
 from wm_bringup.processes import (
     NodeRefused,
     ProcessDied,
@@ -47,8 +47,6 @@ from wm_core.interventions import Hypothesis
 from wm_core.rollout import POSITION, ImageRequest, ImagineRequest
 from wm_core.scene_graph import PRIOR_FRICTION, SceneGraph
 
-START_S = 180.0
-"""The first start on a machine compiles imagination's kernels: 40 s, and longer on a busy one."""
 HORIZON_S = 2.0
 VIDEO_RATE_HZ = 15.0
 COMPACT_M = (0.04, 0.25)

@@ -11,19 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from wm_core.camera import Camera
 from wm_core.findings import Finding, Severity
 
-_FAR_M = 6.0
-"""A median depth beyond this [m] is doubted: structured light, active stereo and time of flight, which wm is made for,
-measure indoors up to about here."""
-_NEAR_M = 0.05
-"""No depth camera measures nearer than this [m]."""
-_USUAL_M = (0.15, 3.0)
-"""Between these [m] a table-top camera's median depth lies; a unit that brings it there is plausible."""
-_UNITS = (
-    # too large by, what it would be
-    (4.0, "0.25 mm (RealSense L515)"),
-    (10.0, "0.1 mm (RealSense D405, D410)"),
-    (1000.0, "mm, sent as if metres"),
-)
 _ALL = 0.98
 """From this share on all of the depth counts as unusable: what is left is flying pixels."""
 _GRID = 80
@@ -60,18 +47,8 @@ def summarize_depth(depth_m: ArrayLike, max_depth_m: float) -> DepthSummary:
     return DepthSummary(valid.size / depth.size, low, middle, high, float((valid > max_depth_m).mean()))
 
 
-def guess_units(median_m: float) -> list[tuple[float, str]]:
-    """Factors by which depth may be too large (below 1: too small), each with the unit it would be; none: plausible."""
-    if median_m <= 0.0 or _NEAR_M <= median_m <= _FAR_M:
-        return []
-    if median_m < _NEAR_M:
-        return [(1e-3, "metres, sent as if mm")]
-    fitting = [(f, unit) for f, unit in _UNITS if _USUAL_M[0] <= median_m / f <= _USUAL_M[1]]
-    return fitting or [min(_UNITS, key=lambda u: abs(np.log(median_m / u[0])))]
-
-
 def check_depth(topic: str, summary: DepthSummary, max_depth_m: float, min_fraction: float) -> Finding | None:
-    """Depth that is not there, is in another unit, or lies beyond what is used."""
+    """Depth that is not there or lies beyond what is used; its unit is judged by ``depth_unit``."""
     s = summary
     if s.measured < min_fraction:
         return Finding(
@@ -81,35 +58,16 @@ def check_depth(topic: str, summary: DepthSummary, max_depth_m: float, min_fract
             f"at least {100.0 * min_fraction:g} % (min_depth_fraction)",
             "objects are held by permanence; is the sensor covered, too near, or its emitter off?",
         )
-    units = guess_units(s.median_m)
-    span = f"{100.0 * s.measured:.0f} % of its pixels, median {_metres(s.median_m)}"
-    if units:
-        guesses = " or ".join(f"{unit}: then {_metres(s.median_m / f)}" for f, unit in units)
-        wrong = "large" if s.median_m > _FAR_M else "small"
-        return Finding(
-            "depth_unit",
-            Severity.ERROR if s.beyond > _ALL else Severity.WARN,
-            f"depth on {topic} looks to be in another unit: {span}, too {wrong} by about "
-            f"{' or '.join(f'{max(f, 1.0 / f):g}' for f, _ in units)} if its unit is {guesses}",
-            "16UC1 in mm or 32FC1 in m (REP-118)",
-            "set depth_scale to its unit, or mend the driver" + (
-                f"; where the scene is so far, raise max_depth_m from {max_depth_m:g}" if s.median_m < 100.0 else ""
-            ),
-        )  # fmt: skip
     if s.beyond > _ALL:
         return Finding(
             "beyond_max_depth",
             Severity.ERROR,
-            f"everything lies beyond max_depth_m {max_depth_m:g} m: depth on {topic} in {span}, "
-            f"nearest {_metres(s.p05_m)}",
+            f"everything lies beyond max_depth_m {max_depth_m:g} m: depth on {topic} in "
+            f"{100.0 * s.measured:.0f} % of its pixels, median {s.median_m:.2f} m, nearest {s.p05_m:.2f} m",
             run=f"raise max_depth_m to {np.ceil(1.1 * s.p95_m):g}, or bring the camera nearer; "
             "if it is nearer, its unit is another: set depth_scale",
         )
     return None
-
-
-def _metres(value: float) -> str:
-    return f"{value:.2f} m" if value >= 0.1 else f"{1e3 * value:.2f} mm"
 
 
 @dataclass(frozen=True)
@@ -212,34 +170,6 @@ def check_gravity(surfaces: Surfaces, world_T_camera: ArrayLike, frame_id: str, 
         )
         run = f"is {world_frame} z up, the mounting right? (ros2 run tf2_ros tf2_echo {world_frame} {frame_id})"
         return Finding("gravity", Severity.WARN, found, "a level table or floor in view", run)
-    return None
-
-
-def check_scale_by_floor(topic: str, surfaces: Surfaces, world_T_camera: ArrayLike, world_frame: str) -> Finding | None:
-    """Depth in another unit, told by the level surface seen: at a quarter or a tenth of the depth it lies at z = 0.
-
-    In a z-up world frame of a robot or of a table, 0 is the floor or the table top. A true surface that lies three or
-    nine times the camera's own height below that zero is nowhere to be expected.
-    """
-    pose = np.asarray(world_T_camera, dtype=np.float64)
-    height = float(pose[2, 3])
-    if height < 0.2 or len(surfaces.normals) < _MIN_NORMALS:
-        return None
-    level = surfaces.normals.astype(np.float64) @ pose[2, :3] > _LEVEL_COSINE
-    if level.mean() < _MANY:
-        return None
-    z = surfaces.points[level].astype(np.float64) @ pose[2, :3] + height
-    seen_m = float(np.median(z))
-    for factor, unit in _UNITS[:2]:
-        if abs((height - seen_m) / factor - height) < 0.04 * height:
-            return Finding(
-                "depth_unit",
-                Severity.WARN,
-                f"depth on {topic} looks to be in another unit: the level surface in view lies at z = {seen_m:.2f} m "
-                f"of {world_frame!r}, with depth {factor:g} times smaller it would lie at 0: its unit may be {unit}",
-                "16UC1 in mm or 32FC1 in m (REP-118)",
-                "set depth_scale to its unit, or mend the driver",
-            )
     return None
 
 

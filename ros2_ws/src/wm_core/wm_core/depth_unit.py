@@ -9,19 +9,22 @@ likely its metres are. Two things are looked at, and weighed as logarithms of li
 - the largest level surface: how far below the camera (0.15 to 1.8 m for a camera that a person or a robot carries over
   a floor or a table), and where in the world (0 to 1.5 m over a floor at z = 0; right at 0 speaks for the unit).
 
-Units are usually right, which counts for 2 nats. What cannot be told: a factor of 4 where the result is still a
-plausible room, a factor of 10 of a scene nearer than 0.5 m with no level surface in view, and 4 from 5.
+Units are usually right, which counts for 2 nats, unless the metres are such as no depth camera measures. What cannot
+be told: a factor of 4 where the result is still a plausible room, a factor of 10 of a scene nearer than 0.5 m with no
+level surface in view, and 4 from 5.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.camera import Camera
+from wm_core.findings import Finding, Severity
 
 FACTORS = (0.001, 0.1, 0.25, 4.0, 10.0, 1000.0)
 """What metres may have to be multiplied by: units of 1 mm in floats, 0.1 mm and 0.25 mm in 16 bits, and the reverse."""
@@ -32,6 +35,12 @@ _WORLD_M, _WORLD_COST = (-0.15, 1.5), 1.6  # nats: one world in five does not ha
 _FLOOR_M, _FLOOR_GAIN = 0.1, 1.5
 _MOST_BELOW_COST = 3.0
 _USUALLY_RIGHT, _SAID_BY_USER = 2.0, 8.0
+_MEASURABLE_M = (0.05, 100.0)
+"""No depth camera sees a scene whose median depth [m] is outside of this: the nearest begin at 7 cm (RealSense D405),
+the farthest end at some tens of metres. There the unit is wrong, whatever was said of it."""
+_LARGEST_UNIT_M = 1.0
+"""What the nodes' parameter depth_scale takes at most [m per unit]."""
+_SENT_BY = {0.25: " (RealSense L515)", 0.1: " (RealSense D405, D410)"}
 _MARGIN, _AS_GOOD = 0.7, 1.0
 _COLUMNS = 96
 _LEAST_VALID = 0.05
@@ -70,9 +79,18 @@ class DepthUnitGuess:
             )
         return text
 
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The most likely factor and those nearly as likely."""
+        return (self.factor, *self.others)
+
     def advice(self, scale: float) -> str:
         """Values of depth_scale [m per unit] to try, where the one in use is ``scale``."""
-        return " or ".join(f"{scale * f:.3g}" for f in (self.factor, *self.others))
+        return " or ".join(f"{scale * f:.3g}" for f in self.factors)
+
+    def units(self, scale: float) -> str:
+        """Names of the units that the depth is likely in, where it was read as ``scale`` metres per unit."""
+        return " or ".join(_unit_name(scale, f) for f in self.factors)
 
 
 def guess_depth_unit(
@@ -96,13 +114,56 @@ def guess_depth_unit(
     below = level_surface_below(points, median, world_T_camera)
     height = float(world_T_camera[2, 3])
     scores = {f: _plausible(median * f, below * f, height) for f in (1.0, *FACTORS)}
+    measurable = _MEASURABLE_M[0] <= median <= _MEASURABLE_M[1]
     doubt = _SAID_BY_USER if said else _USUALLY_RIGHT
     wrong = {f: scores[f] - doubt for f in FACTORS}
     best = max(wrong, key=lambda f: wrong[f])
-    if wrong[best] - scores[1.0] < _MARGIN:
+    if measurable and wrong[best] - scores[1.0] < _MARGIN:
         best = 1.0
     others = () if best == 1.0 else tuple(f for f in FACTORS if f != best and wrong[f] > wrong[best] - _AS_GOOD)
     return DepthUnitGuess(best, others, median, below, height - below)
+
+
+def depth_unit_finding(topic: str, guess: DepthUnitGuess, unit_m: float) -> Finding | None:
+    """What is to be said of depth that looks to be in another unit; None where its metres are plausible.
+
+    Args:
+        topic: of the depth images. unit_m: metres per unit that they were read with.
+    """
+    if guess.factor == 1.0:
+        return None
+    if unit_m * guess.factor > _LARGEST_UNIT_M:
+        run = f"mend the driver, whose metres are {guess.factor:g} times too small, or set depth_scale to {unit_m:g} "
+        run += "if that is right"
+    else:
+        run = f"set depth_scale to {guess.advice(unit_m)} (metres per unit), or to {unit_m:g} if that is right"
+    return Finding(
+        "depth_unit",
+        Severity.WARN,
+        f"depth on {topic}, read as {1000.0 * unit_m:g} mm a unit, looks wrong: {guess.evidence}; its unit is likely "
+        f"{guess.units(unit_m)}",
+        run=run,
+    )
+
+
+def agreed_guess(guesses: Sequence[DepthUnitGuess | None]) -> DepthUnitGuess | None:
+    """The last of some guesses, where all of them have one factor."""
+    last = guesses[-1] if guesses else None
+    return last if last is not None and all(g is not None and g.factor == last.factor for g in guesses) else None
+
+
+def _unit_name(read_m: float, factor: float) -> str:
+    """The unit of depth that was read as ``read_m`` metres per unit and is to be multiplied by ``factor``."""
+    if read_m == 1.0:  # floats, which a driver made of the sensor's integers
+        if factor == 0.001:
+            return "mm, sent as if metres"
+        if factor == 1000.0:
+            return "metres, scaled as if mm"
+        return f"{factor:g} mm{_SENT_BY.get(factor, '')}, scaled as if mm"
+    unit_mm = 1000.0 * read_m * factor
+    if abs(unit_mm - 1000.0) < 1.0:
+        return "metres, sent as if mm"
+    return f"{unit_mm:g} mm{_SENT_BY.get(round(unit_mm, 6), '')}"
 
 
 def _plausible(median_m: float, below_m: float, camera_z_m: float) -> float:
@@ -163,14 +224,17 @@ class DepthUnitWatch:
         self.factor = 1.0
         self.decided = False
         self._last: deque[DepthUnitGuess] = deque(maxlen=_AGREE)
-        self._next_s = -np.inf
+        self._looked_s = -np.inf
 
     def due(self, now_s: float) -> bool:
-        """Whether it is time to look at an image again: often until something is decided, then seldom."""
-        if now_s < self._next_s:
+        """Whether it is time to look at an image again: often until the last images agree, then seldom."""
+        if now_s - self._looked_s < (_LOOK_FIRST_S if self._agreed() is None else _LOOK_AGAIN_S):
             return False
-        self._next_s = now_s + (_LOOK_AGAIN_S if self.decided else _LOOK_FIRST_S)
+        self._looked_s = now_s
         return True
+
+    def _agreed(self) -> DepthUnitGuess | None:
+        return agreed_guess(self._last) if len(self._last) == _AGREE else None
 
     def look(
         self, depth_m: NDArray[np.float32], camera: Camera, world_T_camera: NDArray[np.float64], said: bool = False
@@ -180,10 +244,9 @@ class DepthUnitWatch:
         if guess is None:
             return None
         self._last.append(guess)
-        if len(self._last) < _AGREE or len({g.factor for g in self._last}) > 1:
-            return None
-        self.decided = True
-        return guess
+        agreed = self._agreed()
+        self.decided |= agreed is not None
+        return agreed
 
     def take(self, guess: DepthUnitGuess) -> bool:
         """Take a guess on, where only one factor fits; whether it was."""

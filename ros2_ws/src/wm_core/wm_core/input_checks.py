@@ -339,23 +339,8 @@ def check_distortion(topic: str, model: str, d: ArrayLike, camera: Camera, corre
         Severity.WARN,
         f"camera info on {topic} has lens distortion ({model or 'no model named'}), which {much}",
         "rectified images",
-        "use the rectified topics of image_proc (image_rect) and their camera info",
+        "set rectify to auto or on, or use the rectified topics of image_proc (image_rect) and their camera info",
     )
-
-
-def check_sizes(
-    color_topic: str, color_size: tuple[int, int], depth_topic: str, depth_size: tuple[int, int], resize_depth: bool
-) -> Finding | None:
-    """Depth of another size than color; sizes (width, height) [px]."""
-    (width, height), (depth_width, depth_height) = color_size, depth_size
-    if color_size == depth_size:
-        return None
-    same_aspect = abs(depth_width * height - depth_height * width) <= max(width, height)
-    if same_aspect and resize_depth:
-        return None
-    found = f"depth on {depth_topic} is {depth_width}x{depth_height}, color on {color_topic} {width}x{height}"
-    run = "use depth registered to color" + (", or set resize_depth to true" if same_aspect else "")
-    return Finding("size_mismatch", Severity.ERROR, found, "depth in the color camera's geometry and size", run)
 
 
 def check_registration(color_topic: str, color_frame: str, depth_topic: str, depth_frame: str) -> Finding | None:

@@ -5,18 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from wm_core.depth_checks import (
-    check_depth,
-    check_gravity,
-    check_scale_by_floor,
-    check_support,
-    find_surfaces,
-    summarize_depth,
-)
-from wm_core.findings import Finding
+from wm_core.depth_checks import check_depth, check_gravity, check_support, find_surfaces, summarize_depth
+from wm_core.findings import Finding, Severity
 from wm_core.scene_graph import SceneGraph
 from wm_perception.types import Frame, PerceptionConfig
 
@@ -34,15 +28,21 @@ def inspect_frame(
     world_frame: str,
     config: PerceptionConfig,
     min_depth_fraction: float,
+    unit: Finding | None = None,
 ) -> list[Finding]:
-    """What is wrong with one frame; ``scene`` is what was perceived in it, None: supports are not judged."""
+    """What is wrong with one frame.
+
+    Args:
+        scene: what was perceived in the frame; None: supports are not judged.
+        unit: what is said of the unit of depth (``depth_unit_finding``); it explains why all lies too far.
+    """
     summary = summarize_depth(frame.depth_m, config.max_depth_m)
     surfaces = find_surfaces(frame.depth_m, frame.camera)
-    findings = [check_depth(depth_topic, summary, config.max_depth_m, min_depth_fraction)]
-    if findings[0] is None:
-        findings.append(check_scale_by_floor(depth_topic, surfaces, frame.world_T_camera, world_frame))
-    findings.append(check_gravity(surfaces, frame.world_T_camera, frame_id, world_frame))
-    said = [f for f in findings if f is not None]
+    depth = check_depth(depth_topic, summary, config.max_depth_m, min_depth_fraction)
+    if unit is not None:
+        unusable = depth is not None and depth.severity == Severity.ERROR
+        depth = replace(unit, severity=Severity.ERROR) if unusable else unit
+    said = [f for f in (depth, check_gravity(surfaces, frame.world_T_camera, frame_id, world_frame)) if f is not None]
     if scene is not None:
         supports = int(np.count_nonzero(scene.is_static & (scene.visibilities > 0.0)))
         none = check_support(supports, config.support_min_area_m2, config.max_depth_m, said)
@@ -68,14 +68,14 @@ class FrameInspector:
         self._findings: list[Finding] = []
         self._frames, self._last_s = 0, float("-inf")
 
-    def look(self, frame: Frame, scene: SceneGraph, frame_id: str) -> None:
-        """A frame was perceived so; looked at when it is time."""
+    def look(self, frame: Frame, scene: SceneGraph, frame_id: str, unit: Finding | None = None) -> None:
+        """A frame was perceived so; looked at when it is time. ``unit`` as for ``inspect_frame``."""
         now = self._clock()
         self._frames += 1
         if self._frames < _SETTLED_FRAMES or now - self._last_s < _EVERY_S:
             return
         findings = inspect_frame(
-            frame, scene, self._depth_topic, frame_id, self._world_frame, self._config, self._min_depth_fraction
+            frame, scene, self._depth_topic, frame_id, self._world_frame, self._config, self._min_depth_fraction, unit
         )
         with self._lock:
             self._findings, self._last_s = findings, now

@@ -27,7 +27,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 
-from wm_core.depth_unit import DepthUnitWatch
+from wm_core.depth_unit import DepthUnitWatch, depth_unit_finding
 from wm_core.findings import Finding, Severity
 from wm_core.geometry import pose_matrix
 from wm_core.input_checks import check_distortion, check_intrinsics, check_registration, check_stream
@@ -154,19 +154,6 @@ def _pose_of_seven(values: tuple[float, ...]) -> NDArray[np.float64]:
     return pose_matrix(values[:3], values[3:])
 
 
-def _camera_findings(info: CameraInfo, topic: str) -> list[Finding]:
-    """Intrinsics that cannot be, or that images are not rectified for."""
-    try:
-        camera = images.info_to_camera(info, topic)
-    except images.ImageError:
-        return []  # said of each frame
-    findings = (
-        check_intrinsics(topic, camera),
-        check_distortion(topic, info.distortion_model, info.d, camera),
-    )
-    return [f for f in findings if f is not None]
-
-
 def make_pipeline(config: PerceptionConfig) -> Any:
     """The perception pipeline."""
     # Here, since it imports the heavy libraries: a refused parameter is said at once.
@@ -199,6 +186,7 @@ class PerceptionNode(ManagedNode):
         self._camera_info: CameraInfo | None = None
         self._camera_input = camera_input.CameraInput("", "")
         self._depth_unit = DepthUnitWatch()
+        self._unit_finding: Finding | None = None
         self._synchronizer = ApproximateSynchronizer(0)
         self._health = InputHealth(self)
         self._frames = FrameLog()
@@ -257,7 +245,7 @@ class PerceptionNode(ManagedNode):
         ]
         color_in, depth_in = self._inputs[:2]
         self._camera_input = camera_input.CameraInput(color_in.topic_name, depth_in.topic_name)
-        self._depth_unit = DepthUnitWatch()
+        self._depth_unit, self._unit_finding = DepthUnitWatch(), None
         if p.pose_source == "odometry":
             self._inputs.append(self.create_subscription(Odometry, p.odometry_topic, self._on_odometry, qos.SENSOR))
         # Followed from now on, so that silence is reported from the start.
@@ -399,7 +387,7 @@ class PerceptionNode(ManagedNode):
         findings = self._health.findings(("color", "depth", "camera_info", "odometry"))
         if info is not None:  # published once is enough
             findings = [f for f in findings if f.cause not in ("silent.camera_info", "stopped.camera_info")]
-            findings += _camera_findings(info, p.camera_info_topic)
+            findings += self._camera_findings(info)
         unsynchronized = self._health.synchronization("color", "depth", p.max_stamp_difference_s)
         findings += [unsynchronized] if unsynchronized is not None else []
         bad = self._frames.findings()
@@ -409,6 +397,21 @@ class PerceptionNode(ManagedNode):
         known = {f.cause.rpartition(".")[2] for f in findings}
         findings += [f for f in bad if not (f.cause == "missing_camera_info" and known & {"camera_info", "no_camera"})]
         return findings + self._inspector.findings()
+
+    def _camera_findings(self, info: CameraInfo) -> list[Finding]:
+        """Intrinsics that cannot be, or distortion that is removed neither here nor before."""
+        p = self.params
+        topic = p.camera_info_topic
+        try:
+            lens = images.info_to_lens(info, topic)
+        except images.ImageError:
+            return []  # said of each frame
+        corrected = self._camera_input.corrects(lens, p.rectify)
+        findings = (
+            check_intrinsics(topic, lens.raw),
+            check_distortion(topic, lens.model, lens.coefficients, lens.raw, corrected),
+        )
+        return [f for f in findings if f is not None]
 
     def _transform_findings(self) -> list[Finding]:
         """Why transforms may be missing: nobody publishes them, or with a QoS that does not reach this node."""
@@ -496,7 +499,7 @@ class PerceptionNode(ManagedNode):
         )
         self._output().tick()
         self._frames.good()
-        self._inspector.look(frame, scene, frame_id)
+        self._inspector.look(frame, scene, frame_id, self._unit_finding)
         for stage, seconds in result.timings_s.items():
             self.diagnostics.latency(f"stage {stage}").add(seconds)
         self._publish_images(pair.color.msg.header.frame_id, frame, result)
@@ -535,36 +538,32 @@ class PerceptionNode(ManagedNode):
         return read
 
     def _check_depth_unit(self, read: camera_input.CameraImages, world_T_camera: NDArray[np.float64]) -> None:
-        """Warn where depth looks to be in another unit, or take that on.
+        """Keep what is to be said where depth looks to be in another unit, or take that on.
 
         Raises:
             BadFrameError: the unit is to be guessed and is not known yet, or was found with this very frame.
         """
         p, unit = self.params, self._depth_unit
         if p.depth_scale_guess == "off":
+            self._unit_finding = None
             return
-        apply, guess = camera_input.applies_guess(p), None
+        apply = camera_input.applies_guess(p)
         if unit.due(time.monotonic()):
             guess = unit.look(read.depth_m, read.camera, world_T_camera, said=p.depth_scale > 0.0)
+            finding = depth_unit_finding(p.depth_source, guess, read.depth_unit_m) if guess is not None else None
+            self._unit_finding = finding
+            if guess is not None and finding is not None:
+                if apply and unit.take(guess):
+                    self._unit_finding = None
+                    self._pipeline.reset()
+                    text = (
+                        f"{finding.found}; from now on read as {1000.0 * read.depth_unit_m * guess.factor:g} mm a unit"
+                    )
+                    self.get_logger().warning(f"{text}; {finding.run}")
+                    raise BadFrameError("depth_unit", text, finding.run)
+                self.diagnostics.counter("depth_unit", advice=finding.run).add(1, finding.found)
         if apply and not unit.decided:
             raise BadFrameError("depth_unit_unknown", f"the unit of depth on {p.depth_source} is still looked at")
-        if guess is None or guess.factor == 1.0:
-            return
-        found = f"depth on {p.depth_source}, read as {1000.0 * read.depth_unit_m:g} mm a unit, looks wrong"
-        if apply and unit.take(guess):
-            now_mm = 1000.0 * read.depth_unit_m * guess.factor
-            self._pipeline.reset()
-            raise BadFrameError(
-                "depth_unit",
-                f"{found}: {guess.evidence}; from now on read as {now_mm:g} mm a unit",
-                f"set depth_scale to {guess.advice(read.depth_unit_m)} in both nodes to have it from the start",
-            )
-        self.warn(
-            "depth_unit",
-            f"{found}: {guess.evidence}",
-            f"set depth_scale to {guess.advice(read.depth_unit_m)} (metres per unit), or to {read.depth_unit_m:g} if "
-            "that is right",
-        )
 
     def _camera_pose(self, frame_id: str, stamp_ns: int) -> NDArray[np.float64]:
         p = self.params

@@ -37,13 +37,40 @@ DEPTH_GUESS_HELP = (
 class CameraParameters(Protocol):
     """The parameters of a node that reads a camera."""
 
-    color_transport: str
-    depth_transport: str
-    camera_info_topic: str
-    resize_depth: bool
-    rectify: str
-    depth_scale: float
-    depth_scale_guess: str
+    @property
+    def color_transport(self) -> str:
+        """raw, or how colour is compressed."""
+        ...
+
+    @property
+    def depth_transport(self) -> str:
+        """raw, or how depth is compressed."""
+        ...
+
+    @property
+    def camera_info_topic(self) -> str:
+        """Topic of the intrinsics."""
+        ...
+
+    @property
+    def resize_depth(self) -> bool:
+        """Whether depth of another size is brought to that of colour."""
+        ...
+
+    @property
+    def rectify(self) -> str:
+        """One of ``RECTIFY``."""
+        ...
+
+    @property
+    def depth_scale(self) -> float:
+        """Metres per unit; 0: by the kind of the images."""
+        ...
+
+    @property
+    def depth_scale_guess(self) -> str:
+        """One of ``DEPTH_GUESS``."""
+        ...
 
     @property
     def color_source(self) -> str:
@@ -118,6 +145,41 @@ class CameraInput:
         """Whether images on a topic are brought to the pinhole camera here."""
         return rectify == "on" or (rectify == "auto" and lens.distorts and not camera_info.says_rectified(topic))
 
+    def corrects(self, lens: Lens, rectify: str) -> bool:
+        """Whether colour is without the lens's distortion when it is read: undistorted here, or named as rectified."""
+        return self.undistorts(lens, rectify, self.color_topic) or camera_info.says_rectified(self.color_topic)
+
+    @staticmethod
+    def color(msg: Any, parameters: CameraParameters) -> NDArray[np.uint8]:
+        """A colour image (H, W, 3), RGB, as it comes, distorted or not.
+
+        Raises:
+            CameraInputError: it cannot be decoded.
+        """
+        p = parameters
+        try:
+            if p.color_transport == "raw":
+                return pixels.image_to_rgb(msg, p.color_source)
+            return compressed.compressed_to_rgb(msg, p.color_source)
+        except pixels.ImageError as error:
+            raise CameraInputError("bad_color", str(error), f"publish {p.color_source} in one of these") from error
+
+    @staticmethod
+    def depth(msg: Any, parameters: CameraParameters, depth_factor: float = 1.0) -> tuple[NDArray[np.float32], float]:
+        """A depth image (H, W) [m] as it comes, and the metres per unit used; ``depth_factor`` as in ``read``.
+
+        Raises:
+            CameraInputError: it cannot be decoded.
+        """
+        p = parameters
+        unit = (p.depth_scale or (1.0 if _is_float(msg) else 0.001)) * depth_factor
+        try:
+            if p.depth_transport == "raw":
+                return pixels.image_to_depth(msg, p.depth_source, unit), unit
+            return compressed.compressed_to_depth(msg, p.depth_source, unit), unit
+        except pixels.ImageError as error:
+            raise CameraInputError("bad_depth", str(error), f"publish {p.depth_source} in one of these") from error
+
     def read(
         self, color: Any, depth: Any, info: CameraInfo, parameters: CameraParameters, depth_factor: float = 1.0
     ) -> CameraImages:
@@ -129,21 +191,8 @@ class CameraInput:
             CameraInputError: names the topic, what was found, and what to do.
         """
         p = parameters
-        unit = (p.depth_scale or (1.0 if _is_float(depth) else 0.001)) * depth_factor
-        try:
-            if p.color_transport == "raw":
-                rgb = pixels.image_to_rgb(color, p.color_source)
-            else:
-                rgb = compressed.compressed_to_rgb(color, p.color_source)
-        except pixels.ImageError as error:
-            raise CameraInputError("bad_color", str(error), f"publish {p.color_source} in one of these") from error
-        try:
-            if p.depth_transport == "raw":
-                metres = pixels.image_to_depth(depth, p.depth_source, unit)
-            else:
-                metres = compressed.compressed_to_depth(depth, p.depth_source, unit)
-        except pixels.ImageError as error:
-            raise CameraInputError("bad_depth", str(error), f"publish {p.depth_source} in one of these") from error
+        rgb = self.color(color, p)
+        metres, unit = self.depth(depth, p, depth_factor)
         try:
             lens = self.lens(info, p.camera_info_topic)
         except pixels.ImageError as error:

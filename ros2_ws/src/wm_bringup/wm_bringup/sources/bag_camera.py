@@ -4,7 +4,7 @@ seen."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from wm_bringup.environment import message_class
 from wm_bringup.sources.bag_player import Bag
 from wm_bringup.sources.playback import SourceError
 from wm_bringup.sources.recording import check_mode
+from wm_core.depth_unit import agreed_guess, guess_depth_unit
 from wm_core.geometry import rotation_between
 from wm_perception.gravity import find_up
 from wm_perception.types import Frame
-from wm_ros import images
+from wm_ros.camera_input import CameraInput, CameraInputError, applies_guess
 from wm_ros.stamps import ApproximateSynchronizer, stamp_to_ns
 from wm_ros.transforms import TransformBuffer, TransformError, transform_to_msg
 
@@ -37,8 +38,8 @@ class Inputs:
     """Names in the bag of what perception reads, and how.
 
     ``color_compressed``, ``depth_compressed``: sensor_msgs/CompressedImage; world_frame: of the scene graph;
-    camera_frame:
-    of the optical frame, empty: that of the colour images.
+    camera_frame: of the optical frame, empty: that of the colour images; resize_depth, rectify, depth_scale and
+    depth_scale_guess: perception's parameters.
     """
 
     color: str
@@ -49,6 +50,35 @@ class Inputs:
     world_frame: str = "map"
     camera_frame: str = ""
     max_difference_ns: int = 15_000_000
+    resize_depth: bool = True
+    rectify: str = "auto"
+    depth_scale: float = 0.0
+    depth_scale_guess: str = "warn"
+
+    @property
+    def color_transport(self) -> str:
+        """As perception's parameter."""
+        return "compressed" if self.color_compressed else "raw"
+
+    @property
+    def depth_transport(self) -> str:
+        """As perception's parameter; what is compressed says how."""
+        return "compressedDepth" if self.depth_compressed else "raw"
+
+    @property
+    def camera_info_topic(self) -> str:
+        """Topic of the intrinsics, in the bag."""
+        return self.camera_info
+
+    @property
+    def color_source(self) -> str:
+        """Topic of colour, in the bag."""
+        return self.color
+
+    @property
+    def depth_source(self) -> str:
+        """Topic of depth, in the bag."""
+        return self.depth
 
 
 @dataclass(frozen=True)
@@ -71,7 +101,9 @@ def still_camera(bag: Bag, inputs: Inputs, level: str = "auto", remap: Mapping[s
     check_mode("--level", level)
     renamed = remap or {}
     of = {renamed.get(name, name): name for name in bag.topics}
-    frames = _first_frames(bag, inputs)
+    # The names that perception sees say what is rectified already.
+    camera = CameraInput(*(renamed.get(name, name) for name in (inputs.color, inputs.depth)))
+    frames = _first_frames(bag, inputs, camera)
     if not frames:
         return None
     camera_frame = inputs.camera_frame or frames[0][1]
@@ -130,8 +162,8 @@ def _transforms(bag: Bag, topics: list[str], until: str) -> TransformBuffer:
     return buffer
 
 
-def _first_frames(bag: Bag, inputs: Inputs) -> list[tuple[Frame, str]]:
-    """Frames from the start of a bag, in the camera's own axes, with their frame_id."""
+def _first_frames(bag: Bag, inputs: Inputs, camera: CameraInput) -> list[tuple[Frame, str]]:
+    """Frames from the start of a bag as perception reads them, in the camera's own axes, with their frame_id."""
     names = [inputs.color, inputs.depth, inputs.camera_info]
     kinds = {name: message_class(bag.topics[name].type) for name in names}
     pairs = ApproximateSynchronizer(inputs.max_difference_ns)
@@ -149,14 +181,19 @@ def _first_frames(bag: Bag, inputs: Inputs) -> list[tuple[Frame, str]]:
         while info is not None and waiting:
             pair = waiting.pop(0)
             try:
-                rgb = (images.compressed_to_rgb if inputs.color_compressed else images.image_to_rgb)(pair.color)
-                depth = (images.compressed_to_depth if inputs.depth_compressed else images.image_to_depth)(pair.depth)
-                frame = Frame(pair.stamp_ns, rgb, depth, images.info_to_camera(info), np.eye(4))
-            except ValueError:
+                read = camera.read(pair.color, pair.depth, info, inputs)
+            except CameraInputError:
                 continue  # perception says what is wrong with it
+            frame = Frame(pair.stamp_ns, read.color, read.depth_m, read.camera, np.eye(4))
             found.append((frame, pair.color.header.frame_id.lstrip("/")))
         if len(found) >= _FRAMES or len(waiting) > _FRAMES:
             break
+    if found and applies_guess(inputs):
+        # Which way is up is not known yet, so the median depth alone tells.
+        guess = agreed_guess([guess_depth_unit(f.depth_m, f.camera, f.world_T_camera) for f, _ in found])
+        if guess is not None and not guess.others:
+            factor = np.float32(guess.factor)
+            found = [(replace(f, depth_m=f.depth_m * factor), name) for f, name in found]
     return found
 
 
