@@ -274,11 +274,12 @@ def test_a_body_frame_is_told_from_an_optical_one(x, y, z, yaw):
     assert check_gravity(surfaces, pose, "optical", "map") is None
     down = -np.degrees(np.arcsin(pose[2, 2]))
     finding = check_gravity(surfaces, pose @ turned(BODY_R_OPTICAL.T), "camera_link", "map")
-    assert finding is not None and "gravity and optical axis disagree" in finding.found
-    if down < 55.0:
-        assert finding.cause == "frame_not_optical" and "'camera_link'" in finding.found
     twice = check_gravity(surfaces, pose @ turned(BODY_R_OPTICAL), "camera_optical", "map")
-    assert twice is not None and "twice" in twice.found
+    # Steeper, the misread axis points up or sideways by 30 degrees or less, and the table may be a wall ahead.
+    if down < 58.0:
+        assert finding is not None and "gravity and optical axis disagree" in finding.found
+        assert twice is not None and "twice" in twice.found
+        assert down > 55.0 or (finding.cause == "frame_not_optical" and "'camera_link'" in finding.found)
 
 
 @pytest.mark.parametrize("axis", ["x", "y"])
