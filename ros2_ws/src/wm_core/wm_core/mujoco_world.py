@@ -63,6 +63,8 @@ ROLLING_COEFFICIENT = 0.008
 0.015.
 """
 TORSIONAL_COEFFICIENT_M = 0.003
+OVERLAP_M = 2e-4
+"""Depth down to which bodies that lie in one another are left so: the contact spring carries them there."""
 _MOST_SCRATCH = 16
 """Worlds that a simulator keeps MuJoCo's data of: as many as the futures of a batch may have."""
 _KINEMATIC_MASS_RATIO = 1.0e6
@@ -233,25 +235,29 @@ def body_points(body: BodyDef) -> Array:
 
 def lowest_point(body: BodyDef, quaternion: ArrayLike) -> float:
     """Height [m] of the body's lowest point relative to its frame's origin, at an orientation (4,)."""
-    up = quaternion_to_matrix(quaternion)[2]
-    lowest = np.inf
+    return float(lowest_points(body, np.asarray(quaternion, dtype=np.float64)[None])[0])
+
+
+def lowest_points(body: BodyDef, quaternions: ArrayLike) -> Array:
+    """(S,) as ``lowest_point``, at orientations (S, 4)."""
+    up = quaternion_to_matrix(quaternions)[:, 2]
+    lowest = np.full(len(up), np.inf)
     for g in body.geoms:
         if g.visual_only:
             continue
-        rotation = quaternion_to_matrix(g.quaternion)
-        d, half = up @ rotation, 0.5 * g.extents
+        d, half = up @ quaternion_to_matrix(g.quaternion), 0.5 * g.extents
         if g.shape == Shape.CONVEX and len(g.hull):
-            reach = float(-(g.hull @ d).min())
+            reach = -(d @ g.hull.T).min(axis=1)
         elif g.shape == Shape.SPHERE:
-            reach = float(np.linalg.norm(half * d))
+            reach = np.linalg.norm(half * d, axis=1)
         elif g.shape == Shape.CYLINDER:
-            reach = float(np.hypot(half[0] * d[0], half[1] * d[1]) + half[2] * abs(d[2]))
+            reach = np.hypot(half[0] * d[:, 0], half[1] * d[:, 1]) + half[2] * np.abs(d[:, 2])
         elif g.shape == Shape.CAPSULE:
             radius = min(0.5 * (half[0] + half[1]), half[2])
-            reach = float(radius + (half[2] - radius) * abs(d[2]))
+            reach = radius + (half[2] - radius) * np.abs(d[:, 2])
         else:
-            reach = float(half @ np.abs(d))
-        lowest = min(lowest, float(up @ g.position) - reach)
+            reach = np.abs(d) @ half
+        lowest = np.minimum(lowest, up @ g.position - reach)
     return lowest
 
 
@@ -571,6 +577,28 @@ class World:
                 q = int(self.qpos_address[i])
                 data.qpos[q : q + 3] = [PARK_POSITION_M, 10.0 * i, 0.0]
 
+    def overlapping(self, states: Array, data: mujoco.MjData) -> NDArray[np.bool_]:
+        """(S,) which of states (S, n, 13) have bodies that ``resolve_penetrations`` would move apart.
+
+        Args:
+            data: scratch of this world, whatever is in it.
+        """
+        found = np.zeros(len(states), dtype=bool)
+        rows = np.flatnonzero(self.movable)
+        if not len(rows):
+            return found
+        mujoco.mj_resetData(self.model, data)
+        q = self.qpos_address[rows][:, None] + np.arange(7)
+        quaternions = normalize_quaternion(states[:, rows, QUATERNION])
+        poses = np.concatenate([states[:, rows, POSITION], quaternions[..., 3:], quaternions[..., :3]], axis=-1)
+        for s, pose in enumerate(poses):
+            data.qpos[q] = pose
+            mujoco.mj_kinematics(self.model, data)
+            mujoco.mj_comPos(self.model, data)
+            mujoco.mj_collision(self.model, data)
+            found[s] = data.ncon > 0 and data.contact.dist.min() < -OVERLAP_M
+        return found
+
     def resolve_penetrations(
         self,
         model: mujoco.MjModel,
@@ -578,7 +606,7 @@ class World:
         *,
         only: Sequence[int] | None = None,
         max_shift_m: float = 0.05,
-        tolerance_m: float = 2e-4,
+        tolerance_m: float = OVERLAP_M,
         data: mujoco.MjData | None = None,
     ) -> Array:
         """States (n, 13) with overlapping bodies moved apart, without giving them any speed.

@@ -13,6 +13,7 @@ under the same ones.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import math
@@ -45,7 +46,7 @@ from wm_imagination.dynamics import (
     empty_result,
     object_slots,
 )
-from wm_imagination.physics import FREEING_KINDS, ScenePreparation
+from wm_imagination.physics import FREEING_KINDS, ScenePreparation, sample_properties
 from wm_imagination.resting import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
 from wm_imagination.rigid_tables import (
     HOVER_M,
@@ -62,8 +63,10 @@ from wm_imagination.rigid_tables import (
     body_shape,
     near_distance,
     parameter_column,
+    parameter_columns,
     surface_rows,
 )
+from wm_imagination.sample_noise import sample_noise
 
 log = logging.getLogger(__name__)
 
@@ -196,15 +199,24 @@ def _scatter_limit(was: Floats, now: Floats) -> Floats:
     return limit
 
 
-def _drawn_in(mean: Array, start: Array, share: float, rests: Flags) -> Array:
-    """A sample's start states (N, 13) with what rests (N,) at ``share`` of its way from the mean's poses."""
-    result = start.copy()
-    result[rests, POSITION] = mean[rests, POSITION] + share * (start[rests, POSITION] - mean[rests, POSITION])
-    if rests.any():
-        turn = Rotation.from_quat(start[rests, QUATERNION]) * Rotation.from_quat(mean[rests, QUATERNION]).inv()
-        part = Rotation.from_rotvec(share * turn.as_rotvec())
-        result[rests, QUATERNION] = (part * Rotation.from_quat(mean[rests, QUATERNION])).as_quat()
+def _drawn_in(mean: Array, starts: Array, share: float) -> Array:
+    """Samples' start states (S, N, 13) with their poses at ``share`` of the way from the mean's (N, 13)."""
+    result = starts.copy()
+    result[..., POSITION] = mean[:, POSITION] + share * (starts[..., POSITION] - mean[:, POSITION])
+    if result.size:
+        origin = Rotation.from_quat(np.tile(mean[:, QUATERNION], (len(starts), 1)))
+        turn = Rotation.from_quat(starts[..., QUATERNION].reshape(-1, 4)) * origin.inv()
+        turned = Rotation.from_rotvec(share * turn.as_rotvec()) * origin
+        result[..., QUATERNION] = turned.as_quat().reshape(*starts.shape[:2], 4)
     return result
+
+
+def _make_steps(world: _Futures, count: int, ended: Callable[[], bool]) -> None:
+    """Steps without interventions and outputs, fewer where the time is over before."""
+    while count > 0 and not ended():
+        portion = min(count, world.portion())
+        world.make_steps(portion)
+        count -= portion
 
 
 def _at_most(velocity: Floats, speed: Floats) -> Floats:
@@ -293,10 +305,6 @@ class LearnedDynamics:
         """See ``wm_imagination.dynamics.Dynamics.rollout``; a deadline also ends hypotheses that have begun."""
         t = check_scenes(scenes, times)
         ids = object_slots(scenes[0], hypotheses)
-        known = self._known_of(scenes, len(ids))
-        states, present = empty_result(known.starts, len(hypotheses), len(t), len(ids))
-        scatter = np.zeros((len(hypotheses), len(ids)), dtype=np.float32)
-        doubts = [""] * len(hypotheses)
         stopped = threading.Event()
 
         def ended() -> bool:
@@ -304,6 +312,10 @@ class LearnedDynamics:
                 stopped.set()
             return stopped.is_set()
 
+        known = self._known_of(scenes, len(ids), ended)
+        states, present = empty_result(known.starts, len(hypotheses), len(t), len(ids))
+        scatter = np.zeros((len(hypotheses), len(ids)), dtype=np.float32)
+        doubts = [""] * len(hypotheses)
         contacts: list[Contact] = []
         completed = 0
         if not ended():
@@ -351,41 +363,51 @@ class LearnedDynamics:
 
     # -- parts
 
-    def _known_of(self, scenes: Sequence[SceneGraph], slots: int) -> _Known:
+    def _known_of(self, scenes: Sequence[SceneGraph], slots: int, ended: Callable[[], bool]) -> _Known:
         """What the futures begin from; that of the last few scenes is kept, as a planner asks of one scene again."""
         key = (slots, *(_scene_key(scene) for scene in scenes))
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        known = self._prepared(scenes, slots)
+        known = self._prepared(scenes, slots, ended)
+        if ended():
+            return known
         with self._lock:
             self._kept[key] = known
             while len(self._kept) > KEPT_SCENES:
                 self._kept.popitem(last=False)
         return known
 
-    def _prepared(self, scenes: Sequence[SceneGraph], slots: int) -> _Known:
+    def _prepared(self, scenes: Sequence[SceneGraph], slots: int, ended: Callable[[], bool] = lambda: False) -> _Known:
         """What the futures begin from; samples in which what was seen at rest would topple are drawn toward the mean.
 
         That a thing rests says where it can be: on what bears it. The draws do not know that, for each thing is drawn
         by itself. What is taken from a place so goes back into the answer's positions (``centre_offsets``).
+
+        Args:
+            ended: whether the time is over; what is returned then is not fit to be asked.
         """
         preparation = ScenePreparation(scenes[0], self.floor_z, 1.0 / 240.0)
-        starts = [preparation.start(scene) for scene in scenes]
-        known = _Known(preparation, scenes, starts, slots)
-        known.asleep[:] = self._resting(known)
+        known = _Known(preparation, scenes, preparation.starts(scenes), slots)
+        self._rest(known, ended)
+        if len(scenes) == 1 or (known.asleep[0] | known.fixed[0])[: known.count].all():
+            return known
+        part = known
+        rows = np.arange(len(scenes))
         for attempt in range(CALM_ROUNDS):
-            if len(scenes) == 1 or known.asleep[0, : known.count].sum() == (~known.fixed[0, : known.count]).sum():
-                break
-            unrest = np.flatnonzero(self._unrest(known))
-            if not len(unrest):
+            rows = rows[self._unrest(part, ended)]
+            if not len(rows) or ended():
                 break
             share = 0.5 if attempt < CALM_ROUNDS - 1 else 0.0
-            for s in unrest.tolist():
-                starts[s] = _drawn_in(starts[0], starts[s], share, known.at_rest[0, : known.count])
-            known = _Known(preparation, scenes, starts, slots)
-            known.asleep[:] = self._resting(known)
+            rests = np.flatnonzero(known.at_rest[0, : known.count])
+            known.starts[np.ix_(rows, rests)] = _drawn_in(known.starts[0, rests], known.starts[rows][:, rests], share)
+            # The others rest, and the samples do not know of one another: only these are asked again, and the mean.
+            rows = np.concatenate([[0], rows])
+            part = known.part(rows)
+            self._rest(part, ended)
+            for name in ("asleep", "touching", "on_surface"):
+                getattr(known, name)[rows] = getattr(part, name)
         return known
 
     def _chunk_size(self, hypotheses: int, bodies: int, hurried: bool) -> int:
@@ -405,23 +427,22 @@ class LearnedDynamics:
             return _CompiledFutures(known, hypotheses, self.network, times, self._compiled)
         return _Futures(known, hypotheses, self.network, times)
 
-    def _resting(self, known: _Known) -> Flags:
-        """(S, M) things that stay where they are when nothing is done: those sleep from the start.
+    def _rest(self, known: _Known, ended: Callable[[], bool]) -> None:
+        """Puts to sleep (S, M) what stays where it is when nothing is done.
 
         What rests in the mean rests in every sample. It was seen to rest, so a draw of its place in which it would
         slide or tip over (a box drawn half off the box that bears it) is wrong about the place, not about the rest.
         """
         still = known.at_rest & ~known.fixed
-        asleep = np.zeros_like(still)
+        known.asleep[:] = False
         # What stands on something that rocks by a hair while both are awake may rest once that one sleeps.
         for _ in range(SETTLE_ROUNDS):
-            known.asleep[:] = asleep
-            awake = still & ~asleep
-            if not awake.any():
+            awake = still & ~known.asleep
+            if not awake.any() or ended():
                 break
             world = self._futures(known, [Hypothesis("")], np.zeros(1))
             begin = world.position.copy()
-            world.make_steps(SETTLE_STEPS)
+            _make_steps(world, SETTLE_STEPS, ended)
             moved = np.linalg.norm(world.position - begin, axis=0).reshape(still.shape)
             known.touching[:] = world.touching
             known.on_surface[:] = world.on_surface
@@ -429,14 +450,13 @@ class LearnedDynamics:
             rests = awake & (rests | rests[:1])
             if not rests.any():
                 break
-            asleep |= rests
-        return asleep
+            known.asleep |= rests
 
-    def _unrest(self, known: _Known) -> Flags:
+    def _unrest(self, known: _Known, ended: Callable[[], bool]) -> Flags:
         """(S,) samples in which what comes to rest in the mean, nearly where it was seen, does not."""
         world = self._futures(known, [Hypothesis("")], np.array([0.0, CALM_S]))
         begin = world.position.copy()
-        world.make_steps(world.last)
+        _make_steps(world, world.last, ended)
         shape = known.at_rest.shape
         moved = np.linalg.norm(world.position - begin, axis=0).reshape(shape)
         asleep = world.asleep.reshape(shape)
@@ -483,9 +503,7 @@ def _scene_key(scene: SceneGraph) -> tuple[object, ...]:
 class _Known:
     """What all futures of a request begin from: S samples of N known bodies, in M slots."""
 
-    def __init__(
-        self, preparation: ScenePreparation, scenes: Sequence[SceneGraph], starts: Sequence[Array], slots: int
-    ) -> None:
+    def __init__(self, preparation: ScenePreparation, scenes: Sequence[SceneGraph], starts: Array, slots: int) -> None:
         self.preparation, self.scenes, self.starts = preparation, scenes, starts
         self.count, self.slots = len(scenes[0]), slots
         self.samples = len(scenes)
@@ -496,13 +514,12 @@ class _Known:
         self.fixed = np.zeros((s, m), dtype=bool)
         self.at_rest = np.zeros((s, m), dtype=bool)
         self.fixed[:, :n] = [b.is_static for b in preparation.bodies]
-        for k, start in enumerate(starts):
-            speed = np.abs(start[:, LINEAR_VELOCITY]).sum(axis=1) + np.abs(start[:, ANGULAR_VELOCITY]).sum(axis=1)
-            self.at_rest[k, :n] = (speed == 0.0) & ~preparation.airborne
+        moves = starts[..., LINEAR_VELOCITY].any(axis=-1) | starts[..., ANGULAR_VELOCITY].any(axis=-1)
+        self.at_rest[:, :n] = ~moves & ~preparation.airborne
         self.columns = np.zeros((PARAMETER_ROWS, s, m), dtype=np.float32)
-        for k in range(s):
-            for i in range(n):
-                self.columns[:, k, i] = parameter_column(self.bodies[k][i], self.shapes[i])
+        properties = np.array([sample_properties(scene) for scene in scenes]).reshape(s, 3, n)
+        for i, (body, shape) in enumerate(zip(preparation.bodies, self.shapes, strict=True)):
+            self.columns[:, :, i] = parameter_columns(body, shape, *properties[:, :, i].T)
         self.bounds = np.zeros(m, dtype=np.float32)
         self.offsets = np.zeros((3, m), dtype=np.float32)
         self.hulls = np.zeros((3, HULL_POINTS, m), dtype=np.float32)
@@ -533,9 +550,20 @@ class _Known:
         self.pairs_of = [np.flatnonzero((self.pairs == i).any(axis=1)) for i in range(m)]
         self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
         self._columns_of: dict[tuple[int, bool], tuple[BodyDef, Floats]] = {}
-        self.noise: dict[int, Floats] = {}
-        self._noise_until: Floats = np.zeros((0, 6, s, m), dtype=np.float32)
-        self._lock = threading.Lock()
+        self._noise = sample_noise(s, m)
+        self._noise_rows: NDArray[np.int64] | None = None
+
+    def part(self, rows: NDArray[np.int64]) -> _Known:
+        """The same of some of the samples, the first of them the mean."""
+        result = copy.copy(self)
+        result.samples = len(rows)
+        result.scenes = [self.scenes[s] for s in rows.tolist()]
+        result.bodies = [self.bodies[s] for s in rows.tolist()]
+        result.columns = self.columns[:, rows]
+        for name in ("starts", "fixed", "at_rest", "asleep", "touching", "on_surface"):
+            setattr(result, name, getattr(self, name)[rows])
+        result._noise_rows = rows
+        return result
 
     def created(self, spec: BodySpec) -> tuple[BodyDef, BodyShape]:
         """The body that an intervention brings in; those of equal specifications are one."""
@@ -558,23 +586,17 @@ class _Known:
             found = self._columns_of[id(body), led] = (body, parameter_column(body, shape, led))
         return found[1]
 
-    def noise_at(self, step: int, object_count: int) -> Floats:
+    def noise_at(self, step: int) -> Floats:
         """(6, S, M) standard normal numbers of a step; sample 0 gets none. The same in every hypothesis."""
-        with self._lock:
-            if step not in self.noise:
-                made = np.zeros((6, self.samples, object_count), dtype=np.float32)
-                for s in range(1, self.samples):
-                    made[:, s] = np.random.default_rng([s, step]).standard_normal((object_count, 6)).T
-                self.noise[step] = made
-            return self.noise[step]
+        drawn = self._noise.at(step)
+        return drawn if self._noise_rows is None else drawn[:, self._noise_rows]
 
-    def noise_until(self, steps: int, object_count: int) -> Floats:
-        """(steps, 6, S, M) ``noise_at`` of all steps; of a single sample, which gets none, no numbers."""
+    def noise_until(self, steps: int) -> Floats:
+        """(steps or more, 6, S, M) ``noise_at`` of all steps; of a single sample, which gets none, no numbers."""
         if self.samples == 1:
-            return np.zeros((0, 6, 1, object_count), dtype=np.float32)
-        if len(self._noise_until) < steps:
-            self._noise_until = np.stack([self.noise_at(step, object_count) for step in range(steps)])
-        return self._noise_until
+            return np.zeros((0, 6, 1, self.slots), dtype=np.float32)
+        drawn = self._noise.until(steps)
+        return drawn if self._noise_rows is None else np.ascontiguousarray(drawn[:steps, :, self._noise_rows])
 
 
 class _Futures:
@@ -892,6 +914,10 @@ class _Futures:
         self._apply_due()
         self._write()
 
+    def portion(self) -> int:
+        """Steps to make before the time is looked at again."""
+        return 1
+
     def make_steps(self, count: int) -> None:
         """Steps without interventions and outputs."""
         for _ in range(count):
@@ -1147,7 +1173,7 @@ class _Futures:
         was, now = np.linalg.norm(self.linear[:, columns], axis=0), np.linalg.norm(linear, axis=0)
         fastest = _scatter_limit(was, now)
         if self.known.samples > 1:
-            noise = self.known.noise_at(self.now, self.slots)
+            noise = self.known.noise_at(self.now)
             sample = (columns // self.slots) % self.known.samples
             drawn = noise[:, sample, columns % self.slots]
             spin = _scatter_limit(np.linalg.norm(self.angular[:, columns], axis=0), np.linalg.norm(angular, axis=0))
@@ -1312,7 +1338,7 @@ class _CompiledFutures(_Futures):
         self._hull_of = np.where(self.has_hull, np.tile(np.arange(self.slots), self.rows), -1)
         self._output_rest = self.times - self.output_step * STEP_S
         self._own_surface = np.full(self.surfaces.shape[:2], np.nan, dtype=np.float32)
-        self._noise = known.noise_until(steps, self.slots)
+        self._noise = known.noise_until(steps)
         self._followers: tuple[NDArray[Any], ...] | None = None
 
     def _become(self, k: int, s: int, m: int, body: BodyDef, led: bool | None = None) -> None:
@@ -1326,13 +1352,16 @@ class _CompiledFutures(_Futures):
 
     def advance(self) -> None:
         """All steps up to the next intervention, or a portion of them, and the interventions that are due then."""
-        until = min(self.last, self.now + max(1, PORTION_BODY_STEPS // max(self.rows * self.slots, 1)))
+        until = min(self.last, self.now + self.portion())
         if self.next_event < len(self.events):
             until = min(until, max(self.events[self.next_event][0], self.now + 1))
         self.make_steps(until - self.now)
         self._apply_due()
         if self.finished:
             self._write()
+
+    def portion(self) -> int:
+        return max(1, PORTION_BODY_STEPS // max(self.rows * self.slots, 1))
 
     def make_steps(self, count: int) -> None:
         if self.paths_changed:

@@ -9,6 +9,7 @@ allows; a scene without covariance (the truth) is taken as it is.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -32,6 +33,7 @@ from wm_core.mujoco_world import (
     World,
     body_points,
     lowest_point,
+    lowest_points,
     simplify_hull,
 )
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
@@ -211,14 +213,10 @@ class ScenePreparation:
 
     def sample_bodies(self, scene: SceneGraph) -> list[BodyDef]:
         """The bodies with the masses, frictions and restitutions of a sample."""
+        properties = (column.tolist() for column in sample_properties(scene))
         return [
-            replace(
-                body,
-                mass=float(np.clip(np.exp(scene.log_mass[i]), 1e-6, 1e5)),
-                friction=float(np.clip(scene.friction[i], 0.0, 10.0)),
-                restitution=float(np.clip(scene.restitution[i], 0.0, 1.0)),
-            )
-            for i, body in enumerate(self.bodies)
+            replace(body, mass=mass, friction=friction, restitution=restitution)
+            for body, mass, friction, restitution in zip(self.bodies, *properties, strict=True)
         ]
 
     def start(self, scene: SceneGraph, unsupported: list[int] | None = None) -> Array:
@@ -226,130 +224,185 @@ class ScenePreparation:
 
         ``unsupported`` is given the rows of what should stand on something and has nothing beneath it.
         """
-        is_mean = scene is self.given or scene is self.mean
-        if is_mean and self._mean_start is not None:
+        if (scene is self.given or scene is self.mean) and self._mean_start is not None:
             return self._mean_start.copy()
-        states = scene_states(scene)
-        if is_mean:  # samples have the velocities that were drawn
-            states[:, LINEAR_VELOCITY] *= self.moves[:, None]
-        states[:, ANGULAR_VELOCITY] *= self.turns[:, None]
+        return self.starts([scene], unsupported)[0]
+
+    def starts(self, scenes: Sequence[SceneGraph], unsupported: list[int] | None = None) -> Array:
+        """(S, N, 13) start states of samples, as of each by itself with ``start``."""
+        states = np.array([self._seen(scene) for scene in scenes])
         fixed = self.mean.is_static | self.held
-        for i in np.flatnonzero(fixed):
-            states[i] = self.bodies[i].static_state
         uncertain = ~self.known_exactly & ~fixed & ~self.airborne
-        for i in np.flatnonzero(uncertain):
-            states[i, QUATERNION] = self._levelled(int(i), states[i, QUATERNION])
-        bottoms = [states[i, 2] + lowest_point(self.bodies[i], states[i, QUATERNION]) for i in range(len(states))]
-        settled = [int(i) for i in np.flatnonzero(fixed)]
-        for i in sorted(np.flatnonzero(~fixed), key=lambda i: (bottoms[i], i)):
-            if uncertain[i]:
-                if not self._settle(int(i), states, settled) and unsupported is not None:
-                    unsupported.append(int(i))
-            elif not self.airborne[i]:
-                gap = self._clearance(int(i), states, settled, 2.0 * SINK_M)
-                states[i, 2] -= max(gap + SINK_M, 0.0) if gap is not None else 0.0
-            settled.append(int(i))
+        for i in np.flatnonzero(uncertain).tolist():
+            states[:, i, QUATERNION] = self._levelled(i, states[:, i, QUATERNION])
+        bottoms = np.zeros(states.shape[:2])
+        for i in np.flatnonzero(~fixed).tolist():
+            bottoms[:, i] = states[:, i, 2] + lowest_points(self.bodies[i], states[:, i, QUATERNION])
+        self._let_down(states, bottoms, fixed, uncertain, unsupported)
         if not self.known_exactly.all():
-            states = self.world.resolve_penetrations(self.world.model, states)
+            for s in np.flatnonzero(self.world.overlapping(states, self.data)).tolist():
+                states[s] = self.world.resolve_penetrations(self.world.model, states[s], data=self.data)
+        for s, scene in enumerate(scenes):
+            if (scene is self.given or scene is self.mean) and self._mean_start is not None:
+                states[s] = self._mean_start
         return states
 
-    def _levelled(self, index: int, quaternion: Array) -> Array:
-        """The orientation with the face that it stands on made level, when it nearly is."""
+    def _seen(self, scene: SceneGraph) -> Array:
+        """(N, 13) states of a sample as it was drawn; what does not move is at rest, what is fixed in its place."""
+        states = scene_states(scene)
+        if scene is self.given or scene is self.mean:  # samples have the velocities that were drawn
+            states[:, LINEAR_VELOCITY] *= self.moves[:, None]
+        states[:, ANGULAR_VELOCITY] *= self.turns[:, None]
+        for i in np.flatnonzero(self.mean.is_static | self.held):
+            states[i] = self.bodies[i].static_state
+        return states
+
+    def _levelled(self, index: int, quaternions: Array) -> Array:
+        """The orientations (S, 4) with the face that it stands on made level, where it nearly is."""
         shape = Shape(int(self.mean.shapes[index]))
-        rotation = quaternion_to_matrix(quaternion)
         if shape in (Shape.SPHERE, Shape.CONVEX):
-            return quaternion
+            return quaternions
         if self.turns[index] and np.linalg.norm(self.mean.angular_velocities[index, :2]) > 1.0:
-            return quaternion
-        down = np.array([0.0, 0.0, -1.0])
+            return quaternions
+        rotation = quaternion_to_matrix(quaternions)
         if shape == Shape.BOX:
-            face = _nearest_axis(rotation, down)
+            axes = rotation.transpose(0, 2, 1)
+            axes = np.concatenate([axes, -axes], axis=1)  # (S, 6, 3)
+            face = axes[np.arange(len(axes)), np.argmin(axes[..., 2], axis=1)]
         else:
-            axis = rotation[:, 2]
-            lying = axis * axis[2] - np.array([0.0, 0.0, 1.0])  # the side that faces down
-            face = -axis * np.sign(axis[2]) if abs(axis[2]) > np.sqrt(0.5) else lying / np.linalg.norm(lying)
-            if shape == Shape.CAPSULE and abs(axis[2]) > np.sqrt(0.5):
-                return quaternion
+            axis = rotation[:, :, 2]
+            lying = axis * axis[:, 2:] - np.array([0.0, 0.0, 1.0])  # the side that faces down
+            upright = np.abs(axis[:, 2]) > np.sqrt(0.5)
+            side = lying / np.maximum(np.linalg.norm(lying, axis=1, keepdims=True), 1e-12)
+            face = np.where(upright[:, None], -axis * np.sign(axis[:, 2:]), side)
         deviation = float(np.sqrt(max(np.max(np.diag(self.mean.pose_covariances[index])[3:5]), 0.0)))
         limit = float(np.clip(3.5 * deviation, *LEVEL_ANGLE_RAD))
-        if np.arccos(np.clip(float(face @ down), -1.0, 1.0)) > limit:
-            return quaternion
-        return (Rotation.from_matrix(rotation_between(face, down)) * Rotation.from_quat(quaternion)).as_quat()
+        angle = np.arccos(np.clip(-face[:, 2], -1.0, 1.0))
+        near = angle <= limit
+        if shape == Shape.CAPSULE:
+            near &= ~upright
+        # About the face's vector product with the vertical downwards.
+        turn = np.stack([-face[:, 1], face[:, 0], np.zeros(len(face))], axis=1)
+        turn *= (angle / np.maximum(np.linalg.norm(turn, axis=1), 1e-12))[:, None]
+        level = (Rotation.from_rotvec(turn) * Rotation.from_quat(quaternions)).as_quat()
+        return np.where(near[:, None], level, quaternions)
 
-    def _settle(self, index: int, states: Array, settled: Sequence[int]) -> bool:
-        """Close a small gap to what is beneath, and set the velocities of something that is supported; in place.
+    def _let_down(
+        self, states: Array, bottoms: Array, fixed: Array, uncertain: Array, unsupported: list[int] | None
+    ) -> None:
+        """Let down (S, N, 13) states, in place, what stands on something onto it, the lowest first."""
+        world, data = self.world, self.data
+        places, turned = self._geom_poses(states)
+        limits = [self._gap_limit(i) if uncertain[i] else 2.0 * SINK_M for i in range(len(fixed))]
+        radius = np.array([np.max(world.model.geom_rbound[g], initial=0.0) for g in world.geom_ids])
+        level = states[:, :, :2]
+        apart = np.linalg.norm(level[:, :, None] - level[:, None], axis=-1)  # (S, N, N)
+        beside = apart <= radius[:, None] + radius + np.array(limits)[:, None]
+        held, free = np.flatnonzero(fixed).tolist(), np.flatnonzero(~fixed).tolist()
+        for s in range(len(states)):
+            data.geom_xpos[:], data.geom_xmat[:] = places[s], turned[s]
+            settled = list(held)
+            low = bottoms[s].tolist()
+            for i in sorted(free, key=lambda i: (low[i], i)):
+                if not self.airborne[i]:
+                    near = beside[s, i].tolist()
+                    gap = self._clearance(i, low[i], [j for j in settled if near[j]], limits[i])
+                    own = world.geom_ids[i]
+                    if gap is not None:
+                        lowered = gap + SINK_M if uncertain[i] else max(gap + SINK_M, 0.0)
+                        states[s, i, 2] -= lowered
+                        if uncertain[i]:
+                            self._set_rolling(i, states[s, i])
+                    else:
+                        lowered = 0.0
+                        if uncertain[i] and unsupported is not None:
+                            unsupported.append(i)
+                    data.geom_xpos[own, 2] = places[s, own, 2] - lowered
+                settled.append(i)
 
-        Returns whether anything is beneath.
-        """
+    def _geom_poses(self, states: Array) -> tuple[Array, Array]:
+        """(S, G, 3) places and (S, G, 9) rotation matrices of the world's geoms at states (S, N, 13)."""
+        model = self.world.model
+        places = np.tile(self.data.geom_xpos, (len(states), 1, 1))
+        turned = np.tile(self.data.geom_xmat, (len(states), 1, 1))
+        local = quaternion_to_matrix(np.roll(model.geom_quat, -1, axis=1)) if model.ngeom else np.zeros((0, 3, 3))
+        for i, geoms in enumerate(self.world.geom_ids):
+            rotation = quaternion_to_matrix(states[:, i, QUATERNION])
+            for g in geoms:
+                places[:, g] = states[:, i, POSITION] + rotation @ model.geom_pos[g]
+                turned[:, g] = (rotation @ local[g]).reshape(-1, 9)
+        return places, turned
+
+    def _gap_limit(self, index: int) -> float:
+        """Largest gap [m] to what is beneath a thing that is closed."""
+        if int(self.mean.ids[index]) in self.on:
+            return SNAP_GAP_ON_M
+        return float(np.clip(2.5 * np.sqrt(max(self.mean.pose_covariances[index, 2, 2], 0.0)), *SNAP_GAP_M))
+
+    def _set_rolling(self, index: int, state: Array) -> None:
+        """Set the velocities of a thing's state (13,) that is supported; in place."""
+        if not state[LINEAR_VELOCITY].any():
+            return
         mean = self.mean
-        deviation = float(np.sqrt(max(mean.pose_covariances[index, 2, 2], 0.0)))
-        limit = SNAP_GAP_ON_M if int(mean.ids[index]) in self.on else float(np.clip(2.5 * deviation, *SNAP_GAP_M))
-        gap = self._clearance(index, states, settled, limit)
-        if gap is None:
-            return False
-        states[index, 2] -= gap + SINK_M
-        if not states[index, LINEAR_VELOCITY].any():
-            return True
-        velocity = states[index, LINEAR_VELOCITY]
+        velocity = state[LINEAR_VELOCITY]
         velocity[2] = 0.0
         spin_deviation = float(np.sqrt(max(np.trace(mean.twist_covariances[index, 3:, 3:]) / 3.0, 0.0)))
         shape, extents = Shape(int(mean.shapes[index])), mean.extents[index]
-        axis = quaternion_to_matrix(states[index, QUATERNION])[:, 2]
+        axis = quaternion_to_matrix(state[QUATERNION])[:, 2]
         if shape == Shape.SPHERE:
             radius, rolling = 0.5 * float(extents.mean()), velocity
         elif shape in (Shape.CYLINDER, Shape.CAPSULE) and abs(axis[2]) < 0.2:
             radius, rolling = 0.25 * float(extents[0] + extents[1]), velocity - axis * (axis @ velocity)
         else:
             # What slides on a face does not turn over; only a turn about the vertical remains.
-            states[index, ANGULAR_VELOCITY][:2] = 0.0
-            return True
+            state[ANGULAR_VELOCITY][:2] = 0.0
+            return
         spin = np.cross([0.0, 0.0, 1.0], rolling) / radius
         known = self.turns[index] and spin_deviation < 0.3 * float(np.linalg.norm(spin))
         if not known and spin_deviation > 0.0:
-            states[index, ANGULAR_VELOCITY] = spin
-        return True
+            state[ANGULAR_VELOCITY] = spin
 
-    def _clearance(self, index: int, states: Array, settled: Sequence[int], limit: float) -> float | None:
-        """How far the body can be lowered until it touches something beneath it [m], negative when it is
-        inside by
-        up to ``limit``; None where there is nothing within ``limit``."""
+    def _clearance(self, index: int, bottom: float, others: Sequence[int], limit: float) -> float | None:
+        """How far a body can be lowered until it touches one of others beneath it, or the floor [m].
+
+        Negative when it is inside by up to ``limit``; None where there is nothing within ``limit``. The places of all
+        geoms are those in ``data``, from which the body's own are lowered; ``bottom``: height of its lowest point [m].
+        """
         world, data, model = self.world, self.data, self.world.model
-        bottom = float(states[index, 2] + lowest_point(self.bodies[index], states[index, QUATERNION]))
-        floor_gap = bottom - self.floor_z
-        lowered, moved = 0.0, states.copy()
-        radius = float(np.max(model.geom_rbound[world.geom_ids[index]]))
+        own = world.geom_ids[index]
+        pairs = [(a, b) for other in others for a in own for b in world.geom_ids[other]]
+        lowered, ends = 0.0, np.zeros(6)
         for _ in range(20):
-            world.set_positions(data, moved)
-            mujoco.mj_kinematics(model, data)
             nearest = np.inf
-            for other in settled:
-                reach = radius + float(np.max(model.geom_rbound[world.geom_ids[other]])) + limit
-                if np.linalg.norm(moved[index, :2] - moved[other, :2]) > reach:
+            for a, b in pairs:
+                distance = mujoco.mj_geomDistance(model, data, a, b, limit + 0.01, ends)
+                if distance > limit:
                     continue
-                for own in world.geom_ids[index]:
-                    for geom in world.geom_ids[other]:
-                        ends = np.zeros(6)
-                        distance = mujoco.mj_geomDistance(model, data, own, geom, limit + 0.01, ends)
-                        if distance > limit:
-                            continue
-                        line = ends[3:] - ends[:3]
-                        length = float(np.linalg.norm(line))
-                        # Only what is beneath holds it: the nearest points lie one above the other.
-                        if length > 1e-6 and abs(line[2]) < 0.7 * length:
-                            continue
-                        if length > 1e-6 and (line[2] > 0.0) == (distance > 0.0):
-                            continue
-                        nearest = min(nearest, float(distance))
+                ax, ay, az, bx, by, bz = ends.tolist()
+                length, upward = math.dist((ax, ay, az), (bx, by, bz)), bz - az
+                # Only what is beneath holds it: the nearest points lie one above the other.
+                if length > 1e-6 and (abs(upward) < 0.7 * length or (upward > 0.0) == (distance > 0.0)):
+                    continue
+                nearest = min(nearest, distance)
             if lowered == 0.0 and nearest < 0.0:
                 return nearest if nearest > -limit else None
-            nearest = min(nearest, floor_gap - lowered)
+            nearest = min(nearest, bottom - self.floor_z - lowered)
             if nearest > limit - lowered:
                 return None
             if nearest < 1e-6:
                 return lowered + nearest
             lowered += nearest
-            moved[index, 2] -= nearest
+            data.geom_xpos[own, 2] -= nearest
         return lowered
+
+
+def sample_properties(scene: SceneGraph) -> tuple[Array, Array, Array]:
+    """(N,) masses [kg], frictions and restitutions of a sample, within what can be simulated."""
+    return (
+        np.clip(np.exp(scene.log_mass), 1e-6, 1e5).astype(np.float64),
+        np.clip(scene.friction, 0.0, 10.0).astype(np.float64),
+        np.clip(scene.restitution, 0.0, 1.0).astype(np.float64),
+    )
 
 
 def _nearest_axis(rotation: Array, direction: Array) -> Array:
@@ -450,7 +503,7 @@ class PhysicsDynamics:
         t = check_scenes(scenes, times)
         ids = object_slots(scenes[0], hypotheses)
         preparation = ScenePreparation(scenes[0], self.floor_z, self.timestep(t), self._worlds.get)
-        starts = [preparation.start(scene) for scene in scenes]
+        starts = list(preparation.starts(scenes))
         states, present = empty_result(starts, len(hypotheses), len(t), len(ids))
         contacts: list[Contact] = []
         warnings: list[FutureWarned] = []

@@ -235,25 +235,39 @@ def _spread(points: Array, count: int) -> Array:
 
 def parameter_column(body: BodyDef, shape: BodyShape, kinematic: bool = False) -> Table:
     """(PARAMETER_ROWS,) of a body; what is static or kinematic has no inverse mass and does not fall."""
-    column = np.zeros(PARAMETER_ROWS, dtype=np.float32)
-    column[ROWS["center"]] = shape.center
-    column[ROWS["half"]] = shape.half
+    properties = (np.array([value]) for value in (body.mass, body.friction, body.restitution))
+    return parameter_columns(body, shape, *properties, kinematic=kinematic)[:, 0]
+
+
+def parameter_columns(
+    body: BodyDef,
+    shape: BodyShape,
+    mass: NDArray[np.float64],
+    friction: NDArray[np.float64],
+    restitution: NDArray[np.float64],
+    *,
+    kinematic: bool = False,
+) -> Table:
+    """(PARAMETER_ROWS, S) as ``parameter_column``, of a body with masses [kg], frictions and restitutions (S,)."""
+    column = np.zeros((PARAMETER_ROWS, len(mass)), dtype=np.float32)
+    column[ROWS["center"]] = np.reshape(shape.center, (-1, 1))
+    column[ROWS["half"]] = np.reshape(shape.half, (-1, 1))
     column[ROWS["rounding"]] = shape.rounding
     column[ROWS["cylinder"]] = float(shape.cylinder)
-    column[ROWS["rims"]] = shape.rims
-    column[ROWS["friction"]] = body.friction
-    column[ROWS["restitution"]] = body.restitution
+    column[ROWS["rims"]] = np.reshape(shape.rims, (-1, 1))
+    column[ROWS["friction"]] = friction
+    column[ROWS["restitution"]] = restitution
     column[ROWS["rolling"]] = shape.rolling
     column[ROWS["torsion"]] = shape.torsion
     if body.is_static or kinematic:
         # Friction of static and kinematic things is that of what touches them.
-        column[ROWS["friction"]] = 0.0 if body.is_static else body.friction
-        column[ROWS["restitution"]] = 1.0 if body.is_static else body.restitution
+        column[ROWS["friction"]] = 0.0 if body.is_static else friction
+        column[ROWS["restitution"]] = 1.0 if body.is_static else restitution
         return column
-    inertia = body.mass * shape.inertia
-    column[ROWS["inverse_mass"]] = 1.0 / body.mass
-    column[ROWS["inertia"]] = inertia.ravel()
-    column[ROWS["inverse_inertia"]] = np.linalg.inv(inertia).ravel()
+    inertia = mass[:, None, None] * shape.inertia
+    column[ROWS["inverse_mass"]] = 1.0 / mass
+    column[ROWS["inertia"]] = inertia.reshape(len(mass), 9).T
+    column[ROWS["inverse_inertia"]] = np.linalg.inv(inertia).reshape(len(mass), 9).T
     column[ROWS["falls"]] = 1.0
     return column
 

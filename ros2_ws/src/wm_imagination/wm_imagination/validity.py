@@ -11,6 +11,7 @@ chooses by it. The limits are wide (they catch what cannot be, not what is inacc
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -72,15 +73,17 @@ def check_futures(
     reasons = list(doubts) if len(doubts) else [""] * count
     if states.shape[3] and completed:
         # What the scene alone allows every hypothesis allows, so few futures need limits of their own.
-        usual = limits_of(scenes, Hypothesis(""), states.shape[3])
+        bodies = _Bodies(scenes, states.shape[3])
+        usual = _limits(scenes, Hypothesis(""), bodies)
         suspects = np.flatnonzero(_may_be_beyond(usual, states[:completed]))
-        for k in suspects[_beyond(usual, states[suspects]).any(axis=1)].tolist():
-            own = states[k : k + 1]
-            limits = limits_of(scenes, hypotheses[k], states.shape[3])
-            bad = np.flatnonzero(_beyond(limits, own)[0])
+        suspects = suspects[_beyond([usual], states[suspects]).any(axis=1)]
+        own = [_limits(scenes, hypotheses[k], bodies) for k in suspects.tolist()]
+        beyond = _beyond(own, states[suspects]) if own else np.zeros((0, samples), dtype=bool)
+        for k, limits, which_samples in zip(suspects.tolist(), own, beyond, strict=True):
+            bad = np.flatnonzero(which_samples)
             if not len(bad):
                 continue
-            said = _described(limits, own[0, bad[0]], times, object_ids, scenes[0], int(bad[0]))
+            said = _described(limits, states[k, bad[0]], times, object_ids, scenes[0], int(bad[0]))
             which = f"{len(bad)} of {samples} samples: " if samples > 1 else ""
             reasons[k] = "; ".join(r for r in (reasons[k], which + said) if r)
     return Validity(np.array([not r for r in reasons], dtype=bool), tuple(reasons))
@@ -107,8 +110,13 @@ class Limits:
 
 def limits_of(scenes: Sequence[SceneGraph], hypothesis: Hypothesis, slots: int) -> Limits:
     """The limits of a hypothesis; ``slots``: M, bodies of the scene and those that hypotheses create."""
-    bodies = _Bodies(scenes, slots)
-    actions = [(m, do) for m, do in targets(scenes[0], hypothesis)]
+    return _limits(scenes, hypothesis, _Bodies(scenes, slots))
+
+
+def _limits(scenes: Sequence[SceneGraph], hypothesis: Hypothesis, scene_bodies: _Bodies) -> Limits:
+    """The same, of what the scene alone makes of its bodies."""
+    bodies = scene_bodies.copy()
+    actions = targets(scenes[0], hypothesis)
     for m, do in actions:
         bodies.take(m, do)
     most = bodies.most * bodies.free
@@ -116,19 +124,15 @@ def limits_of(scenes: Sequence[SceneGraph], hypothesis: Hypothesis, slots: int) 
     size = np.sort(bodies.smallest, axis=1)
     # A ball of that diameter has a tenth of m d^2; nothing that fills its extents has less about any axis.
     inertia = mass * 0.05 * (size[:, 0] ** 2 + size[:, 1] ** 2)
-    reach = 0.5 * np.linalg.norm(bodies.largest, axis=1)
+    reach = 0.5 * np.sqrt((bodies.largest**2).sum(axis=1))
     drop = np.maximum(bodies.height - (bodies.lowest - FLOOR_BELOW_M), 0.0)
     total = most.sum(axis=1)
+    linear = bodies.linear * bodies.free
+    # A ball that was seen to move is set rolling, whether its spin was seen or not.
+    spin = np.maximum(bodies.spin * bodies.free * reach, linear)
+    root = np.sqrt(GRAVITY_M_S2 * most @ drop + 0.5 * (most * (linear**2 + spin**2)).sum(axis=1))
     speed = math.sqrt(2.0 * GRAVITY_M_S2 * float(drop[bodies.free].max(initial=0.0)))
-    root = np.sqrt(GRAVITY_M_S2 * most @ drop)
-    for s, scene in enumerate(scenes):
-        n = len(scene)
-        linear = np.linalg.norm(scene.linear_velocities, axis=1) * bodies.free[:n]
-        spin = np.linalg.norm(scene.angular_velocities, axis=1) * bodies.free[:n] * reach[:n]
-        # A ball that was seen to move is set rolling, whether its spin was seen or not.
-        spin = np.maximum(spin, linear)
-        root[s] = math.sqrt(root[s] ** 2 + 0.5 * float(most[s, :n] @ (linear**2 + spin**2)))
-        speed = max(speed, float((linear + spin).max(initial=0.0)))
+    speed = max(speed, float((linear + spin).max(initial=0.0)))
     for m, do in actions:
         energy, faster = _given(do, most[:, m], mass[:, m], inertia[:, m], total, float(reach[m]))
         root += np.sqrt(energy)
@@ -147,6 +151,7 @@ class _Bodies:
     Attributes:
         least, most: (S, M) masses [kg]. smallest, largest: (M, 3) extents [m]. height: (M,) highest places that they
             are put to [m]. free: (M,) neither static nor led. lowest: bottom of the lowest [m].
+        linear, spin: (S, M) speeds [m/s, rad/s] with which they begin.
     """
 
     def __init__(self, scenes: Sequence[SceneGraph], slots: int) -> None:
@@ -166,6 +171,16 @@ class _Bodies:
             self.height[:n] = heights.max(axis=0)
             upright = np.abs(quaternion_to_matrix(mean.quaternions)[:, 2])  # (N, 3), the vertical in their axes
             self.lowest = float((heights - 0.5 * (upright * mean.extents).sum(axis=1)).min())
+        self.linear, self.spin = np.zeros((2, len(scenes), slots))
+        self.linear[:, :n] = [np.linalg.norm(scene.linear_velocities, axis=1) for scene in scenes]
+        self.spin[:, :n] = [np.linalg.norm(scene.angular_velocities, axis=1) for scene in scenes]
+
+    def copy(self) -> _Bodies:
+        """One to change."""
+        result = copy.copy(self)
+        for name in ("least", "most", "smallest", "largest", "free", "height"):
+            setattr(result, name, getattr(self, name).copy())
+        return result
 
     def take(self, m: int, do: Intervention) -> None:
         """What an intervention does to body m."""
@@ -197,9 +212,10 @@ def _given(
 ) -> tuple[Array, float]:
     """Energy [J] (S,) that an intervention gives to a body at rest, and speed [m/s]; ``total``: mass of all (S,)."""
     if do.kind == InterventionKind.APPLY_IMPULSE and mass.min() > 0.0:
-        size = float(np.linalg.norm(do.impulse))
+        size = math.hypot(*do.impulse.tolist())
         # The point is relative to the origin of the body; its centre of mass may be off that by part of its size.
-        turn = float(np.linalg.norm(np.cross(do.point, do.impulse))) + 0.5 * reach * size
+        (ax, ay, az), (bx, by, bz) = do.point.tolist(), do.impulse.tolist()
+        turn = math.hypot(ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx) + 0.5 * reach * size
         inertia = np.maximum(inertia, 1e-12)
         return 0.5 * size**2 / mass + 0.5 * turn**2 / inertia, float((size / mass + turn / inertia * reach).max())
     if do.kind in (InterventionKind.ADD, InterventionKind.SET_VELOCITY):
@@ -238,29 +254,33 @@ def _may_be_beyond(limits: Limits, states: States) -> Flags:
     return np.asarray(~within)
 
 
-def _beyond(limits: Limits, states: States) -> Flags:
-    """(K, S) futures that are not finite, or beyond the limits; states (K, S, T, M, 13)."""
+def _beyond(limits: Sequence[Limits], states: States) -> Flags:
+    """(K, S) futures of states (K, S, T, M, 13) that are not finite, or beyond their limits: K, or one for all."""
+    mass = np.stack([own.mass for own in limits])  # (K, S, M)
+    speed = np.array([own.speed for own in limits])[:, None, None]
+    energies = np.stack([own.energy for own in limits])
     with np.errstate(over="ignore", invalid="ignore"):
         finite = np.isfinite(states.sum(axis=-1)).all(axis=(2, 3))
         linear, angular = states[..., LINEAR_VELOCITY], states[..., ANGULAR_VELOCITY]
         square = np.einsum("kstmi,kstmi->kstm", linear, linear)
         turning = np.einsum("kstmi,kstmi->kstm", angular, angular)
-        free = limits.mass > 0.0  # (S, M); what is led or static goes where it is told
-        fast = (square > np.where(free, limits.speed**2, np.inf)[:, None].astype(np.float32)).any(axis=(2, 3))
+        # What is led or static goes where it is told.
+        fast = (square > np.where(mass > 0.0, speed**2, np.inf)[:, :, None].astype(np.float32)).any(axis=(2, 3))
         fast |= (turning > np.float32(FASTEST_RAD_S**2)).any(axis=(2, 3))
         fast |= (np.abs(states[..., POSITION]) > FARTHEST_M).any(axis=(2, 3, 4))
-        energy = _energy(limits, states, square, turning)
-        rich = (energy > limits.energy[:, None]).any(axis=2)
+        rich = (_energy(limits, states, square, turning) > energies[..., None]).any(axis=2)
     return ~finite | fast | rich
 
 
-def _energy(limits: Limits, states: States, square: States, turning: States) -> States:
-    """(K, S, T) [J] above that of rest at ``limits.height``, at least."""
-    mass, inertia = limits.mass.astype(np.float32), limits.inertia.astype(np.float32)
-    above = states[..., 2] - limits.height.astype(np.float32)
+def _energy(limits: Sequence[Limits], states: States, square: States, turning: States) -> States:
+    """(K, S, T) [J] above that of rest at ``limits.height``, at least; limits: K, or the same one for all."""
+    mass, inertia = (
+        np.stack(rows).astype(np.float32) for rows in zip(*((o.mass, o.inertia) for o in limits), strict=True)
+    )
+    above = states[..., 2] - np.stack([own.height for own in limits]).astype(np.float32)[:, None, None]
     # What lies lower than it began gives its energy to the others, but no lower than the floor.
-    kinetic = np.einsum("kstm,sm->kst", square, 0.5 * mass) + np.einsum("kstm,sm->kst", turning, 0.5 * inertia)
-    lifted = np.einsum("kstm,sm->kst", np.maximum(above, 0.0), mass * np.float32(GRAVITY_M_S2))
+    kinetic = np.einsum("kstm,ksm->kst", square, 0.5 * mass) + np.einsum("kstm,ksm->kst", turning, 0.5 * inertia)
+    lifted = np.einsum("kstm,ksm->kst", np.maximum(above, 0.0), mass * np.float32(GRAVITY_M_S2))
     energy: States = kinetic + lifted
     return energy
 
@@ -300,7 +320,7 @@ def _described(
         square, turning = speed.astype(np.float32)[None] ** 2, spin.astype(np.float32)[None] ** 2
         one = slice(sample, sample + 1)
         own = replace(limits, mass=limits.mass[one], inertia=limits.inertia[one], energy=limits.energy[one])
-        energy = _energy(own, states[None, None], square[:, None], turning[:, None])[0, 0]
+        energy = _energy([own], states[None, None], square[:, None], turning[:, None])[0, 0]
         t = int(np.argmax(energy > own.energy[0]))
         most = int(np.argmax(limits.mass[sample] * speed[t] ** 2))
         return (
