@@ -313,7 +313,7 @@ class LearnedDynamics:
             return stopped.is_set()
 
         known = self._known_of(scenes, len(ids), ended)
-        states, present = empty_result(known.starts, len(hypotheses), len(t), len(ids))
+        states, present = empty_result(list(known.starts), len(hypotheses), len(t), len(ids))
         scatter = np.zeros((len(hypotheses), len(ids)), dtype=np.float32)
         doubts = [""] * len(hypotheses)
         contacts: list[Contact] = []
@@ -516,7 +516,7 @@ class _Known:
         self.fixed[:, :n] = [b.is_static for b in preparation.bodies]
         moves = starts[..., LINEAR_VELOCITY].any(axis=-1) | starts[..., ANGULAR_VELOCITY].any(axis=-1)
         self.at_rest[:, :n] = ~moves & ~preparation.airborne
-        self.columns = np.zeros((PARAMETER_ROWS, s, m), dtype=np.float32)
+        self.columns: Floats = np.zeros((PARAMETER_ROWS, s, m), dtype=np.float32)
         properties = np.array([sample_properties(scene) for scene in scenes]).reshape(s, 3, n)
         for i, (body, shape) in enumerate(zip(preparation.bodies, self.shapes, strict=True)):
             self.columns[:, :, i] = parameter_columns(body, shape, *properties[:, :, i].T)

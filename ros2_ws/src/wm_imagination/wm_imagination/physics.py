@@ -288,7 +288,12 @@ class ScenePreparation:
         return np.where(near[:, None], level, quaternions)
 
     def _let_down(
-        self, states: Array, bottoms: Array, fixed: Array, uncertain: Array, unsupported: list[int] | None
+        self,
+        states: Array,
+        bottoms: Array,
+        fixed: NDArray[np.bool_],
+        uncertain: NDArray[np.bool_],
+        unsupported: list[int] | None,
     ) -> None:
         """Let down (S, N, 13) states, in place, what stands on something onto it, the lowest first."""
         world, data = self.world, self.data
