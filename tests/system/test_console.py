@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -29,12 +30,20 @@ GEOMETRIC = ("pipeline.segmenter:=geometric", "pipeline.reasoner:=geometric")
 LINE = re.compile(r"\[(INFO|WARN|ERROR)\] \[[\d.]+\] \[\w+\.\w+\]: (?P<text>.*)")
 
 
-def start(module: str, log: Path, *parameters: str, namespace: str = "/wm") -> NodeProcess:
+@contextlib.contextmanager
+def running(module: str, log: Path, *parameters: str, namespace: str = "/wm") -> Iterator[NodeProcess]:
+    """A node process, which ends with status 0 when the block does; ended, too, where the block fails."""
     given = [text for p in ("diagnostics_period_s:=0.25", *parameters) for text in ("-p", p)]
     given += ["-r", f"__ns:={namespace}"]
-    return NodeProcess(
+    process = NodeProcess(
         [sys.executable, "-m", module, "--ros-args", *given], log, {**os.environ, "PYTHONUNBUFFERED": "1"}
     )
+    try:
+        yield process
+    finally:
+        status = process.stop()
+        print(process.output[-6000:])
+    assert status == 0
 
 
 def said(output: str, cause: str) -> list[str]:
@@ -92,11 +101,8 @@ def robot() -> Iterator[BrokenRobot]:
 
 @pytest.fixture(scope="module")
 def perception(tmp_path_factory: pytest.TempPathFactory, robot: BrokenRobot) -> Iterator[Console]:
-    process = start("wm_perception.node", tmp_path_factory.mktemp("perception") / "log", *GEOMETRIC)
-    yield Console(process, robot, "perception").once_active()
-    status = process.stop()
-    print(process.output[-6000:])
-    assert status == 0
+    with running("wm_perception.node", tmp_path_factory.mktemp("perception") / "log", *GEOMETRIC) as process:
+        yield Console(process, robot, "perception").once_active()
 
 
 # In this order: the first finds a node that has never had a camera, and no cause comes twice.
@@ -173,14 +179,13 @@ def test_simulated_stamps_under_a_wall_clock(perception: Console) -> None:
 
 
 def test_simulated_time_that_nobody_keeps(tmp_path: Path, robot: BrokenRobot) -> None:
+    robot.setup = HEALTHY
     wait_until(lambda: robot.published is HEALTHY, 5.0, "the robot to change")
-    process = start("wm_perception.node", tmp_path / "log", "use_sim_time:=true", *GEOMETRIC, namespace="/sim")
-    try:
-        texts = ("use_sim_time is true, but nobody publishes /clock", "set use_sim_time to false")
+    texts = ("use_sim_time is true, but nobody publishes /clock", "set use_sim_time to false")
+    given = ("use_sim_time:=true", *GEOMETRIC)
+    with running("wm_perception.node", tmp_path / "log", *given, namespace="/sim") as process:
         wait_until(lambda: said(process.output, "no_clock"), 60.0, "no_clock on the console")
         assert all(text in said(process.output, "no_clock")[0] for text in texts)
-    finally:
-        process.stop()
 
 
 class Perception:
@@ -223,12 +228,9 @@ def imagination(tmp_path_factory: pytest.TempPathFactory, robot: BrokenRobot) ->
     """In a namespace of its own, so that perception's graph is not its own."""
     robot.setup = FAULTS["no_camera"]
     log = tmp_path_factory.mktemp("imagination") / "log"
-    process = start("wm_imagination.node", log, "backend:=physics", namespace="/other")
-    yield Console(process, robot, "other/imagination").once_active()
-    robot.on_frame = None
-    status = process.stop()
-    print(process.output[-6000:])
-    assert status == 0
+    with running("wm_imagination.node", log, "backend:=physics", namespace="/other") as process:
+        yield Console(process, robot, "other/imagination").once_active()
+        robot.on_frame = None
 
 
 def test_imagination_says_what_is_wrong(perception: Console, imagination: Console) -> None:
