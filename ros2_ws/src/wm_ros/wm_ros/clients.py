@@ -123,7 +123,7 @@ class ClientWatch:
         return gone
 
 
-class WatchedService(Waitable[Any]):
+class WatchedService(Waitable):  # type: ignore[type-arg]  # Jazzy's takes no argument
     """A service whose callback also learns whether its client is gone.
 
     Args:
