@@ -41,6 +41,7 @@ from wm_core.rollout import EventQuestion, ImageRequest, ImagineRequest, StatesW
 from wm_core.scene_graph import EventKind, SceneGraph
 from wm_imagination.node import FrameMatcher
 from wm_ros import images, qos
+from wm_ros.stamps import ns_to_stamp
 
 CODES = ImagineRollouts.Response
 FRAME = "camera_color_optical_frame"
@@ -96,7 +97,7 @@ class Client:
         self.stamp_ns = max(self.stamp_ns + 33_000_000, scene.stamp_ns)
         color, depth, ids = trace(scene)
         msg = scene_graph_to_msg(scene)
-        msg.header.stamp = images.ns_to_stamp(self.stamp_ns)
+        msg.header.stamp = ns_to_stamp(self.stamp_ns)
         if with_images:
             self.info_out.publish(images.camera_to_info(CAMERA, self.stamp_ns, FRAME))
             self.color_out.publish(images.rgb_to_image(color, self.stamp_ns, FRAME))
@@ -453,7 +454,7 @@ def test_bad_input_is_counted(seen: Client, client: Client) -> None:
         color, depth, _ = trace(make_scene())
         small = np.zeros((10, 10), np.uint16)
         msg = scene_graph_to_msg(scene_with_camera())
-        msg.header.stamp = images.ns_to_stamp(client.stamp_ns)
+        msg.header.stamp = ns_to_stamp(client.stamp_ns)
         client.info_out.publish(images.camera_to_info(CAMERA, client.stamp_ns, FRAME))
         client.color_out.publish(images.rgb_to_image(color, client.stamp_ns, FRAME))
         client.depth_out.publish(images.depth_to_image(depth, client.stamp_ns, FRAME))
@@ -465,7 +466,7 @@ def test_bad_input_is_counted(seen: Client, client: Client) -> None:
 
     client.spin_until(bad_frame, 10.0, "a counted frame")
     strange = Image(height=4, width=4, encoding="yuv42", step=4, data=array.array("B", bytes(16)))
-    strange.header.stamp = images.ns_to_stamp(client.stamp_ns)
+    strange.header.stamp = ns_to_stamp(client.stamp_ns)
     client.color_out.publish(strange)
     answer = client.ask(ImagineRequest((FACTUAL,), 0.2))
     assert answer.error_code == CODES.OK
