@@ -29,6 +29,13 @@ HOOKS = {"__init__", "destroy_node"} | {
     f"on_{name}" for name in ("configure", "activate", "deactivate", "cleanup", "shutdown", "error")
 }
 
+# What a node is for: replay's has calls where the others have publishers and subscriptions.
+REPLACED = {
+    "ReplayNode": {
+        f"{verb}_{what}" for verb in ("create", "destroy") for what in ("lifecycle_publisher", "subscription")
+    }
+}
+
 
 def node_classes() -> list[type]:
     """All subclasses of rclpy's node in the packages."""
@@ -81,6 +88,8 @@ def make(cls: type, tmp_path: Path) -> Node:
     """An instance, with what its class needs."""
     if "out" in inspect.signature(cls.__init__).parameters:
         return cls(tmp_path / "x.mcap")
+    if "outputs" in inspect.signature(cls.__init__).parameters:
+        return cls({})
     if "node_names" in inspect.signature(cls.__init__).parameters:
         return cls(node_names=("perception",))
     return cls()
@@ -94,7 +103,7 @@ def test_there_are_nodes():
 @pytest.mark.parametrize("cls", node_classes(), ids=lambda cls: cls.__name__)
 def test_no_method_covers_one_of_rclpys(cls, rclpy_names):
     for own in own_classes(cls):
-        covered = (set(vars(own)) & rclpy_names) - HOOKS
+        covered = (set(vars(own)) & rclpy_names) - HOOKS - REPLACED.get(own.__name__, set())
         assert not covered, f"{own.__name__} covers {sorted(covered)} of rclpy's node"
 
 
