@@ -34,7 +34,7 @@ from wm_imagination.dynamics import (
     sample_belief,
     surface_separation,
 )
-from wm_imagination.physics import PhysicsDynamics
+from wm_imagination.physics import PhysicsDynamics, ScenePreparation
 
 TIMES = np.arange(31) / 30.0
 FACTUAL = Hypothesis("factual")
@@ -391,6 +391,20 @@ def test_deadline_stop_and_progress():
     halted = PHYSICS.rollout([table_scene()], hypotheses, TIMES, should_stop=lambda: next(count) >= 5)
     assert 0 < halted.completed < 64 and not halted.present[halted.completed :].any()
     np.testing.assert_array_equal(halted.states[: halted.completed], result.states[: halted.completed])
+
+
+def test_preparation_of_samples_ends_with_the_time() -> None:
+    mean = replace(table_scene(), pose_covariances=np.tile(np.eye(6) * 1e-5, (len(table_scene()), 1, 1)))
+    scenes = sample_belief(mean, 32, 0)
+    preparation = ScenePreparation(mean, None, 1.0 / 240.0)
+    asked: list[int] = []
+    preparation.starts(scenes, ended=lambda: bool(asked.append(1)))
+    assert len(asked) >= len(scenes), "not asked at every sample"
+    allowed = 4
+    calls = iter(range(1000))
+    moved = preparation.starts(scenes, ended=lambda: next(calls) >= allowed)
+    assert next(calls) <= allowed + 3, "went on after the end"
+    assert np.isfinite(moved).all()
 
 
 def test_unknown_backend():

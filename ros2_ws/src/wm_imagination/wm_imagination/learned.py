@@ -389,7 +389,7 @@ class LearnedDynamics:
             ended: whether the time is over; what is returned then is not fit to be asked.
         """
         preparation = ScenePreparation(scenes[0], self.floor_z, 1.0 / 240.0)
-        known = _Known(preparation, scenes, preparation.starts(scenes), slots)
+        known = _Known(preparation, scenes, preparation.starts(scenes, ended=ended), slots)
         self._rest(known, ended)
         if len(scenes) == 1 or (known.asleep[0] | known.fixed[0])[: known.count].all():
             return known

@@ -228,8 +228,17 @@ class ScenePreparation:
             return self._mean_start.copy()
         return self.starts([scene], unsupported)[0]
 
-    def starts(self, scenes: Sequence[SceneGraph], unsupported: list[int] | None = None) -> Array:
-        """(S, N, 13) start states of samples, as of each by itself with ``start``."""
+    def starts(
+        self,
+        scenes: Sequence[SceneGraph],
+        unsupported: list[int] | None = None,
+        ended: Callable[[], bool] = lambda: False,
+    ) -> Array:
+        """(S, N, 13) start states of samples, as of each by itself with ``start``.
+
+        Args:
+            ended: whether the time is over; asked at every sample. What is returned then is not fit to begin from.
+        """
         states = np.array([self._seen(scene) for scene in scenes])
         fixed = self.mean.is_static | self.held
         uncertain = ~self.known_exactly & ~fixed & ~self.airborne
@@ -238,9 +247,11 @@ class ScenePreparation:
         bottoms = np.zeros(states.shape[:2])
         for i in np.flatnonzero(~fixed).tolist():
             bottoms[:, i] = states[:, i, 2] + lowest_points(self.bodies[i], states[:, i, QUATERNION])
-        self._let_down(states, bottoms, fixed, uncertain, unsupported)
-        if not self.known_exactly.all():
+        self._let_down(states, bottoms, fixed, uncertain, unsupported, ended)
+        if not self.known_exactly.all() and not ended():
             for s in np.flatnonzero(self.world.overlapping(states, self.data)).tolist():
+                if ended():
+                    break
                 states[s] = self.world.resolve_penetrations(self.world.model, states[s], data=self.data)
         for s, scene in enumerate(scenes):
             if (scene is self.given or scene is self.mean) and self._mean_start is not None:
@@ -294,6 +305,7 @@ class ScenePreparation:
         fixed: NDArray[np.bool_],
         uncertain: NDArray[np.bool_],
         unsupported: list[int] | None,
+        ended: Callable[[], bool],
     ) -> None:
         """Let down (S, N, 13) states, in place, what stands on something onto it, the lowest first."""
         world, data = self.world, self.data
@@ -305,6 +317,8 @@ class ScenePreparation:
         beside = apart <= radius[:, None] + radius + np.array(limits)[:, None]
         held, free = np.flatnonzero(fixed).tolist(), np.flatnonzero(~fixed).tolist()
         for s in range(len(states)):
+            if ended():
+                return
             data.geom_xpos[:], data.geom_xmat[:] = places[s], turned[s]
             settled = list(held)
             low = bottoms[s].tolist()
@@ -508,7 +522,13 @@ class PhysicsDynamics:
         t = check_scenes(scenes, times)
         ids = object_slots(scenes[0], hypotheses)
         preparation = ScenePreparation(scenes[0], self.floor_z, self.timestep(t), self._worlds.get)
-        starts = list(preparation.starts(scenes))
+
+        def ended() -> bool:
+            return (deadline is not None and time.monotonic() >= deadline) or (
+                should_stop is not None and should_stop()
+            )
+
+        starts = list(preparation.starts(scenes, ended=ended))
         states, present = empty_result(starts, len(hypotheses), len(t), len(ids))
         contacts: list[Contact] = []
         warnings: list[FutureWarned] = []
@@ -519,7 +539,7 @@ class PhysicsDynamics:
         completed, begun, stopped = 0, 0, False
         unstable = np.zeros(len(hypotheses), dtype=np.int64)
         try:
-            while not stopped:
+            while not stopped and not ended():
                 # Few batches wait in the pool at any time, so that an end is quick.
                 while begun < len(tasks) and len(queue) < 2 * self.threads:
                     batch = tasks[begun : begun + self._batch_size(len(tasks) - begun, deadline)]
