@@ -45,15 +45,18 @@ def _smooth(depth: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.
     limit = 4.0 * depth_noise_m(depth) + np.float32(0.004)
     padded = cv2.copyMakeBorder(depth, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0.0)
     h, w = depth.shape
-    total = np.zeros_like(depth)
-    count = np.ones_like(depth)
+    total, count = np.zeros_like(depth), np.ones(depth.shape, np.uint8)
+    step, size, near = np.empty_like(depth), np.empty_like(depth), np.empty(depth.shape, np.bool_)
     # Sums of differences: a neighbour without depth differs by the whole depth and falls out by itself.
     for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)):
-        step = padded[1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w] - depth
-        near = (np.abs(step) < limit).view(np.uint8)
-        total += step * near
-        count += near
-    return np.where(valid, depth + total / count, np.float32(0.0))
+        np.subtract(padded[1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w], depth, out=step)
+        np.less(np.abs(step, out=size), limit, out=near)
+        count += near.view(np.uint8)
+        total += np.multiply(step, near, out=step)
+    total /= count
+    total += depth
+    total *= valid
+    return total
 
 
 def _normals(points: NDArray[np.float32], depth: NDArray[np.float32], reach: int = 2) -> NDArray[np.float32]:

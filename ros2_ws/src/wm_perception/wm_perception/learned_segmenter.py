@@ -60,12 +60,14 @@ def network_input(cloud: Cloud, height: NDArray[np.float32]) -> Image:
         cloud: of the frame; height: (h, w) [m], NaN where there is no support below.
     """
     out = np.zeros((len(CHANNELS), *cloud.depth.shape), np.float32)
-    for k in range(3):
-        out[k] = cloud.rgb[..., k]
+    for k, channel in enumerate(cv2.split(cloud.rgb)):
+        out[k] = channel
     out[:3] *= np.float32(2.0 / 255.0)
     out[:3] -= np.float32(1.0)
     known = np.isfinite(height)
-    np.clip(np.nan_to_num(height, nan=0.0) / np.float32(_HEIGHT_SCALE_M), -1.0, 1.0, out=out[3])
+    np.divide(height, np.float32(_HEIGHT_SCALE_M), out=out[3])
+    cv2.patchNaNs(out[3], 0.0)
+    np.clip(out[3], -1.0, 1.0, out=out[3])
     out[4] = known
     right = cloud.world_T_camera[:3, 0].astype(np.float32)
     turn = np.zeros((3, 3), np.float64)
@@ -74,7 +76,7 @@ def network_input(cloud: Cloud, height: NDArray[np.float32]) -> Image:
     turn[0, :2], turn[1, :2], turn[2, 2] = (c, s), (-s, c), 1.0
     normals = cv2.transform(cloud.normals, turn)
     cv2.patchNaNs(normals, 0.0)
-    out[5:8] = np.moveaxis(normals, 2, 0)
+    out[5:8] = cv2.split(normals)
     valid = np.isfinite(cloud.depth)
     if valid.any():
         depth = np.where(valid, cloud.depth, np.float32(0.0))
@@ -113,7 +115,8 @@ def group_pixels(
     votes = cv2.GaussianBlur(votes, (0, 0), 2.0)
     peak = np.sqrt(votes / max(float(votes.max()), 1e-6)) * 0.3 + cv2.GaussianBlur(centre, (0, 0), 1.0)
     strongest = cv2.dilate(peak, np.ones((9, 9), np.uint8))
-    candidates = (peak >= strongest) & (cv2.dilate(centre, np.ones((5, 5), np.uint8)) > 0.12) & (votes > 0.05)
+    near_centre = cv2.dilate(centre, np.ones((5, 5), np.uint8))
+    candidates = (peak >= strongest) & (near_centre > 0.12) & (votes > 0.05)
     cy, cx = np.nonzero(candidates)
     if not len(cy):
         return labels, np.zeros(0, np.float32)
@@ -122,7 +125,7 @@ def group_pixels(
     squared = np.square(vote_x[:, None] - cx) + np.square(vote_y[:, None] - cy)
     owner = squared.argmin(axis=1)
     count = np.bincount(owner, minlength=len(cy))
-    heat = cv2.dilate(centre, np.ones((5, 5), np.uint8))[cy, cx]
+    heat = near_centre[cy, cx]
     sure = np.bincount(owner, weights=foreground[rows, columns], minlength=len(cy)) / np.maximum(count, 1)
     # A thing whose pixels do not agree on its centre is less likely one thing.
     spread = np.sqrt(
@@ -147,10 +150,13 @@ def over_supports(
         return labels, scores
     with np.errstate(invalid="ignore"):
         over = (height > -0.02) & (height < max_height_m)
-    sizes = np.bincount(labels.ravel(), minlength=len(scores) + 1)
-    covered = np.bincount(labels[over], minlength=len(scores) + 1)
+    inside = labels > 0
+    owner = labels[inside]
+    sizes = np.bincount(owner, minlength=len(scores) + 1)
+    covered = np.bincount(owner, weights=over[inside], minlength=len(scores) + 1)
     keep = (covered >= _OVER_SUPPORT * sizes) & (sizes > 0)
-    keep[0] = False
+    if keep[1:].all():
+        return labels, scores
     return (np.cumsum(keep) * keep).astype(np.int32)[labels], scores[keep[1:]]
 
 
@@ -206,7 +212,10 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _sigmoid(x: Image) -> Image:
-    return np.float32(1.0) / (np.float32(1.0) + np.exp(-np.clip(x, -30.0, 30.0)))
+    result: Image = np.clip(x, -30.0, 30.0)
+    cv2.exp(np.negative(result, out=result), dst=result)
+    result += np.float32(1.0)
+    return np.divide(np.float32(1.0), result, out=result)
 
 
 class LearnedSegmenter:

@@ -121,7 +121,7 @@ class PerceptionPipeline:
         segmentation = self.segmenter.segment(frame, cloud, candidates, height, predicted)
         lap("segment")
         observations = self._observations(cloud, segmentation, candidates, height, which)
-        assigned = self.tracker.update(cloud, segmentation, observations, dt)
+        assigned = self.tracker.update(cloud, segmentation, observations, dt, hurried=self.supports.searched)
         lap("track")
         scene = self.reasoner.update(self._scene(frame), self.tracker.events)
         lap("relations")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from wm_perception.types import Array, Cloud, PerceptionConfig
 
@@ -171,9 +170,9 @@ def find_planes(cloud: Cloud, config: PerceptionConfig) -> list[tuple[Plane, NDA
         if any(abs(height - p.height_m) < 0.03 for p, _, _ in found):
             continue
         layer = flat & (np.abs(z - height) < 2.5 * _BIN_M)
-        labels, count = ndimage.label(layer, structure=np.ones((3, 3)))
-        patch_areas = ndimage.sum_labels(area, labels, np.arange(1, count + 1)) if count else np.zeros(0)
-        for label in np.flatnonzero(np.asarray(patch_areas) >= config.support_min_area_m2) + 1:
+        count, labels = cv2.connectedComponents(layer.view(np.uint8), connectivity=8)
+        patch_areas = np.bincount(labels[layer], weights=area[layer], minlength=count)
+        for label in np.flatnonzero(patch_areas >= config.support_min_area_m2):
             mask = labels == label
             plane = _fit(cloud.points[mask])
             if plane is None:
@@ -181,7 +180,7 @@ def find_planes(cloud: Cloud, config: PerceptionConfig) -> list[tuple[Plane, NDA
             inlier = mask & (np.abs(plane.height_over(cloud.points)) < config.support_tolerance_m)
             plane = _fit(cloud.points[inlier]) if int(inlier.sum()) >= 30 else None
             if plane is not None:
-                found.append((plane, inlier, float(patch_areas[label - 1])))
+                found.append((plane, inlier, float(patch_areas[label])))
     found.sort(key=lambda entry: -entry[2])
     return [(plane, mask) for plane, mask, _ in found]
 
@@ -200,13 +199,18 @@ def _fit(points: NDArray[np.float32]) -> Plane | None:
 
 
 class SupportMap:
-    """Supports seen so far, with persistent ids."""
+    """Supports seen so far, with persistent ids.
+
+    Attributes:
+        searched: whether the last update looked for planes, which takes about as long as a shape fit.
+    """
 
     def __init__(self, config: PerceptionConfig, new_id) -> None:  # type: ignore[no-untyped-def]
         self.config = config
         self.supports: list[Support] = []
         self._new_id = new_id
         self._updates = 0
+        self.searched = False
         self._since_search = 0
         self._camera: Array | None = None
 
@@ -217,7 +221,8 @@ class SupportMap:
         """
         self._since_search += 1
         still = self._camera is not None and np.abs(cloud.world_T_camera - self._camera).max() < 1e-3
-        if self._since_search < (5 if still else 2) and self._updates > 5:
+        self.searched = self._since_search >= (5 if still else 2) or self._updates <= 5
+        if not self.searched:
             for support in self.supports:
                 if support.seen_now:
                     support.last_seen_ns = stamp_ns
