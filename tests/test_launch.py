@@ -118,6 +118,19 @@ class LogInfo:
         assert isinstance(msg, str)
 
 
+class ParameterValue:
+    def __init__(self, value, *, value_type=None) -> None:
+        assert isinstance(value, value_type)
+        self.value = value
+
+
+def evaluated(value: Any) -> Any:
+    """What a node is given for a parameter: launch_ros reads text as YAML, unless it is told that it is text."""
+    if isinstance(value, ParameterValue):
+        return value.value
+    return yaml.safe_load(value) if isinstance(value, str) else value
+
+
 class Node:
     def __init__(self, **keywords: Any) -> None:
         unknown = set(keywords) - NODE_KEYWORDS
@@ -126,7 +139,8 @@ class Node:
         for parameters in keywords.get("parameters", []):
             assert isinstance(parameters, (str, dict))
             if isinstance(parameters, dict):
-                assert all(isinstance(value, (str, bool, int, float, list)) for value in parameters.values())
+                kinds = (str, bool, int, float, list, ParameterValue)
+                assert all(isinstance(value, kinds) for value in parameters.values())
         for name in ("arguments", "ros_arguments"):
             assert all(isinstance(argument, str) for argument in keywords.get(name, []))
         assert isinstance(keywords.get("respawn", False), bool)
@@ -147,7 +161,8 @@ class Node:
 
     @property
     def given(self) -> dict[str, Any]:
-        return {k: v for p in self.keywords.get("parameters", []) if isinstance(p, dict) for k, v in p.items()}
+        dictionaries = [p for p in self.keywords.get("parameters", []) if isinstance(p, dict)]
+        return {name: evaluated(value) for p in dictionaries for name, value in p.items()}
 
 
 class LaunchDescription:
@@ -191,6 +206,7 @@ def double(installed: set[str]) -> dict[str, types.ModuleType]:
         "launch.substitutions": module("launch.substitutions", LaunchConfiguration=LaunchConfiguration),
         "launch_ros": module("launch_ros"),
         "launch_ros.actions": module("launch_ros.actions", Node=Node),
+        "launch_ros.parameter_descriptions": module("launch_ros.parameter_descriptions", ParameterValue=ParameterValue),
         "ament_index_python": module("ament_index_python"),
         "ament_index_python.packages": module(
             "ament_index_python.packages",
@@ -356,14 +372,35 @@ def test_cameras_of_another_kind(launch):
         "color_transport": "compressed",
         "depth_transport": "compressedDepth",
         "frame_prefix": "robot1/",
+        "rectify": "off",
+        "depth_scale": "1",
+        "depth_scale_guess": "apply",
     }
     started = launch(log_level="debug", **given)
     check(started)
     found = nodes(started)
-    assert given.items() <= found["perception"].given.items()
-    transports = {key: value for key, value in given.items() if "transport" in key}
-    assert transports.items() <= found["imagination"].given.items() and "camera_frame" not in found["imagination"].given
+    read = {**given, "depth_scale": 1.0}
+    assert read.items() <= found["perception"].given.items()
+    # A whole number for a parameter that is declared as a double is refused by rclpy.
+    assert isinstance(found["imagination"].given["depth_scale"], float)
+    images = {key: value for key, value in read.items() if "frame" not in key}
+    assert images.items() <= found["imagination"].given.items() and "camera_frame" not in found["imagination"].given
     assert all(node["ros_arguments"] == ["--log-level", "debug"] for node in found.values())
+
+
+@pytest.mark.parametrize("text", ["1", "on", "no", "1e3", "a: b", "/models/seg #2.onnx", "null"])
+def test_text_stays_text(launch, text):
+    names = ("color_topic", "world_frame", "camera_frame", "frame_prefix", "segmenter_model")
+    found = nodes(launch(sim="mujoco", scene=text, **dict.fromkeys(names, text)))
+    for name in names[:4]:
+        assert found["perception"].given[name] == text
+    assert found["perception"].given["pipeline.segmenter_model"] == text
+    assert found["sim_camera_node"].given["scene"] == found["sim_camera_node"].given["frame_prefix"] == text
+
+
+def test_a_depth_scale_that_is_no_number_is_refused(launch):
+    with pytest.raises(RuntimeError, match=r"depth_scale: got 'mm', expected metres per unit, e\.g\. 0\.001"):
+        launch(depth_scale="mm")
 
 
 def test_who_brings_the_nodes_up(launch):

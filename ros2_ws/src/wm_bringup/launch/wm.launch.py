@@ -22,13 +22,14 @@ from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogI
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from wm_bringup.params_file import complaints, value_of
 from wm_ros.frames import prefixed
 
 CAMERA_TOPICS = ("color_topic", "depth_topic", "camera_info_topic")
-TRANSPORTS = ("color_transport", "depth_transport")
+IMAGES = ("color_transport", "depth_transport", "rectify", "depth_scale", "depth_scale_guess")
 POSE = ("odometry_topic", "pose_source", "world_frame", "camera_frame", "frame_prefix")
 MODELS = ("segmenter", "segmenter_model", "reasoner", "reasoner_model")
 FROM_PARAMETERS = "; empty: as in the parameters files"
@@ -46,6 +47,16 @@ def is_true(text):
     if text.lower() not in ("true", "false", "1", "0"):
         raise RuntimeError(f"got {text!r}, expected true or false")
     return text.lower() in ("true", "1")
+
+
+def typed(name, text):
+    """A parameter's value as its node declares it. Plain text would be read as YAML: ``off`` is false there."""
+    if name != "depth_scale":
+        return ParameterValue(text, value_type=str)
+    try:
+        return float(text)
+    except ValueError:
+        raise RuntimeError(f"depth_scale: got {text!r}, expected metres per unit, e.g. 0.001") from None
 
 
 def need(argument, *packages):
@@ -96,9 +107,13 @@ class Graph:
         return found
 
     def given(self, *names):
-        """Parameters that arguments were given for."""
+        """Parameters that arguments were given for, as text."""
         values = {name: self.text(name) or self.overrides.get(name, "") for name in names}
         return {(f"pipeline.{key}" if key in MODELS else key): value for key, value in values.items() if value}
+
+    def parameters(self, *names):
+        """The same, of the types that the nodes declare."""
+        return {name: typed(name, text) for name, text in self.given(*names).items()}
 
     def process(self, package, executable, required=True, **keywords):
         """A node as a process of its own; one that is required ends the launch when it dies, or comes again."""
@@ -123,8 +138,8 @@ class Graph:
 
     def nodes(self):
         common = {"use_sim_time": self.use_sim_time, "autostart": self.autostart and self.manager == "none"}
-        perception = self.given(*CAMERA_TOPICS, *TRANSPORTS, *POSE, *MODELS)
-        imagination = self.given(*CAMERA_TOPICS, *TRANSPORTS)
+        perception = self.parameters(*CAMERA_TOPICS, *IMAGES, *POSE, *MODELS)
+        imagination = self.parameters(*CAMERA_TOPICS, *IMAGES)
         files = {name: share(f"wm_{name}", "config", f"{name}.yaml") for name in ("perception", "imagination")}
         if is_true(self.text("container")):
             # Without a name: that would be given to both. What only one of them has, the other does not look at.
@@ -160,11 +175,12 @@ class Graph:
     def mujoco(self):
         # It makes the time; the root namespace gives /camera/... as a real driver would.
         space = self.text("sim_namespace").strip("/")
-        given = {"scene": self.text("scene"), "seed": int(self.text("seed")), **self.given("frame_prefix")}
+        given = {"scene": self.text("scene"), **self.given("frame_prefix")}
         if self.text("sim_clock") != "publish":
             given["clock"] = self.text("sim_clock")
         if self.namespace != "wm":
             given["lead_topic"] = self.full_name("scene_graph")
+        given = {"seed": int(self.text("seed")), **{name: typed(name, text) for name, text in given.items()}}
         return self.process(
             "wm_sim",
             "sim_camera_node",
@@ -284,6 +300,9 @@ def generate_launch_description():
             from_files("camera_info_topic", "intrinsics of the colour images"),
             from_files("color_transport", "of the colour images", ["raw", "compressed"]),
             from_files("depth_transport", "of the depth images", ["raw", "compressed", "compressedDepth"]),
+            from_files("rectify", "take the lens's distortion out of raw images", ["auto", "on", "off"]),
+            from_files("depth_scale", "metres per unit of depth, e.g. 0.001; 0: by the encoding"),
+            from_files("depth_scale_guess", "where depth looks to be in another unit", ["warn", "apply", "off"]),
             from_files("odometry_topic", "nav_msgs/Odometry, for pose_source odometry"),
             from_files("pose_source", "where the camera's pose comes from", ["tf", "odometry", "fixed"]),
             from_files("world_frame", "fixed frame of the scene graph, z up"),
