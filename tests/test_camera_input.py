@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -488,6 +490,38 @@ def test_a_unit_is_believed_when_three_images_agree_and_taken_when_one_fits() ->
     assert watch.look(np.zeros_like(depth), CAMERA, FRONT) is None, "nothing measured, nothing said"
     several = DepthUnitGuess(0.1, (0.25,), 7.0, 5.0, -4.0)
     assert not watch.take(several) and watch.factor == 0.1
+
+
+def test_a_unit_that_was_decided_stays_and_a_doubt_is_only_said() -> None:
+    depth = trace(make_scene())[1]
+    for first, factor in ((1.0, 1.0), (10.0, 0.1)):
+        watch = DepthUnitWatch()
+        agreed = [watch.look((first * depth).astype(np.float32), CAMERA, FRONT) for _ in range(3)][-1]
+        assert agreed is not None and watch.take(agreed) == (factor != 1.0)
+        later = [watch.look((1000.0 * depth).astype(np.float32), CAMERA, FRONT) for _ in range(4)][-1]
+        assert later is not None and later.factor == 0.001 and not watch.take(later) and watch.factor == factor
+
+
+def test_looks_follow_stamps_also_where_time_starts_again() -> None:
+    depth = trace(make_scene())[1]
+    watch = DepthUnitWatch()
+    stamps = [100.0 + 0.001 * n for n in range(3)]
+    assert all(watch.due(s) and (watch.look(depth, CAMERA, FRONT), True)[1] for s in stamps)
+    assert watch.decided and not watch.due(100.5) and watch.due(5.0) and not watch.due(5.1)
+
+
+@pytest.mark.parametrize("far", [1e6, 1e9, 3e38])
+def test_a_number_for_too_far_costs_nothing(far: float) -> None:
+    depth = np.full((480, 640), 1.0, np.float32)
+    depth[:180] = far
+    pose = np.diag([1.0, -1.0, -1.0, 1.0])
+    pose[2, 3] = 1.0
+    camera = replace(CAMERA, width=640, height=480, cx=319.5, cy=239.5)
+    tracemalloc.start()
+    guess = guess_depth_unit(depth, camera, pose)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert guess is not None and guess.factor == 1.0 and peak < 50e6
 
 
 def test_what_the_user_has_set_is_doubted_only_when_it_is_absurd() -> None:

@@ -152,6 +152,29 @@ def test_seven_scenes_as_distributed_has_no_intrinsics(tmp_path: Path):
         open_folder(tmp_path)
 
 
+def not_finite(path: Path) -> None:
+    described = json.loads(path.read_text())
+    described["1"]["cam_t_w2c"][0] = float("nan")
+    path.write_text(json.dumps(described))
+
+
+def renamed(folder: Path) -> None:
+    """Leaves one colour image, whose name has no number."""
+    first, *others = sorted(folder.glob("frame-*.color.*"))
+    for other in others:
+        other.unlink()
+    first.rename(folder / "frame-first.color.png")
+
+
+def test_one_frame_is_shown_at_the_rate_that_is_asked_for(tmp_path: Path):
+    one_frame(tmp_path)
+    usual, fast = open_folder(tmp_path), open_folder(tmp_path, 10.0)
+    assert np.diff([f.time_ns for f in fast.frames]).tolist() == [100_000_000] * (len(fast.frames) - 1)
+    assert fast.duration_s == pytest.approx(usual.duration_s, abs=0.2) and any("10 Hz" in note for note in fast.notes)
+    # It fits in a frame or two at the slowest rates, too.
+    assert len(open_folder(tmp_path, 0.1).frames) == 2
+
+
 @pytest.mark.parametrize(
     ("layout", "damage", "texts"),
     [
@@ -161,6 +184,14 @@ def test_seven_scenes_as_distributed_has_no_intrinsics(tmp_path: Path):
         (tum, lambda f: (f / "camera.yaml").unlink(), ("camera-intrinsics.txt", "320x240", "640x480")),
         (bop, lambda f: (f / "scene_camera.json").write_text("[1]"), ("scene_camera.json", "expected an object")),
         (bop, lambda f: (f / "scene_camera.json").write_text('{"0": {}}'), ("scene_camera.json: 0", "cam_K")),
+        (bop, lambda f: (f / "scene_camera.json").write_text('{"0": null}'), ("scene_camera.json: 0", "cam_K")),
+        (bop, lambda f: not_finite(f / "scene_camera.json"), ("scene_camera.json: 1", "cam_t_w2c is not finite")),
+        (
+            tum,
+            lambda f: (f / "groundtruth.txt").write_bytes(b"\xff\xfe0 1"),
+            ("groundtruth.txt", "expected a TUM list"),
+        ),
+        (numbered, lambda f: renamed(f), ("no frame-N.color.png", "found frame-first.color.png")),
         (one_frame, lambda f: (f / "depth.png").unlink(), ("depth.png: no such file, expected one beside color.png",)),
         (one_frame, lambda f: write(f / "color.png", render(POSES[0])[0][:200]), ("color.png: 320x200", "320x240")),
         (one_frame, lambda f: (f / "camera-intrinsics.txt").unlink(), ("camera-intrinsics.txt: no such file",)),

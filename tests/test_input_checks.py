@@ -67,6 +67,16 @@ def test_a_stream_that_comes_is_fine():
         ({}, "missing.color", ("nobody publishes /color", "no other topic", "ros2 topic list")),
         ({"candidates": ("/rgb", "/depth")}, "wrong_topic.color", ("/rgb, /depth", "set color_topic")),
         ({"candidates": ("/color/compressed",)}, "wrong_transport.color", ("color_transport to compressed",)),
+        (
+            {"candidates": ("/color/theora", "/color/zstd", "/color/compressed")},
+            "wrong_transport.color",
+            ("color_transport to compressed: /color/compressed is",),
+        ),
+        (
+            {"candidates": ("/color/zstd",)},
+            "wrong_transport.color",
+            ("/color/zstd cannot be read", "expected raw images or compressed"),
+        ),
         ({"publishers": (Publisher("/cam", IMAGE),)}, "silent.color", ("/cam publishes it", "ros2 topic hz")),
         ({"publishers": (Publisher("/cam", IMAGE),), "messages": 9}, "silent.color", ("stopped 3.0 s ago",)),
         ({"messages": 9}, "stopped.color", ("its publisher is gone",)),
@@ -78,6 +88,12 @@ def test_why_a_stream_does_not_come(given_values, cause, texts):
     finding = check_stream(stream(**given_values))
     assert finding is not None and finding.cause == cause and finding.severity == Severity.ERROR
     assert all(text in finding.text for text in (*texts, "/color")), finding.text
+
+
+def test_depth_is_read_without_loss_where_it_can_be():
+    both = ("/depth/compressed", "/depth/compressedDepth")
+    finding = check_stream(stream(name="depth", topic="/depth", parameter="depth_topic", candidates=both))
+    assert finding is not None and "set depth_transport to compressedDepth" in finding.text
 
 
 def test_no_camera_is_one_finding():

@@ -143,6 +143,22 @@ def test_compiled_kernels_are_read_as_they_were_written(place: Path, caplog: pyt
     assert engines.read_kernels(file) is None and "can be written by others" in caplog.text
 
 
+def test_without_a_home_the_cache_is_where_the_user_says_or_nowhere(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from wm_imagination import compile_cache
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(place))
+    assert compile_cache.trusted_folder() == compile_cache.cache_folder() and not caplog.text
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    assert compile_cache.trusted_folder() is None and "set NUMBA_CACHE_DIR or HOME" in caplog.text
+
+
 def test_an_engine_cache_that_others_may_write_is_not_used(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     (place / "engines").mkdir()
     (place / "engines").chmod(0o777)

@@ -236,6 +236,14 @@ def test_what_cannot_be_is_marked_and_kept_out(monkeypatch: pytest.MonkeyPatch, 
     assert np.isnan(rollout.answers[0].probability)
 
 
+def test_the_origin_of_the_map_may_be_far_away() -> None:
+    graph = scene()
+    away = replace(graph, positions=graph.positions + np.array([7000.0, -3000.0, 100.0]))
+    hypotheses = (Hypothesis("as it is"), Hypothesis("push", (set_velocity(5, (0.2, 0.0, 0.0)),)))
+    rollout = Imagination().imagine(ImagineRequest(hypotheses, 0.5, backend="straight"), away)
+    assert rollout.valid.all(), rollout.invalid_reasons
+
+
 def test_without_a_valid_factual_future_there_are_no_effects(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Imagination()
     monkeypatch.setattr(engine, "dynamics", lambda name: Broken(no_number, factual=True))

@@ -19,7 +19,7 @@ from tf2_msgs.msg import TFMessage
 
 from tabletop_images import CAMERA, look_down, orbit, render
 from wm_bringup.environment import message_definition
-from wm_bringup.mcap_file import McapFile
+from wm_bringup.mcap_file import McapFile, McapFileError
 from wm_bringup.replay import GRAPHS_FILE, SUMMARY_FILE, ReplayError, replay
 from wm_bringup.run_comparison import compare
 from wm_bringup.sources.playback import SourceError
@@ -134,6 +134,28 @@ def test_a_replay_says_what_it_lacks(bag: Path, tmp_path: Path):
 def test_frames_that_perception_refuses_are_counted_with_the_reason(bag: Path, tmp_path: Path):
     with pytest.raises(ReplayError, match=r"11 frames and no scene graph; 11 refused, tf_missing: .*'nowhere'"):
         replay(bag, tmp_path, perception={**GEOMETRIC, "camera_frame": "nowhere"})
+
+
+def test_a_unit_that_is_guessed_is_guessed_from_the_recording_alone(bag: Path, tmp_path: Path):
+    given = {**GEOMETRIC, "depth_scale_guess": "apply"}
+    for name, rate in (("fast", 0.0), ("slow", 1.0)):
+        replay(bag, tmp_path / name, perception=given, rate=rate)
+    # Until three images agree nothing is made of them.
+    assert len(graphs(tmp_path / "fast" / GRAPHS_FILE)) == SHORT - 2
+    assert (tmp_path / "fast" / GRAPHS_FILE).read_bytes() == (tmp_path / "slow" / GRAPHS_FILE).read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_damage_inside_a_finished_bag_is_said_by_file(bag: Path, tmp_path: Path, share: float):
+    data = bytearray(bag.read_bytes())
+    begin = int(share * len(data))
+    data[begin : begin + 64] = bytes(255 - b for b in data[begin : begin + 64])
+    damaged = tmp_path / "damaged.mcap"
+    damaged.write_bytes(data)
+    with McapFile(damaged) as file, pytest.raises(McapFileError, match=r"damaged\.mcap: damaged"):
+        list(file.messages())
+    with pytest.raises(SourceError, match=r"damaged\.mcap"):
+        replay(damaged, tmp_path / "out", perception=GEOMETRIC)
 
 
 def test_a_full_disk_is_said(bag: Path, tmp_path: Path):

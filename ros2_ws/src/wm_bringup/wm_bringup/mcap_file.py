@@ -138,7 +138,7 @@ class McapFile:
             for schema, channel, message in self._reader.iter_messages(None if topics is None else list(topics)):
                 kind = schema.name if schema is not None else ""
                 yield McapMessage(channel.topic, kind, message.publish_time, message.log_time, message.data)
-        except (McapError, OSError, ValueError, struct.error, RuntimeError) as error:
+        except Exception as error:  # a damaged record raises what its decompressor raises
             raise McapFileError(f"{self.path}: damaged: {error}") from error
 
     def _open(self) -> tuple[SeekingReader, Summary]:

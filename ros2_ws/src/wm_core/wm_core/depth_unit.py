@@ -46,7 +46,7 @@ _COLUMNS = 96
 _LEAST_VALID = 0.05
 _LEAST_LEVEL = 0.06
 _UPRIGHT_COSINE = 0.94
-_BIN_OF_MEDIAN = 0.015
+_BIN_OF_MEDIAN, _FARTHEST_OF_MEDIAN = 0.015, 100.0
 _AGREE = 3
 _LOOK_FIRST_S, _LOOK_AGAIN_S = 0.2, 2.0
 
@@ -192,15 +192,17 @@ def level_surface_below(points: NDArray[np.float32], median_m: float, world_T_ca
     across = points[1:-1, 2:] - points[1:-1, :-2]
     down = points[2:, 1:-1] - points[:-2, 1:-1]
     middle = points[1:-1, 1:-1]
-    normals = np.cross(across, down)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        normals = np.cross(across, down)
         normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
         normals *= -np.sign(np.einsum("hwi,hwi->hw", normals, middle))[..., None]
         edge = np.maximum(np.abs(across[..., 2]), np.abs(down[..., 2])) > 0.3 * middle[..., 2]
         level = (normals @ rotation[2] > _UPRIGHT_COSINE) & ~edge
     drops = -(middle[level] @ rotation[2])
     weights = np.square(middle[level][:, 2])
-    weights, drops = weights[drops > 0.0], drops[drops > 0.0]
+    # Some drivers send "too far" as a huge number; each bin up to there would be counted.
+    near = (drops > 0.0) & (drops < _FARTHEST_OF_MEDIAN * median_m)
+    weights, drops = weights[near], drops[near]
     if len(drops) < _LEAST_LEVEL * int(np.isfinite(middle[..., 2]).sum()) or not len(drops):
         return float("nan")
     bins = np.floor(drops / (_BIN_OF_MEDIAN * median_m)).astype(np.int64)
@@ -216,8 +218,9 @@ class DepthUnitWatch:
     """Believes a guess once three images in a row agree on it.
 
     Attributes:
-        factor: that was taken on so far; depth is to be multiplied by it.
-        decided: whether three images in a row have agreed on anything.
+        factor: that was taken on; depth is to be multiplied by it.
+        decided: whether three images in a row have agreed on anything. From then on the factor stays: a camera whose
+            unit was plausible once has not changed it, but may look at something that is odd.
     """
 
     def __init__(self) -> None:
@@ -225,12 +228,16 @@ class DepthUnitWatch:
         self.decided = False
         self._last: deque[DepthUnitGuess] = deque(maxlen=_AGREE)
         self._looked_s = -np.inf
+        self._just_decided = False
 
-    def due(self, now_s: float) -> bool:
-        """Whether it is time to look at an image again: often until the last images agree, then seldom."""
-        if now_s - self._looked_s < (_LOOK_FIRST_S if self._agreed() is None else _LOOK_AGAIN_S):
+    def due(self, stamp_s: float) -> bool:
+        """Whether to look at the image of a stamp [s]: at each until the first agree, often while the last do not,
+        else seldom. By stamps and not by a clock, so that a recording gives the same each time.
+        """
+        pause_s = 0.0 if not self.decided else _LOOK_FIRST_S if self._agreed() is None else _LOOK_AGAIN_S
+        if self._looked_s <= stamp_s < self._looked_s + pause_s:
             return False
-        self._looked_s = now_s
+        self._looked_s = stamp_s
         return True
 
     def _agreed(self) -> DepthUnitGuess | None:
@@ -245,12 +252,13 @@ class DepthUnitWatch:
             return None
         self._last.append(guess)
         agreed = self._agreed()
+        self._just_decided = agreed is not None and not self.decided
         self.decided |= agreed is not None
         return agreed
 
     def take(self, guess: DepthUnitGuess) -> bool:
-        """Take a guess on, where only one factor fits; whether it was."""
-        if guess.factor == 1.0 or guess.others:
+        """Take the guess that was just decided on, where only one factor fits; whether it was."""
+        if guess.factor == 1.0 or guess.others or not self._just_decided:
             return False
         self.factor *= guess.factor
         self._last.clear()

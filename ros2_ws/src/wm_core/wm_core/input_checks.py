@@ -130,13 +130,22 @@ def check_stream(stream: Stream) -> Finding | None:
     )
 
 
+TRANSPORTS = {"color": ("compressed",), "depth": ("compressedDepth", "compressed")}
+"""What can be read beside raw images, the best first: ``compressed`` of depth may be JPEG, which cannot."""
+
+
 def _nobody(s: Stream) -> Finding:
     found = f"nobody publishes {s.topic} ({s.role})"
-    compressed = next((c for c in s.candidates if c.startswith(f"{s.topic}/")), "")
-    if compressed:
-        transport = compressed.rpartition("/")[2]
+    published = {c.rpartition("/")[2]: c for c in s.candidates if c.startswith(f"{s.topic}/")}
+    transport = next((t for t in TRANSPORTS.get(s.name, ()) if t in published), "")
+    if transport:
+        compressed = published[transport]
         run = f"set {s.parameter.replace('_topic', '_transport')} to {transport}: {compressed} is published"
         return Finding(f"wrong_transport.{s.name}", Severity.ERROR, found, run=run)
+    if published and len(published) == len(s.candidates):
+        readable = " or ".join(("raw images", *TRANSPORTS.get(s.name, ())))
+        found += f"; {_listed(tuple(published.values()))} cannot be read"
+        return Finding(f"wrong_transport.{s.name}", Severity.ERROR, found, readable, "let the driver send that as well")
     if s.candidates:
         set_it = f"set {s.parameter} to one of them, or remap" if s.parameter else "remap to one of them"
         found += f"; topics with {s.type_name} are: {_listed(s.candidates)}"

@@ -46,7 +46,11 @@ def is_kept() -> bool:
 
 
 def cache_folder() -> Path:
-    """Where compiled code is kept: a folder for each version in ``NUMBA_CACHE_DIR``, or in the user's cache."""
+    """Where compiled code is kept: a folder for each version in ``NUMBA_CACHE_DIR``, or in the user's cache.
+
+    Raises:
+        RuntimeError: neither is known: the user has no home.
+    """
     here = Path(__file__).resolve().parent
     digest = hashlib.sha256()
     for name in SOURCES:
@@ -55,13 +59,19 @@ def cache_folder() -> Path:
         with contextlib.suppress(PackageNotFoundError):
             digest.update(f"{package} {version(package)}".encode())
     chosen = os.environ.get("NUMBA_CACHE_DIR")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wm" / "numba"
-    return (Path(chosen) if chosen else base) / digest.hexdigest()[:16]
+    if chosen:
+        return Path(chosen) / digest.hexdigest()[:16]
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "wm" / "numba" / digest.hexdigest()[:16]
 
 
 def trusted_folder() -> Path | None:
     """``cache_folder``, made where there is none; None, with the reason in the log, where it cannot be used."""
-    folder = cache_folder()
+    try:
+        folder = cache_folder()
+    except RuntimeError as error:
+        log.warning("the contact step is compiled anew at every start: %s; set NUMBA_CACHE_DIR or HOME", error)
+        return None
     try:
         folder = private_folder(folder)
         folder.chmod(0o700)

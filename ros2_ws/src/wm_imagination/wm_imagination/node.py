@@ -553,7 +553,7 @@ class ImaginationNode(ManagedNode):
         read = self._camera_input.read(frame.color, frame.depth, frame.info, p, unit.factor if guesses else 1.0)
         if guesses:
             # By the same rule as perception, which says what it finds; until then nothing is learned.
-            guess = unit.look(read.depth_m, read.camera, pose) if unit.due(begin) else None
+            guess = unit.look(read.depth_m, read.camera, pose) if unit.due(1e-9 * frame.stamp_ns) else None
             if guess is not None and unit.take(guess):
                 self._memory.reset()
                 return

@@ -35,7 +35,8 @@ FASTEST_M_S = 1000.0
 FASTEST_RAD_S = 2000.0
 FARTHEST_M = 4000.0
 """Beyond what any request may ask for (50 m/s, 500 rad/s, poses of 1 km; ``wm_core.interventions``), with room for
-small things that are given large impulses."""
+small things that are given large impulses. ``FARTHEST_M`` counts from the farthest thing of the scene: the origin of a
+map may be far away."""
 BLOWS = 3.0
 SLACK_M_S = 2.0
 """What is drawn, placed or grown into something else is moved out of it, at up to about this speed: backends bound
@@ -99,6 +100,7 @@ class Limits:
         height: (M,) from which each can fall [m].
         energy: (S,) most energy above that of rest at ``height`` [J].
         speed: most speed of anything that is free [m/s].
+        reach: largest coordinate of anything [m].
     """
 
     mass: Array
@@ -106,6 +108,7 @@ class Limits:
     height: Array
     energy: Array
     speed: float
+    reach: float
 
 
 def limits_of(scenes: Sequence[SceneGraph], hypothesis: Hypothesis, slots: int) -> Limits:
@@ -142,7 +145,8 @@ def _limits(scenes: Sequence[SceneGraph], hypothesis: Hypothesis, scene_bodies: 
         if do.kind == InterventionKind.FOLLOW_PATH and len(do.path_positions):
             # What rests on a thing that is led up is lifted with it.
             root = np.sqrt(root**2 + total * GRAVITY_M_S2 * float(np.ptp(do.path_positions[:, 2])))
-    return Limits(mass, inertia, bodies.height, root**2, min(BLOWS * speed + SLACK_M_S, FASTEST_M_S))
+    reach_m = FARTHEST_M + float(np.abs(scenes[0].positions).max(initial=0.0))
+    return Limits(mass, inertia, bodies.height, root**2, min(BLOWS * speed + SLACK_M_S, FASTEST_M_S), reach_m)
 
 
 class _Bodies:
@@ -250,7 +254,7 @@ def _may_be_beyond(limits: Limits, states: States) -> Flags:
         energy = 0.5 * (square @ mass + turning @ inertia) + GRAVITY_M_S2 * lifted @ mass
         within = ((square <= limits.speed**2) | (mass == 0.0)).all(axis=1) & (energy <= limits.energy.min())
         within &= (turning <= FASTEST_RAD_S**2).all(axis=1)
-        within &= (most[..., POSITION] <= FARTHEST_M).all(axis=(1, 2)) & np.isfinite(most).all(axis=(1, 2))
+        within &= (most[..., POSITION] <= limits.reach).all(axis=(1, 2)) & np.isfinite(most).all(axis=(1, 2))
     return np.asarray(~within)
 
 
@@ -267,7 +271,8 @@ def _beyond(limits: Sequence[Limits], states: States) -> Flags:
         # What is led or static goes where it is told.
         fast = (square > np.where(mass > 0.0, speed**2, np.inf)[:, :, None].astype(np.float32)).any(axis=(2, 3))
         fast |= (turning > np.float32(FASTEST_RAD_S**2)).any(axis=(2, 3))
-        fast |= (np.abs(states[..., POSITION]) > FARTHEST_M).any(axis=(2, 3, 4))
+        # All hypotheses begin from one scene.
+        fast |= (np.abs(states[..., POSITION]) > limits[0].reach).any(axis=(2, 3, 4))
         rich = (_energy(limits, states, square, turning) > energies[..., None]).any(axis=2)
     return ~finite | fast | rich
 
@@ -309,7 +314,7 @@ def _described(
         for values, limit, unit, rows in (
             (speed * free, limits.speed, "m/s", speed * free > limits.speed),
             (spin, FASTEST_RAD_S, "rad/s", spin > FASTEST_RAD_S),
-            (reach, FARTHEST_M, "m from the origin", reach > FARTHEST_M),
+            (reach, limits.reach, "m from the origin", reach > limits.reach),
         ):
             if rows.any():
                 t = int(np.argmax(rows.any(axis=1)))

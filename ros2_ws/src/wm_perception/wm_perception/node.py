@@ -481,7 +481,7 @@ class PerceptionNode(ManagedNode):
         read = self._decode(pair)
         frame_id = prefixed(self.params.frame_prefix, self.params.camera_frame) or pair.color.msg.header.frame_id
         world_T_camera = self._camera_pose(frame_id, pair.stamp_ns)
-        self._check_depth_unit(read, world_T_camera)
+        self._check_depth_unit(read, world_T_camera, pair.stamp_ns)
         started_s = time.monotonic()
         frame = Frame(pair.stamp_ns, read.color, read.depth_m, read.camera, world_T_camera)
         result = self._pipeline.process(frame)
@@ -537,7 +537,9 @@ class PerceptionNode(ManagedNode):
             )
         return read
 
-    def _check_depth_unit(self, read: camera_input.CameraImages, world_T_camera: NDArray[np.float64]) -> None:
+    def _check_depth_unit(
+        self, read: camera_input.CameraImages, world_T_camera: NDArray[np.float64], stamp_ns: int
+    ) -> None:
         """Keep what is to be said where depth looks to be in another unit, or take that on.
 
         Raises:
@@ -548,7 +550,7 @@ class PerceptionNode(ManagedNode):
             self._unit_finding = None
             return
         apply = camera_input.applies_guess(p)
-        if unit.due(time.monotonic()):
+        if unit.due(1e-9 * stamp_ns):
             guess = unit.look(read.depth_m, read.camera, world_T_camera, said=p.depth_scale > 0.0)
             finding = depth_unit_finding(p.depth_source, guess, read.depth_unit_m) if guess is not None else None
             self._unit_finding = finding

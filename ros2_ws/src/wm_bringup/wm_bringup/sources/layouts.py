@@ -84,7 +84,7 @@ def open_folder(folder: str | Path, rate_hz: float | None = None) -> Recording:
         found = _one_frame(path, rate_hz)
     else:
         raise SourceError(_no_layout(path))
-    recording = _recording(path, found)
+    recording = _recording(path, found, rate_hz)
     recording.load(0)
     if recording.color_is_larger:
         recording.load(len(recording.frames) - 1)  # one image of another size is no layout
@@ -105,7 +105,7 @@ def _no_layout(path: Path) -> str:
     )
 
 
-def _recording(folder: Path, found: _Found) -> Recording:
+def _recording(folder: Path, found: _Found, rate_hz: float | None) -> Recording:
     """With cameras, and colour's relation to depth."""
     if not found.frames:
         raise SourceError(f"{folder}: {found.left_out} frames and none with a finite pose")
@@ -167,9 +167,10 @@ def _recording(folder: Path, found: _Found) -> Recording:
     if _described(folder)[0] is not None:
         frames = [replace(f, camera=None, depth_scale=None if scale else f.depth_scale) for f in frames]
     if len(frames) == 1:
-        count = round(_STILL_S * _STILL_RATE_HZ)
-        frames = [replace(first, time_ns=round(i * NANOSECONDS / _STILL_RATE_HZ)) for i in range(count)]
-        notes.append(f"one frame: shown {count} times at {_STILL_RATE_HZ:g} Hz")
+        rate_hz = rate_hz or _STILL_RATE_HZ
+        count = max(2, round(_STILL_S * rate_hz))
+        frames = [replace(frames[0], time_ns=round(i * NANOSECONDS / rate_hz)) for i in range(count)]
+        notes.append(f"one frame: shown {count} times at {rate_hz:g} Hz")
     return Recording(
         folder,
         tuple(frames),
@@ -283,9 +284,12 @@ def _times(numbers: list[int], rate_hz: float | None) -> list[int]:
 def _numbered(folder: Path, rate_hz: float | None) -> _Found:
     colors: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
-        match = re.fullmatch(r"frame-(\d+)\.color\.(jpg|jpeg|png)", path.name)
+        match = re.fullmatch(r"frame-(\d+)\.color\.(jpg|jpeg|png)", path.name, re.IGNORECASE)
         if match:
             colors[int(match[1])] = path
+    if not colors:
+        found = next(folder.glob("frame-*.color.*")).name
+        raise SourceError(f"{folder}: no frame-N.color.png, .jpg or .jpeg with N a number; found {found}")
     numbers = sorted(colors)
     has_poses = any(folder.glob("frame-*.pose.txt"))
     frames, left_out = [], 0
@@ -358,7 +362,7 @@ def _bop(folder: Path, rate_hz: float | None) -> _Found:
         raise SourceError(f"{folder / 'rgb'}: no images, expected 000000.png and so on")
     numbers = sorted(colors)
     frames = []
-    has_poses = all("cam_R_w2c" in described.get(number, {}) for number in numbers)
+    has_poses = all("cam_R_w2c" in (described.get(number) or {}) for number in numbers)
     matrix: NDArray[np.float64] | None = None
     for number, time_ns in zip(numbers, _times(numbers, rate_hz), strict=True):
         color = colors[number]
@@ -375,11 +379,15 @@ def _bop(folder: Path, rate_hz: float | None) -> _Found:
                 camera_T_world = np.eye(4)
                 camera_T_world[:3, :3] = np.array(entry["cam_R_w2c"], dtype=np.float64).reshape(3, 3)
                 camera_T_world[:3, 3] = 1e-3 * np.array(entry["cam_t_w2c"], dtype=np.float64)  # BOP counts in mm
+                if not np.isfinite(camera_T_world).all():
+                    raise ValueError("cam_R_w2c or cam_t_w2c is not finite")
                 pose = invert_transform(_rigid(camera_T_world, where))
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, SourceError):
                 raise
-            raise SourceError(f"{where}: {error!r}, expected cam_K of 9 numbers and depth_scale") from error
+            raise SourceError(
+                f"{where}: {error!r}, expected cam_K of 9 numbers and depth_scale, and of poses 9 and 3 finite numbers"
+            ) from error
         if not scale > 0.0:
             raise SourceError(f"{where}: depth_scale {scale:g}, expected millimetres per unit > 0")
         matrix = k if matrix is None else matrix
@@ -401,8 +409,12 @@ def _one_frame(folder: Path, rate_hz: float | None) -> _Found:
 def _table(path: Path, columns: int) -> list[list[str]]:
     if not path.is_file():
         raise SourceError(f"{path}: no such file, expected a TUM list")
+    try:
+        text = path.read_text()
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: {error}, expected a TUM list") from error
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.startswith("#"):
             row = line.replace(",", " ").split()
             try:
