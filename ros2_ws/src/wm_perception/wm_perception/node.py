@@ -448,7 +448,10 @@ class PerceptionNode(ManagedNode):
             except Exception as error:  # counted and logged; the next frame may be better
                 refused = ("exception", f"{type(error).__name__}: {error}")
                 self.report_exception("pipeline", error)
-            self._report(pair.stamp_ns, refused)
+            try:
+                self._report(pair.stamp_ns, refused)
+            except Exception as error:  # the node was cleaned up while a long frame was worked on
+                self.report_exception("frame report", error)
             with self._wake:
                 self._in_hand = False
                 self._wake.notify_all()

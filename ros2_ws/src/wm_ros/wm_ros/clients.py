@@ -153,8 +153,8 @@ class WatchedService(Waitable):  # type: ignore[type-arg]  # Jazzy's takes no ar
 
     def destroy(self) -> None:
         """Withdraw it; a callback that runs ends, and its answer goes nowhere."""
-        self._handle.destroy_when_not_in_use()
         self._node.remove_waitable(self)
+        self._handle.destroy_when_not_in_use()
 
     # What the executor asks of a Waitable.
 
