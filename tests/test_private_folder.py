@@ -228,3 +228,24 @@ def test_nothing_of_a_stranger_is_run_and_what_is_broken_is_compiled_again(place
     base.chmod(0o777)
     said = use()
     assert "cannot be trusted" in said and f"chmod go-w {base}" in said and "hits 0" in said
+
+
+@pytest.mark.parametrize("chosen", ["", "inner/numba"], ids=["the folder itself", "a folder in it"])
+def test_doctor_knows_the_caches_that_are_not_used(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, chosen: str
+) -> None:
+    """Caches are made where there are none, but not where somebody else may write; doctor makes nothing at all."""
+    from wm_bringup import doctor
+    from wm_imagination import compile_cache
+
+    folder = place / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(folder / chosen))
+    monkeypatch.setenv("WM_ENGINE_CACHE", str(folder / chosen))
+    for found, cost in zip(doctor.check_caches(), ("waits for the compiler", "built at every start"), strict=True):
+        assert found.level == "warning" and f"{folder}: mode 0777 lets others write it" in found.found
+        assert cost in found.found and f"chmod go-w {folder}" in found.advice
+    assert not list(folder.iterdir())
+    assert compile_cache.trusted_folder() is None and engines.trusted_cache() is None
+    assert caplog.text.count(f"{folder}: mode 0777 lets others write it") == 2

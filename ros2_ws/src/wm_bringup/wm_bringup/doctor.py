@@ -327,7 +327,7 @@ def check_dynamics_model() -> list[Finding]:
 def check_caches() -> list[Finding]:
     """The folders in which compiled code and engines are kept: without them every start compiles anew."""
     from wm_core import engines
-    from wm_core.private_folder import UntrustedFolderError, private_folder
+    from wm_core.private_folder import UntrustedFolderError, check_folder
     from wm_imagination import compile_cache
 
     findings = []
@@ -343,13 +343,12 @@ def check_caches() -> list[Finding]:
             advice = f"make {existing} writable, or name another folder (NUMBA_CACHE_DIR, WM_ENGINE_CACHE)"
             findings.append(Finding("caches", name, WARNING, f"{folder} cannot be written: {cost}", advice, values))
             continue
-        if existing == folder:
-            try:
-                private_folder(folder)
-            except UntrustedFolderError as error:
-                found, _, advice = str(error).partition("; run: ")
-                findings.append(Finding("caches", name, WARNING, f"{found}: {cost}", advice, values))
-                continue
+        try:
+            check_folder(folder)
+        except UntrustedFolderError as error:
+            found, _, advice = str(error).partition("; run: ")
+            findings.append(Finding("caches", name, WARNING, f"{found}: {cost}", advice, values))
+            continue
         what = f"{len(files)} files, {size / 2**20:.1f} MiB" if files else "empty: filled at the first use"
         findings.append(Finding("caches", name, OK, f"{folder} ({what})", values=values))
     return findings

@@ -31,22 +31,32 @@ class UntrustedFolderError(OSError):
 def private_folder(folder: str | Path) -> Path:
     """A folder that only this user can write, resolved; made (mode 0700) where there is none.
 
+    Raises:
+        UntrustedFolderError: see ``check_folder``.
+        OSError: it cannot be made.
+    """
+    # The folders that are there are looked at first: nothing is made in the reach of others.
+    path, missing = check_folder(folder)
+    for place in reversed(missing):
+        place.mkdir(mode=0o700, exist_ok=True)
+        _check(place, place == path)
+    return path
+
+
+def check_folder(folder: str | Path) -> tuple[Path, list[Path]]:
+    """Whether ``private_folder`` would take a folder; makes nothing. Returns it, resolved, and what is yet to be made.
+
     Folders above it may belong to root; those that everybody may write (/tmp) have to be sticky, so that nobody can
     move away what is ours. A group may write where it is this user's own and has no other member.
 
     Raises:
         UntrustedFolderError: somebody else can write it, or a folder above it.
-        OSError: it cannot be made.
     """
     path = Path(folder).expanduser().resolve()
     missing = [p for p in (path, *path.parents) if not p.exists()]
-    # The folders that are there are looked at first: nothing is made in the reach of others.
     for place in (p for p in (path, *path.parents) if p not in missing):
         _check(place, place == path)
-    for place in reversed(missing):
-        place.mkdir(mode=0o700, exist_ok=True)
-        _check(place, place == path)
-    return path
+    return path, missing
 
 
 def _check(path: Path, is_last: bool) -> None:
