@@ -41,22 +41,30 @@ def wm(*arguments: str, timeout: float = 240.0, **kwargs) -> subprocess.Complete
 
 
 def write_bag(
-    path: Path, frames: int = SHORT, *, pitch: float = 50.0, tf: bool = True, imu: str = "", chunk: int = 256 * 1024
+    path: Path,
+    frames: int = SHORT,
+    *,
+    pitch: float = 50.0,
+    tf: bool = True,
+    imu: str = "",
+    chunk: int = 256 * 1024,
+    prefix: str = "",
 ) -> Path:
     """A camera over a table at 15 Hz; each transform comes 60 ms after its images, as of a slow localizer."""
     messages: list[tuple[int, str, object]] = []
+    optical = prefix + OPTICAL
     for i, pose in enumerate(orbit(frames, pitch) if tf else [look_down(pitch)] * frames):
         stamp = 100 * S + i * S // 15
         rgb, depth = render(pose)
         # Grain, as of a sensor: pictures that hardly compress, so that they are most of the file.
         rgb = np.clip(rgb + np.random.default_rng(i).integers(-6, 7, rgb.shape), 0, 255).astype(np.uint8)
         messages += [
-            (stamp + 20_000_000, COLOR, images.rgb_to_image(rgb, stamp, OPTICAL)),
-            (stamp + 25_000_000, DEPTH, images.depth_to_image(depth, stamp + 1_000_000, OPTICAL, "16UC1")),
-            (stamp + 21_000_000, INFO, images.camera_to_info(CAMERA, stamp, OPTICAL)),
+            (stamp + 20_000_000, COLOR, images.rgb_to_image(rgb, stamp, optical)),
+            (stamp + 25_000_000, DEPTH, images.depth_to_image(depth, stamp + 1_000_000, optical, "16UC1")),
+            (stamp + 21_000_000, INFO, images.camera_to_info(CAMERA, stamp, optical)),
         ]
         if tf:
-            moved = transform_to_msg("map", OPTICAL, stamp, pose)
+            moved = transform_to_msg(f"{prefix}map", optical, stamp, pose)
             messages.append((stamp + 60_000_000, "/tf", TFMessage(transforms=[moved])))
     for i in range(60 if imu else 0):
         sample = Imu()
@@ -221,6 +229,16 @@ def test_a_bag_without_transforms_is_of_a_camera_that_stands_still(tmp_path: Pat
     assert ("relation to the camera is not in the bag" in result.notes[0]) is (imu == "imu_link")
     pose = graphs(tmp_path / "out" / GRAPHS_FILE)[-1].world_T_camera
     assert np.degrees(np.arccos(np.clip(pose[2, :3] @ look_down(pitch)[2, :3], -1.0, 1.0))) < 1.0
+
+
+@pytest.mark.parametrize("tf", [True, False], ids=["tf", "no tf"])
+def test_frames_of_a_robot_among_several_have_its_prefix(tmp_path: Path, tf: bool):
+    bag = write_bag(tmp_path / "robot1.mcap", 6, tf=tf, prefix="robot1/")
+    given = {**GEOMETRIC, "frame_prefix": "robot1/", "camera_frame": OPTICAL}
+    result = replay(bag, tmp_path / "out", perception=given)
+    assert result.graphs == 6 and not result.refused and result.objects >= 1
+    assert [f"no transform of robot1/{OPTICAL} in the bag" in note for note in result.notes] == ([] if tf else [True])
+    assert {graph.frame_id for graph in graphs(tmp_path / "out" / GRAPHS_FILE)} == {"robot1/map"}
 
 
 def test_an_empty_result_is_no_success(tmp_path: Path):

@@ -16,6 +16,7 @@ from wm_core.depth_unit import DepthUnitGuess, agreed_guess, depth_unit_finding,
 from wm_core.input_checks import check_distortion, check_intrinsics, check_registration, distortion_shift_px
 from wm_perception.inspection import inspect_frame
 from wm_perception.types import Frame, PerceptionResult
+from wm_ros.frames import prefixed
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CameraInfo
@@ -95,13 +96,13 @@ class FrameLook:
         color_frame, depth_frame = (msg.header.frame_id for msg in pairs[-1])
         wrong = check_registration(p.color_source, color_frame, p.depth_source, depth_frame)
         result += [of_core("frames", wrong)] if wrong is not None else []
-        frame_id = p.camera_frame or color_frame
+        frame_id = prefixed(p.frame_prefix, p.camera_frame) or color_frame
         poses: list[NDArray[np.float64]] = []
         for color_msg, _ in pairs[-FRAMES:]:
             try:
                 poses.append(self._pose(frame_id, _stamp_ns(color_msg)))
             except ValueError as error:
-                advice = f"publish tf from {p.world_frame} to {frame_id}, or name other frames (--world-frame)"
+                advice = f"publish tf from {p.world} to {frame_id}, or name other frames (--world-frame)"
                 return [*result, Finding("frames", "camera pose", ERROR, str(error), advice)]
         try:
             frames, unit = self._frames(pairs[-FRAMES:], poses, info, result)
@@ -229,7 +230,7 @@ class FrameLook:
             return pose_matrix(p.fixed_pose[:3], p.fixed_pose[3:])
         if not frame_id:
             raise ValueError(f"images on {p.color_source} have no frame_id")
-        target, world_T_base = p.world_frame, np.eye(4)
+        target, world_T_base = p.world, np.eye(4)
         try:
             if p.pose_source == "odometry":
                 world_T_base, target = self._odometry()
@@ -253,10 +254,9 @@ class FrameLook:
         if not self._kept["odometry"]:
             raise ValueError(f"nothing came on {p.odometry_topic}")
         msg = self._messages("odometry", Odometry)[-1]
-        if msg.header.frame_id != p.world_frame:
-            raise ValueError(
-                f"odometry on {p.odometry_topic} is in frame {msg.header.frame_id!r}, expected {p.world_frame!r}"
-            )
+        frame = msg.header.frame_id.lstrip("/")
+        if frame != p.world:
+            raise ValueError(f"odometry on {p.odometry_topic} is in frame {frame!r}, expected {p.world!r}")
         at, turn = msg.pose.pose.position, msg.pose.pose.orientation
         return pose_matrix([at.x, at.y, at.z], [turn.x, turn.y, turn.z, turn.w]), msg.child_frame_id
 
@@ -267,7 +267,7 @@ class FrameLook:
         elevation = float(np.degrees(np.arcsin(np.clip(pose[2, 2], -1.0, 1.0))))
         x, y, z = pose[:3, 3]
         found = (
-            f"{frame_id} in {p.world_frame} at ({x:.2f}, {y:.2f}, {z:.2f}) m, looks {abs(elevation):.0f} degrees "
+            f"{frame_id} in {p.world} at ({x:.2f}, {y:.2f}, {z:.2f}) m, looks {abs(elevation):.0f} degrees "
             f"{'up' if elevation > 0 else 'down'} (from {p.pose_source}); {100.0 * share:.0f} % of the view is level"
         )
         values = {"position_m": [float(v) for v in (x, y, z)], "elevation_degrees": elevation, "level_share": share}
@@ -280,7 +280,7 @@ class FrameLook:
         p = self._parameters
         seen.frame = frames[-1]
         try:
-            pipeline = make_pipeline(replace(p.pipeline, world_frame=p.world_frame))
+            pipeline = make_pipeline(replace(p.pipeline, world_frame=p.world))
             for frame in frames:
                 seen.result = pipeline.process(frame)
         except (ValueError, OSError, RuntimeError) as error:
@@ -292,7 +292,7 @@ class FrameLook:
             scene if len(frames) > 2 else None,
             p.depth_source,
             frame_id,
-            p.world_frame,
+            p.world,
             p.pipeline,
             p.min_depth_fraction,
             unit,

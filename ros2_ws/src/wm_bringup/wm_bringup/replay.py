@@ -41,6 +41,7 @@ from wm_bringup.sources.lockstep import LEAD_S, images_behind
 from wm_bringup.sources.playback import SourceError
 from wm_perception.node import PerceptionNode
 from wm_perception.types import Frame, PerceptionConfig
+from wm_ros.frames import prefixed
 from wm_ros.parameters import ParameterError
 from wm_ros.stamps import NANOSECONDS, seconds_to_ns, stamp_to_ns
 
@@ -355,8 +356,8 @@ def _give(
                 recorded[p.camera_info_topic][0],
                 p.color_transport != "raw",
                 p.depth_transport != "raw",
-                p.world_frame,
-                p.camera_frame,
+                p.world,
+                prefixed(p.frame_prefix, p.camera_frame),
                 seconds_to_ns(p.max_stamp_difference_s),
                 p.resize_depth,
                 p.rectify,
