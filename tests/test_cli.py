@@ -227,13 +227,18 @@ def test_doctor_reads_stamps_of_serialized_messages():
 
 def test_doctor_takes_the_parameters_that_launch_would(tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
-    first.write_text("/**:\n  ros__parameters:\n    world_frame: odom\n    color_topic: /a\n    backend: physics\n")
+    first.write_text(
+        "/**/perception:\n  ros__parameters:\n    color_topic: /a\n"
+        "/**:\n  ros__parameters:\n    world_frame: odom\n    backend: physics\n"
+    )
     second.write_text(
         "/**/perception:\n  ros__parameters:\n    color_topic: /b\n    use_sim_time: true\n    colour: 1\n"
     )
     found, sim_time, said = read_parameters([first, second], "/wm", {"depth_topic": "/d", "camera_frame": None})
     assert (found.world_frame, found.color_topic, found.depth_topic, found.camera_frame) == ("odom", "/b", "/d", "")
-    assert sim_time is True and [f.found for f in said] == [f"{second}: /**/perception has no parameter colour"]
+    assert sim_time is True and [f.found for f in said] == [
+        f"{second}: /**/perception has no parameter 'colour', nothing reads it"
+    ]
     with pytest.raises(ValueError, match="No such file"):
         read_parameters([tmp_path / "none.yaml"], "/wm", {})
     second.write_text("- 1\n")
@@ -258,7 +263,7 @@ def test_doctor_draws_depth(tmp_path):
 def test_doctor_checks_caches(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "numba"))
     monkeypatch.setenv("WM_ENGINE_CACHE", str(tmp_path / "engines"))
-    assert [f.level for f in doctor.check_caches()] == ["ok", "ok"]
+    assert [f.level for f in doctor.check_caches()] == ["ok", "ok"] and not list(tmp_path.iterdir())
     (tmp_path / "engines").mkdir()
     (tmp_path / "engines").chmod(0o777)
     found = doctor.check_caches()[1]

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from wm_bringup.params_file import PACKAGES, ParamsFileError, complaints, known_parameters, matches, value_of
+from wm_bringup import live
+from wm_bringup.doctor_parameters import read_parameters
+from wm_bringup.params_file import (
+    PACKAGES,
+    ParamsFileError,
+    complaints,
+    known_parameters,
+    matches,
+    node_parameters,
+    value_of,
+)
+from wm_bringup.processes import graph_environment, ros_arguments
 from wm_ros.parameters import specs, to_yaml
 
 NODES = {
@@ -120,9 +131,129 @@ def test_node_names_with_wildcards():
 def test_the_last_value_counts(tmp_path):
     file = tmp_path / "robot.yaml"
     file.write_text(one("/**", "world_frame: a") + one("/**/perception", "world_frame: b"))
-    assert value_of(file, "/wm/perception", "world_frame") == "b"
     assert value_of(file, "/wm/other", "world_frame") == "a"
     assert value_of(file, "/wm/perception", "color_topic") is None
+    # The file of defaults comes first, and with it the place of /**/perception: see READ.
+    assert value_of(file, "/wm/perception", "world_frame") == "a"
+    file.write_text(one("/**", "world_frame: a") + one("/wm/perception", "world_frame: b"))
+    assert value_of(file, "/wm/perception", "world_frame") == "b"
+
+
+def topic(node: str, name: str) -> str:
+    return one(f'"{node}"', f"color_topic: {name}")
+
+
+USUAL = "/camera/color/image_raw"
+READ = {
+    "nothing": ([""], USUAL),
+    "nested namespaces": (["wm:\n  perception:\n    ros__parameters: {color_topic: /rgb}\n"], "/rgb"),
+    "nested below a slash": (["/wm:\n  perception:\n    ros__parameters: {color_topic: /rgb}\n"], "/rgb"),
+    "the full name": ([topic("/wm/perception", "/rgb")], "/rgb"),
+    "without the first slash": ([topic("wm/perception", "/rgb")], "/rgb"),
+    "without its namespace": ([topic("perception", "/rgb")], USUAL),
+    "another robot's": ([topic("/robot2/perception", "/rgb")], USUAL),
+    "another robot's, nested": (["robot2:\n  perception:\n    ros__parameters: {color_topic: /rgb}\n"], USUAL),
+    "any node of the namespace": ([topic("/wm/*", "/rgb")], "/rgb"),
+    "any namespace": ([topic("/*/perception", "/rgb")], "/rgb"),
+    "any namespace or none": ([topic("/**/perception", "/rgb")], "/rgb"),
+    "any node": ([topic("/**", "/rgb")], "/rgb"),
+    "any node, without the slash": ([topic("**", "/rgb")], "/rgb"),
+    "any node of no namespace": ([topic("/*", "/rgb")], USUAL),
+    "from general to particular": ([topic("/**", "/a") + topic("/wm/perception", "/b")], "/b"),
+    "from particular to general": ([topic("/wm/perception", "/a") + topic("/**", "/b")], "/b"),
+    "a name keeps its place": ([topic("/**", "/a") + topic("/wm/perception", "/b"), topic("/**", "/c")], "/b"),
+    "as the file of defaults does": ([topic("/**", "/a") + topic("/**/perception", "/b")], "/a"),
+    "two spellings": ([topic("/wm/perception", "/a") + topic("/**", "/b") + topic("wm/perception", "/c")], "/c"),
+    "two files": ([topic("/**/perception", "/a"), topic("/**/perception", "/b")], "/b"),
+}
+"""Files, and perception's color_topic in the namespace wm when it has read them."""
+
+
+def of_a_node(files: list[Path]) -> str:
+    """As the node itself gets it, from rcl."""
+    import rclpy
+    from rclpy.node import Node
+    from rclpy.signals import SignalHandlerOptions
+
+    defaults = Path(__file__).resolve().parents[1] / "ros2_ws/src/wm_perception/config/perception.yaml"
+    context = rclpy.Context()
+    rclpy.init(
+        context=context,
+        args=ros_arguments("/wm", params_files=[defaults, *files]),
+        domain_id=int(graph_environment()["ROS_DOMAIN_ID"]),
+        signal_handler_options=SignalHandlerOptions.NO,
+    )
+    try:
+        node = Node(
+            "perception",
+            context=context,
+            start_parameter_services=False,
+            automatically_declare_parameters_from_overrides=True,
+        )
+        found = node.get_parameter("color_topic").value
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown(context=context)
+    return found
+
+
+READERS = {
+    "rcl": of_a_node,
+    "params_file": lambda files: node_parameters(files, "/wm/perception").get("color_topic", USUAL),
+    "launch": lambda files: value_of(files[0], "/wm/perception", "color_topic") or USUAL,
+    "doctor": lambda files: read_parameters(files, "/wm", {})[0].color_topic,
+    "run": lambda files: live.perception_inputs(files, {}, "/wm").color,
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_every_reader_takes_what_the_node_does(tmp_path, case):
+    contents, expected = READ[case]
+    files = [tmp_path / f"{i}.yaml" for i in range(len(contents))]
+    for file, text in zip(files, contents, strict=True):
+        file.write_text(text)
+    found = {name: reader(files) for name, reader in READERS.items()}
+    if len(files) > 1:
+        del found["launch"]  # takes one file
+    assert found == dict.fromkeys(found, expected)
+
+
+@pytest.mark.parametrize("text", ["perception: 3\n", "- 1\n", "/**/p: {ros__parameters: 7}\n", "a: {b: c: d}\n"])
+@pytest.mark.parametrize("reader", ["params_file", "launch", "doctor", "run"])
+def test_every_reader_refuses_what_is_no_parameters_file(tmp_path, reader, text):
+    file = tmp_path / "robot.yaml"
+    file.write_text(text)
+    with pytest.raises(ParamsFileError, match="expected NODE: ros__parameters: NAME: VALUE"):
+        READERS[reader]([file])
+
+
+def test_doctor_tells_unknown_parameters_from_unknown_nodes(tmp_path):
+    file = tmp_path / "robot.yaml"
+    text = "autostart: true\n    heartbeat_period_s: 0.2\n    diagnostics_period_s: 1.0"
+    file.write_text(one("/**/perception", text))
+    assert read_parameters([file], "/wm", {})[2] == []
+    file.write_text(one("/**/perception", "world_fram: odom") + one("perception", "world_frame: odom"))
+    note, warning = read_parameters([file], "/wm", {})[2]
+    assert note.level == "note" and warning.level == "warning"
+    assert note.found.endswith(
+        "perception is no node of this graph, nothing reads it; did you mean /**/perception (here /wm/perception)?"
+    )
+    assert "no parameter 'world_fram'" in warning.found and warning.advice == "did you mean 'world_frame'?"
+
+
+def test_wm_run_reads_frames_with_their_prefix(tmp_path):
+    file = tmp_path / "robot.yaml"
+    file.write_text(one("/**/perception", "frame_prefix: robot1/\n    camera_frame: cam"))
+    inputs = live.perception_inputs([file], {})
+    assert (inputs.world_frame, inputs.camera_frame) == ("robot1/map", "robot1/cam")
+    words = live.player_command(tmp_path, None, live.Playing(), (), "/wm", inputs) or []
+    assert words[words.index("--world-frame") + 1] == "robot1/map"
+    assert words[words.index("--camera-frame") + 1] == "robot1/cam"
+    file.write_text(one("/**/perception", "frame_prefix: robot1/\n    world_frame: /map"))
+    inputs = live.perception_inputs([file], {})
+    assert (inputs.world_frame, inputs.camera_frame) == ("map", "")
+    words = live.player_command(tmp_path, None, live.Playing(), (), "/wm", inputs) or []
+    assert words and "--camera-frame" not in words
 
 
 @pytest.mark.parametrize("node", PACKAGES)

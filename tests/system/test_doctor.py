@@ -97,7 +97,7 @@ def test_a_healthy_robot_of_a_namespace_and_a_parameters_file(
     assert found["depth values"]["values"]["median_m"] == pytest.approx(1.24, abs=0.05)
     assert found["camera pose"]["values"]["level_share"] > 0.5
     assert found["perceived"]["values"]["supports"] >= 1 and found["perceived"]["values"]["objects"] == 2
-    assert "no parameter pipeline.max_depth" in found["parameters"]["found"]
+    assert "no parameter 'pipeline.max_depth'" in found["parameters"]["found"]
     assert "pipeline.max_depth_m" in found["parameters"]["advice"]
     assert found["/robot1/perception"]["level"] == "note" and found["dynamics"]["values"]["loads"]
     assert {"compiled step", "middleware", "rendering"} <= set(found)
@@ -114,7 +114,7 @@ def test_frames_are_read_with_the_parameters_of_the_nodes(
     def look(**values: Any) -> tuple[int, dict[str, Any], str]:
         wait_until(lambda: robot.published is robot.setup, 5.0, "the robot to change")
         file = tmp_path / "robot.yaml"
-        file.write_text(json.dumps({"perception": {"ros__parameters": values}}))
+        file.write_text(json.dumps({"/**/perception": {"ros__parameters": values}}))
         return doctor(capsys, "--params-file", str(file))
 
     robot.setup = FAULTS["distorted"]
@@ -139,7 +139,7 @@ def test_frames_are_read_with_the_parameters_of_the_nodes(
 
 def test_a_parameters_file_that_perception_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "bad.yaml"
-    file.write_text("perception:\n  ros__parameters:\n    tf_timeout_s: 99.0\n")
+    file.write_text("/**/perception:\n  ros__parameters:\n    tf_timeout_s: 99.0\n")
     status, findings, _ = doctor(capsys, "--params-file", str(file))
     assert (
         status == 1 and "tf_timeout_s" in findings["parameters"]["found"] and "99.0" in findings["parameters"]["found"]

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from wm_bringup.environment import make_console, package_file
+from wm_bringup.params_file import complaints, full_name, graph_nodes, node_parameters
 from wm_bringup.processes import Managed, ProcessGroup, check_nodes, node_command
+from wm_ros.frames import prefixed
 
 CAMERA_INFO = "/camera/color/camera_info"
 START_S = 180.0
@@ -194,9 +196,9 @@ def remap_table(remaps: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PerceptionInputs:
-    """What perception reads, by its parameters files and remaps; names as on the graph.
+    """What perception reads, by its parameters files and remaps; names as on the graph, frames with their prefix.
 
-    ``tf_timeout_s``: None: not said, so the node's default.
+    ``camera_frame``: empty: that of the images. ``tf_timeout_s``: None: not said, so the node's default.
     """
 
     color: str = "/camera/color/image_raw"
@@ -206,26 +208,20 @@ class PerceptionInputs:
     pose_source: str = "tf"
     max_stamp_difference_s: float = 0.015
     tf_timeout_s: float | None = None
+    camera_frame: str = ""
 
 
-def perception_inputs(params_files: Sequence[Path], remaps: Mapping[str, str]) -> PerceptionInputs:
+def perception_inputs(
+    params_files: Sequence[Path], remaps: Mapping[str, str], namespace: str = "/wm"
+) -> PerceptionInputs:
     """The topics that perception reads, by its parameters files and remaps, and how it takes them.
 
     Raises:
         ValueError: a file that is no parameters file.
     """
-    import yaml
-
-    given: dict[str, Any] = {}
-    for file in params_files:
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-            for node, values in content.items():
-                if node == "/**" or node.rsplit("/", 1)[-1] == "perception":
-                    given.update(values["ros__parameters"])
-        except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{file}: expected NODE: ros__parameters: NAME: VALUE ({type(error).__name__})") from error
+    given = node_parameters(params_files, full_name(namespace, "perception"))
     usual = PerceptionInputs()
+    prefix = str(given.get("frame_prefix", ""))
 
     def image(name: str, topic: str) -> str:
         transport = given.get(f"{name}_transport", "raw")
@@ -237,10 +233,11 @@ def perception_inputs(params_files: Sequence[Path], remaps: Mapping[str, str]) -
         image("color", usual.color),
         image("depth", usual.depth),
         remaps.get(info, info),
-        str(given.get("world_frame", usual.world_frame)),
+        prefixed(prefix, str(given.get("world_frame", usual.world_frame))),
         str(given.get("pose_source", usual.pose_source)),
         float(given.get("max_stamp_difference_s", usual.max_stamp_difference_s)),
         given.get("tf_timeout_s"),
+        prefixed(prefix, str(given.get("camera_frame", usual.camera_frame))),
     )
 
 
@@ -255,11 +252,7 @@ def unread_names(params_files: Sequence[Path], namespace: str = "/wm") -> list[s
     Raises:
         ValueError: a file that is no parameters file.
     """
-    from wm_bringup.params_file import complaints
-
-    own = f"/{namespace.strip('/')}"
-    nodes = {f"{own}/{name}": name for name in ("perception", "imagination", "lifecycle_manager")}
-    nodes["/sim_camera_node"] = "sim_camera_node"
+    nodes = graph_nodes(namespace)
     return [line for file in params_files for line in complaints(file, nodes)]
 
 
@@ -359,6 +352,7 @@ def player_command(
         ]
     if rgbd is not None:
         words += ["--register", playing.register]
+        words += ["--camera-frame", inputs.camera_frame] if inputs.camera_frame else []
         return node_command("wm_bringup.sources.rgbd_folder", arguments=[str(rgbd), *words])
     if bag is None:
         return None
@@ -432,7 +426,7 @@ def run(
     for line in unread_names(params_files, namespace):
         print(f"warning: {line}", file=sys.stderr)
     playing = playing or Playing()
-    inputs = perception_inputs(params_files, table)
+    inputs = perception_inputs(params_files, table, namespace)
     # Perception, imagination and the recorder: what they miss of a short recording does not come again.
     player = player_command(rgbd, bag, playing, remaps, namespace, inputs, 2 if out is None else 3)
     waits = player is not None and playing.lock_step and inputs.tf_timeout_s is None

@@ -1,13 +1,14 @@
-"""What in a parameters file (YAML) no node will read: unknown names, with the nearest right ones.
+"""Parameters files (YAML): what they give to a node, and what in them no node will read.
 
-ROS takes a parameter that no node declares, and a node name that no node has, without a word: ``complaints`` does not.
+ROS takes a parameter that no node declares, and a node name that no node has, without a word: ``unread`` does not.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,20 @@ class ParamsFileError(ValueError):
     """A file that is no parameters file."""
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A name in a parameters file that nothing reads.
+
+    Attributes:
+        found: what it is, without the file. advice: what may have been meant; may be empty.
+        is_section: the name is that of a node, which may be of another graph.
+    """
+
+    found: str
+    advice: str
+    is_section: bool
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} as {"a.b": 1}."""
     flat: dict[str, Any] = {}
@@ -41,7 +56,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """{node name with its wildcards: {parameter: value}} of a parameters file.
+    """{node name as written, with its wildcards: {parameter: value}} of a parameters file.
+
+    Namespaces may be levels of the file or parts of the name. ``/a/b`` and ``a/b`` mean the same node, but are two
+    names, as for rcl.
 
     Raises:
         ParamsFileError: it cannot be read, or has another form.
@@ -58,7 +76,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
             raise ParamsFileError(f"{path}: {name or 'the file'} is {tree!r}; {expected}")
         for key, value in tree.items():
             if key != "ros__parameters":
-                walk(value, f"{name}/{str(key).strip('/')}")
+                walk(value, f"{name}/{str(key).strip('/')}" if name else str(key))
             elif value is not None and not isinstance(value, Mapping):
                 raise ParamsFileError(f"{path}: ros__parameters of {name} is {value!r}; {expected}")
             else:
@@ -82,8 +100,48 @@ def known_parameters(node: str) -> set[str]:
     return {*own, *_EVERY_NODE, *(_MANAGED_NODE if node in ("perception", "imagination") else ())}
 
 
+def node_parameters(files: Iterable[Path], node: str) -> dict[str, Any]:
+    """What files, read one after the other, give to the node of this full name.
+
+    As rcl has it: a node name stands where it stood first in any of the files, later values of the same name replace
+    those before, and of several names that mean the node the last one counts. Our nodes read their package's file of
+    defaults before these files, so ``/**/perception`` stands first, and ``/**`` wins over it wherever it is written.
+
+    Raises:
+        ParamsFileError: one is no parameters file.
+    """
+    own = node.rsplit("/", 1)[-1]
+    sections: dict[str, dict[str, Any]] = {f"/**/{own}": {}} if own in PACKAGES else {}
+    for file in files:
+        for pattern, values in read(file).items():
+            sections.setdefault(pattern, {}).update(values)
+    merged: dict[str, Any] = {}
+    for pattern, values in sections.items():
+        if matches(pattern, node):
+            merged |= values
+    return merged
+
+
+def graph_nodes(namespace: str) -> dict[str, str]:
+    """For ``unread``: our nodes by full name, those in this namespace and those that only a launch file starts."""
+    own = ("perception", "imagination", "lifecycle_manager")
+    return {**{full_name(namespace, name): name for name in own}, "/sim_camera_node": "sim_camera_node"}
+
+
+def full_name(namespace: str, node: str) -> str:
+    """A node's name with its namespace, which may be empty."""
+    space = namespace.strip("/")
+    return f"/{space}/{node}" if space else f"/{node}"
+
+
 def complaints(path: Path, nodes: Mapping[str, str]) -> Iterator[str]:
-    """A line for each name in the file that nothing will read.
+    """``unread`` in a line each, with the file's name."""
+    for name in unread(path, nodes):
+        yield f"{path}: {name.found}{'; ' if name.advice else ''}{name.advice}"
+
+
+def unread(path: Path, nodes: Mapping[str, str]) -> Iterator[Unread]:
+    """Each name in the file that nothing will read.
 
     Args:
         path: the parameters file.
@@ -95,7 +153,8 @@ def complaints(path: Path, nodes: Mapping[str, str]) -> Iterator[str]:
     for pattern, values in read(path).items():
         meant = [node for node in nodes if matches(pattern, node)]
         if not meant:
-            yield f"{path}: {pattern} is no node of this graph, nothing reads it{_nearest_node(pattern, nodes)}"
+            found = f"{pattern} is no node of this graph, nothing reads it"
+            yield Unread(found, _nearest_node(pattern, nodes), is_section=True)
             continue
         if any(not nodes[node] for node in meant):
             continue
@@ -103,7 +162,8 @@ def complaints(path: Path, nodes: Mapping[str, str]) -> Iterator[str]:
         for name in values:
             if name in known or name.split(".")[0] in _FREE_GROUPS:
                 continue
-            yield f"{path}: {pattern} has no parameter {name!r}, nothing reads it{_nearest(name, known)}"
+            found = f"{pattern} has no parameter {name!r}, nothing reads it"
+            yield Unread(found, _nearest(name, known), is_section=False)
 
 
 def value_of(path: Path, node: str, parameter: str) -> Any:
@@ -112,11 +172,7 @@ def value_of(path: Path, node: str, parameter: str) -> Any:
     Raises:
         ParamsFileError: it is no parameters file.
     """
-    found = None
-    for pattern, values in read(path).items():
-        if matches(pattern, node):
-            found = values.get(parameter, found)
-    return found
+    return node_parameters([path], node).get(parameter)
 
 
 def _nearest(name: str, known: set[str]) -> str:
@@ -127,12 +183,10 @@ def _nearest(name: str, known: set[str]) -> str:
     if not near:
         leaves = {k.rsplit(".", 1)[-1]: k for k in sorted(known)}
         near = [leaves[k] for k in difflib.get_close_matches(leaf, sorted(leaves), 1)]
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _nearest_node(pattern: str, nodes: Mapping[str, str]) -> str:
     by_name = {node.rsplit("/", 1)[-1]: node for node in nodes}
     near = difflib.get_close_matches(pattern.rsplit("/", 1)[-1], sorted(by_name), 1)
-    return (
-        f"; did you mean /**/{near[0]} (here {by_name[near[0]]})?" if near else f"; here are {', '.join(sorted(nodes))}"
-    )
+    return f"did you mean /**/{near[0]} (here {by_name[near[0]]})?" if near else f"here are {', '.join(sorted(nodes))}"
