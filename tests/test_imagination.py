@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import replace
 
@@ -331,6 +332,30 @@ def test_cancelling_keeps_what_is_done(memory: AppearanceMemory) -> None:
     )
     assert not rollout.complete and rollout.present.all()
     assert rollout.video[0, 1].any() and not rollout.video[0, 2].any() and not rollout.video[1].any()
+
+
+@pytest.mark.parametrize("backend", ["auto", "physics", "still"])
+def test_a_request_leaves_nothing_that_holds_itself(memory: AppearanceMemory, backend: str) -> None:
+    """What only the collector of garbage would free holds images of the scene for as long as it does not run."""
+    images = ImageRequest(video=True, depth=True, points=True, rate_hz=4.0)
+    push = Hypothesis("push", (apply_impulse(BALL, (0.02, 0.0, 0.0)),))
+    request = ask(push, samples=2, images=images, deadline_s=30.0, backend=backend)
+    imagination = Imagination()
+    steps: list[object] = []
+    for _ in range(2):  # the first makes what is kept
+        gc.collect()
+        gc.disable()
+        try:
+            imagination.imagine(request, make_scene(), memory, should_stop=lambda: False, on_progress=steps.append)
+            steps.clear()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+        finally:
+            gc.set_debug(0)
+            gc.enable()
+        found = sorted({type(o).__qualname__ for o in gc.garbage if type(o).__module__.startswith("wm_")})
+        gc.garbage.clear()
+    assert not found
 
 
 def test_deadline() -> None:

@@ -357,7 +357,9 @@ class Imagination:
         if run.deadline is None and self.limits.default_deadline_s > 0.0:
             # Not as a deadline: dynamics works in smaller, dearer portions where a part of an answer is wanted.
             run.latest = begin + self.limits.default_deadline_s
-        run.should_stop = lambda: time.monotonic() >= run.latest or (should_stop is not None and should_stop())
+        # Not by way of ``run``: it would hold itself, and the looks that it was given until garbage is collected.
+        latest = run.latest
+        run.should_stop = lambda: time.monotonic() >= latest or (should_stop is not None and should_stop())
         if on_progress is not None:
             run.on_progress = on_progress
         return run.answer()

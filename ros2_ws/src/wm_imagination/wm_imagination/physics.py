@@ -576,6 +576,7 @@ class PhysicsDynamics:
             for _, future in queue:
                 if not future.cancelled():
                     future.exception()  # what has begun is let end, so that the next request finds idle workers
+            job.close()
         if unstable.any():
             log.warning(
                 "physics: %d of %d rollouts diverged and were held at their last finite state",

@@ -112,6 +112,11 @@ class PhysicsJob:
         """Let workers give up their batch at the next native call."""
         self._stopped.set()
 
+    def close(self) -> None:
+        """Let go of the live worlds, which refer to this job; no worker may be at it any more."""
+        with self._lock:
+            self._lives.clear()
+
     @staticmethod
     def _key(bodies: Sequence[BodyDef]) -> tuple[Hashable, ...]:
         return tuple(b.shape_key() for b in bodies)

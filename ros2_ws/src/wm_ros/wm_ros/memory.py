@@ -20,7 +20,8 @@ raises its own bound, up to 32 MiB, with every such block that is freed. Smaller
 are used again: each from the system, page by page, cost 25 ms of the 122 ms of a perceived frame, and a quarter of what
 a video takes. ``Trimmer`` gives back what is left of them.
 """
-TRIM_S = 10.0
+TRIM_S = 2.0
+"""To trim takes some 2 ms after a request for images, less after others."""
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # <malloc.h>
 _SETTINGS = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
