@@ -45,6 +45,9 @@ from wm_core.rollout import ImageRequest, ImagineRequest  # noqa: E402
 LIMIT_MB_H = 20.0
 WARM_UP_SHARE, WARM_UP_MOST_S = 0.25, 600.0
 """Part of the run that is not fitted: caches and buffers fill, and the first of everything is made."""
+LEAST_FITTED_S = 1200.0
+"""A verdict takes as much after the warm-up: nodes fill their buffers for some minutes, by up to 300 MB an hour, and then
+grow no more."""
 MB = 1e6
 START_S = 180.0
 """How long nodes may take to start: their models load, and are compiled where they never were."""
@@ -132,9 +135,14 @@ class Soak:
                 "descriptors": [int(columns["descriptors"][k]) for k in (first, -1)],
                 "threads": [int(columns["threads"][k]) for k in (first, -1)],
                 "cpu": float((columns["cpu_s"][-1] - columns["cpu_s"][0]) / max(times[-1] - times[0], 1e-9)),
-                "verdict": rss.verdict(self.arguments.limit),
+                "verdict": verdict(rss, times[-1] - times[first], self.arguments.limit),
             }
         return rows
+
+
+def verdict(growth: trend.Trend, fitted_s: float, limit: float) -> str:
+    """That of the trend, where it was watched for long enough to tell."""
+    return growth.verdict(limit) if fitted_s >= LEAST_FITTED_S else "undecided"
 
 
 def warm_up_s(arguments: argparse.Namespace) -> float:
@@ -243,7 +251,10 @@ def main() -> int:
         f"round trip median {1e3 * np.median(trips):.0f} ms, 95 % under {1e3 * np.percentile(trips, 95):.0f} ms"
     )
     if any(row["verdict"] == "undecided" for row in rows.values()):
-        console.print("undecided: the interval holds the limit; a longer run says more (--minutes)")
+        console.print(
+            f"undecided: the interval holds the limit, or less than {LEAST_FITTED_S / 60.0:g} minutes were watched after "
+            "the warm-up; a longer run says more (--minutes)"
+        )
     found = {
         "nodes": rows,
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items()},

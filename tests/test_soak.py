@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import soak
 from benchmarks.soaking import trend
 from benchmarks.soaking.usage import look
 from wm_core.mujoco_world import BodyDef, GeomDef
@@ -73,6 +74,11 @@ def test_verdicts() -> None:
     assert trend.fit([0.0, 1.0], [1.0, 2.0]).verdict(20.0) == "undecided", "two samples say nothing"
     with pytest.raises(ValueError, match="shapes"):
         trend.fit([0.0, 1.0], [1.0])
+
+
+def test_a_short_run_warms_up_and_is_no_verdict() -> None:
+    grows = trend.Trend(300.0, 50.0)
+    assert soak.verdict(grows, 240.0, 20.0) == "undecided" and soak.verdict(grows, 1800.0, 20.0) == "grows"
 
 
 def test_what_a_process_holds() -> None:
