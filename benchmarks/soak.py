@@ -46,8 +46,8 @@ LIMIT_MB_H = 20.0
 WARM_UP_SHARE, WARM_UP_MOST_S = 0.25, 600.0
 """Part of the run that is not fitted: caches and buffers fill, and the first of everything is made."""
 LEAST_FITTED_S = 1200.0
-"""A verdict takes as much after the warm-up: nodes fill their buffers for some minutes, by up to 300 MB an hour, and then
-grow no more."""
+"""A verdict takes as much after the warm-up: nodes fill their buffers for some minutes, by up to 300 MB an hour, and
+then grow no more."""
 MB = 1e6
 START_S = 180.0
 """How long nodes may take to start: their models load, and are compiled where they never were."""
@@ -252,8 +252,8 @@ def main() -> int:
     )
     if any(row["verdict"] == "undecided" for row in rows.values()):
         console.print(
-            f"undecided: the interval holds the limit, or less than {LEAST_FITTED_S / 60.0:g} minutes were watched after "
-            "the warm-up; a longer run says more (--minutes)"
+            f"undecided: the interval holds the limit, or less than {LEAST_FITTED_S / 60.0:g} minutes were watched "
+            "after the warm-up; a longer run says more (--minutes)"
         )
     found = {
         "nodes": rows,
