@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ def check_finite(where: str, feeds: Feeds) -> None:
             )
 
 
-class InferenceSession:
+class InferenceSession(ABC):
     """A loaded model. May be run from several threads; ``close`` it, or use it in a ``with`` statement.
 
     Attributes:
@@ -163,8 +164,9 @@ class InferenceSession:
             check_finite(self._where, feeds)
         return self._run(feeds)
 
+    @abstractmethod
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        raise NotImplementedError
+        """Outputs by name; the inputs have been checked."""
 
     def warm_up(self, shapes: Mapping[str, Sequence[int]], times: int = 2) -> None:
         """Run on zeros of these shapes, by input name, so that the first frame finds memory, kernels and graphs there.
@@ -183,7 +185,7 @@ class InferenceSession:
                 self._closed = True
                 self._release()
 
-    def _release(self) -> None:
+    def _release(self) -> None:  # noqa: B027 - a runtime that holds nothing has nothing to free
         """Free what the runtime holds; called once."""
 
     def __enter__(self) -> Self:
