@@ -502,12 +502,28 @@ def test_a_unit_that_was_decided_stays_and_a_doubt_is_only_said() -> None:
         assert later is not None and later.factor == 0.001 and not watch.take(later) and watch.factor == factor
 
 
-def test_looks_follow_stamps_also_where_time_starts_again() -> None:
+@pytest.mark.parametrize("first", [1.0, 10.0])
+def test_looks_follow_stamps_and_start_over_with_time_or_with_other_settings(first: float) -> None:
     depth = trace(make_scene())[1]
     watch = DepthUnitWatch()
-    stamps = [100.0 + 0.001 * n for n in range(3)]
-    assert all(watch.due(s) and (watch.look(depth, CAMERA, FRONT), True)[1] for s in stamps)
-    assert watch.decided and not watch.due(100.5) and watch.due(5.0) and not watch.due(5.1)
+
+    def show(start_s: float, settings: object, times: float) -> None:
+        for n in range(4):
+            watch.begin(start_s + 0.001 * n, settings)
+            if watch.due(start_s + 0.001 * n):
+                guess = watch.look((times * watch.factor * depth).astype(np.float32), CAMERA, FRONT)
+                if guess is not None:
+                    watch.take(guess)
+
+    show(100.0, "apply", first)
+    assert watch.decided and watch.factor == 1.0 / first and not watch.due(102.0 if first == 1.0 else 100.1)
+    watch.begin(103.0, "apply")
+    assert watch.decided, "time goes on"
+    for start_s, settings, times in ((5.0, "apply", 10.0), (4.0, "apply", 1.0), (6.0, "other", 10.0)):
+        watch.begin(start_s, settings)
+        assert not watch.decided and watch.factor == 1.0
+        show(start_s, settings, times)
+        assert watch.decided and watch.factor == 1.0 / times
 
 
 @pytest.mark.parametrize("far", [1e6, 1e9, 3e38])

@@ -380,3 +380,30 @@ def test_run_ends_with_all_its_nodes(tmp_path, wait_for, number):
     assert process.returncode == 0 and "stopping" in output, output
     wait_for(lambda: not living(token), 15.0, "all processes to end")
     assert (tmp_path / "out" / "run.mcap").stat().st_size > 0
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from wm_ros.startup import end_as_usual
+end_as_usual()
+from wm_bringup import cli
+from wm_bringup.processes import ProcessGroup
+
+@cli.app.command()
+def start(number: int, log: str) -> None:
+    with ProcessGroup(log):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10.0)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None  # what pybind11 makes of it
+
+sys.exit(cli.main(["start", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_became_of_an_interrupt_is_no_error(tmp_path, number):
+    command = [sys.executable, "-c", INTERRUPTED, str(int(number)), str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr.strip()) == (130, "interrupted"), ended.stderr

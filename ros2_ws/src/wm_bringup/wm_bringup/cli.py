@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from wm_ros.startup import interrupted
+
 app = typer.Typer(
     help="A world model for robots: cameras in, a scene graph out, and imagined futures of it.",
     no_args_is_help=True,
@@ -469,6 +471,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if interrupted():
+            print("interrupted", file=sys.stderr)
+            return 130
         text = str(error).strip() or type(error).__name__
         if type(error).__module__ == "builtins" and not isinstance(error, (OSError, ValueError, RuntimeError)):
             text = f"{type(error).__name__}: {text} (wm --debug {' '.join(words)} says where)"

@@ -30,6 +30,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from wm_ros.startup import raise_interrupt
+
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 64 * 1024
 _POLL_S = 0.02
@@ -184,7 +186,7 @@ class ProcessGroup:
     def __enter__(self) -> ProcessGroup:
         if threading.current_thread() is threading.main_thread():
             for number in _ENDING_SIGNALS:
-                self._handlers[number] = signal.signal(number, _raise_keyboard_interrupt)
+                self._handlers[number] = signal.signal(number, raise_interrupt)
         return self
 
     def __exit__(
@@ -340,10 +342,6 @@ class ProcessGroup:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._guard.wait(10.0)
         self._guard = None
-
-
-def _raise_keyboard_interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _prepare_child(parent: int) -> Any:

@@ -1,16 +1,18 @@
 """Programs of this package that a shell, ``ros2 run`` or ``ros2 launch`` starts; light, as ``wm_ros.startup`` says."""
 
 from wm_core.installed import refuse_where_missing
-from wm_ros.startup import run
+from wm_ros.startup import end_as_usual, end_quietly, run
 
 PACKAGES = ("wm_core", "wm_ros", "wm_perception", "wm_imagination", "wm_sim", "wm_bringup")
 
 
 def wm() -> int:
     """Run one subcommand of ``wm``; returns the exit status."""
+    end_quietly(130)
     refuse_where_missing("wm", PACKAGES)
     from wm_bringup.cli import main
 
+    end_as_usual()
     return int(main() or 0)
 
 

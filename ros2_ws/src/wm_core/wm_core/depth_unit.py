@@ -224,11 +224,23 @@ class DepthUnitWatch:
     """
 
     def __init__(self) -> None:
+        self._settings: object = None
+        self._clear()
+
+    def _clear(self) -> None:
         self.factor = 1.0
         self.decided = False
         self._last: deque[DepthUnitGuess] = deque(maxlen=_AGREE)
         self._looked_s = -np.inf
         self._just_decided = False
+
+    def begin(self, stamp_s: float, settings: object = None) -> None:
+        """To be called before the image of a stamp [s] is read: all starts over where stamps went backwards (another
+        recording) or where the user's settings of the unit are no longer the same.
+        """
+        if stamp_s < self._looked_s or settings != self._settings:
+            self._clear()
+            self._settings = settings
 
     def due(self, stamp_s: float) -> bool:
         """Whether to look at the image of a stamp [s]: at each until the first agree, often while the last do not,

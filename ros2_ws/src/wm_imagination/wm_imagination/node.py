@@ -550,6 +550,7 @@ class ImaginationNode(ManagedNode):
         begin = time.monotonic()
         unit, pose = self._depth_unit, frame.scene.world_T_camera
         guesses = camera_input.applies_guess(p)
+        unit.begin(1e-9 * frame.stamp_ns, camera_input.unit_settings(p))
         read = self._camera_input.read(frame.color, frame.depth, frame.info, p, unit.factor if guesses else 1.0)
         if guesses:
             # By the same rule as perception, which says what it finds; until then nothing is learned.

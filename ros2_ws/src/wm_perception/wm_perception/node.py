@@ -481,6 +481,7 @@ class PerceptionNode(ManagedNode):
         if apart is not None:
             self._frames.bad(apart)
         self._await_camera_info()
+        self._depth_unit.begin(1e-9 * pair.stamp_ns, camera_input.unit_settings(self.params))
         read = self._decode(pair)
         frame_id = prefixed(self.params.frame_prefix, self.params.camera_frame) or pair.color.msg.header.frame_id
         world_T_camera = self._camera_pose(frame_id, pair.stamp_ns)

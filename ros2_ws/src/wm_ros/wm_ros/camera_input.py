@@ -88,6 +88,11 @@ def applies_guess(parameters: CameraParameters) -> bool:
     return parameters.depth_scale_guess == "apply" and parameters.depth_scale == 0.0
 
 
+def unit_settings(parameters: CameraParameters) -> tuple[str, float]:
+    """What the user says of the unit of depth; with other settings a guess at it starts over."""
+    return parameters.depth_scale_guess, parameters.depth_scale
+
+
 class CameraInputError(pixels.ImageError):
     """Images that cannot be used: ``counter`` in diagnostics, what was found, and ``advice`` on what to do."""
 

@@ -33,9 +33,26 @@ def end_quietly(status: int = 0) -> None:
         signal.signal(number, end)
 
 
+_interrupts: list[int] = []
+
+
+def raise_interrupt(number: int, frame: FrameType | None) -> None:
+    """A signal handler that raises KeyboardInterrupt, and remembers that (``interrupted``)."""
+    _interrupts.append(number)
+    raise KeyboardInterrupt
+
+
+def interrupted() -> bool:
+    """Whether ``raise_interrupt`` was called: an error of any kind is then likely what became of the interrupt.
+
+    A C extension that is interrupted while it is imported raises ImportError, and so it comes out of rclpy.
+    """
+    return bool(_interrupts)
+
+
 def end_as_usual() -> None:
     """Undoes ``end_quietly``: SIGINT raises KeyboardInterrupt, SIGTERM ends the process."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, raise_interrupt)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
