@@ -519,10 +519,10 @@ def test_looks_follow_stamps_and_start_over_with_time_or_with_other_settings(fir
     assert watch.decided and watch.factor == 1.0 / first and not watch.due(102.0 if first == 1.0 else 100.1)
     watch.begin(103.0, "apply")
     assert watch.decided, "time goes on"
-    for start_s, settings, times in ((5.0, "apply", 10.0), (4.0, "apply", 1.0), (6.0, "other", 10.0)):
-        watch.begin(start_s, settings)
+    for start_s, chosen, times in ((5.0, "apply", 10.0), (4.0, "apply", 1.0), (6.0, "other", 10.0)):
+        watch.begin(start_s, chosen)
         assert not watch.decided and watch.factor == 1.0
-        show(start_s, settings, times)
+        show(start_s, chosen, times)
         assert watch.decided and watch.factor == 1.0 / times
 
 
