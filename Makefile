@@ -16,7 +16,7 @@ define bootstrap
 	@$(PYTHON) tools/bootstrap.py $(foreach extra,$(1) $(WITH),--with $(extra))
 endef
 
-.PHONY: help setup demo test lint format bench bench-perception bench-imagination bench-engines soak export data train-segmenter train-reasoner train-dynamics lock check-wheels clean distclean
+.PHONY: help setup demo test test-exhaustive lint format bench bench-perception bench-imagination bench-engines soak export data train-segmenter train-reasoner train-dynamics lock check-wheels clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
@@ -34,9 +34,13 @@ demo:  ## the whole system on a simulated table; results in out/demo/
 	$(call bootstrap)
 	@exec .venv/bin/wm demo $(ARGS)
 
-test:  ## all tests, with the coverage of the packages
+test:  ## all tests (ARGS="--cov --cov-report=term": with the coverage of the packages, a sixth longer)
 	$(call bootstrap,test)
-	@source tools/env.sh; exec python -m pytest --cov --cov-report=term $(ARGS)
+	@source tools/env.sh; exec python -m pytest $(ARGS)
+
+test-exhaustive:  ## the checks that take minutes each (WITH="training export": the dynamics as a TensorRT-RTX engine)
+	$(call bootstrap,test)
+	@source tools/env.sh; exec python -m pytest -m exhaustive $(ARGS)
 
 lint:  ## ruff (rules, format) and mypy
 	$(call bootstrap,lint)

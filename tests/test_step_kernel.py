@@ -161,6 +161,18 @@ def test_a_step_is_that_of_the_graph(network: DynamicsNetwork, compiled: Compile
     assert pairs == bool(sum(map(len, differences["pair_impulse"])))
 
 
+def test_a_network_loaded_quickly_is_the_same_and_only_checks(network: DynamicsNetwork) -> None:
+    feeds = check_feeds()
+    quick = DynamicsNetwork(default_model(), quick=True)
+    for expected, found in zip(network.run(feeds), quick.run(feeds), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for engine, is_quick in (("compiled", True), ("onnxruntime", False)):
+        dynamics = LearnedDynamics(engine=engine)
+        assert dynamics.engine == engine
+        assert dynamics.network.quick is is_quick
+        dynamics.close()
+
+
 def test_bodies_apart_do_not_know_of_one_another(compiled: CompiledStep) -> None:
     """However many lanes are filled, and whatever the others are, a body's step is the same to the last bit."""
     feeds = world(3, pairs=False)
