@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,8 +172,8 @@ READ = {
 """Files, and perception's color_topic in the namespace wm when it has read them."""
 
 
-def of_a_node(files: list[Path]) -> str:
-    """As the node itself gets it, from rcl."""
+def of_a_node(files: list[Path], names: Sequence[str] = ("color_topic",)) -> Any:
+    """As the node itself gets it, from rcl; of several names, a list."""
     import rclpy
     from rclpy.node import Node
     from rclpy.signals import SignalHandlerOptions
@@ -190,11 +193,38 @@ def of_a_node(files: list[Path]) -> str:
             start_parameter_services=False,
             automatically_declare_parameters_from_overrides=True,
         )
-        found = node.get_parameter("color_topic").value
+        found = [node.get_parameter(name).value for name in names]
         node.destroy_node()
     finally:
         rclpy.try_shutdown(context=context)
-    return found
+    return found if len(names) > 1 else found[0]
+
+
+SCALARS = """
+1e3 1E3 1_000 2020-01-01 0x1F -0x10 010 08 0b11 0o17 1:30 '1:30' '1e3' .5 5. +7 +.5E+2 1.5e-3 inf nan .inf -.INF .NaN
+Infinity 1e400 99999999999999999999 0x1p3 off Y oN TrUe true no ~ null NULL [1e3,2.0] [1,0x10] [a,'1'] [on,false] a.b
+"""
+
+
+def test_scalars_are_read_as_rcl_does(tmp_path):
+    file = tmp_path / "robot.yaml"
+    file.write_text(one("/**", "\n    ".join(f"p{n}: {text}" for n, text in enumerate(SCALARS.split()))))
+    names = [f"p{n}" for n in range(len(SCALARS.split()))]
+    expected, found = of_a_node([file], names), node_parameters([file], "/wm/perception")
+    for text, name, value in zip(SCALARS.split(), names, expected, strict=True):
+        assert repr(found[name]) == repr(list(value) if isinstance(value, (list, array)) else value), text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("p:", "p of /\\*\\* has no value"), ("p: [1, 2.5]", "expected values of one type")]
+)
+def test_what_rcl_refuses_is_refused(tmp_path, text, said):
+    file = tmp_path / "robot.yaml"
+    file.write_text(one("/**", text))
+    with pytest.raises(ParamsFileError, match=said):
+        node_parameters([file], "/wm/perception")
+    with pytest.raises(Exception, match="parse params file"):
+        of_a_node([file])
 
 
 READERS = {

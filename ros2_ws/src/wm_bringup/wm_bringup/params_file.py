@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from wm_bringup import rcl_yaml
 from wm_bringup.environment import package_file
 
 PACKAGES = {
@@ -66,7 +67,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     """
     expected = "expected NODE: ros__parameters: NAME: VALUE"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = rcl_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ParamsFileError(f"{path}: {' '.join(str(error).split())}; {expected}") from error
     found: dict[str, dict[str, Any]] = {}
@@ -80,10 +81,21 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
             elif value is not None and not isinstance(value, Mapping):
                 raise ParamsFileError(f"{path}: ros__parameters of {name} is {value!r}; {expected}")
             else:
-                found.setdefault(name, {}).update(flatten(value or {}))
+                given = flatten(value or {})
+                for parameter, one in given.items():
+                    _check_value(f"{path}: {parameter} of {name}", one)
+                found.setdefault(name, {}).update(given)
 
     walk({} if content is None else content, "")
     return found
+
+
+def _check_value(what: str, value: Any) -> None:
+    """Refuse what rcl refuses, as it ends every node that is given the file."""
+    if value is None:
+        raise ParamsFileError(f"{what} has no value; expected NODE: ros__parameters: NAME: VALUE")
+    if isinstance(value, list) and len({type(one) for one in value}) > 1:
+        raise ParamsFileError(f"{what} is {value!r}; expected values of one type (1.0, not 1, among numbers like 2.5)")
 
 
 def matches(pattern: str, node: str) -> bool:
