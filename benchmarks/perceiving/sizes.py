@@ -1,15 +1,18 @@
-"""Latency of perception for cameras of several sizes, at its working width and at the full size beside it.
+"""Latency of perception for cameras of several sizes, at its working width and at others beside it.
 
 `python -m benchmarks.perceiving.sizes` draws a clip, measures all rows one after the other on the live graph, and
-prints them. The larger images are the clip's middle, enlarged: what is measured is time, not what is found.
+prints them. The larger images are the clip's middle, enlarged: what is measured is time. With `--found CLIPS` a second
+table says what is found in that many clips of 1280x720 at each working width, in process. As those are enlarged from
+640x360, working at full size gains nothing there; what it says is what is lost by working at fewer pixels than 640.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ if str(ROOT) not in sys.path:
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from rich.console import Console  # noqa: E402
+from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from wm_core.camera import Camera  # noqa: E402
@@ -70,9 +74,15 @@ def _enlarged(image: Any, factor: int, interpolation: int) -> Any:
 
 
 def measure_sizes(
-    clip: Any, parameters: dict[str, Any], seconds: float, logs: Path, console: Console, sizes: Sequence[Size] = SIZES
+    clip: Any,
+    parameters: dict[str, Any],
+    seconds: float,
+    logs: Path,
+    console: Console,
+    sizes: Sequence[Size] = SIZES,
+    others: Sequence[int] = (0,),
 ) -> list[dict[str, Any]]:
-    """Rows of figures: each size at the default working width, and those larger than it at their full size as well."""
+    """Rows of figures: each size at the default working width, those larger than it at ``others`` (0: full) as well."""
     from benchmarks.perceiving.latency import measure
     from wm_perception.types import PerceptionConfig
     from wm_perception.working_size import reduction
@@ -82,7 +92,7 @@ def measure_sizes(
     for size in sizes:
         drawn = enlarged_clip(clip, size)
         width, height = drawn.camera.width, drawn.camera.height
-        for working in (default, 0) if reduction(width, default) > 1 else (default,):
+        for working in (default, *others) if reduction(width, default) > 1 else (default,):
             name = f"{width}x{height}"
             console.print(f"... latency, {name} at {size.rate_hz:g} Hz, working width {working}")
             given = {**parameters, "pipeline.working_width": working}
@@ -117,19 +127,109 @@ def sizes_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+@dataclass
+class Found:
+    """What a pipeline found in some clips, over frames after the warm-up.
+
+    Attributes:
+        working_width: of the pipeline. asked: visible true objects; found: of these; phantoms: perceived objects that
+            are in view and none of the true ones; frames: how many. errors_m: of positions. seconds: of each frame.
+    """
+
+    working_width: int
+    asked: int = 0
+    found: int = 0
+    phantoms: int = 0
+    frames: int = 0
+    errors_m: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+def what_is_found(clips: Sequence[Any], working_width: int, size: Size = SIZES[1]) -> Found:
+    """The learned pipeline in process, on ``RenderedClip``s as a camera of another size sees them."""
+    from benchmarks.perceiving.clips import MIN_VISIBLE_PX
+    from benchmarks.perceiving.run import WARM_UP_S
+    from wm_perception.evaluation import match
+    from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
+
+    result = Found(working_width)
+    for clip in clips:
+        drawn = enlarged_clip(clip, size)
+        pipeline = PerceptionPipeline(PerceptionConfig(working_width=working_width))
+        top = (clip.camera.height - size.rows) // 2
+        first_ns = drawn.frames[0].stamp_ns
+        for frame in drawn.frames:
+            begin = time.perf_counter()
+            scene = pipeline.process(
+                Frame(frame.stamp_ns, frame.rgb, frame.depth, drawn.camera, frame.scene.world_T_camera)
+            ).scene
+            result.seconds.append(time.perf_counter() - begin)
+            if 1e-9 * (frame.stamp_ns - first_ns) < WARM_UP_S:
+                continue
+            ids, pixels = np.unique(frame.ids[top : top + size.rows], return_counts=True)
+            asked = set(ids[pixels >= MIN_VISIBLE_PX].tolist()) & set(frame.scene.ids[~frame.scene.is_static].tolist())
+            pairs = match(scene, frame.scene)
+            of_asked = [distance for _, t, distance in pairs if int(frame.scene.ids[t]) in asked]
+            in_view = set(np.flatnonzero(~scene.is_static & (scene.visibilities > 0.5)).tolist())
+            result.asked += len(asked)
+            result.found += len(of_asked)
+            result.phantoms += len(in_view - {p for p, _, _ in pairs})
+            result.frames += 1
+            result.errors_m += of_asked
+    return result
+
+
+def found_table(rows: Sequence[Found]) -> Table:
+    """The rows for people."""
+    table = Table(title="Found in clips of 1280x720, learned pipeline in process", pad_edge=False)
+    for head in ("working width", "objects found", "phantoms a frame", "position median mm", "p90 mm", "ms a frame"):
+        table.add_column(head, justify="right")
+    for r in rows:
+        median, late = np.percentile(r.errors_m, [50, 90]) if r.errors_m else (np.nan, np.nan)
+        table.add_row(
+            str(r.working_width or "full"),
+            f"{r.found} of {r.asked} ({100.0 * r.found / max(r.asked, 1):.1f} %)",
+            f"{r.phantoms / max(r.frames, 1):.2f}",
+            f"{1e3 * median:.1f}",
+            f"{1e3 * late:.1f}",
+            f"{1e3 * np.median(r.seconds):.0f}",
+        )
+    return table
+
+
 def main() -> int:
     """Entry point."""
     from benchmarks.perceiving.clips import FIRST_SEED, ClipPlan, render_clip
+    from wm_perception.types import PerceptionConfig
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each row (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=FIRST_SEED + 3, help="of the world (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "out/bench", help="folder of logs (default: %(default)s)")
+    parser.add_argument(
+        "--working",
+        type=int,
+        nargs="*",
+        default=[0],
+        metavar="WIDTH",
+        help="further working widths for cameras that are larger than the usual one; 0: full size (default: 0)",
+    )
+    parser.add_argument(
+        "--found", type=int, default=0, metavar="CLIPS", help="also say what is found in so many (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     console = Console() if sys.stdout.isatty() else Console(width=110)
     clip = render_clip(ClipPlan("seeds", arguments.seed, "random", 3.0, 30.0))
-    rows = measure_sizes(clip, {}, arguments.seconds, arguments.out / "logs" / "sizes", console)
+    logs = arguments.out / "logs" / "sizes"
+    rows = measure_sizes(clip, {}, arguments.seconds, logs, console, others=arguments.working)
     console.print(sizes_table(rows))
+    if arguments.found > 0:
+        drawn = [
+            render_clip(ClipPlan("seeds", FIRST_SEED + n, "random", 3.0, 30.0))
+            for n in track(range(arguments.found), "draw clips", console=console)
+        ]
+        widths = [PerceptionConfig().working_width, *arguments.working]
+        console.print(found_table([what_is_found(drawn, w) for w in track(widths, "perceive", console=console)]))
     return 0
 
 
