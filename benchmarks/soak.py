@@ -26,6 +26,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from rich.markup import escape  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -61,8 +62,19 @@ class Soak:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.samples: dict[str, list[tuple[float, Usage]]] = {}
+        self.heaps: dict[str, list[tuple[float, float, int]]] = {}
         self.answered, self.refused, self.graphs = 0, 0, 0
+        self.begin_s = 0.0
         self.round_trips_s: list[float] = []
+
+    def hear(self, message: DiagnosticArray) -> None:
+        """Keep what a node says of its heap: time, megabytes in use, the interpreter's blocks."""
+        for status in message.status:
+            name, _, what = status.name.partition(": ")
+            values = {value.key: value.value for value in status.values}
+            if what == "memory" and "used_mb" in values:
+                seen = (time.monotonic(), float(values["used_mb"]), int(values["python_blocks"]))
+                self.heaps.setdefault(name, []).append(seen)
 
     def ask(self, client: GraphClient, number: int) -> None:
         """One what-if about what is seen now."""
@@ -90,7 +102,8 @@ class Soak:
 
     def run(self, client: GraphClient, processes: ProcessGroup, progress: Progress) -> None:
         """Ask and sample until the time is over."""
-        begin = time.monotonic()
+        client.node.create_subscription(DiagnosticArray, "/diagnostics", self.hear, 10)
+        begin = self.begin_s = time.monotonic()
         total_s = 60.0 * self.arguments.minutes
         task = progress.add_task("soak", total=total_s)
         next_ask = next_look = begin
@@ -126,7 +139,14 @@ class Soak:
             rss = trend.fit(times[kept], columns["rss_bytes"][kept] / MB)
             anonymous = trend.fit(times[kept], columns["anonymous_bytes"][kept] / MB)
             first = int(np.argmax(kept))
+            said = [(t - self.begin_s, used, blocks) for t, used, blocks in self.heaps.get(name, ())]
+            heap = np.array([row for row in said if row[0] >= warm_s]).reshape(-1, 3)
+            used, blocks = trend.fit(heap[:, 0], heap[:, 1]), trend.fit(heap[:, 0], heap[:, 2])
             rows[name] = {
+                "used_mb_h": used.per_hour,
+                "used_mb_h_margin": used.margin,
+                "python_blocks_h": blocks.per_hour,
+                "python_blocks_h_margin": blocks.margin,
                 "rss_mb": [float(columns["rss_bytes"][k] / MB) for k in (first, -1)],
                 "rss_mb_h": rss.per_hour,
                 "rss_mb_h_margin": rss.margin,
@@ -192,7 +212,8 @@ def soak(arguments: argparse.Namespace, console: Any, log_folder: Path) -> Soak:
 def table_of(rows: Mapping[str, Any], limit: float) -> Table:
     """The figures for people."""
     table = Table(box=None, pad_edge=False)
-    for column in ("node", "memory", "growth (95 %)", "of it anonymous", "descriptors", "threads", "cores", "verdict"):
+    growth = ("memory", "growth (95 %)", "of it anonymous", "heap in use")
+    for column in ("node", *growth, "descriptors", "threads", "cores", "verdict"):
         table.add_column(column, justify="left" if column in ("node", "verdict") else "right")
     colors = {"grows": "red", "steady": "green", "undecided": "yellow"}
     for name, row in rows.items():
@@ -201,6 +222,7 @@ def table_of(rows: Mapping[str, Any], limit: float) -> Table:
             "{:.1f} -> {:.1f} MB".format(*row["rss_mb"]),
             f"{row['rss_mb_h']:+.1f} ± {row['rss_mb_h_margin']:.1f} MB/h",
             f"{row['anonymous_mb_h']:+.1f} ± {row['anonymous_mb_h_margin']:.1f} MB/h",
+            "-" if np.isnan(row["used_mb_h"]) else f"{row['used_mb_h']:+.1f} ± {row['used_mb_h_margin']:.1f} MB/h",
             "{} -> {}".format(*row["descriptors"]),
             "{} -> {}".format(*row["threads"]),
             f"{row['cpu']:.2f}",
@@ -261,6 +283,10 @@ def main() -> int:
         "graphs_per_s": run.graphs / seconds,
         "answered": run.answered,
         "failed": run.refused,
+        "heaps": {
+            name: [{"time_s": t - run.begin_s, "used_mb": used, "python_blocks": blocks} for t, used, blocks in taken]
+            for name, taken in run.heaps.items()
+        },
         "samples": {name: [{"time_s": t, **asdict(u)} for t, u in taken] for name, taken in run.samples.items()},
         "machine": machine_facts(),
     }

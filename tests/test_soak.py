@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -10,15 +11,17 @@ import time
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import soak
 from benchmarks.soaking import trend
-from benchmarks.soaking.usage import look
+from benchmarks.soaking.usage import Usage, look
 from wm_core.mujoco_world import BodyDef, GeomDef
 from wm_core.scene_graph import Shape
 from wm_imagination import rigid_tables
+from wm_ros.memory import heap
 
 LEAK = """
 import sys, threading, numpy as np
@@ -97,6 +100,40 @@ def test_what_a_process_holds() -> None:
     child.wait()
     with pytest.raises(ProcessLookupError, match=str(child.pid)):
         look(child.pid)
+
+
+def test_what_the_allocators_hold() -> None:
+    before = heap()
+    if before is None:
+        pytest.skip("glibc is older than 2.33, or another C library")
+    mapped, small = np.ones(40_000_000, np.uint8), [np.ones(50_000, np.uint8) for _ in range(400)]
+    objects = [(k,) for k in range(10_000)]
+    held = heap()
+    assert held is not None and len(objects) == 10_000
+    assert held.used_bytes - before.used_bytes == pytest.approx(60e6, rel=0.05)
+    assert held.python_blocks - before.python_blocks >= len(objects)
+    del mapped, small, objects
+    after = heap()
+    assert after is not None and after.used_bytes - before.used_bytes < 5e6 and after.free_bytes > 0
+
+
+def test_growth_of_the_heap_is_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = soak.Soak(argparse.Namespace(minutes=30.0, warm_up=None, limit=20.0))
+    for t in np.arange(0.0, 1800.0, 5.0):
+        usage = Usage(int(500e6 + 40e6 * t / 3600.0), int(300e6), 10, 5, t)
+        run.samples.setdefault("imagination", []).append((t, usage))
+        message = DiagnosticArray()
+        message.status.append(DiagnosticStatus(name="imagination: memory"))
+        message.status[0].values = [
+            KeyValue(key="used_mb", value=f"{100.0 + 3.0 * t / 3600.0:.3f}"), KeyValue(key="python_blocks", value="7")
+        ]  # fmt: skip
+        message.status.append(DiagnosticStatus(name="imagination: state"))
+        monkeypatch.setattr(soak.time, "monotonic", lambda t=t: t)
+        run.hear(message)
+    row = run.rows()["imagination"]
+    assert row["rss_mb_h"] == pytest.approx(40.0, rel=1e-6) and row["verdict"] == "grows"
+    assert row["used_mb_h"] == pytest.approx(3.0, rel=1e-3) and row["python_blocks_h"] == pytest.approx(0.0, abs=1e-6)
+    assert soak.table_of({"imagination": row, "camera": {**row, "used_mb_h": float("nan")}}, 20.0).row_count == 2
 
 
 def test_freed_memory_goes_back_however_many_threads_used_it() -> None:

@@ -43,6 +43,7 @@ from rclpy.signals import SignalHandlerOptions
 from wm_core.findings import Announcer, Finding, Severity, worst
 from wm_ros import heartbeat, qos
 from wm_ros.diagnostics import Diagnostics, Level
+from wm_ros.memory import heap
 from wm_ros.parameters import NodeParameters, ParameterError, parameter
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -286,10 +287,24 @@ class ManagedNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         try:
             self.before_diagnostics()
+            self._look_at_memory()
             self._diagnostics_publisher.publish(self.diagnostics.to_msg(max(self.now_ns(), 0)))
         except Exception as error:  # counted and logged; the node lives on
             if rclpy.ok(context=self.context):
                 self.report_exception("diagnostics", error)
+
+    def _look_at_memory(self) -> None:
+        held = heap()
+        if held is not None:
+            used, free = held.used_bytes / 1e6, held.free_bytes / 1e6
+            self.diagnostics.set_status(
+                "memory",
+                Level.OK,
+                f"{used:.1f} MB in use, {free:.1f} MB kept for later",
+                used_mb=f"{used:.3f}",
+                free_mb=f"{free:.3f}",
+                python_blocks=held.python_blocks,
+            )
 
     def input_findings(self) -> Sequence[Finding]:
         """What is wrong with the inputs now; asked once a second while active.

@@ -11,6 +11,7 @@ import ctypes
 import os
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 ARENAS = 2
@@ -24,6 +25,41 @@ TRIM_S = 2.0
 """To trim takes some 2 ms after a request for images, less after others."""
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # <malloc.h>
 _SETTINGS = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+
+_MALLINFO = (
+    "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"
+)  # fmt: skip
+
+
+class _Mallinfo(ctypes.Structure):
+    """``struct mallinfo2`` of <malloc.h>."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _MALLINFO)
+
+
+@dataclass(frozen=True)
+class Heap:
+    """What the allocators of this process hold.
+
+    Attributes:
+        used_bytes: in blocks that glibc gave out; grows where something is kept. free_bytes: in those that it holds for
+            later, of which a part is no memory any more after trimming; grows where the heap is in pieces.
+        python_blocks: small objects of the interpreter, which has an allocator of its own.
+    """
+
+    used_bytes: int
+    free_bytes: int
+    python_blocks: int
+
+
+def heap() -> Heap | None:
+    """What is held now; None with another C library, or a glibc before 2.33."""
+    libc = _glibc()
+    if libc is None or not hasattr(libc, "mallinfo2"):
+        return None
+    libc.mallinfo2.restype = _Mallinfo
+    info = libc.mallinfo2()
+    return Heap(int(info.uordblks + info.hblkhd), int(info.fordblks), sys.getallocatedblocks())
 
 
 def _glibc() -> Any:
