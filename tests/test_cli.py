@@ -390,20 +390,26 @@ from wm_bringup import cli
 from wm_bringup.processes import ProcessGroup
 
 @cli.app.command()
-def start(number: int, log: str) -> None:
+def start(number: int, log: str, kind: str) -> None:
     with ProcessGroup(log):
         try:
             os.kill(os.getpid(), number)
             time.sleep(10.0)
         except KeyboardInterrupt:
-            raise ImportError("initialization failed") from None  # what pybind11 makes of it
+            if kind == "import":
+                raise ImportError("initialization failed") from None  # what pybind11 makes of it
+    raise OSError("no space left to write what was recorded")
 
 sys.exit(cli.main(["start", *sys.argv[1:]]))
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_became_of_an_interrupt_is_no_error(tmp_path, number):
-    command = [sys.executable, "-c", INTERRUPTED, str(int(number)), str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (ended.returncode, ended.stderr.strip()) == (130, "interrupted"), ended.stderr
+def test_what_became_of_an_interrupt_is_no_error_and_what_came_after_it_is(tmp_path, number):
+    for kind, expected in (
+        ("import", (130, "interrupted")),
+        ("write", (1, "error: no space left to write what was recorded")),
+    ):
+        command = [sys.executable, "-c", INTERRUPTED, str(int(number)), str(tmp_path), kind]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (ended.returncode, ended.stderr.strip()) == expected, ended.stderr

@@ -471,7 +471,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        if interrupted():
+        if isinstance(error, ImportError) and interrupted():
             print("interrupted", file=sys.stderr)
             return 130
         text = str(error).strip() or type(error).__name__

@@ -43,9 +43,10 @@ def raise_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def interrupted() -> bool:
-    """Whether ``raise_interrupt`` was called: an error of any kind is then likely what became of the interrupt.
+    """Whether ``raise_interrupt`` was called: an ImportError is then what became of the interrupt.
 
-    A C extension that is interrupted while it is imported raises ImportError, and so it comes out of rclpy.
+    A C extension that is interrupted while it is imported raises ImportError, and so it comes out of rclpy. Errors of
+    other kinds stay errors: a recording may fail to be written after the interrupt that ended it.
     """
     return bool(_interrupts)
 
