@@ -143,10 +143,11 @@ class Soak:
             heap = np.array([row for row in said if row[0] >= warm_s]).reshape(-1, 3)
             used, blocks = trend.fit(heap[:, 0], heap[:, 1]), trend.fit(heap[:, 0], heap[:, 2])
             rows[name] = {
-                "used_mb_h": used.per_hour,
-                "used_mb_h_margin": used.margin,
-                "python_blocks_h": blocks.per_hour,
-                "python_blocks_h_margin": blocks.margin,
+                # Not every node says what it has in use, and a NaN is no JSON.
+                "used_mb_h": used.per_hour if len(heap) else None,
+                "used_mb_h_margin": used.margin if len(heap) else None,
+                "python_blocks_h": blocks.per_hour if len(heap) else None,
+                "python_blocks_h_margin": blocks.margin if len(heap) else None,
                 "rss_mb": [float(columns["rss_bytes"][k] / MB) for k in (first, -1)],
                 "rss_mb_h": rss.per_hour,
                 "rss_mb_h_margin": rss.margin,
@@ -222,7 +223,7 @@ def table_of(rows: Mapping[str, Any], limit: float) -> Table:
             "{:.1f} -> {:.1f} MB".format(*row["rss_mb"]),
             f"{row['rss_mb_h']:+.1f} ± {row['rss_mb_h_margin']:.1f} MB/h",
             f"{row['anonymous_mb_h']:+.1f} ± {row['anonymous_mb_h_margin']:.1f} MB/h",
-            "-" if np.isnan(row["used_mb_h"]) else f"{row['used_mb_h']:+.1f} ± {row['used_mb_h_margin']:.1f} MB/h",
+            "-" if row["used_mb_h"] is None else f"{row['used_mb_h']:+.1f} ± {row['used_mb_h_margin']:.1f} MB/h",
             "{} -> {}".format(*row["descriptors"]),
             "{} -> {}".format(*row["threads"]),
             f"{row['cpu']:.2f}",
