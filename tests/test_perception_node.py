@@ -47,7 +47,7 @@ pytestmark = pytest.mark.ros
 FRAME = "camera_color_optical_frame"
 CAMERA = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
 STEP_NS = 33_000_000
-CRASH, SLOW, EMPTY = 1, 2, 3  # blue of the first pixel tells the stand-in what to do
+CRASH, SLOW, EMPTY, EARLY_CRASH = 1, 2, 3, 4  # blue of the first pixel tells the stand-in what to do
 
 
 class StandInPipeline:
@@ -60,7 +60,12 @@ class StandInPipeline:
     def reset(self) -> None:
         self.resets += 1
 
-    def process(self, frame: Any) -> Any:
+    def begin(self, frame: Any) -> Any:
+        if int(frame.color[0, 0, 2]) == EARLY_CRASH:
+            raise RuntimeError("the stand-in was told to fail early")
+        return frame
+
+    def finish(self, frame: Any) -> Any:
         order = int(frame.color[0, 0, 2])
         if order == CRASH:
             raise RuntimeError("the stand-in was told to fail")
@@ -420,6 +425,9 @@ def test_one_late_image_is_dropped_and_counted(robot: Robot) -> None:
 def test_a_failing_pipeline_is_reported_and_survived(robot: Robot, node: NodeProcess) -> None:
     robot.expect_counter("exceptions.pipeline", lambda: robot.frame(order=CRASH), "the stand-in was told to fail")
     assert "RuntimeError: the stand-in was told to fail" in node.output
+    robot.expect_graph()
+    early = "the stand-in was told to fail early"
+    robot.expect_counter("exceptions.pipeline", lambda: robot.frame(order=EARLY_CRASH), early)
 
 
 def test_no_message_kills_the_node(robot: Robot) -> None:

@@ -1,7 +1,7 @@
 """Frames in, scene graphs out: what is found, remembered and forgotten, and what odd input does."""
 
 import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -223,6 +223,44 @@ def test_things_that_come_into_contact_stay_two():
     touching = {(r.subject, r.object) for r in met[-1].scene.relations if r.predicate == Predicate.TOUCHING}
     assert tuple(sorted(ids)) in touching
     assert EventKind.CONTACT in [e.kind for r in met for e in r.scene.events]
+
+
+@pytest.mark.parametrize("segmenter", ["geometric", "learned"])
+def test_a_frame_begun_before_the_last_is_finished_changes_nothing(segmenter):
+    """Ball and box are hidden, pushed, and joined by a shelf, so that supports and tracks both change meanwhile."""
+    config = replace(CONFIG, segmenter=segmenter)
+    shelf = Thing((-0.2, 0.0, 0.10), (0.35, 0.45, 0.02), (120, 110, 90))
+
+    def things_at(n):
+        ball = replace(BALL, position=(0.0, -0.2 + 0.02 * max(n - 10, 0), 0.04))
+        return [ball, BOX, shelf] if n >= 12 else [ball, BOX]
+
+    frames = [frame(n, things_at(n)) for n in range(24)]
+    one_by_one, overlapped = PerceptionPipeline(config), PerceptionPipeline(config)
+    expected = [one_by_one.process(f) for f in frames]
+    begun, results = overlapped.begin(frames[0]), []
+    for f in frames[1:]:
+        following = overlapped.begin(f)
+        results.append(overlapped.finish(begun))
+        begun = following
+    results.append(overlapped.finish(begun))
+    assert len(expected[-1].scene) > len(expected[8].scene)  # the shelf was found
+    for a, b in zip(expected, results, strict=True):
+        np.testing.assert_array_equal(a.instance_ids, b.instance_ids)
+        for field in fields(a.scene):
+            np.testing.assert_equal(getattr(a.scene, field.name), getattr(b.scene, field.name), err_msg=field.name)
+
+
+def test_supports_of_a_frame_stay_as_they_were_when_later_ones_change_them():
+    pipeline = PerceptionPipeline(CONFIG)
+    begun = pipeline.begin(frame(0, [BALL, BOX]))
+    before = copy.deepcopy(begun.supports)
+    for n in range(1, 8):
+        pipeline.begin(frame(n, [BALL, BOX], camera_pose((-0.75, 0.03 * n, 0.65))))
+    assert pipeline.supports.supports[0].frames > before[0].frames
+    for a, b in zip(before, begun.supports, strict=True):
+        for field in fields(a):
+            np.testing.assert_equal(getattr(a, field.name), getattr(b, field.name), err_msg=field.name)
 
 
 def test_timings_name_the_stages(seen):

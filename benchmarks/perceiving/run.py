@@ -62,6 +62,12 @@ class Watched:
         self.last = self.segmenter.segment(*arguments, **named)
         return self.last
 
+    def decode(self, *arguments: Any, **named: Any) -> Segmentation:
+        """As the segmenter; not called where it has no ``infer``, see ``TwoStageSegmenter``."""
+        decode: Any = self.segmenter.decode  # type: ignore[attr-defined]
+        self.last = decode(*arguments, **named)
+        return self.last
+
 
 @dataclass(frozen=True)
 class Match:

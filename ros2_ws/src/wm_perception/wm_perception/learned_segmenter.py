@@ -239,10 +239,26 @@ class LearnedSegmenter:
         predicted: list[PredictedObject],
     ) -> Segmentation:
         """See ``Segmenter.segment``. ``candidates`` is not needed: the network knows flat things, too."""
+        return self.decode(self.infer(frame, cloud, height), cloud, candidates, height, predicted)
+
+    def infer(self, frame: Frame, cloud: Cloud, height: NDArray[np.float32]) -> tuple[Image, ...]:
+        """The network's maps, named in ``OUTPUTS``, of a size padded to even numbers."""
         image = network_input(cloud, height)
         h, w = image.shape[1:]
         padded = np.pad(image, ((0, 0), (0, h % 2), (0, w % 2)))[None] if h % 2 or w % 2 else image[None]
-        foreground, centre, offset, classes, embedding = self.network(padded)
+        return self.network(padded)
+
+    def decode(
+        self,
+        inferred: tuple[Image, ...],
+        cloud: Cloud,
+        candidates: NDArray[np.bool_],
+        height: NDArray[np.float32],
+        predicted: list[PredictedObject],
+    ) -> Segmentation:
+        """Instances from the network's maps; see ``TwoStageSegmenter``."""
+        h, w = cloud.depth.shape
+        foreground, centre, offset, classes, embedding = inferred
         # What hangs in the air without depth can be neither lifted nor tracked.
         known = np.isfinite(cloud.depth)
         labels, scores = group_pixels(

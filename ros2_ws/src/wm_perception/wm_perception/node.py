@@ -1,7 +1,7 @@
 """The perception node: colour and depth images with a camera pose in, the scene graph out.
 
 It translates messages, time and parameters; what it knows of images it leaves to ``wm_perception.pipeline``.
-One worker thread always takes the newest synchronised frame, so that latency never queues up; frames it
+A worker of two stages always takes the newest synchronised frame, so that latency never queues up; frames it
 passes over are counted.
 """
 
@@ -13,10 +13,10 @@ if __name__ == "__main__":
     end_quietly()
 
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from wm_core.findings import Finding, Severity
 from wm_core.geometry import pose_matrix
 from wm_core.input_checks import check_distortion, check_intrinsics, check_registration, check_stream
 from wm_core.messages import scene_graph_to_msg
+from wm_perception.frame_worker import FrameWorker
 from wm_perception.inspection import FrameInspector
 from wm_perception.types import Frame, PerceptionConfig
 from wm_ros import camera_input, images, qos
@@ -116,6 +117,12 @@ class PerceptionParameters:
         "optical frame in world_frame, for pose_source fixed: x y z [m], quaternion x y z w",
         length=7,
     )
+    overlap_frames: bool = parameter(
+        True,
+        "begin the next image, up to the segmenter's network, while the objects of this one are tracked: more scene "
+        "graphs a second where there are two cores or more",
+        read_only=True,
+    )
     pipeline: PerceptionConfig = group(PerceptionConfig, exclude=("world_frame",), read_only=True)  # noqa: RUF009
 
     @property
@@ -142,6 +149,23 @@ class _Arrived:
     at_s: float
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """A frame between its two halves.
+
+    ``frame_id`` of the camera's pose, ``color_frame_id`` of the image; ``arrived_s``: when its images were there
+    [s, monotonic]; ``begun_in_s``: what the pipeline's first half took; ``unit_finding``: what is said of its depth's
+    unit.
+    """
+
+    frame: Frame
+    frame_id: str
+    color_frame_id: str
+    arrived_s: float
+    begun_in_s: float
+    unit_finding: Finding | None
+
+
 class BadFrameError(Exception):
     """A frame that cannot be used: ``counter`` in diagnostics, what was found, and what to do."""
 
@@ -152,6 +176,11 @@ class BadFrameError(Exception):
 
 def _pose_of_seven(values: tuple[float, ...]) -> NDArray[np.float64]:
     return pose_matrix(values[:3], values[3:])
+
+
+def _newest(old: Pair, new: Pair) -> Pair:
+    """The pair to work on of two that wait; that time was set back is not forgotten."""
+    return replace(new, restarted=old.restarted or new.restarted)
 
 
 def make_pipeline(config: PerceptionConfig) -> Any:
@@ -169,8 +198,9 @@ class PerceptionNode(ManagedNode):
     the colour image), overlay (rgb8), camera_info (the pinhole camera of both, undistorted) and markers; the last four
     only while somebody subscribes. Subscribes to the topics in its parameters with sensor QoS.
 
-    ``pipeline`` makes the object that does the work: ``process(frame)`` returns a ``PerceptionResult``, and ``reset()``
-    forgets tracks after time was set back but never reuses an id.
+    ``pipeline`` makes the object that does the work: ``finish(begin(frame))`` is a ``PerceptionResult``, where the next
+    frame may be begun before this one is finished, and ``reset()`` forgets tracks after time was set back but never
+    reuses an id.
     """
 
     def __init__(self, pipeline: Callable[[PerceptionConfig], Any] = make_pipeline, **kwargs: Any) -> None:
@@ -191,12 +221,8 @@ class PerceptionNode(ManagedNode):
         self._health = InputHealth(self)
         self._frames = FrameLog()
         self._inspector = FrameInspector("", "", PerceptionConfig(), 0.0)
-        self._wake = threading.Condition()
-        self._pending: Pair | None = None
-        self._restart_pending = False
-        self._worker: threading.Thread | None = None
-        self._working = False
-        self._in_hand = False
+        self._worker: FrameWorker[Pair] | None = None
+        self._last_begun_ns = -1
 
     # Lifecycle.
 
@@ -230,7 +256,7 @@ class PerceptionNode(ManagedNode):
         """Subscribe, start the worker."""
         p = self.params
         self._synchronizer = ApproximateSynchronizer(seconds_to_ns(p.max_stamp_difference_s))
-        self._camera_info, self._pending = None, None
+        self._camera_info = None
         self._odometry.clear()
         self._odometry_frames = None
         if p.pose_source == "tf" or (p.pose_source == "odometry" and p.odometry_camera_from_tf):
@@ -265,9 +291,7 @@ class PerceptionNode(ManagedNode):
             for name, profile in (("tf", qos.TF), ("tf_static", qos.TF_STATIC)):
                 self._health.listen(name, "camera pose", f"/{name}", "tf2_msgs/msg/TFMessage", wanted=profile)
         self._output()
-        self._working = True
-        self._worker = threading.Thread(target=self._work, name="perception", daemon=True)
-        self._worker.start()
+        self._worker = FrameWorker(self._begin, _newest, p.overlap_frames, name="perception")
         self.get_logger().info(
             f"colour {p.color_source}, depth {p.depth_source}, camera info {p.camera_info_topic}, "
             f"pose from {p.pose_source}"
@@ -275,18 +299,12 @@ class PerceptionNode(ManagedNode):
 
     def deactivate(self) -> None:
         """Unsubscribe, stop the worker."""
-        with self._wake:
-            self._working = False
-            self._pending = None
-            self._wake.notify_all()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
-        if self._worker is not None:
-            self._worker.join(5.0)
-            if self._worker.is_alive():
-                self.get_logger().warning("a frame was still being worked on after 5 s; leaving it")
-        self._worker = None
+        worker, self._worker = self._worker, None
+        if worker is not None and not worker.stop(5.0):
+            self.get_logger().warning("a frame was still being worked on after 5 s; leaving it")
         if self._transforms is not None:
             self._transforms.destroy()
         self._transforms = None
@@ -353,15 +371,10 @@ class PerceptionNode(ManagedNode):
             counts["restarts"], "stamps went backwards: tracks are reset"
         )
         self.diagnostics.counter("out_of_order").raise_to(counts["out_of_order"], "a stamp not newer than the last")
-        if pair is None:
-            return
-        with self._wake:
-            if self._pending is not None:
-                # Not an alarm: a camera faster than the machine is normal.
-                self.diagnostics.counter("frames_passed_over", level=Level.OK).add()
-            self._restart_pending |= pair.restarted
-            self._pending = pair
-            self._wake.notify_all()
+        worker = self._worker
+        if pair is not None and worker is not None and worker.offer(pair):
+            # Not an alarm: a camera faster than the machine is normal.
+            self.diagnostics.counter("frames_passed_over", level=Level.OK).add()
 
     def before_diagnostics(self) -> None:
         """Takes over the synchroniser's counters."""
@@ -427,52 +440,62 @@ class PerceptionNode(ManagedNode):
         self.diagnostics.counter(counter, advice=advice).add(1, detail)
         self._frames.bad(Finding(counter, severity, detail, run=advice))
 
-    # Work, in the worker's thread.
+    # Work, in the worker's two threads: all up to the network in the first, the rest in the second.
 
-    def _work(self) -> None:
-        while True:
-            with self._wake:
-                while self._working and self._pending is None:
-                    self._wake.wait()
-                if not self._working or self._pending is None:
-                    return
-                pair, self._pending = self._pending, None
-                restarted, self._restart_pending = self._restart_pending, False
-                self._in_hand = True
-            refused: tuple[str, str] | None = None
-            try:
-                self._frame(pair, restarted)
-            except BadFrameError as error:
-                refused = (error.counter, error.detail)
-                self._bad_frame(error.counter, error.detail, error.advice)
-            except Exception as error:  # counted and logged; the next frame may be better
-                refused = ("exception", f"{type(error).__name__}: {error}")
-                self.report_exception("pipeline", error)
-            try:
-                self._report(pair.stamp_ns, refused)
-            except Exception as error:  # the node was cleaned up while a long frame was worked on
-                self.report_exception("frame report", error)
-            with self._wake:
-                self._in_hand = False
-                self._wake.notify_all()
+    def _begin(self, pair: Pair) -> Callable[[], None]:
+        """The first half of the work on a pair of images; returns the second."""
+        try:
+            finish = self._begin_frame(pair)
+        except BadFrameError as error:
+            self._bad_frame(error.counter, error.detail, error.advice)
+            return partial(self._report, pair.stamp_ns, (error.counter, error.detail))
+        except Exception as error:  # counted and logged; the next frame may be better
+            return partial(self._report, pair.stamp_ns, self._failed(error))
+        return partial(self._finish, pair.stamp_ns, finish)
 
-    def _report(self, stamp_ns: int, refused: tuple[str, str] | None) -> None:
+    def _finish(self, stamp_ns: int, finish: Callable[[], None]) -> None:
+        """The second half: ``finish`` is what ``_begin_frame`` returned."""
+        try:
+            finish()
+        except Exception as error:  # counted and logged; the next frame may be better
+            self._report(stamp_ns, self._failed(error))
+        else:
+            self._report(stamp_ns)
+
+    def _failed(self, error: Exception) -> tuple[str, str]:
+        self.report_exception("pipeline", error)
+        return "exception", f"{type(error).__name__}: {error}"
+
+    def _report(self, stamp_ns: int, refused: tuple[str, str] | None = None) -> None:
         """Say what became of a pair: who plays a recording in lock-step waits for it."""
-        name, text = refused or ("scene_graph", "")
-        level = DiagnosticStatus.OK if refused is None else DiagnosticStatus.ERROR
-        report = DiagnosticArray(status=[DiagnosticStatus(level=level, name=name, message=text, hardware_id="wm")])
-        report.header.stamp = ns_to_stamp(max(stamp_ns, 0))
-        self._reports_out.publish(report)
+        try:
+            name, text = refused or ("scene_graph", "")
+            level = DiagnosticStatus.OK if refused is None else DiagnosticStatus.ERROR
+            report = DiagnosticArray(status=[DiagnosticStatus(level=level, name=name, message=text, hardware_id="wm")])
+            report.header.stamp = ns_to_stamp(max(stamp_ns, 0))
+            self._reports_out.publish(report)
+        except Exception as error:  # the node was cleaned up while a long frame was worked on
+            self.report_exception("frame report", error)
 
     def wait_until_idle(self, timeout_s: float) -> bool:
         """Wait until no pair of images waits or is worked on; False when time was up first."""
-        with self._wake:
-            return self._wake.wait_for(lambda: self._pending is None and not self._in_hand, timeout_s)
+        worker = self._worker
+        return worker is None or worker.wait_until_idle(timeout_s)
 
-    def _frame(self, pair: Pair, restarted: bool) -> None:
+    def _reset(self) -> None:
+        """Forget the tracks, after earlier frames are done with."""
+        worker = self._worker
+        if worker is not None:
+            worker.drain()
+        self._pipeline.reset()
+
+    def _begin_frame(self, pair: Pair) -> Callable[[], None]:
+        # The synchronizer starts anew with every activation, the pipeline does not.
+        restarted = pair.restarted or pair.stamp_ns <= self._last_begun_ns
+        self._last_begun_ns = pair.stamp_ns
         if restarted:
             self.log_throttled("stamps went backwards: tracks are reset", key="time_restarts")
-            self._pipeline.reset()
+            self._reset()
             if self._transforms is not None:
                 self._transforms.clear(pair.stamp_ns + seconds_to_ns(0.5))
             self._odometry.clear(pair.stamp_ns + seconds_to_ns(0.5))
@@ -483,35 +506,46 @@ class PerceptionNode(ManagedNode):
         self._await_camera_info()
         self._depth_unit.begin(1e-9 * pair.stamp_ns, camera_input.unit_settings(self.params))
         read = self._decode(pair)
-        frame_id = prefixed(self.params.frame_prefix, self.params.camera_frame) or pair.color.msg.header.frame_id
+        frame_id = prefixed(self.params.frame_prefix, self.params.camera_frame) or frames[0]
         world_T_camera = self._camera_pose(frame_id, pair.stamp_ns)
         self._check_depth_unit(read, world_T_camera, pair.stamp_ns)
         started_s = time.monotonic()
         frame = Frame(pair.stamp_ns, read.color, read.depth_m, read.camera, world_T_camera)
-        result = self._pipeline.process(frame)
-        self.diagnostics.latency("pipeline").add(time.monotonic() - started_s)
+        begun = self._pipeline.begin(frame)
+        taken = _Taken(
+            frame,
+            frame_id,
+            frames[0],
+            max(pair.color.at_s, pair.depth.at_s),
+            time.monotonic() - started_s,
+            self._unit_finding,
+        )
+        return partial(self._finish_frame, self._pipeline, taken, begun)
+
+    def _finish_frame(self, pipeline: Any, taken: _Taken, begun: Any) -> None:
+        started_s = time.monotonic()
+        result = pipeline.finish(begun)
+        self.diagnostics.latency("pipeline").add(taken.begun_in_s + time.monotonic() - started_s)
         for warning in result.warnings:
             self.diagnostics.counter("pipeline_warnings").add(1, str(warning))
         scene = result.scene
         if scene.frame_id != self.params.world:
             scene = replace(scene, frame_id=self.params.world)
         self._graph_out.publish(scene_graph_to_msg(scene))
-        published_s = time.monotonic()
-        arrived_s = max(pair.color.at_s, pair.depth.at_s)
         self.diagnostics.latency("image to scene graph", warn_s=0.5, advice="a smaller image, or a faster machine").add(
-            published_s - arrived_s
+            time.monotonic() - taken.arrived_s
         )
         self._output().tick()
         self._frames.good()
-        self._inspector.look(frame, scene, frame_id, self._unit_finding)
+        self._inspector.look(taken.frame, scene, taken.frame_id, taken.unit_finding)
         for stage, seconds in result.timings_s.items():
             self.diagnostics.latency(f"stage {stage}").add(seconds)
-        self._publish_images(pair.color.msg.header.frame_id, frame, result)
+        self._publish_images(taken.color_frame_id, taken.frame, result)
 
     def _await_camera_info(self) -> None:
         """The first images may overtake the first camera info: it gets as long as a transform does."""
         deadline_s = time.monotonic() + self.params.tf_timeout_s
-        while self._camera_info is None and self._working and time.monotonic() < deadline_s:
+        while self._camera_info is None and self._worker is not None and time.monotonic() < deadline_s:
             time.sleep(0.005)
 
     def _decode(self, pair: Pair) -> camera_input.CameraImages:
@@ -561,7 +595,7 @@ class PerceptionNode(ManagedNode):
             if guess is not None and finding is not None:
                 if apply and unit.take(guess):
                     self._unit_finding = None
-                    self._pipeline.reset()
+                    self._reset()
                     text = (
                         f"{finding.found}; from now on read as {1000.0 * read.depth_unit_m * guess.factor:g} mm a unit"
                     )

@@ -163,11 +163,34 @@ class OnnxSegmenter:
         Raises:
             ModelError: the model failed on this frame, or gave what it should not.
         """
+        return self.decode(self.infer(frame, cloud, height), cloud, candidates, height, predicted)
+
+    def infer(self, frame: Frame, cloud: Cloud, height: NDArray[np.float32]) -> tuple[Placement, dict[str, Any]]:
+        """What the model gives for the frame, and how that lay in its input; see ``TwoStageSegmenter``.
+
+        Raises:
+            ModelError: the model failed on this frame.
+        """
         at = place((frame.camera.height, frame.camera.width), self._fixed, self._multiple)
         try:
-            values = self._session.run(self._feeds(frame.color, frame.depth_m, at))
+            return at, self._session.run(self._feeds(frame.color, frame.depth_m, at))
         except InferenceError as error:
             raise ModelError(str(error)) from error
+
+    def decode(
+        self,
+        inferred: tuple[Placement, dict[str, Any]],
+        cloud: Cloud,
+        candidates: NDArray[np.bool_],
+        height: NDArray[np.float32],
+        predicted: list[PredictedObject],
+    ) -> Segmentation:
+        """Instances from what the model gave; see ``TwoStageSegmenter``.
+
+        Raises:
+            ModelError: the model gave what it should not.
+        """
+        at, values = inferred
         masks, scores, classes, vectors = self._outputs(values)
         sure = np.flatnonzero(scores >= self._score_threshold)
         sure = sure[np.argsort(-scores[sure], kind="stable")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -28,6 +29,7 @@ from wm_perception.types import (
     PerceptionResult,
     Segmentation,
     Segmenter,
+    TwoStageSegmenter,
 )
 from wm_perception.working_size import enlarged, reduced, reduction
 
@@ -42,8 +44,51 @@ _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (5, 5))
 _SQUARE = np.ones((5, 5), np.uint8)
 
 
+@dataclass(frozen=True)
+class BegunFrame:
+    """What ``PerceptionPipeline.begin`` found.
+
+    Attributes:
+        frame: at the working size; full: intrinsics of the frame given; factor: between the two.
+        since_last_s: to the frame before, 0 for the first.
+        height, which: (h, w) over the support below each pixel [m], and that support's index; see ``SupportMap``.
+        supports: as they were in this frame; searched: whether it was looked for new ones.
+        inferred: what the segmenter's network gave; None where the segmenter has none that runs ahead of tracking.
+    """
+
+    frame: Frame
+    full: Camera
+    factor: int
+    since_last_s: float
+    cloud: Cloud
+    height: NDArray[np.float32]
+    which: NDArray[np.int32]
+    supports: tuple[Support, ...]
+    searched: bool
+    inferred: Any
+    timings_s: dict[str, float]
+    warnings: tuple[str, ...]
+
+
+class _Laps:
+    """Seconds of each stage of a frame."""
+
+    def __init__(self) -> None:
+        self.timings_s: dict[str, float] = {}
+        self._clock = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """The stage of this name ends now."""
+        now = time.perf_counter()
+        self.timings_s[name] = now - self._clock
+        self._clock = now
+
+
 class PerceptionPipeline:
     """Segment, lift to 3D, track, relate: one call per frame, state kept between calls.
+
+    ``process`` is ``begin`` and then ``finish``. The next frame may be begun, in another thread, before this one is
+    finished: what they share is not changed by ``begin``. Frames are begun in order and finished in that order.
 
     Args:
         config: see ``PerceptionConfig``.
@@ -84,26 +129,26 @@ class PerceptionPipeline:
         Raises:
             ValueError: the frame is not later than the previous one (call ``reset`` when time starts again).
         """
+        return self.finish(self.begin(frame))
+
+    def begin(self, frame: Frame) -> BegunFrame:
+        """The first half of the work on a frame: its points, the supports, and the segmenter's network.
+
+        Raises:
+            ValueError: the frame is not later than the previous one (call ``reset`` when time starts again).
+        """
         if self._last_stamp_ns is not None and frame.stamp_ns <= self._last_stamp_ns:
             raise ValueError(
                 f"frame stamp: got {frame.stamp_ns} ns, expected later than {self._last_stamp_ns} ns (time went back)"
             )
-        dt = 0.0 if self._last_stamp_ns is None else (frame.stamp_ns - self._last_stamp_ns) * 1e-9
+        since_last_s = 0.0 if self._last_stamp_ns is None else (frame.stamp_ns - self._last_stamp_ns) * 1e-9
         self._last_stamp_ns = frame.stamp_ns
-        timings: dict[str, float] = {}
         warnings: list[str] = []
-        clock = time.perf_counter()
-
-        def lap(name: str) -> None:
-            nonlocal clock
-            now = time.perf_counter()
-            timings[name] = now - clock
-            clock = now
-
+        laps = _Laps()
         full = frame.camera
         factor = reduction(full.width, self.config.working_width)
         frame = reduced(frame, factor)
-        lap("size")
+        laps.lap("size")
         cloud = make_cloud(frame, self.config.stride, self.config.max_depth_m)
         known = float(np.isfinite(cloud.depth).mean())
         if known < 0.02:
@@ -112,31 +157,54 @@ class PerceptionPipeline:
                 f"depth image: {100.0 * known:.1f} % of the pixels have depth within max_depth_m "
                 f"{self.config.max_depth_m:g} m ({measured:.1f} % have any), expected most of them"
             )
-        lap("cloud")
+        laps.lap("cloud")
         self.supports.update(cloud, frame.stamp_ns)
         height, which = self.supports.heights(cloud)
-        lap("supports")
-        predicted = self.tracker.predict(frame.stamp_ns, dt)
+        supports, searched = self.supports.snapshot(), self.supports.searched
+        laps.lap("supports")
+        inferred = None
+        if isinstance(self.segmenter, TwoStageSegmenter):
+            inferred = self.segmenter.infer(frame, cloud, height)
+            laps.lap("network")
+        return BegunFrame(
+            frame,
+            full,
+            factor,
+            since_last_s,
+            cloud,
+            height,
+            which,
+            supports,
+            searched,
+            inferred,
+            laps.timings_s,
+            tuple(warnings),
+        )
+
+    def finish(self, begun: BegunFrame) -> PerceptionResult:
+        """The second half: instances, tracks, relations, the scene graph at the frame that was begun."""
+        frame, cloud, height = begun.frame, begun.cloud, begun.height
+        laps = _Laps()
+        predicted = self.tracker.predict(frame.stamp_ns, begun.since_last_s)
         candidates = candidate_pixels(cloud, height, self.config.min_height_m, self.config.max_height_m)
-        segmentation = self.segmenter.segment(frame, cloud, candidates, height, predicted)
-        lap("segment")
-        observations = self._observations(cloud, segmentation, candidates, height, which)
-        assigned = self.tracker.update(cloud, segmentation, observations, dt, hurried=self.supports.searched)
-        lap("track")
-        scene = self.reasoner.update(self._scene(frame), self.tracker.events)
-        lap("relations")
-        ids = self._instance_ids(full, factor * self.config.stride, segmentation, assigned)
-        lap("instances")
-        return PerceptionResult(scene, ids, timings, tuple(warnings))
+        if isinstance(self.segmenter, TwoStageSegmenter):
+            segmentation = self.segmenter.decode(begun.inferred, cloud, candidates, height, predicted)
+        else:
+            segmentation = self.segmenter.segment(frame, cloud, candidates, height, predicted)
+        laps.lap("segment")
+        observations = self._observations(begun, segmentation, candidates)
+        assigned = self.tracker.update(cloud, segmentation, observations, begun.since_last_s, hurried=begun.searched)
+        laps.lap("track")
+        scene = self.reasoner.update(self._scene(frame, begun.supports), self.tracker.events)
+        laps.lap("relations")
+        ids = self._instance_ids(begun.full, begun.factor * self.config.stride, segmentation, assigned)
+        laps.lap("instances")
+        return PerceptionResult(scene, ids, {**begun.timings_s, **laps.timings_s}, begun.warnings)
 
     def _observations(
-        self,
-        cloud: Cloud,
-        segmentation: Segmentation,
-        candidates: NDArray[np.bool_],
-        height: NDArray[np.float32],
-        which: NDArray[np.int32],
+        self, begun: BegunFrame, segmentation: Segmentation, candidates: NDArray[np.bool_]
     ) -> list[Observation | None]:
+        cloud, height, which = begun.cloud, begun.height, begun.which
         observations: list[Observation | None] = []
         boxes = ndimage.find_objects(segmentation.labels, max_label=len(segmentation.keys))
         h, w = segmentation.labels.shape
@@ -174,8 +242,7 @@ class PerceptionPipeline:
             bottom: float | None = None
             support_height = float(points[:, 2].min())
             if index >= 0:
-                support = self.supports.supports[index]
-                plane = support.plane
+                plane = begun.supports[index].plane
                 support_height = float(centre[2] - plane.height_over(centre[None].astype(np.float32))[0])
                 bottom = support_height
             tallest = np.sort(heights[tall])
@@ -184,7 +251,7 @@ class PerceptionPipeline:
             edge = self._edge_pixels
             border = down.start < edge or right.start < edge or down.stop > h - edge or right.stop > w - edge
             fresh = segmentation.keys[label - 1] < 0
-            outside = self._outside(points, index) if fresh else 0.0
+            outside = _outside(points, begun.supports[index]) if fresh and index >= 0 else 0.0
             extent = float((ranks[3] - ranks[0]).max())
             observations.append(
                 Observation(
@@ -210,13 +277,6 @@ class PerceptionPipeline:
             )
         return observations
 
-    def _outside(self, points: Array, index: int) -> float:
-        """Fraction of points beyond the seen outline of their support."""
-        if index < 0:
-            return 0.0
-        sample = points[:: max(1, len(points) // 40), :2]
-        return float(self.supports.supports[index].outside(sample).mean())
-
     def _instance_ids(
         self, camera: Camera, factor: int, segmentation: Segmentation, assigned: NDArray[np.int64]
     ) -> NDArray[np.uint16]:
@@ -226,8 +286,8 @@ class PerceptionPipeline:
                 table[label] = self.tracker.tracks[row].id
         return enlarged(table[segmentation.labels], factor, camera.height, camera.width)
 
-    def _scene(self, frame: Frame) -> SceneGraph:
-        rows: list[dict[str, Any]] = [self._support_row(s) for s in self.supports.supports if s.frames >= 2]
+    def _scene(self, frame: Frame, supports: tuple[Support, ...]) -> SceneGraph:
+        rows: list[dict[str, Any]] = [self._support_row(s) for s in supports if s.frames >= 2]
         for t in self.tracker.tracks:
             if t.id == 0:
                 continue
@@ -306,6 +366,12 @@ class PerceptionPipeline:
             "last_seen_ns": s.last_seen_ns,
             "hulls": np.column_stack([local, np.full(len(local), 0.5 * _SUPPORT_THICKNESS_M)]),
         }
+
+
+def _outside(points: Array, support: Support) -> float:
+    """Fraction of points (P, 3) beyond the seen outline of their support."""
+    sample = points[:: max(1, len(points) // 40), :2]
+    return float(support.outside(sample).mean())
 
 
 def _row(values: NDArray[np.float32], row: int) -> Array:

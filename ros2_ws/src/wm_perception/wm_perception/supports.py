@@ -253,6 +253,12 @@ class SupportMap:
         if self._updates % 10 == 1:
             self._merge()
 
+    def snapshot(self) -> tuple[Support, ...]:
+        """The supports as they are now; later updates do not change these."""
+        for support in self.supports:
+            support.rectangle()  # found once, not by every copy
+        return tuple(replace(support, color=support.color.copy()) for support in self.supports)
+
     def _match(self, plane: Plane, codes: NDArray[np.int64]) -> Support | None:
         best, best_overlap = None, 0.0
         centre = np.median(_decode(codes), axis=0) * CELL_M

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -231,6 +231,29 @@ class Segmenter(Protocol):
 
         ``height`` (h, w) [m] is that over the support below each pixel, NaN where there is none.
         """
+        ...
+
+
+@runtime_checkable
+class TwoStageSegmenter(Segmenter, Protocol):
+    """A segmenter whose network needs no tracks, and so can run while the frame before is still tracked.
+
+    ``segment`` is ``decode`` of what ``infer`` returns.
+    """
+
+    def infer(self, frame: Frame, cloud: Cloud, height: NDArray[np.float32]) -> Any:
+        """What the network makes of a frame; arguments as for ``segment``."""
+        ...
+
+    def decode(
+        self,
+        inferred: Any,
+        cloud: Cloud,
+        candidates: NDArray[np.bool_],
+        height: NDArray[np.float32],
+        predicted: list[PredictedObject],
+    ) -> Segmentation:
+        """Instances from what ``infer`` returned; the other arguments as for ``segment``."""
         ...
 
 

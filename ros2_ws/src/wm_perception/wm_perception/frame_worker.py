@@ -1,0 +1,119 @@
+"""Work on the newest of what comes, in two stages: the first of the next frame beside the second of this one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class FrameWorker(Generic[Item]):
+    """Two threads, one for each stage, that never let a queue grow: of what waits only the newest item is kept.
+
+    ``first`` takes an item and returns what is left to do with it, a function without arguments; that is called in the
+    second thread, in the order of the items, while the first may already have the next one. Where the second stage is
+    the slower one, the first begins no further item while one waits between the two. Neither may raise.
+
+    Args:
+        first: the first stage. merge: of an item that still waits and a newer one, the item to work on.
+        overlap: False: an item is worked on to the end before the next is begun.
+        name: of the threads.
+    """
+
+    def __init__(
+        self,
+        first: Callable[[Item], Callable[[], None]],
+        merge: Callable[[Item, Item], Item] = lambda old, new: new,
+        overlap: bool = True,
+        name: str = "frames",
+    ) -> None:
+        self._first, self._merge, self._overlap = first, merge, overlap
+        self._wake = threading.Condition()
+        self._waiting: Item | None = None
+        self._rest: Callable[[], None] | None = None
+        self._in_first = self._in_second = False
+        self._working = True
+        # Daemons: a frame that hangs does not keep the process from ending.
+        self._threads = [
+            threading.Thread(target=self._begin_frames, name=name, daemon=True),
+            threading.Thread(target=self._finish_frames, name=f"{name}, second stage", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def working(self) -> bool:
+        """Whether it has not been stopped."""
+        return self._working
+
+    def offer(self, item: Item) -> bool:
+        """Work on this next; whether it takes the place of one that still waited."""
+        with self._wake:
+            waiting = self._waiting
+            self._waiting = item if waiting is None else self._merge(waiting, item)
+            self._wake.notify_all()
+            return waiting is not None
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing waits and nothing is worked on; False when time was up first."""
+        with self._wake:
+            return self._wake.wait_for(self._idle, timeout_s)
+
+    def drain(self) -> None:
+        """Called by the first stage: wait until all earlier items are done with, or it was stopped."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._drained() or not self._working)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drop what waits, end both threads; False when a frame was still worked on by then."""
+        with self._wake:
+            self._working = False
+            self._waiting = self._rest = None
+            self._wake.notify_all()
+        deadline_s = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _drained(self) -> bool:
+        return self._rest is None and not self._in_second
+
+    def _idle(self) -> bool:
+        return self._waiting is None and not self._in_first and self._drained()
+
+    def _may_begin(self) -> bool:
+        return self._waiting is not None and self._rest is None and (self._overlap or not self._in_second)
+
+    def _begin_frames(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: not self._working or self._may_begin())
+                if not self._working or self._waiting is None:
+                    return
+                item, self._waiting = self._waiting, None
+                self._in_first = True
+            rest = self._first(item)
+            del item  # its images need not stay while the next one is waited for
+            with self._wake:
+                self._rest = rest if self._working else None
+                self._in_first = False
+                self._wake.notify_all()
+            del rest
+
+    def _finish_frames(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: not self._working or self._rest is not None)
+                if not self._working or self._rest is None:
+                    return
+                rest, self._rest = self._rest, None
+                self._in_second = True
+                self._wake.notify_all()
+            rest()
+            del rest
+            with self._wake:
+                self._in_second = False
+                self._wake.notify_all()
