@@ -14,12 +14,12 @@ MAKE = """#!/bin/bash
 call="make $* ($(pwd))"
 echo "$call" >> "$CALLS"
 echo "== 7 passed in 0.1s =="
-[ -n "$FAIL" ] && case "$call" in *"$FAIL"*) exit 2 ;; esac
+[ -n "$FAIL" ] && case "$call" in *"$FAIL"*) exit "$STATUS" ;; esac
 exit 0
 """
 
 
-def run_ci(tmp_path: Path, fail: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+def run_ci(tmp_path: Path, fail: str, status: int = 2) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """A clone of a tiny repository with our .ci/run in it."""
     clone = tmp_path / "clone"
     (clone / ".ci").mkdir(parents=True)
@@ -35,7 +35,8 @@ def run_ci(tmp_path: Path, fail: str) -> tuple[subprocess.CompletedProcess[str],
     (tmp_path / "bin/make").write_text(MAKE)
     (tmp_path / "bin/make").chmod(0o755)
     calls = tmp_path / "calls"
-    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "CALLS": str(calls), "FAIL": fail, "HOME": str(tmp_path)}
+    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "CALLS": str(calls), "FAIL": fail}
+    env |= {"STATUS": str(status), "HOME": str(tmp_path)}
     done = subprocess.run(["bash", ".ci/run"], cwd=clone, env=env, capture_output=True, text=True, timeout=60)
     assert not stale.exists()
     assert (clone / "out/ci/jazzy/new.txt").exists() and (clone / "out/ci/jazzy/.ci/run").exists()
@@ -66,3 +67,17 @@ def test_every_part_runs_and_any_of_them_fails_the_whole(tmp_path: Path, fail: s
     said = f"ci: lint exit status {a}, smoke tests on Jazzy exit status {b}, exhaustive checks exit status {c}, "
     said += f"tests on Kilted exit status {d}, "
     assert own.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("late", "said"),
+    [
+        ("WM_ROS_DISTRO=jazzy", "ci: set-up and smoke tests on Jazzy ran past 1500 s"),
+        ("exhaustive", "ci: the exhaustive checks ran past 4500 s"),
+        ("--cov", "ci: the tests ran past 4500 s"),
+    ],
+)
+def test_a_part_that_runs_past_its_limit_is_named(tmp_path: Path, late: str, said: str) -> None:
+    done, _ = run_ci(tmp_path, late, status=124)  # of timeout(1)
+    assert done.returncode != 0
+    assert done.stderr.splitlines() == [said]
