@@ -24,7 +24,7 @@ Runner = Callable[[Feeds], Mapping[str, NDArray[Any]]]
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ROOT / "ros2_ws/src"
 PERCEPTION_MODELS = PACKAGES / "wm_perception/models"
-IMAGINATION_MODELS = PACKAGES / "wm_imagination/models"
+DYNAMICS_MODELS = PACKAGES / "wm_dynamics/models"
 
 
 @dataclass(frozen=True)
@@ -425,7 +425,7 @@ def _dynamics_said(weights: Path) -> dict[str, str]:
 def _dynamics_facts(network: nn.Module) -> dict[str, str]:
     from training.train_dynamics import VERSION
 
-    said = _dynamics_said(IMAGINATION_MODELS / "dynamics.safetensors")
+    said = _dynamics_said(DYNAMICS_MODELS / "dynamics.safetensors")
     step: Any = network.network
     return {
         "version": str(VERSION),
@@ -451,9 +451,9 @@ def _dynamics_example(rng: np.random.Generator, sizes: Mapping[str, int]) -> dic
 
 def _dynamics_tensors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     from training.train_dynamics import INPUTS, OUTPUTS, example_inputs
-    from wm_imagination.rigid_tables import HULL_POINTS
+    from wm_dynamics.contact_step.body_tables import HULL_POINTS
 
-    si = "SI; wm_imagination/rigid_tables.py"
+    si = "SI; wm_dynamics/contact_step/body_tables.py"
     inputs = []
     for name, value in zip(INPUTS, example_inputs(5, 4, 2), strict=True):
         axes = {5: "bodies", 4: "pairs", 2: "hulls"}
@@ -480,7 +480,7 @@ def _dynamics() -> Model:
     return Model(
         name="dynamics",
         task="wm_dynamics",
-        folder=IMAGINATION_MODELS,
+        folder=DYNAMICS_MODELS,
         network=_dynamics_network,
         inputs=inputs,
         outputs=outputs,
@@ -504,7 +504,7 @@ _MAKERS: dict[str, Callable[[], Model]] = {"segmenter": _segmenter, "reasoner": 
 
 def names() -> tuple[str, ...]:
     """Of the models whose weights are there."""
-    folders = {"dynamics": IMAGINATION_MODELS}
+    folders = {"dynamics": DYNAMICS_MODELS}
     return tuple(n for n in _MAKERS if (folders.get(n, PERCEPTION_MODELS) / f"{n}.safetensors").is_file())
 
 

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from wm_core.inference import InferenceError
-from wm_imagination.dynamics import Dynamics, make_dynamics
+from wm_dynamics.dynamics import Dynamics, make_dynamics
 
 
 @cache

@@ -18,11 +18,12 @@ ROS_ALLOWED = {
 }
 LAYERS = {
     "wm_core": {"wm_core"},
+    "wm_dynamics": {"wm_core", "wm_dynamics"},
     "wm_ros": {"wm_core", "wm_ros"},
-    "wm_perception": {"wm_core", "wm_ros", "wm_perception"},
-    "wm_imagination": {"wm_core", "wm_ros", "wm_imagination"},
-    "wm_sim": {"wm_core", "wm_ros", "wm_sim"},
-    "wm_bringup": {"wm_core", "wm_ros", "wm_perception", "wm_imagination", "wm_sim", "wm_bringup"},
+    "wm_perception": {"wm_core", "wm_dynamics", "wm_ros", "wm_perception"},
+    "wm_imagination": {"wm_core", "wm_dynamics", "wm_ros", "wm_imagination"},
+    "wm_sim": {"wm_core", "wm_dynamics", "wm_ros", "wm_sim"},
+    "wm_bringup": {"wm_core", "wm_dynamics", "wm_ros", "wm_perception", "wm_imagination", "wm_sim", "wm_bringup"},
 }
 
 

@@ -56,9 +56,9 @@ from wm_core.interventions import (
     set_velocity,
     validate_hypotheses,
 )
-from wm_core.mujoco_world import BodyDef, GeomDef, body_points, rest_state
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
-from wm_imagination.dynamics import make_dynamics, scene_body
+from wm_dynamics.dynamics import make_dynamics, scene_body
+from wm_dynamics.mujoco.world import BodyDef, GeomDef, body_points, rest_state
 
 TIMES = np.arange(61) / 30.0
 TOP = 0.5

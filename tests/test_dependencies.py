@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "ros2_ws/src"
-PACKAGES = ["wm_core", "wm_ros", "wm_perception", "wm_imagination", "wm_sim", "wm_bringup"]
+PACKAGES = ["wm_core", "wm_dynamics", "wm_ros", "wm_perception", "wm_imagination", "wm_sim", "wm_bringup"]
 
 # import name: (distribution on the package index, key in rosdistro's rosdep/python.yaml or None where it has none)
 LIBRARIES: dict[str, tuple[str, str | None]] = {

@@ -26,7 +26,7 @@ from wm_core.interventions import (
     set_velocity,
 )
 from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shape
-from wm_imagination.dynamics import (
+from wm_dynamics.dynamics import (
     centre_offsets,
     derive_events,
     make_dynamics,
@@ -34,7 +34,7 @@ from wm_imagination.dynamics import (
     sample_belief,
     surface_separation,
 )
-from wm_imagination.physics import PhysicsDynamics, ScenePreparation
+from wm_dynamics.physics.backend import PhysicsDynamics, ScenePreparation
 
 TIMES = np.arange(31) / 30.0
 FACTUAL = Hypothesis("factual")

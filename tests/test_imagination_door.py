@@ -14,9 +14,9 @@ from wm_core import messages
 from wm_core.interventions import BodySpec, Hypothesis, InterventionError, UnknownObjectError
 from wm_core.rollout import EventQuestion, ImagineRequest, RequestError, RolloutEvent, StatesWanted
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
+from wm_dynamics.dynamics import KinematicDynamics, make_dynamics
 from wm_imagination import imagination as imagination_module
 from wm_imagination.causal import PREDICTED_KINDS, what_would_prevent
-from wm_imagination.dynamics import KinematicDynamics, make_dynamics
 from wm_imagination.imagination import BackendUnavailableError, Imagination, Limits
 
 FACTUAL = Hypothesis("factual")
@@ -326,16 +326,16 @@ def test_a_deadline_counts_from_when_the_request_came() -> None:
 
 @pytest.mark.parametrize("first", ["auto", "learned"])
 def test_auto_and_learned_are_one_network(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from wm_imagination import learned
+    from wm_dynamics.learned import backend
 
     made: list[object] = []
-    network = learned.DynamicsNetwork
+    network = backend.DynamicsNetwork
 
     def counted(path: object) -> object:
         made.append(path)
         return network(path)
 
-    monkeypatch.setattr(learned, "DynamicsNetwork", counted)
+    monkeypatch.setattr(backend, "DynamicsNetwork", counted)
     # Which engine makes the steps does not matter here, and this one needs no compilation.
     own = Imagination(backend_options={"learned": {"engine": "onnxruntime"}})
     own.dynamics(first)

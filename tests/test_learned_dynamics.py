@@ -28,13 +28,13 @@ from wm_core.interventions import (
     set_property,
     set_velocity,
 )
-from wm_core.mujoco_world import BodyDef, GeomDef
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination.automatic import AutomaticDynamics
-from wm_imagination.dynamics import DynamicsResult, make_dynamics
-from wm_imagination.learned import LearnedDynamics, default_model
-from wm_imagination.rigid_tables import body_shape
+from wm_dynamics.auto import AutomaticDynamics
+from wm_dynamics.contact_step.body_tables import body_shape
+from wm_dynamics.dynamics import DynamicsResult, make_dynamics
+from wm_dynamics.learned.backend import LearnedDynamics, default_model
+from wm_dynamics.mujoco.world import BodyDef, GeomDef
 
 TIMES = np.arange(31) / 30.0
 BOX = (Shape.BOX, (0.08, 0.06, 0.05))
@@ -311,7 +311,7 @@ def test_auto_says_who_answered_and_hands_over_what_it_is_unsure_of(monkeypatch:
     hit = Hypothesis("hit", (set_velocity(2, (0.5, 0.3, 0.0)),))
     result = roll(auto, graph, FACTUAL, hit)
     assert result.backends == ("learned", "learned") and result.backend == "learned"
-    monkeypatch.setattr("wm_imagination.automatic.UNSURE_M", 1e-9)
+    monkeypatch.setattr("wm_dynamics.auto.UNSURE_M", 1e-9)
     result = roll(auto, graph, FACTUAL, hit)
     assert result.backends == ("physics", "physics") and result.backend == "physics"
     late = roll(auto, graph, FACTUAL, hit, deadline=time.monotonic() + 0.03)

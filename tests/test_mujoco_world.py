@@ -20,7 +20,8 @@ from wm_core.interventions import (
     set_property,
     set_velocity,
 )
-from wm_core.mujoco_world import (
+from wm_core.scene_graph import Shape
+from wm_dynamics.mujoco.world import (
     Action,
     BodyDef,
     GeomDef,
@@ -32,7 +33,6 @@ from wm_core.mujoco_world import (
     scaled_body,
     simplify_hull,
 )
-from wm_core.scene_graph import Shape
 
 STEP = 1.0 / 240.0
 TABLE = BodyDef(

@@ -23,12 +23,12 @@ from wm_core.interventions import (
     set_property,
     set_velocity,
 )
-from wm_core.model_variants import ModelVariants
-from wm_core.mujoco_batch import BatchSimulator
-from wm_core.mujoco_world import Action, BodyDef, GeomDef, LiveWorld, Simulator, Trajectory, World, rest_state
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination.dynamics import DynamicsResult, sample_belief
-from wm_imagination.physics import MOST_IN_BATCH, PhysicsDynamics
+from wm_dynamics.dynamics import DynamicsResult, sample_belief
+from wm_dynamics.mujoco.batch import BatchSimulator
+from wm_dynamics.mujoco.variants import ModelVariants
+from wm_dynamics.mujoco.world import Action, BodyDef, GeomDef, LiveWorld, Simulator, Trajectory, World, rest_state
+from wm_dynamics.physics.backend import MOST_IN_BATCH, PhysicsDynamics
 
 STEP = 1.0 / 480.0
 TIMES = np.arange(22) / 21.0  # between steps, too

@@ -146,7 +146,7 @@ def test_compiled_kernels_are_read_as_they_were_written(place: Path, caplog: pyt
 def test_without_a_home_the_cache_is_where_the_user_says_or_nowhere(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from wm_imagination import compile_cache
+    from wm_dynamics.contact_step import compile_cache
 
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -172,7 +172,7 @@ def test_an_engine_cache_that_others_may_write_is_not_used(place: Path, caplog: 
 
 MODULE = """
 import numba
-from wm_imagination.compile_cache import is_kept
+from wm_dynamics.contact_step.compile_cache import is_kept
 
 @numba.njit("f8(f8)", cache=is_kept())
 def double(x):
@@ -236,7 +236,7 @@ def test_doctor_knows_the_caches_that_are_not_used(
 ) -> None:
     """Caches are made where there are none, but not where somebody else may write; doctor makes nothing at all."""
     from wm_bringup import doctor
-    from wm_imagination import compile_cache
+    from wm_dynamics.contact_step import compile_cache
 
     folder = place / "open"
     folder.mkdir()

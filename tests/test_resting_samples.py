@@ -14,10 +14,10 @@ from dynamics_backends import dynamics_or_skip
 from wm_core.interventions import Hypothesis, apply_impulse
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, ImagineRequest
 from wm_core.scene_graph import SceneGraph
-from wm_imagination.automatic import AutomaticDynamics
-from wm_imagination.dynamics import sample_belief
+from wm_dynamics.auto import AutomaticDynamics
+from wm_dynamics.dynamics import sample_belief
+from wm_dynamics.learned.backend import LearnedDynamics
 from wm_imagination.imagination import Imagination
-from wm_imagination.learned import LearnedDynamics
 from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.simulator import Simulator
@@ -134,9 +134,9 @@ def test_auto_says_of_what_it_is_unsure_when_physics_has_no_time(
     pushes = [Hypothesis(f"push {k}", (apply_impulse(mover, (0.02 + 0.01 * k, 0.0, 0.0)),)) for k in range(5)]
     engine = Imagination()
     monkeypatch.setattr(engine, "dynamics", lambda name: auto)
-    monkeypatch.setattr("wm_imagination.automatic.UNSURE_M", 1e-9)
+    monkeypatch.setattr("wm_dynamics.auto.UNSURE_M", 1e-9)
     for samples, room in ((1, 0), (16, 0), (16, 3), (16, 99)):
-        monkeypatch.setattr("wm_imagination.automatic.MAX_HANDED_OVER", room * samples)
+        monkeypatch.setattr("wm_dynamics.auto.MAX_HANDED_OVER", room * samples)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             rollout = engine.imagine(ImagineRequest((FACTUAL, *pushes), 0.5, samples=samples), scene)
@@ -162,7 +162,7 @@ def test_with_a_deadline_physics_takes_as_many_as_fit(monkeypatch: pytest.Monkey
     scene = known("demo")
     mover = int(scene.ids[~scene.is_static][0])
     pushes = [Hypothesis(f"push {k}", (apply_impulse(mover, (0.02 + 0.001 * k, 0.0, 0.0)),)) for k in range(200)]
-    monkeypatch.setattr("wm_imagination.automatic.UNSURE_M", 1e-9)
+    monkeypatch.setattr("wm_dynamics.auto.UNSURE_M", 1e-9)
     monkeypatch.setattr(auto, "_estimate", 1.0)
     engine = Imagination()
     monkeypatch.setattr(engine, "dynamics", lambda name: auto)

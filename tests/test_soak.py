@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from benchmarks import soak
 from benchmarks.soaking import trend
 from benchmarks.soaking.usage import Usage, look
-from wm_core.mujoco_world import BodyDef, GeomDef
 from wm_core.scene_graph import Shape
-from wm_imagination import rigid_tables
+from wm_dynamics.contact_step import body_tables
+from wm_dynamics.mujoco.world import BodyDef, GeomDef
 from wm_ros.memory import heap
 
 LEAK = """
@@ -181,10 +181,10 @@ def test_a_shape_is_known_again_in_another_color_and_shapes_that_never_come_agai
     def box(size: float, color: tuple[float, ...]) -> BodyDef:
         return BodyDef((GeomDef(Shape.BOX, np.full(3, size), color=color),))
 
-    rigid_tables._shape.cache_clear()
-    first = rigid_tables.body_shape(box(0.05, (0.1, 0.2, 0.3, 1.0)))
-    assert rigid_tables.body_shape(box(0.05, (0.3, 0.2, 0.1, 1.0))) is first
-    assert rigid_tables.body_shape(box(0.06, (0.1, 0.2, 0.3, 1.0))) is not first
-    for k in range(rigid_tables.KEPT_SHAPES + 5):
-        rigid_tables.body_shape(box(0.07 + 1e-5 * k, (0.0, 0.0, 0.0, 1.0)))
-    assert rigid_tables._shape.cache_info().currsize == rigid_tables.KEPT_SHAPES
+    body_tables._shape.cache_clear()
+    first = body_tables.body_shape(box(0.05, (0.1, 0.2, 0.3, 1.0)))
+    assert body_tables.body_shape(box(0.05, (0.3, 0.2, 0.1, 1.0))) is first
+    assert body_tables.body_shape(box(0.06, (0.1, 0.2, 0.3, 1.0))) is not first
+    for k in range(body_tables.KEPT_SHAPES + 5):
+        body_tables.body_shape(box(0.07 + 1e-5 * k, (0.0, 0.0, 0.0, 1.0)))
+    assert body_tables._shape.cache_info().currsize == body_tables.KEPT_SHAPES

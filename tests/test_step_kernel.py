@@ -30,16 +30,16 @@ from wm_core.interventions import (
     set_property,
     set_velocity,
 )
-from wm_core.mujoco_world import BodyDef, GeomDef
 from wm_core.rollout import LINEAR_VELOCITY, POSITION
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination import compiled_step
-from wm_imagination.automatic import AutomaticDynamics
-from wm_imagination.compile_cache import cache_folder, only_one, trusted_folder
-from wm_imagination.compiled_step import CompiledStep, check_feeds, read_weights
-from wm_imagination.dynamics import make_dynamics
-from wm_imagination.learned import OUTPUTS, DynamicsNetwork, LearnedDynamics, default_model
-from wm_imagination.rigid_tables import HULL_POINTS, ROWS, body_shape, parameter_column
+from wm_dynamics.auto import AutomaticDynamics
+from wm_dynamics.contact_step import compiled as compiled_module
+from wm_dynamics.contact_step.body_tables import HULL_POINTS, ROWS, body_shape, parameter_column
+from wm_dynamics.contact_step.compile_cache import cache_folder, only_one, trusted_folder
+from wm_dynamics.contact_step.compiled import CompiledStep, check_feeds, read_weights
+from wm_dynamics.dynamics import make_dynamics
+from wm_dynamics.learned.backend import OUTPUTS, DynamicsNetwork, LearnedDynamics, default_model
+from wm_dynamics.mujoco.world import BodyDef, GeomDef
 
 TIMES = np.arange(31) / 30.0
 
@@ -291,7 +291,9 @@ def test_the_engine_can_be_chosen_and_read(both: tuple[LearnedDynamics, LearnedD
 def test_without_numba_it_is_onnx_runtime(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     import sys
 
-    for name in [n for n in sys.modules if n.split(".")[0] == "numba" or n == "wm_imagination.futures_kernel"]:
+    for name in [
+        n for n in sys.modules if n.split(".")[0] == "numba" or n == "wm_dynamics.contact_step.rollout_kernel"
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "numba", None)
     with caplog.at_level(logging.WARNING):
@@ -342,10 +344,10 @@ def test_every_formula_is_straight_vector_code() -> None:
     import llvmlite.binding as llvm
     from llvmlite import ir
 
-    from wm_imagination import step_formulas
+    from wm_dynamics.contact_step import formulas
 
     numbers = ir.FloatType().as_pointer()
-    emitted = {name: made for name, made in vars(step_formulas).items() if hasattr(made, "formula")}
+    emitted = {name: made for name, made in vars(formulas).items() if hasattr(made, "formula")}
     assert len(emitted) >= 14
     for name, made in emitted.items():
         module = ir.Module(name)
@@ -362,10 +364,10 @@ def test_every_formula_is_straight_vector_code() -> None:
 
 
 def test_setup_compiles_and_says_so(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert compiled_step.main() == 0
+    assert compiled_module.main() == 0
     assert "the contact step is there after" in caplog.text
-    monkeypatch.setattr(compiled_step, "CHECK_TOLERANCE", -1.0)
-    assert compiled_step.main() == 1
+    monkeypatch.setattr(compiled_module, "CHECK_TOLERANCE", -1.0)
+    assert compiled_module.main() == 1
     assert "differs from ONNX Runtime's" in caplog.text
 
 
@@ -405,12 +407,12 @@ def test_formulas_are_exact_enough() -> None:
     """Elementary functions of vectors against NumPy's in float64."""
     from numba import njit
 
-    from wm_imagination import lanes
+    from wm_dynamics.contact_step import simd
 
-    @lanes.emitted(lanes.Tile)
-    def functions(t: lanes.Tile) -> None:
-        t[1], t[2], t[3], t[4] = lanes.exp(t[0]), lanes.tanh(t[0]), lanes.sigmoid(t[0]), lanes.log(abs(t[0]) + 1e-6)
-        t[5], t[6] = lanes.sine_cosine(t[0])
+    @simd.emitted(simd.Tile)
+    def functions(t: simd.Tile) -> None:
+        t[1], t[2], t[3], t[4] = simd.exp(t[0]), simd.tanh(t[0]), simd.sigmoid(t[0]), simd.log(abs(t[0]) + 1e-6)
+        t[5], t[6] = simd.sine_cosine(t[0])
 
     @njit  # type: ignore[untyped-decorator]
     def call(array):  # type: ignore[no-untyped-def]

@@ -754,8 +754,8 @@ GL_PROBE = (
 )
 
 IMPORT_PROBE = (
-    "import rclpy, wm_core, wm_ros, wm_perception, wm_imagination, wm_sim, wm_bringup, tf2_msgs.msg, wm_msgs.msg, "
-    "mujoco, cv2, onnxruntime, av; wm_msgs.msg.SceneGraph(); print('ok')"
+    "import rclpy, wm_core, wm_dynamics, wm_ros, wm_perception, wm_imagination, wm_sim, wm_bringup, "
+    "tf2_msgs.msg, wm_msgs.msg, mujoco, cv2, onnxruntime, av; wm_msgs.msg.SceneGraph(); print('ok')"
 )
 
 
@@ -809,12 +809,12 @@ def finish(ros: str, reporter: Reporter) -> None:
 
 def compile_dynamics(ros: str, reporter: Reporter) -> None:
     """Compiles the learned dynamics, so that the first start of the imagination need not; it also runs without."""
-    sources = sorted((WORKSPACE / "src/wm_imagination/wm_imagination").glob("*.py"))
+    sources = sorted((WORKSPACE / "src/wm_dynamics/wm_dynamics").rglob("*.py"))
     key = digest([FORMAT, platform.node(), *sources, REQUIREMENTS / "lock.txt"])
     if stamped("dynamics", key):
         return
     with reporter.step("the learned dynamics, compiled for this processor (half a minute the first time)"):
-        command = f'source "{ROOT}/tools/env.sh" && exec python -m wm_imagination.compiled_step'
+        command = f'source "{ROOT}/tools/env.sh" && exec python -m wm_dynamics.contact_step.compiled'
         try:
             reporter.run(["bash", "-c", command], clean_environment(os.environ, ros), "dynamics.log")
         except subprocess.CalledProcessError:

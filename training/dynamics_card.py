@@ -26,7 +26,7 @@ from training.dynamics_model import DynamicsStep
 from training.dynamics_rollout import WindowBatch, make_batch, pose_errors, roll_out
 from training.model_card import WorstFrame, write_model_card
 from wm_core.geometry import quaternion_to_matrix
-from wm_imagination.rigid_tables import ROWS, STEP_S
+from wm_dynamics.contact_step.body_tables import ROWS, STEP_S
 
 if TYPE_CHECKING:
     from training.train_dynamics import Options

@@ -25,9 +25,8 @@ from training.simulate import simulate
 from training.worlds import Split, _pusher, random_scene
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Intervention, InterventionKind
-from wm_core.mujoco_world import BodyDef, GeomDef, rest_state
 from wm_core.scene_graph import Shape
-from wm_imagination.rigid_tables import (
+from wm_dynamics.contact_step.body_tables import (
     HULL_POINTS,
     PARAMETER_ROWS,
     STEP_S,
@@ -37,6 +36,7 @@ from wm_imagination.rigid_tables import (
     parameter_column,
     surface_rows,
 )
+from wm_dynamics.mujoco.world import BodyDef, GeomDef, rest_state
 from wm_sim.scenes import BuiltScene
 
 Array = NDArray[np.float64]

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from training.convex_contacts import Convex, convex_contacts
-from wm_imagination.rigid_tables import GRAVITY_M_S2, PARAMETERS, STEP_S
+from wm_dynamics.contact_step.body_tables import GRAVITY_M_S2, PARAMETERS, STEP_S
 
 POINTS = 4
 SWEEPS = 8

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.dynamics_data import DynamicsClip
 from training.dynamics_model import DynamicsStep, rotation_of
-from wm_imagination.rigid_tables import (
+from wm_dynamics.contact_step.body_tables import (
     HOVER_M,
     HULL_POINTS,
     MAX_SLACK_M,

@@ -26,9 +26,9 @@ from training.events import CausedTruth, TrueEvent, caused_truth, true_events
 from training.simulate import Clip, compile_world, simulate
 from training.worlds import SPLITS, Split, random_scene
 from wm_core.interventions import Intervention, InterventionKind
-from wm_core.mujoco_world import World
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind, Shape
+from wm_dynamics.mujoco.world import World
 from wm_perception.reasoner_features import (
     CAUSE_FEATURES,
     CONTACT_FEATURES,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from training.worlds import DURATION_S
 from wm_core.interventions import Intervention
-from wm_core.mujoco_world import Action, LiveWorld, Touch, Trajectory, World, surface_distance
-from wm_core.mujoco_world import Simulator as Stepper
+from wm_dynamics.mujoco.world import Action, LiveWorld, Touch, Trajectory, World, surface_distance
+from wm_dynamics.mujoco.world import Simulator as Stepper
 from wm_sim.scenes import BuiltScene
 from wm_sim.simulator import FRAME_RATE_HZ, STEPS_PER_FRAME
 

@@ -26,9 +26,9 @@ from torch import Tensor
 from training.dynamics_data import FOLDER, DynamicsClip, generate, load
 from training.dynamics_model import DynamicsStep
 from training.dynamics_rollout import make_batch, pose_errors, roll_out
-from wm_imagination.rigid_tables import GRAVITY_M_S2, HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, STEP_S, VERSION
+from wm_dynamics.contact_step.body_tables import GRAVITY_M_S2, HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, STEP_S, VERSION
 
-MODELS = Path("ros2_ws/src/wm_imagination/models")
+MODELS = Path("ros2_ws/src/wm_dynamics/models")
 OPSET = 18
 VALIDATION = 0.06
 """Part of the training set's clips that training is watched and calibrated with; not the held-out splits."""

@@ -4,7 +4,7 @@ To measure a dynamics backend from a Python prompt in the repository's root (env
 
     >>> from benchmarks.imagining.accuracy import evaluate
     >>> from benchmarks.imagining.worlds import world_seeds
-    >>> from wm_imagination.dynamics import make_dynamics
+    >>> from wm_dynamics.dynamics import make_dynamics
     >>> evaluate(make_dynamics("physics"), "seeds", world_seeds("seeds", 6))
 
 The truth is simulated once (2 s a world) and kept under out/bench/cache; so is what perception makes of a world.
@@ -57,10 +57,9 @@ from training.simulate import Clip
 from training.worlds import Split
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind
-from wm_core.mujoco_world import GRAVITY_M_S2, BodyDef, GeomDef
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
-from wm_imagination.dynamics import (
+from wm_dynamics.dynamics import (
     Dynamics,
     DynamicsResult,
     centre_offsets,
@@ -70,6 +69,7 @@ from wm_imagination.dynamics import (
     scene_body,
     targets,
 )
+from wm_dynamics.mujoco.world import GRAVITY_M_S2, BodyDef, GeomDef
 from wm_perception.evaluation import rotation_error_deg
 
 From = Literal["true", "perceived"]

@@ -14,10 +14,10 @@ from benchmarks.imagining.accuracy import Aligned, Worst, imagine, perceived_sta
 from benchmarks.imagining.metrics import Array, row_at
 from benchmarks.imagining.worlds import Case, make_case
 from wm_core.geometry import quaternion_to_matrix
-from wm_core.mujoco_world import GeomDef, geom_points
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import Shape
-from wm_imagination.dynamics import Dynamics
+from wm_dynamics.dynamics import Dynamics
+from wm_dynamics.mujoco.world import GeomDef, geom_points
 
 Image = NDArray[np.uint8]
 

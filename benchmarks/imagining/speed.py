@@ -20,11 +20,11 @@ import numpy as np
 
 from benchmarks.imagining.metrics import Array
 from wm_core.interventions import BodySpec, Hypothesis, follow_path, set_velocity
-from wm_core.mujoco_world import World, body_from_spec, rest_state
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination.dynamics import Dynamics, scene_body, scene_states
-from wm_imagination.physics import MAX_TIMESTEP_S
+from wm_dynamics.dynamics import Dynamics, scene_body, scene_states
+from wm_dynamics.mujoco.world import World, body_from_spec, rest_state
+from wm_dynamics.physics.backend import MAX_TIMESTEP_S
 
 OBJECTS = 8
 COUNTS = (1, 64, 1024)

@@ -30,9 +30,9 @@ from wm_core.interventions import (
     set_property,
     set_velocity,
 )
-from wm_core.mujoco_world import BodyDef
 from wm_core.rollout import LINEAR_VELOCITY
 from wm_core.scene_graph import Predicate, SceneGraph, Shape
+from wm_dynamics.mujoco.world import BodyDef
 from wm_sim.scenes import BuiltScene
 from wm_sim.simulator import Simulator
 

@@ -17,9 +17,9 @@ from training.worlds import SPLITS, Split, open_simulator, random_noise, random_
 from wm_core.camera import Camera
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Intervention, InterventionKind
-from wm_core.mujoco_world import BodyDef, GeomDef, body_points, lowest_point, rest_state
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
+from wm_dynamics.mujoco.world import BodyDef, GeomDef, body_points, lowest_point, rest_state
 from wm_sim.objects import centred
 from wm_sim.scenes import BuiltScene
 

@@ -16,7 +16,6 @@ setup(
         "numpy>=1.26",
         "scipy>=1.13",
         "opencv-python-headless>=4.11,<4.12",
-        "mujoco>=3.17,<4",
         "onnxruntime>=1.23",
         "packaging>=23",
     ],

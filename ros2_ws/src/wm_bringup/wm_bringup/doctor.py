@@ -24,6 +24,7 @@ from typing import Any
 
 from wm_bringup.environment import make_console, prefixes, share_folder
 from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
+from wm_bringup.packages import PACKAGES
 
 SETUP = "run: make setup, then use .venv/bin/wm (or: source tools/env.sh)"
 _IMAGE_BYTES = 640 * 480 * 3
@@ -44,7 +45,7 @@ PYTHON_PACKAGES = {
     "tensorrt": ("tensorrt", False, "fast inference on NVIDIA GPUs"),
     "tensorrt_rtx_bindings": ("tensorrt-rtx-cu13-bindings", False, "fast inference on RTX GPUs, engines without a GPU"),
 }
-ROS_PACKAGES = ("wm_msgs", "wm_core", "wm_ros", "wm_perception", "wm_imagination", "wm_sim", "wm_bringup")
+ROS_PACKAGES = ("wm_msgs", *PACKAGES)
 
 _GL_PROBE = """
 import mujoco, numpy
@@ -297,7 +298,7 @@ def _stated_sha256(model: Path, file: str) -> str:
 def check_dynamics_model() -> list[Finding]:
     """The learned dynamics that came with wm: whether it is there, is that of its card, and loads."""
     from wm_core.inference import InferenceError
-    from wm_imagination.learned import DynamicsNetwork, default_model
+    from wm_dynamics.learned.backend import DynamicsNetwork, default_model
     from wm_perception.models import sha256
 
     path = default_model()
@@ -328,7 +329,7 @@ def check_caches() -> list[Finding]:
     """The folders in which compiled code and engines are kept: without them every start compiles anew."""
     from wm_core import engines
     from wm_core.private_folder import UntrustedFolderError, check_folder
-    from wm_imagination import compile_cache
+    from wm_dynamics.contact_step import compile_cache
 
     findings = []
     for name, folder, cost in (

@@ -1,9 +1,8 @@
 """Programs of this package that a shell, ``ros2 run`` or ``ros2 launch`` starts; light, as ``wm_ros.startup`` says."""
 
+from wm_bringup.packages import PACKAGES
 from wm_core.installed import refuse_where_missing
 from wm_ros.startup import end_as_usual, end_quietly, run
-
-PACKAGES = ("wm_core", "wm_ros", "wm_perception", "wm_imagination", "wm_sim", "wm_bringup")
 
 
 def wm() -> int:
@@ -23,4 +22,5 @@ def lifecycle_manager() -> int:
 
 def container() -> int:
     """Run perception and imagination in one process; returns the exit status."""
-    return run("wm_bringup.container", "container", ("wm_core", "wm_ros", "wm_perception", "wm_imagination"))
+    packages = ("wm_core", "wm_dynamics", "wm_ros", "wm_perception", "wm_imagination")
+    return run("wm_bringup.container", "container", packages)

@@ -35,9 +35,7 @@ from wm_core.rollout import (
     StatesWanted,
 )
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination import causal, estimate
-from wm_imagination.appearance import Appearance, AppearanceMemory, sample_primitive
-from wm_imagination.dynamics import (
+from wm_dynamics.dynamics import (
     Dynamics,
     DynamicsResult,
     EventTable,
@@ -53,8 +51,10 @@ from wm_imagination.dynamics import (
     targets,
     workspace_bounds,
 )
+from wm_dynamics.validity import Validity, check_futures
+from wm_imagination import causal, estimate
+from wm_imagination.appearance import Appearance, AppearanceMemory, sample_primitive
 from wm_imagination.renderer import Body, RenderedFrame, Renderer, shade
-from wm_imagination.validity import Validity, check_futures
 
 log = logging.getLogger(__name__)
 

@@ -5,4 +5,4 @@ from wm_ros.startup import run
 
 def main() -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status."""
-    return run("wm_imagination.node", "imagination_node", ("wm_core", "wm_ros", "wm_imagination"))
+    return run("wm_imagination.node", "imagination_node", ("wm_core", "wm_dynamics", "wm_ros", "wm_imagination"))

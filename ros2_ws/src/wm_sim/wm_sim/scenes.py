@@ -22,9 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from scipy.spatial.transform import Rotation
 
 from wm_core.interventions import Intervention, InterventionKind
-from wm_core.mujoco_world import BodyDef, GeomDef, World, body_points, lowest_point, rest_state
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.scene_graph import Shape
+from wm_dynamics.mujoco.world import BodyDef, GeomDef, World, body_points, lowest_point, rest_state
 from wm_sim import objects
 
 Array = NDArray[np.float64]

@@ -17,7 +17,9 @@ from scipy.spatial.transform import Rotation
 from wm_core.camera import Camera
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind, validate_hypotheses
-from wm_core.mujoco_world import (
+from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
+from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape, shape_volume
+from wm_dynamics.mujoco.world import (
     Action,
     BodyDef,
     LiveWorld,
@@ -27,9 +29,7 @@ from wm_core.mujoco_world import (
     body_points,
     scaled_body,
 )
-from wm_core.mujoco_world import Simulator as Stepper
-from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
-from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape, shape_volume
+from wm_dynamics.mujoco.world import Simulator as Stepper
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.rendering import Renderer, Shadow, cast_shadow, decorator
 from wm_sim.scenes import BuiltScene, SceneModel, build_scene, load_scene
@@ -89,7 +89,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class TruthRollout:
-    """True futures, as ``wm_imagination.dynamics.DynamicsResult``: created bodies in slots after the known
+    """True futures, as ``wm_dynamics.dynamics.DynamicsResult``: created bodies in slots after the known
     ids.
 
     Attributes:

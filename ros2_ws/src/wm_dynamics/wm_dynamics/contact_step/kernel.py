@@ -1,6 +1,6 @@
 """The dynamics network's step for the processor: one call for many bodies, without Python in between (Numba).
 
-``step_formulas`` holds the formulas over sixteen bodies or pairs; here they are called in turn for all bodies and pairs
+``formulas`` holds the formulas over sixteen bodies or pairs; here they are called in turn for all bodies and pairs
 of a block of futures, and what bodies and pairs tell one another is carried between their tiles.
 """
 
@@ -11,12 +11,12 @@ from numba import float32 as f4
 from numba import int64 as i8
 from numba import njit, void
 
-from wm_imagination import step_formulas as formulas
-from wm_imagination.compile_cache import is_kept
-from wm_imagination.hull_kernel import WORK, hull_contacts
-from wm_imagination.lanes import LANES
-from wm_imagination.rigid_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS
-from wm_imagination.step_formulas import BODY, FEATURES, LAW, PAIR, POINTS, SWEEPS, TABLE, WEIGHTS
+from wm_dynamics.contact_step import formulas as formulas
+from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS
+from wm_dynamics.contact_step.compile_cache import is_kept
+from wm_dynamics.contact_step.formulas import BODY, FEATURES, LAW, PAIR, POINTS, SWEEPS, TABLE, WEIGHTS
+from wm_dynamics.contact_step.hull_kernel import WORK, hull_contacts
+from wm_dynamics.contact_step.simd import LANES
 
 KEPT = is_kept()
 """Whether compiled code is read from disk and kept there (``compile_cache``)."""

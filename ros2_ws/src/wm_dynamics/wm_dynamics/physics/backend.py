@@ -25,20 +25,9 @@ from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import quaternion_to_matrix, rotation_between
 from wm_core.interventions import Hypothesis
-from wm_core.mujoco_batch import BatchSimulator
-from wm_core.mujoco_world import (
-    BodyDef,
-    GeomDef,
-    Trajectory,
-    World,
-    body_points,
-    lowest_point,
-    lowest_points,
-    simplify_hull,
-)
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import Predicate, SceneGraph, Shape
-from wm_imagination.dynamics import (
+from wm_dynamics.dynamics import (
     Contact,
     DynamicsResult,
     FutureWarned,
@@ -51,7 +40,18 @@ from wm_imagination.dynamics import (
     scene_body,
     scene_states,
 )
-from wm_imagination.physics_job import FREEING_KINDS, PhysicsJob, WorldCache
+from wm_dynamics.mujoco.batch import BatchSimulator
+from wm_dynamics.mujoco.world import (
+    BodyDef,
+    GeomDef,
+    Trajectory,
+    World,
+    body_points,
+    lowest_point,
+    lowest_points,
+    simplify_hull,
+)
+from wm_dynamics.physics.job import FREEING_KINDS, PhysicsJob, WorldCache
 
 log = logging.getLogger(__name__)
 
@@ -514,7 +514,7 @@ class PhysicsDynamics:
         should_stop: Callable[[], bool] | None = None,
         on_hypothesis: OnHypothesis | None = None,
     ) -> DynamicsResult:
-        """See ``wm_imagination.dynamics.Dynamics.rollout``.
+        """See ``wm_dynamics.dynamics.Dynamics.rollout``.
 
         The states at time 0 are those after ``ScenePreparation``: up to some millimetres from those of the
         scene.

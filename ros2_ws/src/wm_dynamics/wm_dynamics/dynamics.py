@@ -1,6 +1,6 @@
 """Dynamics: from belief samples and hypotheses to imagined states, behind one interface.
 
-Backends: ``physics`` (``wm_imagination.physics``: MuJoCo on the reconstructed scene), and two yardsticks that
+Backends: ``physics`` (``wm_dynamics.physics.backend``: MuJoCo on the reconstructed scene), and two yardsticks that
 know no
 contacts and no gravity: ``straight`` (constant velocity) and ``still`` (nothing moves). In all of them
 interventions have their immediate effect on existence and pose; in ``straight`` also on velocity; pushers
@@ -24,7 +24,9 @@ from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import interpolate_pose, normalize_quaternion, quaternion_to_matrix
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Property
-from wm_core.mujoco_world import (
+from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE, RolloutEvent
+from wm_core.scene_graph import EventKind, SceneGraph, Shape
+from wm_dynamics.mujoco.world import (
     BodyDef,
     GeomDef,
     World,
@@ -34,8 +36,6 @@ from wm_core.mujoco_world import (
     rest_state,
     scaled_body,
 )
-from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE, RolloutEvent
-from wm_core.scene_graph import EventKind, SceneGraph, Shape
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Contact:
 
 @dataclass(frozen=True)
 class FutureWarned:
-    """The solver warned in a future (``wm_core.mujoco_world.SolverWarning``): from then on it is not to be trusted."""
+    """The solver warned in a future (``mujoco.world.SolverWarning``): from then on it is not to be trusted."""
 
     hypothesis: int
     sample: int
@@ -151,9 +151,9 @@ def make_dynamics(name: str = "auto", learned: Dynamics | None = None, **options
     """
     if name in ("", "auto"):
         from wm_core.inference import InferenceError
-        from wm_imagination.automatic import AutomaticDynamics
-        from wm_imagination.learned import LearnedDynamics
-        from wm_imagination.physics import PhysicsDynamics
+        from wm_dynamics.auto import AutomaticDynamics
+        from wm_dynamics.learned.backend import LearnedDynamics
+        from wm_dynamics.physics.backend import PhysicsDynamics
 
         floor = {k: v for k, v in options.items() if k in ("floor_z", "threads")}
         physics = PhysicsDynamics(**floor)  # type: ignore[arg-type]
@@ -164,11 +164,11 @@ def make_dynamics(name: str = "auto", learned: Dynamics | None = None, **options
             log.warning("dynamics: auto takes physics (MuJoCo %s), because %s", mujoco.__version__, error)
             return physics
     if name == "learned":
-        from wm_imagination.learned import LearnedDynamics
+        from wm_dynamics.learned.backend import LearnedDynamics
 
         return LearnedDynamics(**options)  # type: ignore[arg-type]
     if name == "physics":
-        from wm_imagination.physics import PhysicsDynamics
+        from wm_dynamics.physics.backend import PhysicsDynamics
 
         return PhysicsDynamics(**options)  # type: ignore[arg-type]
     if name in ("straight", "still"):

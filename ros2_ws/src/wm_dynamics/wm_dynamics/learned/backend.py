@@ -33,22 +33,9 @@ from scipy.spatial.transform import Rotation
 from wm_core.geometry import interpolate_pose, quaternion_to_matrix
 from wm_core.inference import InferenceError
 from wm_core.interventions import BodySpec, Hypothesis, Intervention, InterventionKind, Property
-from wm_core.mujoco_world import BodyDef, body_from_spec, lowest_point, scaled_body
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.scene_graph import Predicate, SceneGraph
-from wm_imagination.compiled_step import CompiledStep
-from wm_imagination.dynamics import (
-    Contact,
-    DynamicsResult,
-    OnHypothesis,
-    check_scenes,
-    default_threads,
-    empty_result,
-    object_slots,
-)
-from wm_imagination.physics import FREEING_KINDS, ScenePreparation, sample_properties
-from wm_imagination.resting import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
-from wm_imagination.rigid_tables import (
+from wm_dynamics.contact_step.body_tables import (
     HOVER_M,
     HULL_POINTS,
     MAX_SLACK_M,
@@ -66,7 +53,20 @@ from wm_imagination.rigid_tables import (
     parameter_columns,
     surface_rows,
 )
-from wm_imagination.sample_noise import sample_noise
+from wm_dynamics.contact_step.compiled import CompiledStep
+from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
+from wm_dynamics.dynamics import (
+    Contact,
+    DynamicsResult,
+    OnHypothesis,
+    check_scenes,
+    default_threads,
+    empty_result,
+    object_slots,
+)
+from wm_dynamics.learned.sample_noise import sample_noise
+from wm_dynamics.mujoco.world import BodyDef, body_from_spec, lowest_point, scaled_body
+from wm_dynamics.physics.backend import FREEING_KINDS, ScenePreparation, sample_properties
 
 log = logging.getLogger(__name__)
 
@@ -132,16 +132,15 @@ OUTPUTS = (
 
 def default_model() -> Path:
     """The shipped model: beside this package's sources, or where colcon installs it."""
-    here = Path(__file__).resolve()
-    for folder in (here.parent.parent / "models", here.parent / "models"):
-        if (folder / "dynamics.onnx").is_file():
-            return folder / "dynamics.onnx"
+    beside = Path(__file__).resolve().parents[2] / "models" / "dynamics.onnx"
+    if beside.is_file():
+        return beside
     try:
         from ament_index_python.packages import get_package_share_directory
 
-        return Path(get_package_share_directory("wm_imagination")) / "models" / "dynamics.onnx"
+        return Path(get_package_share_directory("wm_dynamics")) / "models" / "dynamics.onnx"
     except (ImportError, LookupError):
-        return here.parent.parent / "models" / "dynamics.onnx"
+        return beside
 
 
 class DynamicsNetwork:
@@ -311,7 +310,7 @@ class LearnedDynamics:
         should_stop: Callable[[], bool] | None = None,
         on_hypothesis: OnHypothesis | None = None,
     ) -> DynamicsResult:
-        """See ``wm_imagination.dynamics.Dynamics.rollout``; a deadline also ends hypotheses that have begun."""
+        """See ``wm_dynamics.dynamics.Dynamics.rollout``; a deadline also ends hypotheses that have begun."""
         t = check_scenes(scenes, times)
         ids = object_slots(scenes[0], hypotheses)
         stopped = threading.Event()
@@ -1326,7 +1325,7 @@ class _Futures:
 
 
 class _CompiledFutures(_Futures):
-    """The same with ``futures_kernel`` for all that is done every step."""
+    """The same with ``rollout_kernel`` for all that is done every step."""
 
     def __init__(
         self,
@@ -1402,7 +1401,7 @@ class _CompiledFutures(_Futures):
         self.make_steps(1)
 
     def _by_row(self) -> tuple[NDArray[Any], ...]:
-        """Followers of paths in order of their futures; see ``futures_kernel.advance``."""
+        """Followers of paths in order of their futures; see ``rollout_kernel.advance``."""
         order = np.argsort(self.led_columns, kind="stable")
         columns = self.led_columns[order]
         begins = np.searchsorted(columns, np.arange(self.rows + 1) * self.slots).astype(np.int64)

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.interventions import Hypothesis, InterventionKind
-from wm_core.model_variants import ModelVariants
-from wm_core.mujoco_batch import BatchSimulator
-from wm_core.mujoco_world import Action, BodyDef, LiveWorld, Simulator, Trajectory, World, rest_state
 from wm_core.scene_graph import SceneGraph
-from wm_imagination.dynamics import hypothesis_bodies
+from wm_dynamics.dynamics import hypothesis_bodies
+from wm_dynamics.mujoco.batch import BatchSimulator
+from wm_dynamics.mujoco.variants import ModelVariants
+from wm_dynamics.mujoco.world import Action, BodyDef, LiveWorld, Simulator, Trajectory, World, rest_state
 
 Array = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ _MOST_WORLDS = 32
 
 
 class Preparation(Protocol):
-    """What a job needs of ``wm_imagination.physics.ScenePreparation``."""
+    """What a job needs of ``wm_dynamics.physics.backend.ScenePreparation``."""
 
     bodies: list[BodyDef]
     floor_z: float

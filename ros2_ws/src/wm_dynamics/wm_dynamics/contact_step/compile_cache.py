@@ -22,15 +22,15 @@ from wm_core.private_folder import UntrustedFolderError, clear, faults, private_
 log = logging.getLogger(__name__)
 
 SOURCES = (
-    "lanes.py",
-    "step_formulas.py",
+    "simd.py",
+    "formulas.py",
     "hull_kernel.py",
-    "step_kernel.py",
-    "futures_kernel.py",
-    "resting.py",
-    "rigid_tables.py",
+    "kernel.py",
+    "rollout_kernel.py",
+    "sleeping.py",
+    "body_tables.py",
 )
-"""What is compiled depends on these files of this package."""
+"""What is compiled depends on these files of this folder."""
 COMPILED_FUNCTIONS = 2
 """Functions whose compiled code is kept."""
 COMPILE_S = 30

@@ -11,10 +11,9 @@ import math
 import numpy as np
 from numba import njit
 
-from wm_imagination import step_formulas as formulas
-from wm_imagination.lanes import LANES
-from wm_imagination.rigid_tables import HULL_POINTS
-from wm_imagination.step_formulas import (
+from wm_dynamics.contact_step import formulas as formulas
+from wm_dynamics.contact_step.body_tables import HULL_POINTS
+from wm_dynamics.contact_step.formulas import (
     BODY,
     CONTACT_LEAN,
     FAR_M,
@@ -26,6 +25,7 @@ from wm_imagination.step_formulas import (
     TINY,
     TOUCHING_M2,
 )
+from wm_dynamics.contact_step.simd import LANES
 
 WORK = 160
 """Numbers of scratch that a search needs."""

@@ -1,4 +1,4 @@
-"""Many futures, many steps, one call: what ``wm_imagination.learned`` does around the network's step, compiled.
+"""Many futures, many steps, one call: what ``wm_dynamics.learned.backend`` does around the network's step, compiled.
 
 The same rules as there (who is awake, what is near, which surface is beneath, what overlaps at the start, what touches
 what), future by future. Futures do not know of one another: they are taken in blocks whose numbers stay in the
@@ -18,9 +18,7 @@ from numba import int16 as i2
 from numba import int64 as i8
 from numba import njit, void
 
-from wm_imagination.lanes import LANES
-from wm_imagination.resting import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
-from wm_imagination.rigid_tables import (
+from wm_dynamics.contact_step.body_tables import (
     HOVER_M,
     MAX_SLACK_M,
     PARAMETER_ROWS,
@@ -31,7 +29,7 @@ from wm_imagination.rigid_tables import (
     SUNK_M,
     near_distance,
 )
-from wm_imagination.step_kernel import (
+from wm_dynamics.contact_step.kernel import (
     ANGULAR,
     ANGULAR_NEXT,
     BODY_TILE,
@@ -60,6 +58,8 @@ from wm_imagination.step_kernel import (
     place,
     run_step,
 )
+from wm_dynamics.contact_step.simd import LANES
+from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
 
 __all__ = ["advance", "run_step"]
 

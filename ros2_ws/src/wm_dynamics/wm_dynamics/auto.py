@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from wm_core.interventions import Hypothesis
 from wm_core.scene_graph import SceneGraph
-from wm_imagination.dynamics import DynamicsResult, OnHypothesis, check_scenes
-from wm_imagination.learned import LearnedDynamics
-from wm_imagination.physics import PhysicsDynamics
-from wm_imagination.validity import check_futures
+from wm_dynamics.dynamics import DynamicsResult, OnHypothesis, check_scenes
+from wm_dynamics.learned.backend import LearnedDynamics
+from wm_dynamics.physics.backend import PhysicsDynamics
+from wm_dynamics.validity import check_futures
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class AutomaticDynamics:
     """Asks the learned backend, then physics for what that is unsure of; says which answered what.
 
     A future is unsure when the network leaves more than ``UNSURE_M`` of any thing's place open, and when what it
-    answers cannot be (``wm_imagination.validity``). Physics answers as many of those as fit in the time, the least
+    answers cannot be (``wm_dynamics.validity``). Physics answers as many of those as fit in the time, the least
     sure first, and the factual future with them, for effects compare futures of one backend; all futures of the
     request where most are unsure and all fit. Those that do not fit are answered by the learned backend, with the
     reason in ``doubts``: whoever asks is told that they are not valid.
@@ -74,7 +74,7 @@ class AutomaticDynamics:
         should_stop: Callable[[], bool] | None = None,
         on_hypothesis: OnHypothesis | None = None,
     ) -> DynamicsResult:
-        """See ``wm_imagination.dynamics.Dynamics.rollout``; ``backends`` of the result names who answered each
+        """See ``wm_dynamics.dynamics.Dynamics.rollout``; ``backends`` of the result names who answered each
         hypothesis. Futures with doubts are not given to ``on_hypothesis``.
         """
         t = check_scenes(scenes, times)

@@ -7,7 +7,8 @@ numbers between bodies and pairs.
 
 from __future__ import annotations
 
-from wm_imagination.lanes import (
+from wm_dynamics.contact_step.body_tables import GRAVITY_M_S2, HULL_POINTS, PARAMETERS, PLANE_ROWS, ROWS, STEP_S
+from wm_dynamics.contact_step.simd import (
     Lanes,
     Mask,
     Matrix,
@@ -38,7 +39,6 @@ from wm_imagination.lanes import (
     unit,
     where,
 )
-from wm_imagination.rigid_tables import GRAVITY_M_S2, HULL_POINTS, PARAMETERS, PLANE_ROWS, ROWS, STEP_S
 
 H = STEP_S
 POINTS = 4

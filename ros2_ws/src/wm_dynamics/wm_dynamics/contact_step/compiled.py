@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.inference import InferenceError
-from wm_imagination import compile_cache
-from wm_imagination.rigid_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, ROWS
+from wm_dynamics.contact_step import compile_cache
+from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, ROWS
 
 if TYPE_CHECKING:
-    from wm_imagination.learned import DynamicsNetwork
+    from wm_dynamics.learned.backend import DynamicsNetwork
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class CompiledStep:
         self._check(network)
 
     def advance(self, *arguments: Any) -> None:
-        """See ``futures_kernel.advance``."""
+        """See ``rollout_kernel.advance``."""
         self.kernel.advance(self.weights, *arguments)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[Floats]:
@@ -83,7 +83,7 @@ class CompiledStep:
         ]  # fmt: skip
 
     def _check(self, network: DynamicsNetwork) -> None:
-        from wm_imagination.learned import OUTPUTS
+        from wm_dynamics.learned.backend import OUTPUTS
 
         feeds = check_feeds()
         for name, expected, found in zip(OUTPUTS, network.run(feeds), self.run(feeds), strict=True):
@@ -198,7 +198,7 @@ def load_kernel() -> ModuleType:
 
 
 def _load_kernel() -> ModuleType:
-    name = "wm_imagination.futures_kernel"
+    name = "wm_dynamics.contact_step.rollout_kernel"
     if name in sys.modules:
         return sys.modules[name]
     begin = time.perf_counter()
@@ -216,7 +216,7 @@ def _load_kernel() -> ModuleType:
 
 def main() -> int:
     """Compiles the step for this processor, if it is not yet, and says how long that took: for set-up."""
-    from wm_imagination.learned import DynamicsNetwork, default_model
+    from wm_dynamics.learned.backend import DynamicsNetwork, default_model
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     begin = time.perf_counter()

@@ -12,7 +12,8 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.mujoco_world import (
+from wm_core.rollout import LINEAR_VELOCITY, POSITION, STATE_SIZE
+from wm_dynamics.mujoco.world import (
     Action,
     LiveWorld,
     Simulator,
@@ -22,7 +23,6 @@ from wm_core.mujoco_world import (
     hold_absent,
     warning_kinds,
 )
-from wm_core.rollout import LINEAR_VELOCITY, POSITION, STATE_SIZE
 
 Array = NDArray[np.float64]
 

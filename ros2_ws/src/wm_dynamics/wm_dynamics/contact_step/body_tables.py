@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 
 from wm_core.geometry import quaternion_to_matrix
-from wm_core.mujoco_world import (
+from wm_core.scene_graph import Shape
+from wm_dynamics.mujoco.world import (
     ROLLING_COEFFICIENT,
     TORSIONAL_COEFFICIENT_M,
     BodyDef,
@@ -24,7 +25,6 @@ from wm_core.mujoco_world import (
     body_points,
     simplify_hull,
 )
-from wm_core.scene_graph import Shape
 
 Array = NDArray[np.float64]
 Table = NDArray[np.float32]

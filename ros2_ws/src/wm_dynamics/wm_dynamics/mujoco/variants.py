@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import mujoco
 
 if TYPE_CHECKING:
-    from wm_core.mujoco_world import BodyDef, World
+    from wm_dynamics.mujoco.world import BodyDef, World
 
 _MOST = 1024
 """Models kept: some 40 kB each with ten bodies."""

@@ -44,9 +44,9 @@ from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import interpolate_pose, normalize_quaternion, quaternion_to_matrix
 from wm_core.interventions import BodySpec, Intervention, InterventionKind, Property
-from wm_core.model_variants import ModelVariants
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.scene_graph import Shape
+from wm_dynamics.mujoco.variants import ModelVariants
 
 log = logging.getLogger(__name__)
 

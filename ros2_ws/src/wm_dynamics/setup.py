@@ -1,0 +1,38 @@
+"""Installs wm_dynamics as an ament_python package."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+def files(pattern: str) -> list[str]:
+    """Plain files that match a glob, relative to this folder, in a fixed order."""
+    return sorted(str(path) for path in Path().glob(pattern) if path.is_file())
+
+
+setup(
+    name="wm_dynamics",
+    version="0.1.0",
+    packages=find_packages(exclude=["test", "tests"]),
+    package_data={"": ["*.yaml", "*.xml", "*.json", "*.html", "*.onnx", "py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/wm_dynamics"]),
+        ("share/wm_dynamics", ["package.xml"]),
+        ("share/wm_dynamics/models", files("models/*")),
+    ],
+    python_requires=">=3.10",
+    install_requires=[
+        "numpy>=1.26",
+        "scipy>=1.13",
+        "mujoco>=3.17,<4",
+        "onnxruntime>=1.23",
+        "numba>=0.61",
+        "llvmlite>=0.44",
+    ],
+    zip_safe=True,
+    maintainer="wm maintainers",
+    maintainer_email="maintainers@wm.example",
+    description="How the world moves, without ROS: MuJoCo worlds, the learned contact step, and the dynamics backends "
+    "that roll out futures with them.",
+    license="Apache-2.0",
+)

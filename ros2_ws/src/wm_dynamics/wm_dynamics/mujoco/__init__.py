@@ -1,0 +1,1 @@
+"""MuJoCo worlds made of bodies: the simulator, the physics backend, and what compiled models share."""

@@ -1,0 +1,1 @@
+"""The ``physics`` dynamics backend: MuJoCo on the reconstructed scene."""
