@@ -7,7 +7,8 @@ from functools import cache
 import pytest
 
 from wm_core.inference import InferenceError
-from wm_dynamics.dynamics import Dynamics, make_dynamics
+from wm_dynamics.base import Dynamics
+from wm_dynamics.factory import make_dynamics
 
 
 @cache

@@ -57,7 +57,8 @@ from wm_core.interventions import (
     validate_hypotheses,
 )
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
-from wm_dynamics.dynamics import make_dynamics, scene_body
+from wm_dynamics.belief import scene_body
+from wm_dynamics.factory import make_dynamics
 from wm_dynamics.mujoco.world import BodyDef, GeomDef, body_points, rest_state
 
 TIMES = np.arange(61) / 30.0

@@ -26,15 +26,11 @@ from wm_core.interventions import (
     set_velocity,
 )
 from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shape
-from wm_dynamics.dynamics import (
-    centre_offsets,
-    derive_events,
-    make_dynamics,
-    move_centres,
-    sample_belief,
-    surface_separation,
-)
+from wm_dynamics.belief import centre_offsets, move_centres, sample_belief
+from wm_dynamics.events import derive_events
+from wm_dynamics.factory import make_dynamics
 from wm_dynamics.physics.backend import PhysicsDynamics, ScenePreparation
+from wm_dynamics.separation import surface_separation
 
 TIMES = np.arange(31) / 30.0
 FACTUAL = Hypothesis("factual")

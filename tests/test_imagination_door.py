@@ -14,7 +14,8 @@ from wm_core import messages
 from wm_core.interventions import BodySpec, Hypothesis, InterventionError, UnknownObjectError
 from wm_core.rollout import EventQuestion, ImagineRequest, RequestError, RolloutEvent, StatesWanted
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
-from wm_dynamics.dynamics import KinematicDynamics, make_dynamics
+from wm_dynamics.factory import make_dynamics
+from wm_dynamics.kinematic import KinematicDynamics
 from wm_imagination import imagination as imagination_module
 from wm_imagination.causal import PREDICTED_KINDS, what_would_prevent
 from wm_imagination.imagination import BackendUnavailableError, Imagination, Limits

@@ -31,8 +31,9 @@ from wm_core.interventions import (
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.auto import AutomaticDynamics
+from wm_dynamics.base import DynamicsResult
 from wm_dynamics.contact_step.body_tables import body_shape
-from wm_dynamics.dynamics import DynamicsResult, make_dynamics
+from wm_dynamics.factory import make_dynamics
 from wm_dynamics.learned.backend import LearnedDynamics, default_model
 from wm_dynamics.mujoco.world import BodyDef, GeomDef
 

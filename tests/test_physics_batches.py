@@ -24,7 +24,8 @@ from wm_core.interventions import (
     set_velocity,
 )
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_dynamics.dynamics import DynamicsResult, sample_belief
+from wm_dynamics.base import DynamicsResult
+from wm_dynamics.belief import sample_belief
 from wm_dynamics.mujoco.batch import BatchSimulator
 from wm_dynamics.mujoco.variants import ModelVariants
 from wm_dynamics.mujoco.world import Action, BodyDef, GeomDef, LiveWorld, Simulator, Trajectory, World, rest_state

@@ -15,7 +15,7 @@ from wm_core.interventions import Hypothesis, apply_impulse
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, ImagineRequest
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.auto import AutomaticDynamics
-from wm_dynamics.dynamics import sample_belief
+from wm_dynamics.belief import sample_belief
 from wm_dynamics.learned.backend import LearnedDynamics
 from wm_imagination.imagination import Imagination
 from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline

@@ -24,7 +24,7 @@ from wm_core.interventions import (
     set_property,
 )
 from wm_core.scene_graph import Predicate, Shape
-from wm_dynamics.dynamics import make_dynamics
+from wm_dynamics.factory import make_dynamics
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.gazebo import to_sdf
 from wm_sim.scenes import SceneError, SceneModel, build_scene, load_scene, scene_names

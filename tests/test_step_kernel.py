@@ -37,7 +37,7 @@ from wm_dynamics.contact_step import compiled as compiled_module
 from wm_dynamics.contact_step.body_tables import HULL_POINTS, ROWS, body_shape, parameter_column
 from wm_dynamics.contact_step.compile_cache import cache_folder, only_one, trusted_folder
 from wm_dynamics.contact_step.compiled import CompiledStep, check_feeds, read_weights
-from wm_dynamics.dynamics import make_dynamics
+from wm_dynamics.factory import make_dynamics
 from wm_dynamics.learned.backend import OUTPUTS, DynamicsNetwork, LearnedDynamics, default_model
 from wm_dynamics.mujoco.world import BodyDef, GeomDef
 

@@ -26,7 +26,7 @@ from wm_core.interventions import (
 )
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, EventQuestion, ImagineRequest, Rollout
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
-from wm_dynamics.dynamics import DynamicsResult
+from wm_dynamics.base import DynamicsResult
 from wm_dynamics.validity import FASTEST_M_S, FASTEST_RAD_S, check_futures, limits_of
 from wm_imagination.imagination import Imagination
 

@@ -59,16 +59,9 @@ from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
-from wm_dynamics.dynamics import (
-    Dynamics,
-    DynamicsResult,
-    centre_offsets,
-    make_dynamics,
-    move_centres,
-    sample_belief,
-    scene_body,
-    targets,
-)
+from wm_dynamics.base import Dynamics, DynamicsResult, targets
+from wm_dynamics.belief import centre_offsets, move_centres, sample_belief, scene_body
+from wm_dynamics.factory import make_dynamics
 from wm_dynamics.mujoco.world import GRAVITY_M_S2, BodyDef, GeomDef
 from wm_perception.evaluation import rotation_error_deg
 

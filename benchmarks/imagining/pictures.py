@@ -16,7 +16,7 @@ from benchmarks.imagining.worlds import Case, make_case
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import Shape
-from wm_dynamics.dynamics import Dynamics
+from wm_dynamics.base import Dynamics
 from wm_dynamics.mujoco.world import GeomDef, geom_points
 
 Image = NDArray[np.uint8]

@@ -31,7 +31,8 @@ from benchmarks.imagining.accuracy import (
 )
 from benchmarks.imagining.worlds import Case, make_case
 from training.worlds import Split
-from wm_dynamics.dynamics import Dynamics, make_dynamics
+from wm_dynamics.base import Dynamics
+from wm_dynamics.factory import make_dynamics
 
 METHODS = ("learned", "physics", "straight", "still", "oracle")
 NO_CONTACTS = ("straight", "still")

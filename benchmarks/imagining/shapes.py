@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Property
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph
-from wm_dynamics.dynamics import scene_body, targets
+from wm_dynamics.base import targets
+from wm_dynamics.belief import scene_body
 from wm_dynamics.mujoco.world import PARK_POSITION_M, BodyDef, World, body_from_spec, scaled_body, surface_distance
 
 Array = NDArray[np.float64]

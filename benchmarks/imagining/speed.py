@@ -22,7 +22,8 @@ from benchmarks.imagining.metrics import Array
 from wm_core.interventions import BodySpec, Hypothesis, follow_path, set_velocity
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_dynamics.dynamics import Dynamics, scene_body, scene_states
+from wm_dynamics.base import Dynamics
+from wm_dynamics.belief import scene_body, scene_states
 from wm_dynamics.mujoco.world import World, body_from_spec, rest_state
 from wm_dynamics.physics.backend import MAX_TIMESTEP_S
 

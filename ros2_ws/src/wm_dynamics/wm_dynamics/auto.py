@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wm_core.interventions import Hypothesis
 from wm_core.scene_graph import SceneGraph
-from wm_dynamics.dynamics import DynamicsResult, OnHypothesis, check_scenes
+from wm_dynamics.base import DynamicsResult, OnHypothesis, check_scenes
 from wm_dynamics.learned.backend import LearnedDynamics
 from wm_dynamics.physics.backend import PhysicsDynamics
 from wm_dynamics.validity import check_futures
@@ -74,7 +74,7 @@ class AutomaticDynamics:
         should_stop: Callable[[], bool] | None = None,
         on_hypothesis: OnHypothesis | None = None,
     ) -> DynamicsResult:
-        """See ``wm_dynamics.dynamics.Dynamics.rollout``; ``backends`` of the result names who answered each
+        """See ``wm_dynamics.base.Dynamics.rollout``; ``backends`` of the result names who answered each
         hypothesis. Futures with doubts are not given to ``on_hypothesis``.
         """
         t = check_scenes(scenes, times)

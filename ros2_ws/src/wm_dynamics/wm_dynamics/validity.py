@@ -23,7 +23,7 @@ from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Property
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION
 from wm_core.scene_graph import SceneGraph
-from wm_dynamics.dynamics import States, targets
+from wm_dynamics.base import States, targets
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from wm_core.interventions import Hypothesis, UnknownObjectError, remove
 from wm_core.rollout import EventAnswer, EventQuestion, ImagineRequest, RequestError, RolloutEvent, StatesWanted
 from wm_core.scene_graph import EventKind, SceneGraph
-from wm_dynamics.dynamics import EventTable, object_slots, targets
+from wm_dynamics.base import object_slots, targets
+from wm_dynamics.events import EventTable
 
 if TYPE_CHECKING:
     from wm_imagination.imagination import Imagination

@@ -35,22 +35,11 @@ from wm_core.rollout import (
     StatesWanted,
 )
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_dynamics.dynamics import (
-    Dynamics,
-    DynamicsResult,
-    EventTable,
-    centre_offsets,
-    default_threads,
-    event_table,
-    make_dynamics,
-    move_centres,
-    moving_objects,
-    object_slots,
-    sample_belief,
-    surface_separation,
-    targets,
-    workspace_bounds,
-)
+from wm_dynamics.base import Dynamics, DynamicsResult, default_threads, object_slots, targets
+from wm_dynamics.belief import centre_offsets, move_centres, moving_objects, sample_belief
+from wm_dynamics.events import EventTable, event_table, workspace_bounds
+from wm_dynamics.factory import make_dynamics
+from wm_dynamics.separation import surface_separation
 from wm_dynamics.validity import Validity, check_futures
 from wm_imagination import causal, estimate
 from wm_imagination.appearance import Appearance, AppearanceMemory, sample_primitive

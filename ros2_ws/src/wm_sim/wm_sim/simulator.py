@@ -89,7 +89,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class TruthRollout:
-    """True futures, as ``wm_dynamics.dynamics.DynamicsResult``: created bodies in slots after the known
+    """True futures, as ``wm_dynamics.base.DynamicsResult``: created bodies in slots after the known
     ids.
 
     Attributes:

@@ -35,6 +35,15 @@ from wm_core.inference import InferenceError
 from wm_core.interventions import BodySpec, Hypothesis, Intervention, InterventionKind, Property
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.scene_graph import Predicate, SceneGraph
+from wm_dynamics.base import (
+    Contact,
+    DynamicsResult,
+    OnHypothesis,
+    check_scenes,
+    default_threads,
+    empty_result,
+    object_slots,
+)
 from wm_dynamics.contact_step.body_tables import (
     HOVER_M,
     HULL_POINTS,
@@ -55,15 +64,6 @@ from wm_dynamics.contact_step.body_tables import (
 )
 from wm_dynamics.contact_step.compiled import CompiledStep
 from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
-from wm_dynamics.dynamics import (
-    Contact,
-    DynamicsResult,
-    OnHypothesis,
-    check_scenes,
-    default_threads,
-    empty_result,
-    object_slots,
-)
 from wm_dynamics.learned.sample_noise import sample_noise
 from wm_dynamics.mujoco.world import BodyDef, body_from_spec, lowest_point, scaled_body
 from wm_dynamics.physics.backend import FREEING_KINDS, ScenePreparation, sample_properties
@@ -310,7 +310,7 @@ class LearnedDynamics:
         should_stop: Callable[[], bool] | None = None,
         on_hypothesis: OnHypothesis | None = None,
     ) -> DynamicsResult:
-        """See ``wm_dynamics.dynamics.Dynamics.rollout``; a deadline also ends hypotheses that have begun."""
+        """See ``wm_dynamics.base.Dynamics.rollout``; a deadline also ends hypotheses that have begun."""
         t = check_scenes(scenes, times)
         ids = object_slots(scenes[0], hypotheses)
         stopped = threading.Event()

@@ -27,7 +27,7 @@ from wm_core.geometry import quaternion_to_matrix, rotation_between
 from wm_core.interventions import Hypothesis
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import Predicate, SceneGraph, Shape
-from wm_dynamics.dynamics import (
+from wm_dynamics.base import (
     Contact,
     DynamicsResult,
     FutureWarned,
@@ -35,11 +35,9 @@ from wm_dynamics.dynamics import (
     check_scenes,
     default_threads,
     empty_result,
-    moving_objects,
     object_slots,
-    scene_body,
-    scene_states,
 )
+from wm_dynamics.belief import moving_objects, scene_body, scene_states
 from wm_dynamics.mujoco.batch import BatchSimulator
 from wm_dynamics.mujoco.world import (
     BodyDef,
@@ -514,7 +512,7 @@ class PhysicsDynamics:
         should_stop: Callable[[], bool] | None = None,
         on_hypothesis: OnHypothesis | None = None,
     ) -> DynamicsResult:
-        """See ``wm_dynamics.dynamics.Dynamics.rollout``.
+        """See ``wm_dynamics.base.Dynamics.rollout``.
 
         The states at time 0 are those after ``ScenePreparation``: up to some millimetres from those of the
         scene.

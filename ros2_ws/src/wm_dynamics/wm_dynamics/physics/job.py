@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wm_core.interventions import Hypothesis, InterventionKind
 from wm_core.scene_graph import SceneGraph
-from wm_dynamics.dynamics import hypothesis_bodies
+from wm_dynamics.belief import hypothesis_bodies
 from wm_dynamics.mujoco.batch import BatchSimulator
 from wm_dynamics.mujoco.variants import ModelVariants
 from wm_dynamics.mujoco.world import Action, BodyDef, LiveWorld, Simulator, Trajectory, World, rest_state

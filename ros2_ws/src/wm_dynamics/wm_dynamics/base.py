@@ -1,0 +1,164 @@
+"""The interface of the dynamics backends: what they are asked, and what they answer."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wm_core.interventions import Hypothesis, Intervention
+from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, STATE_SIZE
+from wm_core.scene_graph import SceneGraph
+
+Array = NDArray[np.float64]
+
+
+States = NDArray[np.float32]
+
+
+OnHypothesis = Callable[[int, States, NDArray[np.bool_]], None]
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Objects ``a`` < ``b`` (ids) began (or ceased) to touch; begun at time 0: they touched at the start."""
+
+    hypothesis: int
+    sample: int
+    time_s: float
+    a: int
+    b: int
+    began: bool
+
+
+@dataclass(frozen=True)
+class FutureWarned:
+    """The solver warned in a future (``mujoco.world.SolverWarning``): from then on it is not to be trusted."""
+
+    hypothesis: int
+    sample: int
+    time_s: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class DynamicsResult:
+    """K futures of M objects, S samples each, at T times.
+
+    Attributes:
+        object_ids: (M,) int64, those of the scene, then created bodies: the j-th intervention of a hypothesis
+            that creates a body fills slot j, id max + 1 + j, in every hypothesis.
+        states: (K, S, T, M, 13) float32, layout of ``wm_core.rollout``, graph frame.
+        present: (K, T, M) bool; where False, states hold the last (or first) pose. All False for hypotheses
+            not done.
+        contacts: in order of hypothesis, sample, time.
+        completed: hypotheses done before the deadline or the stop, in order.
+        backend: which dynamics answered.
+        backends: K names, which dynamics answered each hypothesis; empty: all by ``backend``.
+        doubts: K reasons of the dynamics itself not to trust a future (its solver diverged and was held, it is unsure
+            of it), empty strings where it does; empty: it trusts all.
+        factual: where several dynamics answered (``backends``), the factual future by each of them, against which
+            effects of its futures are: name -> states (S, T, M, 13), present (T, M). Empty: hypothesis 0 for all.
+        scatter: (K, M) standard deviation [m] of positions at the last time that the dynamics itself leaves open
+            (belief samples come on top); empty: the backend does not say.
+        warnings: what the solver warned of, in order of hypothesis, sample, time.
+    """
+
+    object_ids: NDArray[np.int64]
+    states: States
+    present: NDArray[np.bool_]
+    contacts: tuple[Contact, ...]
+    completed: int
+    backend: str = ""
+    backends: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    factual: Mapping[str, tuple[States, NDArray[np.bool_]]] = field(default_factory=dict)
+    scatter: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    warnings: tuple[FutureWarned, ...] = ()
+
+
+class Dynamics(Protocol):
+    """Predicts futures of a scene under hypotheses."""
+
+    name: str
+
+    def rollout(
+        self,
+        scenes: Sequence[SceneGraph],
+        hypotheses: Sequence[Hypothesis],
+        times: ArrayLike,
+        *,
+        deadline: float | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_hypothesis: OnHypothesis | None = None,
+    ) -> DynamicsResult:
+        """Roll every hypothesis out from every belief sample.
+
+        Args:
+            scenes: S samples of the belief, same ids; the first is the mean, and decides what moves and what
+                rests.
+            hypotheses: K, validated (``wm_core.interventions.validate_hypotheses``).
+            times: (T,) ascending, first 0 [s].
+            deadline: ``time.monotonic()`` after which no hypothesis is begun [s].
+            should_stop: asked between hypotheses.
+            on_hypothesis: called in order with k, states (S, T, M, 13) and presence (T, M), from the calling
+                thread.
+
+        Raises:
+            ValueError: no scene, or samples of different ids.
+        """
+        ...
+
+
+def check_scenes(scenes: Sequence[SceneGraph], times: ArrayLike) -> Array:
+    """The times as an array; raises ValueError on no scene, samples of different ids, or times that do not
+    ascend from 0.
+    """
+    if not scenes:
+        raise ValueError("scenes: got none, expected at least one belief sample")
+    for s, scene in enumerate(scenes[1:], start=1):
+        if not np.array_equal(scene.ids, scenes[0].ids):
+            raise ValueError(f"scenes[{s}].ids: got {scene.ids.tolist()}, expected {scenes[0].ids.tolist()}")
+    t = np.asarray(times, dtype=np.float64).reshape(-1)
+    if not len(t) or not np.isfinite(t).all() or t[0] != 0.0 or (np.diff(t) <= 0.0).any():
+        raise ValueError(f"times: got {t[:8].tolist()}, expected ascending from 0")
+    return t
+
+
+def object_slots(scene: SceneGraph, hypotheses: Sequence[Hypothesis]) -> NDArray[np.int64]:
+    """(M,) ids of the scene's objects, then of as many created bodies as the hypothesis with most of them
+    has.
+    """
+    created = max((sum(i.creates_body for i in h.interventions) for h in hypotheses), default=0)
+    top = int(scene.ids.max()) if len(scene) else 0
+    return np.concatenate([scene.ids, top + 1 + np.arange(created)]).astype(np.int64)
+
+
+def targets(scene: SceneGraph, hypothesis: Hypothesis) -> list[tuple[int, Intervention]]:
+    """(object index, intervention) of a hypothesis; created bodies are indexed N, N + 1, ... in the order
+    given.
+    """
+    created = itertools.count(len(scene))
+    return [(next(created) if i.creates_body else scene.index(i.object_id), i) for i in hypothesis.interventions]
+
+
+def empty_result(
+    starts: Sequence[Array], hypotheses: int, times: int, objects: int
+) -> tuple[States, NDArray[np.bool_]]:
+    """States (K, S, T, M, 13) that hold the start poses, and presence (K, T, M) all False."""
+    states = np.zeros((hypotheses, len(starts), times, objects, STATE_SIZE), dtype=np.float32)
+    states[..., 6] = 1.0
+    for s, start in enumerate(starts):
+        states[:, s, :, : len(start)] = start
+    states[..., LINEAR_VELOCITY] = states[..., ANGULAR_VELOCITY] = 0.0
+    return states, np.zeros((hypotheses, times, objects), dtype=bool)
+
+
+def default_threads() -> int:
+    """Worker threads for rollouts: the processors that this process may use."""
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

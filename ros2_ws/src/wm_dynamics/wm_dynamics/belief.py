@@ -1,0 +1,195 @@
+"""What a scene graph is believed to be: samples of it, which objects move, and bodies and states of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+from wm_core.geometry import normalize_quaternion, quaternion_to_matrix
+from wm_core.interventions import Hypothesis
+from wm_core.rollout import POSITION, QUATERNION, STATE_SIZE
+from wm_core.scene_graph import SceneGraph, Shape
+from wm_dynamics.base import Array, States
+from wm_dynamics.mujoco.world import BodyDef, GeomDef, body_from_spec, rest_state
+
+CHI2_3_99 = 11.345
+"""99 % quantile of the chi-square distribution with three degrees of freedom."""
+
+
+def moving_objects(scene: SceneGraph) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which objects (N,) are believed to move, and which to turn.
+
+    A velocity counts when it is outside the 99 % region of its covariance around zero; a velocity without
+    covariance is known exactly and counts as it is. Static objects do neither.
+    """
+
+    def significant(velocities: Array, covariances: Array) -> NDArray[np.bool_]:
+        result = np.zeros(len(scene), dtype=bool)
+        for i, (v, covariance) in enumerate(zip(velocities, covariances, strict=True)):
+            speed = float(np.linalg.norm(v))
+            if scene.is_static[i] or speed == 0.0:
+                continue
+            if not np.isfinite(covariance).all() or np.trace(covariance) <= 0.0:
+                result[i] = True
+                continue
+            regular = covariance + 1e-9 * np.eye(3)
+            result[i] = float(v @ np.linalg.solve(regular, v)) > CHI2_3_99
+        return result
+
+    return (
+        significant(scene.linear_velocities, scene.twist_covariances[:, :3, :3]),
+        significant(scene.angular_velocities, scene.twist_covariances[:, 3:, 3:]),
+    )
+
+
+def sample_belief(scene: SceneGraph, samples: int, seed: int) -> tuple[SceneGraph, ...]:
+    """Samples of what the scene is believed to be; the first is always the mean.
+
+    Drawn: pose (from ``pose_covariances``); of objects that were seen to move, the velocity (from
+    ``twist_covariances``), also where it is not certain that they do and the mean has them at rest
+    (``moving_objects``); of objects that are believed to turn, the angular velocity; mass (log-normal), friction and
+    restitution (normal, clipped to 0.02..2 and 0..0.95).
+    Static objects keep their pose: what rests on them is known relative to them. Objects are drawn in the
+    order of their ids, each from its own stream, so that one object's samples do not depend on which others
+    are there.
+    """
+    result = [scene]
+    _, turns = moving_objects(scene)
+    moves = np.linalg.norm(scene.linear_velocities, axis=1) > 0.0
+    for s in range(1, max(int(samples), 1)):
+        positions, quaternions = scene.positions.copy(), scene.quaternions.copy()
+        linear, angular = scene.linear_velocities.copy(), scene.angular_velocities.copy()
+        log_mass, friction, restitution = (
+            scene.log_mass.copy(),
+            scene.friction.copy(),
+            scene.restitution.copy(),
+        )
+        for i in range(len(scene)):
+            rng = np.random.default_rng([int(seed), s, int(scene.ids[i])])
+            unit = rng.standard_normal(15)
+            log_mass[i] += scene.log_mass_std[i] * unit[12]
+            friction[i] = np.clip(scene.friction[i] + scene.friction_std[i] * unit[13], 0.02, 2.0)
+            restitution[i] = np.clip(scene.restitution[i] + scene.restitution_std[i] * unit[14], 0.0, 0.95)
+            if scene.is_static[i]:
+                continue
+            pose = _square_root(scene.pose_covariances[i]) @ unit[:6]
+            positions[i] += pose[:3]
+            quaternions[i] = (Rotation.from_rotvec(pose[3:]) * Rotation.from_quat(quaternions[i])).as_quat()
+            twist = _square_root(scene.twist_covariances[i]) @ unit[6:12]
+            linear[i] += twist[:3] * moves[i]
+            angular[i] += twist[3:] * turns[i]
+        result.append(
+            replace(
+                scene,
+                positions=positions,
+                quaternions=quaternions,
+                linear_velocities=linear,
+                angular_velocities=angular,
+                log_mass=log_mass,
+                friction=friction,
+                restitution=restitution,
+            )
+        )
+    return tuple(result)
+
+
+def centre_offsets(scenes: Sequence[SceneGraph], starts: ArrayLike) -> Array:
+    """(S, N, 3) how far, in their own axes [m], objects' centres are off the bodies that stand for them in each sample.
+
+    Where a thing's surface rests or touches is known better than its centre: how high a centre is depends on the shape
+    that nobody has seen all of. Backends bring the things of every sample to rest where they rest and out of one
+    another, which takes back part of what was drawn for their places. That part is of the shape: the centre is there,
+    relative to the body, and goes along with it. The first sample, the mean, has none.
+
+    Args:
+        scenes: S samples (``sample_belief``).
+        starts: (S, M, 13), M >= N, their states at time 0 in a future in which nothing is done to them by then.
+    """
+    if len(scenes) == 1 or not len(scenes[0]):
+        return np.zeros((len(scenes), len(scenes[0]), 3))
+    begun = np.asarray(starts, dtype=np.float64)[:, : len(scenes[0])]
+    taken = np.stack([scene.positions for scene in scenes]) - begun[..., POSITION]
+    taken = (taken - taken[:1]) * ~scenes[0].is_static[:, None]
+    rotations = quaternion_to_matrix(begun[..., QUATERNION])
+    return np.nan_to_num(np.einsum("snji,snj->sni", rotations, taken))
+
+
+def move_centres(states: States, offsets: Array) -> None:
+    """Move the positions in states (..., S, T, M, 13) to where the objects' centres are, in place.
+
+    Args:
+        offsets: (S, N, 3) as from ``centre_offsets``, N <= M.
+    """
+    for sample, index in np.argwhere(np.linalg.norm(offsets, axis=-1) > 1e-6).tolist():
+        own = states[..., sample, :, index, :]
+        axis = own[..., QUATERNION][..., :3]
+        offset = offsets[sample, index].astype(states.dtype)
+        turned = 2.0 * np.cross(axis, offset)
+        own[..., POSITION] += offset + own[..., 6:7] * turned + np.cross(axis, turned)
+
+
+def _square_root(covariance: Array) -> Array:
+    """L with L L^T = covariance, for symmetric positive semi-definite matrices; zero where it is not
+    finite.
+    """
+    if not np.isfinite(covariance).all():
+        return np.zeros_like(covariance)
+    values, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
+    return vectors * np.sqrt(np.clip(values, 0.0, None))
+
+
+def scene_states(scene: SceneGraph) -> Array:
+    """(N, 13) states of the scene's objects as perceived."""
+    return np.concatenate(
+        [
+            scene.positions,
+            normalize_quaternion(scene.quaternions),
+            scene.linear_velocities,
+            scene.angular_velocities,
+        ],
+        axis=1,
+    ).reshape(len(scene), STATE_SIZE)
+
+
+def scene_body(scene: SceneGraph, index: int) -> BodyDef:
+    """The body of a scene object as perceived."""
+    shape = Shape(int(scene.shapes[index]))
+    extents = np.asarray(scene.extents[index], dtype=np.float64)
+    hull = scene.hulls[index] if shape == Shape.CONVEX else np.zeros((0, 3))
+    if shape == Shape.SPHERE:
+        extents = np.full(3, extents.mean())
+    color = (*(float(c) for c in scene.colors[index]), 1.0)
+    return BodyDef(
+        (GeomDef(shape, extents, hull=np.asarray(hull, dtype=np.float64), color=color),),  # type: ignore[arg-type]
+        mass=float(np.clip(np.exp(scene.log_mass[index]), 1e-6, 1e5)),
+        friction=float(np.clip(scene.friction[index], 0.0, 10.0)),
+        restitution=float(np.clip(scene.restitution[index], 0.0, 1.0)),
+        is_static=bool(scene.is_static[index]),
+        static_state=rest_state(scene.positions[index], scene.quaternions[index]),
+    )
+
+
+def hypothesis_bodies(scene: SceneGraph, hypothesis: Hypothesis, bodies: Sequence[BodyDef]) -> tuple[BodyDef, ...]:
+    """The scene's bodies, then those that the hypothesis creates."""
+    created = []
+    for intervention in hypothesis.interventions:
+        if intervention.creates_body:
+            assert intervention.body is not None  # validated
+            created.append(body_from_spec(intervention.body))
+    return (*bodies, *created)
+
+
+def inertia(body: BodyDef) -> Array:
+    """(3,) principal moments [kg m^2] of a body of uniform density, about its own axes."""
+    x, y, z = body.geoms[0].extents
+    shape = body.geoms[0].shape
+    if shape == Shape.SPHERE:
+        return np.full(3, 0.1 * body.mass * x * x)
+    if shape in (Shape.CYLINDER, Shape.CAPSULE):
+        side = body.mass * (3.0 * 0.25 * x * x + z * z) / 12.0
+        return np.array([side, side, 0.125 * body.mass * x * x])
+    return body.mass / 12.0 * np.array([y * y + z * z, x * x + z * z, x * x + y * y])
