@@ -59,7 +59,7 @@ from wm_core.interventions import (
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_dynamics.belief import scene_body
 from wm_dynamics.factory import make_dynamics
-from wm_dynamics.mujoco.world import BodyDef, GeomDef, body_points, rest_state
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, rest_state
 
 TIMES = np.arange(61) / 30.0
 TOP = 0.5

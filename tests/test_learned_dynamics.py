@@ -35,7 +35,7 @@ from wm_dynamics.base import DynamicsResult
 from wm_dynamics.contact_step.body_tables import body_shape
 from wm_dynamics.factory import make_dynamics
 from wm_dynamics.learned.backend import LearnedDynamics, default_model
-from wm_dynamics.mujoco.world import BodyDef, GeomDef
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
 
 TIMES = np.arange(31) / 30.0
 BOX = (Shape.BOX, (0.08, 0.06, 0.05))

@@ -21,18 +21,11 @@ from wm_core.interventions import (
     set_velocity,
 )
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.world import (
-    Action,
-    BodyDef,
-    GeomDef,
-    LiveWorld,
-    Simulator,
-    World,
-    lowest_point,
-    rest_state,
-    scaled_body,
-    simplify_hull,
-)
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, lowest_point, rest_state, scaled_body, simplify_hull
+from wm_dynamics.mujoco.live_world import LiveWorld
+from wm_dynamics.mujoco.simulator import Simulator
+from wm_dynamics.mujoco.trajectory import Action
+from wm_dynamics.mujoco.world import World
 
 STEP = 1.0 / 240.0
 TABLE = BodyDef(

@@ -27,8 +27,12 @@ from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.base import DynamicsResult
 from wm_dynamics.belief import sample_belief
 from wm_dynamics.mujoco.batch import BatchSimulator
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, rest_state
+from wm_dynamics.mujoco.live_world import LiveWorld
+from wm_dynamics.mujoco.simulator import Simulator
+from wm_dynamics.mujoco.trajectory import Action, Trajectory
 from wm_dynamics.mujoco.variants import ModelVariants
-from wm_dynamics.mujoco.world import Action, BodyDef, GeomDef, LiveWorld, Simulator, Trajectory, World, rest_state
+from wm_dynamics.mujoco.world import World
 from wm_dynamics.physics.backend import MOST_IN_BATCH, PhysicsDynamics
 
 STEP = 1.0 / 480.0

@@ -19,7 +19,7 @@ from benchmarks.soaking import trend
 from benchmarks.soaking.usage import Usage, look
 from wm_core.scene_graph import Shape
 from wm_dynamics.contact_step import body_tables
-from wm_dynamics.mujoco.world import BodyDef, GeomDef
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
 from wm_ros.memory import heap
 
 LEAK = """

@@ -39,7 +39,7 @@ from wm_dynamics.contact_step.compile_cache import cache_folder, only_one, trust
 from wm_dynamics.contact_step.compiled import CompiledStep, check_feeds, read_weights
 from wm_dynamics.factory import make_dynamics
 from wm_dynamics.learned.backend import OUTPUTS, DynamicsNetwork, LearnedDynamics, default_model
-from wm_dynamics.mujoco.world import BodyDef, GeomDef
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
 
 TIMES = np.arange(31) / 30.0
 

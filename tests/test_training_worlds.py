@@ -97,7 +97,7 @@ def test_distances_of_things_that_touch_are_of_their_true_surfaces() -> None:
 
 @pytest.mark.parametrize("name", [*families.ASSEMBLIES, *families.HELD_OUT])
 def test_families_stand_on_their_ground(name: str) -> None:
-    from wm_dynamics.mujoco.world import BodyDef, lowest_point
+    from wm_dynamics.mujoco.bodies import BodyDef, lowest_point
 
     family, _ = {**families.ASSEMBLIES, **families.HELD_OUT}[name]
     for seed in range(3):

@@ -36,7 +36,7 @@ from wm_dynamics.contact_step.body_tables import (
     parameter_column,
     surface_rows,
 )
-from wm_dynamics.mujoco.world import BodyDef, GeomDef, rest_state
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, rest_state
 from wm_sim.scenes import BuiltScene
 
 Array = NDArray[np.float64]

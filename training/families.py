@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wm_core.geometry import matrix_to_quaternion
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.world import GeomDef
+from wm_dynamics.mujoco.bodies import GeomDef
 from wm_sim import objects
 
 Array = NDArray[np.float64]

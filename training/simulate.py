@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from training.worlds import DURATION_S
 from wm_core.interventions import Intervention
-from wm_dynamics.mujoco.world import Action, LiveWorld, Touch, Trajectory, World, surface_distance
-from wm_dynamics.mujoco.world import Simulator as Stepper
+from wm_dynamics.mujoco.contacts import Touch, surface_distance
+from wm_dynamics.mujoco.live_world import LiveWorld
+from wm_dynamics.mujoco.simulator import Simulator as Stepper
+from wm_dynamics.mujoco.trajectory import Action, Trajectory
+from wm_dynamics.mujoco.world import World
 from wm_sim.scenes import BuiltScene
 from wm_sim.simulator import FRAME_RATE_HZ, STEPS_PER_FRAME
 

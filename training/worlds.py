@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 from training import families, textures
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.world import BodyDef, GeomDef, body_points, lowest_point, rest_state
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_point, rest_state
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.objects import centred
 from wm_sim.rendering import ZFAR_M, ZNEAR_M, decorator

@@ -4,7 +4,7 @@ To measure a dynamics backend from a Python prompt in the repository's root (env
 
     >>> from benchmarks.imagining.accuracy import evaluate
     >>> from benchmarks.imagining.worlds import world_seeds
-    >>> from wm_dynamics.dynamics import make_dynamics
+    >>> from wm_dynamics.factory import make_dynamics
     >>> evaluate(make_dynamics("physics"), "seeds", world_seeds("seeds", 6))
 
 The truth is simulated once (2 s a world) and kept under out/bench/cache; so is what perception makes of a world.
@@ -62,7 +62,8 @@ from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_dynamics.base import Dynamics, DynamicsResult, targets
 from wm_dynamics.belief import centre_offsets, move_centres, sample_belief, scene_body
 from wm_dynamics.factory import make_dynamics
-from wm_dynamics.mujoco.world import GRAVITY_M_S2, BodyDef, GeomDef
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
+from wm_dynamics.mujoco.world import GRAVITY_M_S2
 from wm_perception.evaluation import rotation_error_deg
 
 From = Literal["true", "perceived"]

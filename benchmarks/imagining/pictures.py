@@ -17,7 +17,7 @@ from wm_core.geometry import quaternion_to_matrix
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import Shape
 from wm_dynamics.base import Dynamics
-from wm_dynamics.mujoco.world import GeomDef, geom_points
+from wm_dynamics.mujoco.bodies import GeomDef, geom_points
 
 Image = NDArray[np.uint8]
 

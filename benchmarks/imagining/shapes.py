@@ -14,7 +14,9 @@ from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import targets
 from wm_dynamics.belief import scene_body
-from wm_dynamics.mujoco.world import PARK_POSITION_M, BodyDef, World, body_from_spec, scaled_body, surface_distance
+from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec, scaled_body
+from wm_dynamics.mujoco.contacts import surface_distance
+from wm_dynamics.mujoco.world import PARK_POSITION_M, World
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

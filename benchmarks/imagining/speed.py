@@ -24,7 +24,8 @@ from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERN
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.base import Dynamics
 from wm_dynamics.belief import scene_body, scene_states
-from wm_dynamics.mujoco.world import World, body_from_spec, rest_state
+from wm_dynamics.mujoco.bodies import body_from_spec, rest_state
+from wm_dynamics.mujoco.world import World
 from wm_dynamics.physics.backend import MAX_TIMESTEP_S
 
 OBJECTS = 8

@@ -32,7 +32,7 @@ from wm_core.interventions import (
 )
 from wm_core.rollout import LINEAR_VELOCITY
 from wm_core.scene_graph import Predicate, SceneGraph, Shape
-from wm_dynamics.mujoco.world import BodyDef
+from wm_dynamics.mujoco.bodies import BodyDef
 from wm_sim.scenes import BuiltScene
 from wm_sim.simulator import Simulator
 

@@ -19,7 +19,7 @@ from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_dynamics.mujoco.world import BodyDef, GeomDef, body_points, lowest_point, rest_state
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_point, rest_state
 from wm_sim.objects import centred
 from wm_sim.scenes import BuiltScene
 

@@ -38,7 +38,7 @@ class Contact:
 
 @dataclass(frozen=True)
 class FutureWarned:
-    """The solver warned in a future (``mujoco.world.SolverWarning``): from then on it is not to be trusted."""
+    """The solver warned in a future (``mujoco.trajectory.SolverWarning``): from then on it is not to be trusted."""
 
     hypothesis: int
     sample: int

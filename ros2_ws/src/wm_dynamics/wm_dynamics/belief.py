@@ -14,7 +14,7 @@ from wm_core.interventions import Hypothesis
 from wm_core.rollout import POSITION, QUATERNION, STATE_SIZE
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.base import Array, States
-from wm_dynamics.mujoco.world import BodyDef, GeomDef, body_from_spec, rest_state
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_from_spec, rest_state
 
 CHI2_3_99 = 11.345
 """99 % quantile of the chi-square distribution with three degrees of freedom."""

@@ -15,7 +15,7 @@ from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERN
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_dynamics.base import Array, DynamicsResult, States
 from wm_dynamics.belief import scene_body
-from wm_dynamics.mujoco.world import BodyDef, body_from_spec
+from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec
 
 # Thresholds of events [m, m/s, rad]; a fall is a drop of the lowest point, so toppling over is none.
 FALL_DROP_M = 0.02

@@ -15,8 +15,9 @@ from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Pr
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import Array, DynamicsResult, OnHypothesis, check_scenes, empty_result, object_slots, targets
-from wm_dynamics.belief import inertia, hypothesis_bodies, moving_objects, scene_body, scene_states
-from wm_dynamics.mujoco.world import BodyDef, hold_absent, lowest_point, rest_state, scaled_body
+from wm_dynamics.belief import hypothesis_bodies, inertia, moving_objects, scene_body, scene_states
+from wm_dynamics.mujoco.bodies import BodyDef, lowest_point, rest_state, scaled_body
+from wm_dynamics.mujoco.live_world import hold_absent
 
 
 class KinematicDynamics:

@@ -14,7 +14,8 @@ from wm_core.interventions import Hypothesis, InterventionKind
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import Array, DynamicsResult, States, targets
 from wm_dynamics.belief import hypothesis_bodies, scene_body
-from wm_dynamics.mujoco.world import World, scaled_body
+from wm_dynamics.mujoco.bodies import scaled_body
+from wm_dynamics.mujoco.world import World
 
 
 def surface_separation(

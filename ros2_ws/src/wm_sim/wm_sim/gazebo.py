@@ -29,7 +29,8 @@ from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import invert_transform, matrix_to_quaternion, pose_matrix
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.world import BodyDef, GeomDef, World
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
+from wm_dynamics.mujoco.world import World
 from wm_sim.scenes import BuiltScene, build_scene, load_scene
 from wm_sim.simulator import look_at
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wm_core.geometry import matrix_to_quaternion
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.world import GeomDef, geom_points
+from wm_dynamics.mujoco.bodies import GeomDef, geom_points
 
 Array = NDArray[np.float64]
 Color = tuple[float, float, float, float]

@@ -24,7 +24,8 @@ from scipy.spatial.transform import Rotation
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.world import BodyDef, GeomDef, World, body_points, lowest_point, rest_state
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_point, rest_state
+from wm_dynamics.mujoco.world import World
 from wm_sim import objects
 
 Array = NDArray[np.float64]

@@ -19,17 +19,12 @@ from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind, validate_hypotheses
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape, shape_volume
-from wm_dynamics.mujoco.world import (
-    Action,
-    BodyDef,
-    LiveWorld,
-    Touch,
-    World,
-    body_from_spec,
-    body_points,
-    scaled_body,
-)
-from wm_dynamics.mujoco.world import Simulator as Stepper
+from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec, body_points, scaled_body
+from wm_dynamics.mujoco.contacts import Touch
+from wm_dynamics.mujoco.live_world import LiveWorld
+from wm_dynamics.mujoco.simulator import Simulator as Stepper
+from wm_dynamics.mujoco.trajectory import Action
+from wm_dynamics.mujoco.world import World
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.rendering import Renderer, Shadow, cast_shadow, decorator
 from wm_sim.scenes import BuiltScene, SceneModel, build_scene, load_scene

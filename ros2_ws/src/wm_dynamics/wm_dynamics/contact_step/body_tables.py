@@ -17,14 +17,8 @@ from scipy.spatial import ConvexHull, QhullError
 
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.world import (
-    ROLLING_COEFFICIENT,
-    TORSIONAL_COEFFICIENT_M,
-    BodyDef,
-    World,
-    body_points,
-    simplify_hull,
-)
+from wm_dynamics.mujoco.bodies import BodyDef, body_points, simplify_hull
+from wm_dynamics.mujoco.world import ROLLING_COEFFICIENT, TORSIONAL_COEFFICIENT_M, World
 
 Array = NDArray[np.float64]
 Table = NDArray[np.float32]

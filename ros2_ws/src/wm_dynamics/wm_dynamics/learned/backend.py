@@ -65,7 +65,7 @@ from wm_dynamics.contact_step.body_tables import (
 from wm_dynamics.contact_step.compiled import CompiledStep
 from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
 from wm_dynamics.learned.sample_noise import sample_noise
-from wm_dynamics.mujoco.world import BodyDef, body_from_spec, lowest_point, scaled_body
+from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec, lowest_point, scaled_body
 from wm_dynamics.physics.backend import FREEING_KINDS, ScenePreparation, sample_properties
 
 log = logging.getLogger(__name__)

@@ -13,16 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, STATE_SIZE
-from wm_dynamics.mujoco.world import (
-    Action,
-    LiveWorld,
-    Simulator,
-    Trajectory,
-    World,
-    find_touches,
-    hold_absent,
-    warning_kinds,
-)
+from wm_dynamics.mujoco.contacts import find_touches
+from wm_dynamics.mujoco.live_world import LiveWorld, hold_absent
+from wm_dynamics.mujoco.native import warning_kinds
+from wm_dynamics.mujoco.simulator import Simulator
+from wm_dynamics.mujoco.trajectory import Action, Trajectory
+from wm_dynamics.mujoco.world import World
 
 Array = NDArray[np.float64]
 

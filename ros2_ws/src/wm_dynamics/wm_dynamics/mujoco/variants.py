@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import mujoco
 
 if TYPE_CHECKING:
-    from wm_dynamics.mujoco.world import BodyDef, World
+    from wm_dynamics.mujoco.bodies import BodyDef
+    from wm_dynamics.mujoco.world import World
 
 _MOST = 1024
 """Models kept: some 40 kB each with ten bodies."""

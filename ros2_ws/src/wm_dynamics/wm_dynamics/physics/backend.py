@@ -39,16 +39,9 @@ from wm_dynamics.base import (
 )
 from wm_dynamics.belief import moving_objects, scene_body, scene_states
 from wm_dynamics.mujoco.batch import BatchSimulator
-from wm_dynamics.mujoco.world import (
-    BodyDef,
-    GeomDef,
-    Trajectory,
-    World,
-    body_points,
-    lowest_point,
-    lowest_points,
-    simplify_hull,
-)
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_point, lowest_points, simplify_hull
+from wm_dynamics.mujoco.trajectory import Trajectory
+from wm_dynamics.mujoco.world import World
 from wm_dynamics.physics.job import FREEING_KINDS, PhysicsJob, WorldCache
 
 log = logging.getLogger(__name__)

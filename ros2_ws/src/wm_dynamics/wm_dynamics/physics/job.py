@@ -15,8 +15,12 @@ from wm_core.interventions import Hypothesis, InterventionKind
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.belief import hypothesis_bodies
 from wm_dynamics.mujoco.batch import BatchSimulator
+from wm_dynamics.mujoco.bodies import BodyDef, rest_state
+from wm_dynamics.mujoco.live_world import LiveWorld
+from wm_dynamics.mujoco.simulator import Simulator
+from wm_dynamics.mujoco.trajectory import Action, Trajectory
 from wm_dynamics.mujoco.variants import ModelVariants
-from wm_dynamics.mujoco.world import Action, BodyDef, LiveWorld, Simulator, Trajectory, World, rest_state
+from wm_dynamics.mujoco.world import World
 
 Array = NDArray[np.float64]
 

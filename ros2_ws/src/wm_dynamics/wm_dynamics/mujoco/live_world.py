@@ -1,0 +1,409 @@
+"""A world that moves and that interventions are carried out on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import mujoco
+import mujoco.rollout
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from wm_core.geometry import interpolate_pose, quaternion_to_matrix
+from wm_core.interventions import Intervention, InterventionKind, Property
+from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
+from wm_dynamics.mujoco.bodies import Array, BodyDef, lowest_point, rest_state, scaled_body
+from wm_dynamics.mujoco.contacts import find_touches
+from wm_dynamics.mujoco.native import NativeRollout
+from wm_dynamics.mujoco.trajectory import Action, SolverWarning, Trajectory
+from wm_dynamics.mujoco.variants import ModelVariants
+from wm_dynamics.mujoco.world import GRAVITY_M_S2, PARK_POSITION_M, World
+
+
+class LiveWorld:
+    """A world in progress: its state, which bodies exist, which follow a path, and what interventions have
+    changed.
+
+    Its state is complete: everything that the next stretch depends on is in it (MuJoCo's solver starts each
+    stretch without memory), so a ``branch`` goes on bit for bit as the original does, if advanced by the same
+    stretches.
+
+    Args:
+        simulator: MuJoCo's scratch data of this thread; the others as in ``Simulator.run``.
+        variants: models that futures of equal edits share; None: an edited model is a copy of this world's own.
+    """
+
+    def __init__(
+        self,
+        simulator: NativeRollout,
+        world: World,
+        model: mujoco.MjModel,
+        states: Array,
+        absent: Sequence[int] = (),
+        bodies: Sequence[BodyDef] | None = None,
+        world_for: Callable[[Sequence[BodyDef]], World] | None = None,
+        variants: ModelVariants | None = None,
+    ) -> None:
+        self.simulator, self.world, self.model = simulator, world, model
+        self.owns_model = False
+        self.variants = variants
+        self.warnings: tuple[SolverWarning, ...] = ()
+        self.bodies = list(bodies if bodies is not None else world.bodies)
+        self.world_for = world_for or world.rebuilt
+        self.step = 0
+        self.packed = world.pack(np.asarray(states, dtype=np.float64))
+        self.statics = {int(i): world.bodies[i].static_state.copy() for i in np.flatnonzero(~world.movable)}
+        self.present = np.ones(len(self.bodies), dtype=bool)
+        self.present[list(absent)] = False
+        self.paths: dict[int, tuple[int, Intervention, float, float]] = {}
+        self.overruled: list[tuple[int, Property, float]] = []
+        for index in absent:
+            self._change("disable", index)
+            self._park(index)
+
+    def branch(self, created: Sequence[BodyDef] = (), world: World | None = None) -> LiveWorld:
+        """A copy that goes its own way, with room for bodies that are to be created (absent so far).
+
+        Args:
+            created: bodies appended to those of this world.
+            world: the compiled world of all of them (same order); None: made here.
+        """
+        twin = copy.copy(self)
+        twin.model, twin.owns_model = (
+            (copy.copy(self.model) if self.owns_model else self.model),
+            self.owns_model,
+        )
+        twin.bodies, twin.packed, twin.present = list(self.bodies), self.packed.copy(), self.present.copy()
+        twin.statics = {i: s.copy() for i, s in self.statics.items()}
+        twin.paths, twin.overruled = dict(self.paths), list(self.overruled)
+        if created:
+            count = len(self.bodies)
+            twin.bodies.extend(created)
+            twin.present = np.concatenate([twin.present, np.zeros(len(created), dtype=bool)])
+            old_nq, old_nv = self.world.model.nq, self.world.model.nv
+            twin._rebuild(world or self.world_for(tuple(twin.bodies)))
+            packed = twin.world.pack(np.tile(rest_state(np.zeros(3)), (len(twin.bodies), 1)))
+            # New bodies come last, so the old ones' coordinates are copied as they are.
+            packed[: 1 + old_nq] = self.packed[: 1 + old_nq]
+            start = 1 + twin.world.model.nq
+            packed[start : start + old_nv] = self.packed[1 + old_nq :]
+            twin.packed = packed
+            for index in range(count, len(twin.bodies)):
+                twin._park(index)
+        return twin
+
+    @property
+    def time_s(self) -> float:
+        """Time since the start [s]."""
+        return self.step * self.world.timestep
+
+    def states(self) -> Array:
+        """(n, 13) states now; bodies that do not exist are parked far away."""
+        return self.unpacked(self.packed[None])[0]
+
+    def _rebuild(self, world: World) -> None:
+        """Go over to another compiled world of the same bodies (with others' shapes, or more bodies)."""
+        self.world = world
+        if self.variants is not None:
+            self.model = self.variants.with_properties(world, self.bodies)
+        else:
+            self.model, self.owns_model = world.with_properties(self.bodies), True
+        for i in np.flatnonzero(~self.present):
+            self._change("disable", int(i))
+        for i, still in self.statics.items():
+            if self.present[i]:
+                self._place(i, still)
+        for i, (begin, path, _, _) in list(self.paths.items()):
+            self._follow(i, begin, path)
+        for i, name, value in self.overruled:
+            self._change("set_friction" if name == Property.FRICTION else "set_restitution", i, value)
+
+    def _change(self, edit: str, index: int, *values: float | tuple[float, ...]) -> None:
+        """Edit the model by a method of the world: a copy of its own, or one shared with all of the same edits."""
+        if self.variants is not None:
+            self.model = self.variants.edited(self.world, self.model, edit, index, *values)
+            return
+        if not self.owns_model:
+            self.model, self.owns_model = copy.copy(self.model), True
+        getattr(self.world, edit)(self.model, index, *values)
+
+    def _follow(self, index: int, begin: int, path: Intervention) -> None:
+        """Make a body follow a path from a step on."""
+        self._change("make_kinematic", index)
+        body = self.world.body_ids[index]
+        self.paths[index] = (begin, path, float(self.model.body_mass[body]), float(self.model.body_inertia[body, 0]))
+
+    def _park(self, index: int) -> None:
+        if self.world.movable[index]:
+            self.world.pack_body(self.packed, index, rest_state((PARK_POSITION_M, 10.0 * index, 0.0)))
+
+    def _body_state(self, index: int) -> Array:
+        if not self.world.movable[index]:
+            return self.statics[index].copy()
+        return self.world.unpack_body(self.packed, index)
+
+    def advance(self, steps: int) -> tuple[Array, NDArray[np.bool_], bool]:
+        """Simulate a stretch; returns MuJoCo states (steps, nstate), touching pairs (steps, pairs), and
+        whether it is stable.
+        """
+        control = self.control(self.step, self.step + steps)
+        out, sensed, kinds = self.simulator.native(self.world, self.model, self.packed, steps, control)
+        stable = self.hold_unstable(out, kinds)
+        self.packed = out[-1].copy()
+        self.step += steps
+        return out, sensed[:, : len(self.world.pairs)] > 0.5, stable
+
+    def hold_unstable(self, out: Array, kinds: Sequence[str]) -> bool:
+        """Hold the last finite state in a stretch (steps, nstate) that starts now, in place, and note what was warned
+        of; returns whether the solver stayed stable.
+        """
+        finite = np.isfinite(out).all(axis=1)
+        if kinds:
+            frozen = np.flatnonzero(np.diff(out[:, 0]) == 0.0)
+            steps = int(frozen[0]) + 1 if len(frozen) else len(out)
+            at = (self.step + steps) * self.world.timestep
+            self.warnings += tuple(SolverWarning(at, kind) for kind in kinds)
+        if not finite.all():
+            first = int(np.argmin(finite))
+            out[first:] = out[first - 1] if first else self.packed
+            out[first:, 1 + self.world.model.nq :] = 0.0
+        return bool(finite.all()) and not any(kind.startswith("BAD") for kind in kinds)
+
+    def execute(self, actions: Sequence[Action], times: Array, max_stretch: int | None = None) -> Trajectory:
+        """Go on with interventions; times (T,) [s] and the interventions' offsets count from now.
+
+        Args:
+            max_stretch: longest native call [steps]; None: as long as can be.
+        """
+        h, origin = self.world.timestep, self.step
+        rows = np.floor(times / h + 1e-6).astype(np.int64)
+        total = int(np.ceil(times[-1] / h - 1e-6)) if len(times) else 0
+        schedule = sorted(
+            ((min(round(a.intervention.time_offset / h), total), a) for a in actions),
+            key=lambda item: item[0],
+        )
+        n = len(self.bodies)
+        states, present = np.zeros((len(times), n, STATE_SIZE)), np.zeros((len(times), n), dtype=bool)
+        touching = np.zeros((total, len(self.world.pairs)), dtype=bool)
+        stable, step, cursor = True, 0, 0
+        while True:
+            while cursor < len(schedule) and schedule[cursor][0] <= step:
+                self.apply(schedule[cursor][1])
+                cursor += 1
+            end = min(schedule[cursor][0], total) if cursor < len(schedule) else total
+            if max_stretch is not None:
+                end = min(end, step + max_stretch - (origin + step) % max_stretch)
+            stretch = self.packed[None]
+            if end > step:
+                out, touching[step:end], finite = self.advance(end - step)
+                stable &= finite
+                stretch = np.concatenate([stretch, out])
+            # Rows of this stretch: from its start to before its end (the next begins there, after
+            # interventions).
+            last = end >= total and cursor >= len(schedule)
+            chosen = np.flatnonzero((rows >= step) & ((rows < end) | last))
+            if len(chosen):
+                states[chosen] = self.unpacked(stretch[np.minimum(rows[chosen], end) - step])
+                present[chosen] = self.present
+            step = end
+            if last:
+                break
+        late = np.clip(times - rows * h, 0.0, h)
+        states[..., POSITION] += late[:, None, None] * states[..., LINEAR_VELOCITY] * present[..., None]
+        hold_absent(states, present)
+        return Trajectory(states, present, find_touches(touching, self.world.pairs, h), stable, self.warnings)
+
+    def unpacked(self, packed: Array) -> Array:
+        """Body states (T, n, 13) of MuJoCo states (T, nstate), static bodies where they are now."""
+        states = self.world.unpack(packed)
+        for index, state in self.statics.items():
+            states[:, index] = state
+        return states
+
+    def control(self, start: int, end: int) -> Array | None:
+        """Generalised forces (1, steps, nv) that keep kinematic bodies on their paths; None where there
+        are none.
+        """
+        if not self.paths:
+            return None
+        force = np.zeros((1, end - start, self.world.model.nv))
+        self.steer(start, end, force[0])
+        return force
+
+    def steer(self, start: int, end: int, force: Array) -> None:
+        """Write the forces of kinematic bodies from step ``start`` to ``end`` into (steps, nv), and put them on their
+        paths.
+        """
+        h, model = self.world.timestep, self.model
+        for index, (begin, path, mass, inertia) in self.paths.items():
+            position, quaternion = self._path_at(path, begin, np.arange(start, end + 1))
+            linear = np.diff(position, axis=0) / h
+            v = int(self.world.qvel_address[index])
+            at = 1 + model.nq + v
+            # Semi-implicit stepping: the velocity after a step carries the body over that step. What
+            # interventions elsewhere left of the pose is put right at each stretch.
+            self.world.pack_body(self.packed, index, rest_state(position[0], quaternion[0]))
+            self.packed[at : at + 3] = linear[0]
+            force[1:, v : v + 3] = mass * np.diff(linear, axis=0) / h
+            force[0, v : v + 3] = 0.0
+            force[:, v + 2] += mass * GRAVITY_M_S2
+            if (quaternion == quaternion[0]).all():
+                self.packed[at + 3 : at + 6] = force[:, v + 3 : v + 6] = 0.0
+                continue
+            turn = Rotation.from_quat(quaternion[:-1]).inv() * Rotation.from_quat(quaternion[1:])
+            angular = turn.as_rotvec() / h
+            self.packed[at + 3 : at + 6] = angular[0]
+            force[:, v + 3 : v + 6] = inertia * np.diff(angular, axis=0, prepend=angular[:1]) / h
+
+    def _path_at(self, path: Intervention, begin: int, steps: NDArray[np.int64]) -> tuple[Array, Array]:
+        return interpolate_pose(
+            path.path_times, path.path_positions, path.path_quaternions, (steps - begin) * self.world.timestep
+        )
+
+    def _place(self, index: int, state: Array) -> None:
+        if self.world.movable[index]:
+            self.world.pack_body(self.packed, index, state)
+        else:
+            still = rest_state(state[POSITION], state[QUATERNION])
+            self.statics[index] = still
+            self._change("place_static", index, tuple(still[:7].tolist()))
+
+    def _separate(self, index: int) -> None:
+        """Move apart, without speed, what ``index`` was placed into."""
+        if not self._overlaps(index):
+            return
+        states = self.unpacked(self.packed[None])[0]
+        # A thing that is placed right into another has to go out of it altogether, or the contact would fling
+        # it away.
+        moved = self.world.resolve_penetrations(
+            self.model, states, only=[index], max_shift_m=0.2, data=self.simulator.scratch(self.world)
+        )
+        for i in np.flatnonzero((moved != states).any(axis=1)):
+            self.world.pack_body(self.packed, int(i), moved[i])
+
+    def _overlaps(self, index: int, tolerance_m: float = 2e-4) -> bool:
+        """Whether a body is inside another by more than ``resolve_penetrations`` leaves."""
+        model, data = self.model, self.simulator.scratch(self.world)
+        mujoco.mj_resetData(model, data)
+        data.qpos[:] = self.packed[1 : 1 + model.nq]
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        mujoco.mj_collision(model, data)
+        deep = data.contact.geom[data.contact.dist < -tolerance_m]
+        return bool((model.geom_bodyid[deep] == self.world.body_ids[index]).any())
+
+    def apply(self, action: Action) -> None:
+        """Carry an intervention out now (whatever its time offset)."""
+        index, do = action.body, action.intervention
+        kind = do.kind
+        if kind in (InterventionKind.ADD, InterventionKind.FOLLOW_PATH):
+            self._change("enable", index)
+            self.present[index] = True
+            if kind == InterventionKind.ADD:
+                assert do.body is not None
+                state = rest_state(do.body.position, do.body.quaternion)
+                state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = (
+                    do.body.linear_velocity,
+                    do.body.angular_velocity,
+                )
+                self._place(index, state)
+                self._separate(index)
+            else:
+                self._follow(index, self.step, do)
+                position, quaternion = self._path_at(do, self.step, np.array([self.step]))
+                self._place(index, rest_state(position[0], quaternion[0]))
+                self._separate(index)
+            return
+        if not self.present[index]:
+            return  # an intervention on a thing that has been removed before changes nothing
+        if kind == InterventionKind.REMOVE:
+            self.present[index] = False
+            self.paths.pop(index, None)
+            self._change("disable", index)
+            self._park(index)
+        elif kind == InterventionKind.SET_POSE:
+            if index not in self.paths:
+                self._place(index, rest_state(do.position, do.quaternion))
+                self._separate(index)
+        elif kind == InterventionKind.SET_VELOCITY:
+            state = self._body_state(index)
+            state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = do.linear_velocity, do.angular_velocity
+            self._place(index, state)
+        elif kind == InterventionKind.APPLY_IMPULSE:
+            self._push(index, do)
+        elif kind == InterventionKind.SET_PROPERTY:
+            self._set_property(index, do)
+        elif kind == InterventionKind.MORPH:
+            self._morph(index, do)
+        # RESTYLE changes images only.
+
+    def _push(self, index: int, do: Intervention) -> None:
+        """Velocity change by an impulse J at an offset r from the body frame's origin: dv = J/m, dw = I^-1
+        ((r - c) x J).
+        """
+        if not self.world.movable[index] or index in self.paths:
+            return
+        body, model = self.world.body_ids[index], self.model
+        state = self._body_state(index)
+        rotation = quaternion_to_matrix(state[QUATERNION])
+        to_mass_centre = rotation @ model.body_ipos[body]
+        principal = rotation @ quaternion_to_matrix(np.roll(model.body_iquat[body], -1))
+        torque = np.cross(do.point - to_mass_centre, do.impulse)
+        turn = principal @ ((principal.T @ torque) / model.body_inertia[body])
+        # The state holds the velocity of the frame's origin, which also moves when the body turns about its
+        # mass centre.
+        state[LINEAR_VELOCITY] += do.impulse / model.body_mass[body] - np.cross(turn, to_mass_centre)
+        state[ANGULAR_VELOCITY] += turn
+        self.world.pack_body(self.packed, index, state)
+
+    def _set_property(self, index: int, do: Intervention) -> None:
+        body = self.bodies[index]
+        name = {Property.MASS: "mass", Property.FRICTION: "friction", Property.RESTITUTION: "restitution"}[do.property]
+        value = do.value * getattr(body, name) if do.value_is_factor else do.value
+        if do.property == Property.RESTITUTION:
+            value = float(np.clip(value, 0.0, 1.0))
+        self.bodies[index] = replace(body, **{name: float(value)})  # type: ignore[arg-type]
+        if do.property == Property.MASS:
+            if index not in self.paths:
+                self._change("set_mass", index, float(value))
+        elif do.property == Property.FRICTION:
+            self._change("set_friction", index, float(value))
+        else:
+            self._change("set_restitution", index, float(value))
+        if body.is_static and do.property != Property.MASS:
+            self.overruled.append((index, do.property, float(value)))
+
+    def _morph(self, index: int, do: Intervention) -> None:
+        state = self._body_state(index)
+        old = self.bodies[index]
+        new = scaled_body(old, do.scale)
+        state[2] += lowest_point(old, state[QUATERNION]) - lowest_point(new, state[QUATERNION])
+        if old.is_static:
+            # A support keeps its top where things stand on it.
+            state = self.statics[index].copy()
+            flip = Rotation.from_rotvec([np.pi, 0.0, 0.0]) * Rotation.from_quat(state[QUATERNION])
+            state[2] -= lowest_point(old, flip.as_quat()) - lowest_point(new, flip.as_quat())
+            new = replace(new, static_state=state, mass=old.mass)
+        self.bodies[index] = new
+        # Another geometry is another compiled world, of the same bodies in the same order.
+        self._rebuild(self.world_for(tuple(self.bodies)))
+        self._place(index, state)
+        self._separate(index)
+
+
+def hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
+    """Where a body is absent, give it the last pose before (or the first after) at zero velocity, in
+    place.
+    """
+    for i in np.flatnonzero(~present.all(axis=0)):
+        here = np.flatnonzero(present[:, i])
+        for t in np.flatnonzero(~present[:, i]):
+            if not len(here):
+                states[t, i] = rest_state(np.zeros(3))
+                continue
+            before = here[here < t]
+            source = before[-1] if len(before) else here[0]
+            states[t, i] = rest_state(states[source, i, POSITION], states[source, i, QUATERNION])

@@ -1,0 +1,45 @@
+"""What is asked of a moving world, and what comes back: actions, states, touches, warnings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_core.interventions import Intervention
+from wm_dynamics.mujoco.bodies import Array
+from wm_dynamics.mujoco.contacts import Touch
+
+
+@dataclass(frozen=True)
+class SolverWarning:
+    """MuJoCo warned at a time [s], and from there to the next intervention the states hold.
+
+    ``kind`` is MuJoCo's name: ``BADQPOS``, ``BADQVEL``, ``BADQACC`` (not finite, or beyond 1e10), ``INERTIA``,
+    ``CONTACTFULL``, ``CNSTRFULL``.
+    """
+
+    time_s: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """States (T, n, 13), presence (T, n), touches in time order; ``stable`` False: the solver diverged
+    (states then hold); ``warnings``: what MuJoCo warned of, also where the states stayed finite.
+    """
+
+    states: Array
+    present: NDArray[np.bool_]
+    touches: tuple[Touch, ...]
+    stable: bool
+    warnings: tuple[SolverWarning, ...] = ()
+
+
+@dataclass(frozen=True)
+class Action:
+    """An intervention on a body index (instead of an object id), at ``intervention.time_offset``."""
+
+    body: int
+    intervention: Intervention
