@@ -13,28 +13,22 @@ under the same ones.
 
 from __future__ import annotations
 
-import copy
-import itertools
 import logging
-import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_core.geometry import interpolate_pose, quaternion_to_matrix
 from wm_core.inference import InferenceError
-from wm_core.interventions import BodySpec, Hypothesis, Intervention, InterventionKind, Property
-from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
-from wm_core.scene_graph import Predicate, SceneGraph
+from wm_core.interventions import Hypothesis
+from wm_core.rollout import POSITION, QUATERNION
+from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import (
     Contact,
     DynamicsResult,
@@ -44,164 +38,59 @@ from wm_dynamics.base import (
     empty_result,
     object_slots,
 )
-from wm_dynamics.contact_step.body_tables import (
-    HOVER_M,
-    HULL_POINTS,
-    MAX_SLACK_M,
-    PARAMETER_ROWS,
-    PLANE_ROWS,
-    ROWS,
-    SLOW_START_M_S,
-    STEP_S,
-    SUNK_M,
-    VERSION,
-    BodyShape,
-    body_shape,
-    near_distance,
-    parameter_column,
-    parameter_columns,
-    surface_rows,
-)
 from wm_dynamics.contact_step.compiled import CompiledStep
-from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
-from wm_dynamics.learned.sample_noise import sample_noise
-from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec, lowest_point, scaled_body
-from wm_dynamics.physics.backend import FREEING_KINDS, ScenePreparation, sample_properties
+from wm_dynamics.learned.compiled_futures import CompiledFutureBatch
+from wm_dynamics.learned.futures import FutureBatch
+from wm_dynamics.learned.network import DynamicsNetwork, default_model
+from wm_dynamics.learned.scene import SETTLE_STEPS, Array, Flags, PreparedScene, scene_key
+from wm_dynamics.physics.backend import ScenePreparation
 
 log = logging.getLogger(__name__)
 
-Array = NDArray[np.float64]
-Floats = NDArray[np.float32]
-Flags = NDArray[np.bool_]
 
 CHUNK_BODIES = 16384
 """Bodies of the futures that one worker steps together at most."""
+
+
 SHARED_BODIES = 4096
 """Below so many bodies in all a second worker gains nothing: a step costs more for its operations than for its
 bodies.
 """
-SETTLE_STEPS = 12
+
+
 SETTLE_MOVE_M = 0.002
 """What moves by less in the first SETTLE_STEPS, undisturbed and seen at rest, is taken to rest."""
+
+
 SETTLE_ROUNDS = 3
+
+
 CALM_S = 1.0
+
+
 CALM_MOVE_M = 0.025
 """What was seen at rest and sleeps within CALM_S of the start, no farther than CALM_MOVE_M from it, has settled:
 what is perceived some degrees off the face that it stands on rocks down by a centimetre."""
+
+
 CALM_ROUNDS = 4
 """Times that a sample is drawn halfway to the mean, the last time all the way."""
-GAP_STEPS = 2
-"""Steps without touch (33 ms) that two touches of one pair may have between them and still be one."""
+
+
 ENGINES = ("auto", "compiled", "onnxruntime")
-PORTION_BODY_STEPS = 20_000
-"""Steps of bodies that the compiled engine makes before it looks at the time again (some 10 ms)."""
+
+
 SHARED_COMPILED_BODIES = 256
+
+
 CHUNK_COMPILED_BODIES = 1024
 """As SHARED_BODIES and CHUNK_BODIES: small chunks, so that what Python does for one goes on beside the steps of
 another.
 """
+
+
 KEPT_SCENES = 4
 """Scenes whose preparation is kept for the next request; KEPT_BODIES: bodies of interventions kept for each."""
-KEPT_BODIES = 4096
-INPUTS = (
-    "position",
-    "quaternion",
-    "linear",
-    "angular",
-    "parameters",
-    "plane",
-    "pair_a",
-    "pair_b",
-    "hull_row",
-    "hull_points",
-    "plane_slack",
-    "pair_slack",
-)
-OUTPUTS = (
-    "position_next",
-    "quaternion_next",
-    "linear_next",
-    "angular_next",
-    "plane_impulse",
-    "pair_impulse",
-    "deviation",
-    "plane_gap",
-    "pair_gap",
-)
-
-
-def default_model() -> Path:
-    """The shipped model: beside this package's sources, or where colcon installs it."""
-    beside = Path(__file__).resolve().parents[2] / "models" / "dynamics.onnx"
-    if beside.is_file():
-        return beside
-    try:
-        from ament_index_python.packages import get_package_share_directory
-
-        return Path(get_package_share_directory("wm_dynamics")) / "models" / "dynamics.onnx"
-    except (ImportError, LookupError):
-        return beside
-
-
-class DynamicsNetwork:
-    """The network of one step; safe to run from several threads at once.
-
-    Args:
-        path: ONNX file.
-        quick: for a step now and then: loaded in a quarter of the time (1.1 s, not 4.4 s: planning which of its 5,000
-            tensors share memory takes the rest), and each step takes more memory.
-
-    Raises:
-        InferenceError: no file, no ONNX model, or one that is not this network (names the file and the tensor).
-    """
-
-    def __init__(self, path: Path, quick: bool = False) -> None:
-        self.path, self.quick = path, quick
-        if not path.is_file():
-            raise InferenceError(f"{path}: no such file, expected the dynamics model; make train-dynamics makes one")
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        # One thread a call: the workers run side by side on futures of their own, which scales better.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.enable_mem_reuse = not quick
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises types of its own C++ module for a bad file
-            raise InferenceError(f"{path}: ONNX Runtime refuses it: {error}") from error
-        for what, expected, found in (
-            ("input", INPUTS, self._session.get_inputs()),
-            ("output", OUTPUTS, self._session.get_outputs()),
-        ):
-            names = {v.name for v in found}
-            for name in expected:
-                if name not in names:
-                    raise InferenceError(f"{path}: {what} {name!r} is missing; found {sorted(names)}")
-        sizes = {v.name: v.shape for v in self._session.get_inputs()}
-        for name, rows in (("parameters", PARAMETER_ROWS), ("plane", PLANE_ROWS)):
-            if sizes[name][0] != rows:
-                raise InferenceError(f"{path}: input {name!r} has shape {sizes[name]}, expected {rows} rows")
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        version = self.metadata.get("version")
-        if version != str(VERSION):
-            raise InferenceError(f"{path}: made for tables of version {version}, expected {VERSION}")
-
-    def run(self, feeds: dict[str, NDArray[np.generic]]) -> list[Floats]:
-        """The outputs in the order of ``OUTPUTS``."""
-        values: list[Floats] = self._session.run(list(OUTPUTS), feeds)
-        return values
-
-
-def _scatter_limit(was: Floats, now: Floats) -> Floats:
-    """(B,) speed up to which a step may scatter velocities whose sizes (B,) it took from ``was`` to ``now``.
-
-    Scatter must not make energy: added step by step to things that lie in one another it would drive itself, from the
-    first touch to hundreds of metres a second. So nothing gets faster by it than it was before the step - but of a blow
-    that sped it up, by how much is open (``SCATTER_SHARE``).
-    """
-    limit: Floats = np.maximum(was, now + SCATTER_SHARE * np.maximum(now - was, 0.0)).astype(np.float32)
-    return limit
 
 
 def _drawn_in(mean: Array, starts: Array, share: float) -> Array:
@@ -216,36 +105,12 @@ def _drawn_in(mean: Array, starts: Array, share: float) -> Array:
     return result
 
 
-def _make_steps(world: _Futures, count: int, ended: Callable[[], bool]) -> None:
+def _make_steps(world: FutureBatch, count: int, ended: Callable[[], bool]) -> None:
     """Steps without interventions and outputs, fewer where the time is over before."""
     while count > 0 and not ended():
         portion = min(count, world.portion())
         world.make_steps(portion)
         count -= portion
-
-
-def _at_most(velocity: Floats, speed: Floats) -> Floats:
-    """Velocities (3, B), those faster than a speed (B,) shortened to it."""
-    own = np.linalg.norm(velocity, axis=0)
-    shortened: Floats = velocity * np.where(own > speed, speed / np.maximum(own, np.float32(1e-12)), np.float32(1.0))
-    return shortened
-
-
-def _cross(a: ArrayLike, b: Array) -> Array:
-    """Vector product of two vectors (3,); NumPy's takes far longer for one."""
-    ax, ay, az = np.asarray(a, dtype=np.float64).tolist()
-    bx, by, bz = np.asarray(b, dtype=np.float64).tolist()
-    return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
-
-
-@dataclass
-class _Slot:
-    """What one body of one future is at the moment: definition, shape, whether it follows a path."""
-
-    body: BodyDef
-    shape: BodyShape
-    path: Intervention | None = None
-    path_since: int = 0
 
 
 class LearnedDynamics:
@@ -292,7 +157,7 @@ class LearnedDynamics:
         self.engine = "compiled" if self._compiled is not None else "onnxruntime"
         self.threads = threads or default_threads()
         self.floor_z = floor_z
-        self._kept: OrderedDict[tuple[object, ...], _Known] = OrderedDict()
+        self._kept: OrderedDict[tuple[object, ...], PreparedScene] = OrderedDict()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="wm_learned")
 
@@ -329,7 +194,7 @@ class LearnedDynamics:
         if not ended():
             size = self._chunk_size(len(hypotheses), len(scenes) * len(ids), deadline is not None)
             parts = [range(k, min(k + size, len(hypotheses))) for k in range(0, len(hypotheses), size)]
-            queue: list[tuple[range, Future[_Futures | None]]] = [
+            queue: list[tuple[range, Future[FutureBatch | None]]] = [
                 (
                     part,
                     self._pool.submit(
@@ -371,9 +236,9 @@ class LearnedDynamics:
 
     # -- parts
 
-    def _known_of(self, scenes: Sequence[SceneGraph], slots: int, ended: Callable[[], bool]) -> _Known:
+    def _known_of(self, scenes: Sequence[SceneGraph], slots: int, ended: Callable[[], bool]) -> PreparedScene:
         """What the futures begin from; that of the last few scenes is kept, as a planner asks of one scene again."""
-        key = (slots, *(_scene_key(scene) for scene in scenes))
+        key = (slots, *(scene_key(scene) for scene in scenes))
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -387,7 +252,9 @@ class LearnedDynamics:
                 self._kept.popitem(last=False)
         return known
 
-    def _prepared(self, scenes: Sequence[SceneGraph], slots: int, ended: Callable[[], bool] = lambda: False) -> _Known:
+    def _prepared(
+        self, scenes: Sequence[SceneGraph], slots: int, ended: Callable[[], bool] = lambda: False
+    ) -> PreparedScene:
         """What the futures begin from; samples in which what was seen at rest would topple are drawn toward the mean.
 
         That a thing rests says where it can be: on what bears it. The draws do not know that, for each thing is drawn
@@ -397,7 +264,7 @@ class LearnedDynamics:
             ended: whether the time is over; what is returned then is not fit to be asked.
         """
         preparation = ScenePreparation(scenes[0], self.floor_z, 1.0 / 240.0)
-        known = _Known(preparation, scenes, preparation.starts(scenes, ended=ended), slots)
+        known = PreparedScene(preparation, scenes, preparation.starts(scenes, ended=ended), slots)
         self._rest(known, ended)
         if len(scenes) == 1 or (known.asleep[0] | known.fixed[0])[: known.count].all():
             return known
@@ -430,12 +297,12 @@ class LearnedDynamics:
             size = min(size, max(32, hypotheses // 8))
         return max(1, min(size, most // max(bodies, 1)))
 
-    def _futures(self, known: _Known, hypotheses: Sequence[Hypothesis], times: Array) -> _Futures:
+    def _futures(self, known: PreparedScene, hypotheses: Sequence[Hypothesis], times: Array) -> FutureBatch:
         if self._compiled is not None:
-            return _CompiledFutures(known, hypotheses, self.network, times, self._compiled)
-        return _Futures(known, hypotheses, self.network, times)
+            return CompiledFutureBatch(known, hypotheses, self.network, times, self._compiled)
+        return FutureBatch(known, hypotheses, self.network, times)
 
-    def _rest(self, known: _Known, ended: Callable[[], bool]) -> None:
+    def _rest(self, known: PreparedScene, ended: Callable[[], bool]) -> None:
         """Puts to sleep (S, M) what stays where it is when nothing is done.
 
         What rests in the mean rests in every sample. It was seen to rest, so a draw of its place in which it would
@@ -460,7 +327,7 @@ class LearnedDynamics:
                 break
             known.asleep |= rests
 
-    def _unrest(self, known: _Known, ended: Callable[[], bool]) -> Flags:
+    def _unrest(self, known: PreparedScene, ended: Callable[[], bool]) -> Flags:
         """(S,) samples in which what comes to rest in the mean, nearly where it was seen, does not."""
         world = self._futures(known, [Hypothesis("")], np.array([0.0, CALM_S]))
         begin = world.position.copy()
@@ -476,14 +343,14 @@ class LearnedDynamics:
 
     def _chunk(
         self,
-        known: _Known,
+        known: PreparedScene,
         hypotheses: Sequence[Hypothesis],
         scene: SceneGraph,
         times: Array,
         ids: NDArray[np.int64],
         stopped: threading.Event,
         deadline: float | None,
-    ) -> _Futures | None:
+    ) -> FutureBatch | None:
         """The futures of some hypotheses; None when stopped before the end."""
         if stopped.is_set():
             return None
@@ -495,944 +362,3 @@ class LearnedDynamics:
             world.advance()
         world.gather()
         return world
-
-
-def _scene_key(scene: SceneGraph) -> tuple[object, ...]:
-    """Equal for scenes whose futures are the same: all that the preparation and the dynamics read of a scene."""
-    arrays = (
-        scene.ids, scene.positions, scene.quaternions, scene.linear_velocities, scene.angular_velocities,
-        scene.extents, scene.shapes, scene.is_static, scene.pose_covariances, scene.twist_covariances, scene.log_mass,
-        scene.friction, scene.restitution, *scene.hulls,
-    )  # fmt: skip
-    on = frozenset(r.subject for r in scene.relations if r.predicate == Predicate.ON and r.probability >= 0.5)
-    return (scene.class_names, on, *(np.asarray(a).tobytes() for a in arrays))
-
-
-class _Known:
-    """What all futures of a request begin from: S samples of N known bodies, in M slots."""
-
-    def __init__(self, preparation: ScenePreparation, scenes: Sequence[SceneGraph], starts: Array, slots: int) -> None:
-        self.preparation, self.scenes, self.starts = preparation, scenes, starts
-        self.count, self.slots = len(scenes[0]), slots
-        self.samples = len(scenes)
-        self.bodies = [preparation.sample_bodies(scene) for scene in scenes]
-        self.shapes = [body_shape(b) for b in preparation.bodies]
-        self.floor_z = np.float32(preparation.floor_z)
-        n, m, s = self.count, slots, self.samples
-        self.fixed = np.zeros((s, m), dtype=bool)
-        self.at_rest = np.zeros((s, m), dtype=bool)
-        self.fixed[:, :n] = [b.is_static for b in preparation.bodies]
-        moves = starts[..., LINEAR_VELOCITY].any(axis=-1) | starts[..., ANGULAR_VELOCITY].any(axis=-1)
-        self.at_rest[:, :n] = ~moves & ~preparation.airborne
-        self.columns: Floats = np.zeros((PARAMETER_ROWS, s, m), dtype=np.float32)
-        properties = np.array([sample_properties(scene) for scene in scenes]).reshape(s, 3, n)
-        for i, (body, shape) in enumerate(zip(preparation.bodies, self.shapes, strict=True)):
-            self.columns[:, :, i] = parameter_columns(body, shape, *properties[:, :, i].T)
-        self.bounds = np.zeros(m, dtype=np.float32)
-        self.offsets = np.zeros((3, m), dtype=np.float32)
-        self.hulls = np.zeros((3, HULL_POINTS, m), dtype=np.float32)
-        self.has_hull = np.zeros(m, dtype=bool)
-        for i, shape in enumerate(self.shapes):
-            self.bounds[i] = shape.bound
-            if not preparation.bodies[i].is_static:
-                self.offsets[:, i] = shape.offset
-            if shape.hull is not None and not preparation.bodies[i].is_static:
-                self.has_hull[i], self.hulls[:, :, i] = True, shape.hull
-        self.hull_rows = np.ascontiguousarray(self.hulls.transpose(2, 0, 1))
-        self.surface_of = [i for i, b in enumerate(preparation.bodies) if b.is_static]
-        self.surfaces = np.full((max(len(self.surface_of), 1), PLANE_ROWS), np.nan, dtype=np.float32)
-        self.obstacle = np.zeros(m, dtype=bool)
-        self.surface_row = np.zeros(m, dtype=np.int64)
-        for row, i in enumerate(self.surface_of):
-            self.surface_row[i] = row
-            top = surface_rows(preparation.bodies[i])
-            if top is not None:
-                self.surfaces[row] = top
-            self.obstacle[i] = True
-        self.asleep = np.zeros((s, m), dtype=bool)
-        # What touches what at the start: known of what sleeps, found out in the first step of the rest.
-        self.touching = np.zeros((s, m * (m - 1) // 2), dtype=bool)
-        self.on_surface = np.full((s, m), -1, dtype=np.int16)
-        self.row_of = {int(object_id): i for i, object_id in enumerate(scenes[0].ids)}
-        self.pairs = np.array(list(itertools.combinations(range(m), 2)), dtype=np.int64).reshape(-1, 2)
-        self.pairs_of = [np.flatnonzero((self.pairs == i).any(axis=1)) for i in range(m)]
-        self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
-        self._columns_of: dict[tuple[int, bool], tuple[BodyDef, Floats]] = {}
-        self._noise = sample_noise(s, m)
-        self._noise_rows: NDArray[np.int64] | None = None
-
-    def part(self, rows: NDArray[np.int64]) -> _Known:
-        """The same of some of the samples, the first of them the mean."""
-        result = copy.copy(self)
-        result.samples = len(rows)
-        result.scenes = [self.scenes[s] for s in rows.tolist()]
-        result.bodies = [self.bodies[s] for s in rows.tolist()]
-        result.columns = self.columns[:, rows]
-        for name in ("starts", "fixed", "at_rest", "asleep", "touching", "on_surface"):
-            setattr(result, name, getattr(self, name)[rows])
-        result._noise_rows = rows
-        return result
-
-    def created(self, spec: BodySpec) -> tuple[BodyDef, BodyShape]:
-        """The body that an intervention brings in; those of equal specifications are one."""
-        key = (spec.shape, spec.extents.tobytes(), spec.mass, spec.friction, spec.restitution)
-        found = self._created.get(key)
-        if found is None:
-            if len(self._created) >= KEPT_BODIES:
-                self._created.clear()
-            body = body_from_spec(spec)
-            found = self._created[key] = (body, body_shape(body))
-        return found
-
-    def column(self, body: BodyDef, shape: BodyShape, led: bool) -> Floats:
-        """(PARAMETER_ROWS,) of a body; made once for each."""
-        found = self._columns_of.get((id(body), led))
-        if found is None:
-            if len(self._columns_of) >= KEPT_BODIES:
-                self._columns_of.clear()
-            # The body is kept with it, so that no other takes its identity.
-            found = self._columns_of[id(body), led] = (body, parameter_column(body, shape, led))
-        return found[1]
-
-    def noise_at(self, step: int) -> Floats:
-        """(6, S, M) standard normal numbers of a step; sample 0 gets none. The same in every hypothesis."""
-        drawn = self._noise.at(step)
-        return drawn if self._noise_rows is None else drawn[:, self._noise_rows]
-
-    def noise_until(self, steps: int) -> Floats:
-        """(steps or more, 6, S, M) ``noise_at`` of all steps; of a single sample, which gets none, no numbers."""
-        if self.samples == 1:
-            return np.zeros((0, 6, 1, self.slots), dtype=np.float32)
-        drawn = self._noise.until(steps)
-        return drawn if self._noise_rows is None else np.ascontiguousarray(drawn[:steps, :, self._noise_rows])
-
-
-class _Futures:
-    """R = K x S futures side by side, their bodies in flat columns: body m of future r is column r M + m."""
-
-    def __init__(self, known: _Known, hypotheses: Sequence[Hypothesis], network: DynamicsNetwork, times: Array) -> None:
-        self.known, self.network, self.times = known, network, times
-        k, s, m = len(hypotheses), known.samples, known.slots
-        self.rows, self.slots = k * s, m
-        self.hypothesis_count = k
-        self.doubts = [""] * k
-        count = self.rows * m
-        self.position = np.zeros((3, count), dtype=np.float32)
-        self.quaternion = np.zeros((4, count), dtype=np.float32)
-        self.quaternion[3] = 1.0
-        self.linear = np.zeros((3, count), dtype=np.float32)
-        self.angular = np.zeros((3, count), dtype=np.float32)
-        self.parameters = np.tile(known.columns[:, None], (1, k, 1, 1)).reshape(PARAMETER_ROWS, count)
-        self.bounds = np.tile(known.bounds, self.rows)
-        self.offsets = np.tile(known.offsets, (1, self.rows))
-        self.has_hull = np.tile(known.has_hull, self.rows)
-        self.own_hulls: dict[int, Floats] = {}
-        self.fixed = np.tile(known.fixed, (k, 1)).reshape(-1)
-        self.obstacle = np.tile(known.obstacle, self.rows)
-        self.present = np.zeros(count, dtype=bool)
-        self.present.reshape(self.rows, m)[:, : known.count] = True
-        self.asleep = np.tile(known.asleep, (k, 1)).reshape(-1) | self.fixed
-        self.led = np.zeros(count, dtype=bool)
-        self.quiet_steps = np.zeros(count, dtype=np.int16)
-        self.surfaces = np.tile(known.surfaces, (self.rows, 1, 1))
-        self.surface_friction: Floats | None = None
-        self.surface_restitution: Floats | None = None
-        start = np.zeros((s, m, STATE_SIZE))
-        start[:, :, 6] = 1.0
-        for number, state in enumerate(known.starts):
-            start[number, : known.count] = state
-        arms = self._arms(start[..., QUATERNION], known.offsets.T)
-        start[..., POSITION] += arms
-        start[..., LINEAR_VELOCITY] += np.cross(start[..., ANGULAR_VELOCITY], arms)
-        tiled = np.tile(start, (k, 1, 1)).reshape(count, STATE_SIZE).T
-        self.position[:], self.quaternion[:] = tiled[0:3], tiled[3:7]
-        self.linear[:], self.angular[:] = tiled[7:10], tiled[10:13]
-        self.hypotheses = hypotheses
-        self.changed: dict[tuple[int, int], _Slot] = {}
-        self.paths: list[tuple[int, int, Intervention, int]] = []
-        self.paths_changed = False
-        self.led_columns: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        self.led_positions = np.zeros((0, 0, 3), dtype=np.float32)
-        self.turned_columns: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        self.led_quaternions: Array = np.zeros((0, 0, 4))
-        self.pathed: set[int] = set()
-        self.events: list[tuple[int, int, int, int, Intervention]] = []
-        self.next_event = 0
-        self.now = 0
-        self.last = int(np.ceil(float(times[-1]) / STEP_S - 1e-6)) if len(times) else 0
-        self.output_step = np.floor(times / STEP_S + 1e-6).astype(np.int64)
-        self.states = np.zeros((k, s, len(times), m, STATE_SIZE), dtype=np.float32)
-        self.present_out = np.zeros((k, len(times), m), dtype=bool)
-        self.written = 0
-        self.pairs = known.pairs
-        self.pair_touch: list[Flags] = []
-        self.surface_touch: list[NDArray[np.int16]] = []
-        self.touching = np.tile(known.touching, (k, 1))
-        # Depths to which things may overlap, as they did when first seen; NaN: not yet known.
-        self.plane_slack = np.full(count, np.nan, dtype=np.float32)
-        self.pair_slack = np.full((self.rows, len(self.pairs)), np.nan, dtype=np.float32)
-        # Standard deviations that the network leaves open: of the positions so far [m], of the velocities now [m/s].
-        self.left_open = np.zeros(count, dtype=np.float32)
-        self.drift = np.zeros(count, dtype=np.float32)
-        self.on_surface = np.tile(known.on_surface, (k, 1))
-        self._cache_key: bytes | None = None
-        self._cached: tuple[Floats, NDArray[np.int64], Floats] | None = None
-
-    @staticmethod
-    def _arms(quaternions: Array, offsets: ArrayLike) -> Array:
-        """(..., M, 3) offsets (M, 3) of the centres of mass turned into world axes [m]."""
-        result: Array = np.einsum("...mij,mj->...mi", quaternion_to_matrix(quaternions), np.asarray(offsets, float))
-        return result
-
-    @property
-    def finished(self) -> bool:
-        """Whether the last time is reached."""
-        return self.now >= self.last
-
-    # -- interventions
-
-    def schedule(self, scene: SceneGraph, hypotheses: Sequence[Hypothesis]) -> None:
-        """Take in what the hypotheses do, in order of time, and free what they move and only rested on something
-        unseen.
-        """
-        known = self.known
-        for k, hypothesis in enumerate(hypotheses):
-            created = itertools.count(known.count)
-            for order, do in enumerate(hypothesis.interventions):
-                if do.creates_body:
-                    m = next(created)
-                elif do.object_id in known.row_of:
-                    m = known.row_of[do.object_id]
-                else:
-                    m = scene.index(do.object_id)  # raises
-                at = min(round(do.time_offset / STEP_S), max(self.last, 0))
-                self.events.append((at, order, k, m, do))
-                if m < known.count and known.preparation.held[m] and do.kind in FREEING_KINDS:
-                    for s in range(known.samples):
-                        body = replace(known.bodies[s][m], is_static=False)
-                        self._become(k, s, m, body)
-        self.events.sort(key=lambda e: (e[0], e[2], e[1]))
-        self._apply_due()
-        self._write()
-
-    def _slot(self, k: int, s: int, m: int) -> _Slot:
-        """The body of a slot as it is now."""
-        key = (k * self.known.samples + s, m)
-        if key not in self.changed:
-            if m < self.known.count:
-                self.changed[key] = _Slot(self.known.bodies[s][m], self.known.shapes[m])
-            else:
-                specs = [i.body for i in self.hypotheses[k].interventions if i.creates_body]
-                spec = specs[m - self.known.count]
-                assert spec is not None  # validated
-                self.changed[key] = _Slot(*self.known.created(spec))
-        return self.changed[key]
-
-    def _become(self, k: int, s: int, m: int, body: BodyDef, led: bool | None = None) -> None:
-        """Give a slot another body (shape or properties), and the network's tables with it."""
-        slot = self._slot(k, s, m)
-        if body is not slot.body and body.shape_key()[0] != slot.body.shape_key()[0]:
-            slot.shape = body_shape(body)
-        slot.body = body
-        n = (k * self.known.samples + s) * self.slots + m
-        led = bool(self.led[n]) if led is None else led
-        self.led[n] = led
-        self.fixed[n] = body.is_static
-        shape = slot.shape
-        before = self.position[:, n] - self._arm(n)
-        self.parameters[:, n] = self.known.column(body, shape, led)
-        self.bounds[n] = shape.bound
-        # A led body is moved by its centre, whatever its mass.
-        self.offsets[:, n] = 0.0 if body.is_static else shape.offset
-        self.position[:, n] = before + self._arm(n)
-        self.has_hull[n] = shape.hull is not None and not body.is_static
-        if self.has_hull[n]:
-            self.own_hulls[n] = shape.hull.astype(np.float32)  # type: ignore[union-attr]
-        self._cache_key = None
-
-    def _arm(self, n: int) -> Array:
-        """(3,) from the origin of a body to its centre of mass, in world axes [m]."""
-        a, b, c = self.offsets[:, n].tolist()
-        if not (a or b or c):
-            return np.zeros(3)
-        x, y, z, w = self.quaternion[:, n].tolist()
-        # v + 2 u x (u x v + w v) of the quaternion (u, w).
-        d, e, f = y * c - z * b + w * a, z * a - x * c + w * b, x * b - y * a + w * c
-        return np.array([a + 2.0 * (y * f - z * e), b + 2.0 * (z * d - x * f), c + 2.0 * (x * e - y * d)])
-
-    def _apply_due(self) -> None:
-        """Carry out the interventions of this step."""
-        while self.next_event < len(self.events) and self.events[self.next_event][0] <= self.now:
-            _, _, k, m, do = self.events[self.next_event]
-            for s in range(self.known.samples):
-                self._apply(k, s, m, do)
-            self.next_event += 1
-
-    def _apply(self, k: int, s: int, m: int, do: Intervention) -> None:
-        row = k * self.known.samples + s
-        n = row * self.slots + m
-        kind = do.kind
-        if kind == InterventionKind.ADD and do.body is not None:
-            self.present[n] = True
-            self._become(k, s, m, self._slot(k, s, m).body)
-            self._place(n, do.body.position, do.body.quaternion, do.body.linear_velocity, do.body.angular_velocity)
-            return self._wake_near(row, n)
-        if kind == InterventionKind.FOLLOW_PATH:
-            self.present[n] = True
-            self._become(k, s, m, self._slot(k, s, m).body, led=True)
-            self.offsets[:, n] = 0.0
-            self._place(n, do.path_positions[0], do.path_quaternions[0])
-            self._forget_path(n)
-            self.paths.append((n, k, do, self.now))
-            self.pathed.add(n)
-            self.paths_changed = True
-            return self._wake_near(row, n)
-        if not self.present[n]:
-            return None
-        if kind == InterventionKind.REMOVE:
-            self._wake_near(row, n)
-            self.present[n] = False
-            self._forget_path(n)
-            if m < self.known.count and m in self.known.surface_of:
-                self.surfaces[row, self.known.surface_of.index(m)] = np.nan
-                self._wake_row(row)
-        elif kind == InterventionKind.SET_POSE and not self.led[n]:
-            self._wake_near(row, n)
-            self._place(n, do.position, do.quaternion)
-            if self.fixed[n]:
-                slot = self._slot(k, s, m)
-                state = slot.body.static_state.copy()
-                state[POSITION], state[QUATERNION] = do.position, do.quaternion
-                self._move_static(k, s, m, replace(slot.body, static_state=state))
-            self._wake_near(row, n)
-        elif kind == InterventionKind.SET_VELOCITY and not self.led[n] and not self.fixed[n]:
-            self.angular[:, n] = do.angular_velocity
-            self.linear[:, n] = do.linear_velocity + _cross(do.angular_velocity, self._arm(n))
-            self._wake(n)
-        elif kind == InterventionKind.APPLY_IMPULSE and not self.led[n] and not self.fixed[n]:
-            arm = self._arm(n)
-            column = self.parameters[:, n]
-            rotation = quaternion_to_matrix(self.quaternion[:, n].astype(np.float64))
-            inverse = rotation @ column[ROWS["inverse_inertia"]].reshape(3, 3) @ rotation.T
-            self.linear[:, n] += column[0] * do.impulse
-            self.angular[:, n] += inverse @ _cross(do.point - arm, do.impulse)
-            self._wake(n)
-        elif kind == InterventionKind.SET_PROPERTY:
-            self._set_property(k, s, m, n, do)
-        elif kind == InterventionKind.MORPH:
-            self._morph(k, s, m, n, do)
-        return None
-
-    def _forget_path(self, n: int) -> None:
-        if n in self.pathed:
-            self.paths = [p for p in self.paths if p[0] != n]
-            self.pathed.discard(n)
-            self.paths_changed = True
-
-    def _place(
-        self,
-        n: int,
-        position: ArrayLike,
-        quaternion: ArrayLike,
-        linear: ArrayLike = (0.0, 0.0, 0.0),
-        angular: ArrayLike = (0.0, 0.0, 0.0),
-    ) -> None:
-        q = np.asarray(quaternion, float)
-        self.quaternion[:, n] = q / max(math.sqrt(float(q @ q)), 1e-9)
-        arm = self._arm(n)
-        self.position[:, n] = np.asarray(position, float) + arm
-        self.angular[:, n] = angular
-        self.linear[:, n] = np.asarray(linear, float) + _cross(angular, arm)
-        # Elsewhere is a new beginning: what it stands on there, or overlaps, is seen anew.
-        self.plane_slack[n] = 0.0
-        row, m = divmod(n, self.slots)
-        self.pair_slack[row, self.known.pairs_of[m]] = 0.0
-        self._wake(n)
-
-    def _move_static(self, k: int, s: int, m: int, body: BodyDef) -> None:
-        """A support elsewhere, or of another size."""
-        row = k * self.known.samples + s
-        self._become(k, s, m, body)
-        self.position[:, row * self.slots + m] = body.static_state[POSITION]
-        if m in self.known.surface_of:
-            top = surface_rows(body)
-            self.surfaces[row, self.known.surface_of.index(m)] = np.nan if top is None else top
-        self._wake_row(row)
-
-    def _set_property(self, k: int, s: int, m: int, n: int, do: Intervention) -> None:
-        body = self._slot(k, s, m).body
-        name = {Property.MASS: "mass", Property.FRICTION: "friction", Property.RESTITUTION: "restitution"}[do.property]
-        value = do.value * getattr(body, name) if do.value_is_factor else do.value
-        if do.property == Property.RESTITUTION:
-            value = float(np.clip(value, 0.0, 1.0))
-        self._become(k, s, m, replace(body, **{name: float(value)}))  # type: ignore[arg-type]
-        if body.is_static and do.property != Property.MASS and m in self.known.surface_of:
-            # A support's own coefficients overrule those of what touches it, once they are set.
-            new = self._slot(k, s, m).body
-            if self.surface_friction is None or self.surface_restitution is None:
-                self.surface_friction = np.full(self.surfaces.shape[:2], np.nan, dtype=np.float32)
-                self.surface_restitution = np.full(self.surfaces.shape[:2], np.nan, dtype=np.float32)
-            at = (k * self.known.samples + s, self.known.surface_of.index(m))
-            self.surface_friction[at], self.surface_restitution[at] = new.friction, new.restitution
-            self._wake_row(at[0])
-        elif do.property != Property.MASS:
-            self._wake(n)
-
-    def _morph(self, k: int, s: int, m: int, n: int, do: Intervention) -> None:
-        slot = self._slot(k, s, m)
-        old = slot.body
-        new = scaled_body(old, do.scale)
-        if old.is_static:
-            # A support keeps its top where things stand on it.
-            state = old.static_state.copy()
-            q = state[QUATERNION]
-            flip = np.array([q[3], -q[2], q[1], -q[0]])  # turned by pi about x
-            state[2] -= lowest_point(old, flip) - lowest_point(new, flip)
-            return self._move_static(k, s, m, replace(new, static_state=state, mass=old.mass))
-        row = k * self.known.samples + s
-        self._wake_near(row, n)
-        quaternion = self.quaternion[:, n].astype(np.float64)
-        self._become(k, s, m, new)
-        self.position[2, n] += lowest_point(old, quaternion) - lowest_point(new, quaternion)
-        self._wake(n)
-        return self._wake_near(row, n)
-
-    def _wake(self, n: int) -> None:
-        self.asleep[n] = self.fixed[n]
-        self.quiet_steps[n] = 0
-
-    def _wake_row(self, row: int) -> None:
-        part = slice(row * self.slots, (row + 1) * self.slots)
-        self.asleep[part] = self.fixed[part]
-        self.quiet_steps[part] = 0
-
-    def _wake_near(self, row: int, n: int) -> None:
-        """Wake what may touch a body that comes or goes."""
-        part = slice(row * self.slots, (row + 1) * self.slots)
-        apart = self.position[:, part] - self.position[:, n : n + 1]
-        near = (apart * apart).sum(axis=0) < (self.bounds[part] + (self.bounds[n] + np.float32(0.01))) ** 2
-        self.asleep[part] &= ~near | self.fixed[part]
-        self.quiet_steps[part][near] = 0
-
-    # -- time
-
-    def advance(self) -> None:
-        """One step, the interventions that are due after it, and what is to be reported."""
-        self.step()
-        self._apply_due()
-        self._write()
-
-    def portion(self) -> int:
-        """Steps to make before the time is looked at again."""
-        return 1
-
-    def make_steps(self, count: int) -> None:
-        """Steps without interventions and outputs."""
-        for _ in range(count):
-            self.step()
-
-    def step(self) -> None:
-        """One step of the network over all that is awake."""
-        self._lead()
-        included, held, pair_a, pair_b, pair_number, pair_row = self._involved()
-        if len(included):
-            self._network_step(included, held, pair_a, pair_b, pair_number, pair_row)
-        self.now += 1
-        self._follow()
-        self.pair_touch.append(self.touching.copy())
-        self.surface_touch.append(self.on_surface.copy())
-
-    def _compile_paths(self) -> None:
-        """Places of all path followers at all steps; those of one time grid are interpolated together."""
-        count, steps = len(self.paths), self.last + 2
-        self.led_columns = np.fromiter((p[0] for p in self.paths), dtype=np.int64, count=count)
-        self.led_positions = np.zeros((count, steps, 3), dtype=np.float32)
-        turned_columns, quaternions = [], []
-        groups: dict[tuple[int, bytes], list[int]] = {}
-        for index, (n, _, do, since) in enumerate(self.paths):
-            q = do.path_quaternions
-            if len(q) > 1 and np.abs(q - q[0]).max() > 1e-9:
-                query = np.maximum(np.arange(steps) - since, 0) * STEP_S
-                position, turned = interpolate_pose(do.path_times, do.path_positions, q, query)
-                self.led_positions[index] = position
-                turned_columns.append(n)
-                quaternions.append(turned)
-            else:
-                groups.setdefault((since, do.path_times.tobytes()), []).append(index)
-        for (since, _), members in groups.items():
-            times = self.paths[members[0]][2].path_times
-            places = np.stack([self.paths[i][2].path_positions for i in members])  # (F, M, 3)
-            query = np.clip((np.arange(steps) - since) * STEP_S, times[0], times[-1])
-            after = np.clip(np.searchsorted(times, query, side="right"), 1, max(len(times) - 1, 1))
-            if len(times) == 1:
-                self.led_positions[members] = places[:, :1]
-                continue
-            weight = ((query - times[after - 1]) / (times[after] - times[after - 1]))[:, None]
-            self.led_positions[members] = places[:, after - 1] * (1.0 - weight) + places[:, after] * weight
-        self.turned_columns = np.array(turned_columns, dtype=np.int64)
-        self.led_quaternions = np.stack(quaternions) if quaternions else np.zeros((0, steps, 4))
-        self.paths_changed = False
-
-    def _lead(self) -> None:
-        """Velocities of what follows a path, those that take it to its next place."""
-        if self.paths_changed:
-            self._compile_paths()
-        if not len(self.led_columns):
-            return
-        move = self.led_positions[:, self.now + 1] - self.led_positions[:, self.now]
-        self.linear[:, self.led_columns] = move.T / STEP_S
-        if len(self.turned_columns):
-            a, b = self.led_quaternions[:, self.now], self.led_quaternions[:, self.now + 1]
-            b = b * np.where((a * b).sum(axis=1, keepdims=True) >= 0.0, 1.0, -1.0)
-            vector = a[:, 3:] * b[:, :3] - b[:, 3:] * a[:, :3] - np.cross(b[:, :3], a[:, :3])
-            self.angular[:, self.turned_columns] = 2.0 * vector.T / STEP_S
-
-    def _follow(self) -> None:
-        """Poses of what follows a path."""
-        if not len(self.led_columns):
-            return
-        self.position[:, self.led_columns] = self.led_positions[:, self.now].T
-        if len(self.turned_columns):
-            self.quaternion[:, self.turned_columns] = self.led_quaternions[:, self.now].T
-
-    def _involved(
-        self,
-    ) -> tuple[NDArray[np.int64], Flags, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Columns that take part in this step, which of them are held still, and the near pairs among them.
-
-        Pairs come as columns (a the smaller), their number among all pairs of slots, and their row.
-        """
-        r, m = self.rows, self.slots
-        shape = (r, m)
-        position = self.position.reshape(3, r, m)
-        linear = self.linear.reshape(3, r, m)
-        speed = np.sqrt((linear * linear).sum(axis=0))
-        spin = np.sqrt((self.angular.reshape(3, r, m) ** 2).sum(axis=0))
-        bounds = self.bounds.reshape(shape)
-        surface_speed = speed + bounds * spin
-        present, fixed = self.present.reshape(shape), self.fixed.reshape(shape)
-        asleep, led = self.asleep.reshape(shape), self.led.reshape(shape)
-        first, second = self.pairs[:, 0], self.pairs[:, 1]
-        awake = present & ~asleep & ~fixed
-        # Only pairs of which one is awake matter.
-        live = (awake[:, first] | awake[:, second]) & present[:, first] & present[:, second]
-        live &= ~((fixed | led)[:, first] & (fixed | led)[:, second])
-        row, number = np.nonzero(live)
-        i, j = first[number], second[number]
-        apart = position[:, row, i] - position[:, row, j]
-        distance = np.sqrt((apart * apart).sum(axis=0))
-        touch = bounds[row, i] + bounds[row, j] + near_distance(STEP_S)
-        closing = STEP_S * (speed[row, i] + speed[row, j])
-        obstacle = self.obstacle.reshape(shape)
-        is_static = obstacle[row, i] | obstacle[row, j]
-        near = (distance - touch < closing) & ~is_static
-        if is_static.any():
-            some = np.flatnonzero(is_static)
-            near[some] = self._near_static(row[some], i[some], j[some], position, bounds)
-        row, number, i, j = row[near], number[near], i[near], j[near]
-
-        # What something fast (or a pusher) comes near wakes up.
-        fast = (surface_speed > WAKE_M_S) & awake
-        for one, other in ((i, j), (j, i)):
-            woken = fast[row, one] & asleep[row, other] & ~fixed[row, other]
-            if woken.any():
-                self.asleep.reshape(shape)[row[woken], other[woken]] = False
-                self.quiet_steps.reshape(shape)[row[woken], other[woken]] = 0
-        asleep = self.asleep.reshape(shape)
-        awake = present & ~asleep & ~fixed
-
-        # What is slow, with all that is near it, falls asleep.
-        slow = (surface_speed < SLOW_M_S) | asleep | fixed
-        unrest = np.zeros(shape, dtype=bool)
-        np.logical_or.at(unrest, (row, i), ~slow[row, j])
-        np.logical_or.at(unrest, (row, j), ~slow[row, i])
-        quiet = self.quiet_steps.reshape(shape)
-        supported = self._is_held()
-        quiet[:] = np.where(awake & slow & ~unrest & ~led & supported, quiet + 1, 0)
-        tired = quiet >= SLEEP_STEPS
-        if tired.any():
-            self.asleep.reshape(shape)[tired] = True
-            columns = np.flatnonzero(tired.reshape(-1))
-            self.linear[:, columns] = 0.0
-            self.angular[:, columns] = 0.0
-            self.drift[columns] = 0.0
-            awake = awake & ~tired
-
-        keep = awake[row, i] | awake[row, j]
-        row, number, i, j = row[keep], number[keep], i[keep], j[keep]
-        a, b = row * m + i, row * m + j
-        used = awake.reshape(-1).copy()
-        used[a] = True
-        used[b] = True
-        included = np.flatnonzero(used)
-        held = ~awake.reshape(-1)[included]
-        local = np.full(r * m, -1, dtype=np.int64)
-        local[included] = np.arange(len(included))
-        swap = self.bounds[a] > self.bounds[b]
-        small, large = np.where(swap, b, a), np.where(swap, a, b)
-        return included, held, local[small], local[large], number, row
-
-    def _is_held(self) -> Flags:
-        """(R, M) things that touch something: nothing falls asleep in the air, at the top of its flight."""
-        held = self.on_surface != -1
-        if len(self.pairs):
-            row, number = np.nonzero(self.touching)
-            held[row, self.pairs[number, 0]] = True
-            held[row, self.pairs[number, 1]] = True
-        return held
-
-    def _near_static(
-        self, row: NDArray[np.int64], i: NDArray[np.int64], j: NDArray[np.int64], position: Floats, bounds: Floats
-    ) -> Flags:
-        """Which pairs with a support are near it from the side or below: from above, its surface is what counts."""
-        m = self.slots
-        static_first = self.fixed[row * m + i] & self.obstacle[row * m + i]
-        static, mover = np.where(static_first, i, j), np.where(static_first, j, i)
-        top = self.surfaces[row, self.known.surface_row[static]].T
-        beside = ~(position[2, row, mover] > top[0] - SUNK_M)  # also where there is no level top
-        dx, dy = position[0, row, mover] - top[1], position[1, row, mover] - top[2]
-        beside |= np.abs(top[3] * dx + top[4] * dy) > top[5]
-        beside |= np.abs(top[3] * dy - top[4] * dx) > top[6]
-        result = np.zeros(len(row), dtype=bool)
-        some = np.flatnonzero(beside)
-        if len(some):
-            row, static, mover = row[some], static[some], mover[some]
-            n = row * m + static
-            rotation = quaternion_to_matrix(self.quaternion[:, n].astype(np.float64).T)
-            local = np.einsum("nij,ni->nj", rotation, (position[:, row, mover] - self.position[:, n]).T)
-            half = self.parameters[ROWS["half"], n].T
-            center = self.parameters[ROWS["center"], n].T
-            beyond = np.maximum(np.abs(local - center) - half, 0.0)
-            result[some] = np.linalg.norm(beyond, axis=1) < bounds[row, mover] + 0.01
-        return result
-
-    def _surfaces_beneath(self, columns: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int16]]:
-        """(PLANE_ROWS, B) the surface beneath each body, and which one (B,): -1 none or the floor at -2."""
-        p, bound = self.position[:, columns], self.bounds[columns]
-        row = columns // self.slots
-        plane = np.zeros((PLANE_ROWS, len(columns)), dtype=np.float32)
-        plane[0], plane[3], plane[5:] = self.known.floor_z, 1.0, 1e4
-        which = np.full(len(columns), -2, dtype=np.int16)
-        for s in range(self.surfaces.shape[1]):
-            top = self.surfaces[row, s].T
-            dx, dy = p[0] - top[1], p[1] - top[2]
-            lx, ly = top[3] * dx + top[4] * dy, top[3] * dy - top[4] * dx
-            over = (np.abs(lx) < top[5] + bound) & (np.abs(ly) < top[6] + bound)
-            over &= (p[2] > top[0] - SUNK_M) & (top[0] > plane[0])
-            if over.all():
-                plane, which[:] = np.ascontiguousarray(top), s
-            elif over.any():
-                plane[:, over] = top[:, over]
-                which[over] = s
-        return plane, which
-
-    def _network_step(
-        self,
-        included: NDArray[np.int64],
-        held: Flags,
-        pair_a: NDArray[np.int64],
-        pair_b: NDArray[np.int64],
-        pair_number: NDArray[np.int64],
-        pair_row: NDArray[np.int64],
-    ) -> None:
-        plane, which = self._surfaces_beneath(included)
-        key = included.tobytes() + held.tobytes()
-        if key != self._cache_key or self._cached is None:
-            parameters = self.parameters[:, included]
-            if held.any():
-                parameters[ROWS["inverse_mass"], held] = 0.0
-                parameters[ROWS["inverse_inertia"].start : ROWS["inverse_inertia"].stop, held] = 0.0
-                parameters[ROWS["falls"], held] = 0.0
-            hull_row = np.flatnonzero(self.has_hull[included])
-            hulls = np.zeros((3, HULL_POINTS, len(hull_row)), dtype=np.float32)
-            if len(hull_row):
-                source = included[hull_row]
-                hulls = np.ascontiguousarray(self.known.hulls[:, :, source % self.slots])
-                for number, n in enumerate(source.tolist()):
-                    if n in self.own_hulls:
-                        hulls[:, :, number] = self.own_hulls[n]
-            self._cache_key, self._cached = key, (parameters, hull_row, hulls)
-        parameters, hull_row, hulls = self._cached
-        if self.surface_friction is not None and self.surface_restitution is not None:
-            parameters = parameters.copy()
-            row = included // self.slots
-            for source, name in ((self.surface_friction, "friction"), (self.surface_restitution, "restitution")):
-                own = np.where(which >= 0, source[row, np.maximum(which, 0)], np.nan)
-                parameters[ROWS[name], ~np.isnan(own)] = own[~np.isnan(own)]
-        linear, angular = self.linear[:, included], self.angular[:, included]
-        feeds: dict[str, NDArray[Any]] = {
-            "position": self.position[:, included],
-            "quaternion": self.quaternion[:, included],
-            "linear": linear,
-            "angular": angular,
-            "parameters": parameters,
-            "plane": plane,
-            "pair_a": pair_a,
-            "pair_b": pair_b,
-            "hull_row": hull_row,
-            "hull_points": hulls,
-        }
-        position, quaternion, linear, angular, plane_impulse, pair_impulse, deviation = self._run(
-            feeds, included, held, pair_row, pair_number
-        )
-        free = ~held & ~self.led[included]
-        columns = included[free]
-        linear, angular = linear[:, free], angular[:, free]
-        was, now = np.linalg.norm(self.linear[:, columns], axis=0), np.linalg.norm(linear, axis=0)
-        fastest = _scatter_limit(was, now)
-        if self.known.samples > 1:
-            noise = self.known.noise_at(self.now)
-            sample = (columns // self.slots) % self.known.samples
-            drawn = noise[:, sample, columns % self.slots]
-            spin = _scatter_limit(np.linalg.norm(self.angular[:, columns], axis=0), np.linalg.norm(angular, axis=0))
-            linear = _at_most(linear + drawn[:3] * deviation[0, free], fastest)
-            angular = _at_most(angular + drawn[3:] * deviation[1, free], spin)
-        self.position[:, columns], self.quaternion[:, columns] = position[:, free], quaternion[:, free]
-        self.linear[:, columns], self.angular[:, columns] = linear, angular
-        # What contacts slow down loses the same share of what was left open of its speed.
-        struck = plane_impulse.copy()
-        np.maximum.at(struck, pair_a, pair_impulse)
-        np.maximum.at(struck, pair_b, pair_impulse)
-        kept = np.where(
-            struck[free] > TOUCH_N_S,
-            np.minimum(now / np.maximum(was, np.float32(1e-6)), np.float32(1.0)),
-            np.float32(1.0),
-        )
-        drift = np.sqrt((kept * self.drift[columns]) ** 2 + np.minimum(deviation[0, free], fastest) ** 2)
-        self.drift[columns] = drift
-        self.left_open[columns] += np.float32(STEP_S) * drift
-        # Touches: of pairs that were not looked at since both sleep, those before go on.
-        row, m = included // self.slots, included % self.slots
-        awake = np.zeros((self.rows, self.slots), dtype=bool)
-        awake[row[~held], m[~held]] = True
-        self.touching &= ~(awake[:, self.pairs[:, 0]] | awake[:, self.pairs[:, 1]])
-        touched = pair_impulse > TOUCH_N_S
-        self.touching[pair_row[touched], pair_number[touched]] = True
-        rests = (plane_impulse > TOUCH_N_S) & free
-        self.on_surface[row[free], m[free]] = -1
-        self.on_surface[row[rests], m[rests]] = which[rests]
-
-    def _run(
-        self,
-        feeds: dict[str, NDArray[Any]],
-        included: NDArray[np.int64],
-        held: Flags,
-        pair_row: NDArray[np.int64],
-        pair_number: NDArray[np.int64],
-    ) -> list[Floats]:
-        """The network's outputs. What takes part for the first time and overlaps is measured, and the step made
-        again.
-        """
-        new_body = np.isnan(self.plane_slack[included]) & ~held & ~self.led[included]
-        new_pair = np.isnan(self.pair_slack[pair_row, pair_number])
-        feeds["plane_slack"] = np.nan_to_num(self.plane_slack[included])
-        feeds["pair_slack"] = np.nan_to_num(self.pair_slack[pair_row, pair_number])
-        *out, plane_gap, pair_gap = self.network.run(feeds)
-        if not (new_body.any() or new_pair.any()):
-            return out
-        columns = included[new_body]
-        gap = plane_gap[new_body]
-        speed = np.linalg.norm(self.linear[:, columns], axis=0)
-        speed += self.bounds[columns] * np.linalg.norm(self.angular[:, columns], axis=0)
-        hovers = (speed < SLOW_START_M_S) & (gap > 0.0) & (gap < HOVER_M)
-        plane_slack = np.where(hovers, -gap, np.clip(-gap, 0.0, MAX_SLACK_M))
-        # What comes near through the air is looked at before it touches, so it does not overlap.
-        pair_slack = np.clip(-pair_gap[new_pair], 0.0, MAX_SLACK_M)
-        self.plane_slack[columns] = plane_slack
-        self.pair_slack[pair_row[new_pair], pair_number[new_pair]] = pair_slack
-        if (np.abs(plane_slack) > 1e-5).any() or (pair_slack > 1e-5).any():
-            feeds["plane_slack"] = np.nan_to_num(self.plane_slack[included])
-            feeds["pair_slack"] = self.pair_slack[pair_row, pair_number]
-            out = self.network.run(feeds)[:7]
-        return out
-
-    # -- what comes out
-
-    def _write(self) -> None:
-        """Copy the state to all output times up to the next step."""
-        while self.written < len(self.times) and self.output_step[self.written] <= self.now:
-            index = self.written
-            rest = float(self.times[index]) - self.now * STEP_S
-            k, s, m = self.hypothesis_count, self.known.samples, self.slots
-            out = self.states[:, :, index].reshape(k * s * m, STATE_SIZE)
-            position = self.position + (rest * self.linear if rest > 1e-6 else 0.0)
-            out[:, 0:3], out[:, 3:7] = position.T, self.quaternion.T
-            out[:, 7:10], out[:, 10:13] = self.linear.T, self.angular.T
-            some = np.flatnonzero(np.abs(self.offsets).sum(axis=0) > 0.0)
-            if len(some):
-                q = self.quaternion[:, some].astype(np.float64).T
-                arm = np.einsum("nij,nj->ni", quaternion_to_matrix(q), self.offsets[:, some].T)
-                out[some, 0:3] -= arm
-                out[some, 7:10] -= np.cross(self.angular[:, some].T, arm)
-            self.states[:, :, index] = out.reshape(k, s, m, STATE_SIZE)
-            self.present_out[:, index] = self.present.reshape(k, s, m)[:, 0]
-            self.written += 1
-
-    def gather(self) -> None:
-        """Make the output whole: absent things hold their last (or first) pose; what is not finite holds the pose
-        before.
-        """
-        bad = np.logical_not(np.asarray(np.isfinite(self.states).all(axis=-1)))
-        if bad.any():
-            log.warning("learned: %d states were not finite and were held", int(bad.sum()))
-            for k, count in enumerate(bad.any(axis=(2, 3)).sum(axis=1).tolist()):
-                if count:
-                    self.doubts[k] = f"{count} of {self.known.samples} samples: not finite, held at the state before"
-            for k, s, m in {(int(a), int(b), int(d)) for a, b, _, d in np.argwhere(bad)}:
-                first = int(np.argmax(bad[k, s, :, m]))
-                self.states[k, s, first:, m] = self.states[k, s, max(first - 1, 0), m]
-                self.states[k, s, first:, m, 7:] = 0.0
-        for k, m in np.argwhere(~self.present_out.all(axis=1)):
-            here = np.flatnonzero(self.present_out[k, :, m])
-            gone = np.flatnonzero(~self.present_out[k, :, m])
-            if not len(here):
-                self.states[k, :, :, m] = 0.0
-                self.states[k, :, :, m, 6] = 1.0
-                continue
-            for index in gone:
-                before = here[here < index]
-                source = before[-1] if len(before) else here[0]
-                self.states[k, :, index, m, :7] = self.states[k, :, source, m, :7]
-                self.states[k, :, index, m, 7:] = 0.0
-
-    @property
-    def scatter(self) -> Floats:
-        """(K, M) standard deviation [m] of the last positions that the network leaves open, root mean square over
-        samples.
-        """
-        left_open = self.left_open.reshape(self.hypothesis_count, self.known.samples, self.slots)
-        scatter: Floats = np.sqrt((left_open * left_open).mean(axis=1))
-        return scatter
-
-    def _touched(self) -> tuple[Flags, NDArray[np.int16]]:
-        """Which pairs touch (steps, R, Q), and which surface each thing stands on (steps, R, M)."""
-        return np.stack(self.pair_touch), np.stack(self.surface_touch)
-
-    def contacts(self, first: int, ids: NDArray[np.int64]) -> list[Contact]:
-        """Touches in order of hypothesis, sample, time."""
-        if not self.now:
-            return []
-        pair, surface = self._touched()
-        tables = [_touches(pair, ids[self.pairs[:, 0]], ids[self.pairs[:, 1]])]
-        for number, i in enumerate(self.known.surface_of):
-            tables.append(_touches(surface == number, np.full(self.slots, ids[i]), ids))
-        row, when, a, b, began = (np.concatenate(column) for column in zip(*tables, strict=True))
-        low, high = np.minimum(a, b), np.maximum(a, b)
-        order = np.lexsort((began, high, low, when, row))
-        hypothesis, sample = np.divmod(row[order], self.known.samples)
-        columns = (hypothesis + first, sample, when[order], low[order], high[order], began[order])
-        return [Contact(*values) for values in zip(*(c.tolist() for c in columns), strict=True)]
-
-
-class _CompiledFutures(_Futures):
-    """The same with ``rollout_kernel`` for all that is done every step."""
-
-    def __init__(
-        self,
-        known: _Known,
-        hypotheses: Sequence[Hypothesis],
-        network: DynamicsNetwork,
-        times: Array,
-        compiled: CompiledStep,
-    ) -> None:
-        super().__init__(known, hypotheses, network, times)
-        self._compiled = compiled
-        steps = max(self.last, SETTLE_STEPS)
-        self._pair_touch = np.zeros((steps, self.rows, len(self.pairs)), dtype=bool)
-        self._surface_touch = np.zeros((steps, self.rows, self.slots), dtype=np.int16)
-        self._first, self._second = (np.ascontiguousarray(column) for column in self.pairs.T)
-        self._hulls = [known.hull_rows]
-        self._hull_count = self.slots
-        self._hull_of = np.where(self.has_hull, np.tile(np.arange(self.slots), self.rows), -1)
-        self._output_rest = self.times - self.output_step * STEP_S
-        self._own_surface = np.full(self.surfaces.shape[:2], np.nan, dtype=np.float32)
-        self._noise = known.noise_until(steps)
-        self._followers: tuple[NDArray[Any], ...] | None = None
-
-    def _become(self, k: int, s: int, m: int, body: BodyDef, led: bool | None = None) -> None:
-        super()._become(k, s, m, body, led)
-        n = (k * self.known.samples + s) * self.slots + m
-        self._hull_of[n] = -1
-        if self.has_hull[n]:
-            self._hull_of[n] = self._hull_count
-            self._hulls.append(self.own_hulls[n][None])
-            self._hull_count += 1
-
-    def advance(self) -> None:
-        """All steps up to the next intervention, or a portion of them, and the interventions that are due then."""
-        until = min(self.last, self.now + self.portion())
-        if self.next_event < len(self.events):
-            until = min(until, max(self.events[self.next_event][0], self.now + 1))
-        self.make_steps(until - self.now)
-        self._apply_due()
-        if self.finished:
-            self._write()
-
-    def portion(self) -> int:
-        return max(1, PORTION_BODY_STEPS // max(self.rows * self.slots, 1))
-
-    def make_steps(self, count: int) -> None:
-        if self.paths_changed:
-            self._compile_paths()
-            self._followers = None
-        if self._followers is None:
-            self._followers = self._by_row()
-        if len(self._hulls) > 1:
-            self._hulls = [np.ascontiguousarray(np.concatenate(self._hulls))]
-        friction, restitution = self.surface_friction, self.surface_restitution
-        until = self.now + count
-        self._compiled.advance(
-            self.now, until, self.slots, self.known.samples, self._first, self._second,
-            self.position, self.quaternion, self.linear, self.angular, self.parameters, self.bounds, self.offsets,
-            self.present, self.fixed, self.asleep, self.led, self.obstacle, self.quiet_steps,
-            self.surfaces, self.known.surface_row,
-            self._own_surface if friction is None else friction,
-            self._own_surface if restitution is None else restitution, self.known.floor_z,
-            self._hulls[0], self._hull_of, self.plane_slack, self.pair_slack, self.left_open, self.drift, self.touching,
-            self.on_surface, self._noise, *self._followers,
-            self.written, self.output_step, self._output_rest, self.states, self.present_out,
-            self._pair_touch, self._surface_touch,
-        )  # fmt: skip
-        if count > 0:
-            self.written += int((self.output_step[self.written :] < until).sum())
-        self.now = until
-
-    def step(self) -> None:
-        self.make_steps(1)
-
-    def _by_row(self) -> tuple[NDArray[Any], ...]:
-        """Followers of paths in order of their futures; see ``rollout_kernel.advance``."""
-        order = np.argsort(self.led_columns, kind="stable")
-        columns = self.led_columns[order]
-        begins = np.searchsorted(columns, np.arange(self.rows + 1) * self.slots).astype(np.int64)
-        turned = np.full(len(columns), -1, dtype=np.int64)
-        places = {int(n): t for t, n in enumerate(self.turned_columns)}
-        if places:
-            turned[:] = [places.get(int(n), -1) for n in columns]
-        positions = np.ascontiguousarray(self.led_positions[order])
-        return begins, columns, positions, turned, np.ascontiguousarray(self.led_quaternions, dtype=np.float64)
-
-    def _touched(self) -> tuple[Flags, NDArray[np.int16]]:
-        return self._pair_touch[: self.now], self._surface_touch[: self.now]
-
-
-def _touches(flags: Flags, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-    """Row, time [s], a, b, began of the beginnings and ends in flags (steps, R, Q) of pairs (Q,); short gaps are
-    closed.
-    """
-    steps = len(flags)
-    padded = np.zeros((steps + 2, *flags.shape[1:]), dtype=bool)
-    padded[1:-1] = flags
-    for gap in range(1, GAP_STEPS + 1):
-        if steps > gap + 1:
-            both = flags[: -gap - 1] & flags[gap + 1 :]
-            for k in range(1, gap + 1):
-                padded[1 + k : 1 + k + len(both)] |= both
-    changes = padded[1:] != padded[:-1]
-    step, row, pair = np.nonzero(changes)
-    began = padded[step + 1, row, pair]
-    # What touches within the first two steps touched at the start. A touch is of the whole step: it ends where the next
-    # step, without one, ends. What has only just ended at the end of the rollout may go on.
-    when = np.where(began, np.where(step <= 1, 0.0, (step + 1) * STEP_S), (step + 1) * STEP_S)
-    kept = began | (step + GAP_STEPS <= steps)
-    return row[kept], when[kept], a[pair[kept]], b[pair[kept]], began[kept]

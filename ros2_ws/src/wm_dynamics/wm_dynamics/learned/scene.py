@@ -1,0 +1,149 @@
+"""What all futures of a request begin from, prepared once for each scene."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_core.interventions import BodySpec
+from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY
+from wm_core.scene_graph import Predicate, SceneGraph
+from wm_dynamics.contact_step.body_tables import (
+    HULL_POINTS,
+    PARAMETER_ROWS,
+    PLANE_ROWS,
+    BodyShape,
+    body_shape,
+    parameter_column,
+    parameter_columns,
+    surface_rows,
+)
+from wm_dynamics.learned.network import Floats
+from wm_dynamics.learned.sample_noise import sample_noise
+from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec
+from wm_dynamics.physics.backend import ScenePreparation, sample_properties
+
+Array = NDArray[np.float64]
+
+
+Flags = NDArray[np.bool_]
+
+
+SETTLE_STEPS = 12
+
+
+KEPT_BODIES = 4096
+
+
+def scene_key(scene: SceneGraph) -> tuple[object, ...]:
+    """Equal for scenes whose futures are the same: all that the preparation and the dynamics read of a scene."""
+    arrays = (
+        scene.ids, scene.positions, scene.quaternions, scene.linear_velocities, scene.angular_velocities,
+        scene.extents, scene.shapes, scene.is_static, scene.pose_covariances, scene.twist_covariances, scene.log_mass,
+        scene.friction, scene.restitution, *scene.hulls,
+    )  # fmt: skip
+    on = frozenset(r.subject for r in scene.relations if r.predicate == Predicate.ON and r.probability >= 0.5)
+    return (scene.class_names, on, *(np.asarray(a).tobytes() for a in arrays))
+
+
+class PreparedScene:
+    """What all futures of a request begin from: S samples of N known bodies, in M slots."""
+
+    def __init__(self, preparation: ScenePreparation, scenes: Sequence[SceneGraph], starts: Array, slots: int) -> None:
+        self.preparation, self.scenes, self.starts = preparation, scenes, starts
+        self.count, self.slots = len(scenes[0]), slots
+        self.samples = len(scenes)
+        self.bodies = [preparation.sample_bodies(scene) for scene in scenes]
+        self.shapes = [body_shape(b) for b in preparation.bodies]
+        self.floor_z = np.float32(preparation.floor_z)
+        n, m, s = self.count, slots, self.samples
+        self.fixed = np.zeros((s, m), dtype=bool)
+        self.at_rest = np.zeros((s, m), dtype=bool)
+        self.fixed[:, :n] = [b.is_static for b in preparation.bodies]
+        moves = starts[..., LINEAR_VELOCITY].any(axis=-1) | starts[..., ANGULAR_VELOCITY].any(axis=-1)
+        self.at_rest[:, :n] = ~moves & ~preparation.airborne
+        self.columns: Floats = np.zeros((PARAMETER_ROWS, s, m), dtype=np.float32)
+        properties = np.array([sample_properties(scene) for scene in scenes]).reshape(s, 3, n)
+        for i, (body, shape) in enumerate(zip(preparation.bodies, self.shapes, strict=True)):
+            self.columns[:, :, i] = parameter_columns(body, shape, *properties[:, :, i].T)
+        self.bounds = np.zeros(m, dtype=np.float32)
+        self.offsets = np.zeros((3, m), dtype=np.float32)
+        self.hulls = np.zeros((3, HULL_POINTS, m), dtype=np.float32)
+        self.has_hull = np.zeros(m, dtype=bool)
+        for i, shape in enumerate(self.shapes):
+            self.bounds[i] = shape.bound
+            if not preparation.bodies[i].is_static:
+                self.offsets[:, i] = shape.offset
+            if shape.hull is not None and not preparation.bodies[i].is_static:
+                self.has_hull[i], self.hulls[:, :, i] = True, shape.hull
+        self.hull_rows = np.ascontiguousarray(self.hulls.transpose(2, 0, 1))
+        self.surface_of = [i for i, b in enumerate(preparation.bodies) if b.is_static]
+        self.surfaces = np.full((max(len(self.surface_of), 1), PLANE_ROWS), np.nan, dtype=np.float32)
+        self.obstacle = np.zeros(m, dtype=bool)
+        self.surface_row = np.zeros(m, dtype=np.int64)
+        for row, i in enumerate(self.surface_of):
+            self.surface_row[i] = row
+            top = surface_rows(preparation.bodies[i])
+            if top is not None:
+                self.surfaces[row] = top
+            self.obstacle[i] = True
+        self.asleep = np.zeros((s, m), dtype=bool)
+        # What touches what at the start: known of what sleeps, found out in the first step of the rest.
+        self.touching = np.zeros((s, m * (m - 1) // 2), dtype=bool)
+        self.on_surface = np.full((s, m), -1, dtype=np.int16)
+        self.row_of = {int(object_id): i for i, object_id in enumerate(scenes[0].ids)}
+        self.pairs = np.array(list(itertools.combinations(range(m), 2)), dtype=np.int64).reshape(-1, 2)
+        self.pairs_of = [np.flatnonzero((self.pairs == i).any(axis=1)) for i in range(m)]
+        self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
+        self._columns_of: dict[tuple[int, bool], tuple[BodyDef, Floats]] = {}
+        self._noise = sample_noise(s, m)
+        self._noise_rows: NDArray[np.int64] | None = None
+
+    def part(self, rows: NDArray[np.int64]) -> PreparedScene:
+        """The same of some of the samples, the first of them the mean."""
+        result = copy.copy(self)
+        result.samples = len(rows)
+        result.scenes = [self.scenes[s] for s in rows.tolist()]
+        result.bodies = [self.bodies[s] for s in rows.tolist()]
+        result.columns = self.columns[:, rows]
+        for name in ("starts", "fixed", "at_rest", "asleep", "touching", "on_surface"):
+            setattr(result, name, getattr(self, name)[rows])
+        result._noise_rows = rows
+        return result
+
+    def created(self, spec: BodySpec) -> tuple[BodyDef, BodyShape]:
+        """The body that an intervention brings in; those of equal specifications are one."""
+        key = (spec.shape, spec.extents.tobytes(), spec.mass, spec.friction, spec.restitution)
+        found = self._created.get(key)
+        if found is None:
+            if len(self._created) >= KEPT_BODIES:
+                self._created.clear()
+            body = body_from_spec(spec)
+            found = self._created[key] = (body, body_shape(body))
+        return found
+
+    def column(self, body: BodyDef, shape: BodyShape, led: bool) -> Floats:
+        """(PARAMETER_ROWS,) of a body; made once for each."""
+        found = self._columns_of.get((id(body), led))
+        if found is None:
+            if len(self._columns_of) >= KEPT_BODIES:
+                self._columns_of.clear()
+            # The body is kept with it, so that no other takes its identity.
+            found = self._columns_of[id(body), led] = (body, parameter_column(body, shape, led))
+        return found[1]
+
+    def noise_at(self, step: int) -> Floats:
+        """(6, S, M) standard normal numbers of a step; sample 0 gets none. The same in every hypothesis."""
+        drawn = self._noise.at(step)
+        return drawn if self._noise_rows is None else drawn[:, self._noise_rows]
+
+    def noise_until(self, steps: int) -> Floats:
+        """(steps or more, 6, S, M) ``noise_at`` of all steps; of a single sample, which gets none, no numbers."""
+        if self.samples == 1:
+            return np.zeros((0, 6, 1, self.slots), dtype=np.float32)
+        drawn = self._noise.until(steps)
+        return drawn if self._noise_rows is None else np.ascontiguousarray(drawn[:steps, :, self._noise_rows])
