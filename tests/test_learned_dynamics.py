@@ -33,9 +33,9 @@ from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.auto import AutomaticDynamics
 from wm_dynamics.base import DynamicsResult
 from wm_dynamics.contact_step.body_tables import body_shape
+from wm_dynamics.contact_step.network import default_model
 from wm_dynamics.factory import make_dynamics
 from wm_dynamics.learned.backend import LearnedDynamics
-from wm_dynamics.learned.network import default_model
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
 
 TIMES = np.arange(31) / 30.0

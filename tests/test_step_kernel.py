@@ -37,9 +37,9 @@ from wm_dynamics.contact_step import compiled as compiled_module
 from wm_dynamics.contact_step.body_tables import HULL_POINTS, ROWS, body_shape, parameter_column
 from wm_dynamics.contact_step.compile_cache import cache_folder, only_one, trusted_folder
 from wm_dynamics.contact_step.compiled import CompiledStep, check_feeds, read_weights
+from wm_dynamics.contact_step.network import OUTPUTS, DynamicsNetwork, default_model
 from wm_dynamics.factory import make_dynamics
 from wm_dynamics.learned.backend import LearnedDynamics
-from wm_dynamics.learned.network import OUTPUTS, DynamicsNetwork, default_model
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
 
 TIMES = np.arange(31) / 30.0

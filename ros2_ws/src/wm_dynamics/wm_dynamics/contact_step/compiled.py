@@ -26,7 +26,7 @@ from wm_dynamics.contact_step import compile_cache
 from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, ROWS
 
 if TYPE_CHECKING:
-    from wm_dynamics.learned.network import DynamicsNetwork
+    from wm_dynamics.contact_step.network import DynamicsNetwork
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class CompiledStep:
         ]  # fmt: skip
 
     def _check(self, network: DynamicsNetwork) -> None:
-        from wm_dynamics.learned.network import OUTPUTS
+        from wm_dynamics.contact_step.network import OUTPUTS
 
         feeds = check_feeds()
         for name, expected, found in zip(OUTPUTS, network.run(feeds), self.run(feeds), strict=True):
@@ -216,7 +216,7 @@ def _load_kernel() -> ModuleType:
 
 def main() -> int:
     """Compiles the step for this processor, if it is not yet, and says how long that took: for set-up."""
-    from wm_dynamics.learned.network import DynamicsNetwork, default_model
+    from wm_dynamics.contact_step.network import DynamicsNetwork, default_model
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     begin = time.perf_counter()

@@ -39,9 +39,9 @@ from wm_dynamics.base import (
     object_slots,
 )
 from wm_dynamics.contact_step.compiled import CompiledStep
+from wm_dynamics.contact_step.network import DynamicsNetwork, default_model
 from wm_dynamics.learned.compiled_futures import CompiledFutureBatch
 from wm_dynamics.learned.futures import FutureBatch
-from wm_dynamics.learned.network import DynamicsNetwork, default_model
 from wm_dynamics.learned.scene import SETTLE_STEPS, Array, Flags, PreparedScene, scene_key
 from wm_dynamics.physics.backend import ScenePreparation
 

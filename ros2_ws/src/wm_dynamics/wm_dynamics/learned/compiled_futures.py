@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from wm_core.interventions import Hypothesis
 from wm_dynamics.contact_step.body_tables import STEP_S
 from wm_dynamics.contact_step.compiled import CompiledStep
+from wm_dynamics.contact_step.network import DynamicsNetwork
 from wm_dynamics.learned.futures import FutureBatch
-from wm_dynamics.learned.network import DynamicsNetwork
 from wm_dynamics.learned.scene import SETTLE_STEPS, Array, Flags, PreparedScene
 from wm_dynamics.mujoco.bodies import BodyDef
 

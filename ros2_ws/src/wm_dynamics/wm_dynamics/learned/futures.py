@@ -32,8 +32,8 @@ from wm_dynamics.contact_step.body_tables import (
     near_distance,
     surface_rows,
 )
+from wm_dynamics.contact_step.network import DynamicsNetwork, Floats
 from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
-from wm_dynamics.learned.network import DynamicsNetwork, Floats
 from wm_dynamics.learned.scene import Array, Flags, PreparedScene
 from wm_dynamics.learned.touches import touches_of
 from wm_dynamics.mujoco.bodies import BodyDef, lowest_point, scaled_body
