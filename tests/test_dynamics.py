@@ -29,7 +29,8 @@ from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shap
 from wm_dynamics.belief import centre_offsets, move_centres, sample_belief
 from wm_dynamics.events import derive_events
 from wm_dynamics.factory import make_dynamics
-from wm_dynamics.physics.backend import PhysicsDynamics, ScenePreparation
+from wm_dynamics.physics.backend import PhysicsDynamics
+from wm_dynamics.preparation import ScenePreparation
 from wm_dynamics.separation import surface_separation
 
 TIMES = np.arange(31) / 30.0

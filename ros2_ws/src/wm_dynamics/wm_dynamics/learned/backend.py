@@ -43,7 +43,7 @@ from wm_dynamics.contact_step.network import DynamicsNetwork, default_model
 from wm_dynamics.learned.compiled_futures import CompiledFutureBatch
 from wm_dynamics.learned.futures import FutureBatch
 from wm_dynamics.learned.scene import SETTLE_STEPS, Array, Flags, PreparedScene, scene_key
-from wm_dynamics.physics.backend import ScenePreparation
+from wm_dynamics.preparation import ScenePreparation
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLEEP_STEPS, SLOW_M
 from wm_dynamics.learned.scene import Array, Flags, PreparedScene
 from wm_dynamics.learned.touches import touches_of
 from wm_dynamics.mujoco.bodies import BodyDef, lowest_point, scaled_body
-from wm_dynamics.physics.backend import FREEING_KINDS
+from wm_dynamics.preparation import FREEING_KINDS
 
 log = logging.getLogger(__name__)
 

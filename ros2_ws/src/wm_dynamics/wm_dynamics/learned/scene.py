@@ -25,7 +25,7 @@ from wm_dynamics.contact_step.body_tables import (
 from wm_dynamics.contact_step.network import Floats
 from wm_dynamics.learned.sample_noise import sample_noise
 from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec
-from wm_dynamics.physics.backend import ScenePreparation, sample_properties
+from wm_dynamics.preparation import ScenePreparation, sample_properties
 
 Array = NDArray[np.float64]
 

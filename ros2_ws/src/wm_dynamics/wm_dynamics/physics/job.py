@@ -6,12 +6,11 @@ import itertools
 import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.interventions import Hypothesis, InterventionKind
+from wm_core.interventions import Hypothesis
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.belief import hypothesis_bodies
 from wm_dynamics.mujoco.batch import BatchSimulator
@@ -21,29 +20,11 @@ from wm_dynamics.mujoco.simulator import Simulator
 from wm_dynamics.mujoco.trajectory import Action, Trajectory
 from wm_dynamics.mujoco.variants import ModelVariants
 from wm_dynamics.mujoco.world import World
+from wm_dynamics.preparation import FREEING_KINDS, ScenePreparation
 
 Array = NDArray[np.float64]
 
-FREEING_KINDS = (
-    InterventionKind.REMOVE,
-    InterventionKind.SET_POSE,
-    InterventionKind.SET_VELOCITY,
-    InterventionKind.APPLY_IMPULSE,
-    InterventionKind.FOLLOW_PATH,
-)
 _MOST_WORLDS = 32
-
-
-class Preparation(Protocol):
-    """What a job needs of ``wm_dynamics.physics.backend.ScenePreparation``."""
-
-    bodies: list[BodyDef]
-    floor_z: float
-    world: World
-
-    def sample_bodies(self, scene: SceneGraph) -> list[BodyDef]: ...
-
-    def freed(self, bodies: Sequence[BodyDef], moved: Sequence[int]) -> tuple[BodyDef, ...]: ...
 
 
 class WorldCache:
@@ -88,7 +69,7 @@ class PhysicsJob:
 
     def __init__(
         self,
-        preparation: Preparation,
+        preparation: ScenePreparation,
         scenes: Sequence[SceneGraph],
         starts: Sequence[Array],
         times: Array,
