@@ -16,11 +16,7 @@ from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, STATE_SIZE
 from wm_core.scene_graph import SceneGraph
 
 Array = NDArray[np.float64]
-
-
 States = NDArray[np.float32]
-
-
 OnHypothesis = Callable[[int, States, NDArray[np.bool_]], None]
 
 

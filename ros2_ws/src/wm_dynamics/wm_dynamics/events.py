@@ -19,20 +19,10 @@ from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec
 
 # Thresholds of events [m, m/s, rad]; a fall is a drop of the lowest point, so toppling over is none.
 FALL_DROP_M = 0.02
-
-
 FALL_SPEED_M_S = 0.3
-
-
 TOPPLE_ANGLE_RAD = np.pi / 4.0
-
-
 REST_SPEED_M_S = 0.03
-
-
 REST_DURATION_S = 0.1
-
-
 WORKSPACE_MARGIN_M = 0.05
 
 

@@ -34,34 +34,22 @@ FREEING_KINDS = (
 )
 """Interventions that free an object which only rested on something unseen."""
 FLOOR_BELOW_SUPPORT_M = 0.75
-
-
 SUPPORT_THICKNESS_M = 0.03
 """Perceived supports are surfaces; they are made at least this thick, downwards, so that nothing passes
 through.
 """
-
-
 SNAP_GAP_M = (0.01, 0.03)
 """Smallest and largest gap to a support that is closed; in between, 2.5 standard deviations of the height."""
-
-
 SNAP_GAP_ON_M = 0.05
 """Largest gap that is closed where the scene graph says that the object is on something."""
-
-
 LEVEL_ANGLE_RAD = (np.radians(5.0), np.radians(12.0))
 """Smallest and largest tilt of a standing face that is levelled; in between, 3.5 standard deviations of
 the tilt.
 """
-
-
 SINK_M = 3e-5
 """What stands on something starts this deep in it, about where the contact carries it. Just touching is
 neither in nor out
 of contact, and whichever rounding makes of it would show in the future."""
-
-
 FALLING_SPEED_M_S = 0.15
 """Vertical speed above which a moving object is taken to be in the air."""
 

@@ -12,7 +12,6 @@ from wm_dynamics.contact_step.body_tables import PARAMETER_ROWS, PLANE_ROWS, VER
 
 Floats = NDArray[np.float32]
 
-
 INPUTS = (
     "position",
     "quaternion",
@@ -27,8 +26,6 @@ INPUTS = (
     "plane_slack",
     "pair_slack",
 )
-
-
 OUTPUTS = (
     "position_next",
     "quaternion_next",

@@ -47,48 +47,27 @@ from wm_dynamics.preparation import ScenePreparation
 
 log = logging.getLogger(__name__)
 
-
 CHUNK_BODIES = 16384
 """Bodies of the futures that one worker steps together at most."""
-
-
 SHARED_BODIES = 4096
 """Below so many bodies in all a second worker gains nothing: a step costs more for its operations than for its
 bodies.
 """
-
-
 SETTLE_MOVE_M = 0.002
 """What moves by less in the first SETTLE_STEPS, undisturbed and seen at rest, is taken to rest."""
-
-
 SETTLE_ROUNDS = 3
-
-
 CALM_S = 1.0
-
-
 CALM_MOVE_M = 0.025
 """What was seen at rest and sleeps within CALM_S of the start, no farther than CALM_MOVE_M from it, has settled:
 what is perceived some degrees off the face that it stands on rocks down by a centimetre."""
-
-
 CALM_ROUNDS = 4
 """Times that a sample is drawn halfway to the mean, the last time all the way."""
-
-
 ENGINES = ("auto", "compiled", "onnxruntime")
-
-
 SHARED_COMPILED_BODIES = 256
-
-
 CHUNK_COMPILED_BODIES = 1024
 """As SHARED_BODIES and CHUNK_BODIES: small chunks, so that what Python does for one goes on beside the steps of
 another.
 """
-
-
 KEPT_SCENES = 4
 """Scenes whose preparation is kept for the next request; KEPT_BODIES: bodies of interventions kept for each."""
 

@@ -28,14 +28,9 @@ from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec
 from wm_dynamics.preparation import ScenePreparation, sample_properties
 
 Array = NDArray[np.float64]
-
-
 Flags = NDArray[np.bool_]
 
-
 SETTLE_STEPS = 12
-
-
 KEPT_BODIES = 4096
 
 

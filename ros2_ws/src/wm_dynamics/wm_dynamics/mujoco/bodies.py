@@ -16,7 +16,6 @@ from wm_core.scene_graph import Shape
 
 Array = NDArray[np.float64]
 
-
 _MAX_HULL_VERTICES = 64
 
 

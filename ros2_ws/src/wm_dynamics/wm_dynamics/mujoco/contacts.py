@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from wm_dynamics.mujoco.bodies import Array
 
 CONTACT_STIFFNESS = 1.0e4
-
-
 CONTACT_GAP_S = 0.04
 """Air time below which two contacts of a pair count as one."""
 

@@ -11,13 +11,9 @@ from wm_dynamics.mujoco.world import World
 
 _MOST_SCRATCH = 16
 """Worlds that a simulator keeps MuJoCo's data of: as many as the futures of a batch may have."""
-
-
 _WARNING_NAMES = {
     int(w): name.removeprefix("mjWARN_") for name, w in mujoco.mjtWarning.__members__.items() if name != "mjNWARNING"
 }
-
-
 _QFRC = mujoco.mjtState.mjSTATE_QFRC_APPLIED.value
 
 

@@ -47,34 +47,21 @@ from wm_dynamics.mujoco.contacts import CONTACT_STIFFNESS, contact_solref
 
 log = logging.getLogger(__name__)
 
-
 GRAVITY_M_S2 = 9.81
-
-
 PARK_POSITION_M = 500.0
 """Where bodies that do not exist (yet, or any more) are kept, without collisions."""
-
-
 ROLLING_COEFFICIENT = 0.008
 """Rolling resistance over radius (dimensionless); hard balls on wood or laminate are around 0.005 to
 0.015.
 """
-
-
 TORSIONAL_COEFFICIENT_M = 0.003
-
-
 OVERLAP_M = 2e-4
 """Depth down to which bodies that lie in one another are left so: the contact spring carries them there."""
-
-
 _KINEMATIC_MASS_RATIO = 1.0e6
 
 
 # Collision bits: moving things meet everything; static things and pushers meet moving things only.
 _MOVING, _STATIC, _KINEMATIC = 1, 2, 4
-
-
 _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 
 

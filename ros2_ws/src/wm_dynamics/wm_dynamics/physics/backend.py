@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import TimeoutError as FutureTimeoutError  # the builtin one from Python 3.11 on
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,21 +31,14 @@ from wm_dynamics.physics.job import PhysicsJob, WorldCache
 from wm_dynamics.preparation import ScenePreparation
 
 log = logging.getLogger(__name__)
-
-
 Array = NDArray[np.float64]
-
 
 MAX_TIMESTEP_S = 1.0 / 480.0
 """Contacts last 30 ms. At 1/240 s a block that is hit on its edge leaves with up to half as much speed again as it
 should; from about 1/400 s on, shorter steps change nothing any more."""
-
-
 BATCH_S = 0.2
 """How long a batch of futures should take [s]: long enough that what is done once per batch does not count, on a busy
 machine too, short enough for progress and a stop."""
-
-
 MOST_IN_BATCH = 16
 
 
