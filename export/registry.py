@@ -173,7 +173,7 @@ def _segmenter_facts(network: nn.Module) -> dict[str, str]:
 
     from training.families import VOCABULARY
     from training.segmenter_model import EMBEDDING
-    from wm_perception.learned_segmenter import CHANNELS
+    from wm_perception.segmentation.learned import CHANNELS
 
     return {
         "version": "1",
@@ -208,7 +208,7 @@ def _segmenter_real(split: str, count: int) -> Iterator[Feeds]:
 
 def _segmenter_metric(run: Runner) -> dict[str, float]:
     from training.evaluate_segmenter import evaluate
-    from wm_perception.learned_segmenter import OUTPUTS
+    from wm_perception.segmentation.learned import OUTPUTS
 
     def network(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         values = run({"image": image})
@@ -249,7 +249,7 @@ def _segmenter() -> Model:
                 "image",
                 ("batch", 10, "height", "width"),
                 "see channels",
-                normalisation="wm_perception.learned_segmenter.network_input, -1..1, 0 where unknown",
+                normalisation="wm_perception.segmentation.learned.network_input, -1..1, 0 where unknown",
             ),
         ),
         outputs=_maps(),
@@ -293,7 +293,7 @@ def _reasoner_facts(network: nn.Module) -> dict[str, str]:
     import json
 
     from training.train_reasoner import VERSION
-    from wm_perception.reasoner_features import RATE_HZ, WINDOW
+    from wm_perception.reasoning.features import RATE_HZ, WINDOW
 
     scales: Any = network.scales
     return {
@@ -320,7 +320,7 @@ def _watch_lessons(lessons: Sequence[Any], run: Runner) -> dict[str, float]:
     import json
 
     from training.reasoner_card import Result, evaluate_lesson
-    from wm_perception.reasoner import Reasoner
+    from wm_perception.reasoning.reasoner import Reasoner
     from wm_perception.types import PerceptionConfig
 
     facts = _reasoner_facts(_reasoner_network(PERCEPTION_MODELS / "reasoner.safetensors"))
@@ -369,10 +369,10 @@ def _reasoner_metric(run: Runner) -> dict[str, float]:
 
 
 def _reasoner() -> Model:
-    from wm_perception import reasoner_features as features
+    from wm_perception.reasoning import features as features
 
     window = features.WINDOW
-    see = "wm_perception.reasoner_features"
+    see = "wm_perception.reasoning.features"
     inputs: Sequence[tuple[str, tuple[int | str, ...], str]] = (
         ("objects", ("N", window, len(features.OBJECT_FEATURES)), "OBJECT_FEATURES"),
         ("pairs", ("N", "N", window, len(features.PAIR_FEATURES)), "PAIR_FEATURES"),

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from wm_perception.learned_segmenter import CHANNELS
+from wm_perception.segmentation.learned import CHANNELS
 
 CLASSES = ("box", "ball", "mug")
 _OPSET = [helper.make_opsetid("", 17)]

@@ -19,9 +19,9 @@ from wm_bringup.sources.playback import SourceError
 from wm_bringup.sources.rgbd_folder import prepared
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform, matrix_to_quaternion
-from wm_perception.gravity import find_up
+from wm_perception.lifting.gravity import find_up
+from wm_perception.lifting.registration import estimate_depth_to_color, register_color
 from wm_perception.pipeline import PerceptionPipeline
-from wm_perception.registration import estimate_depth_to_color, register_color
 from wm_perception.types import Frame, PerceptionConfig
 
 POSES = orbit(4)

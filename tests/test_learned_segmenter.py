@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wm_core.camera import Camera
-from wm_perception.cloud import make_cloud
-from wm_perception.learned_segmenter import (
+from wm_perception.lifting.cloud import make_cloud
+from wm_perception.segmentation.learned import (
     CHANNELS,
     LearnedSegmenter,
     group_pixels,

@@ -12,11 +12,11 @@ import pytest
 from model_files import CLASSES, learned_model, make_model
 from wm_bringup import doctor
 from wm_perception import models
-from wm_perception.learned_segmenter import CHANNELS, LearnedSegmenter
 from wm_perception.models import ModelError, make_segmenter
-from wm_perception.onnx_segmenter import OnnxSegmenter
 from wm_perception.pipeline import PerceptionPipeline
-from wm_perception.segmentation import GeometricSegmenter
+from wm_perception.segmentation.geometric import GeometricSegmenter
+from wm_perception.segmentation.learned import CHANNELS, LearnedSegmenter
+from wm_perception.segmentation.onnx import OnnxSegmenter
 from wm_perception.types import PerceptionConfig
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from wm_core.scene_graph import Shape
-from wm_perception.fitting import fit_revolution, fit_shape
-from wm_perception.shapes import align, hull_planes, signed_distance, surface_samples
+from wm_perception.shapes.fitting import fit_revolution, fit_shape
+from wm_perception.shapes.surfaces import align, hull_planes, signed_distance, surface_samples
 
 EYE = np.array([-0.7, 0.0, 0.6])
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.perceiving.real import MUG, TABLE, false_motion
 from wm_core.scene_graph import EventKind
-from wm_perception.gravity import estimate_up_direction
+from wm_perception.lifting.gravity import estimate_up_direction
 from wm_perception.pipeline import PerceptionPipeline
 
 pytest.importorskip("wm_bringup.sources.rgbd_folder")

@@ -6,8 +6,8 @@ from scipy.stats import chi2
 
 from wm_core.scene_graph import Predicate, SceneGraph, Shape
 from wm_perception.evaluation import match, score_sequence
-from wm_perception.motion import MotionFilter
-from wm_perception.relations import RelationGraph, measure_relations
+from wm_perception.reasoning.relations import RelationGraph, measure_relations
+from wm_perception.tracking.motion import MotionFilter
 from wm_perception.types import PerceptionConfig
 
 DT = 1.0 / 30.0

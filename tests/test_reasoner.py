@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wm_core.scene_graph import Event, EventKind, Predicate, SceneGraph, Shape
-from wm_perception.events import moving_spans, tilts, topple_row, upright_axis
 from wm_perception.models import ModelError, load_learned_reasoner, make_reasoner, reasoner_contract, shipped_model
-from wm_perception.reasoner import Reasoner
-from wm_perception.reasoner_features import (
+from wm_perception.reasoning.events import moving_spans, tilts, topple_row, upright_axis
+from wm_perception.reasoning.features import (
     CONTACT_FEATURES,
     STEP_S,
     WINDOW,
@@ -24,6 +23,7 @@ from wm_perception.reasoner_features import (
     cause_row,
     step_of,
 )
+from wm_perception.reasoning.reasoner import Reasoner
 from wm_perception.types import PerceptionConfig
 
 SHIPPED = shipped_model("reasoner")

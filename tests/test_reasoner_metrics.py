@@ -20,8 +20,8 @@ from training.reasoner_metrics import (
     spearman,
 )
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph
-from wm_perception.reasoner_features import CAUSE_FEATURES, OBJECT_FEATURES, PAIR_FEATURES
-from wm_perception.relations import measure_relations
+from wm_perception.reasoning.features import CAUSE_FEATURES, OBJECT_FEATURES, PAIR_FEATURES
+from wm_perception.reasoning.relations import measure_relations
 from wm_perception.types import PerceptionConfig
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wm_core.scene_graph import EventKind, Predicate, SceneGraph, Shape
-from wm_perception.relations import RelationGraph, gaps_between, measure_relations, rotation_matrices
+from wm_perception.reasoning.relations import RelationGraph, gaps_between, measure_relations, rotation_matrices
 from wm_perception.types import PerceptionConfig
 
 CONFIG = PerceptionConfig()

@@ -17,7 +17,7 @@ from training.contact_sheet import contact_sheet
 from training.dataset import Prepared, augment, prepare, targets
 from training.evaluate_segmenter import average_precision, evaluate, session, worst_frames
 from training.train_segmenter import Batches, Options, Trainer, collate, export, learning_rate
-from wm_perception.learned_segmenter import CHANNELS, OUTPUTS, group_pixels
+from wm_perception.segmentation.learned import CHANNELS, OUTPUTS, group_pixels
 
 QUIET = Console(quiet=True)
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from benchmarks.perceiving.sizes import SIZES, enlarged_clip
 from traced_scene import BALL, BOX, FRONT, make_scene, trace
 from wm_core.camera import Camera
+from wm_perception.lifting.working_size import enlarged, reduced, reduction
 from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.types import Frame, PerceptionConfig
-from wm_perception.working_size import enlarged, reduced, reduction
 
 
 @pytest.mark.parametrize(

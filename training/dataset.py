@@ -18,8 +18,8 @@ from scipy import ndimage
 from training.families import VOCABULARY
 from training.generate import DEPTH_UNIT_M
 from wm_core.camera import Camera
-from wm_perception.cloud import make_cloud
-from wm_perception.learned_segmenter import CHANNELS, OFFSET_SCALE_PX, network_input
+from wm_perception.lifting.cloud import make_cloud
+from wm_perception.segmentation.learned import CHANNELS, OFFSET_SCALE_PX, network_input
 from wm_perception.types import Frame, PerceptionConfig
 
 QUANTUM = 127.0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from training.dataset import QUANTUM, Prepared
 from training.families import VOCABULARY
 from training.model_card import WorstFrame
-from wm_perception.learned_segmenter import group_pixels, pooled
+from wm_perception.segmentation.learned import group_pixels, pooled
 
 MIN_VISIBLE_PX = 30
 """Smaller things are neither asked for nor counted against, in images of 320 x 240."""

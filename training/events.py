@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from training.simulate import Clip
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind
-from wm_perception.events import (
+from wm_perception.reasoning.events import (
     FALL_SPEED_M_S,
     GONE_M,
     MOVE_SPEED_M_S,
@@ -29,8 +29,8 @@ from wm_perception.events import (
     topple_row,
     upright_axis,
 )
-from wm_perception.reasoner_features import cause_candidates
-from wm_perception.relations import gaps_between, rotation_matrices
+from wm_perception.reasoning.features import cause_candidates
+from wm_perception.reasoning.relations import gaps_between, rotation_matrices
 
 Array = NDArray[np.float64]
 

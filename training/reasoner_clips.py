@@ -28,8 +28,8 @@ from training.reasoner_metrics import clip_truth
 from wm_core.scene_graph import Event, SceneGraph
 from wm_perception.evaluation import match
 from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
-from wm_perception.reasoner import Reasoner
-from wm_perception.reasoner_features import RATE_HZ, Step, step_of
+from wm_perception.reasoning.features import RATE_HZ, Step, step_of
+from wm_perception.reasoning.reasoner import Reasoner
 
 FIRST_SEED = 30_000
 """Away from the seeds of the imitated lessons and of development clips (70000 on)."""

@@ -29,7 +29,7 @@ from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind, Shape
 from wm_dynamics.mujoco.world import World
-from wm_perception.reasoner_features import (
+from wm_perception.reasoning.features import (
     CAUSE_FEATURES,
     CONTACT_FEATURES,
     CONTACT_LAG,

@@ -16,8 +16,8 @@ from training.events import CausedTruth, TrueEvent, caused_truth, true_events
 from training.reasoner_data import counterfactuals
 from training.simulate import Clip, compile_world
 from wm_core.scene_graph import Event, EventKind, Predicate, SceneGraph
-from wm_perception.reasoner_features import cause_candidates
-from wm_perception.relations import measure_relations
+from wm_perception.reasoning.features import cause_candidates
+from wm_perception.reasoning.relations import measure_relations
 from wm_perception.types import PerceptionConfig
 from wm_sim.scenes import BuiltScene
 

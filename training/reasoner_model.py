@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wm_perception.reasoner_features import (
+from wm_perception.reasoning.features import (
     CAUSE_FEATURES,
     CONTACT_FEATURES,
     OBJECT_EVENTS,

@@ -9,7 +9,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from training.families import VOCABULARY
-from wm_perception.learned_segmenter import CHANNELS, OUTPUTS
+from wm_perception.segmentation.learned import CHANNELS, OUTPUTS
 
 WIDTHS = (16, 32, 64, 96, 128)
 EMBEDDING = 16

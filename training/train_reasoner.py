@@ -29,7 +29,7 @@ from torch import Tensor
 from training.reasoner_clips import load_seen_examples, make_seen_lessons
 from training.reasoner_data import Example, load_examples, make_shards
 from training.reasoner_model import ReasonerNetwork, parameters
-from wm_perception.reasoner_features import (
+from wm_perception.reasoning.features import (
     AHEAD,
     CAUSE_FEATURES,
     CENTRE,

@@ -33,7 +33,7 @@ from training.dataset import Prepared, augment, prepare, targets
 from training.families import VOCABULARY
 from training.generate import IMAGES, SIBLINGS, generate
 from training.segmenter_model import EMBEDDING, SegmenterNetwork, parameters
-from wm_perception.learned_segmenter import CHANNELS, OUTPUTS
+from wm_perception.segmentation.learned import CHANNELS, OUTPUTS
 
 MODELS = Path("ros2_ws/src/wm_perception/models")
 OPSET = 18

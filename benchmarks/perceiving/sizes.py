@@ -84,8 +84,8 @@ def measure_sizes(
 ) -> list[dict[str, Any]]:
     """Rows of figures: each size at the default working width, those larger than it at ``others`` (0: full) as well."""
     from benchmarks.perceiving.latency import measure
+    from wm_perception.lifting.working_size import reduction
     from wm_perception.types import PerceptionConfig
-    from wm_perception.working_size import reduction
 
     default = PerceptionConfig().working_width
     rows = []

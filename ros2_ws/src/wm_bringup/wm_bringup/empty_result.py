@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wm_perception.cloud import make_cloud
-from wm_perception.supports import find_planes
+from wm_perception.lifting.cloud import make_cloud
+from wm_perception.lifting.supports import find_planes
 from wm_perception.types import Frame, PerceptionConfig
 
 _FACES_UP = 0.94
-"""Cosine to the vertical within which a surface may be a support, as in ``wm_perception.supports``."""
+"""Cosine to the vertical within which a surface may be a support, as in ``wm_perception.lifting.supports``."""
 
 
 def empty_text(graphs: int, supports: int, frame: Frame | None = None, config: PerceptionConfig | None = None) -> str:

@@ -31,11 +31,11 @@ from wm_core.inference import (
     open_session,
 )
 from wm_core.inference_base import onnx_metadata
-from wm_perception.segmentation import GeometricSegmenter
+from wm_perception.segmentation.geometric import GeometricSegmenter
 from wm_perception.types import PerceptionConfig, Segmenter
 
 if TYPE_CHECKING:
-    from wm_perception.reasoner import Reasoner
+    from wm_perception.reasoning.reasoner import Reasoner
 
 log = logging.getLogger(__name__)
 
@@ -308,7 +308,7 @@ def load_learned_segmenter(
     Raises:
         ModelError: the file is not such a model.
     """
-    from wm_perception.learned_segmenter import CHANNELS, OUTPUTS, LearnedSegmenter
+    from wm_perception.segmentation.learned import CHANNELS, OUTPUTS, LearnedSegmenter
 
     session = load(path, threads, backend)
     task = session.metadata.get("task", "")
@@ -448,7 +448,7 @@ def make_segmenter(config: PerceptionConfig) -> Segmenter:
     if choice.path is None:
         return GeometricSegmenter()
     if choice.kind == "onnx":
-        from wm_perception.onnx_segmenter import OnnxSegmenter
+        from wm_perception.segmentation.onnx import OnnxSegmenter
 
         return OnnxSegmenter(choice.path, threads(config), config.min_pixels, choice.backend)
     try:
@@ -466,7 +466,7 @@ def make_segmenter(config: PerceptionConfig) -> Segmenter:
 
 def reasoner_contract() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Inputs and outputs of the reasoner: N things, C contacts, M steps of motion, Q questions of cause."""
-    from wm_perception import reasoner_features as features
+    from wm_perception.reasoning import features
 
     window = features.WINDOW
     return (
@@ -497,7 +497,7 @@ def load_learned_reasoner(
     Raises:
         ModelError: the file is not such a model.
     """
-    from wm_perception.reasoner import Reasoner
+    from wm_perception.reasoning.reasoner import Reasoner
 
     session = load(path, threads, backend)
     task = session.metadata.get("task", "")
@@ -533,7 +533,7 @@ def make_reasoner(config: PerceptionConfig) -> Reasoner:
     Raises:
         ModelError: its model is absent or not what it should be.
     """
-    from wm_perception.reasoner import Reasoner
+    from wm_perception.reasoning.reasoner import Reasoner
 
     choice = chosen("reasoner", config)
     if choice.path is None:

@@ -14,13 +14,14 @@ from scipy import ndimage
 
 from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_perception.association import Observation
-from wm_perception.cloud import depth_noise_m, make_cloud
+from wm_perception.lifting.cloud import depth_noise_m, make_cloud
+from wm_perception.lifting.supports import Support, SupportMap
+from wm_perception.lifting.working_size import enlarged, reduced, reduction
 from wm_perception.models import make_reasoner, make_segmenter
-from wm_perception.reasoner import Reasoner
-from wm_perception.segmentation import candidate_pixels
-from wm_perception.supports import Support, SupportMap
-from wm_perception.tracking import Tracker
+from wm_perception.reasoning.reasoner import Reasoner
+from wm_perception.segmentation.geometric import candidate_pixels
+from wm_perception.tracking.association import Observation
+from wm_perception.tracking.tracker import Tracker
 from wm_perception.types import (
     Array,
     Cloud,
@@ -31,7 +32,6 @@ from wm_perception.types import (
     Segmenter,
     TwoStageSegmenter,
 )
-from wm_perception.working_size import enlarged, reduced, reduction
 
 __all__ = ["Frame", "PerceptionConfig", "PerceptionPipeline", "PerceptionResult"]
 

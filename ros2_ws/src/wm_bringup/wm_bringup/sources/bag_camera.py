@@ -17,7 +17,7 @@ from wm_bringup.sources.playback import SourceError
 from wm_bringup.sources.recording import check_mode
 from wm_core.depth_unit import agreed_guess, guess_depth_unit
 from wm_core.geometry import rotation_between
-from wm_perception.gravity import find_up
+from wm_perception.lifting.gravity import find_up
 from wm_perception.types import Frame
 from wm_ros.camera_input import CameraInput, CameraInputError, applies_guess
 from wm_ros.stamps import ApproximateSynchronizer, stamp_to_ns

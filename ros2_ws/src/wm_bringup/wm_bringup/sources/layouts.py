@@ -27,7 +27,7 @@ from wm_bringup.sources.playback import SourceError
 from wm_bringup.sources.recording import RecordedFrame, Recording
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform, matrix_to_quaternion, pose_matrix
-from wm_perception.registration import DepthToColor
+from wm_perception.lifting.registration import DepthToColor
 from wm_ros.stamps import NANOSECONDS
 
 _MILLIMETRES_PER_METRE = 1000.0

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from wm_bringup.sources.playback import SourceError
 from wm_core.camera import Camera
-from wm_perception.gravity import find_up
-from wm_perception.registration import DepthToColor, estimate_depth_to_color, register_images
+from wm_perception.lifting.gravity import find_up
+from wm_perception.lifting.registration import DepthToColor, estimate_depth_to_color, register_images
 from wm_perception.types import Frame
 from wm_ros.stamps import NANOSECONDS
 

@@ -22,7 +22,7 @@ from wm_perception.models import (
     probe,
     shape_text,
 )
-from wm_perception.segmentation import distance_to
+from wm_perception.segmentation.geometric import distance_to
 from wm_perception.types import Cloud, Frame, PredictedObject, Segmentation
 
 Image = NDArray[np.float32]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph
-from wm_perception.events import FALL_SPEED_M_S, LEAST_LIFE_S, MOVE_SPEED_M_S, left_after
-from wm_perception.reasoner_features import (
+from wm_perception.reasoning.events import FALL_SPEED_M_S, LEAST_LIFE_S, MOVE_SPEED_M_S, left_after
+from wm_perception.reasoning.features import (
     AHEAD,
     CAUSE_FEATURES,
     CONTACT_FEATURES,
@@ -40,7 +40,7 @@ from wm_perception.reasoner_features import (
     shape_row,
     step_of,
 )
-from wm_perception.relations import RelationGraph
+from wm_perception.reasoning.relations import RelationGraph
 from wm_perception.types import PerceptionConfig
 
 log = logging.getLogger(__name__)

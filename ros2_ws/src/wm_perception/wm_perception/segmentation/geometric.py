@@ -11,8 +11,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
-from wm_perception.cloud import depth_noise_m
-from wm_perception.shapes import hull_planes, signed_distance
+from wm_perception.lifting.cloud import depth_noise_m
+from wm_perception.shapes.surfaces import hull_planes, signed_distance
 from wm_perception.types import Array, Cloud, Frame, PredictedObject, Segmentation
 
 _CREASE_RADIANS = np.radians(35.0)

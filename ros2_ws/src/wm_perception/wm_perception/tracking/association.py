@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from wm_perception.rotations import matrix
-from wm_perception.shapes import signed_distance
+from wm_perception.shapes.rotations import matrix
+from wm_perception.shapes.surfaces import signed_distance
 from wm_perception.types import Array
 
 if TYPE_CHECKING:
-    from wm_perception.tracking import Track
+    from wm_perception.tracking.tracker import Track
 
 _SAMPLE = 48
 _FAR_M = 0.25

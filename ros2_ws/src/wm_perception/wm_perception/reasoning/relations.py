@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shape
-from wm_perception.shapes import hull_planes, signed_distance, surface_samples
+from wm_perception.shapes.surfaces import hull_planes, signed_distance, surface_samples
 from wm_perception.types import Array, PerceptionConfig
 
 Emit = Callable[[EventKind, int, int], None]

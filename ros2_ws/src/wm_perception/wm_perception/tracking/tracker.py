@@ -9,19 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.scene_graph import Event, EventKind, Shape
-from wm_perception import association, rotations
-from wm_perception.association import Observation
-from wm_perception.fitting import fit_shape
-from wm_perception.motion import MotionFilter
-from wm_perception.shapes import (
+from wm_perception.shapes.fitting import fit_shape
+from wm_perception.shapes.surfaces import (
     Alignment,
     ShapeFit,
     align,
     fit_box,
     hull_planes,
+    rotations,
     signed_distance,
     surface_samples,
 )
+from wm_perception.tracking.association import Observation
+from wm_perception.tracking.motion import MotionFilter
+from wm_perception.tracking.tracker import association
 from wm_perception.types import Array, Cloud, PerceptionConfig, PredictedObject, Segmentation
 
 _WAKE_M = 0.006

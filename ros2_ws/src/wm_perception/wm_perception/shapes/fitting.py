@@ -11,7 +11,7 @@ from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.transform import Rotation
 
 from wm_core.scene_graph import Shape
-from wm_perception.shapes import FIT_POINTS, MIN_SIZE_M, Array, ShapeFit, signed_distance
+from wm_perception.shapes.surfaces import FIT_POINTS, MIN_SIZE_M, Array, ShapeFit, signed_distance
 
 _SOFT_M = 0.004
 _SHRINK = 0.0015

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.geometry import rotation_between
-from wm_perception.cloud import make_cloud
+from wm_perception.lifting.cloud import make_cloud
 from wm_perception.types import Array, Frame
 
 _COLUMNS = 160

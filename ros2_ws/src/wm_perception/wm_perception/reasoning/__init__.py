@@ -1,0 +1,1 @@
+"""What objects have to do with one another: relations, events, causes, properties."""

@@ -1,0 +1,1 @@
+"""Instances in an image: from geometry, from the trained network, or from a user's own ONNX file."""

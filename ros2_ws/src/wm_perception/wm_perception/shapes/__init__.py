@@ -1,0 +1,1 @@
+"""Shapes: surfaces of primitives and hulls, and primitives fitted to points."""
