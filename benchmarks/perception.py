@@ -60,7 +60,8 @@ from training.reasoner_metrics import (  # noqa: E402
     spearman,
 )
 from wm_perception.evaluation import score_tracks  # noqa: E402
-from wm_perception.models import ModelError, chosen  # noqa: E402
+from wm_perception.models.choice import chosen  # noqa: E402
+from wm_perception.models.files import ModelError  # noqa: E402
 from wm_perception.types import PerceptionConfig  # noqa: E402
 
 SPLITS = ("seeds", "families")

@@ -11,7 +11,7 @@ import pytest
 
 from model_files import learned_model
 from training.model_card import WorstFrame, duration, number, write_model_card
-from wm_perception.models import sha256
+from wm_perception.models.files import sha256
 
 FACTS: dict[str, Any] = {
     "title": "Segmenter",

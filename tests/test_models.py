@@ -11,8 +11,9 @@ import pytest
 
 from model_files import CLASSES, learned_model, make_model
 from wm_bringup import doctor
-from wm_perception import models
-from wm_perception.models import ModelError, make_segmenter
+from wm_perception.models import choice, files, segmenter
+from wm_perception.models.files import ModelError
+from wm_perception.models.segmenter import make_segmenter
 from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.segmentation.geometric import GeometricSegmenter
 from wm_perception.segmentation.learned import CHANNELS, LearnedSegmenter
@@ -25,7 +26,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that is the only one in which shipped weights are looked for."""
     folder = tmp_path / "models"
     folder.mkdir()
-    monkeypatch.setattr(models, "model_folders", lambda: [folder])
+    monkeypatch.setattr(files, "model_folders", lambda: [folder])
     return folder
 
 
@@ -40,26 +41,26 @@ def test_auto_takes_geometry_without_weights_and_the_network_with_them(shipped: 
     assert isinstance(segmenter, LearnedSegmenter) and segmenter.vocabulary == CLASSES
     assert isinstance(make_segmenter(PerceptionConfig(segmenter="geometric")), GeometricSegmenter)
     assert isinstance(PerceptionPipeline().segmenter, LearnedSegmenter)
-    said = str(models.chosen("segmenter", PerceptionConfig()))
-    assert said.startswith("learned, ") and models.sha256(shipped / "segmenter.onnx")[:12] in said
+    said = str(choice.chosen("segmenter", PerceptionConfig()))
+    assert said.startswith("learned, ") and files.sha256(shipped / "segmenter.onnx")[:12] in said
 
 
 def test_precision_is_that_which_the_machine_is_fast_with(shipped: Path, monkeypatch: pytest.MonkeyPatch):
-    def said(**given: str) -> models.Choice:
-        return models.chosen("segmenter", PerceptionConfig(**given))
+    def said(**given: str) -> choice.Choice:
+        return choice.chosen("segmenter", PerceptionConfig(**given))
 
     full = learned_model(shipped / "segmenter.onnx")
-    monkeypatch.setattr(models, "int8_is_fast", lambda: (True, "the processor has avx512_vnni"))
+    monkeypatch.setattr(choice, "int8_is_fast", lambda: (True, "the processor has avx512_vnni"))
     assert said().path == full and "no segmenter_int8.onnx beside it" in said().why
     with pytest.raises(ModelError, match=r"inference_precision: got 'int8', but there is no .*segmenter_int8\.onnx"):
         said(inference_precision="int8")
     small = learned_model(shipped / "segmenter_int8.onnx")
     assert said().path == full and "is of other weights; run: make export ARGS=--install" in said().why
-    monkeypatch.setattr(models, "_weights", lambda path: "one and the same")
+    monkeypatch.setattr(choice, "_weights", lambda path: "one and the same")
     assert (said().path, said().precision, said().backend) == (small, "int8", "onnxruntime_cpu")
     assert "int8 on onnxruntime_cpu" in str(said()) and "avx512_vnni" in str(said())
     assert said(inference_precision="fp32").path == full
-    monkeypatch.setattr(models, "int8_is_fast", lambda: (False, "the processor has no VNNI"))
+    monkeypatch.setattr(choice, "int8_is_fast", lambda: (False, "the processor has no VNNI"))
     assert said().path == full and said().why.endswith("the processor has no VNNI")
     with pytest.raises(ModelError, match="got 'int8', expected auto, fp32 or fp16 here: the processor has no VNNI"):
         said(inference_precision="int8")
@@ -79,7 +80,7 @@ def test_a_gpu_runtime_that_does_not_run_the_model_is_passed_over(
     shipped: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     learned_model(shipped / "segmenter.onnx")
-    real = models.load_learned_segmenter
+    real = segmenter.load_learned_segmenter
 
     def load(path: Path, threads: int, height: float, backend: str) -> object:
         if backend == "onnxruntime_cuda":
@@ -89,12 +90,13 @@ def test_a_gpu_runtime_that_does_not_run_the_model_is_passed_over(
     def choose(backend: str, path: Path, gpu: bool, without: dict[str, str]) -> tuple[str, tuple[str, ...]]:
         return ("onnxruntime_cpu", ("no GPU",)) if without or not gpu else ("onnxruntime_cuda", ("a GPU",))
 
-    monkeypatch.setattr(models, "_REFUSED", {})
-    monkeypatch.setattr(models, "choose", choose)
-    monkeypatch.setattr(models, "load_learned_segmenter", load)
+    monkeypatch.setattr(choice, "REFUSED_BACKENDS", refused := {})
+    monkeypatch.setattr(segmenter, "REFUSED_BACKENDS", refused)
+    monkeypatch.setattr(choice, "choose", choose)
+    monkeypatch.setattr(segmenter, "load_learned_segmenter", load)
     assert isinstance(make_segmenter(PerceptionConfig()), LearnedSegmenter)
     assert "going on without it: not enough memory" in caplog.text
-    assert models.chosen("segmenter", PerceptionConfig()).backend == "onnxruntime_cpu"
+    assert choice.chosen("segmenter", PerceptionConfig()).backend == "onnxruntime_cpu"
 
 
 def test_bad_shipped_weights_are_refused_not_passed_over(shipped: Path):
@@ -107,10 +109,10 @@ def test_installed_weights_are_found_in_the_share_folder(tmp_path: Path, monkeyp
     folder = tmp_path / "share/wm_perception/models"
     folder.mkdir(parents=True)
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path}")
-    assert folder in models.model_folders()
+    assert folder in files.model_folders()
     learned_model(folder / "another.onnx")
-    assert models.shipped_model("another") == folder / "another.onnx"
-    assert models.model_path("another") == folder / "another.onnx"
+    assert files.shipped_model("another") == folder / "another.onnx"
+    assert files.model_path("another") == folder / "another.onnx"
 
 
 def test_absent_weights_are_named(shipped: Path, tmp_path: Path):
@@ -219,7 +221,7 @@ def test_doctor_lists_the_models(shipped: Path):
 
     assert {f.level for f in found().values()} == {"note"} and "make train-segmenter" in found()["segmenter"].advice
     path = learned_model(shipped / "segmenter.onnx")
-    digest = models.sha256(path)
+    digest = files.sha256(path)
     finding = found()["segmenter"]
     assert finding.level == "warning" and "no card segmenter.json" in finding.found
     assert digest in finding.found and finding.values["loads"] and finding.values["sha256"] == digest
@@ -234,13 +236,13 @@ def test_doctor_lists_the_models(shipped: Path):
 
 
 def test_threads_are_no_more_than_the_machine_has(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(models.os, "cpu_count", lambda: 4)
-    assert models.threads(PerceptionConfig(inference_threads=8)) == 4
-    assert models.threads(PerceptionConfig()) == 2
+    monkeypatch.setattr(choice.os, "cpu_count", lambda: 4)
+    assert choice.threads(PerceptionConfig(inference_threads=8)) == 4
+    assert choice.threads(PerceptionConfig()) == 2
 
 
 def test_channels_are_those_of_the_contract():
-    inputs, outputs = models.learned_contract(len(CHANNELS), 7)
+    inputs, outputs = segmenter.learned_contract(len(CHANNELS), 7)
     assert str(inputs[0]) == "'image' float32 (B, 10, h, w)"
     assert [t.name for t in outputs] == ["foreground", "centre", "offset", "classes", "embedding"]
     assert dataclasses.replace(outputs[0], optional=True).shapes == (("B", 1, "h", "w"),)

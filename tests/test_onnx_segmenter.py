@@ -16,7 +16,8 @@ from traced_table import Thing, frame
 from wm_core.scene_graph import Shape
 from wm_perception.evaluation import score_sequence
 from wm_perception.lifting.cloud import make_cloud
-from wm_perception.models import ModelError, make_segmenter
+from wm_perception.models.files import ModelError
+from wm_perception.models.segmenter import make_segmenter
 from wm_perception.pipeline import Frame, PerceptionPipeline
 from wm_perception.segmentation.onnx import OnnxSegmenter, Placement, class_probabilities, place
 from wm_perception.types import PerceptionConfig, PredictedObject

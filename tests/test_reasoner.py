@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wm_core.scene_graph import Event, EventKind, Predicate, SceneGraph, Shape
-from wm_perception.models import ModelError, load_learned_reasoner, make_reasoner, reasoner_contract, shipped_model
+from wm_perception.models.files import ModelError, shipped_model
+from wm_perception.models.reasoner import load_learned_reasoner, make_reasoner, reasoner_contract
 from wm_perception.reasoning.events import moving_spans, tilts, topple_row, upright_axis
 from wm_perception.reasoning.features import (
     CONTACT_FEATURES,
@@ -285,7 +286,7 @@ def test_contact_and_separation_take_turns(seed):
 
 @needs_weights
 def test_shipped_network_does_not_depend_on_the_order_of_things():
-    from wm_perception.models import load
+    from wm_perception.models.contract import load
 
     session = load(SHIPPED, 1)
     rng = np.random.default_rng(3)
@@ -318,7 +319,7 @@ def test_shipped_network_is_what_was_trained():
     from safetensors.torch import load_file
 
     from training.reasoner_model import ReasonerNetwork
-    from wm_perception.models import load
+    from wm_perception.models.contract import load
 
     network = ReasonerNetwork()
     network.load_state_dict(load_file(SHIPPED.with_suffix(".safetensors")))
@@ -384,7 +385,7 @@ def test_another_model_is_refused(tmp_path: Path):
 
 def golden_outputs():
     """What the shipped network says of one made-up instant: (name, first values) of each output."""
-    from wm_perception.models import load
+    from wm_perception.models.contract import load
 
     rng = np.random.default_rng(11)
     inputs, outputs = reasoner_contract()

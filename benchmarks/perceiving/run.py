@@ -31,7 +31,7 @@ from wm_perception.evaluation import (
     reappearances,
     rotation_error_deg,
 )
-from wm_perception.models import make_segmenter
+from wm_perception.models.segmenter import make_segmenter
 from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
 from wm_perception.types import Segmentation, Segmenter
 

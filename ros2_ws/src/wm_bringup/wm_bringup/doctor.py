@@ -248,7 +248,8 @@ def check_engines() -> list[Finding]:
 
 def check_models() -> list[Finding]:
     """The trained models that came with wm: whether they are there, are those of their cards, and load."""
-    from wm_perception.models import SHIPPED, ModelError, load_shipped, sha256, shipped_model
+    from wm_perception.models.files import SHIPPED, ModelError, sha256, shipped_model
+    from wm_perception.models.loading import load_shipped
 
     findings = []
     for name in SHIPPED:
@@ -299,7 +300,7 @@ def check_dynamics_model() -> list[Finding]:
     """The learned dynamics that came with wm: whether it is there, is that of its card, and loads."""
     from wm_core.inference import InferenceError
     from wm_dynamics.contact_step.network import DynamicsNetwork, default_model
-    from wm_perception.models import sha256
+    from wm_perception.models.files import sha256
 
     path = default_model()
     if not path.is_file():

@@ -105,7 +105,8 @@ class ReplayNode(PerceptionNode):
 
     def models(self) -> dict[str, str]:
         """What runs, by model."""
-        from wm_perception.models import SHIPPED, chosen
+        from wm_perception.models.choice import chosen
+        from wm_perception.models.files import SHIPPED
 
         return {name: str(chosen(name, self.params.pipeline)) for name in SHIPPED}
 

@@ -230,7 +230,8 @@ class PerceptionNode(ManagedNode):
         """Load the pipeline with its models, make the publishers; a bad model refuses the transition."""
         config = replace(self.params.pipeline, world_frame=self.params.world)
         self._pipeline = self._make_pipeline(config)
-        from wm_perception.models import SHIPPED, chosen  # after the pipeline, as make_pipeline says
+        from wm_perception.models.choice import chosen  # after the pipeline, as make_pipeline says
+        from wm_perception.models.files import SHIPPED
 
         for name in SHIPPED:
             choice = str(chosen(name, config))

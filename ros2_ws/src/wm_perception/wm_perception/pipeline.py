@@ -17,7 +17,8 @@ from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.lifting.cloud import depth_noise_m, make_cloud
 from wm_perception.lifting.supports import Support, SupportMap
 from wm_perception.lifting.working_size import enlarged, reduced, reduction
-from wm_perception.models import make_reasoner, make_segmenter
+from wm_perception.models.reasoner import make_reasoner
+from wm_perception.models.segmenter import make_segmenter
 from wm_perception.reasoning.reasoner import Reasoner
 from wm_perception.segmentation.geometric import candidate_pixels
 from wm_perception.tracking.association import Observation

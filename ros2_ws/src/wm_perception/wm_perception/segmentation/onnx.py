@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.inference import InferenceError
-from wm_perception.models import (
-    ModelError,
+from wm_perception.models.contract import (
     Tensor,
     check_tensors,
     check_values,
@@ -22,6 +21,7 @@ from wm_perception.models import (
     probe,
     shape_text,
 )
+from wm_perception.models.files import ModelError
 from wm_perception.segmentation.geometric import distance_to
 from wm_perception.types import Cloud, Frame, PredictedObject, Segmentation
 
