@@ -15,7 +15,8 @@ from wm_core.camera import Camera
 from wm_core.scene_graph import EventKind, Shape
 from wm_perception.evaluation import match
 from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
-from wm_perception.shapes.surfaces import rotations, surface_samples
+from wm_perception.shapes import rotations
+from wm_perception.shapes.surfaces import surface_samples
 from wm_perception.tracking.association import Observation
 from wm_perception.tracking.tracker import Tracker, association
 from wm_perception.types import Cloud, Segmentation

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 
 from wm_core.scene_graph import Shape
-from wm_perception.shapes.surfaces import rotations
+from wm_perception.shapes import rotations
 
 Array = NDArray[np.float64]
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from wm_perception.shapes.rotations import matrix
 from wm_perception.shapes.surfaces import signed_distance
+from wm_perception.tracking.track import Track
 from wm_perception.types import Array
-
-if TYPE_CHECKING:
-    from wm_perception.tracking.tracker import Track
 
 _SAMPLE = 48
 _FAR_M = 0.25
