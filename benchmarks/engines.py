@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from export import registry
 from export.parity import threads_of
-from wm_core.inference import GPU_BACKENDS, InferenceError, available_backends, cores, open_session
-from wm_core.inference_onnxruntime import cpu_flags
+from wm_core.inference.backends import GPU_BACKENDS, InferenceError, available_backends, cores, open_session
+from wm_core.inference.onnx_runtime import cpu_flags
 
 AIMS = {"against torch eager, batch 1": 2.0, "int8 against fp32": 1.5, "overhead": 0.03}
 Run = Callable[[], object]
@@ -214,7 +214,7 @@ def machine() -> dict[str, Any]:
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    from wm_core import cuda
+    from wm_core.inference import cuda
 
     try:
         import torch

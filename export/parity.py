@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.registry import Feeds, Model, Runner
-from wm_core.inference import BACKENDS, InferenceError, available_backends, open_session, usual_threads
+from wm_core.inference.backends import BACKENDS, InferenceError, available_backends, open_session, usual_threads
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 3e-2}
 """Largest relative error, see ``relative_error``. An int8 file is judged by the task alone."""
@@ -121,7 +121,7 @@ def latencies(run: Callable[[], object], seconds: float = 1.5, least: int = 20) 
 _MEMORY_PROBE = """
 import json, sys
 import numpy as np
-from wm_core.inference import open_session
+from wm_core.inference.backends import open_session
 path, backend, shapes = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 if backend != "torch":
     import onnxruntime

@@ -416,7 +416,7 @@ def _dynamics_network(weights: Path) -> nn.Module:
 
 
 def _dynamics_said(weights: Path) -> dict[str, str]:
-    from wm_core.inference_base import onnx_metadata
+    from wm_core.inference.base import onnx_metadata
 
     shipped = weights.with_suffix(".onnx")
     return onnx_metadata(shipped) if shipped.is_file() else {}

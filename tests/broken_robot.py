@@ -27,8 +27,8 @@ from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
 from traced_scene import CAMERA, FRONT, make_scene, trace
-from wm_core.depth_checks import BODY_R_OPTICAL
 from wm_core.geometry import pose_matrix
+from wm_core.health.depth import BODY_R_OPTICAL
 from wm_ros import images, qos
 from wm_ros.stamps import ns_to_stamp
 from wm_ros.transforms import transform_to_msg

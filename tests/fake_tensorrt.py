@@ -1,7 +1,7 @@
 """A stand-in for the Python module of TensorRT, on tests/fake_cuda.c: the calls that wm_core makes, of 10, 11 and RTX.
 
 An "engine" is the ONNX file; a "kernel" runs it with ONNX Runtime on what lies in the memory of the "device". So
-numbers really go through the buffers, copies and graphs of ``wm_core.inference_tensorrt``; what it does not tell is
+numbers really go through the buffers, copies and graphs of ``wm_core.inference.tensor_rt``; what it does not tell is
 whether NVIDIA's libraries do as their documentation says.
 """
 

@@ -62,5 +62,5 @@ def test_packages_depend_only_on_those_above(package):
 def test_the_runtime_imports_no_torch_outside_the_optional_backend():
     for package in LAYERS:
         for path in modules(package):
-            if path.name != "inference_torch.py":
+            if path.name != "torch_session.py":
                 assert "torch" not in imported_roots(path), path

@@ -17,8 +17,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from traced_scene import CAMERA, FRONT, make_scene, trace
 from wm_core.camera import Camera
-from wm_core.depth_unit import DepthUnitGuess, DepthUnitWatch, depth_unit_finding, guess_depth_unit
 from wm_core.geometry import pose_matrix
+from wm_core.health.depth_unit import DepthUnitGuess, DepthUnitWatch, depth_unit_finding, guess_depth_unit
 from wm_core.lens import Lens, Rectifier
 from wm_core.rvl import decode_rvl
 from wm_ros import images

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wm_core import cuda, engines, inference
-from wm_core.inference_base import onnx_metadata
+from wm_core.inference import backends, cuda, engines
+from wm_core.inference.base import onnx_metadata
 
 onnx = pytest.importorskip("onnx", reason="onnx is a test requirement")
 
@@ -109,16 +109,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
 def test_a_damaged_engine_file_is_named(tmp_path: Path, damage: Any, said: str):
     file = engines.write_engine(tmp_path / "a.wmengine", KEY, b"engine", {})
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(inference.EngineCorruptError, match=said):
+    with pytest.raises(backends.EngineCorruptError, match=said):
         engines.read_engine(file)
     ((path, found),) = engines.cached(tmp_path)
-    assert path == file and (isinstance(found, inference.EngineCorruptError) or "sha256" in said)
+    assert path == file and (isinstance(found, backends.EngineCorruptError) or "sha256" in said)
 
 
 def test_an_engine_of_another_machine_is_refused_with_all_that_differs(tmp_path: Path):
     file = engines.write_engine(tmp_path / "a.wmengine", KEY, b"engine", {})
     head = engines.read_head(file)
-    status = inference.BackendStatus("tensorrt", True, "")
+    status = backends.BackendStatus("tensorrt", True, "")
     here = cuda.Device("Stand-in GPU", (8, 9), 2**33, False, "13.1")
     engines.check_runs_here(head, status, "10.9.0", here)
     for device, installed, said in (
@@ -126,9 +126,9 @@ def test_an_engine_of_another_machine_is_refused_with_all_that_differs(tmp_path:
         (dataclasses.replace(here, name="Orin"), "10.9.0", "GPU 'Stand-in GPU', expected 'Orin'"),
         (here, "11.1.0", "tensorrt 10.9.0, expected 11.1.0"),
     ):
-        with pytest.raises(inference.EngineMismatchError, match=said):
+        with pytest.raises(backends.EngineMismatchError, match=said):
             engines.check_runs_here(head, status, installed, device)
-    with pytest.raises(inference.EngineMismatchError, match="precision 'fp32', expected 'fp16'"):
+    with pytest.raises(backends.EngineMismatchError, match="precision 'fp32', expected 'fp16'"):
         engines.check_fits(head, dataclasses.replace(KEY, precision="fp16"))
 
 
@@ -139,7 +139,7 @@ def test_the_profile_comes_from_the_metadata(tmp_path: Path):
     bad = square(
         tmp_path / "bad.onnx", metadata={"tensors": '{"x": {"shape": ["b", 3]}}', "axes": '{"batch": [1, 2, 4]}'}
     )
-    with pytest.raises(inference.ModelFileError, match="metadata 'axes'"):
+    with pytest.raises(backends.ModelFileError, match="metadata 'axes'"):
         engines.profile_of(bad)
 
 
@@ -148,7 +148,7 @@ def test_metadata_is_read_without_the_onnx_package(tmp_path: Path):
     assert onnx_metadata(path) == {"a": "ä", "long": "x" * 300, "empty": ""}
     for content in (b"not a model", path.read_bytes()[:-5]):
         path.write_bytes(content)
-        with pytest.raises(inference.ModelFileError, match="no ONNX model"):
+        with pytest.raises(backends.ModelFileError, match="no ONNX model"):
             onnx_metadata(path)
 
 
@@ -169,8 +169,8 @@ class Machine:
     trt: Any
     cache: Path
 
-    def open(self, path: Path, backend: str = "", **options: Any) -> inference.InferenceSession:
-        return inference.open_session(path, backend or self.trt.__name__, cache=self.cache, **options)
+    def open(self, path: Path, backend: str = "", **options: Any) -> backends.InferenceSession:
+        return backends.open_session(path, backend or self.trt.__name__, cache=self.cache, **options)
 
 
 @pytest.fixture(scope="session")
@@ -272,7 +272,7 @@ def test_call_sequence_of_tensorrt(ten: Machine, tmp_path: Path):
     assert closing[-2:] == ["cuStreamDestroy_v2", "cuDevicePrimaryCtxRelease_v2"]
     assert {"cuGraphExecDestroy", "cuGraphDestroy"} <= set(closing)
     session.close()
-    with pytest.raises(inference.ClosedError, match="the session is closed"):
+    with pytest.raises(backends.ClosedError, match="the session is closed"):
         session.run(rows(2))
 
 
@@ -377,57 +377,57 @@ def test_an_engine_file_is_run_on_its_own_machine_alone(ten: Machine, tmp_path: 
     ten.open(path).close()
     (file,) = ten.cache.glob("*.wmengine")
     mine = Path(shutil.copy(file, tmp_path / "mine.wmengine"))
-    with inference.open_session(mine, cache=ten.cache) as session:
+    with backends.open_session(mine, cache=ten.cache) as session:
         assert session.backend == "tensorrt" and session.metadata["precision"] == "fp32"
         np.testing.assert_allclose(session.run(rows(3))["y"], rows(3)["x"] ** 2, rtol=1e-6)
     ten.driver.library.fake_device(8, 7, 0, 1)
     cuda.probe.cache_clear()
-    with pytest.raises(inference.EngineMismatchError, match="compute capability SM89, expected SM87"):
+    with pytest.raises(backends.EngineMismatchError, match="compute capability SM89, expected SM87"):
         ten.open(mine)
     ten.driver.library.fake_device(8, 9, 0, 1)
     cuda.probe.cache_clear()
     ten.trt.__version__ = "10.10.0"
-    with pytest.raises(inference.EngineMismatchError, match=r"tensorrt 10\.9\.0, expected 10\.10\.0; build it here"):
+    with pytest.raises(backends.EngineMismatchError, match=r"tensorrt 10\.9\.0, expected 10\.10\.0; build it here"):
         ten.open(mine)
     ten.trt.__version__ = "10.9.0"
     ten.trt.fail = "deserialize"
-    with pytest.raises(inference.EngineCorruptError, match=r"tensorrt refuses the engine: magic tag"):
+    with pytest.raises(backends.EngineCorruptError, match=r"tensorrt refuses the engine: magic tag"):
         ten.open(mine)
     raw = tmp_path / "trtexec.engine"
     ten.trt.fail = ""
     raw.write_bytes(engines.read_engine(file)[1])
-    with inference.open_session(raw, cache=ten.cache) as session:
+    with backends.open_session(raw, cache=ten.cache) as session:
         np.testing.assert_allclose(session.run(rows(1))["y"], rows(1)["x"] ** 2, rtol=1e-6)
 
 
 def test_shapes_beyond_the_profile_are_named(machine: Machine, tmp_path: Path):
     with machine.open(square(tmp_path / "square.onnx")) as session:
-        with pytest.raises(inference.InputShapeError, match=r"\(5, 3\), expected \(1, 3\) to \(4, 3\)"):
+        with pytest.raises(backends.InputShapeError, match=r"\(5, 3\), expected \(1, 3\) to \(4, 3\)"):
             session.run(rows(5))
         np.testing.assert_allclose(session.run(rows(4))["y"], rows(4)["x"] ** 2, rtol=1e-6)
-        with pytest.raises(inference.InputTypeError, match="float64"):
+        with pytest.raises(backends.InputTypeError, match="float64"):
             session.run({"x": np.zeros((1, 3))})
 
 
 def test_bounds_are_asked_for_where_there_are_none(machine: Machine, tmp_path: Path):
     path = square(tmp_path / "square.onnx", metadata={})
-    with pytest.raises(inference.ModelFileError, match=r"'x'.* has open sizes and no bounds"):
+    with pytest.raises(backends.ModelFileError, match=r"'x'.* has open sizes and no bounds"):
         machine.open(path)
     machine.open(path, profile=PROFILE).close()
 
 
 def test_what_is_no_model_is_refused(machine: Machine, tmp_path: Path):
     path = square(tmp_path / "square.onnx")
-    with pytest.raises(inference.ModelFileError, match="no such file"):
+    with pytest.raises(backends.ModelFileError, match="no such file"):
         machine.open(tmp_path / "absent.onnx")
     content = path.read_bytes().replace(b"Mul", b"Mol")
     path.write_bytes(content)
-    with pytest.raises(inference.ModelFileError, match=r"refuses it: it is no model"):
+    with pytest.raises(backends.ModelFileError, match=r"refuses it: it is no model"):
         machine.open(path)
     machine.trt.fail = "data-dependent"
     with (
         machine.open(square(path)) as session,
-        pytest.raises(inference.ModelFileError, match="output 'y' has a size that follows from the values"),
+        pytest.raises(backends.ModelFileError, match="output 'y' has a size that follows from the values"),
     ):
         session.run(rows(1))
 
@@ -435,23 +435,23 @@ def test_what_is_no_model_is_refused(machine: Machine, tmp_path: Path):
 def test_memory_that_is_not_there(machine: Machine, tmp_path: Path):
     path = square(tmp_path / "square.onnx")
     machine.trt.fail, machine.trt.fail_text = "build", "Cuda Runtime (out of memory)"
-    with pytest.raises(inference.DeviceMemoryError, match="not enough memory to build it"):
+    with pytest.raises(backends.DeviceMemoryError, match="not enough memory to build it"):
         machine.open(path)
     machine.trt.fail, machine.trt.fail_text = "build", "no implementation for node"
-    with pytest.raises(inference.InferenceError, match="cannot build it: no implementation"):
+    with pytest.raises(backends.InferenceError, match="cannot build it: no implementation"):
         machine.open(path)
     machine.trt.fail = "context"
-    with pytest.raises(inference.DeviceMemoryError, match="not enough memory to run"):
+    with pytest.raises(backends.DeviceMemoryError, match="not enough memory to run"):
         machine.open(path)
     machine.trt.fail = ""
     with machine.open(path) as session:
         machine.driver.library.fake_fail(b"cuMemAlloc_v2", 2)
-        with pytest.raises(inference.DeviceMemoryError, match=r"cuMemAlloc_v2 failed with 2 \(out of memory\)"):
+        with pytest.raises(backends.DeviceMemoryError, match=r"cuMemAlloc_v2 failed with 2 \(out of memory\)"):
             session.run(rows(2))
         # The next frame may find memory again.
         np.testing.assert_allclose(session.run(rows(2))["y"], rows(2)["x"] ** 2, rtol=1e-6)
         machine.trt.fail, machine.trt.fail_text = "execute", "OutOfMemory: requested size 4096"
-        with pytest.raises(inference.DeviceMemoryError, match="OutOfMemory"):
+        with pytest.raises(backends.DeviceMemoryError, match="OutOfMemory"):
             session.run(rows(3))
 
 
@@ -514,22 +514,22 @@ def test_threads_take_turns(machine: Machine, tmp_path: Path):
 
 def test_auto_takes_the_gpu_and_says_why_not_another(ten: Machine, tmp_path: Path):
     path = square(tmp_path / "square.onnx")
-    with inference.open_session(path, cache=ten.cache) as session:
+    with backends.open_session(path, cache=ten.cache) as session:
         assert session.backend == "tensorrt" and "tensorrt 10.9.0, Stand-in GPU" in session.reasons[0]
-    with inference.open_session(path, gpu=False) as session:
+    with backends.open_session(path, gpu=False) as session:
         assert session.backend == "onnxruntime_cpu"
-    status = {s.name: s for s in inference.available_backends()}
+    status = {s.name: s for s in backends.available_backends()}
     assert not status["tensorrt_rtx"].available and "not installed" in status["tensorrt_rtx"].reason
 
 
 def test_auto_goes_on_where_a_gpu_runtime_refuses_a_model(ten: Machine, tmp_path: Path, caplog: Any):
     ten.trt.fail, ten.trt.fail_text = "build", "no implementation for node"
     path = square(tmp_path / "square.onnx")
-    with inference.open_session(path, cache=ten.cache) as session:
+    with backends.open_session(path, cache=ten.cache) as session:
         assert session.backend == "onnxruntime_cpu"
         assert any("tensorrt refuses it" in r for r in session.reasons) and "going on with" in caplog.text
         np.testing.assert_allclose(session.run(rows(7))["y"], rows(7)["x"] ** 2, rtol=1e-6)
-    with pytest.raises(inference.InferenceError, match="cannot build it"):
+    with pytest.raises(backends.InferenceError, match="cannot build it"):
         ten.open(path)
 
 
@@ -546,16 +546,16 @@ def test_a_runtime_that_cannot_be_used_is_refused_by_name(
     old = make_machine(driver, monkeypatch, tmp_path, "tensorrt", version)
     driver.library.fake_device(gpu[0], gpu[1], 0, gpu[2])
     path = square(tmp_path / "square.onnx")
-    with pytest.raises(inference.BackendUnavailableError, match=said):
+    with pytest.raises(backends.BackendUnavailableError, match=said):
         old.open(path)
-    with inference.open_session(path) as session:
+    with backends.open_session(path) as session:
         assert session.backend == "onnxruntime_cpu"
 
 
 def test_rtx_says_which_gpus_it_serves(driver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     machine = make_machine(driver, monkeypatch, tmp_path, "tensorrt_rtx", "1.7.1")
     driver.library.fake_device(9, 0, 0, 1)
-    with pytest.raises(inference.BackendUnavailableError, match=r"serves SM75, .*the GPU is Stand-in GPU \(SM90"):
+    with pytest.raises(backends.BackendUnavailableError, match=r"serves SM75, .*the GPU is Stand-in GPU \(SM90"):
         machine.open(square(tmp_path / "square.onnx"))
 
 
@@ -566,8 +566,8 @@ def test_no_driver_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cuda.driver.cache_clear()
     cuda.probe.cache_clear()
     try:
-        with pytest.raises(inference.BackendUnavailableError, match="there is no NVIDIA driver"):
-            inference.open_session(square(tmp_path / "square.onnx"), "tensorrt")
+        with pytest.raises(backends.BackendUnavailableError, match="there is no NVIDIA driver"):
+            backends.open_session(square(tmp_path / "square.onnx"), "tensorrt")
     finally:
         cuda.driver.cache_clear()
         cuda.probe.cache_clear()
@@ -581,16 +581,16 @@ def test_a_provider_that_does_not_start_is_no_silent_cpu(driver: Any, tmp_path: 
 
     path = square(tmp_path / "square.onnx")
     monkeypatch.setattr(engines, "runtime_module", lambda name: None)
-    with pytest.raises(inference.BackendUnavailableError, match="built without CUDAExecutionProvider"):
-        inference.open_session(path, "onnxruntime_cuda")
+    with pytest.raises(backends.BackendUnavailableError, match="built without CUDAExecutionProvider"):
+        backends.open_session(path, "onnxruntime_cuda")
     known = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: known)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     for name in ("onnxruntime_cuda", "onnxruntime_tensorrt"):
-        with pytest.raises(inference.BackendUnavailableError, match=f"{name}: got CPUExecutionProvider"):
-            inference.open_session(path, name, cache=tmp_path)
+        with pytest.raises(backends.BackendUnavailableError, match=f"{name}: got CPUExecutionProvider"):
+            backends.open_session(path, name, cache=tmp_path)
     # What auto asked for is passed over, and the CPU does it.
-    with inference.open_session(path, cache=tmp_path) as session:
+    with backends.open_session(path, cache=tmp_path) as session:
         assert session.backend == "onnxruntime_cpu"
         assert sum("refuses it" in r for r in session.reasons) == 2
 
@@ -623,7 +623,7 @@ def test_gpu_memory_of_onnx_runtime_is_bound_once_for_each_shape(
     monkeypatch.setattr(
         onnxruntime.InferenceSession, "get_providers", lambda self: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
-    with inference.open_session(square(tmp_path / "square.onnx"), "onnxruntime_cuda") as session:
+    with backends.open_session(square(tmp_path / "square.onnx"), "onnxruntime_cuda") as session:
         for count in (2, 2, 2, 5, 5, 2):
             for seed in range(2):
                 found = session.run(rows(count, seed))["y"]

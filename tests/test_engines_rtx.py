@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wm_core import engines
-from wm_core.inference import ModelFileError
+from wm_core.inference import engines
+from wm_core.inference.backends import ModelFileError
 
 pytestmark = pytest.mark.skipif(
     engines.runtime_module("tensorrt_rtx") is None,

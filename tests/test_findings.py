@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wm_core.findings import Announcer, Finding, Severity, worst
+from wm_core.health.findings import Announcer, Finding, Severity, worst
 
 WARN = Finding("far", Severity.WARN, "all is far", "something near", "move")
 ERROR = Finding("silent", Severity.ERROR, "nothing comes", run="start it")
@@ -54,7 +54,7 @@ def test_a_moment_is_not_said():
 
 def test_within_five_seconds_of_standing_idle():
     """Two seconds of silence, a look each second, and one look to be sure."""
-    from wm_core.input_checks import SILENT_S
+    from wm_core.health.inputs import SILENT_S
 
     announcer = Announcer(clock=(clock := Clock()))
     spoken = None

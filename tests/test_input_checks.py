@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from traced_scene import CAMERA, FRONT, look_at, make_scene, trace
 from wm_core.camera import Camera
-from wm_core.depth_checks import (
+from wm_core.health.depth import (
     BODY_R_OPTICAL,
     DepthSummary,
     check_depth,
@@ -20,9 +20,9 @@ from wm_core.depth_checks import (
     level_share,
     summarize_depth,
 )
-from wm_core.findings import Severity
-from wm_core.graph_checks import check_appearance, check_scene_graph
-from wm_core.input_checks import (
+from wm_core.health.findings import Severity
+from wm_core.health.graph import check_appearance, check_scene_graph
+from wm_core.health.inputs import (
     Publisher,
     Stream,
     check_clock,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traced_scene import CAMERA, FRONT, make_scene, trace
-from wm_core.depth_unit import depth_unit_finding, guess_depth_unit
-from wm_core.findings import Finding, Severity
+from wm_core.health.depth_unit import depth_unit_finding, guess_depth_unit
+from wm_core.health.findings import Finding, Severity
 from wm_perception.inspection import FrameInspector, inspect_frame
 from wm_perception.types import Frame, PerceptionConfig
 from wm_ros import qos

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wm_core import engines
+from wm_core.inference import engines
 from wm_core.private_folder import MANIFEST, UntrustedFolderError, clear, faults, private_folder, write_manifest
 
 STRANGER = 12345

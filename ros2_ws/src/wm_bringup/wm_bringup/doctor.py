@@ -204,7 +204,7 @@ def check_graphics() -> list[Finding]:
 
 def check_inference() -> list[Finding]:
     """Which runtime ``backend: auto`` takes here, and why not the others."""
-    from wm_core.inference import available_backends
+    from wm_core.inference.backends import available_backends
 
     statuses = available_backends()
     chosen = next((status.name for status in statuses if status.available), None)
@@ -225,7 +225,7 @@ def check_inference() -> list[Finding]:
 
 def check_engines() -> list[Finding]:
     """The TensorRT engines that are kept for the GPU of this machine: of what they are, and whether still of use."""
-    from wm_core import engines
+    from wm_core.inference import engines
 
     findings = []
     for path, head in engines.cached():
@@ -298,7 +298,7 @@ def _stated_sha256(model: Path, file: str) -> str:
 
 def check_dynamics_model() -> list[Finding]:
     """The learned dynamics that came with wm: whether it is there, is that of its card, and loads."""
-    from wm_core.inference import InferenceError
+    from wm_core.inference.backends import InferenceError
     from wm_dynamics.contact_step.network import DynamicsNetwork, default_model
     from wm_perception.models.files import sha256
 
@@ -328,7 +328,7 @@ def check_dynamics_model() -> list[Finding]:
 
 def check_caches() -> list[Finding]:
     """The folders in which compiled code and engines are kept: without them every start compiles anew."""
-    from wm_core import engines
+    from wm_core.inference import engines
     from wm_core.private_folder import UntrustedFolderError, check_folder
     from wm_dynamics.contact_step import compile_cache
 

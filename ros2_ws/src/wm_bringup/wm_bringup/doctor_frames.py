@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
-from wm_core import findings as core
-from wm_core.depth_checks import find_surfaces, level_share, summarize_depth
-from wm_core.depth_unit import DepthUnitGuess, agreed_guess, depth_unit_finding, guess_depth_unit
-from wm_core.input_checks import check_distortion, check_intrinsics, check_registration, distortion_shift_px
+from wm_core.health import findings as core
+from wm_core.health.depth import find_surfaces, level_share, summarize_depth
+from wm_core.health.depth_unit import DepthUnitGuess, agreed_guess, depth_unit_finding, guess_depth_unit
+from wm_core.health.inputs import check_distortion, check_intrinsics, check_registration, distortion_shift_px
 from wm_perception.inspection import inspect_frame
 from wm_perception.types import Frame, PerceptionResult
 from wm_ros.frames import prefixed

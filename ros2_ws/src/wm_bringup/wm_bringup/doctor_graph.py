@@ -1,6 +1,6 @@
 """What ``wm doctor`` sees of a running graph: every stream listened to, and a frame of each looked at.
 
-The judgement is that of the nodes (``wm_core.input_checks``, ``wm_core.depth_checks``, ``wm_perception.inspection``),
+The judgement is that of the nodes (``wm_core.health.inputs``, ``wm_core.health.depth``, ``wm_perception.inspection``),
 with the parameters that perception would run with; here are the listening, the decoding and the wording of what is
 in order.
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from wm_bringup.doctor_frames import FRAMES, FrameLook, Seen, of_core
 from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
-from wm_core.input_checks import Stream, check_rate, check_stream, nearest_differences
+from wm_core.health.inputs import Stream, check_rate, check_stream, nearest_differences
 from wm_perception.node import PerceptionParameters
 from wm_ros.lifecycle import diagnostics_prefix
 

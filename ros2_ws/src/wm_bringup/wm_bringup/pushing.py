@@ -361,7 +361,7 @@ def run_episode(
         keep_steps: keep what was planned, and the way of everything at 30 Hz, for pictures.
 
     Raises:
-        BackendUnavailableError, wm_core.inference.InferenceError: the backend cannot run here.
+        BackendUnavailableError, wm_core.inference.backends.InferenceError: the backend cannot run here.
     """
     task = make_task(seed)
     planner = PushPlanner(imagine or in_process(_imagination(backend), backend, samples, seed), config, seed)

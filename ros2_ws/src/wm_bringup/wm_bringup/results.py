@@ -207,7 +207,7 @@ def _commit() -> str:
 
 def machine_facts() -> dict[str, str]:
     """What was used: processor, cores, versions."""
-    from wm_core.inference import available_backends
+    from wm_core.inference.backends import available_backends
 
     runtimes = [f"{s.name} ({s.reason})" for s in available_backends() if s.available]
     return {

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import normalize_quaternion, pose_matrix, rotation_distance
-from wm_core.inference import InferenceError
+from wm_core.inference.backends import InferenceError
 from wm_core.interventions import (
     Hypothesis,
     Intervention,

@@ -36,10 +36,10 @@ from wm_msgs.msg import Rollout as RolloutMsg
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_msgs.srv import GetSceneGraph, ImagineRollouts
 
-from wm_core.depth_unit import DepthUnitWatch
-from wm_core.findings import Finding, Severity
 from wm_core.geometry import quaternion_to_matrix
-from wm_core.graph_checks import check_appearance, check_scene_graph
+from wm_core.health.depth_unit import DepthUnitWatch
+from wm_core.health.findings import Finding, Severity
+from wm_core.health.graph import check_appearance, check_scene_graph
 from wm_core.interventions import InterventionError, UnknownObjectError
 from wm_core.messages import request_from_msg, rollout_to_msg, scene_graph_from_msg, scene_graph_to_msg
 from wm_core.rollout import POSITION, QUATERNION, RequestError, Rollout

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from wm_core.depth_checks import check_depth, check_gravity, check_support, find_surfaces, summarize_depth
-from wm_core.findings import Finding, Severity
+from wm_core.health.depth import check_depth, check_gravity, check_support, find_surfaces, summarize_depth
+from wm_core.health.findings import Finding, Severity
 from wm_core.scene_graph import SceneGraph
 from wm_perception.types import Frame, PerceptionConfig
 

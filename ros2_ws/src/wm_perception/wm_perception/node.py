@@ -27,10 +27,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 
-from wm_core.depth_unit import DepthUnitWatch, depth_unit_finding
-from wm_core.findings import Finding, Severity
 from wm_core.geometry import pose_matrix
-from wm_core.input_checks import check_distortion, check_intrinsics, check_registration, check_stream
+from wm_core.health.depth_unit import DepthUnitWatch, depth_unit_finding
+from wm_core.health.findings import Finding, Severity
+from wm_core.health.inputs import check_distortion, check_intrinsics, check_registration, check_stream
 from wm_core.messages import scene_graph_to_msg
 from wm_perception.frame_worker import FrameWorker
 from wm_perception.inspection import FrameInspector

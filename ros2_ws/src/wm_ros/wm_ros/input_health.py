@@ -1,6 +1,6 @@
 """The health of a node's inputs: what came on each topic, who publishes it, and what is wrong with it.
 
-The judgement is in ``wm_core.input_checks``; here are the graph, the clock and the counting. Used by the nodes and by
+The judgement is in ``wm_core.health.inputs``; here are the graph, the clock and the counting. Used by the nodes and by
 ``wm doctor``, so that both say the same.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from wm_core.findings import Finding
-from wm_core.input_checks import (
+from wm_core.health.findings import Finding
+from wm_core.health.inputs import (
     SILENT_S,
     Publisher,
     Stream,

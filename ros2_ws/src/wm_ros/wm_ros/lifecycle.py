@@ -40,7 +40,7 @@ from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedEx
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
-from wm_core.findings import Announcer, Finding, Severity, worst
+from wm_core.health.findings import Announcer, Finding, Severity, worst
 from wm_ros import heartbeat, qos
 from wm_ros.diagnostics import Diagnostics, Level
 from wm_ros.memory import heap

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.depth_unit import DepthUnitWatch
+from wm_core.health.depth_unit import DepthUnitWatch
 from wm_perception.types import Frame
 
 _FRAMES = 3

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from wm_core.inference import GPU_BACKENDS, InferenceError, choose, int8_is_fast
-from wm_core.inference_base import onnx_metadata
+from wm_core.inference.backends import GPU_BACKENDS, InferenceError, choose, int8_is_fast
+from wm_core.inference.base import onnx_metadata
 from wm_perception.models.contract import load
 from wm_perception.models.files import ModelError, model_path, sha256, shipped_model
 from wm_perception.types import PerceptionConfig

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference import InferenceError, InferenceSession, TensorSpec, open_session
+from wm_core.inference.backends import InferenceError, InferenceSession, TensorSpec, open_session
 from wm_perception.models.files import ModelError
 
 
@@ -61,7 +61,7 @@ def load(
     """A session over a model file.
 
     Args:
-        backend: see ``wm_core.inference.BACKENDS``, or auto; gpu: False: auto leaves the GPU alone.
+        backend: see ``wm_core.inference.backends.BACKENDS``, or auto; gpu: False: auto leaves the GPU alone.
 
     Raises:
         ModelError: absent, no model that the runtime can load, or no such runtime here.

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference import InferenceError
+from wm_core.inference.backends import InferenceError
 from wm_perception.models.contract import (
     Tensor,
     check_tensors,
@@ -75,7 +75,7 @@ class OnnxSegmenter:
         path: of the file.
         threads: of the CPU; None: half of the cores.
         min_pixels: of the cloud, smaller instances are dropped.
-        backend: what runs it, see ``wm_core.inference.BACKENDS``.
+        backend: what runs it, see ``wm_core.inference.backends.BACKENDS``.
 
     Raises:
         ModelError: the file is not such a model; found from what it states and by running it once.

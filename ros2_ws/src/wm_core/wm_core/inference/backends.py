@@ -12,8 +12,8 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from wm_core import engines
-from wm_core.inference_base import (
+from wm_core.inference import engines
+from wm_core.inference.base import (
     BackendStatus,
     BackendUnavailableError,
     ClosedError,
@@ -32,9 +32,9 @@ from wm_core.inference_base import (
     check_feeds,
     check_finite,
 )
-from wm_core.inference_onnxruntime import OnnxRuntimeSession, cores, int8_is_fast, provider_status, usual_threads
-from wm_core.inference_tensorrt import TensorRTSession, tensorrt_status
-from wm_core.inference_torch import TorchSession
+from wm_core.inference.onnx_runtime import OnnxRuntimeSession, cores, int8_is_fast, provider_status, usual_threads
+from wm_core.inference.tensor_rt import TensorRTSession, tensorrt_status
+from wm_core.inference.torch_session import TorchSession
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference_base import (
+from wm_core.inference.base import (
     BackendUnavailableError,
     DeviceMemoryError,
     Feeds,

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.camera import Camera
-from wm_core.findings import Finding, Severity
+from wm_core.health.findings import Finding, Severity
 
 FACTORS = (0.001, 0.1, 0.25, 4.0, 10.0, 1000.0)
 """What metres may have to be multiplied by: units of 1 mm in floats, 0.1 mm and 0.25 mm in 16 bits, and the reverse."""

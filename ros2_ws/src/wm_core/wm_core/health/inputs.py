@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wm_core.camera import Camera
-from wm_core.findings import Finding, Severity
+from wm_core.health.findings import Finding, Severity
 
 SILENT_S = 2.0
 """Silence [s] after which a stream counts as not coming: cameras and odometry have 5 Hz and more."""

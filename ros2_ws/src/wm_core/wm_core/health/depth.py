@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wm_core.camera import Camera
-from wm_core.findings import Finding, Severity
+from wm_core.health.findings import Finding, Severity
 
 _ALL = 0.98
 """From this share on all of the depth counts as unusable: what is left is flying pixels."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from wm_core.findings import Finding, Severity
-from wm_core.input_checks import Stream, check_stream
+from wm_core.health.findings import Finding, Severity
+from wm_core.health.inputs import Stream, check_stream
 
 _START = "start perception (ros2 launch wm_bringup wm.launch.py, or wm run)"
 

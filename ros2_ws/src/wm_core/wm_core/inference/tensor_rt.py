@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core import cuda, engines
-from wm_core.inference_base import (
+from wm_core.inference import cuda, engines
+from wm_core.inference.base import (
     BackendStatus,
     BackendUnavailableError,
     DeviceMemoryError,

@@ -125,7 +125,7 @@ class InferenceSession(ABC):
     """A loaded model. May be run from several threads; ``close`` it, or use it in a ``with`` statement.
 
     Attributes:
-        backend: one of ``wm_core.inference.BACKENDS``.
+        backend: one of ``wm_core.inference.backends.BACKENDS``.
         device: what it runs on, e.g. ``CPU, 2 threads``.
         path: of the file.
         inputs, outputs: what it takes and gives.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference_base import BackendUnavailableError, DeviceMemoryError, InferenceError
+from wm_core.inference.base import BackendUnavailableError, DeviceMemoryError, InferenceError
 
 LIBRARY = "libcuda.so.1"
 _OUT_OF_MEMORY = 2

@@ -22,8 +22,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from wm_core import cuda
-from wm_core.inference_base import (
+from wm_core.inference import cuda
+from wm_core.inference.base import (
     BackendStatus,
     DeviceMemoryError,
     EngineCorruptError,

@@ -1,0 +1,1 @@
+"""Inference: one session interface, one file for each runtime, engines and their cache."""
