@@ -15,8 +15,8 @@ from wm_msgs.srv import ImagineRollouts
 
 from traced_scene import BALL, make_scene
 from wm_core.interventions import impulse_batch
-from wm_core.messages import request_to_msg
 from wm_core.rollout import ImagineRequest, StatesWanted
+from wm_ros.conversions.requests import request_to_msg
 
 LONG = ImagineRequest(
     (),

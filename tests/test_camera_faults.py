@@ -23,10 +23,11 @@ from traced_scene import BALL, BOX, CAMERA, FRONT, make_scene, trace
 from wm_core.camera import Camera
 from wm_core.interventions import Hypothesis
 from wm_core.lens import Lens
-from wm_core.messages import camera_from_msg, scene_graph_to_msg
 from wm_core.rollout import ImageRequest, ImagineRequest
 from wm_core.scene_graph import SceneGraph
 from wm_ros import images, qos
+from wm_ros.conversions.basics import camera_from_msg
+from wm_ros.conversions.scene_graph import scene_graph_to_msg
 from wm_ros.stamps import ns_to_stamp
 from wm_ros.transforms import transform_to_msg
 

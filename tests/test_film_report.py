@@ -18,10 +18,10 @@ from wm_bringup.environment import message_definition
 from wm_bringup.questions import choose_questions, color_word, object_name
 from wm_bringup.results import DemoResults, Future
 from wm_core.camera import Camera
-from wm_core.messages import scene_graph_to_msg
 from wm_core.rollout import Rollout
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_ros import images
+from wm_ros.conversions.scene_graph import scene_graph_to_msg
 
 CAMERA = Camera(96, 72, 90.0, 90.0, 47.5, 35.5)
 STAMP_NS = 5_000_000_000

@@ -10,7 +10,6 @@ import pytest
 
 from dynamics_backends import dynamics_or_skip
 from wm_core import interventions as do
-from wm_core import messages
 from wm_core.interventions import BodySpec, Hypothesis, InterventionError, UnknownObjectError
 from wm_core.rollout import EventQuestion, ImagineRequest, RequestError, RolloutEvent, StatesWanted
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
@@ -19,6 +18,8 @@ from wm_dynamics.kinematic import KinematicDynamics
 from wm_imagination import imagination as imagination_module
 from wm_imagination.causal import PREDICTED_KINDS, what_would_prevent
 from wm_imagination.imagination import BackendUnavailableError, Imagination, Limits
+from wm_ros.conversions.requests import request_from_msg, request_to_msg
+from wm_ros.conversions.rollout import rollout_from_msg, rollout_to_msg
 
 FACTUAL = Hypothesis("factual")
 TALL, BALL, APART, PUSHER_ID = 2, 3, 4, 5
@@ -54,7 +55,7 @@ def ask(*hypotheses: Hypothesis, **values: object) -> ImagineRequest:
 
 
 def through_messages(request: ImagineRequest) -> ImagineRequest:
-    return messages.request_from_msg(messages.request_to_msg(request))
+    return request_from_msg(request_to_msg(request))
 
 
 @pytest.mark.parametrize("backend", ["physics", "learned", "straight"])
@@ -87,7 +88,7 @@ def test_only_what_is_wanted_comes_back_and_it_is_the_same() -> None:
     nothing = IMAGINATION.imagine(replace(request, want_states=StatesWanted.NONE), scene())
     assert nothing.final_states.size == 0 and nothing.events == everything.events
     for rollout in (everything, final, nothing):
-        back = messages.rollout_from_msg(messages.rollout_to_msg(rollout))
+        back = rollout_from_msg(rollout_to_msg(rollout))
         for name in ("states", "present", "final_states", "final_present", "event_probability", "computed"):
             np.testing.assert_array_equal(getattr(back, name), getattr(rollout, name), err_msg=name)
         assert back.event_kinds == rollout.event_kinds and back.backend == "physics"
@@ -124,7 +125,7 @@ def test_without_the_ball_the_tall_one_does_not_topple(backend: str) -> None:
     asked = replace(request, questions=(EventQuestion(EventKind.TOPPLE, TALL),))
     over_the_wire = IMAGINATION.imagine(through_messages(asked), scene())
     assert over_the_wire.answers[0].object_ids.tolist() == [BALL, APART]
-    back = messages.rollout_from_msg(messages.rollout_to_msg(over_the_wire), (), asked.questions)
+    back = rollout_from_msg(rollout_to_msg(over_the_wire), (), asked.questions)
     assert back.answers[0].prevented.tolist() == [1.0, 0.0] and back.answers[0].question == asked.questions[0]
 
 
@@ -213,7 +214,7 @@ def test_a_path_that_leaves_the_workspace_is_answered_and_said() -> None:
 
 @pytest.mark.parametrize("field", ["position", "orientation", "twist", "extents", "covariance", "log_mass"])
 def test_a_state_that_is_not_a_number_is_refused_and_named(field: str) -> None:
-    msg = messages.request_to_msg(ask(FACTUAL, initial_state=scene()))
+    msg = request_to_msg(ask(FACTUAL, initial_state=scene()))
     thing, nan = msg.initial_state.objects[1], float("nan")
     if field == "position":
         thing.pose.pose.position.x = nan
@@ -229,11 +230,11 @@ def test_a_state_that_is_not_a_number_is_refused_and_named(field: str) -> None:
         thing.log_mass = nan
     if field == "covariance":
         # How sure it is of it is unknown, not where it is: taken as it stands.
-        rollout = IMAGINATION.imagine(replace(messages.request_from_msg(msg), samples=2), None)
+        rollout = IMAGINATION.imagine(replace(request_from_msg(msg), samples=2), None)
         assert np.isfinite(rollout.states).all()
         return
     with pytest.raises((RequestError, ValueError), match=r"initial_state|finite"):
-        IMAGINATION.imagine(messages.request_from_msg(msg), None)
+        IMAGINATION.imagine(request_from_msg(msg), None)
 
 
 @pytest.mark.parametrize("backend", ["physics", "learned", "straight", "still"])
@@ -245,7 +246,7 @@ def test_no_objects(backend: str) -> None:
     assert rollout.object_ids.tolist() == [1] and rollout.complete and (rollout.path_outside == 0.0).all()
     alone = IMAGINATION.imagine(ask(FACTUAL, backend=backend, event_kinds=PREDICTED_KINDS), empty)
     assert alone.states.shape == (1, 1, 31, 0, 13) and alone.event_probability.shape == (1, 6, 0)
-    back = messages.rollout_from_msg(messages.rollout_to_msg(alone))
+    back = rollout_from_msg(rollout_to_msg(alone))
     assert back.states.shape == alone.states.shape and back.final_states.shape == alone.final_states.shape
 
 

@@ -36,11 +36,13 @@ from wm_core.interventions import (
     remove,
     set_velocity,
 )
-from wm_core.messages import request_to_msg, rollout_from_msg, scene_graph_to_msg
 from wm_core.rollout import EventQuestion, ImageRequest, ImagineRequest, StatesWanted
 from wm_core.scene_graph import EventKind, SceneGraph
 from wm_imagination.node import FrameMatcher
 from wm_ros import images, qos
+from wm_ros.conversions.requests import request_to_msg
+from wm_ros.conversions.rollout import rollout_from_msg
+from wm_ros.conversions.scene_graph import scene_graph_to_msg
 from wm_ros.stamps import ns_to_stamp
 
 CODES = ImagineRollouts.Response

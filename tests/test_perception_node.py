@@ -33,11 +33,11 @@ from traced_scene import CAMERA as TRACED_CAMERA
 from traced_scene import FRONT, make_scene, trace
 from wm_core.camera import Camera
 from wm_core.geometry import pose_matrix
-from wm_core.messages import scene_graph_from_msg
 from wm_core.scene_graph import SceneGraph
 from wm_perception.node import PerceptionNode, PerceptionParameters
 from wm_perception.types import PerceptionConfig
 from wm_ros import images, qos
+from wm_ros.conversions.scene_graph import scene_graph_from_msg
 from wm_ros.parameters import from_yaml, to_yaml
 from wm_ros.stamps import ns_to_stamp, stamp_to_ns
 from wm_ros.transforms import transform_to_msg

@@ -71,7 +71,8 @@ def measure(
     import rclpy
     from wm_msgs.srv import ImagineRollouts
 
-    from wm_core.messages import request_to_msg, rollout_from_msg
+    from wm_ros.conversions.requests import request_to_msg
+    from wm_ros.conversions.rollout import rollout_from_msg
 
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)

@@ -20,8 +20,8 @@ from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from broken_robot import COLOR, DEPTH, FAULTS, HEALTHY, INFO, OPTICAL, BrokenRobot
 from conftest import NodeProcess, wait_until
 from traced_scene import FRONT, make_scene, trace
-from wm_core.messages import scene_graph_to_msg
 from wm_ros import images, qos
+from wm_ros.conversions.scene_graph import scene_graph_to_msg
 from wm_ros.stamps import ns_to_stamp
 
 pytestmark = pytest.mark.ros

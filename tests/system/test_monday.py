@@ -39,9 +39,11 @@ from wm_msgs.srv import GetSceneGraph, ImagineRollouts
 from conftest import NodeProcess
 from live_graph import Asker, Processes, eventually, has_loaded, live, marked
 from wm_core.interventions import Hypothesis
-from wm_core.messages import request_to_msg, scene_graph_from_msg, time_from_msg
 from wm_core.rollout import ImagineRequest
 from wm_ros import qos
+from wm_ros.conversions.basics import time_from_msg
+from wm_ros.conversions.requests import request_to_msg
+from wm_ros.conversions.scene_graph import scene_graph_from_msg
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "ros2_ws/src/wm_bringup/deploy"

@@ -23,8 +23,8 @@ from wm_bringup.mcap_file import McapFile, McapFileError
 from wm_bringup.replay import GRAPHS_FILE, SUMMARY_FILE, ReplayError, replay
 from wm_bringup.run_comparison import compare
 from wm_bringup.sources.playback import SourceError
-from wm_core.messages import scene_graph_from_msg
 from wm_ros import images
+from wm_ros.conversions.scene_graph import scene_graph_from_msg
 from wm_ros.stamps import ns_to_stamp
 from wm_ros.transforms import transform_to_msg
 

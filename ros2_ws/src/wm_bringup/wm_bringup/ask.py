@@ -195,7 +195,7 @@ class Asker:
         """The node's latest scene graph."""
         from wm_msgs.srv import GetSceneGraph
 
-        from wm_core.messages import scene_graph_from_msg
+        from wm_ros.conversions.scene_graph import scene_graph_from_msg
 
         response = self._call(self._graph, GetSceneGraph.Request(), timeout_s)
         if response.error_code != GetSceneGraph.Response.OK:
@@ -206,7 +206,9 @@ class Asker:
         """Imagine from ``scene``."""
         from wm_msgs.srv import ImagineRollouts
 
-        from wm_core.messages import request_to_msg, rollout_from_msg, scene_graph_to_msg
+        from wm_ros.conversions.requests import request_to_msg
+        from wm_ros.conversions.rollout import rollout_from_msg
+        from wm_ros.conversions.scene_graph import scene_graph_to_msg
 
         message = request_to_msg(request)
         # The scene that the user was shown, and not one that came meanwhile.

@@ -20,9 +20,9 @@ from wm_bringup.questions import with_true_ids
 from wm_bringup.recordings import counts, read
 from wm_bringup.results import BASELINES, DemoResults, Future, machine_facts
 from wm_bringup.truth import Truth
-from wm_core.messages import scene_graph_from_msg
 from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import score_sequence
+from wm_ros.conversions.scene_graph import scene_graph_from_msg
 from wm_sim.simulator import Simulator
 
 if TYPE_CHECKING:

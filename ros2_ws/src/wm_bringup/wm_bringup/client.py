@@ -23,10 +23,12 @@ from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_msgs.srv import ImagineRollouts
 
 from wm_bringup.recorder import stamp_reader
-from wm_core.messages import request_to_msg, rollout_from_msg, scene_graph_from_msg, scene_graph_to_msg
 from wm_core.rollout import ImagineRequest, Rollout
 from wm_core.scene_graph import SceneGraph
 from wm_ros import qos
+from wm_ros.conversions.requests import request_to_msg
+from wm_ros.conversions.rollout import rollout_from_msg
+from wm_ros.conversions.scene_graph import scene_graph_from_msg, scene_graph_to_msg
 
 _KEEP = 2000
 

@@ -36,10 +36,10 @@ from wm_bringup.results import BASELINES
 from wm_bringup.stages import Stage, Stages
 from wm_bringup.truth import TruthError
 from wm_core.interventions import InterventionKind
-from wm_core.messages import camera_from_msg
 from wm_core.rollout import ImageRequest, ImagineRequest
 from wm_core.scene_graph import SceneGraph
 from wm_ros import qos
+from wm_ros.conversions.basics import camera_from_msg
 from wm_sim.scenes import build_scene, load_scene
 
 NAMESPACE = "/wm"

@@ -59,7 +59,7 @@ def live_frames(
     mcap: Path, color_topic: str, overlay_topic: str, until_ns: int, whole: bool, graph_topic: str = "/wm/scene_graph"
 ) -> list[LiveFrame]:
     """The last seconds before the question, from the recording; ``whole`` False: every third frame of one second."""
-    from wm_core.messages import scene_graph_from_msg
+    from wm_ros.conversions.scene_graph import scene_graph_from_msg
     from wm_ros.images import image_to_rgb
 
     begin_ns = until_ns - round((LIVE_S if whole else 1.0) * 1e9)

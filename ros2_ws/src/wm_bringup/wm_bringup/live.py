@@ -155,8 +155,8 @@ def _subscribe(node: Any, view: View, camera_info: str, namespace: str) -> None:
     from sensor_msgs.msg import CameraInfo
     from wm_msgs.msg import SceneGraph
 
-    from wm_core.messages import scene_graph_from_msg
     from wm_ros import qos
+    from wm_ros.conversions.scene_graph import scene_graph_from_msg
     from wm_ros.stamps import stamp_to_ns
 
     def on_info(msg: Any) -> None:

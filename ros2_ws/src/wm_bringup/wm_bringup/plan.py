@@ -109,7 +109,7 @@ class LivePusher:
         """Have a path followed; returns the stamp [ns] at which the paddle had arrived and things had come to rest."""
         from geometry_msgs.msg import PoseStamped
 
-        from wm_core.messages import time_to_msg, transform_to_pose_msg
+        from wm_ros.conversions.basics import time_to_msg, transform_to_pose_msg
 
         assert self._pose is not None
         msg = self._path_type()

@@ -1,7 +1,7 @@
 """The world state: objects and relations as arrays (object index first).
 
 ``SceneGraph`` is the currency between perception, dynamics and rendering. It knows nothing of ROS;
-``wm_core.messages`` converts it to and from wm_msgs.
+``wm_ros.conversions`` converts it to and from wm_msgs.
 """
 
 from __future__ import annotations

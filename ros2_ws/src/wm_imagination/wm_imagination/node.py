@@ -41,7 +41,6 @@ from wm_core.health.depth_unit import DepthUnitWatch
 from wm_core.health.findings import Finding, Severity
 from wm_core.health.graph import check_appearance, check_scene_graph
 from wm_core.interventions import InterventionError, UnknownObjectError
-from wm_core.messages import request_from_msg, rollout_to_msg, scene_graph_from_msg, scene_graph_to_msg
 from wm_core.rollout import POSITION, QUATERNION, RequestError, Rollout
 from wm_core.scene_graph import SceneGraph
 from wm_imagination.appearance import Appearance, AppearanceError, AppearanceMemory
@@ -55,6 +54,9 @@ from wm_imagination.imagination import (
 )
 from wm_ros import camera_input, images, qos
 from wm_ros.clients import AbandonedError, ClientWatch, Gone, WatchedActionServer, WatchedService
+from wm_ros.conversions.requests import request_from_msg
+from wm_ros.conversions.rollout import rollout_to_msg
+from wm_ros.conversions.scene_graph import scene_graph_from_msg, scene_graph_to_msg
 from wm_ros.diagnostics import Level
 from wm_ros.input_health import FrameLog, InputHealth
 from wm_ros.lifecycle import ManagedNode, guarded, run_node

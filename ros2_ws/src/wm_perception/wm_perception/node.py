@@ -31,11 +31,11 @@ from wm_core.geometry import pose_matrix
 from wm_core.health.depth_unit import DepthUnitWatch, depth_unit_finding
 from wm_core.health.findings import Finding, Severity
 from wm_core.health.inputs import check_distortion, check_intrinsics, check_registration, check_stream
-from wm_core.messages import scene_graph_to_msg
 from wm_perception.frame_worker import FrameWorker
 from wm_perception.inspection import FrameInspector
 from wm_perception.types import Frame, PerceptionConfig
 from wm_ros import camera_input, images, qos
+from wm_ros.conversions.scene_graph import scene_graph_to_msg
 from wm_ros.diagnostics import Level
 from wm_ros.frames import prefixed
 from wm_ros.input_health import FrameLog, InputHealth

@@ -11,8 +11,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from wm_core.colors import object_color
 from wm_core.geometry import pose_matrix, transform_points
-from wm_core.messages import pose_to_msg, vector_to_msg
 from wm_core.scene_graph import SceneGraph, Shape
+from wm_ros.conversions.basics import pose_to_msg, vector_to_msg
 from wm_ros.stamps import ns_to_stamp
 
 _MARKER_OF_SHAPE = {

@@ -356,7 +356,7 @@ def transform_to_msg(parent: str, child: str, stamp_ns: int, parent_T_child: Arr
     """geometry_msgs/TransformStamped of a 4x4 transform."""
     from geometry_msgs.msg import TransformStamped
 
-    from wm_core.messages import transform_to_pose_msg, vector_to_msg
+    from wm_ros.conversions.basics import transform_to_pose_msg, vector_to_msg
     from wm_ros.stamps import ns_to_stamp
 
     matrix = np.asarray(parent_T_child, dtype=np.float64)

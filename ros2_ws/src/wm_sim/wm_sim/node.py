@@ -50,8 +50,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 
 from wm_core.geometry import invert_transform, pose_matrix
-from wm_core.messages import scene_graph_to_msg, time_from_msg, time_to_msg, transform_to_pose_msg, twist_to_msg
 from wm_ros import qos
+from wm_ros.conversions.basics import time_from_msg, time_to_msg, transform_to_pose_msg, twist_to_msg
+from wm_ros.conversions.scene_graph import scene_graph_to_msg
 from wm_ros.frames import prefixed
 from wm_ros.images import camera_to_info, depth_to_image, rgb_to_image
 from wm_ros.lifecycle import run_node

@@ -4,13 +4,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sensor_msgs.msg import CameraInfo
+from wm_msgs.msg import Hypothesis as HypothesisMsg
+from wm_msgs.msg import ImagineRequest as ImagineRequestMsg
+from wm_msgs.msg import Intervention as InterventionMsg
 
 from wm_core import interventions as do
-from wm_core import messages
 from wm_core.camera import Camera
 from wm_core.geometry import normalize_quaternion, pose_matrix
 from wm_core.rollout import ImageRequest, ImagineRequest, RequestError, Rollout, RolloutEvent
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph, Shape
+from wm_ros.conversions.basics import camera_from_msg, camera_to_msg
+from wm_ros.conversions.interventions import intervention_to_msg
+from wm_ros.conversions.requests import request_from_msg, request_to_msg
+from wm_ros.conversions.rollout import rollout_from_msg, rollout_to_msg
+from wm_ros.conversions.scene_graph import scene_graph_from_msg, scene_graph_to_msg
 
 
 def random_scene(seed: int, count: int) -> SceneGraph:
@@ -47,7 +55,7 @@ def random_scene(seed: int, count: int) -> SceneGraph:
 @given(st.integers(0, 10_000), st.integers(0, 6))
 def test_scene_graph_round_trip(seed, count):
     before = random_scene(seed, count)
-    after = messages.scene_graph_from_msg(messages.scene_graph_to_msg(before))
+    after = scene_graph_from_msg(scene_graph_to_msg(before))
     assert after.stamp_ns == before.stamp_ns and after.frame_id == before.frame_id
     assert after.ids.tolist() == before.ids.tolist() and after.class_names == before.class_names
     assert after.relations == before.relations and after.events == before.events
@@ -65,20 +73,20 @@ def test_scene_graph_round_trip(seed, count):
 
 
 def test_objects_in_any_order_come_out_sorted_and_unknown_shapes_are_refused():
-    msg = messages.scene_graph_to_msg(random_scene(1, 4))
+    msg = scene_graph_to_msg(random_scene(1, 4))
     msg.objects = list(reversed(msg.objects))
-    assert (np.diff(messages.scene_graph_from_msg(msg).ids) > 0).all()
+    assert (np.diff(scene_graph_from_msg(msg).ids) > 0).all()
     msg.objects[0].shape = 99
     with pytest.raises(ValueError, match=r"shape: got 99, expected 0\.\.4"):
-        messages.scene_graph_from_msg(msg)
+        scene_graph_from_msg(msg)
 
 
 def test_class_probabilities_of_another_length_than_the_vocabulary_are_refused():
-    msg = messages.scene_graph_to_msg(random_scene(1, 3))
+    msg = scene_graph_to_msg(random_scene(1, 3))
     assert len(msg.objects[0].class_probabilities) == 2 and not len(msg.objects[2].class_probabilities)
     msg.class_names.append("bowl")
     with pytest.raises(ValueError, match=r"class_probabilities: got 2 values, expected 3 or none"):
-        messages.scene_graph_from_msg(msg)
+        scene_graph_from_msg(msg)
     with pytest.raises(ValueError, match="got 2 columns, expected 1"):
         SceneGraph.build([1], [[0, 0, 0]], [[1, 1, 1]], class_vocabulary=("a",), class_probabilities=[[0.5, 0.5]])
 
@@ -105,7 +113,7 @@ def test_request_round_trip_with_every_kind_of_intervention():
         initial_state=random_scene(2, 3),
         images=ImageRequest(True, False, True, 5.0, Camera(64, 48, 50, 50, 32, 24), np.eye(4)),
     )
-    after = messages.request_from_msg(messages.request_to_msg(before))
+    after = request_from_msg(request_to_msg(before))
     assert after.pairs == before.pairs and after.seed == before.seed and after.samples == 4
     assert after.horizon_s == 2.0 and after.step_s == pytest.approx(1 / 30)
     assert after.images.camera == before.images.camera and after.images.points and not after.images.depth
@@ -130,7 +138,7 @@ def test_request_round_trip_with_every_kind_of_intervention():
 
 
 def test_defaults_of_an_empty_request():
-    request = messages.request_from_msg(messages.ImagineRequestMsg(horizon=1.0))
+    request = request_from_msg(ImagineRequestMsg(horizon=1.0))
     assert request.step_s == pytest.approx(1 / 30) and request.backend == "auto" and request.samples == 1
     assert request.initial_state is None and request.images.camera is None
     assert len(request.times) == 31
@@ -138,22 +146,22 @@ def test_defaults_of_an_empty_request():
 
 def test_float32_steps_do_not_lose_the_last_state():
     for horizon, step, count in ((2.0, 1 / 30, 61), (1.0, 0.1, 11), (0.5, 1 / 60, 31), (1.0, 1 / 3000, 3001)):
-        request = messages.request_from_msg(messages.ImagineRequestMsg(horizon=horizon, step=float(np.float32(step))))
+        request = request_from_msg(ImagineRequestMsg(horizon=horizon, step=float(np.float32(step))))
         assert len(request.times) == count
 
 
 def test_unreadable_requests_name_the_field():
-    msg = messages.ImagineRequestMsg(pairs=[1, 2, 3])
+    msg = ImagineRequestMsg(pairs=[1, 2, 3])
     with pytest.raises(RequestError, match="pairs: got 3 ids"):
-        messages.request_from_msg(msg)
-    msg = messages.ImagineRequestMsg(hypotheses=[messages.HypothesisMsg(name="h")])
-    msg.hypotheses[0].interventions = [messages.InterventionMsg(kind=77)]
+        request_from_msg(msg)
+    msg = ImagineRequestMsg(hypotheses=[HypothesisMsg(name="h")])
+    msg.hypotheses[0].interventions = [InterventionMsg(kind=77)]
     with pytest.raises(do.InterventionError, match=r"hypotheses\[0\]\.interventions\[0\]\.kind: got 77"):
-        messages.request_from_msg(msg)
-    msg.hypotheses[0].interventions = [messages.intervention_to_msg(do.set_pose(1, [0, 0, 0]))]
+        request_from_msg(msg)
+    msg.hypotheses[0].interventions = [intervention_to_msg(do.set_pose(1, [0, 0, 0]))]
     msg.hypotheses[0].interventions[0].pose.orientation.x = float("nan")
     with pytest.raises(do.InterventionError, match="quaternion is not finite"):
-        messages.request_from_msg(msg)
+        request_from_msg(msg)
 
 
 def test_rollout_round_trip_and_size_check():
@@ -182,8 +190,8 @@ def test_rollout_round_trip_and_size_check():
         points=tuple(rng.random((i + 1, 3)).astype(np.float32) for i in range(n)),
         point_colors=tuple(rng.integers(0, 255, (i + 1, 3)).astype(np.uint8) for i in range(n)),
     )
-    msg = messages.rollout_to_msg(before)
-    after = messages.rollout_from_msg(msg, before.pairs)
+    msg = rollout_to_msg(before)
+    after = rollout_from_msg(msg, before.pairs)
     for name in (
         "states",
         "present",
@@ -202,11 +210,11 @@ def test_rollout_round_trip_and_size_check():
     assert all(np.array_equal(a, b) for a, b in zip(after.point_colors, before.point_colors, strict=True))
     msg.present = msg.present[:-1]
     with pytest.raises(ValueError, match=r"Rollout\.present: got 59 values"):
-        messages.rollout_from_msg(msg, before.pairs)
+        rollout_from_msg(msg, before.pairs)
 
 
 def test_camera_round_trip_and_uncalibrated_camera():
     camera = Camera(640, 480, 525.0, 524.0, 320.0, 239.0)
-    assert messages.camera_from_msg(messages.camera_to_msg(camera)) == camera
+    assert camera_from_msg(camera_to_msg(camera)) == camera
     with pytest.raises(ValueError, match="fx, fy > 0"):
-        messages.camera_from_msg(messages.CameraInfo(width=640, height=480))
+        camera_from_msg(CameraInfo(width=640, height=480))
