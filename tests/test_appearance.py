@@ -15,15 +15,10 @@ from traced_scene import BALL, BOX, CAMERA, FRONT, TABLE, look_at, make_scene, t
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination.appearance import (
-    AppearanceConfig,
-    AppearanceError,
-    AppearanceMemory,
-    complete,
-    grow_masks,
-    sample_primitive,
-    surface_geometry,
-)
+from wm_imagination.appearance.memory import AppearanceMemory
+from wm_imagination.appearance.model import AppearanceConfig, AppearanceError
+from wm_imagination.appearance.points import complete, sample_primitive
+from wm_imagination.appearance.views import grow_masks, surface_geometry
 
 SIDE = look_at((-0.7, 0.6, 0.6))
 BEHIND = look_at((0.9, 0.1, 0.6))
@@ -156,7 +151,7 @@ def test_completion_of_the_never_seen_takes_the_given_colour() -> None:
     memory.integrate(1, color, depth, CAMERA, FRONT, ids, scene)
     looks = memory.snapshot().objects[BALL]
     assert not len(looks.seen)
-    assert (complete(looks, np.array([1.0, 0.0, 0.5])).colors == (255, 0, 127)).all()
+    assert (complete(looks.seen, looks.unseen, np.array([1.0, 0.0, 0.5])).colors == (255, 0, 127)).all()
 
 
 def test_empty_places_of_the_primitive_are_carved() -> None:

@@ -28,7 +28,7 @@ from wm_core.interventions import (
 )
 from wm_core.rollout import ImageRequest, ImagineRequest, RequestError
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
-from wm_imagination.appearance import AppearanceMemory
+from wm_imagination.appearance.memory import AppearanceMemory
 from wm_imagination.imagination import (
     BACKENDS,
     Imagination,

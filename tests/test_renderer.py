@@ -15,19 +15,12 @@ from traced_scene import BALL, BOX, CAMERA, FRONT, look_at, make_scene, psnr, tr
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform, pose_matrix
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination.appearance import Appearance, AppearanceMemory
-from wm_imagination.renderer import (
-    NO_DEPTH,
-    Body,
-    Renderer,
-    cast_primitive,
-    push_pull,
-    ray_directions,
-    recolor,
-    render,
-    scene_bodies,
-    splat,
-)
+from wm_imagination.appearance.memory import AppearanceMemory
+from wm_imagination.appearance.model import Appearance
+from wm_imagination.rendering.filling import push_pull
+from wm_imagination.rendering.primitives import Body, cast_primitive, ray_directions, recolor, scene_bodies
+from wm_imagination.rendering.renderer import Renderer, render
+from wm_imagination.rendering.splatting import NO_DEPTH, splat
 
 LEFT = look_at((-0.75, 0.45, 0.6))
 BESIDE = look_at((-0.85, 0.2, 0.62))

@@ -13,7 +13,7 @@ from wm_core.interventions import Hypothesis, impulse_batch
 from wm_core.rollout import EventQuestion, ImageRequest, ImagineRequest, RequestError
 from wm_core.scene_graph import EventKind
 from wm_imagination import estimate
-from wm_imagination.appearance import AppearanceMemory
+from wm_imagination.appearance.memory import AppearanceMemory
 from wm_imagination.imagination import Imagination, Limits
 
 FACTUAL = Hypothesis("factual")

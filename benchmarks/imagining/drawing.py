@@ -13,8 +13,9 @@ from benchmarks.imagining.speed import OBJECTS, make_scene
 from wm_core.camera import Camera
 from wm_core.geometry import pose_matrix
 from wm_core.scene_graph import SceneGraph
-from wm_imagination.appearance import AppearanceMemory
-from wm_imagination.renderer import Renderer, cast_primitive, ray_directions, scene_bodies, shade
+from wm_imagination.appearance.memory import AppearanceMemory
+from wm_imagination.rendering.primitives import cast_primitive, ray_directions, scene_bodies, shade
+from wm_imagination.rendering.renderer import Renderer
 
 
 def camera_pose() -> np.ndarray:

@@ -42,8 +42,11 @@ from wm_dynamics.factory import make_dynamics
 from wm_dynamics.separation import surface_separation
 from wm_dynamics.validity import Validity, check_futures
 from wm_imagination import causal, estimate
-from wm_imagination.appearance import Appearance, AppearanceMemory, sample_primitive
-from wm_imagination.renderer import Body, RenderedFrame, Renderer, shade
+from wm_imagination.appearance.memory import AppearanceMemory
+from wm_imagination.appearance.model import Appearance
+from wm_imagination.appearance.points import sample_primitive
+from wm_imagination.rendering.primitives import Body, shade
+from wm_imagination.rendering.renderer import RenderedFrame, Renderer
 
 log = logging.getLogger(__name__)
 

@@ -43,7 +43,8 @@ from wm_core.health.graph import check_appearance, check_scene_graph
 from wm_core.interventions import InterventionError, UnknownObjectError
 from wm_core.rollout import POSITION, QUATERNION, RequestError, Rollout
 from wm_core.scene_graph import SceneGraph
-from wm_imagination.appearance import Appearance, AppearanceError, AppearanceMemory
+from wm_imagination.appearance.memory import AppearanceMemory
+from wm_imagination.appearance.model import Appearance, AppearanceError
 from wm_imagination.imagination import (
     BACKENDS,
     BackendUnavailableError,
