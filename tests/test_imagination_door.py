@@ -15,9 +15,10 @@ from wm_core.rollout import EventQuestion, ImagineRequest, RequestError, Rollout
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_dynamics.factory import make_dynamics
 from wm_dynamics.kinematic import KinematicDynamics
-from wm_imagination import imagination as imagination_module
+from wm_imagination import engine as engine_module
 from wm_imagination.causal import PREDICTED_KINDS, what_would_prevent
-from wm_imagination.imagination import BackendUnavailableError, Imagination, Limits
+from wm_imagination.engine import BackendUnavailableError, Imagination
+from wm_imagination.validation import Limits
 from wm_ros.conversions.requests import request_from_msg, request_to_msg
 from wm_ros.conversions.rollout import rollout_from_msg, rollout_to_msg
 
@@ -354,7 +355,7 @@ def test_a_backend_is_made_once_and_again_after_closing(monkeypatch: pytest.Monk
         made.append(f"{name} {options}")
         return make_dynamics("still")
 
-    monkeypatch.setattr(imagination_module, "make_dynamics", counted)
+    monkeypatch.setattr(engine_module, "make_dynamics", counted)
     own = Imagination(backend="auto", backend_options={"learned": {"model": "m.onnx"}})
     assert own.dynamics() is own.dynamics("auto") and isinstance(own.dynamics("learned"), KinematicDynamics)
     assert made == ["auto {'model': 'm.onnx'}", "learned {'model': 'm.onnx'}"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from wm_bringup.push_pictures import draw_episode
 from wm_bringup.pushing import GOAL_TOLERANCE_M, believed, make_task, run_episode
 from wm_core.scene_graph import SceneGraph, Shape
+from wm_imagination.engine import Imagination
 from wm_imagination.examples.push_planner import (
     Futures,
     PlanError,
@@ -22,7 +23,6 @@ from wm_imagination.examples.push_planner import (
     outline,
     without_pusher,
 )
-from wm_imagination.imagination import Imagination
 from wm_sim.scenes import build_scene, load_scene
 from wm_sim.simulator import Simulator
 

@@ -28,7 +28,7 @@ from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, EventQu
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_dynamics.base import DynamicsResult
 from wm_dynamics.validity import FASTEST_M_S, FASTEST_RAD_S, check_futures, limits_of
-from wm_imagination.imagination import Imagination
+from wm_imagination.engine import Imagination
 
 TIMES = np.arange(31) / 30.0
 BACKENDS = ("learned", "physics", "straight", "still", "auto")

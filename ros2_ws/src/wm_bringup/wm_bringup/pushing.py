@@ -25,6 +25,7 @@ from wm_core.scene_graph import (
     SceneGraph,
     shape_volume,
 )
+from wm_imagination.engine import Imagination
 from wm_imagination.examples.push_planner import (
     Imagine,
     Plan,
@@ -35,7 +36,6 @@ from wm_imagination.examples.push_planner import (
     PushPlannerConfig,
     in_process,
 )
-from wm_imagination.imagination import Imagination
 from wm_sim.scenes import SceneModel, build_scene
 from wm_sim.simulator import FRAME_RATE_HZ, Simulator
 

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.interventions import Hypothesis, UnknownObjectError, remove
-from wm_core.rollout import EventAnswer, EventQuestion, ImagineRequest, RequestError, RolloutEvent, StatesWanted
+from wm_core.rollout import (
+    EventAnswer,
+    EventQuestion,
+    ImagineRequest,
+    RequestError,
+    Rollout,
+    RolloutEvent,
+    StatesWanted,
+)
 from wm_core.scene_graph import EventKind, SceneGraph
 from wm_dynamics.base import object_slots, targets
 from wm_dynamics.events import EventTable
-
-if TYPE_CHECKING:
-    from wm_imagination.imagination import Imagination
 
 PREDICTED_KINDS = (
     EventKind.CONTACT,
@@ -32,6 +37,14 @@ PREDICTED_KINDS = (
     EventKind.STOP,
 )
 """Kinds of events that are derived from imagined futures."""
+
+
+class Imagines(Protocol):
+    """What answers a request; ``wm_imagination.engine.Imagination`` does."""
+
+    def imagine(self, request: ImagineRequest, scene: SceneGraph | None) -> Rollout:
+        """The futures that the request asks for, of the scene."""
+        ...
 
 
 def check_kind(kind: EventKind, where: str) -> None:
@@ -149,7 +162,7 @@ def answer(
 
 
 def what_would_prevent(
-    imagination: Imagination,
+    imagination: Imagines,
     scene: SceneGraph | None,
     request: ImagineRequest,
     event: EventQuestion | RolloutEvent,

@@ -1,7 +1,7 @@
 """The imagination node: scene graphs and camera images in, answers to what-if questions out.
 
 It translates messages, time and parameters; what it knows of futures it leaves to
-``wm_imagination.imagination``. Requests run in the executor's threads, a few at a time; looks are learned in
+``wm_imagination.engine``. Requests run in the executor's threads, a few at a time; looks are learned in
 a thread of its own, always from the newest frame of which all parts have come.
 """
 
@@ -43,16 +43,11 @@ from wm_core.health.graph import check_appearance, check_scene_graph
 from wm_core.interventions import InterventionError, UnknownObjectError
 from wm_core.rollout import POSITION, QUATERNION, RequestError, Rollout
 from wm_core.scene_graph import SceneGraph
+from wm_imagination.answering import Progress
 from wm_imagination.appearance.memory import AppearanceMemory
 from wm_imagination.appearance.model import Appearance, AppearanceError
-from wm_imagination.imagination import (
-    BACKENDS,
-    BackendUnavailableError,
-    Imagination,
-    Limits,
-    NoAppearanceError,
-    Progress,
-)
+from wm_imagination.engine import BackendUnavailableError, Imagination
+from wm_imagination.validation import BACKENDS, Limits, NoAppearanceError
 from wm_ros import camera_input, images, qos
 from wm_ros.clients import AbandonedError, ClientWatch, Gone, WatchedActionServer, WatchedService
 from wm_ros.conversions.requests import request_from_msg

@@ -29,7 +29,7 @@ from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import BodySpec, path_batch
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION, ImagineRequest
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination.imagination import Imagination
+from wm_imagination.engine import Imagination
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,130 @@
+"""What if: a request in, K imagined futures out. Validation, dynamics, effects, images, points.
+
+Knows nothing of ROS; the node only translates.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from wm_core.inference.backends import InferenceError
+from wm_core.rollout import ImagineRequest, RequestError, Rollout
+from wm_core.scene_graph import SceneGraph
+from wm_dynamics.base import Dynamics
+from wm_dynamics.factory import make_dynamics
+from wm_imagination.answering import Answering, OnProgress
+from wm_imagination.appearance.memory import AppearanceMemory
+from wm_imagination.appearance.model import Appearance
+from wm_imagination.validation import Limits, validate_request
+
+
+class BackendUnavailableError(RuntimeError):
+    """The dynamics backend cannot run here; the message says why."""
+
+
+class Imagination:
+    """Answers what-if requests. No answer depends on those before; safe to use from several threads.
+
+    Args:
+        limits: what a request may ask for.
+        backend: what "auto" means.
+        backend_options: backend name -> keyword arguments of its constructor; "auto" takes those of "learned".
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        backend: str = "auto",
+        backend_options: dict[str, dict[str, object]] | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.default_backend = backend
+        self._options = backend_options or {}
+        self._made: dict[str, Dynamics] = {}
+        self._making = threading.Lock()
+
+    def dynamics(self, name: str = "auto") -> Dynamics:
+        """The backend of a name; made when it is first asked for, then kept.
+
+        Raises:
+            BackendUnavailableError: what it needs is missing, or its model does not load (names file and tensor).
+        """
+        chosen = self.default_backend if name in ("", "auto") else name
+        with self._making:
+            # The network is loaded and compiled once, whichever of the two is asked for first.
+            shared = getattr(self._made.get("auto"), "learned", None) if chosen == "learned" else None
+            if shared is not None:
+                self._made.setdefault(chosen, shared)
+            if chosen not in self._made:
+                options = self._options.get(chosen, self._options.get("learned", {}) if chosen == "auto" else {})
+                given = {"learned": self._made["learned"]} if chosen == "auto" and "learned" in self._made else {}
+                try:
+                    self._made[chosen] = make_dynamics(chosen, **given, **options)  # type: ignore[arg-type]
+                except (ImportError, InferenceError) as error:
+                    raise BackendUnavailableError(f"backend {chosen!r}: {error}") from error
+            return self._made[chosen]
+
+    def close(self) -> None:
+        """End the backends' worker threads; the next request makes them anew."""
+        with self._making:
+            for dynamics in self._made.values():
+                close = getattr(dynamics, "close", None)
+                if close is not None:
+                    close()
+            self._made.clear()
+
+    def imagine(
+        self,
+        request: ImagineRequest,
+        scene: SceneGraph | None,
+        memory: AppearanceMemory | Appearance | None = None,
+        *,
+        should_stop: Callable[[], bool] | None = None,
+        on_progress: OnProgress | None = None,
+        keep_frames: bool = True,
+        begin: float | None = None,
+    ) -> Rollout:
+        """Answer one request.
+
+        The factual future is always computed, first, from the same belief samples and seed as the others, so
+        that ``effect`` holds the intervention's doing and no sampling noise.
+
+        Args:
+            request: what to imagine; its ``initial_state``, if given, is used instead of ``scene``.
+            scene: the latest scene graph.
+            memory: what was seen, for images and points.
+            should_stop: asked between hypotheses and between frames; true: the answer so far, ``complete``
+                False.
+            on_progress: called from this thread as hypotheses and frames are done.
+            keep_frames: false: frames go to ``on_progress`` only; ``video`` and ``depth`` stay None.
+            begin: ``time.monotonic()`` from which the deadline counts; None: now.
+
+        Returns:
+            The rollout. An empty scene gives one with N = 0 (or the created bodies alone).
+
+        Raises:
+            RequestError, NoAppearanceError, InterventionError, UnknownObjectError: see ``validate_request``.
+            BackendUnavailableError: the backend cannot run here.
+        """
+        begin = time.monotonic() if begin is None else begin
+        start = request.initial_state if request.initial_state is not None else scene
+        if start is None:
+            raise RequestError("initial_state: got none and no scene graph was received yet, expected one of them")
+        looks = request.images.any_images or request.images.points
+        appearance = memory.snapshot() if isinstance(memory, AppearanceMemory) and looks else None
+        if isinstance(memory, Appearance):
+            appearance = memory
+        validate_request(request, start, self.limits, appearance)
+        run = Answering(self.limits, self.dynamics(request.backend), request, start, appearance, begin)
+        run.keep_frames = keep_frames
+        if run.deadline is None and self.limits.default_deadline_s > 0.0:
+            # Not as a deadline: dynamics works in smaller, dearer portions where a part of an answer is wanted.
+            run.latest = begin + self.limits.default_deadline_s
+        # Not by way of ``run``: it would hold itself, and the looks that it was given until garbage is collected.
+        latest = run.latest
+        run.should_stop = lambda: time.monotonic() >= latest or (should_stop is not None and should_stop())
+        if on_progress is not None:
+            run.on_progress = on_progress
+        return run.answer()
