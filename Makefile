@@ -46,8 +46,8 @@ lint:  ## ruff (rules, format) and mypy
 	$(call bootstrap,lint)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy ros2_ws/src/wm_core/wm_core ros2_ws/src/wm_dynamics/wm_dynamics ros2_ws/src/wm_ros/wm_ros \
-	    ros2_ws/src/wm_perception/wm_perception \
+	@.venv/bin/mypy ros2_ws/src/wm_core/wm_core ros2_ws/src/wm_dynamics/wm_dynamics ros2_ws/src/wm_planning/wm_planning \
+	    ros2_ws/src/wm_ros/wm_ros ros2_ws/src/wm_perception/wm_perception \
 	    ros2_ws/src/wm_imagination/wm_imagination ros2_ws/src/wm_sim/wm_sim ros2_ws/src/wm_bringup/wm_bringup training export \
 	    tools/bootstrap.py tools/lock.py tools/check_wheels.py
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from wm_bringup.packages import PACKAGES
+
 SOURCES = Path(__file__).resolve().parents[1] / "ros2_ws" / "src"
 
 # What may import rclpy: nodes, the ROS glue and the parts of bring-up that are ROS programs.
@@ -19,11 +21,12 @@ ROS_ALLOWED = {
 LAYERS = {
     "wm_core": {"wm_core"},
     "wm_dynamics": {"wm_core", "wm_dynamics"},
+    "wm_planning": {"wm_core", "wm_dynamics", "wm_planning"},
     "wm_ros": {"wm_core", "wm_ros"},
     "wm_perception": {"wm_core", "wm_dynamics", "wm_ros", "wm_perception"},
     "wm_imagination": {"wm_core", "wm_dynamics", "wm_ros", "wm_imagination"},
     "wm_sim": {"wm_core", "wm_dynamics", "wm_ros", "wm_sim"},
-    "wm_bringup": {"wm_core", "wm_dynamics", "wm_ros", "wm_perception", "wm_imagination", "wm_sim", "wm_bringup"},
+    "wm_bringup": {"wm_bringup", *PACKAGES},
 }
 
 

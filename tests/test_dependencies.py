@@ -12,9 +12,10 @@ import pytest
 from catkin_pkg.package import parse_package
 from packaging.requirements import Requirement
 
+from wm_bringup.packages import PACKAGES
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "ros2_ws/src"
-PACKAGES = ["wm_core", "wm_dynamics", "wm_ros", "wm_perception", "wm_imagination", "wm_sim", "wm_bringup"]
 
 # import name: (distribution on the package index, key in rosdistro's rosdep/python.yaml or None where it has none)
 LIBRARIES: dict[str, tuple[str, str | None]] = {

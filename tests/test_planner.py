@@ -11,18 +11,12 @@ from wm_bringup.push_pictures import draw_episode
 from wm_bringup.pushing import GOAL_TOLERANCE_M, believed, make_task, run_episode
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_imagination.engine import Imagination
-from wm_imagination.examples.push_planner import (
-    Futures,
-    PlanError,
-    PusherPose,
-    PushPlanner,
-    PushPlannerConfig,
-    WayToGoal,
-    gap,
-    in_process,
-    outline,
-    without_pusher,
-)
+from wm_planning.config import PlanError, PushPlannerConfig
+from wm_planning.cost_to_go import CostToGo
+from wm_planning.futures import Futures, in_process
+from wm_planning.outlines import gap, outline
+from wm_planning.paths import PusherPose
+from wm_planning.planner import PushPlanner, without_pusher
 from wm_sim.scenes import build_scene, load_scene
 from wm_sim.simulator import Simulator
 
@@ -87,8 +81,8 @@ def test_the_way_leads_around_a_tall_thing():
     own = outline(Shape.BOX, [0.06, 0.06, 0.06], [0, 0, 0, 1])
     low, high, goal = np.array([-0.5, -0.65]), np.array([0.5, 0.65]), np.array([0.3, 0.0])
     nothing = np.zeros((0, 2)), np.zeros((0, len(own))), np.zeros(0, bool)
-    free = WayToGoal(low, high, goal, own, *nothing)
-    blocked = WayToGoal(low, high, goal, own, np.array([[0.15, 0.0]]), own[None], np.array([True]))
+    free = CostToGo(low, high, goal, own, *nothing)
+    blocked = CostToGo(low, high, goal, own, np.array([[0.15, 0.0]]), own[None], np.array([True]))
     start = np.zeros(2)
     assert free(start) == pytest.approx(0.3, abs=0.01)
     assert free(goal) == 0.0

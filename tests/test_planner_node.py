@@ -6,7 +6,7 @@ import pytest
 
 from wm_bringup.plan import main, run_graph, write_scene
 from wm_bringup.pushing import GOAL_TOLERANCE_M, make_task
-from wm_imagination.examples.push_planner import PushPlannerConfig
+from wm_planning.config import PushPlannerConfig
 from wm_sim.scenes import load_scene
 
 EASY_SEED = 12

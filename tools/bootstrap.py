@@ -754,7 +754,7 @@ GL_PROBE = (
 )
 
 IMPORT_PROBE = (
-    "import rclpy, wm_core, wm_dynamics, wm_ros, wm_perception, wm_imagination, wm_sim, wm_bringup, "
+    "import rclpy, wm_core, wm_dynamics, wm_planning, wm_ros, wm_perception, wm_imagination, wm_sim, wm_bringup, "
     "tf2_msgs.msg, wm_msgs.msg, mujoco, cv2, onnxruntime, av; wm_msgs.msg.SceneGraph(); print('ok')"
 )
 

@@ -22,17 +22,10 @@ from scipy.spatial.transform import Rotation
 from wm_bringup.pushing import GOAL_TOLERANCE_M, MAX_CYCLES, Task, make_task
 from wm_core.interventions import BodySpec
 from wm_core.scene_graph import SceneGraph
-from wm_imagination.examples.push_planner import (
-    Futures,
-    Plan,
-    PlanError,
-    PusherPath,
-    PusherPose,
-    PushPaths,
-    PushPlanner,
-    PushPlannerConfig,
-    push_request,
-)
+from wm_planning.config import PlanError, PushPlannerConfig
+from wm_planning.futures import Futures, push_request
+from wm_planning.paths import PusherPath, PusherPose, PushPaths
+from wm_planning.planner import Plan, PushPlanner
 
 NAMESPACE = "/wm"
 TRUTH_TOPIC = "/sim/scene_graph"

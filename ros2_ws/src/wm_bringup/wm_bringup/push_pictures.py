@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from wm_bringup.pushing import GOAL_TOLERANCE_M, Episode
 from wm_core.scene_graph import SceneGraph
-from wm_imagination.examples.push_planner import PushPlannerConfig, outline
+from wm_planning.config import PushPlannerConfig
+from wm_planning.outlines import outline
 
 Array = NDArray[np.float64]
 

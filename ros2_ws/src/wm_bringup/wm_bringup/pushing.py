@@ -26,16 +26,10 @@ from wm_core.scene_graph import (
     shape_volume,
 )
 from wm_imagination.engine import Imagination
-from wm_imagination.examples.push_planner import (
-    Imagine,
-    Plan,
-    PlanError,
-    PusherPath,
-    PusherPose,
-    PushPlanner,
-    PushPlannerConfig,
-    in_process,
-)
+from wm_planning.config import PlanError, PushPlannerConfig
+from wm_planning.futures import Imagine, in_process
+from wm_planning.paths import PusherPath, PusherPose
+from wm_planning.planner import Plan, PushPlanner
 from wm_sim.scenes import SceneModel, build_scene
 from wm_sim.simulator import FRAME_RATE_HZ, Simulator
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -219,3 +220,10 @@ class Rollout:
     def positions(self, hypothesis: int = 0, sample: int = 0) -> NDArray[np.float32]:
         """(T, N, 3) [m] of one future."""
         return self.states[hypothesis, sample, :, :, POSITION]
+
+
+class Imagines(Protocol):
+    """What answers a request; ``wm_imagination.engine.Imagination`` does."""
+
+    def imagine(self, request: ImagineRequest, scene: SceneGraph | None) -> Rollout:
+        """The futures that the request asks for, of the scene."""

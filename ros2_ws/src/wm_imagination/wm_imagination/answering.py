@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wm_core.interventions import Hypothesis, InterventionKind, UnknownObjectError
 from wm_core.rollout import EventAnswer, ImagineRequest, RequestError, Rollout, StatesWanted
 from wm_core.scene_graph import SceneGraph
-from wm_dynamics.base import DynamicsResult, default_threads, object_slots, targets
+from wm_dynamics.base import Dynamics, DynamicsResult, default_threads, object_slots, targets
 from wm_dynamics.belief import centre_offsets, move_centres, sample_belief
 from wm_dynamics.events import EventTable, event_table, workspace_bounds
 from wm_dynamics.separation import surface_separation

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,8 @@ from wm_core.rollout import (
     EventAnswer,
     EventQuestion,
     ImagineRequest,
+    Imagines,
     RequestError,
-    Rollout,
     RolloutEvent,
     StatesWanted,
 )
@@ -37,14 +36,6 @@ PREDICTED_KINDS = (
     EventKind.STOP,
 )
 """Kinds of events that are derived from imagined futures."""
-
-
-class Imagines(Protocol):
-    """What answers a request; ``wm_imagination.engine.Imagination`` does."""
-
-    def imagine(self, request: ImagineRequest, scene: SceneGraph | None) -> Rollout:
-        """The futures that the request asks for, of the scene."""
-        ...
 
 
 def check_kind(kind: EventKind, where: str) -> None:

@@ -15,210 +15,22 @@ and on top of it whatever is not wanted (``PushCosts``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import dijkstra
 from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import quaternion_to_matrix
-from wm_core.interventions import BodySpec, path_batch
-from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION, ImagineRequest
+from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_imagination.engine import Imagination
-
-Array = NDArray[np.float64]
-
-_ANGLES = np.linspace(0.0, 2.0 * np.pi, 32, endpoint=False)
-_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
-"""(D, 2) directions in which outlines are compared."""
-_CELL_M = 0.02
-_KNOTS = 3
-_RAMP_S = 0.2
-"""Between the knots of a push; it starts and ends at rest."""
-
-
-class PlanError(ValueError):
-    """A task that cannot be planned for; the message names the field, what was found and what was expected."""
-
-
-@dataclass(frozen=True)
-class PusherPose:
-    """Where the paddle is: centre (3,) [m] and the direction that its face looks in, yaw [rad], graph frame."""
-
-    position: Array
-    yaw: float
-
-    @property
-    def quaternion(self) -> Array:
-        """(4,) x, y, z, w."""
-        return np.array([0.0, 0.0, np.sin(0.5 * self.yaw), np.cos(0.5 * self.yaw)])
-
-
-@dataclass(frozen=True)
-class PusherPath:
-    """A path of the paddle's centre: times (M,) [s] ascending from 0, positions (M, 3) [m], yaws (M,) [rad]."""
-
-    times: Array
-    positions: Array
-    yaws: Array
-
-    @property
-    def quaternions(self) -> Array:
-        """(M, 4) x, y, z, w."""
-        zero = np.zeros_like(self.yaws)
-        return np.stack([zero, zero, np.sin(0.5 * self.yaws), np.cos(0.5 * self.yaws)], axis=1)
-
-    @property
-    def duration_s(self) -> float:
-        """Of the whole path."""
-        return float(self.times[-1])
-
-    @property
-    def end(self) -> PusherPose:
-        """Where it leaves the paddle."""
-        return PusherPose(self.positions[-1], float(self.yaws[-1]))
-
-    def at(self, time_s: float) -> PusherPose:
-        """The pose at a time [s], held at both ends."""
-        position = np.array([np.interp(time_s, self.times, column) for column in self.positions.T])
-        return PusherPose(position, float(np.interp(time_s, self.times, np.unwrap(self.yaws))))
-
-    def until(self, time_s: float) -> PusherPath:
-        """Its beginning, up to a time [s]."""
-        if time_s >= self.duration_s:
-            return self
-        rows, end = self.times < time_s - 1e-9, self.at(time_s)
-        return PusherPath(
-            np.append(self.times[rows], time_s),
-            np.concatenate([self.positions[rows], end.position[None]]),
-            np.append(np.unwrap(self.yaws)[rows], end.yaw),
-        )
-
-
-@dataclass(frozen=True)
-class PushPaths:
-    """K paths over common times: times (M,) [s], positions (K, M, 3) [m], yaws (K, M) [rad]."""
-
-    times: Array
-    positions: Array
-    yaws: Array
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @property
-    def quaternions(self) -> Array:
-        """(K, M, 4) x, y, z, w."""
-        zero = np.zeros_like(self.yaws)
-        return np.stack([zero, zero, np.sin(0.5 * self.yaws), np.cos(0.5 * self.yaws)], axis=-1)
-
-    def one(self, k: int) -> PusherPath:
-        """One of them."""
-        return PusherPath(self.times, self.positions[k], self.yaws[k])
-
-
-@dataclass(frozen=True)
-class Futures:
-    """What follows from K paths: states (K, S, T, N, 13) in the layout of ``wm_core.rollout`` of the objects (N,).
-
-    Those of the scene come first, in its order. ``done`` (K,): false where there was no time to compute it, or it is
-    not valid; ``reasons``: K strings that say why not, or none.
-    """
-
-    states: NDArray[np.float32]
-    done: NDArray[np.bool_]
-    reasons: tuple[str, ...] = ()
-
-
-Imagine = Callable[[SceneGraph, BodySpec, PushPaths, float, float], Futures]
-"""(scene without the paddle, the paddle, K paths, horizon [s], step of the states [s]) -> futures."""
-
-
-@dataclass(frozen=True)
-class PushCosts:
-    """Weights; the cost of a future is in metres of way left for the target.
-
-    Attributes:
-        tilt_per_rad: of any thing beyond ``tilt_free_rad``; toppled: more than 45 degrees.
-        moved_tall, moved_other: per metre that a tall or another thing is shifted.
-        clearance_m, clearance: the paddle and the target keep this distance [m] from tall things; per metre short.
-        edge_m, edge: things keep this distance [m] from the table's edge; per metre short.
-        speed: per m/s that things still move with at the end.
-        behind: of the paddle standing at the wrong side at the end, per metre left.
-        carry: of carrying the paddle elsewhere, per metre left; at most ``carry_most_m``.
-    """
-
-    tilt_free_rad: float = 0.08
-    tilt_per_rad: float = 1.0
-    toppled: float = 5.0
-    moved_tall: float = 4.0
-    moved_other: float = 0.4
-    clearance_m: float = 0.015
-    clearance: float = 3.0
-    edge_m: float = 0.03
-    edge: float = 10.0
-    speed: float = 0.3
-    behind: float = 0.3
-    carry: float = 0.2
-    carry_most_m: float = 0.03
-
-
-@dataclass(frozen=True)
-class PushPlannerConfig:
-    """Settings of the planner.
-
-    Attributes:
-        rollouts, rounds, elite: K per round, rounds, and how many of K the distribution is fitted to.
-        horizon_s: imagined [s]; the paddle moves for the first 0.8 s of it.
-        execute_s: how much of a push is carried out before the next is planned [s].
-        step_s: of the imagined states.
-        max_speed_m_s, max_turn_rad_s: of the paddle while it pushes; carry_speed_m_s: while it is carried.
-        enough_m: no further round when a future costs less than this.
-        done_m: the target is there when its centre is this close to the goal.
-        tall_ratio: a thing is tall that is so many times higher than its smaller width.
-        near_m: things further than this from the target are left out of what is imagined.
-        paddle: full size [m]: thickness (its face looks along +x), width, height; paddle_friction.
-        ground_gap_m: between the support and the paddle.
-    """
-
-    rollouts: int = 32
-    rounds: int = 2
-    elite: int = 6
-    horizon_s: float = 1.0
-    execute_s: float = 0.8
-    step_s: float = 0.1
-    max_speed_m_s: float = 0.30
-    max_turn_rad_s: float = 1.2
-    carry_speed_m_s: float = 0.8
-    enough_m: float = 0.006
-    done_m: float = 0.012
-    tall_ratio: float = 2.2
-    near_m: float = 0.40
-    paddle: tuple[float, float, float] = (0.02, 0.10, 0.10)
-    paddle_friction: float = 0.4
-    ground_gap_m: float = 0.006
-    costs: PushCosts = field(default_factory=PushCosts)
-
-    def __post_init__(self) -> None:
-        if not 4 <= self.elite <= self.rollouts:
-            raise PlanError(f"elite: got {self.elite}, expected 4 to rollouts ({self.rollouts})")
-        if self.rounds < 1:
-            raise PlanError(f"rounds: got {self.rounds}, expected at least 1")
-        if not 0.0 < self.execute_s <= self.horizon_s or self.horizon_s < (_KNOTS + 1) * _RAMP_S:
-            raise PlanError(
-                f"horizon_s, execute_s: got {self.horizon_s:g}, {self.execute_s:g}, "
-                f"expected {(_KNOTS + 1) * _RAMP_S:g} s or more, and 0 to horizon_s"
-            )
-
-    @property
-    def body(self) -> BodySpec:
-        """The paddle as a body."""
-        return BodySpec(Shape.BOX, np.array(self.paddle), friction=self.paddle_friction)
+from wm_planning.config import KNOTS, RAMP_S, PlanError, PushPlannerConfig
+from wm_planning.cost_to_go import CostToGo
+from wm_planning.futures import Futures, Imagine
+from wm_planning.outlines import ANGLES, DIRECTIONS, Array, gap, outline, paddle_outline
+from wm_planning.paths import PusherPath, PusherPose, PushPaths
 
 
 @dataclass(frozen=True)
@@ -247,41 +59,6 @@ class Plan:
     seconds: float
 
 
-# -- outlines on the table
-
-
-def outline(shape: int, extents: ArrayLike, quaternion: ArrayLike, hull: Array | None = None) -> Array:
-    """(D,) support function [m] of a body seen from above, about its centre, in ``_DIRECTIONS``."""
-    rotation = quaternion_to_matrix(np.asarray(quaternion, dtype=np.float64))
-    half = 0.5 * np.asarray(extents, dtype=np.float64)
-    across = _DIRECTIONS @ rotation[:2]  # (D, 3) the directions in the body's axes
-    if shape == Shape.SPHERE:
-        return np.full(len(_DIRECTIONS), float(half.mean()))
-    if shape in (Shape.CYLINDER, Shape.CAPSULE):
-        radius = 0.5 * (half[0] + half[1])
-        if shape == Shape.CAPSULE:
-            return radius + np.abs(across[:, 2]) * max(half[2] - radius, 0.0)
-        return radius * np.linalg.norm(across[:, :2], axis=1) + half[2] * np.abs(across[:, 2])
-    if shape == Shape.CONVEX and hull is not None and len(hull):
-        return np.asarray((across @ np.asarray(hull).T).max(axis=1))
-    return np.abs(across) @ half
-
-
-def gap(here: Array, own: Array, there: Array, other: Array) -> Array:
-    """Distance [m] between outlines (D,) at places (..., 2), negative when they overlap.
-
-    The largest over directions of the distance between their supporting lines: never more than the true distance.
-    """
-    opposite = np.roll(other, len(_DIRECTIONS) // 2, axis=-1)
-    return np.asarray(((there - here) @ _DIRECTIONS.T - own - opposite).max(axis=-1))
-
-
-def _paddle_outline(config: PushPlannerConfig, yaw: Array) -> Array:
-    """(..., D) of the paddle at yaws (...)."""
-    relative = _ANGLES - np.asarray(yaw)[..., None]
-    return 0.5 * (config.paddle[0] * np.abs(np.cos(relative)) + config.paddle[1] * np.abs(np.sin(relative)))
-
-
 def without_pusher(
     scene: SceneGraph,
     pose: PusherPose | None,
@@ -306,95 +83,6 @@ def without_pusher(
     return scene.select(np.flatnonzero(keep))
 
 
-class WayToGoal:
-    """The length of the way from anywhere on the support to the goal, for the target's centre.
-
-    Dijkstra on a grid of 2 cm with 16 neighbours; a metre close to (or through) things counts as several.
-
-    Args:
-        low, high: (2,) corners of the support [m].
-        own: outline (D,) of the target; goal: (2,).
-        places: (N, 2), outlines: (N, D), tall: (N,) of the other things.
-        tall_margin_m, margin_m: how far from tall and other things the way is free.
-    """
-
-    def __init__(
-        self,
-        low: Array,
-        high: Array,
-        goal: Array,
-        own: Array,
-        places: Array,
-        outlines: Array,
-        tall: NDArray[np.bool_],
-        tall_margin_m: float = 0.05,
-        margin_m: float = 0.025,
-    ) -> None:
-        self.goal, self._low = goal, low
-        shape = np.maximum(np.ceil((high - low) / _CELL_M).astype(int) + 1, 2)
-        axes = [low[a] + _CELL_M * np.arange(shape[a]) for a in range(2)]
-        self._nodes = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-        weight = np.ones(len(self._nodes))
-        for place, other, high_one in zip(places, outlines, tall, strict=True):
-            near = gap(self._nodes, own, place, other)
-            margin = tall_margin_m if high_one else margin_m
-            depth = np.clip((margin - near) / margin, 0.0, 2.0)
-            weight += (8.0 if high_one else 3.0) * depth
-        reach = float(own.max())
-        inner = np.minimum(self._nodes - low, high - self._nodes).min(axis=1) - reach
-        weight += 10.0 * np.clip((0.03 - inner) / 0.03, 0.0, 3.0)
-        count = len(self._nodes)
-        index = np.arange(count).reshape(shape)
-        rows: list[NDArray[np.int64]] = []
-        columns: list[NDArray[np.int64]] = []
-        lengths: list[Array] = []
-        for dx, dy in ((1, 0), (0, 1), (1, 1), (1, -1), (2, 1), (1, 2), (2, -1), (1, -2)):
-            a = index[: shape[0] - dx, max(0, -dy) : shape[1] - max(0, dy)].ravel()
-            b = index[dx:, max(0, dy) : shape[1] + min(0, dy)].ravel()
-            rows.append(a)
-            columns.append(b)
-            lengths.append(_CELL_M * np.hypot(dx, dy) * 0.5 * (weight[a] + weight[b]))
-        from_goal = np.linalg.norm(self._nodes - goal, axis=1)
-        near_goal = np.flatnonzero(from_goal < 2.0 * _CELL_M)
-        if not len(near_goal):
-            near_goal = np.array([int(np.argmin(from_goal))])
-        rows.append(np.full(len(near_goal), count))
-        columns.append(near_goal.astype(np.int64))
-        lengths.append(np.maximum(from_goal[near_goal], 1e-6))
-        graph = coo_matrix(
-            (np.concatenate(lengths), (np.concatenate(rows), np.concatenate(columns))), shape=(count + 1, count + 1)
-        )
-        self._way = dijkstra(graph.tocsr(), directed=False, indices=count)[:count].reshape(shape)
-
-    def __call__(self, places: ArrayLike) -> Array:
-        """(...) [m] of places (..., 2); beyond the support's edge a metre counts five more."""
-        p = np.asarray(places, dtype=np.float64)
-        at = (p - self._low) / _CELL_M
-        limit = np.array(self._way.shape) - 1.0
-        inside = np.clip(at, 0.0, limit - 1e-6)
-        cell = inside.astype(int)
-        fx, fy = np.moveaxis(inside - cell, -1, 0)
-        i, j = np.moveaxis(cell, -1, 0)
-        w = self._way
-        found = (1 - fx) * ((1 - fy) * w[i, j] + fy * w[i, j + 1]) + fx * (
-            (1 - fy) * w[i + 1, j] + fy * w[i + 1, j + 1]
-        )
-        found = found + 5.0 * _CELL_M * np.linalg.norm(at - inside, axis=-1)
-        straight = np.linalg.norm(p - self.goal, axis=-1)
-        return np.where(straight < 2.5 * _CELL_M, straight, np.maximum(found, straight))
-
-    def heading(self, places: ArrayLike) -> Array:
-        """(..., 2) unit vectors along which the way leads."""
-        p = np.asarray(places, dtype=np.float64)
-        h = 0.75 * _CELL_M
-        dx, dy = np.array([h, 0.0]), np.array([0.0, h])
-        slope = np.stack([self(p - dx) - self(p + dx), self(p - dy) - self(p + dy)], axis=-1)
-        direct = self.goal - p
-        near = np.linalg.norm(direct, axis=-1, keepdims=True) < 3.0 * _CELL_M
-        way = np.where(near, direct, slope)
-        return way / np.maximum(np.linalg.norm(way, axis=-1, keepdims=True), 1e-9)
-
-
 # -- the planner
 
 
@@ -411,7 +99,7 @@ class _Table:
     tall: NDArray[np.bool_]
     outlines: Array
     own: Array
-    way: WayToGoal
+    way: CostToGo
 
     @property
     def place(self) -> Array:
@@ -535,11 +223,11 @@ class PushPlanner:
                 f"goal: got {goal.tolist()}, expected a place on the support, {low.tolist()} to {high.tolist()}"
             )
         rows = [i for i in range(len(scene)) if i != target and not scene.is_static[i] and scene.positions[i, 2] > top]
-        outlines = np.array([self._outline(scene, i) for i in rows]).reshape(-1, len(_DIRECTIONS))
+        outlines = np.array([self._outline(scene, i) for i in rows]).reshape(-1, len(DIRECTIONS))
         others = np.array(rows, dtype=np.int64)
         tall = np.array([self._is_tall(scene, i) for i in rows], dtype=bool)
         own = self._outline(scene, target)
-        way = WayToGoal(low, high, goal, own, scene.positions[others, :2], outlines, tall)
+        way = CostToGo(low, high, goal, own, scene.positions[others, :2], outlines, tall)
         return _Table(scene, target, top, low, high, others, tall, outlines, own, way)
 
     @staticmethod
@@ -583,7 +271,7 @@ class PushPlanner:
         starts: list[_Start] = []
         if abs(pusher.position[2] - z) < 0.02:
             apart = float(
-                gap(pusher.position[:2], _paddle_outline(config, np.array(pusher.yaw)), table.place, table.own)
+                gap(pusher.position[:2], paddle_outline(config, np.array(pusher.yaw)), table.place, table.own)
             )
             if apart < 0.10:
                 starts.append(_Start(np.array([*pusher.position[:2], z]), pusher.yaw, False, max(apart, 0.0)))
@@ -594,7 +282,7 @@ class PushPlanner:
             yaw = wanted + turn
             ahead = np.array([np.cos(yaw), np.sin(yaw)])
             side = np.array([-ahead[1], ahead[0]])
-            back = float(np.interp((yaw + np.pi) % (2 * np.pi), [*_ANGLES, 2 * np.pi], [*table.own, table.own[0]]))
+            back = float(np.interp((yaw + np.pi) % (2 * np.pi), [*ANGLES, 2 * np.pi], [*table.own, table.own[0]]))
             for shift in (0.0, 0.25 * width, -0.25 * width):
                 place = table.place - (back + 0.5 * config.paddle[0] + 0.012) * ahead + shift * side
                 if self._is_free(table, place, yaw):
@@ -605,7 +293,7 @@ class PushPlanner:
         return starts
 
     def _is_free(self, table: _Table, place: Array, yaw: float, margin_m: float = 0.008) -> bool:
-        own = _paddle_outline(self.config, np.array(yaw))
+        own = paddle_outline(self.config, np.array(yaw))
         if float(gap(place, own, table.place, table.own)) < 0.004:
             return False
         centres = table.scene.positions[table.others, :2]
@@ -615,13 +303,13 @@ class PushPlanner:
 
     def _spread(self) -> Array:
         v, w = self.config.max_speed_m_s, self.config.max_turn_rad_s
-        return np.array([*[0.20 * v] * _KNOTS, *[0.35 * w] * _KNOTS, 0.10 * v])
+        return np.array([*[0.20 * v] * KNOTS, *[0.35 * w] * KNOTS, 0.10 * v])
 
     def _limited(self, controls: Array) -> Array:
         v, w = self.config.max_speed_m_s, self.config.max_turn_rad_s
-        limit = np.array([*[v] * _KNOTS, *[w] * _KNOTS, 0.4 * v])
+        limit = np.array([*[v] * KNOTS, *[w] * KNOTS, 0.4 * v])
         low = -limit
-        low[:_KNOTS] = -0.1 * v
+        low[:KNOTS] = -0.1 * v
         return np.clip(controls, low, limit)
 
     def paths(self, positions: Array, yaws: Array, controls: Array) -> PushPaths:
@@ -629,7 +317,7 @@ class PushPlanner:
 
         The paddle moves along its face's direction (and a little sideways) and turns, all piecewise linear in time.
         """
-        knots = np.arange(_KNOTS + 2) * _RAMP_S
+        knots = np.arange(KNOTS + 2) * RAMP_S
         end = knots[-1]
         times = np.arange(round(end / 0.05) + 1) * 0.05
         zero = np.zeros((len(controls), 1))
@@ -638,8 +326,8 @@ class PushPlanner:
             padded = np.concatenate([zero, values, zero], axis=1)
             return np.stack([np.interp(times, knots, row) for row in padded])
 
-        speed, turn = profile(controls[:, :_KNOTS]), profile(controls[:, _KNOTS : 2 * _KNOTS])
-        drift = profile(np.repeat(controls[:, 2 * _KNOTS :], _KNOTS, axis=1))
+        speed, turn = profile(controls[:, :KNOTS]), profile(controls[:, KNOTS : 2 * KNOTS])
+        drift = profile(np.repeat(controls[:, 2 * KNOTS :], KNOTS, axis=1))
 
         def integral(rates: Array) -> Array:
             steps = 0.5 * (rates[:, 1:] + rates[:, :-1]) * np.diff(times)
@@ -662,9 +350,9 @@ class PushPlanner:
         chosen, controls = [], []
 
         def straight(start: _Start, share: float = 1.0, turn: float = 0.0) -> Array:
-            way = min(start.reach + share * left, config.max_speed_m_s * _RAMP_S * _KNOTS)
-            speed = way / (_RAMP_S * _KNOTS)
-            return np.array([*[speed] * _KNOTS, *[turn] * _KNOTS, 0.0])
+            way = min(start.reach + share * left, config.max_speed_m_s * RAMP_S * KNOTS)
+            speed = way / (RAMP_S * KNOTS)
+            return np.array([*[speed] * KNOTS, *[turn] * KNOTS, 0.0])
 
         here = [s for s, start in enumerate(starts) if not start.carried]
         there = [s for s, start in enumerate(starts) if start.carried]
@@ -738,7 +426,7 @@ class PushPlanner:
         sample_times = np.linspace(0.0, config.horizon_s, states.shape[2])
         rows = np.clip(np.searchsorted(paths.times, sample_times - 1e-9), 0, len(paths.times) - 1)
         paddle, yaws = paths.positions[:, rows, :2], paths.yaws[:, rows]
-        paddle_outline = _paddle_outline(config, yaws)
+        around = paddle_outline(config, yaws)
         for i in range(count):
             if near.is_static[i]:
                 continue
@@ -764,12 +452,12 @@ class PushPlanner:
                 shape = self._outline(near, i)
                 spot = near.positions[i, :2]
                 free = gap(place, table.own, spot, shape).min(axis=-1)
-                free = np.minimum(free, gap(paddle, paddle_outline, spot, shape).min(axis=-1)[:, None])
+                free = np.minimum(free, gap(paddle, around, spot, shape).min(axis=-1)[:, None])
                 cost += c.clearance * np.clip(c.clearance_m - free, 0.0, None)
         carried = np.array([starts[s].carried for s in chosen])
         total = cost.mean(axis=1) + carried * min(c.carry * float(table.way(table.place)), c.carry_most_m)
-        jerk = np.abs(np.diff(controls[:, :_KNOTS], axis=1)).sum(axis=1) / config.max_speed_m_s
-        jerk += np.abs(np.diff(controls[:, _KNOTS : 2 * _KNOTS], axis=1)).sum(axis=1) / config.max_turn_rad_s
+        jerk = np.abs(np.diff(controls[:, :KNOTS], axis=1)).sum(axis=1) / config.max_speed_m_s
+        jerk += np.abs(np.diff(controls[:, KNOTS : 2 * KNOTS], axis=1)).sum(axis=1) / config.max_turn_rad_s
         total = total + 5e-4 * jerk
         finite = futures.done & np.isfinite(total)
         return np.where(finite, total, np.inf)
@@ -822,30 +510,3 @@ class PushPlanner:
         up = np.array([*back[:2], max(over, back[2])])
         above = np.array([*there[:2], up[2]])
         return self._along([pusher.position, back, up, above, there], [pusher.yaw, pusher.yaw, pusher.yaw, yaw, yaw])
-
-
-def push_request(
-    body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float, backend: str, samples: int = 1, seed: int = 0
-) -> ImagineRequest:
-    """The request that a planning round is: K paths of one paddle, states every ``step_s``."""
-    batch = path_batch(paths.positions, paths.times, body, quaternions=paths.quaternions, name="push")
-    return ImagineRequest(
-        (),
-        horizon_s=horizon_s,
-        step_s=step_s,
-        samples=samples,
-        seed=seed,
-        backend=backend,
-        batches=(batch,),
-        want_events=False,
-    )
-
-
-def in_process(imagination: Imagination, backend: str, samples: int = 1, seed: int = 0) -> Imagine:
-    """``Imagine`` by an ``Imagination`` in this process, with a backend of it."""
-
-    def ask(scene: SceneGraph, body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float) -> Futures:
-        rollout = imagination.imagine(push_request(body, paths, horizon_s, step_s, backend, samples, seed), scene)
-        return Futures(rollout.states, rollout.usable, rollout.invalid_reasons)
-
-    return ask

@@ -1,1 +1,0 @@
-"""Worked examples of what asks the imagination: programs to read and to start from."""

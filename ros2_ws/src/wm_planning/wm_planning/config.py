@@ -1,0 +1,100 @@
+"""Settings of the push planner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wm_core.interventions import BodySpec
+from wm_core.scene_graph import Shape
+
+KNOTS = 3
+RAMP_S = 0.2
+"""Between the knots of a push; it starts and ends at rest."""
+
+
+class PlanError(ValueError):
+    """A task that cannot be planned for; the message names the field, what was found and what was expected."""
+
+
+@dataclass(frozen=True)
+class PushCosts:
+    """Weights; the cost of a future is in metres of way left for the target.
+
+    Attributes:
+        tilt_per_rad: of any thing beyond ``tilt_free_rad``; toppled: more than 45 degrees.
+        moved_tall, moved_other: per metre that a tall or another thing is shifted.
+        clearance_m, clearance: the paddle and the target keep this distance [m] from tall things; per metre short.
+        edge_m, edge: things keep this distance [m] from the table's edge; per metre short.
+        speed: per m/s that things still move with at the end.
+        behind: of the paddle standing at the wrong side at the end, per metre left.
+        carry: of carrying the paddle elsewhere, per metre left; at most ``carry_most_m``.
+    """
+
+    tilt_free_rad: float = 0.08
+    tilt_per_rad: float = 1.0
+    toppled: float = 5.0
+    moved_tall: float = 4.0
+    moved_other: float = 0.4
+    clearance_m: float = 0.015
+    clearance: float = 3.0
+    edge_m: float = 0.03
+    edge: float = 10.0
+    speed: float = 0.3
+    behind: float = 0.3
+    carry: float = 0.2
+    carry_most_m: float = 0.03
+
+
+@dataclass(frozen=True)
+class PushPlannerConfig:
+    """Settings of the planner.
+
+    Attributes:
+        rollouts, rounds, elite: K per round, rounds, and how many of K the distribution is fitted to.
+        horizon_s: imagined [s]; the paddle moves for the first 0.8 s of it.
+        execute_s: how much of a push is carried out before the next is planned [s].
+        step_s: of the imagined states.
+        max_speed_m_s, max_turn_rad_s: of the paddle while it pushes; carry_speed_m_s: while it is carried.
+        enough_m: no further round when a future costs less than this.
+        done_m: the target is there when its centre is this close to the goal.
+        tall_ratio: a thing is tall that is so many times higher than its smaller width.
+        near_m: things further than this from the target are left out of what is imagined.
+        paddle: full size [m]: thickness (its face looks along +x), width, height; paddle_friction.
+        ground_gap_m: between the support and the paddle.
+    """
+
+    rollouts: int = 32
+    rounds: int = 2
+    elite: int = 6
+    horizon_s: float = 1.0
+    execute_s: float = 0.8
+    step_s: float = 0.1
+    max_speed_m_s: float = 0.30
+    max_turn_rad_s: float = 1.2
+    carry_speed_m_s: float = 0.8
+    enough_m: float = 0.006
+    done_m: float = 0.012
+    tall_ratio: float = 2.2
+    near_m: float = 0.40
+    paddle: tuple[float, float, float] = (0.02, 0.10, 0.10)
+    paddle_friction: float = 0.4
+    ground_gap_m: float = 0.006
+    costs: PushCosts = field(default_factory=PushCosts)
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.elite <= self.rollouts:
+            raise PlanError(f"elite: got {self.elite}, expected 4 to rollouts ({self.rollouts})")
+        if self.rounds < 1:
+            raise PlanError(f"rounds: got {self.rounds}, expected at least 1")
+        if not 0.0 < self.execute_s <= self.horizon_s or self.horizon_s < (KNOTS + 1) * RAMP_S:
+            raise PlanError(
+                f"horizon_s, execute_s: got {self.horizon_s:g}, {self.execute_s:g}, "
+                f"expected {(KNOTS + 1) * RAMP_S:g} s or more, and 0 to horizon_s"
+            )
+
+    @property
+    def body(self) -> BodySpec:
+        """The paddle as a body."""
+        return BodySpec(Shape.BOX, np.array(self.paddle), friction=self.paddle_friction)
