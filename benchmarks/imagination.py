@@ -537,7 +537,7 @@ STEPS: dict[str, Callable[[argparse.Namespace, Sequence[str], dict[str, Any], Co
 
 def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Everything asked for; the document that is written."""
-    from wm_bringup.results import machine_facts
+    from wm_bringup.report.results import machine_facts
 
     document: dict[str, Any] = dict(EMPTY)
     path = arguments.out / "imagination.json"

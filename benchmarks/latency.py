@@ -22,14 +22,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from wm_bringup.client import GraphClient
-from wm_bringup.demo import CAMERA_TOPICS, NAMESPACE, START_S, environment
+from wm_bringup.demo.capture import CAMERA_TOPICS, NAMESPACE, environment
+from wm_bringup.demo.demo import START_S
+from wm_bringup.demo.scenarios import timing_hypotheses
 from wm_bringup.environment import make_console
-from wm_bringup.live import start_nodes
-from wm_bringup.metrics import latency_figures
-from wm_bringup.processes import ProcessGroup, graph_environment, node_command
-from wm_bringup.questions import timing_hypotheses
-from wm_bringup.results import machine_facts
-from wm_bringup.stages import Stages
+from wm_bringup.progress import Stages
+from wm_bringup.report.metrics import latency_figures
+from wm_bringup.report.results import machine_facts
+from wm_bringup.run.live import start_nodes
+from wm_bringup.run.processes import ProcessGroup, graph_environment, node_command
 from wm_core.rollout import ImagineRequest
 from wm_core.scene_graph import SceneGraph
 
@@ -75,7 +76,7 @@ def measure(scene: str, seconds: float, counts: tuple[int, ...], stages: Stages)
         with stages.stage(f"watch for {seconds:g} s"):
             arguments = ["--out", str(Path(folder) / "stamps.mcap"), "--latency", str(latency)]
             arguments += ["--exclude", ONLY_STAMPS]
-            processes.start("recorder", node_command("wm_bringup.recorder", arguments=arguments))
+            processes.start("recorder", node_command("wm_bringup.recording.recorder", arguments=arguments))
             client.spin(seconds)
             processes.stop("recorder")
             stamps = json.loads(latency.read_text())["stamps"]

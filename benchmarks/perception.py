@@ -446,7 +446,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Everything; the document that is written."""
     from benchmarks.perceiving.pictures import draw_worst_frames
     from benchmarks.perceiving.real import run_real_clip
-    from wm_bringup.results import machine_facts
+    from wm_bringup.report.results import machine_facts
 
     every = configurations(arguments)
     configs = {name: config for name, config in every.items() if config is not None}

@@ -34,13 +34,13 @@ from rich.table import Table  # noqa: E402
 from benchmarks.soaking import trend  # noqa: E402
 from benchmarks.soaking.usage import Usage, look  # noqa: E402
 from wm_bringup.client import ClientError, GraphClient  # noqa: E402
-from wm_bringup.demo import CAMERA_TOPICS, NAMESPACE, environment  # noqa: E402
+from wm_bringup.demo.capture import CAMERA_TOPICS, NAMESPACE, environment  # noqa: E402
+from wm_bringup.demo.scenarios import timing_hypotheses  # noqa: E402
 from wm_bringup.environment import make_console  # noqa: E402
-from wm_bringup.live import start_nodes  # noqa: E402
-from wm_bringup.processes import ProcessDied, ProcessGroup, graph_environment, node_command  # noqa: E402
-from wm_bringup.questions import timing_hypotheses  # noqa: E402
-from wm_bringup.results import machine_facts  # noqa: E402
-from wm_bringup.stages import Stages  # noqa: E402
+from wm_bringup.progress import Stages  # noqa: E402
+from wm_bringup.report.results import machine_facts  # noqa: E402
+from wm_bringup.run.live import start_nodes  # noqa: E402
+from wm_bringup.run.processes import ProcessDied, ProcessGroup, graph_environment, node_command  # noqa: E402
 from wm_core.rollout import ImageRequest, ImagineRequest  # noqa: E402
 
 LIMIT_MB_H = 20.0

@@ -16,7 +16,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from conftest import NodeProcess
-from wm_bringup.processes import graph_environment, node_command
+from wm_bringup.run.processes import graph_environment, node_command
 from wm_ros import qos
 
 FAST = {
@@ -29,8 +29,8 @@ MODULES = {
     "perception": "wm_perception.node",
     "imagination": "wm_imagination.node",
     "sim_camera_node": "wm_sim.node",
-    "lifecycle_manager": "wm_bringup.lifecycle_manager",
-    "container": "wm_bringup.container",
+    "lifecycle_manager": "wm_bringup.run.lifecycle_manager",
+    "container": "wm_bringup.run.container",
 }
 
 

@@ -16,10 +16,12 @@ import pytest
 from rich.console import Console
 
 from model_files import learned_model
-from wm_bringup import __version__, ask, doctor, doctor_graph, doctor_picture, live
+from wm_bringup import __version__, imagine_cli
 from wm_bringup.cli import fold_vectors, main
-from wm_bringup.doctor_frames import Seen
-from wm_bringup.doctor_parameters import read_parameters
+from wm_bringup.doctor import doctor, graph, picture
+from wm_bringup.doctor.parameters import read_parameters
+from wm_bringup.doctor.seen import Seen
+from wm_bringup.run import live
 from wm_core.rollout import EventAnswer, EventQuestion, Rollout, RolloutEvent
 from wm_core.scene_graph import EventKind, SceneGraph
 
@@ -90,25 +92,25 @@ def test_vectors_are_folded():
 
 
 def test_hypotheses_of_options():
-    found = ask.hypotheses_of(["3"], ["3 0 0.5 0", "3,0,0.5,0"], ["2 2.0"], ["4 1 0 0"])
+    found = imagine_cli.hypotheses_of(["3"], ["3 0 0.5 0", "3,0,0.5,0"], ["2 2.0"], ["4 1 0 0"])
     assert [h.name for h in found] == [
         *["as it is", "without 3", "push 3 by (0, 0.5, 0) N s", "push 3 by (0, 0.5, 0) N s #2"],
         *["mass of 2 x 2", "4 at (1, 0, 0) m/s"],
     ]
     assert found[2].interventions[0].impulse.tolist() == [0.0, 0.5, 0.0]
     for bad in ("", "1 2", "x 0 0 0", "1.5 0 0 0", "1 nan 0 0"):
-        with pytest.raises(ask.AskError, match="--push: got"):
-            ask.hypotheses_of(push=[bad])
+        with pytest.raises(imagine_cli.AskError, match="--push: got"):
+            imagine_cli.hypotheses_of(push=[bad])
 
 
 def test_questions_of_options():
-    (fall,) = ask.questions_of(["fall 3"])
+    (fall,) = imagine_cli.questions_of(["fall 3"])
     assert (fall.kind, fall.a, fall.b, fall.hypothesis) == (EventKind.FALL, 3, 0, 0)
-    both = ask.questions_of(["contact 3,4"], hypotheses=2)
+    both = imagine_cli.questions_of(["contact 3,4"], hypotheses=2)
     assert [(q.kind, q.a, q.b, q.hypothesis) for q in both] == [(EventKind.CONTACT, 3, 4, k) for k in range(2)]
     for bad in ("", "fall", "fall x", "fall 3 4", "enter 3", "3 fall", "contact 1 2 3"):
-        with pytest.raises(ask.AskError, match="--why: got"):
-            ask.questions_of([bad])
+        with pytest.raises(imagine_cli.AskError, match="--why: got"):
+            imagine_cli.questions_of([bad])
 
 
 def two_things() -> SceneGraph:
@@ -118,7 +120,7 @@ def two_things() -> SceneGraph:
 
 
 def test_default_hypotheses_touch_only_what_moves():
-    found = ask.default_hypotheses(two_things())
+    found = imagine_cli.default_hypotheses(two_things())
     assert [h.name for h in found] == ["as it is", "without 2", "push 2 away"]
 
 
@@ -140,7 +142,7 @@ def test_answer_as_a_table():
         effect=np.array([[0, 0], [0, 0.25]], np.float32),
     )
     out = io.StringIO()
-    ask.print_answer(ask.Answer(two_things(), rollout, 0.012, 0.015), Console(file=out, width=160))
+    imagine_cli.print_answer(imagine_cli.Answer(two_things(), rollout, 0.012, 0.015), Console(file=out, width=160))
     text = out.getvalue()
     assert "+0.250 +0.000 +0.000" in text and "push [2]" in text and "effect [m]" in text
     assert "1 at rest and unaffected" in text and "0.75 s  fall: 2" in text and "12 ms in the node" in text
@@ -174,9 +176,9 @@ def test_a_future_that_is_not_valid_is_said_and_not_shown():
         ),
     )  # fmt: skip
     out = io.StringIO()
-    answer = ask.Answer(two_things(), rollout, 0.012, 0.015)
-    ask.print_answer(answer, Console(file=out, width=160))
-    ask.print_reasons(answer, Console(file=out, width=160))
+    answer = imagine_cli.Answer(two_things(), rollout, 0.012, 0.015)
+    imagine_cli.print_answer(answer, Console(file=out, width=160))
+    imagine_cli.print_reasons(answer, Console(file=out, width=160))
     text = out.getvalue()
     assert "push [2]" in text and "not valid" in text and "1 of 2 futures are not" in text
     assert text.count("unsure: the learned backend leaves 3.20 m open") == 2
@@ -221,8 +223,8 @@ def test_doctor_reads_stamps_of_serialized_messages():
 
     msg = CameraInfo()
     msg.header.stamp.sec, msg.header.stamp.nanosec = 1_700_000_000, 123_456_789
-    assert doctor_graph.stamp_of(bytes(serialize_message(msg))) == 1_700_000_000_123_456_789
-    assert doctor_graph.stamp_of(b"") == 0
+    assert graph.stamp_of(bytes(serialize_message(msg))) == 1_700_000_000_123_456_789
+    assert graph.stamp_of(b"") == 0
 
 
 def test_doctor_takes_the_parameters_that_launch_would(tmp_path):
@@ -250,14 +252,14 @@ def test_doctor_draws_depth(tmp_path):
     depth = np.full((48, 64), 1.0, np.float32)
     depth[:, :16], depth[:, 16:32] = 0.0, 9.0
     depth[:, 48:] = 2.0
-    drawn = doctor_picture.depth_picture(depth, 4.0)
+    drawn = picture.depth_picture(depth, 4.0)
     assert (drawn[:, :16] == 0).all() and len(np.unique(drawn[:, 16:32])) == 1
     assert drawn[0, 40, 2] > drawn[0, 60, 2]  # near is redder
-    missing = doctor_picture.draw_picture(tmp_path / "a.png", Seen(), 4.0, [])
+    missing = picture.draw_picture(tmp_path / "a.png", Seen(), 4.0, [])
     assert missing.level == "warning" and not (tmp_path / "a.png").exists()
-    bad = doctor_picture.draw_picture(tmp_path / "a.nothing", Seen(depth_m=depth), 4.0, [])
+    bad = picture.draw_picture(tmp_path / "a.nothing", Seen(depth_m=depth), 4.0, [])
     assert bad.level == "warning" and ".png" in bad.advice
-    assert doctor_picture.draw_picture(tmp_path / "b.png", Seen(depth_m=depth), 4.0, []).found.endswith("b.png")
+    assert picture.draw_picture(tmp_path / "b.png", Seen(depth_m=depth), 4.0, []).found.endswith("b.png")
 
 
 def test_doctor_checks_caches(tmp_path, monkeypatch):
@@ -387,7 +389,7 @@ import os, signal, sys, time
 from wm_ros.startup import end_as_usual
 end_as_usual()
 from wm_bringup import cli
-from wm_bringup.processes import ProcessGroup
+from wm_bringup.run.processes import ProcessGroup
 
 @cli.app.command()
 def start(number: int, log: str, kind: str) -> None:

@@ -11,8 +11,9 @@ from nav_msgs.msg import Odometry
 from rclpy.serialization import serialize_message
 
 from tabletop_images import CAMERA, look_down, render
-from wm_bringup.doctor_frames import FrameLook, Seen
-from wm_bringup.findings import Finding
+from wm_bringup.doctor.findings import Finding
+from wm_bringup.doctor.frames import FrameLook
+from wm_bringup.doctor.seen import Seen
 from wm_perception.node import PerceptionParameters
 from wm_perception.types import PerceptionConfig
 from wm_ros import images

@@ -346,7 +346,7 @@ def test_an_engine_that_others_could_write_is_built_and_not_loaded(
 
 
 def test_doctor_lists_the_cache(ten: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from wm_bringup import doctor
+    from wm_bringup.doctor import doctor
 
     monkeypatch.setenv("WM_ENGINE_CACHE", str(ten.cache))
     assert "none in" in doctor.check_engines()[0].found

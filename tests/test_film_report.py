@@ -12,11 +12,12 @@ from mcap.well_known import SchemaEncoding
 from mcap.writer import Writer
 from rclpy.serialization import serialize_message
 
-from wm_bringup import canvas, film, recordings, report, rerun_file
-from wm_bringup.comparison import HypothesisErrors, ObjectErrors
+from wm_bringup.demo.scenarios import choose_questions, color_word, object_name
 from wm_bringup.environment import message_definition
-from wm_bringup.questions import choose_questions, color_word, object_name
-from wm_bringup.results import DemoResults, Future
+from wm_bringup.recording import recordings
+from wm_bringup.report import drawing, page, rerun_file, video
+from wm_bringup.report.comparison import HypothesisErrors, ObjectErrors
+from wm_bringup.report.results import DemoResults, Future
 from wm_core.camera import Camera
 from wm_core.rollout import Rollout
 from wm_core.scene_graph import SceneGraph, Shape
@@ -146,28 +147,28 @@ def recording(tmp_path):
 def test_film_plays_and_lasts_as_long_as_it_should(tmp_path, results, recording):
     import av
 
-    live = film.live_frames(recording, "/camera/color/image_raw", "/wm/overlay", STAMP_NS, whole=True)
+    live = video.live_frames(recording, "/camera/color/image_raw", "/wm/overlay", STAMP_NS, whole=True)
     assert [frame.stamp_ns for frame in live] == sorted(frame.stamp_ns for frame in live) and len(live) == 10
     assert live[0].overlay is None and live[2].overlay is live[1].overlay and live[-1].graph.stamp_ns == STAMP_NS
     said = []
-    film.make_film(
+    video.make_film(
         tmp_path / "f" / "demo.mp4", results, live, lambda done, text: said.append((done, text)), whole=False
     )
     assert said[-1][0] == 1.0 and [d for d, _ in said] == sorted(d for d, _ in said)
     with av.open(str(tmp_path / "f" / "demo.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        assert (stream.width, stream.height) == film.SIZE
+        assert (stream.width, stream.height) == video.SIZE
         frames = sum(1 for _ in container.decode(stream))
     # Title and end, 0.3 s of the camera, and of each future 2 s at two thirds of their speed and a hold.
     expected_s = 0.5 + 1.0 + 0.6 + len(results.futures) * (2.0 * 1.5 + 0.3)
-    assert frames / film.RATE == pytest.approx(expected_s, abs=0.5)
+    assert frames / video.RATE == pytest.approx(expected_s, abs=0.5)
 
 
 def test_stills(tmp_path, results, recording):
-    live = film.live_frames(recording, "/camera/color/image_raw", "/wm/overlay", STAMP_NS, whole=False)
+    live = video.live_frames(recording, "/camera/color/image_raw", "/wm/overlay", STAMP_NS, whole=False)
     assert len(live) == 4
-    stills = film.make_stills(tmp_path / "stills", results, live)
+    stills = video.make_stills(tmp_path / "stills", results, live)
     names = {future.question.name for future in results.futures}
     of_futures = {f"{name} {what}" for name in names for what in ("end", "sheet")}
     assert stills.keys() == {"perceiving", "overview", "summary"} | of_futures
@@ -175,9 +176,9 @@ def test_stills(tmp_path, results, recording):
 
 
 def test_report_holds_everything_it_shows(tmp_path, results, recording):
-    stills = film.make_stills(tmp_path / "stills", results, [])
+    stills = video.make_stills(tmp_path / "stills", results, [])
     (tmp_path / "demo.mp4").write_bytes(b"not really a film")
-    report.write_demo_report(tmp_path / "report.html", results, results.metrics(60.0), stills, tmp_path / "demo.mp4")
+    page.write_demo_report(tmp_path / "report.html", results, results.metrics(60.0), stills, tmp_path / "demo.mp4")
     text = (tmp_path / "report.html").read_text()
     sources = re.findall(r'src="([^"]{0,40})', text)
     assert len(sources) > len(results.futures) and all(source.startswith("data:") for source in sources)
@@ -187,12 +188,12 @@ def test_report_holds_everything_it_shows(tmp_path, results, recording):
     for future in results.futures:
         assert future.question.name in text
     (tmp_path / "large.mp4").write_bytes(b"0" * 100)
-    limit, report.MAX_EMBEDDED_FILM_BYTES = report.MAX_EMBEDDED_FILM_BYTES, 10
+    limit, page.MAX_EMBEDDED_FILM_BYTES = page.MAX_EMBEDDED_FILM_BYTES, 10
     try:
-        assert 'src="large.mp4"' in report.film_html(tmp_path / "large.mp4", tmp_path)
-        assert report.film_html(tmp_path / "none.mp4", tmp_path) == ""
+        assert 'src="large.mp4"' in page.film_html(tmp_path / "large.mp4", tmp_path)
+        assert page.film_html(tmp_path / "none.mp4", tmp_path) == ""
     finally:
-        report.MAX_EMBEDDED_FILM_BYTES = limit
+        page.MAX_EMBEDDED_FILM_BYTES = limit
 
 
 def test_rerun_recording_is_complete(tmp_path, results, recording):
@@ -258,14 +259,14 @@ def test_names_for_people():
 
 
 def test_canvas():
-    page = canvas.Canvas(100, 60)
-    page.text(5, 5, "wm", 20, canvas.TEXT, True)
+    page = drawing.Canvas(100, 60)
+    page.text(5, 5, "wm", 20, drawing.TEXT, True)
     page.text(98, 58, "beyond the edge", 20)
     page.text(-500, 0, "out of sight", 20)
     assert page.pixels.max() > 200 and page.size == (100, 60)
-    page.curve(np.array([[0.0, 0.0], [50.0, 30.0], [np.nan, 0.0], [90.0, 50.0], [99.0, 59.0]]), canvas.TRUE)
+    page.curve(np.array([[0.0, 0.0], [50.0, 30.0], [np.nan, 0.0], [90.0, 50.0], [99.0, 59.0]]), drawing.TRUE)
     assert (page.pixels[15, 25] > 60).any()
-    assert canvas.fit(np.zeros((480, 640, 3), np.uint8), 592, 444) == (592, 444)
-    assert canvas.shorten("a long line of text", 60, 16).endswith("…") and canvas.shorten("a", 60, 16) == "a"
+    assert drawing.fit(np.zeros((480, 640, 3), np.uint8), 592, 444) == (592, 444)
+    assert drawing.shorten("a long line of text", 60, 16).endswith("…") and drawing.shorten("a", 60, 16) == "a"
     with pytest.raises(ValueError, match="even"):
-        canvas.VideoWriter(None, 30, (101, 60))
+        drawing.VideoWriter(None, 30, (101, 60))

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wm_bringup.comparison import compare, largest_difference, match_ids
-from wm_bringup.metrics import latency_figures, split_latency
-from wm_bringup.questions import choose_questions, find_roles, timing_hypotheses, with_true_ids
-from wm_bringup.real_clip import choose_thing, in_view, presence, way_off
+from wm_bringup.demo.real_clip import choose_thing, in_view, presence, way_off
+from wm_bringup.demo.scenarios import choose_questions, find_roles, timing_hypotheses, with_true_ids
+from wm_bringup.report.comparison import compare, largest_difference, match_ids
+from wm_bringup.report.metrics import latency_figures, split_latency
 from wm_core.camera import Camera
 from wm_core.interventions import validate_hypotheses
 from wm_core.rollout import POSITION, Rollout

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from model_files import CLASSES, learned_model, make_model
-from wm_bringup import doctor
+from wm_bringup.doctor import doctor
 from wm_perception.models import choice, files, segmenter
 from wm_perception.models.files import ModelError
 from wm_perception.models.segmenter import make_segmenter

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from wm_bringup import live
-from wm_bringup.doctor_parameters import read_parameters
-from wm_bringup.params_file import (
+from wm_bringup.doctor.parameters import read_parameters
+from wm_bringup.run import live
+from wm_bringup.run.params_file import (
     PACKAGES,
     ParamsFileError,
     complaints,
@@ -20,7 +20,7 @@ from wm_bringup.params_file import (
     node_parameters,
     value_of,
 )
-from wm_bringup.processes import graph_environment, ros_arguments
+from wm_bringup.run.processes import graph_environment, ros_arguments
 from wm_ros.parameters import specs, to_yaml
 
 NODES = {
@@ -117,7 +117,7 @@ def test_what_is_no_parameters_file(said, text):
 
 
 def test_wm_run_warns_too(tmp_path):
-    from wm_bringup.live import unread_names
+    from wm_bringup.run.live import unread_names
 
     file = tmp_path / "robot.yaml"
     file.write_text(one("/**/perception", "world_fram: odom") + one("/**/lifecycle_manager", "max_attempts: 1"))
@@ -289,7 +289,7 @@ def test_wm_run_reads_frames_with_their_prefix(tmp_path):
 @pytest.mark.parametrize("node", PACKAGES)
 def test_files_with_defaults_are_those_of_the_nodes(node):
     """They are what `python -m wm_ros.parameters` writes today, so that no parameter is taken for unknown."""
-    from wm_bringup.lifecycle_manager import LifecycleManagerParameters
+    from wm_bringup.run.lifecycle_manager import LifecycleManagerParameters
     from wm_imagination.node import ImaginationParameters
     from wm_perception.node import PerceptionParameters
     from wm_sim.node import SimCameraParameters

@@ -235,7 +235,7 @@ def test_doctor_knows_the_caches_that_are_not_used(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, chosen: str
 ) -> None:
     """Caches are made where there are none, but not where somebody else may write; doctor makes nothing at all."""
-    from wm_bringup import doctor
+    from wm_bringup.doctor import doctor
     from wm_dynamics.contact_step import compile_cache
 
     folder = place / "open"

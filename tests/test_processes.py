@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wm_bringup.processes import (
+from wm_bringup.run.processes import (
     NodeRefused,
     ProcessDied,
     ProcessGroup,
@@ -38,7 +38,7 @@ time.sleep(600)
 SUPERVISOR = """
 import sys, time
 from pathlib import Path
-from wm_bringup.processes import ProcessGroup
+from wm_bringup.run.processes import ProcessGroup
 folder = Path(sys.argv[1])
 try:
     with ProcessGroup(folder / "logs") as group:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from wm_bringup.environment import message_definition, referenced_types
-from wm_bringup.recorder import LatencyLog, matching_qos, stamp_reader
+from wm_bringup.recording.recorder import LatencyLog, matching_qos, stamp_reader
 
 FRAMES = 25
 WIDTH, HEIGHT = 640, 480
@@ -87,7 +87,7 @@ def test_round_trip(tmp_path, talker, node_process, wait_for, ending):
     out = tmp_path / "bag" / "run.mcap"
     compression = "zstd" if ending == signal.SIGINT else "lz4"
     recorder = node_process(
-        "wm_bringup.recorder", "--out", str(out), "--exclude", "^/noise/", "--compression", compression
+        "wm_bringup.recording.recorder", "--out", str(out), "--exclude", "^/noise/", "--compression", compression
     )
     wait_for(lambda: "recording to" in recorder.output, what="the recorder")
     (tmp_path / "go").touch()
@@ -145,7 +145,7 @@ def test_a_later_publisher_that_offers_less(tmp_path, node_process, wait_for):
     from mcap.reader import make_reader
 
     out = tmp_path / "run.mcap"
-    recorder = node_process("wm_bringup.recorder", "--out", str(out))
+    recorder = node_process("wm_bringup.recording.recorder", "--out", str(out))
     wait_for(lambda: "recording to" in recorder.output, what="the recorder")
     code = (
         "import rclpy, sys; from rclpy.node import Node; from std_msgs.msg import String; from wm_ros import qos\n"
@@ -171,11 +171,11 @@ def test_a_later_publisher_that_offers_less(tmp_path, node_process, wait_for):
 
 @pytest.mark.ros
 def test_refusals(tmp_path, node_process, wait_for):
-    bad = node_process("wm_bringup.recorder", "--out", str(tmp_path / "a.mcap"), "--exclude", "(")
+    bad = node_process("wm_bringup.recording.recorder", "--out", str(tmp_path / "a.mcap"), "--exclude", "(")
     wait_for(lambda: not bad.alive)
     assert bad.process.returncode == 2 and "expected a regular expression" in bad.output
     (tmp_path / "file").touch()
-    blocked = node_process("wm_bringup.recorder", "--out", str(tmp_path / "file" / "a.mcap"))
+    blocked = node_process("wm_bringup.recording.recorder", "--out", str(tmp_path / "file" / "a.mcap"))
     wait_for(lambda: not blocked.alive)
     assert blocked.process.returncode == 1 and "error:" in blocked.output and "Traceback" not in blocked.output
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wm_bringup.supervision import Interrupted, Phase, SupervisionLimits, Supervisor
+from wm_bringup.run.supervision import Interrupted, Phase, SupervisionLimits, Supervisor
 
 RESULTS = {"configure": "inactive", "activate": "active", "deactivate": "inactive", "cleanup": "unconfigured"}
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from wm_bringup.pushing import Episode
-from wm_bringup.pushing import run_episode as _run_episode
+from wm_bringup.planning.pushing import Episode
+from wm_bringup.planning.pushing import run_episode as _run_episode
 
 BACKENDS = ("learned", "physics", "straight", "still", "auto")
 
 
 def run_episode(backend: str, seed: int, perceived: bool = False, **options: Any) -> Episode:
-    """One task in closed loop; see ``wm_bringup.pushing.run_episode``."""
+    """One task in closed loop; see ``wm_bringup.planning.pushing.run_episode``."""
     return _run_episode(backend, seed, perceived, **options)
 
 
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             if not episode.success:
                 console.print(f"task {seed}: {episode.reason}")
                 if given.out is not None:
-                    from wm_bringup.push_pictures import draw_episode
+                    from wm_bringup.planning.push_pictures import draw_episode
 
                     draw_episode(episode, given.out / f"{given.backend}_{seed}.png")
             progress.advance(bar)

@@ -78,7 +78,7 @@ def measure(
         clip: a ``RenderedClip``; it is played forth and back. parameters: of the node.
 
     Raises:
-        wm_bringup.processes.ProcessDied: the node or the player ended; its last words are in the message.
+        wm_bringup.run.processes.ProcessDied: the node or the player ended; its last words are in the message.
         RuntimeError: no scene graph came.
     """
     import rclpy
@@ -88,10 +88,10 @@ def measure(
     from rclpy.signals import SignalHandlerOptions
     from wm_msgs.msg import SceneGraph as SceneGraphMsg
 
-    from wm_bringup.demo import environment
+    from wm_bringup.demo.capture import environment
     from wm_bringup.environment import package_file
-    from wm_bringup.processes import ProcessGroup, graph_environment, node_command
-    from wm_bringup.recorder import stamp_reader
+    from wm_bringup.recording.recorder import stamp_reader
+    from wm_bringup.run.processes import ProcessGroup, graph_environment, node_command
     from wm_ros import qos
 
     environ = graph_environment()

@@ -436,8 +436,8 @@ STARTS = [
     ("wm_imagination.node", "libllvmlite"),  # it compiles, as its cache is empty: longer than anybody waits
     ("wm_sim.node", "_multiarray_umath"),
     ("wm_sim.node", "libmujoco"),
-    ("wm_bringup.lifecycle_manager", "librmw_fastrtps_cpp"),
-    ("wm_bringup.container", "_rclpy_pybind11"),
+    ("wm_bringup.run.lifecycle_manager", "librmw_fastrtps_cpp"),
+    ("wm_bringup.run.container", "_rclpy_pybind11"),
 ]
 
 

@@ -19,9 +19,9 @@ from tf2_msgs.msg import TFMessage
 
 from tabletop_images import CAMERA, look_down, orbit, render
 from wm_bringup.environment import message_definition
-from wm_bringup.mcap_file import McapFile, McapFileError
-from wm_bringup.replay import GRAPHS_FILE, SUMMARY_FILE, ReplayError, replay
-from wm_bringup.run_comparison import compare
+from wm_bringup.recording.mcap_file import McapFile, McapFileError
+from wm_bringup.recording.replay import GRAPHS_FILE, SUMMARY_FILE, ReplayError, replay
+from wm_bringup.recording.run_comparison import compare
 from wm_bringup.sources.playback import SourceError
 from wm_ros import images
 from wm_ros.conversions.scene_graph import scene_graph_from_msg
@@ -364,7 +364,7 @@ def test_a_recording_that_perception_refuses_says_why(bag: Path, tmp_path: Path)
 def test_a_killed_recorder_leaves_what_it_had_written(tmp_path: Path, node_process, wait_for):
     bag = write_bag(tmp_path / "long.mcap", 60)
     out = tmp_path / "killed.mcap"
-    recorder = node_process("wm_bringup.recorder", "--out", str(out), "--compression", "none")
+    recorder = node_process("wm_bringup.recording.recorder", "--out", str(out), "--compression", "none")
     player = node_process("wm_bringup.sources.bag_player", str(bag), "--wait", "20")
     wait_for(lambda: out.exists() and out.stat().st_size > 9 << 20, 60.0, "two chunks on the disk")
     recorder.signal_group(signal.SIGKILL)

@@ -25,7 +25,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
-from wm_bringup.params_file import complaints, value_of
+from wm_bringup.run.params_file import complaints, value_of
 from wm_ros.frames import prefixed
 
 CAMERA_TOPICS = ("color_topic", "depth_topic", "camera_info_topic")

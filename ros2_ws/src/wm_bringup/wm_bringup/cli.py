@@ -103,8 +103,8 @@ def demo(
     reasoner_model: ReasonerModelOption = None,
 ) -> None:
     """Simulate a table, perceive it, imagine futures, compare with the truth, write a report."""
-    from wm_bringup.demo import run_demo
-    from wm_bringup.live import model_parameters
+    from wm_bringup.demo.demo import run_demo
+    from wm_bringup.run.live import model_parameters
 
     perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
     raise typer.Exit(run_demo(out, scene, seed, quick, perception) or 0)
@@ -146,16 +146,16 @@ def run(
     """Perceive and imagine: live topics, or a recording."""
     if rgbd is not None and bag is not None:
         raise typer.BadParameter("expected --rgbd or --bag, got both")
-    from wm_bringup.live import Playing, model_parameters
+    from wm_bringup.run.live import Playing, model_parameters
 
     perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
     playing = Playing(rate, lock_step, register, level)
     plain = not (remap or params_file or duration) and lock_step
     if rgbd is not None and plain and _has_real_clip():
-        from wm_bringup.real_clip import run_clip
+        from wm_bringup.demo.real_clip import run_clip
 
         raise typer.Exit(run_clip(rgbd, out if out is not None else Path("out/run"), imagine, perception, playing) or 0)
-    from wm_bringup import live
+    from wm_bringup.run import live
 
     code = live.run(
         rgbd=rgbd,
@@ -174,7 +174,7 @@ def run(
 def _has_real_clip() -> bool:
     from importlib.util import find_spec
 
-    return find_spec("wm_bringup.real_clip") is not None
+    return find_spec("wm_bringup.demo.real_clip") is not None
 
 
 @app.command()
@@ -187,7 +187,7 @@ def record(
     compression: Annotated[str, typer.Option(help="zstd, lz4 or none.")] = "zstd",
 ) -> None:
     """Record every topic of the graph into an MCAP file. What wm replay needs: images, camera info, tf."""
-    from wm_bringup import recorder
+    from wm_bringup.recording import recorder
 
     words = ["--out", str(out), "--duration", f"{duration:g}", "--compression", compression]
     for pattern in exclude or ():
@@ -214,8 +214,8 @@ def replay(
     reasoner_model: ReasonerModelOption = None,
 ) -> None:
     """A recording through perception in lock-step: the same scene graphs each time (docs/replay.md)."""
-    from wm_bringup import replay as program
-    from wm_bringup.live import model_parameters
+    from wm_bringup.recording import replay as program
+    from wm_bringup.run.live import model_parameters
 
     perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
     raise typer.Exit(
@@ -241,8 +241,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
     """Say where two runs part: first frame, object, field, by how much. Status 0: identical, 1: different, 2: error."""
-    from wm_bringup import run_comparison
     from wm_bringup.environment import make_console
+    from wm_bringup.recording import run_comparison
 
     try:
         found, warnings = run_comparison.compare(a, b, topic, tolerance)
@@ -269,7 +269,7 @@ def sim(
     scenes: Annotated[bool, typer.Option("--list", help="Print the names of the scenes and exit.")] = False,
 ) -> None:
     """Run the simulated RGB-D camera alone."""
-    from wm_bringup.processes import node_command
+    from wm_bringup.run.processes import node_command
 
     if scenes:
         from wm_sim.scenes import scene_names
@@ -320,7 +320,7 @@ def doctor(
     Topics, frames and transports are those of perception's parameters: the defaults, then --params-file, then the
     options here. Exit status 1: something needed is missing or wrong, so that wm cannot work.
     """
-    from wm_bringup import doctor as checks
+    from wm_bringup.doctor import doctor as checks
 
     if pose_source not in (None, "tf", "odometry", "fixed"):
         raise typer.BadParameter(f"--pose-source: got {pose_source!r}, expected tf, odometry or fixed")
@@ -339,8 +339,8 @@ def doctor(
     }
 
     def graph() -> list[checks.Finding]:
-        from wm_bringup import doctor_graph
-        from wm_bringup.doctor_parameters import read_parameters
+        from wm_bringup.doctor import graph
+        from wm_bringup.doctor.parameters import read_parameters
 
         name = "/" + namespace.strip("/")
         try:
@@ -349,8 +349,8 @@ def doctor(
             advice = "mend it; perception refuses it, too"
             return [checks.Finding("topics", "parameters", checks.ERROR, str(error), advice)]
         sim_time = use_sim_time if use_sim_time is not None else sim_time
-        options = doctor_graph.GraphOptions(parameters, name, wait, sim_time)
-        return doctor_graph.check_graph(options, picture, said)
+        options = graph.GraphOptions(parameters, name, wait, sim_time)
+        return graph.check_graph(options, picture, said)
 
     findings = checks.examine(graph if wait else None, not topics_only)
     if as_json:
@@ -378,10 +378,10 @@ def imagine(
     timeout: Annotated[float, typer.Option(help="Wait so long for the answer [s].", min=0.1)] = 60.0,
 ) -> None:
     """Ask a running graph what would happen. Each option adds a future; none: a few that fit the scene."""
-    from wm_bringup import ask
+    from wm_bringup import imagine_cli
 
-    given = ask.hypotheses_of(remove or (), push or (), mass or (), velocity or ())
-    answer = ask.imagine(
+    given = imagine_cli.hypotheses_of(remove or (), push or (), mass or (), velocity or ())
+    answer = imagine_cli.imagine(
         given if len(given) > 1 else None,
         why=why or (),
         horizon_s=horizon,
@@ -391,8 +391,8 @@ def imagine(
         namespace=namespace,
         timeout_s=timeout,
     )
-    ask.print_answer(answer)
-    ask.print_reasons(answer)
+    imagine_cli.print_answer(answer)
+    imagine_cli.print_reasons(answer)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -446,7 +446,7 @@ def export(context: typer.Context) -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def plan(context: typer.Context) -> None:
     """Push a thing to a place on the simulated table, planning by imagined futures. --help has its options."""
-    from wm_bringup import plan as program
+    from wm_bringup.planning import plan as program
 
     raise typer.Exit(program.main(context.args))
 

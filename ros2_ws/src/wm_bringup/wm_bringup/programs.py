@@ -17,10 +17,10 @@ def wm() -> int:
 
 def lifecycle_manager() -> int:
     """Run the lifecycle manager until SIGINT or SIGTERM; returns the exit status."""
-    return run("wm_bringup.lifecycle_manager", "lifecycle_manager", ("wm_core", "wm_ros", "wm_bringup"))
+    return run("wm_bringup.run.lifecycle_manager", "lifecycle_manager", ("wm_core", "wm_ros", "wm_bringup"))
 
 
 def container() -> int:
     """Run perception and imagination in one process; returns the exit status."""
     packages = ("wm_core", "wm_dynamics", "wm_ros", "wm_perception", "wm_imagination")
-    return run("wm_bringup.container", "container", packages)
+    return run("wm_bringup.run.container", "container", packages)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
 
 from wm_bringup.environment import message_class
-from wm_bringup.sources.bag_player import Bag
+from wm_bringup.sources.bag import Bag
 from wm_bringup.sources.playback import SourceError
 from wm_bringup.sources.recording import check_mode
 from wm_core.geometry import rotation_between

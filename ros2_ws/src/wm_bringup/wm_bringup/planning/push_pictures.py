@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_bringup.pushing import GOAL_TOLERANCE_M, Episode
+from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, Episode
 from wm_core.scene_graph import SceneGraph
 from wm_planning.config import PushPlannerConfig
 from wm_planning.outlines import outline
@@ -105,7 +105,7 @@ def _pose_of(pose: Any) -> tuple[Array, float]:
 
 def film_episode(episode: Episode, path: Path, width: int = 640, height: int = 480) -> None:
     """An H.264 film at 30 Hz of what the table's camera saw, with the goal marked. Expects kept steps."""
-    from wm_bringup.canvas import TRUE, Canvas, VideoWriter
+    from wm_bringup.report.drawing import TRUE, Canvas, VideoWriter
     from wm_core.geometry import invert_transform
     from wm_sim.scenes import build_scene
     from wm_sim.simulator import Simulator

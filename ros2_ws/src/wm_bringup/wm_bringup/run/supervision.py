@@ -6,7 +6,7 @@
         supervisor.watch()            # takes down and up again what failed
         time.sleep(0.1)
 
-``nodes`` asks and hears the nodes (``wm_bringup.lifecycle_manager``, or a test's own).
+``nodes`` asks and hears the nodes (``wm_bringup.run.lifecycle_manager``, or a test's own).
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_bringup.canvas import (
+from wm_bringup.demo.scenarios import object_name
+from wm_bringup.recording.recordings import read
+from wm_bringup.report.drawing import (
     DIM,
     IMAGINED,
     LINE,
@@ -29,9 +31,7 @@ from wm_bringup.canvas import (
     shorten,
     text_width,
 )
-from wm_bringup.questions import object_name
-from wm_bringup.recordings import read
-from wm_bringup.results import LABELS, DemoResults, Future
+from wm_bringup.report.results import LABELS, DemoResults, Future
 from wm_core.scene_graph import SceneGraph
 
 SIZE = (1280, 720)

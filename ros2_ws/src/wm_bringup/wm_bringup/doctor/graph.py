@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_bringup.doctor_frames import FRAMES, FrameLook, Seen, of_core
-from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
+from wm_bringup.doctor.findings import ERROR, NOTE, OK, WARNING, Finding
+from wm_bringup.doctor.frames import FRAMES, FrameLook, of_core
+from wm_bringup.doctor.seen import Seen
 from wm_core.health.inputs import Stream, check_rate, check_stream, nearest_differences
 from wm_perception.node import PerceptionParameters
 from wm_ros.lifecycle import diagnostics_prefix
@@ -248,7 +249,7 @@ def check_graph(options: GraphOptions, picture: Path | None = None, said: Iterab
     finally:
         listener.close()
     if picture is not None:
-        from wm_bringup.doctor_picture import draw_picture
+        from wm_bringup.doctor.picture import draw_picture
 
         findings.append(draw_picture(picture, seen, options.parameters.pipeline.max_depth_m, findings))
     return findings

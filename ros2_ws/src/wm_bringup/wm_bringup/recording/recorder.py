@@ -1,6 +1,6 @@
 """Records every topic of the graph into an MCAP file, and how long each camera frame took to become a scene graph.
 
-    python -m wm_bringup.recorder --out run.mcap [--latency latency.json] [--exclude REGEX ...]
+    python -m wm_bringup.recording.recorder --out run.mcap [--latency latency.json] [--exclude REGEX ...]
 
 The file opens in Foxglove, with ``ros2 bag``, and with ``rosbags``: profile ros2, CDR messages as they came off the
 wire, ros2msg schemas, the publishers' QoS. Topics are found while it runs. ``log_time`` is the wall clock at arrival
@@ -381,7 +381,9 @@ def record(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="wm_bringup.recorder", description="Record every topic into an MCAP file.")
+    parser = argparse.ArgumentParser(
+        prog="wm_bringup.recording.recorder", description="Record every topic into an MCAP file."
+    )
     parser.add_argument("--out", type=Path, required=True, help="the MCAP file")
     parser.add_argument("--latency", type=Path, help="JSON file of latencies (default: latency.json beside --out)")
     parser.add_argument("--latency-from", default="/camera/color/camera_info", help="topic that begins a measurement")

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
+from wm_bringup.doctor.findings import ERROR, NOTE, OK, WARNING, Finding
 
 if TYPE_CHECKING:
-    from wm_bringup.doctor_frames import Seen
+    from wm_bringup.doctor.seen import Seen
 
 _PANEL_WIDTH = 640
 _LINE_PX = 18

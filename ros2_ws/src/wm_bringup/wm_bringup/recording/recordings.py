@@ -11,7 +11,7 @@ from typing import Any
 from rclpy.serialization import deserialize_message
 
 from wm_bringup.environment import message_class
-from wm_bringup.mcap_file import McapFile
+from wm_bringup.recording.mcap_file import McapFile
 
 
 @dataclass(frozen=True)

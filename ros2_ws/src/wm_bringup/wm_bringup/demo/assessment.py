@@ -14,19 +14,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from wm_bringup.client import decode_frames
-from wm_bringup.comparison import compare, match_ids
-from wm_bringup.metrics import split_latency
-from wm_bringup.questions import with_true_ids
-from wm_bringup.recordings import counts, read
-from wm_bringup.results import BASELINES, DemoResults, Future, machine_facts
-from wm_bringup.truth import Truth
+from wm_bringup.demo.ground_truth import Truth
+from wm_bringup.demo.scenarios import with_true_ids
+from wm_bringup.recording.recordings import counts, read
+from wm_bringup.report.comparison import compare, match_ids
+from wm_bringup.report.metrics import split_latency
+from wm_bringup.report.results import BASELINES, DemoResults, Future, machine_facts
 from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import score_sequence
 from wm_ros.conversions.scene_graph import scene_graph_from_msg
 from wm_sim.simulator import Simulator
 
 if TYPE_CHECKING:
-    from wm_bringup.demo import Capture
+    from wm_bringup.demo.capture import Capture
 
 SETTLE_S = 0.5
 """A thing needs a few frames to be believed; graphs of the first half second are not scored."""
@@ -45,7 +45,7 @@ def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note
         update: gets what is being done.
 
     Raises:
-        wm_bringup.truth.TruthError: running again does not lead to the published state.
+        wm_bringup.demo.ground_truth.TruthError: running again does not lead to the published state.
     """
     rollouts = {"imagined": capture.answer.rollout, **{n: a.rollout for n, a in capture.baselines.items()}}
     imagined = rollouts["imagined"]

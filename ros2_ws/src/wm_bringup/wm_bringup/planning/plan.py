@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_bringup.pushing import GOAL_TOLERANCE_M, MAX_CYCLES, Task, make_task
+from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, MAX_CYCLES, Task, make_task
 from wm_core.interventions import BodySpec
 from wm_core.scene_graph import SceneGraph
 from wm_planning.config import PlanError, PushPlannerConfig
@@ -193,10 +193,10 @@ def run_graph(
     From perceived scene graphs with ``perceived``, else from the simulator's true one (and perception is not started).
     """
     from wm_bringup.client import GraphClient
-    from wm_bringup.demo import environment
+    from wm_bringup.demo.capture import environment
     from wm_bringup.environment import package_file
-    from wm_bringup.live import start_nodes
-    from wm_bringup.processes import ProcessGroup, check_nodes, graph_environment, node_command
+    from wm_bringup.run.live import start_nodes
+    from wm_bringup.run.processes import ProcessGroup, check_nodes, graph_environment, node_command
 
     task = make_task(seed)
     scene = write_scene(task, out / f"task_{seed}.yaml")
@@ -284,8 +284,8 @@ def main(arguments: list[str] | None = None) -> int:
         result, distance = run_graph(given.seed, given.backend, given.out, perceived=given.perceived, on_cycle=_say)
         print("done" if result.done else "not done", f"{1e3 * distance:.0f} mm from the goal")
         return 0 if result.done and distance < GOAL_TOLERANCE_M else 1
-    from wm_bringup.push_pictures import draw_episode, film_episode
-    from wm_bringup.pushing import run_episode
+    from wm_bringup.planning.push_pictures import draw_episode, film_episode
+    from wm_bringup.planning.pushing import run_episode
 
     episode = run_episode(given.backend, given.seed, given.perceived, keep_steps=True, on_cycle=_say)
     name = f"task_{given.seed}_{given.backend}{'_perceived' if given.perceived else ''}"

@@ -31,12 +31,12 @@ from rclpy.signals import SignalHandlerOptions
 from rich.markup import escape
 from tf2_msgs.msg import TFMessage
 
-from wm_bringup.canonical import canonical_cdr
-from wm_bringup.empty_result import empty_text
 from wm_bringup.environment import make_console, message_definition, package_file
-from wm_bringup.processes import graph_environment, ros_arguments
+from wm_bringup.recording.canonical import canonical_cdr
+from wm_bringup.recording.empty_result import empty_text
+from wm_bringup.run.processes import graph_environment, ros_arguments
+from wm_bringup.sources.bag import Bag, parse_remap
 from wm_bringup.sources.bag_camera import Inputs, still_camera
-from wm_bringup.sources.bag_player import Bag, parse_remap
 from wm_bringup.sources.lockstep import LEAD_S, images_behind
 from wm_bringup.sources.playback import SourceError
 from wm_perception.node import PerceptionNode

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wm_bringup.findings import NOTE, WARNING, Finding
-from wm_bringup.params_file import full_name, graph_nodes, node_parameters, unread
+from wm_bringup.doctor.findings import NOTE, WARNING, Finding
+from wm_bringup.run.params_file import full_name, graph_nodes, node_parameters, unread
 from wm_perception.node import PerceptionParameters
 
 

@@ -1,6 +1,6 @@
 """Node ``lifecycle_manager``: brings lifecycle nodes up in order, watches their heartbeats, brings back what failed.
 
-    python -m wm_bringup.lifecycle_manager --ros-args -p node_names:="[perception, imagination]"
+    python -m wm_bringup.run.lifecycle_manager --ros-args -p node_names:="[perception, imagination]"
 
 Services (std_srvs/Trigger): ~/startup, ~/pause, ~/resume, ~/reset, ~/shutdown, and ~/is_active, which succeeds while
 all nodes are active. They answer when it is done, or after ``transition_timeout_s`` with how far it is. What it is at
@@ -31,7 +31,7 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
-from wm_bringup.supervision import Interrupted, Phase, SupervisionLimits, Supervisor
+from wm_bringup.run.supervision import Interrupted, Phase, SupervisionLimits, Supervisor
 from wm_ros import qos
 from wm_ros.diagnostics import Diagnostics, Level
 from wm_ros.heartbeat import HeartbeatWatch

@@ -14,9 +14,9 @@ import numpy as np
 import rerun as rr
 from numpy.typing import NDArray
 
-from wm_bringup.questions import object_name
-from wm_bringup.recordings import read
-from wm_bringup.results import DemoResults
+from wm_bringup.demo.scenarios import object_name
+from wm_bringup.recording.recordings import read
+from wm_bringup.report.results import DemoResults
 from wm_core.camera import Camera
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph

@@ -18,14 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape as escape_markup
 
-from wm_bringup import canvas
-from wm_bringup.canvas import Canvas, Picture, VideoWriter, save_png, sheet
 from wm_bringup.client import ClientError, GraphClient, decode_frames
-from wm_bringup.demo import CAMERA_TOPICS, NAMESPACE, environment
-from wm_bringup.empty_result import empty_text
+from wm_bringup.demo.capture import CAMERA_TOPICS, NAMESPACE, environment
+from wm_bringup.demo.scenarios import clearance, distance_to_edge, object_name, radius_xy, support_of
 from wm_bringup.environment import make_console
-from wm_bringup.live import START_S, WAITING, Playing, player_command, player_notes, start_nodes
-from wm_bringup.processes import (
+from wm_bringup.progress import Stages
+from wm_bringup.recording.empty_result import empty_text
+from wm_bringup.recording.recordings import read
+from wm_bringup.report import drawing
+from wm_bringup.report.drawing import Canvas, Picture, VideoWriter, save_png, sheet
+from wm_bringup.report.page import film_html, page, picture_html, table, tiles
+from wm_bringup.report.results import machine_facts
+from wm_bringup.run.live import START_S, WAITING, Playing, player_command, player_notes, start_nodes
+from wm_bringup.run.processes import (
     NodeRefused,
     ProcessDied,
     ProcessGroup,
@@ -33,13 +38,8 @@ from wm_bringup.processes import (
     graph_environment,
     node_command,
 )
-from wm_bringup.questions import clearance, distance_to_edge, object_name, radius_xy, support_of
-from wm_bringup.recordings import read
-from wm_bringup.report import film_html, page, picture_html, table, tiles
-from wm_bringup.results import machine_facts
 from wm_bringup.sources.playback import SourceError
 from wm_bringup.sources.rgbd_folder import Recording, open_folder, prepared
-from wm_bringup.stages import Stages
 from wm_core import interventions as do
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform
@@ -242,7 +242,7 @@ def _run(
     ):
         with stages.stage("start perception, imagination and the recorder"):
             arguments = ["--out", str(mcap), "--latency", str(out / "latency.json")]
-            processes.start("recorder", node_command("wm_bringup.recorder", arguments=arguments))
+            processes.start("recorder", node_command("wm_bringup.recording.recorder", arguments=arguments))
             given = {**WAITING, **(perception or {})}
             start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True}, perception=given)
             client.wait_for(
@@ -372,22 +372,22 @@ def presence_picture(rows: list[Presence], thing: int | None, width: int = 1120)
     count = len(rows[0].exists) if rows else 0
     picture = Canvas(width, top + len(rows) * height + 12)
     cell = (width - label - 90) / max(count, 1)
-    picture.text(label, top - 10, "frame 1", 13, canvas.DIM, anchor="ls")
-    picture.text(round(label + cell * count), top - 10, f"{count}", 13, canvas.DIM, anchor="rs")
-    picture.text(width - 12, top - 10, "seen", 13, canvas.DIM, anchor="rs")
+    picture.text(label, top - 10, "frame 1", 13, drawing.DIM, anchor="ls")
+    picture.text(round(label + cell * count), top - 10, f"{count}", 13, drawing.DIM, anchor="rs")
+    picture.text(width - 12, top - 10, "seen", 13, drawing.DIM, anchor="rs")
     for r, row in enumerate(rows):
         y = top + r * height
         chosen = row.object_id == thing
-        picture.text(12, y + height // 2, row.name, 15, canvas.IMAGINED if chosen else canvas.TEXT, chosen, "lm")
+        picture.text(12, y + height // 2, row.name, 15, drawing.IMAGINED if chosen else drawing.TEXT, chosen, "lm")
         for f in range(count):
             x0, x1 = round(label + f * cell), round(label + (f + 1) * cell)
-            color = canvas.PANEL
+            color = drawing.PANEL
             if row.seen[f]:
-                color = canvas.IMAGINED if chosen else canvas.STRAIGHT if not row.is_static else canvas.TRUE
+                color = drawing.IMAGINED if chosen else drawing.STRAIGHT if not row.is_static else drawing.TRUE
             elif row.exists[f]:
-                color = canvas.LINE
+                color = drawing.LINE
             picture.box(x0, y + 3, max(1, x1 - x0 - 1), height - 6, color)
-        picture.text(width - 12, y + height // 2, f"{int(row.seen.sum())} / {count}", 14, canvas.DIM, anchor="rm")
+        picture.text(width - 12, y + height // 2, f"{int(row.seen.sum())} / {count}", 14, drawing.DIM, anchor="rm")
     return picture.pixels
 
 
@@ -525,15 +525,15 @@ def _film(path: Path, frames: list[ClipFrame], imagined: _Imagined | None) -> No
             picture = _page(
                 "A real clip, perceived",
                 "a hand-held depth camera; every object keeps its id while the camera moves",
-                (frame.color, "camera", canvas.TRUE),
-                (overlay, "/wm/scene_graph", canvas.IMAGINED),
+                (frame.color, "camera", drawing.TRUE),
+                (overlay, "/wm/scene_graph", drawing.IMAGINED),
                 f"{1e-9 * (frame.stamp_ns - frames[0].stamp_ns):.1f} s",
             )
             if graph is not None:
                 names = [object_name(graph, int(i)) for i in graph.ids[~graph.is_static]]
-                picture.text(40, 590, f"{len(names)} objects", 18, canvas.TEXT, True)
+                picture.text(40, 590, f"{len(names)} objects", 18, drawing.TEXT, True)
                 width = 1200
-                picture.text(40, 622, canvas.shorten(", ".join(names), width, 16), 16, canvas.DIM)
+                picture.text(40, 622, drawing.shorten(", ".join(names), width, 16), 16, drawing.DIM)
             video.add(picture.pixels, (after - frame.stamp_ns) * 1e-9)
         if imagined is None:
             return
@@ -543,12 +543,12 @@ def _film(path: Path, frames: list[ClipFrame], imagined: _Imagined | None) -> No
                 shown = _page(
                     question,
                     detail,
-                    (now, "what the camera saw", canvas.TRUE),
-                    (picture, "imagined", canvas.IMAGINED),
+                    (now, "what the camera saw", drawing.TRUE),
+                    (picture, "imagined", drawing.IMAGINED),
                     f"+{imagined.times[n]:.1f} s",
                 )
                 note = "drawn from what the camera saw in the frames before; the truth is not known here"
-                shown.text(40, 590, note, 16, canvas.DIM)
+                shown.text(40, 590, note, 16, drawing.DIM)
                 last = n == len(imagined.pictures[k]) - 1
                 video.add(shown.pixels, 1.2 if last else 0.7 if n == 0 else 1.5 / VIDEO_RATE_HZ)
 
@@ -556,20 +556,20 @@ def _film(path: Path, frames: list[ClipFrame], imagined: _Imagined | None) -> No
 def _page(
     title: str,
     subtitle: str,
-    left: tuple[Picture, str, canvas.Color],
-    right: tuple[Picture | None, str, canvas.Color],
+    left: tuple[Picture, str, drawing.Color],
+    right: tuple[Picture | None, str, drawing.Color],
     clock: str,
 ) -> Canvas:
     picture = Canvas(1280, 720)
-    picture.text(40, 26, title, 32, canvas.TEXT, True)
-    picture.text(40, 72, subtitle, 18, canvas.DIM)
-    picture.text(1240, 46, clock, 26, canvas.TEXT, True, "rm")
+    picture.text(40, 26, title, 32, drawing.TEXT, True)
+    picture.text(40, 72, subtitle, 18, drawing.DIM)
+    picture.text(1240, 46, clock, 26, drawing.TEXT, True, "rm")
     for (x, y), (shown, label, color) in zip(_PANELS, (left, right), strict=True):
         if shown is None:
             picture.box(x, y, *_PANEL)
         else:
             picture.image(x, y, shown, *_PANEL)
-        width = canvas.text_width(label, 16, True) + 20
+        width = drawing.text_width(label, 16, True) + 20
         picture.box(x, y, width, 28, (12, 15, 20))
         picture.box(x, y, 4, 28, color)
         picture.text(x + 12, y + 14, label, 16, color, True, "lm")

@@ -22,8 +22,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from wm_bringup.doctor.findings import ERROR, NOTE, OK, WARNING, Finding
 from wm_bringup.environment import make_console, prefixes, share_folder
-from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
 from wm_bringup.packages import PACKAGES
 
 SETUP = "run: make setup, then use .venv/bin/wm (or: source tools/env.sh)"

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from wm_bringup import rcl_yaml
 from wm_bringup.environment import package_file
+from wm_bringup.run import rcl_yaml
 
 PACKAGES = {
     "perception": "wm_perception",

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_bringup.canvas import Picture
-from wm_bringup.comparison import HypothesisErrors
+from wm_bringup.demo.scenarios import Question
 from wm_bringup.environment import workspace_root
-from wm_bringup.questions import Question
+from wm_bringup.report.comparison import HypothesisErrors
+from wm_bringup.report.drawing import Picture
 from wm_core.camera import Camera
 from wm_core.rollout import Rollout
 from wm_core.scene_graph import SceneGraph

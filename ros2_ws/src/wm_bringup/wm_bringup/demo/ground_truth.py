@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wm_bringup.comparison import largest_difference
+from wm_bringup.report.comparison import largest_difference
 from wm_core.interventions import Hypothesis
 from wm_core.scene_graph import SceneGraph
 from wm_sim.simulator import NANOSECONDS, Simulator, TruthRollout

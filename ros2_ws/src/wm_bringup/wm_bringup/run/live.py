@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from wm_bringup.environment import make_console, package_file
-from wm_bringup.params_file import complaints, full_name, graph_nodes, node_parameters
-from wm_bringup.processes import Managed, ProcessGroup, check_nodes, node_command
+from wm_bringup.run.params_file import complaints, full_name, graph_nodes, node_parameters
+from wm_bringup.run.processes import Managed, ProcessGroup, check_nodes, node_command
 from wm_ros.frames import prefixed
 
 CAMERA_INFO = "/camera/color/camera_info"
@@ -356,7 +356,7 @@ def player_command(
         return node_command("wm_bringup.sources.rgbd_folder", arguments=[str(rgbd), *words])
     if bag is None:
         return None
-    from wm_bringup.sources.bag_player import Bag
+    from wm_bringup.sources.bag import Bag
     from wm_bringup.sources.playback import SourceError
 
     try:
@@ -411,7 +411,7 @@ def run(
     """
     from rich.markup import escape
 
-    from wm_bringup.empty_result import empty_text
+    from wm_bringup.recording.empty_result import empty_text
 
     table = remap_table(remaps)
     for path in (rgbd, bag, *params_files):
@@ -439,7 +439,7 @@ def run(
             try:
                 if out is not None:
                     command = node_command(
-                        "wm_bringup.recorder",
+                        "wm_bringup.recording.recorder",
                         arguments=["--out", str(out / "run.mcap"), "--latency-from", inputs.camera_info],
                     )
                     processes.start("recorder", command)
@@ -479,7 +479,7 @@ def run(
         if not kept:
             shutil.rmtree(logs, ignore_errors=True)
     if answer is not None:
-        from wm_bringup.ask import print_answer
+        from wm_bringup.imagine_cli import print_answer
 
         print_answer(answer, console)
     if out is not None:
@@ -494,7 +494,7 @@ def run(
 
 
 def _imagine(namespace: str) -> Any:
-    from wm_bringup.ask import AskError, imagine
+    from wm_bringup.imagine_cli import AskError, imagine
 
     try:
         return imagine(None, namespace=namespace)

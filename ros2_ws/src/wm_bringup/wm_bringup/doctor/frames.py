@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_bringup.findings import ERROR, NOTE, OK, WARNING, Finding
+from wm_bringup.doctor.findings import ERROR, NOTE, OK, WARNING, Finding
+from wm_bringup.doctor.seen import Seen
 from wm_core.health import findings as core
 from wm_core.health.depth import find_surfaces, level_share, summarize_depth
 from wm_core.health.depth_unit import DepthUnitGuess, agreed_guess, depth_unit_finding, guess_depth_unit
 from wm_core.health.inputs import check_distortion, check_intrinsics, check_registration, distortion_shift_px
 from wm_perception.inspection import inspect_frame
-from wm_perception.types import Frame, PerceptionResult
+from wm_perception.types import Frame
 from wm_ros.frames import prefixed
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CameraInfo
 
-    from wm_bringup.doctor_graph import GraphListener
+    from wm_perception.node import PerceptionParameters
+    from wm_ros.transforms import RosTransforms
 
 _LEVELS = {core.Severity.OK: OK, core.Severity.WARN: WARNING, core.Severity.ERROR: ERROR}
 FRAMES = 8
 """Frames of each camera stream that are kept: things get an id after four."""
 _UNIT_FRAMES = 3
 """Frames that have to agree on the unit of depth, as in perception."""
-
-
-@dataclass
-class Seen:
-    """What was made of the frames: for the picture."""
-
-    frame: Frame | None = None
-    result: PerceptionResult | None = None
-    depth_m: NDArray[np.float32] | None = None
-    color: NDArray[np.uint8] | None = None
 
 
 def _stamp_ns(msg: Any) -> int:
@@ -50,10 +43,22 @@ def of_core(section: str, finding: core.Finding) -> Finding:
     return Finding(section, finding.cause, _LEVELS[finding.severity], found, finding.run)
 
 
-class FrameLook:
-    """Takes apart the last messages that a ``GraphListener`` kept."""
+class Listener(Protocol):
+    """What has listened to a graph; ``wm_bringup.doctor.graph.GraphListener`` does.
 
-    def __init__(self, listener: GraphListener) -> None:
+    Attributes:
+        parameters: of perception. kept: the last messages of each stream, serialized. transforms: what came on tf.
+    """
+
+    parameters: PerceptionParameters
+    kept: dict[str, deque[bytes]]
+    transforms: RosTransforms
+
+
+class FrameLook:
+    """Takes apart the last messages that a listener kept."""
+
+    def __init__(self, listener: Listener) -> None:
         from wm_ros.camera_input import CameraInput
 
         self._kept, self._parameters, self._transforms = listener.kept, listener.parameters, listener.transforms

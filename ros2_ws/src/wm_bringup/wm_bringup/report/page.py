@@ -14,9 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from wm_bringup.canvas import Picture
-from wm_bringup.questions import object_name
-from wm_bringup.results import BASELINES, LABELS, DemoResults, Future
+from wm_bringup.demo.scenarios import object_name
+from wm_bringup.report.drawing import Picture
+from wm_bringup.report.results import BASELINES, LABELS, DemoResults, Future
 
 MAX_EMBEDDED_FILM_BYTES = 24_000_000
 _HEX = {"imagined": "#d97706", "straight": "#3b6fd4", "still": "#7b8494"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_bringup.mcap_file import McapFile, McapFileError
+from wm_bringup.recording.mcap_file import McapFile, McapFileError
 
 GRAPH_TYPE = "wm_msgs/msg/SceneGraph"
 _PREFERRED = ("scene_graphs.mcap", "run.mcap", "demo.mcap")

@@ -1,7 +1,7 @@
 """Perception and imagination in one process, instead of one each.
 
     ros2 launch wm_bringup wm.launch.py container:=true
-    python -m wm_bringup.container --ros-args -r __ns:=/wm --params-file my_robot.yaml
+    python -m wm_bringup.run.container --ros-args -r __ns:=/wm --params-file my_robot.yaml
 
 It saves the memory of a second interpreter with its libraries. The two then share one interpreter lock, and a fault in
 one takes the other along: where the machine has cores and memory to spare, separate processes are better.

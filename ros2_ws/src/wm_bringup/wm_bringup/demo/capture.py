@@ -1,13 +1,8 @@
-"""``wm demo``: the whole system on a simulated table, and how right it was.
-
-Camera, perception, imagination and recorder run as processes of their own. A client asks at one instant what will
-happen and what would happen if; then the simulator tells the truth of each of these futures.
-"""
+"""A demonstration captured: the graph runs as processes of its own, and is asked at one instant."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,23 +13,12 @@ from typing import Any
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
-from wm_bringup import film, report, rerun_file
-from wm_bringup.assessment import assess, print_results, score_perception, write_files
-from wm_bringup.client import Answer, ClientError, GraphClient
-from wm_bringup.environment import make_console
-from wm_bringup.live import START_S, start_nodes
-from wm_bringup.processes import (
-    NodeRefused,
-    ProcessDied,
-    ProcessGroup,
-    check_nodes,
-    graph_environment,
-    node_command,
-)
-from wm_bringup.questions import MOVING_M_S, Question, choose_questions, timing_hypotheses
-from wm_bringup.results import BASELINES
-from wm_bringup.stages import Stage, Stages
-from wm_bringup.truth import TruthError
+from wm_bringup.client import Answer, GraphClient
+from wm_bringup.demo.scenarios import MOVING_M_S, Question, choose_questions, timing_hypotheses
+from wm_bringup.progress import Stage, Stages
+from wm_bringup.report.results import BASELINES
+from wm_bringup.run.live import START_S, start_nodes
+from wm_bringup.run.processes import ProcessGroup, check_nodes, graph_environment, node_command
 from wm_core.interventions import InterventionKind
 from wm_core.rollout import ImageRequest, ImagineRequest
 from wm_core.scene_graph import SceneGraph
@@ -151,7 +135,7 @@ def capture(
     ):
         with stages.stage("start perception, imagination, recorder and the simulated camera") as stage:
             command = node_command(
-                "wm_bringup.recorder", arguments=["--out", str(recording), "--latency", str(latency)]
+                "wm_bringup.recording.recorder", arguments=["--out", str(recording), "--latency", str(latency)]
             )
             processes.start("recorder", command)
             start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True}, perception=perception)
@@ -305,68 +289,3 @@ def _time_futures(client: GraphClient, scene: SceneGraph, plan: Plan) -> dict[in
             np.median([client.ask(request, scene).round_trip_s for _ in range(1 if n else plan.repeats)])
         )
     return seconds
-
-
-def run_demo(
-    out: Path,
-    scene: str = "demo",
-    seed: int = 0,
-    quick: bool = False,
-    perception: Mapping[str, Any] | None = None,
-) -> int:
-    """Run the demonstration; the exit status.
-
-    Args:
-        out: folder for what it writes.
-        scene: name of a scene of wm_sim, or a scene file; seed: of it.
-        quick: fewer and smaller frames.
-        perception: further parameters of perception, e.g. of ``live.model_parameters``.
-    """
-    console = make_console()
-    stages = Stages(console)
-    plan = Plan.quick() if quick else Plan()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _demonstrate(out, scene, seed, plan, stages, perception)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (ProcessDied, NodeRefused, ClientError, TruthError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _demonstrate(
-    out: Path, scene: str, seed: int, plan: Plan, stages: Stages, perception: Mapping[str, Any] | None
-) -> None:
-    taken = capture(out, scene, seed, plan, stages, perception)
-    with stages.stage("simulate and render the truth of every question") as stage:
-        results = assess(taken, scene, seed, stage.detail)
-    with stages.stage("score perception over the whole run") as stage:
-        perception = score_perception(taken.recording, scene, seed, f"{NAMESPACE}/scene_graph", TRUTH_TOPIC)
-        seconds = {f"stage: {name}": s for name, s in stages.seconds.items()}
-        results = replace(results, perception=perception, timings={**results.timings, **seconds})
-        stage.detail(f"{perception.get('frames', 0)} scene graphs")
-    with stages.stage("write the film and the stills") as stage:
-        live = film.live_frames(
-            taken.recording, CAMERA_TOPICS[0], f"{NAMESPACE}/overlay", taken.stamp_ns, whole=not plan.is_quick
-        )
-        film.make_film(
-            out / "demo.mp4",
-            results,
-            live,
-            lambda done, text: stage.detail(f"{done or 0.0:4.0%} {text or ''}"),
-            whole=not plan.is_quick,
-        )
-        stills = film.make_stills(out / "stills", results, live)
-    with stages.stage("write the Rerun recording"):
-        rerun_file.write_demo(out / "demo.rrd", results, taken.recording)
-    with stages.stage("write the data and the report"):
-        metrics = write_files(out, results, stages.total_s)
-        report.write_demo_report(out / "report.html", results, metrics, stills, out / "demo.mp4")
-    metrics = write_files(out, results, stages.total_s)
-    print_results(results, metrics, stages.console)
-    stages.console.print(
-        f"\n{stages.total_s:.0f} s in all. {out / 'report.html'} explains, {out / 'demo.mp4'} shows it."
-    )

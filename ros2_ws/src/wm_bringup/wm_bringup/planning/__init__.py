@@ -1,0 +1,1 @@
+"""The push planner as a program, on the simulated table or a running graph."""

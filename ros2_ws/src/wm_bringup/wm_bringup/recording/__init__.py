@@ -1,0 +1,1 @@
+"""Recordings: made, read, put through perception again, compared."""

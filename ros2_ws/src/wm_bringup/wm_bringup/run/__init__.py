@@ -1,0 +1,1 @@
+"""Running the nodes: processes, parameters files, the lifecycle manager, the live table."""
