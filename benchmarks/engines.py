@@ -30,8 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from export import registry
 from export.parity import threads_of
-from wm_core.inference.backends import GPU_BACKENDS, InferenceError, available_backends, cores, open_session
-from wm_core.inference.onnx_runtime import cpu_flags
+from wm_core.inference.backends import GPU_BACKENDS, available_backends, open_session
+from wm_core.inference.base import InferenceError
+from wm_core.inference.onnx_runtime import cores, cpu_flags
 
 AIMS = {"against torch eager, batch 1": 2.0, "int8 against fp32": 1.5, "overhead": 0.03}
 Run = Callable[[], object]

@@ -23,13 +23,12 @@ from rich.table import Table
 
 from wm_bringup.client import GraphClient
 from wm_bringup.demo.capture import CAMERA_TOPICS, NAMESPACE, environment
-from wm_bringup.demo.demo import START_S
 from wm_bringup.demo.scenarios import timing_hypotheses
 from wm_bringup.environment import make_console
 from wm_bringup.progress import Stages
 from wm_bringup.report.metrics import latency_figures
 from wm_bringup.report.results import machine_facts
-from wm_bringup.run.live import start_nodes
+from wm_bringup.run.live import START_S, start_nodes
 from wm_bringup.run.processes import ProcessGroup, graph_environment, node_command
 from wm_core.rollout import ImagineRequest
 from wm_core.scene_graph import SceneGraph

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from wm_core.inference import cuda, engines
-from wm_core.inference.backends import InferenceError, open_session
-from wm_core.inference.base import onnx_metadata
+from wm_core.inference.backends import open_session
+from wm_core.inference.base import InferenceError, onnx_metadata
 
 ARCHITECTURES = ("SM80", "SM86", "SM89", "SM120")
 ENGINE_PRECISIONS = ("fp32", "fp16", "int8_symmetric")

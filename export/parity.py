@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.registry import Feeds, Model, Runner
-from wm_core.inference.backends import BACKENDS, InferenceError, available_backends, open_session, usual_threads
+from wm_core.inference.backends import BACKENDS, available_backends, open_session
+from wm_core.inference.base import InferenceError
+from wm_core.inference.onnx_runtime import usual_threads
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 3e-2}
 """Largest relative error, see ``relative_error``. An int8 file is judged by the task alone."""

@@ -292,8 +292,7 @@ def _reasoner_network(weights: Path) -> nn.Module:
 def _reasoner_facts(network: nn.Module) -> dict[str, str]:
     import json
 
-    from training.train_reasoner import VERSION
-    from wm_perception.reasoning.features import RATE_HZ, WINDOW
+    from wm_perception.reasoning.features import RATE_HZ, VERSION, WINDOW
 
     scales: Any = network.scales
     return {
@@ -423,7 +422,7 @@ def _dynamics_said(weights: Path) -> dict[str, str]:
 
 
 def _dynamics_facts(network: nn.Module) -> dict[str, str]:
-    from training.train_dynamics import VERSION
+    from wm_dynamics.contact_step.body_tables import VERSION
 
     said = _dynamics_said(DYNAMICS_MODELS / "dynamics.safetensors")
     step: Any = network.network

@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 
-from wm_core.inference.backends import InferenceError
+from wm_core.inference.base import InferenceError
 from wm_dynamics.base import Dynamics
 from wm_dynamics.factory import make_dynamics
 

@@ -19,7 +19,6 @@ from benchmarks.imagining.accuracy import (
     Calibration,
     Scores,
     Start,
-    Worlds,
     align,
     clip_of,
     compared,
@@ -40,7 +39,7 @@ from benchmarks.imagining.accuracy import (
     truth_of,
 )
 from benchmarks.imagining.run import Outcome, restricted, run_case
-from benchmarks.imagining.shapes import FAR_M, stretches, surface_distances
+from benchmarks.imagining.shapes import FAR_M, Worlds, stretches, surface_distances
 from benchmarks.imagining.worlds import Case, questions, start_time, usable, world_seeds
 from training.simulate import Clip
 from training.worlds import random_scene

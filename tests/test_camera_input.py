@@ -409,7 +409,7 @@ def test_a_wrong_unit_is_found_and_the_right_one_is_not_doubted(factor: float) -
 
 
 def test_recorded_frames_are_not_doubted_and_tenths_of_millimeters_are(shared_data) -> None:
-    from wm_bringup.sources.rgbd_folder import open_folder
+    from wm_bringup.sources.layouts import open_folder
 
     recording = open_folder(shared_data / "real_rgbd").levelled()
     frames = [(recording.load(i)[1], recording.camera, recording.frames[i].world_T_camera) for i in (0, 10, 20)]

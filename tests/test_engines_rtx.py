@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wm_core.inference import engines
-from wm_core.inference.backends import ModelFileError
+from wm_core.inference.base import ModelFileError
 
 pytestmark = pytest.mark.skipif(
     engines.runtime_module("tensorrt_rtx") is None,

@@ -16,8 +16,8 @@ pytest.importorskip("onnxscript", reason="export needs onnxscript; install requi
 
 from export import __main__ as command
 from export import card, graph, parity, precision, registry
-from wm_core.inference.backends import ModelFileError, open_session
-from wm_core.inference.base import onnx_metadata
+from wm_core.inference.backends import open_session
+from wm_core.inference.base import ModelFileError, onnx_metadata
 
 NAMES = registry.names()
 

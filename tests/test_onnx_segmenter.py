@@ -18,9 +18,9 @@ from wm_perception.evaluation import score_sequence
 from wm_perception.lifting.cloud import make_cloud
 from wm_perception.models.files import ModelError
 from wm_perception.models.segmenter import make_segmenter
-from wm_perception.pipeline import Frame, PerceptionPipeline
+from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.segmentation.onnx import OnnxSegmenter, Placement, class_probabilities, place
-from wm_perception.types import PerceptionConfig, PredictedObject
+from wm_perception.types import Frame, PerceptionConfig, PredictedObject
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.simulator import Simulator
 

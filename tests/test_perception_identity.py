@@ -14,12 +14,13 @@ from traced_table import RATE_HZ, Thing, camera_pose, frame
 from wm_core.camera import Camera
 from wm_core.scene_graph import EventKind, Shape
 from wm_perception.evaluation import match
-from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
+from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.shapes import rotations
 from wm_perception.shapes.surfaces import surface_samples
+from wm_perception.tracking import association
 from wm_perception.tracking.association import Observation
-from wm_perception.tracking.tracker import Tracker, association
-from wm_perception.types import Cloud, Segmentation
+from wm_perception.tracking.tracker import Tracker
+from wm_perception.types import Cloud, Frame, PerceptionConfig, Segmentation
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.simulator import Simulator
 

@@ -6,7 +6,8 @@ from traced_table import CONFIG, Thing, frame
 from wm_core.colors import object_color
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.overlay import draw_overlay
-from wm_perception.pipeline import PerceptionPipeline, PerceptionResult
+from wm_perception.pipeline import PerceptionPipeline
+from wm_perception.types import PerceptionResult
 
 
 def test_every_object_is_drawn_in_its_colour_and_the_frame_is_left_alone():

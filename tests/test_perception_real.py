@@ -13,7 +13,7 @@ pytest.importorskip("wm_bringup.sources.rgbd_folder")
 
 @pytest.fixture(scope="module")
 def clip(shared_data):
-    from wm_bringup.sources.rgbd_folder import open_folder
+    from wm_bringup.sources.layouts import open_folder
 
     recording = open_folder(shared_data / "real_rgbd").registered().levelled()
     frames = [recording.frame(i) for i in range(len(recording.frames))]

@@ -18,7 +18,8 @@ from wm_dynamics.auto import AutomaticDynamics
 from wm_dynamics.belief import sample_belief
 from wm_dynamics.learned.backend import LearnedDynamics
 from wm_imagination.engine import Imagination
-from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
+from wm_perception.pipeline import PerceptionPipeline
+from wm_perception.types import Frame, PerceptionConfig
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.simulator import Simulator
 

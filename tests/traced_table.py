@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wm_core.camera import Camera
-from wm_perception.pipeline import Frame, PerceptionConfig
+from wm_perception.types import Frame, PerceptionConfig
 
 CAMERA = Camera(320, 240, 290.0, 290.0, 159.5, 119.5)
 CONFIG = PerceptionConfig(stride=1)

@@ -27,9 +27,10 @@ from training.reasoner_data import Example, Lesson, make_example, pack, unpack
 from training.reasoner_metrics import clip_truth
 from wm_core.scene_graph import Event, SceneGraph
 from wm_perception.evaluation import match
-from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
+from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.reasoning.features import RATE_HZ, Step, step_of
 from wm_perception.reasoning.reasoner import Reasoner
+from wm_perception.types import Frame, PerceptionConfig
 
 FIRST_SEED = 30_000
 """Away from the seeds of the imitated lessons and of development clips (70000 on)."""

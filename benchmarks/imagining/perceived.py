@@ -16,7 +16,8 @@ from benchmarks.imagining.worlds import CAMERA_RATE_HZ, Case
 from training.worlds import open_simulator, random_noise, random_scene
 from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import match
-from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
+from wm_perception.pipeline import PerceptionPipeline
+from wm_perception.types import Frame, PerceptionConfig
 
 WIDTH, HEIGHT = 640, 480
 _PERCEPTION = ROOT / "ros2_ws/src/wm_perception/wm_perception"

@@ -17,7 +17,6 @@ from benchmarks.imagining.accuracy import (
     From,
     Scores,
     Start,
-    Worlds,
     Worst,
     calibrate,
     imagine,
@@ -29,6 +28,7 @@ from benchmarks.imagining.accuracy import (
     true_start,
     truth_of,
 )
+from benchmarks.imagining.shapes import Worlds
 from benchmarks.imagining.worlds import Case, make_case
 from training.worlds import Split
 from wm_dynamics.base import Dynamics

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.scene_graph import SceneGraph
-from wm_perception.pipeline import PerceptionConfig, PerceptionPipeline
+from wm_perception.pipeline import PerceptionPipeline
+from wm_perception.types import PerceptionConfig
 
 Array = NDArray[np.float64]
 
@@ -63,7 +64,7 @@ def run_real_clip(folder: Path, config: PerceptionConfig) -> dict[str, Any]:
         false_motion: share of the things, over all frames, that are said to move, see ``false_motion``;
         frames, things_per_frame, ids_ever.
     """
-    from wm_bringup.sources.rgbd_folder import open_folder
+    from wm_bringup.sources.layouts import open_folder
 
     recording = open_folder(folder).registered().levelled()
     pipeline = PerceptionPipeline(config)

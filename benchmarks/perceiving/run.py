@@ -32,8 +32,8 @@ from wm_perception.evaluation import (
     rotation_error_deg,
 )
 from wm_perception.models.segmenter import make_segmenter
-from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
-from wm_perception.types import Segmentation, Segmenter
+from wm_perception.pipeline import PerceptionPipeline
+from wm_perception.types import Frame, PerceptionConfig, Segmentation, Segmenter
 
 WARM_UP_S = 0.5
 """Before this nothing is scored: a thing must be seen a few times before it is believed."""

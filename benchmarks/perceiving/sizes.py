@@ -150,7 +150,8 @@ def what_is_found(clips: Sequence[Any], working_width: int, size: Size = SIZES[1
     from benchmarks.perceiving.clips import MIN_VISIBLE_PX
     from benchmarks.perceiving.run import WARM_UP_S
     from wm_perception.evaluation import match
-    from wm_perception.pipeline import Frame, PerceptionConfig, PerceptionPipeline
+    from wm_perception.pipeline import PerceptionPipeline
+    from wm_perception.types import Frame, PerceptionConfig
 
     result = Found(working_width)
     for clip in clips:

@@ -23,7 +23,7 @@ def make_dynamics(name: str = "auto", learned: Dynamics | None = None, **options
         InferenceError: ``learned`` was asked for and its model does not load.
     """
     if name in ("", "auto"):
-        from wm_core.inference.backends import InferenceError
+        from wm_core.inference.base import InferenceError
         from wm_dynamics.auto import AutomaticDynamics
         from wm_dynamics.learned.backend import LearnedDynamics
         from wm_dynamics.physics.backend import PhysicsDynamics

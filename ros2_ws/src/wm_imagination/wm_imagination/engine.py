@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from wm_core.inference.backends import InferenceError
+from wm_core.inference.base import InferenceError
 from wm_core.rollout import ImagineRequest, RequestError, Rollout
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import Dynamics

@@ -12,7 +12,7 @@ from wm_planning.outlines import Array, gap
 _CELL_M = 0.02
 
 
-class WayToGoal:
+class CostToGo:
     """The length of the way from anywhere on the support to the goal, for the target's centre.
 
     Dijkstra on a grid of 2 cm with 16 neighbours; a metre close to (or through) things counts as several.

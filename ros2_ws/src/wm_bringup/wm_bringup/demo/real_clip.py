@@ -38,8 +38,10 @@ from wm_bringup.run.processes import (
     graph_environment,
     node_command,
 )
+from wm_bringup.sources.layouts import open_folder
 from wm_bringup.sources.playback import SourceError
-from wm_bringup.sources.rgbd_folder import Recording, open_folder, prepared
+from wm_bringup.sources.recording import Recording
+from wm_bringup.sources.rgbd_folder import prepared
 from wm_core import interventions as do
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform

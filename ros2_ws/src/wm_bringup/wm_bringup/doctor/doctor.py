@@ -298,7 +298,7 @@ def _stated_sha256(model: Path, file: str) -> str:
 
 def check_dynamics_model() -> list[Finding]:
     """The learned dynamics that came with wm: whether it is there, is that of its card, and loads."""
-    from wm_core.inference.backends import InferenceError
+    from wm_core.inference.base import InferenceError
     from wm_dynamics.contact_step.network import DynamicsNetwork, default_model
     from wm_perception.models.files import sha256
 

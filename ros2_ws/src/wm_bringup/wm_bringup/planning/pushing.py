@@ -244,7 +244,8 @@ class Watcher:
     """Perception in this process, looking at what the simulator's camera renders, at 15 Hz."""
 
     def __init__(self, simulator: Simulator) -> None:
-        from wm_perception.pipeline import PerceptionConfig, PerceptionPipeline
+        from wm_perception.pipeline import PerceptionPipeline
+        from wm_perception.types import PerceptionConfig
 
         self._simulator, self._pipeline = simulator, PerceptionPipeline(PerceptionConfig())
         self.scene: SceneGraph | None = None

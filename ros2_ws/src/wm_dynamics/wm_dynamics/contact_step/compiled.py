@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference.backends import InferenceError
+from wm_core.inference.base import InferenceError
 from wm_dynamics.contact_step import compile_cache
 from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, ROWS
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference.backends import InferenceError
+from wm_core.inference.base import InferenceError
 from wm_dynamics.contact_step.body_tables import PARAMETER_ROWS, PLANE_ROWS, VERSION
 
 Floats = NDArray[np.float32]

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_core.inference.backends import InferenceError
+from wm_core.inference.base import InferenceError
 from wm_core.interventions import Hypothesis
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph

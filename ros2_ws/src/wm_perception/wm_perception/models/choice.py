@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from wm_core.inference.backends import GPU_BACKENDS, InferenceError, choose, int8_is_fast
-from wm_core.inference.base import onnx_metadata
+from wm_core.inference.backends import GPU_BACKENDS, choose
+from wm_core.inference.base import InferenceError, onnx_metadata
+from wm_core.inference.onnx_runtime import int8_is_fast
 from wm_perception.models.contract import load
 from wm_perception.models.files import ModelError, model_path, sha256, shipped_model
 from wm_perception.types import PerceptionConfig

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference.backends import InferenceError, InferenceSession, TensorSpec, open_session
+from wm_core.inference.backends import open_session
+from wm_core.inference.base import InferenceError, InferenceSession, TensorSpec
 from wm_perception.models.files import ModelError
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference.backends import GPU_BACKENDS, InferenceError
+from wm_core.inference.backends import GPU_BACKENDS
+from wm_core.inference.base import InferenceError
 from wm_perception.models.choice import REFUSED_BACKENDS, SEGMENTER_TASK, chosen, threads
 from wm_perception.models.contract import Tensor, check_tensors, check_values, load, names_in, probe, shape_text
 from wm_perception.models.files import ModelError

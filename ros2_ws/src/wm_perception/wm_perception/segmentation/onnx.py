@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference.backends import InferenceError
+from wm_core.inference.base import InferenceError
 from wm_perception.models.contract import (
     Tensor,
     check_tensors,
