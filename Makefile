@@ -74,16 +74,16 @@ soak:  ## growth of the nodes' memory over an hour (ARGS='--minutes 3': over 3 m
 
 data:  ## the simulated data set, with a picture of it; results in out/data/
 	$(call bootstrap,training)
-	@source tools/env.sh; python -m training.generate $(ARGS)
-	@source tools/env.sh; exec python -m training.contact_sheet out/data/train
+	@source tools/env.sh; python -m training.worlds.generate $(ARGS)
+	@source tools/env.sh; exec python -m training.worlds.contact_sheet out/data/train
 
 train-segmenter:  ## train the segmenter from scratch, with data, model card and ONNX
 	$(call bootstrap,training)
-	@source tools/env.sh; exec python -m training.train_segmenter $(ARGS)
+	@source tools/env.sh; exec python -m training.segmenter.train $(ARGS)
 
 train-reasoner:  ## train the reasoner from scratch, with data, model card and ONNX
 	$(call bootstrap,training)
-	@source tools/env.sh; exec python -m training.train_reasoner $(ARGS)
+	@source tools/env.sh; exec python -m training.reasoner.train $(ARGS)
 
 export:  ## models to ONNX in several precisions and to TensorRT engines, with a parity report; results in out/export/
 	$(call bootstrap,training export)
@@ -95,7 +95,7 @@ bench-engines:  ## every model on every runtime beside torch; results in out/ben
 
 train-dynamics:  ## train the dynamics from scratch, with data, model card, worst cases on video and ONNX
 	$(call bootstrap,training)
-	@source tools/env.sh; exec python -m training.train_dynamics $(ARGS)
+	@source tools/env.sh; exec python -m training.dynamics.train $(ARGS)
 
 lock:  ## resolve requirements/ on Python 3.10 to 3.13 and write requirements/lock.txt and lock-jazzy.txt
 	@$(PYTHON) tools/lock.py

@@ -50,7 +50,7 @@ from benchmarks.perceiving.run import (  # noqa: E402
     run_clip,
 )
 from benchmarks.perceiving.sizes import measure_sizes, sizes_table  # noqa: E402
-from training.reasoner_metrics import (  # noqa: E402
+from training.reasoner.metrics import (  # noqa: E402
     add_counts,
     clip_truth,
     coverage,
@@ -282,7 +282,7 @@ def reasoning_figures(clips: Sequence[ReasoningCounts]) -> tuple[dict[str, float
 
 def latency_clip(split: str, arguments: argparse.Namespace) -> RenderedClip:
     """A random world of the split with six to nine things, 3 s at the camera's rate."""
-    from training.worlds import random_scene
+    from training.worlds.worlds import random_scene
 
     for seed in range(arguments.seed, arguments.seed + 200):
         if 6 <= len(random_scene(seed, split).ids) - 1 <= 9:  # type: ignore[arg-type]

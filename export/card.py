@@ -24,7 +24,7 @@ def update(model: Model, rows: Sequence[Row]) -> None:
     paths = [model.onnx, *sorted(model.folder.glob(f"{model.name}_*.onnx")), model.weights]
     files = {p.name: (p.stat().st_size, hashlib.sha256(p.read_bytes()).hexdigest()) for p in paths if p.is_file()}
     facts["files"] = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in files.items()}
-    from training.model_card import describe_onnx, table
+    from training.common.model_card import describe_onnx, table
 
     facts["onnx"] = describe_onnx(model.onnx)
     facts["precisions"] = [

@@ -161,7 +161,7 @@ _SEGMENTER_WORK = ROOT / "out/train/segmenter"
 def _segmenter_network(weights: Path) -> nn.Module:
     from safetensors.torch import load_file
 
-    from training.segmenter_model import SegmenterNetwork
+    from training.segmenter.model import SegmenterNetwork
 
     network = SegmenterNetwork()
     network.load_state_dict(load_file(weights))
@@ -171,8 +171,8 @@ def _segmenter_network(weights: Path) -> nn.Module:
 def _segmenter_facts(network: nn.Module) -> dict[str, str]:
     import json
 
-    from training.families import VOCABULARY
-    from training.segmenter_model import EMBEDDING
+    from training.segmenter.model import EMBEDDING
+    from training.worlds.families import VOCABULARY
     from wm_perception.segmentation.learned import CHANNELS
 
     return {
@@ -184,8 +184,8 @@ def _segmenter_facts(network: nn.Module) -> dict[str, str]:
 
 
 def prepared(split: str, least: int = 1) -> Any:
-    """The segmenter's images (``training.dataset.Prepared``) of train, seeds or families; None where there are none."""
-    from training.dataset import Prepared
+    """The segmenter's images (``training.worlds.dataset.Prepared``) of train, seeds or families; None: there are none."""
+    from training.worlds.dataset import Prepared
 
     folder = _SEGMENTER_WORK / f"features_{split}"
     if not (folder / "done.json").is_file():
@@ -196,7 +196,7 @@ def prepared(split: str, least: int = 1) -> Any:
 
 
 def _segmenter_real(split: str, count: int) -> Iterator[Feeds]:
-    from training.dataset import QUANTUM
+    from training.worlds.dataset import QUANTUM
 
     data = prepared(split)
     if data is None:
@@ -207,7 +207,7 @@ def _segmenter_real(split: str, count: int) -> Iterator[Feeds]:
 
 
 def _segmenter_metric(run: Runner) -> dict[str, float]:
-    from training.evaluate_segmenter import evaluate
+    from training.segmenter.evaluate import evaluate
     from wm_perception.segmentation.learned import OUTPUTS
 
     def network(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -227,7 +227,7 @@ def _segmenter_metric(run: Runner) -> dict[str, float]:
 
 
 def _maps() -> tuple[Tensor, ...]:
-    from training.families import VOCABULARY
+    from training.worlds.families import VOCABULARY
 
     return (
         Tensor("foreground", ("batch", 1, "height", "width"), "logit"),
@@ -282,7 +282,7 @@ _REASONER_CLIPS = 12
 def _reasoner_network(weights: Path) -> nn.Module:
     from safetensors.torch import load_file
 
-    from training.reasoner_model import ReasonerNetwork
+    from training.reasoner.model import ReasonerNetwork
 
     network = ReasonerNetwork()
     network.load_state_dict(load_file(weights))
@@ -304,7 +304,7 @@ def _reasoner_facts(network: nn.Module) -> dict[str, str]:
 
 
 def _lessons(split: str, clips: int) -> list[Any]:
-    from training.reasoner_data import read_shard
+    from training.reasoner.data import read_shard
 
     lessons: list[Any] = []
     for shard in sorted((_REASONER_DATA / split).glob("*.npz")):
@@ -318,7 +318,7 @@ def _watch_lessons(lessons: Sequence[Any], run: Runner) -> dict[str, float]:
     """The figures of the reasoner's card, of the reasoner with this function as its network."""
     import json
 
-    from training.reasoner_card import Result, evaluate_lesson
+    from training.reasoner.card import Result, evaluate_lesson
     from wm_perception.reasoning.reasoner import Reasoner
     from wm_perception.types import PerceptionConfig
 
@@ -408,7 +408,7 @@ def _reasoner() -> Model:
 
 
 def _dynamics_network(weights: Path) -> nn.Module:
-    from training.train_dynamics import _Exported, load_weights
+    from training.dynamics.train import _Exported, load_weights
 
     # By how much deviations are widened was found by calibration after training, and is no weight.
     return _Exported(load_weights(weights), float(_dynamics_said(weights).get("scatter_factor", "1"))).eval()
@@ -436,7 +436,7 @@ def _dynamics_facts(network: nn.Module) -> dict[str, str]:
 
 def _dynamics_example(rng: np.random.Generator, sizes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
     """Things at and about rest, with indices that are in range."""
-    from training.train_dynamics import INPUTS, example_inputs
+    from training.dynamics.train import INPUTS, example_inputs
 
     bodies, hulls = sizes["bodies"], min(sizes["hulls"], sizes["bodies"])
     values = example_inputs(bodies, sizes["pairs"], hulls)
@@ -449,7 +449,7 @@ def _dynamics_example(rng: np.random.Generator, sizes: Mapping[str, int]) -> dic
 
 
 def _dynamics_tensors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    from training.train_dynamics import INPUTS, OUTPUTS, example_inputs
+    from training.dynamics.train import INPUTS, OUTPUTS, example_inputs
     from wm_dynamics.contact_step.body_tables import HULL_POINTS
 
     si = "SI; wm_dynamics/contact_step/body_tables.py"

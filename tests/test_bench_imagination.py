@@ -41,8 +41,8 @@ from benchmarks.imagining.accuracy import (
 from benchmarks.imagining.run import Outcome, restricted, run_case
 from benchmarks.imagining.shapes import FAR_M, Worlds, stretches, surface_distances
 from benchmarks.imagining.worlds import Case, questions, start_time, usable, world_seeds
-from training.simulate import Clip
-from training.worlds import random_scene
+from training.worlds.simulate import Clip
+from training.worlds.worlds import random_scene
 from wm_core.interventions import (
     BodySpec,
     Hypothesis,

@@ -35,7 +35,7 @@ from benchmarks.perceiving.run import (
     errors_of,
     track_frame,
 )
-from training.simulate import simulate
+from training.worlds.simulate import simulate
 from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.evaluation import (

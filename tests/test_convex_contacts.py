@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 torch = pytest.importorskip("torch", reason="training needs torch: make test WITH=training")
 
-from training.convex_contacts import Convex, convex_contacts  # noqa: E402
+from training.dynamics.convex_contacts import Convex, convex_contacts  # noqa: E402
 from wm_dynamics.contact_step.body_tables import HULL_POINTS  # noqa: E402
 
 Array = NDArray[np.float64]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from model_files import learned_model
-from training.model_card import WorstFrame, duration, number, write_model_card
+from training.common.model_card import WorstFrame, duration, number, write_model_card
 from wm_perception.models.files import sha256
 
 FACTS: dict[str, Any] = {

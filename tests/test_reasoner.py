@@ -318,7 +318,7 @@ def test_shipped_network_is_what_was_trained():
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file
 
-    from training.reasoner_model import ReasonerNetwork
+    from training.reasoner.model import ReasonerNetwork
     from wm_perception.models.contract import load
 
     network = ReasonerNetwork()

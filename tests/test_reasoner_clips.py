@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from training.reasoner_clips import FIRST_SEED, load_seen_examples, make_seen_lessons, read_seen
+from training.reasoner.clips import FIRST_SEED, load_seen_examples, make_seen_lessons, read_seen
 
 
 @pytest.fixture(scope="module")

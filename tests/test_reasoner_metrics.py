@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.events import CausedTruth, TrueEvent, caused_truth
-from training.reasoner_data import make_example, make_lesson, perceive
-from training.reasoner_metrics import (
+from training.reasoner.data import make_example, make_lesson, perceive
+from training.reasoner.events import CausedTruth, TrueEvent, caused_truth
+from training.reasoner.metrics import (
     ClipTruth,
     caused_counts,
     coverage,

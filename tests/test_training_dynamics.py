@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch: make test WITH=training")
 
-from training.dynamics_data import generate, load, make_clip  # noqa: E402
-from training.dynamics_model import DynamicsStep  # noqa: E402
-from training.dynamics_rollout import make_batch, roll_out  # noqa: E402
-from training.train_dynamics import (  # noqa: E402
+from training.dynamics.data import generate, load, make_clip  # noqa: E402
+from training.dynamics.model import DynamicsStep  # noqa: E402
+from training.dynamics.rollout import make_batch, roll_out  # noqa: E402
+from training.dynamics.train import (  # noqa: E402
     OUTPUTS,
     Options,
     Trainer,

@@ -12,11 +12,11 @@ from rich.console import Console
 torch = pytest.importorskip("torch", reason="training is not installed; run: make test WITH=training")
 h5py = pytest.importorskip("h5py", reason="training is not installed; run: make test WITH=training")
 
-from training import generate as generator
-from training.contact_sheet import contact_sheet
-from training.dataset import Prepared, augment, prepare, targets
-from training.evaluate_segmenter import average_precision, evaluate, session, worst_frames
-from training.train_segmenter import Batches, Options, Trainer, collate, export, learning_rate
+from training.segmenter.evaluate import average_precision, evaluate, session, worst_frames
+from training.segmenter.train import Batches, Options, Trainer, collate, export, learning_rate
+from training.worlds import generate as generator
+from training.worlds.contact_sheet import contact_sheet
+from training.worlds.dataset import Prepared, augment, prepare, targets
 from wm_perception.segmentation.learned import CHANNELS, OUTPUTS, group_pixels
 
 QUIET = Console(quiet=True)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training import families, textures
-from training.reasoner_data import lively
-from training.simulate import FAR_M, compile_world, simulate
-from training.worlds import SPLITS, open_simulator, random_noise, random_scene
+from training.reasoner.data import lively
+from training.worlds import families, textures
+from training.worlds.simulate import FAR_M, compile_world, simulate
+from training.worlds.worlds import SPLITS, open_simulator, random_noise, random_scene
 from wm_core.scene_graph import Shape
 
 

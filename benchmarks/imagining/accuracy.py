@@ -52,9 +52,9 @@ from benchmarks.imagining.shapes import (
     surface_distances,
 )
 from benchmarks.imagining.worlds import Case, load_cases
-from training.events import APART_M, true_events
-from training.simulate import Clip
-from training.worlds import Split
+from training.reasoner.events import APART_M, true_events
+from training.worlds.simulate import Clip
+from training.worlds.worlds import Split
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
@@ -278,7 +278,7 @@ def positions_of(case: Case, future: Aligned) -> Array:
 
 
 def clip_of(case: Case, future: Aligned, k: int) -> Clip:
-    """A future as a clip, from which events are read by the rules of ``training.events``."""
+    """A future as a clip, from which events are read by the rules of ``training.reasoner.events``."""
     objects = len(case.object_ids)
     empty = (int(Shape.BOX), np.full(3, 0.05), np.zeros((0, 3)))
     solids = [s or empty for s in future.solids]
@@ -354,7 +354,7 @@ def seen_touches(clip: Clip, distances: dict[Pair, Array]) -> tuple[Touching, ..
 
 
 def meetings(clip: Clip, distances: dict[Pair, Array]) -> list[Occurrence]:
-    """Contacts and separations of movable things, by the rule of ``training.events``.
+    """Contacts and separations of movable things, by the rule of ``training.reasoner.events``.
 
     Two things are in contact from the instant when they touch until they have come apart by more than ``APART_M``; what
     was never that far apart before its first touch was in contact from the start. A separation is dated to the end of

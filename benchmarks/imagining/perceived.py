@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.imagining.accuracy import Start
 from benchmarks.imagining.store import ROOT, cached, fingerprint
 from benchmarks.imagining.worlds import CAMERA_RATE_HZ, Case
-from training.worlds import open_simulator, random_noise, random_scene
+from training.worlds.worlds import open_simulator, random_noise, random_scene
 from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import match
 from wm_perception.pipeline import PerceptionPipeline

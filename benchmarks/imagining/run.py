@@ -30,7 +30,7 @@ from benchmarks.imagining.accuracy import (
 )
 from benchmarks.imagining.shapes import Worlds
 from benchmarks.imagining.worlds import Case, make_case
-from training.worlds import Split
+from training.worlds.worlds import Split
 from wm_dynamics.base import Dynamics
 from wm_dynamics.factory import make_dynamics
 

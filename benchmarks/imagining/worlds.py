@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from benchmarks.imagining.store import ROOT, cached, fingerprint
-from training.worlds import SPLITS, Split, random_scene
+from training.worlds.worlds import SPLITS, Split, random_scene
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import (
     BodySpec,
@@ -50,7 +50,7 @@ MAX_SPEED_M_S = 20.0
 """Faster things are taken for a simulation that diverged."""
 
 _SOURCES = (
-    *(Path(__file__), ROOT / "training/worlds.py", ROOT / "training/families.py"),
+    *(Path(__file__), ROOT / "training/worlds/worlds.py", ROOT / "training/worlds/families.py"),
     *(ROOT / "ros2_ws/src/wm_sim/wm_sim" / f"{name}.py" for name in ("simulator", "objects", "scenes")),
     *(
         ROOT / "ros2_ws/src/wm_core/wm_core" / f"{name}.py"

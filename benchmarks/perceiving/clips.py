@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
-from training import families
-from training.reasoner_data import lively
-from training.simulate import Clip, simulate
-from training.worlds import SPLITS, Split, open_simulator, random_noise, random_scene
+from training.reasoner.data import lively
+from training.worlds import families
+from training.worlds.simulate import Clip, simulate
+from training.worlds.worlds import SPLITS, Split, open_simulator, random_noise, random_scene
 from wm_core.camera import Camera
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Intervention, InterventionKind

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.perceiving import masks
 from benchmarks.perceiving.clips import ClipPlan, RenderedClip, TrueFrame
-from training.reasoner_metrics import (
+from training.reasoner.metrics import (
     ClipTruth,
     add_counts,
     caused_counts,
@@ -162,7 +162,7 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: ClipTruth
     """Let a pipeline of this configuration see a clip from its start.
 
     Args:
-        clip_truth: true events and causes, by ``training.reasoner_metrics.clip_truth``.
+        clip_truth: true events and causes, by ``training.reasoner.metrics.clip_truth``.
     """
     segmenter = Watched(make_segmenter(config))
     pipeline = PerceptionPipeline(config, segmenter)

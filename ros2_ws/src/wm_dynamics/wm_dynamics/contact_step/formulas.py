@@ -1,4 +1,4 @@
-"""The step of the dynamics network (``training.dynamics_model.DynamicsStep``) over tiles of sixteen bodies or pairs.
+"""The step of the dynamics network (``training.dynamics.model.DynamicsStep``) over tiles of sixteen bodies or pairs.
 
 The same formulas in the same order, split where bodies and pairs have to hear of one another: what a formula leaves
 for the next lies in rows of its tile (``BODY`` and ``PAIR`` say which). ``step_kernel`` calls them in turn and carries
@@ -57,7 +57,7 @@ SHARP = 1e3
 TINY = 1e-3
 FLAT_M4 = 1e-14
 TOUCHING_M2 = 1e-8
-"""As in ``training.convex_contacts``."""
+"""As in ``training.dynamics.convex_contacts``."""
 
 
 class _Rows:

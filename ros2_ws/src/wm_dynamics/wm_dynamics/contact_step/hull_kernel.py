@@ -1,4 +1,4 @@
-"""Contacts of pairs with a hull, for the processor: ``training.convex_contacts``, pair by pair (Numba).
+"""Contacts of pairs with a hull, for the processor: ``training.dynamics.convex_contacts``, pair by pair (Numba).
 
 The same search and the same contacts; there all pairs go through it side by side, here each alone, with the points of
 a hull side by side instead.

@@ -1,6 +1,6 @@
 """The ``learned`` dynamics backend: a contact network (ONNX) that answers thousands of futures at once.
 
-The network makes one fixed step of all bodies of all futures together (``training.dynamics_model`` says what it is).
+The network makes one fixed step of all bodies of all futures together (``training.dynamics.model`` says what it is).
 Around it, here: which bodies are awake, which pairs are near, which surface is beneath, what interventions change, and
 what comes out.
 

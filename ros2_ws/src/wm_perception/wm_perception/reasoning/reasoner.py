@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 Network = Callable[[Mapping[str, NDArray[np.float32]]], Mapping[str, NDArray[np.float32]]]
-"""Of the tensors that training/reasoner_model.py states, by name."""
+"""Of the tensors that training/reasoner/model.py states, by name."""
 
 THRESHOLDS = {
     EventKind.CONTACT: 0.2,

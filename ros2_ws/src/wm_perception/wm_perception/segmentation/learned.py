@@ -1,6 +1,6 @@
 """Instances from a trained network: every pixel says whether it is of a thing and where that thing's centre is.
 
-The network (training/segmenter_model.py) gives foreground, centre, offset, class and embedding maps, after
+The network (training/segmenter/model.py) gives foreground, centre, offset, class and embedding maps, after
 Cheng et al., Panoptic-DeepLab, CVPR 2020; pixels go to the centre that they point at.
 """
 

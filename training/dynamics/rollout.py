@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.dynamics_data import DynamicsClip
-from training.dynamics_model import DynamicsStep, rotation_of
+from training.dynamics.data import DynamicsClip
+from training.dynamics.model import DynamicsStep, rotation_of
 from wm_dynamics.contact_step.body_tables import (
     HOVER_M,
     HULL_POINTS,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.events import CausedTruth, TrueEvent, caused_truth, true_events
-from training.reasoner_data import counterfactuals
-from training.simulate import Clip, compile_world
+from training.reasoner.data import counterfactuals
+from training.reasoner.events import CausedTruth, TrueEvent, caused_truth, true_events
+from training.worlds.simulate import Clip, compile_world
 from wm_core.scene_graph import Event, EventKind, Predicate, SceneGraph
 from wm_perception.reasoning.features import cause_candidates
 from wm_perception.reasoning.relations import measure_relations

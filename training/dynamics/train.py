@@ -23,9 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from training.dynamics_data import FOLDER, DynamicsClip, generate, load
-from training.dynamics_model import DynamicsStep
-from training.dynamics_rollout import make_batch, pose_errors, roll_out
+from training.dynamics.data import FOLDER, DynamicsClip, generate, load
+from training.dynamics.model import DynamicsStep
+from training.dynamics.rollout import make_batch, pose_errors, roll_out
 from wm_dynamics.contact_step.body_tables import GRAVITY_M_S2, HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, STEP_S, VERSION
 
 MODELS = Path("ros2_ws/src/wm_dynamics/models")
@@ -470,7 +470,7 @@ def main() -> int:
     export(trainer.average, given.out / "dynamics.onnx", facts, calibration["factor"])
     console.print(f"written: {given.out / 'dynamics.onnx'}")
     if not given.no_card:
-        from training.dynamics_card import write_card
+        from training.dynamics.card import write_card
 
         card = write_card(given.out, trainer.average, trainer.curve, options, trainer.seconds, calibration)
         console.print(f"written: {card}")

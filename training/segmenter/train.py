@@ -1,7 +1,7 @@
 """Trains the segmenter from scratch and writes its weights, ONNX file and model card: `make train-segmenter`.
 
-Steps: data (`python -m training.generate`, made here if it is missing), features, training with a checkpoint every few
-minutes (a run that was cut off goes on), evaluation on held-out seeds and on held-out shapes and textures, export.
+Steps: data (`python -m training.worlds.generate`, made here if it is missing), features, training with a checkpoint
+every few minutes (a run that was cut off goes on), evaluation on held-out seeds and on held-out shapes and textures, export.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from training.dataset import Prepared, augment, prepare, targets
-from training.families import VOCABULARY
-from training.generate import IMAGES, SIBLINGS, generate
-from training.segmenter_model import EMBEDDING, SegmenterNetwork, parameters
+from training.segmenter.model import EMBEDDING, SegmenterNetwork, parameters
+from training.worlds.dataset import Prepared, augment, prepare, targets
+from training.worlds.families import VOCABULARY
+from training.worlds.generate import IMAGES, SIBLINGS, generate
 from wm_perception.segmentation.learned import CHANNELS, OUTPUTS
 
 MODELS = Path("ros2_ws/src/wm_perception/models")
@@ -387,7 +387,7 @@ def main() -> None:
     console.print(f"written: {arguments.models / 'segmenter.onnx'}, {weights}")
     console.print("lower precisions beside it are of other weights now; for new ones: make export ARGS=--install")
     with contextlib.suppress(KeyboardInterrupt):
-        from training.segmenter_card import write_card
+        from training.segmenter.card import write_card
 
         write_card(arguments, options, trainer, console)
 

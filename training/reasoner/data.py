@@ -1,6 +1,6 @@
 """What the reasoner is trained on: many simulated worlds as states alone, with their true events and what caused them.
 
-``python -m training.reasoner_data`` simulates (no pictures, about 0.3 s per world and counterfactual sibling) and
+``python -m training.reasoner.data`` simulates (no pictures, about 0.3 s per world and counterfactual sibling) and
 writes shards of pickled-free NumPy archives that are read whole. A shard is written beside its place and moved there
 when it is whole, so that a run that was cut off goes on, and depends on its seeds alone.
 """
@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from scipy.spatial.transform import Rotation
 
-from training.events import CausedTruth, TrueEvent, caused_truth, true_events
-from training.simulate import Clip, compile_world, simulate
-from training.worlds import SPLITS, Split, random_scene
+from training.reasoner.events import CausedTruth, TrueEvent, caused_truth, true_events
+from training.worlds.simulate import Clip, compile_world, simulate
+from training.worlds.worlds import SPLITS, Split, random_scene
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind, Shape

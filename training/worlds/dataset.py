@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from scipy import ndimage
 
-from training.families import VOCABULARY
-from training.generate import DEPTH_UNIT_M
+from training.worlds.families import VOCABULARY
+from training.worlds.generate import DEPTH_UNIT_M
 from wm_core.camera import Camera
 from wm_perception.lifting.cloud import make_cloud
 from wm_perception.segmentation.learned import CHANNELS, OFFSET_SCALE_PX, network_input

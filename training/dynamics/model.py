@@ -9,8 +9,8 @@ much bounces, how soft it is - and how far the outcome may scatter. Messages bet
 contacts (relative velocity) -> network -> bodies.
 
 Contacts are computed from shape parameters and points of hulls, four for each thing with the surface beneath it and
-four for each near pair (``training.convex_contacts``), so a shape never seen in training is no other input. Sources:
-impulses with velocity-level constraints, Stewart and Trinkle 1996; Jacobi sweeps with mass splitting, Tonge,
+four for each near pair (``training.dynamics.convex_contacts``), so a shape never seen in training is no other input.
+Sources: impulses with velocity-level constraints, Stewart and Trinkle 1996; Jacobi sweeps with mass splitting, Tonge,
 Benevolenski and Voroshilov 2012.
 
 Layout: components first, bodies (B) or pairs (P) last; SI units; world axes, z up; a body's frame has its origin at
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.convex_contacts import Convex, convex_contacts
+from training.dynamics.convex_contacts import Convex, convex_contacts
 from wm_dynamics.contact_step.body_tables import GRAVITY_M_S2, PARAMETERS, STEP_S
 
 POINTS = 4

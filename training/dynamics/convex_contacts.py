@@ -8,7 +8,7 @@ best, a fixed number of times: of four leans about the best so far, the normal o
 their supporting points span, and the direction to its supporting point (a step of Gilbert's algorithm, Gilbert 1966).
 Once the leans are on the face that is nearest, its normal is exact: face on corner, edge across edge, face on face.
 
-Layout as in ``training.dynamics_model``: components first, pairs (P) last, directions (E) between.
+Layout as in ``training.dynamics.model``: components first, pairs (P) last, directions (E) between.
 """
 
 from __future__ import annotations

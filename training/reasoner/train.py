@@ -26,9 +26,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from training.reasoner_clips import load_seen_examples, make_seen_lessons
-from training.reasoner_data import Example, load_examples, make_shards
-from training.reasoner_model import ReasonerNetwork, parameters
+from training.reasoner.clips import load_seen_examples, make_seen_lessons
+from training.reasoner.data import Example, load_examples, make_shards
+from training.reasoner.model import ReasonerNetwork, parameters
 from wm_perception.reasoning.features import (
     AHEAD,
     CAUSE_FEATURES,
@@ -477,7 +477,7 @@ def main() -> None:
     export(trainer.average, arguments.models / "reasoner.onnx", facts)
     console.print(f"written: {arguments.models / 'reasoner.onnx'}, {weights}")
     if not arguments.no_card:
-        from training.reasoner_card import write_card
+        from training.reasoner.card import write_card
 
         write_card(arguments, options, trainer, console)
 

@@ -10,16 +10,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from training.dataset import prepare
-from training.evaluate_segmenter import Evaluation, evaluate, session, worst_frames
-from training.families import HELD_OUT, VOCABULARY
-from training.generate import HEIGHT, IMAGES, WIDTH, generate
-from training.model_card import WorstFrame, write_model_card
-from training.segmenter_model import WIDTHS, parameters
-from training.worlds import DURATION_S, Split
+from training.common.model_card import WorstFrame, write_model_card
+from training.segmenter.evaluate import Evaluation, evaluate, session, worst_frames
+from training.segmenter.model import WIDTHS, parameters
+from training.worlds.dataset import prepare
+from training.worlds.families import HELD_OUT, VOCABULARY
+from training.worlds.generate import HEIGHT, IMAGES, WIDTH, generate
+from training.worlds.worlds import DURATION_S, Split
 
 if TYPE_CHECKING:
-    from training.train_segmenter import Options, Trainer
+    from training.segmenter.train import Options, Trainer
 
 AIMS = {"seeds": {"mask_ap50": 0.92, "mask_ap": 0.75}, "families": {"mask_ap50": 0.85, "mask_ap": 0.60}}
 

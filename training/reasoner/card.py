@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from training.model_card import write_model_card
-from training.reasoner_clips import FIRST_SEED
-from training.reasoner_data import Lesson, make_shards, perceive, read_shard
-from training.reasoner_metrics import (
+from training.common.model_card import write_model_card
+from training.reasoner.clips import FIRST_SEED
+from training.reasoner.data import Lesson, make_shards, perceive, read_shard
+from training.reasoner.metrics import (
     ClipTruth,
     Counts,
     add_counts,
@@ -34,8 +34,8 @@ from training.reasoner_metrics import (
     relation_counts,
     spearman,
 )
-from training.reasoner_model import parameters
-from training.worlds import Split
+from training.reasoner.model import parameters
+from training.worlds.worlds import Split
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.models.reasoner import load_learned_reasoner
@@ -44,7 +44,7 @@ from wm_perception.reasoning.reasoner import Reasoner
 from wm_perception.types import PerceptionConfig
 
 if TYPE_CHECKING:
-    from training.train_reasoner import Options, Trainer
+    from training.reasoner.train import Options, Trainer
 
 Array = NDArray[np.float64]
 
@@ -235,10 +235,9 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
                 "command": "make train-reasoner",
                 "seeds": f"train 0..{options.clips - 1}, seen {FIRST_SEED}..{FIRST_SEED + options.seen_clips - 1}; "
                 f"held-out splits from {HELD_OUT_SEED} on, from generators of their own",
-                "about": "Worlds of training/worlds.py as states alone; in three of four more things are set in motion "
-                "than usual, some of them gradually, as a hand does. Perception's errors are imitated: noise, things "
-                "held still while they seem at rest, "
-                "wrong sizes and shapes, hiding, late discovery. The seen clips are drawn as RGB-D video and "
+                "about": "Worlds of training/worlds/worlds.py as states alone; in three of four more things are set in "
+                "motion than usual, some of them gradually, as a hand does. Perception's errors are imitated: noise, "
+                "things held still while they seem at rest, wrong sizes and shapes, hiding, late discovery. The seen clips are drawn as RGB-D video and "
                 "perceived by wm_perception itself up to its tracker. The truth of causes: each world simulated again "
                 "without each thing that touched another.",
                 "splits": splits,

@@ -1,10 +1,10 @@
 """Training data of the dynamics: simulated clips in which much happens, as the network's own tables.
 
-Worlds are those of ``training.worlds``; here they are made eventful: things slide, are knocked over, dropped, thrown,
-taken away, and pushed by a kinematic block. A clip is the truth (MuJoCo, with every part of a compound thing) beside
+Worlds are those of ``training.worlds.worlds``; here they are made eventful: things slide, are knocked over, dropped,
+thrown, taken away, and pushed by a kinematic block. A clip is the truth (MuJoCo, with every part of a compound thing) beside
 what a robot would know of it (one primitive or one convex hull, mass, friction, restitution).
 
-    python -m training.dynamics_data --clips 2000      # out/data/dynamics/train-*.h5, resumable
+    python -m training.dynamics.data --clips 2000      # out/data/dynamics/train-*.h5, resumable
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from scipy.spatial.transform import Rotation
 
-from training.simulate import simulate
-from training.worlds import Split, _pusher, random_scene
+from training.worlds.simulate import simulate
+from training.worlds.worlds import Split, _pusher, random_scene
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.scene_graph import Shape
@@ -41,7 +41,7 @@ from wm_sim.scenes import BuiltScene
 
 Array = NDArray[np.float64]
 
-FOLDER = Path(__file__).resolve().parent.parent / "out" / "data" / "dynamics"
+FOLDER = Path(__file__).resolve().parents[2] / "out" / "data" / "dynamics"
 SECONDS = 2.6
 SHARD = 100
 SEED_OFFSET = 500_000

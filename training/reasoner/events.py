@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.simulate import Clip
+from training.worlds.simulate import Clip
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind
 from wm_perception.reasoning.events import (

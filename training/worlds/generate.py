@@ -1,4 +1,4 @@
-"""Makes a data set of simulated clips: `python -m training.generate --help`.
+"""Makes a data set of simulated clips: `python -m training.worlds.generate --help`.
 
 HDF5, because a clip is arrays of many kinds and lengths that are read a few frames at a time: chunked, compressed,
 self-describing, readable from any language, one library. A shard is written beside its place and moved there when it is
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.simulate import Clip, compile_world, simulate
-from training.worlds import DURATION_S, SPLITS, Split, open_simulator, random_noise, random_scene
+from training.worlds.simulate import Clip, compile_world, simulate
+from training.worlds.worlds import DURATION_S, SPLITS, Split, open_simulator, random_noise, random_scene
 from wm_sim.scenes import BuiltScene
 
 WIDTH, HEIGHT = 320, 240

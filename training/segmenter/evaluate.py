@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import QUANTUM, Prepared
-from training.families import VOCABULARY
-from training.model_card import WorstFrame
+from training.common.model_card import WorstFrame
+from training.worlds.dataset import QUANTUM, Prepared
+from training.worlds.families import VOCABULARY
 from wm_perception.segmentation.learned import group_pixels, pooled
 
 MIN_VISIBLE_PX = 30

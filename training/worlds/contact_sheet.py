@@ -1,4 +1,4 @@
-"""A picture of what is in a data set: `python -m training.contact_sheet out/data/train`.
+"""A picture of what is in a data set: `python -m training.worlds.contact_sheet out/data/train`.
 
 Each row: colour, depth (near is bright, black is not measured), instances, and the ground tracks of a clip from above
 with those of its counterfactual sibling (dashed) and contacts (dots).

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from training.families import VOCABULARY
+from training.worlds.families import VOCABULARY
 from wm_perception.segmentation.learned import CHANNELS, OUTPUTS
 
 WIDTHS = (16, 32, 64, 96, 128)

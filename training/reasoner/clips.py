@@ -1,6 +1,6 @@
 """Lessons for the reasoner as perception really sees them: drawn clips, run through the pipeline up to its tracker.
 
-``python -m training.reasoner_clips`` draws worlds of the training split (about 6 s per clip of 4 s on one core) and
+``python -m training.reasoner.clips`` draws worlds of the training split (about 6 s per clip of 4 s on one core) and
 keeps, beside the truth of ``reasoner_data``, what the tracker made of every frame and which perceived thing is which
 true one. A clip is written beside its place and moved there when it is whole, so that a run that was cut off goes on,
 and depends on its seed and on the segmenter's weights alone.
@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.perceiving.clips import ClipPlan, Kind, RenderedClip, render_clip
-from training.reasoner_data import Example, Lesson, make_example, pack, unpack
-from training.reasoner_metrics import clip_truth
+from training.reasoner.data import Example, Lesson, make_example, pack, unpack
+from training.reasoner.metrics import clip_truth
 from wm_core.scene_graph import Event, SceneGraph
 from wm_perception.evaluation import match
 from wm_perception.pipeline import PerceptionPipeline

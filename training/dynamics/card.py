@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy.spatial import ConvexHull, QhullError
 
-from training.dynamics_data import FOLDER, DynamicsClip, generate, load
-from training.dynamics_model import DynamicsStep
-from training.dynamics_rollout import WindowBatch, make_batch, pose_errors, roll_out
-from training.model_card import WorstFrame, write_model_card
+from training.common.model_card import WorstFrame, write_model_card
+from training.dynamics.data import FOLDER, DynamicsClip, generate, load
+from training.dynamics.model import DynamicsStep
+from training.dynamics.rollout import WindowBatch, make_batch, pose_errors, roll_out
 from wm_core.geometry import quaternion_to_matrix
 from wm_dynamics.contact_step.body_tables import ROWS, STEP_S
 
 if TYPE_CHECKING:
-    from training.train_dynamics import Options
+    from training.dynamics.train import Options
 
 Array = NDArray[np.float64]
 HELD_OUT_CLIPS = 60
@@ -114,7 +114,7 @@ def worst_cases(network: DynamicsStep, clips: list[DynamicsClip], path: Path, se
     """The windows with the largest errors, as pictures, and as a video of truth beside prediction, one after
     another.
     """
-    from training.train_dynamics import draw_windows
+    from training.dynamics.train import draw_windows
 
     windows = draw_windows(clips, 80, STEPS, np.random.default_rng(seed))
     batch = make_batch(windows, STEPS)
@@ -159,7 +159,7 @@ def write_card(
     calibration: dict[str, float],
 ) -> Path:
     """Evaluate on held-out seeds and shapes, and write the card, its curves, worst cases and their video."""
-    from training.train_dynamics import measure
+    from training.dynamics.train import measure
 
     metrics: dict[str, dict[str, float]] = {}
     baseline: dict[str, dict[str, float]] = {}
@@ -187,7 +187,7 @@ def write_card(
         "parameters": sum(p.numel() for p in network.parameters()),
         "license": "Apache-2.0",
         "data": {
-            "command": "make train-dynamics (python -m training.dynamics_data)",
+            "command": "make train-dynamics (python -m training.dynamics.data)",
             "seeds": (
                 f"train: worlds 500000 to {500000 + options.clips - 1} of the training split; held out: 60 worlds each "
                 "of the splits seeds and families, which share no seed, and families no shape, with training"
@@ -230,7 +230,7 @@ def main() -> int:
     """Write the card of the shipped weights anew."""
     from safetensors import safe_open
 
-    from training.train_dynamics import MODELS, Options, load_weights
+    from training.dynamics.train import MODELS, Options, load_weights
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("out/train/dynamics/checkpoint.safetensors"))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
-from training import families, textures
+from training.worlds import families, textures
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_point, rest_state

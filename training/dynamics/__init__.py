@@ -1,0 +1,1 @@
+"""The dynamics network: its step, data, training and card."""

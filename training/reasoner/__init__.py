@@ -1,0 +1,1 @@
+"""The reasoner: its network, lessons, training, metrics and card."""

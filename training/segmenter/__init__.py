@@ -1,0 +1,1 @@
+"""The segmenter: its network, training, evaluation and card."""

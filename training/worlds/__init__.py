@@ -1,0 +1,1 @@
+"""Random worlds: objects, textures, simulation, and the data set drawn of them."""
