@@ -184,7 +184,7 @@ def _segmenter_facts(network: nn.Module) -> dict[str, str]:
 
 
 def prepared(split: str, least: int = 1) -> Any:
-    """The segmenter's images (``training.worlds.dataset.Prepared``) of train, seeds or families; None: there are none."""
+    """The segmenter's images (``training.worlds.dataset.Prepared``) of train, seeds or families, or None."""
     from training.worlds.dataset import Prepared
 
     folder = _SEGMENTER_WORK / f"features_{split}"
@@ -408,7 +408,7 @@ def _reasoner() -> Model:
 
 
 def _dynamics_network(weights: Path) -> nn.Module:
-    from training.dynamics.train import _Exported, load_weights
+    from training.dynamics.exporting import _Exported, load_weights
 
     # By how much deviations are widened was found by calibration after training, and is no weight.
     return _Exported(load_weights(weights), float(_dynamics_said(weights).get("scatter_factor", "1"))).eval()
@@ -436,7 +436,8 @@ def _dynamics_facts(network: nn.Module) -> dict[str, str]:
 
 def _dynamics_example(rng: np.random.Generator, sizes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
     """Things at and about rest, with indices that are in range."""
-    from training.dynamics.train import INPUTS, example_inputs
+    from training.dynamics.exporting import example_inputs
+    from training.dynamics.options import INPUTS
 
     bodies, hulls = sizes["bodies"], min(sizes["hulls"], sizes["bodies"])
     values = example_inputs(bodies, sizes["pairs"], hulls)
@@ -449,7 +450,8 @@ def _dynamics_example(rng: np.random.Generator, sizes: Mapping[str, int]) -> dic
 
 
 def _dynamics_tensors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    from training.dynamics.train import INPUTS, OUTPUTS, example_inputs
+    from training.dynamics.exporting import example_inputs
+    from training.dynamics.options import INPUTS, OUTPUTS
     from wm_dynamics.contact_step.body_tables import HULL_POINTS
 
     si = "SI; wm_dynamics/contact_step/body_tables.py"

@@ -10,20 +10,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch: make test WITH=training")
 
 from training.dynamics.data import generate, load, make_clip  # noqa: E402
+from training.dynamics.exporting import example_inputs, export, load_weights, weights_file  # noqa: E402
 from training.dynamics.model import DynamicsStep  # noqa: E402
+from training.dynamics.options import OUTPUTS, Options  # noqa: E402
 from training.dynamics.rollout import make_batch, roll_out  # noqa: E402
-from training.dynamics.train import (  # noqa: E402
-    OUTPUTS,
-    Options,
-    Trainer,
-    calibrate,
-    draw_windows,
-    example_inputs,
-    export,
-    load_weights,
-    measure,
-    weights_file,
-)
+from training.dynamics.trainer import Trainer, calibrate, draw_windows, measure  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ torch = pytest.importorskip("torch", reason="training is not installed; run: mak
 h5py = pytest.importorskip("h5py", reason="training is not installed; run: make test WITH=training")
 
 from training.segmenter.evaluate import average_precision, evaluate, session, worst_frames
-from training.segmenter.train import Batches, Options, Trainer, collate, export, learning_rate
+from training.segmenter.exporting import export
+from training.segmenter.options import Options, learning_rate
+from training.segmenter.trainer import Batches, Trainer, collate
 from training.worlds import generate as generator
 from training.worlds.contact_sheet import contact_sheet
 from training.worlds.dataset import Prepared, augment, prepare, targets

@@ -29,7 +29,7 @@ from wm_core.geometry import quaternion_to_matrix
 from wm_dynamics.contact_step.body_tables import ROWS, STEP_S
 
 if TYPE_CHECKING:
-    from training.dynamics.train import Options
+    from training.dynamics.options import Options
 
 Array = NDArray[np.float64]
 HELD_OUT_CLIPS = 60
@@ -114,7 +114,7 @@ def worst_cases(network: DynamicsStep, clips: list[DynamicsClip], path: Path, se
     """The windows with the largest errors, as pictures, and as a video of truth beside prediction, one after
     another.
     """
-    from training.dynamics.train import draw_windows
+    from training.dynamics.trainer import draw_windows
 
     windows = draw_windows(clips, 80, STEPS, np.random.default_rng(seed))
     batch = make_batch(windows, STEPS)
@@ -159,7 +159,7 @@ def write_card(
     calibration: dict[str, float],
 ) -> Path:
     """Evaluate on held-out seeds and shapes, and write the card, its curves, worst cases and their video."""
-    from training.dynamics.train import measure
+    from training.dynamics.trainer import measure
 
     metrics: dict[str, dict[str, float]] = {}
     baseline: dict[str, dict[str, float]] = {}
@@ -230,7 +230,8 @@ def main() -> int:
     """Write the card of the shipped weights anew."""
     from safetensors import safe_open
 
-    from training.dynamics.train import MODELS, Options, load_weights
+    from training.dynamics.exporting import load_weights
+    from training.dynamics.options import MODELS, Options
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("out/train/dynamics/checkpoint.safetensors"))

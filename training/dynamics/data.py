@@ -1,8 +1,8 @@
 """Training data of the dynamics: simulated clips in which much happens, as the network's own tables.
 
 Worlds are those of ``training.worlds.worlds``; here they are made eventful: things slide, are knocked over, dropped,
-thrown, taken away, and pushed by a kinematic block. A clip is the truth (MuJoCo, with every part of a compound thing) beside
-what a robot would know of it (one primitive or one convex hull, mass, friction, restitution).
+thrown, taken away, and pushed by a kinematic block. A clip is the truth (MuJoCo, with every part of a compound thing)
+beside what a robot would know of it (one primitive or one convex hull, mass, friction, restitution).
 
     python -m training.dynamics.data --clips 2000      # out/data/dynamics/train-*.h5, resumable
 """

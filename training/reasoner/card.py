@@ -44,7 +44,8 @@ from wm_perception.reasoning.reasoner import Reasoner
 from wm_perception.types import PerceptionConfig
 
 if TYPE_CHECKING:
-    from training.reasoner.train import Options, Trainer
+    from training.reasoner.options import Options
+    from training.reasoner.trainer import Trainer
 
 Array = NDArray[np.float64]
 
@@ -237,7 +238,8 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
                 f"held-out splits from {HELD_OUT_SEED} on, from generators of their own",
                 "about": "Worlds of training/worlds/worlds.py as states alone; in three of four more things are set in "
                 "motion than usual, some of them gradually, as a hand does. Perception's errors are imitated: noise, "
-                "things held still while they seem at rest, wrong sizes and shapes, hiding, late discovery. The seen clips are drawn as RGB-D video and "
+                "things held still while they seem at rest, wrong sizes and shapes, hiding, late discovery. The seen "
+                "clips are drawn as RGB-D video and "
                 "perceived by wm_perception itself up to its tracker. The truth of causes: each world simulated again "
                 "without each thing that touched another.",
                 "splits": splits,

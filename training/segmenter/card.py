@@ -19,7 +19,8 @@ from training.worlds.generate import HEIGHT, IMAGES, WIDTH, generate
 from training.worlds.worlds import DURATION_S, Split
 
 if TYPE_CHECKING:
-    from training.segmenter.train import Options, Trainer
+    from training.segmenter.options import Options
+    from training.segmenter.trainer import Trainer
 
 AIMS = {"seeds": {"mask_ap50": 0.92, "mask_ap": 0.75}, "families": {"mask_ap50": 0.85, "mask_ap": 0.60}}
 

@@ -1,0 +1,95 @@
+"""The trained dynamics as ONNX file and as weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.dynamics.model import DynamicsStep
+from training.dynamics.options import INPUTS, OPSET, OUTPUTS
+from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, VERSION
+
+
+class _Exported(torch.nn.Module):
+    """The step with a tuple for an answer, and the calibrated deviations."""
+
+    def __init__(self, network: DynamicsStep, factor: float) -> None:
+        super().__init__()
+        self.network, self.factor = network, factor
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        r = self.network(*inputs)
+        return (r.position, r.quaternion, r.linear, r.angular, r.plane_impulse, r.pair_impulse,
+                self.factor * r.deviation, r.plane_gap, r.pair_gap)  # fmt: skip
+
+
+def example_inputs(bodies: int = 5, pairs: int = 4, hulls: int = 2) -> tuple[Tensor, ...]:
+    """Inputs of the right shapes and plausible values: things at rest on a surface."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = torch.rand(PARAMETER_ROWS, bodies, generator=generator) * 0.1 + 0.05
+    parameters[1:19] = torch.eye(3).reshape(9, 1).repeat(2, bodies)
+    parameters[0], parameters[-1] = 2.0, 1.0
+    position = torch.randn(3, bodies, generator=generator)
+    quaternion = torch.zeros(4, bodies)
+    quaternion[3] = 1.0
+    plane = torch.zeros(PLANE_ROWS, bodies)
+    plane[3], plane[5:] = 1.0, 1.0
+    ends = torch.arange(pairs) % bodies
+    return (
+        position, quaternion, torch.zeros(3, bodies), torch.zeros(3, bodies), parameters, plane, ends,
+        (ends + 1) % bodies, torch.arange(hulls), torch.randn(3, HULL_POINTS, hulls, generator=generator) * 0.05,
+        torch.zeros(bodies), torch.zeros(pairs),
+    )  # fmt: skip
+
+
+def export(network: DynamicsStep, path: Path, facts: dict[str, str], factor: float = 1.0) -> None:
+    """Writes the ONNX file, for any number of bodies, pairs and hulls; ``facts`` go into its metadata."""
+    import onnx
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    axes: dict[str, dict[int, str]] = {name: {1: "bodies"} for name in INPUTS[:6]}
+    axes |= {"pair_a": {0: "pairs"}, "pair_b": {0: "pairs"}, "hull_row": {0: "hulls"}, "hull_points": {2: "hulls"},
+             "plane_slack": {0: "bodies"}, "pair_slack": {0: "pairs"}}  # fmt: skip
+    axes |= {name: {1: "bodies"} for name in OUTPUTS[:4]}
+    axes |= {"plane_impulse": {0: "bodies"}, "pair_impulse": {0: "pairs"}, "deviation": {1: "bodies"},
+             "plane_gap": {0: "bodies"}, "pair_gap": {0: "pairs"}}  # fmt: skip
+    torch.onnx.export(
+        _Exported(network.eval(), factor),
+        example_inputs(),
+        path,
+        input_names=list(INPUTS),
+        output_names=list(OUTPUTS),
+        dynamic_axes=axes,
+        opset_version=OPSET,
+        do_constant_folding=True,
+        dynamo=False,
+    )
+    model = onnx.load(path)
+    metadata = {
+        "task": "wm_dynamics",
+        "version": str(VERSION),
+        "step_s": repr(network.step_s),
+        "sweeps": str(network.sweeps),
+        "units": "SI; world axes, z up; bodies last; frames at the centre of mass",
+        **facts,
+    }
+    for key, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def weights_file(network: DynamicsStep, path: Path) -> None:
+    """The weights alone."""
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
+
+
+def load_weights(path: Path) -> DynamicsStep:
+    """The network of a weights file."""
+    network = DynamicsStep()
+    network.load_state_dict(load_file(path))
+    return network.eval()

@@ -1,0 +1,67 @@
+"""Options of the dynamics' training, and the tensors of its network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+MODELS = Path("ros2_ws/src/wm_dynamics/models")
+OPSET = 18
+VALIDATION = 0.06
+"""Part of the training set's clips that training is watched and calibrated with; not the held-out splits."""
+INPUTS = (
+    "position",
+    "quaternion",
+    "linear",
+    "angular",
+    "parameters",
+    "plane",
+    "pair_a",
+    "pair_b",
+    "hull_row",
+    "hull_points",
+    "plane_slack",
+    "pair_slack",
+)
+OUTPUTS = (
+    "position_next",
+    "quaternion_next",
+    "linear_next",
+    "angular_next",
+    "plane_impulse",
+    "pair_impulse",
+    "deviation",
+    "plane_gap",
+    "pair_gap",
+)
+STILL_M = 0.004
+"""Windows in which nothing moves by more are drawn less often."""
+CHI2_3_90 = 6.251
+"""90 % quantile of the chi-square distribution with three degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the weights."""
+
+    seed: int
+    steps: int
+    batch: int
+    rate: float
+    clips: int
+    longest: int
+
+
+def horizon(step: int, options: Options) -> int:
+    """Rollout length in steps: from 4 to ``longest`` over the first two thirds of training."""
+    done = min(1.0, 1.5 * step / max(options.steps, 1))
+    return round(4 + (options.longest - 4) * done)
+
+
+def learning_rate(step: int, options: Options) -> float:
+    """Rises over 50 steps, then falls as a cosine to 2 %."""
+    if step < 50:
+        return options.rate * (step + 1) / 50
+    done = min(1.0, (step - 50) / max(options.steps - 50, 1))
+    return options.rate * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * done)))

@@ -1,0 +1,231 @@
+"""Steps of the dynamics' training, and what it reaches."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.dynamics.data import DynamicsClip
+from training.dynamics.model import DynamicsStep
+from training.dynamics.options import CHI2_3_90, STILL_M, Options, learning_rate
+from training.dynamics.rollout import make_batch, pose_errors, roll_out
+from wm_dynamics.contact_step.body_tables import GRAVITY_M_S2, STEP_S
+
+
+def draw_windows(
+    clips: list[DynamicsClip], count: int, steps: int, rng: np.random.Generator
+) -> list[tuple[DynamicsClip, int]]:
+    """Windows (clip, first step) that no intervention falls into, nearly all with something in motion."""
+    windows: list[tuple[DynamicsClip, int]] = []
+    while len(windows) < count:
+        clip = clips[int(rng.integers(len(clips)))]
+        first = int(rng.integers(0, len(clip.states) - steps - 1))
+        if clip.disturbed[first + 1 : first + steps + 1].any():
+            continue
+        rows = ~clip.is_static & ~clip.kinematic & clip.present[first : first + steps + 1].all(axis=0)
+        if not rows.any():
+            continue
+        moved = np.linalg.norm(clip.states[first + steps, rows, :3] - clip.states[first, rows, :3], axis=1).max()
+        if moved < STILL_M and rng.uniform() > 0.1:
+            continue
+        windows.append((clip, first))
+    return windows
+
+
+def losses(network: DynamicsStep, windows: list[tuple[DynamicsClip, int]], steps: int) -> dict[str, Tensor]:
+    """Pose error over the rollout, robust (centimetres count, metres hardly more); velocity error; energy from nothing;
+    how deep things sink into one another; likelihood of the end.
+    """
+    batch = make_batch(windows, steps)
+    overlaps: list[Tensor] = []
+    states, deviations = roll_out(network, batch, steps, overlaps=overlaps)
+    truth = batch.truth[1:]
+    position, turned = pose_errors(states, truth, batch.parameters)
+    scored = batch.scored
+    moves = (batch.truth[-1, :3] - batch.truth[0, :3]).norm(dim=0) > 0.002
+    weight = torch.where(moves, 1.0, 0.3) * scored
+    weight = weight / weight.sum().clamp(min=1.0)
+
+    def robust(error: Tensor, unit: float) -> Tensor:
+        return torch.log1p(error / unit)
+
+    pose = (robust(position, 0.06) + 0.5 * robust(turned, 0.06)).mean(dim=0)
+    spread = torch.sqrt((states[:, 7:10] - truth[:, 7:10]).square().sum(1) + 1e-8)
+    velocity = robust(spread, 0.1).mean(dim=0)
+    # What no contact may do: end with more energy per mass than it had, by more than a step leaves uncertain.
+    whole = torch.cat([batch.truth[:1], states])
+    energy = 0.5 * whole[:, 7:10].square().sum(1) + GRAVITY_M_S2 * whole[:, 2]
+    pushed = torch.zeros(len(batch.scored), dtype=torch.bool)
+    with_pusher = set(batch.window[batch.kinematic.numpy()].tolist())
+    pushed[[int(w) in with_pusher for w in batch.window]] = True
+    made = torch.relu(energy[1:] - energy[:-1] - 0.03).clamp(max=1.0).mean(dim=0) * ~pushed
+    # What solid things may not do: sink in by more than a millimetre; what is deep inside counts no more than 3 cm.
+    sunk = torch.stack([torch.relu(depth - 0.001).clamp(max=0.03).sum() for depth in overlaps or [states.new_zeros(1)]])
+    # The scatter of the end, from what each step leaves open; the mean is not moved by this.
+    left = torch.arange(steps - 1, -1, -1, dtype=torch.float32)[:, None] * STEP_S
+    variance = (deviations[:, 0] ** 2 * left**2).sum(0) + 1e-7
+    error = (states[-1, :3] - truth[-1, :3]).detach().square().sum(0)
+    # Student's t with 4 degrees of freedom: a few rollouts part from the truth altogether.
+    nll = 1.5 * torch.log(variance) + 3.5 * torch.log1p(error / (4.0 * variance))
+    return {
+        "pose": (pose * weight).sum(),
+        "velocity": 0.3 * (velocity * weight).sum(),
+        "energy": 2.0 * (made * weight).sum(),
+        "overlap": 60.0 * sunk.sum() / max(steps - 1, 1) / scored.sum().clamp(min=1),
+        "scatter": 0.02 * (nll * weight).sum(),
+    }
+
+
+class Trainer:
+    """Network, its moving average and the optimiser, with checkpoints."""
+
+    def __init__(self, options: Options) -> None:
+        torch.manual_seed(options.seed)
+        self.options = options
+        self.network, self.average = DynamicsStep(), DynamicsStep()
+        self.average.load_state_dict(self.network.state_dict())
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=options.rate, weight_decay=0.001)
+        self.step, self.seconds, self.skipped = 0, 0.0, 0
+        self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
+        self.best_score = math.inf
+        self.curve: list[dict[str, float]] = []
+
+    def train_step(self, windows: list[tuple[DynamicsClip, int]], steps: int) -> dict[str, float]:
+        """One step; returns the losses. A step whose gradient is not finite changes nothing."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.options)
+        parts = losses(self.network, windows, steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(parts.values())).sum().backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        else:
+            self.skipped += 1
+        self.step += 1
+        decay = min(0.99, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(value, 1.0 - decay)
+        return {k: float(v.detach()) for k, v in parts.items()}
+
+    def save(self, path: Path) -> None:
+        """Everything that going on needs, in one safetensors file."""
+        tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v.contiguous() for k, v in self.average.state_dict().items()}
+        tensors |= {f"best.{k}": v.contiguous() for k, v in self.best.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        facts = {
+            "step": str(self.step),
+            "seconds": f"{self.seconds:.1f}",
+            "options": json.dumps(vars(self.options)),
+            "curve": json.dumps(self.curve),
+            "best_score": repr(self.best_score),
+        }
+        save_file(tensors, part, facts)
+        part.rename(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: the checkpoint is of a run with other options.
+        """
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            facts = file.metadata()
+        if json.loads(facts["options"]) != vars(self.options):
+            raise ValueError(
+                f"{path}: checkpoint of a run with {facts['options']}, expected {json.dumps(vars(self.options))}; "
+                "delete it to start again"
+            )
+        tensors = load_file(path)
+        self.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
+        self.average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.step, self.curve = int(facts["step"]), json.loads(facts["curve"])
+        self.seconds, self.best_score = float(facts["seconds"]), float(facts["best_score"])
+        self.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
+
+    def watch(self, clips: list[DynamicsClip]) -> dict[str, float]:
+        """Errors on watched clips; the weights with the least so far are kept (early stopping)."""
+        row = measure(self.average, clips, self.options.seed, count=140)
+        score = row["ade_1.0s_m"] + row["fde_1.0s_m"] + row["outline_1.0s_m"]
+        if score < self.best_score:
+            self.best_score = score
+            self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
+        return row
+
+
+@torch.no_grad()
+def measure(
+    network: DynamicsStep, clips: list[DynamicsClip], seed: int, count: int = 96, steps: int = 60
+) -> dict[str, float]:
+    """Final displacement errors over the things that move in windows of clips, with the two yardsticks beside."""
+    rng = np.random.default_rng(seed)
+    windows = draw_windows(clips, count, steps, rng)
+    batch = make_batch(windows, steps)
+    overlaps: list[Tensor] = []
+    states, _ = roll_out(network, batch, steps, overlaps=overlaps)
+    position, turned = pose_errors(states, batch.truth[1:], batch.parameters)
+    way = (batch.truth[-1, :3] - batch.truth[0, :3]).norm(dim=0)
+    use = batch.scored & (way > 0.01)
+    rest = batch.scored & ~(way > 0.01)
+    result: dict[str, float] = {}
+    for name, at in (("0.25", 15), ("0.5", 30), ("1.0", 60)):
+        result[f"fde_{name}s_m"] = float(position[at - 1, use].mean())
+        straight = batch.truth[0, :3] + batch.truth[0, 7:10] * at * STEP_S - batch.truth[at, :3]
+        result[f"straight_{name}s_m"] = float(straight.norm(dim=0)[use].mean())
+    result["ade_1.0s_m"] = float(position[:, use].mean())
+    result["fde_median_1.0s_m"] = float(position[-1, use].median())
+    result["outline_1.0s_m"] = float(turned[-1, use].mean())
+    result["at_rest_1.0s_m"] = float(position[-1, rest].mean())
+    result["deep_pairs"] = sum(float((depth > 0.005).sum()) for depth in overlaps) / len(overlaps) / count
+    return result
+
+
+@torch.no_grad()
+def calibrate(
+    network: DynamicsStep, clips: list[DynamicsClip], seed: int, samples: int = 24, count: int = 48, steps: int = 45
+) -> dict[str, float]:
+    """The factor on the deviations with which 90 % regions of sampled ends hold 90 % of the true ends.
+
+    Regions are balls about the samples' mean that would hold 90 % of a normal distribution of their mean variance.
+    """
+    rng = np.random.default_rng(seed)
+    windows = draw_windows(clips, count, steps, rng)
+    batch = make_batch(windows, steps)
+    torch.manual_seed(seed)
+    mean, _ = roll_out(network, batch, steps)
+    way = (batch.truth[-1, :3] - batch.truth[0, :3]).norm(dim=0)
+    use = batch.scored & (way > 0.01)
+    coverage: dict[float, float] = {}
+    for factor in (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0):
+        ends = []
+        for _ in range(samples):
+            noise = factor * torch.randn(steps, 6, batch.truth.shape[2])
+            ends.append(roll_out(network, batch, steps, noise)[0][-1, :3])
+        stacked = torch.stack(ends)
+        variance = stacked.var(dim=0).mean(0) + 1e-8
+        error = (batch.truth[-1, :3] - mean[-1, :3]).square().sum(0)
+        coverage[factor] = float((error < CHI2_3_90 * variance)[use].float().mean())
+        if coverage[factor] > 0.93:
+            break
+    factors, values = list(coverage), list(coverage.values())
+    chosen = float(np.interp(0.9, np.maximum.accumulate(values), factors))
+    return {"factor": chosen, "coverage_at_1": coverage.get(1.0, float("nan")), "coverage": max(values)}
