@@ -29,6 +29,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from export import registry
+from export.model import Feeds, Model
 from export.parity import threads_of
 from wm_core.inference.backends import GPU_BACKENDS, available_backends, open_session
 from wm_core.inference.base import InferenceError
@@ -76,7 +77,7 @@ def take_turns(runs: dict[str, Run], seconds: float, block: int = 8) -> dict[str
     return {name: np.asarray(t) for name, t in times.items()}
 
 
-def torch_runs(model: registry.Model, feeds: registry.Feeds, threads: int, compile_too: bool) -> dict[str, Run]:
+def torch_runs(model: Model, feeds: Feeds, threads: int, compile_too: bool) -> dict[str, Run]:
     """Torch eager on the CPU, and on the GPU, where there is one, also compiled; with copies to and fro."""
     import torch
 
@@ -120,14 +121,14 @@ def bare(path: Path, threads: int | None) -> tuple[Any, list[str]]:
     return session, [o.name for o in session.get_outputs()]
 
 
-def files_of(model: registry.Model) -> dict[str, Path]:
+def files_of(model: Model) -> dict[str, Path]:
     """The shipped files by precision."""
     found = {"fp32": model.onnx}
     found |= {p.stem.removeprefix(f"{model.name}_"): p for p in sorted(model.folder.glob(f"{model.name}_*.onnx"))}
     return found
 
 
-def measure(model: registry.Model, load: str, seconds: float, console: Console) -> list[Row]:
+def measure(model: Model, load: str, seconds: float, console: Console) -> list[Row]:
     """All runners of a model under one load."""
     feeds = model.random(np.random.default_rng(3), {**model.sizes("usual"), **model.loads[load]})
     threads = threads_of(model)
@@ -177,7 +178,7 @@ def measure(model: registry.Model, load: str, seconds: float, console: Console) 
     ]
 
 
-def overhead(model: registry.Model, seconds: float) -> dict[str, float]:
+def overhead(model: Model, seconds: float) -> dict[str, float]:
     """What our interface adds to ONNX Runtime with the same options, at batch 1: fraction, and both medians [ms].
 
     Single runs by turns, and the median of the differences of neighbours: the interface costs microseconds, the machine

@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from export.model import Model
 from export.parity import Row
-from export.registry import Model
 
 _MIB = 2**20
 

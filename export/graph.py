@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.registry import Model
+from export.model import Model
 
 if TYPE_CHECKING:
     import onnx

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.registry import Feeds, Model, Runner
+from export.model import Feeds, Model, Runner
 from wm_core.inference.backends import BACKENDS, available_backends, open_session
 from wm_core.inference.base import InferenceError
 from wm_core.inference.onnx_runtime import usual_threads

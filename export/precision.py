@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export.graph import describe
-from export.registry import Feeds, Model
+from export.model import Feeds, Model
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8_symmetric")
 """``int8``: asymmetric, for CPUs; ``int8_symmetric``: zero points of 0 and float biases, as TensorRT wants it."""

@@ -15,31 +15,20 @@ from hypothesis import strategies as st
 from benchmarks import imagination as bench
 from benchmarks.imagining import metrics, speed, store
 from benchmarks.imagining.accuracy import (
-    Aligned,
     Calibration,
     Scores,
-    Start,
-    align,
-    clip_of,
     compared,
-    created_energy,
-    distances_of,
-    events_of,
     imagine,
-    meetings,
-    movable_pairs,
-    penetrations,
     score_events,
     score_physics,
     score_positions,
-    seen_touches,
     summary,
-    translated,
-    true_start,
-    truth_of,
 )
+from benchmarks.imagining.laws import created_energy, penetrations
 from benchmarks.imagining.run import Outcome, restricted, run_case
 from benchmarks.imagining.shapes import FAR_M, Worlds, stretches, surface_distances
+from benchmarks.imagining.starts import Aligned, Start, align, translated, true_start, truth_of
+from benchmarks.imagining.touching import clip_of, distances_of, events_of, meetings, movable_pairs, seen_touches
 from benchmarks.imagining.worlds import Case, questions, start_time, usable, world_seeds
 from training.worlds.simulate import Clip
 from training.worlds.worlds import random_scene
@@ -211,7 +200,7 @@ ASKED = (
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.imagining.accuracy._HAPPENINGS", {})
+    monkeypatch.setattr("benchmarks.imagining.touching._HAPPENINGS", {})
 
 
 def test_the_truth_measured_against_itself_is_right() -> None:

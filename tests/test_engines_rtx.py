@@ -128,13 +128,14 @@ def test_int8_for_a_gpu(tmp_path: Path):
     import numpy as np
 
     from export import graph, precision, registry
+    from export.model import replace_real
 
     model = registry.model("segmenter")
     rng = np.random.default_rng(5)
     sizes = {**model.sizes("least"), "height": 64, "width": 64, "half_height": 32, "half_width": 32}
     # Ranges of random numbers: good enough to compile, not to see with.
     feeds = [model.random(rng, sizes) for _ in range(2)]
-    made_up = registry.replace_real(model, lambda split, count: iter(feeds))
+    made_up = replace_real(model, lambda split, count: iter(feeds))
     source = graph.from_torch(model, tmp_path / "segmenter.onnx")
     path = precision.int8(source, tmp_path / "segmenter_int8_symmetric.onnx", made_up, symmetric=True)
     for architecture in ARCHITECTURES[:3]:

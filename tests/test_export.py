@@ -16,13 +16,14 @@ pytest.importorskip("onnxscript", reason="export needs onnxscript; install requi
 
 from export import __main__ as command
 from export import card, graph, parity, precision, registry
+from export.model import Axis, Model, Quantisation, replace_real
 from wm_core.inference.backends import open_session
 from wm_core.inference.base import ModelFileError, onnx_metadata
 
 NAMES = registry.names()
 
 
-def small(model: registry.Model) -> list[dict[str, Any]]:
+def small(model: Model) -> list[dict[str, Any]]:
     """Inputs of a few small sizes."""
     rng = np.random.default_rng(23)
     found = []
@@ -93,7 +94,7 @@ def test_int8_keeps_what_it_was_told_to(exported: dict[str, Path], tmp_path: Pat
 
     model = registry.model("segmenter")
     feeds = small(model)
-    model = registry.replace_real(model, lambda split, count: iter(feeds))
+    model = replace_real(model, lambda split, count: iter(feeds))
     path = precision.int8(exported["segmenter"], tmp_path / "int8.onnx", model)
     found = onnx.load(path)
     made = {o: n for n in found.graph.node for o in n.output}
@@ -108,12 +109,12 @@ def test_int8_keeps_what_it_was_told_to(exported: dict[str, Path], tmp_path: Pat
 
 
 def test_int8_without_data_or_plan_is_refused(exported: dict[str, Path], tmp_path: Path):
-    model = registry.replace_real(registry.model("segmenter"), lambda split, count: iter(()))
+    model = replace_real(registry.model("segmenter"), lambda split, count: iter(()))
     with pytest.raises(FileNotFoundError, match="found no inputs of the training set to take ranges from"):
         precision.int8(exported["segmenter"], tmp_path / "a.onnx", model)
     with pytest.raises(ValueError, match="reasoner: has no int8"):
         precision.int8(exported["reasoner"], tmp_path / "a.onnx", registry.model("reasoner"))
-    plan = registry.Quantisation(("Conv",), ("/absent/",))
+    plan = Quantisation(("Conv",), ("/absent/",))
     wrong = dataclasses.replace(registry.model("segmenter"), quantisation=plan)
     with pytest.raises(ValueError, match="no node's name contains '/absent/'"):
         precision.int8(exported["segmenter"], tmp_path / "a.onnx", wrong)
@@ -131,7 +132,7 @@ def test_a_graph_that_is_not_as_registered_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="model: got 'unknown', expected one of segmenter"):
         registry.model("unknown")
     with pytest.raises(ValueError, match=r"got 3\.\.2\.\.4"):
-        registry.Axis(3, 2, 4)
+        Axis(3, 2, 4)
 
 
 def test_errors_are_relative_to_the_tensor():

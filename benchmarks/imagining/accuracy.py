@@ -12,28 +12,24 @@ The truth is simulated once (2 s a world) and kept under out/bench/cache; so is 
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
+from benchmarks.imagining.laws import created_energy, penetrations
 from benchmarks.imagining.metrics import (
     HORIZONS_S,
     PENETRATION_M,
     Array,
     Errors,
     Mask,
-    Occurrence,
     crosses_table,
     displacement,
     effects,
-    energy_rise,
     f1,
     held_once_gone,
     in_rank,
@@ -42,189 +38,24 @@ from benchmarks.imagining.metrics import (
     moved,
     row_at,
 )
-from benchmarks.imagining.shapes import (
-    Worlds,
-    created_bodies,
-    put,
-    rows_of,
-    scene_stretches,
-    stretches,
-    surface_distances,
-)
+from benchmarks.imagining.shapes import Worlds
+from benchmarks.imagining.starts import Aligned, From, Start, align, solid_of, translated, true_start, truth_of
+from benchmarks.imagining.touching import EVENTS_UNTIL_S, events_of, has_contact, positions_of, true_happenings
 from benchmarks.imagining.worlds import Case, load_cases
-from training.reasoner.events import APART_M, true_events
-from training.worlds.simulate import Clip
 from training.worlds.worlds import Split
 from wm_core.geometry import quaternion_to_matrix
-from wm_core.interventions import Hypothesis, Intervention, InterventionKind
-from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
-from wm_core.scene_graph import EventKind, SceneGraph, Shape
-from wm_dynamics.base import Dynamics, DynamicsResult, targets
-from wm_dynamics.belief import centre_offsets, move_centres, sample_belief, scene_body
+from wm_core.interventions import InterventionKind
+from wm_core.rollout import POSITION, QUATERNION
+from wm_core.scene_graph import EventKind
+from wm_dynamics.base import Dynamics, targets
+from wm_dynamics.belief import centre_offsets, move_centres, sample_belief
 from wm_dynamics.factory import make_dynamics
-from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
-from wm_dynamics.mujoco.world import GRAVITY_M_S2
 from wm_perception.evaluation import rotation_error_deg
 
-From = Literal["true", "perceived"]
-Pair = tuple[int, int]
-Touching = tuple[float, int, int, bool]
-"""Time [s], true id a < true id b, began."""
-KINDS = (EventKind.CONTACT, EventKind.SEPARATION, EventKind.FALL, EventKind.TOPPLE, EventKind.LEAVE)
-EVENTS_UNTIL_S = 1.0
 EFFECT_AT_S = 1.0
 CALIBRATION_TIMES_S = (0.5, 1.0)
 CALIBRATION_QUESTIONS = 3
 MEASURED_WORST = 12
-
-_ENERGY_OF_KINETIC = 0.05
-_ENERGY_HEIGHT_M = 0.005
-_ENERGY_NOISE_J = 1e-4
-_OVERLAP_AT_START_M = 0.0025
-_STEP_OF_INTERVENTIONS_S = 0.5 / 60.0 + 1e-3
-
-_WORLDS = Worlds()
-
-
-@dataclass(frozen=True)
-class Start:
-    """What rollouts start from.
-
-    Attributes:
-        scene: true or perceived scene graph.
-        row_of: true id -> row of the scene, of movable things that were found.
-    """
-
-    scene: SceneGraph
-    row_of: dict[int, int]
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """Imagined futures in the layout of the truth: K hypotheses, T times, M objects.
-
-    Attributes:
-        states: (K, T, M, 13) float64; present: (K, T, M), False for what is not known.
-        asked: (K,) whether the question could be asked (its object was found).
-        solids: M of (shape, extents (3,), hull (P, 3)), as known where it was imagined; None: not known.
-        bodies: what the things of the scene are in the world of this future (of the truth: with all their parts), in
-            the order of the truth's scene; None: not known.
-        touches: per hypothesis (time, true id a, true id b, began).
-        raw: the answer itself; hypotheses: as asked.
-    """
-
-    states: Array
-    present: Mask
-    asked: Mask
-    solids: tuple[tuple[int, Array, Array] | None, ...]
-    bodies: tuple[BodyDef | None, ...]
-    touches: tuple[tuple[Touching, ...], ...]
-    raw: DynamicsResult
-    hypotheses: tuple[Hypothesis, ...]
-
-
-def true_start(case: Case) -> Start:
-    """From the true scene graph."""
-    rows = {int(i): k for k, i in enumerate(case.scene.ids) if not case.scene.is_static[k]}
-    return Start(case.scene, rows)
-
-
-def translated(hypothesis: Hypothesis, case: Case, start: Start) -> Hypothesis | None:
-    """The question asked of the scene that it starts from; None: its object was not found.
-
-    Where a thing is put in a new orientation, it is turned as the true one would be: how the axes of a perceived thing
-    are named is its own affair.
-    """
-    if start.scene is case.scene:
-        return hypothesis
-    done: list[Intervention] = []
-    for do in hypothesis.interventions:
-        if do.creates_body:
-            done.append(do)
-            continue
-        row = start.row_of.get(do.object_id)
-        if row is None:
-            return None
-        name = int(start.scene.ids[row])
-        if do.kind == InterventionKind.SET_POSE:
-            true = Rotation.from_quat(case.scene.quaternions[case.scene.index(do.object_id)])
-            turn = Rotation.from_quat(do.quaternion) * true.inv()
-            turned = (turn * Rotation.from_quat(start.scene.quaternions[row])).as_quat()
-            done.append(replace(do, object_id=name, quaternion=turned))
-        else:
-            done.append(replace(do, object_id=name))
-    return Hypothesis(hypothesis.name, tuple(done))
-
-
-def solid_of(hypotheses: Sequence[Hypothesis], slot: int) -> tuple[int, Array, Array] | None:
-    """The body in a slot of created bodies, of the first hypothesis that has one."""
-    for hypothesis in hypotheses:
-        created = [i for i in hypothesis.interventions if i.creates_body]
-        if slot < len(created) and created[slot].body is not None:
-            body = created[slot].body
-            assert body is not None
-            return int(body.shape), np.asarray(body.extents, float), np.zeros((0, 3))
-    return None
-
-
-def align(case: Case, start: Start, asked: Sequence[Hypothesis | None], result: DynamicsResult) -> Aligned:
-    """An answer in the layout of the truth (the first belief sample)."""
-    count, times, objects = case.present.shape
-    known = len(case.scene)
-    states = np.zeros((count, times, objects, 13))
-    states[..., 6] = 1.0
-    present = np.zeros((count, times, objects), dtype=bool)
-    solids: list[tuple[int, Array, Array] | None] = [None] * objects
-    bodies: list[BodyDef | None] = [None] * known
-    columns: dict[int, int] = {}
-    for m in range(objects):
-        if m < known and case.scene.is_static[m]:
-            states[:, :, m], present[:, :, m] = case.states[:, :, m], True
-            solids[m] = (int(case.scene.shapes[m]), case.scene.extents[m], case.scene.hulls[m])
-            bodies[m] = case.bodies[m]
-            continue
-        if m < known:
-            row = start.row_of.get(int(case.object_ids[m]))
-            if row is None:
-                continue
-            columns[m] = row
-            solids[m] = (int(start.scene.shapes[row]), start.scene.extents[row], start.scene.hulls[row])
-            bodies[m] = scene_body(start.scene, row)
-        else:
-            columns[m] = len(start.scene) + m - known
-            solids[m] = solid_of(case.hypotheses, m - known)
-    rows = [k for k, h in enumerate(asked) if h is not None]
-    done = np.zeros(count, dtype=bool)
-    names = {
-        int(result.object_ids[c]): int(case.object_ids[m]) for m, c in columns.items() if c < len(result.object_ids)
-    }
-    supports = {int(i) for i in start.scene.ids[start.scene.is_static]}
-    table = int(case.scene.ids[np.flatnonzero(case.scene.is_static)[0]])
-    touches: list[list[tuple[float, int, int, bool]]] = [[] for _ in range(count)]
-    for place, k in enumerate(rows):
-        if place >= result.completed:
-            break
-        done[k] = True
-        for m, c in columns.items():
-            if c < result.states.shape[3]:
-                states[k, :, m] = result.states[place, 0, :, c]
-                present[k, :, m] = result.present[place, :, c]
-    for contact in result.contacts:
-        if contact.sample != 0:
-            continue
-        a, b = (table if i in supports else names.get(i, 0) for i in (contact.a, contact.b))
-        if a and b and a != b:
-            touches[rows[contact.hypothesis]].append((contact.time_s, min(a, b), max(a, b), contact.began))
-    return Aligned(
-        states,
-        present,
-        done,
-        tuple(solids),
-        tuple(bodies),
-        tuple(tuple(sorted(t)) for t in touches),
-        result,
-        tuple(h for h in asked if h is not None),
-    )
 
 
 def imagine(dynamics: Dynamics, case: Case, start: Start) -> Aligned:
@@ -232,28 +63,6 @@ def imagine(dynamics: Dynamics, case: Case, start: Start) -> Aligned:
     asked = [translated(h, case, start) for h in case.hypotheses]
     result = dynamics.rollout([start.scene], [h for h in asked if h is not None], case.times)
     return align(case, start, asked, result)
-
-
-def truth_of(case: Case) -> Aligned:
-    """The truth in the same dress, so that it can be measured like an answer."""
-    known = len(case.scene)
-    solids: list[tuple[int, Array, Array] | None] = [
-        (int(case.scene.shapes[m]), case.scene.extents[m], case.scene.hulls[m])
-        if m < known
-        else solid_of(case.hypotheses, m - known)
-        for m in range(len(case.object_ids))
-    ]
-    raw = DynamicsResult(case.object_ids, case.states[:, None], case.present, (), len(case.hypotheses), "truth")
-    return Aligned(
-        case.states.astype(np.float64),
-        case.present,
-        np.ones(len(case.hypotheses), dtype=bool),
-        tuple(solids),
-        case.bodies,
-        case.touches,
-        raw,
-        case.hypotheses,
-    )
 
 
 def compared(case: Case) -> Mask:
@@ -267,238 +76,6 @@ def compared(case: Case) -> Mask:
         for j, do in enumerate(created):
             scored[k, known + j] = do.kind == InterventionKind.ADD
     return scored
-
-
-def positions_of(case: Case, future: Aligned) -> Array:
-    """(K, T, M, 3) [m], held once a thing has left the table."""
-    return held_once_gone(future.states[..., POSITION], case.table_top_m)
-
-
-# -- events
-
-
-def clip_of(case: Case, future: Aligned, k: int) -> Clip:
-    """A future as a clip, from which events are read by the rules of ``training.reasoner.events``."""
-    objects = len(case.object_ids)
-    empty = (int(Shape.BOX), np.full(3, 0.05), np.zeros((0, 3)))
-    solids = [s or empty for s in future.solids]
-    known = len(case.scene)
-    created = [i for i in case.hypotheses[k].interventions if i.creates_body]
-    for j, do in enumerate(created):
-        assert do.body is not None
-        solids[known + j] = (int(do.body.shape), np.asarray(do.body.extents, float), np.zeros((0, 3)))
-    kinematic = np.zeros(objects, dtype=bool)
-    for j, do in enumerate(created):
-        kinematic[known + j] = do.kind == InterventionKind.FOLLOW_PATH
-    static = np.zeros(objects, dtype=bool)
-    static[:known] = case.scene.is_static
-    return Clip(
-        times=case.times,
-        ids=case.object_ids,
-        class_names=("object",) * objects,
-        states=future.states[k],
-        present=future.present[k],
-        touches=future.touches[k],
-        extents=np.array([s[1] for s in solids]),
-        shapes=np.array([s[0] for s in solids]),
-        hulls=tuple(s[2] for s in solids),
-        is_static=static,
-        log_mass=np.zeros(objects),
-        friction=np.zeros(objects),
-        restitution=np.zeros(objects),
-        kinematic=kinematic,
-        scheduled=(),
-        stable=True,
-    )
-
-
-def distances_of(case: Case, future: Aligned, k: int, pairs: Iterable[Pair], rows: int) -> dict[Pair, Array]:
-    """How far apart the surfaces of pairs of things (columns) are at the first times, (rows,) [m] each.
-
-    Of the shapes in the world of that future, after what was done to them: of the truth all parts of a thing, of what
-    was imagined the primitive or hull that stands for it. Up to ``shapes.FAR_M``; NaN while one of them is absent.
-    """
-    hypothesis = case.hypotheses[k]
-    nothing = BodyDef((GeomDef(Shape.SPHERE, np.full(3, 0.01)),))
-    bodies = [b or nothing for b in future.bodies] + created_bodies(hypothesis)
-    known = np.array([b is not None for b in future.bodies] + [True] * (len(bodies) - len(future.bodies)))
-    count = len(bodies)
-    parts = stretches(bodies, targets(case.scene, hypothesis))
-    states, present = future.states[k, :rows, :count], future.present[k, :rows, :count] & known
-    return surface_distances(_WORLDS, parts, case.times[:rows], states, present, pairs)
-
-
-def movable_pairs(clip: Clip) -> list[Pair]:
-    """Columns i < j of movable things that exist at some time."""
-    there = [m for m in range(len(clip.ids)) if not clip.is_static[m] and clip.present[:, m].any()]
-    return list(itertools.combinations(there, 2))
-
-
-def seen_touches(clip: Clip, distances: dict[Pair, Array]) -> tuple[Touching, ...]:
-    """Touches of movable things read from where they are: surfaces meet between two states (straight in between).
-
-    For backends that know no contacts.
-    """
-    found: list[Touching] = []
-    for (i, j), gap in distances.items():
-        inside = np.nan_to_num(gap, nan=np.inf) <= 0.0
-        a, b = sorted((int(clip.ids[i]), int(clip.ids[j])))
-        if inside[0]:
-            found.append((0.0, a, b, True))
-        for row in np.flatnonzero(inside[1:] != inside[:-1]) + 1:
-            before, after = gap[row - 1], gap[row]
-            part = before / (before - after) if np.isfinite(before) and np.isfinite(after) else 1.0
-            when = float(clip.times[row - 1] + part * (clip.times[row] - clip.times[row - 1]))
-            found.append((when, a, b, bool(inside[row])))
-    return tuple(sorted(found))
-
-
-def meetings(clip: Clip, distances: dict[Pair, Array]) -> list[Occurrence]:
-    """Contacts and separations of movable things, by the rule of ``training.reasoner.events``.
-
-    Two things are in contact from the instant when they touch until they have come apart by more than ``APART_M``; what
-    was never that far apart before its first touch was in contact from the start. A separation is dated to the end of
-    the last touch.
-
-    Args:
-        clip: with touches; distances: (T,) [m] of the surfaces of all pairs that touch, by columns.
-    """
-    found: list[Occurrence] = []
-    end_s = float(clip.times[-1])
-    for (i, j), distance in distances.items():
-        who = (min(int(clip.ids[i]), int(clip.ids[j])), max(int(clip.ids[i]), int(clip.ids[j])))
-        begins = [t for t, a, b, began in clip.touches if (a, b) == who and began]
-        ends = [t for t, a, b, began in clip.touches if (a, b) == who and not began]
-        apart = clip.times[np.nan_to_num(distance) > APART_M]
-        touching = not begins or not (apart <= begins[0]).any()
-        for begin, end, until in zip(begins, [*ends, end_s], [*begins[1:], end_s], strict=False):
-            if not touching:
-                found.append((int(EventKind.CONTACT), who, begin))
-            touching = end >= end_s or not ((apart >= end) & (apart <= until)).any()
-            if not touching:
-                found.append((int(EventKind.SEPARATION), who, end))
-    return found
-
-
-def events_of(case: Case, future: Aligned, k: int, from_places: bool) -> list[Occurrence]:
-    """Contacts, separations, falls, topples and departures, up to a little over a second.
-
-    Args:
-        from_places: read touches from where things are (for backends that report none).
-    """
-    clip = clip_of(case, future, k)
-    last = row_at(case.times, EVENTS_UNTIL_S + 0.5) + 1
-    clip = replace(clip, times=clip.times[:last], states=clip.states[:last], present=clip.present[:last])
-    pairs = movable_pairs(clip)
-    if from_places:
-        distances = distances_of(case, future, k, pairs, last)
-        clip = replace(clip, touches=seen_touches(clip, distances))
-    else:
-        clip = replace(clip, touches=tuple(t for t in clip.touches if t[0] <= float(clip.times[-1])))
-        touching = {(a, b) for _, a, b, _ in clip.touches}
-        met = [(i, j) for i, j in pairs if tuple(sorted((int(clip.ids[i]), int(clip.ids[j])))) in touching]
-        distances = distances_of(case, future, k, met, last)
-    removed = {do.object_id for do in case.hypotheses[k].interventions if do.kind == InterventionKind.REMOVE}
-    found = meetings(clip, distances)
-    found += [
-        (int(e.kind), e.who, e.time)
-        for e in true_events(clip)
-        if e.kind in (EventKind.FALL, EventKind.TOPPLE, EventKind.LEAVE)
-        and not (e.kind == EventKind.LEAVE and e.a in removed)
-    ]
-    # What is told to touch from the start, but was apart, touches in the first step; all else at the start was before.
-    kept = [e for e in found if e[2] > 0.0 or e[0] == int(EventKind.CONTACT)]
-    return sorted(kept, key=lambda e: (e[2], e[0], e[1]))
-
-
-# -- what physics forbids
-
-
-def penetrations(
-    worlds: Worlds, scene: SceneGraph, hypothesis: Hypothesis, times: Array, states: Array, present: Mask
-) -> Array:
-    """(T, M) how deep [m] each thing is in others, by MuJoCo's collision of the known shapes.
-
-    Pairs that overlap by more than 2.5 mm at the start, and pushers in what is static, are left out.
-    """
-    result = np.zeros(present.shape)
-    kinematic = {m for m, i in targets(scene, hypothesis) if i.kind == InterventionKind.FOLLOW_PATH}
-    skipped: set[tuple[int, int]] = set()
-    for part, rows in rows_of(scene_stretches(scene, hypothesis), times):
-        world, data = worlds.get(part.bodies)
-        model = world.model
-        index_of = np.full(model.nbody, -1)
-        index_of[world.body_ids] = np.arange(len(part.bodies))
-        for t in rows:
-            put(world, data, states[t], present[t])
-            mujoco.mj_comPos(model, data)
-            mujoco.mj_collision(model, data)
-            if not data.ncon:
-                continue
-            depth = -np.array(data.contact.dist)
-            pairs = np.sort(index_of[model.geom_bodyid[np.array(data.contact.geom)]], axis=1)
-            for c in np.flatnonzero(depth > _OVERLAP_AT_START_M):
-                a, b = int(pairs[c, 0]), int(pairs[c, 1])
-                if a < 0 or (a, b) in skipped:
-                    continue
-                if (a in kinematic and not world.movable[b]) or (b in kinematic and not world.movable[a]):
-                    continue
-                if t == 0:
-                    skipped.add((a, b))
-                    continue
-                for i in (a, b):
-                    if world.movable[i]:
-                        result[t, i] = max(result[t, i], depth[c])
-    return result
-
-
-def created_energy(
-    worlds: Worlds, scene: SceneGraph, hypothesis: Hypothesis, times: Array, states: Array, present: Mask
-) -> float | None:
-    """The largest rise [J] of the free bodies' energy beyond a tolerance, between interventions; None with a pusher.
-
-    Tolerance: 5 % of the largest kinetic energy, and what lifts all that moves by 5 mm, and 0.1 mJ. Bodies that stay
-    within a millimetre are left out. Backends carry interventions out at the nearest of their steps, so states within
-    half of such a step of one are left out; what it gives may be in the spring of a contact for 30 ms.
-    """
-    if any(do.kind == InterventionKind.FOLLOW_PATH for do in hypothesis.interventions):
-        return None
-    edges = sorted({0.0, *(do.time_offset for do in hypothesis.interventions)})
-    parts = scene_stretches(scene, hypothesis)
-    worst = 0.0
-    for n, begin in enumerate(edges):
-        end = edges[n + 1] if n + 1 < len(edges) else np.inf
-        since = begin + _STEP_OF_INTERVENTIONS_S if begin > 0.0 else -1e-9
-        rows = np.flatnonzero((times >= since) & (times < end - _STEP_OF_INTERVENTIONS_S))
-        if len(rows) < 2:
-            continue
-        bodies = [p for p in parts if p.from_s <= begin + 1e-9][-1].bodies
-        world, _ = worlds.get(bodies)
-        model = world.model
-        there = np.asarray(present[rows].all(axis=0))
-        free = [i for i in range(len(bodies)) if world.movable[i] and there[i]]
-        kinetic, potential, moving = np.zeros(len(rows)), np.zeros(len(rows)), 0.0
-        for i in free:
-            body = world.body_ids[i]
-            own = states[rows, i].astype(np.float64)
-            # Heavy things that settle by a hair are left out.
-            if np.linalg.norm(own[:, POSITION] - own[0, POSITION], axis=1).max() < 1e-3:
-                continue
-            rotation = quaternion_to_matrix(own[:, QUATERNION])
-            arm = rotation @ model.body_ipos[body]
-            velocity = own[:, LINEAR_VELOCITY] + np.cross(own[:, ANGULAR_VELOCITY], arm)
-            axes = rotation @ quaternion_to_matrix(np.roll(model.body_iquat[body], -1))
-            turn = np.einsum("tij,ti->tj", axes, own[:, ANGULAR_VELOCITY])
-            mass = float(model.body_mass[body])
-            kinetic += 0.5 * mass * (velocity**2).sum(axis=1) + 0.5 * (turn**2 @ model.body_inertia[body])
-            potential += mass * GRAVITY_M_S2 * (own[:, 2] + arm[:, 2])
-            moving += mass
-        allowed = _ENERGY_OF_KINETIC * float(kinetic.max()) + _ENERGY_HEIGHT_M * GRAVITY_M_S2 * moving
-        allowed += _ENERGY_NOISE_J
-        energy = kinetic + potential
-        energy[0] = energy[:2].max()
-        worst = max(worst, energy_rise(energy) - allowed)
-    return worst
 
 
 # -- scores of a method
@@ -560,23 +137,6 @@ class Scores:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.energy_worst_j = max(self.energy_worst_j, other.energy_worst_j)
         self.worst = sorted([*self.worst, *other.worst], key=lambda w: -w.error_m)[: 4 * MEASURED_WORST]
-
-
-def has_contact(case: Case, k: int, until_s: float = 1.0) -> bool:
-    """Whether movable things begin to touch in the true future."""
-    return any(e[0] == int(EventKind.CONTACT) and e[2] <= until_s for e in true_happenings(case)[k])
-
-
-_HAPPENINGS: dict[tuple[str, int], list[list[Occurrence]]] = {}
-
-
-def true_happenings(case: Case) -> list[list[Occurrence]]:
-    """The true events of every future of a case."""
-    key = (case.split, case.seed)
-    if key not in _HAPPENINGS:
-        truth = truth_of(case)
-        _HAPPENINGS[key] = [events_of(case, truth, k, False) for k in range(len(case.hypotheses))]
-    return _HAPPENINGS[key]
 
 
 def score_positions(scores: Scores, case: Case, future: Aligned, method: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.imagining.accuracy import Start
+from benchmarks.imagining.starts import Start
 from benchmarks.imagining.store import ROOT, cached, fingerprint
 from benchmarks.imagining.worlds import CAMERA_RATE_HZ, Case
 from training.worlds.worlds import open_simulator, random_noise, random_scene

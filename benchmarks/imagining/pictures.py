@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 
-from benchmarks.imagining.accuracy import Aligned, Worst, imagine, perceived_start, true_start, truth_of, truth_of_solid
+from benchmarks.imagining.accuracy import Worst, imagine, perceived_start, truth_of_solid
 from benchmarks.imagining.metrics import Array, row_at
+from benchmarks.imagining.starts import Aligned, true_start, truth_of
 from benchmarks.imagining.worlds import Case, make_case
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.rollout import POSITION, QUATERNION

@@ -12,11 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from benchmarks.imagining.accuracy import (
-    Aligned,
     Calibration,
-    From,
     Scores,
-    Start,
     Worst,
     calibrate,
     imagine,
@@ -24,11 +21,9 @@ from benchmarks.imagining.accuracy import (
     score_events,
     score_physics,
     score_positions,
-    translated,
-    true_start,
-    truth_of,
 )
 from benchmarks.imagining.shapes import Worlds
+from benchmarks.imagining.starts import Aligned, From, Start, translated, true_start, truth_of
 from benchmarks.imagining.worlds import Case, make_case
 from training.worlds.worlds import Split
 from wm_dynamics.base import Dynamics

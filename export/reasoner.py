@@ -1,0 +1,147 @@
+"""The reasoner, for export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.model import PERCEPTION_MODELS, ROOT, Axis, Feeds, Model, Runner, Tensor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# The reasoner.
+
+_REASONER_DATA = ROOT / "out/data/reasoner"
+_REASONER_CLIPS = 12
+"""Held-out clips of each split that its metric is taken over: enough to see a precision go wrong."""
+
+
+def _reasoner_network(weights: Path) -> nn.Module:
+    from safetensors.torch import load_file
+
+    from training.reasoner.model import ReasonerNetwork
+
+    network = ReasonerNetwork()
+    network.load_state_dict(load_file(weights))
+    return network.eval()
+
+
+def _reasoner_facts(network: nn.Module) -> dict[str, str]:
+    import json
+
+    from wm_perception.reasoning.features import RATE_HZ, VERSION, WINDOW
+
+    scales: Any = network.scales
+    return {
+        "version": str(VERSION),
+        "rate_hz": str(RATE_HZ),
+        "window": str(WINDOW),
+        "scales": json.dumps([round(float(v), 6) for v in scales]),
+    }
+
+
+def _lessons(split: str, clips: int) -> list[Any]:
+    from training.reasoner.data import read_shard
+
+    lessons: list[Any] = []
+    for shard in sorted((_REASONER_DATA / split).glob("*.npz")):
+        if len(lessons) >= clips:
+            break
+        lessons += read_shard(shard)
+    return lessons[:clips]
+
+
+def _watch_lessons(lessons: Sequence[Any], run: Runner) -> dict[str, float]:
+    """The figures of the reasoner's card, of the reasoner with this function as its network."""
+    import json
+
+    from training.reasoner.card import Result, evaluate_lesson
+    from wm_perception.reasoning.reasoner import Reasoner
+    from wm_perception.types import PerceptionConfig
+
+    facts = _reasoner_facts(_reasoner_network(PERCEPTION_MODELS / "reasoner.safetensors"))
+    reasoner = Reasoner(PerceptionConfig(), run, json.loads(facts["scales"]))
+    result = Result()
+
+    def renewed() -> Reasoner:
+        reasoner.reset()
+        return reasoner
+
+    for k, lesson in enumerate(lessons):
+        evaluate_lesson(renewed, lesson, k, result)
+    return result.figures()
+
+
+def _reasoner_real(split: str, count: int) -> Iterator[Feeds]:
+    lessons = _lessons(split, 1 + count // 40)
+    if not lessons:
+        return
+    import torch
+
+    # What the network is fed while it watches clips.
+    network = _reasoner_network(PERCEPTION_MODELS / "reasoner.safetensors")
+    described = make_reasoner()
+    fed: list[dict[str, NDArray[Any]]] = []
+
+    def watched(feeds: Feeds) -> dict[str, NDArray[Any]]:
+        fed.append({k: np.array(v) for k, v in feeds.items()})
+        with torch.inference_mode():
+            values = network(*[torch.from_numpy(feeds[t.name]) for t in described.inputs])
+        return {t.name: v.numpy() for t, v in zip(described.outputs, values, strict=True)}
+
+    _watch_lessons(lessons, watched)
+    for row in np.linspace(0, len(fed) - 1, min(count, len(fed))).astype(int):
+        yield fed[row]
+
+
+def _reasoner_metric(run: Runner) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for split in ("seeds", "families"):
+        lessons = _lessons(split, _REASONER_CLIPS)
+        if lessons:
+            found = _watch_lessons(lessons, run)
+            figures |= {f"{split}_{k}": found[k] for k in ("events_f1", "caused_f1", "property_spearman")}
+    return figures
+
+
+def make_reasoner() -> Model:
+    """The reasoner, with its data and its metric."""
+    from wm_perception.reasoning import features
+
+    window = features.WINDOW
+    see = "wm_perception.reasoning.features"
+    inputs: Sequence[tuple[str, tuple[int | str, ...], str]] = (
+        ("objects", ("N", window, len(features.OBJECT_FEATURES)), "OBJECT_FEATURES"),
+        ("pairs", ("N", "N", window, len(features.PAIR_FEATURES)), "PAIR_FEATURES"),
+        ("shapes", ("N", len(features.SHAPE_FEATURES)), "SHAPE_FEATURES"),
+        ("contacts", ("C", len(features.CONTACT_FEATURES)), "CONTACT_FEATURES"),
+        ("steps", ("M", len(features.STEP_FEATURES)), "STEP_FEATURES"),
+        ("causes", ("Q", len(features.CAUSE_FEATURES)), "CAUSE_FEATURES"),
+    )
+    return Model(
+        name="reasoner",
+        task="wm_reasoner",
+        folder=PERCEPTION_MODELS,
+        network=_reasoner_network,
+        inputs=tuple(Tensor(n, s, f"see {see}.{names}", normalisation="in the features") for n, s, names in inputs),
+        outputs=(
+            Tensor("pair_probabilities", ("N", "N", 3), "probability"),
+            Tensor("object_probabilities", ("N", 4), "probability"),
+            Tensor("prior", ("N", 6), "means, then precisions, of log mass, friction, restitution"),
+            Tensor("contact_evidence", ("C", 6), "as prior"),
+            Tensor("step_evidence", ("M", 6), "as prior"),
+            Tensor("cause", ("Q",), "probability"),
+        ),
+        axes={"N": Axis(1, 8, 64), "C": Axis(0, 4, 256), "M": Axis(0, 8, 64), "Q": Axis(0, 16, 96)},
+        facts=_reasoner_facts,
+        real=_reasoner_real,
+        metric=_reasoner_metric,
+        metric_key="seeds_events_f1",
+        gpu=False,
+        loads={"batch 1": {}, "24 things": {"N": 24, "C": 16, "M": 24, "Q": 96}},
+    )

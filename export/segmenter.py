@@ -1,0 +1,134 @@
+"""The segmenter, for export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.model import PERCEPTION_MODELS, ROOT, Axis, Feeds, Model, Quantisation, Runner, Tensor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# The segmenter.
+
+_SEGMENTER_WORK = ROOT / "out/train/segmenter"
+
+
+def _segmenter_network(weights: Path) -> nn.Module:
+    from safetensors.torch import load_file
+
+    from training.segmenter.model import SegmenterNetwork
+
+    network = SegmenterNetwork()
+    network.load_state_dict(load_file(weights))
+    return network.eval()
+
+
+def _segmenter_facts(network: nn.Module) -> dict[str, str]:
+    import json
+
+    from training.segmenter.model import EMBEDDING
+    from training.worlds.families import VOCABULARY
+    from wm_perception.segmentation.learned import CHANNELS
+
+    return {
+        "version": "1",
+        "channels": json.dumps(list(CHANNELS)),
+        "vocabulary": json.dumps(list(VOCABULARY)),
+        "embedding": str(EMBEDDING),
+    }
+
+
+def prepared(split: str, least: int = 1) -> Any:
+    """The segmenter's images (``training.worlds.dataset.Prepared``) of train, seeds or families, or None."""
+    from training.worlds.dataset import Prepared
+
+    folder = _SEGMENTER_WORK / f"features_{split}"
+    if not (folder / "done.json").is_file():
+        return None
+    names = ("inputs", "masks", "clips", "classes")
+    data = Prepared(*[np.load(folder / f"{name}.npy", mmap_mode="r") for name in names])
+    return data if len(data.masks) >= least else None
+
+
+def _segmenter_real(split: str, count: int) -> Iterator[Feeds]:
+    from training.worlds.dataset import QUANTUM
+
+    data = prepared(split)
+    if data is None:
+        return
+    # Evenly over all clips.
+    for row in np.linspace(0, len(data.masks) - 1, min(count, len(data.masks))).astype(int):
+        yield {"image": data.inputs[row][None].astype(np.float32) / np.float32(QUANTUM)}
+
+
+def _segmenter_metric(run: Runner) -> dict[str, float]:
+    from training.segmenter.evaluate import evaluate
+    from wm_perception.segmentation.learned import OUTPUTS
+
+    def network(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        values = run({"image": image})
+        return [values[name] for name in OUTPUTS]
+
+    figures: dict[str, float] = {}
+    for split in ("seeds", "families"):
+        data = prepared(split)
+        if data is None:
+            continue
+        found = evaluate(network, data)
+        figures[f"{split}_mask_ap"] = found.mask_ap
+        figures[f"{split}_mask_ap50"] = found.mask_ap50
+        figures[f"{split}_class_accuracy"] = found.class_accuracy
+    return figures
+
+
+def _maps() -> tuple[Tensor, ...]:
+    from training.worlds.families import VOCABULARY
+
+    return (
+        Tensor("foreground", ("batch", 1, "height", "width"), "logit"),
+        Tensor("centre", ("batch", 1, "height", "width"), "logit"),
+        Tensor("offset", ("batch", 2, "height", "width"), "pixels / 32"),
+        Tensor("classes", ("batch", len(VOCABULARY), "half_height", "half_width"), "logit"),
+        Tensor("embedding", ("batch", 16, "half_height", "half_width"), "none"),
+    )
+
+
+def make_segmenter() -> Model:
+    """The segmenter, with its data and its metric."""
+    return Model(
+        name="segmenter",
+        task="wm_segmenter",
+        folder=PERCEPTION_MODELS,
+        network=_segmenter_network,
+        inputs=(
+            Tensor(
+                "image",
+                ("batch", 10, "height", "width"),
+                "see channels",
+                normalisation="wm_perception.segmentation.learned.network_input, -1..1, 0 where unknown",
+            ),
+        ),
+        outputs=_maps(),
+        # A camera of 640 x 480 at stride 2 is usual; the most is one of 1280 x 720 at stride 1.
+        axes={
+            "batch": Axis(1, 1, 4),
+            "height": Axis(32, 240, 720),
+            "width": Axis(32, 320, 1280),
+            "half_height": Axis(16, 120, 360),
+            "half_width": Axis(16, 160, 640),
+        },
+        facts=_segmenter_facts,
+        real=_segmenter_real,
+        metric=_segmenter_metric,
+        metric_key="seeds_mask_ap",
+        # The last convolutions give logits and offsets over a wide range, which eight bits cannot tell apart. The
+        # context is one pixel: nothing to gain.
+        loads={"batch 1": {}, "4 images": {"batch": 4}},
+        quantisation=Quantisation(("Conv", "Add", "Relu"), ("/fine/fine.1/", "/meaning/meaning.1/", "/context/")),
+    )
