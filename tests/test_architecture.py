@@ -3,11 +3,15 @@
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from wm_bringup.packages import PACKAGES
 
-SOURCES = Path(__file__).resolve().parents[1] / "ros2_ws" / "src"
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "ros2_ws" / "src"
 
 # What may import rclpy: nodes, the ROS glue and the parts of bring-up that are ROS programs.
 ROS_ALLOWED = {
@@ -67,3 +71,53 @@ def test_the_runtime_imports_no_torch_outside_the_optional_backend():
         for path in modules(package):
             if path.name != "torch_session.py":
                 assert "torch" not in imported_roots(path), path
+
+
+def all_modules() -> dict[str, Path]:
+    """Files by the names under which they are imported."""
+    bases = [(SOURCES / package, package) for package in PACKAGES]
+    bases += [(ROOT, folder) for folder in ("training", "export", "benchmarks")]
+    found = {}
+    for base, folder in bases:
+        for path in sorted((base / folder).rglob("*.py")):
+            found[".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")] = path
+    assert len(found) > 200
+    return found
+
+
+def imported_modules(path: Path, known: dict[str, Path]) -> set[str]:
+    """Modules of ours that a file imports anywhere, in functions and for type checkers, too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names if name.name in known}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for name in node.names:
+                whole = f"{node.module}.{name.name}"
+                if whole in known or node.module in known:
+                    found.add(whole if whole in known else node.module)
+    return found
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that reach one another (Tarjan's strongly connected components, by SciPy)."""
+    names = sorted(edges)
+    row_of = {name: row for row, name in enumerate(names)}
+    rows = [(row_of[a], row_of[b]) for a in names for b in edges[a]]
+    columns = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_matrix((np.ones(len(rows)), columns), shape=(len(names), len(names)))
+    _, group = connected_components(graph, directed=True, connection="strong")
+    return [[names[i] for i in np.flatnonzero(group == g)] for g in np.flatnonzero(np.bincount(group) > 1)]
+
+
+def test_circles_are_seen() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Nor in a function, nor for type checkers alone."""
+    known = all_modules()
+    edges = {name: imported_modules(path, known) - {name} for name, path in known.items()}
+    assert sum(map(len, edges.values())) > 500
+    assert circles(edges) == []
