@@ -29,7 +29,10 @@ from tf2_msgs.msg import TFMessage
 from traced_scene import CAMERA, FRONT, make_scene, trace
 from wm_core.geometry import pose_matrix
 from wm_core.health.depth import BODY_R_OPTICAL
-from wm_ros import images, qos
+from wm_ros import qos
+from wm_ros.images.camera_info import camera_to_info
+from wm_ros.images.compressed import rgb_to_compressed
+from wm_ros.images.pixels import depth_to_image, resize_depth, rgb_to_image
 from wm_ros.stamps import ns_to_stamp
 from wm_ros.transforms import transform_to_msg
 
@@ -199,7 +202,7 @@ class BrokenRobot:
             if name in out:
                 out[name].publish(transform)
         if "info" in out:
-            info = images.camera_to_info(CAMERA.scaled(s.info_factor), stamp_ns, s.frame_id)
+            info = camera_to_info(CAMERA.scaled(s.info_factor), stamp_ns, s.frame_id)
             if s.distortion:
                 info.d, info.distortion_model = list(s.distortion), "plumb_bob"
             if not s.calibrated:
@@ -209,16 +212,16 @@ class BrokenRobot:
         if "color" in out:
             msg: Any = String(data="no image")
             if s.compressed and not s.wrong_type:
-                msg = images.rgb_to_compressed(color, stamp_ns, s.frame_id)
+                msg = rgb_to_compressed(color, stamp_ns, s.frame_id)
             elif not s.wrong_type:
-                msg = images.rgb_to_image(color, stamp_ns, s.frame_id)
+                msg = rgb_to_image(color, stamp_ns, s.frame_id)
                 msg.encoding = s.color_encoding or msg.encoding
             out["color"].publish(msg)
         if "depth" in out:
             if s.depth_size is not None:
-                depth = images.resize_depth(depth, *s.depth_size)
+                depth = resize_depth(depth, *s.depth_size)
             depth_ns = max(stamp_ns + round(s.depth_offset_s * 1e9), 0)
-            message = images.depth_to_image(depth, depth_ns, s.depth_frame or s.frame_id)
+            message = depth_to_image(depth, depth_ns, s.depth_frame or s.frame_id)
             message.encoding = s.depth_encoding
             out["depth"].publish(message)
         if self.on_frame is not None:

@@ -20,8 +20,8 @@ from test_imagination_node import Client
 from traced_scene import make_scene
 from wm_core.interventions import Hypothesis
 from wm_core.rollout import ImagineRequest
-from wm_ros import clients
-from wm_ros.clients import ClientWatch, WatchedService
+from wm_ros.nodes import clients
+from wm_ros.nodes.clients import ClientWatch, WatchedService
 
 CODES = ImagineRollouts.Response
 SHORT = ImagineRequest((Hypothesis("factual"),), 0.1, initial_state=make_scene())

@@ -25,9 +25,12 @@ from wm_core.interventions import Hypothesis
 from wm_core.lens import Lens
 from wm_core.rollout import ImageRequest, ImagineRequest
 from wm_core.scene_graph import SceneGraph
-from wm_ros import images, qos
+from wm_ros import qos
 from wm_ros.conversions.basics import camera_from_msg
 from wm_ros.conversions.scene_graph import scene_graph_to_msg
+from wm_ros.images.camera_info import camera_to_info
+from wm_ros.images.compressed import compressed_to_rgb
+from wm_ros.images.pixels import array_to_image, depth_to_image, image_to_array, rgb_to_image
 from wm_ros.stamps import ns_to_stamp
 from wm_ros.transforms import transform_to_msg
 
@@ -44,7 +47,7 @@ class Driver:
         self.color: Image | None = None
         self.depth: Image | None = None
         self.rvl: CompressedImage | None = None
-        self.info = images.camera_to_info(CAMERA)
+        self.info = camera_to_info(CAMERA)
         self.infos: list[CameraInfo] = []
         robot.node.create_subscription(CameraInfo, "/wm/camera_info", self.infos.append, qos.DERIVED_IMAGE)
         robot.listen_to_images()
@@ -131,7 +134,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, robot: Robot) -> Iterator[Nod
 
 def test_rvl_in_tenths_of_millimeters(tmp_path: Path, driver: Driver) -> None:
     color, depth, _ = trace(TRUTH)
-    driver.color, driver.depth, driver.info = images.rgb_to_image(color), None, images.camera_to_info(CAMERA)
+    driver.color, driver.depth, driver.info = rgb_to_image(color), None, camera_to_info(CAMERA)
     driver.rvl = rvl_message((10_000.0 * depth).astype(np.uint16))
     given: dict[str, Any] = {"depth_transport": "compressedDepth", "depth_scale": 0.0001}
     process = start(tmp_path / "log", *parameters(**given), module="wm_perception.node")
@@ -159,9 +162,9 @@ def test_imagination_learns_looks_in_the_geometry_of_the_instances(node_process:
         info = lens_info(lens)
         info.header.stamp, info.header.frame_id = ns_to_stamp(client.stamp_ns), FRAME
         client.info_out.publish(info)
-        client.color_out.publish(images.rgb_to_image(color, client.stamp_ns, FRAME))
-        client.depth_out.publish(images.depth_to_image(depth, client.stamp_ns, FRAME))
-        client.instances_out.publish(images.array_to_image(ids, "mono16", client.stamp_ns, FRAME))
+        client.color_out.publish(rgb_to_image(color, client.stamp_ns, FRAME))
+        client.depth_out.publish(depth_to_image(depth, client.stamp_ns, FRAME))
+        client.instances_out.publish(array_to_image(ids, "mono16", client.stamp_ns, FRAME))
         client.scene_out.publish(scene)
         status = client.diagnostics.get("imagination: appearance")
         return status is not None and status.message.startswith("2 objects")
@@ -172,7 +175,7 @@ def test_imagination_learns_looks_in_the_geometry_of_the_instances(node_process:
         answer = client.ask(ImagineRequest((Hypothesis("as it is"),), 0.2, images=ImageRequest(video=True)))
         assert answer.error_code == 0, answer.error_msg
         assert camera_from_msg(answer.rollout.camera) == rectified
-        drawn = images.compressed_to_rgb(answer.rollout.video[0]).astype(float)
+        drawn = compressed_to_rgb(answer.rollout.video[0]).astype(float)
         middle = (slice(20, -20), slice(20, -20))
         assert np.abs(drawn - true_color)[middle].mean() < 5.0
         assert client.counter("bad_frame") == 0
@@ -190,7 +193,7 @@ def test_a_distorted_camera_gives_true_positions_and_pixels(driver: Driver, node
     lens = Lens(RAW, rectified, model, LENSES[model])
     wide = Camera(960, 720, 500.0, 500.0, 479.5, 359.5)
     color, depth = seen_through(lens, *trace(TRUTH, FRONT, wide)[:2], wide)
-    driver.color, driver.depth = images.rgb_to_image(color), images.depth_to_image(depth, encoding="16UC1")
+    driver.color, driver.depth = rgb_to_image(color), depth_to_image(depth, encoding="16UC1")
     driver.info = lens_info(lens)
     graph = driver.expect_objects(model)
     robot = driver.robot
@@ -199,7 +202,7 @@ def test_a_distorted_camera_gives_true_positions_and_pixels(driver: Driver, node
     robot.spin_until(lambda: robot.instances and driver.infos, "instances and their camera info", each=driver.send)
     # Instances are in the pinhole camera's geometry, which the camera info beside them states.
     assert camera_from_msg(driver.infos[-1]) == rectified and not any(driver.infos[-1].d)
-    ids, true_ids = images.image_to_array(robot.instances[-1]), trace(TRUTH, FRONT, rectified)[2]
+    ids, true_ids = image_to_array(robot.instances[-1]), trace(TRUTH, FRONT, rectified)[2]
     for true_id in (BOX, BALL):
         near = np.linalg.norm(graph.positions - TRUTH.positions[true_id - 1], axis=1).argmin()
         mask, true_mask = ids == graph.ids[near], true_ids == true_id
@@ -213,10 +216,10 @@ def test_bayer_yuv_and_regions_with_binning(driver: Driver, node: NodeProcess) -
     mosaic = color[:, :, 2].copy()
     for row, column, channel in ((0, 0, 0), (0, 1, 1), (1, 0, 1)):
         mosaic[row::2, column::2] = color[row::2, column::2, channel]
-    driver.color = images.array_to_image(mosaic, "bayer_rggb8")
-    driver.depth = images.depth_to_image(depth)
+    driver.color = array_to_image(mosaic, "bayer_rggb8")
+    driver.depth = depth_to_image(depth)
     # The sensor has 1280x960 pixels; these are every other of its middle.
-    driver.info = images.camera_to_info(Camera(1280, 960, 600.0, 600.0, 639.5, 479.5))
+    driver.info = camera_to_info(Camera(1280, 960, 600.0, 600.0, 639.5, 479.5))
     driver.info.binning_x = driver.info.binning_y = 2
     roi = driver.info.roi
     roi.x_offset, roi.y_offset, roi.width, roi.height = 320, 240, 640, 480
@@ -225,7 +228,7 @@ def test_bayer_yuv_and_regions_with_binning(driver: Driver, node: NodeProcess) -
     packed = np.zeros((240, 320, 2), np.uint8)
     packed[..., 0] = np.clip(16 + 0.859 * yuv[..., 0], 0, 255)
     packed[:, 0::2, 1], packed[:, 1::2, 1] = yuv[:, 0::2, 1], yuv[:, 0::2, 2]
-    driver.color, driver.info = images.array_to_image(packed, "yuv422_yuy2"), images.camera_to_info(CAMERA)
+    driver.color, driver.info = array_to_image(packed, "yuv422_yuy2"), camera_to_info(CAMERA)
     driver.expect_objects("yuv")
 
 
@@ -236,8 +239,8 @@ def test_depth_in_another_unit_is_said_on_the_console_with_what_to_set(
     robot = driver.robot
     color, depth, _ = trace(TRUTH)
     kind = np.uint16 if encoding == "16UC1" else np.float32
-    driver.color, driver.info = images.rgb_to_image(color), images.camera_to_info(CAMERA)
-    driver.depth = images.array_to_image((per_metre * depth).astype(kind), encoding)
+    driver.color, driver.info = rgb_to_image(color), camera_to_info(CAMERA)
+    driver.depth = array_to_image((per_metre * depth).astype(kind), encoding)
     before, said = robot.counter("depth_unit"), len(node.output)
     driver.restart_time()
     robot.spin_until(lambda: robot.counter("depth_unit") > before, "depth_unit", each=driver.send)
@@ -249,20 +252,20 @@ def test_depth_in_another_unit_is_said_on_the_console_with_what_to_set(
     set_parameters(robot, depth_scale=float(name))
     driver.expect_objects(f"depth_scale {name}")
     robot.spin_until(lambda: "depth_unit: over" in node.output[said:], "the end of it", each=driver.send)
-    driver.depth = images.depth_to_image(depth)
+    driver.depth = depth_to_image(depth)
     set_parameters(robot, depth_scale=0.0)
 
 
 def test_the_unit_found_is_applied_where_that_is_asked_for(driver: Driver, node: NodeProcess) -> None:
     robot = driver.robot
     color, depth, _ = trace(TRUTH)
-    driver.color, driver.info = images.rgb_to_image(color), images.camera_to_info(CAMERA)
-    driver.depth = images.array_to_image((10_000.0 * depth).astype(np.uint16), "16UC1")
+    driver.color, driver.info = rgb_to_image(color), camera_to_info(CAMERA)
+    driver.depth = array_to_image((10_000.0 * depth).astype(np.uint16), "16UC1")
     set_parameters(robot, depth_scale_guess="apply")
     driver.expect_objects("the unit applied")
     assert "from now on read as 0.1 mm a unit" in node.output
     # Millimeters again, as after a restart of the driver with other settings: found as well.
-    driver.depth = images.depth_to_image(depth, encoding="16UC1")
+    driver.depth = depth_to_image(depth, encoding="16UC1")
     driver.expect_objects("the unit changed back")
     set_parameters(robot, depth_scale_guess="warn")
 

@@ -21,8 +21,18 @@ from wm_core.geometry import pose_matrix
 from wm_core.health.depth_unit import DepthUnitGuess, DepthUnitWatch, depth_unit_finding, guess_depth_unit
 from wm_core.lens import Lens, Rectifier
 from wm_core.rvl import decode_rvl
-from wm_ros import images
-from wm_ros.camera_input import CameraInput, CameraInputError
+from wm_ros.images.camera_info import camera_to_info, info_to_camera, info_to_lens, says_rectified
+from wm_ros.images.camera_input import CameraInput, CameraInputError
+from wm_ros.images.compressed import compressed_to_depth, depth_to_compressed
+from wm_ros.images.pixels import (
+    ImageError,
+    array_to_image,
+    depth_to_image,
+    depth_to_millimetres,
+    image_to_depth,
+    image_to_rgb,
+    rgb_to_image,
+)
 
 LENSES = {
     "plumb_bob": (-0.28, 0.07, 0.0012, -0.0008, 0.0),
@@ -70,7 +80,7 @@ def rvl_message(depth: np.ndarray) -> CompressedImage:
 
 def lens_info(lens: Lens, **given) -> CameraInfo:
     """The camera info of a lens, with P as the rectified camera."""
-    msg = images.camera_to_info(lens.raw)
+    msg = camera_to_info(lens.raw)
     msg.distortion_model, msg.d = lens.model, list(lens.coefficients)
     msg.p = np.hstack([lens.rectified.matrix, np.zeros((3, 1))]).ravel().tolist()
     msg.r = list(lens.rotation)
@@ -110,7 +120,7 @@ def test_a_mosaic_gives_back_the_color_it_was_made_of(pattern: str, bits: int) -
         row, column = divmod(place, 2)
         mosaic[row::2, column::2] = color[row::2, column::2, "rgb".index(letter)]
     pixels = mosaic if bits == 8 else mosaic.astype(np.uint16) << 8
-    found = images.image_to_rgb(images.array_to_image(pixels, f"bayer_{pattern}{bits}"))
+    found = image_to_rgb(array_to_image(pixels, f"bayer_{pattern}{bits}"))
     np.testing.assert_array_equal(found[2:-2, 2:-2], color[2:-2, 2:-2])
 
 
@@ -127,34 +137,34 @@ def test_yuv_422_with_padded_rows(encoding: str, order: str) -> None:
             parts += [next(luma) if letter == "Y" else c[letter] for letter in order]
         rows.append(bytes(int(p) for p in parts) + b"\xff\xff\xff")  # three bytes of padding
     msg = Image(encoding=encoding, width=4, height=2, step=11, data=b"".join(rows))
-    found = images.image_to_rgb(msg).astype(float)
+    found = image_to_rgb(msg).astype(float)
     # ITU-R BT.601, limited range.
     up, down = np.repeat(u, 2, axis=1) - 128.0, np.repeat(v, 2, axis=1) - 128.0
     luma = 1.164 * (y - 16.0)
     wanted = np.stack([luma + 1.596 * down, luma - 0.813 * down - 0.391 * up, luma + 2.018 * up], axis=-1)
     np.testing.assert_allclose(found, np.clip(wanted, 0, 255), atol=2.0)
     msg.width = 3
-    with pytest.raises(images.ImageError, match="width 3, expected an even one"):
-        images.image_to_rgb(msg)
+    with pytest.raises(ImageError, match="width 3, expected an even one"):
+        image_to_rgb(msg)
 
 
 def test_sixteen_bit_color_big_endian_and_alpha() -> None:
     color = (np.arange(2 * 3 * 4).reshape(2, 3, 4) * 2000).astype(np.uint16)
-    msg = images.array_to_image(color, "bgra16")
+    msg = array_to_image(color, "bgra16")
     msg.data, msg.is_bigendian = color.astype(">u2").tobytes(), 1
-    np.testing.assert_array_equal(images.image_to_rgb(msg), (color[..., 2::-1] >> 8).astype(np.uint8))
-    gray = images.array_to_image(color[..., 0], "mono16")
-    np.testing.assert_array_equal(images.image_to_rgb(gray)[..., 1], color[..., 0] >> 8)
+    np.testing.assert_array_equal(image_to_rgb(msg), (color[..., 2::-1] >> 8).astype(np.uint8))
+    gray = array_to_image(color[..., 0], "mono16")
+    np.testing.assert_array_equal(image_to_rgb(gray)[..., 1], color[..., 0] >> 8)
 
 
 def test_depth_in_another_unit() -> None:
     tenths = np.array([[10_000, 0, 65_535]], np.uint16)
-    found = images.image_to_depth(images.array_to_image(tenths, "16UC1"), scale=0.0001)
+    found = image_to_depth(array_to_image(tenths, "16UC1"), scale=0.0001)
     np.testing.assert_allclose(found, [[1.0, 0.0, 0.0]])
-    millimeters = images.array_to_image(np.array([[1500.0, np.nan]], np.float32), "32FC1")
-    np.testing.assert_allclose(images.image_to_depth(millimeters, scale=0.001), [[1.5, 0.0]])
-    png = images.depth_to_compressed(np.array([[1.5, 0.0]]), form="compressedDepth")
-    np.testing.assert_allclose(images.compressed_to_depth(png, scale=0.00025), [[0.375, 0.0]])
+    millimeters = array_to_image(np.array([[1500.0, np.nan]], np.float32), "32FC1")
+    np.testing.assert_allclose(image_to_depth(millimeters, scale=0.001), [[1.5, 0.0]])
+    png = depth_to_compressed(np.array([[1.5, 0.0]]), form="compressedDepth")
+    np.testing.assert_allclose(compressed_to_depth(png, scale=0.00025), [[0.375, 0.0]])
 
 
 # RVL.
@@ -181,9 +191,9 @@ def test_rvl_of_known_bytes() -> None:
 
 def test_rvl_messages_of_a_camera_and_of_nonsense() -> None:
     depth = trace(make_scene())[1]
-    found = images.compressed_to_depth(rvl_message(images.depth_to_millimetres(depth)))
+    found = compressed_to_depth(rvl_message(depth_to_millimetres(depth)))
     np.testing.assert_allclose(found, depth, atol=6e-4)
-    good = bytes(rvl_message(images.depth_to_millimetres(depth)).data)
+    good = bytes(rvl_message(depth_to_millimetres(depth)).data)
     for data, text in (
         (good[:-2000], "end"),
         (good[:16], "expected width and height"),
@@ -192,8 +202,8 @@ def test_rvl_messages_of_a_camera_and_of_nonsense() -> None:
         (good[:20] + bytes(len(good)), "0 zeros and 0 measurements"),
         (good[:20] + b"\xff" * 400, "nibbles|end"),
     ):
-        with pytest.raises(images.ImageError, match=text):
-            images.compressed_to_depth(CompressedImage(format="16UC1; compressedDepth rvl", data=data), "/depth")
+        with pytest.raises(ImageError, match=text):
+            compressed_to_depth(CompressedImage(format="16UC1; compressedDepth rvl", data=data), "/depth")
 
 
 @settings(max_examples=60, deadline=None)
@@ -289,8 +299,8 @@ def test_a_turned_stereo_camera_stays_in_its_own_frame_unless_told() -> None:
     ],
 )
 def test_an_impossible_lens_is_named(change: dict, texts: tuple[str, ...]) -> None:
-    with pytest.raises(images.ImageError) as caught:
-        images.info_to_lens(lens_info(Lens(RAW, RAW), **change), "/camera_info")
+    with pytest.raises(ImageError) as caught:
+        info_to_lens(lens_info(Lens(RAW, RAW), **change), "/camera_info")
     assert all(text in str(caught.value) for text in (*texts, "/camera_info"))
 
 
@@ -299,10 +309,10 @@ def test_an_impossible_lens_is_named(change: dict, texts: tuple[str, ...]) -> No
 
 def test_binning_and_region_see_the_same_rays() -> None:
     full = Camera(640, 480, 520.0, 522.0, 318.0, 243.0)
-    msg = images.camera_to_info(full)
+    msg = camera_to_info(full)
     msg.roi.x_offset, msg.roi.y_offset, msg.roi.width, msg.roi.height = 100, 60, 320, 240
     msg.binning_x, msg.binning_y = 2, 4
-    found = images.info_to_camera(msg)
+    found = info_to_camera(msg)
     assert (found.width, found.height) == (160, 60)
     point = np.array([[0.05, -0.1, 1.2]])
     (u, v), (x, y) = found.project(point)[0][0], full.project(point)[0][0]
@@ -311,9 +321,9 @@ def test_binning_and_region_see_the_same_rays() -> None:
 
 
 def test_k_of_zeros_is_taken_from_p() -> None:
-    msg = images.camera_to_info(RAW)
+    msg = camera_to_info(RAW)
     msg.k = [0.0] * 9
-    assert images.info_to_camera(msg) == RAW
+    assert info_to_camera(msg) == RAW
 
 
 @pytest.mark.parametrize(
@@ -328,7 +338,7 @@ def test_k_of_zeros_is_taken_from_p() -> None:
     ],
 )
 def test_names_that_say_rectified(topic: str, rectified: bool) -> None:
-    assert images.says_rectified(topic) == rectified
+    assert says_rectified(topic) == rectified
 
 
 # Both together, as the nodes read a camera.
@@ -346,7 +356,7 @@ def settings_of(**given) -> SimpleNamespace:
 def messages(width: int = 320, height: int = 240) -> tuple[Image, Image]:
     color = np.random.default_rng(1).integers(0, 255, (height, width, 3)).astype(np.uint8)
     depth = np.broadcast_to(np.linspace(1.0, 2.0, width, dtype=np.float32), (height, width))
-    return images.rgb_to_image(color), images.depth_to_image(depth)
+    return rgb_to_image(color), depth_to_image(depth)
 
 
 @pytest.mark.parametrize(
@@ -367,8 +377,8 @@ def test_what_is_rectified(
     given = CameraInput(color_topic, depth_topic)
     read = given.read(color, depth, lens_info(lens), settings_of(rectify=rectify))
     assert read.camera == lens.rectified
-    assert (read.color != images.image_to_rgb(color)).any() == color_moves
-    assert (read.depth_m != images.image_to_depth(depth)).any() == depth_moves
+    assert (read.color != image_to_rgb(color)).any() == color_moves
+    assert (read.depth_m != image_to_depth(depth)).any() == depth_moves
     maps = given._rectifiers.copy()
     given.read(color, depth, lens_info(lens), settings_of(rectify=rectify))
     assert given._rectifiers == maps, "the maps were made again"
@@ -376,13 +386,13 @@ def test_what_is_rectified(
 
 def test_without_distortion_images_stay_as_they_are() -> None:
     color, depth = messages()
-    read = CameraInput("/c/image_raw", "/d/image_raw").read(color, depth, images.camera_to_info(RAW), settings_of())
+    read = CameraInput("/c/image_raw", "/d/image_raw").read(color, depth, camera_to_info(RAW), settings_of())
     assert read.camera == RAW and read.depth_unit_m == 1.0
-    np.testing.assert_array_equal(read.color, images.image_to_rgb(color))
+    np.testing.assert_array_equal(read.color, image_to_rgb(color))
 
 
 def test_a_size_that_does_not_fit_says_region_and_binning() -> None:
-    msg = images.camera_to_info(RAW)
+    msg = camera_to_info(RAW)
     msg.binning_x = msg.binning_y = 2
     color, depth = messages()
     with pytest.raises(CameraInputError) as caught:
@@ -576,8 +586,8 @@ def test_a_bag_without_poses_is_read_with_the_parameters_of_perception(given: di
     lens = Lens(RAW, Camera(320, 240, 250.0, 250.0, 159.5, 119.5), "plumb_bob", LENSES["plumb_bob"])
     sent = {
         "/info": lens_info(lens),
-        "/color": images.rgb_to_image(color, 5),
-        "/depth": images.array_to_image((10_000.0 * depth).astype(np.uint16), "16UC1", 5),
+        "/color": rgb_to_image(color, 5),
+        "/depth": array_to_image((10_000.0 * depth).astype(np.uint16), "16UC1", 5),
     }
     kinds = {"/info": "CameraInfo", "/color": "Image", "/depth": "Image"}
     bag = SimpleNamespace(

@@ -386,7 +386,7 @@ def test_run_ends_with_all_its_nodes(tmp_path, wait_for, number):
 
 INTERRUPTED = """
 import os, signal, sys, time
-from wm_ros.startup import end_as_usual
+from wm_ros.nodes.startup import end_as_usual
 end_as_usual()
 from wm_bringup import cli
 from wm_bringup.run.processes import ProcessGroup

@@ -16,7 +16,8 @@ from wm_bringup.doctor.frames import FrameLook
 from wm_bringup.doctor.seen import Seen
 from wm_perception.node import PerceptionParameters
 from wm_perception.types import PerceptionConfig
-from wm_ros import images
+from wm_ros.images.camera_info import camera_to_info
+from wm_ros.images.pixels import depth_to_image, rgb_to_image
 from wm_ros.stamps import ns_to_stamp
 from wm_ros.transforms import TransformBuffer
 
@@ -32,9 +33,9 @@ def look(transforms: TransformBuffer, odometry: Odometry | None = None, **values
     rgb, depth = render(POSE)
     for i in range(FRAMES):
         stamp = 100 * S + i * S // 15
-        kept["color"].append(serialize_message(images.rgb_to_image(rgb, stamp, "unknown")))
-        kept["depth"].append(serialize_message(images.depth_to_image(depth, stamp, "unknown", "16UC1")))
-        kept["camera_info"].append(serialize_message(images.camera_to_info(CAMERA, stamp, "unknown")))
+        kept["color"].append(serialize_message(rgb_to_image(rgb, stamp, "unknown")))
+        kept["depth"].append(serialize_message(depth_to_image(depth, stamp, "unknown", "16UC1")))
+        kept["camera_info"].append(serialize_message(camera_to_info(CAMERA, stamp, "unknown")))
     if odometry is not None:
         kept["odometry"].append(serialize_message(odometry))
     parameters = PerceptionParameters(pipeline=GEOMETRIC, **values)

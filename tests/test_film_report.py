@@ -21,8 +21,9 @@ from wm_bringup.report.results import DemoResults, Future
 from wm_core.camera import Camera
 from wm_core.rollout import Rollout
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_ros import images
 from wm_ros.conversions.scene_graph import scene_graph_to_msg
+from wm_ros.images.camera_info import camera_to_info
+from wm_ros.images.pixels import depth_to_image, rgb_to_image
 
 CAMERA = Camera(96, 72, 90.0, 90.0, 47.5, 35.5)
 STAMP_NS = 5_000_000_000
@@ -131,12 +132,12 @@ def recording(tmp_path):
             stamp_ns = STAMP_NS - (9 - n) * 33_333_333
             color = np.full((72, 96, 3), 20 * n, np.uint8)
             said = {
-                "/camera/color/image_raw": images.rgb_to_image(color, stamp_ns),
-                "/camera/depth/image_raw": images.depth_to_image(np.ones((72, 96), np.float32), stamp_ns),
-                "/camera/color/camera_info": images.camera_to_info(CAMERA, stamp_ns),
+                "/camera/color/image_raw": rgb_to_image(color, stamp_ns),
+                "/camera/depth/image_raw": depth_to_image(np.ones((72, 96), np.float32), stamp_ns),
+                "/camera/color/camera_info": camera_to_info(CAMERA, stamp_ns),
             }
             if n % 2:
-                said["/wm/overlay"] = images.rgb_to_image(255 - color, stamp_ns)
+                said["/wm/overlay"] = rgb_to_image(255 - color, stamp_ns)
                 said["/wm/scene_graph"] = scene_graph_to_msg(scene(stamp_ns))
             for topic, message in said.items():
                 writer.add_message(channels[topic], n, serialize_message(message), stamp_ns)

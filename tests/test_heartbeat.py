@@ -10,8 +10,8 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 
-from wm_ros.heartbeat import HeartbeatWatch
-from wm_ros.lifecycle import ManagedNode
+from wm_ros.nodes.heartbeat import HeartbeatWatch
+from wm_ros.nodes.lifecycle import ManagedNode
 
 pytestmark = pytest.mark.ros
 

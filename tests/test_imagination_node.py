@@ -39,10 +39,13 @@ from wm_core.interventions import (
 from wm_core.rollout import EventQuestion, ImageRequest, ImagineRequest, StatesWanted
 from wm_core.scene_graph import EventKind, SceneGraph
 from wm_imagination.node import FrameMatcher
-from wm_ros import images, qos
+from wm_ros import qos
 from wm_ros.conversions.requests import request_to_msg
 from wm_ros.conversions.rollout import rollout_from_msg
 from wm_ros.conversions.scene_graph import scene_graph_to_msg
+from wm_ros.images.camera_info import camera_to_info
+from wm_ros.images.compressed import compressed_to_depth, compressed_to_rgb
+from wm_ros.images.pixels import array_to_image, depth_to_image, rgb_to_image
 from wm_ros.stamps import ns_to_stamp
 
 CODES = ImagineRollouts.Response
@@ -101,10 +104,10 @@ class Client:
         msg = scene_graph_to_msg(scene)
         msg.header.stamp = ns_to_stamp(self.stamp_ns)
         if with_images:
-            self.info_out.publish(images.camera_to_info(CAMERA, self.stamp_ns, FRAME))
-            self.color_out.publish(images.rgb_to_image(color, self.stamp_ns, FRAME))
-            self.depth_out.publish(images.depth_to_image(depth, self.stamp_ns + 2_000_000, FRAME))
-            self.instances_out.publish(images.array_to_image(ids, "mono16", self.stamp_ns, FRAME))
+            self.info_out.publish(camera_to_info(CAMERA, self.stamp_ns, FRAME))
+            self.color_out.publish(rgb_to_image(color, self.stamp_ns, FRAME))
+            self.depth_out.publish(depth_to_image(depth, self.stamp_ns + 2_000_000, FRAME))
+            self.instances_out.publish(array_to_image(ids, "mono16", self.stamp_ns, FRAME))
         self.scene_out.publish(msg)
 
     def counter(self, name: str) -> int:
@@ -256,12 +259,12 @@ def test_goal_streams_states_and_frames(seen: Client, client: Client) -> None:
     assert progress == sorted(progress) and progress[-1] == pytest.approx(1.0)
 
     assert len(result.rollout.video) == len(result.rollout.depth) == 3 * 6
-    first = images.compressed_to_rgb(result.rollout.video[0])
+    first = compressed_to_rgb(result.rollout.video[0])
     assert first.shape == (240, 320, 3)
     assert np.abs(first.astype(int) - trace(make_scene())[0]).mean() < 4.0
-    depth = images.compressed_to_depth(result.rollout.depth[0])
+    depth = compressed_to_depth(result.rollout.depth[0])
     assert np.abs(depth - trace(make_scene())[1]).max() < 2e-3
-    without_box = images.compressed_to_rgb(result.rollout.video[2 * 6 + 5]).astype(int)
+    without_box = compressed_to_rgb(result.rollout.video[2 * 6 + 5]).astype(int)
     assert not ((without_box[..., 0] > 160) & (without_box[..., 1] < 80)).any()
     assert sum(result.rollout.point_counts) == len(result.rollout.points) // 3 > 1000
     client.spin_until(
@@ -457,10 +460,10 @@ def test_bad_input_is_counted(seen: Client, client: Client) -> None:
         small = np.zeros((10, 10), np.uint16)
         msg = scene_graph_to_msg(scene_with_camera())
         msg.header.stamp = ns_to_stamp(client.stamp_ns)
-        client.info_out.publish(images.camera_to_info(CAMERA, client.stamp_ns, FRAME))
-        client.color_out.publish(images.rgb_to_image(color, client.stamp_ns, FRAME))
-        client.depth_out.publish(images.depth_to_image(depth, client.stamp_ns, FRAME))
-        client.instances_out.publish(images.array_to_image(small, "mono16", client.stamp_ns, FRAME))
+        client.info_out.publish(camera_to_info(CAMERA, client.stamp_ns, FRAME))
+        client.color_out.publish(rgb_to_image(color, client.stamp_ns, FRAME))
+        client.depth_out.publish(depth_to_image(depth, client.stamp_ns, FRAME))
+        client.instances_out.publish(array_to_image(small, "mono16", client.stamp_ns, FRAME))
         client.scene_out.publish(msg)
         for _ in range(5):
             client.executor.spin_once(timeout_sec=0.05)

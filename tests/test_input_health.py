@@ -15,7 +15,7 @@ from wm_core.health.findings import Finding, Severity
 from wm_perception.inspection import FrameInspector, inspect_frame
 from wm_perception.types import Frame, PerceptionConfig
 from wm_ros import qos
-from wm_ros.input_health import FrameLog, InputHealth, qos_mismatch, topics_of_type
+from wm_ros.health.inputs import FrameLog, InputHealth, qos_mismatch, topics_of_type
 
 IMAGE = "sensor_msgs/msg/Image"
 S = 1_000_000_000

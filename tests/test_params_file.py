@@ -21,7 +21,7 @@ from wm_bringup.run.params_file import (
     value_of,
 )
 from wm_bringup.run.processes import graph_environment, ros_arguments
-from wm_ros.parameters import specs, to_yaml
+from wm_ros.nodes.parameters import specs, to_yaml
 
 NODES = {
     "/wm/perception": "perception",
@@ -288,7 +288,7 @@ def test_wm_run_reads_frames_with_their_prefix(tmp_path):
 
 @pytest.mark.parametrize("node", PACKAGES)
 def test_files_with_defaults_are_those_of_the_nodes(node):
-    """They are what `python -m wm_ros.parameters` writes today, so that no parameter is taken for unknown."""
+    """They are what `python -m wm_ros.nodes.parameters` writes today, so that no parameter is taken for unknown."""
     from wm_bringup.run.lifecycle_manager import LifecycleManagerParameters
     from wm_imagination.node import ImaginationParameters
     from wm_perception.node import PerceptionParameters
@@ -303,7 +303,7 @@ def test_files_with_defaults_are_those_of_the_nodes(node):
     assert {spec.name for spec in specs(classes[node])} <= known_parameters(node)
     file = Path(__file__).resolve().parents[1] / "ros2_ws/src" / PACKAGES[node] / f"config/{node}.yaml"
     _, command, text = file.read_text().split("\n", 2)
-    assert command.startswith("# python -m wm_ros.parameters ") and command.endswith(
+    assert command.startswith("# python -m wm_ros.nodes.parameters ") and command.endswith(
         f":{classes[node].__name__} {node}"
     )
     assert text == to_yaml(classes[node], node), f"{file} is out of date, run: {command.strip('# ')}"

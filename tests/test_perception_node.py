@@ -36,9 +36,12 @@ from wm_core.geometry import pose_matrix
 from wm_core.scene_graph import SceneGraph
 from wm_perception.node import PerceptionNode, PerceptionParameters
 from wm_perception.types import PerceptionConfig
-from wm_ros import images, qos
+from wm_ros import qos
 from wm_ros.conversions.scene_graph import scene_graph_from_msg
-from wm_ros.parameters import from_yaml, to_yaml
+from wm_ros.images.camera_info import camera_to_info
+from wm_ros.images.compressed import depth_to_compressed, rgb_to_compressed
+from wm_ros.images.pixels import ENCODINGS, array_to_image, depth_to_image, image_to_array, image_to_rgb, rgb_to_image
+from wm_ros.nodes.parameters import from_yaml, to_yaml
 from wm_ros.stamps import ns_to_stamp, stamp_to_ns
 from wm_ros.transforms import transform_to_msg
 
@@ -175,11 +178,11 @@ class Robot:
         if tf:
             self.send_tf(stamp_ns)
         if info:
-            msg = info if isinstance(info, CameraInfo) else images.camera_to_info(CAMERA)
+            msg = info if isinstance(info, CameraInfo) else camera_to_info(CAMERA)
             msg.header.stamp, msg.header.frame_id = ns_to_stamp(stamp_ns), FRAME
             self.info_out.publish(msg)
-        color = color or images.rgb_to_image(good_color(order))
-        depth = depth or images.depth_to_image(good_depth(), encoding="16UC1")
+        color = color or rgb_to_image(good_color(order))
+        depth = depth or depth_to_image(good_depth(), encoding="16UC1")
         color.header.stamp, color.header.frame_id = ns_to_stamp(stamp_ns), FRAME
         depth.header.stamp, depth.header.frame_id = ns_to_stamp(stamp_ns + depth_offset_ns), FRAME
         self.color_out.publish(color)
@@ -288,25 +291,25 @@ def test_a_graph_has_stamp_frame_and_camera_pose_of_its_frame(robot: Robot) -> N
 def test_instances_overlay_and_markers_come_when_subscribed(robot: Robot) -> None:
     subscriptions = robot.listen_to_images()
     robot.spin_until(lambda: robot.instances and robot.overlays and robot.markers, "three outputs", each=robot.frame)
-    ids = images.image_to_array(robot.instances[-1])
+    ids = image_to_array(robot.instances[-1])
     assert robot.instances[-1].encoding == "mono16" and (ids == 1).all()
-    assert robot.overlays[-1].encoding == "rgb8" and images.image_to_rgb(robot.overlays[-1]).std() > 1.0
+    assert robot.overlays[-1].encoding == "rgb8" and image_to_rgb(robot.overlays[-1]).std() > 1.0
     assert {m.ns for m in robot.markers[-1].markers} == {"objects", "labels"}
     for subscription in subscriptions:
         robot.node.destroy_subscription(subscription)
 
 
 def test_different_sizes(robot: Robot) -> None:
-    depth = images.depth_to_image(np.ones((24, 32), np.float32))
+    depth = depth_to_image(np.ones((24, 32), np.float32))
     robot.expect_counter("size_mismatch", lambda: robot.frame(depth=depth), "32x24", "64x48", "resize_depth")
-    narrow = images.depth_to_image(np.ones((48, 32), np.float32))
+    narrow = depth_to_image(np.ones((48, 32), np.float32))
     robot.expect_counter("size_mismatch", lambda: robot.frame(depth=narrow), "32x48", "64x48")
 
 
 def test_camera_info_of_another_size(robot: Robot) -> None:
     robot.expect_counter(
         "camera_info_size",
-        lambda: robot.frame(info=images.camera_to_info(Camera(128, 96, 60.0, 60.0, 63.5, 47.5))),
+        lambda: robot.frame(info=camera_to_info(Camera(128, 96, 60.0, 60.0, 63.5, 47.5))),
         "128x96",
         "64x48",
     )
@@ -324,7 +327,7 @@ def test_unsynchronised(robot: Robot) -> None:
 
 @pytest.mark.parametrize("encoding", ["nv24", "", "32FC1"])
 def test_unknown_color_encoding(robot: Robot, encoding: str) -> None:
-    color = images.rgb_to_image(good_color())
+    color = rgb_to_image(good_color())
     color.encoding = encoding
     robot.expect_counter(
         "bad_color", lambda: robot.frame(color=color), repr(encoding), "/camera/color/image_raw", "rgb8"
@@ -332,10 +335,10 @@ def test_unknown_color_encoding(robot: Robot, encoding: str) -> None:
 
 
 def test_unknown_depth_encoding_and_short_data(robot: Robot) -> None:
-    depth = images.depth_to_image(good_depth())
+    depth = depth_to_image(good_depth())
     depth.encoding = "64FC1"
     robot.expect_counter("bad_depth", lambda: robot.frame(depth=depth), "64FC1", "16UC1")
-    short = images.depth_to_image(good_depth())
+    short = depth_to_image(good_depth())
     short.data = short.data[:100]
     robot.expect_counter("bad_depth", lambda: robot.frame(depth=short), "100 bytes")
 
@@ -343,7 +346,7 @@ def test_unknown_depth_encoding_and_short_data(robot: Robot) -> None:
 @pytest.mark.parametrize("value", [np.nan, 0.0, np.inf, -1.0])
 def test_depth_without_measurements_keeps_objects_and_warns(robot: Robot, value: float) -> None:
     pixels = np.full((CAMERA.height, CAMERA.width), value, np.float32)
-    depth = images.array_to_image(pixels, "32FC1")
+    depth = array_to_image(pixels, "32FC1")
     before, start_ns = robot.counter("empty_depth"), robot.stamp_ns
     robot.spin_until(
         lambda: robot.counter("empty_depth") > before and robot.graphs[-1].stamp_ns > start_ns,
@@ -377,10 +380,10 @@ def test_tf_that_never_comes(robot: Robot) -> None:
 
 def test_unknown_frame(robot: Robot) -> None:
     def publish() -> None:
-        color = images.rgb_to_image(good_color())
+        color = rgb_to_image(good_color())
         robot.stamp_ns += STEP_NS
         color.header.stamp, color.header.frame_id = ns_to_stamp(robot.stamp_ns), "nowhere"
-        depth = images.depth_to_image(good_depth(), robot.stamp_ns, "nowhere")
+        depth = depth_to_image(good_depth(), robot.stamp_ns, "nowhere")
         robot.color_out.publish(color)
         robot.depth_out.publish(depth)
 
@@ -414,7 +417,7 @@ def test_time_going_backwards_resets_the_tracks(robot: Robot) -> None:
 def test_one_late_image_is_dropped_and_counted(robot: Robot) -> None:
     def publish() -> None:
         robot.frame()
-        late = images.rgb_to_image(good_color(), robot.stamp_ns - STEP_NS, FRAME)
+        late = rgb_to_image(good_color(), robot.stamp_ns - STEP_NS, FRAME)
         robot.color_out.publish(late)
 
     first_id = int(robot.expect_graph().ids[0])
@@ -433,7 +436,7 @@ def test_a_failing_pipeline_is_reported_and_survived(robot: Robot, node: NodePro
 def test_no_message_kills_the_node(robot: Robot) -> None:
     """Three hundred frames of nonsense: any encoding, size, step, length, stamp, intrinsics, frame and transform."""
     random = np.random.default_rng(7)
-    encodings = [*images.ENCODINGS, "", "bayer_rggb8", "64FC1"]
+    encodings = [*ENCODINGS, "", "bayer_rggb8", "64FC1"]
 
     def odd_image() -> Image:
         msg = Image(encoding=str(random.choice(encodings)), is_bigendian=int(random.integers(2)))
@@ -446,12 +449,12 @@ def test_no_message_kills_the_node(robot: Robot) -> None:
         stamp_ns = max(0, robot.stamp_ns + int(random.choice([STEP_NS, STEP_NS, STEP_NS, -STEP_NS, -(10**9), 10**9])))
         robot.stamp_ns = stamp_ns
         frame = str(random.choice([FRAME, FRAME, "", "/", "nowhere"]))
-        info = images.camera_to_info(CAMERA, stamp_ns, frame)
+        info = camera_to_info(CAMERA, stamp_ns, frame)
         if random.random() < 0.5:
             info.k = random.choice([0.0, 60.0, -1.0, np.nan, np.inf], 9)
             info.width, info.height = int(random.choice([0, 64])), int(random.choice([0, 48]))
-        color = odd_image() if random.random() < 0.6 else images.rgb_to_image(good_color())
-        depth = odd_image() if random.random() < 0.6 else images.depth_to_image(good_depth())
+        color = odd_image() if random.random() < 0.6 else rgb_to_image(good_color())
+        depth = odd_image() if random.random() < 0.6 else depth_to_image(good_depth())
         for msg in (color, depth):
             msg.header.stamp, msg.header.frame_id = ns_to_stamp(stamp_ns), frame
         odd = transform_to_msg("map", "x", stamp_ns, np.eye(4))
@@ -575,11 +578,9 @@ def test_compressed_images_fixed_pose_and_simulated_time(tmp_path: Path, robot_o
     def publish() -> None:
         robot.stamp_ns += STEP_NS
         robot.clock_out.publish(Clock(clock=ns_to_stamp(robot.stamp_ns)))
-        robot.info_out.publish(images.camera_to_info(CAMERA, robot.stamp_ns, FRAME))
-        robot.color_compressed_out.publish(images.rgb_to_compressed(good_color(), robot.stamp_ns, FRAME, "png"))
-        robot.depth_compressed_out.publish(
-            images.depth_to_compressed(good_depth(), robot.stamp_ns, FRAME, "compressedDepth")
-        )
+        robot.info_out.publish(camera_to_info(CAMERA, robot.stamp_ns, FRAME))
+        robot.color_compressed_out.publish(rgb_to_compressed(good_color(), robot.stamp_ns, FRAME, "png"))
+        robot.depth_compressed_out.publish(depth_to_compressed(good_depth(), robot.stamp_ns, FRAME, "compressedDepth"))
 
     try:
         before = len(robot.graphs)
@@ -599,7 +600,7 @@ def test_compressed_images_fixed_pose_and_simulated_time(tmp_path: Path, robot_o
             rubbish.header.stamp = ns_to_stamp(robot.stamp_ns)
             robot.color_compressed_out.publish(rubbish)
             robot.depth_compressed_out.publish(
-                images.depth_to_compressed(good_depth(), robot.stamp_ns, FRAME, "compressedDepth")
+                depth_to_compressed(good_depth(), robot.stamp_ns, FRAME, "compressedDepth")
             )
 
         robot.spin_until(lambda: robot.counter("bad_color") > 0, "bad_color", each=publish_rubbish)
@@ -632,7 +633,7 @@ def test_pose_from_odometry_and_resized_depth(tmp_path: Path, robot_of_module: R
         msg.pose.pose.position.x = 2.0
         msg.pose.pose.orientation.w = 1.0
         robot.odometry_out.publish(msg)
-        robot.frame(tf=False, depth=images.depth_to_image(np.full((24, 32), 2.0, np.float32)))
+        robot.frame(tf=False, depth=depth_to_image(np.full((24, 32), 2.0, np.float32)))
 
     try:
         before = len(robot.graphs)
@@ -664,9 +665,9 @@ def test_the_real_pipeline_finds_the_objects_within_a_deadline(tmp_path: Path, r
     def publish() -> None:
         robot.stamp_ns += 2 * STEP_NS
         robot.tf_out.publish(TFMessage(transforms=[transform_to_msg("map", FRAME, robot.stamp_ns, FRONT)]))
-        robot.info_out.publish(images.camera_to_info(TRACED_CAMERA, robot.stamp_ns, FRAME))
-        robot.color_out.publish(images.rgb_to_image(color, robot.stamp_ns, FRAME))
-        robot.depth_out.publish(images.depth_to_image(depth, robot.stamp_ns, FRAME))
+        robot.info_out.publish(camera_to_info(TRACED_CAMERA, robot.stamp_ns, FRAME))
+        robot.color_out.publish(rgb_to_image(color, robot.stamp_ns, FRAME))
+        robot.depth_out.publish(depth_to_image(depth, robot.stamp_ns, FRAME))
 
     def found() -> SceneGraph | None:
         graph = robot.graphs[-1] if robot.graphs else None
@@ -763,7 +764,7 @@ def test_the_parameters_file_holds_the_defaults() -> None:
 
 
 def main() -> None:
-    from wm_ros.lifecycle import run_node
+    from wm_ros.nodes.lifecycle import run_node
 
     sys.exit(run_node(lambda: PerceptionNode(pipeline=StandInPipeline)))
 

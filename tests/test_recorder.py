@@ -31,7 +31,8 @@ def talk(go: Path) -> None:
     from tf2_msgs.msg import TFMessage
     from wm_msgs.msg import SceneGraph, SceneObject
 
-    from wm_ros import images, qos
+    from wm_ros import qos
+    from wm_ros.images.pixels import rgb_to_image
 
     rclpy.init()
     node = Node("talker")
@@ -50,7 +51,7 @@ def talk(go: Path) -> None:
         rclpy.spin_once(node, timeout_sec=0.05)
     for i in range(FRAMES):
         stamp_ns = 1_000_000_000 + i * 66_000_000
-        image = images.rgb_to_image(np.full((HEIGHT, WIDTH, 3), i, np.uint8), stamp_ns, "camera_optical")
+        image = rgb_to_image(np.full((HEIGHT, WIDTH, 3), i, np.uint8), stamp_ns, "camera_optical")
         color.publish(image)
         info.publish(CameraInfo(header=image.header, width=WIDTH, height=HEIGHT))
         clock.publish(Clock(clock=image.header.stamp))

@@ -20,11 +20,11 @@ from benchmarks.soaking.usage import Usage, look
 from wm_core.scene_graph import Shape
 from wm_dynamics.contact_step import body_tables
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
-from wm_ros.memory import heap
+from wm_ros.nodes.memory import heap
 
 LEAK = """
 import sys, threading, numpy as np
-from wm_ros.memory import Trimmer, share_arenas
+from wm_ros.nodes.memory import Trimmer, share_arenas
 if sys.argv[1] == "shared":
     assert share_arenas()
 def rss():
@@ -152,7 +152,7 @@ def test_freed_memory_goes_back_however_many_threads_used_it() -> None:
 
 
 def test_settings_of_the_environment_win(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wm_ros import memory
+    from wm_ros.nodes import memory
 
     class Refusing:
         def mallopt(self, *_: int) -> int:
@@ -167,7 +167,7 @@ def test_settings_of_the_environment_win(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_trimming_waits_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wm_ros import memory
+    from wm_ros.nodes import memory
 
     if memory._glibc() is None:
         pytest.skip("another C library than glibc")

@@ -29,7 +29,9 @@ from wm_bringup.sources import bag_player, rgbd_folder
 from wm_bringup.sources.lockstep import images_behind
 from wm_bringup.sources.playback import Player, Progress, SourceError
 from wm_core.geometry import pose_matrix
-from wm_ros import images, qos
+from wm_ros import qos
+from wm_ros.images.camera_info import info_to_camera
+from wm_ros.images.pixels import image_to_depth, image_to_rgb, rgb_to_image
 from wm_ros.stamps import stamp_to_ns
 
 S = 1_000_000_000
@@ -257,10 +259,10 @@ def test_a_folder_arrives_as_a_camera_would_send_it(folder: Path, listener: List
     for messages in (depths, infos, [m.transforms[0] for m in transforms]):
         assert len(messages) >= FRAMES - 3
         assert {stamp_to_ns(m.header.stamp) for m in messages} <= expected
-    assert images.image_to_rgb(colors[-1])[0, 0].tolist() == [50, 20, 10]
-    assert images.image_to_depth(depths[-1])[5, 5] == pytest.approx(1.02)
+    assert image_to_rgb(colors[-1])[0, 0].tolist() == [50, 20, 10]
+    assert image_to_depth(depths[-1])[5, 5] == pytest.approx(1.02)
     assert depths[-1].encoding == "16UC1" and colors[-1].header.frame_id == infos[-1].header.frame_id
-    assert images.info_to_camera(infos[-1]).fx == 30.0
+    assert info_to_camera(infos[-1]).fx == 30.0
     transform = transforms[-1].transforms[0]
     assert (transform.header.frame_id, transform.child_frame_id) == ("map", colors[-1].header.frame_id)
     assert transform.transform.translation.x == pytest.approx(2.0)
@@ -326,7 +328,7 @@ def write_bag(path: Path, plugin: StoragePlugin) -> Path:
             stamp = 10 * S + (i + 1) * S // 20
             writer.write(text, stamp, serialize_message(String(data=f"{i}")))
             rgb = np.full((4, 5, 3), i, np.uint8)
-            writer.write(image, stamp, serialize_message(images.rgb_to_image(rgb, stamp, "cam")))
+            writer.write(image, stamp, serialize_message(rgb_to_image(rgb, stamp, "cam")))
             writer.write(odd, stamp, b"\x00\x01\x00\x00\x01\x00\x00\x00")
     return path
 
@@ -354,7 +356,7 @@ def test_a_bag_arrives_remapped_with_clock_and_latched(bag: Path, listener: List
     listener.spin_until(lambda: texts and texts[-1].data == "15", "the last text", 2.0)
     numbers = [int(t.data) for t in texts]
     assert numbers == list(range(numbers[0], 16)) and 5 <= numbers[0] < 14
-    assert [int(images.image_to_rgb(c)[0, 0, 0]) for c in colors][-1] == 15
+    assert [int(image_to_rgb(c)[0, 0, 0]) for c in colors][-1] == 15
     assert stamp_to_ns(colors[-1].header.stamp) == 10 * S + 16 * S // 20
     assert len(statics) == 1  # recorded before --start, and still holds
     ticks = [stamp_to_ns(c.clock) for c in clocks]

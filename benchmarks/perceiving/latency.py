@@ -29,7 +29,7 @@ _TOPICS = ("/camera/color/image_raw", "/camera/depth/image_raw", "/camera/color/
 
 def save_frames(folder: Path, clip: Any) -> None:
     """Write a ``RenderedClip`` for the player: depth in whole millimetres, as cameras send it."""
-    from wm_ros.images import depth_to_millimetres
+    from wm_ros.images.pixels import depth_to_millimetres
 
     frames = clip.frames
     np.save(folder / "rgb.npy", np.stack([f.rgb for f in frames]))
@@ -146,7 +146,9 @@ def play(folder: Path, rate_hz: float, seconds: float) -> None:
 
     from wm_bringup.sources.playback import DISCOVERY_S, Player
     from wm_core.camera import Camera
-    from wm_ros import images, qos
+    from wm_ros import qos
+    from wm_ros.images.camera_info import camera_to_info
+    from wm_ros.images.pixels import array_to_image, rgb_to_image
     from wm_ros.stamps import ns_to_stamp
     from wm_ros.transforms import RosTransformBroadcaster, transform_to_msg
 
@@ -154,7 +156,7 @@ def play(folder: Path, rate_hz: float, seconds: float) -> None:
     poses, sizes = np.load(folder / "poses.npy"), np.load(folder / "camera.npy")
     camera = Camera(int(sizes[0]), int(sizes[1]), *(float(v) for v in sizes[2:]))
     messages = [
-        (images.rgb_to_image(c, 0, _FRAME), images.array_to_image(d, "16UC1", 0, _FRAME), p)
+        (rgb_to_image(c, 0, _FRAME), array_to_image(d, "16UC1", 0, _FRAME), p)
         for c, d, p in zip(rgb, depth, poses, strict=True)
     ]
     del rgb, depth
@@ -176,7 +178,7 @@ def play(folder: Path, rate_hz: float, seconds: float) -> None:
             stamp = ns_to_stamp(stamp_ns)
             color.header.stamp = measured.header.stamp = stamp
             transforms.send(transform_to_msg("map", _FRAME, stamp_ns, pose))
-            outs[2].publish(images.camera_to_info(camera, stamp_ns, _FRAME))
+            outs[2].publish(camera_to_info(camera, stamp_ns, _FRAME))
             outs[0].publish(color)
             outs[1].publish(measured)
         player.sleep(0.3)  # the last is still under way

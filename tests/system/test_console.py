@@ -20,8 +20,9 @@ from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from broken_robot import COLOR, DEPTH, FAULTS, HEALTHY, INFO, OPTICAL, BrokenRobot
 from conftest import NodeProcess, wait_until
 from traced_scene import FRONT, make_scene, trace
-from wm_ros import images, qos
+from wm_ros import qos
 from wm_ros.conversions.scene_graph import scene_graph_to_msg
+from wm_ros.images.pixels import array_to_image
 from wm_ros.stamps import ns_to_stamp
 
 pytestmark = pytest.mark.ros
@@ -220,7 +221,7 @@ class Perception:
                 msg.header.stamp = ns_to_stamp(stamp_ns)
                 self._out["scene"].publish(msg)
             if "ids" in self._out:
-                self._out["ids"].publish(images.array_to_image(self._ids, "mono16", stamp_ns, OPTICAL))
+                self._out["ids"].publish(array_to_image(self._ids, "mono16", stamp_ns, OPTICAL))
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,9 @@ from wm_bringup.recording.mcap_file import McapFile, McapFileError
 from wm_bringup.recording.replay import GRAPHS_FILE, SUMMARY_FILE, ReplayError, replay
 from wm_bringup.recording.run_comparison import compare
 from wm_bringup.sources.playback import SourceError
-from wm_ros import images
 from wm_ros.conversions.scene_graph import scene_graph_from_msg
+from wm_ros.images.camera_info import camera_to_info
+from wm_ros.images.pixels import depth_to_image, depth_to_millimetres, rgb_to_image
 from wm_ros.stamps import ns_to_stamp
 from wm_ros.transforms import transform_to_msg
 
@@ -59,9 +60,9 @@ def write_bag(
         # Grain, as of a sensor: pictures that hardly compress, so that they are most of the file.
         rgb = np.clip(rgb + np.random.default_rng(i).integers(-6, 7, rgb.shape), 0, 255).astype(np.uint8)
         messages += [
-            (stamp + 20_000_000, COLOR, images.rgb_to_image(rgb, stamp, optical)),
-            (stamp + 25_000_000, DEPTH, images.depth_to_image(depth, stamp + 1_000_000, optical, "16UC1")),
-            (stamp + 21_000_000, INFO, images.camera_to_info(CAMERA, stamp, optical)),
+            (stamp + 20_000_000, COLOR, rgb_to_image(rgb, stamp, optical)),
+            (stamp + 25_000_000, DEPTH, depth_to_image(depth, stamp + 1_000_000, optical, "16UC1")),
+            (stamp + 21_000_000, INFO, camera_to_info(CAMERA, stamp, optical)),
         ]
         if tf:
             moved = transform_to_msg(f"{prefix}map", optical, stamp, pose)
@@ -330,7 +331,7 @@ def test_one_frame_without_a_pose_is_a_clip_of_a_still_camera(tmp_path: Path):
     folder = tmp_path / "frame"
     folder.mkdir()
     cv2.imwrite(str(folder / "color.png"), rgb[:, :, ::-1])
-    cv2.imwrite(str(folder / "depth.png"), images.depth_to_millimetres(depth))
+    cv2.imwrite(str(folder / "depth.png"), depth_to_millimetres(depth))
     c = CAMERA
     np.savetxt(folder / "camera-intrinsics.txt", [[c.fx, 0, c.cx], [0, c.fy, c.cy], [0, 0, 1]])
     done = wm("run", "--rgbd", str(folder), "--out", str(tmp_path / "out"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from wm_ros.startup import end_as_usual, end_quietly
+    from wm_ros.nodes.startup import end_as_usual, end_quietly
 
     end_quietly(130)
 
@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from wm_ros.startup import interrupted
+from wm_ros.nodes.startup import interrupted
 
 app = typer.Typer(
     help="A world model for robots: cameras in, a scene graph out, and imagined futures of it.",

@@ -1,8 +1,11 @@
-"""Programs of this package that a shell, ``ros2 run`` or ``ros2 launch`` starts; light, as ``wm_ros.startup`` says."""
+"""Programs of this package that a shell, ``ros2 run`` or ``ros2 launch`` starts.
+
+They are light, as ``wm_ros.nodes.startup`` says.
+"""
 
 from wm_bringup.packages import PACKAGES
 from wm_core.installed import refuse_where_missing
-from wm_ros.startup import end_as_usual, end_quietly, run
+from wm_ros.nodes.startup import end_as_usual, end_quietly, run
 
 
 def wm() -> int:

@@ -1,6 +1,6 @@
 """The program ``imagination_node``: light, so that an interrupt while the node's modules are imported ends it."""
 
-from wm_ros.startup import run
+from wm_ros.nodes.startup import run
 
 
 def main() -> int:

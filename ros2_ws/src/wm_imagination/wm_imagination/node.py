@@ -8,7 +8,7 @@ a thread of its own, always from the newest frame of which all parts have come.
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from wm_ros.startup import end_quietly
+    from wm_ros.nodes.startup import end_quietly
 
     end_quietly()
 
@@ -48,16 +48,20 @@ from wm_imagination.appearance.memory import AppearanceMemory
 from wm_imagination.appearance.model import Appearance, AppearanceError
 from wm_imagination.engine import BackendUnavailableError, Imagination
 from wm_imagination.validation import BACKENDS, Limits, NoAppearanceError
-from wm_ros import camera_input, images, qos
-from wm_ros.clients import AbandonedError, ClientWatch, Gone, WatchedActionServer, WatchedService
+from wm_ros import qos
 from wm_ros.conversions.requests import request_from_msg
 from wm_ros.conversions.rollout import rollout_to_msg
 from wm_ros.conversions.scene_graph import scene_graph_from_msg, scene_graph_to_msg
-from wm_ros.diagnostics import Level
-from wm_ros.input_health import FrameLog, InputHealth
-from wm_ros.lifecycle import ManagedNode, guarded, run_node
-from wm_ros.memory import Trimmer, share_arenas
-from wm_ros.parameters import parameter
+from wm_ros.health.diagnostics import Level
+from wm_ros.health.inputs import FrameLog, InputHealth
+from wm_ros.images import camera_input
+from wm_ros.images.clouds import points_to_cloud
+from wm_ros.images.compressed import depth_to_compressed, rgb_to_compressed
+from wm_ros.images.pixels import ImageError, image_to_array, rgb_to_image
+from wm_ros.nodes.clients import AbandonedError, ClientWatch, Gone, WatchedActionServer, WatchedService
+from wm_ros.nodes.lifecycle import ManagedNode, guarded, run_node
+from wm_ros.nodes.memory import Trimmer, share_arenas
+from wm_ros.nodes.parameters import parameter
 from wm_ros.stamps import stamp_to_ns
 
 _SILENT_S = 5.0
@@ -537,7 +541,7 @@ class ImaginationNode(ManagedNode):
             last_s = time.monotonic()
             try:
                 self._integrate(frame)
-            except (images.ImageError, AppearanceError) as error:
+            except (ImageError, AppearanceError) as error:
                 self.diagnostics.counter("bad_frame", advice="the frame is left out").add(1, str(error))
                 self._frames.bad(Finding("bad_frame", Severity.WARN, str(error), run="the frames are left out"))
             except Exception as error:
@@ -558,7 +562,7 @@ class ImaginationNode(ManagedNode):
                 return
             if not unit.decided:
                 return
-        ids = images.image_to_array(frame.instances, "instances", ("mono16", "16UC1"))
+        ids = image_to_array(frame.instances, "instances", ("mono16", "16UC1"))
         self._memory.integrate(frame.stamp_ns, read.color, read.depth_m, read.camera, pose, ids, frame.scene)
         self._optical_frame = frame.color.header.frame_id
         self.diagnostics.rate("frames learned").tick()
@@ -624,15 +628,13 @@ class ImaginationNode(ManagedNode):
                 stamp_ns = start_ns + int(step.frame_time_s * 1e9)
                 where = (step.hypothesis, step.frame_index)
                 if request.images.video:
-                    encoded[where] = images.rgb_to_compressed(
+                    encoded[where] = rgb_to_compressed(
                         step.frame.color, stamp_ns, self._optical_frame, "jpeg", self.params.jpeg_quality
                     )
                 if request.images.depth:
-                    encoded_depth[where] = images.depth_to_compressed(
-                        step.frame.depth_m, stamp_ns, self._optical_frame, "png"
-                    )
+                    encoded_depth[where] = depth_to_compressed(step.frame.depth_m, stamp_ns, self._optical_frame, "png")
                 if self._image_out.get_subscription_count():
-                    self._image_out.publish(images.rgb_to_image(step.frame.color, stamp_ns, self._optical_frame))
+                    self._image_out.publish(rgb_to_image(step.frame.color, stamp_ns, self._optical_frame))
             if on_progress is not None:
                 on_progress(step, encoded)
 
@@ -789,7 +791,7 @@ class ImaginationNode(ManagedNode):
         try:
             if self._points_out.get_subscription_count():
                 points, colors = end_points(rollout, self._memory.snapshot())
-                self._points_out.publish(images.points_to_cloud(points, colors, rollout.stamp_ns, rollout.frame_id))
+                self._points_out.publish(points_to_cloud(points, colors, rollout.stamp_ns, rollout.frame_id))
             if self._markers_out.get_subscription_count():
                 self._markers_out.publish(path_markers(rollout))
         except Exception as error:  # a picture for people must not cost the answer

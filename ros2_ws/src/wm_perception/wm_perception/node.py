@@ -8,7 +8,7 @@ passes over are counted.
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from wm_ros.startup import end_quietly
+    from wm_ros.nodes.startup import end_quietly
 
     end_quietly()
 
@@ -34,14 +34,17 @@ from wm_core.health.inputs import check_distortion, check_intrinsics, check_regi
 from wm_perception.frame_worker import FrameWorker
 from wm_perception.inspection import FrameInspector
 from wm_perception.types import Frame, PerceptionConfig
-from wm_ros import camera_input, images, qos
+from wm_ros import qos
 from wm_ros.conversions.scene_graph import scene_graph_to_msg
-from wm_ros.diagnostics import Level
 from wm_ros.frames import prefixed
-from wm_ros.input_health import FrameLog, InputHealth
-from wm_ros.lifecycle import ManagedNode, guarded, run_node
+from wm_ros.health.diagnostics import Level
+from wm_ros.health.inputs import FrameLog, InputHealth
+from wm_ros.images import camera_input
+from wm_ros.images.camera_info import camera_to_info, info_to_lens
+from wm_ros.images.pixels import ImageError, array_to_image, rgb_to_image
 from wm_ros.markers import MarkerBuilder
-from wm_ros.parameters import group, parameter
+from wm_ros.nodes.lifecycle import ManagedNode, guarded, run_node
+from wm_ros.nodes.parameters import group, parameter
 from wm_ros.stamps import ApproximateSynchronizer, Pair, ns_to_stamp, seconds_to_ns, stamp_to_ns
 from wm_ros.transforms import (
     NotConnectedError,
@@ -417,8 +420,8 @@ class PerceptionNode(ManagedNode):
         p = self.params
         topic = p.camera_info_topic
         try:
-            lens = images.info_to_lens(info, topic)
-        except images.ImageError:
+            lens = info_to_lens(info, topic)
+        except ImageError:
             return []  # said of each frame
         corrected = self._camera_input.corrects(lens, p.rectify)
         findings = (
@@ -651,7 +654,7 @@ class PerceptionNode(ManagedNode):
     def _publish_images(self, frame_id: str, frame: Any, result: Any) -> None:
         stamp_ns, instance_ids = frame.stamp_ns, result.instance_ids
         if self._info_out.get_subscription_count():
-            self._info_out.publish(images.camera_to_info(frame.camera, stamp_ns, frame_id))
+            self._info_out.publish(camera_to_info(frame.camera, stamp_ns, frame_id))
         if self._instances_out.get_subscription_count():
             ids = instance_ids
             if ids.dtype != np.uint16 or int(result.scene.ids.max(initial=0)) > _MAX_INSTANCE_ID:
@@ -659,14 +662,14 @@ class PerceptionNode(ManagedNode):
                 if too_large.any():
                     self.warn("instance_id_too_large", f"an object id exceeds {_MAX_INSTANCE_ID}", "restart the node")
                 ids = np.where(too_large | (ids < 0), 0, ids).astype(np.uint16)
-            self._instances_out.publish(images.array_to_image(ids, "mono16", stamp_ns, frame_id))
+            self._instances_out.publish(array_to_image(ids, "mono16", stamp_ns, frame_id))
         if self._markers_out.get_subscription_count():
             self._markers_out.publish(self._markers.build(result.scene))
         if self._overlay_out.get_subscription_count():
             from wm_perception.overlay import draw_overlay
 
             overlay = draw_overlay(frame, result)
-            self._overlay_out.publish(images.rgb_to_image(overlay, stamp_ns, frame_id))
+            self._overlay_out.publish(rgb_to_image(overlay, stamp_ns, frame_id))
 
 
 def main() -> None:

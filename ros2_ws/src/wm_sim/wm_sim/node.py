@@ -27,7 +27,7 @@ belong to.
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from wm_ros.startup import end_quietly
+    from wm_ros.nodes.startup import end_quietly
 
     end_quietly()
 
@@ -54,9 +54,10 @@ from wm_ros import qos
 from wm_ros.conversions.basics import time_from_msg, time_to_msg, transform_to_pose_msg, twist_to_msg
 from wm_ros.conversions.scene_graph import scene_graph_to_msg
 from wm_ros.frames import prefixed
-from wm_ros.images import camera_to_info, depth_to_image, rgb_to_image
-from wm_ros.lifecycle import run_node
-from wm_ros.parameters import NodeParameters, parameter
+from wm_ros.images.camera_info import camera_to_info
+from wm_ros.images.pixels import depth_to_image, rgb_to_image
+from wm_ros.nodes.lifecycle import run_node
+from wm_ros.nodes.parameters import NodeParameters, parameter
 from wm_ros.transforms import RosTransformBroadcaster, transform_to_msg
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.simulator import FRAME_RATE_HZ, NANOSECONDS, Simulator

@@ -350,7 +350,7 @@ def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph]
 
 def _frames(mcap: Path, graphs: dict[int, SceneGraph]) -> list[ClipFrame]:
     """What was published, with what was made of it."""
-    from wm_ros.images import image_to_rgb
+    from wm_ros.images.pixels import image_to_rgb
 
     overlay_topic = f"{NAMESPACE}/overlay"
     colors: dict[int, Any] = {}

@@ -59,7 +59,7 @@ class FrameLook:
     """Takes apart the last messages that a listener kept."""
 
     def __init__(self, listener: Listener) -> None:
-        from wm_ros.camera_input import CameraInput
+        from wm_ros.images.camera_input import CameraInput
 
         self._kept, self._parameters, self._transforms = listener.kept, listener.parameters, listener.transforms
         self._input = CameraInput(self._parameters.color_source, self._parameters.depth_source)
@@ -71,7 +71,7 @@ class FrameLook:
 
     def findings(self, seen: Seen) -> list[Finding]:
         """The content of the last frames: encodings, sizes, calibration, depth, pose, gravity, what is perceived."""
-        from wm_ros.camera_input import CameraInputError
+        from wm_ros.images.camera_input import CameraInputError
 
         p = self._parameters
         result: list[Finding] = []
@@ -127,7 +127,7 @@ class FrameLook:
         Raises:
             CameraInputError: one that cannot be used.
         """
-        from wm_ros.camera_input import applies_guess
+        from wm_ros.images.camera_input import applies_guess
 
         p = self._parameters
 
@@ -158,7 +158,7 @@ class FrameLook:
         """The last message and its pixels, decoded as the nodes do."""
         from sensor_msgs.msg import CompressedImage, Image
 
-        from wm_ros.camera_input import CameraInputError
+        from wm_ros.images.camera_input import CameraInputError
 
         p = self._parameters
         if not self._kept[name]:
@@ -180,7 +180,7 @@ class FrameLook:
         """The last camera info, where it is of a camera."""
         from sensor_msgs.msg import CameraInfo
 
-        from wm_ros import images
+        from wm_ros.images.pixels import ImageError
 
         if not self._kept["camera_info"]:
             return None
@@ -189,7 +189,7 @@ class FrameLook:
         topic = p.camera_info_topic
         try:
             lens = self._input.lens(msg, topic)
-        except images.ImageError as error:
+        except ImageError as error:
             result.append(Finding("frames", "intrinsics", ERROR, str(error), "calibrate the camera"))
             return None
         camera, corrected = lens.raw, self._input.corrects(lens, p.rectify)

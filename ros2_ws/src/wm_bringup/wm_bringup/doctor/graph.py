@@ -23,7 +23,7 @@ from wm_bringup.doctor.frames import FRAMES, FrameLook, of_core
 from wm_bringup.doctor.seen import Seen
 from wm_core.health.inputs import Stream, check_rate, check_stream, nearest_differences
 from wm_perception.node import PerceptionParameters
-from wm_ros.lifecycle import diagnostics_prefix
+from wm_ros.nodes.lifecycle import diagnostics_prefix
 
 _NODES = ("perception", "imagination")
 
@@ -61,7 +61,7 @@ class GraphListener:
         from rclpy.parameter import Parameter
         from rclpy.signals import SignalHandlerOptions
 
-        from wm_ros.input_health import InputHealth
+        from wm_ros.health.inputs import InputHealth
         from wm_ros.transforms import RosTransforms
 
         self.options, self.parameters = options, options.parameters

@@ -23,7 +23,7 @@ def read_parameters(
     Raises:
         ValueError: a file that is no parameters file, or a value that perception refuses.
     """
-    from wm_ros.parameters import build, specs
+    from wm_ros.nodes.parameters import build, specs
 
     merged = node_parameters(files, full_name(namespace, "perception"))
     known = {s.name for s in specs(PerceptionParameters)}

@@ -11,7 +11,7 @@ SIGINT and SIGTERM finish the file. In it as its last metadata record: what was 
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from wm_ros.startup import end_quietly
+    from wm_ros.nodes.startup import end_quietly
 
     end_quietly()
 

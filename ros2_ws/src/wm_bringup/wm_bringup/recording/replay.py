@@ -42,7 +42,7 @@ from wm_bringup.sources.playback import SourceError
 from wm_perception.node import PerceptionNode
 from wm_perception.types import Frame, PerceptionConfig
 from wm_ros.frames import prefixed
-from wm_ros.parameters import ParameterError
+from wm_ros.nodes.parameters import ParameterError
 from wm_ros.stamps import NANOSECONDS, seconds_to_ns, stamp_to_ns
 
 GRAPHS_FILE = "scene_graphs.mcap"

@@ -116,7 +116,7 @@ def _log_graph(stream: rr.RecordingStream, entity: str, graph: SceneGraph) -> No
 def _log_live(stream: rr.RecordingStream, results: DemoResults, mcap: Path) -> None:
     from wm_ros.conversions.basics import camera_from_msg
     from wm_ros.conversions.scene_graph import scene_graph_from_msg
-    from wm_ros.images import image_to_depth, image_to_rgb
+    from wm_ros.images.pixels import image_to_depth, image_to_rgb
 
     color_topic, depth_topic, overlay_topic = "/camera/color/image_raw", "/camera/depth/image_raw", "/wm/overlay"
     info_topic, graph_topic, truth_topic = "/camera/color/camera_info", "/wm/scene_graph", "/sim/scene_graph"

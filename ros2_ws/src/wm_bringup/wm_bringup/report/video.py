@@ -60,7 +60,7 @@ def live_frames(
 ) -> list[LiveFrame]:
     """The last seconds before the question, from the recording; ``whole`` False: every third frame of one second."""
     from wm_ros.conversions.scene_graph import scene_graph_from_msg
-    from wm_ros.images import image_to_rgb
+    from wm_ros.images.pixels import image_to_rgb
 
     begin_ns = until_ns - round((LIVE_S if whole else 1.0) * 1e9)
     colors: dict[int, Any] = {}

@@ -11,15 +11,15 @@ Parameters given with ``-p NAME:=VALUE`` go to both; parameters files tell them 
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from wm_ros.startup import end_quietly
+    from wm_ros.nodes.startup import end_quietly
 
     end_quietly()
 
 import sys
 from importlib import import_module
 
-from wm_ros.lifecycle import run_nodes
-from wm_ros.memory import share_arenas
+from wm_ros.nodes.lifecycle import run_nodes
+from wm_ros.nodes.memory import share_arenas
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ stands on /diagnostics ("lifecycle_manager: nodes"; outside the namespace wm wit
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from wm_ros.startup import end_quietly
+    from wm_ros.nodes.startup import end_quietly
 
     end_quietly()
 
@@ -33,10 +33,10 @@ from std_srvs.srv import Trigger
 
 from wm_bringup.run.supervision import Interrupted, Phase, SupervisionLimits, Supervisor
 from wm_ros import qos
-from wm_ros.diagnostics import Diagnostics, Level
-from wm_ros.heartbeat import HeartbeatWatch
-from wm_ros.lifecycle import NAMESPACE, diagnostics_name, run_node
-from wm_ros.parameters import NodeParameters, parameter
+from wm_ros.health.diagnostics import Diagnostics, Level
+from wm_ros.nodes.heartbeat import HeartbeatWatch
+from wm_ros.nodes.lifecycle import NAMESPACE, diagnostics_name, run_node
+from wm_ros.nodes.parameters import NodeParameters, parameter
 
 _LOOK_S = 0.1
 _RESEND_S = 5.0

@@ -569,7 +569,7 @@ class _Watcher:
 
     def active(self, names: Sequence[str]) -> bool:
         """Whether nodes of these names have said that they are active."""
-        # As wm_ros.lifecycle.diagnostics_name has it.
+        # As wm_ros.nodes.lifecycle.diagnostics_name has it.
         space = self._namespace.strip("/")
         full = [name if space == "wm" else f"{space}/{name}" for name in names]
         states = [self._view.statuses.get(f"{name}: state", (0, "", {}))[1] for name in full]

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from wm_ros.startup import raise_interrupt
+from wm_ros.nodes.startup import raise_interrupt
 
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 64 * 1024

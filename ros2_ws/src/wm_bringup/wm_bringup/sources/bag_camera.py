@@ -19,7 +19,7 @@ from wm_core.geometry import rotation_between
 from wm_core.health.depth_unit import agreed_guess, guess_depth_unit
 from wm_perception.lifting.gravity import find_up
 from wm_perception.types import Frame
-from wm_ros.camera_input import CameraInput, CameraInputError, applies_guess
+from wm_ros.images.camera_input import CameraInput, CameraInputError, applies_guess
 from wm_ros.stamps import ApproximateSynchronizer, stamp_to_ns
 from wm_ros.transforms import TransformBuffer, TransformError, transform_to_msg
 

@@ -7,7 +7,7 @@ ROS installation, as their publishers need them.
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from wm_ros.startup import end_quietly
+    from wm_ros.nodes.startup import end_quietly
 
     end_quietly()
 

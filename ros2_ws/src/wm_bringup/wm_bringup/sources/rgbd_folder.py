@@ -7,7 +7,7 @@ before it is played.
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from wm_ros.startup import end_quietly
+    from wm_ros.nodes.startup import end_quietly
 
     end_quietly()
 
@@ -24,7 +24,9 @@ from wm_bringup.sources.layouts import open_folder
 from wm_bringup.sources.lockstep import LockStep, add_lock_step
 from wm_bringup.sources.playback import DISCOVERY_S, Player, Progress, SourceError
 from wm_bringup.sources.recording import MODES, RecordedFrame, Recording
-from wm_ros import images, qos
+from wm_ros import qos
+from wm_ros.images.camera_info import camera_to_info
+from wm_ros.images.pixels import depth_to_image, rgb_to_image
 from wm_ros.stamps import NANOSECONDS
 from wm_ros.transforms import RosTransformBroadcaster, transform_to_msg
 
@@ -75,10 +77,10 @@ def play(recording: Recording, options: argparse.Namespace, ros_arguments: list[
                 if not player.wait_until(stamp_ns):
                     break
                 pose = transform_to_msg(options.world_frame, options.camera_frame, stamp_ns, recorded.world_T_camera)
-                info = images.camera_to_info(recording.camera_of(index), stamp_ns, options.camera_frame)
+                info = camera_to_info(recording.camera_of(index), stamp_ns, options.camera_frame)
                 pair = (
-                    images.rgb_to_image(color, stamp_ns, options.camera_frame),
-                    images.depth_to_image(depth, stamp_ns, options.camera_frame, "16UC1"),
+                    rgb_to_image(color, stamp_ns, options.camera_frame),
+                    depth_to_image(depth, stamp_ns, options.camera_frame, "16UC1"),
                 )
 
                 def send(pose: Any = pose, info: Any = info, pair: Any = pair) -> None:

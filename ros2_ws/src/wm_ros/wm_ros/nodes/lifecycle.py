@@ -41,10 +41,11 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 
 from wm_core.health.findings import Announcer, Finding, Severity, worst
-from wm_ros import heartbeat, qos
-from wm_ros.diagnostics import Diagnostics, Level
-from wm_ros.memory import heap
-from wm_ros.parameters import NodeParameters, ParameterError, parameter
+from wm_ros import qos
+from wm_ros.health.diagnostics import Diagnostics, Level
+from wm_ros.nodes import heartbeat
+from wm_ros.nodes.memory import heap
+from wm_ros.nodes.parameters import NodeParameters, ParameterError, parameter
 
 F = TypeVar("F", bound=Callable[..., Any])
 

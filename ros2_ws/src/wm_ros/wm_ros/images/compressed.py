@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage
 
 from wm_core.rvl import decode_rvl
-from wm_ros.pixels import COLOR_ENCODINGS, ImageError, debayer, depth_in_metres, depth_to_millimetres, eight_bits, named
+from wm_ros.images.pixels import (
+    COLOR_ENCODINGS,
+    ImageError,
+    debayer,
+    depth_in_metres,
+    depth_to_millimetres,
+    eight_bits,
+    named,
+)
 from wm_ros.stamps import ns_to_stamp
 
 _HEADER_BYTES = 12

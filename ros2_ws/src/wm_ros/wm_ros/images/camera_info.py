@@ -10,7 +10,7 @@ from sensor_msgs.msg import CameraInfo
 from wm_core.camera import Camera
 from wm_core.lens import Lens
 from wm_ros.conversions.basics import camera_to_msg
-from wm_ros.pixels import ImageError
+from wm_ros.images.pixels import ImageError
 from wm_ros.stamps import ns_to_stamp
 
 

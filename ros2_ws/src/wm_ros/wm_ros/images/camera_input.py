@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo
 
 from wm_core.camera import Camera
 from wm_core.lens import Lens, Rectifier
-from wm_ros import camera_info, compressed, pixels
+from wm_ros.images import camera_info, compressed, pixels
 
 RECTIFY = ("auto", "on", "off")
 """Choices of the parameter ``rectify``."""

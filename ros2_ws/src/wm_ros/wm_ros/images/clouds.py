@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 
-from wm_ros.pixels import ImageError
+from wm_ros.images.pixels import ImageError
 from wm_ros.stamps import ns_to_stamp
 
 _POINT_DTYPE = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])

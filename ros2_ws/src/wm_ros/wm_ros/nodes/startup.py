@@ -1,6 +1,6 @@
 """What a node's program does first, before it imports anything that takes time.
 
-    from wm_ros.startup import run
+    from wm_ros.nodes.startup import run
 
     def main():
         # says in one line what is not installed; else imports the module and calls its main()

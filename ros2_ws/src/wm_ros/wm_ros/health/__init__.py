@@ -1,0 +1,1 @@
+"""What nodes and their inputs say of their health."""

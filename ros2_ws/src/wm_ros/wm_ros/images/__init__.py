@@ -1,0 +1,1 @@
+"""Images, clouds and intrinsics between messages and arrays."""
