@@ -401,14 +401,13 @@ def from_yaml(parameters: type[T], text: str) -> T:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the parameters file of a dataclass: ``python -m wm_ros.nodes.parameters MODULE:CLASS NODE``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m wm_ros.nodes.parameters", description="Print a node's parameters file."
-    )
+    program = "python -m wm_ros.nodes.parameters"
+    parser = argparse.ArgumentParser(prog=program, description="Print a node's parameters file.")
     parser.add_argument("dataclass", help="MODULE:CLASS")
     parser.add_argument("node", help="name of the node")
     chosen = parser.parse_args(arguments)
     module, _, name = chosen.dataclass.partition(":")
-    header = f"Defaults of the {chosen.node} node, written by:\npython -m wm_ros.nodes.parameters {chosen.dataclass} {chosen.node}"
+    header = f"Defaults of the {chosen.node} node, written by:\n{program} {chosen.dataclass} {chosen.node}"
     print(to_yaml(getattr(importlib.import_module(module), name), chosen.node, header), end="")
 
 
