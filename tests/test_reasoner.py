@@ -17,8 +17,8 @@ from wm_perception.reasoning.features import (
     CONTACT_FEATURES,
     STEP_S,
     WINDOW,
-    Happening,
     MotionHistory,
+    ObservedEvent,
     between,
     cause_candidates,
     cause_row,
@@ -153,14 +153,14 @@ def test_between_two_frames():
 def test_an_uninvolved_thing_changes_no_cause(extra):
     moved = (0.5, 0.1, 0.5)
     story = [
-        Happening(EventKind.CONTACT, (2, 3), 0.5, (moved, (0.0, 0.4, 0.4))),
-        Happening(EventKind.MOVE, (3,), 0.52, ((0.0, 0.4, 0.4),)),
-        Happening(EventKind.CONTACT, (3, 4), 1.0, ((0.4, 0.1, 0.4), (0.0, 0.3, 0.3))),
-        Happening(EventKind.MOVE, (4,), 1.02, ((0.0, 0.3, 0.3),)),
+        ObservedEvent(EventKind.CONTACT, (2, 3), 0.5, (moved, (0.0, 0.4, 0.4))),
+        ObservedEvent(EventKind.MOVE, (3,), 0.52, ((0.0, 0.4, 0.4),)),
+        ObservedEvent(EventKind.CONTACT, (3, 4), 1.0, ((0.4, 0.1, 0.4), (0.0, 0.3, 0.3))),
+        ObservedEvent(EventKind.MOVE, (4,), 1.02, ((0.0, 0.3, 0.3),)),
     ]
     pairs = (EventKind.CONTACT, EventKind.SEPARATION)
     others = [
-        Happening(kind, (8, 9), t, (moved, moved)) if kind in pairs else Happening(kind, (8,), t, (moved,))
+        ObservedEvent(kind, (8, 9), t, (moved, moved)) if kind in pairs else ObservedEvent(kind, (8,), t, (moved,))
         for kind, t in extra
     ]
     mixed = sorted([*story, *others], key=lambda h: h.time)
@@ -173,10 +173,10 @@ def test_an_uninvolved_thing_changes_no_cause(extra):
 def test_influence_spreads_along_contacts_only():
     kick, still = (0.0, 0.4, 0.4), (0.5, 0.1, 0.5)
     story = [
-        Happening(EventKind.CONTACT, (2, 3), 0.5, (still, kick)),
-        Happening(EventKind.CONTACT, (3, 4), 1.0, (still, kick)),
-        Happening(EventKind.MOVE, (4,), 1.0, (kick,)),
-        Happening(EventKind.MOVE, (7,), 1.1, (kick,)),
+        ObservedEvent(EventKind.CONTACT, (2, 3), 0.5, (still, kick)),
+        ObservedEvent(EventKind.CONTACT, (3, 4), 1.0, (still, kick)),
+        ObservedEvent(EventKind.MOVE, (4,), 1.0, (kick,)),
+        ObservedEvent(EventKind.MOVE, (7,), 1.1, (kick,)),
     ]
     pairs = cause_candidates([(h.kind, h.who, h.time) for h in story])
     assert (0, 2) in pairs and (0, 3) in pairs and (1, 0) not in pairs

@@ -310,15 +310,15 @@ class DynamicsStep(nn.Module):
             pair_gap, approach_pair, slip_pair, pair_friction, pair_restitution, count_a, count_b,
             shared_pair / (inverse_mass_a + inverse_mass_b + 1e-9), True
         )  # fmt: skip
-        goal_ground, take_ground, rub_ground, mu_ground = self._goals(
+        goal_ground, take_ground, rub_ground, mu_ground = self._contact_law(
             law_ground, gap, approach_ground, restitution, friction
         )
-        goal_pair, take_pair, rub_pair, mu_pair = self._goals(
+        goal_pair, take_pair, rub_pair, mu_pair = self._contact_law(
             law_pair, pair_gap, approach_pair, pair_restitution, pair_friction
         )
         # What bears heavy things acts as if it had a good part of their mass: between them and the table, impulses
         # that pass through a light thing are so large beside its own that the sweeps would not find their balance.
-        push_ground, push_pair, yields = self._loads(
+        push_ground, push_pair, mass_scale = self._loads(
             nearly_ground,
             nearly_pair,
             normal,
@@ -334,13 +334,13 @@ class DynamicsStep(nn.Module):
             position,
         )
         own_inverse_mass = inverse_mass
-        inverse_mass, inverse = yields * inverse_mass, yields * inverse
-        k_ground, shared_ground_slip = yields * k_ground, yields * shared_ground_slip
-        yields_a, yields_b = yields.index_select(0, pair_a), yields.index_select(0, pair_b)
-        inverse_mass_a, inverse_mass_b = yields_a * inverse_mass_a, yields_b * inverse_mass_b
-        inverse_a, inverse_b = yields_a * inverse_a, yields_b * inverse_b
-        k_a, k_b = yields_a * k_a, yields_b * k_b
-        shared_pair_slip = count_a * yields_a * k_a_slip + count_b * yields_b * k_b_slip
+        inverse_mass, inverse = mass_scale * inverse_mass, mass_scale * inverse
+        k_ground, shared_ground_slip = mass_scale * k_ground, mass_scale * shared_ground_slip
+        mass_scale_a, mass_scale_b = mass_scale.index_select(0, pair_a), mass_scale.index_select(0, pair_b)
+        inverse_mass_a, inverse_mass_b = mass_scale_a * inverse_mass_a, mass_scale_b * inverse_mass_b
+        inverse_a, inverse_b = mass_scale_a * inverse_a, mass_scale_b * inverse_b
+        k_a, k_b = mass_scale_a * k_a, mass_scale_b * k_b
+        shared_pair_slip = count_a * mass_scale_a * k_a_slip + count_b * mass_scale_b * k_b_slip
         # A sweep answers the mean violation of a body's (a pair's) contacts as one contact at their centroid, exactly,
         # and what is left of each by itself: contact by contact alone, a plate that lands flat would take many sweeps
         # to stop.
@@ -357,9 +357,11 @@ class DynamicsStep(nn.Module):
         middle_ground = self._centroid(part_ground, ground_arm)
         middle_a, middle_b = self._centroid(part_pair, arm_a), self._centroid(part_pair, arm_b)
         middle_normal = _unit(self._centroid(part_pair, normal), 1e-6)
-        whole_ground = self._met(inverse_mass, inverse, middle_ground, up)
-        whole_pair = pairs_a * self._met(inverse_mass_a, inverse_a, middle_a, middle_normal)
-        whole_pair = whole_pair + pairs_b * self._met(inverse_mass_b, inverse_b, middle_b, middle_normal)
+        whole_ground = self._effective_inverse_mass(inverse_mass, inverse, middle_ground, up)
+        whole_pair = pairs_a * self._effective_inverse_mass(inverse_mass_a, inverse_a, middle_a, middle_normal)
+        whole_pair = whole_pair + pairs_b * self._effective_inverse_mass(
+            inverse_mass_b, inverse_b, middle_b, middle_normal
+        )
         slide_ground = self._across(inverse_mass, inverse, middle_ground, self._centroid(part_ground, slip_ground))
         middle_slip = self._centroid(part_pair, slip_pair)
         slide_pair = pairs_a * self._across(inverse_mass_a, inverse_a, middle_a, middle_slip)
@@ -563,11 +565,11 @@ class DynamicsStep(nn.Module):
         """Inverse mass (4, M) met along the slip; where nothing slips, that of a mean direction."""
         turn = _cross(arm, slip)
         square = _dot(slip, slip)
-        met = _dot(turn, _turn(inverse, turn)) / (square + 1e-8)
+        effective_inverse_mass = _dot(turn, _turn(inverse, turn)) / (square + 1e-8)
         trace = inverse[0, 0] + inverse[1, 1] + inverse[2, 2]
         mean = _dot(arm, arm) * trace * 0.25
         known = square / (square + 1e-6)
-        return inverse_mass + mean + known * (met - mean)
+        return inverse_mass + mean + known * (effective_inverse_mass - mean)
 
     @staticmethod
     def _centroid(part: Tensor, value: Tensor) -> Tensor:
@@ -575,7 +577,7 @@ class DynamicsStep(nn.Module):
         return (part * value).sum(1, keepdim=True)
 
     @staticmethod
-    def _met(inverse_mass: Tensor, inverse: Tensor, arm: Tensor, normal: Tensor) -> Tensor:
+    def _effective_inverse_mass(inverse_mass: Tensor, inverse: Tensor, arm: Tensor, normal: Tensor) -> Tensor:
         """Inverse mass (M,) that a contact meets at an arm (3, 1, M) along a normal (3, 1, M or 1)."""
         turn = _cross(arm, normal)
         return (inverse_mass + _dot(turn, _turn(inverse, turn)))[0]
@@ -622,7 +624,7 @@ class DynamicsStep(nn.Module):
         )
         return self.network(features.reshape(FEATURES, -1)).reshape(8, POINTS, -1)
 
-    def _goals(
+    def _contact_law(
         self, law: Tensor, gap: Tensor, approach: Tensor, restitution: Tensor, friction: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Least separation speed [m/s], share of the violation taken per sweep, the same for rubbing, friction: (4, M)
@@ -634,10 +636,10 @@ class DynamicsStep(nn.Module):
         back = torch.relu(-approach - (0.08 + 0.16 * torch.sigmoid(law[1]))) * bounce * reaches
         out = torch.relu(-gap - 2e-4) / h * 0.4 * torch.sigmoid(law[2])
         base = torch.where(gap >= 0, -gap / h, torch.clamp(out, max=1.0))
-        goal = torch.where(back > 0, torch.maximum(base, back), base)
-        take = 2.0 * torch.sigmoid(law[3])
-        rub = 2.0 * torch.sigmoid(law[4])
-        return goal, take, rub, friction * torch.exp(0.5 * torch.tanh(law[5]))
+        target_velocity = torch.where(back > 0, torch.maximum(base, back), base)
+        normal_gain = 2.0 * torch.sigmoid(law[3])
+        friction_gain = 2.0 * torch.sigmoid(law[4])
+        return target_velocity, normal_gain, friction_gain, friction * torch.exp(0.5 * torch.tanh(law[5]))
 
     def _loads(
         self,
@@ -685,9 +687,9 @@ class DynamicsStep(nn.Module):
         at_a, at_b = at.index_select(1, pair_a).unsqueeze(1), at.index_select(1, pair_b).unsqueeze(1)
         arm_a, arm_b = arm_a[:2] - at_a, arm_b[:2] - at_b
         pair = self._balanced(nearly_pair, arm_a + upper * (arm_b - arm_a)) * through
-        yields = torch.clamp(BORNE * weight / torch.clamp(load, min=1e-9), max=1.0)
-        yields = torch.where(weight > 0, yields, torch.ones_like(weight))
-        return ground * (1.0 + 0.1 * torch.tanh(trust_ground)), pair * (1.0 + 0.1 * torch.tanh(trust_pair)), yields
+        mass_scale = torch.clamp(BORNE * weight / torch.clamp(load, min=1e-9), max=1.0)
+        mass_scale = torch.where(weight > 0, mass_scale, torch.ones_like(weight))
+        return ground * (1.0 + 0.1 * torch.tanh(trust_ground)), pair * (1.0 + 0.1 * torch.tanh(trust_pair)), mass_scale
 
     @staticmethod
     def _balanced(near: Tensor, arm: Tensor) -> Tensor:

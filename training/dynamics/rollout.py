@@ -127,13 +127,13 @@ def roll_out(
     state = batch.truth[0]
     position, quaternion, linear, angular = state[:3], state[3:7], state[7:10], state[10:13]
     out, deviations = [], []
-    led = batch.kinematic.unsqueeze(0)
+    kinematic = batch.kinematic.unsqueeze(0)
     plane_slack = torch.zeros(len(batch.bounds))
     slack = torch.zeros(len(batch.candidates))
     for step in range(1, steps + 1):
         truth = batch.truth[step]
         was = batch.truth[step - 1]
-        linear = torch.where(led, (truth[:3] - was[:3]) / STEP_S, linear)
+        linear = torch.where(kinematic, (truth[:3] - was[:3]) / STEP_S, linear)
         with torch.no_grad():
             a, b, number = near_pairs(batch, position, linear)
             plane = planes(batch, position)
@@ -155,8 +155,8 @@ def roll_out(
         )  # fmt: skip
         if overlaps is not None and step > 1:
             overlaps.append(torch.relu(-(result.pair_gap + slack[number])))
-        position = torch.where(led, truth[:3], result.position)
-        quaternion = torch.where(led, truth[3:7], result.quaternion)
+        position = torch.where(kinematic, truth[:3], result.position)
+        quaternion = torch.where(kinematic, truth[3:7], result.quaternion)
         linear, angular = result.linear, result.angular
         if noise is not None:
             linear = linear + noise[step - 1, :3] * result.deviation[0]

@@ -41,8 +41,8 @@ from wm_perception.reasoning.features import (
     STEP_LAG,
     STEP_S,
     VERSION,
-    Happening,
     MotionHistory,
+    ObservedEvent,
     Step,
     cause_row,
     log_mass_prior,
@@ -464,7 +464,7 @@ def make_example(
         if e.kind not in EFFECTS or rows is None or rng.uniform() < 0.05:
             continue
         motion = tuple(history.motion_at(ids[r], k) for r in rows)
-        happenings.append(Happening(e.kind, e.who, e.time + float(rng.normal(0.0, 0.015)), motion))
+        happenings.append(ObservedEvent(e.kind, e.who, e.time + float(rng.normal(0.0, 0.015)), motion))
         kept.append(index)
     new = {index: n for n, index in enumerate(kept)}
     cause_rows, caused = [], []

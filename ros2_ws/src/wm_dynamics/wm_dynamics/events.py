@@ -102,7 +102,7 @@ def event_table(
     bounds = workspace_bounds(scene) if workspace is None else np.asarray(workspace, dtype=np.float64)
     done, count = min(result.completed, len(hypotheses)), len(scene)
     row_of = {int(i): m for m, i in enumerate(scene.ids)}
-    led = np.zeros((done, len(result.object_ids)), dtype=bool)
+    kinematic = np.zeros((done, len(result.object_ids)), dtype=bool)
     placed: dict[tuple[int, int], list[float]] = {}
     added: dict[tuple[int, object], tuple[BodyDef, list[int]]] = {}
     for k in range(done):
@@ -118,7 +118,7 @@ def event_table(
             elif i.kind in (InterventionKind.FOLLOW_PATH, InterventionKind.SET_POSE):
                 m = row_of[i.object_id]
             if i.kind == InterventionKind.FOLLOW_PATH:
-                led[k, m] = True
+                kinematic[k, m] = True
             elif i.kind == InterventionKind.SET_POSE:
                 placed.setdefault((k, m), []).append(i.time_offset)
     bodies: list[tuple[int, BodyDef, NDArray[np.int64]]] = [
@@ -127,7 +127,7 @@ def event_table(
     bodies += [(key[0], body, np.array(members)) for key, (body, members) in added.items()]
     found = [_contact_columns(result)]
     for m, body, members in bodies:
-        members = members[result.present[members, :, m].any(axis=1) & ~led[members, m]]
+        members = members[result.present[members, :, m].any(axis=1) & ~kinematic[members, m]]
         if not len(members):
             continue
         exists = result.present[members, :, m]

@@ -79,18 +79,21 @@ BODY = _Rows(
     restitution=1, linear=3, angular=3, falls=1,
     quaternion=4, inertia=9, inverse_inertia=9, rims=4, rolling=1, torsion=1, plane=PLANE_ROWS, slack=1,
     is_hull=1, hull_points=12, hull_middle=3,
-    world_inertia=9, start_square=1, arm=12, gap=4, least_gap=1, approach=4, slip=8, met=4, met_slip=4, near=4, count=1,
-    near_sum=1, on_ground=1, crowd=1, pairs=1, held_by=1, weight=3, load=3, at=2, yields=1, features=40, law=32,
-    goal=4, share=4, rub=4, mu=4, part=4, whole=4, slide=4, push=4, rubbing=8, moving=6, square=1, struck=1, limit=1,
-    position_next=3, quaternion_next=4, linear_next=3, angular_next=3, impulse=1, deviation=2,
+    world_inertia=9, start_square=1, arm=12, gap=4, least_gap=1, approach=4, slip=8,
+    effective_inverse_mass=4, effective_inverse_mass_slip=4, near=4, count=1, near_sum=1, on_ground=1, crowd=1, pairs=1,
+    held_by=1, weight=3, load=3, at=2, mass_scale=1, features=40, law=32,
+    target_velocity=4, share=4, friction_gain=4, mu=4, part=4, whole=4, slide=4, push=4, rubbing=8, moving=6, square=1,
+    struck=1, limit=1, position_next=3, quaternion_next=4, linear_next=3, angular_next=3, impulse=1, deviation=2,
 )  # fmt: skip
 TABLE = BODY.quaternion
 """Rows that pairs read of a body."""
 PAIR = _Rows(
     a=TABLE, b=TABLE, slack=1, gap=4, least_gap=1, normal=12, arm_a=12, arm_b=12, approach=4, slip=12,
-    met_a=4, met_b=4, met_slip_a=4, met_slip_b=4, near=4, near_sum=1, beside=1, steep=1, above_a=1, above_b=1,
-    crowd_a=1, crowd_b=1, pairs_a=1, pairs_b=1, through=1, at_a=2, at_b=2, yields_a=1, yields_b=1, features=40, law=32,
-    goal=4, share=4, rub=4, mu=4, part=4, whole=4, slide=4, push=4, rubbing=12,
+    effective_inverse_mass_a=4, effective_inverse_mass_b=4,
+    effective_inverse_mass_slip_a=4, effective_inverse_mass_slip_b=4,
+    near=4, near_sum=1, beside=1, steep=1, above_a=1, above_b=1, crowd_a=1, crowd_b=1, pairs_a=1, pairs_b=1, through=1,
+    at_a=2, at_b=2, mass_scale_a=1, mass_scale_b=1, features=40, law=32,
+    target_velocity=4, share=4, friction_gain=4, mu=4, part=4, whole=4, slide=4, push=4, rubbing=12,
     moving_a=6, moving_b=6, respond_a=6, respond_b=6, impulse=1, square=1, given_a=1, given_b=1,
 )  # fmt: skip
 PARAMETER_TO_ROW: tuple[int, ...] = tuple(
@@ -174,13 +177,13 @@ def _face_points(direction: Vector, half: Vector, cylinder: Lanes, rims: list[La
 def _across(inverse_mass: Lanes, inverse: Matrix, arm: Vector, slip: Vector) -> Lanes:
     turned = cross(arm, slip)
     square = dot(slip, slip)
-    met = dot(turned, turn(inverse, turned)) / (square + 1e-8)
+    effective_inverse_mass = dot(turned, turn(inverse, turned)) / (square + 1e-8)
     mean = dot(arm, arm) * (inverse[0][0] + inverse[1][1] + inverse[2][2]) * 0.25
     known = square / (square + 1e-6)
-    return inverse_mass + mean + known * (met - mean)
+    return inverse_mass + mean + known * (effective_inverse_mass - mean)
 
 
-def _met(inverse_mass: Lanes, inverse: Matrix, arm: Vector, normal: Vector) -> Lanes:
+def _effective_inverse_mass(inverse_mass: Lanes, inverse: Matrix, arm: Vector, normal: Vector) -> Lanes:
     turned = cross(arm, normal)
     return inverse_mass + dot(turned, turn(inverse, turned))
 
@@ -330,7 +333,7 @@ def ground_before(t: Tile) -> None:
         gap = t[BODY.gap + c] + slack
         # Of the vertical: arm x up = (y, -x, 0).
         up_turn = [arm[1], -arm[0]]
-        met = inverse_mass + (
+        effective_inverse_mass = inverse_mass + (
             up_turn[0] * (inverse[0][0] * up_turn[0] + inverse[0][1] * up_turn[1])
             + up_turn[1] * (inverse[1][0] * up_turn[0] + inverse[1][1] * up_turn[1])
         )
@@ -340,8 +343,8 @@ def ground_before(t: Tile) -> None:
         t[BODY.gap + c] = gap
         t[BODY.approach + c] = approach
         t.put(BODY.slip + c, slip[:2], POINTS)
-        t[BODY.met + c] = met
-        t[BODY.met_slip + c] = _across(inverse_mass, inverse, arm, slip)
+        t[BODY.effective_inverse_mass + c] = effective_inverse_mass
+        t[BODY.effective_inverse_mass_slip + c] = _across(inverse_mass, inverse, arm, slip)
         t[BODY.near + c] = near
     near_sum = _sum(nears)
     t[BODY.near_sum] = near_sum
@@ -398,7 +401,7 @@ def ground_features(t: Tile) -> None:
         slip = [t[BODY.slip + c], t[BODY.slip + POINTS + c], count * 0.0]
         features = _features(
             t[BODY.gap + c], t[BODY.approach + c], slip, friction, restitution, count, crowd,
-            t[BODY.met + c] * factor, False
+            t[BODY.effective_inverse_mass + c] * factor, False
         )  # fmt: skip
         t.put(BODY.features + FEATURES * c, features)
 
@@ -426,7 +429,7 @@ def contact_law(features: Tile, out: Tile, weights: Numbers) -> None:
         out[i] = value
 
 
-def _goals(
+def _contact_law(
     law: list[Lanes], gap: Lanes, approach: Lanes, restitution: Lanes, friction: Lanes
 ) -> tuple[Lanes, Lanes, Lanes, Lanes]:
     bounce = restitution * (0.7 + 0.5 * sigmoid(law[0] + 0.4))
@@ -434,8 +437,8 @@ def _goals(
     back = relu(-approach - (0.08 + 0.16 * sigmoid(law[1]))) * bounce * reaches
     out = relu(-gap - 2e-4) * (0.4 / H) * sigmoid(law[2])
     base = where(gap >= 0.0, gap * (-1.0 / H), at_most(out, 1.0))
-    goal = where(back > 0.0, at_least(base, back), base)
-    return goal, 2.0 * sigmoid(law[3]), 2.0 * sigmoid(law[4]), friction * exp(0.5 * tanh(law[5]))
+    target_velocity = where(back > 0.0, at_least(base, back), base)
+    return target_velocity, 2.0 * sigmoid(law[3]), 2.0 * sigmoid(law[4]), friction * exp(0.5 * tanh(law[5]))
 
 
 def _balanced(near: list[Lanes], arm: list[Vector]) -> list[Lanes]:
@@ -456,10 +459,13 @@ def _balanced(near: list[Lanes], arm: list[Vector]) -> list[Lanes]:
 @emitted(Tile)
 def ground_begin(t: Tile) -> None:
     """What the sweeps need of the contacts with the surface, and the impulses and velocities with which they begin."""
-    yields = at_most(BORNE * t[BODY.weight] / at_least(t[BODY.load], 1e-9), 1.0)
-    yields = where(t[BODY.weight] > 0.0, yields, 1.0)
-    t[BODY.yields] = yields
-    inverse_mass, inverse = yields * t[BODY.inverse_mass], [times(row, yields) for row in t.matrix(BODY.inverse)]
+    mass_scale = at_most(BORNE * t[BODY.weight] / at_least(t[BODY.load], 1e-9), 1.0)
+    mass_scale = where(t[BODY.weight] > 0.0, mass_scale, 1.0)
+    t[BODY.mass_scale] = mass_scale
+    inverse_mass, inverse = (
+        mass_scale * t[BODY.inverse_mass],
+        [times(row, mass_scale) for row in t.matrix(BODY.inverse)],
+    )
     for i, row in enumerate(inverse):
         t.put(BODY.inverse + 3 * i, row)
     count = t[BODY.count]
@@ -478,10 +484,16 @@ def ground_begin(t: Tile) -> None:
     at = [t[BODY.at], t[BODY.at + 1]]
     for c, share in enumerate(_balanced(near, [minus(a[:2], at) for a in arm])):
         law = [t[BODY.law + LAW * c + i] for i in range(LAW)]
-        goal, take, rub, mu = _goals(law, t[BODY.gap + c], t[BODY.approach + c], restitution, friction)
-        t[BODY.goal + c] = goal
-        t[BODY.share + c] = take / (count * (yields * t[BODY.met + c] - 0.7 * inverse_mass) + 1e-9)
-        t[BODY.rub + c] = rub / (count * yields * t[BODY.met_slip + c] + 1e-9)
+        target_velocity, normal_gain, friction_gain, mu = _contact_law(
+            law, t[BODY.gap + c], t[BODY.approach + c], restitution, friction
+        )
+        t[BODY.target_velocity + c] = target_velocity
+        t[BODY.share + c] = normal_gain / (
+            count * (mass_scale * t[BODY.effective_inverse_mass + c] - 0.7 * inverse_mass) + 1e-9
+        )
+        t[BODY.friction_gain + c] = friction_gain / (
+            count * mass_scale * t[BODY.effective_inverse_mass_slip + c] + 1e-9
+        )
         t[BODY.mu + c] = mu
         t[BODY.part + c] = part[c]
         t[BODY.whole + c] = part[c] / whole
@@ -503,12 +515,12 @@ def ground_begin(t: Tile) -> None:
 @emitted(Tile, Numbers)
 def ground_sweep(t: Tile, weight: Numbers) -> None:
     """One sweep over the contacts with the surface."""
-    inverse_mass, inverse = t[BODY.yields] * t[BODY.inverse_mass], t.matrix(BODY.inverse)
+    inverse_mass, inverse = t[BODY.mass_scale] * t[BODY.inverse_mass], t.matrix(BODY.inverse)
     arm = _points(t, BODY.arm)
     linear, angular = t.vector(BODY.moving), t.vector(BODY.moving + 3)
     part = _four(t, BODY.part)
     velocity = [plus(linear, cross(angular, a)) for a in arm]
-    lack = [g - v[2] for g, v in zip(_four(t, BODY.goal), velocity, strict=True)]
+    lack = [g - v[2] for g, v in zip(_four(t, BODY.target_velocity), velocity, strict=True)]
     mean = _sum([p * v for p, v in zip(part, lack, strict=True)])
     mean_slip = [_sum([p * v[i] for p, v in zip(part, velocity, strict=True)]) for i in range(2)]
     weights = [weight[i] for i in range(4)]
@@ -518,7 +530,7 @@ def ground_sweep(t: Tile, weight: Numbers) -> None:
         pushed = relu(
             push + weights[0] * t[BODY.share + c] * (lack[c] - mean) + weights[2] * t[BODY.whole + c] * mean
         )  # fmt: skip
-        own, common = weights[1] * t[BODY.rub + c], weights[3] * t[BODY.slide + c]
+        own, common = weights[1] * t[BODY.friction_gain + c], weights[3] * t[BODY.slide + c]
         before = [t[BODY.rubbing + POINTS * i + c] for i in range(2)]
         rubbed = [b - own * (velocity[c][i] - mean_slip[i]) - common * mean_slip[i] for i, b in enumerate(before)]
         limit = t[BODY.mu + c] * pushed
@@ -733,10 +745,10 @@ def pair_before(t: Tile) -> None:
         t[PAIR.gap + c] = gap
         t[PAIR.approach + c] = approach
         t.put(PAIR.slip + c, slip, POINTS)
-        t[PAIR.met_a + c] = _met(mass_a, inverse_a, arm_a, normal)
-        t[PAIR.met_b + c] = _met(mass_b, inverse_b, arm_b, normal)
-        t[PAIR.met_slip_a + c] = _across(mass_a, inverse_a, arm_a, slip)
-        t[PAIR.met_slip_b + c] = _across(mass_b, inverse_b, arm_b, slip)
+        t[PAIR.effective_inverse_mass_a + c] = _effective_inverse_mass(mass_a, inverse_a, arm_a, normal)
+        t[PAIR.effective_inverse_mass_b + c] = _effective_inverse_mass(mass_b, inverse_b, arm_b, normal)
+        t[PAIR.effective_inverse_mass_slip_a + c] = _across(mass_a, inverse_a, arm_a, slip)
+        t[PAIR.effective_inverse_mass_slip_b + c] = _across(mass_b, inverse_b, arm_b, slip)
         t[PAIR.near + c] = near
     beside = _most(nears)
     steep = _sum([n[2] for n in normals]) * 0.25
@@ -755,7 +767,7 @@ def pair_features(t: Tile) -> None:
     friction = _most([t[PAIR.a + BODY.friction], t[PAIR.b + BODY.friction]])
     restitution = _least([t[PAIR.a + BODY.restitution], t[PAIR.b + BODY.restitution]])
     for c in range(POINTS):
-        shared = count_a * t[PAIR.met_a + c] + count_b * t[PAIR.met_b + c]
+        shared = count_a * t[PAIR.effective_inverse_mass_a + c] + count_b * t[PAIR.effective_inverse_mass_b + c]
         features = _features(
             t[PAIR.gap + c], t[PAIR.approach + c], t.vector(PAIR.slip + c, POINTS), friction, restitution,
             count_a, count_b, shared / masses, True
@@ -766,10 +778,10 @@ def pair_features(t: Tile) -> None:
 @emitted(Tile)
 def pair_begin(t: Tile) -> None:
     """What the sweeps need of the contacts of pairs, and the impulses with which they begin."""
-    yields_a, yields_b = t[PAIR.yields_a], t[PAIR.yields_b]
-    mass_a, mass_b = yields_a * t[PAIR.a + BODY.inverse_mass], yields_b * t[PAIR.b + BODY.inverse_mass]
-    inverse_a = [times(row, yields_a) for row in t.matrix(PAIR.a + BODY.inverse)]
-    inverse_b = [times(row, yields_b) for row in t.matrix(PAIR.b + BODY.inverse)]
+    mass_scale_a, mass_scale_b = t[PAIR.mass_scale_a], t[PAIR.mass_scale_b]
+    mass_a, mass_b = mass_scale_a * t[PAIR.a + BODY.inverse_mass], mass_scale_b * t[PAIR.b + BODY.inverse_mass]
+    inverse_a = [times(row, mass_scale_a) for row in t.matrix(PAIR.a + BODY.inverse)]
+    inverse_b = [times(row, mass_scale_b) for row in t.matrix(PAIR.b + BODY.inverse)]
     t[PAIR.a + BODY.inverse_mass], t[PAIR.b + BODY.inverse_mass] = mass_a, mass_b
     for i in range(3):
         t.put(PAIR.a + BODY.inverse + 3 * i, inverse_a[i])
@@ -783,8 +795,8 @@ def pair_begin(t: Tile) -> None:
     part = [n / near_sum for n in near]
     middle_a, middle_b, middle_slip = _centroid(part, arm_a), _centroid(part, arm_b), _centroid(part, slip)
     middle_normal = unit(_centroid(part, normal), 1e-6)
-    whole = pairs_a * _met(mass_a, inverse_a, middle_a, middle_normal)
-    whole = whole + pairs_b * _met(mass_b, inverse_b, middle_b, middle_normal) + 1e-9
+    whole = pairs_a * _effective_inverse_mass(mass_a, inverse_a, middle_a, middle_normal)
+    whole = whole + pairs_b * _effective_inverse_mass(mass_b, inverse_b, middle_b, middle_normal) + 1e-9
     slide = pairs_a * _across(mass_a, inverse_a, middle_a, middle_slip)
     slide = slide + pairs_b * _across(mass_b, inverse_b, middle_b, middle_slip) + 1e-9
     upper = flag(t[PAIR.steep] > 0.0)
@@ -796,13 +808,24 @@ def pair_begin(t: Tile) -> None:
     impulses = []
     for c in range(POINTS):
         law = [t[PAIR.law + LAW * c + i] for i in range(LAW)]
-        goal, take, rub, mu = _goals(law, t[PAIR.gap + c], t[PAIR.approach + c], restitution, friction)
-        met_a, met_b = yields_a * t[PAIR.met_a + c], yields_b * t[PAIR.met_b + c]
-        t[PAIR.goal + c] = goal
-        t[PAIR.share + c] = take / (count_a * (met_a - 0.7 * mass_a) + count_b * (met_b - 0.7 * mass_b) + 1e-9)
-        t[PAIR.rub + c] = rub / (
-            count_a * yields_a * t[PAIR.met_slip_a + c] + count_b * yields_b * t[PAIR.met_slip_b + c] + 1e-9
-        )  # fmt: skip
+        target_velocity, normal_gain, friction_gain, mu = _contact_law(
+            law, t[PAIR.gap + c], t[PAIR.approach + c], restitution, friction
+        )
+        effective_inverse_mass_a, effective_inverse_mass_b = (
+            mass_scale_a * t[PAIR.effective_inverse_mass_a + c],
+            mass_scale_b * t[PAIR.effective_inverse_mass_b + c],
+        )
+        t[PAIR.target_velocity + c] = target_velocity
+        t[PAIR.share + c] = normal_gain / (
+            count_a * (effective_inverse_mass_a - 0.7 * mass_a)
+            + count_b * (effective_inverse_mass_b - 0.7 * mass_b)
+            + 1e-9
+        )
+        t[PAIR.friction_gain + c] = friction_gain / (
+            count_a * mass_scale_a * t[PAIR.effective_inverse_mass_slip_a + c]
+            + count_b * mass_scale_b * t[PAIR.effective_inverse_mass_slip_b + c]
+            + 1e-9
+        )
         t[PAIR.mu + c] = mu
         t[PAIR.part + c] = part[c]
         t[PAIR.whole + c] = part[c] / whole
@@ -827,7 +850,7 @@ def pair_sweep(t: Tile, weight: Numbers) -> None:
     relative = [_relative(twist_a, twist_b, a, b) for a, b in zip(arm_a, arm_b, strict=True)]
     speed = [dot(n, r) for n, r in zip(normal, relative, strict=True)]
     slip = [minus(r, times(n, s)) for r, n, s in zip(relative, normal, speed, strict=True)]
-    lack = [g - s for g, s in zip(_four(t, PAIR.goal), speed, strict=True)]
+    lack = [g - s for g, s in zip(_four(t, PAIR.target_velocity), speed, strict=True)]
     mean = _sum([p * v for p, v in zip(part, lack, strict=True)])
     mean_slip = _centroid(part, slip)
     weights = [weight[i] for i in range(4)]
@@ -837,7 +860,7 @@ def pair_sweep(t: Tile, weight: Numbers) -> None:
         pushed = relu(
             push + weights[0] * t[PAIR.share + c] * (lack[c] - mean) + weights[2] * t[PAIR.whole + c] * mean
         )  # fmt: skip
-        own, common = weights[1] * t[PAIR.rub + c], weights[3] * t[PAIR.slide + c]
+        own, common = weights[1] * t[PAIR.friction_gain + c], weights[3] * t[PAIR.slide + c]
         before = t.vector(PAIR.rubbing + c, POINTS)
         rubbed = [b - own * (s - m) - common * m for b, s, m in zip(before, slip[c], mean_slip, strict=True)]
         limit = t[PAIR.mu + c] * pushed

@@ -25,7 +25,7 @@ from wm_dynamics.contact_step.formulas import (
     TINY,
     TOUCHING_M2,
 )
-from wm_dynamics.contact_step.simd import LANES
+from wm_dynamics.contact_step.simd import SIMD_WIDTH
 
 WORK = 160
 """Numbers of scratch that a search needs."""
@@ -45,27 +45,27 @@ def _support(pairs, side, hulls, hull, x, y, z, spare):  # type: ignore[no-untyp
     """The point of one side farthest along a direction in its own axes."""
     if hull >= 0:
         spare[0], spare[1], spare[2] = x, y, z
-        formulas.hull_farthest(spare, 0, hulls, hull * _HULL_SIZE, spare, LANES)
-        return spare[LANES], spare[2 * LANES], spare[3 * LANES]
-    half, center = side + _HALF * LANES, side + _CENTER * LANES
-    hx, hy, hz = pairs[half], pairs[half + LANES], pairs[half + 2 * LANES]
+        formulas.hull_farthest(spare, 0, hulls, hull * _HULL_SIZE, spare, SIMD_WIDTH)
+        return spare[SIMD_WIDTH], spare[2 * SIMD_WIDTH], spare[3 * SIMD_WIDTH]
+    half, center = side + _HALF * SIMD_WIDTH, side + _CENTER * SIMD_WIDTH
+    hx, hy, hz = pairs[half], pairs[half + SIMD_WIDTH], pairs[half + 2 * SIMD_WIDTH]
     px = hx * min(max(x * SHARP, -1.0), 1.0)
     py = hy * min(max(y * SHARP, -1.0), 1.0)
     pz = hz * min(max(z * SHARP, -1.0), 1.0)
-    if pairs[side + _CYLINDER * LANES] > 0.5:
+    if pairs[side + _CYLINDER * SIMD_WIDTH] > 0.5:
         across = math.sqrt(x * x + y * y + TINY * TINY)
         px, py = hx * x / across, hx * y / across
-    return px + pairs[center], py + pairs[center + LANES], pz + pairs[center + 2 * LANES]
+    return px + pairs[center], py + pairs[center + SIMD_WIDTH], pz + pairs[center + 2 * SIMD_WIDTH]
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def _ends(pairs, at, hulls, hull_a, hull_b, x, y, z, spare, work):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Supporting points of a along a direction and of b against it, in a's axes about a's centre of mass."""
-    ax, ay, az = _support(pairs, at + _A * LANES, hulls, hull_a, x, y, z, spare)
+    ax, ay, az = _support(pairs, at + _A * SIMD_WIDTH, hulls, hull_a, x, y, z, spare)
     t = work[_TURN : _TURN + 9]
     bx, by, bz = _support(
-        pairs, at + _B * LANES, hulls, hull_b, -(t[0] * x + t[3] * y + t[6] * z), -(t[1] * x + t[4] * y + t[7] * z),
-        -(t[2] * x + t[5] * y + t[8] * z), spare
+        pairs, at + _B * SIMD_WIDTH, hulls, hull_b,
+        -(t[0] * x + t[3] * y + t[6] * z), -(t[1] * x + t[4] * y + t[7] * z), -(t[2] * x + t[5] * y + t[8] * z), spare
     )  # fmt: skip
     return (
         ax, ay, az, t[0] * bx + t[1] * by + t[2] * bz + work[_OFFSET],
@@ -74,7 +74,7 @@ def _ends(pairs, at, hulls, hull_a, hull_b, x, y, z, spare, work):  # type: igno
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _look(pairs, at, hulls, hull_a, hull_b, k, spare, work):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _gap_along(pairs, at, hulls, hull_a, hull_b, k, spare, work):  # type: ignore[no-untyped-def]  # pragma: no cover
     """The difference of the supporting points along direction ``k``, kept; returns the gap along it."""
     d = _LOOKS + 3 * k
     x, y, z = work[d], work[d + 1], work[d + 2]
@@ -117,13 +117,13 @@ def _tangents(x, y, z):  # type: ignore[no-untyped-def]  # pragma: no cover
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def _search(pairs, at, hulls, hull_a, hull_b, spare, work):  # type: ignore[no-untyped-def]  # pragma: no cover
     """The direction from a to b along which the gap is greatest: row 0 of the directions."""
-    b_center = at + (_B + _CENTER) * LANES
-    a_center = at + (_A + _CENTER) * LANES
+    b_center = at + (_B + _CENTER) * SIMD_WIDTH
+    a_center = at + (_A + _CENTER) * SIMD_WIDTH
     between = work[_ENDS : _ENDS + 3]
     for i in range(3):
-        between[i] = work[_OFFSET + i] - pairs[a_center + i * LANES]
+        between[i] = work[_OFFSET + i] - pairs[a_center + i * SIMD_WIDTH]
         for j in range(3):
-            between[i] += work[_TURN + 3 * i + j] * pairs[b_center + j * LANES]
+            between[i] += work[_TURN + 3 * i + j] * pairs[b_center + j * SIMD_WIDTH]
     _put(work, 0, between[0], between[1], between[2], 1e-6)
     for i in range(3):
         sign = -1.0 if between[i] < 0.0 else 1.0
@@ -145,11 +145,11 @@ def _search(pairs, at, hulls, hull_a, hull_b, spare, work):  # type: ignore[no-u
         _put(work, 7 + k, sign * x, sign * y, sign * z, 1e-9)
     best, which = -1e9, 0
     for k in range(10):
-        gap = _look(pairs, at, hulls, hull_a, hull_b, k, spare, work)
+        gap = _gap_along(pairs, at, hulls, hull_a, hull_b, k, spare, work)
         if gap > best:
             best, which = gap, k
     _keep(work, which)
-    if best > FAR_M + pairs[at + (_A + _ROUNDING) * LANES] + pairs[at + (_B + _ROUNDING) * LANES]:
+    if best > FAR_M + pairs[at + (_A + _ROUNDING) * SIMD_WIDTH] + pairs[at + (_B + _ROUNDING) * SIMD_WIDTH]:
         return
     for lean in LEANS:
         nx, ny, nz = work[_LOOKS], work[_LOOKS + 1], work[_LOOKS + 2]
@@ -166,7 +166,7 @@ def _search(pairs, at, hulls, hull_a, hull_b, spare, work):  # type: ignore[no-u
             )  # fmt: skip
         which = 0
         for k in range(1, 9):
-            gap = _look(pairs, at, hulls, hull_a, hull_b, k, spare, work)
+            gap = _gap_along(pairs, at, hulls, hull_a, hull_b, k, spare, work)
             if gap > best:
                 best, which = gap, k
         # The face that four of the supporting points span.
@@ -196,7 +196,7 @@ def _search(pairs, at, hulls, hull_a, hull_b, spare, work):  # type: ignore[no-u
         else:
             _put(work, 10, nx, ny, nz, 0.0)
         for k in range(9, 11):
-            gap = _look(pairs, at, hulls, hull_a, hull_b, k, spare, work)
+            gap = _gap_along(pairs, at, hulls, hull_a, hull_b, k, spare, work)
             if gap > best:
                 best, which = gap, k
         _keep(work, which)
@@ -217,19 +217,19 @@ def hull_contacts(pairs, at, hulls, hull_a, hull_b, spare, work):  # type: ignor
         at: place of the pair in its tile. hulls: (H, 3, HULL_POINTS); hull_a, hull_b: numbers of the sides' hulls, -1
             none. spare: scratch of 5 rows; work: scratch of WORK numbers.
     """
-    rotation_a, rotation_b = at + (_A + _ROTATION) * LANES, at + (_B + _ROTATION) * LANES
+    rotation_a, rotation_b = at + (_A + _ROTATION) * SIMD_WIDTH, at + (_B + _ROTATION) * SIMD_WIDTH
     between = work[_ENDS + 3 : _ENDS + 6]
     for i in range(3):
-        between[i] = pairs[at + (_B + _POSITION + i) * LANES] - pairs[at + (_A + _POSITION + i) * LANES]
+        between[i] = pairs[at + (_B + _POSITION + i) * SIMD_WIDTH] - pairs[at + (_A + _POSITION + i) * SIMD_WIDTH]
     for i in range(3):
         total = np.float32(0.0)
         for k in range(3):
-            total += pairs[rotation_a + (3 * k + i) * LANES] * between[k]
+            total += pairs[rotation_a + (3 * k + i) * SIMD_WIDTH] * between[k]
         work[_OFFSET + i] = total
         for j in range(3):
             total = np.float32(0.0)
             for k in range(3):
-                total += pairs[rotation_a + (3 * k + i) * LANES] * pairs[rotation_b + (3 * k + j) * LANES]
+                total += pairs[rotation_a + (3 * k + i) * SIMD_WIDTH] * pairs[rotation_b + (3 * k + j) * SIMD_WIDTH]
             work[_TURN + 3 * i + j] = total
     _search(pairs, at, hulls, hull_a, hull_b, spare, work)
     nx, ny, nz = work[_LOOKS], work[_LOOKS + 1], work[_LOOKS + 2]
@@ -253,11 +253,11 @@ def hull_contacts(pairs, at, hulls, hull_a, hull_b, spare, work):  # type: ignor
         top, bottom = min(ends[2 * k, k], ends[2 * k, 3 + k]), max(ends[2 * k + 1, k], ends[2 * k + 1, 3 + k])
         middle = np.float32(0.5) * (top + bottom)
         low[k], high[k] = min(bottom, middle), max(top, middle)
-    radius_a, radius_b = pairs[at + (_A + _ROUNDING) * LANES], pairs[at + (_B + _ROUNDING) * LANES]
+    radius_a, radius_b = pairs[at + (_A + _ROUNDING) * SIMD_WIDTH], pairs[at + (_B + _ROUNDING) * SIMD_WIDTH]
     world, arm = work[_ENDS + 34 : _ENDS + 37], work[_ENDS + 37 : _ENDS + 40]
     for i in range(3):
-        row = rotation_a + 3 * i * LANES
-        world[i] = pairs[row] * nx + pairs[row + LANES] * ny + pairs[row + 2 * LANES] * nz
+        row = rotation_a + 3 * i * SIMD_WIDTH
+        world[i] = pairs[row] * nx + pairs[row + SIMD_WIDTH] * ny + pairs[row + 2 * SIMD_WIDTH] * nz
     least = np.float32(1e9)
     for c in range(_POINTS):
         k, other = c // 2, 1 - c // 2
@@ -275,12 +275,12 @@ def hull_contacts(pairs, at, hulls, hull_a, hull_b, spare, work):  # type: ignor
         arm[0] = ox * one + tx * two + nx * height
         arm[1] = oy * one + ty * two + ny * height
         arm[2] = oz * one + tz * two + nz * height
-        pairs[at + (_GAP + c) * LANES] = gap
+        pairs[at + (_GAP + c) * SIMD_WIDTH] = gap
         least = min(least, gap)
         for i in range(3):
-            row = rotation_a + 3 * i * LANES
-            value = pairs[row] * arm[0] + pairs[row + LANES] * arm[1] + pairs[row + 2 * LANES] * arm[2]
-            pairs[at + (_NORMAL + c + i * _POINTS) * LANES] = world[i]
-            pairs[at + (_ARM_A + c + i * _POINTS) * LANES] = value
-            pairs[at + (_ARM_B + c + i * _POINTS) * LANES] = value - between[i]
-    pairs[at + _LEAST_GAP * LANES] = least
+            row = rotation_a + 3 * i * SIMD_WIDTH
+            value = pairs[row] * arm[0] + pairs[row + SIMD_WIDTH] * arm[1] + pairs[row + 2 * SIMD_WIDTH] * arm[2]
+            pairs[at + (_NORMAL + c + i * _POINTS) * SIMD_WIDTH] = world[i]
+            pairs[at + (_ARM_A + c + i * _POINTS) * SIMD_WIDTH] = value
+            pairs[at + (_ARM_B + c + i * _POINTS) * SIMD_WIDTH] = value - between[i]
+    pairs[at + _LEAST_GAP * SIMD_WIDTH] = least

@@ -16,14 +16,14 @@ from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PL
 from wm_dynamics.contact_step.compile_cache import is_kept
 from wm_dynamics.contact_step.formulas import BODY, FEATURES, LAW, PAIR, POINTS, SWEEPS, TABLE, WEIGHTS
 from wm_dynamics.contact_step.hull_kernel import WORK, hull_contacts
-from wm_dynamics.contact_step.simd import LANES
+from wm_dynamics.contact_step.simd import SIMD_WIDTH
 
 KEPT = is_kept()
 """Whether compiled code is read from disk and kept there (``compile_cache``)."""
-BODY_TILE = BODY.rows_in_all * LANES
+BODY_TILE = BODY.rows_in_all * SIMD_WIDTH
 """Numbers in a tile of sixteen bodies."""
-PAIR_TILE = PAIR.rows_in_all * LANES
-SPARE = 16 * LANES + WORK
+PAIR_TILE = PAIR.rows_in_all * SIMD_WIDTH
+SPARE = 16 * SIMD_WIDTH + WORK
 """Numbers of scratch beside the tiles."""
 PARAMETER_TO_ROW = np.array(formulas.PARAMETER_TO_ROW, dtype=np.int64)
 
@@ -34,7 +34,7 @@ LEAST_GAP, PAIR_LEAST_GAP = BODY.least_gap, PAIR.least_gap
 _IS_HULL, _HULL_POINTS, _FEATURES, _LAW = BODY.is_hull, BODY.hull_points, BODY.features, BODY.law
 _FALLS, _CYLINDER = BODY.falls, BODY.cylinder
 _AT, _AT_A, _AT_B = BODY.at, PAIR.at_a, PAIR.at_b
-_YIELDS, _YIELDS_A, _YIELDS_B = BODY.yields, PAIR.yields_a, PAIR.yields_b
+_MASS_SCALE, _MASS_SCALE_A, _MASS_SCALE_B = BODY.mass_scale, PAIR.mass_scale_a, PAIR.mass_scale_b
 _PAIR_FEATURES, _PAIR_LAW = PAIR.features, PAIR.law
 _CROWD, _PAIRS, _HELD_BY, _WEIGHT, _LOAD = BODY.crowd, BODY.pairs, BODY.held_by, BODY.weight, BODY.load
 _START_SQUARE, _LIMIT, STRUCK, _SQUARE, _MOVING = (
@@ -55,19 +55,19 @@ _SWEEPS, _FEATURE_COUNT, _LAW_COUNT = SWEEPS, FEATURES, LAW
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def place(k):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Where the first row of body ``k`` lies."""
-    return (k // LANES) * BODY_TILE + k % LANES
+    return (k // SIMD_WIDTH) * BODY_TILE + k % SIMD_WIDTH
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def _number(place):  # type: ignore[no-untyped-def]  # pragma: no cover
     """The body whose first row lies at a place."""
-    return place // BODY_TILE * LANES + place % BODY_TILE
+    return place // BODY_TILE * SIMD_WIDTH + place % BODY_TILE
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def pair_place(k):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Where the first row of pair ``k`` lies."""
-    return (k // LANES) * PAIR_TILE + k % LANES
+    return (k // SIMD_WIDTH) * PAIR_TILE + k % SIMD_WIDTH
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -88,52 +88,52 @@ def geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
         at = place(k)
         hull = hull_of[k]
         # What does not fall needs no lowest points, and what is round stands on its rims.
-        if hull < 0 or bodies[at + _FALLS * LANES] <= 0.0 or bodies[at + _CYLINDER * LANES] > 0.5:
-            bodies[at + _IS_HULL * LANES] = 0.0
+        if hull < 0 or bodies[at + _FALLS * SIMD_WIDTH] <= 0.0 or bodies[at + _CYLINDER * SIMD_WIDTH] > 0.5:
+            bodies[at + _IS_HULL * SIMD_WIDTH] = 0.0
             continue
-        q = at + QUATERNION * LANES
-        x, y, z, w = bodies[q], bodies[q + LANES], bodies[q + 2 * LANES], bodies[q + 3 * LANES]
+        q = at + QUATERNION * SIMD_WIDTH
+        x, y, z, w = bodies[q], bodies[q + SIMD_WIDTH], bodies[q + 2 * SIMD_WIDTH], bodies[q + 3 * SIMD_WIDTH]
         spare[0] = -2 * (x * z - y * w)
         spare[1] = -2 * (y * z + x * w)
         spare[2] = -(1 - 2 * (x * x + y * y))
-        formulas.hull_lowest(spare, 0, hulls, hull * _HULL_SIZE, spare, LANES)
-        bodies[at + _IS_HULL * LANES] = 1.0
+        formulas.hull_lowest(spare, 0, hulls, hull * _HULL_SIZE, spare, SIMD_WIDTH)
+        bodies[at + _IS_HULL * SIMD_WIDTH] = 1.0
         for i in range(15):
-            bodies[at + (_HULL_POINTS + i) * LANES] = spare[(i + 1) * LANES]
-    tiles = (body_count + LANES - 1) // LANES
+            bodies[at + (_HULL_POINTS + i) * SIMD_WIDTH] = spare[(i + 1) * SIMD_WIDTH]
+    tiles = (body_count + SIMD_WIDTH - 1) // SIMD_WIDTH
     last = place(body_count - 1)
-    for k in range(body_count, tiles * LANES):
+    for k in range(body_count, tiles * SIMD_WIDTH):
         at = place(k)
         for row in range(_HULL_POINTS + 15):
-            bodies[at + row * LANES] = bodies[last + row * LANES]
+            bodies[at + row * SIMD_WIDTH] = bodies[last + row * SIMD_WIDTH]
     for k in range(tiles):
         formulas.ground_geometry(bodies, k * BODY_TILE)
-    tiles = (pair_count + LANES - 1) // LANES
-    for k in range(pair_count, tiles * LANES):
+    tiles = (pair_count + SIMD_WIDTH - 1) // SIMD_WIDTH
+    for k in range(pair_count, tiles * SIMD_WIDTH):
         a[k], b[k] = a[pair_count - 1], b[pair_count - 1]
-    for k in range(tiles * LANES):
+    for k in range(tiles * SIMD_WIDTH):
         at, of_a, of_b = pair_place(k), a[k], b[k]
         for row in range(TABLE):
-            pairs[at + row * LANES] = bodies[of_a + row * LANES]
-            pairs[at + (row + TABLE) * LANES] = bodies[of_b + row * LANES]
+            pairs[at + row * SIMD_WIDTH] = bodies[of_a + row * SIMD_WIDTH]
+            pairs[at + (row + TABLE) * SIMD_WIDTH] = bodies[of_b + row * SIMD_WIDTH]
     for k in range(tiles):
         formulas.pair_geometry(pairs, k * PAIR_TILE)
     for k in range(pair_count):
         hull_a, hull_b = hull_of[_number(a[k])], hull_of[_number(b[k])]
         if hull_a >= 0 or hull_b >= 0:
-            hull_contacts(pairs, pair_place(k), hulls, hull_a, hull_b, spare, spare[16 * LANES :])
+            hull_contacts(pairs, pair_place(k), hulls, hull_a, hull_b, spare, spare[16 * SIMD_WIDTH :])
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def _add(bodies, to, pairs, pair_count, places, row):  # type: ignore[no-untyped-def]  # pragma: no cover
     for k in range(pair_count):
-        bodies[places[k] + to * LANES] += pairs[pair_place(k) + row * LANES]
+        bodies[places[k] + to * SIMD_WIDTH] += pairs[pair_place(k) + row * SIMD_WIDTH]
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def _take(pairs, to, bodies, count, places, row):  # type: ignore[no-untyped-def]  # pragma: no cover
     for k in range(count):
-        pairs[pair_place(k) + to * LANES] = bodies[places[k] + row * LANES]
+        pairs[pair_place(k) + to * SIMD_WIDTH] = bodies[places[k] + row * SIMD_WIDTH]
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -142,34 +142,34 @@ def _weights_of_stacks(bodies, body_count, pairs, pair_count, a, b):  # type: ig
     for _ in range(3):
         for k in range(pair_count):
             at = pair_place(k)
-            part_b = pairs[at + _ABOVE_B * LANES] / bodies[b[k] + _HELD_BY * LANES]
-            part_a = pairs[at + _ABOVE_A * LANES] / bodies[a[k] + _HELD_BY * LANES]
+            part_b = pairs[at + _ABOVE_B * SIMD_WIDTH] / bodies[b[k] + _HELD_BY * SIMD_WIDTH]
+            part_a = pairs[at + _ABOVE_A * SIMD_WIDTH] / bodies[a[k] + _HELD_BY * SIMD_WIDTH]
             for i in range(3):
-                pairs[at + (_RESPOND_A + i) * LANES] = part_b * bodies[b[k] + (_LOAD + i) * LANES]
-                pairs[at + (_RESPOND_B + i) * LANES] = part_a * bodies[a[k] + (_LOAD + i) * LANES]
+                pairs[at + (_RESPOND_A + i) * SIMD_WIDTH] = part_b * bodies[b[k] + (_LOAD + i) * SIMD_WIDTH]
+                pairs[at + (_RESPOND_B + i) * SIMD_WIDTH] = part_a * bodies[a[k] + (_LOAD + i) * SIMD_WIDTH]
         for k in range(body_count):
             at = place(k)
             for i in range(3):
-                bodies[at + (_LOAD + i) * LANES] = bodies[at + (_WEIGHT + i) * LANES]
+                bodies[at + (_LOAD + i) * SIMD_WIDTH] = bodies[at + (_WEIGHT + i) * SIMD_WIDTH]
         for i in range(3):
             _add(bodies, _LOAD + i, pairs, pair_count, a, _RESPOND_A + i)
             _add(bodies, _LOAD + i, pairs, pair_count, b, _RESPOND_B + i)
     for k in range(body_count):
         at = place(k)
-        load = bodies[at + _LOAD * LANES]
+        load = bodies[at + _LOAD * SIMD_WIDTH]
         for i in range(2):
-            bodies[at + (_AT + i) * LANES] = 0.0
+            bodies[at + (_AT + i) * SIMD_WIDTH] = 0.0
             if load > 0.0:
-                bodies[at + (_AT + i) * LANES] = (
-                    bodies[at + (_LOAD + 1 + i) * LANES] / max(load, np.float32(1e-9))
-                    - bodies[at + (POSITION + i) * LANES]
+                bodies[at + (_AT + i) * SIMD_WIDTH] = (
+                    bodies[at + (_LOAD + 1 + i) * SIMD_WIDTH] / max(load, np.float32(1e-9))
+                    - bodies[at + (POSITION + i) * SIMD_WIDTH]
                 )  # fmt: skip
     for k in range(pair_count):
         at = pair_place(k)
-        part_b = pairs[at + _ABOVE_B * LANES] / bodies[b[k] + _HELD_BY * LANES]
-        part_a = pairs[at + _ABOVE_A * LANES] / bodies[a[k] + _HELD_BY * LANES]
-        pairs[at + _THROUGH * LANES] = (
-            part_b * bodies[b[k] + _LOAD * LANES] + part_a * bodies[a[k] + _LOAD * LANES]
+        part_b = pairs[at + _ABOVE_B * SIMD_WIDTH] / bodies[b[k] + _HELD_BY * SIMD_WIDTH]
+        part_a = pairs[at + _ABOVE_A * SIMD_WIDTH] / bodies[a[k] + _HELD_BY * SIMD_WIDTH]
+        pairs[at + _THROUGH * SIMD_WIDTH] = (
+            part_b * bodies[b[k] + _LOAD * SIMD_WIDTH] + part_a * bodies[a[k] + _LOAD * SIMD_WIDTH]
         )  # fmt: skip
 
 
@@ -178,23 +178,23 @@ def _respond(bodies, pairs, pair_count, a, b):  # type: ignore[no-untyped-def]  
     for k in range(pair_count):
         at = pair_place(k)
         for i in range(6):
-            bodies[a[k] + (_MOVING + i) * LANES] += pairs[at + (_RESPOND_A + i) * LANES]
+            bodies[a[k] + (_MOVING + i) * SIMD_WIDTH] += pairs[at + (_RESPOND_A + i) * SIMD_WIDTH]
     for k in range(pair_count):
         at = pair_place(k)
         for i in range(6):
-            bodies[b[k] + (_MOVING + i) * LANES] += pairs[at + (_RESPOND_B + i) * LANES]
+            bodies[b[k] + (_MOVING + i) * SIMD_WIDTH] += pairs[at + (_RESPOND_B + i) * SIMD_WIDTH]
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ignore[no-untyped-def]  # pragma: no cover
     """The rest of the step, once the rows ``slack`` are filled; arguments as of ``geometry``."""
-    tiles = (body_count + LANES - 1) // LANES
-    pair_tiles = (pair_count + LANES - 1) // LANES
-    whole = pair_tiles * LANES
+    tiles = (body_count + SIMD_WIDTH - 1) // SIMD_WIDTH
+    pair_tiles = (pair_count + SIMD_WIDTH - 1) // SIMD_WIDTH
+    whole = pair_tiles * SIMD_WIDTH
     for k in range(tiles):
         formulas.ground_before(bodies, k * BODY_TILE)
     for k in range(pair_count, whole):
-        pairs[pair_place(k) + PAIR_SLACK * LANES] = 0.0
+        pairs[pair_place(k) + PAIR_SLACK * SIMD_WIDTH] = 0.0
     for k in range(pair_tiles):
         formulas.pair_before(pairs, k * PAIR_TILE)
     _add(bodies, _CROWD, pairs, pair_count, a, _NEAR_SUM)
@@ -207,14 +207,19 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
         at = k * BODY_TILE
         formulas.ground_features(bodies, at)
         for c in range(_POINTS):
-            _law(bodies, at + (_FEATURES + c * _FEATURE_COUNT) * LANES, at + (_LAW + c * _LAW_COUNT) * LANES, weights)
+            _law(
+                bodies,
+                at + (_FEATURES + c * _FEATURE_COUNT) * SIMD_WIDTH,
+                at + (_LAW + c * _LAW_COUNT) * SIMD_WIDTH,
+                weights,
+            )
     # Also where there are no pairs: what rounding does to a body alone must not depend on who else is there.
     _weights_of_stacks(bodies, body_count, pairs, pair_count, a, b)
     for k in range(tiles):
         formulas.ground_begin(bodies, k * BODY_TILE)
     if pair_count:
-        _take(pairs, _YIELDS_A, bodies, whole, a, _YIELDS)
-        _take(pairs, _YIELDS_B, bodies, whole, b, _YIELDS)
+        _take(pairs, _MASS_SCALE_A, bodies, whole, a, _MASS_SCALE)
+        _take(pairs, _MASS_SCALE_B, bodies, whole, b, _MASS_SCALE)
         _take(pairs, _CROWD_A, bodies, whole, a, _CROWD)
         _take(pairs, _CROWD_B, bodies, whole, b, _CROWD)
         _take(pairs, _PAIRS_A, bodies, whole, a, _PAIRS)
@@ -223,15 +228,15 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
             _take(pairs, _AT_A + i, bodies, whole, a, _AT + i)
             _take(pairs, _AT_B + i, bodies, whole, b, _AT + i)
         for k in range(pair_count, whole):
-            pairs[pair_place(k) + _THROUGH * LANES] = 0.0
+            pairs[pair_place(k) + _THROUGH * SIMD_WIDTH] = 0.0
     for k in range(pair_tiles):
         at = k * PAIR_TILE
         formulas.pair_features(pairs, at)
         for c in range(_POINTS):
             _law(
                 pairs,
-                at + (_PAIR_FEATURES + c * _FEATURE_COUNT) * LANES,
-                at + (_PAIR_LAW + c * _LAW_COUNT) * LANES,
+                at + (_PAIR_FEATURES + c * _FEATURE_COUNT) * SIMD_WIDTH,
+                at + (_PAIR_LAW + c * _LAW_COUNT) * SIMD_WIDTH,
                 weights,
             )
         formulas.pair_begin(pairs, at)
@@ -240,8 +245,8 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
         for k in range(whole):
             at = pair_place(k)
             for i in range(6):
-                pairs[at + (_MOVING_A + i) * LANES] = bodies[a[k] + (_MOVING + i) * LANES]
-                pairs[at + (_MOVING_B + i) * LANES] = bodies[b[k] + (_MOVING + i) * LANES]
+                pairs[at + (_MOVING_A + i) * SIMD_WIDTH] = bodies[a[k] + (_MOVING + i) * SIMD_WIDTH]
+                pairs[at + (_MOVING_B + i) * SIMD_WIDTH] = bodies[b[k] + (_MOVING + i) * SIMD_WIDTH]
         for k in range(pair_tiles):
             formulas.pair_sweep(pairs, k * PAIR_TILE, weights, _SWEEP_WEIGHTS + 4 * sweep)
         _respond(bodies, pairs, pair_count, a, b)
@@ -251,13 +256,17 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
         formulas.pair_after(pairs, k * PAIR_TILE)
     for k in range(pair_count):
         at, of_a, of_b = pair_place(k), a[k], b[k]
-        impulse, square = pairs[at + PAIR_IMPULSE * LANES], pairs[at + _PAIR_SQUARE * LANES]
-        bodies[of_a + STRUCK * LANES] += impulse
-        bodies[of_b + STRUCK * LANES] += impulse
-        bodies[of_a + _SQUARE * LANES] += square
-        bodies[of_b + _SQUARE * LANES] += square
-        bodies[of_a + _LIMIT * LANES] += pairs[at + _GIVEN_A * LANES] * bodies[of_b + _START_SQUARE * LANES]
-        bodies[of_b + _LIMIT * LANES] += pairs[at + _GIVEN_B * LANES] * bodies[of_a + _START_SQUARE * LANES]
+        impulse, square = pairs[at + PAIR_IMPULSE * SIMD_WIDTH], pairs[at + _PAIR_SQUARE * SIMD_WIDTH]
+        bodies[of_a + STRUCK * SIMD_WIDTH] += impulse
+        bodies[of_b + STRUCK * SIMD_WIDTH] += impulse
+        bodies[of_a + _SQUARE * SIMD_WIDTH] += square
+        bodies[of_b + _SQUARE * SIMD_WIDTH] += square
+        bodies[of_a + _LIMIT * SIMD_WIDTH] += (
+            pairs[at + _GIVEN_A * SIMD_WIDTH] * bodies[of_b + _START_SQUARE * SIMD_WIDTH]
+        )
+        bodies[of_b + _LIMIT * SIMD_WIDTH] += (
+            pairs[at + _GIVEN_B * SIMD_WIDTH] * bodies[of_a + _START_SQUARE * SIMD_WIDTH]
+        )
     for k in range(tiles):
         formulas.finish(bodies, k * BODY_TILE, weights, 0)
 
@@ -280,27 +289,27 @@ def run_step(  # type: ignore[no-untyped-def]  # pragma: no cover
         state: (13, B), plane_out: (4, B) impulse, two deviations, gap; pair_out: (2, P) impulse, gap. Filled.
     """
     body_count, pair_count = position.shape[1], pair_a.shape[0]
-    tiles, pair_tiles = (body_count + LANES - 1) // LANES, (pair_count + LANES - 1) // LANES
+    tiles, pair_tiles = (body_count + SIMD_WIDTH - 1) // SIMD_WIDTH, (pair_count + SIMD_WIDTH - 1) // SIMD_WIDTH
     bodies = np.zeros(tiles * BODY_TILE, dtype=np.float32)
     pairs = np.zeros(pair_tiles * PAIR_TILE, dtype=np.float32)
     spare = np.zeros(SPARE, dtype=np.float32)
-    a, b = np.zeros(pair_tiles * LANES, dtype=np.int64), np.zeros(pair_tiles * LANES, dtype=np.int64)
+    a, b = np.zeros(pair_tiles * SIMD_WIDTH, dtype=np.int64), np.zeros(pair_tiles * SIMD_WIDTH, dtype=np.int64)
     for k in range(body_count):
         at = place(k)
         for i in range(3):
-            bodies[at + (POSITION + i) * LANES] = position[i, k]
-            bodies[at + (LINEAR + i) * LANES] = linear[i, k]
-            bodies[at + (ANGULAR + i) * LANES] = angular[i, k]
+            bodies[at + (POSITION + i) * SIMD_WIDTH] = position[i, k]
+            bodies[at + (LINEAR + i) * SIMD_WIDTH] = linear[i, k]
+            bodies[at + (ANGULAR + i) * SIMD_WIDTH] = angular[i, k]
         for i in range(4):
-            bodies[at + (QUATERNION + i) * LANES] = quaternion[i, k]
+            bodies[at + (QUATERNION + i) * SIMD_WIDTH] = quaternion[i, k]
         for i in range(PARAMETER_ROWS):
-            bodies[at + PARAMETER_TO_ROW[i] * LANES] = parameters[i, k]
+            bodies[at + PARAMETER_TO_ROW[i] * SIMD_WIDTH] = parameters[i, k]
         for i in range(PLANE_ROWS):
-            bodies[at + (PLANE + i) * LANES] = plane[i, k]
-        bodies[at + SLACK * LANES] = plane_slack[k]
+            bodies[at + (PLANE + i) * SIMD_WIDTH] = plane[i, k]
+        bodies[at + SLACK * SIMD_WIDTH] = plane_slack[k]
     for k in range(pair_count):
         a[k], b[k] = place(pair_a[k]), place(pair_b[k])
-        pairs[pair_place(k) + PAIR_SLACK * LANES] = pair_slack[k]
+        pairs[pair_place(k) + PAIR_SLACK * SIMD_WIDTH] = pair_slack[k]
     if body_count == 0:
         return
     geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
@@ -308,16 +317,16 @@ def run_step(  # type: ignore[no-untyped-def]  # pragma: no cover
     for k in range(body_count):
         at = place(k)
         for i in range(3):
-            state[i, k] = bodies[at + (POSITION_NEXT + i) * LANES]
-            state[7 + i, k] = bodies[at + (LINEAR_NEXT + i) * LANES]
-            state[10 + i, k] = bodies[at + (ANGULAR_NEXT + i) * LANES]
+            state[i, k] = bodies[at + (POSITION_NEXT + i) * SIMD_WIDTH]
+            state[7 + i, k] = bodies[at + (LINEAR_NEXT + i) * SIMD_WIDTH]
+            state[10 + i, k] = bodies[at + (ANGULAR_NEXT + i) * SIMD_WIDTH]
         for i in range(4):
-            state[3 + i, k] = bodies[at + (QUATERNION_NEXT + i) * LANES]
-        plane_out[0, k] = bodies[at + IMPULSE * LANES]
-        plane_out[1, k] = bodies[at + DEVIATION * LANES]
-        plane_out[2, k] = bodies[at + (DEVIATION + 1) * LANES]
-        plane_out[3, k] = bodies[at + LEAST_GAP * LANES]
+            state[3 + i, k] = bodies[at + (QUATERNION_NEXT + i) * SIMD_WIDTH]
+        plane_out[0, k] = bodies[at + IMPULSE * SIMD_WIDTH]
+        plane_out[1, k] = bodies[at + DEVIATION * SIMD_WIDTH]
+        plane_out[2, k] = bodies[at + (DEVIATION + 1) * SIMD_WIDTH]
+        plane_out[3, k] = bodies[at + LEAST_GAP * SIMD_WIDTH]
     for k in range(pair_count):
         at = pair_place(k)
-        pair_out[0, k] = pairs[at + PAIR_IMPULSE * LANES]
-        pair_out[1, k] = pairs[at + PAIR_LEAST_GAP * LANES]
+        pair_out[0, k] = pairs[at + PAIR_IMPULSE * SIMD_WIDTH]
+        pair_out[1, k] = pairs[at + PAIR_LEAST_GAP * SIMD_WIDTH]

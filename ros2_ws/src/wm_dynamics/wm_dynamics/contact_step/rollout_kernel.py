@@ -58,7 +58,7 @@ from wm_dynamics.contact_step.kernel import (
     place,
     run_step,
 )
-from wm_dynamics.contact_step.simd import LANES
+from wm_dynamics.contact_step.simd import SIMD_WIDTH
 from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
 
 __all__ = ["advance", "run_step"]
@@ -173,10 +173,10 @@ def _lead(  # type: ignore[no-untyped-def]  # pragma: no cover
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _involved(  # type: ignore[no-untyped-def]  # pragma: no cover
-    row, slots, first, second, position, quaternion, linear, angular, parameters, bounds, present, fixed, asleep, led,
-    obstacle, surfaces, surface_row, quiet_steps, on_surface, touching, near, drift, speed, surface_speed, awake,
-    unrest, used
+def _broad_phase(  # type: ignore[no-untyped-def]  # pragma: no cover
+    row, slots, first, second, position, quaternion, linear, angular, parameters, bounds, present, fixed, asleep,
+    kinematic, obstacle, surfaces, surface_row, quiet_steps, on_surface, touching, near, drift, speed, surface_speed,
+    awake, unrest, used
 ):  # fmt: skip
     """Who takes part in a future's next step: fills ``awake`` and ``used`` (M,) and ``near`` (Q,) with pairs' numbers.
 
@@ -203,7 +203,7 @@ def _involved(  # type: ignore[no-untyped-def]  # pragma: no cover
         if not (awake[i] or awake[j]):
             continue
         a, b = base + i, base + j
-        if not (present[a] and present[b]) or ((fixed[a] or led[a]) and (fixed[b] or led[b])):
+        if not (present[a] and present[b]) or ((fixed[a] or kinematic[a]) and (fixed[b] or kinematic[b])):
             continue
         if obstacle[a] or obstacle[b]:
             if fixed[a] and obstacle[a]:
@@ -248,7 +248,7 @@ def _involved(  # type: ignore[no-untyped-def]  # pragma: no cover
             unrest[j] = True
     for m in range(slots):
         n = base + m
-        rests = awake[m] and surface_speed[m] < SLOW_M_S and not unrest[m] and not led[n] and used[m]
+        rests = awake[m] and surface_speed[m] < SLOW_M_S and not unrest[m] and not kinematic[n] and used[m]
         quiet_steps[n] = quiet_steps[n] + 1 if rests else 0
         if quiet_steps[n] >= SLEEP_STEPS:
             asleep[n] = True
@@ -283,18 +283,18 @@ def _beneath(n, row, position, bounds, surfaces, floor_z, bodies, at):  # type: 
         if abs(lx) < top[5] + bound and abs(ly) < top[6] + bound and z > top[0] - SUNK_M and top[0] > height:
             which = s
             height = top[0]
-    to = at + PLANE * LANES
+    to = at + PLANE * SIMD_WIDTH
     if which >= 0:
         for i in range(PLANE_ROWS):
-            bodies[to + i * LANES] = surfaces[row, which, i]
+            bodies[to + i * SIMD_WIDTH] = surfaces[row, which, i]
     else:
         bodies[to] = floor_z
-        bodies[to + LANES] = 0.0
-        bodies[to + 2 * LANES] = 0.0
-        bodies[to + 3 * LANES] = 1.0
-        bodies[to + 4 * LANES] = 0.0
-        bodies[to + 5 * LANES] = 1e4
-        bodies[to + 6 * LANES] = 1e4
+        bodies[to + SIMD_WIDTH] = 0.0
+        bodies[to + 2 * SIMD_WIDTH] = 0.0
+        bodies[to + 3 * SIMD_WIDTH] = 1.0
+        bodies[to + 4 * SIMD_WIDTH] = 0.0
+        bodies[to + 5 * SIMD_WIDTH] = 1e4
+        bodies[to + 6 * SIMD_WIDTH] = 1e4
     return which
 
 
@@ -307,7 +307,7 @@ def _size(velocity, n):  # type: ignore[no-untyped-def]  # pragma: no cover
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def _size_at(bodies, at):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Of the vector in three rows of the tiles."""
-    return math.sqrt(bodies[at] ** 2 + bodies[at + LANES] ** 2 + bodies[at + 2 * LANES] ** 2)
+    return math.sqrt(bodies[at] ** 2 + bodies[at + SIMD_WIDTH] ** 2 + bodies[at + 2 * SIMD_WIDTH] ** 2)
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -341,7 +341,7 @@ _SIGNATURE = void(
 def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
     weights, now, until, slots, samples, first, second,
     position, quaternion, linear, angular, parameters, bounds, offsets,
-    present, fixed, asleep, led, obstacle, quiet_steps,
+    present, fixed, asleep, kinematic, obstacle, quiet_steps,
     surfaces, surface_row, surface_friction, surface_restitution, floor_z,
     hulls, hull_of, plane_slack, pair_slack, left_open, drift, touching, on_surface, noise,
     led_rows, led_columns, led_positions, led_turned, led_quaternions,
@@ -364,8 +364,8 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
     """
     rows, outputs, number_of_pairs = led_rows.shape[0] - 1, output_step.shape[0], first.shape[0]
     together = max(1, BLOCK_BODIES // max(slots, 1))
-    capacity = (min(together, rows) * slots + LANES - 1) // LANES * LANES
-    bodies = np.zeros(capacity // LANES * BODY_TILE, dtype=np.float32)
+    capacity = (min(together, rows) * slots + SIMD_WIDTH - 1) // SIMD_WIDTH * SIMD_WIDTH
+    bodies = np.zeros(capacity // SIMD_WIDTH * BODY_TILE, dtype=np.float32)
     pair_capacity = 0
     pairs = np.zeros(0, dtype=np.float32)
     a, b = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
@@ -396,9 +396,9 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                     led_rows[row], led_rows[row + 1], step, led_columns, led_positions, led_turned, led_quaternions,
                     linear, angular
                 )  # fmt: skip
-                count = _involved(
+                count = _broad_phase(
                     row, slots, first, second, position, quaternion, linear, angular, parameters, bounds, present,
-                    fixed, asleep, led, obstacle, surfaces, surface_row, quiet_steps, on_surface, touching, near,
+                    fixed, asleep, kinematic, obstacle, surfaces, surface_row, quiet_steps, on_surface, touching, near,
                     drift, speed, surface_speed, awake, unrest, used
                 )  # fmt: skip
                 for m in range(slots):
@@ -410,30 +410,30 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                     column[body_count] = n
                     held[body_count] = not awake[m]
                     for i in range(3):
-                        bodies[at + (POSITION + i) * LANES] = position[i, n]
-                        bodies[at + (LINEAR + i) * LANES] = linear[i, n]
-                        bodies[at + (ANGULAR + i) * LANES] = angular[i, n]
+                        bodies[at + (POSITION + i) * SIMD_WIDTH] = position[i, n]
+                        bodies[at + (LINEAR + i) * SIMD_WIDTH] = linear[i, n]
+                        bodies[at + (ANGULAR + i) * SIMD_WIDTH] = angular[i, n]
                     for i in range(4):
-                        bodies[at + (QUATERNION + i) * LANES] = quaternion[i, n]
+                        bodies[at + (QUATERNION + i) * SIMD_WIDTH] = quaternion[i, n]
                     for i in range(PARAMETER_ROWS):
-                        bodies[at + PARAMETER_TO_ROW[i] * LANES] = parameters[i, n]
+                        bodies[at + PARAMETER_TO_ROW[i] * SIMD_WIDTH] = parameters[i, n]
                     if held[body_count]:
-                        bodies[at + PARAMETER_TO_ROW[_INVERSE_MASS] * LANES] = 0.0
-                        bodies[at + PARAMETER_TO_ROW[_FALLS] * LANES] = 0.0
+                        bodies[at + PARAMETER_TO_ROW[_INVERSE_MASS] * SIMD_WIDTH] = 0.0
+                        bodies[at + PARAMETER_TO_ROW[_FALLS] * SIMD_WIDTH] = 0.0
                         for i in range(9):
-                            bodies[at + PARAMETER_TO_ROW[_INVERSE_INERTIA + i] * LANES] = 0.0
+                            bodies[at + PARAMETER_TO_ROW[_INVERSE_INERTIA + i] * SIMD_WIDTH] = 0.0
                     s = _beneath(n, row, position, bounds, surfaces, floor_z, bodies, at)
                     which[body_count] = s
                     if s >= 0:
                         if not math.isnan(surface_friction[row, s]):
-                            bodies[at + PARAMETER_TO_ROW[_FRICTION] * LANES] = surface_friction[row, s]
+                            bodies[at + PARAMETER_TO_ROW[_FRICTION] * SIMD_WIDTH] = surface_friction[row, s]
                         if not math.isnan(surface_restitution[row, s]):
-                            bodies[at + PARAMETER_TO_ROW[_RESTITUTION] * LANES] = surface_restitution[row, s]
+                            bodies[at + PARAMETER_TO_ROW[_RESTITUTION] * SIMD_WIDTH] = surface_restitution[row, s]
                     local_hull[body_count] = hull_of[n]
                     body_count += 1
                 if pair_count + count > pair_capacity:
-                    pair_capacity = (2 * (pair_count + count) + LANES - 1) // LANES * LANES
-                    pairs = np.zeros(pair_capacity // LANES * PAIR_TILE, dtype=np.float32)
+                    pair_capacity = (2 * (pair_count + count) + SIMD_WIDTH - 1) // SIMD_WIDTH * SIMD_WIDTH
+                    pairs = np.zeros(pair_capacity // SIMD_WIDTH * PAIR_TILE, dtype=np.float32)
                     old_a, old_b, old_number, old_row = a, b, pair_number, pair_row
                     a, b = np.zeros(pair_capacity, dtype=np.int64), np.zeros(pair_capacity, dtype=np.int64)
                     pair_number = np.zeros(pair_capacity, dtype=np.int64)
@@ -456,8 +456,8 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                 geometry(bodies, body_count, pairs, pair_count, a, b, hulls, local_hull, spare)
                 for k in range(body_count):
                     at, n = place(k), column[k]
-                    if math.isnan(plane_slack[n]) and not held[k] and not led[n]:
-                        gap = bodies[at + LEAST_GAP * LANES]
+                    if math.isnan(plane_slack[n]) and not held[k] and not kinematic[n]:
+                        gap = bodies[at + LEAST_GAP * SIMD_WIDTH]
                         moves = math.sqrt(linear[0, n] ** 2 + linear[1, n] ** 2 + linear[2, n] ** 2) + bounds[
                             n
                         ] * math.sqrt(angular[0, n] ** 2 + angular[1, n] ** 2 + angular[2, n] ** 2)
@@ -465,32 +465,32 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                             plane_slack[n] = -gap
                         else:
                             plane_slack[n] = min(max(-gap, 0.0), MAX_SLACK_M) if gap == gap else gap
-                    bodies[at + SLACK * LANES] = 0.0 if math.isnan(plane_slack[n]) else plane_slack[n]
+                    bodies[at + SLACK * SIMD_WIDTH] = 0.0 if math.isnan(plane_slack[n]) else plane_slack[n]
                 for k in range(pair_count):
                     at, row, number = pair_place(k), pair_row[k], pair_number[k]
                     if math.isnan(pair_slack[row, number]):
-                        gap = pairs[at + PAIR_LEAST_GAP * LANES]
+                        gap = pairs[at + PAIR_LEAST_GAP * SIMD_WIDTH]
                         # What comes near through the air is looked at before it touches, so it does not overlap.
                         pair_slack[row, number] = min(max(-gap, 0.0), MAX_SLACK_M) if gap == gap else gap
                     slack = pair_slack[row, number]
-                    pairs[at + PAIR_SLACK * LANES] = 0.0 if math.isnan(slack) else slack
+                    pairs[at + PAIR_SLACK * SIMD_WIDTH] = 0.0 if math.isnan(slack) else slack
                 contacts(bodies, body_count, pairs, pair_count, a, b, weights)
                 for k in range(body_count):
                     n = column[k]
-                    if held[k] or led[n]:
+                    if held[k] or kinematic[n]:
                         continue
                     at = place(k)
                     row, m = n // slots, n % slots
-                    deviation = bodies[at + DEVIATION * LANES]
-                    spread = bodies[at + (DEVIATION + 1) * LANES]
+                    deviation = bodies[at + DEVIATION * SIMD_WIDTH]
+                    spread = bodies[at + (DEVIATION + 1) * SIMD_WIDTH]
                     sample = row % samples
-                    was, then = _size(linear, n), _size_at(bodies, at + LINEAR_NEXT * LANES)
+                    was, then = _size(linear, n), _size_at(bodies, at + LINEAR_NEXT * SIMD_WIDTH)
                     fastest = _scatter_limit(was, then)
-                    fastest_spin = _scatter_limit(_size(angular, n), _size_at(bodies, at + ANGULAR_NEXT * LANES))
+                    fastest_spin = _scatter_limit(_size(angular, n), _size_at(bodies, at + ANGULAR_NEXT * SIMD_WIDTH))
                     for i in range(3):
-                        position[i, n] = bodies[at + (POSITION_NEXT + i) * LANES]
-                        linear[i, n] = bodies[at + (LINEAR_NEXT + i) * LANES]
-                        angular[i, n] = bodies[at + (ANGULAR_NEXT + i) * LANES]
+                        position[i, n] = bodies[at + (POSITION_NEXT + i) * SIMD_WIDTH]
+                        linear[i, n] = bodies[at + (LINEAR_NEXT + i) * SIMD_WIDTH]
+                        angular[i, n] = bodies[at + (ANGULAR_NEXT + i) * SIMD_WIDTH]
                         if samples > 1:
                             linear[i, n] += noise[step, i, sample, m] * deviation
                             angular[i, n] += noise[step, 3 + i, sample, m] * spread
@@ -498,15 +498,15 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                         _at_most(linear, n, fastest)
                         _at_most(angular, n, fastest_spin)
                     for i in range(4):
-                        quaternion[i, n] = bodies[at + (QUATERNION_NEXT + i) * LANES]
+                        quaternion[i, n] = bodies[at + (QUATERNION_NEXT + i) * SIMD_WIDTH]
                     # What contacts slow down loses the same share of what was left open of its speed.
-                    touched = max(bodies[at + IMPULSE * LANES], bodies[at + STRUCK * LANES]) > TOUCH_N_S
+                    touched = max(bodies[at + IMPULSE * SIMD_WIDTH], bodies[at + STRUCK * SIMD_WIDTH]) > TOUCH_N_S
                     kept = min(then / max(was, 1e-6), 1.0) if touched else 1.0
                     drift[n] = math.sqrt((kept * drift[n]) ** 2 + min(deviation, fastest) ** 2)
                     left_open[n] += STEP_S * drift[n]
-                    on_surface[row, m] = which[k] if bodies[at + IMPULSE * LANES] > TOUCH_N_S else -1
+                    on_surface[row, m] = which[k] if bodies[at + IMPULSE * SIMD_WIDTH] > TOUCH_N_S else -1
                 for k in range(pair_count):
-                    if pairs[pair_place(k) + PAIR_IMPULSE * LANES] > TOUCH_N_S:
+                    if pairs[pair_place(k) + PAIR_IMPULSE * SIMD_WIDTH] > TOUCH_N_S:
                         touching[pair_row[k], pair_number[k]] = True
             for row in range(begin, end):
                 for f in range(led_rows[row], led_rows[row + 1]):

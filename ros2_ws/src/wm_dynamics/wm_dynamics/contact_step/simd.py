@@ -2,7 +2,7 @@
 
 A formula over ``Lanes`` emits LLVM vector instructions into the Numba function that holds it (``emitted``), so it
 runs as wide as the processor is (AVX-512, AVX2, SSE, NEON) without relying on a compiler to find that out. Values live
-in tiles: scratch of float32 rows of ``LANES`` numbers, row after row.
+in tiles: scratch of float32 rows of ``SIMD_WIDTH`` numbers, row after row.
 
 Nothing here assumes that numbers are finite: what is not a number stays so and shows. Elementary functions are
 polynomials, good to about 2e-7 (exponential and logarithm: S. Moshier, Cephes, expf and logf; sine and cosine: Taylor
@@ -20,9 +20,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 16
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_WHOLE = ir.VectorType(ir.IntType(32), LANES)
+SIMD_WIDTH = 16
+_VECTOR = ir.VectorType(ir.FloatType(), SIMD_WIDTH)
+_WHOLE = ir.VectorType(ir.IntType(32), SIMD_WIDTH)
 _FLAGS = ("contract", "nsz")
 """Products and sums may be fused; what is not a number must stay visible."""
 
@@ -51,7 +51,7 @@ class Lanes:
         self.builder, self.value = builder, value
 
     def _with(self, other: Number) -> Any:
-        return other.value if isinstance(other, Lanes) else ir.Constant(_VECTOR, [float(other)] * LANES)
+        return other.value if isinstance(other, Lanes) else ir.Constant(_VECTOR, [float(other)] * SIMD_WIDTH)
 
     def __add__(self, other: Number) -> Lanes:
         return Lanes(self.builder, self.builder.fadd(self.value, self._with(other), flags=_FLAGS))
@@ -109,13 +109,13 @@ def _call(name: str, value: Lanes, flags: Sequence[str] = ()) -> Lanes:
 
 
 def _intrinsic(builder: Any, name: str, kind: ir.FunctionType) -> Any:
-    return cgutils.get_or_insert_function(builder.module, kind, f"{name}.v{LANES}f32")
+    return cgutils.get_or_insert_function(builder.module, kind, f"{name}.v{SIMD_WIDTH}f32")
 
 
 def where(mask: Mask, one: Number, other: Number) -> Lanes:
     """``one`` in the lanes where the mask is true, ``other`` in the rest."""
     b = mask.builder
-    pick = [v.value if isinstance(v, Lanes) else ir.Constant(_VECTOR, [float(v)] * LANES) for v in (one, other)]
+    pick = [v.value if isinstance(v, Lanes) else ir.Constant(_VECTOR, [float(v)] * SIMD_WIDTH) for v in (one, other)]
     return Lanes(b, b.select(mask.value, *pick))
 
 
@@ -149,7 +149,7 @@ def _to_whole(value: Lanes) -> Any:
 
 
 def _whole(number: int) -> Any:
-    return ir.Constant(_WHOLE, [number] * LANES)
+    return ir.Constant(_WHOLE, [number] * SIMD_WIDTH)
 
 
 def exp(value: Lanes) -> Lanes:
@@ -270,13 +270,13 @@ def unit(vector: Vector, floor: float) -> Vector:
 
 
 class Tile:
-    """Rows of LANES numbers in a scratch array, from an offset on."""
+    """Rows of SIMD_WIDTH numbers in a scratch array, from an offset on."""
 
     def __init__(self, builder: Any, pointer: Any) -> None:
         self.builder, self.pointer = builder, pointer
 
     def _at(self, row: int, of: ir.Type = _VECTOR) -> Any:
-        address = self.builder.gep(self.pointer, [ir.Constant(ir.IntType(64), row * LANES)])
+        address = self.builder.gep(self.pointer, [ir.Constant(ir.IntType(64), row * SIMD_WIDTH)])
         return self.builder.bitcast(address, of.as_pointer())
 
     def __getitem__(self, row: int) -> Lanes:

@@ -45,8 +45,9 @@ class CompiledFutureBatch(FutureBatch):
         self._noise = known.noise_until(steps)
         self._followers: tuple[NDArray[Any], ...] | None = None
 
-    def _become(self, k: int, s: int, m: int, body: BodyDef, led: bool | None = None) -> None:
-        super()._become(k, s, m, body, led)
+    def set_body(self, k: int, s: int, m: int, body: BodyDef, kinematic: bool | None = None) -> None:
+        """Give a slot another body, and the compiled step's tables with it."""
+        super().set_body(k, s, m, body, kinematic)
         n = (k * self.known.samples + s) * self.slots + m
         self._hull_of[n] = -1
         if self.has_hull[n]:
@@ -82,7 +83,7 @@ class CompiledFutureBatch(FutureBatch):
         self._compiled.advance(
             self.now, until, self.slots, self.known.samples, self._first, self._second,
             self.position, self.quaternion, self.linear, self.angular, self.parameters, self.bounds, self.offsets,
-            self.present, self.fixed, self.asleep, self.led, self.obstacle, self.quiet_steps,
+            self.present, self.fixed, self.asleep, self.kinematic, self.obstacle, self.quiet_steps,
             self.surfaces, self.known.surface_row,
             self._own_surface if friction is None else friction,
             self._own_surface if restitution is None else restitution, self.known.floor_z,

@@ -104,7 +104,7 @@ class FutureBatch:
         self.present = np.zeros(count, dtype=bool)
         self.present.reshape(self.rows, m)[:, : known.count] = True
         self.asleep = np.tile(known.asleep, (k, 1)).reshape(-1) | self.fixed
-        self.led = np.zeros(count, dtype=bool)
+        self.kinematic = np.zeros(count, dtype=bool)
         self.quiet_steps = np.zeros(count, dtype=np.int16)
         self.surfaces = np.tile(known.surfaces, (self.rows, 1, 1))
         self.surface_friction: Floats | None = None
@@ -182,7 +182,7 @@ class FutureBatch:
                 if m < known.count and known.preparation.held[m] and do.kind in FREEING_KINDS:
                     for s in range(known.samples):
                         body = replace(known.bodies[s][m], is_static=False)
-                        self._become(k, s, m, body)
+                        self.set_body(k, s, m, body)
         self.events.sort(key=lambda e: (e[0], e[2], e[1]))
         self._apply_due()
         self._write()
@@ -200,19 +200,19 @@ class FutureBatch:
                 self.changed[key] = BodySlot(*self.known.created(spec))
         return self.changed[key]
 
-    def _become(self, k: int, s: int, m: int, body: BodyDef, led: bool | None = None) -> None:
+    def set_body(self, k: int, s: int, m: int, body: BodyDef, kinematic: bool | None = None) -> None:
         """Give a slot another body (shape or properties), and the network's tables with it."""
         slot = self._slot(k, s, m)
         if body is not slot.body and body.shape_key()[0] != slot.body.shape_key()[0]:
             slot.shape = body_shape(body)
         slot.body = body
         n = (k * self.known.samples + s) * self.slots + m
-        led = bool(self.led[n]) if led is None else led
-        self.led[n] = led
+        kinematic = bool(self.kinematic[n]) if kinematic is None else kinematic
+        self.kinematic[n] = kinematic
         self.fixed[n] = body.is_static
         shape = slot.shape
         before = self.position[:, n] - self._arm(n)
-        self.parameters[:, n] = self.known.column(body, shape, led)
+        self.parameters[:, n] = self.known.column(body, shape, kinematic)
         self.bounds[n] = shape.bound
         # A led body is moved by its centre, whatever its mass.
         self.offsets[:, n] = 0.0 if body.is_static else shape.offset
@@ -246,12 +246,12 @@ class FutureBatch:
         kind = do.kind
         if kind == InterventionKind.ADD and do.body is not None:
             self.present[n] = True
-            self._become(k, s, m, self._slot(k, s, m).body)
+            self.set_body(k, s, m, self._slot(k, s, m).body)
             self._place(n, do.body.position, do.body.quaternion, do.body.linear_velocity, do.body.angular_velocity)
             return self._wake_near(row, n)
         if kind == InterventionKind.FOLLOW_PATH:
             self.present[n] = True
-            self._become(k, s, m, self._slot(k, s, m).body, led=True)
+            self.set_body(k, s, m, self._slot(k, s, m).body, kinematic=True)
             self.offsets[:, n] = 0.0
             self._place(n, do.path_positions[0], do.path_quaternions[0])
             self._forget_path(n)
@@ -268,7 +268,7 @@ class FutureBatch:
             if m < self.known.count and m in self.known.surface_of:
                 self.surfaces[row, self.known.surface_of.index(m)] = np.nan
                 self._wake_row(row)
-        elif kind == InterventionKind.SET_POSE and not self.led[n]:
+        elif kind == InterventionKind.SET_POSE and not self.kinematic[n]:
             self._wake_near(row, n)
             self._place(n, do.position, do.quaternion)
             if self.fixed[n]:
@@ -277,11 +277,11 @@ class FutureBatch:
                 state[POSITION], state[QUATERNION] = do.position, do.quaternion
                 self._move_static(k, s, m, replace(slot.body, static_state=state))
             self._wake_near(row, n)
-        elif kind == InterventionKind.SET_VELOCITY and not self.led[n] and not self.fixed[n]:
+        elif kind == InterventionKind.SET_VELOCITY and not self.kinematic[n] and not self.fixed[n]:
             self.angular[:, n] = do.angular_velocity
             self.linear[:, n] = do.linear_velocity + cross(do.angular_velocity, self._arm(n))
             self._wake(n)
-        elif kind == InterventionKind.APPLY_IMPULSE and not self.led[n] and not self.fixed[n]:
+        elif kind == InterventionKind.APPLY_IMPULSE and not self.kinematic[n] and not self.fixed[n]:
             arm = self._arm(n)
             column = self.parameters[:, n]
             rotation = quaternion_to_matrix(self.quaternion[:, n].astype(np.float64))
@@ -324,7 +324,7 @@ class FutureBatch:
     def _move_static(self, k: int, s: int, m: int, body: BodyDef) -> None:
         """A support elsewhere, or of another size."""
         row = k * self.known.samples + s
-        self._become(k, s, m, body)
+        self.set_body(k, s, m, body)
         self.position[:, row * self.slots + m] = body.static_state[POSITION]
         if m in self.known.surface_of:
             top = surface_rows(body)
@@ -337,7 +337,7 @@ class FutureBatch:
         value = do.value * getattr(body, name) if do.value_is_factor else do.value
         if do.property == Property.RESTITUTION:
             value = float(np.clip(value, 0.0, 1.0))
-        self._become(k, s, m, replace(body, **{name: float(value)}))  # type: ignore[arg-type]
+        self.set_body(k, s, m, replace(body, **{name: float(value)}))  # type: ignore[arg-type]
         if body.is_static and do.property != Property.MASS and m in self.known.surface_of:
             # A support's own coefficients overrule those of what touches it, once they are set.
             new = self._slot(k, s, m).body
@@ -364,7 +364,7 @@ class FutureBatch:
         row = k * self.known.samples + s
         self._wake_near(row, n)
         quaternion = self.quaternion[:, n].astype(np.float64)
-        self._become(k, s, m, new)
+        self.set_body(k, s, m, new)
         self.position[2, n] += lowest_point(old, quaternion) - lowest_point(new, quaternion)
         self._wake(n)
         return self._wake_near(row, n)
@@ -406,7 +406,7 @@ class FutureBatch:
     def step(self) -> None:
         """One step of the network over all that is awake."""
         self._lead()
-        included, held, pair_a, pair_b, pair_number, pair_row = self._involved()
+        included, held, pair_a, pair_b, pair_number, pair_row = self.broad_phase()
         if len(included):
             self._network_step(included, held, pair_a, pair_b, pair_number, pair_row)
         self.now += 1
@@ -467,7 +467,7 @@ class FutureBatch:
         if len(self.turned_columns):
             self.quaternion[:, self.turned_columns] = self.led_quaternions[:, self.now].T
 
-    def _involved(
+    def broad_phase(
         self,
     ) -> tuple[NDArray[np.int64], Flags, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Columns that take part in this step, which of them are held still, and the near pairs among them.
@@ -483,12 +483,12 @@ class FutureBatch:
         bounds = self.bounds.reshape(shape)
         surface_speed = speed + bounds * spin
         present, fixed = self.present.reshape(shape), self.fixed.reshape(shape)
-        asleep, led = self.asleep.reshape(shape), self.led.reshape(shape)
+        asleep, kinematic = self.asleep.reshape(shape), self.kinematic.reshape(shape)
         first, second = self.pairs[:, 0], self.pairs[:, 1]
         awake = present & ~asleep & ~fixed
         # Only pairs of which one is awake matter.
         live = (awake[:, first] | awake[:, second]) & present[:, first] & present[:, second]
-        live &= ~((fixed | led)[:, first] & (fixed | led)[:, second])
+        live &= ~((fixed | kinematic)[:, first] & (fixed | kinematic)[:, second])
         row, number = np.nonzero(live)
         i, j = first[number], second[number]
         apart = position[:, row, i] - position[:, row, j]
@@ -520,7 +520,7 @@ class FutureBatch:
         np.logical_or.at(unrest, (row, j), ~slow[row, i])
         quiet = self.quiet_steps.reshape(shape)
         supported = self._is_held()
-        quiet[:] = np.where(awake & slow & ~unrest & ~led & supported, quiet + 1, 0)
+        quiet[:] = np.where(awake & slow & ~unrest & ~kinematic & supported, quiet + 1, 0)
         tired = quiet >= SLEEP_STEPS
         if tired.any():
             self.asleep.reshape(shape)[tired] = True
@@ -647,7 +647,7 @@ class FutureBatch:
         position, quaternion, linear, angular, plane_impulse, pair_impulse, deviation = self._run(
             feeds, included, held, pair_row, pair_number
         )
-        free = ~held & ~self.led[included]
+        free = ~held & ~self.kinematic[included]
         columns = included[free]
         linear, angular = linear[:, free], angular[:, free]
         was, now = np.linalg.norm(self.linear[:, columns], axis=0), np.linalg.norm(linear, axis=0)
@@ -695,7 +695,7 @@ class FutureBatch:
         """The network's outputs. What takes part for the first time and overlaps is measured, and the step made
         again.
         """
-        new_body = np.isnan(self.plane_slack[included]) & ~held & ~self.led[included]
+        new_body = np.isnan(self.plane_slack[included]) & ~held & ~self.kinematic[included]
         new_pair = np.isnan(self.pair_slack[pair_row, pair_number])
         feeds["plane_slack"] = np.nan_to_num(self.plane_slack[included])
         feeds["pair_slack"] = np.nan_to_num(self.pair_slack[pair_row, pair_number])

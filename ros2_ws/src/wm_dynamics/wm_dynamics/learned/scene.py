@@ -121,14 +121,14 @@ class PreparedScene:
             found = self._created[key] = (body, body_shape(body))
         return found
 
-    def column(self, body: BodyDef, shape: BodyShape, led: bool) -> Floats:
+    def column(self, body: BodyDef, shape: BodyShape, kinematic: bool) -> Floats:
         """(PARAMETER_ROWS,) of a body; made once for each."""
-        found = self._columns_of.get((id(body), led))
+        found = self._columns_of.get((id(body), kinematic))
         if found is None:
             if len(self._columns_of) >= KEPT_BODIES:
                 self._columns_of.clear()
             # The body is kept with it, so that no other takes its identity.
-            found = self._columns_of[id(body), led] = (body, parameter_column(body, shape, led))
+            found = self._columns_of[id(body), kinematic] = (body, parameter_column(body, shape, kinematic))
         return found[1]
 
     def noise_at(self, step: int) -> Floats:

@@ -541,7 +541,7 @@ class MotionHistory:
 
 
 @dataclass(frozen=True)
-class Happening:
+class ObservedEvent:
     """An event with the motion about it: per participant speed before, speed after, change of velocity [m/s]."""
 
     kind: EventKind
@@ -555,7 +555,7 @@ class Happening:
         return change / (change + 0.5 * min(before, after) + 0.03)
 
 
-def cause_row(happenings: list[Happening], cause: int, effect: int) -> NDArray[np.float32]:
+def cause_row(happenings: list[ObservedEvent], cause: int, effect: int) -> NDArray[np.float32]:
     """``CAUSE_FEATURES`` of a contact and a later event, among all that happened (in time order).
 
     The influence of a contact spreads: to its two, and with each later contact to whom they touch, as much as that

@@ -30,8 +30,8 @@ from wm_perception.reasoning.features import (
     STEP_LAG,
     STEP_S,
     WINDOW,
-    Happening,
     MotionHistory,
+    ObservedEvent,
     Step,
     between,
     cause_candidates,
@@ -163,7 +163,7 @@ class Reasoner:
         self.relations = RelationGraph(self.config)
         self._start_ns: int | None = None
         self._beliefs: dict[int, _Belief] = {}
-        self._happened: list[tuple[Happening, int]] = []
+        self._happened: list[tuple[ObservedEvent, int]] = []
         self._sure: dict[int, float] = {}
         self._causes: dict[tuple[int, int], tuple[float, int]] = {}
         self._asked: list[tuple[int, int, NDArray[np.float32]]] = []
@@ -370,12 +370,12 @@ class Reasoner:
                 self._beliefs.setdefault(own, _Belief()).contacts += 1
         if kind in EFFECTS:
             motion = tuple(self._history.motion_at(w, step) for w in who)
-            self._wonder(Happening(kind, who, moment, motion), event)
+            self._wonder(ObservedEvent(kind, who, moment, motion), event)
         return event
 
     # Causes
 
-    def _wonder(self, new: Happening, event: Event) -> None:
+    def _wonder(self, new: ObservedEvent, event: Event) -> None:
         """Ask of the new event which contacts caused it, and of a new contact what it caused."""
         self._happened = [(h, i) for h, i in self._happened if h.time > new.time - REMEMBERED_S]
         self._happened.append((new, event.id))

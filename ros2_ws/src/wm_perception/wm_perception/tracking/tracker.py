@@ -148,7 +148,7 @@ class Tracker:
             if self._may_be_born(observation) and not self._is_part(observation):
                 self.tracks.append(self._born(observation))
                 assigned[label] = len(self.tracks) - 1
-        self._look(cloud, dt)
+        self.update_visibility(cloud, dt)
         return self._cull(assigned)
 
     def _match_free(
@@ -344,7 +344,7 @@ class Tracker:
             t.turns.clear()
             t.since = 0
             recent = False
-        self._fray(t, o)
+        self.update_extent_jitter(t, o)
         used = 0
         points = o.points
         if len(points) > _ALIGN_POINTS:
@@ -415,7 +415,7 @@ class Tracker:
         return used
 
     @staticmethod
-    def _fray(t: Track, o: Observation) -> None:
+    def update_extent_jitter(t: Track, o: Observation) -> None:
         """How far the ends of what is seen of a thing have moved apart since the last frame, per world axis.
 
         What moves takes both its ends along. Where a segment grows or shrinks instead (it comes out from behind
@@ -605,7 +605,7 @@ class Tracker:
             if t.id and t.hits > 12:
                 self.emit(EventKind.STOP, t.id)
 
-    def _look(self, cloud: Cloud, dt: float) -> None:
+    def update_visibility(self, cloud: Cloud, dt: float) -> None:
         """Visibility of every track against the depth image, and what to make of those that were not matched."""
         if not self.tracks:
             return
