@@ -181,7 +181,7 @@ def measure(model: Model, load: str, seconds: float, console: Console) -> list[R
 def overhead(model: Model, seconds: float) -> dict[str, float]:
     """What our interface adds to ONNX Runtime with the same options, at batch 1: fraction, and both medians [ms].
 
-    Single runs by turns, and the median of the differences of neighbours: the interface costs microseconds, the machine
+    Single runs by turns, and the median of the differences of neighbors: the interface costs microseconds, the machine
     sways by more.
     """
     feeds = model.random(np.random.default_rng(3))

@@ -222,7 +222,7 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
         "speed_of_resting_things_m_s": _quantile([m.velocity_error_m_s for m in matches if m.speed_m_s < 0.01], 0.9),
         "position_error_half_seen_median_m": _quantile(well, 0.5),
         "position_error_half_seen_p90_m": _quantile(well, 0.9),
-        "position_chi_square_90": float(np.mean([m.normalised_squared < 6.251 for m in matches])) if matches else None,
+        "position_chi_square_90": float(np.mean([m.normalized_squared < 6.251 for m in matches])) if matches else None,
         "hidden_and_back": len(returns),
         "hidden_never_found": sum(x.before is None for r in records for x in r.returns),
         "pipeline_seconds_median": _quantile([s for r in records for s in r.seconds], 0.5),

@@ -175,7 +175,7 @@ def registered(arguments: argparse.Namespace, console: Console) -> int:
         files = {"fp32": graph.from_torch(model, folder / f"{name}.onnx")}
         wanted = arguments.precision or precision.PRECISIONS
         for kind in precision.PRECISIONS[1:]:
-            offered = kind in model.precisions and (model.quantisation is not None or not kind.startswith("int8"))
+            offered = kind in model.precisions and (model.quantization is not None or not kind.startswith("int8"))
             if kind not in wanted or not offered:
                 continue
             try:

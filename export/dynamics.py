@@ -106,6 +106,6 @@ def make_dynamics() -> Model:
         gpu=False,
         loads={"batch 1": {}, "1024 futures": {"bodies": 8192, "pairs": 8192, "hulls": 1024}},
         for_engines=_without_scattered_sums,
-        # Positions of metres to a tenth of a millimetre are more than half precision has.
+        # Positions of meters to a tenth of a millimeter are more than half precision has.
         precisions=("fp32",),
     )

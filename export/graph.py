@@ -101,7 +101,7 @@ _LARGE = 1000
 
 
 def _lift_constants(model: onnx.ModelProto) -> None:
-    """Constant nodes become initialisers."""
+    """Constant nodes become initializers."""
     kept = []
     for node in model.graph.node:
         value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None

@@ -52,7 +52,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Quantisation:
+class Quantization:
     """How a model is made int8.
 
     Attributes:
@@ -80,7 +80,7 @@ class Model:
         real: real inputs, ``training`` set or held out; the generator may end early where there is no data.
         metric: figures of the task by name, from a function that runs the model; empty where there is no data.
         metric_key: of these figures, the one that precisions are compared by; more is better.
-        quantisation: None: int8 is not offered.
+        quantization: None: int8 is not offered.
         fp32_operators: operators that stay in fp32 in the fp16 file.
         gpu: False: too small to gain from a GPU, which ``auto`` then leaves alone.
         loads: sizes that are measured, by name, where they are not the usual ones.
@@ -101,7 +101,7 @@ class Model:
     real: Callable[[str, int], Iterator[Feeds]]
     metric: Callable[[Runner], dict[str, float]]
     metric_key: str
-    quantisation: Quantisation | None = None
+    quantization: Quantization | None = None
     fp32_operators: tuple[str, ...] = ()
     gpu: bool = True
     loads: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: {"batch 1": {}})

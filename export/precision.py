@@ -58,16 +58,16 @@ def int8(source: Path, path: Path, model: Model, symmetric: bool = False, images
         images: how many inputs of the training set to take ranges from; None: as the model says.
 
     Raises:
-        ValueError: the model has no quantisation.
+        ValueError: the model has no quantization.
         FileNotFoundError: there is no training data to take ranges from.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    plan = model.quantisation
+    plan = model.quantization
     if plan is None:
-        raise ValueError(f"{model.name}: has no int8; its quantisation in export/registry.py is None")
+        raise ValueError(f"{model.name}: has no int8; its quantization in export/registry.py is None")
     reader = _Reader(model.real("train", images or plan.images))
     prepared = path.with_suffix(".prepared.onnx")
     root = logging.getLogger()
@@ -80,7 +80,7 @@ def int8(source: Path, path: Path, model: Model, symmetric: bool = False, images
         kept = [n for n in nodes if any(word in n for word in plan.keep)]
         missing = [word for word in plan.keep if not any(word in n for n in nodes)]
         if missing:
-            raise ValueError(f"{model.name}: no node's name contains {missing[0]!r}, as Quantisation.keep has it")
+            raise ValueError(f"{model.name}: no node's name contains {missing[0]!r}, as Quantization.keep has it")
         options: dict[str, Any] = {"ActivationSymmetric": True, "QuantizeBias": False} if symmetric else {}
         try:
             quantize_static(
@@ -127,6 +127,6 @@ def make(precision: str, source: Path, path: Path, model: Model) -> Path:
 
 
 def _own(facts: dict[str, str]) -> dict[str, str]:
-    """Without what ``describe`` writes itself, or a quantiser's own entries."""
+    """Without what ``describe`` writes itself, or a quantizer's own entries."""
     given = ("task", "tensors", "axes", "git_revision", "weights_sha256", "license", "card", "precision", "calibration")
     return {k: v for k, v in facts.items() if k not in given and "." not in k}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.model import PERCEPTION_MODELS, ROOT, Axis, Feeds, Model, Quantisation, Runner, Tensor
+from export.model import PERCEPTION_MODELS, ROOT, Axis, Feeds, Model, Quantization, Runner, Tensor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -130,5 +130,5 @@ def make_segmenter() -> Model:
         # The last convolutions give logits and offsets over a wide range, which eight bits cannot tell apart. The
         # context is one pixel: nothing to gain.
         loads={"batch 1": {}, "4 images": {"batch": 4}},
-        quantisation=Quantisation(("Conv", "Add", "Relu"), ("/fine/fine.1/", "/meaning/meaning.1/", "/context/")),
+        quantization=Quantization(("Conv", "Add", "Relu"), ("/fine/fine.1/", "/meaning/meaning.1/", "/context/")),
     )

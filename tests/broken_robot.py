@@ -181,8 +181,8 @@ class BrokenRobot:
     def _images(self, s: Setup) -> tuple[np.ndarray, np.ndarray]:
         color, depth = self._table
         if s.view != "table":
-            metres = {"far": 5.2, "wall": 2.0, "covered": 0.0}[s.view]
-            depth = np.full_like(depth, metres)
+            meters = {"far": 5.2, "wall": 2.0, "covered": 0.0}[s.view]
+            depth = np.full_like(depth, meters)
         return color, depth * np.float32(s.depth_factor)
 
     def publish(self) -> None:

@@ -13,7 +13,7 @@ BOXES = (
     ((-0.12, -0.08, 0.0), (0.08, 0.10, 0.12), (200, 40, 40)),
     ((0.14, 0.05, 0.0), (0.12, 0.07, 0.08), (40, 60, 200)),
 )
-"""Middle of the foot, size [m], colour."""
+"""Middle of the foot, size [m], color."""
 TABLE_HALF_M = 0.6
 FLOOR_BELOW_M = 0.8
 
@@ -32,7 +32,7 @@ def look_down(pitch_deg: float, distance_m: float = 0.9) -> NDArray[np.float64]:
 def render(
     world_T_camera: NDArray[np.float64], camera: Camera = CAMERA
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Colour (H, W, 3) and depth (H, W) [m] of the table: its top is z = 0, the floor lies below it."""
+    """Color (H, W, 3) and depth (H, W) [m] of the table: its top is z = 0, the floor lies below it."""
     u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
     rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u, float)], axis=-1)
     rays = rays @ world_T_camera[:3, :3].T  # of length 1 along the optical axis: a ray's parameter is depth
@@ -58,9 +58,9 @@ def render(
     return color, depth.astype(np.float32)
 
 
-def millimetres(depth: NDArray[np.float32], per_metre: float = 1000.0) -> NDArray[np.uint16]:
+def millimeters(depth: NDArray[np.float32], per_meter: float = 1000.0) -> NDArray[np.uint16]:
     """As 16-bit images keep it."""
-    return np.round(depth * per_metre).astype(np.uint16)
+    return np.round(depth * per_meter).astype(np.uint16)
 
 
 def orbit(count: int, pitch_deg: float = 45.0) -> list[NDArray[np.float64]]:

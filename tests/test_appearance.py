@@ -53,7 +53,7 @@ def test_seen_points_lie_on_the_surface() -> None:
     assert TABLE not in looks.objects  # supports are background
 
 
-def test_background_has_no_colour_of_objects() -> None:
+def test_background_has_no_color_of_objects() -> None:
     memory, scene = AppearanceMemory(), make_scene()
     learn(memory, scene)
     learn(memory, scene, SIDE)
@@ -141,11 +141,11 @@ def test_completion_closes_the_surface() -> None:
         wanted = sample_primitive(int(scene.shapes[i]), scene.extents[i], None, 2000)
         gap, _ = cKDTree(whole.points).query(wanted.points)
         assert np.percentile(gap, 99) < 0.009
-        assert (whole.colors.argmax(axis=1) == color).all()  # the back has the front's colours
+        assert (whole.colors.argmax(axis=1) == color).all()  # the back has the front's colors
     assert looks.completed(77, np.zeros(3)) is None
 
 
-def test_completion_of_the_never_seen_takes_the_given_colour() -> None:
+def test_completion_of_the_never_seen_takes_the_given_color() -> None:
     memory, scene = AppearanceMemory(), make_scene()
     color, depth, ids = trace(scene, without=(BALL,))
     memory.integrate(1, color, depth, CAMERA, FRONT, ids, scene)
@@ -331,7 +331,7 @@ def test_older_views_follow_the_exposure() -> None:
     assert np.abs(bright.colors.mean(axis=0) - same.colors.mean(axis=0)).max() < 5.0
 
 
-def test_masks_grow_into_the_colour_of_the_thing_only() -> None:
+def test_masks_grow_into_the_color_of_the_thing_only() -> None:
     color, _, ids = trace(make_scene())
     shrunk = cv2.erode((ids == BOX).astype(np.uint8), np.ones((5, 5))) * np.uint16(BOX)
     owner = grow_masks(color, shrunk.astype(np.uint16))

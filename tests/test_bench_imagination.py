@@ -129,7 +129,7 @@ def test_regions_hold_nine_in_ten(inside: object) -> None:
 
 
 @pytest.mark.parametrize("inside", [metrics.in_region, metrics.in_rank])
-def test_what_does_not_scatter_is_known_to_a_millimetre(inside: object) -> None:
+def test_what_does_not_scatter_is_known_to_a_millimeter(inside: object) -> None:
     samples = np.zeros((2, 24, 3))
     assert inside(samples, np.array([[5e-4, 0.0, 0.0], [0.01, 0.0, 0.0]])).tolist() == [True, False]  # type: ignore[operator]
 
@@ -138,13 +138,13 @@ def test_what_does_not_scatter_is_known_to_a_millimetre(inside: object) -> None:
 
 
 def test_through_the_table() -> None:
-    extents, centre = np.array([1.0, 1.0, 0.04]), np.array([0.0, 0.0, TOP - 0.02])
+    extents, center = np.array([1.0, 1.0, 0.04]), np.array([0.0, 0.0, TOP - 0.02])
     heights = np.linspace(0.6, 0.4, 41)
     path = np.zeros((41, 3, 3))
     path[:, :, 2] = heights[:, None]
     path[:, 1, 0] = 0.7  # falls beside it
     path[:, 2, 2] = TOP + 0.03
-    crossed = metrics.crosses_table(path, np.ones((41, 3), bool), centre, np.eye(3), extents)
+    crossed = metrics.crosses_table(path, np.ones((41, 3), bool), center, np.eye(3), extents)
     assert crossed.tolist() == [True, False, False]
 
 
@@ -244,7 +244,7 @@ def test_touches_are_read_from_places_where_none_are_told() -> None:
     future = imagine(make_dynamics("straight"), case, true_start(case))
     clip = clip_of(case, future, 0)
     touches = seen_touches(clip, distances_of(case, future, 0, movable_pairs(clip), len(TIMES)))
-    # 0.2 m between centres, half sizes 3 cm each, 0.5 m/s.
+    # 0.2 m between centers, half sizes 3 cm each, 0.5 m/s.
     assert touches[0][1:] == (2, 3, True) and touches[0][0] == pytest.approx(0.14 / 0.5, abs=0.02)
     assert touches[1][3] is False and touches[1][0] == pytest.approx(0.26 / 0.5, abs=0.02)
     said = events_of(case, future, 0, True)

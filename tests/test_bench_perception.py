@@ -258,7 +258,7 @@ def test_errors_of_a_match() -> None:
     errors = errors_of(found, 0, truth, 0, 0.3)
     assert errors.position_m == pytest.approx(0.01) and errors.velocity_error_m_s == pytest.approx(0.05)
     assert errors.extents == 0.0 and errors.rotation_deg == pytest.approx(0.0, abs=1e-4)
-    assert errors.seen == 0.7 and errors.normalised_squared == pytest.approx(1.0, rel=1e-3)
+    assert errors.seen == 0.7 and errors.normalized_squared == pytest.approx(1.0, rel=1e-3)
 
 
 def test_image_area_of_a_square() -> None:

@@ -232,15 +232,15 @@ def test_bayer_yuv_and_regions_with_binning(driver: Driver, node: NodeProcess) -
     driver.expect_objects("yuv")
 
 
-@pytest.mark.parametrize(("encoding", "per_metre", "name"), [("16UC1", 10_000.0, "0.0001"), ("32FC1", 1000.0, "0.001")])
+@pytest.mark.parametrize(("encoding", "per_meter", "name"), [("16UC1", 10_000.0, "0.0001"), ("32FC1", 1000.0, "0.001")])
 def test_depth_in_another_unit_is_said_on_the_console_with_what_to_set(
-    driver: Driver, node: NodeProcess, encoding: str, per_metre: float, name: str
+    driver: Driver, node: NodeProcess, encoding: str, per_meter: float, name: str
 ) -> None:
     robot = driver.robot
     color, depth, _ = trace(TRUTH)
     kind = np.uint16 if encoding == "16UC1" else np.float32
     driver.color, driver.info = rgb_to_image(color), camera_to_info(CAMERA)
-    driver.depth = array_to_image((per_metre * depth).astype(kind), encoding)
+    driver.depth = array_to_image((per_meter * depth).astype(kind), encoding)
     before, said = robot.counter("depth_unit"), len(node.output)
     driver.restart_time()
     robot.spin_until(lambda: robot.counter("depth_unit") > before, "depth_unit", each=driver.send)

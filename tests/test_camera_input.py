@@ -28,7 +28,7 @@ from wm_ros.images.pixels import (
     ImageError,
     array_to_image,
     depth_to_image,
-    depth_to_millimetres,
+    depth_to_millimeters,
     image_to_depth,
     image_to_rgb,
     rgb_to_image,
@@ -191,9 +191,9 @@ def test_rvl_of_known_bytes() -> None:
 
 def test_rvl_messages_of_a_camera_and_of_nonsense() -> None:
     depth = trace(make_scene())[1]
-    found = compressed_to_depth(rvl_message(depth_to_millimetres(depth)))
+    found = compressed_to_depth(rvl_message(depth_to_millimeters(depth)))
     np.testing.assert_allclose(found, depth, atol=6e-4)
-    good = bytes(rvl_message(depth_to_millimetres(depth)).data)
+    good = bytes(rvl_message(depth_to_millimeters(depth)).data)
     for data, text in (
         (good[:-2000], "end"),
         (good[:16], "expected width and height"),
@@ -225,21 +225,21 @@ def test_color_and_depth_of_a_lens_become_those_of_a_pinhole(model: str) -> None
     color, depth = seen_through(lens, *trace(make_scene(), FRONT, wide)[:2], wide)
     rectifier = Rectifier(lens)
     assert rectifier.camera == lens.rectified and not rectifier.identity
-    found, metres = rectifier.color(color), rectifier.depth(depth)
+    found, meters = rectifier.color(color), rectifier.depth(depth)
     true_color, true_depth, ids = trace(make_scene(), FRONT, lens.rectified)
-    inside = (metres > 0.0) & (cv2.erode((metres > 0).astype(np.uint8), np.ones((5, 5))) > 0)
+    inside = (meters > 0.0) & (cv2.erode((meters > 0).astype(np.uint8), np.ones((5, 5))) > 0)
     assert inside.mean() > 0.8
     steps = cv2.dilate(true_depth, np.ones((5, 5))) - cv2.erode(true_depth, np.ones((5, 5)))
     flat = inside & (steps < 0.04) & (cv2.dilate(ids, np.ones((5, 5))) == cv2.erode(ids, np.ones((5, 5))))
     assert flat.mean() > 0.5
-    assert np.quantile(np.abs(metres - true_depth)[flat], 0.99) < 0.004
+    assert np.quantile(np.abs(meters - true_depth)[flat], 0.99) < 0.004
     # As they came, the images are that wrong.
     assert np.quantile(np.abs(depth - true_depth)[flat & (depth > 0)], 0.9) > 0.01
     assert np.abs(found.astype(float) - true_color)[flat].mean() < 2.5
     # Nothing lies between the surfaces: depth at an edge is that of one side.
     low, high = cv2.erode(true_depth, np.ones((5, 5))), cv2.dilate(true_depth, np.ones((5, 5)))
     edge = inside & (high - low > 0.25)
-    nearer = np.minimum(np.abs(metres - low), np.abs(metres - high))[edge]
+    nearer = np.minimum(np.abs(meters - low), np.abs(meters - high))[edge]
     assert edge.sum() > 100 and np.quantile(nearer, 0.97) < 0.04
 
 
@@ -421,7 +421,7 @@ def test_a_wrong_unit_is_found_and_the_right_one_is_not_doubted(factor: float) -
 def test_recorded_frames_are_not_doubted_and_tenths_of_millimeters_are(shared_data) -> None:
     from wm_bringup.sources.layouts import open_folder
 
-    recording = open_folder(shared_data / "real_rgbd").levelled()
+    recording = open_folder(shared_data / "real_rgbd").leveled()
     frames = [(recording.load(i)[1], recording.camera, recording.frames[i].world_T_camera) for i in (0, 10, 20)]
     for folder in sorted(p for p in (shared_data / "real_frames").iterdir() if p.is_dir()):
         raw = cv2.imread(str(folder / "depth.png"), cv2.IMREAD_UNCHANGED)
@@ -439,8 +439,8 @@ def test_recorded_frames_are_not_doubted_and_tenths_of_millimeters_are(shared_da
 
 
 @given(st.floats(0.07, 9.0), st.sampled_from((-1.0, 1.0)), st.booleans())
-def test_metres_that_no_camera_measures_are_always_doubted(median_m: float, way: float, said: bool) -> None:
-    """Millimeters as metres and metres as millimeters, with no level surface in view."""
+def test_meters_that_no_camera_measures_are_always_doubted(median_m: float, way: float, said: bool) -> None:
+    """Millimeters as meters and meters as millimeters, with no level surface in view."""
     depth = np.full((48, 64), median_m * 1000.0**way, np.float32)
     guess = guess_depth_unit(depth, Camera(64, 48, 60.0, 60.0, 31.5, 23.5), np.eye(4), said)
     assert guess is not None
@@ -455,11 +455,11 @@ def test_metres_that_no_camera_measures_are_always_doubted(median_m: float, way:
     [
         (0.001, 0.25, "0.25 mm (RealSense L515)", "0.00025"),
         (0.001, 0.1, "0.1 mm (RealSense D405, D410)", "0.0001"),
-        (0.001, 1000.0, "metres, sent as if mm", "1"),
+        (0.001, 1000.0, "meters, sent as if mm", "1"),
         (0.0001, 10.0, "1 mm", "0.001"),
-        (1.0, 0.001, "mm, sent as if metres", "0.001"),
+        (1.0, 0.001, "mm, sent as if meters", "0.001"),
         (1.0, 0.25, "0.25 mm (RealSense L515), scaled as if mm", "0.25"),
-        (1.0, 1000.0, "metres, scaled as if mm", ""),
+        (1.0, 1000.0, "meters, scaled as if mm", ""),
     ],
 )
 def test_what_is_said_of_a_unit_names_it_and_what_to_set(unit_m: float, factor: float, names: str, scale: str) -> None:
@@ -467,7 +467,7 @@ def test_what_is_said_of_a_unit_names_it_and_what_to_set(unit_m: float, factor: 
     assert finding is not None and finding.cause == "depth_unit"
     for part in ("/depth", f"read as {1000.0 * unit_m:g} mm a unit", names, "median depth 5.2 m", "2.4 m below"):
         assert part in finding.found
-    # The nodes take at most 1 metre per unit.
+    # The nodes take at most 1 meter per unit.
     assert (f"set depth_scale to {scale} (" if scale else "mend the driver") in finding.run
     assert f"{unit_m:g} " in finding.run and "is right" in finding.run
     several = depth_unit_finding("/depth", DepthUnitGuess(factor, (0.1,), 5.2, np.nan, np.nan), unit_m)
@@ -573,7 +573,7 @@ def test_a_folder_in_tenths_of_millimeters_is_said_with_the_option_to_give(tmp_p
     assert rgbd_folder.main([*plain, "--depth-scale", "0.0001"]) == 0
     assert "warning" not in capsys.readouterr().err
     assert rgbd_folder.main([*plain, "--depth-scale", "5000"]) == 1
-    assert "got 5000, expected metres per unit" in capsys.readouterr().err
+    assert "got 5000, expected meters per unit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("given", "factor"), [({}, 10.0), ({"depth_scale": 0.0001}, 1.0)])

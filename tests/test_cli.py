@@ -234,12 +234,12 @@ def test_doctor_takes_the_parameters_that_launch_would(tmp_path):
         "/**:\n  ros__parameters:\n    world_frame: odom\n    backend: physics\n"
     )
     second.write_text(
-        "/**/perception:\n  ros__parameters:\n    color_topic: /b\n    use_sim_time: true\n    colour: 1\n"
+        "/**/perception:\n  ros__parameters:\n    color_topic: /b\n    use_sim_time: true\n    color: 1\n"
     )
     found, sim_time, said = read_parameters([first, second], "/wm", {"depth_topic": "/d", "camera_frame": None})
     assert (found.world_frame, found.color_topic, found.depth_topic, found.camera_frame) == ("odom", "/b", "/d", "")
     assert sim_time is True and [f.found for f in said] == [
-        f"{second}: /**/perception has no parameter 'colour', nothing reads it"
+        f"{second}: /**/perception has no parameter 'color', nothing reads it"
     ]
     with pytest.raises(ValueError, match="No such file"):
         read_parameters([tmp_path / "none.yaml"], "/wm", {})

@@ -101,7 +101,7 @@ def _random_hull(rng: np.random.Generator) -> Array:
 
 def test_overlapping_hulls_are_as_deep_as_their_difference_says() -> None:
     """The depth is the distance of the origin to the hull of all differences of points. Of those that overlap by less
-    than a centimetre, however turned: half to a tenth of a millimetre, nine in ten to 1.5 mm, none by half a millimetre
+    than a centimeter, however turned: half to a tenth of a millimeter, nine in ten to 1.5 mm, none by half a millimeter
     too shallow.
     """
     rng = np.random.default_rng(4)

@@ -26,7 +26,7 @@ from wm_core.interventions import (
     set_velocity,
 )
 from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shape
-from wm_dynamics.belief import centre_offsets, move_centres, sample_belief
+from wm_dynamics.belief import center_offsets, move_centers, sample_belief
 from wm_dynamics.events import derive_events
 from wm_dynamics.factory import make_dynamics
 from wm_dynamics.physics.backend import PhysicsDynamics
@@ -181,7 +181,7 @@ def test_what_rests_stays_at_rest(position_m, angle_rad, seed):
     np.testing.assert_allclose(states[0, 1:, 2], truth.positions[1:, 2], atol=2e-3)
 
 
-def test_an_imperfect_stack_and_overlapping_neighbours_stay():
+def test_an_imperfect_stack_and_overlapping_neighbors_stay():
     extents = [
         [1.0, 1.0, 0.02],
         [0.10, 0.10, 0.08],
@@ -333,7 +333,7 @@ def test_belief_samples():
 
 @pytest.mark.parametrize("name", ["physics", "straight"])
 def test_heights_that_settling_takes_back_are_of_the_shapes(name):
-    """Things are brought to rest on the table, but how high their centres are above it stays as uncertain as it was."""
+    """Things are brought to rest on the table, but how high their centers are above it stays as uncertain as it was."""
     covariance = np.tile(np.diag([0.0, 0.0, 0.006**2, 0.0, 0.0, 0.0]), (5, 1, 1))
     scene = replace(still_scene(), pose_covariances=covariance)
     scenes = sample_belief(scene, 40, seed=3)
@@ -341,8 +341,8 @@ def test_heights_that_settling_takes_back_are_of_the_shapes(name):
     knock = apply_impulse(4, (0.05, 0.0, 0.0), (0.0, 0.0, 0.055))
     result = dynamics.rollout(scenes, [FACTUAL, Hypothesis("knock", (knock,))], TIMES)
     before = result.states.copy()
-    offsets = centre_offsets(scenes, before[0, :, 0])
-    move_centres(result.states, offsets)
+    offsets = center_offsets(scenes, before[0, :, 0])
+    move_centers(result.states, offsets)
     assert not offsets[0].any() and not offsets[:, 0].any() and (result.states[..., 3:] == before[..., 3:]).all()
     drawn = np.stack([s.positions[1:, 2] for s in scenes])
     settled = result.states[0, :, 0, 1:, 2] - drawn  # as far as the mean is

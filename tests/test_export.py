@@ -16,7 +16,7 @@ pytest.importorskip("onnxscript", reason="export needs onnxscript; install requi
 
 from export import __main__ as command
 from export import card, graph, parity, precision, registry
-from export.model import Axis, Model, Quantisation, replace_real
+from export.model import Axis, Model, Quantization, replace_real
 from wm_core.inference.backends import open_session
 from wm_core.inference.base import ModelFileError, onnx_metadata
 
@@ -114,8 +114,8 @@ def test_int8_without_data_or_plan_is_refused(exported: dict[str, Path], tmp_pat
         precision.int8(exported["segmenter"], tmp_path / "a.onnx", model)
     with pytest.raises(ValueError, match="reasoner: has no int8"):
         precision.int8(exported["reasoner"], tmp_path / "a.onnx", registry.model("reasoner"))
-    plan = Quantisation(("Conv",), ("/absent/",))
-    wrong = dataclasses.replace(registry.model("segmenter"), quantisation=plan)
+    plan = Quantization(("Conv",), ("/absent/",))
+    wrong = dataclasses.replace(registry.model("segmenter"), quantization=plan)
     with pytest.raises(ValueError, match="no node's name contains '/absent/'"):
         precision.int8(exported["segmenter"], tmp_path / "a.onnx", wrong)
     with pytest.raises(ValueError, match="precision: got 'int4'"):

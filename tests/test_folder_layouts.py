@@ -1,4 +1,4 @@
-"""Folders of RGB-D frames: every layout is read to the same frames; which way is up; colour on depth."""
+"""Folders of RGB-D frames: every layout is read to the same frames; which way is up; color on depth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tabletop_images import CAMERA, look_down, millimetres, orbit, render
+from tabletop_images import CAMERA, look_down, millimeters, orbit, render
 from wm_bringup.sources.layouts import open_folder
 from wm_bringup.sources.playback import SourceError
 from wm_bringup.sources.rgbd_folder import prepared
@@ -35,14 +35,14 @@ def matrix(camera: Camera) -> np.ndarray:
 
 def write(path: Path, rgb: np.ndarray | None = None, depth: np.ndarray | None = None, scale: float = 1000.0) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), rgb[:, :, ::-1] if rgb is not None else millimetres(depth, scale))
+    assert cv2.imwrite(str(path), rgb[:, :, ::-1] if rgb is not None else millimeters(depth, scale))
     return path.name
 
 
 def numbered(folder: Path, poses: bool = True, big_color: bool = False) -> None:
     for i, pose in enumerate(POSES):
         rgb, depth = render(pose)
-        raw = millimetres(depth)
+        raw = millimeters(depth)
         raw[:2] = 65535  # what 7-Scenes writes where nothing was measured
         write(folder / f"frame-{i:06d}.color.png", render(pose, BIG)[0] if big_color else rgb)
         cv2.imwrite(str(folder / f"frame-{i:06d}.depth.png"), raw)
@@ -67,7 +67,7 @@ def scannet(folder: Path, poses: bool = True) -> None:
 
 
 def tum(folder: Path, poses: bool = True) -> None:
-    lists: dict[str, list[str]] = {"rgb": ["# colour"], "depth": ["# depth"], "groundtruth": []}
+    lists: dict[str, list[str]] = {"rgb": ["# color"], "depth": ["# depth"], "groundtruth": []}
     for i, pose in enumerate(POSES):
         stamp = 1305031102.175304 + i / 30.0
         rgb, depth = render(pose)
@@ -108,7 +108,7 @@ def one_frame(folder: Path, poses: bool = True) -> None:
 
 LAYOUTS: dict[str, Callable[..., None]] = {
     "7-Scenes": numbered,
-    "7-Scenes, larger colour": lambda folder, poses=True: numbered(folder, poses, big_color=True),
+    "7-Scenes, larger color": lambda folder, poses=True: numbered(folder, poses, big_color=True),
     "ScanNet": scannet,
     "TUM": tum,
     "BOP": bop,
@@ -133,7 +133,7 @@ def test_every_layout_gives_the_same_frames(tmp_path: Path, layout: str, poses: 
         assert np.abs(frame.depth_m - depth)[measured].max() < 0.001
         assert (frame.camera.width, frame.camera.fx) == (CAMERA.width, pytest.approx(CAMERA.fx, rel=0.002))
         assert (frame.camera.cx, frame.camera.cy) == (pytest.approx(CAMERA.cx, abs=0.5), pytest.approx(119.5, abs=0.5))
-        # Colour lies on depth: red pixels are those of the red box.
+        # Color lies on depth: red pixels are those of the red box.
         red, true = ((c[..., 0] > 110) & (c[..., 1] < 90) for c in (frame.color, rgb))
         assert (red & true).sum() > 0.9 * (red | true).sum()
         np.testing.assert_allclose(frame.world_T_camera, pose if poses else np.eye(4), atol=1e-4)
@@ -159,7 +159,7 @@ def not_finite(path: Path) -> None:
 
 
 def renamed(folder: Path) -> None:
-    """Leaves one colour image, whose name has no number."""
+    """Leaves one color image, whose name has no number."""
     first, *others = sorted(folder.glob("frame-*.color.*"))
     for other in others:
         other.unlink()
@@ -245,13 +245,13 @@ def test_given_poses_are_believed_and_things_are_found(tmp_path: Path, pitch: fl
 def test_a_world_that_is_its_first_camera_is_turned_and_it_is_said(tmp_path: Path):
     poses = orbit(4)
     recording = open_folder(write_clip(tmp_path, poses, invert_transform(poses[0])))
-    upright = recording.levelled()
+    upright = recording.leveled()
     up = upright.frames[0].world_T_camera[2, :3]
     assert np.degrees(np.arccos(np.clip(up @ poses[0][2, :3], -1.0, 1.0))) < 1.0
     assert any("is turned by" in note for note in upright.notes)
-    assert recording.levelled("off") is recording
+    assert recording.leveled("off") is recording
     with pytest.raises(SourceError, match="--level: got 'yes', expected one of auto, on, off"):
-        recording.levelled("yes")
+        recording.leveled("yes")
 
 
 def test_poses_with_a_slanted_surface_are_believed_unless_asked(tmp_path: Path):
@@ -259,13 +259,13 @@ def test_poses_with_a_slanted_surface_are_believed_unless_asked(tmp_path: Path):
     a = np.radians(25.0)
     tilt[:3, :3] = [[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]]
     recording = open_folder(write_clip(tmp_path, orbit(4), tilt))
-    believed = recording.levelled()
+    believed = recording.leveled()
     assert all(
         np.array_equal(f.world_T_camera, g.world_T_camera)
         for f, g in zip(recording.frames, believed.frames, strict=True)
     )
     assert any("25 degrees off" in note and "--level on" in note for note in believed.notes)
-    turned = recording.levelled("on").frames[0].world_T_camera
+    turned = recording.leveled("on").frames[0].world_T_camera
     assert np.degrees(np.arccos(np.clip(turned[2, :3] @ orbit(1)[0][2, :3], -1.0, 1.0))) < 1.0
 
 
@@ -280,7 +280,7 @@ def test_real_frames_from_still_cameras_stand_on_something(shared_data: Path, na
     np.testing.assert_array_equal(recording.load(0)[0], raw)
 
 
-# Colour on depth.
+# Color on depth.
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +295,7 @@ def test_a_kinects_two_lenses_are_told_apart(kinect):
     assert found is not None and found.camera.fx == pytest.approx(528.0, abs=6.0)
     assert 1000.0 * np.linalg.norm(found.translation_m) == pytest.approx(24.0, abs=4.0)
     assert found.gain > 1.5 and found.views >= 10
-    assert any("colour fx 52" in note and "24 mm" in note and "--register off" in note for note in registered.notes)
+    assert any("color fx 52" in note and "24 mm" in note and "--register off" in note for note in registered.notes)
     assert recording.registered("off") is recording
 
 
@@ -313,5 +313,5 @@ def test_one_view_tells_of_no_camera(kinect, shared_data: Path):
         estimate_depth_to_color([recording.frame(0)] * 12)
     still = open_folder(shared_data / "real_frames" / "o3d_tum")
     assert still.registered() is still
-    with pytest.raises(SourceError, match=r"colour cannot be brought onto depth.*--register off"):
+    with pytest.raises(SourceError, match=r"color cannot be brought onto depth.*--register off"):
         still.registered("on")

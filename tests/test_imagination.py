@@ -219,7 +219,7 @@ def test_position_std() -> None:
     assert (many.position_std[0, :, 2] >= 0.05 - 1e-6).all()
 
 
-def test_centres_stay_as_uncertain_as_they_were_seen() -> None:
+def test_centers_stay_as_uncertain_as_they_were_seen() -> None:
     """In the answer and in what is told of it underway; the mean is where it was."""
     covariance = np.zeros((3, 6, 6))
     covariance[2, 2, 2] = 0.006**2
@@ -399,7 +399,7 @@ def test_looks_change_from_their_time_on() -> None:
     assert [b.object_id for b in gone] == [BALL]
 
 
-def test_points_are_bounded_and_coloured(memory: AppearanceMemory) -> None:
+def test_points_are_bounded_and_colored(memory: AppearanceMemory) -> None:
     imagination = Imagination(Limits(max_object_points=300))
     rollout = imagination.imagine(ask(images=ImageRequest(points=True)), make_scene(), memory)
     assert len(rollout.points) == len(rollout.point_colors) == 3

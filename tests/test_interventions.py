@@ -1,7 +1,7 @@
 """What interventions mean, in every dynamics backend that knows contacts; and what is refused.
 
 Tolerances: ``physics`` starts every rollout from the same bytes, so untouched things agree exactly; what has been in
-contact agrees to the millimetres that reordered sums of a stiff contact solver leave. ``learned`` computes in float32.
+contact agrees to the millimeters that reordered sums of a stiff contact solver leave. ``learned`` computes in float32.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def test_nothing_done_is_the_factual_future_whatever_is_asked_beside_it(backend:
 def test_removing_what_touches_nothing_changes_nothing_else(backend: str, thing: int, step: int) -> None:
     states = futures(backend, table_scene(), (), (do.remove(thing, step / 30.0),))
     others = [m for m in range(5) if m + 1 != thing]
-    # Millimetres: an intervention ends a stretch of the physics engine's steps, at which it looks for contacts anew.
+    # Millimeters: an intervention ends a stretch of the physics engine's steps, at which it looks for contacts anew.
     np.testing.assert_allclose(states[1][:, others, :3], states[0][:, others, :3], atol=1e-3)
 
 

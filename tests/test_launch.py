@@ -399,7 +399,7 @@ def test_text_stays_text(launch, text):
 
 
 def test_a_depth_scale_that_is_no_number_is_refused(launch):
-    with pytest.raises(RuntimeError, match=r"depth_scale: got 'mm', expected metres per unit, e\.g\. 0\.001"):
+    with pytest.raises(RuntimeError, match=r"depth_scale: got 'mm', expected meters per unit, e\.g\. 0\.001"):
         launch(depth_scale="mm")
 
 

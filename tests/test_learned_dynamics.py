@@ -218,7 +218,7 @@ def test_nothing_falls_through_the_table(learned: LearnedDynamics) -> None:
     drop = Hypothesis("drop", tuple(set_velocity(i + 2, (0.0, 0.0, -2.0)) for i in range(len(things))))
     states = roll(learned, scene(things), drop).states[0, 0]
     on_table = np.abs(states[:, 1:, :2]).max(axis=-1) < 0.6
-    assert (states[:, 1:, 2][on_table] > 0.015).all(), "a centre below the surface"
+    assert (states[:, 1:, 2][on_table] > 0.015).all(), "a center below the surface"
     assert np.linalg.norm(states[-1, 1:, LINEAR_VELOCITY], axis=-1).max() < 0.5, "all but what rolls has come to rest"
 
 

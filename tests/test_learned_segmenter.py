@@ -27,13 +27,13 @@ def perfect_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a network that makes no mistakes would say."""
     h, w = mask.shape
     yy, xx = np.mgrid[0:h, 0:w].astype(np.float32)
-    centre, offset = np.zeros((h, w), np.float32), np.zeros((2, h, w), np.float32)
+    center, offset = np.zeros((h, w), np.float32), np.zeros((2, h, w), np.float32)
     for number in np.unique(mask[mask > 0]):
         inside = mask == number
         cy, cx = yy[inside].mean(), xx[inside].mean()
-        centre = np.maximum(centre, np.exp(-0.5 * ((yy - cy) ** 2 + (xx - cx) ** 2) / 9.0).astype(np.float32))
+        center = np.maximum(center, np.exp(-0.5 * ((yy - cy) ** 2 + (xx - cx) ** 2) / 9.0).astype(np.float32))
         offset[0][inside], offset[1][inside] = (cx - xx[inside]) / 32.0, (cy - yy[inside]) / 32.0
-    return (mask > 0).astype(np.float32), centre, offset
+    return (mask > 0).astype(np.float32), center, offset
 
 
 @settings(max_examples=25, deadline=None)
@@ -68,10 +68,10 @@ def test_nothing_in_sight_gives_no_instances() -> None:
 def test_disagreement_lowers_the_score() -> None:
     mask = np.zeros((60, 80), np.int32)
     mask[20:40, 20:40] = 1
-    foreground, centre, offset = perfect_maps(mask)
+    foreground, center, offset = perfect_maps(mask)
     noise = np.random.default_rng(0).normal(0.0, 0.3, offset.shape).astype(np.float32)
-    _, sure = group_pixels(foreground, centre, offset)
-    _, unsure = group_pixels(foreground, centre, offset + noise)
+    _, sure = group_pixels(foreground, center, offset)
+    _, unsure = group_pixels(foreground, center, offset + noise)
     assert unsure.max() < 0.9 * sure.max()
 
 
@@ -99,12 +99,12 @@ def test_odd_sizes_are_padded_and_what_has_no_depth_is_dropped() -> None:
         sizes.append((h, w))
         mask = np.zeros((h, w), np.int32)
         mask[10:30, 10:30] = 1
-        foreground, centre, offset = perfect_maps(mask)
+        foreground, center, offset = perfect_maps(mask)
         classes = np.zeros((1, 2, h // 2, w // 2), np.float32)
         classes[:, 1] = 5.0
         embedding = np.ones((1, 4, h // 2, w // 2), np.float32)
         logit = lambda p: np.log(np.clip(p, 1e-4, 1 - 1e-4) / (1 - np.clip(p, 1e-4, 1 - 1e-4)))  # noqa: E731
-        return logit(foreground)[None, None], logit(centre)[None, None], offset[None], classes, embedding
+        return logit(foreground)[None, None], logit(center)[None, None], offset[None], classes, embedding
 
     f = frame(45, 61)
     f.depth_m[10:20] = 0.0
@@ -141,7 +141,7 @@ def test_what_is_over_no_support_is_dropped_where_supports_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other_colour", "step_m", "alike", "gap", "joined"),
+    ("other_color", "step_m", "alike", "gap", "joined"),
     [
         ((200, 60, 60), 0.0, True, 0, True),
         ((185, 52, 52), 0.004, True, 0, True),
@@ -151,12 +151,12 @@ def test_what_is_over_no_support_is_dropped_where_supports_are_known() -> None:
         ((200, 60, 60), 0.0, True, 3, False),
     ],
 )
-def test_parts_of_one_look_that_meet_without_a_step_are_one_thing(other_colour, step_m, alike, gap, joined) -> None:
+def test_parts_of_one_look_that_meet_without_a_step_are_one_thing(other_color, step_m, alike, gap, joined) -> None:
     color = np.full((48, 64, 3), 120, np.uint8)
     depth = np.full((48, 64), 1.0, np.float32)
     labels = np.zeros((48, 64), np.int32)
     seat, leg, far = np.s_[10:18, 10:40], np.s_[18 + gap : 36 + gap, 20:28], np.s_[10:30, 50:60]
-    for number, (part, look) in enumerate(((seat, (200, 60, 60)), (leg, other_colour), (far, (200, 60, 60))), start=1):
+    for number, (part, look) in enumerate(((seat, (200, 60, 60)), (leg, other_color), (far, (200, 60, 60))), start=1):
         color[part], labels[part] = look, number
     depth[leg] += np.float32(step_m)
     f = Frame(1, color, depth, Camera(64, 48, 200.0, 200.0, 32.0, 24.0), np.eye(4))

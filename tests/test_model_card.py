@@ -37,7 +37,7 @@ FACTS: dict[str, Any] = {
 def test_a_card_has_the_facts_pictures_and_checksums(tmp_path: Path):
     model = learned_model(tmp_path / "segmenter.onnx")
     (tmp_path / "segmenter.safetensors").write_bytes(b"weights")
-    panels = dict.fromkeys(("colour", "truth", "found"), np.zeros((24, 32, 3), np.uint8))
+    panels = dict.fromkeys(("color", "truth", "found"), np.zeros((24, 32, 3), np.uint8))
     card = write_model_card(
         tmp_path,
         "segmenter",

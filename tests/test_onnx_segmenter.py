@@ -186,7 +186,7 @@ def test_images_are_placed_in_inputs_of_every_kind():
     assert place((481, 641), (240, 320)) == Placement((240, 320), (240, 320))
 
 
-def test_colour_and_depth_arrive_as_documented(tmp_path: Path):
+def test_color_and_depth_arrive_as_documented(tmp_path: Path):
     inputs = {"rgb": ("one", 3, "H", "W"), "depth": ("one", 1, "H", "W")}
     s = segmenter(tmp_path, MASKS, [0.5, 0.6], inputs=inputs, metadata={"size_multiple": "64"})
     at = place(SIZE, (None, None), 64)

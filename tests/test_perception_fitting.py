@@ -50,11 +50,11 @@ noises = st.sampled_from([0.0, 0.0015])
 def test_a_box_is_known_from_the_faces_in_view(place, length, width, height, yaw, noise, seed):
     extents = np.array([length, width, height])
     rotation = Rotation.from_euler("z", yaw).as_matrix()
-    centre = np.array([*place, 0.5 * height])
-    points = visible(Shape.BOX, extents, centre, rotation, np.random.default_rng(seed), noise)
+    center = np.array([*place, 0.5 * height])
+    points = visible(Shape.BOX, extents, center, rotation, np.random.default_rng(seed), noise)
     fit = fit_shape(points, 0.0)
     assert fit.shape in (Shape.BOX, Shape.CONVEX, Shape.CYLINDER)
-    assert np.linalg.norm(fit.position - centre) < 0.008 + 2.0 * noise
+    assert np.linalg.norm(fit.position - center) < 0.008 + 2.0 * noise
     if fit.shape == Shape.BOX:
         assert np.abs(np.sort(fit.extents) - np.sort(extents)).max() < 0.012 + 4.0 * noise
 
@@ -62,11 +62,11 @@ def test_a_box_is_known_from_the_faces_in_view(place, length, width, height, yaw
 @PROPERTY
 @given(places, sizes, noises, st.integers(0, 9))
 def test_a_ball_is_known_from_one_side(place, diameter, noise, seed):
-    centre = np.array([*place, 0.5 * diameter])
-    points = visible(Shape.SPHERE, np.full(3, diameter), centre, np.eye(3), np.random.default_rng(seed), noise)
+    center = np.array([*place, 0.5 * diameter])
+    points = visible(Shape.SPHERE, np.full(3, diameter), center, np.eye(3), np.random.default_rng(seed), noise)
     fit = fit_shape(points, 0.0)
     assert fit.shape == Shape.SPHERE
-    assert np.linalg.norm(fit.position - centre) < 0.002 + noise
+    assert np.linalg.norm(fit.position - center) < 0.002 + noise
     assert np.abs(fit.extents - diameter).max() < 0.004 + 2.0 * noise
 
 
@@ -74,10 +74,10 @@ def test_a_ball_is_known_from_one_side(place, diameter, noise, seed):
 @given(places, sizes, st.floats(0.06, 0.2), noises, st.integers(0, 9))
 def test_a_standing_cylinder_is_known_from_one_side(place, diameter, height, noise, seed):
     extents = np.array([diameter, diameter, height])
-    centre = np.array([*place, 0.5 * height])
-    points = visible(Shape.CYLINDER, extents, centre, np.eye(3), np.random.default_rng(seed), noise)
+    center = np.array([*place, 0.5 * height])
+    points = visible(Shape.CYLINDER, extents, center, np.eye(3), np.random.default_rng(seed), noise)
     fit = fit_shape(points, 0.0)
-    assert np.linalg.norm(fit.position - centre) < 0.004 + 2.0 * noise
+    assert np.linalg.norm(fit.position - center) < 0.004 + 2.0 * noise
     assert np.abs(np.sort(fit.extents) - np.sort(extents)).max() < 0.008 + 4.0 * noise
 
 
@@ -86,19 +86,19 @@ def test_a_standing_cylinder_is_known_from_one_side(place, diameter, height, noi
 def test_a_lying_cylinder_is_known_from_one_side(place, diameter, slenderness, yaw, seed):
     extents = np.array([diameter, diameter, slenderness * diameter])
     rotation = (Rotation.from_euler("z", yaw) * Rotation.from_euler("y", np.pi / 2.0)).as_matrix()
-    centre = np.array([*place, 0.5 * diameter])
-    points = visible(Shape.CYLINDER, extents, centre, rotation, np.random.default_rng(seed))
+    center = np.array([*place, 0.5 * diameter])
+    points = visible(Shape.CYLINDER, extents, center, rotation, np.random.default_rng(seed))
     fit = fit_shape(points, 0.0)
-    assert np.linalg.norm(fit.position - centre) < 0.006
+    assert np.linalg.norm(fit.position - center) < 0.006
     assert np.abs(np.sort(fit.extents) - np.sort(extents)).max() < 0.012
 
 
-def turned(profile, centre, rng, count=1500):
+def turned(profile, center, rng, count=1500):
     """Points on the camera's side of a solid of revolution; profile rows are (radius, height)."""
     z = rng.uniform(profile[0, 1], profile[-1, 1], count)
     radius = np.interp(z, profile[:, 1], profile[:, 0])
     azimuth = np.pi + rng.uniform(-1.4, 1.4, count)
-    return np.column_stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z]) + [*centre, 0.0]
+    return np.column_stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z]) + [*center, 0.0]
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.002])
@@ -131,11 +131,11 @@ def test_a_handle_makes_the_mug_longer_and_gives_it_a_direction():
 
 def test_stray_points_between_surfaces_do_not_move_the_fit():
     rng = np.random.default_rng(3)
-    centre = np.array([0.1, 0.05, 0.05])
-    points = visible(Shape.BOX, [0.08, 0.06, 0.1], centre, np.eye(3), rng)
+    center = np.array([0.1, 0.05, 0.05])
+    points = visible(Shape.BOX, [0.08, 0.06, 0.1], center, np.eye(3), rng)
     behind = points[:25] + np.linspace(0.05, 0.4, 25)[:, None] * (points[:25] - EYE)
     fit = fit_shape(np.concatenate([points, behind]), 0.0)
-    assert np.linalg.norm(fit.position - centre) < 0.01
+    assert np.linalg.norm(fit.position - center) < 0.01
 
 
 def test_too_few_points_are_refused_with_their_number():
@@ -172,11 +172,11 @@ def test_distances_agree_with_their_gradients(shape, size, seed):
 @given(st.tuples(*[st.floats(-0.015, 0.015)] * 3), st.floats(-0.15, 0.15), st.integers(0, 9))
 def test_alignment_finds_a_pose_that_is_a_little_off(shift, turn, seed):
     extents = np.array([0.12, 0.07, 0.09])
-    centre = np.array([0.1, 0.0, 0.045])
-    points = visible(Shape.BOX, extents, centre, np.eye(3), np.random.default_rng(seed))[:150]
+    center = np.array([0.1, 0.0, 0.045])
+    points = visible(Shape.BOX, extents, center, np.eye(3), np.random.default_rng(seed))[:150]
     start = Rotation.from_euler("z", turn).as_quat()
-    found = align(Shape.BOX, extents, points, centre + shift, start, noise_m=0.002, iterations=12)
-    assert np.linalg.norm(found.position - centre) < 0.003
+    found = align(Shape.BOX, extents, points, center + shift, start, noise_m=0.002, iterations=12)
+    assert np.linalg.norm(found.position - center) < 0.003
     assert Rotation.from_quat(found.quaternion).magnitude() < 0.05
     assert (np.linalg.eigvalsh(found.covariance) > 0.0).all()
 

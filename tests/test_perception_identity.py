@@ -32,7 +32,7 @@ VOCABULARY = ("box", "ball", "mug")
 
 
 class ByColor:
-    """A segmenter that knows things by their exact colours, and says nothing of which is which."""
+    """A segmenter that knows things by their exact colors, and says nothing of which is which."""
 
     def __init__(self, score=0.95, wide=0):
         self.score, self.wide = score, wide
@@ -332,10 +332,10 @@ def test_what_is_round_does_not_spin(shape, speed, seed):
     tracker = Tracker(replace(CONFIG, fits_per_frame=1), iter(range(1, 99)).__next__)
     turns, rates = [], []
     for n in range(30):
-        centre = np.array([speed * n / 30.0, 0.0, 0.5 * extents[2]])
+        center = np.array([speed * n / 30.0, 0.0, 0.5 * extents[2]])
         side = 0.5 * np.sin(0.2 * n)
         facing = normals @ np.array([-np.cos(side), -np.sin(side), 0.5]) > 0.1
-        points = (local[facing] + centre + random.normal(0.0, 0.002, (int(facing.sum()), 3)))[:400]
+        points = (local[facing] + center + random.normal(0.0, 0.002, (int(facing.sum()), 3)))[:400]
         low, high = points.min(axis=0), points.max(axis=0)
         seen = Observation(
             points, 0.002, np.full(3, 90.0), 400, 0.0, 0.0, 0.0, extents[2], False, 0.0,
@@ -357,7 +357,7 @@ DT = 1.0 / 30.0
 
 
 def test_positions_in_a_simulated_scene_are_as_sure_as_they_say():
-    """Normalised errors squared against chi-square with 3 degrees of freedom, with true masks and a noisy sensor.
+    """Normalized errors squared against chi-square with 3 degrees of freedom, with true masks and a noisy sensor.
 
     Errors of one thing are alike in all frames (its shape is a little wrong), so that the effective number of samples
     is that of things, and bounds are wide.

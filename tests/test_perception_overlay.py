@@ -10,7 +10,7 @@ from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.types import PerceptionResult
 
 
-def test_every_object_is_drawn_in_its_colour_and_the_frame_is_left_alone():
+def test_every_object_is_drawn_in_its_color_and_the_frame_is_left_alone():
     pipeline = PerceptionPipeline(CONFIG)
     things = [Thing((0.0, -0.1, 0.04), 0.08, (220, 60, 40)), Thing((0.1, 0.15, 0.05), (0.08, 0.12, 0.1), (40, 80, 200))]
     for n in range(8):

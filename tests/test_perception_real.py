@@ -15,13 +15,13 @@ pytest.importorskip("wm_bringup.sources.rgbd_folder")
 def clip(shared_data):
     from wm_bringup.sources.layouts import open_folder
 
-    recording = open_folder(shared_data / "real_rgbd").registered().levelled()
+    recording = open_folder(shared_data / "real_rgbd").registered().leveled()
     frames = [recording.frame(i) for i in range(len(recording.frames))]
     pipeline = PerceptionPipeline()
     return frames, [pipeline.process(f) for f in frames]
 
 
-def test_the_clip_is_levelled(clip):
+def test_the_clip_is_leveled(clip):
     frames, _ = clip
     up = estimate_up_direction(frames[:3])
     assert np.degrees(np.arccos(np.clip(up[2, 2], -1.0, 1.0))) < 1.5
@@ -29,7 +29,7 @@ def test_the_clip_is_levelled(clip):
 
 def test_the_mug_is_one_thing_with_one_id(clip):
     _, results = clip
-    # It stands here (levelled world, by hand from the pictures), and is 8 cm wide and high.
+    # It stands here (leveled world, by hand from the pictures), and is 8 cm wide and high.
     place = np.array([-0.75, 1.77])
     ids = []
     for result in results:

@@ -37,7 +37,7 @@ def sample_paths(count, steps, kind, rng, dt=DT):
 @pytest.mark.parametrize("kind", ["roll", "slide", "knock"])
 @pytest.mark.parametrize("rate", [15.0, 30.0])
 def test_the_filter_is_consistent(kind, rate):
-    """Normalised errors squared of position and velocity against chi-square with 3 degrees of freedom.
+    """Normalized errors squared of position and velocity against chi-square with 3 degrees of freedom.
 
     The motions are not those that the filter assumes, so it may be somewhat too careful, but not too sure: the mean
     over all is not above 3 by more than chance and a small allowance, and 95 % lie within the 95 % bound.

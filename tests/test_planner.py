@@ -25,7 +25,7 @@ FEW = PushPlannerConfig(rollouts=12, rounds=1, elite=4)
 
 
 def make_scene(*more: tuple[float, float, float, float]) -> SceneGraph:
-    """A table with its top at 0.75, a cube of 6 cm at its centre, and boxes (x, y, side, height)."""
+    """A table with its top at 0.75, a cube of 6 cm at its center, and boxes (x, y, side, height)."""
     boxes = [(0.0, 0.0, 0.06, 0.06), *more]
     return SceneGraph.build(
         range(1, len(boxes) + 2),

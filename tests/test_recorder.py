@@ -195,7 +195,7 @@ def test_definitions():
         message_definition("nowhere_msgs/msg/Thing")
 
 
-def test_stamps_of_serialised_messages():
+def test_stamps_of_serialized_messages():
     from rclpy.serialization import serialize_message
     from rosgraph_msgs.msg import Clock
     from std_msgs.msg import String

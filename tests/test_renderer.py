@@ -293,10 +293,10 @@ def test_push_pull_keeps_the_known_and_stays_in_range() -> None:
 
 def test_recolor_keeps_the_texture() -> None:
     rng = np.random.default_rng(2)
-    grey = np.repeat(rng.integers(60, 180, (200, 1), dtype=np.uint8), 3, axis=1)
-    green = recolor(grey, np.array([0.0, 0.8, 0.0]))
+    gray = np.repeat(rng.integers(60, 180, (200, 1), dtype=np.uint8), 3, axis=1)
+    green = recolor(gray, np.array([0.0, 0.8, 0.0]))
     assert (green[:, 0] == 0).all()
-    assert np.corrcoef(grey[:, 0], green[:, 1])[0, 1] > 0.95
+    assert np.corrcoef(gray[:, 0], green[:, 1])[0, 1] > 0.95
     assert not recolor(np.zeros((0, 3), np.uint8), np.ones(3)).size
 
 

@@ -191,7 +191,7 @@ def test_true_futures_are_drawn(demo):
     assert (np.abs(depth[0] - now.depth) > 1e-4).mean() < 1e-3
     changed, _ = demo.render_truth(truth, 1, [9])
     magenta = (changed[0, ..., 0] > 100) & (changed[0, ..., 1] < 40) & (changed[0, ..., 2] > 100)
-    assert magenta.sum() > 150, "the bottle has its new colour"
+    assert magenta.sum() > 150, "the bottle has its new color"
     np.testing.assert_array_equal(demo.render().rgb, now.rgb)
 
 

@@ -137,20 +137,20 @@ def test_too_little_to_level_says_what_to_do(folder: Path):
         cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH), np.uint16))
     recording = rgbd_folder.open_folder(folder)
     with pytest.raises(SourceError, match=r"is depth missing.*--level off"):
-        recording.levelled("on")
+        recording.leveled("on")
     # Given poses are believed.
-    assert "taken as they are" in recording.levelled().notes[0]
+    assert "taken as they are" in recording.leveled().notes[0]
     for path in folder.glob("*.pose.txt"):
         path.unlink()
     with pytest.raises(SourceError, match="--level off"):
-        rgbd_folder.open_folder(folder).levelled()
+        rgbd_folder.open_folder(folder).leveled()
 
 
 def test_tum_folders_are_read(tmp_path: Path):
     folder = tmp_path / "tum"
     (folder / "rgb").mkdir(parents=True)
     (folder / "depth").mkdir()
-    lists: dict[str, list[str]] = {"rgb": ["# colour"], "depth": [], "groundtruth": ["# stamp tx ty tz qx qy qz qw"]}
+    lists: dict[str, list[str]] = {"rgb": ["# color"], "depth": [], "groundtruth": ["# stamp tx ty tz qx qy qz qw"]}
     for i in range(5):
         stamp = 100.0 + i / 30.0
         cv2.imwrite(str(folder / f"rgb/{i}.png"), np.full((HEIGHT, WIDTH, 3), 50, np.uint8))
@@ -184,7 +184,7 @@ def test_tum_folders_are_read(tmp_path: Path):
 def test_the_real_clip_is_turned_upright(shared_data: Path):
     recording = rgbd_folder.open_folder(shared_data / "real_rgbd")
     assert len(recording.frames) == 60 and recording.camera.width == 640
-    level = recording.levelled()
+    level = recording.leveled()
     turned = level.frames[0].world_T_camera @ np.linalg.inv(recording.frames[0].world_T_camera)
     for before, after in zip(recording.frames, level.frames, strict=True):
         np.testing.assert_allclose(after.world_T_camera, turned @ before.world_T_camera, atol=1e-9)

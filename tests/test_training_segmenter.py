@@ -75,7 +75,7 @@ def test_features_and_masks(prepared: Prepared) -> None:
     assert np.abs(prepared.inputs).max() == 127
 
 
-def test_targets_point_at_centres(prepared: Prepared) -> None:
+def test_targets_point_at_centers(prepared: Prepared) -> None:
     row = int(np.argmax([(m > 0).sum() for m in prepared.masks]))
     mask = np.array(prepared.masks[row])
     maps, weights, meaning = targets(mask, prepared.classes[row])

@@ -87,8 +87,8 @@ def test_distances_of_things_that_touch_are_of_their_true_surfaces() -> None:
             break
     for a, b in balls:
         i, j = clip.ids.tolist().index(a), clip.ids.tolist().index(b)
-        centres = np.linalg.norm(clip.states[:, i, :3] - clip.states[:, j, :3], axis=1)
-        expected = centres - 0.5 * (clip.extents[i, 0] + clip.extents[j, 0])
+        centers = np.linalg.norm(clip.states[:, i, :3] - clip.states[:, j, :3], axis=1)
+        expected = centers - 0.5 * (clip.extents[i, 0] + clip.extents[j, 0])
         both = clip.present[:, i] & clip.present[:, j]
         np.testing.assert_allclose(clip.distances[a, b][both], np.minimum(expected, FAR_M)[both], atol=1e-5)
         assert np.isnan(clip.distances[a, b][~both]).all()

@@ -93,20 +93,20 @@ def test_every_encoding_round_trips_whatever_the_step_and_byte_order(encoding, d
         ("mono8", [40], [40, 40, 40]),
     ],
 )
-def test_colour_comes_out_red_first(encoding, pixel, rgb):
+def test_color_comes_out_red_first(encoding, pixel, rgb):
     shape = (2, 3) if len(pixel) == 1 else (2, 3, len(pixel))
     pixels = np.broadcast_to(np.array(pixel, np.uint8), (2, 3, len(pixel))).reshape(shape).copy()
     np.testing.assert_array_equal(image_to_rgb(array_to_image(pixels, encoding)), np.broadcast_to(rgb, (2, 3, 3)))
 
 
-def test_depth_is_metres_with_zero_for_no_measurement():
-    millimetres = np.array([[0, 1500, 65535]], np.uint16)
+def test_depth_is_meters_with_zero_for_no_measurement():
+    millimeters = np.array([[0, 1500, 65535]], np.uint16)
     for encoding in ("16UC1", "mono16"):
-        depth = image_to_depth(array_to_image(millimetres, encoding))
+        depth = image_to_depth(array_to_image(millimeters, encoding))
         np.testing.assert_allclose(depth, [[0.0, 1.5, 0.0]])
         assert depth.dtype == np.float32
-    metres = np.array([[np.nan, 1.5, np.inf, -np.inf, -1.0, 0.0]], np.float32)
-    np.testing.assert_allclose(image_to_depth(array_to_image(metres, "32FC1")), [[0, 1.5, 0, 0, 0, 0]])
+    meters = np.array([[np.nan, 1.5, np.inf, -np.inf, -1.0, 0.0]], np.float32)
+    np.testing.assert_allclose(image_to_depth(array_to_image(meters, "32FC1")), [[0, 1.5, 0, 0, 0, 0]])
 
 
 @random_arrays
@@ -118,20 +118,20 @@ def test_depth_survives_both_encodings_and_both_compressions(depth):
         np.testing.assert_allclose(compressed_to_depth(depth_to_compressed(depth, form=form)), depth, atol=1e-5)
 
 
-def test_quantised_inverse_depth_of_image_transport_is_read():
+def test_quantized_inverse_depth_of_image_transport_is_read():
     import cv2
 
     depth = np.array([[0.5, 1.0, 4.0]], np.float32)
     quantum_a = 100.0 * 101.0  # depth_quantization 100, as in compressed_depth_image_transport
     quantum_b = 1.0 - quantum_a / 10.0
-    quantised = np.round(quantum_a / depth + quantum_b).astype(np.uint16)
+    quantized = np.round(quantum_a / depth + quantum_b).astype(np.uint16)
     header = np.array([0], np.int32).tobytes() + np.array([quantum_a, quantum_b], np.float32).tobytes()
-    png = cv2.imencode(".png", quantised)[1].tobytes()
+    png = cv2.imencode(".png", quantized)[1].tobytes()
     msg = CompressedImage(format="32FC1; compressedDepth png", data=header + png)
     np.testing.assert_allclose(compressed_to_depth(msg), depth, rtol=2e-3)
 
 
-def test_colour_compression():
+def test_color_compression():
     rgb = np.zeros((16, 24, 3), np.uint8)
     rgb[..., 0], rgb[:, 12:, 2] = 200, 150
     np.testing.assert_array_equal(compressed_to_rgb(rgb_to_compressed(rgb, form="png")), rgb)
@@ -322,7 +322,7 @@ def test_transforms_compose_and_invert(a, b, c, d):
 
 @random_arrays
 @given(poses, poses, st.integers(0, 1000), st.integers(0, 2**30))
-def test_transforms_are_interpolated_between_neighbours(a, b, thousandth, start_s):
+def test_transforms_are_interpolated_between_neighbors(a, b, thousandth, start_s):
     buffer = TransformBuffer()
     start = start_s * S
     buffer.set("map", "base", start, *a)
@@ -842,7 +842,7 @@ def test_profiles_are_what_they_are_named():
 
 
 def test_image_messages_cross_fast():
-    """A 640x480 colour and depth pair converts in milliseconds (rclpy issue 763 took 100 ms)."""
+    """A 640x480 color and depth pair converts in milliseconds (rclpy issue 763 took 100 ms)."""
     rgb, depth = np.zeros((480, 640, 3), np.uint8), np.ones((480, 640), np.float32)
     best = float("inf")
     for _ in range(5):

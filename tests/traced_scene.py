@@ -1,4 +1,4 @@
-"""A table with a box, a ball and a wall behind, ray-traced analytically: exact colour, depth and ids for tests."""
+"""A table with a box, a ball and a wall behind, ray-traced analytically: exact color, depth and ids for tests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_scene(
 
 
 def _texture(object_id: int, local: np.ndarray) -> np.ndarray:
-    """Smoothly varying colours (P, 3) 0..255 that mark the place on the surface."""
+    """Smoothly varying colors (P, 3) 0..255 that mark the place on the surface."""
     base = {0: (150, 160, 150), TABLE: (180, 150, 100), BOX: (205, 40, 40), BALL: (40, 60, 205)}[object_id]
     wave = 12.0 * np.sin(local[:, :1] * 40.0) + 12.0 * np.cos(local[:, 1:2] * 35.0) + 8.0 * np.sin(local[:, 2:] * 50)
     return np.clip(np.asarray(base, float) + wave, 0, 255)

@@ -1,4 +1,4 @@
-"""A table with balls and boxes, ray-cast: exact colour and depth without a simulator."""
+"""A table with balls and boxes, ray-cast: exact color and depth without a simulator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RATE_HZ = 30.0
 
 @dataclass
 class Thing:
-    """A ball (size = diameter) or an upright box (size = three sides) with its centre and colour."""
+    """A ball (size = diameter) or an upright box (size = three sides) with its center and color."""
 
     position: tuple[float, float, float]
     size: float | tuple[float, float, float]

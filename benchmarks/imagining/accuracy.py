@@ -48,7 +48,7 @@ from wm_core.interventions import InterventionKind
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import EventKind
 from wm_dynamics.base import Dynamics, targets
-from wm_dynamics.belief import centre_offsets, move_centres, sample_belief
+from wm_dynamics.belief import center_offsets, move_centers, sample_belief
 from wm_dynamics.factory import make_dynamics
 from wm_perception.evaluation import rotation_error_deg
 
@@ -247,10 +247,10 @@ def score_physics(scores: Scores, worlds: Worlds, case: Case, start: Start, futu
             scores.energy_created += int(risen > 0.0)
             scores.energy_worst_j = max(scores.energy_worst_j, risen)
         if table is not None:
-            centre = start.scene.positions[table]
+            center = start.scene.positions[table]
             rotation = quaternion_to_matrix(start.scene.quaternions[table])
             extents = start.scene.extents[table]
-            through = crosses_table(states[..., POSITION], present, centre, rotation, extents)
+            through = crosses_table(states[..., POSITION], present, center, rotation, extents)
             scores.through_table += int((through & movable).sum())
 
 
@@ -283,7 +283,7 @@ def calibrate(dynamics: Dynamics, case: Case, start: Start, samples: int) -> Cal
     last = row_at(case.times, max(CALIBRATION_TIMES_S))
     scenes = sample_belief(start.scene, samples, case.seed)
     result = dynamics.rollout(scenes, [h for h in asked if h is not None], case.times[: last + 1])
-    move_centres(result.states, centre_offsets(scenes, result.states[0, :, 0]))  # the first question: nothing is done
+    move_centers(result.states, center_offsets(scenes, result.states[0, :, 0]))  # the first question: nothing is done
     scored = compared(case)
     true = positions_of(case, truth_of(case))
     going = moved(true, case.present, case.times, max(CALIBRATION_TIMES_S))

@@ -31,7 +31,7 @@ def camera_pose() -> np.ndarray:
 
 
 def observe(scene: SceneGraph, camera: Camera, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colour, depth [m] and ids of the scene, drawn from its primitives on a floor."""
+    """Color, depth [m] and ids of the scene, drawn from its primitives on a floor."""
     rays = ray_directions(camera, (0, 0, camera.width, camera.height))
     color = np.full((camera.height, camera.width, 3), 120, np.uint8)
     camera_T_world = np.linalg.inv(pose)

@@ -68,7 +68,7 @@ def created_energy(
     """The largest rise [J] of the free bodies' energy beyond a tolerance, between interventions; None with a pusher.
 
     Tolerance: 5 % of the largest kinetic energy, and what lifts all that moves by 5 mm, and 0.1 mJ. Bodies that stay
-    within a millimetre are left out. Backends carry interventions out at the nearest of their steps, so states within
+    within a millimeter are left out. Backends carry interventions out at the nearest of their steps, so states within
     half of such a step of one are left out; what it gives may be in the spring of a contact for 30 ms.
     """
     if any(do.kind == InterventionKind.FOLLOW_PATH for do in hypothesis.interventions):

@@ -25,7 +25,7 @@ EVENT_TOLERANCE_S = 0.1
 PENETRATION_M = 0.005
 COVERAGE = 0.9
 MEASURED_M = 1e-3
-"""Positions are told apart to a millimetre: the width that a predictive region has at least."""
+"""Positions are told apart to a millimeter: the width that a predictive region has at least."""
 
 
 # -- positions
@@ -174,8 +174,8 @@ def in_region(samples: Array, truth: Array, level: float = COVERAGE, floor_m: fl
     """
     count, d = samples.shape[-2:]
     mean = samples.mean(axis=-2)
-    centred = samples - mean[..., None, :]
-    covariance = np.einsum("...si,...sj->...ij", centred, centred) / (count - 1) + floor_m**2 * np.eye(d)
+    centered = samples - mean[..., None, :]
+    covariance = np.einsum("...si,...sj->...ij", centered, centered) / (count - 1) + floor_m**2 * np.eye(d)
     off = truth - mean
     squared = np.einsum("...i,...i->...", off, np.linalg.solve(covariance, off[..., None])[..., 0])
     scale = (count - d) * count / (d * (count - 1) * (count + 1))
@@ -198,13 +198,13 @@ def in_rank(samples: Array, truth: Array, level: float = COVERAGE, floor_m: floa
 # -- what physics forbids
 
 
-def crosses_table(positions: Array, present: Mask, centre: Array, rotation: Array, extents: Array) -> Mask:
-    """(M,) which things' centres get from above a support's mid-plane to below it within its outline.
+def crosses_table(positions: Array, present: Mask, center: Array, rotation: Array, extents: Array) -> Mask:
+    """(M,) which things' centers get from above a support's mid-plane to below it within its outline.
 
     Args:
-        positions: (T, M, 3) [m]; present: (T, M); centre: (3,), rotation: (3, 3), extents: (3,) of the support.
+        positions: (T, M, 3) [m]; present: (T, M); center: (3,), rotation: (3, 3), extents: (3,) of the support.
     """
-    local = (positions - centre) @ rotation
+    local = (positions - center) @ rotation
     inside = (np.abs(local[..., :2]) < 0.5 * extents[:2] - 0.01).all(axis=-1)
     above = np.maximum.accumulate((local[..., 2] > 0.0) & inside & present, axis=0)
     below = (local[..., 2] < 0.0) & (local[..., 2] > -0.5 * extents[2] - 0.05) & inside & present

@@ -91,7 +91,7 @@ def found_share(pairs: Sequence[tuple[Case, Start]]) -> float | None:
 
 
 def position_error(pairs: Sequence[tuple[Case, Start]]) -> float | None:
-    """Median distance [m] of the perceived centres."""
+    """Median distance [m] of the perceived centers."""
     errors = [
         float(np.linalg.norm(start.scene.positions[row] - case.scene.positions[case.scene.index(name)]))
         for case, start in pairs

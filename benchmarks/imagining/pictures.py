@@ -23,7 +23,7 @@ from wm_dynamics.mujoco.bodies import GeomDef, geom_points
 Image = NDArray[np.uint8]
 
 _SIDE = 360
-_METRES = 1.5
+_METERS = 1.5
 _BEFORE, _TRUE, _IMAGINED = (190, 190, 190), (40, 150, 60), (215, 60, 50)
 _AT_S = 1.0
 
@@ -37,9 +37,9 @@ def _outline(points: Array) -> Array:
 
 
 def _draw(
-    image: Image, points: Array, centre: Array, color: tuple[int, int, int], width: int, columns: Sequence[int]
+    image: Image, points: Array, center: Array, color: tuple[int, int, int], width: int, columns: Sequence[int]
 ) -> None:
-    flat = (points - centre)[:, list(columns)] * [1.0, -1.0] * (_SIDE / _METRES) + 0.5 * _SIDE
+    flat = (points - center)[:, list(columns)] * [1.0, -1.0] * (_SIDE / _METERS) + 0.5 * _SIDE
     corners = np.round(np.clip(_outline(flat), -5000, 5000) * 16).astype(np.int32)
     cv2.polylines(image, [corners.reshape(-1, 1, 2)], True, color, width, cv2.LINE_AA, shift=4)
 
@@ -53,7 +53,7 @@ def tile(case: Case, future: Aligned, worst: Worst, state: str) -> Image:
     """One future, from above (x to the right, y up) and from the side (x, z)."""
     row, k = row_at(case.times, _AT_S), worst.question
     truth = truth_of(case)
-    centre = np.array([0.0, 0.0, case.table_top_m + 0.2])
+    center = np.array([0.0, 0.0, case.table_top_m + 0.2])
     pictures = []
     for columns in ((0, 1), (0, 2)):
         image = np.full((_SIDE, _SIDE, 3), 252, np.uint8)
@@ -64,20 +64,20 @@ def tile(case: Case, future: Aligned, worst: Worst, state: str) -> Image:
             static = m < len(case.scene) and bool(case.scene.is_static[m])
             if case.present[k, 0, m]:
                 color = (120, 120, 120) if static else _BEFORE
-                _draw(image, _points(solid, truth.states[k, 0, m]), centre, color, 1, columns)
+                _draw(image, _points(solid, truth.states[k, 0, m]), center, color, 1, columns)
             if static:
                 continue
             if case.present[k, row, m]:
-                _draw(image, _points(solid, truth.states[k, row, m]), centre, _TRUE, 2, columns)
+                _draw(image, _points(solid, truth.states[k, row, m]), center, _TRUE, 2, columns)
             own = future.solids[m]
             if own is not None and future.present[k, row, m]:
-                _draw(image, _points(own, future.states[k, row, m]), centre, _IMAGINED, 1, columns)
+                _draw(image, _points(own, future.states[k, row, m]), center, _IMAGINED, 1, columns)
         pictures.append(image)
     band = np.full((40, 2 * _SIDE + 4, 3), 238, np.uint8)
     words = (
         f"{worst.split} {worst.seed}, {worst.kind}, {worst.method} from {state} state: "
         f"{100 * worst.error_m:.0f} cm at 1 s",
-        "grey: at the start; green: true; red: imagined. left: from above, right: from the side",
+        "gray: at the start; green: true; red: imagined. left: from above, right: from the side",
     )
     for line, text in enumerate(words):
         cv2.putText(band, text, (6, 15 + 18 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.43, (20, 20, 20), 1, cv2.LINE_AA)

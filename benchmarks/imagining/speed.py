@@ -43,7 +43,7 @@ _PUSHER_Z = 0.046
 
 
 def make_scene(moved: float = 0.0) -> SceneGraph:
-    """A table with eight things on it (id 1 is the table), the things shifted by ``moved`` metres along y."""
+    """A table with eight things on it (id 1 is the table), the things shifted by ``moved`` meters along y."""
     rng = np.random.default_rng(0)
     grid = [(0.18 * (i % 3) - 0.18, 0.22 * (i // 3) - 0.22) for i in range(OBJECTS)]
     shapes = [Shape.BOX, Shape.SPHERE, Shape.CYLINDER, Shape.BOX, Shape.CAPSULE, Shape.BOX, Shape.CYLINDER]

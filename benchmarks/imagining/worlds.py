@@ -198,7 +198,7 @@ class _Table:
         """A row at random."""
         return int(self.rng.choice(self.rows))
 
-    def neighbour(self, row: int) -> tuple[int, Array, float]:
+    def neighbor(self, row: int) -> tuple[int, Array, float]:
         """One of the three nearest on the same level: its row, the direction (2,) to it, and the gap [m]."""
         others = [k for k in self.rows if k != row]
         apart = self.scene.positions[others, :2] - self.scene.positions[row, :2]
@@ -247,9 +247,9 @@ class _Table:
         return int(self.rng.choice(found)) if found else None
 
 
-def _into_neighbour(table: _Table, at_s: float) -> Hypothesis:
+def _into_neighbor(table: _Table, at_s: float) -> Hypothesis:
     row = table.somebody()
-    _, direction, gap = table.neighbour(row)
+    _, direction, gap = table.neighbor(row)
     velocity = np.array([*(direction * table.speed(row, gap)), 0.0])
     sets_off = set_velocity(table.name(row), velocity.tolist(), table.spin(row, velocity).tolist(), at_s)
     return Hypothesis("set_velocity", (sets_off,))
@@ -257,7 +257,7 @@ def _into_neighbour(table: _Table, at_s: float) -> Hypothesis:
 
 def _knock(table: _Table, at_s: float) -> Hypothesis:
     row = table.somebody()
-    _, direction, gap = table.neighbour(row)
+    _, direction, gap = table.neighbor(row)
     size = float(table.scene.masses[row]) * table.speed(row, gap)
     height = table.rng.uniform(0.0, 0.6) * table.half_height(row)
     push = apply_impulse(table.name(row), [*(direction * size), 0.0], [0.0, 0.0, height], at_s)
@@ -310,7 +310,7 @@ def _without(table: _Table, at_s: float) -> Hypothesis:
 def _placed(table: _Table, at_s: float) -> Hypothesis:
     """A thing is let go over another, or a little over the table beside it."""
     row, rng = table.somebody(), table.rng
-    other, direction, _ = table.neighbour(row)
+    other, direction, _ = table.neighbor(row)
     there = table.scene.positions[other]
     if rng.uniform() < 0.6:
         spot = there[:2] + rng.normal(0.0, 0.02, 2)
@@ -356,7 +356,7 @@ def _entering(table: _Table, at_s: float) -> Hypothesis:
 def _changed(table: _Table, at_s: float) -> Hypothesis:
     """A thing becomes larger or smaller, or heavier or more slippery, and then is set in motion or is hit."""
     row, rng = table.somebody(), table.rng
-    other, direction, gap = table.neighbour(row)
+    other, direction, gap = table.neighbor(row)
     velocity = np.array([*(direction * table.speed(row, gap)), 0.0])
     then = at_s + float(rng.uniform(0.1, 0.3))
     if rng.uniform() < 0.5:
@@ -380,6 +380,6 @@ def questions(scene: SceneGraph, table_top_m: float, rng: np.random.Generator) -
     if len(table.rows) < 2:
         return None
     asked = [Hypothesis("factual")]
-    for ask in (_into_neighbour, _knock, _pusher, _without, _placed, _entering, _changed):
+    for ask in (_into_neighbor, _knock, _pusher, _without, _placed, _entering, _changed):
         asked.append(ask(table, table.later()))
     return [(h.name, h) for h in asked]

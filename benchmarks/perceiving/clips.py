@@ -20,7 +20,7 @@ from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_point, rest_state
-from wm_sim.objects import centred
+from wm_sim.objects import centered
 from wm_sim.scenes import BuiltScene
 
 Array = NDArray[np.float64]
@@ -118,7 +118,7 @@ def build_scene(plan: ClipPlan) -> BuiltScene:
 
 
 def _busy(scene: BuiltScene) -> BuiltScene:
-    """The same world, in which every 0.7 s something is sent into its neighbour: things meet more than once."""
+    """The same world, in which every 0.7 s something is sent into its neighbor: things meet more than once."""
     rng = np.random.default_rng(int(scene.model.name.rsplit("-", 1)[1]))
     for number, time in enumerate(_BUMPS_S):
         clip = simulate(scene, time, 30.0)
@@ -218,7 +218,7 @@ def _hidden(seed: int, split: Split, mover_hides: bool) -> BuiltScene:
         return len(bodies) - 1
 
     def make(thing: families.Thing, material: str) -> tuple[BodyDef, Array]:
-        parts, full = centred(list(thing.parts))
+        parts, full = centered(list(thing.parts))
         parts = tuple(replace(p, material=material) if p.color == families.WHITE else p for p in parts)
         return BodyDef(parts, 400.0 * thing.fill * float(np.prod(full)), 0.5, 0.1), full
 
@@ -226,7 +226,7 @@ def _hidden(seed: int, split: Split, mover_hides: bool) -> BuiltScene:
     small: list[tuple[str, families.Thing]] = []
     while len(small) < 3:
         family, thing = families.draw(pool, rng)
-        full = centred(list(thing.parts))[1]
+        full = centered(list(thing.parts))[1]
         if full[2] < 0.13 and full[:2].max() < 0.13 and not thing.rolls:
             small.append((family, thing))
     size = np.array([rng.uniform(0.05, 0.08), rng.uniform(0.19, 0.23), rng.uniform(0.24, 0.28)])
@@ -240,7 +240,7 @@ def _hidden(seed: int, split: Split, mover_hides: bool) -> BuiltScene:
             body, full = make(thing, f"look{len(bodies)}")
             put(body, family, thing, full, sign * 0.11 * side + 0.20 * toward, float(rng.uniform(-3.0, 3.0)))
         family, thing = small[2]
-        lane = -(0.5 * size[0] + 0.5 * float(np.hypot(*centred(list(thing.parts))[1][:2])) - 0.06 + 0.02) * toward
+        lane = -(0.5 * size[0] + 0.5 * float(np.hypot(*centered(list(thing.parts))[1][:2])) - 0.06 + 0.02) * toward
         start, rest = lane + rng.choice([-1.0, 1.0]) * 0.30 * side, lane
         carried, yaw, stays = (family, thing), hidden_yaw, thing
     else:

@@ -28,12 +28,12 @@ _TOPICS = ("/camera/color/image_raw", "/camera/depth/image_raw", "/camera/color/
 
 
 def save_frames(folder: Path, clip: Any) -> None:
-    """Write a ``RenderedClip`` for the player: depth in whole millimetres, as cameras send it."""
-    from wm_ros.images.pixels import depth_to_millimetres
+    """Write a ``RenderedClip`` for the player: depth in whole millimeters, as cameras send it."""
+    from wm_ros.images.pixels import depth_to_millimeters
 
     frames = clip.frames
     np.save(folder / "rgb.npy", np.stack([f.rgb for f in frames]))
-    np.save(folder / "depth.npy", np.stack([depth_to_millimetres(f.depth) for f in frames]))
+    np.save(folder / "depth.npy", np.stack([depth_to_millimeters(f.depth) for f in frames]))
     np.save(folder / "poses.npy", np.stack([f.scene.world_T_camera for f in frames]))
     c = clip.camera
     np.save(folder / "camera.npy", np.array([c.width, c.height, c.fx, c.fy, c.cx, c.cy], np.float64))

@@ -19,7 +19,7 @@ _PALETTE = np.array(
 
 
 def outlined(rgb: NDArray[np.uint8], labels: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """The image (h, w, 3), twice as large, with every label's outline in a colour of its own."""
+    """The image (h, w, 3), twice as large, with every label's outline in a color of its own."""
     picture = cv2.resize(rgb, None, fx=_SCALE, fy=_SCALE, interpolation=cv2.INTER_LINEAR)
     for number in np.unique(labels[labels > 0]):
         inside = (labels == number).astype(np.uint8)

@@ -17,7 +17,7 @@ from wm_perception.types import PerceptionConfig
 Array = NDArray[np.float64]
 
 MUG = np.array([-0.75, 1.77])
-"""Where the mug stands in the levelled world of the clip [m], found by hand in the pictures."""
+"""Where the mug stands in the leveled world of the clip [m], found by hand in the pictures."""
 MUG_NEAR_M = 0.06
 TABLE = np.array([-0.44, 1.60, -0.82])
 """A point of the table's top."""
@@ -25,7 +25,7 @@ TABLE = np.array([-0.44, 1.60, -0.82])
 
 @dataclass(frozen=True)
 class Region:
-    """A box in the levelled world with real things in it: low and high corner (3,) [m], and how many things at most."""
+    """A box in the leveled world with real things in it: low and high corner (3,) [m], and how many things at most."""
 
     name: str
     low: tuple[float, float, float]
@@ -66,7 +66,7 @@ def run_real_clip(folder: Path, config: PerceptionConfig) -> dict[str, Any]:
     """
     from wm_bringup.sources.layouts import open_folder
 
-    recording = open_folder(folder).registered().levelled()
+    recording = open_folder(folder).registered().leveled()
     pipeline = PerceptionPipeline(config)
     scenes, points = [], []
     for index in range(len(recording.frames)):
@@ -108,7 +108,7 @@ def false_motion(things: list[SceneGraph]) -> float:
 def phantoms(things: SceneGraph) -> list[int]:
     """Ids of the things that are on no real thing.
 
-    That is: their centre is in no region, they are more than 1.5 times as long as the region, or the region is full.
+    That is: their center is in no region, they are more than 1.5 times as long as the region, or the region is full.
     """
     left = [r.most for r in REGIONS]
     found = []
@@ -125,7 +125,7 @@ def phantoms(things: SceneGraph) -> list[int]:
 
 
 def table_points(frame: Any) -> Array:
-    """(P, 3) raw depth measurements around the table's top, at most 2000, levelled world."""
+    """(P, 3) raw depth measurements around the table's top, at most 2000, leveled world."""
     rows, columns = np.mgrid[0 : frame.camera.height : 4, 0 : frame.camera.width : 4]
     depth = frame.depth_m[rows, columns].astype(np.float64)
     known = depth > 0.0

@@ -77,7 +77,7 @@ class Match:
         position_m, extents, rotation_deg: errors; rotation None for spheres.
         speed_m_s: true speed; moving_s: for how long it has been at least the band's lower end;
             velocity_error_m_s: length of the velocity's error.
-        seen: part of the true thing's image area that is seen; normalised_squared: position error squared over its
+        seen: part of the true thing's image area that is seen; normalized_squared: position error squared over its
             perceived covariance, chi-square with 3 degrees of freedom where that is honest.
     """
 
@@ -88,7 +88,7 @@ class Match:
     moving_s: float
     velocity_error_m_s: float
     seen: float
-    normalised_squared: float
+    normalized_squared: float
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: ClipTruth
 
 
 def _apart(pictures: list[WorstPicture]) -> list[WorstPicture]:
-    """The worst few frames that are at least ten apart: neighbours show the same."""
+    """The worst few frames that are at least ten apart: neighbors show the same."""
     kept: list[WorstPicture] = []
     for picture in sorted(pictures, key=lambda p: p.quality):
         if len(kept) < _PICTURES_PER_CLIP and all(abs(picture.frame - k.frame) >= 10 for k in kept):
@@ -287,7 +287,7 @@ def could_be_seen(
     camera: Camera,
     world_T_camera: NDArray[np.float64],
 ) -> bool:
-    """Whether a thing at this place would be seen: its centre is in the view with nothing nearer in front of it.
+    """Whether a thing at this place would be seen: its center is in the view with nothing nearer in front of it.
 
     Args:
         position, extents: (3,) [m]; depth: (H, W) [m], 0 = not measured.

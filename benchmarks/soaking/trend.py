@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 BLOCKS = 20
-"""Samples are averaged over this many blocks of time before the fit. Neighbouring samples of a process' memory are
+"""Samples are averaged over this many blocks of time before the fit. Neighboring samples of a process' memory are
 nearly equal, so that a fit of all of them would be far too sure of itself; means of blocks are nearly independent."""
 CONFIDENCE = 0.95
 

@@ -45,7 +45,7 @@ def doctor(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, di
         ("uncalibrated", 1, "intrinsics", (INFO, "fx", "calibrate")),
         ("body_frame", 1, "frame_not_optical", ("'camera_link'", "z forward")),
         ("tf_best_effort", 1, "qos.tf", ("/robot: best effort offered",)),
-        ("depth_mm_in_float", 1, "depth_unit", ("mm, sent as if metres", "depth_scale")),
+        ("depth_mm_in_float", 1, "depth_unit", ("mm, sent as if meters", "depth_scale")),
         ("depth_size", 1, "size_mismatch", ("160x60", "320x240")),
         ("info_of_another_size", 1, "camera_info_size", ("640x480", "320x240")),
         ("clocks_apart", 0, "clocks_apart", ("apart by 100.", "chrony")),

@@ -25,7 +25,7 @@ from wm_bringup.recording.run_comparison import compare
 from wm_bringup.sources.playback import SourceError
 from wm_ros.conversions.scene_graph import scene_graph_from_msg
 from wm_ros.images.camera_info import camera_to_info
-from wm_ros.images.pixels import depth_to_image, depth_to_millimetres, rgb_to_image
+from wm_ros.images.pixels import depth_to_image, depth_to_millimeters, rgb_to_image
 from wm_ros.stamps import ns_to_stamp
 from wm_ros.transforms import transform_to_msg
 
@@ -133,7 +133,7 @@ def test_two_replays_are_the_same_file_at_any_speed(bag: Path, replayed: Path, t
 def test_a_replay_says_what_it_lacks(bag: Path, tmp_path: Path):
     done = wm("replay", str(bag), "--out", str(tmp_path), "--remap", f"{COLOR}:=/elsewhere")
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert f"no colour on {COLOR}" in done.stderr and "--remap /ITS_NAME:=" in done.stderr
+    assert f"no color on {COLOR}" in done.stderr and "--remap /ITS_NAME:=" in done.stderr
     with pytest.raises(ReplayError, match=r"perception refused its configuration: .*no/such"):
         replay(bag, tmp_path, perception={"pipeline.reasoner_model": "/no/such.onnx"})
     with pytest.raises(SourceError, match="not from 'odom'; they know camera_color_optical_frame, map"):
@@ -331,7 +331,7 @@ def test_one_frame_without_a_pose_is_a_clip_of_a_still_camera(tmp_path: Path):
     folder = tmp_path / "frame"
     folder.mkdir()
     cv2.imwrite(str(folder / "color.png"), rgb[:, :, ::-1])
-    cv2.imwrite(str(folder / "depth.png"), depth_to_millimetres(depth))
+    cv2.imwrite(str(folder / "depth.png"), depth_to_millimeters(depth))
     c = CAMERA
     np.savetxt(folder / "camera-intrinsics.txt", [[c.fx, 0, c.cx], [0, c.fy, c.cy], [0, 0, 1]])
     done = wm("run", "--rgbd", str(folder), "--out", str(tmp_path / "out"))

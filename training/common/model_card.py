@@ -31,7 +31,7 @@ class WorstFrame:
     Attributes:
         title: which it is, e.g. split, clip and frame.
         score: what is bad, e.g. ``mean IoU 0.31``.
-        panels: (H, W, 3) uint8 RGB pictures by caption, e.g. colour, truth, found.
+        panels: (H, W, 3) uint8 RGB pictures by caption, e.g. color, truth, found.
     """
 
     title: str
@@ -271,7 +271,7 @@ def _card(
     rows = [
         ("architecture", facts["architecture"]),
         ("parameters", number(facts["parameters"])),
-        ("licence of the weights", facts["license"]),
+        ("license of the weights", facts["license"]),
     ]
     parts.append(table(("what", ""), rows))
     parts.append("## Measured, on worlds never seen in training")

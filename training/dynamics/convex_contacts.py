@@ -34,7 +34,7 @@ TOUCHING_M2 = 1e-8
 
 @dataclass
 class Convex:
-    """One side of P pairs, about its centre of mass.
+    """One side of P pairs, about its center of mass.
 
     Attributes:
         center: (3, P) of the core; half: (3, P); rounding: (P,) [m]; cylinder: (P,) 0 or 1, as in ``PARAMETERS``.
@@ -86,10 +86,10 @@ def tangents(normal: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def differences(a: Convex, b: Convex, turn: Tensor, offset: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Supporting points (3, E, P) of a along directions, and of b against them, in a's axes about a's centre of mass.
+    """Supporting points (3, E, P) of a along directions, and of b against them, in a's axes about a's center of mass.
 
     Args:
-        turn: (3, 3, P) from b's axes to a's; offset: (3, P) of b's centre of mass [m]. direction: (3, E, P).
+        turn: (3, 3, P) from b's axes to a's; offset: (3, P) of b's center of mass [m]. direction: (3, E, P).
     """
     t = turn.unsqueeze(2)
     own = -(t * direction.unsqueeze(1)).sum(0)
@@ -160,7 +160,7 @@ def convex_contacts(a: Convex, b: Convex, turn: Tensor, offset: Tensor) -> tuple
     """Four contacts of each pair, in a's axes.
 
     Returns:
-        Gaps (4, P) [m], normals (3, P) from a to b, and the contacts (3, 4, P) about a's centre of mass [m].
+        Gaps (4, P) [m], normals (3, P) from a to b, and the contacts (3, 4, P) about a's center of mass [m].
     """
     with torch.no_grad():
         normal = nearest_direction(a, b, turn, offset)

@@ -53,7 +53,7 @@ class DynamicsClip:
     """A clip of N bodies (static ones first row or rows) at T steps of ``STEP_S``.
 
     Attributes:
-        states: (T, N, 13) float32 in dynamics frames (origin at the centre of mass as a robot would compute it).
+        states: (T, N, 13) float32 in dynamics frames (origin at the center of mass as a robot would compute it).
         present: (T, N); parameters: (N, PARAMETER_ROWS); bounds: (N,) [m].
         hulls: (N, 3, HULL_POINTS) [m]; has_hull: (N,).
         surfaces: (S, PLANE_ROWS); floor_z [m]; kinematic: (N,); is_static: (N,).
@@ -151,7 +151,7 @@ def eventful_scene(seed: int, split: Split = "train") -> BuiltScene:
 
 
 def to_dynamics_frame(states: Array, offsets: Array) -> NDArray[np.float32]:
-    """States (..., N, 13) of body frames as those of frames at the centres of mass, offsets (N, 3) in body frames
+    """States (..., N, 13) of body frames as those of frames at the centers of mass, offsets (N, 3) in body frames
     [m].
     """
     result = np.array(states, dtype=np.float64)

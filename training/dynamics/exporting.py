@@ -73,7 +73,7 @@ def export(network: DynamicsStep, path: Path, facts: dict[str, str], factor: flo
         "version": str(VERSION),
         "step_s": repr(network.step_s),
         "sweeps": str(network.sweeps),
-        "units": "SI; world axes, z up; bodies last; frames at the centre of mass",
+        "units": "SI; world axes, z up; bodies last; frames at the center of mass",
         **facts,
     }
     for key, value in metadata.items():

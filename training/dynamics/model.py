@@ -14,7 +14,7 @@ Sources: impulses with velocity-level constraints, Stewart and Trinkle 1996; Jac
 Benevolenski and Voroshilov 2012.
 
 Layout: components first, bodies (B) or pairs (P) last; SI units; world axes, z up; a body's frame has its origin at
-the centre of mass.
+the center of mass.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def face_points(direction: Tensor, half: Tensor, cylinder: Tensor, rims: Tensor)
         rims: (4, B) of round things radius and height of the lower rim, radius and height of the upper one [m].
 
     Returns:
-        (3, 4, B) and (3, B) [m], about the geometric centre, body axes.
+        (3, 4, B) and (3, B) [m], about the geometric center, body axes.
     """
     size = direction.abs()
     sign = torch.where(direction < 0, -torch.ones_like(direction), torch.ones_like(direction))
@@ -232,7 +232,7 @@ class DynamicsStep(nn.Module):
         falling = -GRAVITY_M_S2 * h * falls
         gravity = self.up6 * falling
 
-        # -- contacts with the surface beneath: arms (3, 4, B) from the centre of mass, gaps (4, B)
+        # -- contacts with the surface beneath: arms (3, 4, B) from the center of mass, gaps (4, B)
         down = -rotation[2]
         points, middle = face_points(down, half, cylinder, rims)
         points, middle = points + center.unsqueeze(1), middle + center
@@ -251,7 +251,7 @@ class DynamicsStep(nn.Module):
         gap = gap + plane_slack
         ground_arm = arm - up * rounding
 
-        # -- contacts of pairs: arms (3, 4, P) from either centre, normals from a to b, gaps (4, P)
+        # -- contacts of pairs: arms (3, 4, P) from either center, normals from a to b, gaps (4, P)
         table = torch.cat(
             [position, rotation.reshape(9, -1), center, half, rounding.unsqueeze(0),
              cylinder.unsqueeze(0), inverse_mass.unsqueeze(0), inverse.reshape(9, -1), friction.unsqueeze(0),
@@ -533,7 +533,7 @@ class DynamicsStep(nn.Module):
         hull_points: Tensor,
         bodies: int,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gaps (4, P), normals from a to b, arms from a's and b's centre of mass (3, 4, P) each."""
+        """Gaps (4, P), normals from a to b, arms from a's and b's center of mass (3, 4, P) each."""
         # Hull 0: none.
         number = torch.zeros(bodies, dtype=torch.int64, device=hull_row.device)
         number = number.scatter(0, hull_row, torch.arange(1, hull_row.shape[0] + 1, device=hull_row.device))

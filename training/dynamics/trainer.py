@@ -39,7 +39,7 @@ def draw_windows(
 
 
 def losses(network: DynamicsStep, windows: list[tuple[DynamicsClip, int]], steps: int) -> dict[str, Tensor]:
-    """Pose error over the rollout, robust (centimetres count, metres hardly more); velocity error; energy from nothing;
+    """Pose error over the rollout, robust (centimeters count, meters hardly more); velocity error; energy from nothing;
     how deep things sink into one another; likelihood of the end.
     """
     batch = make_batch(windows, steps)
@@ -65,7 +65,7 @@ def losses(network: DynamicsStep, windows: list[tuple[DynamicsClip, int]], steps
     with_pusher = set(batch.window[batch.kinematic.numpy()].tolist())
     pushed[[int(w) in with_pusher for w in batch.window]] = True
     made = torch.relu(energy[1:] - energy[:-1] - 0.03).clamp(max=1.0).mean(dim=0) * ~pushed
-    # What solid things may not do: sink in by more than a millimetre; what is deep inside counts no more than 3 cm.
+    # What solid things may not do: sink in by more than a millimeter; what is deep inside counts no more than 3 cm.
     sunk = torch.stack([torch.relu(depth - 0.001).clamp(max=0.03).sum() for depth in overlaps or [states.new_zeros(1)]])
     # The scatter of the end, from what each step leaves open; the mean is not moved by this.
     left = torch.arange(steps - 1, -1, -1, dtype=torch.float32)[:, None] * STEP_S
@@ -83,7 +83,7 @@ def losses(network: DynamicsStep, windows: list[tuple[DynamicsClip, int]], steps
 
 
 class Trainer:
-    """Network, its moving average and the optimiser, with checkpoints."""
+    """Network, its moving average and the optimizer, with checkpoints."""
 
     def __init__(self, options: Options) -> None:
         torch.manual_seed(options.seed)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from training.reasoner.data import Example
 from training.reasoner.options import Options
-from wm_perception.reasoning.features import AHEAD, CENTRE, OBJECT_FEATURES, PAIR_FEATURES, WINDOW
+from wm_perception.reasoning.features import AHEAD, CENTER, OBJECT_FEATURES, PAIR_FEATURES, WINDOW
 
 
 class Batches:
@@ -27,7 +27,7 @@ class Batches:
                 continue
             happens = np.asarray(example.pair_events.any(axis=(0, 1, 3)) | example.object_events.any(axis=(0, 2)))
             moving = np.asarray((example.objects[..., 0] > 0.1).any(axis=0))
-            for c in range(CENTRE, count - AHEAD):
+            for c in range(CENTER, count - AHEAD):
                 close = happens[max(0, c - 2) : c + 3].any()
                 (lively if close or moving[c] else quiet).append((n, x, c))
         self.lively, self.quiet = np.array(lively), np.array(quiet)
@@ -59,7 +59,7 @@ def interaction_batch(examples: list[Example], windows: NDArray[np.int64]) -> tu
     """Objects (B, N, W, Fo), pairs (B, N, N, W, Fp), here (B, N), pair targets (B, N, N, 3), object targets (B, N, 4).
 
     Args:
-        windows: (B, 3) things, example, centre step.
+        windows: (B, 3) things, example, center step.
     """
     count, n = len(windows), int(windows[:, 0].max())
     objects = np.zeros((count, n, WINDOW, len(OBJECT_FEATURES)), np.float32)
@@ -69,7 +69,7 @@ def interaction_batch(examples: list[Example], windows: NDArray[np.int64]) -> tu
     object_targets = np.zeros((count, n, 4), np.float32)
     for b, (m, x, c) in enumerate(windows):
         e = examples[x]
-        part = slice(c - CENTRE, c + AHEAD + 1)
+        part = slice(c - CENTER, c + AHEAD + 1)
         objects[b, :m] = e.objects[:, part]
         pairs[b, :m, :m] = e.pairs[:, :, part]
         here[b, :m] = e.here[:, c]

@@ -110,10 +110,10 @@ def perceived_scene(lesson: Lesson, step: Step, camera: Array) -> SceneGraph:
     clip = lesson.clip
     order = np.argsort(step.ids)
     table = clip.extents[0].copy()
-    centre = np.array([*clip.states[0, 0, :2], lesson.table_height_m - 0.02])
+    center = np.array([*clip.states[0, 0, :2], lesson.table_height_m - 0.02])
     return SceneGraph.build(
         [int(clip.ids[0]), *step.ids[order].tolist()],
-        np.vstack([centre, step.positions[order]]),
+        np.vstack([center, step.positions[order]]),
         np.vstack([[table[0], table[1], 0.04], step.extents[order]]),
         stamp_ns=round(step.time * 1e9) + 1,
         quaternions=np.vstack([[0.0, 0.0, 0.0, 1.0], step.quaternions[order]]),
@@ -266,7 +266,7 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
             ],
             "notes": [
                 "Friction from the deceleration of single steps, and mass ratio from the velocities just before and "
-                "after a contact, told next to nothing at 15 Hz: friction brakes by half a metre per second between "
+                "after a contact, told next to nothing at 15 Hz: friction brakes by half a meter per second between "
                 "two frames. The way to rest and velocities carried back to the instant of the contact tell more, but "
                 "most slides are short, tumble, or end at another thing.",
                 "The thresholds were chosen on 30 development clips that perception saw (split train, from 70000), "

@@ -65,7 +65,7 @@ class CausedTruth:
 
 
 def speeds_from(states: Array) -> Array:
-    """(T, N) [m/s] of the centres."""
+    """(T, N) [m/s] of the centers."""
     return np.linalg.norm(states[..., LINEAR_VELOCITY], axis=-1)
 
 

@@ -15,7 +15,7 @@ from training.reasoner.batches import Batches, evidence_batch
 from training.reasoner.data import Example
 from training.reasoner.model import ReasonerNetwork
 from training.reasoner.options import Z90, Options, learning_rate
-from wm_perception.reasoning.features import CENTRE
+from wm_perception.reasoning.features import CENTER
 
 
 def posterior(
@@ -38,7 +38,7 @@ def losses(network: ReasonerNetwork, batch: tuple[Tensor, ...]) -> dict[str, Ten
     mask = here[:, :, None] & here[:, None]
     mask = mask & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
     pair, single = network.interaction(objects, pairs, mask)
-    near = (mask & pairs[:, :, :, CENTRE, -1].bool() | pair_targets.any(dim=-1) & mask)[..., None]
+    near = (mask & pairs[:, :, :, CENTER, -1].bool() | pair_targets.any(dim=-1) & mask)[..., None]
     entropy = functional.binary_cross_entropy_with_logits
     each = entropy(pair, pair_targets, reduction="none") * near
     scale = len(objects)
@@ -58,7 +58,7 @@ def losses(network: ReasonerNetwork, batch: tuple[Tensor, ...]) -> dict[str, Ten
 
 
 class Trainer:
-    """Network, its moving average and the optimiser, with checkpoints."""
+    """Network, its moving average and the optimizer, with checkpoints."""
 
     def __init__(self, options: Options, device: torch.device) -> None:
         torch.manual_seed(options.seed)

@@ -60,9 +60,9 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
         "segmenter",
         {
             "title": "wm segmenter",
-            "summary": "Instance masks of the things on a table or floor, whatever they are, from colour, depth and "
+            "summary": "Instance masks of the things on a table or floor, whatever they are, from color, depth and "
             "height over the support; then their class, and a vector of their looks; `object` is what is of no class.",
-            "architecture": f"Residual U-Net, widths {WIDTHS}, that gives foreground, centre and offset maps, grouped "
+            "architecture": f"Residual U-Net, widths {WIDTHS}, that gives foreground, center and offset maps, grouped "
             f"into instances as in Panoptic-DeepLab, {len(VOCABULARY)} classes ({', '.join(VOCABULARY)}), "
             "and 16 numbers of appearance.",
             "parameters": parameters(trainer.network),

@@ -58,8 +58,8 @@ def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def found(network: Network, image: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str]]:
     """Labels (h, w), scores (L,) and class names of one input (10, h, w)."""
-    foreground, centre, offset, classes, _ = network(image[None])
-    labels, scores = group_pixels(_sigmoid(foreground[0, 0]), _sigmoid(centre[0, 0]), offset[0])
+    foreground, center, offset, classes, _ = network(image[None])
+    labels, scores = group_pixels(_sigmoid(foreground[0, 0]), _sigmoid(center[0, 0]), offset[0])
     if not len(scores):
         return labels, scores, []
     logits = pooled(classes[0], labels, len(scores))
@@ -171,7 +171,7 @@ def evaluate(network: Network, data: Prepared, progress: Callable[[int], None] =
 def worst_frames(
     network: Network, data: Prepared, quality: NDArray[np.float64], split: str, count: int
 ) -> list[WorstFrame]:
-    """The images with the lowest quality: colour, true instances, and what was found (with scores)."""
+    """The images with the lowest quality: color, true instances, and what was found (with scores)."""
     frames = []
     for row in np.argsort(quality)[:count]:
         color = np.clip((data.inputs[row, :3].astype(float) / QUANTUM + 1.0) * 127.5, 0, 255).astype(np.uint8)
@@ -181,14 +181,14 @@ def worst_frames(
             WorstFrame(
                 f"{split}, clip {data.clips[row]}",
                 f"mean IoU {quality[row]:.2f}",
-                {"colour": color, "truth": _painted(np.array(data.masks[row])), "found": _painted(labels)},
+                {"color": color, "truth": _painted(np.array(data.masks[row])), "found": _painted(labels)},
             )
         )
     return frames
 
 
 def _painted(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """(h, w, 3): every label in a colour of its own, background black."""
+    """(h, w, 3): every label in a color of its own, background black."""
     palette = np.random.default_rng(5).integers(70, 255, (256, 3)).astype(np.uint8)
     palette[0] = 0
     return palette[labels.astype(np.int64) % 256]

@@ -48,7 +48,7 @@ class Fusion(nn.Module):
 
 
 class SegmenterNetwork(nn.Module):
-    """Maps at full resolution (foreground, centre, offset) and at half (classes, embedding).
+    """Maps at full resolution (foreground, center, offset) and at half (classes, embedding).
 
     Pixels are folded two by two into channels first and unfolded last (Shi et al., CVPR 2016), so that nothing of the
     image is lost and all convolutions work at half its size or less.
@@ -73,7 +73,7 @@ class SegmenterNetwork(nn.Module):
         self.fine = nn.Sequential(nn.ReLU(), nn.Conv2d(24, 4 * 4, 1), nn.PixelShuffle(2))
         self.meaning = nn.Sequential(nn.ReLU(), nn.Conv2d(24, classes + EMBEDDING, 1))
         self.classes = classes
-        # Few pixels are of things and fewer are centres: start from that.
+        # Few pixels are of things and fewer are centers: start from that.
         with torch.no_grad():
             bias = self.fine[1].bias
             assert isinstance(bias, Tensor)

@@ -63,7 +63,7 @@ def collate(data: Prepared, rows: list[int], rng: np.random.Generator | None) ->
 
 def losses(outputs: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """Of each map; all means over the batch."""
-    foreground, centre, offset, classes, embedding = (o.float() for o in outputs)
+    foreground, center, offset, classes, embedding = (o.float() for o in outputs)
     _, maps, weights, meaning, masks = batch
     border = weights[:, 0:1]
     inside = maps[:, 0:1]
@@ -73,7 +73,7 @@ def losses(outputs: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> dict[str, 
         probability.sum((1, 2, 3)) + inside.sum((1, 2, 3)) + 1.0
     )
     target = maps[:, 1:2]
-    heat = functional.binary_cross_entropy_with_logits(centre, target, weight=(1.0 + 12.0 * target) * (border > 0))
+    heat = functional.binary_cross_entropy_with_logits(center, target, weight=(1.0 + 12.0 * target) * (border > 0))
     step = functional.smooth_l1_loss(offset, maps[:, 2:4], beta=0.05, reduction="none").sum(1)
     towards = (step * weights[:, 1]).sum() / weights[:, 1].sum().clamp(min=1.0)
     small = functional.interpolate(weights[:, 1:2], size=meaning.shape[-2:])[:, 0]
@@ -121,7 +121,7 @@ def contrast(embedding: Tensor, masks: Tensor) -> Tensor:
 
 
 class Trainer:
-    """Network, its moving average and the optimiser, with checkpoints."""
+    """Network, its moving average and the optimizer, with checkpoints."""
 
     def __init__(self, options: Options, device: torch.device) -> None:
         torch.manual_seed(options.seed)

@@ -51,7 +51,7 @@ def support_height(
 ) -> NDArray[np.float32]:
     """Height over the table or the floor as perception would find it (h, w) [m], NaN where there is no support.
 
-    Perception knows a table to a millimetre or two, not always all of it, and at first not at all.
+    Perception knows a table to a millimeter or two, not always all of it, and at first not at all.
     """
     over = np.full(points.shape[:2], np.nan, np.float32)
     if rng.uniform() < 0.08:
@@ -163,7 +163,7 @@ def targets(
     """What the network should say of an instance mask (h, w).
 
     Returns:
-        maps (4, h, w): foreground, centre, offset x, y [pixels / 32]; weights (2, h, w): of foreground and of offset
+        maps (4, h, w): foreground, center, offset x, y [pixels / 32]; weights (2, h, w): of foreground and of offset
         (things count by the root of their area, borders between instances more; things too small to tell not at all);
         classes (h/2, w/2), -100 where there is none.
     """
@@ -229,8 +229,8 @@ def augment(
     if flip:
         image[5] *= -1.0
     if rng.uniform() < 0.1:
-        grey = stored[:3].mean(axis=0).astype(np.int8)
-        stored = np.stack([grey, grey, grey])
+        gray = stored[:3].mean(axis=0).astype(np.int8)
+        stored = np.stack([gray, gray, gray])
     # Gain, gamma and tint as one table per channel.
     level = np.clip((np.arange(-128, 128) / QUANTUM + 1.0) / 2.0, 0.0, 1.0) ** rng.uniform(0.7, 1.5)
     gain, noise = rng.uniform(0.6, 1.4), rng.uniform(0.0, 0.25)

@@ -1,6 +1,6 @@
 """Families of shapes: things as bodies of convex parts, drawn at random. Some are kept out of training.
 
-A family is a function of a random generator; lengths in metres, z up, the thing stands on z = 0 as on a table.
+A family is a function of a random generator; lengths in meters, z up, the thing stands on z = 0 as on a table.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class Thing:
     shape: Shape = Shape.CONVEX
 
 
-def _box(size: Array, centre: tuple[float, float, float]) -> GeomDef:
-    return GeomDef(Shape.BOX, np.asarray(size, float), position=np.asarray(centre, float), color=WHITE)
+def _box(size: Array, center: tuple[float, float, float]) -> GeomDef:
+    return GeomDef(Shape.BOX, np.asarray(size, float), position=np.asarray(center, float), color=WHITE)
 
 
-def _cylinder(diameter: float, length: float, centre: tuple[float, float, float], axis: str = "z") -> GeomDef:
-    return _round(Shape.CYLINDER, diameter, length, centre, axis)
+def _cylinder(diameter: float, length: float, center: tuple[float, float, float], axis: str = "z") -> GeomDef:
+    return _round(Shape.CYLINDER, diameter, length, center, axis)
 
 
-def _round(shape: Shape, diameter: float, length: float, centre: tuple[float, float, float], axis: str) -> GeomDef:
+def _round(shape: Shape, diameter: float, length: float, center: tuple[float, float, float], axis: str) -> GeomDef:
     turns = {
         "z": np.eye(3),
         "x": np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]]),
@@ -62,7 +62,7 @@ def _round(shape: Shape, diameter: float, length: float, centre: tuple[float, fl
     return GeomDef(
         shape,
         np.array([diameter, diameter, length]),
-        position=np.asarray(centre, float),
+        position=np.asarray(center, float),
         quaternion=matrix_to_quaternion(turns[axis]),
         color=WHITE,
     )
@@ -190,20 +190,20 @@ def screwdriver(rng: np.random.Generator) -> Thing:
 def _attached(rng: np.random.Generator, low: Array, high: Array) -> GeomDef:
     """A primitive that touches the part with these bounds (3,) each [m]: on it, or at one of its sides."""
     size = np.array([_log_uniform(rng, 0.015, 0.14) for _ in range(3)])
-    centre, half = 0.5 * (low + high), 0.5 * (high - low)
+    center, half = 0.5 * (low + high), 0.5 * (high - low)
     axis = int(rng.choice(3, p=[0.3, 0.3, 0.4]))
     sign = 1.0 if axis == 2 else float(rng.choice([-1.0, 1.0]))
     # Somewhere on that side, sunk in a little.
-    where = centre + rng.uniform(-0.8, 0.8, 3) * half
+    where = center + rng.uniform(-0.8, 0.8, 3) * half
     if rng.uniform() < 0.5:
-        where = centre.copy()
-    where[axis] = centre[axis] + sign * (half[axis] + 0.5 * size[axis] - min(0.004, 0.3 * size[axis]))
+        where = center.copy()
+    where[axis] = center[axis] + sign * (half[axis] + 0.5 * size[axis] - min(0.004, 0.3 * size[axis]))
     return _primitive(rng, size, where)
 
 
-def _primitive(rng: np.random.Generator, size: Array, centre: Array) -> GeomDef:
-    """A box, cylinder, frustum or lump that fills a box of this size (3,) at this centre (3,) [m]."""
-    place = (float(centre[0]), float(centre[1]), float(centre[2]))
+def _primitive(rng: np.random.Generator, size: Array, center: Array) -> GeomDef:
+    """A box, cylinder, frustum or lump that fills a box of this size (3,) at this center (3,) [m]."""
+    place = (float(center[0]), float(center[1]), float(center[2]))
     kind = rng.uniform()
     if kind < 0.45:
         return _box(size, place)
@@ -216,10 +216,10 @@ def _primitive(rng: np.random.Generator, size: Array, centre: Array) -> GeomDef:
         sides = int(rng.choice([4, 5, 8, 20]))
         top = rng.uniform(0.3, 1.0)
         points = _rings([0.5, 0.5 * top], [-0.5, 0.5], sides) * size
-        return _hull(points * (1.0, 1.0, rng.choice([-1.0, 1.0])) + centre)
+        return _hull(points * (1.0, 1.0, rng.choice([-1.0, 1.0])) + center)
     points = rng.normal(size=(14, 3))
     points *= 0.5 / np.linalg.norm(points, axis=1, keepdims=True)
-    return _hull(points * size + centre)
+    return _hull(points * size + center)
 
 
 def _bounds(part: GeomDef) -> tuple[Array, Array]:
@@ -235,7 +235,7 @@ def _bounds(part: GeomDef) -> tuple[Array, Array]:
 
 
 def assembly(rng: np.random.Generator) -> Thing:
-    """Two to five parts joined at random, of one look; now and then one of them has a colour of its own."""
+    """Two to five parts joined at random, of one look; now and then one of them has a color of its own."""
     size = np.array([_log_uniform(rng, 0.03, 0.16) for _ in range(3)])
     parts = [_primitive(rng, size, np.zeros(3))]
     for _ in range(int(rng.integers(1, 5))):

@@ -14,7 +14,7 @@ Color = NDArray[np.float64]
 
 
 def random_color(rng: np.random.Generator) -> Color:
-    """(3,) RGB 0..1: as often greyish, white or dark as saturated."""
+    """(3,) RGB 0..1: as often grayish, white or dark as saturated."""
     hue = rng.uniform()
     saturation = rng.choice([rng.uniform(0.0, 0.15), rng.uniform(0.15, 0.6), rng.uniform(0.5, 0.95)])
     value = rng.choice([rng.uniform(0.08, 0.35), rng.uniform(0.35, 0.95)], p=[0.25, 0.75])
@@ -39,7 +39,7 @@ def _mix(first: Color, second: Color, weight: NDArray[np.float64]) -> Image:
 
 
 def plain(rng: np.random.Generator, size: int) -> Image:
-    """One colour with a little grain."""
+    """One color with a little grain."""
     return _shade(random_color(rng), 1.0 + 0.02 * rng.normal(size=(size, size)))
 
 
@@ -52,7 +52,7 @@ def speckle(rng: np.random.Generator, size: int) -> Image:
 
 
 def stripes(rng: np.random.Generator, size: int) -> Image:
-    """Stripes of two colours along one axis."""
+    """Stripes of two colors along one axis."""
     at = np.arange(size) / size * int(rng.integers(2, 8))
     wave = (np.mod(at, 1.0) < rng.uniform(0.2, 0.8)).astype(float)
     grid = np.broadcast_to(wave[:, None] if rng.uniform() < 0.5 else wave[None, :], (size, size))
@@ -60,12 +60,12 @@ def stripes(rng: np.random.Generator, size: int) -> Image:
 
 
 def blotches(rng: np.random.Generator, size: int) -> Image:
-    """Smooth patches of two colours."""
+    """Smooth patches of two colors."""
     return _mix(random_color(rng), random_color(rng), 2.5 * _smooth_noise(rng, size, int(rng.integers(2, 7))) + 0.5)
 
 
 def gradient(rng: np.random.Generator, size: int) -> Image:
-    """From one colour to another and back."""
+    """From one color to another and back."""
     ramp = np.abs(np.linspace(-1.0, 1.0, size))
     return _mix(random_color(rng), random_color(rng), np.broadcast_to(ramp[:, None], (size, size)))
 
@@ -116,7 +116,7 @@ def rings(rng: np.random.Generator, size: int) -> Image:
 
 
 def cells(rng: np.random.Generator, size: int) -> Image:
-    """Irregular cells of many colours (nearest of random points)."""
+    """Irregular cells of many colors (nearest of random points)."""
     count = int(rng.integers(8, 30))
     seeds = rng.uniform(0, size, (count, 2))
     colors = np.stack([random_color(rng) for _ in range(count)])

@@ -22,7 +22,7 @@ from wm_core.interventions import Intervention, InterventionKind
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_point, rest_state
 from wm_sim.depth_noise import DepthNoise
-from wm_sim.objects import centred
+from wm_sim.objects import centered
 from wm_sim.rendering import ZFAR_M, ZNEAR_M, decorator
 from wm_sim.scenes import (
     TABLE_ID,
@@ -52,7 +52,7 @@ class _Placed:
     """Something on the table: its outline (P, 2) seen from above, its top, whether something may stand on it."""
 
     outline: Array
-    centre: Array
+    center: Array
     top: float
     carries: bool
 
@@ -96,7 +96,7 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
     area = np.array([min(0.40, 0.5 * size[0]), min(0.55, 0.5 * size[1])]) * rng.uniform(0.5, 0.95)
     for _ in range(int(rng.integers(1, 13))):
         family, thing = families.draw(pool, rng)
-        parts, full = centred(list(thing.parts))
+        parts, full = centered(list(thing.parts))
         index = len(bodies)
         white = families.WHITE
         parts = tuple(replace(p, material=f"look{index}") if p.color == white else p for p in parts)
@@ -185,21 +185,21 @@ def _spot(
         carriers = [p for p in placed if p.carries]
         if carriers and attempt < 3 and rng.uniform() < 0.25:
             base = carriers[int(rng.integers(len(carriers)))]
-            shifted = outline + base.centre
+            shifted = outline + base.center
             others = [p for p in placed if p is not base]
             if _inside(base.outline, shifted) and not any(_overlap(p.outline, shifted) for p in others):
                 placed[:] = [replace(p, carries=False) if p is base else p for p in placed]
-                centre, level = base.centre, base.top
+                center, level = base.center, base.top
             else:
                 continue
         else:
-            centre, level = rng.uniform(-area, area), table_top
-            if any(_overlap(p.outline, outline + centre) for p in placed):
+            center, level = rng.uniform(-area, area), table_top
+            if any(_overlap(p.outline, outline + center) for p in placed):
                 continue
         z = level - lowest_point(body, quaternion)
-        state = rest_state((centre[0], centre[1], z), quaternion)
+        state = rest_state((center[0], center[1], z), quaternion)
         top = z + float(points[:, 2].max())
-        return state, _Placed(outline + centre, centre, top, thing.carries and not lying)
+        return state, _Placed(outline + center, center, top, thing.carries and not lying)
     return None
 
 
@@ -320,7 +320,7 @@ def _image(split: Split, rng: np.random.Generator, surface: bool) -> NDArray[np.
     else:
         pool = textures.HELD_OUT if split == "families" else textures.TRAINING
     names = list(pool)
-    # Half of all things are of one colour, as in a home.
+    # Half of all things are of one color, as in a home.
     plain = "plain" in pool and not surface and rng.uniform() < 0.4
     name = "plain" if plain else names[int(rng.integers(len(names)))]
     return pool[name](rng, _TEXTURE_PIXELS * (4 if surface else 1))

@@ -56,7 +56,7 @@ def typed(name, text):
     try:
         return float(text)
     except ValueError:
-        raise RuntimeError(f"depth_scale: got {text!r}, expected metres per unit, e.g. 0.001") from None
+        raise RuntimeError(f"depth_scale: got {text!r}, expected meters per unit, e.g. 0.001") from None
 
 
 def need(argument, *packages):
@@ -295,13 +295,13 @@ def generate_launch_description():
             declare("frame_prefix", "", "put before every frame that wm names, e.g. robot1/"),
             declare("use_sim_time", "auto", "read /clock; auto: with a simulator", ["auto", *BOOLEAN]),
             declare("params_file", "", "YAML with parameters of wm's nodes; read after the packages' defaults"),
-            from_files("color_topic", "colour images"),
-            from_files("depth_topic", "depth images, registered to colour"),
-            from_files("camera_info_topic", "intrinsics of the colour images"),
-            from_files("color_transport", "of the colour images", ["raw", "compressed"]),
+            from_files("color_topic", "color images"),
+            from_files("depth_topic", "depth images, registered to color"),
+            from_files("camera_info_topic", "intrinsics of the color images"),
+            from_files("color_transport", "of the color images", ["raw", "compressed"]),
             from_files("depth_transport", "of the depth images", ["raw", "compressed", "compressedDepth"]),
             from_files("rectify", "take the lens's distortion out of raw images", ["auto", "on", "off"]),
-            from_files("depth_scale", "metres per unit of depth, e.g. 0.001; 0: by the encoding"),
+            from_files("depth_scale", "meters per unit of depth, e.g. 0.001; 0: by the encoding"),
             from_files("depth_scale_guess", "where depth looks to be in another unit", ["warn", "apply", "off"]),
             from_files("odometry_topic", "nav_msgs/Odometry, for pose_source odometry"),
             from_files("pose_source", "where the camera's pose comes from", ["tf", "odometry", "fixed"]),
@@ -323,7 +323,7 @@ def generate_launch_description():
             declare("log_level", "", "of wm's nodes; empty: info", ["", "debug", "info", "warn", "error", "fatal"]),
             declare("sim", "none", "camera and robot from a simulator", ["none", "mujoco", "gazebo"]),
             declare("scene", "demo", "sim:=mujoco: a scene of wm_sim, or path of a scene file"),
-            declare("seed", "0", "sim:=mujoco: of the scene's colours, sizes, poses and noise"),
+            declare("seed", "0", "sim:=mujoco: of the scene's colors, sizes, poses and noise"),
             declare("sim_namespace", "", "sim:=mujoco: of the simulated camera and its topics"),
             declare("sim_clock", "publish", "sim:=mujoco: make /clock, or keep to another's", ["publish", "follow"]),
             declare("headless", "false", "sim:=gazebo: without its window", BOOLEAN),

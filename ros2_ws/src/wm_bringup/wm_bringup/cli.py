@@ -113,7 +113,7 @@ def demo(
 @app.command()
 def run(
     rgbd: Annotated[
-        Path | None, typer.Option(help="Play a folder of colour, depth and pose files.", show_default=False)
+        Path | None, typer.Option(help="Play a folder of color, depth and pose files.", show_default=False)
     ] = None,
     bag: Annotated[
         Path | None, typer.Option(help="Play a recording: MCAP file or rosbag2 folder.", show_default=False)
@@ -130,7 +130,7 @@ def run(
         bool, typer.Option("--lock-step/--free-running", help="A recording waits for perception, frame by frame.")
     ] = True,
     register: Annotated[
-        str, typer.Option(help="Bring colour onto depth: auto (where that is clear), on or off; with --rgbd.")
+        str, typer.Option(help="Bring color onto depth: auto (where that is clear), on or off; with --rgbd.")
     ] = "auto",
     level: LevelOption = "auto",
     imagine: Annotated[bool, typer.Option("--imagine", help="Also ask what would happen.")] = False,
@@ -261,7 +261,7 @@ def compare(
 @app.command()
 def sim(
     scene: Annotated[str, typer.Option(help="A scene of wm_sim, or a scene file.")] = "demo",
-    seed: Annotated[int, typer.Option(help="Of colours, sizes, poses and noise.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of colors, sizes, poses and noise.", min=0)] = 0,
     namespace: Annotated[str, typer.Option(help="Of its topics, but for /clock and /tf.")] = "",
     param: Annotated[
         list[str] | None, typer.Option(metavar="NAME:=VALUE", help="Another parameter; repeatable.")

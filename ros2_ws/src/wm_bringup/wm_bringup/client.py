@@ -219,7 +219,7 @@ class GraphClient:
 
 
 def decode_frames(answer: Answer) -> tuple[list[Any], list[Any]]:
-    """Imagined colour images (H, W, 3) uint8 and depths (H, W) float32 [m], index k*F + f; empty where not asked."""
+    """Imagined color images (H, W, 3) uint8 and depths (H, W) float32 [m], index k*F + f; empty where not asked."""
     from wm_ros.images.compressed import compressed_to_depth, compressed_to_rgb
 
     return (

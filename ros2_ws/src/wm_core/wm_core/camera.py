@@ -28,7 +28,7 @@ class Camera:
 
     @classmethod
     def from_vertical_field_of_view(cls, width: int, height: int, fov_y_rad: float) -> Camera:
-        """Square pixels, principal point at the image centre."""
+        """Square pixels, principal point at the image center."""
         focal = 0.5 * height / np.tan(0.5 * fov_y_rad)
         return cls(width, height, focal, focal, (width - 1) / 2.0, (height - 1) / 2.0)
 
@@ -38,13 +38,13 @@ class Camera:
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
     def scaled(self, factor: float) -> Camera:
-        """The same view at another resolution (pixel centres at integer coordinates)."""
+        """The same view at another resolution (pixel centers at integer coordinates)."""
         width, height = max(1, round(self.width * factor)), max(1, round(self.height * factor))
         sx, sy = width / self.width, height / self.height
         return Camera(width, height, self.fx * sx, self.fy * sy, (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5)
 
     def back_project(self, depth_m: ArrayLike, stride: int = 1) -> NDArray[np.float32]:
-        """Organised points (H', W', 3) [m, optical frame] of every ``stride``-th pixel of a depth image (H, W) [m].
+        """Organized points (H', W', 3) [m, optical frame] of every ``stride``-th pixel of a depth image (H, W) [m].
 
         Pixels without depth (not finite, or <= 0) become NaN.
 

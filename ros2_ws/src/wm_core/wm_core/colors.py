@@ -1,4 +1,4 @@
-"""One colour per object id, the same in every picture."""
+"""One color per object id, the same in every picture."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ _GOLDEN_RATIO = 0.61803398875
 
 
 def object_color(object_id: int) -> tuple[int, int, int]:
-    """Red, green, blue 0..255 of an id: neighbouring ids differ much, and an id keeps its colour."""
+    """Red, green, blue 0..255 of an id: neighboring ids differ much, and an id keeps its color."""
     red, green, blue = colorsys.hsv_to_rgb((_GOLDEN_RATIO * object_id) % 1.0, 0.75, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)

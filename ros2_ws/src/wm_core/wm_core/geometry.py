@@ -1,6 +1,6 @@
 """Rigid-body geometry on NumPy arrays.
 
-Conventions (REP-103): metres, radians, quaternions as (x, y, z, w), frames z up; a 4x4 matrix ``a_T_b`` maps
+Conventions (REP-103): meters, radians, quaternions as (x, y, z, w), frames z up; a 4x4 matrix ``a_T_b`` maps
 coordinates in frame ``b`` to coordinates in frame ``a``.
 """
 

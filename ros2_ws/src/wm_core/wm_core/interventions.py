@@ -63,7 +63,7 @@ def _identity() -> NDArray[np.float64]:
 class BodySpec:
     """A body that an intervention creates: ``ADD`` (free, at ``position``) or a ``FOLLOW_PATH`` pusher.
 
-    Units: extents [m, full], velocities [m/s, rad/s], mass [kg] (None: prior density times volume), colour 0..1.
+    Units: extents [m, full], velocities [m/s, rad/s], mass [kg] (None: prior density times volume), color 0..1.
     """
 
     shape: Shape = Shape.BOX
@@ -133,14 +133,14 @@ class ActionBatch:
 
     Attributes:
         kind: one of ``BATCH_KINDS``.
-        values: (K, M, 3) positions of the centre [m, graph frame], linear velocities [m/s] or impulses [N s].
+        values: (K, M, 3) positions of the center [m, graph frame], linear velocities [m/s] or impulses [N s].
         times: (M,) [s] after ``time_offset``, ascending, first 0; the same for all K.
         object_id: who acts; 0: a new pusher like ``body`` (``FOLLOW_PATH`` only).
         body: of the new pusher.
         time_offset: [s] after the start of the rollout.
         quaternions: ``FOLLOW_PATH``: (K, M, 4) x, y, z, w, or (4,) the same for all.
         angular: ``SET_VELOCITY``: (K, M, 3) [rad/s]; None: 0.
-        points: ``APPLY_IMPULSE``: (K, M, 3) offset from the centre [m, graph axes], or (3,) the same for all.
+        points: ``APPLY_IMPULSE``: (K, M, 3) offset from the center [m, graph axes], or (3,) the same for all.
         common: what all K have besides.
         name: the hypotheses are named NAME/0 ... NAME/(K-1).
     """
@@ -269,7 +269,7 @@ def impulse_batch(
     at_s: float = 0.0,
     name: str = "impulse",
 ) -> ActionBatch:
-    """K sequences of impulses (K, M, 3) [N s] on an object, at an offset [m] from its centre."""
+    """K sequences of impulses (K, M, 3) [N s] on an object, at an offset [m] from its center."""
     return ActionBatch(
         InterventionKind.APPLY_IMPULSE,
         np.asarray(impulses, float),
@@ -321,7 +321,7 @@ def set_velocity(
 def apply_impulse(
     object_id: int, impulse: Sequence[float], point: Sequence[float] = (0, 0, 0), at_s: float = 0.0
 ) -> Intervention:
-    """An impulse [N s] at an offset [m] from the object's centre."""
+    """An impulse [N s] at an offset [m] from the object's center."""
     return Intervention(
         InterventionKind.APPLY_IMPULSE,
         object_id,
@@ -364,12 +364,12 @@ def follow_path(
 
 
 def morph(object_id: int, scale: Sequence[float], at_s: float = 0.0) -> Intervention:
-    """The object is scaled about its centre along its own axes."""
+    """The object is scaled about its center along its own axes."""
     return Intervention(InterventionKind.MORPH, object_id, at_s, scale=np.asarray(scale, float))
 
 
 def restyle(object_id: int, color: Sequence[float], at_s: float = 0.0) -> Intervention:
-    """The object gets a colour (0..1) in imagined images."""
+    """The object gets a color (0..1) in imagined images."""
     return Intervention(InterventionKind.RESTYLE, object_id, at_s, color=np.asarray(color, float))
 
 

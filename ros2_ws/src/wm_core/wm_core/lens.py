@@ -110,7 +110,7 @@ class Rectifier:
         self._z = (1.0 / rays[:, 2]).reshape(c.height, c.width).astype(np.float32) if self.turn else None
 
     def color(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Colour (H, W, 3), interpolated; black where the lens saw nothing."""
+        """Color (H, W, 3), interpolated; black where the lens saw nothing."""
         if self.identity:
             return image
         return np.asarray(cv2.remap(image, self._whole, self._part, cv2.INTER_LINEAR), np.uint8)
@@ -130,7 +130,7 @@ class Rectifier:
 
 
 def _reach(lens: Lens) -> float:
-    """Tangent of the angle up to which the lens's distance from the centre grows with the angle."""
+    """Tangent of the angle up to which the lens's distance from the center grows with the angle."""
     d = np.zeros(14)
     d[: len(lens.coefficients)] = lens.coefficients
     if lens.model in _FISHEYE:

@@ -109,7 +109,7 @@ class SceneGraph:
         frame_id: fixed frame, z up, gravity along -z (REP-103, REP-105).
         ids: (N,) int64, persistent, ascending, >= 1.
         class_names: N names; "object" unknown, "support" a table or shelf surface.
-        positions: (N, 3) centres of the extents [m].
+        positions: (N, 3) centers of the extents [m].
         quaternions: (N, 4) x, y, z, w.
         linear_velocities: (N, 3) [m/s]; angular_velocities: (N, 3) [rad/s, frame axes].
         extents: (N, 3) full sizes along the objects' own axes [m].
@@ -231,7 +231,7 @@ class SceneGraph:
     ) -> SceneGraph:
         """A graph from the essentials; every other attribute may be given by name, else takes its default.
 
-        Defaults: unit orientation, at rest, boxes, movable, fully visible, prior physical properties, grey.
+        Defaults: unit orientation, at rest, boxes, movable, fully visible, prior physical properties, gray.
         """
         id_array = np.asarray(ids, dtype=np.int64).reshape(-1)
         n = len(id_array)

@@ -97,12 +97,12 @@ def sample_belief(scene: SceneGraph, samples: int, seed: int) -> tuple[SceneGrap
     return tuple(result)
 
 
-def centre_offsets(scenes: Sequence[SceneGraph], starts: ArrayLike) -> Array:
-    """(S, N, 3) how far, in their own axes [m], objects' centres are off the bodies that stand for them in each sample.
+def center_offsets(scenes: Sequence[SceneGraph], starts: ArrayLike) -> Array:
+    """(S, N, 3) how far, in their own axes [m], objects' centers are off the bodies that stand for them in each sample.
 
-    Where a thing's surface rests or touches is known better than its centre: how high a centre is depends on the shape
+    Where a thing's surface rests or touches is known better than its center: how high a center is depends on the shape
     that nobody has seen all of. Backends bring the things of every sample to rest where they rest and out of one
-    another, which takes back part of what was drawn for their places. That part is of the shape: the centre is there,
+    another, which takes back part of what was drawn for their places. That part is of the shape: the center is there,
     relative to the body, and goes along with it. The first sample, the mean, has none.
 
     Args:
@@ -118,11 +118,11 @@ def centre_offsets(scenes: Sequence[SceneGraph], starts: ArrayLike) -> Array:
     return np.nan_to_num(np.einsum("snji,snj->sni", rotations, taken))
 
 
-def move_centres(states: States, offsets: Array) -> None:
-    """Move the positions in states (..., S, T, M, 13) to where the objects' centres are, in place.
+def move_centers(states: States, offsets: Array) -> None:
+    """Move the positions in states (..., S, T, M, 13) to where the objects' centers are, in place.
 
     Args:
-        offsets: (S, N, 3) as from ``centre_offsets``, N <= M.
+        offsets: (S, N, 3) as from ``center_offsets``, N <= M.
     """
     for sample, index in np.argwhere(np.linalg.norm(offsets, axis=-1) > 1e-6).tolist():
         own = states[..., sample, :, index, :]

@@ -79,7 +79,7 @@ def derive_events(
     follow no
     path: FALL (the lowest point has dropped by 2 cm below its highest so far, at more than 0.3 m/s), TOPPLE
     (turned by more than 45 degrees from how it stood at the start, or was placed; of cylinders and capsules
-    the axis counts, of spheres nothing does), LEAVE (the centre leaves the workspace), STOP (at rest, below
+    the axis counts, of spheres nothing does), LEAVE (the center leaves the workspace), STOP (at rest, below
     0.03 m/s for the last 0.1 s or more, after having moved).
 
     Args:

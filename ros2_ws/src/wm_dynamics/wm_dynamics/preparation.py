@@ -43,7 +43,7 @@ SNAP_GAP_M = (0.01, 0.03)
 SNAP_GAP_ON_M = 0.05
 """Largest gap that is closed where the scene graph says that the object is on something."""
 LEVEL_ANGLE_RAD = (np.radians(5.0), np.radians(12.0))
-"""Smallest and largest tilt of a standing face that is levelled; in between, 3.5 standard deviations of
+"""Smallest and largest tilt of a standing face that is leveled; in between, 3.5 standard deviations of
 the tilt.
 """
 SINK_M = 3e-5
@@ -57,9 +57,9 @@ FALLING_SPEED_M_S = 0.15
 class ScenePreparation:
     """Bodies, floor and start states for belief samples of one scene.
 
-    From the mean sample: which objects move and which rest; supports, levelled when within 5 degrees,
+    From the mean sample: which objects move and which rest; supports, leveled when within 5 degrees,
     thickened downwards, and widened under what stands on their edge; hulls of resting objects with a flat
-    base (else an imperfectly seen bottom would rock). Per sample: standing faces levelled, gaps to what is
+    base (else an imperfectly seen bottom would rock). Per sample: standing faces leveled, gaps to what is
     beneath closed, balls and lying cylinders set rolling when their spin was not observed, overlaps moved
     apart without speed.
 
@@ -149,11 +149,11 @@ class ScenePreparation:
                 if self.airborne[i] or self.known_exactly[i]:
                     continue
                 bottom = mean.positions[i, 2] + lowest_point(self.bodies[i], mean.quaternions[i])
-                centre = (rotation.T @ (mean.positions[i] - state[POSITION]))[:2]
-                beyond = np.maximum(np.maximum(low - centre, centre - high), 0.0).max()
+                center = (rotation.T @ (mean.positions[i] - state[POSITION]))[:2]
+                beyond = np.maximum(np.maximum(low - center, center - high), 0.0).max()
                 near = 0.5 * float(np.linalg.norm(mean.extents[i, :2]))
                 if abs(bottom - top) < SNAP_GAP_M[1] and beyond + near > 0.0 and beyond < near and not self.moves[i]:
-                    low, high = np.minimum(low, centre - near), np.maximum(high, centre + near)
+                    low, high = np.minimum(low, center - near), np.maximum(high, center + near)
             shift = rotation @ np.array([*(0.5 * (low + high)), 0.0])
             extents[:2] = high - low
             state[POSITION] += shift
@@ -212,7 +212,7 @@ class ScenePreparation:
         fixed = self.mean.is_static | self.held
         uncertain = ~self.known_exactly & ~fixed & ~self.airborne
         for i in np.flatnonzero(uncertain).tolist():
-            states[:, i, QUATERNION] = self._levelled(i, states[:, i, QUATERNION])
+            states[:, i, QUATERNION] = self._leveled(i, states[:, i, QUATERNION])
         bottoms = np.zeros(states.shape[:2])
         for i in np.flatnonzero(~fixed).tolist():
             bottoms[:, i] = states[:, i, 2] + lowest_points(self.bodies[i], states[:, i, QUATERNION])
@@ -237,7 +237,7 @@ class ScenePreparation:
             states[i] = self.bodies[i].static_state
         return states
 
-    def _levelled(self, index: int, quaternions: Array) -> Array:
+    def _leveled(self, index: int, quaternions: Array) -> Array:
         """The orientations (S, 4) with the face that it stands on made level, where it nearly is."""
         shape = Shape(int(self.mean.shapes[index]))
         if shape in (Shape.SPHERE, Shape.CONVEX):
@@ -402,7 +402,7 @@ def _nearest_axis(rotation: Array, direction: Array) -> Array:
 def _flat_based(body: BodyDef, quaternion: ArrayLike) -> BodyDef:
     """A resting hull with a flat base under its lowest points, wide enough for it to stand.
 
-    Points within 8 % of the height (6 mm at least) of the lowest are let down to its level. If the centre is
+    Points within 8 % of the height (6 mm at least) of the lowest are let down to its level. If the center is
     not over the base that results (a bottom that was hidden), the outline of the lower half is let down as
     well: it rests, so something under it holds it.
     """
@@ -413,11 +413,11 @@ def _flat_based(body: BodyDef, quaternion: ArrayLike) -> BodyDef:
     points = hull @ rotation.T
     lowest, height = float(points[:, 2].min()), float(np.ptp(points[:, 2]))
     reach = max(0.006, 0.08 * height)
-    centre = points[:, :2].mean(axis=0)
+    center = points[:, :2].mean(axis=0)
     while True:
         base = points[points[:, 2] < lowest + reach].copy()
         base[:, 2] = lowest
-        if _inside(centre, base[:, :2]) or reach >= 0.5 * height:
+        if _inside(center, base[:, :2]) or reach >= 0.5 * height:
             break
         reach = min(2.0 * reach, 0.5 * height)
     widened = simplify_hull(np.concatenate([points, base]) @ rotation)

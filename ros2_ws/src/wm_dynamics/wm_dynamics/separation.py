@@ -113,7 +113,7 @@ def _least_distances(
     fresh[1:] = (owner[1:] != owner[:-1]) | (poses[1:] != poses[:-1]).any(axis=1)
     poses, owner = poses[fresh], owner[fresh]
     for ga, gb in itertools.product(world.geom_ids[a], world.geom_ids[b]):
-        pa, pb = _geom_centres(model, ga, poses[:, :7]), _geom_centres(model, gb, poses[:, 7:])
+        pa, pb = _geom_centers(model, ga, poses[:, :7]), _geom_centers(model, gb, poses[:, 7:])
         # Distance between the bounding spheres.
         bound = np.linalg.norm(pa - pb, axis=1) - model.geom_rbound[ga] - model.geom_rbound[gb]
         order = np.lexsort((bound, owner))
@@ -135,8 +135,8 @@ def _least_distances(
     return np.where(np.isinf(best), np.nan, best).reshape(shape)
 
 
-def _geom_centres(model: mujoco.MjModel, geom: int, poses: States) -> Array:
-    """(n, 3) centres [m] of a geom of a body at poses (n, 7)."""
+def _geom_centers(model: mujoco.MjModel, geom: int, poses: States) -> Array:
+    """(n, 3) centers [m] of a geom of a body at poses (n, 7)."""
     local = model.geom_pos[geom]
     position = poses[:, :3].astype(np.float64)
     return position + quaternion_to_matrix(poses[:, 3:]) @ local if local.any() else position

@@ -217,7 +217,7 @@ def _given(
     """Energy [J] (S,) that an intervention gives to a body at rest, and speed [m/s]; ``total``: mass of all (S,)."""
     if do.kind == InterventionKind.APPLY_IMPULSE and mass.min() > 0.0:
         size = math.hypot(*do.impulse.tolist())
-        # The point is relative to the origin of the body; its centre of mass may be off that by part of its size.
+        # The point is relative to the origin of the body; its center of mass may be off that by part of its size.
         (ax, ay, az), (bx, by, bz) = do.point.tolist(), do.impulse.tolist()
         turn = math.hypot(ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx) + 0.5 * reach * size
         inertia = np.maximum(inertia, 1e-12)

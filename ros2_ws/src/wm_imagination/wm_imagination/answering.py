@@ -14,7 +14,7 @@ from wm_core.interventions import Hypothesis, InterventionKind, UnknownObjectErr
 from wm_core.rollout import EventAnswer, ImagineRequest, RequestError, Rollout, StatesWanted
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import Dynamics, DynamicsResult, default_threads, object_slots, targets
-from wm_dynamics.belief import centre_offsets, move_centres, sample_belief
+from wm_dynamics.belief import center_offsets, move_centers, sample_belief
 from wm_dynamics.events import EventTable, event_table, workspace_bounds
 from wm_dynamics.separation import surface_separation
 from wm_dynamics.validity import Validity, check_futures
@@ -24,7 +24,7 @@ from wm_imagination.appearance.points import sample_primitive
 from wm_imagination.effects import effects_of, position_std
 from wm_imagination.rendering.primitives import shade
 from wm_imagination.rendering.renderer import RenderedFrame, Renderer
-from wm_imagination.settling import bodies_at, move_back_centres, states_as_seen
+from wm_imagination.settling import bodies_at, move_back_centers, states_as_seen
 from wm_imagination.validation import Limits, frame_rows
 
 log = logging.getLogger(__name__)
@@ -127,8 +127,8 @@ class Answering:
         warnings += _about_validity(judged, done, order, count, hypotheses)
         wants_events = request.want_events or request.event_kinds or tried
         table = event_table(scene, hypotheses, self.times, result) if wants_events else None
-        # From here on positions are those of the centres. The first future is the factual one: nothing is done there.
-        move_back_centres(result, scenes)
+        # From here on positions are those of the centers. The first future is the factual one: nothing is done there.
+        move_back_centers(result, scenes)
         # A view where nothing is reordered: states are most of the memory.
         kept = slice(int(rows[0]), int(rows[0]) + count) if (np.diff(rows) == 1).all() else rows
         rollout = replace(
@@ -209,13 +209,13 @@ class Answering:
         def on_hypothesis(row: int, states: NDArray[np.float32], present: NDArray[np.bool_]) -> None:
             nonlocal done, offsets
             if row == 0:
-                offsets = centre_offsets(scenes, states[:, 0])
+                offsets = center_offsets(scenes, states[:, 0])
             k = int(order[row])
             if not 0 <= k < count:
                 return
             done += 1
             states = states.copy()
-            move_centres(states, offsets)
+            move_centers(states, offsets)
             partial = self._rollout((hypotheses[row].name,), ids, states[None], present[None])
             judged = check_futures(scenes, [hypotheses[row]], self.times, states[None], ids)
             partial = replace(partial, computed=np.ones(1, bool), valid=judged.valid, invalid_reasons=judged.reasons)
@@ -457,7 +457,7 @@ class Answering:
         )
 
     def _points(self, rollout: Rollout) -> tuple[tuple[NDArray[np.float32], ...], tuple[NDArray[np.uint8], ...]]:
-        """Coloured points of every object in its own frame; of its primitive where it was never seen."""
+        """Colored points of every object in its own frame; of its primitive where it was never seen."""
         created = {
             m: i.body
             for h in self.request.futures

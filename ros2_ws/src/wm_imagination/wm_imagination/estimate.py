@@ -18,9 +18,9 @@ STATE_COPIES = 3
 DIFFERENCE_VALUES = 4
 """Numbers for each state that effects are computed of: a vector, and its square."""
 SEPARATION_BYTES = 8 * 16
-"""For each state of a pair: poses of both, centres, and an index, as double."""
+"""For each state of a pair: poses of both, centers, and an index, as double."""
 POINT_BYTES = 2 * (3 * FLOAT + 3)
-"""A coloured point, in the result and in the message."""
+"""A colored point, in the result and in the message."""
 BODY_STEPS_PER_S = {"learned": 60.0, "physics": 250.0, "auto": 60.0}
 """Steps of a future second by backend; those of no contact (straight, still) take no time to speak of."""
 BODY_STEP_S = {"learned": 5e-8, "physics": 2e-7, "auto": 5e-8}
@@ -39,7 +39,7 @@ class Work:
     Attributes:
         futures: all that are computed; ``answered``: those that come back, which alone are drawn.
         samples, objects, times, pairs, event_kinds: as in ``Rollout``.
-        frames: of each answered future; ``pixels``: of each frame. object_points: coloured ones, at most.
+        frames: of each answered future; ``pixels``: of each frame. object_points: colored ones, at most.
         horizon_s: [s]. backend: that answers. threads: that work side by side.
     """
 

@@ -111,9 +111,9 @@ class ImaginationParameters:
         5.0, "how often looks are learned from a camera frame; 0: never", unit="Hz", minimum=0.0, maximum=60.0
     )
     jpeg_quality: int = parameter(90, "of imagined frames", minimum=1, maximum=100)
-    color_topic: str = parameter("/camera/color/image_raw", "colour images", read_only=True)
-    depth_topic: str = parameter("/camera/depth/image_raw", "depth images, registered to colour", read_only=True)
-    camera_info_topic: str = parameter("/camera/color/camera_info", "intrinsics of the colour images", read_only=True)
+    color_topic: str = parameter("/camera/color/image_raw", "color images", read_only=True)
+    depth_topic: str = parameter("/camera/depth/image_raw", "depth images, registered to color", read_only=True)
+    camera_info_topic: str = parameter("/camera/color/camera_info", "intrinsics of the color images", read_only=True)
     color_transport: str = parameter(
         "raw", "compressed: reads COLOR_TOPIC/compressed", choices=("raw", "compressed"), read_only=True
     )
@@ -124,16 +124,16 @@ class ImaginationParameters:
         read_only=True,
     )
     max_stamp_difference_s: float = parameter(
-        0.015, "colour and depth stamps may differ by this", unit="s", minimum=0.0, maximum=1.0
+        0.015, "color and depth stamps may differ by this", unit="s", minimum=0.0, maximum=1.0
     )
-    resize_depth: bool = parameter(False, "bring depth of another size to the size of colour")
+    resize_depth: bool = parameter(False, "bring depth of another size to the size of color")
     rectify: str = parameter("auto", camera_input.RECTIFY_HELP, choices=camera_input.RECTIFY)
     depth_scale: float = parameter(0.0, camera_input.DEPTH_SCALE_HELP, minimum=0.0, maximum=1.0)
     depth_scale_guess: str = parameter("warn", camera_input.DEPTH_GUESS_HELP, choices=camera_input.DEPTH_GUESS)
 
     @property
     def color_source(self) -> str:
-        """Topic that colour is read from."""
+        """Topic that color is read from."""
         return self.color_topic + ("" if self.color_transport == "raw" else f"/{self.color_transport}")
 
     @property
@@ -158,7 +158,7 @@ class ImaginationParameters:
 
 @dataclass
 class _Parts:
-    """What came of one camera frame, by the stamp of its colour image."""
+    """What came of one camera frame, by the stamp of its color image."""
 
     color: Any = None
     instances: Any = None
@@ -179,12 +179,12 @@ class _Frame:
 
 @dataclass
 class FrameMatcher:
-    """Brings together graph, instances and colour of one stamp, and depth and camera info that go with them.
+    """Brings together graph, instances and color of one stamp, and depth and camera info that go with them.
 
     Items are kept as they came, unconverted, for at most ``capacity`` stamps. Not thread-safe.
 
     Attributes:
-        tolerance_ns: colour and depth may differ by this.
+        tolerance_ns: color and depth may differ by this.
         dropped: incomplete frames that fell out of the buffer although a scene graph had come for them.
     """
 
@@ -799,7 +799,7 @@ class ImaginationNode(ManagedNode):
 
 
 def end_points(rollout: Rollout, appearance: Appearance) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Coloured points (P, 3) [m, graph frame] of all seen objects at the end of the last hypothesis that is valid."""
+    """Colored points (P, 3) [m, graph frame] of all seen objects at the end of the last hypothesis that is valid."""
     points: list[NDArray[np.float32]] = [np.zeros((0, 3), np.float32)]
     colors: list[NDArray[np.uint8]] = [np.zeros((0, 3), np.uint8)]
     k = int(np.flatnonzero(rollout.usable)[-1]) if rollout.usable.any() else -1
@@ -815,7 +815,7 @@ def end_points(rollout: Rollout, appearance: Appearance) -> tuple[NDArray[np.flo
 
 
 def path_markers(rollout: Rollout) -> MarkerArray:
-    """A line per hypothesis and object that moves by more than 5 mm, one colour per hypothesis."""
+    """A line per hypothesis and object that moves by more than 5 mm, one color per hypothesis."""
     array = MarkerArray()
     clear = Marker(action=Marker.DELETEALL)
     clear.header.frame_id = rollout.frame_id

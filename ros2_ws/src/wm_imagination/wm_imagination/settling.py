@@ -13,19 +13,19 @@ from wm_core.interventions import Hypothesis, Intervention, InterventionKind
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.base import DynamicsResult, targets
-from wm_dynamics.belief import centre_offsets, move_centres, moving_objects
+from wm_dynamics.belief import center_offsets, move_centers, moving_objects
 from wm_imagination.rendering.primitives import Body
 
 
-def move_back_centres(result: DynamicsResult, scenes: Sequence[SceneGraph]) -> None:
-    """Positions of bodies to those of the objects' centres, in place; each backend has starts of its own."""
+def move_back_centers(result: DynamicsResult, scenes: Sequence[SceneGraph]) -> None:
+    """Positions of bodies to those of the objects' centers, in place; each backend has starts of its own."""
     if not result.factual:
-        move_centres(result.states, centre_offsets(scenes, result.states[0, :, 0]))
+        move_centers(result.states, center_offsets(scenes, result.states[0, :, 0]))
         return
     for name, (states, _) in result.factual.items():
-        offsets = centre_offsets(scenes, states[:, 0])
+        offsets = center_offsets(scenes, states[:, 0])
         for k in np.flatnonzero([backend == name for backend in result.backends]).tolist():
-            move_centres(result.states[k], offsets)
+            move_centers(result.states[k], offsets)
 
 
 # What the factual future moves by less, though it was seen at rest, has only settled: perception and physics disagree
@@ -39,7 +39,7 @@ def states_as_seen(
 ) -> NDArray[np.float32]:
     """States (T, M, 13) to draw: those of things seen at rest without the settling of the first moments.
 
-    Dynamics shifts a thing that was seen floating or sunk by some millimetres until it touches. A picture of that would
+    Dynamics shifts a thing that was seen floating or sunk by some millimeters until it touches. A picture of that would
     show a jump that nobody imagined. So a thing that the factual future leaves where it was seen, but for settling, is
     drawn at its perceived pose, moved as its state differs from the factual state of the same time.
 

@@ -35,7 +35,7 @@ class Limits:
         max_times: states in time, horizon / step + 1.
         max_state_values: K * S * T * N * 13 numbers, the bulk of an answer (16 million are 64 MB).
         max_image_bytes: K * F * H * W * (3 for video, 4 for depth), uncompressed.
-        max_object_points: coloured points per object in an answer.
+        max_object_points: colored points per object in an answer.
         max_request_bytes: all memory of a request at once, as ``estimate`` counts it.
         default_deadline_s: when a request ends that names no deadline [s]; one that cannot be done by then is refused.
             0: never.
@@ -159,7 +159,7 @@ def _validate_images(request: ImagineRequest, scene: SceneGraph, limits: Limits,
     if appearance is None or appearance.frame is None:
         raise NoAppearanceError(
             "want_video, want_depth: images were asked for, but no camera image was seen yet; "
-            "expected colour, depth, camera_info and instances of one stamp (see diagnostics)"
+            "expected color, depth, camera_info and instances of one stamp (see diagnostics)"
         )
     if appearance.frame.frame_id != scene.frame_id:
         raise RequestError(

@@ -53,7 +53,7 @@ class PerceptionScore:
 def match(perceived: SceneGraph, truth: SceneGraph, gate_m: float = MATCH_DISTANCE_M) -> list[tuple[int, int, float]]:
     """Optimal pairs (row in perceived, row in truth, distance [m]) of movable objects nearer than a gate.
 
-    The gate widens with the size of the thing: the centre of a large one is known less well.
+    The gate widens with the size of the thing: the center of a large one is known less well.
     """
     p = np.flatnonzero(~perceived.is_static)
     t = np.flatnonzero(~truth.is_static)

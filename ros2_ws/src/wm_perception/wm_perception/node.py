@@ -1,7 +1,7 @@
-"""The perception node: colour and depth images with a camera pose in, the scene graph out.
+"""The perception node: color and depth images with a camera pose in, the scene graph out.
 
 It translates messages, time and parameters; what it knows of images it leaves to ``wm_perception.pipeline``.
-A worker of two stages always takes the newest synchronised frame, so that latency never queues up; frames it
+A worker of two stages always takes the newest synchronized frame, so that latency never queues up; frames it
 passes over are counted.
 """
 
@@ -70,9 +70,9 @@ class PerceptionParameters:
         "put before world_frame and camera_frame, e.g. robot1/; a frame that begins with / is taken as it stands",
         read_only=True,
     )
-    color_topic: str = parameter("/camera/color/image_raw", "colour images", read_only=True)
-    depth_topic: str = parameter("/camera/depth/image_raw", "depth images, registered to colour", read_only=True)
-    camera_info_topic: str = parameter("/camera/color/camera_info", "intrinsics of the colour images", read_only=True)
+    color_topic: str = parameter("/camera/color/image_raw", "color images", read_only=True)
+    depth_topic: str = parameter("/camera/depth/image_raw", "depth images, registered to color", read_only=True)
+    camera_info_topic: str = parameter("/camera/color/camera_info", "intrinsics of the color images", read_only=True)
     color_transport: str = parameter(
         "raw", "compressed: reads COLOR_TOPIC/compressed", choices=("raw", "compressed"), read_only=True
     )
@@ -84,12 +84,12 @@ class PerceptionParameters:
     )
     max_stamp_difference_s: float = parameter(
         0.015,
-        "colour and depth stamps may differ by this; keep below half a frame",
+        "color and depth stamps may differ by this; keep below half a frame",
         unit="s",
         minimum=0.0,
         maximum=1.0,
     )
-    resize_depth: bool = parameter(False, "bring depth of another size but the same aspect to the size of colour")
+    resize_depth: bool = parameter(False, "bring depth of another size but the same aspect to the size of color")
     rectify: str = parameter("auto", camera_input.RECTIFY_HELP, choices=camera_input.RECTIFY)
     depth_scale: float = parameter(0.0, camera_input.DEPTH_SCALE_HELP, minimum=0.0, maximum=1.0)
     depth_scale_guess: str = parameter("warn", camera_input.DEPTH_GUESS_HELP, choices=camera_input.DEPTH_GUESS)
@@ -99,7 +99,7 @@ class PerceptionParameters:
     pose_source: str = parameter(
         "tf", "where the camera's pose comes from", choices=("tf", "odometry", "fixed"), read_only=True
     )
-    camera_frame: str = parameter("", "optical frame; empty: frame_id of the colour image", read_only=True)
+    camera_frame: str = parameter("", "optical frame; empty: frame_id of the color image", read_only=True)
     tf_timeout_s: float = parameter(
         0.2, "how long a frame waits for its camera pose (wall clock)", unit="s", minimum=0.0, maximum=10.0
     )
@@ -135,7 +135,7 @@ class PerceptionParameters:
 
     @property
     def color_source(self) -> str:
-        """Topic that colour is read from."""
+        """Topic that color is read from."""
         return self.color_topic + ("" if self.color_transport == "raw" else f"/{self.color_transport}")
 
     @property
@@ -198,7 +198,7 @@ class PerceptionNode(ManagedNode):
     """Lifecycle node ``perception`` in the namespace ``wm``.
 
     Publishes scene_graph (latched), frame_reports (what became of each pair of images), instances (mono16 object ids of
-    the colour image), overlay (rgb8), camera_info (the pinhole camera of both, undistorted) and markers; the last four
+    the color image), overlay (rgb8), camera_info (the pinhole camera of both, undistorted) and markers; the last four
     only while somebody subscribes. Subscribes to the topics in its parameters with sensor QoS.
 
     ``pipeline`` makes the object that does the work: ``finish(begin(frame))`` is a ``PerceptionResult``, where the next
@@ -297,7 +297,7 @@ class PerceptionNode(ManagedNode):
         self._output()
         self._worker = FrameWorker(self._begin, _newest, p.overlap_frames, name="perception")
         self.get_logger().info(
-            f"colour {p.color_source}, depth {p.depth_source}, camera info {p.camera_info_topic}, "
+            f"color {p.color_source}, depth {p.depth_source}, camera info {p.camera_info_topic}, "
             f"pose from {p.pose_source}"
         )
 
@@ -381,7 +381,7 @@ class PerceptionNode(ManagedNode):
             self.diagnostics.counter("frames_passed_over", level=Level.OK).add()
 
     def before_diagnostics(self) -> None:
-        """Takes over the synchroniser's counters."""
+        """Takes over the synchronizer's counters."""
         if not self.is_active:
             return
         p, counts = self.params, self._synchronizer.counts
@@ -390,7 +390,7 @@ class PerceptionNode(ManagedNode):
         if lost > before:
             text = (
                 f"{lost - before} images without a partner within {p.max_stamp_difference_s:g} s "
-                f"(colour {counts['unsynchronised_color']}, depth {counts['unsynchronised_depth']} in all)"
+                f"(color {counts['unsynchronised_color']}, depth {counts['unsynchronised_depth']} in all)"
             )
             self.diagnostics.counter(
                 "unsynchronised", advice="compare their stamps, or raise max_stamp_difference_s"

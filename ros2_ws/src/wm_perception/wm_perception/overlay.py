@@ -20,9 +20,9 @@ _TURN = np.linspace(0.0, 2.0 * np.pi, 33)
 
 
 def draw_overlay(frame: Frame, result: PerceptionResult) -> NDArray[np.uint8]:
-    """The frame's colour image (H, W, 3) uint8 RGB with what was perceived in it.
+    """The frame's color image (H, W, 3) uint8 RGB with what was perceived in it.
 
-    Every object has its own colour: the outline of its pixels (thick), its solid as a wire frame (thin; dashed out
+    Every object has its own color: the outline of its pixels (thick), its solid as a wire frame (thin; dashed out
     where it is only remembered), its id, class and, when it moves, speed [m/s] with an arrow to where it will be in
     half a second. Supports are outlined in white.
     """

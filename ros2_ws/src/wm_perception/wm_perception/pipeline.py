@@ -239,12 +239,12 @@ class PerceptionPipeline:
             tall = np.isfinite(heights)
             index = int(np.bincount(over[over >= 0]).argmax()) if (over >= 0).any() else -1
             ranks = np.sort(points, axis=0)[(np.array([0.01, 0.02, 0.98, 0.99]) * (len(points) - 1)).astype(int)]
-            centre = 0.5 * (ranks[1] + ranks[2])
+            center = 0.5 * (ranks[1] + ranks[2])
             bottom: float | None = None
             support_height = float(points[:, 2].min())
             if index >= 0:
                 plane = begun.supports[index].plane
-                support_height = float(centre[2] - plane.height_over(centre[None].astype(np.float32))[0])
+                support_height = float(center[2] - plane.height_over(center[None].astype(np.float32))[0])
                 bottom = support_height
             tallest = np.sort(heights[tall])
             low, high = (tallest[[int(q * (len(tallest) - 1)) for q in (0.02, 0.95)]]) if len(tallest) else (0.0, 0.0)
@@ -267,7 +267,7 @@ class PerceptionPipeline:
                     on_border=border,
                     outside_fraction=outside,
                     extent=extent,
-                    centre=centre,
+                    center=center,
                     area_m2=pixels * depth**2 / (cloud.camera.fx * cloud.camera.fy),
                     over_fraction=float(tall.mean()),
                     hidden_fraction=_hidden_fraction(cloud.depth, segmentation.labels, label, box),
@@ -342,16 +342,16 @@ class PerceptionPipeline:
 
     @staticmethod
     def _support_row(s: Support) -> dict[str, Any]:
-        centre, sizes, yaw, outline = s.rectangle()
+        center, sizes, yaw, outline = s.rectangle()
         quaternion = np.array([0.0, 0.0, np.sin(0.5 * yaw), np.cos(0.5 * yaw)])
-        local = outline - centre
+        local = outline - center
         cosine, sine = np.cos(yaw), np.sin(yaw)
         local = np.stack([cosine * local[:, 0] + sine * local[:, 1], -sine * local[:, 0] + cosine * local[:, 1]], 1)
         covariance = np.diag([0.02**2, 0.02**2, 0.004**2, 0.01**2, 0.01**2, 0.03**2])
         return {
             "ids": s.id,
             "class_names": "support",
-            "positions": np.array([*centre, s.height_m - 0.5 * _SUPPORT_THICKNESS_M]),
+            "positions": np.array([*center, s.height_m - 0.5 * _SUPPORT_THICKNESS_M]),
             "quaternions": quaternion,
             "linear_velocities": np.zeros(3),
             "angular_velocities": np.zeros(3),

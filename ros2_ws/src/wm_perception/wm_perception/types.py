@@ -21,7 +21,7 @@ class Frame:
     Attributes:
         stamp_ns: time of the image [ns].
         color: (H, W, 3) uint8, RGB.
-        depth_m: (H, W) float32 [m], registered to the colour image; 0 or NaN where nothing was measured.
+        depth_m: (H, W) float32 [m], registered to the color image; 0 or NaN where nothing was measured.
         camera: intrinsics of both.
         world_T_camera: (4, 4) pose of the optical frame in a fixed frame with z up.
     """
@@ -37,14 +37,14 @@ class Frame:
         if self.depth_m.shape != expected:
             raise ValueError(f"depth image: got shape {self.depth_m.shape}, expected {expected} (camera info)")
         if self.color.shape != (*expected, 3):
-            raise ValueError(f"colour image: got shape {self.color.shape}, expected {(*expected, 3)} (camera info)")
+            raise ValueError(f"color image: got shape {self.color.shape}, expected {(*expected, 3)} (camera info)")
         if np.shape(self.world_T_camera) != (4, 4) or not np.isfinite(self.world_T_camera).all():
             raise ValueError("world_T_camera: expected a finite 4x4 transform")
 
 
 @dataclass(frozen=True)
 class PerceptionConfig:
-    """Parameters of the pipeline; every length in metres, every time in seconds.
+    """Parameters of the pipeline; every length in meters, every time in seconds.
 
     Attributes:
         world_frame: name of the fixed frame in the scene graph.
@@ -175,7 +175,7 @@ class PredictedObject:
 
 @dataclass(frozen=True)
 class Cloud:
-    """The organised cloud of a frame at the pipeline's stride.
+    """The organized cloud of a frame at the pipeline's stride.
 
     Attributes:
         points: (h, w, 3) float32 world coordinates [m], NaN where there is no depth.

@@ -20,16 +20,16 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class PushCosts:
-    """Weights; the cost of a future is in metres of way left for the target.
+    """Weights; the cost of a future is in meters of way left for the target.
 
     Attributes:
         tilt_per_rad: of any thing beyond ``tilt_free_rad``; toppled: more than 45 degrees.
-        moved_tall, moved_other: per metre that a tall or another thing is shifted.
-        clearance_m, clearance: the paddle and the target keep this distance [m] from tall things; per metre short.
-        edge_m, edge: things keep this distance [m] from the table's edge; per metre short.
+        moved_tall, moved_other: per meter that a tall or another thing is shifted.
+        clearance_m, clearance: the paddle and the target keep this distance [m] from tall things; per meter short.
+        edge_m, edge: things keep this distance [m] from the table's edge; per meter short.
         speed: per m/s that things still move with at the end.
-        behind: of the paddle standing at the wrong side at the end, per metre left.
-        carry: of carrying the paddle elsewhere, per metre left; at most ``carry_most_m``.
+        behind: of the paddle standing at the wrong side at the end, per meter left.
+        carry: of carrying the paddle elsewhere, per meter left; at most ``carry_most_m``.
     """
 
     tilt_free_rad: float = 0.08
@@ -58,7 +58,7 @@ class PushPlannerConfig:
         step_s: of the imagined states.
         max_speed_m_s, max_turn_rad_s: of the paddle while it pushes; carry_speed_m_s: while it is carried.
         enough_m: no further round when a future costs less than this.
-        done_m: the target is there when its centre is this close to the goal.
+        done_m: the target is there when its center is this close to the goal.
         tall_ratio: a thing is tall that is so many times higher than its smaller width.
         near_m: things further than this from the target are left out of what is imagined.
         paddle: full size [m]: thickness (its face looks along +x), width, height; paddle_friction.

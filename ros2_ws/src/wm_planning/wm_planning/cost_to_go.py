@@ -13,9 +13,9 @@ _CELL_M = 0.02
 
 
 class CostToGo:
-    """The length of the way from anywhere on the support to the goal, for the target's centre.
+    """The length of the way from anywhere on the support to the goal, for the target's center.
 
-    Dijkstra on a grid of 2 cm with 16 neighbours; a metre close to (or through) things counts as several.
+    Dijkstra on a grid of 2 cm with 16 neighbors; a meter close to (or through) things counts as several.
 
     Args:
         low, high: (2,) corners of the support [m].
@@ -73,7 +73,7 @@ class CostToGo:
         self._way = dijkstra(graph.tocsr(), directed=False, indices=count)[:count].reshape(shape)
 
     def __call__(self, places: ArrayLike) -> Array:
-        """(...) [m] of places (..., 2); beyond the support's edge a metre counts five more."""
+        """(...) [m] of places (..., 2); beyond the support's edge a meter counts five more."""
         p = np.asarray(places, dtype=np.float64)
         at = (p - self._low) / _CELL_M
         limit = np.array(self._way.shape) - 1.0

@@ -20,7 +20,7 @@ DIRECTIONS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 
 
 def outline(shape: int, extents: ArrayLike, quaternion: ArrayLike, hull: Array | None = None) -> Array:
-    """(D,) support function [m] of a body seen from above, about its centre, in ``DIRECTIONS``."""
+    """(D,) support function [m] of a body seen from above, about its center, in ``DIRECTIONS``."""
     rotation = quaternion_to_matrix(np.asarray(quaternion, dtype=np.float64))
     half = 0.5 * np.asarray(extents, dtype=np.float64)
     across = DIRECTIONS @ rotation[:2]  # (D, 3) the directions in the body's axes

@@ -11,7 +11,7 @@ from wm_planning.outlines import Array
 
 @dataclass(frozen=True)
 class PusherPose:
-    """Where the paddle is: centre (3,) [m] and the direction that its face looks in, yaw [rad], graph frame."""
+    """Where the paddle is: center (3,) [m] and the direction that its face looks in, yaw [rad], graph frame."""
 
     position: Array
     yaw: float
@@ -24,7 +24,7 @@ class PusherPose:
 
 @dataclass(frozen=True)
 class PusherPath:
-    """A path of the paddle's centre: times (M,) [s] ascending from 0, positions (M, 3) [m], yaws (M,) [rad]."""
+    """A path of the paddle's center: times (M,) [s] ascending from 0, positions (M, 3) [m], yaws (M,) [rad]."""
 
     times: Array
     positions: Array

@@ -1,6 +1,6 @@
 """Push a thing to a place on a table with a paddle, by imagining many pushes and taking the best. Knows no ROS.
 
-The planner is a receding-horizon controller whose optimiser is the cross-entropy method (Rubinstein, "The cross-entropy
+The planner is a receding-horizon controller whose optimizer is the cross-entropy method (Rubinstein, "The cross-entropy
 method for combinatorial and continuous optimization", 1999; for paths of robots: Kobilarov, "Cross-entropy motion
 planning", IJRR 2012): draw K pushes from a normal distribution, ask what each would do, fit the distribution's mean
 and deviation to the best ones (the elite), draw again. The best push seen is carried out and then everything is looked
@@ -8,7 +8,7 @@ at and thought of anew.
 
 A push is a start of the paddle and a second of motion. The paddle may start where it is, or be lifted, carried over
 the things and let down at another side of the target: both are imagined, so the choice falls out of the cost. The cost
-is in metres: the way that is left for the target around what stands in between (Dijkstra's shortest path on a grid),
+is in meters: the way that is left for the target around what stands in between (Dijkstra's shortest path on a grid),
 and on top of it whatever is not wanted (``PushCosts``).
 """
 
@@ -66,9 +66,9 @@ def without_pusher(
     keep_ids: Collection[int] = (),
     own_ids: Collection[int] = (),
 ) -> SceneGraph:
-    """The scene without the paddle itself: what is named ``pusher``, and what is centred within its bounds.
+    """The scene without the paddle itself: what is named ``pusher``, and what is centered within its bounds.
 
-    The robot knows where its paddle is; a camera sees just one more thing, from one side and some centimetres off.
+    The robot knows where its paddle is; a camera sees just one more thing, from one side and some centimeters off.
 
     Args:
         keep_ids: these are not the paddle, wherever they are.
@@ -139,7 +139,7 @@ class PushPlanner:
         Args:
             scene: as perceived now, graph frame, z up; the paddle in it is ignored.
             target_id: which thing to push.
-            goal: (2,) where its centre shall be [m], graph frame.
+            goal: (2,) where its center shall be [m], graph frame.
             pusher: where the paddle is now.
 
         Raises:
@@ -296,8 +296,8 @@ class PushPlanner:
         own = paddle_outline(self.config, np.array(yaw))
         if float(gap(place, own, table.place, table.own)) < 0.004:
             return False
-        centres = table.scene.positions[table.others, :2]
-        return all(float(gap(place, own, c, o)) > margin_m for c, o in zip(centres, table.outlines, strict=True))
+        centers = table.scene.positions[table.others, :2]
+        return all(float(gap(place, own, c, o)) > margin_m for c, o in zip(centers, table.outlines, strict=True))
 
     # -- pushes: (v, v, v, turn, turn, turn, sideways) at the knots
 
@@ -465,7 +465,7 @@ class PushPlanner:
     # -- over the things
 
     def _over(self, table: _Table) -> float:
-        """Height of the paddle's centre [m] at which it passes over everything."""
+        """Height of the paddle's center [m] at which it passes over everything."""
         tops = [table.top]
         for i in [*table.others.tolist(), table.target]:
             half = 0.5 * np.abs(quaternion_to_matrix(table.scene.quaternions[i])) @ table.scene.extents[i]

@@ -1,4 +1,4 @@
-"""Time stamps in nanoseconds, and pairing of colour and depth images by stamp. Knows nothing of nodes."""
+"""Time stamps in nanoseconds, and pairing of color and depth images by stamp. Knows nothing of nodes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ns_to_stamp(nanoseconds: int) -> Any:
 
 @dataclass(frozen=True)
 class Pair:
-    """A colour and a depth item of nearly the same instant. ``stamp_ns`` is that of the colour item.
+    """A color and a depth item of nearly the same instant. ``stamp_ns`` is that of the color item.
 
     ``restarted`` is true for the first pair after time went backwards.
     """
@@ -60,7 +60,7 @@ class _Stream:
 
 
 class ApproximateSynchronizer:
-    """Pairs colour and depth by stamp, as they come.
+    """Pairs color and depth by stamp, as they come.
 
     An item is paired at once with the nearest unpaired one of the other stream, if they differ by at most
     ``max_difference_ns``; choose that below half the frame period, so that the nearest is the right one.
@@ -105,7 +105,7 @@ class ApproximateSynchronizer:
         self._streams = {"color": _Stream(), "depth": _Stream()}
 
     def add_color(self, stamp_ns: int, item: Any) -> Pair | None:
-        """Add a colour item; returns the pair it completes, if any."""
+        """Add a color item; returns the pair it completes, if any."""
         return self._add("color", "depth", stamp_ns, item)
 
     def add_depth(self, stamp_ns: int, item: Any) -> Pair | None:

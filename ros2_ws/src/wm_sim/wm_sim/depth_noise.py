@@ -18,9 +18,9 @@ class DepthNoise:
             offset + gain (z - reference)^2 [m]: 0.0012 + 0.0019 (z - 0.4)^2 of Nguyen, Izadi and Lovell,
             "Modeling Kinect Sensor Noise for Improved 3D Reconstruction and Tracking", 3DIMPVT 2012, equation
             2 (surfaces seen at less than 60 degrees).
-        correlation_px: neighbouring pixels err alike over about this many pixels (block matching windows).
+        correlation_px: neighboring pixels err alike over about this many pixels (block matching windows).
         lateral_px: standard deviation of the pixel that a ray really hits; 0.8 pixels in the same paper.
-        baseline_focal_m_px, disparity_step_px: depth is a disparity d = baseline * focal / z, quantised to
+        baseline_focal_m_px, disparity_step_px: depth is a disparity d = baseline * focal / z, quantized to
             this step (structured light: 0.075 m x 580 px, 1/8 px).
         edge_jump_m, edge_hole_probability, edge_width_px: pixels within this distance of a depth jump are
             lost with this probability (occlusion between projector and camera).

@@ -4,7 +4,7 @@ Publishes (names are relative, so under the node's namespace and remappable, but
 
 - ``camera/color/image_raw``: sensor_msgs/Image rgb8
 - ``camera/color/camera_info``: sensor_msgs/CameraInfo of both images
-- ``camera/depth/image_raw``: sensor_msgs/Image 16UC1 (mm, 0: none) or 32FC1 (m, NaN: none), on colour (REP-118)
+- ``camera/depth/image_raw``: sensor_msgs/Image 16UC1 (mm, 0: none) or 32FC1 (m, NaN: none), on color (REP-118)
 - ``camera/depth/camera_info``: the same
 - ``odom``: nav_msgs/Odometry, odom -> base_link
 - ``sim/scene_graph``: wm_msgs/SceneGraph, the truth
@@ -76,7 +76,7 @@ class SimCameraParameters:
     """Parameters of the node."""
 
     scene: str = parameter("demo", "name of a scene of wm_sim, or path of a scene file", read_only=True)
-    seed: int = parameter(0, "of the scene's colours, sizes, poses and of the depth noise", minimum=0, read_only=True)
+    seed: int = parameter(0, "of the scene's colors, sizes, poses and of the depth noise", minimum=0, read_only=True)
     rate_hz: float = parameter(
         30.0,
         "frames published; the nearest of 30, 15, 10, 7.5, 6, ...",

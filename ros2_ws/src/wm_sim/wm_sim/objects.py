@@ -38,12 +38,12 @@ def _wall(bottom_radius: float, top_radius: float, bottom: float, top: float, co
     for k in range(_WALL_SEGMENTS):
         rotation = _turn_z(2.0 * np.pi * k / _WALL_SEGMENTS) @ _turn_x(-lean)
         outward = rotation @ np.array([0.0, 1.0, 0.0])
-        centre = np.array([outward[0], outward[1], 0.0]) / max(float(np.hypot(*outward[:2])), 1e-9) * radius
+        center = np.array([outward[0], outward[1], 0.0]) / max(float(np.hypot(*outward[:2])), 1e-9) * radius
         parts.append(
             GeomDef(
                 Shape.BOX,
                 np.array([width, WALL_THICKNESS_M, length]),
-                position=centre + np.array([0.0, 0.0, 0.5 * (bottom + top)]),
+                position=center + np.array([0.0, 0.0, 0.5 * (bottom + top)]),
                 quaternion=matrix_to_quaternion(rotation),
                 color=color,
             )
@@ -116,9 +116,9 @@ def bottle(diameter: float, height: float, color: Color, cap: Color = (0.9, 0.9,
     ]
 
 
-def centred(parts: list[GeomDef]) -> tuple[tuple[GeomDef, ...], Array]:
-    """The parts moved so that the centre of their bounds is the origin, and the full extents (3,) [m]."""
+def centered(parts: list[GeomDef]) -> tuple[tuple[GeomDef, ...], Array]:
+    """The parts moved so that the center of their bounds is the origin, and the full extents (3,) [m]."""
     points = np.concatenate([geom_points(p) for p in parts if not p.visual_only])
     low, high = points.min(axis=0), points.max(axis=0)
-    centre = 0.5 * (low + high)
-    return tuple(replace(p, position=p.position - centre) for p in parts), high - low
+    center = 0.5 * (low + high)
+    return tuple(replace(p, position=p.position - center) for p in parts), high - low

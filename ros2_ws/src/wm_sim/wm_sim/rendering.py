@@ -1,4 +1,4 @@
-"""Off-screen rendering of MuJoCo worlds: colour, depth and instance masks, on a GPU or in software,
+"""Off-screen rendering of MuJoCo worlds: color, depth and instance masks, on a GPU or in software,
 without a display.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Mesa's software rasteriser: more threads than one gain nothing at this image size and take cores from the
+# Mesa's software rasterizer: more threads than one gain nothing at this image size and take cores from the
 # rest.
 os.environ.setdefault("LP_NUM_THREADS", "1")
 
@@ -99,7 +99,7 @@ def _speckled(rgb: tuple[float, float, float], seed: int, amount: float, size: i
 
 
 def _tiles(size: int = 512, count: int = 4) -> NDArray[np.uint8]:
-    """Grey floor tiles with joints, (size, size, 3)."""
+    """Gray floor tiles with joints, (size, size, 3)."""
     rng = np.random.default_rng(3)
     cell = size // count
     image = np.repeat(np.repeat(rng.uniform(0.42, 0.50, (count, count)), cell, 0), cell, 1)
@@ -111,7 +111,7 @@ def _tiles(size: int = 512, count: int = 4) -> NDArray[np.uint8]:
 
 
 def _pattern(name: str, size: int = 64) -> NDArray[np.uint8]:
-    """A grey pattern (size, size, 3) that tints a geom's own colour."""
+    """A gray pattern (size, size, 3) that tints a geom's own color."""
     at = np.arange(size)
     if name == "checker":
         value = np.where(((at[:, None] // 16) + (at[None, :] // 16)) % 2 == 0, 1.0, 0.62)
@@ -159,7 +159,7 @@ def decorator(width: int, height: int, walls: bool, quality: bool = False) -> Ca
             grain = _speckled(rgb, 5, 0.03) if look == "white" else _wood(rgb, 7)
             _material(spec, f"table_{look}", grain, plane, [1.6, 2.0], specular=0.12)
         _material(spec, "floor", _tiles(), plane, [0.5, 0.5], uniform=True)
-        # Walls are plain: texture look-ups are most of the work of a software rasteriser.
+        # Walls are plain: texture look-ups are most of the work of a software rasterizer.
         spec.add_material(name="wall", rgba=[0.80, 0.79, 0.75, 1.0], specular=0.05)
         spec.add_material(name="board", rgba=[0.32, 0.42, 0.48, 1.0], specular=0.05)
         for name in ("speckle", "stripes", "checker"):
@@ -231,7 +231,7 @@ def _material(
 
 @dataclass(frozen=True)
 class Shadow:
-    """A soft shadow on a level surface: centre (3,) and half axes (2,) [m], their frame (3, 3), darkness
+    """A soft shadow on a level surface: center (3,) and half axes (2,) [m], their frame (3, 3), darkness
     0..1.
 
     Shadow maps cost more than all the rest of an image in software; an ellipse of the shadow's moments does
@@ -256,17 +256,17 @@ def cast_shadow(points: NDArray[np.float64], surface_z: float, bounds: NDArray[n
     if gap < -0.03 or gap > 0.6:
         return None
     fallen = points[:, :2] + height[:, None] * (LIGHT_DIRECTION[:2] / -LIGHT_DIRECTION[2])
-    centre = 0.5 * (fallen.min(axis=0) + fallen.max(axis=0))
+    center = 0.5 * (fallen.min(axis=0) + fallen.max(axis=0))
     values, axes = np.linalg.eigh(np.cov((fallen - fallen.mean(axis=0)).T))
-    along = (fallen - centre) @ axes
+    along = (fallen - center) @ axes
     half = np.abs(along).max(axis=0) * 1.02
     reach = np.abs(axes) @ half * 0.8
-    if ((centre - reach < bounds[0]) | (centre + reach > bounds[1])).any() or values.min() <= 0.0:
+    if ((center - reach < bounds[0]) | (center + reach > bounds[1])).any() or values.min() <= 0.0:
         return None
     rotation = np.eye(3)
     rotation[:2, :2] = axes if np.linalg.det(axes) > 0.0 else axes * [1.0, -1.0]
     darkness = 0.20 * float(np.exp(-gap / 0.08))
-    return Shadow(np.array([*centre, surface_z + 2e-4]), half, rotation, darkness) if darkness > 0.01 else None
+    return Shadow(np.array([*center, surface_z + 2e-4]), half, rotation, darkness) if darkness > 0.01 else None
 
 
 class Renderer:
@@ -274,7 +274,7 @@ class Renderer:
 
     Args:
         model: compiled with ``decorator`` for at least this image size.
-        camera: intrinsics; square pixels and a principal point at the image centre.
+        camera: intrinsics; square pixels and a principal point at the image center.
 
     Raises:
         RenderingError: no OpenGL here.
@@ -282,14 +282,16 @@ class Renderer:
     """
 
     def __init__(self, model: mujoco.MjModel, camera: Camera) -> None:
-        centred = abs(camera.cx - 0.5 * (camera.width - 1)) < 1e-6 and abs(camera.cy - 0.5 * (camera.height - 1)) < 1e-6
-        if not centred or abs(camera.fx - camera.fy) > 1e-6 * camera.fx:
-            raise ValueError(f"camera: got {camera}, expected fx = fy and the principal point at the centre")
+        centered = (
+            abs(camera.cx - 0.5 * (camera.width - 1)) < 1e-6 and abs(camera.cy - 0.5 * (camera.height - 1)) < 1e-6
+        )
+        if not centered or abs(camera.fx - camera.fy) > 1e-6 * camera.fx:
+            raise ValueError(f"camera: got {camera}, expected fx = fy and the principal point at the center")
         self.model, self.camera = model, camera
         self._context, self.backend = _gl_context(camera.width, camera.height)
         self._mjr = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._mjr)
-        # Reversed depth keeps millimetres at metres with float32.
+        # Reversed depth keeps millimeters at meters with float32.
         self._mjr.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 96)
         self._option = mujoco.MjvOption()
@@ -351,7 +353,7 @@ class Renderer:
     def render(
         self, data: mujoco.MjData, world_T_camera: NDArray[np.float64], shadows: Sequence[Shadow] = ()
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Colour (H, W, 3) and depth (H, W) [m, along the optical axis; 0 beyond 12 m] of the model at
+        """Color (H, W, 3) and depth (H, W) [m, along the optical axis; 0 beyond 12 m] of the model at
         ``data.qpos``.
 
         Args:

@@ -1,6 +1,6 @@
 """Table-top scenes as data: YAML files, checked by pydantic, made into bodies by a seed.
 
-Lengths in metres, angles in degrees, times in seconds. Positions are relative to the centre of the table top
+Lengths in meters, angles in degrees, times in seconds. Positions are relative to the center of the table top
 (x away from the camera's side, y to its left, z up from the table's surface). ``scenes/*.yaml`` are examples
 of every field.
 """
@@ -49,7 +49,8 @@ PALETTE: dict[str, tuple[float, float, float]] = {
     "wood": (0.72, 0.53, 0.33),
     "cardboard": (0.70, 0.56, 0.40),
     "white": (0.90, 0.90, 0.88),
-    "grey": (0.48, 0.49, 0.51),
+    "gray": (0.48, 0.49, 0.51),
+    "grey": (0.48, 0.49, 0.51),  # as scenes of before 0.2 spell it
     "black": (0.10, 0.10, 0.11),
     "steel": (0.62, 0.64, 0.67),
 }
@@ -78,13 +79,13 @@ class ObjectModel(_Strict):
     size: list[float] = Field(
         min_length=1, max_length=3, description="m: box x, y, z; sphere diameter; others diameter, height"
     )
-    position: list[float] = Field(min_length=2, max_length=3, description="m, of the centre; z: of the lowest point")
+    position: list[float] = Field(min_length=2, max_length=3, description="m, of the center; z: of the lowest point")
     on_top_of: str | None = Field(
         None, description="name of an earlier object that it stands on (position is then relative)"
     )
     yaw: float = 0.0
     lying: bool = Field(False, description="axis horizontal, along y before yaw (cylinders, capsules, bottles)")
-    color: Color | str = "grey"
+    color: Color | str = "gray"
     pattern: Literal["plain", "speckle", "stripes", "checker"] = "plain"
     density: float = Field(400.0, gt=1.0, le=20000.0, description="kg/m^3 of its outline")
     friction: float = Field(0.45, ge=0.0, le=2.0)
@@ -121,7 +122,7 @@ class ActionModel(_Strict):
     kind: Literal["set_velocity", "impulse"]
     linear: Vector = Field([0.0, 0.0, 0.0], description="m/s, or N s for an impulse")
     angular: Vector = [0.0, 0.0, 0.0]
-    point: Vector = Field([0.0, 0.0, 0.0], description="m, offset of an impulse from the centre")
+    point: Vector = Field([0.0, 0.0, 0.0], description="m, offset of an impulse from the center")
     rolling: bool = False
 
 
@@ -250,7 +251,7 @@ class BuiltScene:
     Attributes:
         model: the file's contents.
         names, class_names: of the bodies; bodies: table first, then objects, then pushers.
-        states: (n, 13) start states, map frame (origin on the floor below the table's centre).
+        states: (n, 13) start states, map frame (origin on the floor below the table's center).
         colors: (n, 3) rgb 0..1; volumes: (n,) [m^3] of the outlines.
         patterns: n names of surface patterns.
         schedule: (body index, intervention) with the time offset counted from the start of the scene.
@@ -301,17 +302,17 @@ def _rgb(color: list[float] | str) -> tuple[float, float, float]:
 
 def _parts(shape: str, extents: Array, rgba: objects.Color) -> tuple[tuple[GeomDef, ...], Array]:
     if shape == "mug":
-        return objects.centred(objects.mug(extents[0], extents[2], rgba))
+        return objects.centered(objects.mug(extents[0], extents[2], rgba))
     if shape == "bowl":
-        return objects.centred(objects.bowl(extents[0], extents[2], rgba))
+        return objects.centered(objects.bowl(extents[0], extents[2], rgba))
     if shape == "bottle":
-        return objects.centred(objects.bottle(extents[0], extents[2], rgba))
+        return objects.centered(objects.bottle(extents[0], extents[2], rgba))
     kind = {"box": Shape.BOX, "sphere": Shape.SPHERE, "cylinder": Shape.CYLINDER, "capsule": Shape.CAPSULE}[shape]
     return (GeomDef(kind, extents, color=rgba),), extents
 
 
 def build_scene(model: SceneModel, seed: int = 0) -> BuiltScene:
-    """Draw a scene: colours, sizes and poses within its ranges. The same seed gives the same scene.
+    """Draw a scene: colors, sizes and poses within its ranges. The same seed gives the same scene.
 
     Draws in which two objects overlap by more than 2 mm are drawn again, with ranges that shrink to nothing.
     """

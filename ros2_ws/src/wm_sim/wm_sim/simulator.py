@@ -1,6 +1,6 @@
 """The simulated world: it moves on, is looked at, is the truth, and can be asked what would have happened.
 
-ROS-free. The map frame's origin is on the floor below the table's centre, x away from the camera, z up.
+ROS-free. The map frame's origin is on the floor below the table's center, x away from the camera, z up.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class TruthRollout:
     Attributes:
         object_ids: (M,); states: (K, T, M, 13) float32; present: (K, T, M); times: (T,) [s] after the query.
         touches: per hypothesis, with object ids in place of indices.
-        bodies: per hypothesis the bodies drawn; colors: per hypothesis and body the colour of a restyle, or
+        bodies: per hypothesis the bodies drawn; colors: per hypothesis and body the color of a restyle, or
             None.
     """
 
@@ -108,7 +108,7 @@ class Simulator:
 
     Args:
         scene: a ``SceneModel``, the name of a scene, a path to a YAML file, or a scene that is built already.
-        seed: of the scene's colours, sizes and poses (unless it is built), and of the depth noise.
+        seed: of the scene's colors, sizes and poses (unless it is built), and of the depth noise.
         width, height: of the images [pixels].
         noise: a model of depth errors; None: exact depth.
         quality: images with shadow maps and smoothed edges (slow).
@@ -228,7 +228,7 @@ class Simulator:
 
         Args:
             times: (M,) [s] after now, ascending, first >= 0.
-            positions: (M, 3) of its centre [m], map frame; quaternions: (M, 4) x, y, z, w.
+            positions: (M, 3) of its center [m], map frame; quaternions: (M, 4) x, y, z, w.
             name: of the pusher in the scene; empty: the only one.
 
         Raises:
@@ -318,7 +318,7 @@ class Simulator:
     def look(
         self, states: Array, present: NDArray[np.bool_], world_T_camera: Array
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
-        """Colour (H, W, 3), exact depth (H, W) [m] and true ids (H, W) of the scene's bodies in given states.
+        """Color (H, W, 3), exact depth (H, W) [m] and true ids (H, W) of the scene's bodies in given states.
 
         Args:
             states: (n, 13), present: (n,), in the order of the scene's bodies; world_T_camera: (4, 4).
@@ -524,7 +524,7 @@ class Simulator:
         rows: Sequence[int] | None = None,
         world_T_camera: ArrayLike | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Exact images of a true future: colour (F, H, W, 3) and depth (F, H, W) [m].
+        """Exact images of a true future: color (F, H, W, 3) and depth (F, H, W) [m].
 
         Args:
             rows: indices of ``truth.times`` to draw; None: all.

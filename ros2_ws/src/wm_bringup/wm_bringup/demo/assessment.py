@@ -213,7 +213,7 @@ def write_files(out: Path, results: DemoResults, seconds_total: float) -> dict[s
     return metrics
 
 
-def _millimetres(value: float | None) -> str:
+def _millimeters(value: float | None) -> str:
     return "-" if value is None or not np.isfinite(value) else f"{1e3 * value:.1f}"
 
 
@@ -236,8 +236,8 @@ def print_results(results: DemoResults, metrics: dict[str, Any], console: Consol
         if e is None:
             table.add_row(future.question.name, "", "not compared")
             continue
-        row = [_millimetres(f(b)) for b in ("imagined", *BASELINES) for f in (e.average, e.final)]
-        moved = " / ".join(_millimetres(e.average(b, moved_only=True)) for b in ("imagined", "straight"))
+        row = [_millimeters(f(b)) for b in ("imagined", *BASELINES) for f in (e.average, e.final)]
+        moved = " / ".join(_millimeters(e.average(b, moved_only=True)) for b in ("imagined", "straight"))
         table.add_row(future.question.name, "yes" if e.contacts else "no", *row, moved)
     console.print()
     console.print(table)
@@ -246,7 +246,7 @@ def print_results(results: DemoResults, metrics: dict[str, Any], console: Consol
         console.print(
             f"Perception, {results.perception['frames']} scene graphs: {p['found']} of {p['objects_true']} objects "
             f"found, {p['missed']} missed, {p['phantom']} phantom, {p['id_switches']} id switches, "
-            f"position error {_millimetres(p['position_error_median_m'])} mm (median)"
+            f"position error {_millimeters(p['position_error_median_m'])} mm (median)"
         )
     rate = "-" if latency["rate_hz"] is None else f"{latency['rate_hz']:.1f}"
     console.print(

@@ -268,7 +268,7 @@ def _camera(client: GraphClient, plan: Plan) -> Any:
     client.node.destroy_subscription(subscription)
     camera = camera_from_msg(got[0])
     x, y = plan.width / camera.width, plan.height / camera.height
-    # Pixel centres lie at whole numbers, so the image's edge is at -0.5.
+    # Pixel centers lie at whole numbers, so the image's edge is at -0.5.
     return replace(
         camera,
         width=plan.width,

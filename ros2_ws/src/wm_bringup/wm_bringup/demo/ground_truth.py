@@ -64,7 +64,7 @@ class Truth:
     def pictures(
         self, rollout: TruthRollout, hypothesis: int, times: ArrayLike
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """True colour (F, H, W, 3) and depth (F, H, W) [m] nearest to the times (F,) [s], from where the camera was."""
+        """True color (F, H, W, 3) and depth (F, H, W) [m] nearest to the times (F,) [s], from where the camera was."""
         rows = [int(np.argmin(np.abs(rollout.times - t))) for t in np.asarray(times, dtype=np.float64)]
         return self.simulator.render_truth(rollout, hypothesis, rows)
 

@@ -153,7 +153,7 @@ def way_off(
     """Unit direction (2,) of the shortest free way over the edge of what an object stands on, and its length [m].
 
     Args:
-        cost_of: metres that a way counts as longer, by the place (3,) where it leads to, in the air beside the edge.
+        cost_of: meters that a way counts as longer, by the place (3,) where it leads to, in the air beside the edge.
     """
     best: tuple[float, NDArray[np.float64], float] | None = None
     for k in range(_DIRECTIONS):
@@ -206,7 +206,7 @@ def run_clip(
     """Play a folder through the graph and report; the exit status.
 
     Args:
-        folder: of colour, depth and pose files.
+        folder: of color, depth and pose files.
         out: folder for what it writes.
         imagine: also imagine a thing removed, and pushed off the table.
         perception: further parameters of perception, e.g. of ``live.model_parameters``.

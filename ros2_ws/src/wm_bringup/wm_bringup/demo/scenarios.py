@@ -69,7 +69,7 @@ _HUES = ((15.0, "red"), (40.0, "orange"), (70.0, "yellow"), (165.0, "green"), (1
 
 
 def color_word(color: NDArray[np.floating]) -> str:
-    """A colour (3,) 0..1 as a word; empty: not observed."""
+    """A color (3,) 0..1 as a word; empty: not observed."""
     if not np.any(color):
         return ""
     hue, saturation, value = colorsys.rgb_to_hsv(*(float(np.clip(c, 0.0, 1.0)) for c in color))
@@ -77,7 +77,7 @@ def color_word(color: NDArray[np.floating]) -> str:
     if value < 0.15:
         return "black"
     if saturation < 0.15:
-        return "white" if value > 0.75 else "grey"
+        return "white" if value > 0.75 else "gray"
     if 15.0 <= degrees < 45.0 and value < 0.62:
         return "brown"
     if degrees >= 340.0:
@@ -86,7 +86,7 @@ def color_word(color: NDArray[np.floating]) -> str:
 
 
 def object_name(scene: SceneGraph, object_id: int) -> str:
-    """An object for people: colour, class and id."""
+    """An object for people: color, class and id."""
     if object_id not in scene.ids:
         return f"#{object_id}"
     row = scene.index(object_id)
@@ -187,7 +187,7 @@ def _on_another(scene: SceneGraph, row: int, below: int | None = None) -> bool:
 
 
 def support_of(scene: SceneGraph, row: int) -> int | None:
-    """Row of the static surface that an object stands on: the highest one below its centre that spans it."""
+    """Row of the static surface that an object stands on: the highest one below its center that spans it."""
     best, best_top = None, -np.inf
     for support in np.flatnonzero(scene.is_static).tolist():
         rotation = quaternion_to_matrix(scene.quaternions[support])
@@ -200,7 +200,7 @@ def support_of(scene: SceneGraph, row: int) -> int | None:
 
 
 def distance_to_edge(scene: SceneGraph, row: int, direction: NDArray[np.float64]) -> float:
-    """How far [m] an object's centre can go along a horizontal direction (2,) until its support ends; inf: none."""
+    """How far [m] an object's center can go along a horizontal direction (2,) until its support ends; inf: none."""
     support = support_of(scene, row)
     if support is None:
         return float("inf")
@@ -214,7 +214,7 @@ def distance_to_edge(scene: SceneGraph, row: int, direction: NDArray[np.float64]
 
 
 def clearance(scene: SceneGraph, row: int, direction: NDArray[np.float64], half_width: float) -> float:
-    """How far [m] something of a half width can go from an object's centre along a direction (2,) and touch nothing."""
+    """How far [m] something of a half width can go from an object's center along a direction (2,) and touch nothing."""
     free = distance_to_edge(scene, row, direction)
     for other in np.flatnonzero(~scene.is_static).tolist():
         if other == row:
@@ -253,7 +253,7 @@ def push(scene: SceneGraph, object_id: int, name: str, speed_m_s: float = PUSH_S
     return Question(
         Hypothesis(name, (do.apply_impulse(object_id, impulse.tolist()),)),
         f"What if the {who} were pushed?",
-        f"impulse {_words(impulse)} N s at its centre",
+        f"impulse {_words(impulse)} N s at its center",
         object_id,
     )
 

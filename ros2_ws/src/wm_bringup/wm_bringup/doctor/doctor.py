@@ -401,17 +401,17 @@ def print_report(findings: Sequence[Finding]) -> None:
     from rich.table import Table
 
     console = make_console()
-    colours = {OK: "green", NOTE: "dim", WARNING: "yellow", ERROR: "bold red"}
+    colors = {OK: "green", NOTE: "dim", WARNING: "yellow", ERROR: "bold red"}
     table = Table(box=None, pad_edge=False)
     for heading in ("", "what", "state", "found"):
         table.add_column(heading, overflow="fold")
     section = ""
     for f in findings:
-        colour = colours[f.level]
+        color = colors[f.level]
         table.add_row(
             escape(f.section if f.section != section else ""),
             escape(f.name),
-            f"[{colour}]{f.level}[/]",
+            f"[{color}]{f.level}[/]",
             escape(f.found),
         )
         section = f.section
@@ -421,7 +421,7 @@ def print_report(findings: Sequence[Finding]) -> None:
         console.print("\nWhat to do")
     for f in todo:
         console.print(
-            f"[{colours[f.level]}]{f.level}[/] {escape(f.name)}: {escape(f.found)}\n        {escape(f.advice)}"
+            f"[{colors[f.level]}]{f.level}[/] {escape(f.name)}: {escape(f.found)}\n        {escape(f.advice)}"
         )
     errors = sum(f.level == ERROR for f in findings)
     warnings = sum(f.level == WARNING for f in findings)

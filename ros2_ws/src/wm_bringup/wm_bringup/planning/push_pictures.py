@@ -18,15 +18,15 @@ Array = NDArray[np.float64]
 _ANGLES = np.linspace(0.0, 2.0 * np.pi, 32, endpoint=False)
 
 
-def _ring(support: Array, centre: Array) -> Array:
-    """(D, 2) polygon whose support function is given: where neighbouring supporting lines meet."""
+def _ring(support: Array, center: Array) -> Array:
+    """(D, 2) polygon whose support function is given: where neighboring supporting lines meet."""
     n = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
     a, b = n, np.roll(n, -1, axis=0)
     determinant = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
     next_support = np.roll(support, -1)
     x = (support * b[:, 1] - next_support * a[:, 1]) / determinant
     y = (next_support * a[:, 0] - support * b[:, 0]) / determinant
-    return np.asarray(np.stack([x, y], axis=1) + centre)
+    return np.asarray(np.stack([x, y], axis=1) + center)
 
 
 def _paddle(position: Array, yaw: float) -> Array:

@@ -1,7 +1,7 @@
 """Push tasks on the simulated table, and the closed loop that carries them out: look, imagine, push, look again.
 
 A task is a random table, a thing to push, a place 0.2 to 0.4 m away, and a tall thing near the way. It is done when the
-centre of the thing is within 3 cm of the place, the tall one stands, and nothing has left the table.
+center of the thing is within 3 cm of the place, the tall one stands, and nothing has left the table.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_CYCLES = 30
 SETTLE_S = 0.2
 PUSHER_NAME = "paddle"
 _HOME = (-0.30, 0.50, 0.30)
-"""Where the paddle waits, over the table's front left corner [m, from the table's centre]."""
+"""Where the paddle waits, over the table's front left corner [m, from the table's center]."""
 
 # What perception leaves open on this table, about (docs/perception_bench.md): used where the true state is the start.
 NOISE_POSITION_M = 0.003
@@ -75,7 +75,7 @@ class Episode:
 
     Attributes:
         success: see the module; reason: what failed, in words.
-        distance_m: of the target's centre to the goal at the end.
+        distance_m: of the target's center to the goal at the end.
         plan_seconds: of each cycle in which something was imagined.
         simulated_s: how long it took in the world.
     """
@@ -205,7 +205,7 @@ def make_task(seed: int, table_look: str = "wood") -> Task:
 
 
 def believed(truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
-    """The true scene as somebody knows it who looks well: centres to 3 mm, yaws to 1 degree, sizes to 2 %.
+    """The true scene as somebody knows it who looks well: centers to 3 mm, yaws to 1 degree, sizes to 2 %.
 
     Masses, frictions and restitutions are what one would guess (the prior), not what they are.
     """

@@ -1,4 +1,4 @@
-"""Serialised messages in one form: the bytes between fields, which the middleware leaves as they happen to be, are
+"""Serialized messages in one form: the bytes between fields, which the middleware leaves as they happen to be, are
 0."""
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def _store(kind: str) -> Any:
 
 
 def canonical_cdr(data: bytes, kind: str) -> bytes:
-    """The same message, serialised (CDR, little endian) with every padding byte 0.
+    """The same message, serialized (CDR, little endian) with every padding byte 0.
 
     Messages that are equal field by field, to the last bit, are equal so.
 
     Args:
-        data: as rclpy serialises it.
+        data: as rclpy serializes it.
         kind: PACKAGE/msg/NAME.
     """
     store = _store(kind)

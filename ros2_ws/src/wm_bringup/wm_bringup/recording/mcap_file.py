@@ -43,7 +43,7 @@ class McapTopic:
 
 @dataclass(frozen=True)
 class McapMessage:
-    """Topic, type, publish_time and log_time [ns], serialised message."""
+    """Topic, type, publish_time and log_time [ns], serialized message."""
 
     topic: str
     type: str

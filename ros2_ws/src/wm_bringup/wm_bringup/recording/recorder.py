@@ -52,7 +52,7 @@ _FOREVER = {"sec": 9223372036, "nsec": 854775807}
 
 
 def stamp_reader(message_type: type) -> Callable[[bytes], int]:
-    """Function that reads the stamp [ns] of a serialised message of this type; 0 where it has none."""
+    """Function that reads the stamp [ns] of a serialized message of this type; 0 where it has none."""
     fields: dict[str, str] = getattr(message_type, "get_fields_and_field_types", dict)()
     first = next(iter(fields.values()), "")
     offset, least = 4, 12  # after the encapsulation header of CDR

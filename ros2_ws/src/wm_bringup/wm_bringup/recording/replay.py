@@ -133,7 +133,7 @@ class Replay:
     """What came of a replay.
 
     Attributes:
-        frames: pairs of colour and depth images that perception took up.
+        frames: pairs of color and depth images that perception took up.
         graphs: of which gave a scene graph; refused: the others by reason; reasons: in words.
         objects: most objects in one graph that are no supports; supports: likewise.
         sha256: of the file of scene graphs.
@@ -334,7 +334,7 @@ def _give(
     recorded: dict[str, list[str]] = {}
     for name in bag.topics:
         recorded.setdefault(table.get(name, name), []).append(name)
-    for what, topic in (("colour", images[0]), ("depth", images[1]), ("camera info", p.camera_info_topic)):
+    for what, topic in (("color", images[0]), ("depth", images[1]), ("camera info", p.camera_info_topic)):
         if topic not in recorded:
             listed = ", ".join(f"{t.name} ({t.type})" for t in bag.choose([])) or "nothing"
             raise SourceError(
@@ -395,7 +395,7 @@ def _check(path: Path, result: Replay, frame: Frame | None, config: PerceptionCo
     """Raises ReplayError for a replay without a scene graph, or with nothing in any of them."""
     refused = "; ".join(f"{n} refused, {name}: {result.reasons[name]}" for name, n in result.refused.items())
     if not result.frames:
-        raise ReplayError(f"{path}: no pair of colour and depth images: no scene graph")
+        raise ReplayError(f"{path}: no pair of color and depth images: no scene graph")
     if not result.graphs:
         raise ReplayError(f"{path}: {result.frames} frames and no scene graph; {refused}")
     if not result.objects:

@@ -53,7 +53,7 @@ class Comparison:
 
     Attributes:
         counts: scene graphs in A and B; common: stamps in both.
-        identical_bytes: of how many common stamps the serialised messages are the same; the middleware leaves bytes
+        identical_bytes: of how many common stamps the serialized messages are the same; the middleware leaves bytes
             between fields as they happen to be, so fewer are than have equal fields.
         first: where they part; None: nowhere.
         fields: frames with a difference and the largest one, by field.
@@ -133,7 +133,7 @@ def find_recording(path: Path) -> Path:
 
 
 def _graphs(path: Path, topic: str) -> tuple[dict[tuple[int, int], bytes], str]:
-    """Serialised scene graphs by stamp and how often that stamp came before; and a warning on the file, or ""."""
+    """Serialized scene graphs by stamp and how often that stamp came before; and a warning on the file, or ""."""
     from rclpy.serialization import deserialize_message
     from wm_msgs.msg import SceneGraph
 

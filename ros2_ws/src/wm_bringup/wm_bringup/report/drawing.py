@@ -200,7 +200,7 @@ def save_png(path: Path, picture: Picture) -> Path:
 def sheet(
     rows: Sequence[tuple[str, Sequence[Picture]]], columns: Sequence[str], width: int, label: int = 110
 ) -> Picture:
-    """A contact sheet: labelled rows of pictures of one size under column headings, ``width`` pixels each picture."""
+    """A contact sheet: labeled rows of pictures of one size under column headings, ``width`` pixels each picture."""
     first = rows[0][1][0]
     height = round(first.shape[0] * width / first.shape[1])
     gap, top = 6, 30

@@ -370,7 +370,7 @@ def write_demo_report(
         f"end, {horizon:g} s ahead. <b>Straight lines</b> lets everything go on at its velocity, <b>nothing moves</b> "
         "leaves it where it is; both start from the same perceived state.</p>",
         "<h2>Imagined against true</h2>",
-        '<p class="dim">Millimetres; mean over all movable objects that perception and truth share.</p>',
+        '<p class="dim">Millimeters; mean over all movable objects that perception and truth share.</p>',
         _hypothesis_table(results),
         "<h2>What was seen</h2>",
     ]

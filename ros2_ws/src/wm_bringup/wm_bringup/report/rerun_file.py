@@ -137,8 +137,8 @@ def _log_live(stream: rr.RecordingStream, results: DemoResults, mcap: Path) -> N
             stream.log("world/camera/image/color", _jpeg(image_to_rgb(item.message())))
         elif item.topic == depth_topic:
             depth = np.nan_to_num(image_to_depth(item.message()))[::2, ::2]
-            millimetres = np.clip(1e3 * depth, 0.0, 65535.0).astype(np.uint16)
-            stream.log("depth", rr.DepthImage(np.ascontiguousarray(millimetres), meter=1000.0))
+            millimeters = np.clip(1e3 * depth, 0.0, 65535.0).astype(np.uint16)
+            stream.log("depth", rr.DepthImage(np.ascontiguousarray(millimeters), meter=1000.0))
         elif item.topic == overlay_topic:
             stream.log("overlay", _jpeg(image_to_rgb(item.message())))
         elif item.topic == info_topic and camera is None:

@@ -266,7 +266,7 @@ def future_picture(results: DemoResults, future: Future, row: int, base: tuple[P
 
 
 def _error_table(canvas: Canvas, results: DemoResults, future: Future, t: int) -> None:
-    """Errors of the objects that move (or of all) at a time, by backend, in millimetres."""
+    """Errors of the objects that move (or of all) at a time, by backend, in millimeters."""
     errors = future.errors
     assert errors is not None
     columns = (("imagined", 300), ("straight", 450), ("still", 600))

@@ -307,7 +307,7 @@ class Playing:
     Attributes:
         rate: times as fast as recorded, where perception keeps up.
         lock_step: each frame is waited for until perception has reported on it; else the recording runs away from it.
-        register, level: auto, on or off: colour onto depth, the world z-up (see ``sources.recording``).
+        register, level: auto, on or off: color onto depth, the world z-up (see ``sources.recording``).
     """
 
     rate: float = 1.0

@@ -486,7 +486,7 @@ def graph_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
 
     A random ROS_DOMAIN_ID of 1 to 101 (free of Linux's ephemeral ports) that no process of this machine uses, and
     discovery limited to this machine. To be in the same graph, call ``os.environ.update(...)`` with it before rclpy is
-    initialised.
+    initialized.
     """
     env = dict(os.environ if base is None else base)
     domains = [1 + secrets.randbelow(101) for _ in range(50)]

@@ -165,7 +165,7 @@ class Bag:
         return [self.topics[name] for name in names] if names else sorted(self.topics.values(), key=lambda t: t.name)
 
     def messages(self, names: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
-        """Topic, time [ns] and serialised message, in order of time.
+        """Topic, time [ns] and serialized message, in order of time.
 
         Raises:
             SourceError: the file is damaged.

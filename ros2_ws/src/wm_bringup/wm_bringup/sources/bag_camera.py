@@ -38,7 +38,7 @@ class Inputs:
     """Names in the bag of what perception reads, and how.
 
     ``color_compressed``, ``depth_compressed``: sensor_msgs/CompressedImage; world_frame: of the scene graph;
-    camera_frame: of the optical frame, empty: that of the colour images; resize_depth, rectify, depth_scale and
+    camera_frame: of the optical frame, empty: that of the color images; resize_depth, rectify, depth_scale and
     depth_scale_guess: perception's parameters.
     """
 
@@ -72,7 +72,7 @@ class Inputs:
 
     @property
     def color_source(self) -> str:
-        """Topic of colour, in the bag."""
+        """Topic of color, in the bag."""
         return self.color
 
     @property

@@ -113,13 +113,13 @@ def play(bag: Bag, options: argparse.Namespace, ros_arguments: list[str]) -> Non
 
 
 class _Frames:
-    """Pairs of colour and depth of a bag, by the node's own rule, each waited for."""
+    """Pairs of color and depth of a bag, by the node's own rule, each waited for."""
 
     def __init__(
         self, player: Player, bag: Bag, publishers: dict[str, Any], remap: dict[str, str], options: argparse.Namespace
     ) -> None:
         recorded = {remap.get(name, name): name for name in publishers}
-        wanted = {"colour": options.color_topic, "depth": options.depth_topic}
+        wanted = {"color": options.color_topic, "depth": options.depth_topic}
         for what, topic in wanted.items():
             if topic not in recorded:
                 raise SourceError(

@@ -18,7 +18,7 @@ def depth_unit_warning(frame: Callable[[int], Frame], count: int, unit_m: float)
 
     Args:
         frame: gives a frame by its number, in a world with z up; count: how many there are.
-        unit_m: metres per unit that they were read with.
+        unit_m: meters per unit that they were read with.
     """
     watch = DepthUnitWatch()
     guess = None
@@ -31,5 +31,5 @@ def depth_unit_warning(frame: Callable[[int], Frame], count: int, unit_m: float)
         return ""
     return (
         f"depth, read as {1000.0 * unit_m:g} mm a unit, looks wrong: {guess.evidence}; try --depth-scale "
-        f"{guess.advice(unit_m)} (metres per unit), or give {unit_m:g} if that is right"
+        f"{guess.advice(unit_m)} (meters per unit), or give {unit_m:g} if that is right"
     )

@@ -1,14 +1,14 @@
 """Folder layouts of RGB-D recordings.
 
 - 7-Scenes and tsdf-fusion: ``frame-N.color.png`` or ``.jpg``, ``frame-N.depth.png`` (16-bit mm, 65535 invalid),
-  ``frame-N.pose.txt`` (4x4 camera to world, metres), ``camera-intrinsics.txt`` (3x3; 7-Scenes has none);
+  ``frame-N.pose.txt`` (4x4 camera to world, meters), ``camera-intrinsics.txt`` (3x3; 7-Scenes has none);
 - ScanNet as its .sens reader writes it: ``color/N.jpg``, ``depth/N.png``, ``pose/N.txt``, ``intrinsic/*.txt`` (4x4);
-- TUM: ``rgb.txt``, ``depth.txt`` (16 bits, 5000 per metre), ``groundtruth.txt``;
+- TUM: ``rgb.txt``, ``depth.txt`` (16 bits, 5000 per meter), ``groundtruth.txt``;
 - BOP: ``rgb/N.png``, ``depth/N.png``, ``scene_camera.json`` (cam_K, depth_scale, cam_R_w2c, cam_t_w2c);
 - one frame: ``color.png``, ``depth.png``, ``camera-intrinsics.txt``.
 
 ``camera.yaml`` with fx, fy, cx, cy and depth_scale overrides the intrinsics of any of them. Without poses a camera that
-stands still is assumed. Colour may be larger than depth where it shows the same view, or where both are calibrated.
+stands still is assumed. Color may be larger than depth where it shows the same view, or where both are calibrated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from wm_core.geometry import invert_transform, matrix_to_quaternion, pose_matrix
 from wm_perception.lifting.registration import DepthToColor
 from wm_ros.stamps import NANOSECONDS
 
-_MILLIMETRES_PER_METRE = 1000.0
+_MILLIMETERS_PER_METER = 1000.0
 _TUM_DEPTH_SCALE = 5000.0
 _TUM_CAMERA = (525.0, 525.0, 319.5, 239.5)
 """The ROS default that the TUM RGB-D benchmark names for its registered images (640x480)."""
@@ -106,7 +106,7 @@ def _no_layout(path: Path) -> str:
 
 
 def _recording(folder: Path, found: _Found, rate_hz: float | None) -> Recording:
-    """With cameras, and colour's relation to depth."""
+    """With cameras, and color's relation to depth."""
     if not found.frames:
         raise SourceError(f"{folder}: {found.left_out} frames and none with a finite pose")
     first = found.frames[0]
@@ -136,7 +136,7 @@ def _recording(folder: Path, found: _Found, rate_hz: float | None) -> Recording:
         if size != color_size or not np.allclose(found.color_matrix, found.depth_matrix, atol=0.5):
             registration = DepthToColor(lens, moved[:3, 3], rotation=moved[:3, :3])
             notes.append(
-                f"colour {color_size[0]}x{color_size[1]} (fx {lens.fx:.0f}) is brought onto depth {size[0]}x{size[1]} "
+                f"color {color_size[0]}x{color_size[1]} (fx {lens.fx:.0f}) is brought onto depth {size[0]}x{size[1]} "
                 f"(fx {camera.fx:.0f}) by the folder's calibration"
             )
     else:
@@ -158,9 +158,9 @@ def _recording(folder: Path, found: _Found, rate_hz: float | None) -> Recording:
             known = _scaled(known, size[0] / color_size[0], size[1] / color_size[1])
         camera = _camera(folder, size, known)
         if larger:
-            whose = "colour's, scaled" if of_color else "depth's"
+            whose = "color's, scaled" if of_color else "depth's"
             notes.append(
-                f"colour {color_size[0]}x{color_size[1]} is scaled to depth {size[0]}x{size[1]}; the intrinsics are "
+                f"color {color_size[0]}x{color_size[1]} is scaled to depth {size[0]}x{size[1]}; the intrinsics are "
                 f"taken as {whose} (fx {camera.fx:.0f})"
             )
     frames = found.frames
@@ -232,7 +232,7 @@ def _described(folder: Path) -> tuple[NDArray[np.float64] | None, float | None]:
         except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
             raise SourceError(f"{described}: {error!r}, expected fx, fy, cx, cy and optionally depth_scale") from error
         if scale is not None and not scale > 0.0:
-            raise SourceError(f"{described}: depth_scale {scale:g}, expected units per metre > 0")
+            raise SourceError(f"{described}: depth_scale {scale:g}, expected units per meter > 0")
         return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]), scale
     if text.is_file():
         return _numbers(text, 9, "a 3x3 intrinsic matrix").reshape(3, 3), None
@@ -248,7 +248,7 @@ def _camera(folder: Path, size: tuple[int, int], matrix: NDArray[np.float64]) ->
 
 
 def _scaled(matrix: NDArray[np.float64], x: float, y: float) -> NDArray[np.float64]:
-    """Intrinsics of the same view at another size; pixel centres are at whole numbers."""
+    """Intrinsics of the same view at another size; pixel centers are at whole numbers."""
     scaled = matrix.copy()
     scaled[0, 0], scaled[1, 1] = matrix[0, 0] * x, matrix[1, 1] * y
     scaled[0, 2], scaled[1, 2] = (matrix[0, 2] + 0.5) * x - 0.5, (matrix[1, 2] + 0.5) * y - 0.5
@@ -305,7 +305,7 @@ def _numbered(folder: Path, rate_hz: float | None) -> _Found:
     return _Found(
         "7-Scenes",
         frames,
-        _MILLIMETRES_PER_METRE,
+        _MILLIMETERS_PER_METER,
         _SEVEN_SCENES_CAMERA if has_poses else None,
         left_out=left_out,
         has_poses=has_poses,
@@ -340,7 +340,7 @@ def _scannet(folder: Path, rate_hz: float | None) -> _Found:
     return _Found(
         "ScanNet",
         frames,
-        _MILLIMETRES_PER_METRE,
+        _MILLIMETERS_PER_METER,
         None,
         matrices.get("intrinsic_color"),
         matrices.get("intrinsic_depth"),
@@ -389,11 +389,11 @@ def _bop(folder: Path, rate_hz: float | None) -> _Found:
                 f"{where}: {error!r}, expected cam_K of 9 numbers and depth_scale, and of poses 9 and 3 finite numbers"
             ) from error
         if not scale > 0.0:
-            raise SourceError(f"{where}: depth_scale {scale:g}, expected millimetres per unit > 0")
+            raise SourceError(f"{where}: depth_scale {scale:g}, expected millimeters per unit > 0")
         matrix = k if matrix is None else matrix
         camera = None if np.array_equal(k, matrix) else _camera(folder, _size(depth), k)
-        frames.append(RecordedFrame(color, depth, time_ns, pose, camera, _MILLIMETRES_PER_METRE / scale))
-    return _Found("BOP", frames, _MILLIMETRES_PER_METRE, color_matrix=matrix, has_poses=has_poses)
+        frames.append(RecordedFrame(color, depth, time_ns, pose, camera, _MILLIMETERS_PER_METER / scale))
+    return _Found("BOP", frames, _MILLIMETERS_PER_METER, color_matrix=matrix, has_poses=has_poses)
 
 
 def _one_frame(folder: Path, rate_hz: float | None) -> _Found:
@@ -403,7 +403,7 @@ def _one_frame(folder: Path, rate_hz: float | None) -> _Found:
     pose_file = folder / "pose.txt"
     pose = _pose(pose_file) if pose_file.is_file() else None
     frame = RecordedFrame(color, depth, 0, np.eye(4) if pose is None else pose)
-    return _Found("a single frame", [frame], _MILLIMETRES_PER_METRE, has_poses=pose is not None)
+    return _Found("a single frame", [frame], _MILLIMETERS_PER_METER, has_poses=pose is not None)
 
 
 def _table(path: Path, columns: int) -> list[list[str]]:
@@ -457,5 +457,5 @@ def _tum(folder: Path, rate_hz: float | None) -> _Found:
         frames.append(RecordedFrame(color, depth, round(time_s * NANOSECONDS), world_T_camera))
     if not frames:
         what = "depth and pose" if has_poses else "depth"
-        raise SourceError(f"{folder}: no colour image has {what} within {_TUM_MAX_DIFFERENCE_S:g} s")
+        raise SourceError(f"{folder}: no color image has {what} within {_TUM_MAX_DIFFERENCE_S:g} s")
     return _Found("TUM", frames, _TUM_DEPTH_SCALE, _TUM_CAMERA, left_out=left_out, has_poses=has_poses)

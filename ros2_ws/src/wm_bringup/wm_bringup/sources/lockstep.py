@@ -2,7 +2,7 @@
 
 Images are given in the order of the recording, everything else (transforms, odometry, intrinsics) up to ``LEAD_S``
 before them: where a recording has the transform of an image behind the image, perception would wait for it while the
-player waits for perception. Colour and depth are paired by the node's own rule; after each pair the player waits for
+player waits for perception. Color and depth are paired by the node's own rule; after each pair the player waits for
 perception's report on it.
 """
 
@@ -93,7 +93,7 @@ class LockStep:
     def wait_for_perception(self, publishers: dict[str, Any], color: Any, subscribers: int) -> None:
         """Until perception hears these topics (name to publisher) and says what becomes of frames.
 
-        Then, for a few seconds, until as many others hear the colour images as are said to come.
+        Then, for a few seconds, until as many others hear the color images as are said to come.
 
         Raises:
             SourceError: it does not within a minute.
@@ -155,5 +155,5 @@ class LockStep:
         if self._player.stopped or self.reports["scene_graph"]:
             return
         if not self.reports:
-            raise SourceError("no pair of colour and depth images in it: no scene graph was made")
+            raise SourceError("no pair of color and depth images in it: no scene graph was made")
         raise SourceError(f"perception made no scene graph: {self.summary()}")

@@ -44,13 +44,13 @@ class Recording:
 
     Attributes:
         frames: in order of time.
-        camera: intrinsics of the depth image, and of colour once it is brought onto it.
-        depth_scale: depth units per metre.
+        camera: intrinsics of the depth image, and of color once it is brought onto it.
+        depth_scale: depth units per meter.
         layout: how the folder is laid out, in words.
         left_out: frames without a usable pose.
         has_poses: False: the folder has none, and a camera that stands still is assumed.
-        registration: the colour camera, where colour is to be brought onto depth; None: images as they are.
-        color_is_larger: colour of another size than depth, but of the same view: it is scaled to the depth image.
+        registration: the color camera, where color is to be brought onto depth; None: images as they are.
+        color_is_larger: color of another size than depth, but of the same view: it is scaled to the depth image.
         notes: what was assumed or changed, in words; for people.
     """
 
@@ -75,7 +75,7 @@ class Recording:
         return self.frames[index].camera or self.camera
 
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Colour (H, W, 3) uint8, red first, and depth (H, W) float32 [m], 0 = no measurement, of one frame.
+        """Color (H, W, 3) uint8, red first, and depth (H, W) float32 [m], 0 = no measurement, of one frame.
 
         Raises:
             SourceError: a file does not decode or is not of the size expected.
@@ -87,7 +87,7 @@ class Recording:
         depth = cv2.imread(str(frame.depth), cv2.IMREAD_UNCHANGED)
         if depth is None or depth.ndim != 2 or depth.dtype != np.uint16:
             found = "does not decode" if depth is None else f"is {depth.dtype} of shape {depth.shape}"
-            raise SourceError(f"{frame.depth}: {found}, expected a 16-bit grey png")
+            raise SourceError(f"{frame.depth}: {found}, expected a 16-bit gray png")
         size = (camera.width, camera.height)
         color_size = size
         if self.registration is not None:
@@ -100,14 +100,14 @@ class Recording:
             if pixels.shape[1::-1] != expected:
                 found = f"{pixels.shape[1]}x{pixels.shape[0]}"
                 raise SourceError(f"{path}: {found}, expected {expected[0]}x{expected[1]}")
-        metres = depth.astype(np.float32) / np.float32(frame.depth_scale or self.depth_scale)
-        metres[depth == _SATURATED] = 0.0
+        meters = depth.astype(np.float32) / np.float32(frame.depth_scale or self.depth_scale)
+        meters[depth == _SATURATED] = 0.0
         rgb = np.ascontiguousarray(color[:, :, ::-1])
         if self.registration is not None:
-            rgb = register_images(rgb, metres, camera, self.registration)
+            rgb = register_images(rgb, meters, camera, self.registration)
         elif color_size != size:
             rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        return rgb, metres
+        return rgb, meters
 
     def frame(self, index: int) -> Frame:
         """One frame as perception takes it. Raises as ``load``."""
@@ -116,12 +116,12 @@ class Recording:
         return Frame(recorded.time_ns, color, depth, self.camera_of(index), recorded.world_T_camera)
 
     def with_depth_unit(self, unit_m: float) -> Recording:
-        """The same recording with its depth read as ``unit_m`` metres per unit, whatever its layout says."""
+        """The same recording with its depth read as ``unit_m`` meters per unit, whatever its layout says."""
         frames = tuple(replace(f, depth_scale=None) for f in self.frames)
         return replace(self, frames=frames, depth_scale=1.0 / unit_m)
 
     def registered(self, mode: str = "auto") -> Recording:
-        """The same recording with colour brought onto depth, if the images do not fit each other as they are.
+        """The same recording with color brought onto depth, if the images do not fit each other as they are.
 
         Recordings of a Kinect's raw streams, 7-Scenes among them, hold two unregistered images. Where both cameras are
         known from calibration they are taken from there. ``auto``: estimated from edges only where the recording shows
@@ -143,17 +143,17 @@ class Recording:
             found, why_not = None, str(error)
         if found is None or why_not:
             if mode == "on":
-                raise SourceError(f"{self.folder}: colour cannot be brought onto depth: {why_not}; --register off")
+                raise SourceError(f"{self.folder}: color cannot be brought onto depth: {why_not}; --register off")
             return self
         lens = found.camera
         note = (
-            f"colour is not on the depth image; brought onto it (depth fx {self.camera.fx:.0f}, colour fx "
+            f"color is not on the depth image; brought onto it (depth fx {self.camera.fx:.0f}, color fx "
             f"{lens.fx:.0f}, {1000.0 * np.linalg.norm(found.translation_m):.0f} mm beside; "
             f"edges of {found.views} views agree {found.gain:.1f} times as well); --register off leaves it"
         )
         return replace(self, registration=found, notes=(*self.notes, note))
 
-    def levelled(self, mode: str = "auto") -> Recording:
+    def leveled(self, mode: str = "auto") -> Recording:
         """The same recording in a world whose z points up.
 
         Poses that a folder has are believed as far as they may be: ``auto`` turns the world where there are none, or

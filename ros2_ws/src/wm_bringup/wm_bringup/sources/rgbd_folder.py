@@ -34,12 +34,12 @@ __all__ = ["RecordedFrame", "Recording", "main", "open_folder", "play", "prepare
 
 
 def prepared(recording: Recording, register: str = "auto", level: str = "auto") -> Recording:
-    """With colour on depth and the world z-up, as far as asked; ``notes`` say what was changed.
+    """With color on depth and the world z-up, as far as asked; ``notes`` say what was changed.
 
     Raises:
-        SourceError: see ``Recording.registered`` and ``Recording.levelled``.
+        SourceError: see ``Recording.registered`` and ``Recording.leveled``.
     """
-    return recording.registered(register).levelled(level)
+    return recording.registered(register).leveled(level)
 
 
 def play(recording: Recording, options: argparse.Namespace, ros_arguments: list[str]) -> None:
@@ -124,11 +124,11 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--no-level", dest="level", action="store_const", const="off", help="as --level off")
     result.add_argument(
-        "--register", choices=MODES, default="auto", help="bring colour onto depth; auto: where that is clear (default)"
+        "--register", choices=MODES, default="auto", help="bring color onto depth; auto: where that is clear (default)"
     )
     result.add_argument("--no-register", dest="register", action="store_const", const="off", help="as --register off")
     result.add_argument(
-        "--depth-scale", type=float, metavar="M", help="metres per unit of depth; default: as the layout has it"
+        "--depth-scale", type=float, metavar="M", help="meters per unit of depth; default: as the layout has it"
     )
     result.add_argument("--world-frame", default="map", help="default map")
     result.add_argument("--camera-frame", default="camera_color_optical_frame", help="default %(default)s")
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recording = open_folder(options.folder, options.rate)
         if options.depth_scale is not None:
             if not 0.0 < options.depth_scale <= 1.0:
-                raise SourceError(f"--depth-scale: got {options.depth_scale:g}, expected metres per unit, over 0 to 1")
+                raise SourceError(f"--depth-scale: got {options.depth_scale:g}, expected meters per unit, over 0 to 1")
             recording = recording.with_depth_unit(options.depth_scale)
         if options.check:
             for index in range(len(recording.frames)):

@@ -81,7 +81,7 @@ class Surfaces:
 def find_surfaces(depth_m: ArrayLike, camera: Camera, max_depth_m: float = 20.0) -> Surfaces:
     """Surfaces of a depth image (H, W) [m] on a coarse grid.
 
-    Neighbours on the grid lie far apart, so that the sensor's noise turns a normal by little; across edges of depth
+    Neighbors on the grid lie far apart, so that the sensor's noise turns a normal by little; across edges of depth
     there is none.
     """
     depth = np.asarray(depth_m, dtype=np.float32)

@@ -1,7 +1,7 @@
-"""A guess at the unit of a depth image whose metres look wrong by a factor.
+"""A guess at the unit of a depth image whose meters look wrong by a factor.
 
 One depth image has no absolute scale: a table top in units four times too small is a room. What can be judged is how
-likely its metres are. Two things are looked at, and weighed as logarithms of likelihoods (nats):
+likely its meters are. Two things are looked at, and weighed as logarithms of likelihoods (nats):
 
 - the median depth. In the RGB-D recordings that this was made with (tables, bins, desks, rooms; Kinect, RealSense,
   structured light, Gazebo) it is 0.7 to 2.4 m: Student's t with 3 degrees of freedom, so that halls are allowed, about
@@ -9,7 +9,7 @@ likely its metres are. Two things are looked at, and weighed as logarithms of li
 - the largest level surface: how far below the camera (0.15 to 1.8 m for a camera that a person or a robot carries over
   a floor or a table), and where in the world (0 to 1.5 m over a floor at z = 0; right at 0 speaks for the unit).
 
-Units are usually right, which counts for 2 nats, unless the metres are such as no depth camera measures. What cannot
+Units are usually right, which counts for 2 nats, unless the meters are such as no depth camera measures. What cannot
 be told: a factor of 4 where the result is still a plausible room, a factor of 10 of a scene nearer than 0.5 m with no
 level surface in view, and 4 from 5.
 """
@@ -27,7 +27,7 @@ from wm_core.camera import Camera
 from wm_core.health.findings import Finding, Severity
 
 FACTORS = (0.001, 0.1, 0.25, 4.0, 10.0, 1000.0)
-"""What metres may have to be multiplied by: units of 1 mm in floats, 0.1 mm and 0.25 mm in 16 bits, and the reverse."""
+"""What meters may have to be multiplied by: units of 1 mm in floats, 0.1 mm and 0.25 mm in 16 bits, and the reverse."""
 
 _TYPICAL_M, _SPREAD = 1.2, 0.65
 _BELOW_M, _BELOW_SPREAD_M = (0.15, 1.8), 0.25
@@ -37,7 +37,7 @@ _MOST_BELOW_COST = 3.0
 _USUALLY_RIGHT, _SAID_BY_USER = 2.0, 8.0
 _MEASURABLE_M = (0.05, 100.0)
 """No depth camera sees a scene whose median depth [m] is outside of this: the nearest begin at 7 cm (RealSense D405),
-the farthest end at some tens of metres. There the unit is wrong, whatever was said of it."""
+the farthest end at some tens of meters. There the unit is wrong, whatever was said of it."""
 _LARGEST_UNIT_M = 1.0
 """What the nodes' parameter depth_scale takes at most [m per unit]."""
 _SENT_BY = {0.25: " (RealSense L515)", 0.1: " (RealSense D405, D410)"}
@@ -56,7 +56,7 @@ class DepthUnitGuess:
     """What was found in one depth image.
 
     Attributes:
-        factor: what its metres are most likely to be multiplied by; 1: they are plausible.
+        factor: what its meters are most likely to be multiplied by; 1: they are plausible.
         others: further factors that are nearly as likely.
         median_m: median depth [m]. below_m: of the largest level surface under the camera [m], NaN where none is seen.
         world_z_m: its height in the world [m].
@@ -89,14 +89,14 @@ class DepthUnitGuess:
         return " or ".join(f"{scale * f:.3g}" for f in self.factors)
 
     def units(self, scale: float) -> str:
-        """Names of the units that the depth is likely in, where it was read as ``scale`` metres per unit."""
+        """Names of the units that the depth is likely in, where it was read as ``scale`` meters per unit."""
         return " or ".join(_unit_name(scale, f) for f in self.factors)
 
 
 def guess_depth_unit(
     depth_m: NDArray[np.float32], camera: Camera, world_T_camera: NDArray[np.float64], said: bool = False
 ) -> DepthUnitGuess | None:
-    """Whether the metres of a depth image are plausible, and by which of ``FACTORS`` they seem to be off.
+    """Whether the meters of a depth image are plausible, and by which of ``FACTORS`` they seem to be off.
 
     Args:
         depth_m: (H, W) [m], 0 or NaN where unknown. world_T_camera: (4, 4), z up.
@@ -125,18 +125,18 @@ def guess_depth_unit(
 
 
 def depth_unit_finding(topic: str, guess: DepthUnitGuess, unit_m: float) -> Finding | None:
-    """What is to be said of depth that looks to be in another unit; None where its metres are plausible.
+    """What is to be said of depth that looks to be in another unit; None where its meters are plausible.
 
     Args:
-        topic: of the depth images. unit_m: metres per unit that they were read with.
+        topic: of the depth images. unit_m: meters per unit that they were read with.
     """
     if guess.factor == 1.0:
         return None
     if unit_m * guess.factor > _LARGEST_UNIT_M:
-        run = f"mend the driver, whose metres are {guess.factor:g} times too small, or set depth_scale to {unit_m:g} "
+        run = f"mend the driver, whose meters are {guess.factor:g} times too small, or set depth_scale to {unit_m:g} "
         run += "if that is right"
     else:
-        run = f"set depth_scale to {guess.advice(unit_m)} (metres per unit), or to {unit_m:g} if that is right"
+        run = f"set depth_scale to {guess.advice(unit_m)} (meters per unit), or to {unit_m:g} if that is right"
     return Finding(
         "depth_unit",
         Severity.WARN,
@@ -153,16 +153,16 @@ def agreed_guess(guesses: Sequence[DepthUnitGuess | None]) -> DepthUnitGuess | N
 
 
 def _unit_name(read_m: float, factor: float) -> str:
-    """The unit of depth that was read as ``read_m`` metres per unit and is to be multiplied by ``factor``."""
+    """The unit of depth that was read as ``read_m`` meters per unit and is to be multiplied by ``factor``."""
     if read_m == 1.0:  # floats, which a driver made of the sensor's integers
         if factor == 0.001:
-            return "mm, sent as if metres"
+            return "mm, sent as if meters"
         if factor == 1000.0:
-            return "metres, scaled as if mm"
+            return "meters, scaled as if mm"
         return f"{factor:g} mm{_SENT_BY.get(factor, '')}, scaled as if mm"
     unit_mm = 1000.0 * read_m * factor
     if abs(unit_mm - 1000.0) < 1.0:
-        return "metres, sent as if mm"
+        return "meters, sent as if mm"
     return f"{unit_mm:g} mm{_SENT_BY.get(round(unit_mm, 6), '')}"
 
 

@@ -46,7 +46,7 @@ def check_appearance(
     """Why no looks were learned although scene graphs come.
 
     Args:
-        streams: colour, depth, intrinsics and instances, as they are.
+        streams: color, depth, intrinsics and instances, as they are.
         missing: what the newest frame with a scene graph lacks; empty: nothing but a camera info.
         stream_findings: what is wrong with these streams. bad_frames: frames that could not be learned from.
     """

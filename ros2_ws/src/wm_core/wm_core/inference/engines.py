@@ -1,7 +1,7 @@
 """TensorRT engines: building them from ONNX, and keeping them in files that say what they are of.
 
 An engine file (``.wmengine``) is one line ``WMENGINE 1``, one line of JSON (its key, metadata, size and SHA-256), and
-the engine as TensorRT serialised it. One file, written beside its place and moved there, so that it is whole or not
+the engine as TensorRT serialized it. One file, written beside its place and moved there, so that it is whole or not
 there at all. An engine is code that will be run: take files from nobody you would not take a program from.
 """
 
@@ -45,7 +45,7 @@ _MAGIC = b"WMENGINE 1\n"
 _HEADER_LIMIT = 1 << 20
 _WORKSPACE = 1 << 30
 RTX_ARCHITECTURES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
-"""What TensorRT-RTX 1.7 builds for; Jetson and data-centre GPUs of other numbers take standard TensorRT."""
+"""What TensorRT-RTX 1.7 builds for; Jetson and data-center GPUs of other numbers take standard TensorRT."""
 
 
 # What an engine is of.

@@ -2,7 +2,7 @@
 near pairs.
 
 Arrays are components first, bodies (B) last, as the network takes them; SI units, world axes, z up. A body's dynamics
-frame has its origin at the centre of mass and the axes of the body frame.
+frame has its origin at the center of mass and the axes of the body frame.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ HOVER_M = 0.004
 MAX_SLACK_M = 0.03
 """Deepest overlap at the start that is taken for an error of the shapes and allowed to stay [m]."""
 SUNK_M = 0.02
-"""What lies with its centre by up to this below a surface still lies on it [m]."""
+"""What lies with its center by up to this below a surface still lies on it [m]."""
 
 PARAMETERS: dict[str, int] = {
     "inverse_mass": 1,  # [1/kg], 0 for what is static or follows a path
-    "inertia": 9,  # [kg m^2], row-major, body axes, about the centre of mass
+    "inertia": 9,  # [kg m^2], row-major, body axes, about the center of mass
     "inverse_inertia": 9,  # [1/(kg m^2)], 0 where inverse_mass is
-    "center": 3,  # geometric centre in the dynamics frame [m]
+    "center": 3,  # geometric center in the dynamics frame [m]
     "half": 3,  # half extents of the core: box, or cylinder about z with half[0] as its radius [m]
     "rounding": 1,  # radius about the core [m]: of spheres (core 0) and capsules (core a segment)
     "cylinder": 1,  # 1: the core is a cylinder
-    "rims": 4,  # of round things: radius and height of the lower rim, then of the upper one, about the centre [m]
+    "rims": 4,  # of round things: radius and height of the lower rim, then of the upper one, about the center [m]
     "friction": 1,
     "restitution": 1,
     "rolling": 1,  # rolling resistance [m]
@@ -62,7 +62,7 @@ for _name, _size in PARAMETERS.items():
     _begin = ROWS[next(reversed(ROWS))].stop if ROWS else 0
     ROWS[_name] = slice(_begin, _begin + _size)
 PLANE_ROWS = 7
-"""Surface beneath a body: height, centre x, y, cos and sin of its yaw, half extents x, y [m]."""
+"""Surface beneath a body: height, center x, y, cos and sin of its yaw, half extents x, y [m]."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ class BodyShape:
     """What of a body does not depend on its mass, friction and restitution.
 
     Attributes:
-        offset: (3,) centre of mass in the body frame [m].
-        inertia: (3, 3) per kilogram, body axes, about the centre of mass [m^2].
-        center: (3,) geometric centre from the centre of mass [m]; half: (3,); rounding [m]; cylinder: bool;
+        offset: (3,) center of mass in the body frame [m].
+        inertia: (3, 3) per kilogram, body axes, about the center of mass [m^2].
+        center: (3,) geometric center from the center of mass [m]; half: (3,); rounding [m]; cylinder: bool;
             rims: (4,) as in ``PARAMETERS``.
-        bound: radius about the centre of mass that holds the whole body [m].
+        bound: radius about the center of mass that holds the whole body [m].
         rolling, torsion: resistances [m].
-        hull: (3, HULL_POINTS) from the centre of mass [m], or None for boxes, balls, cylinders and capsules. Pairs
+        hull: (3, HULL_POINTS) from the center of mass [m], or None for boxes, balls, cylinders and capsules. Pairs
             meet it; what is ``cylinder`` beside it stands and lies on its rims, so that it rolls.
     """
 
@@ -110,7 +110,7 @@ class _Keyed:
 def body_shape(body: BodyDef) -> BodyShape:
     """The shape of a body; bodies of one geometry share one.
 
-    Centre of mass and inertia are those that MuJoCo computes of the same parts, so both backends weigh alike. A body
+    Center of mass and inertia are those that MuJoCo computes of the same parts, so both backends weigh alike. A body
     of several parts, or a hull, is taken for its convex hull.
     """
     free = BodyDef(tuple(replace(g, material="") for g in body.geoms))
@@ -169,7 +169,7 @@ def _shape(keyed: _Keyed) -> BodyShape:
         reach = float(np.linalg.norm(points - offset, axis=1).max())
     if rims is None:
         rims = np.array([half[0], -half[2], half[0], half[2]])
-    # Of what is no hull the centre of mass is the geometric centre.
+    # Of what is no hull the center of mass is the geometric center.
     bound = reach or float(np.hypot(half[0], half[2]) if cylinder else np.linalg.norm(half)) + rounding
     return BodyShape(
         offset, inertia, middle - offset, half, rounding, cylinder, rims, bound, rolling, torsion, hull
@@ -177,7 +177,7 @@ def _shape(keyed: _Keyed) -> BodyShape:
 
 
 def _bounds(points: Array) -> tuple[Array, Array, bool]:
-    """Centre, half extents and kind (True: cylinder about z) of the box or cylinder nearest to a hull of points (P, 3):
+    """Center, half extents and kind (True: cylinder about z) of the box or cylinder nearest to a hull of points (P, 3):
     that of its bounds, drawn in to its volume.
     """
     low, high = points.min(axis=0), points.max(axis=0)
@@ -197,7 +197,7 @@ def _bounds(points: Array) -> tuple[Array, Array, bool]:
 
 
 def _rims(points: Array) -> Array:
-    """Radius and height of the two rims that a round thing stands or lies on; points (P, 3) about its centre [m].
+    """Radius and height of the two rims that a round thing stands or lies on; points (P, 3) about its center [m].
 
     The lower rim is that of its foot. The upper one is where it is about as wide as anywhere and highest (the shoulder
     of a bottle), or its upper end where it is widest at the foot alone (a cone).
@@ -292,11 +292,11 @@ def surfaces_beneath(
     surfaces: NDArray[np.float32],
     floor_z: float | NDArray[np.float32],
 ) -> tuple[Table, NDArray[np.int64]]:
-    """The surface that each body would land on: the highest whose top is below its centre and that it overlaps from
+    """The surface that each body would land on: the highest whose top is below its center and that it overlaps from
     above.
 
     Args:
-        positions: (3, R, M) centres of mass [m]; bounds: (R, M) bounding radii [m].
+        positions: (3, R, M) centers of mass [m]; bounds: (R, M) bounding radii [m].
         surfaces: (R or 1, S, PLANE_ROWS) tops; NaN heights: not there. floor_z: height of the floor, one or (R, 1) [m].
 
     Returns:

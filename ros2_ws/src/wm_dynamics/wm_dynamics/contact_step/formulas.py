@@ -554,7 +554,7 @@ def _respond(inverse_mass: Lanes, inverse: Matrix, arm: list[Vector], impulses: 
 
 
 Side = tuple[Vector, Vector, Lanes]
-"""Of a core: centre about the centre of mass, half extents, 1 where it is a cylinder."""
+"""Of a core: center about the center of mass, half extents, 1 where it is a cylinder."""
 
 
 def _support(side: Side, direction: Vector) -> Vector:
@@ -567,7 +567,7 @@ def _support(side: Side, direction: Vector) -> Vector:
 
 
 class _Apart:
-    """Two convex cores, b's placed in a's axes about a's centre of mass."""
+    """Two convex cores, b's placed in a's axes about a's center of mass."""
 
     def __init__(self, a: Side, b: Side, turned: Matrix, offset: Vector) -> None:
         self.a, self.b, self.turned, self.offset = a, b, turned, offset
@@ -666,7 +666,7 @@ def _height(far: Lanes, far_height: Lanes, near: Lanes, near_height: Lanes, plac
 
 @emitted(Tile)
 def pair_geometry(t: Tile) -> None:
-    """Contacts of pairs of cores (of hulls: ``hull_kernel``): gaps, normals from a to b, arms from either centre of
+    """Contacts of pairs of cores (of hulls: ``hull_kernel``): gaps, normals from a to b, arms from either center of
     mass.
     """
 

@@ -36,7 +36,7 @@ _POSITION, _ROTATION, _CENTER, _HALF = BODY.position, BODY.rotation, BODY.center
 _ROUNDING, _CYLINDER = BODY.rounding, BODY.cylinder
 _GAP, _LEAST_GAP, _NORMAL, _ARM_A, _ARM_B = PAIR.gap, PAIR.least_gap, PAIR.normal, PAIR.arm_a, PAIR.arm_b
 _POINTS = POINTS
-# Where in the scratch what lies: turn from b's axes to a's, b's centre of mass, directions, differences, ends.
+# Where in the scratch what lies: turn from b's axes to a's, b's center of mass, directions, differences, ends.
 _TURN, _OFFSET, _LOOKS, _SPANS, _ENDS = 0, 9, 12, 48, 84
 
 
@@ -60,7 +60,7 @@ def _support(pairs, side, hulls, hull, x, y, z, spare):  # type: ignore[no-untyp
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def _ends(pairs, at, hulls, hull_a, hull_b, x, y, z, spare, work):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Supporting points of a along a direction and of b against it, in a's axes about a's centre of mass."""
+    """Supporting points of a along a direction and of b against it, in a's axes about a's center of mass."""
     ax, ay, az = _support(pairs, at + _A * SIMD_WIDTH, hulls, hull_a, x, y, z, spare)
     t = work[_TURN : _TURN + 9]
     bx, by, bz = _support(

@@ -130,7 +130,7 @@ def _near_support(  # type: ignore[no-untyped-def]  # pragma: no cover
 def _write(  # type: ignore[no-untyped-def]  # pragma: no cover
     row, slots, samples, index, rest, states, present_out, present, position, quaternion, linear, angular, offsets
 ):
-    """The state of one future into the output, its bodies' origins instead of their centres of mass."""
+    """The state of one future into the output, its bodies' origins instead of their centers of mass."""
     k, s = row // samples, row % samples
     for m in range(slots):
         n = row * slots + m

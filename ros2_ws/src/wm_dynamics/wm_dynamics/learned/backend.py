@@ -59,7 +59,7 @@ SETTLE_ROUNDS = 3
 CALM_S = 1.0
 CALM_MOVE_M = 0.025
 """What was seen at rest and sleeps within CALM_S of the start, no farther than CALM_MOVE_M from it, has settled:
-what is perceived some degrees off the face that it stands on rocks down by a centimetre."""
+what is perceived some degrees off the face that it stands on rocks down by a centimeter."""
 CALM_ROUNDS = 4
 """Times that a sample is drawn halfway to the mean, the last time all the way."""
 ENGINES = ("auto", "compiled", "onnxruntime")
@@ -237,7 +237,7 @@ class LearnedDynamics:
         """What the futures begin from; samples in which what was seen at rest would topple are drawn toward the mean.
 
         That a thing rests says where it can be: on what bears it. The draws do not know that, for each thing is drawn
-        by itself. What is taken from a place so goes back into the answer's positions (``centre_offsets``).
+        by itself. What is taken from a place so goes back into the answer's positions (``center_offsets``).
 
         Args:
             ended: whether the time is over; what is returned then is not fit to be asked.

@@ -46,7 +46,7 @@ def scatter_limit(was: Floats, now: Floats) -> Floats:
     """(B,) speed up to which a step may scatter velocities whose sizes (B,) it took from ``was`` to ``now``.
 
     Scatter must not make energy: added step by step to things that lie in one another it would drive itself, from the
-    first touch to hundreds of metres a second. So nothing gets faster by it than it was before the step - but of a blow
+    first touch to hundreds of meters a second. So nothing gets faster by it than it was before the step - but of a blow
     that sped it up, by how much is open (``SCATTER_SHARE``).
     """
     limit: Floats = np.maximum(was, now + SCATTER_SHARE * np.maximum(now - was, 0.0)).astype(np.float32)
@@ -152,7 +152,7 @@ class FutureBatch:
 
     @staticmethod
     def _arms(quaternions: Array, offsets: ArrayLike) -> Array:
-        """(..., M, 3) offsets (M, 3) of the centres of mass turned into world axes [m]."""
+        """(..., M, 3) offsets (M, 3) of the centers of mass turned into world axes [m]."""
         result: Array = np.einsum("...mij,mj->...mi", quaternion_to_matrix(quaternions), np.asarray(offsets, float))
         return result
 
@@ -214,7 +214,7 @@ class FutureBatch:
         before = self.position[:, n] - self._arm(n)
         self.parameters[:, n] = self.known.column(body, shape, kinematic)
         self.bounds[n] = shape.bound
-        # A led body is moved by its centre, whatever its mass.
+        # A led body is moved by its center, whatever its mass.
         self.offsets[:, n] = 0.0 if body.is_static else shape.offset
         self.position[:, n] = before + self._arm(n)
         self.has_hull[n] = shape.hull is not None and not body.is_static
@@ -223,7 +223,7 @@ class FutureBatch:
         self._cache_key = None
 
     def _arm(self, n: int) -> Array:
-        """(3,) from the origin of a body to its centre of mass, in world axes [m]."""
+        """(3,) from the origin of a body to its center of mass, in world axes [m]."""
         a, b, c = self.offsets[:, n].tolist()
         if not (a or b or c):
             return np.zeros(3)

@@ -349,13 +349,13 @@ class LiveWorld:
         body, model = self.world.body_ids[index], self.model
         state = self._body_state(index)
         rotation = quaternion_to_matrix(state[QUATERNION])
-        to_mass_centre = rotation @ model.body_ipos[body]
+        to_mass_center = rotation @ model.body_ipos[body]
         principal = rotation @ quaternion_to_matrix(np.roll(model.body_iquat[body], -1))
-        torque = np.cross(do.point - to_mass_centre, do.impulse)
+        torque = np.cross(do.point - to_mass_center, do.impulse)
         turn = principal @ ((principal.T @ torque) / model.body_inertia[body])
         # The state holds the velocity of the frame's origin, which also moves when the body turns about its
-        # mass centre.
-        state[LINEAR_VELOCITY] += do.impulse / model.body_mass[body] - np.cross(turn, to_mass_centre)
+        # mass center.
+        state[LINEAR_VELOCITY] += do.impulse / model.body_mass[body] - np.cross(turn, to_mass_center)
         state[ANGULAR_VELOCITY] += turn
         self.world.pack_body(self.packed, index, state)
 

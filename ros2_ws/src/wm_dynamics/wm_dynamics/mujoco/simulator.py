@@ -44,7 +44,7 @@ class Simulator(NativeRollout):
             bodies: definitions with the properties of ``model``; None: those of the world.
             world_for: makes (or finds) the world of other bodies, for ``MORPH``; None: compiled on the spot.
 
-        ``MORPH`` scales about the centre, then lifts or lowers the body so that its lowest point stays at the
+        ``MORPH`` scales about the center, then lifts or lowers the body so that its lowest point stays at the
         height it
         had: what stood on a support still stands on it. What it then overlaps sideways is moved apart without
         speed; so is what ``ADD`` and ``SET_POSE`` place into other bodies.

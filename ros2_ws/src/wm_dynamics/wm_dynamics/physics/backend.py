@@ -89,7 +89,7 @@ class PhysicsDynamics:
     ) -> DynamicsResult:
         """See ``wm_dynamics.base.Dynamics.rollout``.
 
-        The states at time 0 are those after ``ScenePreparation``: up to some millimetres from those of the
+        The states at time 0 are those after ``ScenePreparation``: up to some millimeters from those of the
         scene.
         """
         t = check_scenes(scenes, times)

@@ -1,6 +1,6 @@
 """What the robot has seen of each thing and of the place, kept so that it can be drawn again elsewhere.
 
-The memory is a set of surface samples (colour, normal, spacing), not an average: the newest view replaces
+The memory is a set of surface samples (color, normal, spacing), not an average: the newest view replaces
 what it sees again, and what it no longer sees (the back of a thing, the table behind it) is kept from earlier
 views. So drawing stays as crisp as the newest image, and one wall never becomes several shells of noise.
 """
@@ -262,7 +262,7 @@ class AppearanceMemory:
         camera_T_before: NDArray[np.float64],
         color: NDArray[np.uint8],
     ) -> NDArray[np.float64]:
-        """(3,) factors from the previous frame's colours to this one's, by what both show: cameras adapt exposure."""
+        """(3,) factors from the previous frame's colors to this one's, by what both show: cameras adapt exposure."""
         chosen = np.flatnonzero(again)[:: max(1, int(again.sum()) // 4000)]
         inside, pixel, _ = view.look_up(move_points(camera_T_before, before.points[chosen]))
         old = before.colors[before.rows[chosen[inside]]].astype(np.float64)
@@ -293,7 +293,7 @@ class AppearanceMemory:
         spacing: Float32,
     ) -> None:
         flat_ids = frame.instance_ids.ravel()
-        labelled = np.flatnonzero(flat_ids)
+        labeled = np.flatnonzero(flat_ids)
         eroded = cv2.erode(frame.instance_ids, np.ones((3, 3), np.uint8)).ravel()
         grown = cv2.dilate(frame.instance_ids, np.ones((3, 3), np.uint8)).ravel()
         flat_depth = frame.depth_m.ravel()
@@ -306,7 +306,7 @@ class AppearanceMemory:
             world_T_object = frame.poses[object_id]
             camera_T_object = camera_T_world @ world_T_object
             self._update_primitive(object_id, scene, row)
-            pixels = labelled[flat_ids[labelled] == object_id]
+            pixels = labeled[flat_ids[labeled] == object_id]
             core = pixels[interior[pixels]]
             # A thin thing is all edge: then its edge is all there is.
             if len(core) < 0.3 * len(pixels):

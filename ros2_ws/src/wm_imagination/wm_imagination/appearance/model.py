@@ -26,7 +26,7 @@ class ObservedFrame:
         depth_m: (H, W) float32 [m], 0 where there is none.
         camera, world_T_camera: intrinsics and pose of the optical frame.
         instance_ids: (H, W) uint16, 0 for everything that does not move (supports included).
-        owner_ids: (H, W) uint16, the same with the pixels around that may hold the thing's colour (``grow_masks``).
+        owner_ids: (H, W) uint16, the same with the pixels around that may hold the thing's color (``grow_masks``).
         poses: object id -> (4, 4) ``world_T_object`` at this stamp.
         frame_id: of the scene graph, in which all poses are.
     """
@@ -48,7 +48,7 @@ class ObjectAppearance:
 
     Attributes:
         seen: samples that were observed.
-        unseen: samples of the fitted primitive that no view has contradicted, without colour of their own.
+        unseen: samples of the fitted primitive that no view has contradicted, without color of their own.
         shape, extents: of the primitive; extents (3,) [m].
     """
 

@@ -27,7 +27,7 @@ class SurfacePoints:
         points: (P, 3) float32 [m].
         colors: (P, 3) uint8 red, green, blue.
         normals: (P, 3) float32, unit, outward; zero where unknown.
-        spacing: (P,) float32 [m], distance to the neighbouring samples: how large each must be drawn.
+        spacing: (P,) float32 [m], distance to the neighboring samples: how large each must be drawn.
         bias: (P,) float32 [m], how much farther a sample counts than it is when surfaces are told apart by depth, so
             that within the noise an older view yields to the newest, and a guess to both.
     """
@@ -74,7 +74,7 @@ class SurfacePoints:
 def sample_primitive(
     shape: int, extents: NDArray[np.float64], hull: NDArray[np.float64] | None = None, count: int = 3000
 ) -> SurfacePoints:
-    """About ``count`` evenly spread samples of a primitive's surface, in its own frame (colours zero).
+    """About ``count`` evenly spread samples of a primitive's surface, in its own frame (colors zero).
 
     Boxes and hulls by area-weighted triangles with a low-discrepancy sequence; round shapes by the
     golden-angle spiral (Vogel 1979), which has no seam.
@@ -149,7 +149,7 @@ def sample_primitive(
 def complete(seen: SurfacePoints, unseen: SurfacePoints, fallback_color: NDArray[np.float64]) -> SurfacePoints:
     """The object with the side that nobody saw: observed samples, then primitive samples elsewhere.
 
-    An unseen sample takes the colour of the nearest seen one, looked up also under the mirror images of the
+    An unseen sample takes the color of the nearest seen one, looked up also under the mirror images of the
     object about its own axes: most made things look from behind as they do from the front.
 
     Args:

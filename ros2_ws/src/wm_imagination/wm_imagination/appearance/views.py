@@ -29,11 +29,11 @@ def support_top(scene: SceneGraph, row: int) -> float:
 
 
 def grow_masks(color: NDArray[np.uint8], instance_ids: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Instance ids (H, W) with the pixels around each mask that may hold the thing's colour.
+    """Instance ids (H, W) with the pixels around each mask that may hold the thing's color.
 
-    A narrow fringe always (blur and demosaicing mix colours there), and beyond it, up to about three times as far, the
+    A narrow fringe always (blur and demosaicing mix colors there), and beyond it, up to about three times as far, the
     pixels that look more like the thing's rim than like what lies around it: masks come from depth, whose edges are
-    ragged and never perfectly aligned with the colours.
+    ragged and never perfectly aligned with the colors.
     """
     width = instance_ids.shape[1]
     narrow, wide = max(1, round(width / 210)), max(2, round(width / 75))
@@ -60,7 +60,7 @@ def grow_masks(color: NDArray[np.uint8], instance_ids: NDArray[np.uint16]) -> ND
     like_thing = np.linalg.norm(own - inside, axis=1) < 0.8 * np.linalg.norm(own - beyond, axis=1)
     joined = (fringe > 0).astype(np.uint8)
     joined.ravel()[rows[like_thing & (contrast > 25.0)]] = 1
-    # What is not joined to the mask is something else of that colour.
+    # What is not joined to the mask is something else of that color.
     count, labels = cv2.connectedComponents(joined, connectivity=4)
     touching = np.zeros(count, bool)
     touching[np.unique(labels[mask > 0])] = True
@@ -119,7 +119,7 @@ class VisibleSurface:
 
 
 def surface_geometry(depth_m: Float32, camera: Camera) -> tuple[Float32, Float32, Float32, NDArray[np.bool_]]:
-    """Organised points (H, W, 3) [m, optical frame], normals (H, W, 3) toward the camera, spacing (H, W) [m].
+    """Organized points (H, W, 3) [m, optical frame], normals (H, W, 3) toward the camera, spacing (H, W) [m].
 
     And where a measurement stands on one surface (H, W), not between two (flying pixels) nor beside a hole.
     """

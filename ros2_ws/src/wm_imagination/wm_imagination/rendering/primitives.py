@@ -20,11 +20,11 @@ class Body:
 
     Attributes:
         object_id: >= 1; its remembered looks are used, or a shaded primitive where there are none.
-        world_T_object: (4, 4) pose of its centre.
+        world_T_object: (4, 4) pose of its center.
         shape, extents: primitive, extents (3,) [m], before ``scale``.
         color: (3,) 0..1 of the primitive.
         scale: (3,) factors along its own axes.
-        restyle: (3,) 0..1, the colour that replaces its own (shading and texture contrast stay); None: its
+        restyle: (3,) 0..1, the color that replaces its own (shading and texture contrast stay); None: its
             own.
         hull: (P, 3) [m] for ``Shape.CONVEX``.
     """
@@ -177,13 +177,13 @@ _LIGHT = np.array([0.30, 0.25, 0.92]) / np.linalg.norm([0.30, 0.25, 0.92])
 
 
 def shade(color: NDArray[np.float64], world_normals: Float32) -> NDArray[np.uint8]:
-    """Colours (..., 3) uint8 of a matt surface of one colour (3,) 0..1 under light from above."""
+    """Colors (..., 3) uint8 of a matt surface of one color (3,) 0..1 under light from above."""
     brightness = 0.5 + 0.5 * np.clip(world_normals @ _LIGHT.astype(np.float32), 0.0, 1.0)
     return np.clip(255.0 * brightness[..., None] * np.asarray(color, np.float32), 0.0, 255.0).astype(np.uint8)
 
 
 def recolor(colors: NDArray[np.uint8], target: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Colours (..., 3) with another hue: each keeps its brightness relative to the mean (Rec. 709 luma)."""
+    """Colors (..., 3) with another hue: each keeps its brightness relative to the mean (Rec. 709 luma)."""
     if not colors.size:
         return colors
     luma = colors.astype(np.float32) @ np.array([0.2126, 0.7152, 0.0722], np.float32)

@@ -176,7 +176,7 @@ class Renderer:
         return owner
 
     def _fill_covered(self, covered: NDArray[np.bool_], observed: Float32, ids: NDArray[np.uint16]) -> None:
-        """Colour and depth behind the movable things of the latest view."""
+        """Color and depth behind the movable things of the latest view."""
         todo = covered.copy()
         ys, xs = np.nonzero(covered)
         window = (int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1)
@@ -191,7 +191,7 @@ class Renderer:
             front = np.where(ids[area] > 0, observed[area], 0.0)
             ok = mask & todo[area] & ((front <= 0.0) | (depth > front - 0.01))
             ok &= (plane[area] <= 0.0) | (depth < plane[area] + noise[area])
-            # Where the other views' knowledge ends they, too, saw the thing's edge: blurred and mixed in colour.
+            # Where the other views' knowledge ends they, too, saw the thing's edge: blurred and mixed in color.
             margin = 2 * max(1, round(self.camera.width / 210)) + 1
             whole = ok | ~covered[area]
             ok &= cv2.erode(whole.astype(np.uint8), np.ones((margin, margin), np.uint8), borderValue=1) > 0
@@ -205,7 +205,7 @@ class Renderer:
         other = self._background_depth
         on_plane = (plane > 0.0) & (todo | (np.abs(other - plane) < noise))
         other[covered & on_plane] = plane[covered & on_plane]
-        # 3. Else the surroundings go on. Colours of both by inpainting.
+        # 3. Else the surroundings go on. Colors of both by inpainting.
         if todo.any():
             rest = todo & (other <= 0.0)
             if rest.any():
@@ -217,7 +217,7 @@ class Renderer:
             inpaint(self._background_color, todo, np.zeros_like(todo))
 
     def _blend_seam(self, filled: NDArray[np.bool_], observed: NDArray[np.bool_], area: tuple[slice, slice]) -> None:
-        """Shift the filled colours so that they meet the observed ones where they border on the same surface.
+        """Shift the filled colors so that they meet the observed ones where they border on the same surface.
 
         Shadings and exposures differ between views; a smooth membrane of the differences at the seam removes the step
         and leaves the texture (after Perez, Gangnet, Blake 2003, "Poisson image editing").
@@ -404,7 +404,7 @@ class Renderer:
         return np.isin(self._owner, list(gone)) if gone else None
 
     def _in_place(self, body: Body) -> bool:
-        """Whether the observed pixels show this thing as it is to be drawn (but for its colour)."""
+        """Whether the observed pixels show this thing as it is to be drawn (but for its color)."""
         frame = self._appearance.frame
         if self._owner is None or frame is None or body.object_id not in frame.poses:
             return False
@@ -450,7 +450,7 @@ class Renderer:
         rows = np.flatnonzero(owner.ravel() == body.object_id)
         own_color = self._observed_color.reshape(-1, 3)[rows]
         own_depth = self._observed_depth.ravel()[rows]
-        # The fringe is half background: its colour goes with the thing, but it is not the thing.
+        # The fringe is half background: its color goes with the thing, but it is not the thing.
         inner = self._observed_ids.ravel()[rows] == body.object_id
         if body.restyle is not None:
             own_color[inner] = recolor(own_color[inner], body.restyle)

@@ -31,8 +31,8 @@ def splat(
     """Depth-tested square splats: which sample (row) each pixel shows, -1 for none, (h, w).
 
     A sample covers as many pixels as its spacing spans, so that a surface has no pinholes; away from its own
-    centre it counts as farther by its spacing, so that the sample centred on a pixel wins against its
-    neighbours' margins.
+    center it counts as farther by its spacing, so that the sample centered on a pixel wins against its
+    neighbors' margins.
 
     Args:
         camera_points: (P, 3) [m, optical frame].
@@ -81,13 +81,13 @@ def splat(
 
 
 def close_pinholes(
-    color: NDArray[np.uint8], depth: Float32, mask: NDArray[np.bool_], neighbours: int, rounds: int
+    color: NDArray[np.uint8], depth: Float32, mask: NDArray[np.bool_], neighbors: int, rounds: int
 ) -> NDArray[np.bool_]:
-    """Fill, in place, pixels beside at least ``neighbours`` drawn ones by their mean; returns the new mask."""
+    """Fill, in place, pixels beside at least ``neighbors`` drawn ones by their mean; returns the new mask."""
     for _ in range(rounds):
         weight = mask.astype(np.float32)
         count = cv2.boxFilter(weight, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
-        holes = ~mask & (count >= neighbours)
+        holes = ~mask & (count >= neighbors)
         if not holes.any():
             break
         sums = cv2.boxFilter(color * weight[..., None], -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
@@ -106,10 +106,10 @@ def outline(pixels: Float32, sizes: Float32, window: tuple[int, int, int, int]) 
     x0, y0, width, height = window
     u = np.clip(np.round(pixels[:, 0]).astype(np.int32) - x0, 0, width - 1)
     v = np.clip(np.round(pixels[:, 1]).astype(np.int32) - y0, 0, height - 1)
-    centres = np.zeros((height, width), np.uint8)
-    centres[v, u] = 1
+    centers = np.zeros((height, width), np.uint8)
+    centers[v, u] = 1
     reach = int(np.clip(np.ceil(np.percentile(sizes, 98)), 1, 8))
     pad = reach + 1
-    padded = cv2.copyMakeBorder(centres, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    padded = cv2.copyMakeBorder(centers, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
     return closed[pad:-pad, pad:-pad] > 0

@@ -21,7 +21,7 @@ import onnx.parser
 from onnx import numpy_helper
 
 HEIGHT, WIDTH = 240, 320
-CLASSES = ("red thing", "green thing", "blue thing", "grey thing")
+CLASSES = ("red thing", "green thing", "blue thing", "gray thing")
 
 MODEL = f"""
 <ir_version: 9, opset_import: ["" : 17]>
@@ -87,7 +87,7 @@ own_segmenter (float[1, 3, {HEIGHT}, {WIDTH}] rgb, float[1, 1, {HEIGHT}, {WIDTH}
     seen = And(standing, known)
     thing = Cast <to = 1> (seen)
 
-    # Edges: where depth jumps, or colour regardless of brightness.
+    # Edges: where depth jumps, or color regardless of brightness.
     far_of = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (safe)
     minus = Neg(safe)
     minus_near = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (minus)
@@ -119,7 +119,7 @@ own_segmenter (float[1, 3, {HEIGHT}, {WIDTH}] rgb, float[1, 1, {HEIGHT}, {WIDTH}
         most = ReduceMax <keepdims = 0> (step)
         changed = Greater(most, half)
     }}> (rounds, yes, start)
-    # The pixels on edges go to a neighbour.
+    # The pixels on edges go to a neighbor.
     final = Loop <body = fill (int64 k3, bool on3, float[1, 1, h, w] m)
             => (bool more, float[1, 1, h, w] m_out) {{
         around = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (m)
@@ -149,7 +149,7 @@ own_segmenter (float[1, 3, {HEIGHT}, {WIDTH}] rgb, float[1, 1, {HEIGHT}, {WIDTH}
     ratio = Div(sizes, sizes_more)
     scores = Sqrt(ratio)
 
-    # Mean colour, which also says the class.
+    # Mean color, which also says the class.
     rows = Reshape(masks, flat_masks)
     colors = Reshape(rgb, to_colors)
     colors_transposed = Transpose(colors)

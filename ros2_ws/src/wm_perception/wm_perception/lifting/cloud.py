@@ -1,4 +1,4 @@
-"""From a depth image to an organised cloud with normals."""
+"""From a depth image to an organized cloud with normals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def depth_noise_m(depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def make_cloud(frame: Frame, stride: int, max_depth_m: float) -> Cloud:
-    """The organised cloud of every ``stride``-th pixel.
+    """The organized cloud of every ``stride``-th pixel.
 
     Depth is smoothed over a small window, without mixing surfaces: values that differ by more than the sensor's noise
     from the pixel itself do not count. Normals come from central differences of the smoothed points.
@@ -47,7 +47,7 @@ def _smooth(depth: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.
     h, w = depth.shape
     total, count = np.zeros_like(depth), np.ones(depth.shape, np.uint8)
     step, size, near = np.empty_like(depth), np.empty_like(depth), np.empty(depth.shape, np.bool_)
-    # Sums of differences: a neighbour without depth differs by the whole depth and falls out by itself.
+    # Sums of differences: a neighbor without depth differs by the whole depth and falls out by itself.
     for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)):
         np.subtract(padded[1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w], depth, out=step)
         np.less(np.abs(step, out=size), limit, out=near)

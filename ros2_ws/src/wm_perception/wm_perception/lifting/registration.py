@@ -1,8 +1,8 @@
-"""Colour and depth that were recorded by two unregistered lenses, brought onto each other.
+"""Color and depth that were recorded by two unregistered lenses, brought onto each other.
 
-Many RGB-D recordings (a Kinect's raw streams, say) hold depth in the infrared camera's image and colour in another's, a
-few centimetres beside it and with another focal length. ``estimate_depth_to_color`` finds the second camera from the
-recording itself, ``register_color`` resamples colour into the depth image.
+Many RGB-D recordings (a Kinect's raw streams, say) hold depth in the infrared camera's image and color in another's, a
+few centimeters beside it and with another focal length. ``estimate_depth_to_color`` finds the second camera from the
+recording itself, ``register_color`` resamples color into the depth image.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _SAME_VIEW = 0.5
 _NEAR_PIXELS = 3
 
 FOCAL_RANGE = (0.85, 1.15)
-"""Colour's focal length over depth's. A Kinect's are 525 to 585, 0.90; other structured-light pairs are nearer to 1."""
+"""Color's focal length over depth's. A Kinect's are 525 to 585, 0.90; other structured-light pairs are nearer to 1."""
 OFFSET_M = 0.06
 """Between the lenses: 25 mm in a Kinect, 15 to 55 mm in RealSense, Astra and Azure cameras."""
-CENTRE_RANGE = 0.05
+CENTER_RANGE = 0.05
 """Principal point, as a fraction of the image's size."""
 LEAST_GAIN = 1.15
 """Score registered over score unregistered, in views that were not fitted to."""
@@ -40,15 +40,15 @@ _LEAST_BETTER = 0.8
 
 @dataclass(frozen=True)
 class DepthToColor:
-    """The colour camera: intrinsics, and its offset from the depth camera.
+    """The color camera: intrinsics, and its offset from the depth camera.
 
-    A point p in the depth camera's optical frame is at rotation p + translation_m in the colour camera's.
-    ``score`` is the mean strength of colour edges under depth edges, in units of the image's mean;
+    A point p in the depth camera's optical frame is at rotation p + translation_m in the color camera's.
+    ``score`` is the mean strength of color edges under depth edges, in units of the image's mean;
     ``score_unregistered`` is the same for the images as they are; both are 0 where the camera is known from calibration
     and not estimated.
 
     Attributes:
-        camera: intrinsics and size of the colour image.
+        camera: intrinsics and size of the color image.
         translation_m: (3,); rotation: (3, 3).
         views: different views that it was estimated from.
         gain: score over score_unregistered in views left out of a fit, mean; better: share of those views that gain.
@@ -85,22 +85,22 @@ class DepthToColor:
 
 @dataclass(frozen=True)
 class _View:
-    """Depth edge points (P, 3) in the depth camera [m], and the strength of colour edges (H, W)."""
+    """Depth edge points (P, 3) in the depth camera [m], and the strength of color edges (H, W)."""
 
     points: Array
     strength: NDArray[np.float32]
 
 
 def estimate_depth_to_color(frames: Sequence[Frame]) -> DepthToColor:
-    """Find the colour camera by laying depth edges onto colour edges.
+    """Find the color camera by laying depth edges onto color edges.
 
-    Where a near surface ends, colour mostly changes too. The focal length, principal point and offset that put the
-    depth edges of all views onto the strongest colour edges are sought by Nelder-Mead from a few starts, within the
+    Where a near surface ends, color mostly changes too. The focal length, principal point and offset that put the
+    depth edges of all views onto the strongest color edges are sought by Nelder-Mead from a few starts, within the
     limits of what two lenses of one camera may have. Whether it is a gain is judged in views that were left out of a
     second fit: in one view some wrong camera nearly always fits better than the right one.
 
     Args:
-        frames: a dozen or so, spread over the recording; the colour image is of the depth image's size.
+        frames: a dozen or so, spread over the recording; the color image is of the depth image's size.
 
     Raises:
         ValueError: too few depth edges, or too few different views, to tell.
@@ -172,7 +172,7 @@ def _unchanged(camera: Camera) -> Array:
 def _limits(camera: Camera) -> Array:
     """(5, 2) of the search."""
     same = _unchanged(camera)
-    reach = np.array([0.0, CENTRE_RANGE, CENTRE_RANGE, OFFSET_M, OFFSET_M])
+    reach = np.array([0.0, CENTER_RANGE, CENTER_RANGE, OFFSET_M, OFFSET_M])
     limits = np.stack([same - reach, same + reach], axis=1)
     limits[0] = FOCAL_RANGE
     return limits
@@ -220,9 +220,9 @@ def _fit(views: Sequence[_View], camera: Camera) -> tuple[Array, float, float]:
 
 
 def register_color(frame: Frame, registration: DepthToColor) -> NDArray[np.uint8]:
-    """The colour (H, W, 3) uint8 of every depth pixel; holes of the depth image take the depth around them.
+    """The color (H, W, 3) uint8 of every depth pixel; holes of the depth image take the depth around them.
 
-    ``frame.color`` is as the colour camera took it, of its size where that is another (see ``register_images``).
+    ``frame.color`` is as the color camera took it, of its size where that is another (see ``register_images``).
     """
     return register_images(frame.color, frame.depth_m, frame.camera, registration)
 
@@ -230,7 +230,7 @@ def register_color(frame: Frame, registration: DepthToColor) -> NDArray[np.uint8
 def register_images(
     color: NDArray[np.uint8], depth_m: NDArray[np.float32], camera: Camera, registration: DepthToColor
 ) -> NDArray[np.uint8]:
-    """The colour (H, W, 3) of every pixel of a depth image (H, W) [m], 0 or NaN: no measurement.
+    """The color (H, W, 3) of every pixel of a depth image (H, W) [m], 0 or NaN: no measurement.
 
     Args:
         color: of the size of ``registration.camera``.

@@ -112,7 +112,7 @@ class Support:
         return (side * turning < 0.0).any(axis=1)
 
     def rectangle(self) -> tuple[Array, Array, float, Array]:
-        """Centre (2,) [m], sizes (2,) [m], yaw [rad] and outline (P, 2) [m] of the footprint.
+        """Center (2,) [m], sizes (2,) [m], yaw [rad] and outline (P, 2) [m] of the footprint.
 
         The outline is the convex hull of the cells; the rectangle the smallest around it. Yaw is within 45 degrees.
         """
@@ -261,14 +261,14 @@ class SupportMap:
 
     def _match(self, plane: Plane, codes: NDArray[np.int64]) -> Support | None:
         best, best_overlap = None, 0.0
-        centre = np.median(_decode(codes), axis=0) * CELL_M
+        center = np.median(_decode(codes), axis=0) * CELL_M
         for support in self.supports:
             if abs(support.height_m - plane.height_m) > 0.035:
                 continue
             middle, sizes, _, _ = support.rectangle()
             if max(sizes) > _MAX_EXTENT_M:
                 continue
-            gap = np.linalg.norm(centre - middle) - 0.5 * np.linalg.norm(sizes)
+            gap = np.linalg.norm(center - middle) - 0.5 * np.linalg.norm(sizes)
             overlap = len(np.intersect1d(codes, support.cells, assume_unique=True)) / max(len(codes), 1)
             score = overlap + (0.05 if gap < 0.15 else 0.0)
             if score > best_overlap:

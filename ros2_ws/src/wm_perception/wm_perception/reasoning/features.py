@@ -23,9 +23,9 @@ STEP_S = 1.0 / RATE_HZ
 VERSION = 3
 """Of the features: goes up when they change, and what was made of earlier ones is made anew."""
 WINDOW = 9
-"""Steps that the network sees; it judges the step ``CENTRE``, so that it knows what came of it."""
-CENTRE = 5
-AHEAD = WINDOW - 1 - CENTRE
+"""Steps that the network sees; it judges the step ``CENTER``, so that it knows what came of it."""
+CENTER = 5
+AHEAD = WINDOW - 1 - CENTER
 CONTACT_LAG, STEP_LAG = 6, 10
 """Steps after which it is seen what came of a contact, and of a slide."""
 NEAR_GAP_M = 0.20
@@ -404,11 +404,11 @@ class MotionHistory:
     def window(self, last: int) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
         """Ids (N,), objects (N, W, Fo) and pairs (N, N, W, Fp) of the window that ends with a step.
 
-        The things are those that are there at the window's centre.
+        The things are those that are there at the window's center.
         """
         rows = np.array([self.row(k) for k in range(last - WINDOW + 1, last + 1)])
-        centre = rows[CENTRE]
-        found = sorted((i, s) for i, s in self.slot.items() if self.here[centre, s])
+        center = rows[CENTER]
+        found = sorted((i, s) for i, s in self.slot.items() if self.here[center, s])
         ids, slots = np.array([i for i, _ in found], np.int64), np.array([s for _, s in found], int)
         objects = self.objects[rows][:, slots].transpose(1, 0, 2)
         pairs = self.pairs[np.ix_(rows, slots, slots)].transpose(1, 2, 0, 3)

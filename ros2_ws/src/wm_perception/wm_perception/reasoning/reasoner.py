@@ -294,7 +294,7 @@ class Reasoner:
                 self._touch[a, b] = _Switch(bool(pair[i, j, 2] > 0.5))
             self._touch[a, b].settle(float(pair[i, j, 2]), 5)
         events = []
-        centre = time - AHEAD * STEP_S
+        center = time - AHEAD * STEP_S
         kept: dict[tuple[EventKind, int, int], list[float]] = {}
         for key in sorted({*self._chances, *chances}):
             series = [*self._chances.get(key, [0.0, 0.0]), chances.get(key, 0.0)][-3:]
@@ -303,7 +303,7 @@ class Reasoner:
             total = sum(series)
             if total < THRESHOLDS[key[0]] or not (series[1] >= series[0] and series[1] > series[2]):
                 continue
-            moment = centre + STEP_S * (float(np.dot(series, [-2.0, -1.0, 0.0])) / total - 0.5)
+            moment = center + STEP_S * (float(np.dot(series, [-2.0, -1.0, 0.0])) / total - 0.5)
             if not self._believable(key, step):
                 continue
             if self._allowed(key, moment, total):

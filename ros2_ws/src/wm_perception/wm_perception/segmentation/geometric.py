@@ -1,4 +1,4 @@
-"""Instances from geometry: pieces bounded by depth edges, creases and colour edges, joined where they belong."""
+"""Instances from geometry: pieces bounded by depth edges, creases and color edges, joined where they belong."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GeometricSegmenter:
     Pieces are connected pixels without depth edge, concave crease (Stein et al., Object Partitioning using Local
     Convexity, CVPR 2014: surfaces of one thing meet convexly) or chroma edge between them. Pieces go to the tracked
     object that they lie on; a piece that two tracked objects share is divided between them pixel by pixel, so that
-    things which touch after a collision stay apart. Pieces on no tracked object are joined by contact and colour.
+    things which touch after a collision stay apart. Pieces on no tracked object are joined by contact and color.
     """
 
     def segment(
@@ -80,10 +80,10 @@ class GeometricSegmenter:
             if not missing.any():
                 break
             for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-                neighbour = np.roll(labels, (dy, dx), axis=(0, 1))
+                neighbor = np.roll(labels, (dy, dx), axis=(0, 1))
                 near = np.abs(np.roll(cloud.depth, (dy, dx), axis=(0, 1)) - cloud.depth) < 0.02
-                take = missing & (labels == 0) & (neighbour > 0) & near
-                labels[take] = neighbour[take]
+                take = missing & (labels == 0) & (neighbor > 0) & near
+                labels[take] = neighbor[take]
         rest, more = _connected(cloud, candidates & (labels == 0))
         labels[rest > 0] = rest[rest > 0] + count
         return labels, count + more
@@ -127,7 +127,7 @@ class GeometricSegmenter:
         points = cloud.points[mask]
         labels = pieces[mask]
         distances = np.stack([distance_to(p, points) for p in predicted])
-        # Colour decides where two predictions overlap.
+        # Color decides where two predictions overlap.
         rgb = cloud.rgb[mask].astype(np.float32)
         cost = distances.copy()
         for row, p in enumerate(predicted):
@@ -163,11 +163,11 @@ class GeometricSegmenter:
         owner: NDArray[np.int64],
         predicted: list[PredictedObject],
     ) -> Segmentation:
-        """Join the pieces of each owner, neighbouring free pieces of one colour, and parts with what they are part of.
+        """Join the pieces of each owner, neighboring free pieces of one color, and parts with what they are part of.
 
-        Pieces of one colour are joined where no crease divides them, or where one lies within the other's footprint
+        Pieces of one color are joined where no crease divides them, or where one lies within the other's footprint
         (the bottom of a mug).
-        Small pieces go with the neighbour that they share most border with, and so does a piece that hangs in the air
+        Small pieces go with the neighbor that they share most border with, and so does a piece that hangs in the air
         beside a much larger one (a handle, a cap), also where that one is a tracked object's.
         """
         owners = np.unique(owner[owner >= 0])
@@ -240,7 +240,7 @@ def _borders(
     for dy, dx in ((0, 1), (1, 0), (0, 2), (2, 0), (0, 4), (4, 0)):
         a, b = nodes[dy:, dx:], nodes[: h - dy, : w - dx]
         differ = (a != b) & (a > 0) & (b > 0)
-        # Depth steps of a few centimetres are still one thing where the colour agrees: a mug's rim and inside.
+        # Depth steps of a few centimeters are still one thing where the color agrees: a mug's rim and inside.
         near = np.abs(cloud.depth[dy:, dx:][differ] - cloud.depth[: h - dy, : w - dx][differ]) < 0.08
         low = np.minimum(a[differ][near], b[differ][near])
         high = np.maximum(a[differ][near], b[differ][near])
@@ -275,7 +275,7 @@ def distance_to(predicted: PredictedObject, points: NDArray[np.float32]) -> Arra
 
 
 def _connected(cloud: Cloud, mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
-    """Connected components of pixels without a depth edge between neighbours; at least 6 pixels each."""
+    """Connected components of pixels without a depth edge between neighbors; at least 6 pixels each."""
     labels = np.zeros(mask.shape, dtype=np.int32)
     total = int(mask.sum())
     if not total:

@@ -1,7 +1,7 @@
-"""Instances from a trained network: every pixel says whether it is of a thing and where that thing's centre is.
+"""Instances from a trained network: every pixel says whether it is of a thing and where that thing's center is.
 
-The network (training/segmenter/model.py) gives foreground, centre, offset, class and embedding maps, after
-Cheng et al., Panoptic-DeepLab, CVPR 2020; pixels go to the centre that they point at.
+The network (training/segmenter/model.py) gives foreground, center, offset, class and embedding maps, after
+Cheng et al., Panoptic-DeepLab, CVPR 2020; pixels go to the center that they point at.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PART_STEP_M = 0.012
 _PART_BORDER_PX = 4
 _PART_BORDER = 0.5
 _PART_LEVEL = 0.5
-_PART_COLOUR = 9.0
+_PART_COLOR = 9.0
 _PART_SHADE = 0.3
 _PART_ALIKE = 0.4
 
@@ -52,7 +52,7 @@ Network = Callable[[Image], tuple[NDArray[np.float32], ...]]
 def network_input(cloud: Cloud, height: NDArray[np.float32]) -> Image:
     """The network's view of a frame, (10, h, w) float32 in -1..1; where something is unknown it is 0.
 
-    Colours; height over the support below, over 0.3 m; whether that is known; normals towards the right of the camera,
+    Colors; height over the support below, over 0.3 m; whether that is known; normals towards the right of the camera,
     level forward, and up; the logarithm of depth over the image's median; depth against its surroundings of 15 pixels
     (a step of 8 % is 1).
 
@@ -90,12 +90,12 @@ def network_input(cloud: Cloud, height: NDArray[np.float32]) -> Image:
 
 
 def group_pixels(
-    foreground: Image, centre: Image, offset: Image, min_pixels: int = 20, threshold: float = 0.5
+    foreground: Image, center: Image, offset: Image, min_pixels: int = 20, threshold: float = 0.5
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Instances from the network's maps.
 
     Args:
-        foreground, centre: (h, w) probabilities; offset: (2, h, w) x and y to the instance's centre [pixels / 32].
+        foreground, center: (h, w) probabilities; offset: (2, h, w) x and y to the instance's center [pixels / 32].
 
     Returns:
         labels (h, w) int32, 0 = background, 1..L; scores (L,) 0..1.
@@ -108,15 +108,15 @@ def group_pixels(
         return labels, np.zeros(0, np.float32)
     vote_x = columns + offset[0, rows, columns] * OFFSET_SCALE_PX
     vote_y = rows + offset[1, rows, columns] * OFFSET_SCALE_PX
-    # Where votes meet is a centre; the centre map says how sure that is and parts those that lie close.
+    # Where votes meet is a center; the center map says how sure that is and parts those that lie close.
     x = np.clip(np.rint(vote_x), 0, w - 1).astype(np.int64)
     y = np.clip(np.rint(vote_y), 0, h - 1).astype(np.int64)
     votes = np.bincount(y * w + x, minlength=h * w).reshape(h, w).astype(np.float32)
     votes = cv2.GaussianBlur(votes, (0, 0), 2.0)
-    peak = np.sqrt(votes / max(float(votes.max()), 1e-6)) * 0.3 + cv2.GaussianBlur(centre, (0, 0), 1.0)
+    peak = np.sqrt(votes / max(float(votes.max()), 1e-6)) * 0.3 + cv2.GaussianBlur(center, (0, 0), 1.0)
     strongest = cv2.dilate(peak, np.ones((9, 9), np.uint8))
-    near_centre = cv2.dilate(centre, np.ones((5, 5), np.uint8))
-    candidates = (peak >= strongest) & (near_centre > 0.12) & (votes > 0.05)
+    near_center = cv2.dilate(center, np.ones((5, 5), np.uint8))
+    candidates = (peak >= strongest) & (near_center > 0.12) & (votes > 0.05)
     cy, cx = np.nonzero(candidates)
     if not len(cy):
         return labels, np.zeros(0, np.float32)
@@ -125,9 +125,9 @@ def group_pixels(
     squared = np.square(vote_x[:, None] - cx) + np.square(vote_y[:, None] - cy)
     owner = squared.argmin(axis=1)
     count = np.bincount(owner, minlength=len(cy))
-    heat = near_centre[cy, cx]
+    heat = near_center[cy, cx]
     sure = np.bincount(owner, weights=foreground[rows, columns], minlength=len(cy)) / np.maximum(count, 1)
-    # A thing whose pixels do not agree on its centre is less likely one thing.
+    # A thing whose pixels do not agree on its center is less likely one thing.
     spread = np.sqrt(
         np.bincount(owner, weights=squared[np.arange(len(owner)), owner], minlength=len(cy)) / np.maximum(count, 1)
     )
@@ -167,7 +167,7 @@ def join_parts(
 
     A network cuts things of shapes that it was never shown where it knows the parts: a stool into its seat and its
     legs. Parts are joined where they meet without a step in depth along a border that is long for the smaller of the
-    two, are of one colour, and look alike to the network as well. Different things that touch differ in one of these.
+    two, are of one color, and look alike to the network as well. Different things that touch differ in one of these.
 
     Args:
         labels: (h, w) of the cloud's size, 0 = background, 1..L; count: L; embeddings: (L, D), unit length.
@@ -200,7 +200,7 @@ def join_parts(
         if (
             level[pair] > _PART_LEVEL * borders[pair]
             and borders[pair] > _PART_BORDER * np.sqrt(min(areas[i], areas[j]))
-            and apart[1] + apart[2] + _PART_SHADE * apart[0] < _PART_COLOUR
+            and apart[1] + apart[2] + _PART_SHADE * apart[0] < _PART_COLOR
             and float(embeddings[i - 1] @ embeddings[j - 1]) > _PART_ALIKE
         ):
             same[same == same[j]] = same[i]
@@ -258,11 +258,11 @@ class LearnedSegmenter:
     ) -> Segmentation:
         """Instances from the network's maps; see ``TwoStageSegmenter``."""
         h, w = cloud.depth.shape
-        foreground, centre, offset, classes, embedding = inferred
+        foreground, center, offset, classes, embedding = inferred
         # What hangs in the air without depth can be neither lifted nor tracked.
         known = np.isfinite(cloud.depth)
         labels, scores = group_pixels(
-            _sigmoid(foreground[0, 0, :h, :w]) * known, _sigmoid(centre[0, 0, :h, :w]), offset[0, :, :h, :w]
+            _sigmoid(foreground[0, 0, :h, :w]) * known, _sigmoid(center[0, 0, :h, :w]), offset[0, :, :h, :w]
         )
         labels, scores = over_supports(labels, scores, height, self.max_height_m)
         count = len(scores)

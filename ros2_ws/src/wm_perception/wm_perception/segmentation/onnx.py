@@ -43,7 +43,7 @@ _RIM_PIXELS = 3
 _CLEAR_SHARE = 0.5
 _LEFT_SHARE = 0.25
 _KEY_SHARE = 0.5
-_PAD_GREY = 0.5
+_PAD_GRAY = 0.5
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class OnnxSegmenter:
 
     def _feeds(self, color: NDArray[np.uint8], depth: Image, at: Placement) -> dict[str, NDArray[Any]]:
         rows, columns = at.used
-        rgb = np.full((1, 3, *at.size), _PAD_GREY, np.float32)
+        rgb = np.full((1, 3, *at.size), _PAD_GRAY, np.float32)
         scaled = color
         if color.shape[:2] != at.used:
             shrink = rows < color.shape[0]
@@ -117,11 +117,11 @@ class OnnxSegmenter:
             np.multiply(scaled[..., k], np.float32(1.0 / 255.0), out=rgb[0, k, :rows, :columns])
         feeds: dict[str, NDArray[Any]] = {"rgb": rgb}
         if self.takes_depth:
-            metres = np.zeros((1, 1, *at.size), np.float32)
+            meters = np.zeros((1, 1, *at.size), np.float32)
             known = np.where(np.isfinite(depth) & (depth > 0.0), depth, np.float32(0.0))
             # Depths are never mixed: between two surfaces there is none.
-            metres[0, 0, :rows, :columns] = cv2.resize(known, (columns, rows), interpolation=cv2.INTER_NEAREST)
-            feeds["depth"] = metres
+            meters[0, 0, :rows, :columns] = cv2.resize(known, (columns, rows), interpolation=cv2.INTER_NEAREST)
+            feeds["depth"] = meters
         return feeds
 
     def _outputs(self, values: dict[str, NDArray[Any]]) -> tuple[Image, Image, NDArray[np.int64], Image]:
@@ -270,7 +270,7 @@ def predicted_keys(
 
 
 def _test_card() -> tuple[NDArray[np.uint8], Image]:
-    """A picture to try a model on: a red box on a grey table, (H, W, 3) uint8 and its depth (H, W) [m]."""
+    """A picture to try a model on: a red box on a gray table, (H, W, 3) uint8 and its depth (H, W) [m]."""
     h, w = _PROBE_SIZE
     color = np.full((h, w, 3), 140, np.uint8)
     depth = np.repeat(np.linspace(1.6, 0.8, h, dtype=np.float32)[:, None], w, axis=1)

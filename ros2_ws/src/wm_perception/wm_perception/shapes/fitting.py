@@ -174,16 +174,16 @@ def _score(distance: Array) -> float:
     return 0.6 * middling + 0.4 * float(np.minimum(inside, 0.008).mean() + np.minimum(outside, 0.03).mean())
 
 
-def fit_revolution(points: Array, base: float, top: float, centre: Array) -> tuple[ShapeFit, Array] | None:
+def fit_revolution(points: Array, base: float, top: float, center: Array) -> tuple[ShapeFit, Array] | None:
     """The upright solid of revolution that best explains the points: bottles, bowls, mugs with their handles.
 
     For an axis at (a, b) and a radius R_k in each of K slices, a point of slice k has
     ``x^2 + y^2 = 2 a x + 2 b y + (R_k^2 - a^2 - b^2)``: linear in a, b and K constants (Kasa's circle fit, with
-    one centre for all slices). Points inside (the bottom of a bowl) and outside (a handle) are weighed down.
+    one center for all slices). Points inside (the bottom of a bowl) and outside (a handle) are weighed down.
 
     Args:
         points: (P, 3) world [m]. base, top: heights that it stands between [m].
-        centre: (2,) where the axis is guessed to be.
+        center: (2,) where the axis is guessed to be.
 
     Returns:
         The solid (``Shape.CONVEX``) and the points' distances (P,) to its surface; None where the points do not
@@ -195,7 +195,7 @@ def fit_revolution(points: Array, base: float, top: float, centre: Array) -> tup
     bins = int(np.clip(height / 0.012, 3, _RING_BINS))
     slices = np.clip(((points[:, 2] - base) / height * bins).astype(np.int64), 0, bins - 1)
     # Around the guess, so that squares stay small.
-    xy = points[:, :2] - centre
+    xy = points[:, :2] - center
     one_hot = np.zeros((len(points), bins))
     one_hot[np.arange(len(points)), slices] = 1.0
     design = np.concatenate([2.0 * xy, one_hot], axis=1)
@@ -257,7 +257,7 @@ def fit_revolution(points: Array, base: float, top: float, centre: Array) -> tup
     local = hull @ rotation
     low, high = local.min(axis=0), local.max(axis=0)
     middle = 0.5 * (low + high)
-    position = rotation @ middle + np.array([*(centre + axis), 0.0])
+    position = rotation @ middle + np.array([*(center + axis), 0.0])
     try:
         vertices = local[ConvexHull(local).vertices] - middle
     except QhullError:

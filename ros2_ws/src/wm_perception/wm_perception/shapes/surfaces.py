@@ -147,7 +147,7 @@ def align(
 ) -> Alignment:
     """Turn and shift a primitive onto points by Gauss-Newton on its signed distance, with a prior at the start pose.
 
-    The Jacobian is that of the distance of a point p under a small rotation w about the centre and shift t of the
+    The Jacobian is that of the distance of a point p under a small rotation w about the center and shift t of the
     solid: ``-g . t - w . ((p - c) x g)``, g the gradient in world axes. Points are weighted by Huber's function.
 
     Args:
@@ -164,7 +164,7 @@ def align(
     information = np.diag(
         1.0 / np.array([prior_std_m] * 3 + [prior_std_rad[0], prior_std_rad[0], prior_std_rad[1]]) ** 2
     )
-    # Neighbouring pixels share their error: 150 points are worth about 15 independent ones.
+    # Neighboring pixels share their error: 150 points are worth about 15 independent ones.
     weight_per_point = 1.0 / (noise_m**2 * max(len(points) / 15.0, 1.0))
     normal_matrix = information
     distance = np.zeros(len(points))

@@ -23,7 +23,7 @@ _COLOR_STEP = 22.0
 _EMBEDDING_STEP = 0.35
 _FRAGMENT_M = 0.012
 _ONE_LOOK = 0.5
-_ONE_COLOUR = 12.0
+_ONE_COLOR = 12.0
 _SHARE = 0.25
 _SHARE_POINTS = 15
 
@@ -40,7 +40,7 @@ class Observation:
         on_border: cut off by the image's edge. outside_fraction: of points beyond the outline of their support.
         over_fraction: of points, 0..1, that are over a support.
         hidden_fraction: of its outline, 0..1, along which something nearer covers what may be more of it.
-        extent: longest side of its bounds [m]. centre: (3,) middle of its bounds.
+        extent: longest side of its bounds [m]. center: (3,) middle of its bounds.
         score: 0..1 from the segmenter, NaN: it does not say.
         embedding: (D,) unit length, or (0,). classes: (C,) probabilities in the order of the vocabulary, or (0,).
     """
@@ -56,7 +56,7 @@ class Observation:
     on_border: bool
     outside_fraction: float
     extent: float
-    centre: Array
+    center: Array
     area_m2: float
     over_fraction: float = 1.0
     hidden_fraction: float = 0.0
@@ -82,7 +82,7 @@ class Observation:
             pixels=max(int(self.pixels * share), 1),
             area_m2=self.area_m2 * share,
             extent=float((high - low).max()),
-            centre=0.5 * (low + high),
+            center=0.5 * (low + high),
             hidden_fraction=max(self.hidden_fraction, 0.5),
         )
 
@@ -96,7 +96,7 @@ def outside(track: Track, points: Array) -> Array:
 
 
 def look_distance(track: Track, o: Observation) -> float:
-    """How unlike they look, about 1 where it is doubtful: by embedding where there is one, and mean colour."""
+    """How unlike they look, about 1 where it is doubtful: by embedding where there is one, and mean color."""
     color = min(float(np.abs(o.color - track.color).mean()) / _COLOR_STEP, 4.0)
     if len(o.embedding) and len(track.embedding) == len(o.embedding):
         apart = 1.0 - float(o.embedding @ track.embedding)
@@ -114,13 +114,13 @@ def assign(tracks: Sequence[Track], observations: Sequence[Observation], dt: flo
         return []
     cost = np.full((len(tracks), len(observations)), _IMPOSSIBLE)
     samples = [o.sample() for o in observations]
-    centres = np.stack([o.centre for o in observations])
+    centers = np.stack([o.center for o in observations])
     for r, t in enumerate(tracks):
         spread = float(np.sqrt(max(np.trace(t.filter.covariance[:3, :3]) / 3.0, 0.0)))
         speed = float(np.linalg.norm(t.filter.velocity))
         unit = float(np.clip(0.006 + 1.5 * spread + 0.25 * speed * min(dt, 0.2), 0.008, 0.12))
         reach = 0.5 * float(np.linalg.norm(t.extents)) + 4.0 * unit + 0.05
-        near = np.flatnonzero(np.linalg.norm(centres - t.position, axis=1) < reach)
+        near = np.flatnonzero(np.linalg.norm(centers - t.position, axis=1) < reach)
         for c in near:
             o = observations[c]
             apart = float(np.minimum(outside(t, samples[c]), _FAR_M).mean())
@@ -146,7 +146,7 @@ def assign_again(tracks: Sequence[Track], observations: Sequence[Observation]) -
     for r, t in enumerate(tracks):
         still = t.resting and t.in_view < 0.5
         for c, o in enumerate(observations):
-            away = float(np.linalg.norm(o.centre - t.position))
+            away = float(np.linalg.norm(o.center - t.position))
             reach = 0.06 + min(0.6, 0.0 if still else _AGAIN_SPEED_M_S * t.unseen_s)
             cut = o.on_border or o.hidden_fraction > 0.2
             size = abs(np.log((o.extent + 0.01) / (t.seen_extent + 0.01))) * (0.4 if cut else 1.0)
@@ -181,7 +181,7 @@ def of_one_look(a: Track, b: Track) -> bool:
     """Whether two tracks look so alike that a segmenter that takes them for one thing is to be believed."""
     if not len(a.embedding) or len(a.embedding) != len(b.embedding):
         return False
-    return float(a.embedding @ b.embedding) > _ONE_LOOK and float(np.abs(a.color - b.color).mean()) < _ONE_COLOUR
+    return float(a.embedding @ b.embedding) > _ONE_LOOK and float(np.abs(a.color - b.color).mean()) < _ONE_COLOR
 
 
 def divide(owner: Track, other: Track, o: Observation) -> tuple[Observation, Observation] | None:

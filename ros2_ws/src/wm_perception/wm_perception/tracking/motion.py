@@ -1,4 +1,4 @@
-"""How a thing's centre moves: an interacting multiple model filter over steady motion, manoeuvres and knocks.
+"""How a thing's center moves: an interacting multiple model filter over steady motion, manoeuvres and knocks.
 
 Equations: Blom and Bar-Shalom, The Interacting Multiple Model Algorithm for Systems with Markovian Switching
 Coefficients, IEEE TAC 1988; the manoeuvring mode's acceleration is first-order Markov (Singer, Estimating Optimal
@@ -143,12 +143,12 @@ class MotionFilter:
         self._collect()
 
     def distance(self, position: Array, covariance: Array) -> float:
-        """Normalised innovation squared of a measured position (3,) with covariance (3, 3), for the mixture."""
+        """Normalized innovation squared of a measured position (3,) with covariance (3, 3), for the mixture."""
         off = position - self.mean[:3]
         return float(off @ np.linalg.solve(self.covariance[:3, :3] + covariance, off))
 
     def update(self, position: Array, covariance: Array) -> float:
-        """Take in a measured position (3,) with covariance (3, 3); returns the normalised innovation squared before."""
+        """Take in a measured position (3,) with covariance (3, 3); returns the normalized innovation squared before."""
         nis = self.distance(position, covariance)
         s = self.covariances[:, :3, :3] + covariance
         inverse = np.linalg.inv(s)

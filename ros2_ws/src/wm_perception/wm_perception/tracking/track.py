@@ -71,7 +71,7 @@ class Track:
     bottom: float | None = None
     support_height: float = 0.0
     upright: Array = field(default_factory=lambda: np.array([0.0, 0.0, 0.0, 1.0]))
-    last_centre: Array | None = None
+    last_center: Array | None = None
     last_position: Array | None = None
     view: Array = field(default_factory=lambda: np.array([1.0, 0.0, 0.0]))
     trail: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=40))
@@ -108,7 +108,7 @@ class Track:
         return covariance
 
     def shape_covariance(self) -> Array:
-        """(3, 3) [m^2]: how far the centre may be off because the solid is not the right one.
+        """(3, 3) [m^2]: how far the center may be off because the solid is not the right one.
 
         Half of what the extents are uncertain by: the far side of a thing is not seen, so most of it lies along the
         line of sight. No filter averages it away, as it is the same in every frame.

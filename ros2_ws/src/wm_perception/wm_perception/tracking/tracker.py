@@ -181,7 +181,7 @@ class Tracker:
             assert o is not None
             for row, whole in list(matched.items()):
                 t = self.tracks[row]
-                if np.linalg.norm(o.centre - t.position) > 0.5 * float(np.linalg.norm(t.extents)) + 0.02:
+                if np.linalg.norm(o.center - t.position) > 0.5 * float(np.linalg.norm(t.extents)) + 0.02:
                     continue
                 if association.is_fragment(t, whole, o):
                     matched[row] = replace(
@@ -220,7 +220,7 @@ class Tracker:
 
     @staticmethod
     def _look_of(t: Track, o: Observation) -> None:
-        """Running means of colour, embedding, score, and of the logarithms of class probabilities."""
+        """Running means of color, embedding, score, and of the logarithms of class probabilities."""
         weight = max(1.0 / (t.hits + 1.0), 0.05)
         partly = o.hidden_fraction > 0.3 or o.on_border or o.extent > 1.2 * t.seen_extent + 0.01
         t.color = t.color + (0.3 * weight if partly else max(weight, 0.05)) * (o.color - t.color)
@@ -291,7 +291,7 @@ class Tracker:
             score=o.score if np.isfinite(o.score) else 0.0,
         )
         self._look_of(track, o)
-        track.last_centre, track.view = o.centre, self._line_of_sight(fit.position)
+        track.last_center, track.view = o.center, self._line_of_sight(fit.position)
         track.set_shape(fit, keep_pose=False)
         return track
 
@@ -311,7 +311,7 @@ class Tracker:
             if t is own or t.misses:
                 continue
             top = t.position[2] + 0.5 * _vertical_extent(t)
-            local = rotations.matrix(t.quaternion).T @ (o.centre - t.position)
+            local = rotations.matrix(t.quaternion).T @ (o.center - t.position)
             # What something stands on is often seen by its front alone, and is deeper than it seems.
             if abs(top - low) < 0.03 and (np.abs(local[:2]) < np.maximum(0.5 * t.extents[:2], 0.03) + 0.01).all():
                 return float(top)
@@ -325,7 +325,7 @@ class Tracker:
             again: it was found away from where it was expected, by its look.
         """
         stamp_s = self._stamp_ns * 1e-9
-        recent = t.misses == 0 and t.last_centre is not None and t.last_position is not None
+        recent = t.misses == 0 and t.last_center is not None and t.last_position is not None
         self._look_of(t, o)
         t.seen_now = True
         t.misses = t.empty = 0
@@ -338,7 +338,7 @@ class Tracker:
         t.support_height = o.support_height
         t.cut = o.on_border or o.hidden_fraction > 0.25 or t.visibility < 0.5
         if again:
-            t.filter = MotionFilter(o.centre, 0.02, 0.3)
+            t.filter = MotionFilter(o.center, 0.02, 0.3)
             t.resting, t.moved = False, True
             t.trail.clear()
             t.turns.clear()
@@ -376,8 +376,8 @@ class Tracker:
         start = t.position
         if recent and not t.cut and not used and not mixed:
             # Where what is to be seen of it has moved to, if that explains the points better than its motion so far.
-            assert t.last_position is not None and t.last_centre is not None
-            carried = t.last_position + (o.centre - t.last_centre)
+            assert t.last_position is not None and t.last_center is not None
+            carried = t.last_position + (o.center - t.last_center)
             if np.linalg.norm(carried - start) > 0.006:
                 offset = carried - t.position
                 some = points[::2]
@@ -406,7 +406,7 @@ class Tracker:
         wake = max(WAKE_M, _WAKE_SIGMAS * o.noise_m)
         wake *= 2.5 if o.on_border else 2.0 if partly else 1.0
         self._filter(t, pose, dt, stamp_s, slack, wake)
-        t.last_centre = o.centre
+        t.last_center = o.center
         # A segmenter that is sure of it spares the wait.
         enough = t.hits >= (_SURE_HITS if t.score >= 0.5 and o.sure else self.config.confirm_hits)
         if t.id == 0 and enough and (t.fits or t.score >= 0.5):
@@ -594,9 +594,9 @@ class Tracker:
             return
         times = np.array([s for s, _ in recent])
         places = np.stack([p for _, p in recent])
-        centred = times - times.mean()
-        slope = centred @ (places - places.mean(axis=0)) / max(float(centred @ centred), 1e-9)
-        spread = float(np.linalg.norm(places - places.mean(axis=0) - centred[:, None] * slope, axis=1).max())
+        centered = times - times.mean()
+        slope = centered @ (places - places.mean(axis=0)) / max(float(centered @ centered), 1e-9)
+        spread = float(np.linalg.norm(places - places.mean(axis=0) - centered[:, None] * slope, axis=1).max())
         span = float(times[-1] - times[0])
         if np.linalg.norm(slope) < _REST_SPEED_M_S and np.linalg.norm(slope) * span < wake_m and spread < 2.0 * wake_m:
             t.resting = True
@@ -741,7 +741,7 @@ def _slerp_yaw(current: Array, target: Array, weight: float) -> Array:
 
 
 def _same_place(a: Track, b: Track) -> bool:
-    """Whether two tracks are of one thing: a centre well inside the other, or mostly inside and of one colour."""
+    """Whether two tracks are of one thing: a center well inside the other, or mostly inside and of one color."""
     if np.linalg.norm(a.position - b.position) > 0.5 * (a.extents.max() + b.extents.max()):
         return False
     alike = float(np.abs(a.color - b.color).mean()) < 30.0

@@ -59,7 +59,7 @@ def vector_from_msg(msg: Vector3 | Point) -> NDArray[np.float64]:
 
 
 def quaternion_from_msg(msg: Quaternion) -> NDArray[np.float64]:
-    """(4,) x, y, z, w as sent, not normalised."""
+    """(4,) x, y, z, w as sent, not normalized."""
     return np.array([msg.x, msg.y, msg.z, msg.w], dtype=np.float64)
 
 

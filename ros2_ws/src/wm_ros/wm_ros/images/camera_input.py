@@ -1,6 +1,6 @@
 """What a camera sends, as perception and imagination take it: the same for both, so that their pixels agree.
 
-Decoded, depth in metres and of the size of colour, both in the geometry of one pinhole camera.
+Decoded, depth in meters and of the size of color, both in the geometry of one pinhole camera.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RECTIFY_HELP = (
     "or the like"
 )
 DEPTH_SCALE_HELP = (
-    "metres per unit of the depth images, 0.0001 for 0.1 mm, 0.00025 for 0.25 mm; 0: as REP-118 says, 0.001 of "
+    "meters per unit of the depth images, 0.0001 for 0.1 mm, 0.00025 for 0.25 mm; 0: as REP-118 says, 0.001 of "
     "integers and 1 of floats"
 )
 DEPTH_GUESS = ("warn", "apply", "off")
@@ -39,7 +39,7 @@ class CameraParameters(Protocol):
 
     @property
     def color_transport(self) -> str:
-        """raw, or how colour is compressed."""
+        """raw, or how color is compressed."""
         ...
 
     @property
@@ -54,7 +54,7 @@ class CameraParameters(Protocol):
 
     @property
     def resize_depth(self) -> bool:
-        """Whether depth of another size is brought to that of colour."""
+        """Whether depth of another size is brought to that of color."""
         ...
 
     @property
@@ -64,7 +64,7 @@ class CameraParameters(Protocol):
 
     @property
     def depth_scale(self) -> float:
-        """Metres per unit; 0: by the kind of the images."""
+        """Meters per unit; 0: by the kind of the images."""
         ...
 
     @property
@@ -74,7 +74,7 @@ class CameraParameters(Protocol):
 
     @property
     def color_source(self) -> str:
-        """Topic of colour."""
+        """Topic of color."""
         ...
 
     @property
@@ -108,7 +108,7 @@ class CameraImages:
     Attributes:
         color: (H, W, 3) uint8, RGB. depth_m: (H, W) float32 [m], 0 = no measurement.
         camera: pinhole intrinsics of both.
-        depth_unit_m: metres per unit of the depth image that were used.
+        depth_unit_m: meters per unit of the depth image that were used.
     """
 
     color: NDArray[np.uint8]
@@ -151,12 +151,12 @@ class CameraInput:
         return rectify == "on" or (rectify == "auto" and lens.distorts and not camera_info.says_rectified(topic))
 
     def corrects(self, lens: Lens, rectify: str) -> bool:
-        """Whether colour is without the lens's distortion when it is read: undistorted here, or named as rectified."""
+        """Whether color is without the lens's distortion when it is read: undistorted here, or named as rectified."""
         return self.undistorts(lens, rectify, self.color_topic) or camera_info.says_rectified(self.color_topic)
 
     @staticmethod
     def color(msg: Any, parameters: CameraParameters) -> NDArray[np.uint8]:
-        """A colour image (H, W, 3), RGB, as it comes, distorted or not.
+        """A color image (H, W, 3), RGB, as it comes, distorted or not.
 
         Raises:
             CameraInputError: it cannot be decoded.
@@ -171,7 +171,7 @@ class CameraInput:
 
     @staticmethod
     def depth(msg: Any, parameters: CameraParameters, depth_factor: float = 1.0) -> tuple[NDArray[np.float32], float]:
-        """A depth image (H, W) [m] as it comes, and the metres per unit used; ``depth_factor`` as in ``read``.
+        """A depth image (H, W) [m] as it comes, and the meters per unit used; ``depth_factor`` as in ``read``.
 
         Raises:
             CameraInputError: it cannot be decoded.
@@ -197,7 +197,7 @@ class CameraInput:
         """
         p = parameters
         rgb = self.color(color, p)
-        metres, unit = self.depth(depth, p, depth_factor)
+        meters, unit = self.depth(depth, p, depth_factor)
         try:
             lens = self.lens(info, p.camera_info_topic)
         except pixels.ImageError as error:
@@ -206,19 +206,19 @@ class CameraInput:
         height, width = rgb.shape[:2]
         if (lens.raw.width, lens.raw.height) != (width, height):
             raise CameraInputError("camera_info_size", _sizes(info, lens, p, width, height), _SIZE_ADVICE)
-        if metres.shape != (height, width):
-            metres = self._fit_depth(metres, width, height, p)
-        return CameraImages(*self._rectified(rgb, metres, lens, p), unit)
+        if meters.shape != (height, width):
+            meters = self._fit_depth(meters, width, height, p)
+        return CameraImages(*self._rectified(rgb, meters, lens, p), unit)
 
     def _rectified(
-        self, rgb: NDArray[np.uint8], metres: NDArray[np.float32], lens: Lens, p: CameraParameters
+        self, rgb: NDArray[np.uint8], meters: NDArray[np.float32], lens: Lens, p: CameraParameters
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], Camera]:
         color_raw = self.undistorts(lens, p.rectify, self.color_topic)
         depth_raw = self.undistorts(lens, p.rectify, self.depth_topic)
         if not color_raw and not depth_raw:
             # Images that are rectified already are P's; without distortion K is what the sensor has.
             named = camera_info.says_rectified(self.color_topic) or lens.distorts
-            return rgb, metres, lens.rectified if named else lens.raw
+            return rgb, meters, lens.rectified if named else lens.raw
         # Where one image is rectified already, the other goes where that is; else both stay in the sensor's own frame.
         turn = color_raw != depth_raw
         if turn not in self._rectifiers:
@@ -226,7 +226,7 @@ class CameraInput:
         rectifier = self._rectifiers[turn]
         return (
             rectifier.color(rgb) if color_raw else rgb,
-            rectifier.depth(metres) if depth_raw else metres,
+            rectifier.depth(meters) if depth_raw else meters,
             rectifier.camera,
         )
 
@@ -235,9 +235,9 @@ class CameraInput:
         depth_height, depth_width = depth.shape
         sizes = f"depth on {p.depth_source} is {depth_width}x{depth_height}, color on {p.color_source} {width}x{height}"
         if abs(depth_width * height - depth_height * width) > max(width, height):
-            raise CameraInputError("size_mismatch", sizes, "use depth that is registered to colour")
+            raise CameraInputError("size_mismatch", sizes, "use depth that is registered to color")
         if not p.resize_depth:
-            advice = "use depth registered to colour, or set resize_depth to true"
+            advice = "use depth registered to color, or set resize_depth to true"
             raise CameraInputError("size_mismatch", sizes, advice)
         return pixels.resize_depth(depth, width, height)
 

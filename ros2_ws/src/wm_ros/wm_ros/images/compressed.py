@@ -15,8 +15,8 @@ from wm_ros.images.pixels import (
     COLOR_ENCODINGS,
     ImageError,
     debayer,
-    depth_in_metres,
-    depth_to_millimetres,
+    depth_in_meters,
+    depth_to_millimeters,
     eight_bits,
     named,
 )
@@ -57,10 +57,10 @@ def compressed_to_rgb(msg: CompressedImage, topic: str = "") -> NDArray[np.uint8
 
 
 def compressed_to_depth(msg: CompressedImage, topic: str = "", scale: float = 0.0) -> NDArray[np.float32]:
-    """Depth (H, W) float32 [m] of a 16-bit PNG, or of compressedDepth by png or rvl (16UC1, or 32FC1 as quantised
+    """Depth (H, W) float32 [m] of a 16-bit PNG, or of compressedDepth by png or rvl (16UC1, or 32FC1 as quantized
     inverse depth).
 
-    ``scale``: as for ``pixels.depth_in_metres``.
+    ``scale``: as for ``pixels.depth_in_meters``.
 
     Raises:
         ImageError: another format, or data that do not decode to 16 bits.
@@ -70,8 +70,8 @@ def compressed_to_depth(msg: CompressedImage, topic: str = "", scale: float = 0.
         pixels = _decode(msg.data, topic, "16-bit png")
         if pixels.ndim != 2 or pixels.dtype != np.uint16:
             raise ImageError(f"{named(topic)}: format {msg.format!r} gives {pixels.dtype} pixels, expected 16-bit png")
-        return depth_in_metres(pixels, scale)
-    # image_transport's header: int32 format, float32 quantisation A and B.
+        return depth_in_meters(pixels, scale)
+    # image_transport's header: int32 format, float32 quantization A and B.
     if len(msg.data) <= _HEADER_BYTES:
         raise ImageError(f"{named(topic)}: {len(msg.data)} bytes, expected a 12-byte header and a png or rvl image")
     body = msg.data[_HEADER_BYTES:]
@@ -82,13 +82,13 @@ def compressed_to_depth(msg: CompressedImage, topic: str = "", scale: float = 0.
     if pixels.ndim != 2 or pixels.dtype != np.uint16:
         raise ImageError(f"{named(topic)}: format {msg.format!r} gives {pixels.dtype} pixels, expected 16 bits")
     if form.startswith(("16uc1", "mono16")):
-        return depth_in_metres(pixels, scale)
+        return depth_in_meters(pixels, scale)
     quantum_a, quantum_b = np.frombuffer(msg.data, dtype="<f4", count=2, offset=4)
     depth = np.zeros(pixels.shape, dtype=np.float32)
     valid = pixels > 0
     with np.errstate(divide="ignore"):
         depth[valid] = quantum_a / (pixels[valid].astype(np.float32) - quantum_b)
-    return depth_in_metres(depth, scale)
+    return depth_in_meters(depth, scale)
 
 
 def _decode_rvl(data: Any, topic: str) -> NDArray[np.uint16]:
@@ -135,14 +135,14 @@ def rgb_to_compressed(
 def depth_to_compressed(
     depth_m: NDArray[np.floating[Any]], stamp_ns: int = 0, frame_id: str = "", form: str = "png"
 ) -> CompressedImage:
-    """CompressedImage of depth (H, W) [m] as 16-bit millimetres; ``form`` is png or compressedDepth.
+    """CompressedImage of depth (H, W) [m] as 16-bit millimeters; ``form`` is png or compressedDepth.
 
     Raises:
         ImageError: another form.
     """
     if form not in ("png", "compressedDepth"):
         raise ImageError(f"compressed depth format {form!r}, expected png or compressedDepth")
-    data = _encode(".png", depth_to_millimetres(depth_m), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    data = _encode(".png", depth_to_millimeters(depth_m), [cv2.IMWRITE_PNG_COMPRESSION, 1])
     msg = CompressedImage(format="16UC1; png compressed" if form == "png" else "16UC1; compressedDepth png")
     msg.header.stamp = ns_to_stamp(stamp_ns)
     msg.header.frame_id = frame_id

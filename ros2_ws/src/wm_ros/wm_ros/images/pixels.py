@@ -3,7 +3,7 @@
 Arrays come out read-only views of the message where that needs no copy. Message data are built as
 ``array.array``: rclpy copies those in one piece, and bytes or lists element by element.
 
-Depth in metres: float32 (H, W), 0 where there is no measurement (0, the saturated 65535, NaN, infinite or negative).
+Depth in meters: float32 (H, W), 0 where there is no measurement (0, the saturated 65535, NaN, infinite or negative).
 """
 
 from __future__ import annotations
@@ -135,10 +135,10 @@ def image_to_rgb(msg: Image, topic: str = "") -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[:, :, 2::-1])
 
 
-def depth_in_metres(pixels: NDArray[Any], scale: float = 0.0) -> NDArray[np.float32]:
+def depth_in_meters(pixels: NDArray[Any], scale: float = 0.0) -> NDArray[np.float32]:
     """Depth (H, W) float32 [m], 0 = no measurement, of uint16 or float pixels.
 
-    ``scale``: metres per unit; 0: as REP-118 says, 0.001 of integers and 1 of floats.
+    ``scale``: meters per unit; 0: as REP-118 says, 0.001 of integers and 1 of floats.
     """
     if pixels.dtype == np.uint16:
         depth = pixels.astype(np.float32) * np.float32(scale or 0.001)
@@ -154,12 +154,12 @@ def depth_in_metres(pixels: NDArray[Any], scale: float = 0.0) -> NDArray[np.floa
 def image_to_depth(msg: Image, topic: str = "", scale: float = 0.0) -> NDArray[np.float32]:
     """Depth (H, W) float32 [m], 0 = no measurement, of a 16UC1, mono16 or 32FC1 image.
 
-    ``scale``: as for ``depth_in_metres``.
+    ``scale``: as for ``depth_in_meters``.
 
     Raises:
         ImageError: as ``image_to_array``; only those encodings are accepted.
     """
-    return depth_in_metres(image_to_array(msg, topic, DEPTH_ENCODINGS), scale)
+    return depth_in_meters(image_to_array(msg, topic, DEPTH_ENCODINGS), scale)
 
 
 def array_to_image(pixels: NDArray[Any], encoding: str, stamp_ns: int = 0, frame_id: str = "") -> Image:
@@ -198,7 +198,7 @@ def rgb_to_image(rgb: NDArray[np.uint8], stamp_ns: int = 0, frame_id: str = "") 
 def depth_to_image(
     depth_m: NDArray[np.floating[Any]], stamp_ns: int = 0, frame_id: str = "", encoding: str = "32FC1"
 ) -> Image:
-    """Depth Image message of (H, W) [m]: 32FC1 in metres with NaN for no measurement, or 16UC1 in millimetres
+    """Depth Image message of (H, W) [m]: 32FC1 in meters with NaN for no measurement, or 16UC1 in millimeters
     with 0.
 
     Raises:
@@ -208,19 +208,19 @@ def depth_to_image(
     if encoding == "32FC1":
         return array_to_image(np.where(depth > 0.0, depth, np.float32(np.nan)), "32FC1", stamp_ns, frame_id)
     if encoding == "16UC1":
-        return array_to_image(depth_to_millimetres(depth), "16UC1", stamp_ns, frame_id)
+        return array_to_image(depth_to_millimeters(depth), "16UC1", stamp_ns, frame_id)
     raise ImageError(f"depth encoding {encoding!r}, expected 32FC1 or 16UC1")
 
 
-def depth_to_millimetres(depth_m: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
+def depth_to_millimeters(depth_m: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
     """(H, W) uint16 [mm] of (H, W) [m]; 0 where there is no measurement or it is beyond 65.534 m."""
-    millimetres = np.nan_to_num(np.asarray(depth_m, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0) * 1000.0
-    millimetres[(millimetres < 0.0) | (millimetres > _SATURATED - 1)] = 0.0
-    return np.round(millimetres).astype(np.uint16)
+    millimeters = np.nan_to_num(np.asarray(depth_m, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0) * 1000.0
+    millimeters[(millimeters < 0.0) | (millimeters > _SATURATED - 1)] = 0.0
+    return np.round(millimeters).astype(np.uint16)
 
 
 def resize_depth(depth_m: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    """Depth (height, width) by nearest neighbour, which never mixes near and far surfaces."""
+    """Depth (height, width) by nearest neighbor, which never mixes near and far surfaces."""
     rows = ((np.arange(height) + 0.5) * depth_m.shape[0] / height).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * depth_m.shape[1] / width).astype(np.int64)
     return depth_m[rows[:, None], columns[None, :]]
