@@ -47,16 +47,16 @@ def test_each_row_is_measured_with_the_other_settings_too(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(latency, "measure", measured)
     clip = render_clip(ClipPlan("seeds", FIRST_SEED, "random", 0.2, 30.0))
-    other = settings_of("overlap_frames=false,pipeline.inference_threads=1")
-    assert other == {"overlap_frames": False, "pipeline.inference_threads": 1}
+    other = settings_of("overlap_frames=always,pipeline.inference_threads=1")
+    assert other == {"overlap_frames": "always", "pipeline.inference_threads": 1}
     console = Console(file=io.StringIO(), width=150)
     rows = measure_sizes(clip, {"a": 1}, 1.0, tmp_path, console, SIZES[:2], others=(0,), also=(other,))
     assert [(r["size"], r["working_width"], r["settings"]) for r in rows] == [
         (size, width, settings)
         for size, width in (("640x480", 640), ("1280x720", 640), ("1280x720", 0))
-        for settings in ("", "overlap_frames false, inference_threads 1")
+        for settings in ("", "overlap_frames always, inference_threads 1")
     ]
-    assert all(p["a"] == 1 for p in given) and [p.get("overlap_frames") for p in given] == [None, False] * 3
+    assert all(p["a"] == 1 for p in given) and [p.get("overlap_frames") for p in given] == [None, "always"] * 3
     table = sizes_table(rows)
     assert table.row_count == 6 and table.columns[-1].header == "settings"
     assert sizes_table(rows[::2]).columns[-1].header == "graphs/s"

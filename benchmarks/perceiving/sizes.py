@@ -4,7 +4,7 @@
 prints them. The larger images are the clip's middle, enlarged: what is measured is time. With `--found CLIPS` a second
 table says what is found in that many clips of 1280x720 at each working width, in process. As those are enlarged from
 640x360, working at full size gains nothing there; what it says is what is lost by working at fewer pixels than 640.
-`--also overlap_frames=false` measures every row once more with other settings of the node, right after the usual ones.
+`--also overlap_frames=always` measures every row once more with other settings of the node, right after the usual ones.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ class Found:
 
     Attributes:
         working_width: of the pipeline. asked: visible true objects; found: of these; phantoms: perceived objects that
-            are in view and none of the true ones; frames: how many. errors_m: of positions. seconds: of each frame.
+            are in view and none of the true ones; frames: how many. errors_m: of positions. seconds: of each frame;
+            network_s: of these in the segmenter's network.
     """
 
     working_width: int
@@ -176,6 +177,7 @@ class Found:
     frames: int = 0
     errors_m: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    network_s: list[float] = field(default_factory=list)
 
 
 def what_is_found(clips: Sequence[Any], working_width: int, size: Size = SIZES[1]) -> Found:
@@ -193,10 +195,12 @@ def what_is_found(clips: Sequence[Any], working_width: int, size: Size = SIZES[1
         first_ns = drawn.frames[0].stamp_ns
         for frame in drawn.frames:
             begin = time.perf_counter()
-            scene = pipeline.process(
+            perceived = pipeline.process(
                 Frame(frame.stamp_ns, frame.rgb, frame.depth, drawn.camera, frame.scene.world_T_camera)
-            ).scene
+            )
+            scene = perceived.scene
             result.seconds.append(time.perf_counter() - begin)
+            result.network_s.append(perceived.timings_s["network"])
             if 1e-9 * (frame.stamp_ns - first_ns) < WARM_UP_S:
                 continue
             ids, pixels = np.unique(frame.ids[top : top + size.rows], return_counts=True)
@@ -215,7 +219,15 @@ def what_is_found(clips: Sequence[Any], working_width: int, size: Size = SIZES[1
 def found_table(rows: Sequence[Found]) -> Table:
     """The rows for people."""
     table = Table(title="Found in clips of 1280x720, learned pipeline in process", pad_edge=False)
-    for head in ("working width", "objects found", "phantoms a frame", "position median mm", "p90 mm", "ms a frame"):
+    for head in (
+        "working width",
+        "objects found",
+        "phantoms a frame",
+        "position median mm",
+        "p90 mm",
+        "ms a frame",
+        "network",
+    ):
         table.add_column(head, justify="right")
     for r in rows:
         median, late = np.percentile(r.errors_m, [50, 90]) if r.errors_m else (np.nan, np.nan)
@@ -226,6 +238,7 @@ def found_table(rows: Sequence[Found]) -> Table:
             f"{1e3 * median:.1f}",
             f"{1e3 * late:.1f}",
             f"{1e3 * np.median(r.seconds):.0f}",
+            f"{1e3 * np.median(r.network_s):.0f}",
         )
     return table
 
