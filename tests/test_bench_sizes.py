@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmarks.perceiving import latency
 from benchmarks.perceiving.clips import FIRST_SEED, ClipPlan, render_clip
-from benchmarks.perceiving.sizes import SIZES, enlarged_clip, found_table, what_is_found
+from benchmarks.perceiving.sizes import (
+    SIZES,
+    enlarged_clip,
+    found_table,
+    measure_sizes,
+    settings_of,
+    sizes_table,
+    what_is_found,
+)
 
 
 def test_fewer_pixels_find_less() -> None:
@@ -19,3 +36,33 @@ def test_fewer_pixels_find_less() -> None:
     assert usual.found >= 0.6 * usual.asked and few.found < 0.6 * usual.found
     assert usual.phantoms <= usual.frames
     assert found_table([usual, few]).row_count == 2
+
+
+def test_each_row_is_measured_with_the_other_settings_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: list[dict[str, Any]] = []
+
+    def measured(clip: Any, parameters: dict[str, Any], *_: Any) -> dict[str, Any]:
+        given.append(parameters)
+        return {"latency_median_s": 0.1, "latency_p95_s": None, "rate_hz": 9.0, "graphs": 90}
+
+    monkeypatch.setattr(latency, "measure", measured)
+    clip = render_clip(ClipPlan("seeds", FIRST_SEED, "random", 0.2, 30.0))
+    other = settings_of("overlap_frames=always,pipeline.inference_threads=1")
+    assert other == {"overlap_frames": "always", "pipeline.inference_threads": 1}
+    console = Console(file=io.StringIO(), width=150)
+    rows = measure_sizes(clip, {"a": 1}, 1.0, tmp_path, console, SIZES[:2], others=(0,), also=(other,))
+    assert [(r["size"], r["working_width"], r["settings"]) for r in rows] == [
+        (size, width, settings)
+        for size, width in (("640x480", 640), ("1280x720", 640), ("1280x720", 0))
+        for settings in ("", "overlap_frames always, inference_threads 1")
+    ]
+    assert all(p["a"] == 1 for p in given) and [p.get("overlap_frames") for p in given] == [None, "always"] * 3
+    table = sizes_table(rows)
+    assert table.row_count == 6 and table.columns[-1].header == "settings"
+    assert sizes_table(rows[::2]).columns[-1].header == "graphs/s"
+
+
+@pytest.mark.parametrize("text", ["", "overlap_frames", "=1", "overlap_frames=", "a=1,,b=2"])
+def test_settings_that_are_no_pairs_are_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected NAME=VALUE"):
+        settings_of(text)

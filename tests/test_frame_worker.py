@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wm_perception.frame_worker import FrameWorker
+from wm_perception.frame_worker import OVERLAP, FrameWorker, overlaps
 
 PATIENCE_S = 10.0
 
@@ -184,3 +184,19 @@ def test_items_begun_are_finished_once_in_order_and_the_last_is_never_lost(pause
     assert ended == begun == sorted(begun)
     assert begun[-1] == len(pauses) - 1 and len(begun) + passed_over == len(pauses)
     assert worker.stop(PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("setting", "cores", "threads", "expected"),
+    [
+        ("auto", 2, 2, False),
+        ("auto", 2, 1, True),
+        ("auto", 1, 1, False),
+        ("auto", 8, 2, True),
+        ("always", 1, 4, True),
+        ("never", 64, 1, False),
+    ],
+)
+def test_stages_overlap_where_a_core_is_left_beside_the_network(setting, cores, threads, expected) -> None:
+    assert setting in OVERLAP
+    assert overlaps(setting, cores, threads) == expected

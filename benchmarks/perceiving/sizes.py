@@ -4,6 +4,7 @@
 prints them. The larger images are the clip's middle, enlarged: what is measured is time. With `--found CLIPS` a second
 table says what is found in that many clips of 1280x720 at each working width, in process. As those are enlarged from
 640x360, working at full size gains nothing there; what it says is what is lost by working at fewer pixels than 640.
+`--also overlap_frames=always` measures every row once more with other settings of the node, right after the usual ones.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ if str(ROOT) not in sys.path:
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
+import yaml  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -81,8 +83,13 @@ def measure_sizes(
     console: Console,
     sizes: Sequence[Size] = SIZES,
     others: Sequence[int] = (0,),
+    also: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    """Rows of figures: each size at the default working width, those larger than it at ``others`` (0: full) as well."""
+    """Rows of figures: each size at the default working width, those larger than it at ``others`` (0: full) as well.
+
+    Args:
+        also: further settings of the node; each row is measured with each of them, too.
+    """
     from benchmarks.perceiving.latency import measure
     from wm_perception.lifting.working_size import reduction
     from wm_perception.types import PerceptionConfig
@@ -93,27 +100,52 @@ def measure_sizes(
         drawn = enlarged_clip(clip, size)
         width, height = drawn.camera.width, drawn.camera.height
         for working in (default, *others) if reduction(width, default) > 1 else (default,):
-            name = f"{width}x{height}"
-            console.print(f"... latency, {name} at {size.rate_hz:g} Hz, working width {working}")
-            given = {**parameters, "pipeline.working_width": working}
-            figures = measure(drawn, given, size.rate_hz, seconds, logs / f"{name}_{working}")
-            rows.append(
-                {
-                    "size": name,
-                    "camera_hz": size.rate_hz,
-                    "working_width": working,
-                    "aim_p95_s": size.aim_p95_s,
-                    **figures,
-                }
-            )
+            for number, other in enumerate(({}, *also)):
+                name = f"{width}x{height}"
+                console.print(f"... latency, {name} at {size.rate_hz:g} Hz, working width {working} {said(other)}")
+                given = {**parameters, **other, "pipeline.working_width": working}
+                figures = measure(drawn, given, size.rate_hz, seconds, logs / f"{name}_{working}_{number}")
+                rows.append(
+                    {
+                        "size": name,
+                        "camera_hz": size.rate_hz,
+                        "working_width": working,
+                        "settings": said(other),
+                        "aim_p95_s": size.aim_p95_s,
+                        **figures,
+                    }
+                )
     return rows
+
+
+def said(settings: Mapping[str, Any]) -> str:
+    """Settings in words, without the names' groups."""
+    return ", ".join(f"{name.rpartition('.')[2]} {str(value).lower()}" for name, value in settings.items())
+
+
+def settings_of(text: str) -> dict[str, Any]:
+    """``NAME=VALUE,NAME=VALUE`` as parameters of the node.
+
+    Raises:
+        argparse.ArgumentTypeError: a part is no such pair.
+    """
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not (name and equals and value):
+            raise argparse.ArgumentTypeError(f"got {part!r}, expected NAME=VALUE")
+        found[name] = yaml.safe_load(value)
+    return found
 
 
 def sizes_table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows for people."""
     table = Table(title="Sizes of camera, learned pipeline", pad_edge=False)
+    settings = any(r["settings"] for r in rows)
     for head in ("camera", "Hz", "working width", "median ms", "p95 ms", "aim ms", "graphs/s"):
         table.add_column(head, justify="left" if head == "camera" else "right")
+    if settings:
+        table.add_column("settings")
     for r in rows:
         milliseconds = ["-" if r[k] is None else f"{1e3 * r[k]:.0f}" for k in ("latency_median_s", "latency_p95_s")]
         table.add_row(
@@ -123,6 +155,7 @@ def sizes_table(rows: Sequence[dict[str, Any]]) -> Table:
             *milliseconds,
             "" if r["aim_p95_s"] is None else f"≤ {1e3 * r['aim_p95_s']:.0f}",
             "-" if r["rate_hz"] is None else f"{r['rate_hz']:.1f}",
+            *([r["settings"]] if settings else []),
         )
     return table
 
@@ -133,7 +166,8 @@ class Found:
 
     Attributes:
         working_width: of the pipeline. asked: visible true objects; found: of these; phantoms: perceived objects that
-            are in view and none of the true ones; frames: how many. errors_m: of positions. seconds: of each frame.
+            are in view and none of the true ones; frames: how many. errors_m: of positions. seconds: of each frame;
+            network_s: of these in the segmenter's network.
     """
 
     working_width: int
@@ -143,6 +177,7 @@ class Found:
     frames: int = 0
     errors_m: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    network_s: list[float] = field(default_factory=list)
 
 
 def what_is_found(clips: Sequence[Any], working_width: int, size: Size = SIZES[1]) -> Found:
@@ -161,10 +196,12 @@ def what_is_found(clips: Sequence[Any], working_width: int, size: Size = SIZES[1
         first_ns = drawn.frames[0].stamp_ns
         for frame in drawn.frames:
             begin = time.perf_counter()
-            scene = pipeline.process(
+            perceived = pipeline.process(
                 Frame(frame.stamp_ns, frame.rgb, frame.depth, drawn.camera, frame.scene.world_T_camera)
-            ).scene
+            )
+            scene = perceived.scene
             result.seconds.append(time.perf_counter() - begin)
+            result.network_s.append(perceived.timings_s["network"])
             if 1e-9 * (frame.stamp_ns - first_ns) < WARM_UP_S:
                 continue
             ids, pixels = np.unique(frame.ids[top : top + size.rows], return_counts=True)
@@ -183,7 +220,15 @@ def what_is_found(clips: Sequence[Any], working_width: int, size: Size = SIZES[1
 def found_table(rows: Sequence[Found]) -> Table:
     """The rows for people."""
     table = Table(title="Found in clips of 1280x720, learned pipeline in process", pad_edge=False)
-    for head in ("working width", "objects found", "phantoms a frame", "position median mm", "p90 mm", "ms a frame"):
+    for head in (
+        "working width",
+        "objects found",
+        "phantoms a frame",
+        "position median mm",
+        "p90 mm",
+        "ms a frame",
+        "network",
+    ):
         table.add_column(head, justify="right")
     for r in rows:
         median, late = np.percentile(r.errors_m, [50, 90]) if r.errors_m else (np.nan, np.nan)
@@ -194,6 +239,7 @@ def found_table(rows: Sequence[Found]) -> Table:
             f"{1e3 * median:.1f}",
             f"{1e3 * late:.1f}",
             f"{1e3 * np.median(r.seconds):.0f}",
+            f"{1e3 * np.median(r.network_s):.0f}",
         )
     return table
 
@@ -218,11 +264,19 @@ def main() -> int:
     parser.add_argument(
         "--found", type=int, default=0, metavar="CLIPS", help="also say what is found in so many (default: %(default)s)"
     )
+    parser.add_argument(
+        "--also",
+        type=settings_of,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE[,NAME=VALUE]",
+        help="measure each row with these settings of the node, too (may be given several times)",
+    )
     arguments = parser.parse_args()
     console = Console() if sys.stdout.isatty() else Console(width=110)
     clip = render_clip(ClipPlan("seeds", arguments.seed, "random", 3.0, 30.0))
     logs = arguments.out / "logs" / "sizes"
-    rows = measure_sizes(clip, {}, arguments.seconds, logs, console, others=arguments.working)
+    rows = measure_sizes(clip, {}, arguments.seconds, logs, console, others=arguments.working, also=arguments.also)
     console.print(sizes_table(rows))
     if arguments.found > 0:
         drawn = [

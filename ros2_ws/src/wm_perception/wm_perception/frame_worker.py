@@ -9,6 +9,17 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
+OVERLAP = ("auto", "always", "never")
+
+
+def overlaps(setting: str, cores: int, network_threads: int) -> bool:
+    """Whether stages run beside one another: ``setting`` of ``OVERLAP``, on so many cores, beside so many threads.
+
+    Where the network's threads have all cores, the two stages take them from one another: on two cores with two threads
+    a frame took 29 % longer for 9 % more frames a second (docs/perception_bench.md).
+    """
+    return setting == "always" or (setting == "auto" and cores > network_threads)
+
 
 class FrameWorker(Generic[Item]):
     """Two threads, one for each stage, that never let a queue grow: of what waits only the newest item is kept.

@@ -31,7 +31,8 @@ from wm_core.geometry import pose_matrix
 from wm_core.health.depth_unit import DepthUnitWatch, depth_unit_finding
 from wm_core.health.findings import Finding, Severity
 from wm_core.health.inputs import check_distortion, check_intrinsics, check_registration, check_stream
-from wm_perception.frame_worker import FrameWorker
+from wm_core.inference.onnx_runtime import cores
+from wm_perception.frame_worker import OVERLAP, FrameWorker, overlaps
 from wm_perception.inspection import FrameInspector
 from wm_perception.types import Frame, PerceptionConfig
 from wm_ros import qos
@@ -120,10 +121,11 @@ class PerceptionParameters:
         "optical frame in world_frame, for pose_source fixed: x y z [m], quaternion x y z w",
         length=7,
     )
-    overlap_frames: bool = parameter(
-        True,
+    overlap_frames: str = parameter(
+        "auto",
         "begin the next image, up to the segmenter's network, while the objects of this one are tracked: more scene "
-        "graphs a second where there are two cores or more",
+        "graphs a second, each of them later; auto: where a core is left beside inference_threads",
+        choices=OVERLAP,
         read_only=True,
     )
     pipeline: PerceptionConfig = group(PerceptionConfig, exclude=("world_frame",), read_only=True)  # noqa: RUF009
@@ -295,7 +297,8 @@ class PerceptionNode(ManagedNode):
             for name, profile in (("tf", qos.TF), ("tf_static", qos.TF_STATIC)):
                 self._health.listen(name, "camera pose", f"/{name}", "tf2_msgs/msg/TFMessage", wanted=profile)
         self._output()
-        self._worker = FrameWorker(self._begin, _newest, p.overlap_frames, name="perception")
+        overlap = overlaps(p.overlap_frames, cores(), p.pipeline.inference_threads)
+        self._worker = FrameWorker(self._begin, _newest, overlap, name="perception")
         self.get_logger().info(
             f"color {p.color_source}, depth {p.depth_source}, camera info {p.camera_info_topic}, "
             f"pose from {p.pose_source}"
