@@ -4,20 +4,74 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import interpolate_pose, normalize_quaternion, quaternion_to_matrix
-from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Property
+from wm_core.interventions import BodySpec, Hypothesis, Intervention, Property
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import Array, DynamicsResult, OnHypothesis, check_scenes, empty_result, object_slots, targets
 from wm_dynamics.belief import hypothesis_bodies, inertia, moving_objects, scene_body, scene_states
-from wm_dynamics.mujoco.bodies import BodyDef, lowest_point, rest_state, scaled_body
+from wm_dynamics.interventions import apply
+from wm_dynamics.mujoco.bodies import BodyDef, rest_state
 from wm_dynamics.mujoco.live_world import hold_absent
+
+
+class _StraightBody:
+    """A body without contacts, as interventions act on it (``wm_dynamics.interventions.BodyHandle``).
+
+    ``state`` (13,); ``path``: what it follows, ``on_path_s``: for how long; ``name``: of the baseline.
+    """
+
+    def __init__(self, body: BodyDef, present: bool, state: Array | None, name: str) -> None:
+        self.body, self.present, self._name = body, present, name
+        self.state = rest_state(np.zeros(3)) if state is None else state.copy()
+        self.path: Intervention | None = None
+        self.on_path_s = 0.0
+
+    @property
+    def kinematic(self) -> bool:
+        return self.path is not None
+
+    @property
+    def quaternion(self) -> Array:
+        return self.state[QUATERNION]
+
+    def add(self, spec: BodySpec) -> None:
+        self.path, self.present, self.state = None, True, rest_state(spec.position, spec.quaternion)
+        self.set_velocity(spec.linear_velocity, spec.angular_velocity)
+
+    def follow(self, path: Intervention) -> None:
+        self.path, self.on_path_s, self.present = path, 0.0, True
+        self.state = rest_state(path.path_positions[0], path.path_quaternions[0])
+
+    def remove(self) -> None:
+        self.path, self.present = None, False
+
+    def place(self, position: ArrayLike, quaternion: ArrayLike) -> None:
+        self.state = rest_state(position, quaternion)
+
+    def set_velocity(self, linear: ArrayLike, angular: ArrayLike) -> None:
+        if self._name == "straight":
+            self.state[LINEAR_VELOCITY], self.state[ANGULAR_VELOCITY] = linear, angular
+
+    def push(self, impulse: ArrayLike, point: ArrayLike) -> None:
+        if self._name != "straight":
+            return
+        rotation = quaternion_to_matrix(self.state[QUATERNION])
+        self.state[LINEAR_VELOCITY] += impulse / self.body.mass
+        torque = rotation.T @ np.cross(point, impulse)
+        self.state[ANGULAR_VELOCITY] += rotation @ (torque / np.maximum(inertia(self.body), 1e-12))
+
+    def set_property(self, which: Property, body: BodyDef) -> None:
+        self.body = body
+
+    def set_shape(self, body: BodyDef, rise_m: float) -> None:
+        self.body = body
+        self.state[2] += rise_m
 
 
 class KinematicDynamics:
@@ -83,72 +137,30 @@ class KinematicDynamics:
             if factual is not None and index not in touched:
                 continue
             own = sorted((a for i, a in actions if i == index), key=lambda a: a.time_offset)
-            body, exists, path, since = bodies[index], index < known, None, 0.0
-            state = start[index].copy() if exists else rest_state(np.zeros(3))
+            handle = _StraightBody(bodies[index], index < known, start[index] if index < known else None, self.name)
+            since = 0.0
             for n in range(len(own) + 1):
                 until = own[n].time_offset if n < len(own) else np.inf
                 rows = (times >= since - 1e-9) & (times < until - 1e-9)
-                states[rows, index] = self._propagate(state, path, times[rows] - since)
-                present[rows, index] = exists
+                states[rows, index] = self._propagate(handle, times[rows] - since)
+                present[rows, index] = handle.present
                 if n == len(own):
                     break
-                state = self._propagate(state, path, np.array([until - since]))[0]
-                if path is not None:
-                    path = (path[0], path[1] + until - since)
+                handle.state = self._propagate(handle, np.array([until - since]))[0]
+                handle.on_path_s += until - since
                 since = until
-                path, exists, body, state = self._apply(own[n], path, exists, body, state)
+                apply(own[n], handle)
         hold_absent(states, present)
         return states, present
 
-    def _apply(
-        self,
-        do: Intervention,
-        path: tuple[Intervention, float] | None,
-        exists: bool,
-        body: BodyDef,
-        state: Array,
-    ) -> tuple[tuple[Intervention, float] | None, bool, BodyDef, Array]:
-        kind, state = do.kind, state.copy()
-        if kind == InterventionKind.ADD and do.body is not None:
-            state = rest_state(do.body.position, do.body.quaternion)
-            if self.name == "straight":
-                state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = (
-                    do.body.linear_velocity,
-                    do.body.angular_velocity,
-                )
-            return None, True, body, state
-        if kind == InterventionKind.FOLLOW_PATH:
-            return (do, 0.0), True, body, rest_state(do.path_positions[0], do.path_quaternions[0])
-        if not exists:
-            return path, exists, body, state
-        if kind == InterventionKind.REMOVE:
-            return None, False, body, state
-        if kind == InterventionKind.SET_POSE and path is None:
-            state = rest_state(do.position, do.quaternion)
-        elif kind == InterventionKind.SET_PROPERTY and do.property == Property.MASS:
-            body = replace(body, mass=body.mass * do.value if do.value_is_factor else do.value)
-        elif kind == InterventionKind.MORPH:
-            new = scaled_body(body, do.scale)
-            state[2] += lowest_point(body, state[QUATERNION]) - lowest_point(new, state[QUATERNION])
-            body = new
-        elif self.name == "straight" and not body.is_static and path is None:
-            if kind == InterventionKind.SET_VELOCITY:
-                state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = do.linear_velocity, do.angular_velocity
-            elif kind == InterventionKind.APPLY_IMPULSE:
-                rotation = quaternion_to_matrix(state[QUATERNION])
-                state[LINEAR_VELOCITY] += do.impulse / body.mass
-                torque = rotation.T @ np.cross(do.point, do.impulse)
-                state[ANGULAR_VELOCITY] += rotation @ (torque / np.maximum(inertia(body), 1e-12))
-        return path, exists, body, state
-
-    def _propagate(self, state: Array, path: tuple[Intervention, float] | None, durations: Array) -> Array:
+    def _propagate(self, handle: _StraightBody, durations: Array) -> Array:
         """States (T, 13) after durations (T,) [s] of straight motion, or along a path."""
+        state = handle.state
         result = np.tile(state, (len(durations), 1))
         if not len(durations):
             return result
-        if path is not None:
-            do, begun = path
-            return path_states(do, durations + begun)
+        if handle.path is not None:
+            return path_states(handle.path, durations + handle.on_path_s)
         if self.name == "still":
             result[:, LINEAR_VELOCITY] = result[:, ANGULAR_VELOCITY] = 0.0
             return result

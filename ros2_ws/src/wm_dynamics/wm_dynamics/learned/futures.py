@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wm_core.geometry import interpolate_pose, quaternion_to_matrix
-from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Property
+from wm_core.interventions import BodySpec, Hypothesis, Intervention, Property
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import Contact
@@ -34,9 +34,10 @@ from wm_dynamics.contact_step.body_tables import (
 )
 from wm_dynamics.contact_step.network import DynamicsNetwork, Floats
 from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
+from wm_dynamics.interventions import apply
 from wm_dynamics.learned.scene import Array, Flags, PreparedScene
 from wm_dynamics.learned.touches import touches_of
-from wm_dynamics.mujoco.bodies import BodyDef, lowest_point, scaled_body
+from wm_dynamics.mujoco.bodies import BodyDef
 from wm_dynamics.preparation import FREEING_KINDS
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class FutureBatch:
         self._apply_due()
         self._write()
 
-    def _slot(self, k: int, s: int, m: int) -> BodySlot:
+    def slot(self, k: int, s: int, m: int) -> BodySlot:
         """The body of a slot as it is now."""
         key = (k * self.known.samples + s, m)
         if key not in self.changed:
@@ -202,7 +203,7 @@ class FutureBatch:
 
     def set_body(self, k: int, s: int, m: int, body: BodyDef, kinematic: bool | None = None) -> None:
         """Give a slot another body (shape or properties), and the network's tables with it."""
-        slot = self._slot(k, s, m)
+        slot = self.slot(k, s, m)
         if body is not slot.body and body.shape_key()[0] != slot.body.shape_key()[0]:
             slot.shape = body_shape(body)
         slot.body = body
@@ -211,18 +212,18 @@ class FutureBatch:
         self.kinematic[n] = kinematic
         self.fixed[n] = body.is_static
         shape = slot.shape
-        before = self.position[:, n] - self._arm(n)
+        before = self.position[:, n] - self.arm(n)
         self.parameters[:, n] = self.known.column(body, shape, kinematic)
         self.bounds[n] = shape.bound
         # A led body is moved by its center, whatever its mass.
         self.offsets[:, n] = 0.0 if body.is_static else shape.offset
-        self.position[:, n] = before + self._arm(n)
+        self.position[:, n] = before + self.arm(n)
         self.has_hull[n] = shape.hull is not None and not body.is_static
         if self.has_hull[n]:
             self.own_hulls[n] = shape.hull.astype(np.float32)  # type: ignore[union-attr]
         self._cache_key = None
 
-    def _arm(self, n: int) -> Array:
+    def arm(self, n: int) -> Array:
         """(3,) from the origin of a body to its center of mass, in world axes [m]."""
         a, b, c = self.offsets[:, n].tolist()
         if not (a or b or c):
@@ -237,71 +238,17 @@ class FutureBatch:
         while self.next_event < len(self.events) and self.events[self.next_event][0] <= self.now:
             _, _, k, m, do = self.events[self.next_event]
             for s in range(self.known.samples):
-                self._apply(k, s, m, do)
+                apply(do, _BatchBody(self, k, s, m))
             self.next_event += 1
 
-    def _apply(self, k: int, s: int, m: int, do: Intervention) -> None:
-        row = k * self.known.samples + s
-        n = row * self.slots + m
-        kind = do.kind
-        if kind == InterventionKind.ADD and do.body is not None:
-            self.present[n] = True
-            self.set_body(k, s, m, self._slot(k, s, m).body)
-            self._place(n, do.body.position, do.body.quaternion, do.body.linear_velocity, do.body.angular_velocity)
-            return self._wake_near(row, n)
-        if kind == InterventionKind.FOLLOW_PATH:
-            self.present[n] = True
-            self.set_body(k, s, m, self._slot(k, s, m).body, kinematic=True)
-            self.offsets[:, n] = 0.0
-            self._place(n, do.path_positions[0], do.path_quaternions[0])
-            self._forget_path(n)
-            self.paths.append((n, k, do, self.now))
-            self.pathed.add(n)
-            self.paths_changed = True
-            return self._wake_near(row, n)
-        if not self.present[n]:
-            return None
-        if kind == InterventionKind.REMOVE:
-            self._wake_near(row, n)
-            self.present[n] = False
-            self._forget_path(n)
-            if m < self.known.count and m in self.known.surface_of:
-                self.surfaces[row, self.known.surface_of.index(m)] = np.nan
-                self._wake_row(row)
-        elif kind == InterventionKind.SET_POSE and not self.kinematic[n]:
-            self._wake_near(row, n)
-            self._place(n, do.position, do.quaternion)
-            if self.fixed[n]:
-                slot = self._slot(k, s, m)
-                state = slot.body.static_state.copy()
-                state[POSITION], state[QUATERNION] = do.position, do.quaternion
-                self._move_static(k, s, m, replace(slot.body, static_state=state))
-            self._wake_near(row, n)
-        elif kind == InterventionKind.SET_VELOCITY and not self.kinematic[n] and not self.fixed[n]:
-            self.angular[:, n] = do.angular_velocity
-            self.linear[:, n] = do.linear_velocity + cross(do.angular_velocity, self._arm(n))
-            self._wake(n)
-        elif kind == InterventionKind.APPLY_IMPULSE and not self.kinematic[n] and not self.fixed[n]:
-            arm = self._arm(n)
-            column = self.parameters[:, n]
-            rotation = quaternion_to_matrix(self.quaternion[:, n].astype(np.float64))
-            inverse = rotation @ column[ROWS["inverse_inertia"]].reshape(3, 3) @ rotation.T
-            self.linear[:, n] += column[0] * do.impulse
-            self.angular[:, n] += inverse @ cross(do.point - arm, do.impulse)
-            self._wake(n)
-        elif kind == InterventionKind.SET_PROPERTY:
-            self._set_property(k, s, m, n, do)
-        elif kind == InterventionKind.MORPH:
-            self._morph(k, s, m, n, do)
-        return None
-
-    def _forget_path(self, n: int) -> None:
+    def forget_path(self, n: int) -> None:
+        """A column follows no path any more."""
         if n in self.pathed:
             self.paths = [p for p in self.paths if p[0] != n]
             self.pathed.discard(n)
             self.paths_changed = True
 
-    def _place(
+    def place(
         self,
         n: int,
         position: ArrayLike,
@@ -309,9 +256,10 @@ class FutureBatch:
         linear: ArrayLike = (0.0, 0.0, 0.0),
         angular: ArrayLike = (0.0, 0.0, 0.0),
     ) -> None:
+        """Put a column elsewhere: pose and velocities of the body frame [m, m/s, rad/s]."""
         q = np.asarray(quaternion, float)
         self.quaternion[:, n] = q / max(math.sqrt(float(q @ q)), 1e-9)
-        arm = self._arm(n)
+        arm = self.arm(n)
         self.position[:, n] = np.asarray(position, float) + arm
         self.angular[:, n] = angular
         self.linear[:, n] = np.asarray(linear, float) + cross(angular, arm)
@@ -319,9 +267,9 @@ class FutureBatch:
         self.plane_slack[n] = 0.0
         row, m = divmod(n, self.slots)
         self.pair_slack[row, self.known.pairs_of[m]] = 0.0
-        self._wake(n)
+        self.wake(n)
 
-    def _move_static(self, k: int, s: int, m: int, body: BodyDef) -> None:
+    def move_static(self, k: int, s: int, m: int, body: BodyDef) -> None:
         """A support elsewhere, or of another size."""
         row = k * self.known.samples + s
         self.set_body(k, s, m, body)
@@ -329,56 +277,20 @@ class FutureBatch:
         if m in self.known.surface_of:
             top = surface_rows(body)
             self.surfaces[row, self.known.surface_of.index(m)] = np.nan if top is None else top
-        self._wake_row(row)
+        self.wake_row(row)
 
-    def _set_property(self, k: int, s: int, m: int, n: int, do: Intervention) -> None:
-        body = self._slot(k, s, m).body
-        name = {Property.MASS: "mass", Property.FRICTION: "friction", Property.RESTITUTION: "restitution"}[do.property]
-        value = do.value * getattr(body, name) if do.value_is_factor else do.value
-        if do.property == Property.RESTITUTION:
-            value = float(np.clip(value, 0.0, 1.0))
-        self.set_body(k, s, m, replace(body, **{name: float(value)}))  # type: ignore[arg-type]
-        if body.is_static and do.property != Property.MASS and m in self.known.surface_of:
-            # A support's own coefficients overrule those of what touches it, once they are set.
-            new = self._slot(k, s, m).body
-            if self.surface_friction is None or self.surface_restitution is None:
-                self.surface_friction = np.full(self.surfaces.shape[:2], np.nan, dtype=np.float32)
-                self.surface_restitution = np.full(self.surfaces.shape[:2], np.nan, dtype=np.float32)
-            at = (k * self.known.samples + s, self.known.surface_of.index(m))
-            self.surface_friction[at], self.surface_restitution[at] = new.friction, new.restitution
-            self._wake_row(at[0])
-        elif do.property != Property.MASS:
-            self._wake(n)
-
-    def _morph(self, k: int, s: int, m: int, n: int, do: Intervention) -> None:
-        slot = self._slot(k, s, m)
-        old = slot.body
-        new = scaled_body(old, do.scale)
-        if old.is_static:
-            # A support keeps its top where things stand on it.
-            state = old.static_state.copy()
-            q = state[QUATERNION]
-            flip = np.array([q[3], -q[2], q[1], -q[0]])  # turned by pi about x
-            state[2] -= lowest_point(old, flip) - lowest_point(new, flip)
-            return self._move_static(k, s, m, replace(new, static_state=state, mass=old.mass))
-        row = k * self.known.samples + s
-        self._wake_near(row, n)
-        quaternion = self.quaternion[:, n].astype(np.float64)
-        self.set_body(k, s, m, new)
-        self.position[2, n] += lowest_point(old, quaternion) - lowest_point(new, quaternion)
-        self._wake(n)
-        return self._wake_near(row, n)
-
-    def _wake(self, n: int) -> None:
+    def wake(self, n: int) -> None:
+        """Wake a column."""
         self.asleep[n] = self.fixed[n]
         self.quiet_steps[n] = 0
 
-    def _wake_row(self, row: int) -> None:
+    def wake_row(self, row: int) -> None:
+        """Wake all of a future."""
         part = slice(row * self.slots, (row + 1) * self.slots)
         self.asleep[part] = self.fixed[part]
         self.quiet_steps[part] = 0
 
-    def _wake_near(self, row: int, n: int) -> None:
+    def wake_near(self, row: int, n: int) -> None:
         """Wake what may touch a body that comes or goes."""
         part = slice(row * self.slots, (row + 1) * self.slots)
         apart = self.position[:, part] - self.position[:, n : n + 1]
@@ -794,3 +706,114 @@ class FutureBatch:
         hypothesis, sample = np.divmod(row[order], self.known.samples)
         columns = (hypothesis + first, sample, when[order], low[order], high[order], began[order])
         return [Contact(*values) for values in zip(*(c.tolist() for c in columns), strict=True)]
+
+
+class _BatchBody:
+    """A body of one future of a batch, as interventions act on it (``wm_dynamics.interventions.BodyHandle``).
+
+    Body m of sample s under hypothesis k; ``n``: its column, ``row``: of its future.
+    """
+
+    def __init__(self, batch: FutureBatch, k: int, s: int, m: int) -> None:
+        self._batch, self._which, self._m = batch, (k, s, m), m
+        self._row = k * batch.known.samples + s
+        self._n = self._row * batch.slots + m
+
+    @property
+    def present(self) -> bool:
+        return bool(self._batch.present[self._n])
+
+    @property
+    def kinematic(self) -> bool:
+        return bool(self._batch.kinematic[self._n])
+
+    @property
+    def body(self) -> BodyDef:
+        return self._batch.slot(*self._which).body
+
+    @property
+    def quaternion(self) -> Array:
+        body = self.body
+        return body.static_state[QUATERNION] if body.is_static else self._batch.quaternion[:, self._n].astype(float)
+
+    def add(self, spec: BodySpec) -> None:
+        batch, n = self._batch, self._n
+        batch.present[n] = True
+        batch.set_body(*self._which, self.body)
+        batch.place(n, spec.position, spec.quaternion, spec.linear_velocity, spec.angular_velocity)
+        batch.wake_near(self._row, n)
+
+    def follow(self, path: Intervention) -> None:
+        batch, n = self._batch, self._n
+        batch.present[n] = True
+        batch.set_body(*self._which, self.body, kinematic=True)
+        batch.offsets[:, n] = 0.0
+        batch.place(n, path.path_positions[0], path.path_quaternions[0])
+        batch.forget_path(n)
+        batch.paths.append((n, self._which[0], path, batch.now))
+        batch.pathed.add(n)
+        batch.paths_changed = True
+        batch.wake_near(self._row, n)
+
+    def remove(self) -> None:
+        batch, n = self._batch, self._n
+        batch.wake_near(self._row, n)
+        batch.present[n] = False
+        batch.forget_path(n)
+        if self._m < batch.known.count and self._m in batch.known.surface_of:
+            batch.surfaces[self._row, batch.known.surface_of.index(self._m)] = np.nan
+            batch.wake_row(self._row)
+
+    def place(self, position: ArrayLike, quaternion: ArrayLike) -> None:
+        batch, n = self._batch, self._n
+        batch.wake_near(self._row, n)
+        batch.place(n, position, quaternion)
+        if batch.fixed[n]:
+            state = self.body.static_state.copy()
+            state[POSITION], state[QUATERNION] = position, quaternion
+            batch.move_static(*self._which, replace(self.body, static_state=state))
+        batch.wake_near(self._row, n)
+
+    def set_velocity(self, linear: ArrayLike, angular: ArrayLike) -> None:
+        batch, n = self._batch, self._n
+        batch.angular[:, n] = angular
+        batch.linear[:, n] = linear + cross(angular, batch.arm(n))
+        batch.wake(n)
+
+    def push(self, impulse: ArrayLike, point: ArrayLike) -> None:
+        batch, n = self._batch, self._n
+        column = batch.parameters[:, n]
+        rotation = quaternion_to_matrix(self.quaternion)
+        inverse = rotation @ column[ROWS["inverse_inertia"]].reshape(3, 3) @ rotation.T
+        batch.linear[:, n] += column[0] * impulse
+        batch.angular[:, n] += inverse @ cross(point - batch.arm(n), impulse)
+        batch.wake(n)
+
+    def set_property(self, which: Property, body: BodyDef) -> None:
+        batch, known = self._batch, self._batch.known
+        batch.set_body(*self._which, body)
+        if which == Property.MASS:
+            return
+        if not (body.is_static and self._m in known.surface_of):
+            batch.wake(self._n)
+            return
+        # A support's own coefficients overrule those of what touches it, once they are set.
+        if batch.surface_friction is None or batch.surface_restitution is None:
+            batch.surface_friction = np.full(batch.surfaces.shape[:2], np.nan, dtype=np.float32)
+            batch.surface_restitution = np.full(batch.surfaces.shape[:2], np.nan, dtype=np.float32)
+        at = (self._row, known.surface_of.index(self._m))
+        batch.surface_friction[at], batch.surface_restitution[at] = body.friction, body.restitution
+        batch.wake_row(self._row)
+
+    def set_shape(self, body: BodyDef, rise_m: float) -> None:
+        batch, n = self._batch, self._n
+        if body.is_static:
+            state = self.body.static_state.copy()
+            state[2] += rise_m
+            batch.move_static(*self._which, replace(body, static_state=state))
+            return
+        batch.wake_near(self._row, n)
+        batch.set_body(*self._which, body)
+        batch.position[2, n] += rise_m
+        batch.wake(n)
+        batch.wake_near(self._row, n)

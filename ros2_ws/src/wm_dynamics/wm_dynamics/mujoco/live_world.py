@@ -9,13 +9,14 @@ from dataclasses import replace
 import mujoco
 import mujoco.rollout
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import interpolate_pose, quaternion_to_matrix
-from wm_core.interventions import Intervention, InterventionKind, Property
+from wm_core.interventions import BodySpec, Intervention, Property
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
-from wm_dynamics.mujoco.bodies import Array, BodyDef, lowest_point, rest_state, scaled_body
+from wm_dynamics.interventions import apply
+from wm_dynamics.mujoco.bodies import Array, BodyDef, rest_state
 from wm_dynamics.mujoco.contacts import find_touches
 from wm_dynamics.mujoco.native import NativeRollout
 from wm_dynamics.mujoco.trajectory import Action, SolverWarning, Trajectory
@@ -297,101 +298,103 @@ class LiveWorld:
 
     def apply(self, action: Action) -> None:
         """Carry an intervention out now (whatever its time offset)."""
-        index, do = action.body, action.intervention
-        kind = do.kind
-        if kind in (InterventionKind.ADD, InterventionKind.FOLLOW_PATH):
-            self._change("enable", index)
-            self.present[index] = True
-            if kind == InterventionKind.ADD:
-                assert do.body is not None
-                state = rest_state(do.body.position, do.body.quaternion)
-                state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = (
-                    do.body.linear_velocity,
-                    do.body.angular_velocity,
-                )
-                self._place(index, state)
-                self._separate(index)
-            else:
-                self._follow(index, self.step, do)
-                position, quaternion = self._path_at(do, self.step, np.array([self.step]))
-                self._place(index, rest_state(position[0], quaternion[0]))
-                self._separate(index)
-            return
-        if not self.present[index]:
-            return  # an intervention on a thing that has been removed before changes nothing
-        if kind == InterventionKind.REMOVE:
-            self.present[index] = False
-            self.paths.pop(index, None)
-            self._change("disable", index)
-            self._park(index)
-        elif kind == InterventionKind.SET_POSE:
-            if index not in self.paths:
-                self._place(index, rest_state(do.position, do.quaternion))
-                self._separate(index)
-        elif kind == InterventionKind.SET_VELOCITY:
-            state = self._body_state(index)
-            state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = do.linear_velocity, do.angular_velocity
-            self._place(index, state)
-        elif kind == InterventionKind.APPLY_IMPULSE:
-            self._push(index, do)
-        elif kind == InterventionKind.SET_PROPERTY:
-            self._set_property(index, do)
-        elif kind == InterventionKind.MORPH:
-            self._morph(index, do)
-        # RESTYLE changes images only.
+        apply(action.intervention, _LiveBody(self, action.body))
 
-    def _push(self, index: int, do: Intervention) -> None:
-        """Velocity change by an impulse J at an offset r from the body frame's origin: dv = J/m, dw = I^-1
-        ((r - c) x J).
-        """
-        if not self.world.movable[index] or index in self.paths:
-            return
-        body, model = self.world.body_ids[index], self.model
-        state = self._body_state(index)
+
+class _LiveBody:
+    """A body of a live world, as interventions act on it (``wm_dynamics.interventions.BodyHandle``)."""
+
+    def __init__(self, live: LiveWorld, index: int) -> None:
+        self._live, self._index = live, index
+
+    @property
+    def present(self) -> bool:
+        return bool(self._live.present[self._index])
+
+    @property
+    def kinematic(self) -> bool:
+        return self._index in self._live.paths
+
+    @property
+    def body(self) -> BodyDef:
+        return self._live.bodies[self._index]
+
+    @property
+    def quaternion(self) -> Array:
+        return self._live._body_state(self._index)[QUATERNION]
+
+    def add(self, spec: BodySpec) -> None:
+        self._bring_in()
+        state = rest_state(spec.position, spec.quaternion)
+        state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = spec.linear_velocity, spec.angular_velocity
+        self._put(state)
+
+    def follow(self, path: Intervention) -> None:
+        live = self._live
+        self._bring_in()
+        live._follow(self._index, live.step, path)
+        position, quaternion = live._path_at(path, live.step, np.array([live.step]))
+        self._put(rest_state(position[0], quaternion[0]))
+
+    def remove(self) -> None:
+        live, index = self._live, self._index
+        live.present[index] = False
+        live.paths.pop(index, None)
+        live._change("disable", index)
+        live._park(index)
+
+    def place(self, position: ArrayLike, quaternion: ArrayLike) -> None:
+        self._put(rest_state(position, quaternion))
+
+    def set_velocity(self, linear: ArrayLike, angular: ArrayLike) -> None:
+        state = self._live._body_state(self._index)
+        state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = linear, angular
+        self._live._place(self._index, state)
+
+    def push(self, impulse: ArrayLike, point: ArrayLike) -> None:
+        # dv = J / m, dw = I^-1 ((r - c) x J), c: the center of mass, r: from the body frame's origin.
+        live, model = self._live, self._live.model
+        body = live.world.body_ids[self._index]
+        state = live._body_state(self._index)
         rotation = quaternion_to_matrix(state[QUATERNION])
         to_mass_center = rotation @ model.body_ipos[body]
         principal = rotation @ quaternion_to_matrix(np.roll(model.body_iquat[body], -1))
-        torque = np.cross(do.point - to_mass_center, do.impulse)
+        torque = np.cross(point - to_mass_center, impulse)
         turn = principal @ ((principal.T @ torque) / model.body_inertia[body])
         # The state holds the velocity of the frame's origin, which also moves when the body turns about its
         # mass center.
-        state[LINEAR_VELOCITY] += do.impulse / model.body_mass[body] - np.cross(turn, to_mass_center)
+        state[LINEAR_VELOCITY] += impulse / model.body_mass[body] - np.cross(turn, to_mass_center)
         state[ANGULAR_VELOCITY] += turn
-        self.world.pack_body(self.packed, index, state)
+        live.world.pack_body(live.packed, self._index, state)
 
-    def _set_property(self, index: int, do: Intervention) -> None:
-        body = self.bodies[index]
-        name = {Property.MASS: "mass", Property.FRICTION: "friction", Property.RESTITUTION: "restitution"}[do.property]
-        value = do.value * getattr(body, name) if do.value_is_factor else do.value
-        if do.property == Property.RESTITUTION:
-            value = float(np.clip(value, 0.0, 1.0))
-        self.bodies[index] = replace(body, **{name: float(value)})  # type: ignore[arg-type]
-        if do.property == Property.MASS:
-            if index not in self.paths:
-                self._change("set_mass", index, float(value))
-        elif do.property == Property.FRICTION:
-            self._change("set_friction", index, float(value))
-        else:
-            self._change("set_restitution", index, float(value))
-        if body.is_static and do.property != Property.MASS:
-            self.overruled.append((index, do.property, float(value)))
+    def set_property(self, which: Property, body: BodyDef) -> None:
+        live, index = self._live, self._index
+        live.bodies[index] = body
+        if which == Property.MASS:
+            if not self.kinematic:
+                live._change("set_mass", index, body.mass)
+            return
+        name = "friction" if which == Property.FRICTION else "restitution"
+        live._change(f"set_{name}", index, getattr(body, name))
+        if body.is_static:
+            live.overruled.append((index, which, getattr(body, name)))
 
-    def _morph(self, index: int, do: Intervention) -> None:
-        state = self._body_state(index)
-        old = self.bodies[index]
-        new = scaled_body(old, do.scale)
-        state[2] += lowest_point(old, state[QUATERNION]) - lowest_point(new, state[QUATERNION])
-        if old.is_static:
-            # A support keeps its top where things stand on it.
-            state = self.statics[index].copy()
-            flip = Rotation.from_rotvec([np.pi, 0.0, 0.0]) * Rotation.from_quat(state[QUATERNION])
-            state[2] -= lowest_point(old, flip.as_quat()) - lowest_point(new, flip.as_quat())
-            new = replace(new, static_state=state, mass=old.mass)
-        self.bodies[index] = new
+    def set_shape(self, body: BodyDef, rise_m: float) -> None:
+        live, index = self._live, self._index
+        state = live.statics[index].copy() if body.is_static else live._body_state(index)
+        state[2] += rise_m
+        live.bodies[index] = replace(body, static_state=state) if body.is_static else body
         # Another geometry is another compiled world, of the same bodies in the same order.
-        self._rebuild(self.world_for(tuple(self.bodies)))
-        self._place(index, state)
-        self._separate(index)
+        live._rebuild(live.world_for(tuple(live.bodies)))
+        self._put(state)
+
+    def _bring_in(self) -> None:
+        self._live._change("enable", self._index)
+        self._live.present[self._index] = True
+
+    def _put(self, state: Array) -> None:
+        self._live._place(self._index, state)
+        self._live._separate(self._index)
 
 
 def hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
