@@ -8,12 +8,12 @@ import numpy as np
 from benchmarks.imagining.metrics import Array, Mask, energy_rise
 from benchmarks.imagining.shapes import Worlds, put, rows_of, scene_stretches
 from benchmarks.imagining.touching import STEP_OF_INTERVENTIONS_S
+from wm_core.constants import GRAVITY_M_S2
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import targets
-from wm_dynamics.mujoco.world import GRAVITY_M_S2
 
 _ENERGY_OF_KINETIC = 0.05
 _ENERGY_HEIGHT_M = 0.005

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks.imagining.store import ROOT, cached, fingerprint
 from training.worlds.worlds import SPLITS, Split, random_scene
+from wm_core.constants import GRAVITY_M_S2
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import (
     BodySpec,
@@ -45,7 +46,6 @@ LEAST_THINGS = 3
 CAMERA_RATE_HZ = 15.0
 HORIZON_S = 2.0
 STEP_S = 1.0 / 30.0
-GRAVITY_M_S2 = 9.81
 MAX_SPEED_M_S = 20.0
 """Faster things are taken for a simulation that diverged."""
 

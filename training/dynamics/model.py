@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from training.dynamics.convex_contacts import Convex, convex_contacts
-from wm_dynamics.contact_step.body_tables import GRAVITY_M_S2, PARAMETERS, STEP_S
+from wm_core.constants import GRAVITY_M_S2
+from wm_dynamics.contact_step.body_tables import PARAMETERS, STEP_S
 
 POINTS = 4
 SWEEPS = 8

@@ -15,7 +15,8 @@ from training.dynamics.data import DynamicsClip
 from training.dynamics.model import DynamicsStep
 from training.dynamics.options import CHI2_3_90, STILL_M, Options, learning_rate
 from training.dynamics.rollout import make_batch, pose_errors, roll_out
-from wm_dynamics.contact_step.body_tables import GRAVITY_M_S2, STEP_S
+from wm_core.constants import GRAVITY_M_S2
+from wm_dynamics.contact_step.body_tables import STEP_S
 
 
 def draw_windows(

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.worlds.simulate import Clip
+from wm_core.constants import SEEN_FALL_SPEED_M_S
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind
 from wm_perception.reasoning.events import (
-    FALL_SPEED_M_S,
     GONE_M,
     MOVE_SPEED_M_S,
     STOP_SPEED_M_S,
@@ -110,7 +110,7 @@ def true_events(clip: Clip) -> tuple[TrueEvent, ...]:
         for begin, end, a, b in _touch_spans(clip):
             if k in (index[a], index[b]):
                 touching |= (times >= begin - 0.02) & (times <= end + 0.02)
-        falling = (clip.states[first:last, k, 9] < -FALL_SPEED_M_S) & ~touching
+        falling = (clip.states[first:last, k, 9] < -SEEN_FALL_SPEED_M_S) & ~touching
         if falling.any():
             row = int(np.argmax(falling))
             start = row

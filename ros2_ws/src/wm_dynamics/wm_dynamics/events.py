@@ -9,6 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wm_core.constants import (
+    IMAGINED_FALL_DROP_M,
+    IMAGINED_FALL_SPEED_M_S,
+    IMAGINED_REST_DURATION_S,
+    IMAGINED_REST_SPEED_M_S,
+    TOPPLE_ANGLE_RAD,
+    WORKSPACE_MARGIN_M,
+)
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, RolloutEvent
@@ -16,14 +24,6 @@ from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_dynamics.base import Array, DynamicsResult, States
 from wm_dynamics.belief import scene_body
 from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec
-
-# Thresholds of events [m, m/s, rad]; a fall is a drop of the lowest point, so toppling over is none.
-FALL_DROP_M = 0.02
-FALL_SPEED_M_S = 0.3
-TOPPLE_ANGLE_RAD = np.pi / 4.0
-REST_SPEED_M_S = 0.03
-REST_DURATION_S = 0.1
-WORKSPACE_MARGIN_M = 0.05
 
 
 def workspace_bounds(scene: SceneGraph) -> Array | None:
@@ -199,7 +199,7 @@ def _motion_events(
     linear, angular = states[..., LINEAR_VELOCITY], states[..., ANGULAR_VELOCITY]
     speed = np.sqrt(np.einsum("gstj,gstj->gst", linear, linear))
     spin = np.sqrt(np.einsum("gstj,gstj->gst", angular, angular))
-    gs, ss = np.nonzero(((speed > REST_SPEED_M_S) | (spin > REST_SPEED_M_S)).any(axis=2))
+    gs, ss = np.nonzero(((speed > IMAGINED_REST_SPEED_M_S) | (spin > IMAGINED_REST_SPEED_M_S)).any(axis=2))
     if len(gs):
         own, there, since = states[gs, ss].astype(np.float64), exists[gs], reference[gs]  # (n, T, 13), (n, T), (n, T)
         up = _upward(own[..., QUATERNION])
@@ -216,7 +216,9 @@ def _motion_events(
             for begin in np.unique(since[n]):
                 rows = since[n] == begin
                 highest[n, rows] = np.maximum.accumulate(bottom[n, rows])
-        drops = (bottom < highest - FALL_DROP_M) & (own[..., LINEAR_VELOCITY][..., 2] < -FALL_SPEED_M_S)
+        drops = (bottom < highest - IMAGINED_FALL_DROP_M) & (
+            own[..., LINEAR_VELOCITY][..., 2] < -IMAGINED_FALL_SPEED_M_S
+        )
         first(EventKind.FALL, there & drops, gs, ss)
         if shape in (Shape.CYLINDER, Shape.CAPSULE):
             upright = np.abs(up[..., 2]) > np.cos(TOPPLE_ANGLE_RAD)
@@ -225,10 +227,10 @@ def _motion_events(
             # World z of the vertical at the reference, carried along with the body: R(t) R(ref)^T z.
             tilt = np.einsum("ntj,ntj->nt", up, np.take_along_axis(up, since[..., None], axis=1))
             first(EventKind.TOPPLE, there & (tilt < np.cos(TOPPLE_ANGLE_RAD)), gs, ss)
-        moving = (speed[gs, ss] > REST_SPEED_M_S) | (spin[gs, ss] * half.max() > REST_SPEED_M_S)
+        moving = (speed[gs, ss] > IMAGINED_REST_SPEED_M_S) | (spin[gs, ss] * half.max() > IMAGINED_REST_SPEED_M_S)
         stop = count - np.argmax(moving[:, ::-1], axis=1)  # the row after the last that moves
         rests = there[:, -1] & moving.any(axis=1) & ~moving[:, -1]
-        rests[rests] = times[-1] - times[stop[rests]] >= REST_DURATION_S - 1e-9
+        rests[rests] = times[-1] - times[stop[rests]] >= IMAGINED_REST_DURATION_S - 1e-9
         found.append((gs[rests], ss[rests], np.full(int(rests.sum()), int(EventKind.STOP)), stop[rests]))
     if not found:
         empty = np.zeros(0, dtype=np.int64)

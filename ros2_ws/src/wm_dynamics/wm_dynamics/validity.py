@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.constants import GRAVITY_M_S2
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Property
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION
@@ -28,7 +29,6 @@ from wm_dynamics.base import States, targets
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-GRAVITY_M_S2 = 9.81
 FLOOR_BELOW_M = 1.0
 """Things may fall to this far below the lowest thing of the scene: backends put a floor 0.75 m below the supports."""
 FASTEST_M_S = 1000.0

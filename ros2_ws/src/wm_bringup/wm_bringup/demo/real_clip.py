@@ -44,6 +44,7 @@ from wm_bringup.sources.recording import Recording
 from wm_bringup.sources.rgbd_folder import prepared
 from wm_core import interventions as do
 from wm_core.camera import Camera
+from wm_core.constants import GRAVITY_M_S2
 from wm_core.geometry import invert_transform
 from wm_core.interventions import Hypothesis
 from wm_core.rollout import POSITION, ImageRequest, ImagineRequest
@@ -58,7 +59,6 @@ FALLS_BEYOND_M = 0.15
 """Where a pushed thing is in the air, about: so far beyond the edge, and so far below it."""
 ROOM = 0.1
 """To the border of the picture, as a fraction of its half size; more is no better."""
-_GRAVITY = 9.81
 _DIRECTIONS = 72
 
 
@@ -183,7 +183,7 @@ def _questions(graph: SceneGraph, object_id: int, camera: Camera) -> list[tuple[
 
     direction, distance = way_off(graph, row, out_of_view)
     # Sliding to a stop takes v^2 / (2 mu g); beyond the edge it shall still be going.
-    speed = float(np.sqrt(2.0 * PRIOR_FRICTION * _GRAVITY * (distance + radius_xy(graph, row)))) + 0.3
+    speed = float(np.sqrt(2.0 * PRIOR_FRICTION * GRAVITY_M_S2 * (distance + radius_xy(graph, row)))) + 0.3
     velocity = speed * np.array([*direction, 0.0])
     return [
         (Hypothesis("factual"), "What will happen?", "nothing is changed"),

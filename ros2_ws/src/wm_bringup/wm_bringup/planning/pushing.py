@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from wm_core.constants import TOPPLE_ANGLE_RAD
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.scene_graph import (
     PRIOR_FRICTION,
@@ -36,7 +37,6 @@ from wm_sim.simulator import FRAME_RATE_HZ, Simulator
 Array = NDArray[np.float64]
 
 GOAL_TOLERANCE_M = 0.03
-TOPPLED_RAD = np.pi / 4.0
 MAX_CYCLES = 30
 SETTLE_S = 0.2
 PUSHER_NAME = "paddle"
@@ -326,7 +326,7 @@ def judge(task: Task, simulator: Simulator, start: SceneGraph) -> tuple[bool, st
     tall = truth.index(scene.id_of(task.tall))
     before = quaternion_to_matrix(start.quaternions[start.index(scene.id_of(task.tall))])
     tilt = float(np.arccos(np.clip(quaternion_to_matrix(truth.quaternions[tall])[2] @ before[2], -1.0, 1.0)))
-    if tilt > TOPPLED_RAD:
+    if tilt > TOPPLE_ANGLE_RAD:
         wrong.append("the tall one toppled")
     if distance > GOAL_TOLERANCE_M:
         wrong.append(f"{1e3 * distance:.0f} mm from the goal")

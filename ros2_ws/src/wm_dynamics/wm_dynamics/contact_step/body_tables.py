@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 
+from wm_core.constants import GRAVITY_M_S2
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, body_points, simplify_hull
@@ -23,7 +24,6 @@ from wm_dynamics.mujoco.world import ROLLING_COEFFICIENT, TORSIONAL_COEFFICIENT_
 Array = NDArray[np.float64]
 Table = NDArray[np.float32]
 
-GRAVITY_M_S2 = 9.81
 STEP_S = 1.0 / 60.0
 """The fixed step of the network."""
 HULL_POINTS = 64

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from wm_core.constants import GRAVITY_M_S2
 from wm_core.private_folder import UntrustedFolderError, clear, faults, private_folder, write_manifest
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def cache_folder() -> Path:
     digest = hashlib.sha256()
     for name in SOURCES:
         digest.update((here / name).read_bytes())
+    digest.update(f"gravity {GRAVITY_M_S2}".encode())
     for package in ("numba", "llvmlite", "numpy"):
         with contextlib.suppress(PackageNotFoundError):
             digest.update(f"{package} {version(package)}".encode())

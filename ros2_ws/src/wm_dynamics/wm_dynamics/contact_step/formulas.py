@@ -7,7 +7,8 @@ numbers between bodies and pairs.
 
 from __future__ import annotations
 
-from wm_dynamics.contact_step.body_tables import GRAVITY_M_S2, HULL_POINTS, PARAMETERS, PLANE_ROWS, ROWS, STEP_S
+from wm_core.constants import GRAVITY_M_S2
+from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETERS, PLANE_ROWS, ROWS, STEP_S
 from wm_dynamics.contact_step.simd import (
     Lanes,
     Mask,

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.constants import IMAGINED_CONTACT_GAP_STEPS
 from wm_dynamics.contact_step.body_tables import STEP_S
 from wm_dynamics.learned.scene import Flags
-
-GAP_STEPS = 2
-"""Steps without touch (33 ms) that two touches of one pair may have between them and still be one."""
 
 
 def touches_of(flags: Flags, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
@@ -21,7 +19,7 @@ def touches_of(flags: Flags, a: NDArray[np.int64], b: NDArray[np.int64]) -> tupl
     steps = len(flags)
     padded = np.zeros((steps + 2, *flags.shape[1:]), dtype=bool)
     padded[1:-1] = flags
-    for gap in range(1, GAP_STEPS + 1):
+    for gap in range(1, IMAGINED_CONTACT_GAP_STEPS + 1):
         if steps > gap + 1:
             both = flags[: -gap - 1] & flags[gap + 1 :]
             for k in range(1, gap + 1):
@@ -32,5 +30,5 @@ def touches_of(flags: Flags, a: NDArray[np.int64], b: NDArray[np.int64]) -> tupl
     # What touches within the first two steps touched at the start. A touch is of the whole step: it ends where the next
     # step, without one, ends. What has only just ended at the end of the rollout may go on.
     when = np.where(began, np.where(step <= 1, 0.0, (step + 1) * STEP_S), (step + 1) * STEP_S)
-    kept = began | (step + GAP_STEPS <= steps)
+    kept = began | (step + IMAGINED_CONTACT_GAP_STEPS <= steps)
     return row[kept], when[kept], a[pair[kept]], b[pair[kept]], began[kept]

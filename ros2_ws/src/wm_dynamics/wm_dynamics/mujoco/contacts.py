@@ -11,11 +11,10 @@ import mujoco.rollout
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.constants import SIMULATED_CONTACT_GAP_S
 from wm_dynamics.mujoco.bodies import Array
 
 CONTACT_STIFFNESS = 1.0e4
-CONTACT_GAP_S = 0.04
-"""Air time below which two contacts of a pair count as one."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -77,10 +76,10 @@ def surface_distance(
 
 
 def find_touches(touching: NDArray[np.bool_], pairs: Sequence[tuple[int, int]], timestep: float) -> tuple[Touch, ...]:
-    """Beginnings and ends of contacts from per-step flags (steps, pairs); gaps below ``CONTACT_GAP_S`` are
+    """Beginnings and ends of contacts from per-step flags (steps, pairs); gaps below ``SIMULATED_CONTACT_GAP_S`` are
     closed.
     """
-    gap = max(1, round(CONTACT_GAP_S / timestep))
+    gap = max(1, round(SIMULATED_CONTACT_GAP_S / timestep))
     columns = np.flatnonzero(touching.any(axis=0))
     edges = np.zeros((len(columns), len(touching) + 2), dtype=np.int8)
     edges[:, 1:-1] = touching[:, columns].T

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
+from wm_core.constants import GRAVITY_M_S2
 from wm_core.geometry import interpolate_pose, quaternion_to_matrix
 from wm_core.interventions import BodySpec, Intervention, Property
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
@@ -21,7 +22,7 @@ from wm_dynamics.mujoco.contacts import find_touches
 from wm_dynamics.mujoco.native import NativeRollout
 from wm_dynamics.mujoco.trajectory import Action, SolverWarning, Trajectory
 from wm_dynamics.mujoco.variants import ModelVariants
-from wm_dynamics.mujoco.world import GRAVITY_M_S2, PARK_POSITION_M, World
+from wm_dynamics.mujoco.world import PARK_POSITION_M, World
 
 
 class LiveWorld:

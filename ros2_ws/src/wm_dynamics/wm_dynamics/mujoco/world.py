@@ -39,6 +39,7 @@ import mujoco.rollout
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wm_core.constants import GRAVITY_M_S2
 from wm_core.geometry import normalize_quaternion, quaternion_to_matrix
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.scene_graph import Shape
@@ -47,7 +48,6 @@ from wm_dynamics.mujoco.contacts import CONTACT_STIFFNESS, contact_solref
 
 log = logging.getLogger(__name__)
 
-GRAVITY_M_S2 = 9.81
 PARK_POSITION_M = 500.0
 """Where bodies that do not exist (yet, or any more) are kept, without collisions."""
 ROLLING_COEFFICIENT = 0.008

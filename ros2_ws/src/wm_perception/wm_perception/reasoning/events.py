@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.constants import GRAVITY_M_S2, TOPPLE_ANGLE_RAD
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.scene_graph import Shape
 
@@ -17,14 +18,10 @@ STOP_SPEED_M_S = 0.03
 STOP_S = 0.2
 MOVE_LEAST_M = 0.012
 """Who does not get this far did not move."""
-FALL_SPEED_M_S = 0.45
-"""Downward; faster than this, touching nothing, a thing falls."""
-TOPPLE_RAD = np.pi / 4.0
 GONE_M = 0.25
 """What is so far below the surface that things stand on has left."""
 LEAST_LIFE_S = 0.5
 """What was there for less than this did not leave: it was a trick of the light."""
-GRAVITY_M_S2 = 9.81
 
 
 def left_after(height_m: float, rises_m_s: float) -> float:
@@ -107,5 +104,5 @@ def tilts(quaternions: Array, upright: tuple[Array, bool]) -> Array:
 
 def topple_row(quaternions: Array, upright: tuple[Array, bool]) -> int | None:
     """First row at which a body has turned over by more than 45 degrees, or None."""
-    rows = np.flatnonzero(tilts(quaternions, upright) > TOPPLE_RAD)
+    rows = np.flatnonzero(tilts(quaternions, upright) > TOPPLE_ANGLE_RAD)
     return int(rows[0]) if len(rows) else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.constants import GRAVITY_M_S2
 from wm_core.scene_graph import EventKind, SceneGraph, Shape, shape_volume
 from wm_perception.reasoning.events import upright_axis
 from wm_perception.reasoning.relations import Solid, planes_of, rotation_matrices
@@ -32,7 +33,6 @@ NEAR_GAP_M = 0.20
 SLOTS = 32
 MOVING_M_S = 0.12
 """Slower than this, motion tells little of friction."""
-GRAVITY_M_S2 = 9.81
 _SAMPLES = 64
 _ROUGH_M = 0.08
 _KINDS = (Shape.SPHERE, Shape.CYLINDER, Shape.CAPSULE, Shape.BOX, Shape.CONVEX)

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.constants import SEEN_FALL_SPEED_M_S
 from wm_core.geometry import quaternion_to_matrix
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph
-from wm_perception.reasoning.events import FALL_SPEED_M_S, LEAST_LIFE_S, MOVE_SPEED_M_S, left_after
+from wm_perception.reasoning.events import LEAST_LIFE_S, MOVE_SPEED_M_S, left_after
 from wm_perception.reasoning.features import (
     AHEAD,
     CAUSE_FEATURES,
@@ -110,7 +111,7 @@ def _sightings(scene: SceneGraph, before: Mapping[int, _Sighting]) -> dict[int, 
     for k in supports:
         local = (soon - scene.positions[k]) @ quaternion_to_matrix(scene.quaternions[k])
         held |= (np.abs(local[:, :2]) < 0.5 * scene.extents[k, :2]).all(axis=1)
-    falling = ~held | (scene.linear_velocities[:, 2] < -FALL_SPEED_M_S)
+    falling = ~held | (scene.linear_velocities[:, 2] < -SEEN_FALL_SPEED_M_S)
     for row, who in enumerate(scene.ids.tolist()):
         stamp = int(scene.last_seen_ns[row])
         known = before.get(who)

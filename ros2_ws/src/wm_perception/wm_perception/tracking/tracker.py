@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.constants import TRACKED_REST_SPEED_M_S, TRACKED_REST_TIME_S
 from wm_core.scene_graph import Event, EventKind, Shape
 from wm_perception.shapes import rotations
 from wm_perception.shapes.fitting import fit_shape
@@ -20,8 +21,6 @@ from wm_perception.types import Array, Cloud, PerceptionConfig, PredictedObject,
 
 _WAKE_SIGMAS = 4.5
 _WAKE_AT_ONCE_M = 0.012
-_REST_SPEED_M_S = 0.04
-_REST_TIME_S = 0.3
 _FITS, _SETTLED_FITS = 7, 3
 _REFIT_NS = 300_000_000
 _ODD_FRAMES = 4
@@ -586,11 +585,11 @@ class Tracker:
     def _rest(self, t: Track, stamp_s: float, wake_m: float) -> None:
         if t.resting or len(t.trail) < 5:
             return
-        recent = [(s, p) for s, p in t.trail if stamp_s - s <= _REST_TIME_S + 1e-6]
+        recent = [(s, p) for s, p in t.trail if stamp_s - s <= TRACKED_REST_TIME_S + 1e-6]
         if len(recent) < 6:
             # Slow cameras: as many as it takes to span that time.
             recent = list(t.trail)[-6:]
-        if recent[0][0] > stamp_s - 0.9 * _REST_TIME_S:
+        if recent[0][0] > stamp_s - 0.9 * TRACKED_REST_TIME_S:
             return
         times = np.array([s for s, _ in recent])
         places = np.stack([p for _, p in recent])
@@ -598,7 +597,11 @@ class Tracker:
         slope = centered @ (places - places.mean(axis=0)) / max(float(centered @ centered), 1e-9)
         spread = float(np.linalg.norm(places - places.mean(axis=0) - centered[:, None] * slope, axis=1).max())
         span = float(times[-1] - times[0])
-        if np.linalg.norm(slope) < _REST_SPEED_M_S and np.linalg.norm(slope) * span < wake_m and spread < 2.0 * wake_m:
+        if (
+            np.linalg.norm(slope) < TRACKED_REST_SPEED_M_S
+            and np.linalg.norm(slope) * span < wake_m
+            and spread < 2.0 * wake_m
+        ):
             t.resting = True
             t.filter = MotionFilter(places.mean(axis=0) if t.id else t.position.copy(), 0.002, 1e-3, 1e-2)
             t.angular_velocity = np.zeros(3)
