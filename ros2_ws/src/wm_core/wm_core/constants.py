@@ -16,7 +16,7 @@ SEEN_FALL_SPEED_M_S = 0.45
 """The same of tracked objects, whose velocities are uncertain by 0.1 m/s (docs/perception_bench.md)."""
 
 IMAGINED_REST_SPEED_M_S = 0.03
-"""Below this an imagined object rests: it would take a second for 3 cm, the smallest objects' size."""
+"""Below this an imagined object rests."""
 IMAGINED_REST_DURATION_S = 0.1
 """... for at least so long: six steps of the contact network."""
 TRACKED_REST_SPEED_M_S = 0.04

@@ -27,6 +27,7 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
+from wm_core.constants import GRAVITY_M_S2
 from wm_core.geometry import invert_transform, matrix_to_quaternion, pose_matrix
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
@@ -137,7 +138,7 @@ def to_sdf(scene: BuiltScene, width: int = 640, height: int = 480, rate_hz: floa
         SubElement(world, "plugin", filename=filename, name=name)
     sensors = SubElement(world, "plugin", filename="gz-sim-sensors-system", name="gz::sim::systems::Sensors")
     _text(sensors, "render_engine", "ogre2")
-    _text(world, "gravity", "0 0 -9.81")
+    _text(world, "gravity", f"0 0 {-GRAVITY_M_S2}")
     _text(world, "scene/ambient", "0.5 0.5 0.5 1")
     _text(world, "scene/background", "0.78 0.77 0.74 1")
     sun = SubElement(world, "light", type="directional", name="sun")
