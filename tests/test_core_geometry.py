@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wm_core import geometry
+from wm_core import geometry, rotations
 from wm_core.camera import Camera
 
 coordinates = st.floats(-5.0, 5.0, allow_nan=False)
@@ -19,8 +19,8 @@ quaternions = hnp.arrays(np.float64, 4, elements=st.floats(-1.0, 1.0)).filter(la
 def test_rotation_matrix_agrees_with_transforms3d(quaternion):
     unit = quaternion / np.linalg.norm(quaternion)
     expected = transforms3d.quaternions.quat2mat([unit[3], unit[0], unit[1], unit[2]])
-    assert np.allclose(geometry.quaternion_to_matrix(quaternion), expected, atol=1e-9)
-    assert geometry.rotation_distance(geometry.matrix_to_quaternion(expected), unit) < 1e-6
+    assert np.allclose(rotations.quaternion_to_matrix(quaternion), expected, atol=1e-9)
+    assert rotations.rotation_distance(rotations.matrix_to_quaternion(expected), unit) < 1e-6
 
 
 @given(vectors, quaternions, vectors)
@@ -34,26 +34,26 @@ def test_inverse_transform_undoes_it(position, quaternion, point):
 
 @given(vectors.filter(lambda v: np.linalg.norm(v) > 0.1), vectors.filter(lambda v: np.linalg.norm(v) > 0.1))
 def test_rotation_between_turns_a_into_b(a, b):
-    rotation = geometry.rotation_between(a, b)
+    rotation = rotations.rotation_between(a, b)
     assert np.allclose(rotation @ (a / np.linalg.norm(a)), b / np.linalg.norm(b), atol=1e-6)
     assert np.isclose(np.linalg.det(rotation), 1.0)
 
 
 def test_opposite_directions_still_have_a_rotation():
-    rotation = geometry.rotation_between([0, 0, 1], [0, 0, -1])
+    rotation = rotations.rotation_between([0, 0, 1], [0, 0, -1])
     assert np.allclose(rotation @ [0, 0, 1], [0, 0, -1])
 
 
 @given(quaternions, st.floats(0.01, 2.0))
 def test_turning_at_constant_rate_covers_rate_times_time(quaternion, duration):
-    turned = geometry.rotate_by_angular_velocity(quaternion, [0.0, 0.0, 1.0], duration)
-    assert np.isclose(geometry.rotation_distance(turned, quaternion), duration, atol=1e-6)
+    turned = rotations.rotate_by_angular_velocity(quaternion, [0.0, 0.0, 1.0], duration)
+    assert np.isclose(rotations.rotation_distance(turned, quaternion), duration, atol=1e-6)
 
 
 def test_zero_quaternion_is_identity_and_nan_is_refused():
-    assert geometry.normalize_quaternion([0, 0, 0, 0]).tolist() == [0, 0, 0, 1]
+    assert rotations.normalize_quaternion([0, 0, 0, 0]).tolist() == [0, 0, 0, 1]
     with pytest.raises(ValueError, match="not finite"):
-        geometry.normalize_quaternion([np.nan, 0, 0, 1])
+        rotations.normalize_quaternion([np.nan, 0, 0, 1])
 
 
 def test_path_is_held_at_both_ends_and_linear_between():
@@ -61,7 +61,7 @@ def test_path_is_held_at_both_ends_and_linear_between():
         [0.0, 1.0], [[0, 0, 0], [1, 0, 0]], [[0, 0, 0, 1], [0, 0, 1, 0]], [-1.0, 0.5, 2.0]
     )
     assert positions[:, 0].tolist() == [0.0, 0.5, 1.0]
-    assert np.isclose(geometry.rotation_distance(quaternions_out[1], [0, 0, 0, 1]), np.pi / 2)
+    assert np.isclose(rotations.rotation_distance(quaternions_out[1], [0, 0, 0, 1]), np.pi / 2)
 
 
 @given(st.floats(0.3, 5.0), st.integers(0, 63), st.integers(0, 47))

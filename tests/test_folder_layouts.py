@@ -18,7 +18,8 @@ from wm_bringup.sources.layouts import open_folder
 from wm_bringup.sources.playback import SourceError
 from wm_bringup.sources.rgbd_folder import prepared
 from wm_core.camera import Camera
-from wm_core.geometry import invert_transform, matrix_to_quaternion
+from wm_core.geometry import invert_transform
+from wm_core.rotations import matrix_to_quaternion
 from wm_perception.lifting.gravity import find_up
 from wm_perception.lifting.registration import estimate_depth_to_color, register_color
 from wm_perception.pipeline import PerceptionPipeline

@@ -11,11 +11,11 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
 from traced_table import RATE_HZ, Thing, camera_pose, frame
+from wm_core import rotations
 from wm_core.camera import Camera
 from wm_core.scene_graph import EventKind, Shape
 from wm_perception.evaluation import match
 from wm_perception.pipeline import PerceptionPipeline
-from wm_perception.shapes import rotations
 from wm_perception.shapes.surfaces import surface_samples
 from wm_perception.tracking import association
 from wm_perception.tracking.association import Observation

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wm_core.rotations import rotation_matrices
 from wm_core.scene_graph import EventKind, Predicate, SceneGraph, Shape
-from wm_perception.reasoning.relations import RelationGraph, gaps_between, measure_relations, rotation_matrices
+from wm_perception.reasoning.relations import RelationGraph, gaps_between, measure_relations
 from wm_perception.types import PerceptionConfig
 
 CONFIG = PerceptionConfig()

@@ -20,7 +20,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import Marker
 
 from wm_core.camera import Camera
-from wm_core.geometry import matrix_to_quaternion, pose_matrix, rotation_distance
+from wm_core.geometry import pose_matrix
+from wm_core.rotations import matrix_to_quaternion, rotation_distance
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_ros import qos
 from wm_ros.health.diagnostics import Diagnostics, Level

@@ -43,9 +43,9 @@ from benchmarks.imagining.starts import Aligned, From, Start, align, solid_of, t
 from benchmarks.imagining.touching import EVENTS_UNTIL_S, events_of, has_contact, positions_of, true_happenings
 from benchmarks.imagining.worlds import Case, load_cases
 from training.worlds.worlds import Split
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import InterventionKind
 from wm_core.rollout import POSITION, QUATERNION
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import EventKind
 from wm_dynamics.base import Dynamics, targets
 from wm_dynamics.belief import center_offsets, move_centers, sample_belief

@@ -9,9 +9,9 @@ from benchmarks.imagining.metrics import Array, Mask, energy_rise
 from benchmarks.imagining.shapes import Worlds, put, rows_of, scene_stretches
 from benchmarks.imagining.touching import STEP_OF_INTERVENTIONS_S
 from wm_core.constants import GRAVITY_M_S2
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import targets
 

@@ -14,8 +14,8 @@ from benchmarks.imagining.accuracy import Worst, imagine, perceived_start, truth
 from benchmarks.imagining.metrics import Array, row_at
 from benchmarks.imagining.starts import Aligned, true_start, truth_of
 from benchmarks.imagining.worlds import Case, make_case
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.rollout import POSITION, QUATERNION
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
 from wm_dynamics.base import Dynamics
 from wm_dynamics.mujoco.bodies import GeomDef, geom_points

@@ -17,7 +17,6 @@ from scipy.spatial.transform import Rotation
 from benchmarks.imagining.store import ROOT, cached, fingerprint
 from training.worlds.worlds import SPLITS, Split, random_scene
 from wm_core.constants import GRAVITY_M_S2
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import (
     BodySpec,
     Hypothesis,
@@ -32,6 +31,7 @@ from wm_core.interventions import (
     set_velocity,
 )
 from wm_core.rollout import LINEAR_VELOCITY
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Predicate, SceneGraph, Shape
 from wm_dynamics.mujoco.bodies import BodyDef
 from wm_sim.scenes import BuiltScene

@@ -15,9 +15,9 @@ from training.worlds import families
 from training.worlds.simulate import Clip, simulate
 from training.worlds.worlds import SPLITS, Split, open_simulator, random_noise, random_scene
 from wm_core.camera import Camera
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_point, rest_state
 from wm_sim.objects import centered

@@ -150,7 +150,7 @@ def fit_plane(points: Array) -> Array:
 
 def table_tilt_deg(scenes: list[SceneGraph], normal: Array) -> float | None:
     """Median angle between the top of the perceived table and a plane; None where no frame has the table."""
-    from wm_core.geometry import quaternion_to_matrix
+    from wm_core.rotations import quaternion_to_matrix
 
     angles = []
     for scene in scenes:

@@ -25,7 +25,7 @@ from training.common.model_card import WorstFrame, write_model_card
 from training.dynamics.data import FOLDER, DynamicsClip, generate, load
 from training.dynamics.model import DynamicsStep
 from training.dynamics.rollout import WindowBatch, make_batch, pose_errors, roll_out
-from wm_core.geometry import quaternion_to_matrix
+from wm_core.rotations import quaternion_to_matrix
 from wm_dynamics.contact_step.body_tables import ROWS, STEP_S
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from scipy.spatial.transform import Rotation
 
 from training.worlds.simulate import simulate
 from training.worlds.worlds import Split, _pusher, random_scene
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Intervention, InterventionKind
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
 from wm_dynamics.contact_step.body_tables import (
     HULL_POINTS,

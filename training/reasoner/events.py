@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from training.worlds.simulate import Clip
 from wm_core.constants import SEEN_FALL_SPEED_M_S
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
+from wm_core.rotations import rotation_matrices
 from wm_core.scene_graph import EventKind
 from wm_perception.reasoning.events import (
     GONE_M,
@@ -30,7 +31,7 @@ from wm_perception.reasoning.events import (
     upright_axis,
 )
 from wm_perception.reasoning.features import cause_candidates
-from wm_perception.reasoning.relations import gaps_between, rotation_matrices
+from wm_perception.reasoning.relations import gaps_between
 
 Array = NDArray[np.float64]
 

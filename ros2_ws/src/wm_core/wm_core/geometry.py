@@ -10,50 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
+from wm_core.rotations import normalize_quaternion, quaternion_to_matrix
+
 Array = NDArray[np.float64]
-
-
-def normalize_quaternion(quaternion_xyzw: ArrayLike) -> Array:
-    """Unit quaternions, shape (..., 4). An all-zero quaternion (a message left at its default) is the identity.
-
-    Raises:
-        ValueError: a component is not finite.
-    """
-    q = np.array(quaternion_xyzw, dtype=np.float64)
-    if not np.isfinite(q).all():
-        raise ValueError("quaternion has a component that is not finite")
-    norm = np.linalg.norm(q, axis=-1, keepdims=True)
-    if (norm >= 1e-12).all():
-        return q / norm
-    identity = np.broadcast_to(np.array([0.0, 0.0, 0.0, 1.0]), q.shape)
-    return np.where(norm < 1e-12, identity, q / np.where(norm < 1e-12, 1.0, norm))
-
-
-def quaternion_to_matrix(quaternion_xyzw: ArrayLike) -> Array:
-    """Rotation matrices (..., 3, 3) of unit quaternions (..., 4)."""
-    q = normalize_quaternion(quaternion_xyzw)
-    return Rotation.from_quat(q.reshape(-1, 4)).as_matrix().reshape(*q.shape[:-1], 3, 3)
-
-
-def matrix_to_quaternion(rotation: ArrayLike) -> Array:
-    """Unit quaternions (..., 4) of rotation matrices (..., 3, 3), with w >= 0."""
-    r = np.asarray(rotation, dtype=np.float64)
-    q = Rotation.from_matrix(r.reshape(-1, 3, 3)).as_quat().reshape(*r.shape[:-2], 4)
-    return np.where(q[..., 3:4] < 0.0, -q, q)
-
-
-def rotation_distance(a_xyzw: ArrayLike, b_xyzw: ArrayLike) -> Array:
-    """Angle [rad], 0..pi, between orientations (..., 4)."""
-    dot = np.abs(np.sum(normalize_quaternion(a_xyzw) * normalize_quaternion(b_xyzw), axis=-1))
-    return 2.0 * np.arccos(np.clip(dot, 0.0, 1.0))
-
-
-def rotate_by_angular_velocity(quaternion_xyzw: ArrayLike, angular_velocity: ArrayLike, duration_s: float) -> Array:
-    """Orientations (..., 4) after turning at a constant angular velocity (..., 3) [rad/s, world axes]."""
-    q = normalize_quaternion(quaternion_xyzw)
-    w = np.asarray(angular_velocity, dtype=np.float64)
-    turned = Rotation.from_rotvec((w * duration_s).reshape(-1, 3)) * Rotation.from_quat(q.reshape(-1, 4))
-    return turned.as_quat().reshape(q.shape)
 
 
 def pose_matrix(position: ArrayLike, quaternion_xyzw: ArrayLike) -> Array:
@@ -81,20 +40,6 @@ def transform_points(transform: ArrayLike, points: ArrayLike) -> Array:
     """Points (P, 3) [m] through a 4x4 transform."""
     t = np.asarray(transform, dtype=np.float64)
     return np.asarray(points, dtype=np.float64) @ t[:3, :3].T + t[:3, 3]
-
-
-def rotation_between(a: ArrayLike, b: ArrayLike) -> Array:
-    """Smallest rotation matrix (3, 3) that turns direction ``a`` (3,) into direction ``b`` (3,)."""
-    u = np.asarray(a, dtype=np.float64) / np.linalg.norm(a)
-    v = np.asarray(b, dtype=np.float64) / np.linalg.norm(b)
-    axis = np.cross(u, v)
-    sine, cosine = float(np.linalg.norm(axis)), float(u @ v)
-    if sine < 1e-12:
-        if cosine > 0.0:
-            return np.eye(3)
-        axis = np.cross(u, np.eye(3)[int(np.argmin(np.abs(u)))])
-        return Rotation.from_rotvec(np.pi * axis / np.linalg.norm(axis)).as_matrix()
-    return Rotation.from_rotvec(np.arctan2(sine, cosine) * axis / sine).as_matrix()
 
 
 def interpolate_pose(

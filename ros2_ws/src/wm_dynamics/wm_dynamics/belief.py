@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_core.geometry import normalize_quaternion, quaternion_to_matrix
 from wm_core.interventions import Hypothesis
 from wm_core.rollout import POSITION, QUATERNION, STATE_SIZE
+from wm_core.rotations import normalize_quaternion, quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.base import Array, States
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_from_spec, rest_state

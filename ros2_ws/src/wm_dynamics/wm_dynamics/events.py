@@ -17,9 +17,9 @@ from wm_core.constants import (
     TOPPLE_ANGLE_RAD,
     WORKSPACE_MARGIN_M,
 )
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, RolloutEvent
+from wm_core.rotations import quaternion_to_matrix, world_up
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_dynamics.base import Array, DynamicsResult, States
 from wm_dynamics.belief import scene_body
@@ -156,12 +156,6 @@ def _contact_columns(result: DynamicsResult) -> tuple[NDArray[Any], ...]:
     return (*numbers.T, np.array([c.time_s for c in result.contacts if c.time_s > 0.0], dtype=np.float64))
 
 
-def _upward(quaternions: Array) -> Array:
-    """World z in the axes of bodies at unit quaternions (..., 4): third rows of their rotation matrices, (..., 3)."""
-    x, y, z, w = np.moveaxis(quaternions, -1, 0)
-    return np.stack([2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)], axis=-1)
-
-
 def _motion_events(
     body: BodyDef,
     states: States,
@@ -202,7 +196,7 @@ def _motion_events(
     gs, ss = np.nonzero(((speed > IMAGINED_REST_SPEED_M_S) | (spin > IMAGINED_REST_SPEED_M_S)).any(axis=2))
     if len(gs):
         own, there, since = states[gs, ss].astype(np.float64), exists[gs], reference[gs]  # (n, T, 13), (n, T), (n, T)
-        up = _upward(own[..., QUATERNION])
+        up = world_up(own[..., QUATERNION])
         if shape == Shape.SPHERE:
             reach = np.full(up.shape[:2], half[0])
         elif shape in (Shape.CYLINDER, Shape.CAPSULE):

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_core.geometry import interpolate_pose, normalize_quaternion, quaternion_to_matrix
+from wm_core.geometry import interpolate_pose
 from wm_core.interventions import BodySpec, Hypothesis, Intervention, Property
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
+from wm_core.rotations import normalize_quaternion, quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import Array, DynamicsResult, OnHypothesis, check_scenes, empty_result, object_slots, targets
 from wm_dynamics.belief import hypothesis_bodies, inertia, moving_objects, scene_body, scene_states

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_core.geometry import quaternion_to_matrix, rotation_between
 from wm_core.interventions import InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
+from wm_core.rotations import quaternion_to_matrix, rotation_between
 from wm_core.scene_graph import Predicate, SceneGraph, Shape
 from wm_dynamics.base import Array
 from wm_dynamics.belief import moving_objects, scene_body, scene_states

@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, InterventionKind
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import Array, DynamicsResult, States, targets
 from wm_dynamics.belief import hypothesis_bodies, scene_body

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.constants import GRAVITY_M_S2
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind, Property
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import States, targets
 

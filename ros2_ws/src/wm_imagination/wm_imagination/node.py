@@ -36,12 +36,12 @@ from wm_msgs.msg import Rollout as RolloutMsg
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_msgs.srv import GetSceneGraph, ImagineRollouts
 
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.health.depth_unit import DepthUnitWatch
 from wm_core.health.findings import Finding, Severity
 from wm_core.health.graph import check_appearance, check_scene_graph
 from wm_core.interventions import InterventionError, UnknownObjectError
 from wm_core.rollout import POSITION, QUATERNION, RequestError, Rollout
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph
 from wm_imagination.answering import Progress
 from wm_imagination.appearance.memory import AppearanceMemory

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_core.geometry import normalize_quaternion, pose_matrix, rotation_distance
+from wm_core.geometry import pose_matrix
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind
 from wm_core.rollout import POSITION, QUATERNION
+from wm_core.rotations import normalize_quaternion, rotation_distance
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.base import DynamicsResult, targets
 from wm_dynamics.belief import center_offsets, move_centers, moving_objects

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from wm_core.geometry import quaternion_to_matrix
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph, Shape
 
 MATCH_DISTANCE_M = 0.06

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wm_core.geometry import quaternion_to_matrix
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
 from wm_planning.config import PushPlannerConfig
 

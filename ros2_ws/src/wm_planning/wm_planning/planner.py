@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_planning.config import KNOTS, RAMP_S, PlanError, PushPlannerConfig
 from wm_planning.cost_to_go import CostToGo

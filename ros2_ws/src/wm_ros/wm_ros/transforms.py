@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wm_core.geometry import interpolate_pose, invert_transform, normalize_quaternion, pose_matrix
+from wm_core.geometry import interpolate_pose, invert_transform, pose_matrix
+from wm_core.rotations import normalize_quaternion
 from wm_ros import qos
 from wm_ros.stamps import NANOSECONDS, ns_to_seconds, stamp_to_ns
 

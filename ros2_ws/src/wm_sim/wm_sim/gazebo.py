@@ -28,7 +28,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.constants import GRAVITY_M_S2
-from wm_core.geometry import invert_transform, matrix_to_quaternion, pose_matrix
+from wm_core.geometry import invert_transform, pose_matrix
+from wm_core.rotations import matrix_to_quaternion
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
 from wm_dynamics.mujoco.world import World

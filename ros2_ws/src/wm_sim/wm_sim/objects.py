@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.geometry import matrix_to_quaternion
+from wm_core.rotations import matrix_to_quaternion
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import GeomDef, geom_points
 

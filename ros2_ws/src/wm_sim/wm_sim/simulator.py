@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.camera import Camera
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind, validate_hypotheses
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape, shape_volume
 from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec, body_points, scaled_body
 from wm_dynamics.mujoco.contacts import Touch

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core import interventions as do
-from wm_core.geometry import quaternion_to_matrix
 from wm_core.interventions import BodySpec, Hypothesis
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph, Shape
 
 MOVING_M_S = 0.05

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.constants import TOPPLE_ANGLE_RAD
-from wm_core.geometry import quaternion_to_matrix
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import (
     PRIOR_FRICTION,
     PRIOR_FRICTION_STD,

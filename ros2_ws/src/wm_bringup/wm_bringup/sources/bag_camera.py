@@ -15,8 +15,8 @@ from wm_bringup.environment import message_class
 from wm_bringup.sources.bag import Bag
 from wm_bringup.sources.playback import SourceError
 from wm_bringup.sources.recording import check_mode
-from wm_core.geometry import rotation_between
 from wm_core.health.depth_unit import agreed_guess, guess_depth_unit
+from wm_core.rotations import rotation_between
 from wm_perception.lifting.gravity import find_up
 from wm_perception.types import Frame
 from wm_ros.images.camera_input import CameraInput, CameraInputError, applies_guess

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from wm_bringup.sources.playback import SourceError
 from wm_bringup.sources.recording import RecordedFrame, Recording
 from wm_core.camera import Camera
-from wm_core.geometry import invert_transform, matrix_to_quaternion, pose_matrix
+from wm_core.geometry import invert_transform, pose_matrix
+from wm_core.rotations import matrix_to_quaternion
 from wm_perception.lifting.registration import DepthToColor
 from wm_ros.stamps import NANOSECONDS
 

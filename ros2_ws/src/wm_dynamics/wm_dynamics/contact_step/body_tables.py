@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 
 from wm_core.constants import GRAVITY_M_S2
-from wm_core.geometry import quaternion_to_matrix
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, body_points, simplify_hull
 from wm_dynamics.mujoco.world import ROLLING_COEFFICIENT, TORSIONAL_COEFFICIENT_M, World

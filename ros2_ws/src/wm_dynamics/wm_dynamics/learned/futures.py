@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wm_core.geometry import interpolate_pose, quaternion_to_matrix
+from wm_core.geometry import interpolate_pose
 from wm_core.interventions import BodySpec, Hypothesis, Intervention, Property
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import Contact
 from wm_dynamics.contact_step.body_tables import (

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import ConvexHull, QhullError
 
-from wm_core.geometry import normalize_quaternion, quaternion_to_matrix
 from wm_core.interventions import BodySpec
 from wm_core.rollout import POSITION, QUATERNION, STATE_SIZE
+from wm_core.rotations import normalize_quaternion, quaternion_to_matrix
 from wm_core.scene_graph import Shape
 
 Array = NDArray[np.float64]

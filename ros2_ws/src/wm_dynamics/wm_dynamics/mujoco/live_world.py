@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.constants import GRAVITY_M_S2
-from wm_core.geometry import interpolate_pose, quaternion_to_matrix
+from wm_core.geometry import interpolate_pose
 from wm_core.interventions import BodySpec, Intervention, Property
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
+from wm_core.rotations import quaternion_to_matrix
 from wm_dynamics.interventions import apply
 from wm_dynamics.mujoco.bodies import Array, BodyDef, rest_state
 from wm_dynamics.mujoco.contacts import find_touches

@@ -37,11 +37,11 @@ from dataclasses import replace
 import mujoco
 import mujoco.rollout
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from wm_core.constants import GRAVITY_M_S2
-from wm_core.geometry import normalize_quaternion, quaternion_to_matrix
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
+from wm_core.rotations import normalize_quaternion, quaternion_to_matrix, rotate, to_wxyz
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import Array, BodyDef, GeomDef, geom_points, rest_state, simplify_hull
 from wm_dynamics.mujoco.contacts import CONTACT_STIFFNESS, contact_solref
@@ -165,11 +165,11 @@ class World:
 
     def _add_body(self, spec: mujoco.MjSpec, index: int, body: BodyDef) -> None:
         state = body.static_state if body.is_static else rest_state((PARK_POSITION_M, 10.0 * index, 0.0))
-        added = spec.worldbody.add_body(name=f"body{index}", pos=state[POSITION], quat=_to_wxyz(state[QUATERNION]))
+        added = spec.worldbody.add_body(name=f"body{index}", pos=state[POSITION], quat=to_wxyz(state[QUATERNION]))
         if not body.is_static:
             added.add_freejoint()
         for j, part in enumerate(body.geoms):
-            geom = added.add_geom(name=f"body{index}geom{j}", pos=part.position, quat=_to_wxyz(part.quaternion))
+            geom = added.add_geom(name=f"body{index}geom{j}", pos=part.position, quat=to_wxyz(part.quaternion))
             geom.rgba = part.color
             geom.material = part.material
             _set_shape(spec, geom, part, f"body{index}geom{j}mesh")
@@ -269,7 +269,7 @@ class World:
         """Put a static body at a pose: position [m], quaternion xyzw."""
         body = self.body_ids[index]
         model.body_pos[body] = pose[:3]
-        model.body_quat[body] = _to_wxyz(pose[3:])
+        model.body_quat[body] = to_wxyz(pose[3:])
 
     def with_properties(self, bodies: Sequence[BodyDef]) -> mujoco.MjModel:
         """A copy of the compiled model with the masses, frictions and restitutions of ``bodies`` (same
@@ -307,7 +307,7 @@ class World:
             inverse = quaternion * [-1.0, -1.0, -1.0, 1.0]
             packed[q] = np.concatenate([moving[:, POSITION], quaternion[:, 3:], quaternion[:, :3]], axis=1)
             packed[v] = np.concatenate(
-                [moving[:, LINEAR_VELOCITY], _rotate(inverse, moving[:, ANGULAR_VELOCITY])], axis=1
+                [moving[:, LINEAR_VELOCITY], rotate(inverse, moving[:, ANGULAR_VELOCITY])], axis=1
             )
         return packed
 
@@ -317,7 +317,7 @@ class World:
         v = 1 + self.model.nq + int(self.qvel_address[index])
         quaternion = normalize_quaternion(state[QUATERNION])
         packed[q : q + 3] = state[POSITION]
-        packed[q + 3 : q + 7] = _to_wxyz(quaternion)
+        packed[q + 3 : q + 7] = to_wxyz(quaternion)
         packed[v : v + 3] = state[LINEAR_VELOCITY]
         spin = state[ANGULAR_VELOCITY]
         packed[v + 3 : v + 6] = quaternion_to_matrix(quaternion).T @ spin if spin.any() else 0.0
@@ -337,7 +337,7 @@ class World:
             states[:, rows, POSITION] = pose[..., :3]
             states[:, rows, QUATERNION] = quaternion
             states[:, rows, LINEAR_VELOCITY] = twist[..., :3]
-            states[:, rows, ANGULAR_VELOCITY] = _rotate(quaternion, twist[..., 3:])
+            states[:, rows, ANGULAR_VELOCITY] = rotate(quaternion, twist[..., 3:])
         return states
 
     def unpack_body(self, packed: Array, index: int) -> Array:
@@ -348,7 +348,7 @@ class World:
         state[POSITION] = packed[q : q + 3]
         state[QUATERNION] = packed[[q + 4, q + 5, q + 6, q + 3]]
         state[LINEAR_VELOCITY] = packed[v : v + 3]
-        state[ANGULAR_VELOCITY] = _rotate(state[QUATERNION], packed[v + 3 : v + 6])
+        state[ANGULAR_VELOCITY] = rotate(state[QUATERNION], packed[v + 3 : v + 6])
         return state
 
     def set_positions(self, data: mujoco.MjData, states: Array, present: NDArray[np.bool_] | None = None) -> None:
@@ -455,27 +455,6 @@ class World:
             return (0.0, 1.0) if normal[2] > 0.0 else (1.0, 0.0)
         mass_a, mass_b = model.body_mass[self.body_ids[a]], model.body_mass[self.body_ids[b]]
         return float(mass_b / (mass_a + mass_b)), float(mass_a / (mass_a + mass_b))
-
-
-def _to_wxyz(quaternion: ArrayLike) -> Array:
-    x, y, z, w = np.asarray(quaternion, dtype=np.float64)
-    return np.array([w, x, y, z])
-
-
-def _rotate(quaternion: Array, vectors: Array) -> Array:
-    """Vectors (..., 3) turned by unit quaternions (..., 4) xyzw."""
-    q = quaternion[..., :3]
-    t = 2.0 * _cross(q, vectors)
-    return vectors + quaternion[..., 3:4] * t + _cross(q, t)
-
-
-def _cross(a: Array, b: Array) -> Array:
-    """Cross products (..., 3); numpy's own spends most of its time on the shapes of small arrays."""
-    out = np.empty_like(b)
-    out[..., 0] = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
-    out[..., 1] = a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2]
-    out[..., 2] = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-    return out
 
 
 def _set_shape(spec: mujoco.MjSpec, geom: mujoco.MjsGeom, part: GeomDef, mesh_name: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.geometry import rotation_between
+from wm_core.rotations import rotation_between
 from wm_perception.lifting.cloud import make_cloud
 from wm_perception.types import Array, Frame
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.constants import GRAVITY_M_S2, TOPPLE_ANGLE_RAD
-from wm_core.geometry import quaternion_to_matrix
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
 
 Array = NDArray[np.float64]

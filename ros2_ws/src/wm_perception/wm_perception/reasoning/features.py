@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.constants import GRAVITY_M_S2
+from wm_core.rotations import rotation_matrices
 from wm_core.scene_graph import EventKind, SceneGraph, Shape, shape_volume
 from wm_perception.reasoning.events import upright_axis
-from wm_perception.reasoning.relations import Solid, planes_of, rotation_matrices
+from wm_perception.reasoning.relations import Solid, planes_of
 from wm_perception.shapes.surfaces import signed_distance, surface_samples
 
 Array = NDArray[np.float64]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.constants import SEEN_FALL_SPEED_M_S
-from wm_core.geometry import quaternion_to_matrix
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph
 from wm_perception.reasoning.events import LEAST_LIFE_S, MOVE_SPEED_M_S, left_after
 from wm_perception.reasoning.features import (

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.rotations import rotation_matrices
 from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shape
 from wm_perception.shapes.surfaces import hull_planes, signed_distance, surface_samples
 from wm_perception.types import Array, PerceptionConfig
@@ -92,17 +93,6 @@ Solid = tuple[int, Array, Array]
 """A shape, its full extents (3,) [m] and its hull (P, 3)."""
 
 GAP_SAMPLES = 96
-
-
-def rotation_matrices(quaternions: Array) -> Array:
-    """(T, 3, 3) of unit quaternions (T, 4) xyzw."""
-    x, y, z, w = np.asarray(quaternions, dtype=np.float64).T
-    rows = [
-        [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - z * w), 2.0 * (x * z + y * w)],
-        [2.0 * (x * y + z * w), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - x * w)],
-        [2.0 * (x * z - y * w), 2.0 * (y * z + x * w), 1.0 - 2.0 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def planes_of(solid: Solid) -> Array | None:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 
+from wm_core import rotations
 from wm_core.scene_graph import Shape
-from wm_perception.shapes import rotations
 
 Array = NDArray[np.float64]
 

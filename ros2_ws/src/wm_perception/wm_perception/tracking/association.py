@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from wm_perception.shapes.rotations import matrix
+from wm_core.rotations import matrix
 from wm_perception.shapes.surfaces import signed_distance
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array

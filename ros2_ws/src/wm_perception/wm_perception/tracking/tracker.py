@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core import rotations
 from wm_core.constants import TRACKED_REST_SPEED_M_S, TRACKED_REST_TIME_S
 from wm_core.scene_graph import Event, EventKind, Shape
-from wm_perception.shapes import rotations
 from wm_perception.shapes.fitting import fit_shape
 from wm_perception.shapes.surfaces import Alignment, ShapeFit, align, fit_box, signed_distance
 from wm_perception.tracking import association

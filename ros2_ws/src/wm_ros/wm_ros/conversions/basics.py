@@ -15,7 +15,8 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import ColorRGBA
 
 from wm_core.camera import Camera
-from wm_core.geometry import matrix_to_quaternion, pose_matrix
+from wm_core.geometry import pose_matrix
+from wm_core.rotations import matrix_to_quaternion
 
 NANOSECONDS = 1_000_000_000
 

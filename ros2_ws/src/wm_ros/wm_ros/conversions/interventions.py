@@ -12,7 +12,6 @@ from wm_msgs.msg import Hypothesis as HypothesisMsg
 from wm_msgs.msg import Intervention as InterventionMsg
 from wm_msgs.msg import SceneObject as SceneObjectMsg
 
-from wm_core.geometry import normalize_quaternion
 from wm_core.interventions import (
     ActionBatch,
     BodySpec,
@@ -22,6 +21,7 @@ from wm_core.interventions import (
     InterventionKind,
     Property,
 )
+from wm_core.rotations import normalize_quaternion
 from wm_core.scene_graph import Shape
 from wm_ros.conversions.basics import (
     color_from_msg,

@@ -11,7 +11,7 @@ from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_msgs.msg import SceneObject as SceneObjectMsg
 from wm_msgs.msg import SceneRelation as SceneRelationMsg
 
-from wm_core.geometry import normalize_quaternion
+from wm_core.rotations import normalize_quaternion
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph, Shape
 from wm_ros.conversions.basics import (
     color_from_msg,
