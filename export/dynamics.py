@@ -48,7 +48,7 @@ def _dynamics_facts(network: nn.Module) -> dict[str, str]:
 def _dynamics_example(rng: np.random.Generator, sizes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
     """Things at and about rest, with indices that are in range."""
     from training.dynamics.exporting import example_inputs
-    from training.dynamics.options import INPUTS
+    from wm_dynamics.contact_step.network import INPUTS
 
     bodies, hulls = sizes["bodies"], min(sizes["hulls"], sizes["bodies"])
     values = example_inputs(bodies, sizes["pairs"], hulls)
@@ -62,8 +62,8 @@ def _dynamics_example(rng: np.random.Generator, sizes: Mapping[str, int]) -> dic
 
 def _dynamics_tensors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     from training.dynamics.exporting import example_inputs
-    from training.dynamics.options import INPUTS, OUTPUTS
     from wm_dynamics.contact_step.body_tables import HULL_POINTS
+    from wm_dynamics.contact_step.network import INPUTS, OUTPUTS
 
     si = "SI; wm_dynamics/contact_step/body_tables.py"
     inputs = []

@@ -12,9 +12,10 @@ torch = pytest.importorskip("torch", reason="training needs torch: make test WIT
 from training.dynamics.data import generate, load, make_clip  # noqa: E402
 from training.dynamics.exporting import example_inputs, export, load_weights, weights_file  # noqa: E402
 from training.dynamics.model import DynamicsStep  # noqa: E402
-from training.dynamics.options import OUTPUTS, Options  # noqa: E402
+from training.dynamics.options import Options  # noqa: E402
 from training.dynamics.rollout import make_batch, roll_out  # noqa: E402
 from training.dynamics.trainer import Trainer, calibrate, draw_windows, measure  # noqa: E402
+from wm_dynamics.contact_step.network import OUTPUTS  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.dynamics.model import DynamicsStep
-from training.dynamics.options import INPUTS, OPSET, OUTPUTS
+from training.dynamics.options import OPSET
 from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, VERSION
+from wm_dynamics.contact_step.network import INPUTS, OUTPUTS
 
 
 class _Exported(torch.nn.Module):

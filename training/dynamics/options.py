@@ -10,31 +10,6 @@ MODELS = Path("ros2_ws/src/wm_dynamics/models")
 OPSET = 18
 VALIDATION = 0.06
 """Part of the training set's clips that training is watched and calibrated with; not the held-out splits."""
-INPUTS = (
-    "position",
-    "quaternion",
-    "linear",
-    "angular",
-    "parameters",
-    "plane",
-    "pair_a",
-    "pair_b",
-    "hull_row",
-    "hull_points",
-    "plane_slack",
-    "pair_slack",
-)
-OUTPUTS = (
-    "position_next",
-    "quaternion_next",
-    "linear_next",
-    "angular_next",
-    "plane_impulse",
-    "pair_impulse",
-    "deviation",
-    "plane_gap",
-    "pair_gap",
-)
 STILL_M = 0.004
 """Windows in which nothing moves by more are drawn less often."""
 CHI2_3_90 = 6.251

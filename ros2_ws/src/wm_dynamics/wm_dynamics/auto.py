@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from wm_core.interventions import Hypothesis
-from wm_core.scene_graph import SceneGraph
-from wm_dynamics.base import DynamicsResult, OnHypothesis, check_scenes
+from wm_dynamics.base import Dynamics, DynamicsResult, RolloutCall
 from wm_dynamics.learned.backend import LearnedDynamics
 from wm_dynamics.physics.backend import PhysicsDynamics
 from wm_dynamics.validity import check_futures
@@ -37,7 +35,7 @@ RESERVE = 1.3
 """What is handed over is taken to last this much longer than estimated."""
 
 
-class AutomaticDynamics:
+class AutomaticDynamics(Dynamics):
     """Asks the learned backend, then physics for what that is unsure of; says which answered what.
 
     A future is unsure when the network leaves more than ``UNSURE_M`` of any thing's place open, and when what it
@@ -64,29 +62,17 @@ class AutomaticDynamics:
         self.learned.close()
         self.physics.close()
 
-    def rollout(
-        self,
-        scenes: Sequence[SceneGraph],
-        hypotheses: Sequence[Hypothesis],
-        times: ArrayLike,
-        *,
-        deadline: float | None = None,
-        should_stop: Callable[[], bool] | None = None,
-        on_hypothesis: OnHypothesis | None = None,
-    ) -> DynamicsResult:
-        """See ``wm_dynamics.base.Dynamics.rollout``; ``backends`` of the result names who answered each
+    def answer(self, call: RolloutCall) -> DynamicsResult:
+        """See ``wm_dynamics.base.Dynamics.answer``; ``backends`` of the result names who answered each
         hypothesis. Futures with doubts are not given to ``on_hypothesis``.
         """
-        t = check_scenes(scenes, times)
-        result = self.learned.rollout(scenes, hypotheses, t, deadline=deadline, should_stop=should_stop)
-        doubts = self._doubts(scenes, hypotheses, t, result)
+        hypotheses = call.hypotheses
+        result = self.learned.answer(replace(call, on_hypothesis=None))
+        doubts = self._doubts(call, result)
         result = replace(result, backends=("learned",) * len(hypotheses))
         unsure = self._least_sure_first(result, doubts)
-        stopped = should_stop is not None and should_stop()
-        if len(unsure) and not stopped:
-            result, doubts = self._handed_over(
-                result, doubts, unsure, scenes, hypotheses, t, deadline=deadline, should_stop=should_stop
-            )
+        if len(unsure) and not call.stopped:
+            result, doubts = self._handed_over(call, result, doubts, unsure)
         left = [k for k, doubt in enumerate(doubts) if doubt]
         if left:
             log.warning(
@@ -97,21 +83,16 @@ class AutomaticDynamics:
                 repr(hypotheses[left[0]].name),
                 doubts[left[0]],
             )
-        if on_hypothesis is not None:
+        if call.on_hypothesis is not None:
             for k in range(result.completed):
                 if not doubts[k]:
-                    on_hypothesis(k, result.states[k], result.present[k])
+                    call.on_hypothesis(k, result.states[k], result.present[k])
         return replace(result, doubts=tuple(doubts) if left else ())
 
     # -- parts
 
     @staticmethod
-    def _doubts(
-        scenes: Sequence[SceneGraph],
-        hypotheses: Sequence[Hypothesis],
-        times: NDArray[np.float64],
-        result: DynamicsResult,
-    ) -> list[str]:
+    def _doubts(call: RolloutCall, result: DynamicsResult) -> list[str]:
         """Why each future is not to be trusted; empty strings where it is, or was not computed."""
         done = result.completed
         own = list(result.doubts[:done]) if result.doubts else [""] * done
@@ -120,8 +101,9 @@ class AutomaticDynamics:
                 if not spread <= UNSURE_M:
                     unsure = f"unsure: the learned backend leaves {spread:.2f} m open, expected at most {UNSURE_M:g} m"
                     own[k] = "; ".join(r for r in (own[k], unsure) if r)
-        checked = check_futures(scenes, hypotheses[:done], times, result.states[:done], result.object_ids, own)
-        return [*checked.reasons, *([""] * (len(hypotheses) - done))]
+        asked = call.hypotheses[:done]
+        checked = check_futures(call.scenes, asked, call.times, result.states[:done], result.object_ids, own)
+        return [*checked.reasons, *([""] * (len(call.hypotheses) - done))]
 
     @staticmethod
     def _least_sure_first(result: DynamicsResult, doubts: Sequence[str]) -> NDArray[np.int64]:
@@ -142,20 +124,11 @@ class AutomaticDynamics:
         return max(int(left / each), 0)
 
     def _handed_over(
-        self,
-        result: DynamicsResult,
-        doubts: list[str],
-        unsure: NDArray[np.int64],
-        scenes: Sequence[SceneGraph],
-        hypotheses: Sequence[Hypothesis],
-        times: NDArray[np.float64],
-        *,
-        deadline: float | None,
-        should_stop: Callable[[], bool] | None,
+        self, call: RolloutCall, result: DynamicsResult, doubts: list[str], unsure: NDArray[np.int64]
     ) -> tuple[DynamicsResult, list[str]]:
         """The result with what physics answered in time, and the doubts that are left."""
-        horizon_s = float(times[-1])
-        room = self._room(len(scenes), horizon_s, deadline)
+        hypotheses, horizon_s = call.hypotheses, float(call.times[-1])
+        room = self._room(len(call.scenes), horizon_s, call.deadline)
         if room >= len(hypotheses) and len(unsure) >= MOST_UNSURE * len(hypotheses):
             rows = np.arange(len(hypotheses))
         else:
@@ -171,11 +144,10 @@ class AutomaticDynamics:
             doubts[int(unsure[0])],
         )
         begin = time.monotonic()
-        asked = [hypotheses[k] for k in rows.tolist()]
-        again = self.physics.rollout(scenes, asked, times, deadline=deadline, should_stop=should_stop)
+        again = self.physics.answer(call.of(rows.tolist()))
         if again.completed:
             took = time.monotonic() - begin
-            each = max(took - PREPARE_S, 0.2 * took) / (again.completed * len(scenes) * max(horizon_s, 0.05))
+            each = max(took - PREPARE_S, 0.2 * took) / (again.completed * len(call.scenes) * max(horizon_s, 0.05))
             with self._lock:
                 self._estimate += 0.5 * (each - self._estimate)
         if len(rows) == len(hypotheses) == again.completed:

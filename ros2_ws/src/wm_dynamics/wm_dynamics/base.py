@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -78,7 +79,50 @@ class DynamicsResult:
     warnings: tuple[FutureWarned, ...] = ()
 
 
-class Dynamics(Protocol):
+@dataclass(frozen=True)
+class RolloutCall:
+    """What a backend is asked.
+
+    Attributes:
+        scenes: S samples of the belief, same ids; the first is the mean, and decides what moves and what rests.
+        hypotheses: K, validated (``wm_core.interventions.validate_hypotheses``).
+        times: (T,) ascending, first 0 [s].
+        object_ids: (M,) of the answer, see ``object_slots``.
+        deadline: ``time.monotonic()`` after which no hypothesis is begun [s]; None: none.
+        should_stop: asked between hypotheses; None: it never should.
+        on_hypothesis: called in order with k, states (S, T, M, 13) and presence (T, M), from the calling thread.
+    """
+
+    scenes: Sequence[SceneGraph]
+    hypotheses: Sequence[Hypothesis]
+    times: Array
+    object_ids: NDArray[np.int64]
+    deadline: float | None = None
+    should_stop: Callable[[], bool] | None = None
+    on_hypothesis: OnHypothesis | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it should stop."""
+        return self.should_stop is not None and self.should_stop()
+
+    def ended(self) -> bool:
+        """Whether nothing more is to be begun."""
+        return self.late or self.stopped
+
+    def of(self, rows: Sequence[int]) -> RolloutCall:
+        """The same of some of the hypotheses, without the callback; bodies that only others create have no slot."""
+        chosen = [self.hypotheses[k] for k in rows]
+        slots = object_slots(self.scenes[0], chosen)
+        return replace(self, hypotheses=chosen, object_ids=slots, on_hypothesis=None)
+
+
+class Dynamics(ABC):
     """Predicts futures of a scene under hypotheses."""
 
     name: str
@@ -93,22 +137,18 @@ class Dynamics(Protocol):
         should_stop: Callable[[], bool] | None = None,
         on_hypothesis: OnHypothesis | None = None,
     ) -> DynamicsResult:
-        """Roll every hypothesis out from every belief sample.
-
-        Args:
-            scenes: S samples of the belief, same ids; the first is the mean, and decides what moves and what
-                rests.
-            hypotheses: K, validated (``wm_core.interventions.validate_hypotheses``).
-            times: (T,) ascending, first 0 [s].
-            deadline: ``time.monotonic()`` after which no hypothesis is begun [s].
-            should_stop: asked between hypotheses.
-            on_hypothesis: called in order with k, states (S, T, M, 13) and presence (T, M), from the calling
-                thread.
+        """Roll every hypothesis out from every belief sample; the arguments are those of ``RolloutCall``.
 
         Raises:
-            ValueError: no scene, or samples of different ids.
+            ValueError: no scene, samples of different ids, or times that do not ascend from 0.
         """
-        ...
+        t = check_scenes(scenes, times)
+        slots = object_slots(scenes[0], hypotheses)
+        return self.answer(RolloutCall(scenes, hypotheses, t, slots, deadline, should_stop, on_hypothesis))
+
+    @abstractmethod
+    def answer(self, call: RolloutCall) -> DynamicsResult:
+        """What ``rollout`` returns, of a checked call."""
 
 
 def check_scenes(scenes: Sequence[SceneGraph], times: ArrayLike) -> Array:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.geometry import interpolate_pose
-from wm_core.interventions import BodySpec, Hypothesis, Intervention, Property
+from wm_core.interventions import BodySpec, Intervention, Property
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.rotations import normalize_quaternion, quaternion_to_matrix
-from wm_core.scene_graph import SceneGraph
-from wm_dynamics.base import Array, DynamicsResult, OnHypothesis, check_scenes, empty_result, object_slots, targets
+from wm_dynamics.base import (
+    Array,
+    Dynamics,
+    DynamicsResult,
+    RolloutCall,
+    empty_result,
+    targets,
+)
 from wm_dynamics.belief import hypothesis_bodies, inertia, moving_objects, scene_body, scene_states
 from wm_dynamics.interventions import apply
 from wm_dynamics.mujoco.bodies import BodyDef, rest_state
@@ -75,25 +80,15 @@ class _StraightBody:
         self.state[2] += rise_m
 
 
-class KinematicDynamics:
+class KinematicDynamics(Dynamics):
     """``straight``: constant velocity, no contacts, no gravity; ``still``: nothing moves but pushers."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def rollout(
-        self,
-        scenes: Sequence[SceneGraph],
-        hypotheses: Sequence[Hypothesis],
-        times: ArrayLike,
-        *,
-        deadline: float | None = None,
-        should_stop: Callable[[], bool] | None = None,
-        on_hypothesis: OnHypothesis | None = None,
-    ) -> DynamicsResult:
-        """See ``Dynamics.rollout``."""
-        t = check_scenes(scenes, times)
-        ids = object_slots(scenes[0], hypotheses)
+    def answer(self, call: RolloutCall) -> DynamicsResult:
+        """See ``Dynamics.answer``."""
+        scenes, hypotheses, t, ids = call.scenes, call.hypotheses, call.times, call.object_ids
         moves, turns = moving_objects(scenes[0])
         starts = []
         for scene in scenes:
@@ -107,7 +102,7 @@ class KinematicDynamics:
         known = [[scene_body(scene, i) for i in range(len(scene))] for scene in scenes]
         factual = [self._future(start, own, [], t)[0] for start, own in zip(starts, known, strict=True)]
         for k, hypothesis in enumerate(hypotheses):
-            if (deadline is not None and time.monotonic() >= deadline) or (should_stop is not None and should_stop()):
+            if call.ended():
                 break
             for s, scene in enumerate(scenes):
                 bodies = hypothesis_bodies(scene, hypothesis, known[s])
@@ -116,8 +111,8 @@ class KinematicDynamics:
                 states[k, s, :, :count] = future
                 present[k, :, :count] = exists
             completed = k + 1
-            if on_hypothesis is not None:
-                on_hypothesis(k, states[k], present[k])
+            if call.on_hypothesis is not None:
+                call.on_hypothesis(k, states[k], present[k])
         return DynamicsResult(ids, states, present, (), completed, self.name)
 
     def _future(

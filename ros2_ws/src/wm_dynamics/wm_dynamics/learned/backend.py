@@ -22,7 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.inference.base import InferenceError
@@ -31,12 +31,11 @@ from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import (
     Contact,
+    Dynamics,
     DynamicsResult,
-    OnHypothesis,
-    check_scenes,
+    RolloutCall,
     default_threads,
     empty_result,
-    object_slots,
 )
 from wm_dynamics.contact_step.compiled import CompiledStep
 from wm_dynamics.contact_step.network import DynamicsNetwork, default_model
@@ -92,7 +91,7 @@ def _make_steps(world: FutureBatch, count: int, ended: Callable[[], bool]) -> No
         count -= portion
 
 
-class LearnedDynamics:
+class LearnedDynamics(Dynamics):
     """Rigid-body futures by the contact network.
 
     Args:
@@ -144,23 +143,13 @@ class LearnedDynamics:
         """Ends the worker threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def rollout(
-        self,
-        scenes: Sequence[SceneGraph],
-        hypotheses: Sequence[Hypothesis],
-        times: ArrayLike,
-        *,
-        deadline: float | None = None,
-        should_stop: Callable[[], bool] | None = None,
-        on_hypothesis: OnHypothesis | None = None,
-    ) -> DynamicsResult:
-        """See ``wm_dynamics.base.Dynamics.rollout``; a deadline also ends hypotheses that have begun."""
-        t = check_scenes(scenes, times)
-        ids = object_slots(scenes[0], hypotheses)
+    def answer(self, call: RolloutCall) -> DynamicsResult:
+        """See ``wm_dynamics.base.Dynamics.answer``; a deadline also ends hypotheses that have begun."""
+        scenes, hypotheses, t, ids = call.scenes, call.hypotheses, call.times, call.object_ids
         stopped = threading.Event()
 
         def ended() -> bool:
-            if (deadline is not None and time.monotonic() >= deadline) or (should_stop is not None and should_stop()):
+            if call.ended():
                 stopped.set()
             return stopped.is_set()
 
@@ -171,13 +160,13 @@ class LearnedDynamics:
         contacts: list[Contact] = []
         completed = 0
         if not ended():
-            size = self._chunk_size(len(hypotheses), len(scenes) * len(ids), deadline is not None)
+            size = self._chunk_size(len(hypotheses), len(scenes) * len(ids), call.deadline is not None)
             parts = [range(k, min(k + size, len(hypotheses))) for k in range(0, len(hypotheses), size)]
             queue: list[tuple[range, Future[FutureBatch | None]]] = [
                 (
                     part,
                     self._pool.submit(
-                        self._chunk, known, [hypotheses[k] for k in part], scenes[0], t, ids, stopped, deadline
+                        self._chunk, known, [hypotheses[k] for k in part], scenes[0], t, ids, stopped, call.deadline
                     ),
                 )
                 for part in parts
@@ -199,10 +188,10 @@ class LearnedDynamics:
                 doubts[rows] = done.doubts
                 contacts.extend(done.contacts(part.start, ids))
                 completed = part.stop
-                if on_hypothesis is not None:
+                if call.on_hypothesis is not None:
                     for k in part:
                         if not doubts[k]:
-                            on_hypothesis(k, states[k], present[k])
+                            call.on_hypothesis(k, states[k], present[k])
             for _, future in queue:
                 future.cancel()
             for _, future in queue:

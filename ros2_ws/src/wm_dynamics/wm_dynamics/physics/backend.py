@@ -6,24 +6,22 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError  # the builtin one from Python 3.11 on
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from wm_core.interventions import Hypothesis
-from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import (
     Contact,
+    Dynamics,
     DynamicsResult,
     FutureWarned,
-    OnHypothesis,
-    check_scenes,
+    RolloutCall,
     default_threads,
     empty_result,
-    object_slots,
 )
 from wm_dynamics.mujoco.batch import BatchSimulator
 from wm_dynamics.mujoco.trajectory import Trajectory
@@ -42,7 +40,7 @@ machine too, short enough for progress and a stop."""
 MOST_IN_BATCH = 16
 
 
-class PhysicsDynamics:
+class PhysicsDynamics(Dynamics):
     """Rigid-body futures by MuJoCo, on a pool of threads (the native calls release the interpreter lock).
 
     Args:
@@ -77,31 +75,15 @@ class PhysicsDynamics:
         step = float(np.min(np.diff(times)))
         return max(step / np.ceil(step / self.max_timestep_s - 1e-6), 5e-4)
 
-    def rollout(
-        self,
-        scenes: Sequence[SceneGraph],
-        hypotheses: Sequence[Hypothesis],
-        times: ArrayLike,
-        *,
-        deadline: float | None = None,
-        should_stop: Callable[[], bool] | None = None,
-        on_hypothesis: OnHypothesis | None = None,
-    ) -> DynamicsResult:
-        """See ``wm_dynamics.base.Dynamics.rollout``.
+    def answer(self, call: RolloutCall) -> DynamicsResult:
+        """See ``wm_dynamics.base.Dynamics.answer``.
 
         The states at time 0 are those after ``ScenePreparation``: up to some millimeters from those of the
         scene.
         """
-        t = check_scenes(scenes, times)
-        ids = object_slots(scenes[0], hypotheses)
+        scenes, hypotheses, t, ids = call.scenes, call.hypotheses, call.times, call.object_ids
         preparation = ScenePreparation(scenes[0], self.floor_z, self.timestep(t), self._worlds.get)
-
-        def ended() -> bool:
-            return (deadline is not None and time.monotonic() >= deadline) or (
-                should_stop is not None and should_stop()
-            )
-
-        starts = list(preparation.starts(scenes, ended=ended))
+        starts = list(preparation.starts(scenes, ended=call.ended))
         states, present = empty_result(starts, len(hypotheses), len(t), len(ids))
         contacts: list[Contact] = []
         warnings: list[FutureWarned] = []
@@ -112,21 +94,21 @@ class PhysicsDynamics:
         completed, begun, stopped = 0, 0, False
         unstable = np.zeros(len(hypotheses), dtype=np.int64)
         try:
-            while not stopped and not ended():
+            while not stopped and not call.ended():
                 # Few batches wait in the pool at any time, so that an end is quick.
                 while begun < len(tasks) and len(queue) < 2 * self.threads:
-                    batch = tasks[begun : begun + self._batch_size(len(tasks) - begun, deadline)]
+                    batch = tasks[begun : begun + self._batch_size(len(tasks) - begun, call.deadline)]
                     begun += len(batch)
                     asked = [(hypotheses[k], s) for k, s in batch]
                     queue.append((batch, self._pool.submit(self._run, job, asked)))
-                if not queue or (deadline is not None and time.monotonic() >= deadline):
+                if not queue or call.late:
                     break
                 batch, future = queue.popleft()
-                trajectories = self._await(future, job, deadline)
+                trajectories = self._await(future, job, call.deadline)
                 if trajectories is None:
                     break
                 for (k, s), trajectory in zip(batch, trajectories, strict=True):
-                    if should_stop is not None and should_stop():
+                    if call.stopped:
                         stopped = True
                         break
                     count = trajectory.states.shape[1]
@@ -140,8 +122,8 @@ class PhysicsDynamics:
                         contacts.append(Contact(k, s, touch.time_s, min(a, b), max(a, b), touch.began))
                     if s == len(scenes) - 1:
                         completed = k + 1
-                        if on_hypothesis is not None and not unstable[k]:
-                            on_hypothesis(k, states[k], present[k])
+                        if call.on_hypothesis is not None and not unstable[k]:
+                            call.on_hypothesis(k, states[k], present[k])
         finally:
             job.stop()
             for _, future in queue:
