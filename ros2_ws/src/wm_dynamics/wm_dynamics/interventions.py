@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from wm_core.interventions import BodySpec, Intervention, InterventionKind, Property
-from wm_dynamics.mujoco.bodies import BodyDef, lowest_point, scaled_body
+from wm_dynamics.mujoco.bodies import Array, BodyDef, lowest_point, scaled_body
 
 _FIELDS = {Property.MASS: "mass", Property.FRICTION: "friction", Property.RESTITUTION: "restitution"}
 
@@ -53,11 +53,11 @@ class BodyHandle(Protocol):
         """Put it elsewhere, at rest: position (3,) [m], quaternion (4,) xyzw."""
         ...
 
-    def set_velocity(self, linear: ArrayLike, angular: ArrayLike) -> None:
+    def set_velocity(self, linear: Array, angular: Array) -> None:
         """Velocities (3,) of the body frame's origin [m/s] and of its turning [rad/s], world axes."""
         ...
 
-    def push(self, impulse: ArrayLike, point: ArrayLike) -> None:
+    def push(self, impulse: Array, point: Array) -> None:
         """An impulse (3,) [N s] at an offset (3,) [m] from the body frame's origin, world axes."""
         ...
 

@@ -60,11 +60,11 @@ class _StraightBody:
     def place(self, position: ArrayLike, quaternion: ArrayLike) -> None:
         self.state = rest_state(position, quaternion)
 
-    def set_velocity(self, linear: ArrayLike, angular: ArrayLike) -> None:
+    def set_velocity(self, linear: Array, angular: Array) -> None:
         if self._name == "straight":
             self.state[LINEAR_VELOCITY], self.state[ANGULAR_VELOCITY] = linear, angular
 
-    def push(self, impulse: ArrayLike, point: ArrayLike) -> None:
+    def push(self, impulse: Array, point: Array) -> None:
         if self._name != "straight":
             return
         rotation = quaternion_to_matrix(self.state[QUATERNION])

@@ -775,13 +775,13 @@ class _BatchBody:
             batch.move_static(*self._which, replace(self.body, static_state=state))
         batch.wake_near(self._row, n)
 
-    def set_velocity(self, linear: ArrayLike, angular: ArrayLike) -> None:
+    def set_velocity(self, linear: Array, angular: Array) -> None:
         batch, n = self._batch, self._n
         batch.angular[:, n] = angular
         batch.linear[:, n] = linear + cross(angular, batch.arm(n))
         batch.wake(n)
 
-    def push(self, impulse: ArrayLike, point: ArrayLike) -> None:
+    def push(self, impulse: Array, point: Array) -> None:
         batch, n = self._batch, self._n
         column = batch.parameters[:, n]
         rotation = quaternion_to_matrix(self.quaternion)

@@ -348,12 +348,12 @@ class _LiveBody:
     def place(self, position: ArrayLike, quaternion: ArrayLike) -> None:
         self._put(rest_state(position, quaternion))
 
-    def set_velocity(self, linear: ArrayLike, angular: ArrayLike) -> None:
+    def set_velocity(self, linear: Array, angular: Array) -> None:
         state = self._live._body_state(self._index)
         state[LINEAR_VELOCITY], state[ANGULAR_VELOCITY] = linear, angular
         self._live._place(self._index, state)
 
-    def push(self, impulse: ArrayLike, point: ArrayLike) -> None:
+    def push(self, impulse: Array, point: Array) -> None:
         # dv = J / m, dw = I^-1 ((r - c) x J), c: the center of mass, r: from the body frame's origin.
         live, model = self._live, self._live.model
         body = live.world.body_ids[self._index]
