@@ -16,7 +16,7 @@ define bootstrap
 	@$(PYTHON) tools/bootstrap.py $(foreach extra,$(1) $(WITH),--with $(extra))
 endef
 
-.PHONY: help setup demo test test-exhaustive lint format bench bench-perception bench-imagination bench-engines soak export data train-segmenter train-reasoner train-dynamics lock check-wheels clean distclean
+.PHONY: help setup demo test test-fast test-exhaustive lint lint-types format bench bench-perception bench-imagination bench-engines soak export data train-segmenter train-reasoner train-dynamics lock check-wheels clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
@@ -38,6 +38,10 @@ test:  ## all tests (ARGS="--cov --cov-report=term": with the coverage of the pa
 	$(call bootstrap,test)
 	@source tools/env.sh; exec python -m pytest $(ARGS)
 
+test-fast:  ## tests without a ROS graph and without the slow ones
+	$(call bootstrap,test)
+	@source tools/env.sh; exec python -m pytest -m "not ros and not slow and not exhaustive" $(ARGS)
+
 test-exhaustive:  ## the checks that take minutes each (WITH="training export": the dynamics as a TensorRT-RTX engine)
 	$(call bootstrap,test)
 	@source tools/env.sh; exec python -m pytest -m exhaustive $(ARGS)
@@ -46,10 +50,11 @@ lint:  ## ruff (rules, format) and mypy
 	$(call bootstrap,lint)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy ros2_ws/src/wm_core/wm_core ros2_ws/src/wm_dynamics/wm_dynamics ros2_ws/src/wm_planning/wm_planning \
-	    ros2_ws/src/wm_ros/wm_ros ros2_ws/src/wm_perception/wm_perception \
-	    ros2_ws/src/wm_imagination/wm_imagination ros2_ws/src/wm_sim/wm_sim ros2_ws/src/wm_bringup/wm_bringup training export \
-	    tools/bootstrap.py tools/lock.py tools/check_wheels.py
+	@$(MAKE) lint-types
+
+lint-types:
+	@.venv/bin/mypy $(foreach p,core dynamics planning ros perception imagination sim bringup,ros2_ws/src/wm_$(p)/wm_$(p)) \
+	    training export tools/bootstrap.py tools/lock.py tools/check_wheels.py
 
 format:  ## let ruff format and sort what it can
 	$(call bootstrap,lint)
