@@ -21,6 +21,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
@@ -31,6 +32,7 @@ from conftest import NodeProcess
 from model_files import learned_model
 from traced_scene import CAMERA as TRACED_CAMERA
 from traced_scene import FRONT, make_scene, trace
+from wm_bringup.replay import ReplayNode
 from wm_core.camera import Camera
 from wm_core.geometry import pose_matrix
 from wm_core.scene_graph import SceneGraph
@@ -413,6 +415,37 @@ def test_time_going_backwards_resets_the_tracks(robot: Robot) -> None:
     )
     assert robot.graphs[-1].ids.tolist() == [first_id + 1]
     robot.spin_until(lambda: robot.counter("time_restarts") >= 1, "time_restarts", each=robot.frame)
+
+
+def test_time_set_back_while_the_node_is_inactive_resets_the_tracks_too() -> None:
+    """A simulation that starts again meanwhile: the synchronizer is new with every activation, the pipeline is not."""
+    graphs: list[SceneGraphMsg] = []
+    context = rclpy.Context()
+    rclpy.init(context=context, args=["--ros-args", "-r", "__ns:=/alone", "-p", "pose_source:=fixed"])
+    node = ReplayNode({"scene_graph": graphs.append}, context=context, pipeline=StandInPipeline)
+    try:
+
+        def ids_at(stamp_ns: int) -> list[int]:
+            before = len(graphs)
+            for topic, message in (
+                ("/camera/color/camera_info", images.camera_to_info(CAMERA, stamp_ns, FRAME)),
+                ("/camera/color/image_raw", images.rgb_to_image(good_color(), stamp_ns, FRAME)),
+                ("/camera/depth/image_raw", images.depth_to_image(good_depth(), stamp_ns, FRAME)),
+            ):
+                node.inputs[topic][1][-1](message)
+            assert node.wait_until_idle(10.0) and len(graphs) == before + 1
+            return [o.id for o in graphs[-1].objects]
+
+        assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        assert ids_at(10_000_000_000) == ids_at(10_000_000_000 + STEP_NS) == [1]
+        assert node.trigger_deactivate() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        assert ids_at(10_000_000_000 + 2 * STEP_NS) == [1], "time went on: so do the tracks"
+        assert node.trigger_deactivate() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        assert ids_at(2_000_000_000) == [2]
+    finally:
+        node.deactivate()
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)
 
 
 def test_one_late_image_is_dropped_and_counted(robot: Robot) -> None:

@@ -99,9 +99,9 @@ def measure_sizes(
     for size in sizes:
         drawn = enlarged_clip(clip, size)
         width, height = drawn.camera.width, drawn.camera.height
+        name = f"{width}x{height}"
         for working in (default, *others) if reduction(width, default) > 1 else (default,):
             for number, other in enumerate(({}, *also)):
-                name = f"{width}x{height}"
                 console.print(f"... latency, {name} at {size.rate_hz:g} Hz, working width {working} {said(other)}")
                 given = {**parameters, **other, "pipeline.working_width": working}
                 figures = measure(drawn, given, size.rate_hz, seconds, logs / f"{name}_{working}_{number}")
@@ -201,7 +201,7 @@ def what_is_found(clips: Sequence[Any], working_width: int, size: Size = SIZES[1
             )
             scene = perceived.scene
             result.seconds.append(time.perf_counter() - begin)
-            result.network_s.append(perceived.timings_s["network"])
+            result.network_s.append(perceived.timings_s.get("network", np.nan))
             if 1e-9 * (frame.stamp_ns - first_ns) < WARM_UP_S:
                 continue
             ids, pixels = np.unique(frame.ids[top : top + size.rows], return_counts=True)
@@ -227,7 +227,7 @@ def found_table(rows: Sequence[Found]) -> Table:
         "position median mm",
         "p90 mm",
         "ms a frame",
-        "network",
+        "network ms",
     ):
         table.add_column(head, justify="right")
     for r in rows:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,23 @@ def test_a_healthy_robot_of_a_namespace_and_a_parameters_file(
     image = cv2.imread(str(picture))
     assert image is not None and image.shape[1] == 1280 and image.std() > 20.0
     robot.setup = HEALTHY
+
+
+def test_a_robot_that_is_discovered_late_is_heard(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a domain of its own; the wait begins with the first node there."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + int(os.environ["ROS_DOMAIN_ID"]) % 101))
+    robots: list[BrokenRobot] = []
+    timer = threading.Timer(4.0, lambda: robots.append(BrokenRobot()))
+    timer.start()
+    try:
+        status, findings, text = doctor(capsys)
+    finally:
+        timer.join()
+        for late in robots:
+            late.close()
+    assert robots and status == 0 and findings[COLOR]["values"]["messages"] > 5, text
 
 
 def test_frames_are_read_with_the_parameters_of_the_nodes(

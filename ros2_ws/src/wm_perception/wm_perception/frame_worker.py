@@ -55,11 +55,6 @@ class FrameWorker(Generic[Item]):
         for thread in self._threads:
             thread.start()
 
-    @property
-    def working(self) -> bool:
-        """Whether it has not been stopped."""
-        return self._working
-
     def offer(self, item: Item) -> bool:
         """Work on this next; whether it takes the place of one that still waited."""
         with self._wake:

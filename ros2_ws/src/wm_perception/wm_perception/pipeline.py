@@ -52,9 +52,11 @@ class BegunFrame:
     Attributes:
         frame: at the working size; full: intrinsics of the frame given; factor: between the two.
         since_last_s: to the frame before, 0 for the first.
+        cloud: of ``frame``, (h, w) at the pipeline's stride.
         height, which: (h, w) over the support below each pixel [m], and that support's index; see ``SupportMap``.
         supports: as they were in this frame; searched: whether it was looked for new ones.
         inferred: what the segmenter's network gave; None where the segmenter has none that runs ahead of tracking.
+        timings_s: seconds per stage so far; warnings: what was odd about the frame.
     """
 
     frame: Frame

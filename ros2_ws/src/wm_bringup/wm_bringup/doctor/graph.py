@@ -33,7 +33,8 @@ class GraphOptions:
     """What to listen to.
 
     Attributes:
-        parameters: of perception. namespace: of both nodes. seconds: how long to listen.
+        parameters: of perception. namespace: of both nodes. seconds: how long to listen, from when the
+            graph has another node.
         use_sim_time: read /clock; None: where somebody publishes it.
     """
 
@@ -49,6 +50,13 @@ def stamp_of(data: bytes) -> int:
         return 0
     seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+DISCOVERY_S = 4.0
+"""Fast DDS announces a participant five times in its first half second and then every 3 s (its defaults of
+initialAnnouncements and leaseDuration_announcementperiod): where those are lost, as on a busy machine, discovery takes
+so long.
+"""
 
 
 class GraphListener:
@@ -131,13 +139,23 @@ class GraphListener:
         self.statuses.update({s.name: s for s in msg.status if s.name.partition(":")[0] in named})
 
     def listen(self) -> None:
-        """Spin for the seconds chosen."""
-        end = time.monotonic() + self.options.seconds
-        while (left := end - time.monotonic()) > 0.0:
+        """Spin for the seconds chosen, from when another node is known; an empty graph gets DISCOVERY_S more."""
+        begin = time.monotonic()
+        end, alone = begin + self.options.seconds, True
+        while True:
+            now = time.monotonic()
+            if alone and self._knows_others():
+                alone, end = False, now + self.options.seconds
+            if (left := end + (DISCOVERY_S if alone else 0.0) - now) <= 0.0:
+                return
             undecided = self.options.use_sim_time is None and not self.node.get_clock().ros_time_is_active
             if undecided and self.node.count_publishers("/clock"):
                 self.node.set_parameters([self._sim_time])
             self.executor.spin_once(timeout_sec=min(left, 0.2))
+
+    def _knows_others(self) -> bool:
+        own = (self.node.get_name(), self.node.get_namespace())
+        return any(found != own for found in self.node.get_node_names_and_namespaces())
 
     def close(self) -> None:
         """End listening."""
