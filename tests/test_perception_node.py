@@ -32,7 +32,7 @@ from conftest import NodeProcess
 from model_files import learned_model
 from traced_scene import CAMERA as TRACED_CAMERA
 from traced_scene import FRONT, make_scene, trace
-from wm_bringup.replay import ReplayNode
+from wm_bringup.recording.replay import ReplayNode
 from wm_core.camera import Camera
 from wm_core.geometry import pose_matrix
 from wm_core.scene_graph import SceneGraph
@@ -428,9 +428,9 @@ def test_time_set_back_while_the_node_is_inactive_resets_the_tracks_too() -> Non
         def ids_at(stamp_ns: int) -> list[int]:
             before = len(graphs)
             for topic, message in (
-                ("/camera/color/camera_info", images.camera_to_info(CAMERA, stamp_ns, FRAME)),
-                ("/camera/color/image_raw", images.rgb_to_image(good_color(), stamp_ns, FRAME)),
-                ("/camera/depth/image_raw", images.depth_to_image(good_depth(), stamp_ns, FRAME)),
+                ("/camera/color/camera_info", camera_to_info(CAMERA, stamp_ns, FRAME)),
+                ("/camera/color/image_raw", rgb_to_image(good_color(), stamp_ns, FRAME)),
+                ("/camera/depth/image_raw", depth_to_image(good_depth(), stamp_ns, FRAME)),
             ):
                 node.inputs[topic][1][-1](message)
             assert node.wait_until_idle(10.0) and len(graphs) == before + 1
