@@ -181,7 +181,7 @@ def double(x):
 USE = """
 import sys, logging
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
-from wm_imagination import compile_cache
+from wm_dynamics.contact_step import compile_cache
 with compile_cache.opened():
     import tiny
 assert not compile_cache.is_kept()
