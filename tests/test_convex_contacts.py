@@ -10,41 +10,33 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
-torch = pytest.importorskip("torch", reason="training needs torch: make test WITH=training")
-
-from training.dynamics.convex_contacts import Convex, convex_contacts  # noqa: E402
-from wm_dynamics.contact_step.body_tables import HULL_POINTS  # noqa: E402
+from wm_dynamics.contact_step.body_tables import HULL_POINTS
+from wm_dynamics.contact_step.formulas.nearest import Apart, Core, Hull, contacts_of
 
 Array = NDArray[np.float64]
+Convex = tuple[Core | Hull, float]
+"""A shape, and the radius about it."""
 
 
 def core(half: tuple[float, ...], rounding: float = 0.0, cylinder: bool = False) -> Convex:
-    return Convex(
-        torch.zeros(3, 1),
-        torch.tensor(half, dtype=torch.float32)[:, None],
-        torch.tensor([rounding]),
-        torch.tensor([float(cylinder)]),
-        torch.zeros(3, HULL_POINTS, 1),
-        torch.zeros(1, dtype=torch.bool),
-    )
+    return Core(np.zeros((3, 1, 1)), np.array(half, float)[:, None, None], np.array([[float(cylinder)]])), rounding
 
 
 def hull(points: Array) -> Convex:
     filled = np.concatenate([points, np.repeat(points[:1], HULL_POINTS - len(points), axis=0)])
-    made = core((0.0, 0.0, 0.0))
-    made.hull = torch.from_numpy(filled.T.astype(np.float32))[:, :, None]
-    made.is_hull = torch.ones(1, dtype=torch.bool)
-    return made
+    none, _ = core((0.0, 0.0, 0.0))
+    assert isinstance(none, Core)
+    return Hull(none, filled.T[:, :, None], np.array([[True]])), 0.0
 
 
 def contacts(
     a: Convex, b: Convex, offset: tuple[float, ...] | Array, turn: Rotation | None = None
 ) -> tuple[Array, Array, Array]:
     """Gaps (4,), normal (3,), points (4, 3)."""
-    matrix = (turn or Rotation.identity()).as_matrix().astype(np.float32)
-    at = torch.tensor(np.asarray(offset, dtype=np.float32))[:, None]
-    gap, normal, points = convex_contacts(a, b, torch.from_numpy(matrix)[:, :, None], at)
-    return gap[:, 0].double().numpy(), normal[:, 0].double().numpy(), points[:, :, 0].double().numpy().T
+    matrix = (turn or Rotation.identity()).as_matrix()[:, :, None, None]
+    apart = Apart(a[0], b[0], matrix, np.asarray(offset, float)[:, None, None])
+    gap, normal, points = contacts_of(apart, np.array([[a[1]]]), np.array([[b[1]]]))
+    return gap[:, 0], normal[:, 0, 0], points[:, :, 0].T
 
 
 BOX, PLATE = core((0.03, 0.04, 0.05)), core((0.2, 0.2, 0.01))

@@ -345,16 +345,16 @@ def test_every_formula_is_straight_vector_code() -> None:
     import llvmlite.binding as llvm
     from llvmlite import ir
 
-    from wm_dynamics.contact_step import formulas
+    from wm_dynamics.contact_step import emission
 
-    numbers = ir.FloatType().as_pointer()
-    emitted = {name: made for name, made in vars(formulas).items() if hasattr(made, "formula")}
-    assert len(emitted) >= 14
-    for name, made in emitted.items():
+    given = [ir.FloatType().as_pointer(), ir.IntType(64)]
+    assert len(emission.STRAIGHT) == 14
+    for made in emission.STRAIGHT:
+        name = made.over_memory.__name__
         module = ir.Module(name)
-        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [numbers] * len(made.kinds)), name)
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), given * made.arguments), name)
         builder = ir.IRBuilder(function.append_basic_block())
-        made.formula(*(kind(builder, argument) for kind, argument in zip(made.kinds, function.args, strict=True)))
+        made.over_memory(*(emission.Memory(builder, *function.args[2 * i : 2 * i + 2]) for i in range(made.arguments)))
         builder.ret_void()
         text = str(module)
         llvm.parse_assembly(text).verify()
@@ -408,12 +408,19 @@ def test_formulas_are_exact_enough() -> None:
     """Elementary functions of vectors against NumPy's in float64."""
     from numba import njit
 
-    from wm_dynamics.contact_step import simd
+    from wm_dynamics.contact_step import numbers
+    from wm_dynamics.contact_step.emission import Tile, emitted
+    from wm_dynamics.contact_step.records import Record
 
-    @simd.emitted(simd.Tile)
-    def functions(t: simd.Tile) -> None:
-        t[1], t[2], t[3], t[4] = simd.exp(t[0]), simd.tanh(t[0]), simd.sigmoid(t[0]), simd.log(abs(t[0]) + 1e-6)
-        t[5], t[6] = simd.sine_cosine(t[0])
+    record = Record(x=(1,), exp=(1,), tanh=(1,), sigmoid=(1,), log=(1,), sine=(1,), cosine=(1,))
+
+    def over_memory(memory: Any) -> None:
+        t = Tile(memory, record)
+        x = t.x
+        t.exp, t.tanh, t.sigmoid = numbers.exp(x), numbers.tanh(x), numbers.sigmoid(x)
+        t.log, (t.sine, t.cosine) = numbers.log(abs(x) + 1e-6), numbers.sine_cosine(x)
+
+    functions = emitted(over_memory, 1)
 
     @njit  # type: ignore[untyped-decorator]
     def call(array):  # type: ignore[no-untyped-def]

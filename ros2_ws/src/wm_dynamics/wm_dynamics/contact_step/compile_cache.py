@@ -24,8 +24,16 @@ log = logging.getLogger(__name__)
 
 SOURCES = (
     "simd.py",
-    "formulas.py",
-    "hull_kernel.py",
+    "simd_array.py",
+    "numbers.py",
+    "records.py",
+    "emission.py",
+    "formulas/mechanics.py",
+    "formulas/ground.py",
+    "formulas/nearest.py",
+    "formulas/pairs.py",
+    "formulas/network.py",
+    "formulas/motion.py",
     "kernel.py",
     "rollout_kernel.py",
     "sleeping.py",

@@ -1,6 +1,6 @@
 """The dynamics network's step for the processor: one call for many bodies, without Python in between (Numba).
 
-``formulas`` holds the formulas over sixteen bodies or pairs; here they are called in turn for all bodies and pairs
+``emission`` holds the formulas over sixteen bodies or pairs; here they are called in turn for all bodies and pairs
 of a block of futures, and what bodies and pairs tell one another is carried between their tiles.
 """
 
@@ -11,21 +11,21 @@ from numba import float32 as f4
 from numba import int64 as i8
 from numba import njit, void
 
-from wm_dynamics.contact_step import formulas as formulas
+from wm_dynamics.contact_step import emission
 from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS
 from wm_dynamics.contact_step.compile_cache import is_kept
-from wm_dynamics.contact_step.formulas import BODY, FEATURES, LAW, PAIR, POINTS, SWEEPS, TABLE, WEIGHTS
-from wm_dynamics.contact_step.hull_kernel import WORK, hull_contacts
+from wm_dynamics.contact_step.records import BODY, PAIR, POINTS, SWEEPS, TABLE, WEIGHTS
+from wm_dynamics.contact_step.records import PARAMETER_TO_ROW as _PARAMETER_TO_ROW
 from wm_dynamics.contact_step.simd import SIMD_WIDTH
 
 KEPT = is_kept()
 """Whether compiled code is read from disk and kept there (``compile_cache``)."""
-BODY_TILE = BODY.rows_in_all * SIMD_WIDTH
+BODY_TILE = BODY.row_count * SIMD_WIDTH
 """Numbers in a tile of sixteen bodies."""
-PAIR_TILE = PAIR.rows_in_all * SIMD_WIDTH
-SPARE = 16 * SIMD_WIDTH + WORK
+PAIR_TILE = PAIR.row_count * SIMD_WIDTH
+SPARE = 16 * SIMD_WIDTH
 """Numbers of scratch beside the tiles."""
-PARAMETER_TO_ROW = np.array(formulas.PARAMETER_TO_ROW, dtype=np.int64)
+PARAMETER_TO_ROW = np.array(_PARAMETER_TO_ROW, dtype=np.int64)
 
 # Rows of the tiles: Numba takes numbers of a module for constants, and attributes of objects not.
 POSITION, QUATERNION, LINEAR, ANGULAR = BODY.position, BODY.quaternion, BODY.linear, BODY.angular
@@ -49,7 +49,7 @@ POSITION_NEXT, QUATERNION_NEXT, LINEAR_NEXT, ANGULAR_NEXT = (
 )  # fmt: skip
 IMPULSE, DEVIATION = BODY.impulse, BODY.deviation
 _SWEEP_WEIGHTS, _POINTS, _HULL_SIZE = WEIGHTS.sweeps, POINTS, 3 * HULL_POINTS
-_SWEEPS, _FEATURE_COUNT, _LAW_COUNT = SWEEPS, FEATURES, LAW
+_SWEEPS = SWEEPS
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -72,7 +72,7 @@ def pair_place(k):  # type: ignore[no-untyped-def]  # pragma: no cover
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def _law(tile, features, law, weights):  # type: ignore[no-untyped-def]  # pragma: no cover
-    formulas.contact_law(tile, features, tile, law, weights, 0)
+    emission.contact_law(tile, features, tile, law, weights, 0)
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -96,7 +96,7 @@ def geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
         spare[0] = -2 * (x * z - y * w)
         spare[1] = -2 * (y * z + x * w)
         spare[2] = -(1 - 2 * (x * x + y * y))
-        formulas.hull_lowest(spare, 0, hulls, hull * _HULL_SIZE, spare, SIMD_WIDTH)
+        emission.hull_lowest(spare, 0, hulls, hull * _HULL_SIZE, spare, SIMD_WIDTH)
         bodies[at + _IS_HULL * SIMD_WIDTH] = 1.0
         for i in range(15):
             bodies[at + (_HULL_POINTS + i) * SIMD_WIDTH] = spare[(i + 1) * SIMD_WIDTH]
@@ -107,7 +107,7 @@ def geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
         for row in range(_HULL_POINTS + 15):
             bodies[at + row * SIMD_WIDTH] = bodies[last + row * SIMD_WIDTH]
     for k in range(tiles):
-        formulas.ground_geometry(bodies, k * BODY_TILE)
+        emission.ground_geometry(bodies, k * BODY_TILE)
     tiles = (pair_count + SIMD_WIDTH - 1) // SIMD_WIDTH
     for k in range(pair_count, tiles * SIMD_WIDTH):
         a[k], b[k] = a[pair_count - 1], b[pair_count - 1]
@@ -117,11 +117,11 @@ def geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
             pairs[at + row * SIMD_WIDTH] = bodies[of_a + row * SIMD_WIDTH]
             pairs[at + (row + TABLE) * SIMD_WIDTH] = bodies[of_b + row * SIMD_WIDTH]
     for k in range(tiles):
-        formulas.pair_geometry(pairs, k * PAIR_TILE)
+        emission.pair_geometry(pairs, k * PAIR_TILE)
     for k in range(pair_count):
         hull_a, hull_b = hull_of[_number(a[k])], hull_of[_number(b[k])]
         if hull_a >= 0 or hull_b >= 0:
-            hull_contacts(pairs, pair_place(k), hulls, hull_a, hull_b, spare, spare[16 * SIMD_WIDTH :])
+            emission.hull_geometry(pairs, pair_place(k), hulls, hull_a * _HULL_SIZE, hulls, hull_b * _HULL_SIZE)
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -192,11 +192,11 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
     pair_tiles = (pair_count + SIMD_WIDTH - 1) // SIMD_WIDTH
     whole = pair_tiles * SIMD_WIDTH
     for k in range(tiles):
-        formulas.ground_before(bodies, k * BODY_TILE)
+        emission.ground_before(bodies, k * BODY_TILE)
     for k in range(pair_count, whole):
         pairs[pair_place(k) + PAIR_SLACK * SIMD_WIDTH] = 0.0
     for k in range(pair_tiles):
-        formulas.pair_before(pairs, k * PAIR_TILE)
+        emission.pair_before(pairs, k * PAIR_TILE)
     _add(bodies, _CROWD, pairs, pair_count, a, _NEAR_SUM)
     _add(bodies, _CROWD, pairs, pair_count, b, _NEAR_SUM)
     _add(bodies, _PAIRS, pairs, pair_count, a, _BESIDE)
@@ -205,18 +205,13 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
     _add(bodies, _HELD_BY, pairs, pair_count, a, _ABOVE_A)
     for k in range(tiles):
         at = k * BODY_TILE
-        formulas.ground_features(bodies, at)
+        emission.ground_features(bodies, at)
         for c in range(_POINTS):
-            _law(
-                bodies,
-                at + (_FEATURES + c * _FEATURE_COUNT) * SIMD_WIDTH,
-                at + (_LAW + c * _LAW_COUNT) * SIMD_WIDTH,
-                weights,
-            )
+            _law(bodies, at + (_FEATURES + c) * SIMD_WIDTH, at + (_LAW + c) * SIMD_WIDTH, weights)
     # Also where there are no pairs: what rounding does to a body alone must not depend on who else is there.
     _weights_of_stacks(bodies, body_count, pairs, pair_count, a, b)
     for k in range(tiles):
-        formulas.ground_begin(bodies, k * BODY_TILE)
+        emission.ground_begin(bodies, k * BODY_TILE)
     if pair_count:
         _take(pairs, _MASS_SCALE_A, bodies, whole, a, _MASS_SCALE)
         _take(pairs, _MASS_SCALE_B, bodies, whole, b, _MASS_SCALE)
@@ -231,15 +226,10 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
             pairs[pair_place(k) + _THROUGH * SIMD_WIDTH] = 0.0
     for k in range(pair_tiles):
         at = k * PAIR_TILE
-        formulas.pair_features(pairs, at)
+        emission.pair_features(pairs, at)
         for c in range(_POINTS):
-            _law(
-                pairs,
-                at + (_PAIR_FEATURES + c * _FEATURE_COUNT) * SIMD_WIDTH,
-                at + (_PAIR_LAW + c * _LAW_COUNT) * SIMD_WIDTH,
-                weights,
-            )
-        formulas.pair_begin(pairs, at)
+            _law(pairs, at + (_PAIR_FEATURES + c) * SIMD_WIDTH, at + (_PAIR_LAW + c) * SIMD_WIDTH, weights)
+        emission.pair_begin(pairs, at)
     _respond(bodies, pairs, pair_count, a, b)
     for sweep in range(_SWEEPS):
         for k in range(whole):
@@ -248,12 +238,12 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
                 pairs[at + (_MOVING_A + i) * SIMD_WIDTH] = bodies[a[k] + (_MOVING + i) * SIMD_WIDTH]
                 pairs[at + (_MOVING_B + i) * SIMD_WIDTH] = bodies[b[k] + (_MOVING + i) * SIMD_WIDTH]
         for k in range(pair_tiles):
-            formulas.pair_sweep(pairs, k * PAIR_TILE, weights, _SWEEP_WEIGHTS + 4 * sweep)
+            emission.pair_sweep(pairs, k * PAIR_TILE, weights, _SWEEP_WEIGHTS + 4 * sweep)
         _respond(bodies, pairs, pair_count, a, b)
         for k in range(tiles):
-            formulas.ground_sweep(bodies, k * BODY_TILE, weights, _SWEEP_WEIGHTS + 4 * sweep)
+            emission.ground_sweep(bodies, k * BODY_TILE, weights, _SWEEP_WEIGHTS + 4 * sweep)
     for k in range(pair_tiles):
-        formulas.pair_after(pairs, k * PAIR_TILE)
+        emission.pair_after(pairs, k * PAIR_TILE)
     for k in range(pair_count):
         at, of_a, of_b = pair_place(k), a[k], b[k]
         impulse, square = pairs[at + PAIR_IMPULSE * SIMD_WIDTH], pairs[at + _PAIR_SQUARE * SIMD_WIDTH]
@@ -268,7 +258,7 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
             pairs[at + _GIVEN_B * SIMD_WIDTH] * bodies[of_a + _START_SQUARE * SIMD_WIDTH]
         )
     for k in range(tiles):
-        formulas.finish(bodies, k * BODY_TILE, weights, 0)
+        emission.finish(bodies, k * BODY_TILE, weights, 0)
 
 
 @njit(  # type: ignore[untyped-decorator]
