@@ -21,7 +21,7 @@ from wm_perception.models.reasoner import make_reasoner
 from wm_perception.models.segmenter import make_segmenter
 from wm_perception.reasoning.reasoner import Reasoner
 from wm_perception.segmentation.geometric import candidate_pixels
-from wm_perception.tracking.association import Observation
+from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.tracker import Tracker
 from wm_perception.types import (
     Array,
@@ -301,20 +301,20 @@ class PerceptionPipeline:
                     "positions": t.position,
                     "quaternions": t.quaternion,
                     "linear_velocities": t.velocity,
-                    "angular_velocities": t.angular_velocity,
+                    "angular_velocities": t.motion.angular_velocity,
                     "extents": t.extents,
                     "shapes": int(t.shape),
                     "is_static": False,
                     "pose_covariances": t.pose_covariance(),
                     "twist_covariances": t.twist_covariance(),
-                    "colors": np.clip(t.color / 255.0, 0.0, 1.0),
-                    "visibilities": t.visibility if t.seen_now else 0.0,
+                    "colors": np.clip(t.appearance.color / 255.0, 0.0, 1.0),
+                    "visibilities": t.visibility.fraction if t.visibility.seen_now else 0.0,
                     "existence_probabilities": t.existence,
                     "first_seen_ns": t.first_seen_ns,
                     "last_seen_ns": t.last_seen_ns,
                     "hulls": t.hull,
-                    "class_probabilities": t.class_probabilities(),
-                    "embeddings": t.embedding,
+                    "class_probabilities": t.appearance.class_probabilities(),
+                    "embeddings": t.appearance.embedding,
                 }
             )
         rows.sort(key=lambda row: row["ids"])  # type: ignore[arg-type, return-value]
