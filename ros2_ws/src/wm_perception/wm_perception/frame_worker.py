@@ -1,4 +1,4 @@
-"""Work on the newest of what comes, in two stages: the first of the next frame beside the second of this one."""
+"""Work on the newest of what comes, in two halves: the first of the next frame beside the second of this one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ OVERLAP = ("auto", "always", "never")
 
 
 def overlaps(setting: str, cores: int, network_threads: int) -> bool:
-    """Whether stages run beside one another: ``setting`` of ``OVERLAP``, on so many cores, beside so many threads.
+    """Whether the halves run beside one another: ``setting`` of ``OVERLAP``, on so many cores, beside so many threads.
 
-    Where the network's threads have all cores, the two stages take them from one another: on two cores with two threads
+    Where the network's threads have all cores, the two halves take them from one another: on two cores with two threads
     a frame took 29 % longer for 9 % more frames a second (docs/perception_bench.md).
     """
     return setting == "always" or (setting == "auto" and cores > network_threads)

@@ -81,6 +81,6 @@ class FrameInspector:
             self._findings, self._last_s = findings, now
 
     def findings(self) -> list[Finding]:
-        """What the last look found; nothing where it is long ago."""
+        """What the last inspection found; nothing where that was long ago."""
         with self._lock:
             return list(self._findings) if self._clock() - self._last_s <= _VALID_S else []

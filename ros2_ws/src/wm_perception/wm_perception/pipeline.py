@@ -225,7 +225,7 @@ class PerceptionPipeline:
             use = clear if int(clear.sum()) >= _CLEAR_SHARE * pixels else mask
             use = use & ~_behind(cloud.depth[box], mask)
             if noise > _MIXED_PIXEL_NOISE_M:
-                # Far away, a sensor's outermost pixels mix the thing with what is behind it.
+                # Far away, a sensor's outermost pixels mix the object with what is behind it.
                 inner = cv2.erode(use.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
                 use = inner if int(inner.sum()) >= 0.35 * pixels else use
             rows, columns = np.nonzero(use)
@@ -413,7 +413,7 @@ def _rows(rows: list[dict[str, Any]], name: str) -> Array:
 def _behind(depth: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pixels (h, w) at the rim of a mask that lie behind what is beside them in it: of another surface.
 
-    Only at the rim: within a mask a step in depth may be the thing's own (the far wall of a bowl).
+    Only at the rim: within a mask a step in depth may be the object's own (the far wall of a bowl).
     """
     kernel = np.ones((5, 5), np.uint8)
     rim = mask & (cv2.erode(mask.astype(np.uint8), kernel, borderValue=0) == 0)

@@ -55,11 +55,11 @@ class PerceptionConfig:
         support_min_area_m2: smallest horizontal surface that counts as a support, 0.01..10.
         support_tolerance_m: half thickness of a support's layer of points, 0.003..0.05.
         floor_below_camera_m: supports deeper than this below the camera carry no tracked objects, 0.2..10.
-        min_height_m: things lower than this over their support are not seen as objects, 0.003..0.1.
-        max_height_m: things higher than this over their support are not objects, 0.05..3.
+        min_height_m: objects lower than this over their support are not found, 0.003..0.1.
+        max_height_m: objects higher than this over their support are not objects, 0.05..3.
         max_extent_m: larger clusters are background, 0.05..3.
         min_pixels: smallest cluster, in pixels at the stride, 10..5000.
-        confirm_hits: frames in which a thing must be seen before it gets an id, 1..30.
+        confirm_hits: frames in which an object must be seen before it gets an id, 1..30.
         empty_frames: frames in which an object's place must be seen empty before it is dropped, 1..100.
         near_m: surface distance below which two objects are NEAR, 0.01..1.
         touch_m: surface distance below which two objects are TOUCHING, 0.001..0.05.
@@ -179,7 +179,7 @@ class Cloud:
 
     Attributes:
         points: (h, w, 3) float32 world coordinates [m], NaN where there is no depth.
-        normals: (h, w, 3) float32 unit normals towards the camera, NaN where unknown.
+        normals: (h, w, 3) float32 unit normals toward the camera, NaN where unknown.
         depth: (h, w) float32 [m], NaN where unknown.
         rgb: (h, w, 3) uint8; lab: (h, w, 3) float32, CIE L*a*b* scaled to 0..255.
         camera: intrinsics at this size. world_T_camera: (4, 4).
@@ -202,7 +202,7 @@ class Segmentation:
         labels: (h, w) int32 at the cloud's size, 0 = no object, 1..L.
         keys: (L,) ``PredictedObject.key`` of each label, -1 where the segmenter has not said.
         class_names: L names, or empty: not classified.
-        scores: (L,) 0..1, how sure the segmenter is that each is one whole thing; empty: it does not say.
+        scores: (L,) 0..1, how sure the segmenter is that each is one whole object; empty: it does not say.
         embeddings: (L, D) appearance, unit length; (0, 0): none.
         vocabulary: C class names; class_probabilities: (L, C), rows sum to 1; both empty: not classified.
     """
@@ -217,7 +217,7 @@ class Segmentation:
 
 
 class Segmenter(Protocol):
-    """Finds instances in a frame; geometric now, a trained network through the same door."""
+    """Finds instances in a frame: geometric, or a trained network."""
 
     def segment(
         self,

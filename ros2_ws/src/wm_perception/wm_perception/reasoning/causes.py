@@ -59,7 +59,7 @@ def cause_row(happenings: list[ObservedEvent], cause: int, effect: int) -> NDArr
     latest = dict.fromkeys(first.who, first.time)
     hops = dict.fromkeys(first.who, 0.0)
     later, starts = 0, 0
-    # What sets a thing in motion may be stamped a little later than the motion.
+    # What sets an object in motion may be stamped a little later than the motion.
     until = last.time + (BEFORE_S if last.kind == EventKind.MOVE else 0.0)
     near = [
         (abs(last.time - h.time), k)

@@ -23,8 +23,8 @@ MOVE_LEAST_M = 0.012
 GONE_M = 0.25
 """Depth [m] below the supporting surface at which an object has left. Chosen by hand; larger means later stamps."""
 LEAST_LIFE_S = 0.5
-"""An object that was seen for less than this [s] did not leave: it was a false segment. Chosen by hand; larger means that
-short visits have no end."""
+"""An object that was seen for less than this [s] did not leave: it was a false segment. Chosen by hand; larger means
+that short visits have no end."""
 
 
 def left_after(height_m: float, rises_m_s: float) -> float:
@@ -92,7 +92,7 @@ def upright_axis(shape: int, extents: Array, quaternion: Array) -> tuple[Array, 
 def tilts(quaternions: Array, upright: tuple[Array, bool]) -> Array:
     """(T,) how far [rad] a body at orientations (T, 4) has turned over since it was upright at the first.
 
-    The angle of its upright axis to the vertical; of round things, the change of their axis' elevation.
+    The angle of its upright axis to the vertical; of round objects, the change of their axis' elevation.
     """
     axis, is_round = upright
     x, y, z, w = np.asarray(quaternions, dtype=np.float64).T

@@ -22,7 +22,7 @@ def log_mass_prior(shape: int, extents: Array) -> float:
 
 
 def shape_row(shape: int, extents: Array) -> NDArray[np.float32]:
-    """``SHAPE_FEATURES`` of a thing."""
+    """``SHAPE_FEATURES`` of an object."""
     sizes = np.sort(np.asarray(extents, dtype=np.float64))[::-1]
     kinds = [float(shape == s) for s in _KINDS]
     return np.array([*np.log(sizes / 0.08), 0.5 * (log_mass_prior(shape, extents) + 1.5), *kinds], dtype=np.float32)
@@ -86,7 +86,7 @@ def contact_row(history: MotionHistory, own: int, other: int, step: int) -> NDAr
 
 
 def step_row(history: MotionHistory, who: int, step: int) -> NDArray[np.float32] | None:
-    """``STEP_FEATURES`` of a thing in motion about a step, ``STEP_LAG`` steps later; None: it tells nothing.
+    """``STEP_FEATURES`` of an object in motion about a step, ``STEP_LAG`` steps later; None: it tells nothing.
 
     Where it slides to rest from speed v over a way d, friction is v^2 / 2 g d.
     """

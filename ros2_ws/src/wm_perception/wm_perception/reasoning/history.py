@@ -24,14 +24,14 @@ _KINDS = (Shape.SPHERE, Shape.CYLINDER, Shape.CAPSULE, Shape.BOX, Shape.CONVEX)
 
 
 class MotionHistory:
-    """The last ``length`` grid steps of all things, as arrays by slot.
+    """The last ``length`` grid steps of all objects, as arrays by slot.
 
     Attributes:
         count: steps taken in; time (L,) [s], of step k at row k % length.
         position, velocity, kick: (L, S, 3): where, mean velocity since the step before [m/s], its change [m/s].
-        tracked_speed (L, S): of the tracker's filter [m/s], 0 where it holds a thing to be at rest.
+        tracked_speed (L, S): of the tracker's filter [m/s], 0 where it holds an object to be at rest.
         gap (L, S, S) [m], inf where far or unknown; normal (L, S, S, 3), from the first to the second.
-        here (L, S): the thing existed; objects (L, S, Fo), pairs (L, S, S, Fp): features.
+        here (L, S): the object existed; objects (L, S, Fo), pairs (L, S, S, Fp): features.
     """
 
     def __init__(self, length: int = 48) -> None:
@@ -69,7 +69,7 @@ class MotionHistory:
         return step % self.length
 
     def born(self, who: int) -> int:
-        """The step in which a thing was first there."""
+        """The step in which an object was first there."""
         return int(self._born[self.slot[who]])
 
     def _slot_of(self, who: int) -> int | None:
@@ -239,7 +239,7 @@ class MotionHistory:
     def window(self, last: int) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
         """Ids (N,), objects (N, W, Fo) and pairs (N, N, W, Fp) of the window that ends with a step.
 
-        The things are those that are there at the window's center.
+        The objects are those that are there at the window's center.
         """
         rows = np.array([self.row(k) for k in range(last - WINDOW + 1, last + 1)])
         center = rows[CENTER]

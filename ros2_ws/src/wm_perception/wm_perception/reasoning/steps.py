@@ -15,7 +15,7 @@ from wm_perception.types import Array
 
 @dataclass(frozen=True)
 class Step:
-    """The movable things of one instant: n ids, poses, sizes, shapes; ``floors``: heights of what is below [m]."""
+    """The movable objects of one instant: n ids, poses, sizes, shapes; ``floors``: heights of what is below [m]."""
 
     time: float
     ids: NDArray[np.int64]
@@ -54,7 +54,7 @@ def step_of(scene: SceneGraph, time: float) -> Step:
 
 
 def between(a: Step, b: Step, time: float) -> Step:
-    """The instant between two steps; things of ``b`` that ``a`` did not have are as in ``b``."""
+    """The instant between two steps; objects of ``b`` that ``a`` did not have are as in ``b``."""
     weight = float(np.clip((time - a.time) / max(b.time - a.time, 1e-9), 0.0, 1.0))
     if weight > 0.97:
         return Step(time, *(getattr(b, f) for f in list(Step.__dataclass_fields__)[1:]))

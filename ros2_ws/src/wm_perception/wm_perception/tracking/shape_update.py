@@ -200,7 +200,7 @@ def _like(fit: ShapeFit, reference: ShapeFit) -> Array:
 
 
 def _slerp_yaw(current: Array, target: Array, weight: float) -> Array:
-    """Turn a box's orientation towards another, modulo quarter turns, by a fraction of the way."""
+    """Turn a box's orientation toward another, modulo quarter turns, by a fraction of the way."""
     difference = float(rotations.to_vector(rotations.multiply(target, rotations.conjugate(current)))[2])
     difference -= 0.5 * np.pi * np.round(difference / (0.5 * np.pi))
     return rotations.multiply(rotations.about_z(weight * difference), current)
