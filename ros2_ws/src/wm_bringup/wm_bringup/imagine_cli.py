@@ -19,7 +19,7 @@ from wm_core.scene_graph import EventKind, SceneGraph
 MAX_EVENTS = 5
 """Shown per future."""
 VISIBLE_M = 0.005
-"""Things that neither move nor are affected by this much are left out of the table."""
+"""Objects that neither move nor are affected by this much are left out of the table."""
 
 
 class AskError(RuntimeError):
@@ -122,7 +122,7 @@ def unique_names(hypotheses: Sequence[Hypothesis]) -> tuple[Hypothesis, ...]:
 
 
 def default_hypotheses(scene: SceneGraph, most: int = 3) -> tuple[Hypothesis, ...]:
-    """Questions that make sense of any scene: its largest movable things removed, and pushed away from the camera."""
+    """Questions that make sense of any scene: its largest movable objects removed, and pushed away from the camera."""
     movable = [i for i in range(len(scene)) if not scene.is_static[i]]
     movable.sort(key=lambda i: -float(np.prod(scene.extents[i])))
     away = np.array([1.0, 0.0, 0.0])
