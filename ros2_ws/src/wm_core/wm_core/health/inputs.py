@@ -20,7 +20,7 @@ SILENT_S = 2.0
 """Silence [s] after which a stream counts as not coming: cameras and odometry have 5 Hz and more."""
 
 MIN_RATE_HZ = 4.0
-"""Below this a thing at 1 m/s moves by more than 25 cm between frames, farther than its own size."""
+"""Below this an object at 1 m/s moves by more than 25 cm between frames, farther than its own size."""
 
 CLOCKS_APART_S = 1.0
 """Stamps may lag or lead the node's clock by this [s]: exposure, encoding and a network take less."""
