@@ -114,18 +114,18 @@ class MotionHistory:
         self.here[row] = False
         self.gap[row] = np.inf
         slots = [self._slot_of(int(i)) for i in step.ids]
-        things = np.array([n for n, s in enumerate(slots) if s is not None], dtype=np.int64)
-        if len(things):
-            at = np.array([slots[n] for n in things], dtype=np.int64)
-            rotations = rotation_matrices(step.quaternions[things])
-            half = 0.5 * np.einsum("nj,nj->n", np.abs(rotations[:, 2, :]), step.extents[things])
-            half = np.where(step.shapes[things] == Shape.SPHERE, 0.5 * step.extents[things, 2], half)
-            self._take_objects(step, things, at, half, row, before)
-            if len(things) > 1:
-                self._take_pairs(step, things, at, half, rotations, row)
+        kept = np.array([n for n, s in enumerate(slots) if s is not None], dtype=np.int64)
+        if len(kept):
+            at = np.array([slots[n] for n in kept], dtype=np.int64)
+            rotations = rotation_matrices(step.quaternions[kept])
+            half = 0.5 * np.einsum("nj,nj->n", np.abs(rotations[:, 2, :]), step.extents[kept])
+            half = np.where(step.shapes[kept] == Shape.SPHERE, 0.5 * step.extents[kept, 2], half)
+            self._set_objects(step, kept, at, half, row, before)
+            if len(kept) > 1:
+                self._set_pairs(step, kept, at, half, rotations, row)
         self.count += 1
 
-    def _take_objects(
+    def _set_objects(
         self, step: Step, n: NDArray[np.int64], s: NDArray[np.int64], half: Array, row: int, before: int
     ) -> None:
         k = self.count
@@ -181,7 +181,7 @@ class MotionHistory:
         ]
         self.objects[row, s] = np.clip(np.stack(columns, axis=1), -4.0, 4.0)
 
-    def _take_pairs(
+    def _set_pairs(
         self, step: Step, n: NDArray[np.int64], s: NDArray[np.int64], half: Array, rotations: Array, row: int
     ) -> None:
         p = step.positions[n]
