@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wm_bringup.demo.real_clip import choose_thing, in_view, presence, way_off
+from wm_bringup.demo.real_clip import choose_object, in_view, presence, way_off
 from wm_bringup.demo.scenarios import choose_scenarios, find_roles, timing_hypotheses, with_true_ids
 from wm_bringup.report.comparison import compare, largest_difference, match_ids
 from wm_bringup.report.metrics import latency_figures, split_latency
@@ -182,8 +182,8 @@ def test_presence_of_things_in_a_clip() -> None:
     assert rows[2].seen.all() and rows[2].exists.all()
     assert not rows[4].seen.any() and rows[4].exists.all()
     assert rows[5].seen.tolist() == [True, False] * 3
-    assert choose_thing(graphs) in (2, 3)
-    assert choose_thing([]) is None
+    assert choose_object(graphs) in (2, 3)
+    assert choose_object([]) is None
 
 
 def test_the_way_off_a_table_is_the_shortest_free_one() -> None:

@@ -224,8 +224,8 @@ def _watch(client: GraphClient, query_s: float, stage: Stage) -> int:
 
     client.wait_for(due, START_S + 12.0 * query_s, "a scene graph of the instant of the question")
     scene = client.scene(chosen)
-    things = int((~scene.is_static).sum())
-    stage.detail(f"{things} objects, {_moving(scene)} moving, {len(client.graphs)} scene graphs")
+    movable = int((~scene.is_static).sum())
+    stage.detail(f"{movable} objects, {_moving(scene)} moving, {len(client.graphs)} scene graphs")
     return chosen
 
 

@@ -122,7 +122,7 @@ def in_view(world_T_camera: NDArray[np.float64], point: NDArray[np.float64], rad
     return float(max(min(across, along), -1.0))
 
 
-def choose_thing(graphs: list[SceneGraph]) -> int | None:
+def choose_object(graphs: list[SceneGraph]) -> int | None:
     """Id of the compact object on a large surface that was seen most often; None: there is none.
 
     Compact by its latest size: an object that is first seen in part may turn out to be a chair.
@@ -267,17 +267,19 @@ def _run(
         graphs = [client.scene(stamp_ns) for stamp_ns in client.graphs]
         if not graphs:
             raise ClientError(f"no scene graph came; run: wm doctor; logs: {processes.log_folder}")
-        thing = choose_thing(graphs)
-        if imagine and thing is not None:
-            with progress.stage(f"imagine {object_name(graphs[-1], thing)} removed, and pushed off the table") as stage:
-                imagined = _imagine(client, recording, graphs, thing, stage)
+        object_id = choose_object(graphs)
+        if imagine and object_id is not None:
+            with progress.stage(
+                f"imagine {object_name(graphs[-1], object_id)} removed, and pushed off the table"
+            ) as stage:
+                imagined = _imagine(client, recording, graphs, object_id, stage)
         with progress.stage("stop the graph"):
             processes.stop()
     with progress.stage("write the video, the pictures and the report"):
         frames = _frames(mcap, {g.stamp_ns: g for g in graphs})
-        _write(out, recording, frames, thing, imagined)
-    _print(progress.console, graphs, thing, len(frames))
-    if imagine and thing is None:
+        _write(out, recording, frames, object_id, imagined)
+    _print(progress.console, graphs, object_id, len(frames))
+    if imagine and object_id is None:
         progress.console.print("[yellow]note:[/] nothing compact stands on a surface, so nothing was imagined")
     progress.console.print(f"{out / 'report.html'}, {out / 'run.mp4'}, {out / 'run.mcap'}")
     if not any((~g.is_static).any() for g in graphs):
@@ -290,7 +292,7 @@ def _run(
 class _Imagined:
     """Futures of the object: questions, pictures by future, times of the pictures [s], its paths (K, T, 3) [m]."""
 
-    thing: int
+    object_id: int
     graph: SceneGraph
     camera: Camera
     scenarios: list[tuple[Hypothesis, str, str]]
@@ -300,14 +302,16 @@ class _Imagined:
     round_trip_s: float
 
 
-def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph], thing: int, stage: Any) -> _Imagined:
+def _imagine(
+    client: GraphClient, recording: Recording, graphs: list[SceneGraph], object_id: int, stage: Any
+) -> _Imagined:
     camera = recording.camera
     # The latest frame is the one best remembered; but it has to be in it.
     best = None
     for graph in graphs:
-        if thing not in graph.ids:
+        if object_id not in graph.ids:
             continue
-        row = graph.index(thing)
+        row = graph.index(object_id)
         if graph.last_seen_ns[row] != graph.stamp_ns:
             continue
         radius = 0.5 * float(graph.extents[row].max())
@@ -316,7 +320,7 @@ def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph]
             best = (room, graph)
     assert best is not None
     graph = best[1]
-    scenarios = _scenarios(graph, thing, camera)
+    scenarios = _scenarios(graph, object_id, camera)
     images = ImageRequest(
         video=True, rate_hz=VIDEO_RATE_HZ, camera=camera, world_T_camera=np.asarray(graph.world_T_camera)
     )
@@ -329,7 +333,7 @@ def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph]
     colors, _ = decode_frames(answer)
     rollout = answer.rollout
     count = len(rollout.frame_times)
-    column = int(np.flatnonzero(rollout.object_ids == thing)[0])
+    column = int(np.flatnonzero(rollout.object_ids == object_id)[0])
     stage.detail(f"{len(scenarios)} futures, {len(colors)} pictures in {answer.round_trip_s:.1f} s")
     # A future that is not valid is drawn as nothing that happens, and said.
     for text in rollout.warnings:
@@ -337,7 +341,7 @@ def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph]
     paths = rollout.states[:, 0, :, column, POSITION]
     paths = np.where(rollout.usable[:, None, None], paths, paths[:, :1])
     return _Imagined(
-        thing,
+        object_id,
         graph,
         camera,
         scenarios,
@@ -368,7 +372,7 @@ def _frames(mcap: Path, graphs: dict[int, SceneGraph]) -> list[ClipFrame]:
     ]
 
 
-def presence_picture(rows: list[Presence], thing: int | None, width: int = 1120) -> Picture:
+def presence_picture(rows: list[Presence], object_id: int | None, width: int = 1120) -> Picture:
     """Objects by frames: bright where seen, dim where remembered."""
     label, height, top = 210, 24, 34
     count = len(rows[0].exists) if rows else 0
@@ -379,7 +383,7 @@ def presence_picture(rows: list[Presence], thing: int | None, width: int = 1120)
     picture.text(width - 12, top - 10, "seen", 13, drawing.DIM, anchor="rs")
     for r, row in enumerate(rows):
         y = top + r * height
-        chosen = row.object_id == thing
+        chosen = row.object_id == object_id
         picture.text(12, y + height // 2, row.name, 15, drawing.IMAGINED if chosen else drawing.TEXT, chosen, "lm")
         for f in range(count):
             x0, x1 = round(label + f * cell), round(label + (f + 1) * cell)
@@ -394,15 +398,15 @@ def presence_picture(rows: list[Presence], thing: int | None, width: int = 1120)
 
 
 def _write(
-    out: Path, recording: Recording, frames: list[ClipFrame], thing: int | None, imagined: _Imagined | None
+    out: Path, recording: Recording, frames: list[ClipFrame], object_id: int | None, imagined: _Imagined | None
 ) -> None:
     graphs = [f.graph for f in frames if f.graph is not None]
     rows = presence(graphs)
     shown = [r for r in rows if r.seen.sum() >= 3][:24]
     stills = out / "stills"
-    name = next((r.name for r in rows if r.object_id == thing), "")
+    name = next((r.name for r in rows if r.object_id == object_id), "")
     strips: dict[str, Path] = {}
-    save_png(stills / "presence.png", presence_picture(shown, thing))
+    save_png(stills / "presence.png", presence_picture(shown, object_id))
     with_overlay = [f for f in frames if f.overlay is not None]
     if with_overlay:
         save_png(stills / "overlay.png", with_overlay[len(with_overlay) // 2].overlay)  # type: ignore[arg-type]
@@ -413,8 +417,8 @@ def _write(
             strip = sheet([(hypothesis.name, [imagined.pictures[k][c] for c in chosen])], headings, 280)
             strips[hypothesis.name] = save_png(stills / f"{hypothesis.name}.png", strip)
     _video(out / "run.mp4", frames, imagined)
-    _data(out / "run.json", recording, graphs, rows, thing, imagined, len(frames))
-    p = next((r for r in rows if r.object_id == thing), None)
+    _data(out / "run.json", recording, graphs, rows, object_id, imagined, len(frames))
+    p = next((r for r in rows if r.object_id == object_id), None)
     lead = "A recorded RGB-D clip, played on a live ROS 2 graph: what was found in it, and what could be done to it."
     figures = [(str(len(frames)), "frames played"), (str(len(graphs)), "scene graphs")]
     if p is not None:
@@ -434,7 +438,7 @@ def _write(
         body.append(
             f"<p>Asked of {escape(name)} at {1e-9 * (imagined.graph.stamp_ns - frames[0].stamp_ns):.1f} s of the clip. "
             "There is no ground truth here; the pictures are drawn from what the camera has seen in all frames before, "
-            "so what stood behind the thing comes from other views.</p>"
+            "so what stood behind the object comes from other views.</p>"
         )
         for hypothesis, question, detail in imagined.scenarios:
             body.append(f"<h3>{escape(question)} <small>{escape(detail)}</small></h3>")
@@ -478,7 +482,7 @@ def _data(
     recording: Recording,
     graphs: list[SceneGraph],
     rows: list[Presence],
-    thing: int | None,
+    object_id: int | None,
     imagined: _Imagined | None,
     played: int,
 ) -> None:
@@ -486,7 +490,7 @@ def _data(
         "folder": recording.folder.name,
         "frames": played,
         "scene_graphs": len(graphs),
-        "thing": thing,
+        "thing": object_id,
         "objects": [
             {
                 "id": p.object_id,
@@ -578,7 +582,7 @@ def _page(
     return picture
 
 
-def _print(console: Any, graphs: list[SceneGraph], thing: int | None, played: int) -> None:
+def _print(console: Any, graphs: list[SceneGraph], object_id: int | None, played: int) -> None:
     from rich.markup import escape as rich_escape
     from rich.table import Table
 
@@ -589,7 +593,7 @@ def _print(console: Any, graphs: list[SceneGraph], thing: int | None, played: in
     for p in presence(graphs):
         if p.seen.sum() < 3:
             continue
-        name = f"[bold]{p.name}[/]" if p.object_id == thing else p.name
+        name = f"[bold]{p.name}[/]" if p.object_id == object_id else p.name
         size = " x ".join(f"{100 * v:.0f}" for v in p.extents)
         shown.add_row(name, str(int(p.seen.sum())), str(int(p.exists.sum())), size)
     console.print(shown)

@@ -256,7 +256,7 @@ def _say(number: int, plan: Plan) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; status 0 when the object came to its place."""
     parser = argparse.ArgumentParser(
-        prog="wm plan", description="Push a thing to a place, planning by imagined futures (docs/planning.md)."
+        prog="wm plan", description="Push an object to a place, planning by imagined futures (docs/planning.md)."
     )
     parser.add_argument("--seed", type=int, default=0, help="of the task on the simulated table (default: 0)")
     parser.add_argument("--backend", default="auto", help="learned, physics, straight, still or auto (default: auto)")

@@ -182,7 +182,7 @@ def make_task(seed: int, table_look: str = "wood") -> Task:
         scene = SceneModel.model_validate(
             {
                 "name": f"push_{seed}",
-                "description": "A thing to push to a place, and a tall one near the way.",
+                "description": "An object to push to a place, and a tall one near the way.",
                 "duration": 120.0,
                 "table": {"size": [1.0, 1.3, 0.04], "height": 0.75, "look": table_look},
                 "objects": items,
