@@ -214,7 +214,7 @@ class PushPlanner:
             raise PlanError(f"target_id: got {target_id}, expected one of {scene.ids.tolist()}")
         target = scene.index(target_id)
         if scene.is_static[target]:
-            raise PlanError(f"target_id: got {target_id}, which is static, expected a movable thing")
+            raise PlanError(f"target_id: got {target_id}, which is static, expected a movable object")
         if goal.shape != (2,) or not np.isfinite(goal).all():
             raise PlanError(f"goal: got {goal.tolist()}, expected x and y [m]")
         low, high, top = self._support(scene, target)
@@ -251,7 +251,7 @@ class PushPlanner:
             if over and (best is None or top > best[2]):
                 best = (low, high, top)
         if best is None:
-            raise PlanError("scene: found no support (a static thing) under the target, expected one")
+            raise PlanError("scene: found no support (a static object) under the target, expected one")
         return best
 
     def _near(self, table: _Table) -> SceneGraph:

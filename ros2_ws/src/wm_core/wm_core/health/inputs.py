@@ -369,6 +369,6 @@ def check_rate(topic: str, rate_hz: float) -> Finding | None:
     """A camera too slow for tracking; 0: not known."""
     if not 0.0 < rate_hz < MIN_RATE_HZ:
         return None
-    found = f"{topic} comes at {rate_hz:.1f} Hz, so things that move are lost between frames"
+    found = f"{topic} comes at {rate_hz:.1f} Hz, so moving objects are lost between frames"
     run = "raise the camera's rate, or find what loses frames (ros2 topic hz at the driver)"
     return Finding("slow", Severity.WARN, found, f"at least {MIN_RATE_HZ:g} Hz", run)
