@@ -55,11 +55,11 @@ class PerceptionConfig:
         support_min_area_m2: smallest horizontal surface that counts as a support, 0.01..10.
         support_tolerance_m: half thickness of a support's layer of points, 0.003..0.05.
         floor_below_camera_m: supports deeper than this below the camera carry no tracked objects, 0.2..10.
-        min_height_m: objects lower than this over their support are not found, 0.003..0.1.
-        max_height_m: objects higher than this over their support are not objects, 0.05..3.
+        min_height_m: things lower than this over their support are not seen as objects, 0.003..0.1.
+        max_height_m: things higher than this over their support are not objects, 0.05..3.
         max_extent_m: larger clusters are background, 0.05..3.
         min_pixels: smallest cluster, in pixels at the stride, 10..5000.
-        confirm_hits: frames in which an object must be seen before it gets an id, 1..30.
+        confirm_hits: frames in which a thing must be seen before it gets an id, 1..30.
         empty_frames: frames in which an object's place must be seen empty before it is dropped, 1..100.
         near_m: surface distance below which two objects are NEAR, 0.01..1.
         touch_m: surface distance below which two objects are TOUCHING, 0.001..0.05.
