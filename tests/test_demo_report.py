@@ -1,4 +1,4 @@
-"""The film, the report and the Rerun recording of a demonstration, made of a small one that nobody ran."""
+"""The video, the report and the Rerun recording of a demonstration, made of a small one that nobody ran."""
 
 from __future__ import annotations
 
@@ -178,12 +178,12 @@ def test_stills(tmp_path, results, recording):
 
 def test_report_holds_everything_it_shows(tmp_path, results, recording):
     stills = video.make_stills(tmp_path / "stills", results, [])
-    (tmp_path / "demo.mp4").write_bytes(b"not really a film")
+    (tmp_path / "demo.mp4").write_bytes(b"not really a video")
     page.write_demo_report(tmp_path / "report.html", results, results.metrics(60.0), stills, tmp_path / "demo.mp4")
     text = (tmp_path / "report.html").read_text()
     sources = re.findall(r'src="([^"]{0,40})', text)
     assert len(sources) > len(results.futures) and all(source.startswith("data:") for source in sources)
-    assert base64.b64encode(b"not really a film").decode() in text
+    assert base64.b64encode(b"not really a video").decode() in text
     assert "http" not in re.sub(r'xmlns(:\w+)?="http://www\.w3\.org[^"]*"', "", text) and "<script" not in text
     assert "a &lt;note&gt;" in text and "<b>mug</b>" not in text
     for future in results.futures:

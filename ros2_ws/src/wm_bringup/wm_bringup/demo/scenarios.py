@@ -145,7 +145,7 @@ def find_roles(scene: SceneGraph) -> Roles:
             target = min(ahead)[1]
         elif others:
             target = min(others, key=lambda r: float(np.linalg.norm(scene.positions[r] - scene.positions[mover])))
-    resting = [
+    at_rest = [
         row
         for row in rows.tolist()
         if row not in in_way
@@ -155,7 +155,7 @@ def find_roles(scene: SceneGraph) -> Roles:
         and not _on_another(scene, row)
     ]
     # Those with the clearest way first; among equals the smaller id, so that the choice does not depend on chance.
-    resting.sort(key=lambda r: (-round(clearest_direction(scene, r)[1], 1), int(scene.ids[r])))
+    at_rest.sort(key=lambda r: (-round(clearest_direction(scene, r)[1], 1), int(scene.ids[r])))
 
     def id_of(row: int | None) -> int | None:
         return None if row is None else int(scene.ids[row])
@@ -163,8 +163,8 @@ def find_roles(scene: SceneGraph) -> Roles:
     return Roles(
         id_of(mover),
         id_of(target),
-        id_of(resting[0] if resting else None),
-        id_of(resting[1] if len(resting) > 1 else None),
+        id_of(at_rest[0] if at_rest else None),
+        id_of(at_rest[1] if len(at_rest) > 1 else None),
     )
 
 
