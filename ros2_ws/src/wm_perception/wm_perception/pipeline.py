@@ -220,7 +220,7 @@ class PerceptionPipeline:
             pixels = int(mask.sum())
             depth = float(np.median(cloud.depth[box][mask])) if pixels else 0.0
             noise = float(depth_noise_m(np.array(depth, np.float32)))
-            # A network's masks reach over the rim, onto the support and what is behind.
+            # A network's masks reach over the object's rim, onto the support and the background.
             clear = mask & candidates[box]
             use = clear if int(clear.sum()) >= _CLEAR_SHARE * pixels else mask
             use = use & ~_behind(cloud.depth[box], mask)
@@ -232,7 +232,7 @@ class PerceptionPipeline:
             if len(rows) < 8 or pixels < 12:
                 observations.append(None)
                 continue
-            # Evenly taken; more would make everything slower and nothing better.
+            # Evenly sampled; more would make everything slower and nothing better.
             some = slice(None, None, max(1, len(rows) // _MAX_POINTS))
             rows, columns = rows[some] + box[0].start, columns[some] + box[1].start
             points = cloud.points[rows, columns].astype(np.float64)

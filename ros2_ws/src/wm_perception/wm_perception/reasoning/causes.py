@@ -1,4 +1,4 @@
-"""Which contact may have caused which event, and the features by which the network judges it."""
+"""Pairs of a contact and an event that it may have caused, and their features."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class ObservedEvent:
         return change / (change + 0.5 * min(before, after) + 0.03)
 
 
-def cause_candidates(happenings: list[tuple[EventKind, tuple[int, ...], float]]) -> list[tuple[int, int]]:
-    """Pairs (contact, later event) of which one may ask whether the first caused the second.
+def cause_candidates(events: list[tuple[EventKind, tuple[int, ...], float]]) -> list[tuple[int, int]]:
+    """Indices (contact, later event) of the pairs in which the first may have caused the second.
 
-    Not of an event with both participants of the contact: what would have become of those two nobody can tell.
+    Pairs whose event has both participants of the contact are left out: the counterfactual world lacks one of them.
     """
     pairs = []
-    for i, (kind, who, time) in enumerate(happenings):
+    for i, (kind, who, time) in enumerate(events):
         if kind != EventKind.CONTACT:
             continue
-        for j, (effect, others, later) in enumerate(happenings):
+        for j, (effect, others, later) in enumerate(events):
             if i == j or effect not in EFFECTS or later <= time - BEFORE_S or set(who) <= set(others):
                 continue
             if later >= time or effect == EventKind.MOVE:
@@ -47,30 +47,30 @@ def cause_candidates(happenings: list[tuple[EventKind, tuple[int, ...], float]])
     return pairs
 
 
-def cause_row(happenings: list[ObservedEvent], cause: int, effect: int) -> NDArray[np.float32]:
-    """``CAUSE_FEATURES`` of a contact and a later event, among all that happened (in time order).
+def cause_row(events: list[ObservedEvent], cause: int, effect: int) -> NDArray[np.float32]:
+    """``CAUSE_FEATURES`` of a contact and a later event, among all events (in time order).
 
-    The influence of a contact spreads: to its two, and with each later contact to whom they touch, as much as that
-    contact changed their motion. A start from rest that no contact explains has another cause.
+    The influence of a contact starts as the share of each participant's motion that is due to it. Each later contact
+    passes it on, times its own share. A start from rest that no contact explains has another cause.
     """
-    first, last = happenings[cause], happenings[effect]
+    first, last = events[cause], events[effect]
     influence = {w: first.share(w) for w in first.who}
     plain = dict.fromkeys(first.who, 1.0)
     latest = dict.fromkeys(first.who, first.time)
     hops = dict.fromkeys(first.who, 0.0)
     later, starts = 0, 0
-    # What sets an object in motion may be stamped a little later than the motion.
+    # The contact that sets an object in motion may have a stamp a little later than the motion.
     until = last.time + (BEFORE_S if last.kind == EventKind.MOVE else 0.0)
     near = [
         (abs(last.time - h.time), k)
-        for k, h in enumerate(happenings)
+        for k, h in enumerate(events)
         if k != effect and h.kind == EventKind.CONTACT and h.time <= until and set(h.who) & set(last.who)
     ]
     nearest, hit = min(near, default=(3.0, -1))
-    # Of the one that hit last: how far it was under the influence before.
+    # The influence on the object that hit last, before it hit.
     source = source_plain = 0.0
     touched: dict[int, float] = dict.fromkeys(first.who, first.time)
-    for k, h in enumerate(happenings):
+    for k, h in enumerate(events):
         if k in (cause, effect) or h.time < first.time or h.time > until:
             continue
         if h.kind == EventKind.CONTACT:
@@ -101,7 +101,7 @@ def cause_row(happenings: list[ObservedEvent], cause: int, effect: int) -> NDArr
     delay = last.time - first.time
     rivals = [
         h.time
-        for k, h in enumerate(happenings)
+        for k, h in enumerate(events)
         if k not in (cause, effect)
         and h.kind == EventKind.CONTACT
         and h.time <= last.time + 0.03
@@ -136,6 +136,6 @@ def cause_row(happenings: list[ObservedEvent], cause: int, effect: int) -> NDArr
         float(hit == cause),
         1.0 if hit == cause else source,
         1.0 if hit == cause else source_plain,
-        max((happenings[hit].share(w) for w in happenings[hit].who if w in last.who), default=0.0) if hit >= 0 else 0.0,
+        max((events[hit].share(w) for w in events[hit].who if w in last.who), default=0.0) if hit >= 0 else 0.0,
     ]
     return np.clip(row, -4.0, 5.0).astype(np.float32)

@@ -28,7 +28,7 @@ that short visits have no end."""
 
 
 def left_after(height_m: float, rises_m_s: float) -> float:
-    """Time [s] from when something was last seen falling past an edge to when it is ``GONE_M`` below.
+    """Time [s] from the last sight of an object that falls past an edge until it is ``GONE_M`` below.
 
     Free fall from a height above the surface [m] at a vertical velocity [m/s].
     """

@@ -1,4 +1,4 @@
-"""What a contact, a slide and a shape tell of an object's properties: features of the network."""
+"""Features of contacts, slides and shapes, from which the network estimates mass, friction and restitution."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from numpy.typing import NDArray
 
 from wm_core.constants import GRAVITY_M_S2
 from wm_core.scene_graph import Shape, shape_volume
-from wm_perception.reasoning.features import CONTACT_LAG, MOVING_M_S, STEP_LAG, STEP_S
+from wm_perception.reasoning.features import CONTACT_LAG, MOVING_M_S, SHAPE_ORDER, STEP_LAG, STEP_S
 from wm_perception.reasoning.history import MotionHistory
 from wm_perception.types import Array
 
-_KINDS = (Shape.SPHERE, Shape.CYLINDER, Shape.CAPSULE, Shape.BOX, Shape.CONVEX)
-"""Shapes in the order of their columns."""
 _ROUND = (Shape.SPHERE, Shape.CYLINDER, Shape.CAPSULE)
 
 
 def log_mass_prior(shape: int, extents: Array) -> float:
-    """Log mass [kg] by volume alone, at 400 kg/m^3."""
+    """Logarithm of the mass [kg] by volume alone, at 400 kg/m^3: the prior density of household objects (wm_core)."""
     return float(np.log(max(shape_volume(shape, extents), 1e-7) * 400.0))
 
 
 def shape_row(shape: int, extents: Array) -> NDArray[np.float32]:
     """``SHAPE_FEATURES`` of an object."""
     sizes = np.sort(np.asarray(extents, dtype=np.float64))[::-1]
-    kinds = [float(shape == s) for s in _KINDS]
+    kinds = [float(shape == s) for s in SHAPE_ORDER]
     return np.array([*np.log(sizes / 0.08), 0.5 * (log_mass_prior(shape, extents) + 1.5), *kinds], dtype=np.float32)
 
 
 def contact_row(history: MotionHistory, own: int, other: int, step: int) -> NDArray[np.float32] | None:
-    """``CONTACT_FEATURES`` of a contact within a grid step, for one of the two (ids); None: no longer known."""
+    """``CONTACT_FEATURES`` of a contact within a grid step, for one of the two objects; None: one is no longer known.
+
+    The ratio of the changes of velocity along the contact normal is the inverse ratio of the masses; the speeds after
+    and before give restitution.
+    """
     if own not in history.slot or other not in history.slot:
         return None
     s, t = history.slot[own], history.slot[other]
@@ -45,7 +47,7 @@ def contact_row(history: MotionHistory, own: int, other: int, step: int) -> NDAr
     own_kick, other_kick = float(np.linalg.norm(dv)), float(np.linalg.norm(du))
     closing = a[1] - b[1]
     log_kicks = float(np.log((abs(b[3] - b[1]) + 0.03) / (abs(a[3] - a[1]) + 0.03)))
-    # Friction slows both down within a step: back to the instant of the contact.
+    # Friction slows both down within a step: speeds are extrapolated to the instant of the contact.
     a_before, b_before = (x[1] + 0.75 * float(np.clip(min(x[1] - x[0], 0.0), -0.4, 0.0)) for x in (a, b))
     a_after, b_after = (x[3] + float(np.clip(x[3] - x[4], -0.5, 0.5)) for x in (a, b))
     log_kicks_then = float(np.log((abs(b_after - b_before) + 0.05) / (abs(a_after - a_before) + 0.05)))
@@ -86,9 +88,9 @@ def contact_row(history: MotionHistory, own: int, other: int, step: int) -> NDAr
 
 
 def step_row(history: MotionHistory, who: int, step: int) -> NDArray[np.float32] | None:
-    """``STEP_FEATURES`` of an object in motion about a step, ``STEP_LAG`` steps later; None: it tells nothing.
+    """``STEP_FEATURES`` of an object in motion about a step, ``STEP_LAG`` steps later; None: it moves too little.
 
-    Where it slides to rest from speed v over a way d, friction is v^2 / 2 g d.
+    An object that slides to rest from speed v over a distance d has friction v^2 / 2 g d.
     """
     s = history.slot.get(who)
     if s is None or step - 1 <= history._born[s] or step + STEP_LAG >= history.count:

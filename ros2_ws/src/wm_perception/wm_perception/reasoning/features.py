@@ -8,7 +8,7 @@ of them needs a higher ``VERSION`` and a new training.
 
 from __future__ import annotations
 
-from wm_core.scene_graph import EventKind
+from wm_core.scene_graph import EventKind, Shape
 
 RATE_HZ = 15.0
 """Steps of the time grid per second: the rate that perception reaches on two cores (docs/perception_bench.md)."""
@@ -16,13 +16,13 @@ STEP_S = 1.0 / RATE_HZ
 VERSION = 3
 """Of the features: goes up when they change, and examples and networks of earlier versions are refused."""
 WINDOW = 9
-"""Steps that the network sees; it judges the step ``CENTER``, so that it knows what came of it. Larger means that
+"""Steps that the network sees; it judges the step ``CENTER``, so that it sees what follows. Larger means that
 more of the past is seen."""
 CENTER = 5
 AHEAD = WINDOW - 1 - CENTER
 """Steps by which events are reported late (0.2 s)."""
 CONTACT_LAG, STEP_LAG = 6, 10
-"""Steps after which it is seen what came of a contact (0.4 s), and of a slide (0.67 s). Larger means
+"""Steps after which the outcome of a contact (0.4 s) and of a slide (0.67 s) is evaluated. Larger means
 later evidence of longer motion."""
 NEAR_GAP_M = 0.20
 """Pairs farther apart than this [m] have no features. Larger means more pairs and longer steps."""
@@ -50,6 +50,8 @@ STEP_FEATURES = (
     "vertical_before", "vertical", "vertical_after", "clearance", "seen", "log_size", "kick_before", "straight",
     "stopping", "rests", "long_friction", "until_rest", "later_kick", "later_turning", "later_gap",
 )  # fmt: skip
+SHAPE_ORDER = (Shape.SPHERE, Shape.CYLINDER, Shape.CAPSULE, Shape.BOX, Shape.CONVEX)
+"""Shapes in the order of their columns."""
 SHAPE_FEATURES = (
     "log_long", "log_middle", "log_short", "log_volume", "sphere", "cylinder", "capsule", "box", "convex",
 )  # fmt: skip

@@ -8,7 +8,16 @@ from numpy.typing import NDArray
 from wm_core.rotations import rotation_matrices
 from wm_core.scene_graph import Shape
 from wm_perception.reasoning.events import upright_axis
-from wm_perception.reasoning.features import CENTER, NEAR_GAP_M, OBJECT_FEATURES, PAIR_FEATURES, SLOTS, STEP_S, WINDOW
+from wm_perception.reasoning.features import (
+    CENTER,
+    NEAR_GAP_M,
+    OBJECT_FEATURES,
+    PAIR_FEATURES,
+    SHAPE_ORDER,
+    SLOTS,
+    STEP_S,
+    WINDOW,
+)
 from wm_perception.reasoning.gaps import Solid, gap_and_normal
 from wm_perception.reasoning.steps import Step
 from wm_perception.types import Array
@@ -19,19 +28,19 @@ exact."""
 _SAME_POSE = 5e-4
 """Change of a pose [m, quaternion] up to which the last gap of a pair is used again. The network was trained with it;
 larger is faster and less exact."""
-_KINDS = (Shape.SPHERE, Shape.CYLINDER, Shape.CAPSULE, Shape.BOX, Shape.CONVEX)
-"""Shapes in the order of their columns."""
 
 
 class MotionHistory:
     """The last ``length`` grid steps of all objects, as arrays by slot.
 
     Attributes:
-        count: steps taken in; time (L,) [s], of step k at row k % length.
-        position, velocity, kick: (L, S, 3): where, mean velocity since the step before [m/s], its change [m/s].
+        count: steps so far; time (L,) [s], of step k at row k % length.
+        position (L, S, 3) [m]; velocity (L, S, 3), mean since the step before [m/s]; kick (L, S, 3), its change [m/s].
         tracked_speed (L, S): of the tracker's filter [m/s], 0 where it holds an object to be at rest.
+        turning (L, S) [rad/s]; clearance (L, S), of the lowest point over the support below [m]; seen (L, S): 1 or 0.
         gap (L, S, S) [m], inf where far or unknown; normal (L, S, S, 3), from the first to the second.
         here (L, S): the object existed; objects (L, S, Fo), pairs (L, S, S, Fp): features.
+        slot: by object id; shape: ``Shape`` and extents (3,) [m] by object id.
     """
 
     def __init__(self, length: int = 48) -> None:
@@ -65,11 +74,11 @@ class MotionHistory:
         self._normal = np.zeros((SLOTS, SLOTS, 3))
 
     def row(self, step: int) -> int:
-        """Of a step; steps before ``count - length`` are forgotten."""
+        """Row of a step; steps before ``count - length`` are forgotten."""
         return step % self.length
 
     def born(self, who: int) -> int:
-        """The step in which an object was first there."""
+        """The first step in which an object existed."""
         return int(self._born[self.slot[who]])
 
     def _slot_of(self, who: int) -> int | None:
@@ -104,7 +113,7 @@ class MotionHistory:
         self.time[row] = step.time
         for old in [i for i, s in self.slot.items() if self._last[s] < k - self.length]:
             self._forget(old)
-        # What is no longer there stays where it was, as not here.
+        # An object that is gone keeps its position, and is not ``here``.
         self.position[row] = self.position[before]
         self.clearance[row] = self.clearance[before]
         self.objects[row] = self.objects[before]
@@ -161,7 +170,7 @@ class MotionHistory:
         self.here[row, s] = True
         flat = np.hypot(v[:, 0], v[:, 1])
         three = np.array([self.row(max(k - 3, int(b))) for b in self._born[s]])
-        kinds = [step.shapes[n] == t for t in _KINDS]
+        kinds = [step.shapes[n] == t for t in SHAPE_ORDER]
         columns = [
             2.0 * flat,
             2.0 * v[:, 2],
@@ -239,7 +248,7 @@ class MotionHistory:
     def window(self, last: int) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
         """Ids (N,), objects (N, W, Fo) and pairs (N, N, W, Fp) of the window that ends with a step.
 
-        The objects are those that are there at the window's center.
+        The objects are those that exist at the window's center.
         """
         rows = np.array([self.row(k) for k in range(last - WINDOW + 1, last + 1)])
         center = rows[CENTER]

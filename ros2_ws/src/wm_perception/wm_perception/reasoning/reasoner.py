@@ -1,7 +1,7 @@
 """Relations, events, properties and causes among the objects: the reasoner on the robot.
 
 It keeps the last seconds of scene graphs on an even time grid. A trained network judges each instant ``AHEAD`` steps
-(0.2 s) late, when it is seen what came of it, and events have the true instant as their stamp. Without a network,
+(0.2 s) late, when what follows is known, and events have the true instant as their stamp. Without a network,
 relations and contacts come from geometry alone, properties stay at their priors, and no causes are reported.
 """
 
@@ -102,7 +102,7 @@ class Reasoner:
         for e in tracked:
             if self.network is not None and e.kind in _OWN:
                 continue
-            # The tracker is sure of both some frames late only.
+            # The tracker reports both some frames late.
             stamp = e.stamp_ns
             if e.kind == EventKind.ENTER and e.a in scene.ids:
                 stamp = int(scene.first_seen_ns[scene.index(e.a)])

@@ -1,4 +1,4 @@
-"""Instances from a trained network: every pixel says whether it is of an object and where that object's center is.
+"""Instances from a trained network, which gives every pixel's probability to be of an object and the way to its center.
 
 The network (training/segmenter/model.py) gives foreground, center, offset, class and embedding maps, after
 Cheng et al., Panoptic-DeepLab, CVPR 2020; pixels go to the center that they point at.
@@ -259,7 +259,7 @@ class LearnedSegmenter:
         """Instances from the network's maps; see ``TwoStageSegmenter``."""
         h, w = cloud.depth.shape
         foreground, center, offset, classes, embedding = inferred
-        # What hangs in the air without depth can be neither lifted nor tracked.
+        # A mask without depth can be neither lifted nor tracked.
         known = np.isfinite(cloud.depth)
         labels, scores = group_pixels(
             _sigmoid(foreground[0, 0, :h, :w]) * known, _sigmoid(center[0, 0, :h, :w]), offset[0, :, :h, :w]
