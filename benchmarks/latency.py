@@ -25,7 +25,7 @@ from wm_bringup.client import GraphClient
 from wm_bringup.demo.capture import CAMERA_TOPICS, NAMESPACE, environment
 from wm_bringup.demo.scenarios import timing_hypotheses
 from wm_bringup.environment import make_console
-from wm_bringup.progress import Stages
+from wm_bringup.progress import ProgressLog
 from wm_bringup.report.metrics import latency_figures
 from wm_bringup.report.results import machine_facts
 from wm_bringup.run.live import START_S, start_nodes
@@ -53,7 +53,7 @@ def time_rollouts(client: GraphClient, scene: SceneGraph, counts: tuple[int, ...
     return found
 
 
-def measure(scene: str, seconds: float, counts: tuple[int, ...], stages: Stages) -> dict[str, Any]:
+def measure(scene: str, seconds: float, counts: tuple[int, ...], progress: ProgressLog) -> dict[str, Any]:
     """Rows by name."""
     environ = graph_environment()
     with (
@@ -63,7 +63,7 @@ def measure(scene: str, seconds: float, counts: tuple[int, ...], stages: Stages)
         GraphClient("wm_latency", NAMESPACE, processes.check) as client,
     ):
         latency = Path(folder) / "latency.json"
-        with stages.stage("start the graph"):
+        with progress.stage("start the graph"):
             start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True})
             client.wait_for(
                 lambda: client.ready() and min(map(client.node.count_subscribers, CAMERA_TOPICS)) >= 2,
@@ -72,7 +72,7 @@ def measure(scene: str, seconds: float, counts: tuple[int, ...], stages: Stages)
             )
             processes.start("camera", node_command("wm_sim.node", parameters={"scene": scene}))
             client.wait_for(lambda: len(client.graphs) > 5, START_S, "scene graphs")
-        with stages.stage(f"watch for {seconds:g} s"):
+        with progress.stage(f"watch for {seconds:g} s"):
             arguments = ["--out", str(Path(folder) / "stamps.mcap"), "--latency", str(latency)]
             arguments += ["--exclude", ONLY_STAMPS]
             processes.start("recorder", node_command("wm_bringup.recording.recorder", arguments=arguments))
@@ -80,9 +80,9 @@ def measure(scene: str, seconds: float, counts: tuple[int, ...], stages: Stages)
             processes.stop("recorder")
             stamps = json.loads(latency.read_text())["stamps"]
         perceived = client.scene(client.latest_stamp_ns)
-        with stages.stage("ask while all runs"):
+        with progress.stage("ask while all runs"):
             busy = time_rollouts(client, perceived, counts)
-        with stages.stage("ask with the camera stopped"):
+        with progress.stage("ask with the camera stopped"):
             processes.stop("camera")
             alone = time_rollouts(client, perceived, counts)
     rows: dict[str, Any] = {"camera_to_graph": latency_figures(stamps)}
@@ -101,7 +101,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "out/bench/latency.json")
     arguments = parser.parse_args()
     console = make_console()
-    rows = measure(arguments.scene, arguments.seconds, tuple(arguments.counts), Stages(console))
+    rows = measure(arguments.scene, arguments.seconds, tuple(arguments.counts), ProgressLog(console))
     table = Table(box=None, pad_edge=False)
     table.add_column("row")
     table.add_column("figures")

@@ -37,7 +37,7 @@ from wm_bringup.client import ClientError, GraphClient  # noqa: E402
 from wm_bringup.demo.capture import CAMERA_TOPICS, NAMESPACE, environment  # noqa: E402
 from wm_bringup.demo.scenarios import timing_hypotheses  # noqa: E402
 from wm_bringup.environment import make_console  # noqa: E402
-from wm_bringup.progress import Stages  # noqa: E402
+from wm_bringup.progress import ProgressLog  # noqa: E402
 from wm_bringup.report.results import machine_facts  # noqa: E402
 from wm_bringup.run.live import start_nodes  # noqa: E402
 from wm_bringup.run.processes import ProcessDied, ProcessGroup, graph_environment, node_command  # noqa: E402
@@ -179,7 +179,7 @@ def soak(arguments: argparse.Namespace, console: Any, log_folder: Path) -> Soak:
     Raises:
         ProcessDied: a node ended. ClientError: nothing is perceived, or what-ifs are refused.
     """
-    run, stages, environ = Soak(arguments), Stages(console), graph_environment()
+    run, progress, environ = Soak(arguments), ProgressLog(console), graph_environment()
     for setting in arguments.env:
         name, _, value = setting.partition("=")
         environ[name] = value
@@ -188,7 +188,7 @@ def soak(arguments: argparse.Namespace, console: Any, log_folder: Path) -> Soak:
         ProcessGroup(log_folder, environ) as processes,
         GraphClient("wm_soak", NAMESPACE, processes.check) as client,
     ):
-        with stages.stage("start the graph"):
+        with progress.stage("start the graph"):
             start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True})
             client.wait_for(
                 lambda: client.ready() and min(map(client.node.count_subscribers, CAMERA_TOPICS)) >= 2,

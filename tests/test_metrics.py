@@ -1,4 +1,4 @@
-"""Figures of a demonstration: errors of futures, latencies, questions that fit a scene."""
+"""Figures of a demonstration: errors of futures, latencies, scenarios that fit a scene."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wm_bringup.demo.real_clip import choose_thing, in_view, presence, way_off
-from wm_bringup.demo.scenarios import choose_questions, find_roles, timing_hypotheses, with_true_ids
+from wm_bringup.demo.real_clip import choose_object, in_view, presence, way_off
+from wm_bringup.demo.scenarios import choose_scenarios, find_roles, timing_hypotheses, with_true_ids
 from wm_bringup.report.comparison import compare, largest_difference, match_ids
 from wm_bringup.report.metrics import latency_figures, split_latency
 from wm_core.camera import Camera
@@ -149,16 +149,16 @@ def test_questions_are_valid_whatever_lies_where(places: list[tuple[float, float
     velocities = np.zeros((5, 3))
     velocities[1, :2] = 0.5 * np.cos(heading), 0.5 * np.sin(heading)
     scene = table_scene(positions=positions, linear_velocities=velocities)
-    questions = choose_questions(scene)
-    assert questions[0].hypothesis.interventions == ()
-    assert len(questions) >= 5 and len({q.name for q in questions}) == len(questions)
-    validate_hypotheses([q.hypothesis for q in questions], scene, 2.0)
-    assert all(q.title and q.detail for q in questions)
+    scenarios = choose_scenarios(scene)
+    assert scenarios[0].hypothesis.interventions == ()
+    assert len(scenarios) >= 5 and len({q.name for q in scenarios}) == len(scenarios)
+    validate_hypotheses([q.hypothesis for q in scenarios], scene, 2.0)
+    assert all(q.title and q.detail for q in scenarios)
 
 
 def test_a_question_is_asked_of_the_true_thing() -> None:
     scene = table_scene()
-    remove = next(q for q in choose_questions(scene) if q.name == "remove")
+    remove = next(q for q in choose_scenarios(scene) if q.name == "remove")
     moved = with_true_ids(remove.hypothesis, {3: 33})
     assert moved is not None and moved.interventions[0].object_id == 33
     assert with_true_ids(remove.hypothesis, {2: 22}) is None
@@ -182,8 +182,8 @@ def test_presence_of_things_in_a_clip() -> None:
     assert rows[2].seen.all() and rows[2].exists.all()
     assert not rows[4].seen.any() and rows[4].exists.all()
     assert rows[5].seen.tolist() == [True, False] * 3
-    assert choose_thing(graphs) in (2, 3)
-    assert choose_thing([]) is None
+    assert choose_object(graphs) in (2, 3)
+    assert choose_object([]) is None
 
 
 def test_the_way_off_a_table_is_the_shortest_free_one() -> None:

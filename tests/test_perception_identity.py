@@ -18,7 +18,7 @@ from wm_perception.evaluation import match
 from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.shapes.surfaces import surface_samples
 from wm_perception.tracking import association
-from wm_perception.tracking.association import Observation
+from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.tracker import Tracker
 from wm_perception.types import Cloud, Frame, PerceptionConfig, Segmentation
 from wm_sim.depth_noise import DepthNoise
@@ -346,7 +346,7 @@ def test_what_is_round_does_not_spin(shape, speed, seed):
         (track,) = tracker.tracks
         axis = rotations.matrix(track.quaternion)[:, 2]
         turns.append((track.shape, track.quaternion.copy()))
-        rates.append(abs(float(track.angular_velocity @ axis)) if track.shape != Shape.SPHERE else 0.0)
+        rates.append(abs(float(track.motion.angular_velocity @ axis)) if track.shape != Shape.SPHERE else 0.0)
     assert max(rates[8:]) < 1e-9
     for (before_shape, before), (after_shape, after) in itertools.pairwise(turns[8:]):
         if before_shape == after_shape and after_shape != Shape.BOX:

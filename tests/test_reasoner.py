@@ -12,19 +12,13 @@ from hypothesis import strategies as st
 from wm_core.scene_graph import Event, EventKind, Predicate, SceneGraph, Shape
 from wm_perception.models.files import ModelError, shipped_model
 from wm_perception.models.reasoner import load_learned_reasoner, make_reasoner, reasoner_contract
+from wm_perception.reasoning.causes import ObservedEvent, cause_candidates, cause_row
 from wm_perception.reasoning.events import moving_spans, tilts, topple_row, upright_axis
-from wm_perception.reasoning.features import (
-    CONTACT_FEATURES,
-    STEP_S,
-    WINDOW,
-    MotionHistory,
-    ObservedEvent,
-    between,
-    cause_candidates,
-    cause_row,
-    step_of,
-)
+from wm_perception.reasoning.evidence import contact_row
+from wm_perception.reasoning.features import CONTACT_FEATURES, STEP_S, WINDOW
+from wm_perception.reasoning.history import MotionHistory
 from wm_perception.reasoning.reasoner import Reasoner
+from wm_perception.reasoning.steps import between, step_of
 from wm_perception.types import PerceptionConfig
 
 SHIPPED = shipped_model("reasoner")
@@ -120,7 +114,7 @@ def test_a_box_topples_a_rolling_can_does_not():
 )  # fmt: skip
 def test_a_contact_tells_mass_ratio_and_restitution(ratio, speed, restitution):
     scenes = collision(speed, ratio, restitution, hit_s=1.2)
-    row = history_of(scenes).contact_row(2, 3, 18)
+    row = contact_row(history_of(scenes), 2, 3, 18)
     assert row is not None
     values = dict(zip(CONTACT_FEATURES, row, strict=True))
     # Kicks of 3 cm/s are added to both sides, against noise.
@@ -219,7 +213,7 @@ def test_certainty_grows_with_contacts():
     reasoner = Reasoner(PerceptionConfig(), stub)
     out, events = run(reasoner, collision())
     assert [e.kind for e in events].count(EventKind.CONTACT) == 1
-    assert reasoner.contacts_of(2) == reasoner.contacts_of(3) == 1
+    assert reasoner.beliefs.contacts_of(2) == reasoner.beliefs.contacts_of(3) == 1
     row = out[-1].index(3)
     for name in ("log_mass_std", "friction_std", "restitution_std"):
         spread = np.array([getattr(s, name)[row] for s in out[WINDOW + 2 :]])

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from wm_core.rotations import rotation_matrices
 from wm_core.scene_graph import EventKind, Predicate, SceneGraph, Shape
-from wm_perception.reasoning.relations import RelationGraph, gaps_between, measure_relations
+from wm_perception.reasoning.gaps import gaps_between
+from wm_perception.reasoning.relations import RelationGraph, measure_relations
 from wm_perception.types import PerceptionConfig
 
 CONFIG = PerceptionConfig()

@@ -39,8 +39,8 @@ from training.worlds.worlds import Split
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.models.reasoner import load_learned_reasoner
-from wm_perception.reasoning.features import Step
 from wm_perception.reasoning.reasoner import Reasoner
+from wm_perception.reasoning.steps import Step
 from wm_perception.types import PerceptionConfig
 
 if TYPE_CHECKING:

@@ -28,8 +28,9 @@ from training.reasoner.metrics import clip_truth
 from wm_core.scene_graph import Event, SceneGraph
 from wm_perception.evaluation import match
 from wm_perception.pipeline import PerceptionPipeline
-from wm_perception.reasoning.features import RATE_HZ, Step, step_of
+from wm_perception.reasoning.features import RATE_HZ
 from wm_perception.reasoning.reasoner import Reasoner
+from wm_perception.reasoning.steps import Step, step_of
 from wm_perception.types import Frame, PerceptionConfig
 
 FIRST_SEED = 30_000

@@ -29,6 +29,8 @@ from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import EventKind, Shape
 from wm_dynamics.mujoco.world import World
+from wm_perception.reasoning.causes import ObservedEvent, cause_row
+from wm_perception.reasoning.evidence import contact_row, log_mass_prior, shape_row, step_row
 from wm_perception.reasoning.features import (
     CAUSE_FEATURES,
     CONTACT_FEATURES,
@@ -41,13 +43,9 @@ from wm_perception.reasoning.features import (
     STEP_LAG,
     STEP_S,
     VERSION,
-    MotionHistory,
-    ObservedEvent,
-    Step,
-    cause_row,
-    log_mass_prior,
-    shape_row,
 )
+from wm_perception.reasoning.history import MotionHistory
+from wm_perception.reasoning.steps import Step
 from wm_sim.scenes import BuiltScene
 
 Array = NDArray[np.float64]
@@ -447,13 +445,13 @@ def make_example(
         both = found(e.who, k)
         k += int(rng.choice([0, 0, 0, 0, 1, -1]))
         for own, other in (both, both[::-1]) if both else ():
-            row = history.contact_row(ids[own], ids[other], k)
+            row = contact_row(history, ids[own], ids[other], k)
             if row is not None:
                 contact_rows.append(row)
                 contact_of.append(own)
     for i in ids:
         for k in range(2, count - STEP_LAG):
-            row = history.step_row(i, k)
+            row = step_row(history, i, k)
             if row is not None:
                 step_rows.append(row)
                 step_of.append(where[i])

@@ -22,6 +22,7 @@ from wm_core.constants import SEEN_FALL_SPEED_M_S
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.rotations import rotation_matrices
 from wm_core.scene_graph import EventKind
+from wm_perception.reasoning.causes import cause_candidates
 from wm_perception.reasoning.events import (
     GONE_M,
     MOVE_SPEED_M_S,
@@ -30,8 +31,7 @@ from wm_perception.reasoning.events import (
     topple_row,
     upright_axis,
 )
-from wm_perception.reasoning.features import cause_candidates
-from wm_perception.reasoning.relations import gaps_between
+from wm_perception.reasoning.gaps import gaps_between
 
 Array = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from training.reasoner.data import counterfactuals
 from training.reasoner.events import CausedTruth, TrueEvent, caused_truth, true_events
 from training.worlds.simulate import Clip, compile_world
 from wm_core.scene_graph import Event, EventKind, Predicate, SceneGraph
-from wm_perception.reasoning.features import cause_candidates
+from wm_perception.reasoning.causes import cause_candidates
 from wm_perception.reasoning.relations import measure_relations
 from wm_perception.types import PerceptionConfig
 from wm_sim.scenes import BuiltScene

@@ -28,7 +28,7 @@ setup(
         "scipy>=1.13",
         "opencv-python-headless>=4.11,<4.12",
     ],
-    # Tracking figures against a known truth; the node runs without.
+    # Tracking figures against a known ground truth; the node runs without.
     extras_require={"evaluation": ["motmetrics>=1.4"]},
     zip_safe=True,
     maintainer="wm maintainers",

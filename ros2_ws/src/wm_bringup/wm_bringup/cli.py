@@ -102,7 +102,7 @@ def demo(
     reasoner: ReasonerOption = "",
     reasoner_model: ReasonerModelOption = None,
 ) -> None:
-    """Simulate a table, perceive it, imagine futures, compare with the truth, write a report."""
+    """Simulate a table, perceive it, imagine futures, compare with the ground truth, write a report."""
     from wm_bringup.demo.demo import run_demo
     from wm_bringup.run.live import model_parameters
 
@@ -445,7 +445,7 @@ def export(context: typer.Context) -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def plan(context: typer.Context) -> None:
-    """Push a thing to a place on the simulated table, planning by imagined futures. --help has its options."""
+    """Push an object to a place on the simulated table, planning by imagined futures. --help has its options."""
     from wm_bringup.planning import plan as program
 
     raise typer.Exit(program.main(context.args))

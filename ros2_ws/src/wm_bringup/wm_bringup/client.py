@@ -143,7 +143,7 @@ class GraphClient:
         """The perceived scene graph of a stamp."""
         return scene_graph_from_msg(deserialize_message(self.graphs[stamp_ns], SceneGraphMsg))
 
-    def truth(self, stamp_ns: int) -> SceneGraph:
+    def ground_truth(self, stamp_ns: int) -> SceneGraph:
         """The simulator's scene graph of a stamp."""
         return scene_graph_from_msg(deserialize_message(self.truths[stamp_ns], SceneGraphMsg))
 

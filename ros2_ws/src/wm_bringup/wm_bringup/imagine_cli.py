@@ -19,7 +19,7 @@ from wm_core.scene_graph import EventKind, SceneGraph
 MAX_EVENTS = 5
 """Shown per future."""
 VISIBLE_M = 0.005
-"""Things that neither move nor are affected by this much are left out of the table."""
+"""Objects that neither move nor are affected by this much are left out of the table."""
 
 
 class AskError(RuntimeError):
@@ -58,20 +58,20 @@ def hypotheses_of(
     """
     found = [Hypothesis("as it is")]
     for text in remove:
-        (thing,) = _numbers("--remove", text, "ID")
-        found.append(Hypothesis(f"without {thing:.0f}", (do.remove(int(thing)),)))
+        (object_id,) = _numbers("--remove", text, "ID")
+        found.append(Hypothesis(f"without {object_id:.0f}", (do.remove(int(object_id)),)))
     for text in push:
-        thing, *impulse = _numbers("--push", text, "ID X Y Z")
-        name = f"push {thing:.0f} by ({', '.join(f'{v:g}' for v in impulse)}) N s"
-        found.append(Hypothesis(name, (do.apply_impulse(int(thing), impulse),)))
+        object_id, *impulse = _numbers("--push", text, "ID X Y Z")
+        name = f"push {object_id:.0f} by ({', '.join(f'{v:g}' for v in impulse)}) N s"
+        found.append(Hypothesis(name, (do.apply_impulse(int(object_id), impulse),)))
     for text in mass:
-        thing, factor = _numbers("--mass", text, "ID FACTOR")
-        change = do.set_property(int(thing), do.Property.MASS, factor, factor=True)
-        found.append(Hypothesis(f"mass of {thing:.0f} x {factor:g}", (change,)))
+        object_id, factor = _numbers("--mass", text, "ID FACTOR")
+        change = do.set_property(int(object_id), do.Property.MASS, factor, factor=True)
+        found.append(Hypothesis(f"mass of {object_id:.0f} x {factor:g}", (change,)))
     for text in velocity:
-        thing, *speed = _numbers("--velocity", text, "ID X Y Z")
-        name = f"{thing:.0f} at ({', '.join(f'{v:g}' for v in speed)}) m/s"
-        found.append(Hypothesis(name, (do.set_velocity(int(thing), speed),)))
+        object_id, *speed = _numbers("--velocity", text, "ID X Y Z")
+        name = f"{object_id:.0f} at ({', '.join(f'{v:g}' for v in speed)}) m/s"
+        found.append(Hypothesis(name, (do.set_velocity(int(object_id), speed),)))
     return unique_names(found)
 
 
@@ -122,7 +122,7 @@ def unique_names(hypotheses: Sequence[Hypothesis]) -> tuple[Hypothesis, ...]:
 
 
 def default_hypotheses(scene: SceneGraph, most: int = 3) -> tuple[Hypothesis, ...]:
-    """Questions that make sense of any scene: its largest movable things removed, and pushed away from the camera."""
+    """Questions that make sense of any scene: its largest movable objects removed, and pushed away from the camera."""
     movable = [i for i in range(len(scene)) if not scene.is_static[i]]
     movable.sort(key=lambda i: -float(np.prod(scene.extents[i])))
     away = np.array([1.0, 0.0, 0.0])
@@ -131,11 +131,11 @@ def default_hypotheses(scene: SceneGraph, most: int = 3) -> tuple[Hypothesis, ..
         away = flat / np.linalg.norm(flat) if np.linalg.norm(flat) > 1e-6 else away
     found = [Hypothesis("as it is")]
     for i in movable[:most]:
-        thing = int(scene.ids[i])
-        found.append(Hypothesis(f"without {thing}", (do.remove(thing),)))
+        object_id = int(scene.ids[i])
+        found.append(Hypothesis(f"without {object_id}", (do.remove(object_id),)))
         # 0.5 m/s, whatever it weighs.
         impulse = (0.5 * float(scene.masses[i]) * away).tolist()
-        found.append(Hypothesis(f"push {thing} away", (do.apply_impulse(thing, impulse),)))
+        found.append(Hypothesis(f"push {object_id} away", (do.apply_impulse(object_id, impulse),)))
     return tuple(found)
 
 

@@ -17,7 +17,7 @@ class Stage:
         self.name, self._status, self._shown, self.text = name, status, 0.0, ""
 
     def detail(self, text: str) -> None:
-        """Shown beside the name while it lasts, and after it the last one."""
+        """Show a text beside the name; the last one stays after the stage."""
         self.text = text
         now = time.monotonic()
         if self._status is not None and now - self._shown > _DETAIL_EVERY_S:
@@ -25,14 +25,14 @@ class Stage:
             self._status.update(f"{self.name}: {text}")
 
 
-class Stages:
-    """The parts of a piece of work, one after the other.
+class ProgressLog:
+    """Stages of a command, printed as they begin and end.
 
     Args:
         console: of rich.
 
     Attributes:
-        seconds: by name, of those that are done.
+        seconds: by name, of the stages that are done.
     """
 
     def __init__(self, console: Any) -> None:
@@ -42,12 +42,12 @@ class Stages:
 
     @property
     def total_s(self) -> float:
-        """Since this was made."""
+        """Time [s] since this was made."""
         return time.monotonic() - self._begin
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
-        """A part; into a file its name is printed when it begins, so that a log shows where it hangs."""
+        """A stage; in a file its name is printed when it begins, so that a log shows where it hangs."""
         from rich.markup import escape
 
         begin = time.monotonic()

@@ -164,7 +164,7 @@ class Rollout:
             future, are NaN. Futures that were not computed are not valid either. Both empty: nobody judged.
         final_states: (K, S, N, 13), final_present: (K, N), final_position_std: (K, N) [m], at the last time.
         event_kinds: E kinds; event_probability: (K, E, N) 0..1, NaN where not computed.
-        path_outside: (K,) how far a led body's path goes beyond the workspace [m].
+        path_outside: (K,) how far a kinematic body's path goes beyond the workspace [m].
         answers: one per question.
         frame_times: (F,) [s].
         video: (K, F, H, W, 3) uint8 RGB, or None.

@@ -77,7 +77,7 @@ class Event:
     probability: float = 1.0
 
 
-# Priors of properties that nothing has been observed of: log density of household things around 400 kg/m^3
+# Priors of properties that nothing has been observed of: log density of household objects around 400 kg/m^3
 # (hollow plastic 150, wood 600, full bottles 1000), friction and restitution of dry everyday materials.
 PRIOR_DENSITY_KG_M3 = 400.0
 PRIOR_LOG_MASS_STD = 0.7

@@ -1,4 +1,4 @@
-"""How right a sequence of scene graphs is, against the truth."""
+"""Errors of a sequence of scene graphs against the ground truth."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class PerceptionScore:
     """Counts and errors over a sequence.
 
     Attributes:
-        objects_true: movable things that exist in the truth.
+        objects_true: movable objects that exist in the ground truth.
         found: of those, how many were matched in at least half of the frames that they could be seen in.
         missed: objects_true - found.
-        phantom: perceived ids that matched no true thing in most of their frames.
-        id_switches: times that a true thing changed its perceived id (motmetrics).
+        phantom: perceived ids that matched no true object in most of their frames.
+        id_switches: times that a true object changed its perceived id (motmetrics).
         position_error_median_m, position_error_p90_m: over all matches.
-        velocity_error_median_m_s: over all matches of things that truly move (over 0.05 m/s); NaN if none do.
+        velocity_error_median_m_s: over all matches of objects that truly move (over 0.05 m/s); NaN if none do.
         frames: frames compared.
     """
 
@@ -50,17 +50,19 @@ class PerceptionScore:
         return asdict(self)
 
 
-def match(perceived: SceneGraph, truth: SceneGraph, gate_m: float = MATCH_DISTANCE_M) -> list[tuple[int, int, float]]:
-    """Optimal pairs (row in perceived, row in truth, distance [m]) of movable objects nearer than a gate.
+def match(
+    perceived: SceneGraph, ground_truth: SceneGraph, gate_m: float = MATCH_DISTANCE_M
+) -> list[tuple[int, int, float]]:
+    """Optimal pairs (row in perceived, row in ground truth, distance [m]) of movable objects nearer than a gate.
 
-    The gate widens with the size of the thing: the center of a large one is known less well.
+    The gate widens with the size of the object: the center of a large one is known less well.
     """
     p = np.flatnonzero(~perceived.is_static)
-    t = np.flatnonzero(~truth.is_static)
+    t = np.flatnonzero(~ground_truth.is_static)
     if not len(p) or not len(t):
         return []
-    distance = np.linalg.norm(perceived.positions[p][:, None] - truth.positions[t][None], axis=-1)
-    gates = np.maximum(gate_m, 0.3 * truth.extents[t].max(axis=1))[None]
+    distance = np.linalg.norm(perceived.positions[p][:, None] - ground_truth.positions[t][None], axis=-1)
+    gates = np.maximum(gate_m, 0.3 * ground_truth.extents[t].max(axis=1))[None]
     cost = np.where(distance < gates, distance, 1e3)
     return [
         (int(p[i]), int(t[j]), float(distance[i, j]))
@@ -69,7 +71,7 @@ def match(perceived: SceneGraph, truth: SceneGraph, gate_m: float = MATCH_DISTAN
     ]
 
 
-# -- one thing against the truth
+# -- one object against the ground truth
 
 
 def _turns() -> Array:
@@ -88,19 +90,19 @@ _TURNS = _turns()
 _ORDERS = np.abs(_TURNS).argmax(axis=1)
 
 
-def extents_error(perceived: ArrayLike, truth: ArrayLike) -> float:
+def extents_error(perceived: ArrayLike, ground_truth: ArrayLike) -> float:
     """Mean relative error of the three full sizes, in the order of axes that fits best.
 
     Args:
-        perceived, truth: (3,) full sizes along each thing's own axes [m].
+        perceived, ground_truth: (3,) full sizes along each object's own axes [m].
     """
-    found, true = np.asarray(perceived, np.float64), np.asarray(truth, np.float64)
+    found, true = np.asarray(perceived, np.float64), np.asarray(ground_truth, np.float64)
     orders = np.array(list(itertools.permutations(range(3))))
     return float((np.abs(found[orders] - true) / true).mean(axis=1).min())
 
 
 def round_axis(shape: int, extents: ArrayLike, hull: ArrayLike | None = None) -> int | None:
-    """The axis (0, 1, 2) about which a true thing looks the same at any turn; -1: any axis (a sphere); None: none.
+    """The axis (0, 1, 2) of symmetry of a true object; -1: any axis (a sphere); None: none.
 
     The axis of a cylinder or capsule is that of the size which is unlike the other two. A convex hull is round about an
     axis if turning it about that axis moves none of its silhouettes by more than 6 % of its size (a plate, a bottle;
@@ -141,13 +143,13 @@ def rotation_error_deg(
 ) -> float | None:
     """Angle [deg] between a perceived and a true orientation, over what can be told apart; None for a sphere.
 
-    The axes of the perceived thing may be named in any of the 24 ways, as long as the sizes along them then fit the
+    The axes of the perceived object may be named in any of the 24 ways, as long as the sizes along them then fit the
     true ones about as well as they can; so half turns of a box are none, nor are quarter turns that swap near-equal
-    sides. Of round things only the axis counts, either way up.
+    sides. Of round objects only the axis counts, either way up.
 
     Args:
         perceived_quaternion, quaternion: (4,) x y z w; perceived_extents, extents: (3,) full sizes [m].
-        shape: true ``Shape``; hull: (P, 3) points of a true convex thing, in its own frame.
+        shape: true ``Shape``; hull: (P, 3) points of a true convex object, in its own frame.
     """
     axis = round_axis(shape, extents, hull)
     if axis == -1:
@@ -172,7 +174,7 @@ class TrackFrame:
     """One frame of a sequence for the scores of identities.
 
     Attributes:
-        true_ids: things that are asked for; perceived_ids: things that count as found, rightly or not.
+        true_ids: objects that are asked for; perceived_ids: objects that count as found, rightly or not.
         pairs: (true id, perceived id, distance [m]) of those that may be matched.
     """
 
@@ -232,7 +234,7 @@ def score_tracks(sequences: Iterable[Sequence[TrackFrame]]) -> TrackScore:
 
 @dataclass(frozen=True)
 class Reappearance:
-    """A thing that was hidden and came back: its perceived ids before and after (None: it had none)."""
+    """An object that was hidden and came back: its perceived ids before and after (None: it had none)."""
 
     true_id: int
     hidden_s: float
@@ -253,14 +255,14 @@ def reappearances(
     hidden_s: float = 2.0,
     around_s: float = 1.0,
 ) -> list[Reappearance]:
-    """Things that were wholly hidden for long and came back.
+    """Objects that were wholly hidden for long and came back.
 
     Its id before is the one that it had most in the last ``around_s`` before it went, and the one after likewise.
 
     Args:
         times: (T,) [s]; visible, gone: per frame the true ids that are well seen, and those that are not seen at all.
         found: per frame {true id: perceived id} of the matches.
-        hidden_s: shortest time from the last frame in which a thing was seen to the first in which it is again.
+        hidden_s: shortest time from the last frame in which an object was seen to the first in which it is again.
     """
     stamps = np.asarray(times, np.float64)
     result = []
@@ -295,7 +297,7 @@ def _most(ids: Sequence[int | None]) -> int | None:
 def score_sequence(
     pairs: Sequence[tuple[SceneGraph, SceneGraph]], visible: Sequence[set[int]] | None = None
 ) -> PerceptionScore:
-    """Score (perceived, truth) pairs of equal stamps, in time order.
+    """Score (perceived, ground truth) pairs of equal stamps, in time order.
 
     Args:
         visible: for each pair the true ids that can be seen; None: all of them.
@@ -314,28 +316,28 @@ def score_sequence(
     seen_matched: dict[int, int] = {}
     errors: list[float] = []
     velocity_errors: list[float] = []
-    for n, (perceived, truth) in enumerate(pairs):
-        matches = match(perceived, truth)
-        can_see = set(truth.ids[~truth.is_static].tolist()) if visible is None else visible[n]
-        for i in truth.ids[~truth.is_static].tolist():
+    for n, (perceived, ground_truth) in enumerate(pairs):
+        matches = match(perceived, ground_truth)
+        can_see = set(ground_truth.ids[~ground_truth.is_static].tolist()) if visible is None else visible[n]
+        for i in ground_truth.ids[~ground_truth.is_static].tolist():
             true_frames[i] = true_frames.get(i, 0) + (i in can_see)
         for i in perceived.ids[~perceived.is_static].tolist():
             seen_frames[i] = seen_frames.get(i, 0) + 1
         for p, t, distance in matches:
-            true_id, seen_id = int(truth.ids[t]), int(perceived.ids[p])
+            true_id, seen_id = int(ground_truth.ids[t]), int(perceived.ids[p])
             true_matched[true_id] = true_matched.get(true_id, 0) + (true_id in can_see)
             seen_matched[seen_id] = seen_matched.get(seen_id, 0) + 1
             if true_id not in can_see:
                 continue
             errors.append(distance)
-            if np.linalg.norm(truth.linear_velocities[t]) > 0.05:
+            if np.linalg.norm(ground_truth.linear_velocities[t]) > 0.05:
                 velocity_errors.append(
-                    float(np.linalg.norm(perceived.linear_velocities[p] - truth.linear_velocities[t]))
+                    float(np.linalg.norm(perceived.linear_velocities[p] - ground_truth.linear_velocities[t]))
                 )
         cost = np.full((len(true_frames), len(perceived)), np.nan)
         order = list(true_frames)
         for p, t, distance in matches:
-            cost[order.index(int(truth.ids[t])), p] = distance
+            cost[order.index(int(ground_truth.ids[t])), p] = distance
         accumulator.update(order, perceived.ids.tolist(), cost)
     switches = motmetrics.metrics.create().compute(accumulator, metrics=["num_switches"])
     found = sum(1 for i, n in true_frames.items() if n and true_matched.get(i, 0) >= 0.5 * n)

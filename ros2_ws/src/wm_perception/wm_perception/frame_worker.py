@@ -1,4 +1,4 @@
-"""Work on the newest of what comes, in two stages: the first of the next frame beside the second of this one."""
+"""A worker that processes the newest frame in two halves: the first of the next frame beside the second of this one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ OVERLAP = ("auto", "always", "never")
 
 
 def overlaps(setting: str, cores: int, network_threads: int) -> bool:
-    """Whether stages run beside one another: ``setting`` of ``OVERLAP``, on so many cores, beside so many threads.
+    """Whether the halves run beside one another: ``setting`` of ``OVERLAP``, on so many cores, beside so many threads.
 
-    Where the network's threads have all cores, the two stages take them from one another: on two cores with two threads
+    Where the network's threads have all cores, the two halves take them from one another: on two cores with two threads
     a frame took 29 % longer for 9 % more frames a second (docs/perception_bench.md).
     """
     return setting == "always" or (setting == "auto" and cores > network_threads)
 
 
 class FrameWorker(Generic[Item]):
-    """Two threads, one for each stage, that never let a queue grow: of what waits only the newest item is kept.
+    """Two threads, one for each half; no queue grows, as only the newest waiting item is kept.
 
     ``first`` takes an item and returns what is left to do with it, a function without arguments; that is called in the
     second thread, in the order of the items, while the first may already have the next one. Where the second stage is
@@ -56,7 +56,7 @@ class FrameWorker(Generic[Item]):
             thread.start()
 
     def offer(self, item: Item) -> bool:
-        """Work on this next; whether it takes the place of one that still waited."""
+        """Process this item next; returns whether it replaces one that still waited."""
         with self._wake:
             waiting = self._waiting
             self._waiting = item if waiting is None else self._merge(waiting, item)
@@ -64,17 +64,17 @@ class FrameWorker(Generic[Item]):
             return waiting is not None
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing waits and nothing is worked on; False when time was up first."""
+        """Wait until no item waits or is processed; False when the time was up before."""
         with self._wake:
             return self._wake.wait_for(self._idle, timeout_s)
 
     def drain(self) -> None:
-        """Called by the first stage: wait until all earlier items are done with, or it was stopped."""
+        """Called by the first half: wait until all earlier items are finished, or the worker is stopped."""
         with self._wake:
             self._wake.wait_for(lambda: self._drained() or not self._working)
 
     def stop(self, timeout_s: float) -> bool:
-        """Drop what waits, end both threads; False when a frame was still worked on by then."""
+        """Drop the waiting item and end both threads; False when a frame was still being processed."""
         with self._wake:
             self._working = False
             self._waiting = self._rest = None

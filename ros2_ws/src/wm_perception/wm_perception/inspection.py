@@ -1,4 +1,4 @@
-"""What is wrong with the frames that perception gets, looked at now and then: depth, its unit, gravity, supports."""
+"""Checks of the frames that perception gets, twice a second: depth, its unit, gravity, supports."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def inspect_frame(
 
 
 class FrameInspector:
-    """Calls ``inspect_frame`` twice a second, which costs some milliseconds, and keeps what it says. Thread-safe."""
+    """Calls ``inspect_frame`` twice a second (some milliseconds each), and keeps its findings. Thread-safe."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class FrameInspector:
         self._frames, self._last_s = 0, float("-inf")
 
     def look(self, frame: Frame, scene: SceneGraph, frame_id: str, unit: Finding | None = None) -> None:
-        """A frame was perceived so; looked at when it is time. ``unit`` as for ``inspect_frame``."""
+        """Check a perceived frame when it is time. ``unit`` as for ``inspect_frame``."""
         now = self._clock()
         self._frames += 1
         if self._frames < _SETTLED_FRAMES or now - self._last_s < _EVERY_S:
@@ -81,6 +81,6 @@ class FrameInspector:
             self._findings, self._last_s = findings, now
 
     def findings(self) -> list[Finding]:
-        """What the last look found; nothing where it is long ago."""
+        """What the last inspection found; nothing where that was long ago."""
         with self._lock:
             return list(self._findings) if self._clock() - self._last_s <= _VALID_S else []

@@ -21,7 +21,7 @@ from wm_perception.models.reasoner import make_reasoner
 from wm_perception.models.segmenter import make_segmenter
 from wm_perception.reasoning.reasoner import Reasoner
 from wm_perception.segmentation.geometric import candidate_pixels
-from wm_perception.tracking.association import Observation
+from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.tracker import Tracker
 from wm_perception.types import (
     Array,
@@ -220,19 +220,19 @@ class PerceptionPipeline:
             pixels = int(mask.sum())
             depth = float(np.median(cloud.depth[box][mask])) if pixels else 0.0
             noise = float(depth_noise_m(np.array(depth, np.float32)))
-            # A network's masks reach over the rim, onto the support and what is behind.
+            # A network's masks reach over the object's rim, onto the support and the background.
             clear = mask & candidates[box]
             use = clear if int(clear.sum()) >= _CLEAR_SHARE * pixels else mask
             use = use & ~_behind(cloud.depth[box], mask)
             if noise > _MIXED_PIXEL_NOISE_M:
-                # Far away, a sensor's outermost pixels mix the thing with what is behind it.
+                # Far away, a sensor's outermost pixels mix the object with what is behind it.
                 inner = cv2.erode(use.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
                 use = inner if int(inner.sum()) >= 0.35 * pixels else use
             rows, columns = np.nonzero(use)
             if len(rows) < 8 or pixels < 12:
                 observations.append(None)
                 continue
-            # Evenly taken; more would make everything slower and nothing better.
+            # Evenly sampled; more would make everything slower and nothing better.
             some = slice(None, None, max(1, len(rows) // _MAX_POINTS))
             rows, columns = rows[some] + box[0].start, columns[some] + box[1].start
             points = cloud.points[rows, columns].astype(np.float64)
@@ -301,20 +301,20 @@ class PerceptionPipeline:
                     "positions": t.position,
                     "quaternions": t.quaternion,
                     "linear_velocities": t.velocity,
-                    "angular_velocities": t.angular_velocity,
+                    "angular_velocities": t.motion.angular_velocity,
                     "extents": t.extents,
                     "shapes": int(t.shape),
                     "is_static": False,
                     "pose_covariances": t.pose_covariance(),
                     "twist_covariances": t.twist_covariance(),
-                    "colors": np.clip(t.color / 255.0, 0.0, 1.0),
-                    "visibilities": t.visibility if t.seen_now else 0.0,
+                    "colors": np.clip(t.appearance.color / 255.0, 0.0, 1.0),
+                    "visibilities": t.visibility.fraction if t.visibility.seen_now else 0.0,
                     "existence_probabilities": t.existence,
                     "first_seen_ns": t.first_seen_ns,
                     "last_seen_ns": t.last_seen_ns,
                     "hulls": t.hull,
-                    "class_probabilities": t.class_probabilities(),
-                    "embeddings": t.embedding,
+                    "class_probabilities": t.appearance.class_probabilities(),
+                    "embeddings": t.appearance.embedding,
                 }
             )
         rows.sort(key=lambda row: row["ids"])  # type: ignore[arg-type, return-value]
@@ -413,7 +413,7 @@ def _rows(rows: list[dict[str, Any]], name: str) -> Array:
 def _behind(depth: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pixels (h, w) at the rim of a mask that lie behind what is beside them in it: of another surface.
 
-    Only at the rim: within a mask a step in depth may be the thing's own (the far wall of a bowl).
+    Only at the rim: within a mask a step in depth may be the object's own (the far wall of a bowl).
     """
     kernel = np.ones((5, 5), np.uint8)
     rim = mask & (cv2.erode(mask.astype(np.uint8), kernel, borderValue=0) == 0)

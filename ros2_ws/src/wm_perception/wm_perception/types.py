@@ -179,7 +179,7 @@ class Cloud:
 
     Attributes:
         points: (h, w, 3) float32 world coordinates [m], NaN where there is no depth.
-        normals: (h, w, 3) float32 unit normals towards the camera, NaN where unknown.
+        normals: (h, w, 3) float32 unit normals toward the camera, NaN where unknown.
         depth: (h, w) float32 [m], NaN where unknown.
         rgb: (h, w, 3) uint8; lab: (h, w, 3) float32, CIE L*a*b* scaled to 0..255.
         camera: intrinsics at this size. world_T_camera: (4, 4).
@@ -202,7 +202,7 @@ class Segmentation:
         labels: (h, w) int32 at the cloud's size, 0 = no object, 1..L.
         keys: (L,) ``PredictedObject.key`` of each label, -1 where the segmenter has not said.
         class_names: L names, or empty: not classified.
-        scores: (L,) 0..1, how sure the segmenter is that each is one whole thing; empty: it does not say.
+        scores: (L,) 0..1, how sure the segmenter is that each is one whole object; empty: it does not say.
         embeddings: (L, D) appearance, unit length; (0, 0): none.
         vocabulary: C class names; class_probabilities: (L, C), rows sum to 1; both empty: not classified.
     """
@@ -217,7 +217,7 @@ class Segmentation:
 
 
 class Segmenter(Protocol):
-    """Finds instances in a frame; geometric now, a trained network through the same door."""
+    """Finds instances in a frame: geometric, or a trained network."""
 
     def segment(
         self,

@@ -51,8 +51,8 @@ def push_request(
 def in_process(imagination: Imagines, backend: str, samples: int = 1, seed: int = 0) -> Imagine:
     """``Imagine`` by an imagination in this process (``wm_imagination.engine.Imagination``), with a backend of it."""
 
-    def ask(scene: SceneGraph, body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float) -> Futures:
+    def imagine(scene: SceneGraph, body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float) -> Futures:
         rollout = imagination.imagine(push_request(body, paths, horizon_s, step_s, backend, samples, seed), scene)
         return Futures(rollout.states, rollout.usable, rollout.invalid_reasons)
 
-    return ask
+    return imagine

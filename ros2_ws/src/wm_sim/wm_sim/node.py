@@ -7,7 +7,7 @@ Publishes (names are relative, so under the node's namespace and remappable, but
 - ``camera/depth/image_raw``: sensor_msgs/Image 16UC1 (mm, 0: none) or 32FC1 (m, NaN: none), on color (REP-118)
 - ``camera/depth/camera_info``: the same
 - ``odom``: nav_msgs/Odometry, odom -> base_link
-- ``sim/scene_graph``: wm_msgs/SceneGraph, the truth
+- ``sim/scene_graph``: wm_msgs/SceneGraph, the ground truth
 - ``pusher/pose``: geometry_msgs/PoseStamped in ``map``, of a scene with exactly one pusher
 - ``/clock``: rosgraph_msgs/Clock, at every frame; with ``clock: follow`` it is read instead
 - ``/tf``, ``/tf_static``: map -> odom -> base_link -> camera_link -> camera_color_optical_frame (REP-105)

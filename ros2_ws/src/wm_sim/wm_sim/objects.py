@@ -61,7 +61,7 @@ def _disc(radius: float, bottom: float, top: float, color: Color) -> GeomDef:
 
 
 def mug(diameter: float, height: float, color: Color) -> list[GeomDef]:
-    """An open mug with a handle towards +x [m]."""
+    """An open mug with a handle toward +x [m]."""
     radius = 0.5 * diameter
     parts = [_disc(radius, 0.0, 0.008, color), *_wall(radius, radius, 0.004, height, color)]
     reach, thick = 0.35 * diameter, 0.012

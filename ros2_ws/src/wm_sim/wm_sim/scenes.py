@@ -71,7 +71,7 @@ class Randomize(_Strict):
 
 
 class ObjectModel(_Strict):
-    """One thing on the table."""
+    """One object on the table."""
 
     name: str
     class_name: str = Field("object", description="class in the ground truth, e.g. ball, box, can, mug")

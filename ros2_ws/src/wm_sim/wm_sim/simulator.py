@@ -1,4 +1,4 @@
-"""The simulated world: it moves on, is looked at, is the truth, and can be asked what would have happened.
+"""The simulated world: steps, images, ground truth, and counterfactual re-simulation.
 
 ROS-free. The map frame's origin is on the floor below the table's center, x away from the camera, z up.
 """
@@ -255,7 +255,7 @@ class Simulator:
             p, q = np.concatenate([here[None, POSITION], p]), np.concatenate([here[None, QUATERNION], q])
         path = Intervention(InterventionKind.FOLLOW_PATH, 0, 0.0, path_times=t, path_positions=p, path_quaternions=q)
         _, _, mass, inertia = self.live.paths[index]
-        # Not an intervention: that would move things apart that the pusher merely touches.
+        # Not an intervention: that would move objects apart that the pusher merely touches.
         self.live.paths[index] = (self.live.step, path, mass, inertia)
 
     def pusher_pose(self, name: str = "") -> tuple[Array, Array]:
@@ -397,7 +397,7 @@ class Simulator:
                 shadows.append(shadow)
         return shadows
 
-    # -- truth
+    # -- ground truth
 
     def ground_truth(self, with_visibility: bool = False) -> SceneGraph:
         """The true scene: every present object with its true id, class, pose, twist, shape and properties.
@@ -519,7 +519,7 @@ class Simulator:
 
     def render_truth(
         self,
-        truth: TruthRollout,
+        ground_truth: TruthRollout,
         hypothesis: int,
         rows: Sequence[int] | None = None,
         world_T_camera: ArrayLike | None = None,
@@ -527,17 +527,17 @@ class Simulator:
         """Exact images of a true future: color (F, H, W, 3) and depth (F, H, W) [m].
 
         Args:
-            rows: indices of ``truth.times`` to draw; None: all.
+            rows: indices of ``ground_truth.times`` to draw; None: all.
             world_T_camera: (4, 4); None: the camera's pose at the instant of the query.
         """
-        chosen = range(len(truth.times)) if rows is None else rows
-        interventions = truth.hypotheses[hypothesis].interventions
-        bodies = list(truth.snapshot.live.bodies)
+        chosen = range(len(ground_truth.times)) if rows is None else rows
+        interventions = ground_truth.hypotheses[hypothesis].interventions
+        bodies = list(ground_truth.snapshot.live.bodies)
         created = [body_from_spec(i.body) for i in interventions if i.creates_body and i.body is not None]
         bodies += created
         index_of = {i: k for k, i in enumerate(self.scene.ids)}
         pose = (
-            self.world_T_camera(truth.snapshot.frame / FRAME_RATE_HZ)
+            self.world_T_camera(ground_truth.snapshot.frame / FRAME_RATE_HZ)
             if world_T_camera is None
             else np.asarray(world_T_camera, dtype=np.float64)
         )
@@ -548,7 +548,7 @@ class Simulator:
         colors, depths, applied = [], [], 0
         painted: dict[int, Array] = {}
         for row in chosen:
-            while applied < len(looks) and looks[applied].time_offset <= truth.times[row] + 1e-9:
+            while applied < len(looks) and looks[applied].time_offset <= ground_truth.times[row] + 1e-9:
                 look, applied = looks[applied], applied + 1
                 index = index_of[look.object_id]
                 if look.kind == InterventionKind.RESTYLE:
@@ -559,8 +559,8 @@ class Simulator:
             original = stage.model.geom_rgba.copy()
             for index, color in painted.items():
                 stage.model.geom_rgba[stage.world.geom_ids[index], :3] = color
-            states = truth.states[hypothesis, row, :count].astype(np.float64)
-            present = truth.present[hypothesis, row, :count]
+            states = ground_truth.states[hypothesis, row, :count].astype(np.float64)
+            present = ground_truth.present[hypothesis, row, :count]
             stage.set(states, present)
             rgb, depth = stage.renderer.render(stage.data, pose, self._shadows(bodies, states, present))
             stage.model.geom_rgba[:] = original

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from wm_bringup.client import decode_frames
-from wm_bringup.demo.ground_truth import Truth
+from wm_bringup.demo.ground_truth import GroundTruth
 from wm_bringup.demo.scenarios import with_true_ids
 from wm_bringup.recording.recordings import counts, read
 from wm_bringup.report.comparison import compare, match_ids
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from wm_bringup.demo.capture import Capture
 
 SETTLE_S = 0.5
-"""A thing needs a few frames to be believed; graphs of the first half second are not scored."""
+"""An object needs a few frames to be believed; graphs of the first half second are not scored."""
 VISIBLE_PIXELS = 60
 """Of a 320x240 image: what shows less cannot be asked for."""
 
@@ -45,7 +45,7 @@ def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note
         update: gets what is being done.
 
     Raises:
-        wm_bringup.demo.ground_truth.TruthError: running again does not lead to the published state.
+        wm_bringup.demo.ground_truth.GroundTruthError: running again does not lead to the published state.
     """
     rollouts = {"imagined": capture.answer.rollout, **{n: a.rollout for n, a in capture.baselines.items()}}
     imagined = rollouts["imagined"]
@@ -53,13 +53,13 @@ def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note
     if camera is None or len(times) < 2:
         raise ValueError("rollout: got one without frames or times, expected both")
     true_ids = match_ids(capture.perceived, capture.published)
-    asked = [with_true_ids(q.hypothesis, true_ids) for q in capture.questions]
+    asked = [with_true_ids(q.hypothesis, true_ids) for q in capture.scenarios]
     notes = [
         f"“{q.title}” is not compared: object {q.subject} matches no true one within reach"
-        for q, h in zip(capture.questions, asked, strict=True)
+        for q, h in zip(capture.scenarios, asked, strict=True)
         if h is None
     ]
-    for k, question in enumerate(capture.questions):
+    for k, question in enumerate(capture.scenarios):
         bad = [name for name, rollout in rollouts.items() if not rollout.usable[k]]
         if bad:
             # An error of what must not be acted upon would go into the means.
@@ -71,12 +71,12 @@ def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note
     rows = [int(np.argmin(np.abs(times - t))) for t in frame_times]
     futures = []
     with (
-        Truth(scene, seed, capture.stamp_ns, capture.published) as truth,
+        GroundTruth(scene, seed, capture.stamp_ns, capture.published) as ground_truth,
         Simulator(scene, seed, camera.width, camera.height) as painter,
     ):
         # Float32 on the wire has rounded the times.
-        rollout = truth.imagine(known, np.arange(len(times)) * (float(times[-1]) / (len(times) - 1)))
-        for k, (question, j) in enumerate(zip(capture.questions, rows_of, strict=True)):
+        rollout = ground_truth.imagine(known, np.arange(len(times)) * (float(times[-1]) / (len(times) - 1)))
+        for k, (question, j) in enumerate(zip(capture.scenarios, rows_of, strict=True)):
             update(question.name)
             future = Future(question, k, color[k * count : (k + 1) * count], depth[k * count : (k + 1) * count])
             if j is not None:
@@ -87,12 +87,12 @@ def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note
                     rollout.object_ids,
                     rollout.states[j],
                     rollout.present[j],
-                    truth.has_contacts(rollout, j),
+                    ground_truth.has_contacts(rollout, j),
                 )
                 true, true_depth = painter.render_truth(rollout, j, rows, capture.perceived.world_T_camera)
                 future = replace(future, true=list(true), true_depth=list(true_depth), errors=errors)
             futures.append(future)
-        difference_m = truth.difference_m
+        difference_m = ground_truth.difference_m
     update(
         f"run again to {1e-9 * capture.stamp_ns:.2f} s: {1e3 * difference_m:.0g} mm off what was published; "
         f"{len(known)} futures, {len(known) * count} pictures"
@@ -104,7 +104,7 @@ def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note
         scene_name=scene,
         seed=seed,
         graph=capture.perceived,
-        truth=capture.published,
+        ground_truth=capture.published,
         true_ids=true_ids,
         futures=futures,
         rollouts=rollouts,
@@ -143,7 +143,7 @@ def recorded_graphs(mcap: Path, graph_topic: str, truth_topic: str) -> list[tupl
 def score_perception(mcap: Path, scene: str, seed: int, graph_topic: str, truth_topic: str) -> dict[str, Any]:
     """Counts and errors of perception over a recorded run; empty where nothing can be compared.
 
-    A true thing that the camera cannot see in a frame is not asked for in it.
+    A true object that the camera cannot see in a frame is not asked for in it.
     """
     pairs = recorded_graphs(mcap, graph_topic, truth_topic)
     if not pairs:
@@ -154,10 +154,10 @@ def score_perception(mcap: Path, scene: str, seed: int, graph_topic: str, truth_
         return {}
     visible = []
     with Simulator(scene, seed, 320, 240) as simulator:
-        for _, truth in pairs:
-            simulator.advance_to(truth.stamp_ns * 1e-9 + 1e-4)
-            pixels = np.bincount(simulator.instances().ravel(), minlength=int(truth.ids.max(initial=0)) + 1)
-            visible.append({int(i) for i in truth.ids[~truth.is_static] if pixels[i] >= VISIBLE_PIXELS})
+        for _, ground_truth in pairs:
+            simulator.advance_to(ground_truth.stamp_ns * 1e-9 + 1e-4)
+            pixels = np.bincount(simulator.instances().ravel(), minlength=int(ground_truth.ids.max(initial=0)) + 1)
+            visible.append({int(i) for i in ground_truth.ids[~ground_truth.is_static] if pixels[i] >= VISIBLE_PIXELS})
     return score_sequence(pairs, visible).as_dict()
 
 
@@ -195,7 +195,7 @@ def write_files(out: Path, results: DemoResults, seconds_total: float) -> dict[s
             "position_std": "(K, T, N) m",
             "effect": "(K, N) m, largest distance from the factual future",
             "true_object_ids": "(M,)",
-            "true_states": "(K, T, M, 13), NaN where the truth is not known",
+            "true_states": "(K, T, M, 13), NaN where the ground truth is not known",
             "true_present": "(K, T, M)",
         },
         "events": [

@@ -14,8 +14,8 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo
 
 from wm_bringup.client import Answer, GraphClient
-from wm_bringup.demo.scenarios import MOVING_M_S, Question, choose_questions, timing_hypotheses
-from wm_bringup.progress import Stage, Stages
+from wm_bringup.demo.scenarios import MOVING_M_S, Scenario, choose_scenarios, timing_hypotheses
+from wm_bringup.progress import ProgressLog, Stage
 from wm_bringup.report.results import BASELINES
 from wm_bringup.run.live import START_S, start_nodes
 from wm_bringup.run.processes import ProcessGroup, check_nodes, graph_environment, node_command
@@ -41,7 +41,7 @@ VIDEO_RATE_HZ = 10.0
 PATIENCE_S = 0.5
 """How much later the question may come when nothing is seen to move yet."""
 MAX_LEAD_S = 0.07
-"""The simulated world waits where it is further ahead of the scene graph: what is seen of a moving thing must not
+"""The simulated world waits where it is further ahead of the scene graph: what is seen of a moving object must not
 depend on how busy the machine is. The report says how slow it was."""
 TIMED_COUNTS = (64, 256)
 TIMED_HORIZON_S = 1.0
@@ -52,7 +52,7 @@ class Plan:
     """What a demonstration does.
 
     Attributes:
-        is_quick: a shorter film.
+        is_quick: a shorter video.
         width, height: of imagined images.
         video_rate_hz: of imagined images.
         linger_s: of simulated time that is still recorded after the answers.
@@ -93,7 +93,7 @@ class Capture:
     stamp_ns: int
     perceived: SceneGraph
     published: SceneGraph
-    questions: list[Question]
+    scenarios: list[Scenario]
     answer: Answer
     baselines: dict[str, Answer]
     timings_s: dict[int, float]
@@ -117,7 +117,7 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def capture(
-    out: Path, scene: str, seed: int, plan: Plan, stages: Stages, perception: Mapping[str, Any] | None = None
+    out: Path, scene: str, seed: int, plan: Plan, progress: ProgressLog, perception: Mapping[str, Any] | None = None
 ) -> Capture:
     """Run the graph, ask, stop it. ``perception``: parameters of that node.
 
@@ -133,7 +133,7 @@ def capture(
         ProcessGroup(out / "logs", environ) as processes,
         GraphClient("wm_demo", NAMESPACE, lambda: check_nodes(processes), TRUTH_TOPIC) as client,
     ):
-        with stages.stage("start perception, imagination, recorder and the simulated camera") as stage:
+        with progress.stage("start perception, imagination, recorder and the simulated camera") as stage:
             command = node_command(
                 "wm_bringup.recording.recorder", arguments=["--out", str(recording), "--latency", str(latency)]
             )
@@ -144,23 +144,23 @@ def capture(
             processes.start("camera", node_command("wm_sim.node", parameters=parameters))
             client.wait_for(lambda: bool(client.truths), START_S, "the first camera frame")
             stage.detail(f"ROS domain {environ['ROS_DOMAIN_ID']}")
-        with stages.stage("watch the table") as stage:
+        with progress.stage("watch the table") as stage:
             before = _processor_seconds(processes)
             begin = time.monotonic()
             stamp_ns = _watch(client, query_time(scene, seed), stage)
             seconds = time.monotonic() - begin
             cores_used = {name: (s - before[name]) / seconds for name, s in _processor_seconds(processes).items()}
-        perceived, published = client.scene(stamp_ns), client.truth(stamp_ns)
-        with stages.stage("imagine what will happen, and what would happen if") as stage:
+        perceived, published = client.scene(stamp_ns), client.ground_truth(stamp_ns)
+        with progress.stage("imagine what will happen, and what would happen if") as stage:
             query_wall_ns = time.time_ns()
-            questions, answer = _ask(client, perceived, plan, stage)
-        with stages.stage("ask the baselines, and time many futures at once") as stage:
-            hypotheses = tuple(q.hypothesis for q in questions)
+            scenarios, answer = _ask(client, perceived, plan, stage)
+        with progress.stage("ask the baselines, and time many futures at once") as stage:
+            hypotheses = tuple(q.hypothesis for q in scenarios)
             baselines = {name: client.ask(_request(hypotheses, backend=name), perceived) for name in BASELINES}
             timings = _time_futures(client, perceived, plan)
             stage.detail(", ".join(f"{count} futures of 1 s: {1e3 * s:.0f} ms" for count, s in timings.items()))
             client.spin(plan.linger_s)
-        with stages.stage("stop the graph"):
+        with progress.stage("stop the graph"):
             processes.stop("camera")
             client.spin(0.3)
             processes.stop()
@@ -168,7 +168,7 @@ def capture(
         stamp_ns,
         perceived,
         published,
-        questions,
+        scenarios,
         answer,
         baselines,
         timings,
@@ -197,9 +197,9 @@ def _listeners(client: GraphClient) -> int:
 
 
 def query_time(scene: str, seed: int) -> float:
-    """When to ask [s of the world's time]: just after the last thing was set in motion.
+    """When to ask [s of the world's time]: just after the last object was set in motion.
 
-    The robot knows nothing of what will be set in motion later; so neither does the truth of its questions.
+    The robot knows nothing of what will be set in motion later; so neither does the ground truth of its questions.
     """
     built = build_scene(load_scene(scene), seed)
     pushes = (InterventionKind.SET_VELOCITY, InterventionKind.APPLY_IMPULSE)
@@ -224,13 +224,13 @@ def _watch(client: GraphClient, query_s: float, stage: Stage) -> int:
 
     client.wait_for(due, START_S + 12.0 * query_s, "a scene graph of the instant of the question")
     scene = client.scene(chosen)
-    things = int((~scene.is_static).sum())
-    stage.detail(f"{things} objects, {_moving(scene)} moving, {len(client.graphs)} scene graphs")
+    movable = int((~scene.is_static).sum())
+    stage.detail(f"{movable} objects, {_moving(scene)} moving, {len(client.graphs)} scene graphs")
     return chosen
 
 
 def _moving(scene: SceneGraph) -> int:
-    """How many things are seen to move."""
+    """How many objects are seen to move."""
     return int((np.linalg.norm(scene.linear_velocities[~scene.is_static], axis=1) > MOVING_M_S).sum())
 
 
@@ -238,8 +238,8 @@ def _request(hypotheses: Any, backend: str = "auto", horizon_s: float = HORIZON_
     return ImagineRequest(tuple(hypotheses), horizon_s, STEP_S, backend=backend, **more)
 
 
-def _ask(client: GraphClient, scene: SceneGraph, plan: Plan, stage: Stage) -> tuple[list[Question], Answer]:
-    questions = choose_questions(scene)
+def _ask(client: GraphClient, scene: SceneGraph, plan: Plan, stage: Stage) -> tuple[list[Scenario], Answer]:
+    scenarios = choose_scenarios(scene)
     images = ImageRequest(video=True, depth=True, points=True, rate_hz=plan.video_rate_hz, camera=_camera(client, plan))
     count = 0
 
@@ -247,17 +247,17 @@ def _ask(client: GraphClient, scene: SceneGraph, plan: Plan, stage: Stage) -> tu
         nonlocal count
         count += bool(len(feedback.frame.data))
         stage.detail(
-            f"{feedback.progress:4.0%}, {questions[feedback.hypothesis].name}: "
+            f"{feedback.progress:4.0%}, {scenarios[feedback.hypothesis].name}: "
             + (f"frame at {feedback.frame_time:.1f} s" if len(feedback.frame.data) else "states")
         )
 
-    request = _request([q.hypothesis for q in questions], images=images)
+    request = _request([q.hypothesis for q in scenarios], images=images)
     answer = client.ask_streaming(request, scene, show)
     stage.detail(
-        f"{len(questions)} futures of {HORIZON_S:g} s, first feedback after {answer.first_feedback_s or 0.0:.2f} s, "
+        f"{len(scenarios)} futures of {HORIZON_S:g} s, first feedback after {answer.first_feedback_s or 0.0:.2f} s, "
         f"{answer.feedbacks} in all, {len(answer.message.video)} images"
     )
-    return questions, answer
+    return scenarios, answer
 
 
 def _camera(client: GraphClient, plan: Plan) -> Any:

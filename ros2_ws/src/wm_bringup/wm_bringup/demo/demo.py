@@ -1,7 +1,7 @@
 """``wm demo``: the whole system on a simulated table, and how right it was.
 
 Camera, perception, imagination and recorder run as processes of their own. A client asks at one instant what will
-happen and what would happen if; then the simulator tells the truth of each of these futures.
+happen and what would happen if; then the simulator tells the ground truth of each of these futures.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 from wm_bringup.client import ClientError
 from wm_bringup.demo.assessment import assess, print_results, score_perception, write_files
 from wm_bringup.demo.capture import CAMERA_TOPICS, NAMESPACE, TRUTH_TOPIC, Plan, capture
-from wm_bringup.demo.ground_truth import TruthError
+from wm_bringup.demo.ground_truth import GroundTruthError
 from wm_bringup.environment import make_console
-from wm_bringup.progress import Stages
+from wm_bringup.progress import ProgressLog
 from wm_bringup.report import page, rerun_file, video
 from wm_bringup.run.processes import NodeRefused, ProcessDied
 
@@ -38,36 +38,36 @@ def run_demo(
         perception: further parameters of perception, e.g. of ``live.model_parameters``.
     """
     console = make_console()
-    stages = Stages(console)
+    progress = ProgressLog(console)
     plan = Plan.quick() if quick else Plan()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _demonstrate(out, scene, seed, plan, stages, perception)
+        _demonstrate(out, scene, seed, plan, progress, perception)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (ProcessDied, NodeRefused, ClientError, TruthError, OSError) as error:
+    except (ProcessDied, NodeRefused, ClientError, GroundTruthError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def _demonstrate(
-    out: Path, scene: str, seed: int, plan: Plan, stages: Stages, perception: Mapping[str, Any] | None
+    out: Path, scene: str, seed: int, plan: Plan, progress: ProgressLog, perception: Mapping[str, Any] | None
 ) -> None:
-    taken = capture(out, scene, seed, plan, stages, perception)
-    with stages.stage("simulate and render the truth of every question") as stage:
+    taken = capture(out, scene, seed, plan, progress, perception)
+    with progress.stage("simulate and render the ground truth of every scenario") as stage:
         results = assess(taken, scene, seed, stage.detail)
-    with stages.stage("score perception over the whole run") as stage:
+    with progress.stage("score perception over the whole run") as stage:
         perception = score_perception(taken.recording, scene, seed, f"{NAMESPACE}/scene_graph", TRUTH_TOPIC)
-        seconds = {f"stage: {name}": s for name, s in stages.seconds.items()}
+        seconds = {f"stage: {name}": s for name, s in progress.seconds.items()}
         results = replace(results, perception=perception, timings={**results.timings, **seconds})
         stage.detail(f"{perception.get('frames', 0)} scene graphs")
-    with stages.stage("write the film and the stills") as stage:
+    with progress.stage("write the video and the stills") as stage:
         live = video.live_frames(
             taken.recording, CAMERA_TOPICS[0], f"{NAMESPACE}/overlay", taken.stamp_ns, whole=not plan.is_quick
         )
-        video.make_film(
+        video.make_video(
             out / "demo.mp4",
             results,
             live,
@@ -75,13 +75,13 @@ def _demonstrate(
             whole=not plan.is_quick,
         )
         stills = video.make_stills(out / "stills", results, live)
-    with stages.stage("write the Rerun recording"):
+    with progress.stage("write the Rerun recording"):
         rerun_file.write_demo(out / "demo.rrd", results, taken.recording)
-    with stages.stage("write the data and the report"):
-        metrics = write_files(out, results, stages.total_s)
+    with progress.stage("write the data and the report"):
+        metrics = write_files(out, results, progress.total_s)
         page.write_demo_report(out / "report.html", results, metrics, stills, out / "demo.mp4")
-    metrics = write_files(out, results, stages.total_s)
-    print_results(results, metrics, stages.console)
-    stages.console.print(
-        f"\n{stages.total_s:.0f} s in all. {out / 'report.html'} explains, {out / 'demo.mp4'} shows it."
+    metrics = write_files(out, results, progress.total_s)
+    print_results(results, metrics, progress.console)
+    progress.console.print(
+        f"\n{progress.total_s:.0f} s in all. {out / 'report.html'} explains, {out / 'demo.mp4'} shows it."
     )

@@ -20,20 +20,20 @@ MAX_REPLAY_DIFFERENCE_M = 1e-6
 """What the message format may round; anything beyond is another world."""
 
 
-class TruthError(RuntimeError):
-    """The truth cannot be told; the message says why."""
+class GroundTruthError(RuntimeError):
+    """The ground truth is not known; the message says why."""
 
 
-class Truth:
-    """The world at the instant of a question. A context manager (it holds a rendering context).
+class GroundTruth:
+    """The simulated world at the instant of a scenario. A context manager (it holds a rendering context).
 
     Args:
         scene, seed: those of the simulated camera.
-        stamp_ns: of the question.
+        stamp_ns: of the scenario.
         published: the true scene graph of that stamp.
 
     Raises:
-        TruthError: running again did not lead to the published state.
+        GroundTruthError: running again did not lead to the published state.
 
     Attributes:
         difference_m: largest distance of an object from where it was published to be.
@@ -41,17 +41,17 @@ class Truth:
 
     def __init__(self, scene: str, seed: int, stamp_ns: int, published: SceneGraph) -> None:
         self.simulator = Simulator(scene, seed)
-        # Half a frame on: stamps are whole frames, rounded to nanoseconds.
+        # Half a frame later: stamps are whole frames, rounded to nanoseconds.
         self.simulator.advance_to(stamp_ns / NANOSECONDS + 1e-4)
         self.difference_m = largest_difference(published, self.simulator.ground_truth())
         if not self.difference_m <= MAX_REPLAY_DIFFERENCE_M:
             self.simulator.close()
-            raise TruthError(
+            raise GroundTruthError(
                 f"scene {scene!r} (seed {seed}) run again to {stamp_ns / NANOSECONDS:.3f} s is {self.difference_m:g} m "
-                f"off the published truth, expected at most {MAX_REPLAY_DIFFERENCE_M:g} m"
+                f"off the published ground truth, expected at most {MAX_REPLAY_DIFFERENCE_M:g} m"
             )
 
-    def __enter__(self) -> Truth:
+    def __enter__(self) -> GroundTruth:
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -69,7 +69,7 @@ class Truth:
         return self.simulator.render_truth(rollout, hypothesis, rows)
 
     def has_contacts(self, rollout: TruthRollout, hypothesis: int) -> bool:
-        """Whether two things that can move (or a pusher and one) come to touch after the start."""
+        """Whether two objects that can move (or a pusher and one) come to touch after the start."""
         graph = self.simulator.ground_truth()
         static = set(graph.ids[graph.is_static].tolist())
         standing = {frozenset((r.subject, r.object)) for r in graph.relations}

@@ -1,6 +1,6 @@
-"""``wm run --rgbd FOLDER``: a recorded clip through the live graph, and what could be done to a thing in it.
+"""``wm run --rgbd FOLDER``: a recorded clip through the live graph, and what could be done to an object in it.
 
-The player, perception, imagination and the recorder run as processes of their own. Afterwards: a film of the overlay,
+The player, perception, imagination and the recorder run as processes of their own. Afterwards: a video of the overlay,
 a report of which object was there in which frame, and on request the imagined removal and fall of one of them.
 """
 
@@ -22,12 +22,12 @@ from wm_bringup.client import ClientError, GraphClient, decode_frames
 from wm_bringup.demo.capture import CAMERA_TOPICS, NAMESPACE, environment
 from wm_bringup.demo.scenarios import clearance, distance_to_edge, object_name, radius_xy, support_of
 from wm_bringup.environment import make_console
-from wm_bringup.progress import Stages
+from wm_bringup.progress import ProgressLog
 from wm_bringup.recording.empty_result import empty_text
 from wm_bringup.recording.recordings import read
 from wm_bringup.report import drawing
-from wm_bringup.report.drawing import Canvas, Picture, VideoWriter, save_png, sheet
-from wm_bringup.report.page import film_html, page, picture_html, table, tiles
+from wm_bringup.report.drawing import Drawing, Picture, VideoWriter, save_png, sheet
+from wm_bringup.report.page import page, picture_html, table, tiles, video_html
 from wm_bringup.report.results import machine_facts
 from wm_bringup.run.live import START_S, WAITING, Playing, player_command, player_notes, start_nodes
 from wm_bringup.run.processes import (
@@ -53,10 +53,10 @@ from wm_core.scene_graph import PRIOR_FRICTION, SceneGraph
 HORIZON_S = 2.0
 VIDEO_RATE_HZ = 15.0
 COMPACT_M = (0.04, 0.25)
-"""Smallest and largest side of a thing that one would push about."""
+"""Smallest and largest side of an object that one would push about."""
 CERTAIN = 0.5
 FALLS_BEYOND_M = 0.15
-"""Where a pushed thing is in the air, about: so far beyond the edge, and so far below it."""
+"""Where a pushed object is in the air, about: so far beyond the edge, and so far below it."""
 ROOM = 0.1
 """To the border of the picture, as a fraction of its half size; more is no better."""
 _DIRECTIONS = 72
@@ -122,10 +122,10 @@ def in_view(world_T_camera: NDArray[np.float64], point: NDArray[np.float64], rad
     return float(max(min(across, along), -1.0))
 
 
-def choose_thing(graphs: list[SceneGraph]) -> int | None:
-    """Id of the compact thing on a large surface that was seen most often; None: there is none.
+def choose_object(graphs: list[SceneGraph]) -> int | None:
+    """Id of the compact object on a large surface that was seen most often; None: there is none.
 
-    Compact by its latest size: a thing that is first seen in part may turn out to be a chair.
+    Compact by its latest size: an object that is first seen in part may turn out to be a chair.
     """
     areas: dict[int, float] = {}
     latest = {int(i): np.sort(e) for graph in graphs for i, e in zip(graph.ids, graph.extents, strict=True)}
@@ -173,7 +173,7 @@ def way_off(
     return best[1], best[2]
 
 
-def _questions(graph: SceneGraph, object_id: int, camera: Camera) -> list[tuple[Hypothesis, str, str]]:
+def _scenarios(graph: SceneGraph, object_id: int, camera: Camera) -> list[tuple[Hypothesis, str, str]]:
     """(hypothesis, question, what is changed)."""
     row = graph.index(object_id)
     who = object_name(graph, object_id)
@@ -208,7 +208,7 @@ def run_clip(
     Args:
         folder: of color, depth and pose files.
         out: folder for what it writes.
-        imagine: also imagine a thing removed, and pushed off the table.
+        imagine: also imagine an object removed, and pushed off the table.
         perception: further parameters of perception, e.g. of ``live.model_parameters``.
         playing: how the recording is played.
     """
@@ -216,7 +216,7 @@ def run_clip(
     try:
         recording = open_folder(folder)
         out.mkdir(parents=True, exist_ok=True)
-        _run(recording, out, imagine, Stages(console), perception, playing or Playing())
+        _run(recording, out, imagine, ProgressLog(console), perception, playing or Playing())
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -230,7 +230,7 @@ def _run(
     recording: Recording,
     out: Path,
     imagine: bool,
-    stages: Stages,
+    progress: ProgressLog,
     perception: Mapping[str, Any] | None,
     playing: Playing,
 ) -> None:
@@ -242,7 +242,7 @@ def _run(
         ProcessGroup(out / "logs", environ) as processes,
         GraphClient("wm_clip", NAMESPACE, lambda: check_nodes(processes)) as client,
     ):
-        with stages.stage("start perception, imagination and the recorder"):
+        with progress.stage("start perception, imagination and the recorder"):
             arguments = ["--out", str(mcap), "--latency", str(out / "latency.json")]
             processes.start("recorder", node_command("wm_bringup.recording.recorder", arguments=arguments))
             given = {**WAITING, **(perception or {})}
@@ -252,7 +252,7 @@ def _run(
                 START_S,
                 "the nodes to start",
             )
-        with stages.stage(f"play {len(recording.frames)} frames of {recording.folder.name}") as stage:
+        with progress.stage(f"play {len(recording.frames)} frames of {recording.folder.name}") as stage:
             command = player_command(recording.folder, None, playing, (), NAMESPACE, subscribers=3)
             assert command is not None
             player = processes.start("player", command, may_end=True)
@@ -263,23 +263,25 @@ def _run(
             processes.check()
             stage.detail(f"{len(client.graphs)} scene graphs")
         for note in player_notes(player):
-            stages.console.print(escape_markup(note))
+            progress.console.print(escape_markup(note))
         graphs = [client.scene(stamp_ns) for stamp_ns in client.graphs]
         if not graphs:
             raise ClientError(f"no scene graph came; run: wm doctor; logs: {processes.log_folder}")
-        thing = choose_thing(graphs)
-        if imagine and thing is not None:
-            with stages.stage(f"imagine {object_name(graphs[-1], thing)} removed, and pushed off the table") as stage:
-                imagined = _imagine(client, recording, graphs, thing, stage)
-        with stages.stage("stop the graph"):
+        object_id = choose_object(graphs)
+        if imagine and object_id is not None:
+            with progress.stage(
+                f"imagine {object_name(graphs[-1], object_id)} removed, and pushed off the table"
+            ) as stage:
+                imagined = _imagine(client, recording, graphs, object_id, stage)
+        with progress.stage("stop the graph"):
             processes.stop()
-    with stages.stage("write the film, the pictures and the report"):
+    with progress.stage("write the video, the pictures and the report"):
         frames = _frames(mcap, {g.stamp_ns: g for g in graphs})
-        _write(out, recording, frames, thing, imagined)
-    _print(stages.console, graphs, thing, len(frames))
-    if imagine and thing is None:
-        stages.console.print("[yellow]note:[/] nothing compact stands on a surface, so nothing was imagined")
-    stages.console.print(f"{out / 'report.html'}, {out / 'run.mp4'}, {out / 'run.mcap'}")
+        _write(out, recording, frames, object_id, imagined)
+    _print(progress.console, graphs, object_id, len(frames))
+    if imagine and object_id is None:
+        progress.console.print("[yellow]note:[/] nothing compact stands on a surface, so nothing was imagined")
+    progress.console.print(f"{out / 'report.html'}, {out / 'run.mp4'}, {out / 'run.mcap'}")
     if not any((~g.is_static).any() for g in graphs):
         supports = max(int(g.is_static.sum()) for g in graphs)
         frame = prepared(recording, playing.register, playing.level).frame(len(recording.frames) // 2)
@@ -288,26 +290,28 @@ def _run(
 
 @dataclass(frozen=True)
 class _Imagined:
-    """Futures of the thing: questions, pictures by future, times of the pictures [s], its paths (K, T, 3) [m]."""
+    """Futures of the object: questions, pictures by future, times of the pictures [s], its paths (K, T, 3) [m]."""
 
-    thing: int
+    object_id: int
     graph: SceneGraph
     camera: Camera
-    questions: list[tuple[Hypothesis, str, str]]
+    scenarios: list[tuple[Hypothesis, str, str]]
     pictures: list[list[Picture]]
     times: NDArray[np.float64]
     paths: NDArray[np.float32]
     round_trip_s: float
 
 
-def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph], thing: int, stage: Any) -> _Imagined:
+def _imagine(
+    client: GraphClient, recording: Recording, graphs: list[SceneGraph], object_id: int, stage: Any
+) -> _Imagined:
     camera = recording.camera
     # The latest frame is the one best remembered; but it has to be in it.
     best = None
     for graph in graphs:
-        if thing not in graph.ids:
+        if object_id not in graph.ids:
             continue
-        row = graph.index(thing)
+        row = graph.index(object_id)
         if graph.last_seen_ns[row] != graph.stamp_ns:
             continue
         radius = 0.5 * float(graph.extents[row].max())
@@ -316,32 +320,32 @@ def _imagine(client: GraphClient, recording: Recording, graphs: list[SceneGraph]
             best = (room, graph)
     assert best is not None
     graph = best[1]
-    questions = _questions(graph, thing, camera)
+    scenarios = _scenarios(graph, object_id, camera)
     images = ImageRequest(
         video=True, rate_hz=VIDEO_RATE_HZ, camera=camera, world_T_camera=np.asarray(graph.world_T_camera)
     )
-    request = ImagineRequest(tuple(q[0] for q in questions), HORIZON_S, images=images)
+    request = ImagineRequest(tuple(q[0] for q in scenarios), HORIZON_S, images=images)
 
     def show(feedback: Any) -> None:
-        stage.detail(f"{feedback.progress:4.0%} {questions[feedback.hypothesis][0].name}")
+        stage.detail(f"{feedback.progress:4.0%} {scenarios[feedback.hypothesis][0].name}")
 
     answer = client.ask_streaming(request, graph, show)
     colors, _ = decode_frames(answer)
     rollout = answer.rollout
     count = len(rollout.frame_times)
-    column = int(np.flatnonzero(rollout.object_ids == thing)[0])
-    stage.detail(f"{len(questions)} futures, {len(colors)} pictures in {answer.round_trip_s:.1f} s")
+    column = int(np.flatnonzero(rollout.object_ids == object_id)[0])
+    stage.detail(f"{len(scenarios)} futures, {len(colors)} pictures in {answer.round_trip_s:.1f} s")
     # A future that is not valid is drawn as nothing that happens, and said.
     for text in rollout.warnings:
         stage.detail(text)
     paths = rollout.states[:, 0, :, column, POSITION]
     paths = np.where(rollout.usable[:, None, None], paths, paths[:, :1])
     return _Imagined(
-        thing,
+        object_id,
         graph,
         camera,
-        questions,
-        [colors[k * count : (k + 1) * count] for k in range(len(questions))],
+        scenarios,
+        [colors[k * count : (k + 1) * count] for k in range(len(scenarios))],
         rollout.frame_times,
         paths,
         answer.round_trip_s,
@@ -368,18 +372,18 @@ def _frames(mcap: Path, graphs: dict[int, SceneGraph]) -> list[ClipFrame]:
     ]
 
 
-def presence_picture(rows: list[Presence], thing: int | None, width: int = 1120) -> Picture:
+def presence_picture(rows: list[Presence], object_id: int | None, width: int = 1120) -> Picture:
     """Objects by frames: bright where seen, dim where remembered."""
     label, height, top = 210, 24, 34
     count = len(rows[0].exists) if rows else 0
-    picture = Canvas(width, top + len(rows) * height + 12)
+    picture = Drawing(width, top + len(rows) * height + 12)
     cell = (width - label - 90) / max(count, 1)
     picture.text(label, top - 10, "frame 1", 13, drawing.DIM, anchor="ls")
     picture.text(round(label + cell * count), top - 10, f"{count}", 13, drawing.DIM, anchor="rs")
     picture.text(width - 12, top - 10, "seen", 13, drawing.DIM, anchor="rs")
     for r, row in enumerate(rows):
         y = top + r * height
-        chosen = row.object_id == thing
+        chosen = row.object_id == object_id
         picture.text(12, y + height // 2, row.name, 15, drawing.IMAGINED if chosen else drawing.TEXT, chosen, "lm")
         for f in range(count):
             x0, x1 = round(label + f * cell), round(label + (f + 1) * cell)
@@ -394,33 +398,33 @@ def presence_picture(rows: list[Presence], thing: int | None, width: int = 1120)
 
 
 def _write(
-    out: Path, recording: Recording, frames: list[ClipFrame], thing: int | None, imagined: _Imagined | None
+    out: Path, recording: Recording, frames: list[ClipFrame], object_id: int | None, imagined: _Imagined | None
 ) -> None:
     graphs = [f.graph for f in frames if f.graph is not None]
     rows = presence(graphs)
     shown = [r for r in rows if r.seen.sum() >= 3][:24]
     stills = out / "stills"
-    name = next((r.name for r in rows if r.object_id == thing), "")
+    name = next((r.name for r in rows if r.object_id == object_id), "")
     strips: dict[str, Path] = {}
-    save_png(stills / "presence.png", presence_picture(shown, thing))
+    save_png(stills / "presence.png", presence_picture(shown, object_id))
     with_overlay = [f for f in frames if f.overlay is not None]
     if with_overlay:
         save_png(stills / "overlay.png", with_overlay[len(with_overlay) // 2].overlay)  # type: ignore[arg-type]
     if imagined is not None:
-        for k, (hypothesis, _, _) in enumerate(imagined.questions):
+        for k, (hypothesis, _, _) in enumerate(imagined.scenarios):
             chosen = sorted({int(i) for i in np.linspace(0, _last_worth_showing(imagined, k), 5).round()})
             headings = [f"+{imagined.times[c]:.1f} s" for c in chosen]
             strip = sheet([(hypothesis.name, [imagined.pictures[k][c] for c in chosen])], headings, 280)
             strips[hypothesis.name] = save_png(stills / f"{hypothesis.name}.png", strip)
-    _film(out / "run.mp4", frames, imagined)
-    _data(out / "run.json", recording, graphs, rows, thing, imagined, len(frames))
-    p = next((r for r in rows if r.object_id == thing), None)
+    _video(out / "run.mp4", frames, imagined)
+    _data(out / "run.json", recording, graphs, rows, object_id, imagined, len(frames))
+    p = next((r for r in rows if r.object_id == object_id), None)
     lead = "A recorded RGB-D clip, played on a live ROS 2 graph: what was found in it, and what could be done to it."
     figures = [(str(len(frames)), "frames played"), (str(len(graphs)), "scene graphs")]
     if p is not None:
         figures.append((f"{int(p.exists.sum())} / {len(graphs)}", f"frames with {p.name} as one id"))
         figures.append((f"{int(p.seen.sum())} / {len(graphs)}", f"frames in which {p.name} is seen"))
-    body = [tiles(figures), film_html(out / "run.mp4", out)]
+    body = [tiles(figures), video_html(out / "run.mp4", out)]
     body += ["<h2>What was found</h2>"]
     body.append(
         '<p class="dim">One row per object: bright in the frames in which it is seen, dim where it is out of view or '
@@ -433,10 +437,10 @@ def _write(
         body.append("<h2>What if?</h2>")
         body.append(
             f"<p>Asked of {escape(name)} at {1e-9 * (imagined.graph.stamp_ns - frames[0].stamp_ns):.1f} s of the clip. "
-            "Nobody knows the truth here; the pictures are drawn from what the camera has seen in all frames before, "
-            "so what stood behind the thing comes from other views.</p>"
+            "There is no ground truth here; the pictures are drawn from what the camera has seen in all frames before, "
+            "so what stood behind the object comes from other views.</p>"
         )
-        for hypothesis, question, detail in imagined.questions:
+        for hypothesis, question, detail in imagined.scenarios:
             body.append(f"<h3>{escape(question)} <small>{escape(detail)}</small></h3>")
             body.append(picture_html(strips[hypothesis.name]))
     body.append("<h2>Where this was run</h2>")
@@ -445,7 +449,7 @@ def _write(
 
 
 def _last_worth_showing(imagined: _Imagined, k: int) -> int:
-    """Index of the picture in which the thing has come to rest, or has just left the view; else the last."""
+    """Index of the picture in which the object has come to rest, or has just left the view; else the last."""
     last = len(imagined.times) - 1
     path = imagined.paths[k].astype(np.float64)
     steps = np.linspace(0, len(path) - 1, last + 1).round().astype(int)
@@ -478,7 +482,7 @@ def _data(
     recording: Recording,
     graphs: list[SceneGraph],
     rows: list[Presence],
-    thing: int | None,
+    object_id: int | None,
     imagined: _Imagined | None,
     played: int,
 ) -> None:
@@ -486,7 +490,7 @@ def _data(
         "folder": recording.folder.name,
         "frames": played,
         "scene_graphs": len(graphs),
-        "thing": thing,
+        "thing": object_id,
         "objects": [
             {
                 "id": p.object_id,
@@ -506,7 +510,7 @@ def _data(
                 "detail": q[2],
                 "path_m": [[round(float(v), 4) for v in point] for point in imagined.paths[k][::3]],
             }
-            for k, q in enumerate(imagined.questions)
+            for k, q in enumerate(imagined.scenarios)
         }
         found["imagined_s"] = round(imagined.round_trip_s, 3)
     path.write_text(json.dumps(found, indent=1) + "\n")
@@ -516,7 +520,7 @@ _PANELS = ((40, 112), (648, 112))
 _PANEL = (592, 444)
 
 
-def _film(path: Path, frames: list[ClipFrame], imagined: _Imagined | None) -> None:
+def _video(path: Path, frames: list[ClipFrame], imagined: _Imagined | None) -> None:
     with VideoWriter(path, 30, (1280, 720)) as video:
         overlay: Picture | None = None
         graph: SceneGraph | None = None
@@ -540,7 +544,7 @@ def _film(path: Path, frames: list[ClipFrame], imagined: _Imagined | None) -> No
         if imagined is None:
             return
         now = next((f.color for f in frames if f.stamp_ns == imagined.graph.stamp_ns), imagined.pictures[0][0])
-        for k, (_, question, detail) in enumerate(imagined.questions):
+        for k, (_, question, detail) in enumerate(imagined.scenarios):
             for n, picture in enumerate(imagined.pictures[k]):
                 shown = _page(
                     question,
@@ -549,7 +553,7 @@ def _film(path: Path, frames: list[ClipFrame], imagined: _Imagined | None) -> No
                     (picture, "imagined", drawing.IMAGINED),
                     f"+{imagined.times[n]:.1f} s",
                 )
-                note = "drawn from what the camera saw in the frames before; the truth is not known here"
+                note = "drawn from what the camera saw in the frames before; there is no ground truth here"
                 shown.text(40, 590, note, 16, drawing.DIM)
                 last = n == len(imagined.pictures[k]) - 1
                 video.add(shown.pixels, 1.2 if last else 0.7 if n == 0 else 1.5 / VIDEO_RATE_HZ)
@@ -561,8 +565,8 @@ def _page(
     left: tuple[Picture, str, drawing.Color],
     right: tuple[Picture | None, str, drawing.Color],
     clock: str,
-) -> Canvas:
-    picture = Canvas(1280, 720)
+) -> Drawing:
+    picture = Drawing(1280, 720)
     picture.text(40, 26, title, 32, drawing.TEXT, True)
     picture.text(40, 72, subtitle, 18, drawing.DIM)
     picture.text(1240, 46, clock, 26, drawing.TEXT, True, "rm")
@@ -578,7 +582,7 @@ def _page(
     return picture
 
 
-def _print(console: Any, graphs: list[SceneGraph], thing: int | None, played: int) -> None:
+def _print(console: Any, graphs: list[SceneGraph], object_id: int | None, played: int) -> None:
     from rich.markup import escape as rich_escape
     from rich.table import Table
 
@@ -589,7 +593,7 @@ def _print(console: Any, graphs: list[SceneGraph], thing: int | None, played: in
     for p in presence(graphs):
         if p.seen.sum() < 3:
             continue
-        name = f"[bold]{p.name}[/]" if p.object_id == thing else p.name
+        name = f"[bold]{p.name}[/]" if p.object_id == object_id else p.name
         size = " x ".join(f"{100 * v:.0f}" for v in p.extents)
         shown.add_row(name, str(int(p.seen.sum())), str(int(p.exists.sum())), size)
     console.print(shown)

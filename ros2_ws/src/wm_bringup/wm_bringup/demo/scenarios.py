@@ -1,4 +1,4 @@
-"""Questions that fit what is seen: who moves, what is in its way, what stands aside, and what if one of them changed.
+"""Scenarios that fit the scene: what moves, what is in its way, what stands aside, and what if one of them changed.
 
 Objects are chosen from the perceived scene graph by the roles they play, never by known ids.
 """
@@ -28,7 +28,7 @@ _DIRECTIONS = 24
 
 @dataclass(frozen=True)
 class Roles:
-    """Object ids by the role they play; None where nobody does.
+    """Object ids by the role they play; None where none does.
 
     Attributes:
         mover: the fastest.
@@ -44,8 +44,8 @@ class Roles:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A hypothesis and how to say it.
+class Scenario:
+    """A hypothesis with its texts.
 
     Attributes:
         hypothesis: with object ids of the graph that it was chosen from.
@@ -106,7 +106,7 @@ def half_height(scene: SceneGraph, row: int) -> float:
 
 
 def _candidates(scene: SceneGraph) -> NDArray[np.int64]:
-    """Rows of movable things that are surely there, seen, and not just a piece of something."""
+    """Rows of movable objects that are surely there, seen, and not just a piece of something."""
     return np.flatnonzero(
         ~scene.is_static
         & (scene.extents.min(axis=1) >= MIN_SIZE_M)
@@ -145,7 +145,7 @@ def find_roles(scene: SceneGraph) -> Roles:
             target = min(ahead)[1]
         elif others:
             target = min(others, key=lambda r: float(np.linalg.norm(scene.positions[r] - scene.positions[mover])))
-    resting = [
+    at_rest = [
         row
         for row in rows.tolist()
         if row not in in_way
@@ -155,7 +155,7 @@ def find_roles(scene: SceneGraph) -> Roles:
         and not _on_another(scene, row)
     ]
     # Those with the clearest way first; among equals the smaller id, so that the choice does not depend on chance.
-    resting.sort(key=lambda r: (-round(clearest_direction(scene, r)[1], 1), int(scene.ids[r])))
+    at_rest.sort(key=lambda r: (-round(clearest_direction(scene, r)[1], 1), int(scene.ids[r])))
 
     def id_of(row: int | None) -> int | None:
         return None if row is None else int(scene.ids[row])
@@ -163,18 +163,18 @@ def find_roles(scene: SceneGraph) -> Roles:
     return Roles(
         id_of(mover),
         id_of(target),
-        id_of(resting[0] if resting else None),
-        id_of(resting[1] if len(resting) > 1 else None),
+        id_of(at_rest[0] if at_rest else None),
+        id_of(at_rest[1] if len(at_rest) > 1 else None),
     )
 
 
 def _carries(scene: SceneGraph, row: int) -> bool:
-    """Whether another movable thing stands on it."""
+    """Whether another movable object stands on it."""
     return any(_on_another(scene, other, row) for other in _candidates(scene).tolist() if other != row)
 
 
 def _on_another(scene: SceneGraph, row: int, below: int | None = None) -> bool:
-    """Whether it stands on another movable thing (or on that of row ``below``)."""
+    """Whether it stands on another movable object (or on that of row ``below``)."""
     bottom = scene.positions[row, 2] - half_height(scene, row)
     for other in _candidates(scene).tolist() if below is None else [below]:
         if other == row:
@@ -243,14 +243,14 @@ def _words(vector: NDArray[np.float64]) -> str:
     return "(" + ", ".join(f"{v:+.2f}" for v in vector) + ")"
 
 
-def push(scene: SceneGraph, object_id: int, name: str, speed_m_s: float = PUSH_SPEED_M_S) -> Question:
+def push(scene: SceneGraph, object_id: int, name: str, speed_m_s: float = PUSH_SPEED_M_S) -> Scenario:
     """An impulse that would give an object a speed, if its mass is what it is believed to be."""
     row = scene.index(object_id)
     direction, _ = clearest_direction(scene, row)
     mass = float(np.exp(scene.log_mass[row]))
     impulse = mass * speed_m_s * np.array([*direction, 0.0])
     who = object_name(scene, object_id)
-    return Question(
+    return Scenario(
         Hypothesis(name, (do.apply_impulse(object_id, impulse.tolist()),)),
         f"What if the {who} were pushed?",
         f"impulse {_words(impulse)} N s at its center",
@@ -258,7 +258,7 @@ def push(scene: SceneGraph, object_id: int, name: str, speed_m_s: float = PUSH_S
     )
 
 
-def pusher_path(scene: SceneGraph, object_id: int, name: str) -> Question:
+def pusher_path(scene: SceneGraph, object_id: int, name: str) -> Scenario:
     """A box that comes from one side of an object and shoves it along."""
     row = scene.index(object_id)
     radius = radius_xy(scene, row)
@@ -296,7 +296,7 @@ def pusher_path(scene: SceneGraph, object_id: int, name: str) -> Question:
     times = [0.0, PUSHER_TRAVEL_M / PUSHER_SPEED_M_S]
     path = do.follow_path(times, [[*start, z], [*end, z]], [quaternion, quaternion], body=body)
     who = object_name(scene, object_id)
-    return Question(
+    return Scenario(
         Hypothesis(name, (path,)),
         f"What if a pusher shoved the {who}?",
         f"a box goes {100 * PUSHER_TRAVEL_M:.0f} cm along {_words(direction)} at {PUSHER_SPEED_M_S:g} m/s",
@@ -304,16 +304,16 @@ def pusher_path(scene: SceneGraph, object_id: int, name: str) -> Question:
     )
 
 
-def choose_questions(scene: SceneGraph) -> list[Question]:
+def choose_scenarios(scene: SceneGraph) -> list[Scenario]:
     """The factual future and the counterfactual ones that fit this graph."""
     roles = find_roles(scene)
-    questions = [Question(Hypothesis("factual"), "What will happen?", "nothing is changed")]
+    scenarios = [Scenario(Hypothesis("factual"), "What will happen?", "nothing is changed")]
     mover, target = roles.mover, roles.target
     changed = target if target is not None else roles.bystander
     if changed is not None:
         who = object_name(scene, changed)
-        questions.append(
-            Question(
+        scenarios.append(
+            Scenario(
                 Hypothesis("remove", (do.remove(changed),)),
                 f"What if the {who} were not there?",
                 "it is removed",
@@ -323,8 +323,8 @@ def choose_questions(scene: SceneGraph) -> list[Question]:
     if mover is not None:
         who = object_name(scene, mover)
         slow = 0.5 * scene.linear_velocities[scene.index(mover)]
-        questions.append(
-            Question(
+        scenarios.append(
+            Scenario(
                 Hypothesis("slower", (do.set_velocity(mover, slow.tolist()),)),
                 f"What if the {who} came at half its speed?",
                 f"velocity {_words(slow)} m/s",
@@ -334,18 +334,18 @@ def choose_questions(scene: SceneGraph) -> list[Question]:
     if changed is not None:
         who = object_name(scene, changed)
         double = do.set_property(changed, do.Property.MASS, 2.0, factor=True)
-        questions.append(
-            Question(
+        scenarios.append(
+            Scenario(
                 Hypothesis("heavier", (double,)), f"What if the {who} weighed twice as much?", "mass doubled", changed
             )
         )
     pushed = roles.bystander if roles.bystander is not None else mover
     if pushed is not None:
-        questions.append(push(scene, pushed, "push"))
+        scenarios.append(push(scene, pushed, "push"))
     shoved = roles.second_bystander if roles.second_bystander is not None else pushed
     if shoved is not None:
-        questions.append(pusher_path(scene, shoved, "pusher"))
-    return questions
+        scenarios.append(pusher_path(scene, shoved, "pusher"))
+    return scenarios
 
 
 def timing_hypotheses(scene: SceneGraph, count: int, seed: int = 0) -> list[Hypothesis]:

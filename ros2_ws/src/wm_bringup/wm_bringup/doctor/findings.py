@@ -10,11 +10,11 @@ OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One object that was looked at.
 
     Attributes:
         section: python, ros, graphics, inference, models, engines, caches, topics, frames or nodes.
-        name: of the thing; of what is wrong with inputs, the cause that the nodes say, too.
+        name: of the object; of what is wrong with inputs, the cause that the nodes say, too.
         level: ok, note, warning or error.
         found: what is there.
         advice: what to do; empty where there is nothing to do.

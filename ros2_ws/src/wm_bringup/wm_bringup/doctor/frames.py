@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _LEVELS = {core.Severity.OK: OK, core.Severity.WARN: WARNING, core.Severity.ERROR: ERROR}
 FRAMES = 8
-"""Frames of each camera stream that are kept: things get an id after four."""
+"""Frames of each camera stream that are kept: objects get an id after four."""
 _UNIT_FRAMES = 3
 """Frames that have to agree on the unit of depth, as in perception."""
 

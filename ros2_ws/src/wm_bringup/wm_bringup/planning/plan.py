@@ -1,6 +1,6 @@
 """The push planner as a program: on a simulated table in this process, over a ROS graph of its own, or a running one.
 
-wm plan --seed 3                         one task in this process; picture and film
+wm plan --seed 3                         one task in this process; picture and video
 wm plan --seed 3 --graph                 the same over ROS: camera and imagination as processes
 wm plan --live --target 4 --goal 0.1 0.2 push object 4 of a running graph to a place in its frame
 """
@@ -46,21 +46,21 @@ class LiveResult:
 
 
 class LivePusher:
-    """Pushes things about over ROS: scene graphs in, ``imagine_rollouts`` asked, ``pusher/path`` out.
+    """Pushes objects about over ROS: scene graphs in, ``imagine_rollouts`` asked, ``pusher/path`` out.
 
     Args:
         client: a ``GraphClient`` inside its context.
-        truth: plan from the simulator's true scene graph in place of the perceived one.
+        ground truth: plan from the simulator's true scene graph in place of the perceived one.
         pusher_namespace: of ``pusher/pose`` and ``pusher/path``.
     """
 
-    def __init__(self, client: Any, truth: bool = False, pusher_namespace: str = "") -> None:
+    def __init__(self, client: Any, ground_truth: bool = False, pusher_namespace: str = "") -> None:
         from geometry_msgs.msg import PoseStamped
         from nav_msgs.msg import Path as PathMsg
 
         from wm_ros import qos
 
-        self._client, self._truth, self._path_type = client, truth, PathMsg
+        self._client, self._ground_truth, self._path_type = client, ground_truth, PathMsg
         self._pose: tuple[int, PusherPose] | None = None
         prefix = f"/{pusher_namespace.strip('/')}" if pusher_namespace.strip("/") else ""
         self._out = client.node.create_publisher(PathMsg, f"{prefix}/pusher/path", qos.COMMAND)
@@ -91,15 +91,15 @@ class LivePusher:
 
     def scene_after(self, stamp_ns: int) -> SceneGraph:
         """The newest scene graph, no older than a stamp."""
-        graphs = self._client.truths if self._truth else self._client.graphs
+        graphs = self._client.truths if self._ground_truth else self._client.graphs
         self._client.wait_for(
             lambda: next(reversed(graphs), -1) >= stamp_ns, _GRAPH_TIMEOUT_S, "a scene graph of after the last push"
         )
         newest = next(reversed(graphs))
-        return self._client.truth(newest) if self._truth else self._client.scene(newest)
+        return self._client.ground_truth(newest) if self._ground_truth else self._client.scene(newest)
 
     def send(self, path: PusherPath) -> int:
-        """Have a path followed; returns the stamp [ns] at which the paddle had arrived and things had come to rest."""
+        """Have a path followed; returns the stamp [ns] at which the paddle had arrived and objects had come to rest."""
         from geometry_msgs.msg import PoseStamped
 
         from wm_ros.conversions.basics import time_to_msg, transform_to_pose_msg
@@ -215,20 +215,20 @@ def run_graph(
             processes.start("imagination", command)
         parameters = {"scene": str(scene), "seed": seed, "width": image[0], "height": image[1]}
         processes.start("camera", node_command("wm_sim.node", parameters=parameters))
-        pusher = LivePusher(client, truth=not perceived)
+        pusher = LivePusher(client, ground_truth=not perceived)
         client.wait_for(lambda: client.ready() and bool(client.truths), 60.0, "the nodes to start")
         target_id = 1 + names.index(task.target)
         if perceived:
-            target_id = _seen_as(client, client.truth(next(reversed(client.truths))), target_id)
+            target_id = _seen_as(client, client.ground_truth(next(reversed(client.truths))), target_id)
         result = pusher.run(target_id, task.goal, backend, config=config, seed=seed, on_cycle=on_cycle)
-        truth = client.truth(next(reversed(client.truths)))
-        row = truth.index(1 + names.index(task.target))
-        return result, float(np.linalg.norm(truth.positions[row, :2] - task.goal))
+        ground_truth = client.ground_truth(next(reversed(client.truths)))
+        row = ground_truth.index(1 + names.index(task.target))
+        return result, float(np.linalg.norm(ground_truth.positions[row, :2] - task.goal))
 
 
-def _seen_as(client: Any, truth: SceneGraph, true_id: int) -> int:
-    """The perceived id of a true thing: the nearest one, once perception has seen something within 3 cm of it."""
-    place = truth.positions[truth.index(true_id)]
+def _seen_as(client: Any, ground_truth: SceneGraph, true_id: int) -> int:
+    """The perceived id of a true object: the nearest one, once perception has seen something within 3 cm of it."""
+    place = ground_truth.positions[ground_truth.index(true_id)]
 
     def nearest() -> tuple[float, int]:
         if not client.latest_stamp_ns:
@@ -254,20 +254,22 @@ def _say(number: int, plan: Plan) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; status 0 when the thing came to its place."""
+    """Entry point; status 0 when the object came to its place."""
     parser = argparse.ArgumentParser(
-        prog="wm plan", description="Push a thing to a place, planning by imagined futures (docs/planning.md)."
+        prog="wm plan", description="Push an object to a place, planning by imagined futures (docs/planning.md)."
     )
     parser.add_argument("--seed", type=int, default=0, help="of the task on the simulated table (default: 0)")
     parser.add_argument("--backend", default="auto", help="learned, physics, straight, still or auto (default: auto)")
     parser.add_argument("--out", type=Path, default=Path("out/planner"), help="default: %(default)s")
-    parser.add_argument("--no-film", action="store_true", help="the picture alone")
+    parser.add_argument("--no-film", dest="no_video", action="store_true", help="the picture alone")
     parser.add_argument("--graph", action="store_true", help="over ROS: the world and the imagination as processes")
     parser.add_argument("--perceived", action="store_true", help="from perceived scene graphs")
     parser.add_argument("--live", action="store_true", help="over a graph that runs already")
     parser.add_argument("--target", type=int, help="with --live: object id")
     parser.add_argument("--goal", type=float, nargs=2, metavar=("X", "Y"), help="with --live: place [m], graph frame")
-    parser.add_argument("--truth", action="store_true", help="with --live: from the simulator's true scene graph")
+    parser.add_argument(
+        "--truth", dest="ground_truth", action="store_true", help="with --live: from the simulator's true scene graph"
+    )
     given = parser.parse_args(arguments)
     if given.live:
         if given.target is None or given.goal is None:
@@ -276,7 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         with GraphClient("push_planner", NAMESPACE, truth_topic=TRUTH_TOPIC) as client:
             client.wait_for(client.ready, 20.0, "the imagination node")
-            pusher = LivePusher(client, given.truth)
+            pusher = LivePusher(client, given.ground_truth)
             result = pusher.run(given.target, np.array(given.goal), given.backend, on_cycle=_say)
         print("done" if result.done else "not done", f"{1e3 * result.distance_m:.0f} mm from the goal")
         return 0 if result.done else 1
@@ -291,7 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
     name = f"task_{given.seed}_{given.backend}{'_perceived' if given.perceived else ''}"
     draw_episode(episode, given.out / f"{name}.png")
     files = f"{given.out / name}.png"
-    if not given.no_film:
+    if not given.no_video:
         film_episode(episode, given.out / f"{name}.mp4")
         files += f", {given.out / name}.mp4"
     print(

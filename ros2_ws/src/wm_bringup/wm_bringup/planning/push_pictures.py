@@ -1,4 +1,4 @@
-"""Pictures of push tasks: what was done seen from above, and a film of the table."""
+"""Pictures of push tasks: what was done seen from above, and a video of the table."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _things(axes: Any, scene: SceneGraph, task: Any, ids: dict[str, int], alpha:
 
 
 def draw_episode(episode: Episode, path: Path) -> None:
-    """One picture, seen from above with the camera's side below: things before and after, pushes, the target's way.
+    """One picture, seen from above with the camera's side below: objects before and after, pushes, the target's way.
 
     Expects an episode that kept its steps.
     """
@@ -65,7 +65,7 @@ def draw_episode(episode: Episode, path: Path) -> None:
         [-half[1], half[1], half[1], -half[1]], [-half[0], -half[0], half[0], half[0]], color="#e8dcc8", ec="black"
     )
     if episode.steps:
-        _things(axes, episode.steps[0].truth, task, ids, 0.35)
+        _things(axes, episode.steps[0].ground_truth, task, ids, 0.35)
     if episode.end is not None:
         _things(axes, episode.end, task, ids, 0.95)
     if episode.track:
@@ -104,8 +104,8 @@ def _pose_of(pose: Any) -> tuple[Array, float]:
 
 
 def film_episode(episode: Episode, path: Path, width: int = 640, height: int = 480) -> None:
-    """An H.264 film at 30 Hz of what the table's camera saw, with the goal marked. Expects kept steps."""
-    from wm_bringup.report.drawing import TRUE, Canvas, VideoWriter
+    """An H.264 video at 30 Hz of what the table's camera saw, with the goal marked. Expects kept steps."""
+    from wm_bringup.report.drawing import TRUE, Drawing, VideoWriter
     from wm_core.geometry import invert_transform
     from wm_sim.scenes import build_scene
     from wm_sim.simulator import Simulator
@@ -113,7 +113,7 @@ def film_episode(episode: Episode, path: Path, width: int = 640, height: int = 4
     task = episode.task
     with (
         Simulator(build_scene(task.scene, task.seed), task.seed, width, height) as simulator,
-        VideoWriter(path, 30, (width, height)) as film,
+        VideoWriter(path, 30, (width, height)) as video,
     ):
         pose = simulator.world_T_camera()
         ring = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1) * GOAL_TOLERANCE_M + task.goal
@@ -127,7 +127,7 @@ def film_episode(episode: Episode, path: Path, width: int = 640, height: int = 4
         for time_s, positions, quaternions in episode.track:
             states[:, :3], states[:, 3:7] = positions, quaternions
             picture, _, _ = simulator.look(states, present, pose)
-            canvas = Canvas.of(picture)
-            canvas.curve(pixels, TRUE, 2)
-            canvas.text(12, 10, f"{time_s:5.1f} s", 20)
-            film.add(canvas.pixels)
+            drawing = Drawing.of(picture)
+            drawing.curve(pixels, TRUE, 2)
+            drawing.text(12, 10, f"{time_s:5.1f} s", 20)
+            video.add(drawing.pixels)

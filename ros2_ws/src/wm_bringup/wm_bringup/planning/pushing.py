@@ -1,7 +1,7 @@
 """Push tasks on the simulated table, and the closed loop that carries them out: look, imagine, push, look again.
 
-A task is a random table, a thing to push, a place 0.2 to 0.4 m away, and a tall thing near the way. It is done when the
-center of the thing is within 3 cm of the place, the tall one stands, and nothing has left the table.
+A task is a random table, an object to push, a place 0.2 to 0.4 m away, and a tall object near the way. It is done when
+the center of the object is within 3 cm of the place, the tall one stands, and nothing has left the table.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ NOISE_SIZE = 0.02
 
 @dataclass(frozen=True)
 class Task:
-    """What to do: ``target`` and ``tall`` are names of things in the scene; ``goal`` (2,) [m] in the map frame."""
+    """What to do: ``target`` and ``tall`` are names of objects in the scene; ``goal`` (2,) [m] in the map frame."""
 
     seed: int
     scene: SceneModel
@@ -62,10 +62,10 @@ class Task:
 
 @dataclass
 class Step:
-    """One cycle: what was planned, and where things truly were before it."""
+    """One cycle: what was planned, and where objects truly were before it."""
 
     plan: Plan
-    truth: SceneGraph
+    ground_truth: SceneGraph
     pusher: PusherPose
 
 
@@ -182,7 +182,7 @@ def make_task(seed: int, table_look: str = "wood") -> Task:
         scene = SceneModel.model_validate(
             {
                 "name": f"push_{seed}",
-                "description": "A thing to push to a place, and a tall one near the way.",
+                "description": "An object to push to a place, and a tall one near the way.",
                 "duration": 120.0,
                 "table": {"size": [1.0, 1.3, 0.04], "height": 0.75, "look": table_look},
                 "objects": items,
@@ -204,38 +204,43 @@ def make_task(seed: int, table_look: str = "wood") -> Task:
 # -- what is known of the world
 
 
-def believed(truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
+def believed(ground_truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
     """The true scene as somebody knows it who looks well: centers to 3 mm, yaws to 1 degree, sizes to 2 %.
 
     Masses, frictions and restitutions are what one would guess (the prior), not what they are.
     """
-    count = len(truth)
-    moved = ~truth.is_static
-    positions, quaternions, extents = truth.positions.copy(), truth.quaternions.copy(), truth.extents.copy()
+    count = len(ground_truth)
+    moved = ~ground_truth.is_static
+    positions, quaternions, extents = (
+        ground_truth.positions.copy(),
+        ground_truth.quaternions.copy(),
+        ground_truth.extents.copy(),
+    )
     positions[moved, :2] += NOISE_POSITION_M * rng.standard_normal((int(moved.sum()), 2))
     turn = Rotation.from_euler("z", NOISE_YAW_RAD * rng.standard_normal(count))
     quaternions[moved] = (turn * Rotation.from_quat(quaternions)).as_quat()[moved]
     # The prior of the mass is about the size as seen.
     extents[moved] *= 1.0 + NOISE_SIZE * rng.standard_normal((int(moved.sum()), 1))
     covariance = np.diag([NOISE_POSITION_M**2] * 2 + [0.001**2] + [0.005**2] * 2 + [NOISE_YAW_RAD**2])
-    covariances = np.where(moved[:, None, None], covariance, truth.pose_covariances)
-    twist = np.where(moved[:, None, None], 0.01**2 * np.eye(6), truth.twist_covariances)
-    volumes = np.array([shape_volume(int(s), e) for s, e in zip(truth.shapes, extents, strict=True)])
+    covariances = np.where(moved[:, None, None], covariance, ground_truth.pose_covariances)
+    twist = np.where(moved[:, None, None], 0.01**2 * np.eye(6), ground_truth.twist_covariances)
+    volumes = np.array([shape_volume(int(s), e) for s, e in zip(ground_truth.shapes, extents, strict=True)])
     return replace(
-        truth,
+        ground_truth,
         positions=positions,
         quaternions=quaternions,
         extents=extents,
         hulls=tuple(
-            h * (extents[i] / truth.extents[i]) if len(h) and moved[i] else h for i, h in enumerate(truth.hulls)
+            h * (extents[i] / ground_truth.extents[i]) if len(h) and moved[i] else h
+            for i, h in enumerate(ground_truth.hulls)
         ),
         pose_covariances=covariances,
         twist_covariances=twist,
-        log_mass=np.where(moved, np.log(400.0 * np.maximum(volumes, 1e-9)), truth.log_mass),
+        log_mass=np.where(moved, np.log(400.0 * np.maximum(volumes, 1e-9)), ground_truth.log_mass),
         log_mass_std=np.full(count, PRIOR_LOG_MASS_STD),
-        friction=np.where(moved, PRIOR_FRICTION, truth.friction),
+        friction=np.where(moved, PRIOR_FRICTION, ground_truth.friction),
         friction_std=np.full(count, PRIOR_FRICTION_STD),
-        restitution=np.where(moved, PRIOR_RESTITUTION, truth.restitution),
+        restitution=np.where(moved, PRIOR_RESTITUTION, ground_truth.restitution),
         restitution_std=np.full(count, PRIOR_RESTITUTION_STD),
     )
 
@@ -263,7 +268,7 @@ class Watcher:
         self.scene = self._pipeline.process(frame).scene
 
     def nearest(self, place: Array) -> int:
-        """Id of the movable thing that is seen nearest to a place (3,) [m].
+        """Id of the movable object that is seen nearest to a place (3,) [m].
 
         Raises:
             PlanError: none within 5 cm.
@@ -304,7 +309,7 @@ def _open(task: Task, perceived: bool) -> Simulator:
 
 
 def follow(simulator: Simulator, path: PusherPath, on_frame: Callable[[], None] = lambda: None) -> None:
-    """Carry a path out and let things come to rest; in the world's own frames."""
+    """Carry a path out and let objects come to rest; in the world's own frames."""
     simulator.command_pusher(path.times, path.positions, path.quaternions)
     for _ in range(int(np.ceil((path.duration_s + SETTLE_S) * FRAME_RATE_HZ))):
         simulator.step()
@@ -313,19 +318,19 @@ def follow(simulator: Simulator, path: PusherPath, on_frame: Callable[[], None] 
 
 def judge(task: Task, simulator: Simulator, start: SceneGraph) -> tuple[bool, str, float]:
     """Whether the task is done, what is wrong if not, and the target's distance [m]."""
-    scene, truth = simulator.scene, simulator.ground_truth()
-    index = truth.index(scene.id_of(task.target))
-    distance = float(np.linalg.norm(truth.positions[index, :2] - task.goal))
+    scene, ground_truth = simulator.scene, simulator.ground_truth()
+    index = ground_truth.index(scene.id_of(task.target))
+    distance = float(np.linalg.norm(ground_truth.positions[index, :2] - task.goal))
     wrong = []
-    for i in range(len(truth)):
-        if truth.is_static[i] or truth.class_names[i] == "pusher":
+    for i in range(len(ground_truth)):
+        if ground_truth.is_static[i] or ground_truth.class_names[i] == "pusher":
             continue
-        name = scene.names[scene.ids.index(int(truth.ids[i]))]
-        if truth.positions[i, 2] < scene.table_top_z:
+        name = scene.names[scene.ids.index(int(ground_truth.ids[i]))]
+        if ground_truth.positions[i, 2] < scene.table_top_z:
             wrong.append(f"{name} fell off the table")
-    tall = truth.index(scene.id_of(task.tall))
+    tall = ground_truth.index(scene.id_of(task.tall))
     before = quaternion_to_matrix(start.quaternions[start.index(scene.id_of(task.tall))])
-    tilt = float(np.arccos(np.clip(quaternion_to_matrix(truth.quaternions[tall])[2] @ before[2], -1.0, 1.0)))
+    tilt = float(np.arccos(np.clip(quaternion_to_matrix(ground_truth.quaternions[tall])[2] @ before[2], -1.0, 1.0)))
     if tilt > TOPPLE_ANGLE_RAD:
         wrong.append("the tall one toppled")
     if distance > GOAL_TOLERANCE_M:
@@ -385,12 +390,12 @@ def run_episode(
                 wait(1.0)
                 target_id = watcher.nearest(start.positions[start.index(target_id)])
             for number in range(max_cycles):
-                pusher, truth = _pose(simulator), simulator.ground_truth()
-                scene = watcher.scene if watcher is not None else believed(truth, rng)
+                pusher, ground_truth = _pose(simulator), simulator.ground_truth()
+                scene = watcher.scene if watcher is not None else believed(ground_truth, rng)
                 assert scene is not None
                 plan = planner.plan(scene, target_id, task.goal, pusher)
                 if keep_steps:
-                    episode.steps.append(Step(plan, truth, pusher))
+                    episode.steps.append(Step(plan, ground_truth, pusher))
                 if plan.imagined:
                     episode.plan_seconds.append(plan.seconds)
                 on_cycle(number, plan)

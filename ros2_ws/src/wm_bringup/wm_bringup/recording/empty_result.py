@@ -29,7 +29,7 @@ def empty_text(graphs: int, supports: int, frame: Frame | None = None, config: P
         what += " without a support or an object"
     why = reasons(frame, config or PerceptionConfig()) if frame is not None else []
     if not why:
-        why = ["nothing stands on it that is seen as a thing"] if supports else ["no level surface was seen"]
+        why = ["nothing on it is taken for an object"] if supports else ["no level surface was seen"]
     return f"{what}; {'; '.join(why)}"
 
 
@@ -66,7 +66,7 @@ def reasons(frame: Frame, config: PerceptionConfig) -> Sequence[str]:
     below = [camera_height - plane.height_m for plane, _ in planes]
     if min(below) > config.floor_below_camera_m:
         found.append(
-            f"the only level surfaces are {min(below):.2f} m and more below the camera, and things are looked for "
+            f"the only level surfaces are {min(below):.2f} m and more below the camera, and objects are looked for "
             f"down to floor_below_camera_m ({config.floor_below_camera_m:g} m)"
         )
     return found

@@ -12,7 +12,7 @@ from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import match
 
 MOVED_M = 0.01
-"""An object has moved when the truth puts it this far from where it was."""
+"""An object has moved when the ground truth puts it this far from where it was."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ObjectErrors:
 
     Attributes:
         object_id: perceived; true_id: true.
-        moved: whether the truth moves it by more than 1 cm.
+        moved: whether the ground truth moves it by more than 1 cm.
         error_m: (T,) by backend name; NaN where it is absent from either future.
     """
 
@@ -38,7 +38,7 @@ class HypothesisErrors:
     Attributes:
         name: of the hypothesis.
         times: (T,) [s].
-        contacts: whether in the truth two movable bodies come to touch.
+        contacts: whether in the ground truth two movable bodies come to touch.
         objects: by object.
     """
 
@@ -70,9 +70,9 @@ class HypothesisErrors:
         return float(self.mean_error(backend, moved_only)[-1])
 
 
-def match_ids(perceived: SceneGraph, truth: SceneGraph) -> dict[int, int]:
+def match_ids(perceived: SceneGraph, ground_truth: SceneGraph) -> dict[int, int]:
     """Perceived id -> true id of movable objects, by nearest position."""
-    return {int(perceived.ids[p]): int(truth.ids[t]) for p, t, _ in match(perceived, truth)}
+    return {int(perceived.ids[p]): int(ground_truth.ids[t]) for p, t, _ in match(perceived, ground_truth)}
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""Pictures with text: a dark canvas, panels, anti-aliased curves, and an H.264 file of them."""
+"""Pictures with text: a dark drawing, panels, anti-aliased curves, and an H.264 file of them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def shorten(text: str, width: int, size: int, bold: bool = False) -> str:
     return text.rstrip() + "…"
 
 
-class Canvas:
+class Drawing:
     """A picture that is drawn on. ``pixels`` (H, W, 3) uint8, RGB."""
 
     def __init__(self, width: int = 1280, height: int = 720, color: Color = BACKGROUND) -> None:
@@ -59,11 +59,11 @@ class Canvas:
         self.pixels[:] = color
 
     @classmethod
-    def of(cls, pixels: Picture) -> Canvas:
-        """A canvas with a copy of a picture."""
-        canvas = cls.__new__(cls)
-        canvas.pixels = pixels.copy()
-        return canvas
+    def of(cls, pixels: Picture) -> Drawing:
+        """A drawing with a copy of a picture."""
+        drawing = cls.__new__(cls)
+        drawing.pixels = pixels.copy()
+        return drawing
 
     @property
     def size(self) -> tuple[int, int]:
@@ -204,12 +204,12 @@ def sheet(
     first = rows[0][1][0]
     height = round(first.shape[0] * width / first.shape[1])
     gap, top = 6, 30
-    canvas = Canvas(label + len(columns) * (width + gap), top + len(rows) * (height + gap))
+    drawing = Drawing(label + len(columns) * (width + gap), top + len(rows) * (height + gap))
     for c, heading in enumerate(columns):
-        canvas.text(label + c * (width + gap) + width // 2, top // 2, heading, 14, DIM, anchor="mm")
+        drawing.text(label + c * (width + gap) + width // 2, top // 2, heading, 14, DIM, anchor="mm")
     for r, (name, pictures) in enumerate(rows):
         y = top + r * (height + gap)
-        canvas.text(12, y + height // 2, name, 15, TEXT, True, anchor="lm")
+        drawing.text(12, y + height // 2, name, 15, TEXT, True, anchor="lm")
         for c, picture in enumerate(pictures):
-            canvas.image(label + c * (width + gap), y, picture, width, height)
-    return canvas.pixels
+            drawing.image(label + c * (width + gap), y, picture, width, height)
+    return drawing.pixels

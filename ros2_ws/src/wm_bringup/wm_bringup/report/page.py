@@ -1,4 +1,4 @@
-"""Reports as one HTML file each: pictures and film inside, nothing is loaded from elsewhere."""
+"""Reports as one HTML file each: pictures and video inside, nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wm_bringup.demo.scenarios import object_name
 from wm_bringup.report.drawing import Picture
 from wm_bringup.report.results import BASELINES, LABELS, DemoResults, Future
 
-MAX_EMBEDDED_FILM_BYTES = 24_000_000
+MAX_EMBEDDED_VIDEO_BYTES = 24_000_000
 _HEX = {"imagined": "#d97706", "straight": "#3b6fd4", "still": "#7b8494"}
 
 _STYLE = """
@@ -106,14 +106,14 @@ def picture_html(picture: Picture | Path, caption: str = "", quality: int = 86) 
     )
 
 
-def film_html(film: Path, page_folder: Path) -> str:
-    """A player with the film inside, or beside the page where it is large."""
-    if not film.exists():
+def video_html(video: Path, page_folder: Path) -> str:
+    """A player with the video inside, or beside the page where it is large."""
+    if not video.exists():
         return ""
-    if film.stat().st_size <= MAX_EMBEDDED_FILM_BYTES:
-        source = "data:video/mp4;base64," + base64.b64encode(film.read_bytes()).decode()
+    if video.stat().st_size <= MAX_EMBEDDED_VIDEO_BYTES:
+        source = "data:video/mp4;base64," + base64.b64encode(video.read_bytes()).decode()
     else:
-        source = escape(os.path.relpath(film, page_folder))
+        source = escape(os.path.relpath(video, page_folder))
     return f'<figure><video controls muted playsinline preload="metadata" src="{source}"></video></figure>'
 
 
@@ -281,22 +281,26 @@ def _speed_table(results: DemoResults) -> str:
 
 def _scene_table(results: DemoResults) -> str:
     graph, rows = results.graph, []
-    truth = {int(i): n for n, i in enumerate(results.truth.ids)}
+    ground_truth = {int(i): n for n, i in enumerate(results.ground_truth.ids)}
     for n in range(len(graph)):
         object_id = int(graph.ids[n])
-        true = truth.get(results.true_ids.get(object_id, -1))
-        error = "" if true is None else _mm(float(np.linalg.norm(graph.positions[n] - results.truth.positions[true])))
+        true = ground_truth.get(results.true_ids.get(object_id, -1))
+        error = (
+            ""
+            if true is None
+            else _mm(float(np.linalg.norm(graph.positions[n] - results.ground_truth.positions[true])))
+        )
         speed = float(np.linalg.norm(graph.linear_velocities[n]))
         mass = float(np.exp(graph.log_mass[n]))
         rows.append(
             [
                 escape(object_name(graph, object_id)),
-                "" if true is None else escape(results.truth.class_names[true]),
+                "" if true is None else escape(results.ground_truth.class_names[true]),
                 " ".join(f"{v:+.3f}" for v in graph.positions[n]),
                 " × ".join(f"{100 * v:.1f}" for v in graph.extents[n]),
                 "static" if graph.is_static[n] else f"{speed:.2f}",
                 "" if graph.is_static[n] else f"{1e3 * mass:.0f}",
-                "" if true is None else f"{1e3 * float(np.exp(results.truth.log_mass[true])):.0f}",
+                "" if true is None else f"{1e3 * float(np.exp(results.ground_truth.log_mass[true])):.0f}",
                 error,
             ]
         )
@@ -318,7 +322,7 @@ def _files(folder: Path, present: Sequence[tuple[str, str]]) -> str:
 
 
 DEMO_FILES = (
-    ("demo.mp4", "the film above"),
+    ("demo.mp4", "the video above"),
     ("metrics.json", "the figures for machines"),
     ("details.json", "more figures: by object, of moved objects alone, timings"),
     ("rollouts.npz", "all futures as arrays (rollouts.json says what is what)"),
@@ -330,15 +334,15 @@ DEMO_FILES = (
 
 
 def write_demo_report(
-    path: Path, results: DemoResults, metrics: Mapping[str, Any], stills: Mapping[str, Path], film: Path
+    path: Path, results: DemoResults, metrics: Mapping[str, Any], stills: Mapping[str, Path], video: Path
 ) -> None:
     """Write the report of a demonstration.
 
     Args:
         path: of the HTML file.
         results, metrics: what was found.
-        stills: pictures by name, as ``film.make_stills`` gives them.
-        film: the MP4.
+        stills: pictures by name, as ``video.make_stills`` gives them.
+        video: the MP4.
     """
     horizon = float(results.rollouts["imagined"].times[-1])
     scored = [f.errors for f in results.futures if f.errors is not None]
@@ -356,7 +360,7 @@ def write_demo_report(
                 (_ms(results.timings.get("rollouts_256_s")), "for 256 futures of 1 s, through the service"),
             ]
         ),
-        film_html(film, path.parent),
+        video_html(video, path.parent),
     ]
     body += [f'<p class="warn">{escape(note)}</p>' for note in results.notes]
     body += [
@@ -364,13 +368,13 @@ def write_demo_report(
         "<p>A simulated RGB-D camera looks at a table. On a live ROS 2 graph, in processes of their own, perception "
         "turns its images into a scene graph, and imagination answers what-if questions about that graph: it moves "
         "the objects by physics and draws them from what the camera has seen. It knows neither the simulator's "
-        "objects nor their masses. The truth beside each future comes from the simulator: restored to the instant of "
-        "the question, changed in the same way, simulated and rendered again.</p>",
+        "objects nor their masses. The ground truth beside each future comes from the simulator: restored to the "
+        "instant of the question, changed in the same way, simulated and rendered again.</p>",
         "<p>ADE is the distance between imagined and true position, averaged over objects and time; FDE that at the "
         f"end, {horizon:g} s ahead. <b>Straight lines</b> lets everything go on at its velocity, <b>nothing moves</b> "
         "leaves it where it is; both start from the same perceived state.</p>",
         "<h2>Imagined against true</h2>",
-        '<p class="dim">Millimeters; mean over all movable objects that perception and truth share.</p>',
+        '<p class="dim">Millimeters; mean over all movable objects that perception and ground truth share.</p>',
         _hypothesis_table(results),
         "<h2>What was seen</h2>",
     ]

@@ -48,7 +48,7 @@ def write_demo(path: Path, results: DemoResults, mcap: Path) -> None:
 
 
 def _about(results: DemoResults) -> str:
-    lines = ["# wm: imagined futures beside the truth", ""]
+    lines = ["# wm: imagined futures beside the ground truth", ""]
     lines += [f"- **{f.question.name}**: {f.question.title} ({f.question.detail})" for f in results.futures]
     lines += ["", "Timeline `scene`: the live graph until the question. Timeline `ahead`: seconds after the question."]
     lines += ["", "`world/futures/NAME/imagined` and `.../true`: boxes and paths; `pictures/NAME/...`: images."]
@@ -203,8 +203,8 @@ def _true_paths(results: DemoResults, k: int) -> list[NDArray[np.float32]]:
 
 
 def _true_extents(results: DemoResults, true_id: int) -> NDArray[np.float64]:
-    row = np.flatnonzero(results.truth.ids == true_id)
-    return results.truth.extents[row[0]] if len(row) else np.full(3, 0.05)
+    row = np.flatnonzero(results.ground_truth.ids == true_id)
+    return results.ground_truth.extents[row[0]] if len(row) else np.full(3, 0.05)
 
 
 def _log_boxes(

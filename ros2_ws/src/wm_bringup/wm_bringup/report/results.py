@@ -1,4 +1,4 @@
-"""What a demonstration found, for its film, report and files."""
+"""What a demonstration found, for its video, report and files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_bringup.demo.scenarios import Question
+from wm_bringup.demo.scenarios import Scenario
 from wm_bringup.environment import workspace_root
 from wm_bringup.report.comparison import HypothesisErrors
 from wm_bringup.report.drawing import Picture
@@ -31,17 +31,17 @@ LABELS = {"imagined": "imagined", "straight": "straight lines", "still": "nothin
 
 @dataclass(frozen=True)
 class Future:
-    """One question, answered, with the truth.
+    """One question, answered, with the ground truth.
 
     Attributes:
         question: what was asked, of the perceived scene.
         index: of it in the rollouts.
-        imagined, true: F pictures each (RGB); ``true`` empty: the truth is not known.
+        imagined, true: F pictures each (RGB); ``true`` empty: the ground truth is not known.
         imagined_depth, true_depth: F images [m].
-        errors: against the truth; None: not known.
+        errors: against the ground truth; None: not known.
     """
 
-    question: Question
+    question: Scenario
     index: int
     imagined: list[Picture]
     imagined_depth: list[NDArray[np.float32]]
@@ -56,7 +56,7 @@ class DemoResults:
 
     Attributes:
         scene_name, seed: of the simulation.
-        graph: the perceived scene graph that was asked about; truth: the true one of the same stamp.
+        graph: the perceived scene graph that was asked about; ground truth: the true one of the same stamp.
         true_ids: perceived id -> true id.
         futures: in the order asked.
         rollouts: by backend ("imagined", and ``BASELINES``), with the same hypotheses and times.
@@ -74,7 +74,7 @@ class DemoResults:
     scene_name: str
     seed: int
     graph: SceneGraph
-    truth: SceneGraph
+    ground_truth: SceneGraph
     true_ids: dict[int, int]
     futures: list[Future]
     rollouts: dict[str, Rollout]

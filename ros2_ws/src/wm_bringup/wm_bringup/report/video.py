@@ -1,4 +1,5 @@
-"""The demonstration as a film and as stills: what the camera saw, what was perceived, each future beside its truth."""
+"""The demonstration as a video and as stills: what the camera saw, what was perceived, each future and its
+ground truth."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ from wm_bringup.report.drawing import (
     STRAIGHT,
     TEXT,
     TRUE,
-    Canvas,
     Color,
+    Drawing,
     Picture,
     VideoWriter,
     fit,
@@ -98,32 +99,32 @@ def live_frames(
     return frames
 
 
-def _header(canvas: Canvas, title: str, subtitle: str) -> None:
-    canvas.text(_LEFT, 26, title, 32, TEXT, True)
-    canvas.text(_LEFT, 72, subtitle, 18, DIM)
+def _header(drawing: Drawing, title: str, subtitle: str) -> None:
+    drawing.text(_LEFT, 26, title, 32, TEXT, True)
+    drawing.text(_LEFT, 72, subtitle, 18, DIM)
 
 
 def _panels() -> tuple[tuple[int, int], tuple[int, int]]:
     return (_LEFT, _TOP), (_LEFT + _PANEL_WIDTH + _GAP, _TOP)
 
 
-def _label(canvas: Canvas, x: int, y: int, text: str, color: Color) -> None:
+def _label(drawing: Drawing, x: int, y: int, text: str, color: Color) -> None:
     width = text_width(text, 16, True) + 20
-    canvas.box(x, y, width, 28, (12, 15, 20))
-    canvas.box(x, y, 4, 28, color)
-    canvas.text(x + 12, y + 14, text, 16, color, True, anchor="lm")
+    drawing.box(x, y, width, 28, (12, 15, 20))
+    drawing.box(x, y, 4, 28, color)
+    drawing.text(x + 12, y + 14, text, 16, color, True, anchor="lm")
 
 
 def title_card(results: DemoResults, picture: Picture | None) -> Picture:
     """The first picture."""
-    canvas = Canvas(*SIZE)
+    drawing = Drawing(*SIZE)
     if picture is not None:
         width, height = fit(picture, 560, 420)
-        canvas.image(SIZE[0] - width - 60, 150, picture, width, height)
-        canvas.frame(SIZE[0] - width - 60, 150, width, height, LINE)
-    canvas.text(60, 150, "wm", 84, IMAGINED, True)
-    canvas.text(60, 262, "a world model", 34, TEXT, True)
-    canvas.text(60, 306, "that a robot can ask “what if”", 34, TEXT, True)
+        drawing.image(SIZE[0] - width - 60, 150, picture, width, height)
+        drawing.frame(SIZE[0] - width - 60, 150, width, height, LINE)
+    drawing.text(60, 150, "wm", 84, IMAGINED, True)
+    drawing.text(60, 262, "a world model", 34, TEXT, True)
+    drawing.text(60, 306, "that a robot can ask “what if”", 34, TEXT, True)
     horizon = float(results.frame_times[-1])
     lines = [
         "camera  →  3D scene graph  →  imagined futures",
@@ -133,53 +134,53 @@ def title_card(results: DemoResults, picture: Picture | None) -> Picture:
         f"{len(results.futures)} futures of {horizon:.0f} s, each beside what truly follows",
     ]
     for i, line in enumerate(lines):
-        canvas.text(60, 384 + 30 * i, line, 18, DIM)
-    return canvas.pixels
+        drawing.text(60, 384 + 30 * i, line, 18, DIM)
+    return drawing.pixels
 
 
 def live_picture(frame: LiveFrame, query_ns: int) -> Picture:
     """Camera and scene graph side by side, and a list of what is perceived."""
-    canvas = Canvas(*SIZE)
+    drawing = Drawing(*SIZE)
     _header(
-        canvas,
+        drawing,
         "Perceiving",
         "what the RGB-D camera publishes, and the scene graph made of it: objects that keep their ids",
     )
     left, right = _panels()
-    canvas.image(*left, frame.color, _PANEL_WIDTH, _PANEL_HEIGHT)
+    drawing.image(*left, frame.color, _PANEL_WIDTH, _PANEL_HEIGHT)
     if frame.overlay is not None:
-        canvas.image(*right, frame.overlay, _PANEL_WIDTH, _PANEL_HEIGHT)
+        drawing.image(*right, frame.overlay, _PANEL_WIDTH, _PANEL_HEIGHT)
     else:
-        canvas.box(*right, _PANEL_WIDTH, _PANEL_HEIGHT)
-    _label(canvas, *left, "camera", TRUE)
-    _label(canvas, *right, "/wm/scene_graph", IMAGINED)
+        drawing.box(*right, _PANEL_WIDTH, _PANEL_HEIGHT)
+    _label(drawing, *left, "camera", TRUE)
+    _label(drawing, *right, "/wm/scene_graph", IMAGINED)
     seconds = (frame.stamp_ns - query_ns) * 1e-9
     when = "now: what if?" if seconds > -0.02 else f"{-seconds:.1f} s before the question"
-    canvas.text(SIZE[0] - 40, 46, when, 22, IMAGINED if seconds > -0.02 else TEXT, True, anchor="rm")
+    drawing.text(SIZE[0] - 40, 46, when, 22, IMAGINED if seconds > -0.02 else TEXT, True, anchor="rm")
     if frame.graph is not None:
-        _object_list(canvas, frame.graph)
-    return canvas.pixels
+        _object_list(drawing, frame.graph)
+    return drawing.pixels
 
 
-def _object_list(canvas: Canvas, graph: SceneGraph) -> None:
+def _object_list(drawing: Drawing, graph: SceneGraph) -> None:
     movable = [i for i in range(len(graph)) if not graph.is_static[i]][:12]
     columns, row_height = 3, 26
     width = (SIZE[0] - 2 * _LEFT) // columns
     for n, i in enumerate(movable):
         x, y = _LEFT + (n % columns) * width, _FOOT + 8 + (n // columns) * row_height
         color = tuple(int(255 * c) for c in graph.colors[i])
-        canvas.dot(x + 7, y + 10, color, 6)  # type: ignore[arg-type]
+        drawing.dot(x + 7, y + 10, color, 6)  # type: ignore[arg-type]
         speed = float(np.linalg.norm(graph.linear_velocities[i]))
         moving = speed > 0.05
-        canvas.text(x + 22, y, object_name(graph, int(graph.ids[i])), 16, TEXT, moving)
+        drawing.text(x + 22, y, object_name(graph, int(graph.ids[i])), 16, TEXT, moving)
         size = " × ".join(f"{100 * v:.0f}" for v in graph.extents[i])
         what = f"{speed:.2f} m/s" if moving else f"{size} cm"
-        canvas.text(x + 196, y, what, 16, IMAGINED if moving else DIM)
+        drawing.text(x + 196, y, what, 16, IMAGINED if moving else DIM)
 
 
 @dataclass(frozen=True)
 class _Plot:
-    """Where a curve's points are on the canvas."""
+    """Where a curve's points are on the drawing."""
 
     x: int
     y: int
@@ -203,16 +204,16 @@ def _shown_error(future: Future, backend: str) -> tuple[NDArray[np.float64], boo
 
 def _future_base(results: DemoResults, future: Future) -> tuple[Picture, _Plot | None]:
     """All of a future's picture that stays."""
-    canvas = Canvas(*SIZE)
+    drawing = Drawing(*SIZE)
     number = future.index + 1
     _header(
-        canvas,
+        drawing,
         future.question.title,
         f"future {number} of {len(results.futures)} · {future.question.name}: {future.question.detail}",
     )
     if future.errors is None:
-        canvas.text(_LEFT, _FOOT + 14, "not compared: the object matches no true one", 18, DIM)
-        return canvas.pixels, None
+        drawing.text(_LEFT, _FOOT + 14, "not compared: the object matches no true one", 18, DIM)
+        return drawing.pixels, None
     errors = future.errors
     plot_x, plot_y, plot_width, plot_height = SIZE[0] - 470, _FOOT + 26, 416, 70
     series = {b: _shown_error(future, b) for b in ("straight", "still", "imagined")}
@@ -221,58 +222,58 @@ def _future_base(results: DemoResults, future: Future) -> tuple[Picture, _Plot |
     top = max(0.02, 1.3 * float(max(values, default=0.0)))
     plot = _Plot(plot_x, plot_y, plot_width, plot_height, float(errors.times[-1]), top)
     moved = series["imagined"][1]
-    canvas.text(plot_x, _FOOT - 2, f"mean error of {'what moves' if moved else 'all objects'} [cm]", 14, DIM)
-    canvas.box(plot_x, plot_y, plot_width, plot_height)
-    canvas.box(plot_x, plot_y + plot_height, plot_width, 1, LINE)
-    canvas.text(plot_x - 8, plot_y, f"{100 * top:.0f}", 13, DIM, anchor="rt")
-    canvas.text(plot_x - 8, plot_y + plot_height, "0", 13, DIM, anchor="rs")
-    canvas.text(plot_x + plot_width, plot_y + plot_height + 6, f"{errors.times[-1]:g} s", 13, DIM, anchor="ra")
+    drawing.text(plot_x, _FOOT - 2, f"mean error of {'what moves' if moved else 'all objects'} [cm]", 14, DIM)
+    drawing.box(plot_x, plot_y, plot_width, plot_height)
+    drawing.box(plot_x, plot_y + plot_height, plot_width, 1, LINE)
+    drawing.text(plot_x - 8, plot_y, f"{100 * top:.0f}", 13, DIM, anchor="rt")
+    drawing.text(plot_x - 8, plot_y + plot_height, "0", 13, DIM, anchor="rs")
+    drawing.text(plot_x + plot_width, plot_y + plot_height + 6, f"{errors.times[-1]:g} s", 13, DIM, anchor="ra")
     for backend, (values_m, _) in series.items():
         faded = tuple(int(0.45 * c + 0.55 * b) for c, b in zip(COLORS[backend], PANEL, strict=True))
-        canvas.curve(plot.points(errors.times, values_m), faded, 1)  # type: ignore[arg-type]
-    return canvas.pixels, plot
+        drawing.curve(plot.points(errors.times, values_m), faded, 1)  # type: ignore[arg-type]
+    return drawing.pixels, plot
 
 
 def future_picture(results: DemoResults, future: Future, row: int, base: tuple[Picture, _Plot | None]) -> Picture:
     """One moment of a future: imagined beside true, errors so far."""
-    canvas = Canvas.of(base[0])
+    drawing = Drawing.of(base[0])
     plot = base[1]
     left, right = _panels()
     time_s = float(results.frame_times[row])
-    canvas.image(*left, future.imagined[row], _PANEL_WIDTH, _PANEL_HEIGHT)
+    drawing.image(*left, future.imagined[row], _PANEL_WIDTH, _PANEL_HEIGHT)
     if future.true:
-        canvas.image(*right, future.true[row], _PANEL_WIDTH, _PANEL_HEIGHT)
+        drawing.image(*right, future.true[row], _PANEL_WIDTH, _PANEL_HEIGHT)
     else:
-        canvas.box(*right, _PANEL_WIDTH, _PANEL_HEIGHT)
-    _label(canvas, *left, "imagined, from what was seen", IMAGINED)
-    _label(canvas, *right, "the truth, simulated again", TRUE)
-    canvas.text(SIZE[0] - 40, 46, f"+{time_s:.2f} s", 26, TEXT, True, anchor="rm")
+        drawing.box(*right, _PANEL_WIDTH, _PANEL_HEIGHT)
+    _label(drawing, *left, "imagined, from what was seen", IMAGINED)
+    _label(drawing, *right, "ground truth, simulated again", TRUE)
+    drawing.text(SIZE[0] - 40, 46, f"+{time_s:.2f} s", 26, TEXT, True, anchor="rm")
     horizon = float(results.frame_times[-1])
     width = 2 * _PANEL_WIDTH + _GAP
-    canvas.box(_LEFT, _TOP + _PANEL_HEIGHT + 6, width, 4, LINE)
-    canvas.box(_LEFT, _TOP + _PANEL_HEIGHT + 6, max(1, round(width * time_s / horizon)), 4, IMAGINED)
+    drawing.box(_LEFT, _TOP + _PANEL_HEIGHT + 6, width, 4, LINE)
+    drawing.box(_LEFT, _TOP + _PANEL_HEIGHT + 6, max(1, round(width * time_s / horizon)), 4, IMAGINED)
     if plot is None or future.errors is None:
-        return canvas.pixels
+        return drawing.pixels
     errors = future.errors
     t = int(np.argmin(np.abs(errors.times - time_s)))
     for backend in ("straight", "still", "imagined"):
         values, _ = _shown_error(future, backend)
         points = plot.points(errors.times[: t + 1], values[: t + 1])
-        canvas.curve(points, COLORS[backend], 3 if backend == "imagined" else 2)
+        drawing.curve(points, COLORS[backend], 3 if backend == "imagined" else 2)
         if np.isfinite(points[-1]).all():
-            canvas.dot(float(points[-1, 0]), float(points[-1, 1]), COLORS[backend], 4)
-    _error_table(canvas, results, future, t)
-    return canvas.pixels
+            drawing.dot(float(points[-1, 0]), float(points[-1, 1]), COLORS[backend], 4)
+    _error_table(drawing, results, future, t)
+    return drawing.pixels
 
 
-def _error_table(canvas: Canvas, results: DemoResults, future: Future, t: int) -> None:
+def _error_table(drawing: Drawing, results: DemoResults, future: Future, t: int) -> None:
     """Errors of the objects that move (or of all) at a time, by backend, in millimeters."""
     errors = future.errors
     assert errors is not None
     columns = (("imagined", 300), ("straight", 450), ("still", 600))
-    canvas.text(_LEFT, _FOOT, "error [mm]", 14, DIM)
+    drawing.text(_LEFT, _FOOT, "error [mm]", 14, DIM)
     for backend, x in columns:
-        canvas.text(_LEFT + x, _FOOT, LABELS[backend], 14, COLORS[backend], True, anchor="ra")
+        drawing.text(_LEFT + x, _FOOT, LABELS[backend], 14, COLORS[backend], True, anchor="ra")
     moved = [o for o in errors.objects if o.moved][:3]
     rows: list[tuple[str, dict[str, float]]] = [
         (object_name(results.graph, o.object_id), {b: float(o.error_m[b][t]) for b, _ in columns}) for o in moved
@@ -281,50 +282,52 @@ def _error_table(canvas: Canvas, results: DemoResults, future: Future, t: int) -
     for n, (name, values) in enumerate(rows):
         y = _FOOT + 22 + 22 * n
         last = n == len(rows) - 1
-        canvas.text(_LEFT, y, name, 16, TEXT if not last else DIM)
+        drawing.text(_LEFT, y, name, 16, TEXT if not last else DIM)
         for backend, x in columns:
             value = values[backend]
             text = f"{1e3 * value:.0f}" if np.isfinite(value) else "-"
-            canvas.text(_LEFT + x, y, text, 16, COLORS[backend] if backend == "imagined" else TEXT, anchor="ra")
+            drawing.text(_LEFT + x, y, text, 16, COLORS[backend] if backend == "imagined" else TEXT, anchor="ra")
 
 
 def summary_card(results: DemoResults) -> Picture:
     """The last picture: the table."""
-    canvas = Canvas(*SIZE)
+    drawing = Drawing(*SIZE)
     _header(
-        canvas, "How right it was", "mean distance from the truth over 2 s [mm]: of all objects, and of those that move"
+        drawing,
+        "Errors",
+        "mean distance from the ground truth over 2 s [mm]: of all objects, and of those that move",
     )
     headings = (("imagined", 700), ("straight", 850), ("still", 1010))
     y = 118
-    canvas.text(_LEFT, y, "future", 16, DIM)
-    canvas.text(_LEFT + 190, y, "imagined and true end", 16, DIM)
-    canvas.text(560, y, "contacts", 16, DIM, anchor="ra")
+    drawing.text(_LEFT, y, "future", 16, DIM)
+    drawing.text(_LEFT + 190, y, "imagined and true end", 16, DIM)
+    drawing.text(560, y, "contacts", 16, DIM, anchor="ra")
     for backend, x in headings:
-        canvas.text(x, y, LABELS[backend], 16, COLORS[backend], True, anchor="ra")
-    canvas.text(1240, y, "moved: imagined / straight", 16, DIM, anchor="ra")
+        drawing.text(x, y, LABELS[backend], 16, COLORS[backend], True, anchor="ra")
+    drawing.text(1240, y, "moved: imagined / straight", 16, DIM, anchor="ra")
     height = min(72, 440 // max(len(results.futures), 1))
     for n, future in enumerate(results.futures):
         y = 150 + (height + 6) * n
         middle = y + height // 2
-        canvas.box(_LEFT - 12, y, SIZE[0] - 2 * _LEFT + 24, height, PANEL)
-        canvas.text(_LEFT, middle, future.question.name, 20, TEXT, True, anchor="lm")
+        drawing.box(_LEFT - 12, y, SIZE[0] - 2 * _LEFT + 24, height, PANEL)
+        drawing.text(_LEFT, middle, future.question.name, 20, TEXT, True, anchor="lm")
         for m, pictures in enumerate((future.imagined, future.true)):
             if pictures:
                 width, _ = fit(pictures[-1], 200, height - 4)
-                canvas.image(_LEFT + 190 + m * (width + 6), y + 2, pictures[-1], width, height - 4)
+                drawing.image(_LEFT + 190 + m * (width + 6), y + 2, pictures[-1], width, height - 4)
         e = future.errors
         if e is None:
-            canvas.text(700, middle, "not compared", 18, DIM, anchor="rm")
+            drawing.text(700, middle, "not compared", 18, DIM, anchor="rm")
             continue
-        canvas.text(560, middle, "yes" if e.contacts else "no", 18, TEXT if e.contacts else DIM, anchor="rm")
+        drawing.text(560, middle, "yes" if e.contacts else "no", 18, TEXT if e.contacts else DIM, anchor="rm")
         for backend, x in headings:
             value = 1e3 * e.average(backend)
             text = f"{value:.1f}" if np.isfinite(value) else "-"
             best = backend == "imagined"
-            canvas.text(x, middle, text, 20, IMAGINED if best else TEXT, best, anchor="rm")
+            drawing.text(x, middle, text, 20, IMAGINED if best else TEXT, best, anchor="rm")
         moved = [1e3 * e.average(b, moved_only=True) for b in ("imagined", "straight")]
         text = " / ".join(f"{v:.1f}" if np.isfinite(v) else "-" for v in moved)
-        canvas.text(1240, middle, text, 18, TEXT, anchor="rm")
+        drawing.text(1240, middle, text, 18, TEXT, anchor="rm")
     y = 160 + (height + 6) * len(results.futures)
     p, latency = results.perception, results.latency
     lines = []
@@ -344,9 +347,9 @@ def summary_card(results: DemoResults) -> Picture:
             f"256 in {results.timings['rollouts_256_s']:.2f} s"
         )
     for line in lines:
-        canvas.text(_LEFT, y, line, 18, DIM)
+        drawing.text(_LEFT, y, line, 18, DIM)
         y += 28
-    return canvas.pixels
+    return drawing.pixels
 
 
 def overview_picture(results: DemoResults, width: int = 380) -> Picture:
@@ -358,22 +361,22 @@ def overview_picture(results: DemoResults, width: int = 380) -> Picture:
     gap, title, margin, columns = 4, 40, 16, 2
     cell_width, cell_height = 2 * width + gap, title + height + margin
     rows = -(-len(shown) // columns)
-    canvas = Canvas(columns * cell_width + (columns + 1) * margin, rows * cell_height + margin)
+    drawing = Drawing(columns * cell_width + (columns + 1) * margin, rows * cell_height + margin)
     for n, future in enumerate(shown):
         x, y = margin + (n % columns) * (cell_width + margin), 8 + (n // columns) * cell_height
-        canvas.text(
+        drawing.text(
             x, y + title // 2, shorten(future.question.title, cell_width, 20, True), 20, TEXT, True, anchor="lm"
         )
         for m, (pictures, name, color) in enumerate(
-            ((future.imagined, "imagined", IMAGINED), (future.true, "truth", TRUE))
+            ((future.imagined, "imagined", IMAGINED), (future.true, "ground truth", TRUE))
         ):
             left = x + m * (width + gap)
-            canvas.image(left, y + title, pictures[-1], width, height)
-            _label(canvas, left, y + title, name, color)
-    return canvas.pixels
+            drawing.image(left, y + title, pictures[-1], width, height)
+            _label(drawing, left, y + title, name, color)
+    return drawing.pixels
 
 
-def make_film(path: Path, results: DemoResults, live: Sequence[LiveFrame], update: Update, whole: bool) -> None:
+def make_video(path: Path, results: DemoResults, live: Sequence[LiveFrame], update: Update, whole: bool) -> None:
     """Write the MP4; ``whole`` False: a shorter one."""
     last = live[-1] if live else None
     hold = 1.2 if whole else 0.3
@@ -409,7 +412,7 @@ def make_stills(folder: Path, results: DemoResults, live: Sequence[LiveFrame]) -
         name = future.question.name
         rows = [("imagined", [future.imagined[c] for c in columns])]
         if future.true:
-            rows.append(("truth", [future.true[c] for c in columns]))
+            rows.append(("ground truth", [future.true[c] for c in columns]))
         stills[f"{name} sheet"] = save_png(folder / f"{name}_sheet.png", sheet(rows, headings, 280))
         base = _future_base(results, future)
         end = future_picture(results, future, len(results.frame_times) - 1, base)

@@ -72,7 +72,7 @@ def check_depth(topic: str, summary: DepthSummary, max_depth_m: float, min_fract
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Places on what is seen: unit normals towards the camera and points [m], both (M, 3) in the optical frame."""
+    """Places on what is seen: unit normals toward the camera and points [m], both (M, 3) in the optical frame."""
 
     normals: NDArray[np.float32]
     points: NDArray[np.float32]
@@ -176,7 +176,7 @@ def check_gravity(surfaces: Surfaces, world_T_camera: ArrayLike, frame_id: str, 
 def check_support(
     supports_in_view: int, min_area_m2: float, max_depth_m: float, others: Sequence[Finding] = ()
 ) -> Finding | None:
-    """No surface that carries things, said only where no other finding explains it."""
+    """No surface that carries objects, said only where no other finding explains it."""
     if supports_in_view or others:
         return None
     return Finding(

@@ -1,7 +1,7 @@
 """A guess at the unit of a depth image whose meters look wrong by a factor.
 
 One depth image has no absolute scale: a table top in units four times too small is a room. What can be judged is how
-likely its meters are. Two things are looked at, and weighed as logarithms of likelihoods (nats):
+likely its meters are. Two quantities are examined, and weighed as logarithms of likelihoods (nats):
 
 - the median depth. In the RGB-D recordings that this was made with (tables, bins, desks, rooms; Kinect, RealSense,
   structured light, Gazebo) it is 0.7 to 2.4 m: Student's t with 3 degrees of freedom, so that halls are allowed, about

@@ -22,10 +22,10 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One fault of the inputs.
 
     Attributes:
-        cause: short name; one thing has one cause as long as it lasts, whatever its figures.
+        cause: short name; one fault has one cause as long as it lasts, whatever its figures.
         severity: WARN or ERROR.
         found: what is there, with topic and figures.
         expected: what should be there; empty where ``found`` says it.

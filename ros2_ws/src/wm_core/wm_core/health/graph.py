@@ -1,4 +1,4 @@
-"""What can be wrong with the scene graph that imagination gets, and why looks are not learned, from plain values."""
+"""What can be wrong with the scene graph of imagination, and why no appearance is learned, from plain values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check_scene_graph(stream: Stream) -> Finding | None:
 def check_appearance(
     streams: Sequence[Stream], missing: str, stream_findings: Sequence[Finding], bad_frames: Sequence[Finding]
 ) -> list[Finding]:
-    """Why no looks were learned although scene graphs come.
+    """Why no appearance was learned although scene graphs come.
 
     Args:
         streams: color, depth, intrinsics and instances, as they are.
@@ -55,13 +55,13 @@ def check_appearance(
     if silent:
         lacking = ", ".join(f"{s.topic} ({s.role})" for s in silent)
         said = Finding(
-            "no_appearance", Severity.WARN, f"no looks were learned yet, {no_images}: nothing comes on {lacking}"
+            "no_appearance", Severity.WARN, f"no appearance was learned yet, {no_images}: nothing comes on {lacking}"
         )
         # What is needed for images alone is no reason to call the node broken.
         return [said, *(replace(f, severity=Severity.WARN) for f in stream_findings)]
     if bad_frames:
-        return [replace(f, found=f"no looks were learned yet, {no_images}: {f.found}") for f in bad_frames]
-    found = f"no looks were learned yet, {no_images}: no frame is complete (lacking: {missing or 'camera info'})"
+        return [replace(f, found=f"no appearance was learned yet, {no_images}: {f.found}") for f in bad_frames]
+    found = f"no appearance was learned yet, {no_images}: no frame is complete (lacking: {missing or 'camera info'})"
     return [
         Finding(
             "no_appearance",

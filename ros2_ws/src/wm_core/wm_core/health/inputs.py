@@ -20,7 +20,7 @@ SILENT_S = 2.0
 """Silence [s] after which a stream counts as not coming: cameras and odometry have 5 Hz and more."""
 
 MIN_RATE_HZ = 4.0
-"""Below this a thing at 1 m/s moves by more than 25 cm between frames, farther than its own size."""
+"""Below this an object at 1 m/s moves by more than 25 cm between frames, farther than its own size."""
 
 CLOCKS_APART_S = 1.0
 """Stamps may lag or lead the node's clock by this [s]: exposure, encoding and a network take less."""
@@ -369,6 +369,6 @@ def check_rate(topic: str, rate_hz: float) -> Finding | None:
     """A camera too slow for tracking; 0: not known."""
     if not 0.0 < rate_hz < MIN_RATE_HZ:
         return None
-    found = f"{topic} comes at {rate_hz:.1f} Hz, so things that move are lost between frames"
+    found = f"{topic} comes at {rate_hz:.1f} Hz, so moving objects are lost between frames"
     run = "raise the camera's rate, or find what loses frames (ros2 topic hz at the driver)"
     return Finding("slow", Severity.WARN, found, f"at least {MIN_RATE_HZ:g} Hz", run)

@@ -1,4 +1,4 @@
-"""What counts as moving, stopping, falling and toppling; the same rules for what is true and what is perceived."""
+"""What counts as moving, stopping, falling and toppling; the same rules for ground truth and for perceived motion."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from wm_core.scene_graph import Shape
 Array = NDArray[np.float64]
 
 MOVE_SPEED_M_S = 0.06
-"""Faster than this a thing moves."""
+"""Speed [m/s] above which an object moves. Chosen by hand; larger means that slow motion is no event."""
 STOP_SPEED_M_S = 0.03
-"""Slower than this, for ``STOP_S``, it has come to rest."""
+"""Speed [m/s] below which, for ``STOP_S``, it has come to rest: less than ``MOVE_SPEED_M_S``, so that one motion is one
+event. Chosen by hand; larger means earlier rest."""
 STOP_S = 0.2
+"""Time [s], three frames at 15 Hz. Chosen by hand; larger means that short rests are no event."""
 MOVE_LEAST_M = 0.012
-"""Who does not get this far did not move."""
+"""Displacement [m] that a motion must reach. Chosen by hand; larger means fewer events of objects that only shake."""
 GONE_M = 0.25
-"""What is so far below the surface that things stand on has left."""
+"""Depth [m] below the supporting surface at which an object has left. Chosen by hand; larger means later stamps."""
 LEAST_LIFE_S = 0.5
-"""What was there for less than this did not leave: it was a trick of the light."""
+"""An object that was seen for less than this [s] did not leave: it was a false segment. Chosen by hand; larger means
+that short visits have no end."""
 
 
 def left_after(height_m: float, rises_m_s: float) -> float:
-    """Time [s] from when something was last seen falling past an edge to when it is ``GONE_M`` below.
+    """Time [s] from the last sight of an object that falls past an edge until it is ``GONE_M`` below.
 
     Free fall from a height above the surface [m] at a vertical velocity [m/s].
     """
@@ -36,7 +39,7 @@ def left_after(height_m: float, rises_m_s: float) -> float:
 def moving_spans(
     times: Array, positions: Array, speeds: Array, fast: float, slow: float
 ) -> list[tuple[float | None, float | None]]:
-    """(began to move, came to rest) [s] of every motion; None: before the first instant, after the last.
+    """(began to move, came to rest) [s] of every motion; None where that is before the first instant or after the last.
 
     Args:
         times: (T,) [s]; positions: (T, 3) [m]; speeds: (T,) [m/s].
@@ -72,7 +75,7 @@ def moving_spans(
 def upright_axis(shape: int, extents: Array, quaternion: Array) -> tuple[Array, bool] | None:
     """The body axis (3,) that points up, and whether the body is round about its z axis and so rolls freely.
 
-    None for what has no upright: balls.
+    None for spheres, which have no upright axis.
     """
     extents = np.asarray(extents, dtype=np.float64)
     if shape == Shape.SPHERE:
@@ -89,7 +92,7 @@ def upright_axis(shape: int, extents: Array, quaternion: Array) -> tuple[Array, 
 def tilts(quaternions: Array, upright: tuple[Array, bool]) -> Array:
     """(T,) how far [rad] a body at orientations (T, 4) has turned over since it was upright at the first.
 
-    The angle of its upright axis to the vertical; of round things, the change of their axis' elevation.
+    The angle of its upright axis to the vertical; of round objects, the change of their axis' elevation.
     """
     axis, is_round = upright
     x, y, z, w = np.asarray(quaternions, dtype=np.float64).T

@@ -8,26 +8,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.rotations import rotation_matrices
-from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shape
-from wm_perception.shapes.surfaces import hull_planes, signed_distance, surface_samples
+from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph
+from wm_perception.reasoning.gaps import GAP_SAMPLES, Solid, gaps_between
+from wm_perception.shapes.surfaces import surface_samples
 from wm_perception.types import Array, PerceptionConfig
 
 Emit = Callable[[EventKind, int, int], None]
 Gaps = dict[tuple[int, int], tuple[Array, float]]
 """Surface gaps by pair of ids, with the poses that they were measured at."""
 _ENTER, _LEAVE = 0.5, 0.4
+"""Probabilities at which a relation begins and ends. Chosen by hand; farther apart means fewer changes, and later
+ones."""
 _LEAVE_CONTACT = 0.3
-"""Surfaces in contact are a few mm from where they are measured; other limits are wider."""
+"""The same end for relations of contact, whose gaps are a few mm, as large as the error of a surface. Chosen by hand
+with commit a1ecbd4."""
 _CONTACT = (Predicate.TOUCHING, Predicate.ON, Predicate.SUPPORTS)
 _SMOOTH_S = 0.14
+"""Time [s] over which velocities are averaged for MOVING_WITH: two frames at 15 Hz. Chosen by hand; larger means less
+noise and later relations."""
 _LEAST = 0.05
+"""Relations less probable than this count as absent. Chosen by hand; it keeps the list short."""
 
 
 class RelationGraph:
     """Keeps which relations hold and since when; a relation begins at probability 0.5 and ends below 0.4 (0.3: touch).
 
-    Who moves with whom is told from the ways of the last two frames or so: velocities of single frames are too noisy
-    for the small difference of two.
+    MOVING_WITH compares displacements over the last two frames: velocities of single frames are too noisy for the small
+    difference of two.
     """
 
     def __init__(self, config: PerceptionConfig) -> None:
@@ -37,7 +44,7 @@ class RelationGraph:
         self._trail: list[tuple[int, dict[int, Array]]] = []
 
     def update(self, scene: SceneGraph, emit: Emit | None = None) -> tuple[Relation, ...]:
-        """Relations that hold in this scene; contacts that begin or end, and falls, are told to ``emit``."""
+        """Relations that hold in this scene; contacts that begin or end, and falls, are passed to ``emit``."""
         probabilities = measure_relations(scene, self.config, self._gaps, self._smoothed(scene))
         holding: list[Relation] = []
         now: dict[tuple[int, Predicate, int], int] = {}
@@ -55,7 +62,7 @@ class RelationGraph:
         return tuple(holding)
 
     def _smoothed(self, scene: SceneGraph) -> Array:
-        """Mean velocities (N, 3) over the last ``_SMOOTH_S``, where things were seen so long."""
+        """Mean velocities (N, 3) over the last ``_SMOOTH_S``, of objects that were seen for so long."""
         now = dict(zip(scene.ids.tolist(), scene.positions, strict=True))
         self._trail = [t for t in self._trail if scene.stamp_ns - t[0] <= _SMOOTH_S * 1e9 and t[0] < scene.stamp_ns]
         velocities = scene.linear_velocities.copy()
@@ -63,7 +70,7 @@ class RelationGraph:
             stamp, before = self._trail[0]
             seconds = (scene.stamp_ns - stamp) * 1e-9
             for row, who in enumerate(scene.ids.tolist()):
-                # What rests is known to: the tracker has seen more than two frames.
+                # The tracker judges rest over more than two frames.
                 if who in before and velocities[row].any():
                     velocities[row] = (scene.positions[row] - before[who]) / seconds
         self._trail.append((scene.stamp_ns, now))
@@ -89,48 +96,6 @@ class RelationGraph:
                 emit(EventKind.FALL, a, 0)
 
 
-Solid = tuple[int, Array, Array]
-"""A shape, its full extents (3,) [m] and its hull (P, 3)."""
-
-GAP_SAMPLES = 96
-
-
-def planes_of(solid: Solid) -> Array | None:
-    """Half-spaces of a convex hull; None where the shape needs none or the hull is flat (it then counts as a box)."""
-    shape, _, hull = solid
-    if shape != Shape.CONVEX or len(hull) < 4:
-        return None
-    try:
-        return hull_planes(hull)
-    except ValueError:
-        return None
-
-
-def gaps_between(
-    first: Solid, second: Solid, positions_a: Array, rotations_a: Array, positions_b: Array, rotations_b: Array
-) -> Array:
-    """(T,) distance of the surfaces [m] of two solids at T poses, negative where they overlap.
-
-    From surface samples of one to the exact distance of the other, both ways.
-
-    Args:
-        positions_a, positions_b: (T, 3); rotations_a, rotations_b: (T, 3, 3).
-    """
-    result = np.full(len(positions_a), np.inf)
-    ways = (
-        (first, second, positions_a, rotations_a, positions_b, rotations_b),
-        (second, first, positions_b, rotations_b, positions_a, rotations_a),
-    )
-    for one, other, p, r, q, s in ways:
-        local, _ = surface_samples(one[0], one[1], one[2], GAP_SAMPLES)
-        turn = np.einsum("tji,tjk->tik", s, r)
-        shift = np.einsum("tji,tj->ti", s, p - q)
-        points = np.einsum("tik,pk->tpi", turn, local) + shift[:, None]
-        distance, _ = signed_distance(other[0], other[1], points.reshape(-1, 3), planes_of(other))
-        result = np.minimum(result, distance.reshape(len(p), -1).min(axis=1))
-    return result
-
-
 def _soft(value: Array | float, limit: float, width: float) -> Array:
     """1 well below a limit, 0.5 at it, 0 well above."""
     return np.asarray(1.0 / (1.0 + np.exp(np.clip((np.asarray(value) - limit) / width, -30.0, 30.0))))
@@ -146,7 +111,7 @@ def measure_relations(
 
     Args:
         gaps: surface gaps of earlier calls by pair of ids; used again while neither of the two has moved.
-        velocities: (N, 3) [m/s] to tell by who moves with whom, by default those of the scene.
+        velocities: (N, 3) [m/s] for MOVING_WITH, by default those of the scene.
     """
     gaps = {} if gaps is None else gaps
     n = len(scene)

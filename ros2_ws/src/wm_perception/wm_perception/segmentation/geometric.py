@@ -26,12 +26,12 @@ _PART_FRACTION = 0.15
 
 
 class GeometricSegmenter:
-    """Cuts the pixels that stand clear of the supports into things.
+    """Cuts the pixels that stand clear of the supports into objects.
 
     Pieces are connected pixels without depth edge, concave crease (Stein et al., Object Partitioning using Local
-    Convexity, CVPR 2014: surfaces of one thing meet convexly) or chroma edge between them. Pieces go to the tracked
+    Convexity, CVPR 2014: surfaces of one object meet convexly) or chroma edge between them. Pieces go to the tracked
     object that they lie on; a piece that two tracked objects share is divided between them pixel by pixel, so that
-    things which touch after a collision stay apart. Pieces on no tracked object are joined by contact and color.
+    objects which touch after a collision stay apart. Pieces on no tracked object are joined by contact and color.
     """
 
     def segment(
@@ -82,8 +82,8 @@ class GeometricSegmenter:
             for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
                 neighbor = np.roll(labels, (dy, dx), axis=(0, 1))
                 near = np.abs(np.roll(cloud.depth, (dy, dx), axis=(0, 1)) - cloud.depth) < 0.02
-                take = missing & (labels == 0) & (neighbor > 0) & near
-                labels[take] = neighbor[take]
+                filled = missing & (labels == 0) & (neighbor > 0) & near
+                labels[filled] = neighbor[filled]
         rest, more = _connected(cloud, candidates & (labels == 0))
         labels[rest > 0] = rest[rest > 0] + count
         return labels, count + more
@@ -236,11 +236,11 @@ def _borders(
     borders: dict[tuple[int, int], tuple[int, int]] = {}
     bent = cv2.dilate(creases.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     h, w = nodes.shape
-    # Noise leaves gaps of a few pixels between a thing and its handle.
+    # Noise leaves gaps of a few pixels between an object and its handle.
     for dy, dx in ((0, 1), (1, 0), (0, 2), (2, 0), (0, 4), (4, 0)):
         a, b = nodes[dy:, dx:], nodes[: h - dy, : w - dx]
         differ = (a != b) & (a > 0) & (b > 0)
-        # Depth steps of a few centimeters are still one thing where the color agrees: a mug's rim and inside.
+        # Depth steps of a few centimeters are still one object where the color agrees: a mug's rim and inside.
         near = np.abs(cloud.depth[dy:, dx:][differ] - cloud.depth[: h - dy, : w - dx][differ]) < 0.08
         low = np.minimum(a[differ][near], b[differ][near])
         high = np.maximum(a[differ][near], b[differ][near])
@@ -256,7 +256,7 @@ def _borders(
 
 def distance_to(predicted: PredictedObject, points: NDArray[np.float32]) -> Array:
     """|signed distance| [m], with the inside counted as near, of world points (P, 3) to a predicted object."""
-    # Most points belong to other things: those beyond the object's ball are far, how far does not matter.
+    # Most points belong to other objects: those beyond the object's ball are far, how far does not matter.
     offset = points - predicted.position.astype(np.float32)
     reach = 0.5 * float(np.linalg.norm(predicted.extents)) + max(predicted.margin_m, 0.05)
     far = np.einsum("pi,pi->p", offset, offset)
@@ -305,7 +305,7 @@ def candidate_pixels(
     """Pixels (h, w) that stand clear of the support below them.
 
     The least height grows with the sensor's noise (three standard deviations). Flying pixels at depth edges are
-    dropped: they hang between a thing and what is behind it.
+    dropped: they hang between an object and what is behind it.
     """
     with np.errstate(invalid="ignore"):
         threshold = np.maximum(min_height_m, 3.0 * depth_noise_m(cloud.depth))

@@ -1,4 +1,4 @@
-"""Instances from a trained network: every pixel says whether it is of a thing and where that thing's center is.
+"""Instances from a trained network, which gives every pixel's probability to be of an object and the way to its center.
 
 The network (training/segmenter/model.py) gives foreground, center, offset, class and embedding maps, after
 Cheng et al., Panoptic-DeepLab, CVPR 2020; pixels go to the center that they point at.
@@ -52,7 +52,7 @@ Network = Callable[[Image], tuple[NDArray[np.float32], ...]]
 def network_input(cloud: Cloud, height: NDArray[np.float32]) -> Image:
     """The network's view of a frame, (10, h, w) float32 in -1..1; where something is unknown it is 0.
 
-    Colors; height over the support below, over 0.3 m; whether that is known; normals towards the right of the camera,
+    Colors; height over the support below, over 0.3 m; whether that is known; normals toward the right of the camera,
     level forward, and up; the logarithm of depth over the image's median; depth against its surroundings of 15 pixels
     (a step of 8 % is 1).
 
@@ -127,7 +127,7 @@ def group_pixels(
     count = np.bincount(owner, minlength=len(cy))
     heat = near_center[cy, cx]
     sure = np.bincount(owner, weights=foreground[rows, columns], minlength=len(cy)) / np.maximum(count, 1)
-    # A thing whose pixels do not agree on its center is less likely one thing.
+    # An object whose pixels do not agree on its center is less likely one object.
     spread = np.sqrt(
         np.bincount(owner, weights=squared[np.arange(len(owner)), owner], minlength=len(cy)) / np.maximum(count, 1)
     )
@@ -144,7 +144,7 @@ def over_supports(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Only the instances of which a fair part is over a support, where any support is known.
 
-    The network was never shown a room without a table in view, and takes parts of walls there for things.
+    The network was not trained on rooms without a table in view; there it takes parts of walls for objects.
     """
     if not len(scores) or not np.isfinite(height).any():
         return labels, scores
@@ -163,11 +163,11 @@ def over_supports(
 def join_parts(
     labels: NDArray[np.int32], count: int, embeddings: NDArray[np.float32], cloud: Cloud
 ) -> NDArray[np.int64]:
-    """Which instances are parts of one thing, (L + 1,): the new label 0..K of each old one 0..L.
+    """Which instances are parts of one object, (L + 1,): the new label 0..K of each old one 0..L.
 
-    A network cuts things of shapes that it was never shown where it knows the parts: a stool into its seat and its
+    A network cuts objects of shapes that it was never shown where it knows the parts: a stool into its seat and its
     legs. Parts are joined where they meet without a step in depth along a border that is long for the smaller of the
-    two, are of one color, and look alike to the network as well. Different things that touch differ in one of these.
+    two, are of one color, and have similar embeddings. Different objects that touch differ in one of these.
 
     Args:
         labels: (h, w) of the cloud's size, 0 = background, 1..L; count: L; embeddings: (L, D), unit length.
@@ -238,7 +238,7 @@ class LearnedSegmenter:
         height: NDArray[np.float32],
         predicted: list[PredictedObject],
     ) -> Segmentation:
-        """See ``Segmenter.segment``. ``candidates`` is not needed: the network knows flat things, too."""
+        """See ``Segmenter.segment``. ``candidates`` is not needed: the network knows flat objects, too."""
         return self.decode(self.infer(frame, cloud, height), cloud, candidates, height, predicted)
 
     def infer(self, frame: Frame, cloud: Cloud, height: NDArray[np.float32]) -> tuple[Image, ...]:
@@ -259,7 +259,7 @@ class LearnedSegmenter:
         """Instances from the network's maps; see ``TwoStageSegmenter``."""
         h, w = cloud.depth.shape
         foreground, center, offset, classes, embedding = inferred
-        # What hangs in the air without depth can be neither lifted nor tracked.
+        # A mask without depth can be neither lifted nor tracked.
         known = np.isfinite(cloud.depth)
         labels, scores = group_pixels(
             _sigmoid(foreground[0, 0, :h, :w]) * known, _sigmoid(center[0, 0, :h, :w]), offset[0, :, :h, :w]

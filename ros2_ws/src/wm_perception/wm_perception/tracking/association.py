@@ -1,90 +1,43 @@
-"""Which segment is which thing: place, size, look and what covers what, in one assignment."""
+"""Which segment is which object: place, size, appearance and what hides what, in one assignment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from wm_core.rotations import matrix
 from wm_perception.shapes.surfaces import signed_distance
+from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array
 
-_SAMPLE = 48
 _FAR_M = 0.25
+"""Distance [m] at which a point counts as far; farther ones do not count more. Chosen by hand; larger means that a few
+stray points weigh more."""
 _IMPOSSIBLE = 1e3
+"""Cost of a pair that must not be; anything far above the gates will do."""
 _GATE = 5.0
+"""Cost from which a track and a segment are left alone: the sum of place, appearance and size, each about 1 where it is
+doubtful. Chosen by hand; larger means fewer lost tracks and more exchanged ids."""
 _AGAIN_GATE = 3.0
+"""The same for a track that is found away from its place. Chosen by hand; larger means that more new objects take over
+the id of a lost one."""
 _AGAIN_SPEED_M_S = 1.2
-_COLOR_STEP = 22.0
-_EMBEDDING_STEP = 0.35
+"""Speed [m/s] at which an unseen object may have gone from its place. Chosen by hand; larger means that it is looked
+for farther away."""
 _FRAGMENT_M = 0.012
-_ONE_LOOK = 0.5
-_ONE_COLOR = 12.0
-_SHARE = 0.25
-_SHARE_POINTS = 15
-
-
-@dataclass
-class Observation:
-    """One segment of a frame.
-
-    Attributes:
-        points: (P, 3) world [m]. noise_m: of their depth.
-        color: (3,) mean RGB 0..255. pixels: count, at the cloud's size. area_m2: of the segment, as seen.
-        bottom: height of the support under it [m], None: none known. support_height [m].
-        height_low, height_high: over the support [m].
-        on_border: cut off by the image's edge. outside_fraction: of points beyond the outline of their support.
-        over_fraction: of points, 0..1, that are over a support.
-        hidden_fraction: of its outline, 0..1, along which something nearer covers what may be more of it.
-        extent: longest side of its bounds [m]. center: (3,) middle of its bounds.
-        score: 0..1 from the segmenter, NaN: it does not say.
-        embedding: (D,) unit length, or (0,). classes: (C,) probabilities in the order of the vocabulary, or (0,).
-    """
-
-    points: Array
-    noise_m: float
-    color: Array
-    pixels: int
-    bottom: float | None
-    support_height: float
-    height_low: float
-    height_high: float
-    on_border: bool
-    outside_fraction: float
-    extent: float
-    center: Array
-    area_m2: float
-    over_fraction: float = 1.0
-    hidden_fraction: float = 0.0
-    score: float = float("nan")
-    embedding: Array = field(default_factory=lambda: np.zeros(0))
-    classes: Array = field(default_factory=lambda: np.zeros(0))
-
-    @property
-    def sure(self) -> bool:
-        """Whether the segmenter is sure that this is one whole thing."""
-        return self.score >= 0.5
-
-    def sample(self, count: int = _SAMPLE) -> Array:
-        """At most ``count`` of the points, evenly taken."""
-        return self.points[:: max(1, len(self.points) // count)][:count]
-
-    def with_points(self, points: Array, share: float) -> Observation:
-        """The same with only some of its points, (Q, 3), which are a share 0..1 of it."""
-        low, high = np.percentile(points, 2.0, axis=0), np.percentile(points, 98.0, axis=0)
-        return replace(
-            self,
-            points=points,
-            pixels=max(int(self.pixels * share), 1),
-            area_m2=self.area_m2 * share,
-            extent=float((high - low).max()),
-            center=0.5 * (low + high),
-            hidden_fraction=max(self.hidden_fraction, 0.5),
-        )
+"""Distance [m] to the surface within which three quarters of a further piece of an object must lie. Chosen by hand;
+larger means that small neighbors are taken for pieces."""
+_SHARE, _SHARE_POINTS = 0.25, 15
+"""Part of a segment's points, and their count, that must be nearer to another object for the segment to be divided.
+Chosen by hand; larger means that merged segments stay whole more often."""
+_LOST_FRAMES = 30
+"""Frames after which a track that is not seen takes no part of another's segment (2 s at 15 Hz). Chosen by hand; larger
+means that remembered places claim points for longer."""
 
 
 def outside(track: Track, points: Array) -> Array:
@@ -95,20 +48,11 @@ def outside(track: Track, points: Array) -> Array:
     return np.where(distance < 0.0, -0.5 * distance, distance)
 
 
-def look_distance(track: Track, o: Observation) -> float:
-    """How unlike they look, about 1 where it is doubtful: by embedding where there is one, and mean color."""
-    color = min(float(np.abs(o.color - track.color).mean()) / _COLOR_STEP, 4.0)
-    if len(o.embedding) and len(track.embedding) == len(o.embedding):
-        apart = 1.0 - float(o.embedding @ track.embedding)
-        return 0.7 * min(apart / _EMBEDDING_STEP, 4.0) + 0.3 * color
-    return color
-
-
 def assign(tracks: Sequence[Track], observations: Sequence[Observation], dt: float) -> list[tuple[int, int]]:
     """Pairs (track, observation) of least total cost.
 
     The cost of a pair is the mean distance of the points to the track's predicted surface in units of what prediction
-    and measurement may be off, plus how unlike they look, plus the mismatch of sizes.
+    and measurement may be off, plus the difference of appearance, plus the mismatch of sizes.
     """
     if not tracks or not observations:
         return []
@@ -116,43 +60,43 @@ def assign(tracks: Sequence[Track], observations: Sequence[Observation], dt: flo
     samples = [o.sample() for o in observations]
     centers = np.stack([o.center for o in observations])
     for r, t in enumerate(tracks):
-        spread = float(np.sqrt(max(np.trace(t.filter.covariance[:3, :3]) / 3.0, 0.0)))
-        speed = float(np.linalg.norm(t.filter.velocity))
+        spread = float(np.sqrt(max(np.trace(t.motion.filter.covariance[:3, :3]) / 3.0, 0.0)))
+        speed = float(np.linalg.norm(t.motion.filter.velocity))
         unit = float(np.clip(0.006 + 1.5 * spread + 0.25 * speed * min(dt, 0.2), 0.008, 0.12))
         reach = 0.5 * float(np.linalg.norm(t.extents)) + 4.0 * unit + 0.05
         near = np.flatnonzero(np.linalg.norm(centers - t.position, axis=1) < reach)
         for c in near:
             o = observations[c]
             apart = float(np.minimum(outside(t, samples[c]), _FAR_M).mean())
-            size = abs(np.log((o.extent + 0.01) / (t.seen_extent + 0.01)))
+            size = abs(np.log((o.extent + 0.01) / (t.appearance.seen_extent + 0.01)))
             place = apart / (unit + o.noise_m)
             if place > 6.0:
                 continue
-            cost[r, c] = place + look_distance(t, o) + 0.5 * min(size, 3.0)
+            cost[r, c] = place + t.appearance.distance(o) + 0.5 * min(size, 3.0)
             if cost[r, c] > _GATE + (2.0 if place < 1.0 else 0.0):
                 cost[r, c] = _IMPOSSIBLE
     return _solve(cost, _GATE)
 
 
 def assign_again(tracks: Sequence[Track], observations: Sequence[Observation]) -> list[tuple[int, int]]:
-    """Pairs of things that are not where they were left and of segments on no known place, by look and size.
+    """Pairs of objects that are not where they were left and of segments on no known place, by appearance and size.
 
-    A thing that has not been seen for a while may have gone as far as a push takes it. Of what rested and is out of
-    view nobody has seen anything that would have it elsewhere: what looks like it there is another of its kind.
+    An object that has not been seen for a while may have gone as far as a push takes it. A sleeping object that is out
+    of view has not been seen to leave: a segment elsewhere that looks like it is another object of its kind.
     """
     if not tracks or not observations:
         return []
     cost = np.full((len(tracks), len(observations)), _IMPOSSIBLE)
     for r, t in enumerate(tracks):
-        still = t.resting and t.in_view < 0.5
+        still = t.motion.sleeping and t.visibility.in_view < 0.5
         for c, o in enumerate(observations):
             away = float(np.linalg.norm(o.center - t.position))
-            reach = 0.06 + min(0.6, 0.0 if still else _AGAIN_SPEED_M_S * t.unseen_s)
+            reach = 0.06 + min(0.6, 0.0 if still else _AGAIN_SPEED_M_S * t.visibility.unseen_s)
             cut = o.on_border or o.hidden_fraction > 0.2
-            size = abs(np.log((o.extent + 0.01) / (t.seen_extent + 0.01))) * (0.4 if cut else 1.0)
+            size = abs(np.log((o.extent + 0.01) / (t.appearance.seen_extent + 0.01))) * (0.4 if cut else 1.0)
             if away > reach or size > 0.7:
                 continue
-            total = 1.2 * look_distance(t, o) + away / reach + 1.5 * size
+            total = 1.2 * t.appearance.distance(o) + away / reach + 1.5 * size
             if total < _AGAIN_GATE:
                 cost[r, c] = total
     return _solve(cost, _AGAIN_GATE)
@@ -168,24 +112,17 @@ def _solve(cost: Array, gate: float) -> list[tuple[int, int]]:
 
 
 def is_fragment(track: Track, seen: Observation, o: Observation) -> bool:
-    """Whether a segment is a further piece of a thing of which this frame already shows another segment."""
+    """Whether a segment is a further piece of an object of which this frame already shows another segment."""
     if o.pixels > 1.2 * seen.pixels or o.extent > 1.1 * float(track.extents.max()) + 0.01:
         return False
     near = outside(track, o.sample())
     if float((near < _FRAGMENT_M + o.noise_m).mean()) < 0.75:
         return False
-    return look_distance(track, o) < 1.0
-
-
-def of_one_look(a: Track, b: Track) -> bool:
-    """Whether two tracks look so alike that a segmenter that takes them for one thing is to be believed."""
-    if not len(a.embedding) or len(a.embedding) != len(b.embedding):
-        return False
-    return float(a.embedding @ b.embedding) > _ONE_LOOK and float(np.abs(a.color - b.color).mean()) < _ONE_COLOR
+    return track.appearance.distance(o) < 1.0
 
 
 def divide(owner: Track, other: Track, o: Observation) -> tuple[Observation, Observation] | None:
-    """A segment that covers two things, parted by whose surface is nearer; None: it does not cover both."""
+    """A segment that covers two objects, parted by whose surface is nearer; None: it does not cover both."""
     mine, theirs = outside(owner, o.points), outside(other, o.points)
     to_other = (theirs < mine - 0.003) & (theirs < 0.02 + o.noise_m) & (mine > 0.006)
     count = int(to_other.sum())
@@ -193,7 +130,91 @@ def divide(owner: Track, other: Track, o: Observation) -> tuple[Observation, Obs
         return None
     # What is claimed must be a fair part of what is to be seen of the other, not only where the two meet.
     part = o.points[to_other]
-    if float(np.ptp(part, axis=0).max()) < 0.4 * other.seen_extent:
+    if float(np.ptp(part, axis=0).max()) < 0.4 * other.appearance.seen_extent:
         return None
     share = count / len(o.points)
     return o.with_points(o.points[~to_other], 1.0 - share), o.with_points(part, share)
+
+
+class Matching:
+    """Which track each segment of a frame belongs to.
+
+    Attributes:
+        observations: of labels 1..L, None where a label has too few points.
+        by_track: observation by index of the track.
+        assigned: (L,) index of the track of each label, -1 = none.
+        found_again: indices of tracks that were found away from their place, by appearance.
+    """
+
+    def __init__(self, tracks: Sequence[Track], observations: Sequence[Observation | None]) -> None:
+        self.observations = observations
+        self.by_track: dict[int, Observation] = {}
+        self.assigned: NDArray[np.int64] = np.full(len(observations), -1, dtype=np.int64)
+        self.found_again: set[int] = set()
+        self._tracks = tracks
+
+    def solve(self, keys: NDArray[np.int64], dt: float) -> None:
+        """Match what the segmenter has not assigned itself by ``Track.key`` (``keys`` (L,), -1 = none)."""
+        rows = {t.key: i for i, t in enumerate(self._tracks)}
+        for label, (key, observation) in enumerate(zip(keys, self.observations, strict=True)):
+            row = rows.get(int(key), -1)
+            if observation is not None and row >= 0:
+                self.by_track[row] = observation
+                self.assigned[label] = row
+        self._by_place(dt)
+        self._join_fragments()
+        self._divide_merged()
+        self._by_appearance()
+
+    def free(self) -> list[tuple[int, Observation]]:
+        """Index and observation of the labels without a track."""
+        return [(n, o) for n, o in enumerate(self.observations) if o is not None and self.assigned[n] < 0]
+
+    def _free_tracks(self) -> list[int]:
+        return [i for i in range(len(self._tracks)) if i not in self.by_track]
+
+    def _add(self, pairs: list[tuple[int, int]], rows: list[int], free: list[tuple[int, Observation]]) -> None:
+        for r, c in pairs:
+            label, self.by_track[rows[r]] = free[c]
+            self.assigned[label] = rows[r]
+
+    def _by_place(self, dt: float) -> None:
+        rows, free = self._free_tracks(), self.free()
+        self._add(assign([self._tracks[i] for i in rows], [o for _, o in free], dt), rows, free)
+
+    def _join_fragments(self) -> None:
+        """Add further pieces to objects that another segment of this frame already shows."""
+        for label, o in self.free():
+            for row, whole in list(self.by_track.items()):
+                t = self._tracks[row]
+                if np.linalg.norm(o.center - t.position) > 0.5 * float(np.linalg.norm(t.extents)) + 0.02:
+                    continue
+                if is_fragment(t, whole, o):
+                    points = np.concatenate([whole.points, o.points])
+                    self.by_track[row] = replace(whole, points=points, pixels=whole.pixels + o.pixels)
+                    self.assigned[label] = row
+                    break
+
+    def _divide_merged(self) -> None:
+        """Give tracks without a segment their part of a neighbor's that covers both."""
+        for row in self._free_tracks():
+            t = self._tracks[row]
+            if not t.id or t.visibility.misses > _LOST_FRAMES:
+                continue
+            for holder in [h for h in self.by_track if h != row]:
+                keeper = self._tracks[holder]
+                apart = float(np.linalg.norm(keeper.position - t.position))
+                if apart > 0.5 * float(np.linalg.norm(t.extents) + np.linalg.norm(keeper.extents)) + 0.02:
+                    continue
+                if keeper.appearance.is_like(t.appearance):
+                    continue
+                parts = divide(keeper, t, self.by_track[holder])
+                if parts is not None:
+                    self.by_track[holder], self.by_track[row] = parts
+                    break
+
+    def _by_appearance(self) -> None:
+        rows, free = [i for i in self._free_tracks() if self._tracks[i].id], self.free()
+        pairs = assign_again([self._tracks[i] for i in rows], [o for _, o in free])
+        self._add(pairs, rows, free)
+        self.found_again = {rows[r] for r, _ in pairs}

@@ -1,7 +1,7 @@
-"""How a thing's center moves: an interacting multiple model filter over steady motion, manoeuvres and knocks.
+"""How an object's center moves: an interacting multiple model filter over steady motion, maneuvers and knocks.
 
 Equations: Blom and Bar-Shalom, The Interacting Multiple Model Algorithm for Systems with Markovian Switching
-Coefficients, IEEE TAC 1988; the manoeuvring mode's acceleration is first-order Markov (Singer, Estimating Optimal
+Coefficients, IEEE TAC 1988; the maneuvering mode's acceleration is first-order Markov (Singer, Estimating Optimal
 Tracking Filter Performance for Manned Maneuvering Targets, IEEE TAES 1970).
 """
 
@@ -14,18 +14,25 @@ import numpy as np
 from wm_perception.types import Array
 
 STEADY_ACCELERATION_M_S2 = 0.7
-"""White acceleration of what rolls or is carried evenly [m/s^2]; it acts over about a thirtieth of a second."""
-MANOEUVRE_ACCELERATION_M_S2 = 4.0
-"""Standard deviation of the acceleration of what slides to rest, falls or is pushed [m/s^2] ..."""
-MANOEUVRE_TIME_S = 0.4
-"""... and how long it lasts [s]."""
+"""Standard deviation of the white acceleration of objects that roll or are carried evenly [m/s^2], constant over
+``_WHITE_STEP_S``. All constants of this filter were chosen by hand; tests/test_perception_tracking.py bounds its
+normalized errors for rolling, sliding and knocked objects. Larger means noisier velocities."""
+MANEUVER_ACCELERATION_M_S2 = 4.0
+"""Standard deviation of the acceleration of objects that slide to rest, fall or are pushed [m/s^2] ..."""
+MANEUVER_TIME_S = 0.4
+"""... and its time constant [s]. Larger means that accelerations are carried on for longer."""
 KNOCK_M_S = 0.6
-"""Standard deviation of the change of velocity in a collision [m/s]."""
-STEADY, MANOEUVRE, KNOCK = range(3)
+"""Standard deviation of the change of velocity in a collision [m/s]. Larger means that velocities follow faster, and
+are noisier, after a knock."""
+STEADY, MANEUVER, KNOCK = range(3)
 _RATES = np.array([[0.0, 1.0, 0.7], [1.2, 0.0, 0.7], [0.0, 0.0, 0.0]])
-"""Changes of mode per second, from row to column."""
+"""Changes of mode per second, from row to column. Larger means that a mode is left on weaker evidence."""
 _AFTER_KNOCK = np.array([0.4, 0.58, 0.02])
+"""Probabilities of the modes one step after a knock."""
 _WHITE_STEP_S = 1.0 / 30.0
+"""Correlation time of the white acceleration [s]: a frame at 30 Hz."""
+_FIRST_WEIGHTS = np.array([0.45, 0.5, 0.05])
+"""Probabilities of the modes of a new filter."""
 
 
 class MotionFilter:
@@ -48,7 +55,7 @@ class MotionFilter:
         spread = np.repeat(np.square([position_std, velocity_std, acceleration_std]), 3)
         self.means = np.tile(start, (3, 1))
         self.covariances = np.tile(np.diag(spread), (3, 1, 1))
-        self.weights = np.array([0.45, 0.5, 0.05])
+        self.weights = _FIRST_WEIGHTS.copy()
         self._collect()
 
     def copy(self) -> MotionFilter:
@@ -72,7 +79,7 @@ class MotionFilter:
         self.covariance = np.einsum("m,mij->ij", self.weights, self.covariances) + (off.T * self.weights) @ off
 
     def hold(self, position_std: float) -> None:
-        """At rest: no velocity, and the place has become uncertain by a little more [m]."""
+        """At rest: no velocity; the position becomes more uncertain by a standard deviation [m]."""
         mean, spread = self.mean.copy(), self.covariance[:3, :3] + np.eye(3) * position_std**2
         mean[3:] = 0.0
         covariance = np.diag(np.repeat([0.0, 1e-6, 1e-4], 3))
@@ -80,7 +87,7 @@ class MotionFilter:
         self._same(mean, covariance)
 
     def settle(self, position: Array, covariance: Array) -> None:
-        """Take in a measured position (3,) with covariance (3, 3) of a thing at rest."""
+        """Take in a measured position (3,) with covariance (3, 3) of an object at rest."""
         p = self.covariance[:3, :3]
         gain = p @ np.linalg.inv(p + covariance)
         mean, spread = self.mean.copy(), self.covariance.copy()
@@ -100,20 +107,20 @@ class MotionFilter:
         self._collect()
 
     def forget_velocity(self, velocity_std: float) -> None:
-        """Velocity zero, give or take [m/s]; the place stays as it is."""
+        """Set the velocity to zero with a standard deviation [m/s]; the position stays as it is."""
         mean, covariance = self.mean.copy(), np.diag(np.repeat([0.0, velocity_std**2, 1.0], 3))
         mean[3:] = 0.0
         covariance[:3, :3] = self.covariance[:3, :3]
         self._same(mean, covariance)
 
     def coast(self, dt: float, slowing_per_s: float = 2.0) -> None:
-        """Over ``dt`` [s] unseen: it slows down, as unseen things are more likely to stop than to speed on."""
+        """Over ``dt`` [s] unseen: it slows down, as unseen objects are more likely to stop than to keep their speed."""
         kept = float(np.exp(-slowing_per_s * dt))
         moves = (1.0 - kept) / slowing_per_s if slowing_per_s > 0.0 else dt
         f = np.zeros((9, 9))
         f[:3, :3], f[:3, 3:6], f[3:6, 3:6] = np.eye(3), moves * np.eye(3), kept * np.eye(3)
         mean, covariance = f @ self.mean, f @ self.covariance @ f.T
-        # What is not known of a hidden thing's motion is mostly how soon it stops.
+        # The main uncertainty of a hidden object's motion is how soon it stops.
         covariance[:3, :3] += np.eye(3) * (0.25 * float(self.velocity @ self.velocity) * dt * dt + 1e-6)
         covariance[3:6, 3:6] += np.eye(3) * (1.0 * dt * _WHITE_STEP_S)
         covariance[6:, 6:] += np.eye(3)
@@ -124,7 +131,7 @@ class MotionFilter:
         if dt <= 0.0:
             return
         stay = np.eye(3)
-        for i in (STEADY, MANOEUVRE):
+        for i in (STEADY, MANEUVER):
             leave = 1.0 - np.exp(-_RATES[i].sum() * dt)
             stay[i] = _RATES[i] / _RATES[i].sum() * leave
             stay[i, i] = 1.0 - leave
@@ -171,7 +178,7 @@ _CACHE: dict[float, tuple[Array, Array]] = {}
 
 
 def _models(dt: float) -> tuple[Array, Array]:
-    """Transitions and process noise, both (3, 9, 9), of steady motion, manoeuvre and knock over ``dt`` [s]."""
+    """Transitions and process noise, both (3, 9, 9), of steady motion, maneuver and knock over ``dt`` [s]."""
     key = round(dt, 5)
     if key in _CACHE:
         return _CACHE[key]
@@ -184,13 +191,13 @@ def _models(dt: float) -> tuple[Array, Array]:
     white[2, 2] = 1.0
     # A collision at an unknown moment of the interval: a third of its square is in the place.
     jump = KNOCK_M_S**2 * np.array([[dt**2 / 3.0, 0.5 * dt, 0.0], [0.5 * dt, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    jump[2, 2] = 0.5 * MANOEUVRE_ACCELERATION_M_S2**2
+    jump[2, 2] = 0.5 * MANEUVER_ACCELERATION_M_S2**2
     f[STEADY] = f[KNOCK] = np.kron(line, one)
     q[STEADY], q[KNOCK] = np.kron(white, one), np.kron(jump, one)
-    t = MANOEUVRE_TIME_S
+    t = MANEUVER_TIME_S
     e = float(np.exp(-dt / t))
     singer = np.array([[1.0, dt, t * t * (dt / t - 1.0 + e)], [0.0, 1.0, t * (1.0 - e)], [0.0, 0.0, e]])
-    f[MANOEUVRE] = np.kron(singer, one)
+    f[MANEUVER] = np.kron(singer, one)
     # White jerk of density 2 s^2 / T, integrated; by quadrature, which is exact enough and short.
     steps = 16
     noise = np.zeros((3, 3))
@@ -199,7 +206,7 @@ def _models(dt: float) -> tuple[Array, Array]:
         r = float(np.exp(-rest / t))
         column = np.array([t * t * (rest / t - 1.0 + r), t * (1.0 - r), r])
         noise += np.outer(column, column) * dt / steps
-    q[MANOEUVRE] = np.kron(noise * 2.0 * MANOEUVRE_ACCELERATION_M_S2**2 / t, one)
+    q[MANEUVER] = np.kron(noise * 2.0 * MANEUVER_ACCELERATION_M_S2**2 / t, one)
     if len(_CACHE) > 64:
         _CACHE.clear()
     _CACHE[key] = f, q

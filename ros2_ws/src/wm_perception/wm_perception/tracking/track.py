@@ -7,110 +7,203 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from wm_core import rotations
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.surfaces import ShapeFit, hull_planes, surface_samples
+from wm_perception.tracking.appearance import Appearance
 from wm_perception.tracking.motion import MotionFilter
 from wm_perception.types import Array
 
 WAKE_M = 0.006
+"""Displacement [m] from which a sleeping object may have been moved. Chosen by hand; larger means that slow pushes are
+noticed later, and that depth noise wakes fewer objects."""
 _NEW_FRAMES = 10
+"""Frames (0.7 s at 15 Hz) for which a new track has to move by twice ``WAKE_M`` before it has a velocity. Introduced
+with the measurement of false motion on the recorded clip (commit 4ab077b); larger means later velocities."""
 _SLOW_M_S = 0.025
+"""Speed [m/s] below which a velocity is reported as zero, up to twice of it where it is within its own deviation;
+origin as ``_NEW_FRAMES``. Larger means that slow motion is lost, smaller that noise makes objects drift in rollouts."""
 _BIAS_M = 0.0015
+"""Standard deviation [m] of every center, whatever its size. With the factors below calibrated on random worlds of the
+training split; larger means wider stated covariances."""
 _BIAS_BALL = (0.012, 0.03)
+"""Standard deviation of a ball's center across and along the line of sight, as a part of its largest extent ..."""
 _BIAS_SOLID = (0.03, 0.05)
+"""... of boxes, cylinders and capsules ..."""
 _BIAS_HULL = (0.035, 0.05)
+"""... and of convex hulls."""
+
+
+@dataclass
+class MotionState:
+    """Position and motion in the world frame.
+
+    Attributes:
+        filter: position [m], velocity [m/s] and acceleration [m/s^2] of the center.
+        angular_velocity: (3,) world axes [rad/s].
+        rotation_covariance: (3, 3) world axes [rad^2].
+        sleeping: it rests, and its pose is held until it is measured elsewhere.
+        moved: it has been seen to move since its birth. toppled: it has turned over by more than 45 degrees.
+        displaced_frames: frames in succession in which a sleeping object was measured away from its place.
+        frames: frames since its birth, or since it was last found away from its place.
+        trail: (stamp [s], measured position (3,) [m]) of the last frames.
+        turns: (stamp [s], quaternion (4,) xyzw) of the last frames.
+        last_position: (3,) estimate in the frame before [m]; last_center: (3,) of its segment then [m].
+        extent_jitter_m: (3,) world axes, half of what the seen extents change by without motion.
+        last_size: (3,) extents of its last segment, world axes [m].
+    """
+
+    filter: MotionFilter
+    angular_velocity: Array = field(default_factory=lambda: np.zeros(3))
+    rotation_covariance: Array = field(default_factory=lambda: np.diag([0.02**2] * 3))
+    sleeping: bool = False
+    moved: bool = False
+    toppled: bool = False
+    displaced_frames: int = 0
+    frames: int = 0
+    trail: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=40))
+    turns: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=5))
+    last_position: Array | None = None
+    last_center: Array | None = None
+    extent_jitter_m: Array = field(default_factory=lambda: np.zeros(3))
+    last_size: Array | None = None
+
+
+@dataclass
+class Visibility:
+    """What the current frame shows of a track, and for how long it has not been seen.
+
+    Attributes:
+        seen_now: it has a segment in this frame.
+        fraction: 0..1 of its surface facing the camera that is in the image and not hidden by something nearer.
+        in_view: 0..1 of that surface that is in the image, hidden or not.
+        vacated: 0..1 of that surface behind which the depth image shows something deeper; 0 for thin objects.
+        cut: in this frame only a part of it is seen: cut off by the image's edge, or hidden.
+        misses: frames in succession without a segment; unseen_s: the same in seconds.
+        unclaimed_s: seconds in which it was in plain sight and the segmenter found no object there.
+        empty_frames: frames in which its place was seen to be empty.
+    """
+
+    seen_now: bool = True
+    fraction: float = 1.0
+    in_view: float = 1.0
+    vacated: float = 0.0
+    cut: bool = False
+    misses: int = 0
+    unseen_s: float = 0.0
+    unclaimed_s: float = 0.0
+    empty_frames: int = 0
+
+
+@dataclass
+class ShapeEvidence:
+    """The fits from which a track's shape was chosen.
+
+    Attributes:
+        fits: the last ones; all to the whole object, or all to parts of it.
+        whole: whether they are to the whole object.
+        stamp_ns, pixels: of the segment that was fitted last.
+        residual_m: mean distance of the current segment's points to the surface.
+        view: (3,) unit vector in the world frame from the camera to the object when it was fitted last.
+    """
+
+    fits: list[ShapeFit] = field(default_factory=list)
+    whole: bool = False
+    stamp_ns: int = 0
+    pixels: int = 0
+    residual_m: float = 0.0
+    view: Array = field(default_factory=lambda: np.array([1.0, 0.0, 0.0]))
 
 
 @dataclass
 class Track:
-    """One thing. ``id`` is 0 until it has been seen often enough; positions [m], velocities [m/s, rad/s]."""
+    """One object.
+
+    Attributes:
+        key: index of the tracker's own, never used twice. id: in the scene graph; 0 until it is confirmed.
+        shape, extents, hull: as in ``SceneGraph``; planes: half-spaces of the hull, None for other shapes.
+        quaternion: (4,) xyzw, world from object.
+        upright: (4,) xyzw, orientation in which it stood when its shape was chosen.
+        yaw_free: a convex solid of revolution, whose yaw cannot be seen.
+        bottom: height of what it stands on [m], None: not known. support_height: of the support below it [m].
+        noise_m: depth noise at its distance. hits: frames in which it was seen (at most 30 while it is not).
+        existence: 0..1, probability that it is there.
+        first_seen_ns, last_seen_ns: stamps [ns].
+    """
 
     key: int
     shape: Shape
     quaternion: Array
     extents: Array
-    filter: MotionFilter
-    color: Array
+    motion: MotionState
+    appearance: Appearance
     first_seen_ns: int
     last_seen_ns: int
-    seen_extent: float
     id: int = 0
     hull: Array = field(default_factory=lambda: np.zeros((0, 3)))
     planes: Array | None = None
-    turned: bool = False
-    angular_velocity: Array = field(default_factory=lambda: np.zeros(3))
-    rotation_covariance: Array = field(default_factory=lambda: np.diag([0.02**2] * 3))
-    resting: bool = False
-    toppled: bool = False
-    moved: bool = False
-    seen_now: bool = True
-    cut: bool = False
-    visibility: float = 1.0
-    existence: float = 0.5
-    score: float = 0.0
-    embedding: Array = field(default_factory=lambda: np.zeros(0))
-    log_classes: Array = field(default_factory=lambda: np.zeros(0))
-    hits: int = 1
-    misses: int = 0
-    unseen_s: float = 0.0
-    unclaimed_s: float = 0.0
-    empty: int = 0
-    odd: int = 0
-    away: int = 0
-    since: int = 0
-    in_view: float = 1.0
-    vacated: float = 0.0
-    noise_m: float = 0.0
-    ragged_m: Array = field(default_factory=lambda: np.zeros(3))
-    last_size: Array | None = None
-    fits: list[ShapeFit] = field(default_factory=list)
-    whole: bool = False
-    fit_stamp_ns: int = 0
-    fit_pixels: int = 0
-    residual_m: float = 0.0
+    yaw_free: bool = False
+    upright: Array = field(default_factory=lambda: np.array([0.0, 0.0, 0.0, 1.0]))
     bottom: float | None = None
     support_height: float = 0.0
-    upright: Array = field(default_factory=lambda: np.array([0.0, 0.0, 0.0, 1.0]))
-    last_center: Array | None = None
-    last_position: Array | None = None
-    view: Array = field(default_factory=lambda: np.array([1.0, 0.0, 0.0]))
-    trail: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=40))
-    turns: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=5))
-    samples: tuple[Array, Array] | None = None
+    noise_m: float = 0.0
+    hits: int = 1
+    existence: float = 0.5
+    visibility: Visibility = field(default_factory=Visibility)
+    evidence: ShapeEvidence = field(default_factory=ShapeEvidence)
+    _samples: tuple[Array, Array] | None = None
 
     @property
     def position(self) -> Array:
-        """(3,) [m]."""
-        return self.filter.mean[:3]
+        """(3,) world [m]."""
+        return self.motion.filter.mean[:3]
 
     @property
     def velocity(self) -> Array:
-        """(3,) [m/s]; zero while resting, and where it cannot be told from the noise of a thing that rests.
+        """(3,) world [m/s]; zero while sleeping, and where it cannot be told from the noise of an object at rest.
 
-        A rollout carries a velocity on for seconds: one that is only noise would make resting things drift.
+        A rollout carries a velocity on for seconds: one that is only noise would make objects at rest drift.
         """
-        v = self.filter.mean[3:6]
+        motion = self.motion
+        v = motion.filter.mean[3:6]
         speed = float(np.linalg.norm(v))
-        sigma = float(np.sqrt(np.trace(self.filter.covariance[3:6, 3:6]) / 3.0))
-        moved = float(np.linalg.norm(self.trail[-1][1] - self.trail[0][1])) if self.trail else 0.0
-        # Of what the image or another thing has always cut off, the seen part grows: that looks like motion.
-        part = self.cut and not self.whole
-        new = self.since < _NEW_FRAMES and (part or moved < 2.0 * WAKE_M)
-        if self.resting or new or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
+        sigma = float(np.sqrt(np.trace(motion.filter.covariance[3:6, 3:6]) / 3.0))
+        moved = float(np.linalg.norm(motion.trail[-1][1] - motion.trail[0][1])) if motion.trail else 0.0
+        # The seen part of an object that has always been cut off or hidden in part grows: that resembles motion.
+        part = self.visibility.cut and not self.evidence.whole
+        new = motion.frames < _NEW_FRAMES and (part or moved < 2.0 * WAKE_M)
+        if motion.sleeping or new or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
             return np.zeros(3)
         return v
 
+    @property
+    def is_round(self) -> bool:
+        """Whether it is a solid of revolution."""
+        return self.yaw_free or self.shape in (Shape.CYLINDER, Shape.CAPSULE, Shape.SPHERE)
+
+    @property
+    def vertical_extent(self) -> float:
+        """Height of its bounds [m]; of boxes around cylinders and hulls, so somewhat too much when they are tilted."""
+        if self.shape == Shape.SPHERE:
+            return float(self.extents[2])
+        return float(np.abs(rotations.matrix(self.quaternion)[2]) @ self.extents)
+
+    @property
+    def thickness(self) -> float:
+        """Extent [m] along the axis nearest to the vertical: a small tilt of a flat object does not change it."""
+        return float(self.extents[int(np.abs(rotations.matrix(self.quaternion)[2]).argmax())])
+
     def pose_covariance(self) -> Array:
-        """(6, 6) [m, rad]: of the filter, and of what the shape leaves open."""
+        """(6, 6) world axes [m, rad]: of the filter, and of what the shape leaves open."""
         covariance = np.zeros((6, 6))
-        covariance[:3, :3] = self.filter.covariance[:3, :3] + self.shape_covariance()
-        covariance[3:, 3:] = self.rotation_covariance
+        covariance[:3, :3] = self.motion.filter.covariance[:3, :3] + self.shape_covariance()
+        covariance[3:, 3:] = self.motion.rotation_covariance
         return covariance
 
     def shape_covariance(self) -> Array:
         """(3, 3) [m^2]: how far the center may be off because the solid is not the right one.
 
-        Half of what the extents are uncertain by: the far side of a thing is not seen, so most of it lies along the
+        Half of what the extents are uncertain by: the far side of an object is not seen, so most of it lies along the
         line of sight. No filter averages it away, as it is the same in every frame.
         """
         size = float(self.extents.max())
@@ -120,41 +213,35 @@ class Track:
             across, along = _BIAS_HULL
         else:
             across, along = _BIAS_SOLID
-        # Calibrated on random worlds of the training split, by how much of a thing its solid was fitted to.
-        wider = (1.0 if self.whole else 3.5) * (1.5 if self.cut else 1.0)
+        # Calibrated on random worlds of the training split, by how much of an object its solid was fitted to.
+        wider = (1.0 if self.evidence.whole else 3.5) * (1.5 if self.visibility.cut else 1.0)
         across, along = wider * across, wider * along
-        same = [f.extents for f in self.fits if f.shape == self.shape]
+        same = [f.extents for f in self.evidence.fits if f.shape == self.shape]
         spread = 0.5 * float(np.std(same, axis=0).max()) if len(same) >= 3 and self.shape != Shape.BOX else 0.0
         level = (_BIAS_M + across * size + spread) ** 2
-        return np.eye(3) * level + np.outer(self.view, self.view) * (along * size) ** 2
+        view = self.evidence.view
+        return np.eye(3) * level + np.outer(view, view) * (along * size) ** 2
 
     def twist_covariance(self) -> Array:
-        """(6, 6) [m/s, rad/s]."""
+        """(6, 6) world axes [m/s, rad/s]."""
+        sleeping = self.motion.sleeping
         covariance = np.zeros((6, 6))
-        covariance[:3, :3] = np.eye(3) * 0.02**2 if self.resting else self.filter.covariance[3:6, 3:6]
-        covariance[3:, 3:] = np.eye(3) * (0.05**2 if self.resting else 1.0)
+        covariance[:3, :3] = np.eye(3) * 0.02**2 if sleeping else self.motion.filter.covariance[3:6, 3:6]
+        covariance[3:, 3:] = np.eye(3) * (0.05**2 if sleeping else 1.0)
         return covariance
 
     def set_shape(self, fit: ShapeFit, keep_pose: bool) -> None:
-        """Take over the shape of a fit, and its pose unless that is to be kept."""
+        """Take over the shape of a fit, and its orientation unless that is to be kept."""
         self.shape, self.extents, self.hull = fit.shape, fit.extents, fit.hull
         self.planes = hull_planes(fit.hull) if fit.shape == Shape.CONVEX else None
-        # A solid of revolution without a handle looks the same however it is turned.
-        self.turned = fit.shape == Shape.CONVEX and abs(fit.extents[0] - fit.extents[1]) < 0.02 * fit.extents[0]
-        self.samples = None
+        self.yaw_free = fit.shape == Shape.CONVEX and abs(fit.extents[0] - fit.extents[1]) < 0.02 * fit.extents[0]
+        self._samples = None
         if not keep_pose:
             self.quaternion = fit.quaternion
             self.upright = fit.quaternion
 
     def surface(self) -> tuple[Array, Array]:
-        """Cached surface points and normals in the object frame."""
-        if self.samples is None:
-            self.samples = surface_samples(self.shape, self.extents, self.hull)
-        return self.samples
-
-    def class_probabilities(self) -> Array:
-        """(C,) over the vocabulary of the segmenter, or (0,)."""
-        if not len(self.log_classes):
-            return self.log_classes
-        p = np.exp(self.log_classes - self.log_classes.max())
-        return p / p.sum()
+        """Surface points (P, 3) [m] and outward normals (P, 3) in the object frame; cached."""
+        if self._samples is None:
+            self._samples = surface_samples(self.shape, self.extents, self.hull)
+        return self._samples

@@ -1,4 +1,4 @@
-"""The film, the report and the Rerun recording of a demonstration, made of a small one that nobody ran."""
+"""The video, the report and the Rerun recording of a demonstration, made of a small one that nobody ran."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mcap.well_known import SchemaEncoding
 from mcap.writer import Writer
 from rclpy.serialization import serialize_message
 
-from wm_bringup.demo.scenarios import choose_questions, color_word, object_name
+from wm_bringup.demo.scenarios import choose_scenarios, color_word, object_name
 from wm_bringup.environment import message_definition
 from wm_bringup.recording import recordings
 from wm_bringup.report import drawing, page, rerun_file, video
@@ -48,8 +48,8 @@ def scene(stamp_ns: int = STAMP_NS) -> SceneGraph:
 @pytest.fixture
 def results() -> DemoResults:
     graph = scene()
-    questions = choose_questions(graph)
-    times, count = np.arange(7) / 3.0, len(questions)
+    scenarios = choose_scenarios(graph)
+    times, count = np.arange(7) / 3.0, len(scenarios)
     ids = np.array([*graph.ids, 6])
     states = np.zeros((count, 1, len(times), len(ids), 13), np.float32)
     states[..., 6] = 1.0
@@ -60,7 +60,7 @@ def results() -> DemoResults:
     rollout = Rollout(
         STAMP_NS,
         "map",
-        tuple(q.name for q in questions),
+        tuple(q.name for q in scenarios),
         times,
         ids,
         states,
@@ -71,7 +71,7 @@ def results() -> DemoResults:
     )
     picture = np.tile(np.arange(96, dtype=np.uint8)[None, :, None], (72, 1, 3))
     futures = []
-    for k, question in enumerate(questions):
+    for k, question in enumerate(scenarios):
         errors = HypothesisErrors(
             question.name,
             times,
@@ -89,7 +89,7 @@ def results() -> DemoResults:
         scene_name="demo",
         seed=0,
         graph=graph,
-        truth=graph,
+        ground_truth=graph,
         true_ids={2: 2, 3: 3, 4: 4, 5: 5},
         futures=futures,
         rollouts={"imagined": rollout, "straight": rollout, "still": rollout},
@@ -152,7 +152,7 @@ def test_film_plays_and_lasts_as_long_as_it_should(tmp_path, results, recording)
     assert [frame.stamp_ns for frame in live] == sorted(frame.stamp_ns for frame in live) and len(live) == 10
     assert live[0].overlay is None and live[2].overlay is live[1].overlay and live[-1].graph.stamp_ns == STAMP_NS
     said = []
-    video.make_film(
+    video.make_video(
         tmp_path / "f" / "demo.mp4", results, live, lambda done, text: said.append((done, text)), whole=False
     )
     assert said[-1][0] == 1.0 and [d for d, _ in said] == sorted(d for d, _ in said)
@@ -178,23 +178,23 @@ def test_stills(tmp_path, results, recording):
 
 def test_report_holds_everything_it_shows(tmp_path, results, recording):
     stills = video.make_stills(tmp_path / "stills", results, [])
-    (tmp_path / "demo.mp4").write_bytes(b"not really a film")
+    (tmp_path / "demo.mp4").write_bytes(b"not really a video")
     page.write_demo_report(tmp_path / "report.html", results, results.metrics(60.0), stills, tmp_path / "demo.mp4")
     text = (tmp_path / "report.html").read_text()
     sources = re.findall(r'src="([^"]{0,40})', text)
     assert len(sources) > len(results.futures) and all(source.startswith("data:") for source in sources)
-    assert base64.b64encode(b"not really a film").decode() in text
+    assert base64.b64encode(b"not really a video").decode() in text
     assert "http" not in re.sub(r'xmlns(:\w+)?="http://www\.w3\.org[^"]*"', "", text) and "<script" not in text
     assert "a &lt;note&gt;" in text and "<b>mug</b>" not in text
     for future in results.futures:
         assert future.question.name in text
     (tmp_path / "large.mp4").write_bytes(b"0" * 100)
-    limit, page.MAX_EMBEDDED_FILM_BYTES = page.MAX_EMBEDDED_FILM_BYTES, 10
+    limit, page.MAX_EMBEDDED_VIDEO_BYTES = page.MAX_EMBEDDED_VIDEO_BYTES, 10
     try:
-        assert 'src="large.mp4"' in page.film_html(tmp_path / "large.mp4", tmp_path)
-        assert page.film_html(tmp_path / "none.mp4", tmp_path) == ""
+        assert 'src="large.mp4"' in page.video_html(tmp_path / "large.mp4", tmp_path)
+        assert page.video_html(tmp_path / "none.mp4", tmp_path) == ""
     finally:
-        page.MAX_EMBEDDED_FILM_BYTES = limit
+        page.MAX_EMBEDDED_VIDEO_BYTES = limit
 
 
 def test_rerun_recording_is_complete(tmp_path, results, recording):
@@ -260,7 +260,7 @@ def test_names_for_people():
 
 
 def test_canvas():
-    page = drawing.Canvas(100, 60)
+    page = drawing.Drawing(100, 60)
     page.text(5, 5, "wm", 20, drawing.TEXT, True)
     page.text(98, 58, "beyond the edge", 20)
     page.text(-500, 0, "out of sight", 20)

@@ -1,0 +1,73 @@
+"""The movable objects of one instant, from a scene graph or between two of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_core.rotations import rotation_matrices
+from wm_core.scene_graph import SceneGraph
+from wm_perception.reasoning.features import SLOTS
+from wm_perception.types import Array
+
+
+@dataclass(frozen=True)
+class Step:
+    """The movable objects of one instant: n ids, poses, sizes, shapes; ``floors``: heights of what is below [m]."""
+
+    time: float
+    ids: NDArray[np.int64]
+    positions: Array
+    quaternions: Array
+    velocities: Array
+    extents: Array
+    shapes: NDArray[np.int64]
+    hulls: tuple[Array, ...]
+    visibilities: Array
+    floors: Array
+
+
+def step_of(scene: SceneGraph, time: float) -> Step:
+    """What the reasoner takes from a scene graph."""
+    rows = np.flatnonzero(~scene.is_static)[:SLOTS]
+    floors = np.full(len(rows), -np.inf)
+    for k in np.flatnonzero(scene.is_static):
+        rotation = rotation_matrices(scene.quaternions[k : k + 1])[0]
+        local = (scene.positions[rows] - scene.positions[k]) @ rotation
+        over = (np.abs(local[:, :2]) < 0.5 * scene.extents[k, :2] + 0.02).all(axis=1) & (local[:, 2] > -0.02)
+        top = scene.positions[k, 2] + 0.5 * scene.extents[k, 2]
+        floors[over] = np.maximum(floors[over], top)
+    return Step(
+        time=time,
+        ids=scene.ids[rows],
+        positions=scene.positions[rows],
+        quaternions=scene.quaternions[rows],
+        velocities=scene.linear_velocities[rows],
+        extents=scene.extents[rows],
+        shapes=scene.shapes[rows],
+        hulls=tuple(scene.hulls[k] for k in rows),
+        visibilities=scene.visibilities[rows],
+        floors=floors,
+    )
+
+
+def between(a: Step, b: Step, time: float) -> Step:
+    """The instant between two steps; objects of ``b`` that ``a`` did not have are as in ``b``."""
+    weight = float(np.clip((time - a.time) / max(b.time - a.time, 1e-9), 0.0, 1.0))
+    if weight > 0.97:
+        return Step(time, *(getattr(b, f) for f in list(Step.__dataclass_fields__)[1:]))
+    positions, quaternions, velocities = b.positions.copy(), b.quaternions.copy(), b.velocities.copy()
+    visibilities = b.visibilities.copy()
+    where = {int(i): k for k, i in enumerate(a.ids)}
+    for k, i in enumerate(b.ids):
+        if (j := where.get(int(i))) is None:
+            continue
+        positions[k] += (1.0 - weight) * (a.positions[j] - b.positions[k])
+        velocities[k] += (1.0 - weight) * (a.velocities[j] - b.velocities[k])
+        sign = 1.0 if a.quaternions[j] @ b.quaternions[k] >= 0.0 else -1.0
+        mixed = (1.0 - weight) * sign * a.quaternions[j] + weight * b.quaternions[k]
+        quaternions[k] = mixed / np.linalg.norm(mixed)
+        visibilities[k] = min(a.visibilities[j], b.visibilities[k])
+    return Step(time, b.ids, positions, quaternions, velocities, b.extents, b.shapes, b.hulls, visibilities, b.floors)

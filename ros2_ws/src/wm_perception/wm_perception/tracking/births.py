@@ -1,0 +1,111 @@
+"""Which segments become new tracks, and which tracks are of one object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wm_core import rotations
+from wm_perception.shapes.surfaces import fit_box, signed_distance
+from wm_perception.tracking.appearance import Appearance
+from wm_perception.tracking.motion import MotionFilter
+from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.shape_update import bottom_of, line_of_sight
+from wm_perception.tracking.track import MotionState, Track
+from wm_perception.types import Array, PerceptionConfig
+
+_LEAST_AREA_M2 = 2.0e-4
+"""Least area [m^2] of a segment that the segmenter is not sure of. Chosen by hand; larger means that small objects are
+missed, smaller that noise is taken for objects."""
+_ONE_COLOR = 30.0
+"""Mean difference of RGB (0..255) below which a track mostly inside another one is the same object. Chosen by hand;
+larger means fewer double tracks, and that objects inside others are lost."""
+_ONE_EMBEDDING = 0.5
+"""Cosine of embeddings below which two tracks are never of one object. Chosen by hand; larger means more double
+tracks."""
+
+
+def may_be_born(o: Observation, config: PerceptionConfig) -> bool:
+    """Whether a segment may be a new object."""
+    # Furniture and walls are beside every support; the rim of a table is not over it.
+    if o.over_fraction < 0.5 or o.height_high < max(config.min_height_m, 3.0 * o.noise_m):
+        return False
+    if o.sure:
+        # It may be cut off by the image's edge, and flat.
+        return o.pixels >= 0.5 * config.min_pixels and o.extent <= 1.2 * config.max_extent_m
+    return (
+        o.pixels >= config.min_pixels
+        and o.area_m2 > _LEAST_AREA_M2
+        and o.height_high > max(2.0 * config.min_height_m, 6.0 * o.noise_m)
+        and o.extent <= config.max_extent_m
+        # What the image cuts off may be anything, unless it is seen to stand on the support.
+        and (not o.on_border or (o.height_low < 0.03 and o.outside_fraction == 0.0))
+        and o.outside_fraction < 0.5
+    )
+
+
+def is_part(o: Observation, tracks: Sequence[Track]) -> bool:
+    """Whether a segment hangs in the air right beside a known object that is much larger: a handle, a cap."""
+    if o.sure or o.height_low < 0.015:
+        return False
+    for t in tracks:
+        if not t.visibility.seen_now or not t.id or o.extent > 0.7 * float(t.extents.max()):
+            continue
+        local = (o.points - t.position) @ rotations.matrix(t.quaternion)
+        distance, _ = signed_distance(t.shape, t.extents, local, t.planes)
+        # On top of it, it may be an object of its own.
+        aside = float(np.percentile(o.points[:, 2], 10.0)) < t.position[2] + 0.3 * t.vertical_extent
+        if aside and np.percentile(distance, 10.0) < 0.012 and np.percentile(distance, 90.0) < 0.045:
+            return True
+    return False
+
+
+def born(o: Observation, key: int, tracks: Sequence[Track], eye: Array | None, stamp_ns: int) -> Track:
+    """A new track: a box about the segment, until its shape is fitted."""
+    bottom = bottom_of(o, None, tracks)
+    top = float(np.percentile(o.points[:, 2], 99.0))
+    fit = fit_box(o.points, bottom if bottom is not None else o.points[:, 2].min(), top)
+    track = Track(
+        key=key,
+        shape=fit.shape,
+        quaternion=fit.quaternion,
+        extents=fit.extents,
+        motion=MotionState(MotionFilter(fit.position, 0.01, 0.5), last_center=o.center),
+        appearance=Appearance(o.color, o.extent, o.score if np.isfinite(o.score) else 0.0),
+        first_seen_ns=stamp_ns,
+        last_seen_ns=stamp_ns,
+        bottom=bottom,
+        support_height=o.support_height,
+    )
+    track.appearance.update(o, track.hits)
+    track.evidence.view = line_of_sight(eye, fit.position)
+    track.set_shape(fit, keep_pose=False)
+    return track
+
+
+def is_one_object(a: Track, b: Track, scored: bool) -> bool:
+    """Whether two tracks are of one object; where the segmenter sees them apart with scores they are two."""
+    if a.visibility.seen_now and b.visibility.seen_now and scored:
+        return False
+    one, other = a.appearance.embedding, b.appearance.embedding
+    if scored and len(one) and len(one) == len(other) and float(one @ other) < _ONE_EMBEDDING:
+        return False
+    return _in_one_place(a, b)
+
+
+def _in_one_place(a: Track, b: Track) -> bool:
+    """Whether the center of a track is well inside another one, or it is mostly inside and of the same color."""
+    if np.linalg.norm(a.position - b.position) > 0.5 * (a.extents.max() + b.extents.max()):
+        return False
+    alike = float(np.abs(a.appearance.color - b.appearance.color).mean()) < _ONE_COLOR
+    for one, other in ((a, b), (b, a)):
+        turn = rotations.matrix(one.quaternion)
+        if (np.abs((other.position - one.position) @ turn) < 0.35 * one.extents).all():
+            return True
+        local, _ = other.surface()
+        world = local @ rotations.matrix(other.quaternion).T + other.position
+        distance, _ = signed_distance(one.shape, one.extents, (world - one.position) @ turn, one.planes)
+        if alike and float((distance < 0.0).mean()) > 0.5:
+            return True
+    return False

@@ -1,0 +1,276 @@
+"""Motion of a track: prediction, measured poses, when it falls asleep, wakes and topples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wm_core import rotations
+from wm_core.constants import TOPPLE_ANGLE_RAD, TRACKED_REST_SPEED_M_S, TRACKED_REST_TIME_S
+from wm_core.scene_graph import EventKind, Shape
+from wm_perception.shapes.surfaces import Alignment, align
+from wm_perception.tracking.association import outside
+from wm_perception.tracking.motion import MotionFilter
+from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.track import WAKE_M, Track
+from wm_perception.types import Array
+
+_WAKE_SIGMAS = 4.5
+"""Displacement from which a sleeping object may have been moved, in depth noise, where that is more than ``WAKE_M``.
+Chosen by hand; larger means fewer false motions far away, and later true ones."""
+_WAKE_AT_ONCE_M = 0.012
+"""Displacement [m] that wakes an object in the first frame; smaller ones have to be seen for three. Chosen by hand,
+twice ``WAKE_M``; larger means that fast starts are noticed later."""
+_STEPS_TO_WAKE = 3
+"""Frames for which a smaller displacement has to last. Chosen by hand; larger means later motion and less false one."""
+_CUT_SLACK_M, _PARTIAL_SLACK_M, _WHOLE_SLACK_M = 0.007, 0.006, 0.0012
+"""Standard deviation [m] of a measured position beyond that of the alignment: of objects that the image cuts off, of
+partly hidden ones, of those seen whole. Chosen by hand; larger means smoother and later positions."""
+_EXPLAINED_M = 0.004
+"""Mean distance [m] of points to the surface up to which a partly seen object's shape explains them; twice what is
+above it is added to the position's deviation. From the work against false motion on the recorded clip (8 % to 1 % of
+the objects over the frames, commit fb11c0a); larger means that wrong shapes of partly seen objects move more."""
+_SAME_SIZE_M = 0.003
+"""Change [m] of a segment's extents between frames that is noise. Origin as ``_EXPLAINED_M``; larger means that less of
+a growing segment is taken for uncertainty."""
+_JITTER_MEMORY = 0.7
+"""Part of the extent jitter that is kept per frame. Origin as ``_EXPLAINED_M``; larger means longer uncertainty."""
+VACATED = 0.15
+"""Part of a sleeping object's place that must be seen to be vacated for changed extents to count as motion. Origin as
+``_EXPLAINED_M``; larger means later motion."""
+_ALIGN_POINTS = 110
+"""Points of a segment that are aligned to the surface. Chosen by hand; larger is slower and less noisy."""
+_LEAST_TURN_RAD_S = 0.6
+"""Turning slower than this is not told from the noise of a fit [rad/s]. Chosen by hand; larger means that slow turning
+is lost."""
+
+
+def predict(t: Track, dt: float, gap_reset_s: float) -> None:
+    """Advance a track by ``dt`` [s]; after more than ``gap_reset_s`` nothing is known of its velocity."""
+    motion, seen_now = t.motion, t.visibility.seen_now
+    motion.last_position = t.position.copy()
+    if dt > gap_reset_s:
+        motion.filter.forget_velocity(0.2)
+        motion.trail.clear()
+    elif motion.sleeping:
+        motion.filter.hold(0.0003 * np.sqrt(30.0 * dt) if seen_now else 0.002 * np.sqrt(30.0 * dt))
+    else:
+        if seen_now:
+            motion.filter.predict(dt)
+        else:
+            motion.filter.coast(dt)
+        turning = not seen_now or np.linalg.norm(motion.angular_velocity) > 0.5
+        if turning and t.shape != Shape.SPHERE and not t.yaw_free:
+            turn = rotations.from_vector(motion.angular_velocity * min(dt, 0.1))
+            t.quaternion = rotations.multiply(turn, t.quaternion)
+
+
+def search_margin_m(t: Track, dt: float) -> float:
+    """How far [m] from its predicted surface a segmenter should look for a track."""
+    speed = float(np.linalg.norm(t.velocity))
+    return 0.015 + min(0.08, speed * min(dt, 0.2) * 0.6) + min(0.05, 0.01 * t.visibility.misses)
+
+
+def restart(t: Track, center: Array) -> None:
+    """Begin anew at a world position (3,): the object was found away from its place."""
+    motion = t.motion
+    motion.filter = MotionFilter(center, 0.02, 0.3)
+    motion.sleeping, motion.moved = False, True
+    motion.trail.clear()
+    motion.turns.clear()
+    motion.frames = 0
+
+
+def update_extent_jitter(t: Track, o: Observation) -> None:
+    """Update how far the ends of the seen part have moved apart since the last frame, per world axis.
+
+    A moving object moves both its ends. Where a segment grows or shrinks instead (it comes out from behind something,
+    the image cuts it off, the segmenter takes more or less of it), its middle moves by half of that without any motion:
+    that is how uncertain its position is.
+    """
+    motion = t.motion
+    size = np.ptp(np.percentile(o.points, [2.0, 98.0], axis=0), axis=0)
+    if motion.last_size is not None:
+        changed = np.maximum(np.abs(size - motion.last_size) - 2.0 * o.noise_m - _SAME_SIZE_M, 0.0)
+        motion.extent_jitter_m = np.maximum(0.5 * changed, _JITTER_MEMORY * motion.extent_jitter_m)
+    motion.last_size = size
+    # The extents of an object that is seen whole change by turning and toppling, too, and so do those of one that has
+    # left its place.
+    if not t.visibility.cut and not (motion.sleeping and t.visibility.vacated < VACATED):
+        motion.extent_jitter_m = np.zeros(3)
+
+
+def points_to_align(t: Track, o: Observation, mixed: bool) -> Array:
+    """(P, 3) points of a segment to align a track to; of a merged segment (``mixed``) those near its surface."""
+    points = o.points
+    if len(points) > _ALIGN_POINTS:
+        # Other ones in every frame, so that their errors differ from frame to frame.
+        step = len(points) / _ALIGN_POINTS
+        points = points[((np.arange(_ALIGN_POINTS) + (0.37 * t.hits) % 1.0) * step).astype(np.int64)]
+    if mixed:
+        near = points[outside(t, points) < 0.02 + 2.0 * o.noise_m]
+        points = near if len(near) >= 20 else points
+    return points
+
+
+def carried_start(t: Track, o: Observation, points: Array) -> Array:
+    """(3,) where alignment starts: the predicted position, or the last one moved by as much as the segment's center.
+
+    The second where it explains the points (P, 3) better.
+    """
+    start = t.position
+    motion = t.motion
+    if motion.last_position is None or motion.last_center is None:
+        return start
+    carried = motion.last_position + (o.center - motion.last_center)
+    if np.linalg.norm(carried - start) <= 0.006:
+        return start
+    some = points[::2]
+    here = float(np.minimum(outside(t, some), 0.05).mean())
+    there = float(np.minimum(outside(t, some - (carried - t.position)), 0.05).mean())
+    return carried if there < 0.8 * here else start
+
+
+def measure_pose(t: Track, o: Observation, points: Array, start: Array) -> Alignment:
+    """The pose of a track's shape that fits points (P, 3) best, from a start position (3,)."""
+    sleeping = t.motion.sleeping
+    upright_axis = t.shape == Shape.CYLINDER and abs(rotations.matrix(t.quaternion)[2, 2]) > 0.9
+    tilt, spin = (0.012, 0.04) if sleeping or not t.evidence.fits else (0.05, 0.15)
+    return align(
+        t.shape,
+        t.extents,
+        points,
+        start,
+        t.quaternion,
+        hull=t.planes,
+        prior_std_m=0.03 if not sleeping else 0.02,
+        # Noise does not turn what is round about the vertical.
+        prior_std_rad=(tilt, 0.002 if t.is_round and (t.yaw_free or upright_axis) else spin),
+        noise_m=max(0.002, o.noise_m),
+    )
+
+
+def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s: float) -> list[EventKind]:
+    """Take in a measured pose; returns what happened: MOVE, STOP, TOPPLE."""
+    motion = t.motion
+    # Of an object that is cut off by the image's edge or hidden in part, the position of the rest is a guess.
+    partial = o.hidden_fraction > 0.25 or t.visibility.fraction < 0.5
+    slack = _CUT_SLACK_M if o.on_border else _PARTIAL_SLACK_M if partial else _WHOLE_SLACK_M
+    slack = 0.3 * o.noise_m + 0.5 * pose.residual_m + slack
+    if t.visibility.cut:
+        # A shape that does not explain the seen part may lie on it anyhow.
+        slack += 2.0 * max(pose.residual_m - _EXPLAINED_M, 0.0)
+    wake_m = max(WAKE_M, _WAKE_SIGMAS * o.noise_m)
+    wake_m *= 2.5 if o.on_border else 2.0 if partial else 1.0
+    noise = pose.covariance[:3, :3] + np.eye(3) * slack**2 + np.diag(motion.extent_jitter_m**2)
+    events = []
+    if motion.sleeping:
+        if _wakes(t, pose, noise, dt, stamp_s, wake_m):
+            events.append(EventKind.MOVE)
+    else:
+        motion.filter.update(pose.position, noise)
+        t.quaternion = pose.quaternion
+    motion.rotation_covariance = np.clip(pose.covariance[3:, 3:], -0.25, 0.25) + np.eye(3) * 0.01**2
+    motion.trail.append((stamp_s, pose.position.copy()))
+    motion.turns.append((stamp_s, t.quaternion.copy()))
+    motion.angular_velocity = _angular_velocity(t)
+    if _falls_asleep(t, stamp_s, wake_m) and t.hits > 12:
+        events.append(EventKind.STOP)
+    tilt = rotations.tilt_between(t.upright, t.quaternion)
+    tilted = t.shape != Shape.SPHERE and not t.visibility.cut and tilt > TOPPLE_ANGLE_RAD
+    if tilted and not motion.toppled and t.id:
+        motion.toppled = True
+        events.append(EventKind.TOPPLE)
+    return events if t.id else []
+
+
+def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, wake_m: float) -> bool:
+    """Take in the measured pose of a sleeping object, position covariance ``noise`` (3, 3); whether that wakes it."""
+    motion = t.motion
+    offset = pose.position - t.position
+    sigma = float(np.sqrt(np.trace(noise) / 3.0))
+    away = float(np.linalg.norm(offset))
+    limit = max(wake_m, 3.0 * sigma)
+    before = motion.trail[-1][1] - t.position if motion.trail else np.zeros(3)
+    # Displaced twice, the second time farther in the same direction: it is leaving.
+    leaving = motion.displaced_frames >= 1 and away > 1.5 * limit and float(offset @ before) > 0.0
+    leaving = leaving and away > 1.4 * float(np.linalg.norm(before))
+    motion.displaced_frames = motion.displaced_frames + 1 if away > limit else 0
+    # Over the frames since it left its place, from where it was measured before.
+    steps = max(motion.displaced_frames, 1)
+    since_s, origin = motion.trail[-steps] if len(motion.trail) >= steps else (stamp_s - dt, t.position)
+    step = pose.position - origin
+    lasting = motion.displaced_frames >= _STEPS_TO_WAKE
+    if lasting and float(np.linalg.norm(step)) < 0.5 * limit:
+        # It has not moved there: it stood there all the while, and the camera's pose has drifted.
+        motion.filter.shift(pose.position - t.position)
+        motion.displaced_frames = 0
+    elif away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or lasting or leaving:
+        motion.sleeping, motion.moved = False, True
+        velocity = step / max(stamp_s - since_s, 1e-3)
+        # It may have begun to move at any moment since the last frame, so that it is faster by now.
+        spread = 0.3 * float(np.linalg.norm(velocity)) + 0.1
+        motion.filter = MotionFilter(pose.position, max(sigma, 0.003), spread, 4.0, velocity)
+        motion.displaced_frames = 0
+        t.quaternion = pose.quaternion
+        motion.turns.clear()
+        motion.trail.clear()
+        return True
+    elif not motion.displaced_frames:
+        motion.filter.settle(pose.position, noise * 4.0)
+    return False
+
+
+def _angular_velocity(t: Track) -> Array:
+    """(3,) world axes [rad/s]: differences of orientation, and rolling contact where turning cannot be seen.
+
+    A ball of radius r on a support rolls with w = z x v / r; so does a lying cylinder about its own axis.
+    """
+    motion = t.motion
+    if motion.sleeping:
+        return np.zeros(3)
+    v = t.velocity
+    radius = 0.25 * float(t.extents[0] + t.extents[1])
+    standing = abs(t.position[2] - 0.5 * t.vertical_extent - t.support_height) < 0.02
+    rolling = np.zeros(3)
+    if standing:
+        rolling = np.asarray(np.cross([0.0, 0.0, 1.0], v) / max(radius, 1e-3), dtype=np.float64)
+    if t.shape == Shape.SPHERE:
+        return rolling
+    if len(motion.turns) < 3:
+        return motion.angular_velocity
+    (s0, q0), (s1, q1) = motion.turns[0], motion.turns[-1]
+    turned = rotations.to_vector(rotations.multiply(q1, rotations.conjugate(q0)))
+    rate = turned / max(s1 - s0, 1e-3)
+    unseen = np.zeros(3)
+    if t.shape in (Shape.CYLINDER, Shape.CAPSULE):
+        axis = rotations.matrix(t.quaternion)[:, 2]
+        if abs(axis[2]) < 0.3:
+            unseen = axis * (axis @ rolling)
+        rate = rate - axis * (axis @ rate) + unseen
+    return rate if np.linalg.norm(rate) > _LEAST_TURN_RAD_S else unseen
+
+
+def _falls_asleep(t: Track, stamp_s: float, wake_m: float) -> bool:
+    """Put an object to sleep that has stayed within ``wake_m`` [m] for long enough; whether it did so now."""
+    motion = t.motion
+    if motion.sleeping or len(motion.trail) < 5:
+        return False
+    recent = [(s, p) for s, p in motion.trail if stamp_s - s <= TRACKED_REST_TIME_S + 1e-6]
+    if len(recent) < 6:
+        # Slow cameras: as many as it takes to span that time.
+        recent = list(motion.trail)[-6:]
+    if recent[0][0] > stamp_s - 0.9 * TRACKED_REST_TIME_S:
+        return False
+    times = np.array([s for s, _ in recent])
+    places = np.stack([p for _, p in recent])
+    centered = times - times.mean()
+    slope = centered @ (places - places.mean(axis=0)) / max(float(centered @ centered), 1e-9)
+    spread = float(np.linalg.norm(places - places.mean(axis=0) - centered[:, None] * slope, axis=1).max())
+    speed = np.linalg.norm(slope)
+    still = speed < TRACKED_REST_SPEED_M_S and speed * float(times[-1] - times[0]) < wake_m and spread < 2.0 * wake_m
+    if not still:
+        return False
+    motion.sleeping = True
+    motion.filter = MotionFilter(places.mean(axis=0) if t.id else t.position.copy(), 0.002, 1e-3, 1e-2)
+    motion.angular_velocity = np.zeros(3)
+    return True

@@ -1,0 +1,74 @@
+"""One segment of a frame, lifted to 3D: what a track is updated from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from wm_perception.types import Array
+
+SAMPLE_POINTS = 48
+"""Points of a segment by which distances to tracks are measured. Chosen by hand; larger is slower and smoother."""
+SURE_SCORE = 0.5
+"""Segmenter score from which a segment counts as one whole object. Chosen by hand; larger means that more segments have
+to pass the geometric tests of a birth."""
+
+
+@dataclass
+class Observation:
+    """One segment of a frame.
+
+    Attributes:
+        points: (P, 3) world [m]. noise_m: of their depth.
+        color: (3,) mean RGB 0..255. pixels: count, at the cloud's size. area_m2: of the segment, as seen.
+        bottom: height of the support under it [m], None: none known. support_height [m].
+        height_low, height_high: over the support [m].
+        on_border: cut off by the image's edge. outside_fraction: of points beyond the outline of their support.
+        over_fraction: of points, 0..1, that are over a support.
+        hidden_fraction: of its outline, 0..1, along which something nearer covers what may be more of it.
+        extent: longest side of its bounds [m]. center: (3,) middle of its bounds, world [m].
+        score: 0..1 from the segmenter, NaN where it gives none.
+        embedding: (D,) unit length, or (0,). classes: (C,) probabilities in the order of the vocabulary, or (0,).
+    """
+
+    points: Array
+    noise_m: float
+    color: Array
+    pixels: int
+    bottom: float | None
+    support_height: float
+    height_low: float
+    height_high: float
+    on_border: bool
+    outside_fraction: float
+    extent: float
+    center: Array
+    area_m2: float
+    over_fraction: float = 1.0
+    hidden_fraction: float = 0.0
+    score: float = float("nan")
+    embedding: Array = field(default_factory=lambda: np.zeros(0))
+    classes: Array = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def sure(self) -> bool:
+        """Whether the segmenter is sure that this is one whole object."""
+        return self.score >= SURE_SCORE
+
+    def sample(self, count: int = SAMPLE_POINTS) -> Array:
+        """At most ``count`` of the points, evenly taken."""
+        return self.points[:: max(1, len(self.points) // count)][:count]
+
+    def with_points(self, points: Array, share: float) -> Observation:
+        """The same with only some of its points, (Q, 3), which are a share 0..1 of it."""
+        low, high = np.percentile(points, 2.0, axis=0), np.percentile(points, 98.0, axis=0)
+        return replace(
+            self,
+            points=points,
+            pixels=max(int(self.pixels * share), 1),
+            area_m2=self.area_m2 * share,
+            extent=float((high - low).max()),
+            center=0.5 * (low + high),
+            hidden_fraction=max(self.hidden_fraction, 0.5),
+        )

@@ -1,0 +1,206 @@
+"""When the shape of a track is fitted anew, and which of its fits is taken."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from wm_core import rotations
+from wm_core.scene_graph import Shape
+from wm_perception.shapes.fitting import fit_shape
+from wm_perception.shapes.surfaces import ShapeFit
+from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.track import Track
+from wm_perception.types import Array
+
+SETTLED_FITS = 3
+"""Fits from which a track can wait in a frame that has taken long already. Set with the search of supports, in whose
+frames nothing settled is fitted (commit f4609ed); larger means longer frames."""
+_FITS = 7
+"""Fits of a track after which only sleeping objects are fitted. Chosen by hand; larger means better shapes of moving
+objects for more time."""
+_REFIT_NS = 300_000_000
+"""Time [ns] between fits, times their count up to 6. Chosen by hand, to keep fits a small part of a frame; larger means
+less computing and later corrections."""
+_WRONG_M = 0.004
+"""Mean distance [m] of points to the surface from which a rough shape counts as wrong. Chosen by hand; larger means
+fewer fits."""
+_PATIENCE_FRAMES = 3
+"""Frames before a partly seen object is fitted where the segmenter is not sure of it. Chosen by hand; larger means that
+fewer false segments get a shape."""
+_FIT_SPEED_M_S = 0.1
+"""Speed [m/s] from which objects are not fitted, as their depth and color are of different moments. Chosen by hand;
+larger means more fits, and worse ones."""
+_FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
+"""Kind of solid that each class of the segmenter makes likely."""
+
+
+def line_of_sight(eye: Array | None, position: Array) -> Array:
+    """(3,) unit vector from the camera to a world position, nearly level: heights are known from the support."""
+    if eye is None:
+        return np.array([1.0, 0.0, 0.0])
+    way = (position - eye) * np.array([1.0, 1.0, 0.3])
+    return way / max(float(np.linalg.norm(way)), 1e-9)
+
+
+def bottom_of(o: Observation, own: Track | None, tracks: Sequence[Track]) -> float | None:
+    """Height [m] of what an object stands on: the support, or the top of an object under it."""
+    if o.height_low < 0.03:
+        return o.bottom
+    low = float(np.percentile(o.points[:, 2], 2.0))
+    for t in tracks:
+        if t is own or t.visibility.misses:
+            continue
+        top = t.position[2] + 0.5 * t.vertical_extent
+        local = rotations.matrix(t.quaternion).T @ (o.center - t.position)
+        # Often only the front of the lower object is seen, and it is deeper than it seems.
+        if abs(top - low) < 0.03 and (np.abs(local[:2]) < np.maximum(0.5 * t.extents[:2], 0.03) + 0.01).all():
+            return float(top)
+    # Nothing is under it: what hides its foot stands in front, and it stands on the support.
+    return o.bottom
+
+
+def is_due(t: Track, o: Observation, stamp_ns: int) -> bool:
+    """Whether the shape of a track should be fitted to this segment."""
+    evidence, motion = t.evidence, t.motion
+    since_ns = stamp_ns - evidence.stamp_ns
+    # A rough shape from what can be seen is better than none: it is fitted again when more comes into sight, or
+    # when it is found to be wrong.
+    wrong = evidence.residual_m > _WRONG_M and since_ns > _REFIT_NS
+    rough = not evidence.whole and len(o.points) >= 60 and (o.pixels > 1.15 * evidence.pixels or wrong)
+    rough = rough and (o.sure or t.hits >= _PATIENCE_FRAMES)
+    slow = motion.sleeping or float(np.linalg.norm(t.velocity)) < _FIT_SPEED_M_S or len(evidence.fits) < 2
+    # Often at first, then less and less: they take longer than all the rest.
+    due = len(evidence.fits) < 2 or since_ns > _REFIT_NS * min(len(evidence.fits), 6)
+    due = due and (len(evidence.fits) < _FITS or motion.sleeping)
+    # After a collision segments may be mixed; a rigid object keeps its shape.
+    due = (due or not evidence.whole) and not (motion.moved and evidence.whole and len(evidence.fits) >= 3)
+    return (seen_whole(t, o) or rough) and due and not motion.toppled and len(o.points) >= 30 and slow
+
+
+def seen_whole(t: Track, o: Observation) -> bool:
+    """Whether a segment shows the whole side of an object that faces the camera."""
+    return t.visibility.fraction > 0.75 and not o.on_border and o.hidden_fraction < 0.25
+
+
+class ShapeUpdater:
+    """Fits shapes to segments.
+
+    Args:
+        max_extent_m: larger fits than 1.3 times this are dropped.
+    """
+
+    def __init__(self, max_extent_m: float) -> None:
+        self.max_extent_m = max_extent_m
+
+    def refit(
+        self, t: Track, o: Observation, tracks: Sequence[Track], eye: Array | None, stamp_ns: int, class_name: str
+    ) -> None:
+        """Fit a track's shape to a segment and choose among its fits.
+
+        Args:
+            tracks: all tracks: what it stands on, and what stands on it.
+            eye: (3,) camera position, world [m].
+            class_name: of the track, empty where classes are not estimated.
+        """
+        evidence = t.evidence
+        evidence.stamp_ns, evidence.pixels = stamp_ns, o.pixels
+        t.bottom = bottom_of(o, t, tracks)
+        fit = fit_shape(o.points, t.bottom, seed=len(evidence.fits), likely=_FORMS.get(class_name, ""))
+        if fit.extents.max() > 1.3 * self.max_extent_m:
+            return
+        fit = _under_its_load(t, fit, tracks, eye)
+        # Fits to a part of it do not count any more once it, or more of it, has been seen.
+        first = not evidence.fits or not evidence.whole
+        whole = seen_whole(t, o)
+        if not evidence.whole:
+            evidence.fits.clear()
+        evidence.whole = whole
+        evidence.view = line_of_sight(eye, fit.position)
+        evidence.fits.append(fit)
+        if len(evidence.fits) > 3 * _FITS:
+            evidence.fits.pop(0)
+        chosen, same, last = _choose(evidence.fits)
+        axis_changed = t.shape != chosen.shape or (
+            chosen.shape == Shape.CYLINDER and rotations.tilt_between(t.quaternion, chosen.quaternion) > 0.5
+        )
+        t.set_shape(chosen, keep_pose=not (first or axis_changed))
+        if first or axis_changed:
+            shift = chosen.position - t.position
+            t.motion.filter.shift(shift)
+            t.motion.trail = deque(((s, p + shift) for s, p in t.motion.trail), maxlen=t.motion.trail.maxlen)
+        elif t.motion.sleeping:
+            # What it stands on is known better than its height: the foot stays where it is.
+            if t.bottom is not None:
+                lift = 0.5 * (t.bottom + 0.5 * t.vertical_extent - t.position[2])
+                t.motion.filter.shift(np.array([0.0, 0.0, lift]))
+            if chosen.shape == Shape.BOX:
+                t.quaternion = _slerp_yaw(t.quaternion, last.quaternion, 1.0 / same)
+                t.upright = t.quaternion
+
+
+def _choose(fits: list[ShapeFit]) -> tuple[ShapeFit, int, ShapeFit]:
+    """The shape of the kind that explains its views best, the count of fits of that kind, and the last of them.
+
+    A kind's score is the sum of 1 / (residual + 1 mm) of its fits. Extents are the median of all fits of the kind; of
+    convex hulls the largest is taken.
+    """
+    score = {
+        k: sum(1.0 / (f.residual_m + 0.001) for f in fits if f.shape == k) for k in sorted({f.shape for f in fits})
+    }
+    kind = max(score, key=score.__getitem__)
+    same = [f for f in fits if f.shape == kind]
+    last = same[-1]
+    if kind == Shape.CONVEX:
+        return max(same, key=lambda f: float(np.prod(f.extents))), len(same), last
+    extents = np.median([_like(f, last) for f in same], axis=0)
+    return ShapeFit(kind, last.position, last.quaternion, extents, last.residual_m), len(same), last
+
+
+def _under_its_load(t: Track, fit: ShapeFit, tracks: Sequence[Track], eye: Array | None) -> ShapeFit:
+    """A box made as deep as it must be to carry what stands on it.
+
+    A load hides the far part of the box's top, so that the fit ends too early. A load that would hang over the far edge
+    is taken to stand in the middle.
+    """
+    if fit.shape != Shape.BOX or eye is None or t.motion.moved:
+        return fit
+    rotation = rotations.matrix(fit.quaternion)
+    top = fit.position[2] + 0.5 * fit.extents[2]
+    position, extents = fit.position.copy(), fit.extents.copy()
+    for load in tracks:
+        # What has moved may lie or lean anyhow.
+        if load is t or not load.id or load.motion.moved:
+            continue
+        if abs(load.position[2] - 0.5 * load.vertical_extent - top) > 0.015:
+            continue
+        local = (load.position - position) @ rotation
+        if (np.abs(local[:2]) > 0.5 * extents[:2] + 0.05).any():
+            continue
+        away = np.where((eye - position) @ rotation > 0.0, -1.0, 1.0)
+        for axis in (0, 1):
+            beyond = float(away[axis] * local[axis])
+            if beyond > 0.15 * extents[axis]:
+                extents[axis] += 2.0 * beyond
+                position += rotation[:, axis] * away[axis] * beyond
+    return replace(fit, position=position, extents=extents)
+
+
+def _like(fit: ShapeFit, reference: ShapeFit) -> Array:
+    """Extents of a fit in the axes of another of the same kind (boxes may have swapped x and y)."""
+    if fit.shape != Shape.BOX:
+        return fit.extents
+    yaw = 2.0 * np.arctan2(fit.quaternion[2], fit.quaternion[3])
+    other = 2.0 * np.arctan2(reference.quaternion[2], reference.quaternion[3])
+    turns = int(np.round((yaw - other) / (0.5 * np.pi)))
+    return fit.extents[[1, 0, 2]] if turns % 2 else fit.extents
+
+
+def _slerp_yaw(current: Array, target: Array, weight: float) -> Array:
+    """Turn a box's orientation toward another, modulo quarter turns, by a fraction of the way."""
+    difference = float(rotations.to_vector(rotations.multiply(target, rotations.conjugate(current)))[2])
+    difference -= 0.5 * np.pi * np.round(difference / (0.5 * np.pi))
+    return rotations.multiply(rotations.about_z(weight * difference), current)
