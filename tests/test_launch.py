@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from wm_bringup.environment import message_class, share_folder
-from wm_perception.node import PerceptionParameters
+from wm_perception.parameters import PerceptionParameters
 
 ROOT = Path(__file__).resolve().parent.parent
 BRINGUP = ROOT / "ros2_ws/src/wm_bringup"
@@ -339,7 +339,7 @@ def test_mujoco(launch):
 def test_mujoco_parameters_exist(launch):
     from dataclasses import fields
 
-    from wm_sim.node import SimCameraParameters
+    from wm_sim.parameters import SimCameraParameters
 
     node = nodes(launch(sim="mujoco"))["sim_camera_node"]
     assert set(node.given) <= {f.name for f in fields(SimCameraParameters)}

@@ -47,7 +47,8 @@ from wm_imagination.answering import Progress
 from wm_imagination.appearance.memory import AppearanceMemory
 from wm_imagination.appearance.model import Appearance, AppearanceError
 from wm_imagination.engine import BackendUnavailableError, Imagination
-from wm_imagination.validation import BACKENDS, Limits, NoAppearanceError
+from wm_imagination.parameters import THREADS, ImaginationParameters
+from wm_imagination.validation import NoAppearanceError
 from wm_ros import qos
 from wm_ros.conversions.requests import request_from_msg
 from wm_ros.conversions.rollout import rollout_to_msg
@@ -61,7 +62,6 @@ from wm_ros.images.pixels import ImageError, image_to_array, rgb_to_image
 from wm_ros.nodes.clients import AbandonedError, ClientWatch, Gone, WatchedActionServer, WatchedService
 from wm_ros.nodes.lifecycle import ManagedNode, guarded, run_node
 from wm_ros.nodes.memory import Trimmer, share_arenas
-from wm_ros.nodes.parameters import parameter
 from wm_ros.stamps import stamp_to_ns
 
 _SILENT_S = 5.0
@@ -70,90 +70,6 @@ _LOOKS = ("color", "depth", "camera_info", "instances")
 _KEEP_FRAMES = 45
 _MAX_FEEDBACK_PARTIALS = 128
 _MAX_PATHS = 64
-THREADS = 16
-"""Of the node's executor: requests that are worked on or wait, and their answers."""
-
-
-@dataclass(frozen=True)
-class ImaginationParameters:
-    """Parameters of the node ``imagination``."""
-
-    backend: str = parameter("auto", "dynamics that requests with backend auto get", choices=BACKENDS)
-    dynamics_model: str = parameter(
-        "", "ONNX file of the learned dynamics; empty: the one that comes with wm", read_only=True
-    )
-    max_hypotheses: int = parameter(1024, "hypotheses per request", minimum=1, maximum=100_000)
-    max_horizon_s: float = parameter(30.0, "horizon of a request", unit="s", minimum=0.01, maximum=3600.0)
-    max_samples: int = parameter(256, "belief samples per hypothesis", minimum=1, maximum=10_000)
-    max_state_values: int = parameter(
-        16_000_000, "numbers in the states of one answer (4 bytes each)", minimum=1000, maximum=500_000_000
-    )
-    max_image_megabytes: int = parameter(
-        512, "imagined images of one request, uncompressed", unit="MB", minimum=1, maximum=16_384
-    )
-    max_request_megabytes: int = parameter(
-        2000, "memory of one request, estimated before it is worked on", unit="MB", minimum=10, maximum=1_000_000
-    )
-    default_deadline_s: float = parameter(
-        120.0,
-        "when a request without a deadline ends, with what is done by then; one that cannot be done by then is "
-        "refused; 0: never",
-        unit="s",
-        minimum=0.0,
-        maximum=86_400.0,
-    )
-    max_deadline_s: float = parameter(3600.0, "deadline that a request may name", unit="s", minimum=0.1, maximum=1e6)
-    max_concurrent: int = parameter(2, "requests worked on at a time", minimum=1, maximum=THREADS // 2, read_only=True)
-    max_waiting: int = parameter(
-        6, "requests that may wait for their turn; more are refused", minimum=0, maximum=THREADS // 2
-    )
-    appearance_rate_hz: float = parameter(
-        5.0, "how often looks are learned from a camera frame; 0: never", unit="Hz", minimum=0.0, maximum=60.0
-    )
-    jpeg_quality: int = parameter(90, "of imagined frames", minimum=1, maximum=100)
-    color_topic: str = parameter("/camera/color/image_raw", "color images", read_only=True)
-    depth_topic: str = parameter("/camera/depth/image_raw", "depth images, registered to color", read_only=True)
-    camera_info_topic: str = parameter("/camera/color/camera_info", "intrinsics of the color images", read_only=True)
-    color_transport: str = parameter(
-        "raw", "compressed: reads COLOR_TOPIC/compressed", choices=("raw", "compressed"), read_only=True
-    )
-    depth_transport: str = parameter(
-        "raw",
-        "compressed or compressedDepth: reads DEPTH_TOPIC/compressed or DEPTH_TOPIC/compressedDepth",
-        choices=("raw", "compressed", "compressedDepth"),
-        read_only=True,
-    )
-    max_stamp_difference_s: float = parameter(
-        0.015, "color and depth stamps may differ by this", unit="s", minimum=0.0, maximum=1.0
-    )
-    resize_depth: bool = parameter(False, "bring depth of another size to the size of color")
-    rectify: str = parameter("auto", camera_input.RECTIFY_HELP, choices=camera_input.RECTIFY)
-    depth_scale: float = parameter(0.0, camera_input.DEPTH_SCALE_HELP, minimum=0.0, maximum=1.0)
-    depth_scale_guess: str = parameter("warn", camera_input.DEPTH_GUESS_HELP, choices=camera_input.DEPTH_GUESS)
-
-    @property
-    def color_source(self) -> str:
-        """Topic that color is read from."""
-        return self.color_topic + ("" if self.color_transport == "raw" else f"/{self.color_transport}")
-
-    @property
-    def depth_source(self) -> str:
-        """Topic that depth is read from."""
-        return self.depth_topic + ("" if self.depth_transport == "raw" else f"/{self.depth_transport}")
-
-    @property
-    def limits(self) -> Limits:
-        """What one request may ask for."""
-        return Limits(
-            max_hypotheses=self.max_hypotheses,
-            max_horizon_s=self.max_horizon_s,
-            max_samples=self.max_samples,
-            max_state_values=self.max_state_values,
-            max_image_bytes=self.max_image_megabytes * 1_000_000,
-            max_request_bytes=self.max_request_megabytes * 1_000_000,
-            default_deadline_s=self.default_deadline_s,
-            max_deadline_s=self.max_deadline_s,
-        )
 
 
 @dataclass

@@ -27,17 +27,18 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 
+from wm_core.frames import prefixed
 from wm_core.geometry import pose_matrix
 from wm_core.health.depth_unit import DepthUnitWatch, depth_unit_finding
 from wm_core.health.findings import Finding, Severity
 from wm_core.health.inputs import check_distortion, check_intrinsics, check_registration, check_stream
 from wm_core.inference.onnx_runtime import cores
-from wm_perception.frame_worker import OVERLAP, FrameWorker, overlaps
+from wm_perception.frame_worker import FrameWorker, overlaps
 from wm_perception.inspection import FrameInspector
+from wm_perception.parameters import PerceptionParameters
 from wm_perception.types import Frame, PerceptionConfig
 from wm_ros import qos
 from wm_ros.conversions.scene_graph import scene_graph_to_msg
-from wm_ros.frames import prefixed
 from wm_ros.health.diagnostics import Level
 from wm_ros.health.inputs import FrameLog, InputHealth
 from wm_ros.images import camera_input
@@ -45,7 +46,6 @@ from wm_ros.images.camera_info import camera_to_info, info_to_lens
 from wm_ros.images.pixels import ImageError, array_to_image, rgb_to_image
 from wm_ros.markers import MarkerBuilder
 from wm_ros.nodes.lifecycle import ManagedNode, guarded, run_node
-from wm_ros.nodes.parameters import group, parameter
 from wm_ros.stamps import ApproximateSynchronizer, Pair, ns_to_stamp, seconds_to_ns, stamp_to_ns
 from wm_ros.transforms import (
     NotConnectedError,
@@ -59,91 +59,6 @@ from wm_ros.transforms import (
 
 _INPUT_SILENT_S = 2.0
 _MAX_INSTANCE_ID = 65535
-
-
-@dataclass(frozen=True)
-class PerceptionParameters:
-    """Parameters of the node ``perception``."""
-
-    world_frame: str = parameter("map", "fixed frame of the scene graph, z up", read_only=True)
-    frame_prefix: str = parameter(
-        "",
-        "put before world_frame and camera_frame, e.g. robot1/; a frame that begins with / is taken as it stands",
-        read_only=True,
-    )
-    color_topic: str = parameter("/camera/color/image_raw", "color images", read_only=True)
-    depth_topic: str = parameter("/camera/depth/image_raw", "depth images, registered to color", read_only=True)
-    camera_info_topic: str = parameter("/camera/color/camera_info", "intrinsics of the color images", read_only=True)
-    color_transport: str = parameter(
-        "raw", "compressed: reads COLOR_TOPIC/compressed", choices=("raw", "compressed"), read_only=True
-    )
-    depth_transport: str = parameter(
-        "raw",
-        "compressed or compressedDepth: reads DEPTH_TOPIC/compressed or DEPTH_TOPIC/compressedDepth",
-        choices=("raw", "compressed", "compressedDepth"),
-        read_only=True,
-    )
-    max_stamp_difference_s: float = parameter(
-        0.015,
-        "color and depth stamps may differ by this; keep below half a frame",
-        unit="s",
-        minimum=0.0,
-        maximum=1.0,
-    )
-    resize_depth: bool = parameter(False, "bring depth of another size but the same aspect to the size of color")
-    rectify: str = parameter("auto", camera_input.RECTIFY_HELP, choices=camera_input.RECTIFY)
-    depth_scale: float = parameter(0.0, camera_input.DEPTH_SCALE_HELP, minimum=0.0, maximum=1.0)
-    depth_scale_guess: str = parameter("warn", camera_input.DEPTH_GUESS_HELP, choices=camera_input.DEPTH_GUESS)
-    min_depth_fraction: float = parameter(
-        0.02, "warn when a smaller fraction of the depth image has a measurement", minimum=0.0, maximum=1.0
-    )
-    pose_source: str = parameter(
-        "tf", "where the camera's pose comes from", choices=("tf", "odometry", "fixed"), read_only=True
-    )
-    camera_frame: str = parameter("", "optical frame; empty: frame_id of the color image", read_only=True)
-    tf_timeout_s: float = parameter(
-        0.2, "how long a frame waits for its camera pose (wall clock)", unit="s", minimum=0.0, maximum=10.0
-    )
-    odometry_topic: str = parameter("/odom", "nav_msgs/Odometry, for pose_source odometry", read_only=True)
-    odometry_camera_from_tf: bool = parameter(
-        True,
-        "pose_source odometry: the camera on the robot from tf; false: from odometry_camera_pose",
-        read_only=True,
-    )
-    odometry_camera_pose: tuple[float, ...] = parameter(
-        (0.0, 0.0, 0.0, -0.5, 0.5, -0.5, 0.5),
-        "optical frame in the odometry's child frame: x y z [m], quaternion x y z w",
-        length=7,
-        read_only=True,
-    )
-    fixed_pose: tuple[float, ...] = parameter(
-        (0.0, 0.0, 0.0, -0.5, 0.5, -0.5, 0.5),
-        "optical frame in world_frame, for pose_source fixed: x y z [m], quaternion x y z w",
-        length=7,
-    )
-    overlap_frames: str = parameter(
-        "auto",
-        "begin the next image, up to the segmenter's network, while the objects of this one are tracked: more scene "
-        "graphs a second, each of them later; auto: where a core is left beside inference_threads",
-        choices=OVERLAP,
-        read_only=True,
-    )
-    pipeline: PerceptionConfig = group(PerceptionConfig, exclude=("world_frame",), read_only=True)  # noqa: RUF009
-
-    @property
-    def world(self) -> str:
-        """Frame of the scene graph, with the prefix."""
-        return prefixed(self.frame_prefix, self.world_frame)
-
-    @property
-    def color_source(self) -> str:
-        """Topic that color is read from."""
-        return self.color_topic + ("" if self.color_transport == "raw" else f"/{self.color_transport}")
-
-    @property
-    def depth_source(self) -> str:
-        """Topic that depth is read from."""
-        return self.depth_topic + ("" if self.depth_transport == "raw" else f"/{self.depth_transport}")
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from wm_bringup.doctor.findings import ERROR, NOTE, OK, WARNING, Finding
 from wm_bringup.doctor.seen import Seen
+from wm_core.frames import prefixed
 from wm_core.health import findings as core
 from wm_core.health.depth import find_surfaces, level_share, summarize_depth
 from wm_core.health.depth_unit import DepthUnitGuess, agreed_guess, depth_unit_finding, guess_depth_unit
 from wm_core.health.inputs import check_distortion, check_intrinsics, check_registration, distortion_shift_px
 from wm_perception.inspection import inspect_frame
 from wm_perception.types import Frame
-from wm_ros.frames import prefixed
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CameraInfo
 
-    from wm_perception.node import PerceptionParameters
+    from wm_perception.parameters import PerceptionParameters
     from wm_ros.transforms import RosTransforms
 
 _LEVELS = {core.Severity.OK: OK, core.Severity.WARN: WARNING, core.Severity.ERROR: ERROR}
