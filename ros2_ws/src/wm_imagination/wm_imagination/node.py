@@ -48,7 +48,7 @@ from wm_imagination.appearance.memory import AppearanceMemory
 from wm_imagination.appearance.model import Appearance, AppearanceError
 from wm_imagination.engine import BackendUnavailableError, Imagination
 from wm_imagination.parameters import THREADS, ImaginationParameters
-from wm_imagination.validation import NoAppearanceError
+from wm_imagination.validation import NoAppearanceError, check_counts
 from wm_ros import qos
 from wm_ros.conversions.requests import request_from_msg
 from wm_ros.conversions.rollout import rollout_to_msg
@@ -511,20 +511,6 @@ class ImaginationNode(ManagedNode):
             with self._waiting_lock:
                 self._waiting -= 1
 
-    def _precheck(self, msg: ImagineRequestMsg) -> None:
-        """Refuse by counts alone, before anything is converted."""
-        limits = self._imagination.limits
-        count = len(msg.hypotheses) + sum(int(b.count) for b in msg.batches)
-        if not 1 <= count <= limits.max_hypotheses:
-            what = "hypotheses and batches" if len(msg.batches) else "hypotheses"
-            raise RequestError(f"{what}: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)")
-        for k, hypothesis in enumerate(msg.hypotheses):
-            if len(hypothesis.interventions) > limits.max_interventions:
-                raise RequestError(
-                    f"hypotheses[{k}].interventions: got {len(hypothesis.interventions)}, "
-                    f"expected at most {limits.max_interventions}"
-                )
-
     def _answer(
         self,
         msg: ImagineRequestMsg,
@@ -555,7 +541,7 @@ class ImaginationNode(ManagedNode):
                 on_progress(step, encoded)
 
         try:
-            self._precheck(msg)
+            check_counts(msg.hypotheses, [int(b.count) for b in msg.batches], self._imagination.limits)
             request = request_from_msg(msg)
             scene = self._scene if request.initial_state is None else request.initial_state
             if scene is None:

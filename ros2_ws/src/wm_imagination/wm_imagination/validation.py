@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Sized
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +32,36 @@ def check_range(name: str, value: float, low: float, high: float, unit: str, low
         raise RequestError(f"{name}: got {value:g}{unit}, expected {bound} to {high:g}{unit}")
 
 
+class HasInterventions(Protocol):
+    """A hypothesis, or the message of one."""
+
+    @property
+    def interventions(self) -> Sized:
+        """Of whatever type."""
+        ...
+
+
+def check_counts(hypotheses: Sequence[HasInterventions], batch_sizes: Sequence[int], limits: Limits) -> None:
+    """Refuse by counts alone; a message is refused so before anything in it is converted.
+
+    Args:
+        batch_sizes: futures in each batch.
+
+    Raises:
+        RequestError: names the field, the count and the limit.
+    """
+    count = len(hypotheses) + sum(batch_sizes)
+    if not 1 <= count <= limits.max_hypotheses:
+        what = "hypotheses and batches" if batch_sizes else "hypotheses"
+        raise RequestError(f"{what}: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)")
+    for k, hypothesis in enumerate(hypotheses):
+        if len(hypothesis.interventions) > limits.max_interventions:
+            raise RequestError(
+                f"hypotheses[{k}].interventions: got {len(hypothesis.interventions)}, "
+                f"expected at most {limits.max_interventions}"
+            )
+
+
 def validate_request(
     request: ImagineRequest, scene: SceneGraph, limits: Limits, appearance: Appearance | None = None
 ) -> None:
@@ -39,10 +72,7 @@ def validate_request(
             what was
             found and what was expected.
     """
-    count = request.count
-    if not 1 <= count <= limits.max_hypotheses:
-        what = "hypotheses and batches" if request.batches else "hypotheses"
-        raise RequestError(f"{what}: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)")
+    check_counts(request.hypotheses, [len(batch) for batch in request.batches], limits)
     check_range("horizon", request.horizon_s, 0.0, limits.max_horizon_s, " s", low_open=True)
     check_range("step", request.step_s, MIN_STEP_S, request.horizon_s, " s")
     steps = len(request.times)
@@ -68,11 +98,6 @@ def validate_request(
                 f"initial_state.objects.{name}: got a value that is not finite for ids {unknown.tolist()[:8]}"
             )
     for k, hypothesis in enumerate(request.hypotheses):
-        if len(hypothesis.interventions) > limits.max_interventions:
-            raise RequestError(
-                f"hypotheses[{k}].interventions: got {len(hypothesis.interventions)}, "
-                f"expected at most {limits.max_interventions}"
-            )
         for j, intervention in enumerate(hypothesis.interventions):
             if len(intervention.path_times) > limits.max_path_poses:
                 raise RequestError(
@@ -91,10 +116,10 @@ def validate_request(
     for e, kind in enumerate(request.event_kinds):
         causal.check_kind(kind, f"event_kinds[{e}]")
     ids = object_slots(scene, request.futures)
-    values = count * request.samples * steps * len(ids) * STATE_SIZE
+    values = request.count * request.samples * steps * len(ids) * STATE_SIZE
     if values > limits.max_state_values:
         raise RequestError(
-            f"hypotheses x samples x times x objects: got {count} x {request.samples} x {steps} x {len(ids)}, "
+            f"hypotheses x samples x times x objects: got {request.count} x {request.samples} x {steps} x {len(ids)}, "
             f"which are {values} state values, expected at most {limits.max_state_values}; "
             "ask for fewer, or a larger step"
         )
