@@ -29,7 +29,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -55,11 +55,19 @@ _REMIND_EVERY_S = 60.0
 _LOOK_EVERY_S = 1.0
 
 
+class Reports(Protocol):
+    """A ``ManagedNode``, or a part of one."""
+
+    def report_exception(self, where: str, error: BaseException) -> None:
+        """As ``ManagedNode.report_exception``."""
+        ...
+
+
 def guarded(method: F) -> F:
-    """Decorates a ``ManagedNode`` callback: an exception is counted, logged (throttled) and swallowed."""
+    """Decorates a callback of a ``ManagedNode`` or a part of one: an exception is counted, logged and swallowed."""
 
     @functools.wraps(method)
-    def guard(self: ManagedNode, *args: Any, **kwargs: Any) -> Any:
+    def guard(self: Reports, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
         except Exception as error:  # counted and logged; the node lives on
