@@ -280,12 +280,12 @@ class FrameLook:
 
     def _perceive(self, frames: Sequence[Frame], frame_id: str, seen: Seen, unit: core.Finding | None) -> list[Finding]:
         """What the pipeline makes of them, and what is wrong with the last."""
-        from wm_perception.node import make_pipeline
+        from wm_perception.pipeline import PerceptionPipeline
 
         p = self._parameters
         seen.frame = frames[-1]
         try:
-            pipeline = make_pipeline(replace(p.pipeline, world_frame=p.world))
+            pipeline = PerceptionPipeline(replace(p.pipeline, world_frame=p.world))
             for frame in frames:
                 seen.result = pipeline.process(frame)
         except (ValueError, OSError, RuntimeError) as error:
