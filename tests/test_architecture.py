@@ -1,6 +1,7 @@
 """The layering of docs/architecture.md holds in the imports."""
 
 import ast
+import re
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,24 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     edges = {name: imported_modules(path, known) - {name} for name, path in known.items()}
     assert sum(map(len, edges.values())) > 500
     assert circles(edges) == []
+
+
+def defined_in(path: Path) -> set[str]:
+    """Names of the functions, classes and methods of a file, as ``Class.method``."""
+    tree = ast.parse(path.read_text())
+    methods = {
+        f"{c.name}.{f.name}"
+        for c in tree.body
+        if isinstance(c, ast.ClassDef)
+        for f in c.body
+        if isinstance(f, ast.FunctionDef)
+    }
+    return methods | {f.name for f in tree.body if isinstance(f, ast.FunctionDef)}
+
+
+def test_the_calls_in_the_documentation_exist() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    calls = re.findall(r"`(wm_\w+)/([\w/]+\.py): ([\w.]+)`", text)
+    assert len(calls) > 25
+    for package, file, name in calls:
+        assert name in defined_in(SOURCES / package / package / file), f"{package}/{file}: {name}"
