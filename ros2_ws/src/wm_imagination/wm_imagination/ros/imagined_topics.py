@@ -20,35 +20,37 @@ from wm_ros.images.clouds import points_to_cloud
 from wm_ros.images.pixels import rgb_to_image
 from wm_ros.nodes.lifecycle import ManagedNode
 
+TOPICS: dict[str, tuple[type, Any]] = {
+    "imagined/image": (Image, qos.DERIVED_IMAGE),
+    "imagined/points": (PointCloud2, qos.MARKERS),
+    "imagined/markers": (MarkerArray, qos.MARKERS),
+}
+"""Type and QoS of what is published, by its name in the node's namespace."""
 _MAX_PATHS = 64
 """Hypotheses whose paths are drawn; more make a picture in which none is seen."""
 
 
 class ImaginedTopics:
-    """The publishers of imagined/image, imagined/points and imagined/markers; each works while somebody subscribes."""
+    """The node's publishers; each works only while somebody subscribes."""
 
     def __init__(self, node: ManagedNode) -> None:
         self._node = node
-        self._outputs: list[Any] = []
+        self._outputs: dict[str, Any] = {}
 
     def open(self) -> None:
         """Make the publishers."""
         make = self._node.create_lifecycle_publisher
-        self._outputs = [
-            make(Image, "imagined/image", qos.DERIVED_IMAGE),
-            make(PointCloud2, "imagined/points", qos.MARKERS),
-            make(MarkerArray, "imagined/markers", qos.MARKERS),
-        ]
+        self._outputs = {name: make(kind, name, profile) for name, (kind, profile) in TOPICS.items()}
 
     def close(self) -> None:
         """Give them back."""
-        for publisher in self._outputs:
+        for publisher in self._outputs.values():
             self._node.destroy_lifecycle_publisher(publisher)
-        self._outputs = []
+        self._outputs = {}
 
     def show_frame(self, color: NDArray[np.uint8], stamp_ns: int, frame_id: str) -> None:
         """An imagined image (H, W, 3), RGB, that was just drawn."""
-        image_out = self._outputs[0]
+        image_out = self._outputs["imagined/image"]
         if image_out.get_subscription_count():
             image_out.publish(rgb_to_image(color, stamp_ns, frame_id))
 
@@ -56,7 +58,7 @@ class ImaginedTopics:
         """The end and the paths of what was imagined."""
         if not rollout.states.size:  # what has no states to show was asked for by a planner
             return
-        _, points_out, markers_out = self._outputs
+        points_out, markers_out = self._outputs["imagined/points"], self._outputs["imagined/markers"]
         try:
             if points_out.get_subscription_count():
                 points, colors = end_points(rollout, memory.snapshot())

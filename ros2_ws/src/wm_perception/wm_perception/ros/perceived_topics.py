@@ -22,7 +22,7 @@ from wm_ros.nodes.lifecycle import ManagedNode
 from wm_ros.stamps import ns_to_stamp
 
 _MAX_INSTANCE_ID = 65535
-_TOPICS: dict[str, tuple[type, Any]] = {
+TOPICS: dict[str, tuple[type, Any]] = {
     "scene_graph": (SceneGraphMsg, qos.SCENE_GRAPH),
     "instances": (Image, qos.DERIVED_IMAGE),
     "overlay": (Image, qos.DERIVED_IMAGE),
@@ -30,6 +30,7 @@ _TOPICS: dict[str, tuple[type, Any]] = {
     "camera_info": (CameraInfo, qos.DERIVED_IMAGE),
     "frame_reports": (DiagnosticArray, qos.FRAME_REPORTS),
 }
+"""Type and QoS of what is published, by its name in the node's namespace."""
 
 
 class PerceivedTopics:
@@ -44,7 +45,7 @@ class PerceivedTopics:
         """Make the publishers."""
         self._markers = MarkerBuilder()
         make = self._node.create_lifecycle_publisher
-        self._outputs = {name: make(kind, name, profile) for name, (kind, profile) in _TOPICS.items()}
+        self._outputs = {name: make(kind, name, profile) for name, (kind, profile) in TOPICS.items()}
 
     def close(self) -> None:
         """Give them back."""
