@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import importlib
 import math
 import textwrap
@@ -204,9 +205,13 @@ def check_fields(value: Any) -> None:
     Raises:
         ParameterError: names the field, the value and the limit.
     """
-    for spec in specs(type(value)):
-        if "." not in spec.name:
-            spec.check(getattr(value, spec.name))
+    for spec in _own_specs(type(value)):
+        spec.check(getattr(value, spec.name))
+
+
+@functools.cache
+def _own_specs(parameters: type) -> tuple[ParameterSpec, ...]:
+    return tuple(spec for spec in specs(parameters) if "." not in spec.name)
 
 
 def build(parameters: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
