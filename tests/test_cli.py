@@ -275,10 +275,10 @@ def test_doctor_checks_caches(tmp_path, monkeypatch):
 def test_doctor_loads_the_dynamics_model(tmp_path, monkeypatch):
     (found,) = doctor.check_dynamics_model()
     assert found.level == "ok" and found.values["loads"] and found.values["sha256"] in found.found
-    import wm_dynamics.learned.backend
+    import wm_dynamics.contact_step.network
 
     broken = tmp_path / "dynamics.onnx"
-    monkeypatch.setattr(wm_dynamics.learned.backend, "default_model", lambda: broken)
+    monkeypatch.setattr(wm_dynamics.contact_step.network, "default_model", lambda: broken)
     assert doctor.check_dynamics_model()[0].level == "note"
     broken.write_bytes(b"no model")
     (found,) = doctor.check_dynamics_model()
