@@ -205,7 +205,8 @@ def check_fields(value: Any) -> None:
     Raises:
         ParameterError: names the field, the value and the limit.
     """
-    for spec in _own_specs(type(value)):
+    parameters: Any = type(value)  # to mypy no type of a class is hashable
+    for spec in _own_specs(parameters):
         spec.check(getattr(value, spec.name))
 
 
