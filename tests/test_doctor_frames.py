@@ -14,7 +14,7 @@ from tabletop_images import CAMERA, look_down, render
 from wm_bringup.doctor.findings import Finding
 from wm_bringup.doctor.frames import FrameLook
 from wm_bringup.doctor.seen import Seen
-from wm_perception.node import PerceptionParameters
+from wm_perception.parameters import PerceptionParameters
 from wm_perception.types import PerceptionConfig
 from wm_ros.images.camera_info import camera_to_info
 from wm_ros.images.pixels import depth_to_image, rgb_to_image

@@ -31,8 +31,9 @@ from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_imagination.answering import Progress
 from wm_imagination.appearance.memory import AppearanceMemory
 from wm_imagination.engine import Imagination
+from wm_imagination.limits import BACKENDS, Limits
 from wm_imagination.settling import bodies_at, states_as_seen
-from wm_imagination.validation import BACKENDS, Limits, NoAppearanceError, frame_rows
+from wm_imagination.validation import NoAppearanceError, frame_rows
 
 FACTUAL = Hypothesis("factual")
 PUSH = Hypothesis("push", (set_velocity(BALL, (0.0, 0.5, 0.0)),))

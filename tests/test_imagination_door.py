@@ -18,7 +18,7 @@ from wm_dynamics.kinematic import KinematicDynamics
 from wm_imagination import engine as engine_module
 from wm_imagination.causal import PREDICTED_KINDS, what_would_prevent
 from wm_imagination.engine import BackendUnavailableError, Imagination
-from wm_imagination.validation import Limits
+from wm_imagination.limits import Limits
 from wm_ros.conversions.requests import request_from_msg, request_to_msg
 from wm_ros.conversions.rollout import rollout_from_msg, rollout_to_msg
 

@@ -38,7 +38,7 @@ from wm_core.interventions import (
 )
 from wm_core.rollout import EventQuestion, ImageRequest, ImagineRequest, StatesWanted
 from wm_core.scene_graph import EventKind, SceneGraph
-from wm_imagination.node import FrameMatcher
+from wm_imagination.appearance.frame_matcher import FrameMatcher
 from wm_ros import qos
 from wm_ros.conversions.requests import request_to_msg
 from wm_ros.conversions.rollout import rollout_from_msg

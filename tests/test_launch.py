@@ -22,7 +22,9 @@ import pytest
 import yaml
 
 from wm_bringup.environment import message_class, share_folder
-from wm_perception.node import PerceptionParameters
+from wm_imagination.ros import imagined_topics
+from wm_perception.parameters import PerceptionParameters
+from wm_perception.ros import perceived_topics
 
 ROOT = Path(__file__).resolve().parent.parent
 BRINGUP = ROOT / "ros2_ws/src/wm_bringup"
@@ -339,7 +341,7 @@ def test_mujoco(launch):
 def test_mujoco_parameters_exist(launch):
     from dataclasses import fields
 
-    from wm_sim.node import SimCameraParameters
+    from wm_sim.parameters import SimCameraParameters
 
     node = nodes(launch(sim="mujoco"))["sim_camera_node"]
     assert set(node.given) <= {f.name for f in fields(SimCameraParameters)}
@@ -588,15 +590,12 @@ def rviz_topics() -> set[str]:
 
 
 def published_topics() -> set[str]:
-    """Absolute names of what the nodes publish, as their sources say it."""
-    found = set()
-    for package, namespace in (("wm_perception", "/wm/"), ("wm_imagination", "/wm/"), ("wm_sim", "/")):
-        text = (ROOT / "ros2_ws/src" / package / package / "node.py").read_text()
-        found |= {
-            name if name.startswith("/") else namespace + name
-            for name in re.findall(r'create_(?:lifecycle_)?publisher\(\s*\w+,\s*"([\w/]+)"', text)
-        }
-    return found | {"/tf", "/tf_static", "/diagnostics"}
+    """Absolute names of what the nodes publish, the simulator's as its source says it."""
+    text = (ROOT / "ros2_ws/src/wm_sim/wm_sim/node.py").read_text()
+    names = re.findall(r'create_publisher\(\s*\w+,\s*"([\w/]+)"', text)
+    simulated = {name if name.startswith("/") else f"/{name}" for name in names}
+    own = {f"/wm/{name}" for name in (*perceived_topics.TOPICS, *imagined_topics.TOPICS)}
+    return simulated | own | {"/tf", "/tf_static", "/diagnostics"}
 
 
 def test_rviz_shows_topics_that_exist():

@@ -207,7 +207,7 @@ def test_auto_takes_a_given_file_for_what_it_says(tmp_path: Path):
         ({"segmenter": "onnx"}, "segmenter_model: got nothing, expected the path of an ONNX file"),
         ({"segmenter": "geometric", "segmenter_model": "a.onnx"}, "segmenter_model: got 'a.onnx', expected nothing"),
         ({"reasoner": "onnx"}, "reasoner: got 'onnx', expected one of auto, learned, geometric"),
-        ({"inference_threads": 0}, "inference_threads: got 0, expected 1..32"),
+        ({"inference_threads": 0}, "inference_threads: got 0, expected 1 to 32"),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(given: dict, text: str):

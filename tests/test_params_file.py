@@ -12,16 +12,15 @@ import pytest
 from wm_bringup.doctor.parameters import read_parameters
 from wm_bringup.run import live
 from wm_bringup.run.params_file import (
-    PACKAGES,
+    PARAMETERS,
     ParamsFileError,
     complaints,
-    known_parameters,
     matches,
     node_parameters,
     value_of,
 )
 from wm_bringup.run.processes import graph_environment, ros_arguments
-from wm_ros.nodes.parameters import specs, to_yaml
+from wm_core.parameters import build, to_markdown, to_yaml
 
 NODES = {
     "/wm/perception": "perception",
@@ -286,24 +285,16 @@ def test_wm_run_reads_frames_with_their_prefix(tmp_path):
     assert words and "--camera-frame" not in words
 
 
-@pytest.mark.parametrize("node", PACKAGES)
-def test_files_with_defaults_are_those_of_the_nodes(node):
-    """They are what `python -m wm_ros.nodes.parameters` writes today, so that no parameter is taken for unknown."""
-    from wm_bringup.run.lifecycle_manager import LifecycleManagerParameters
-    from wm_imagination.node import ImaginationParameters
-    from wm_perception.node import PerceptionParameters
-    from wm_sim.node import SimCameraParameters
-
-    classes = {
-        "perception": PerceptionParameters,
-        "imagination": ImaginationParameters,
-        "sim_camera_node": SimCameraParameters,
-        "lifecycle_manager": LifecycleManagerParameters,
-    }
-    assert {spec.name for spec in specs(classes[node])} <= known_parameters(node)
-    file = Path(__file__).resolve().parents[1] / "ros2_ws/src" / PACKAGES[node] / f"config/{node}.yaml"
-    _, command, text = file.read_text().split("\n", 2)
-    assert command.startswith("# python -m wm_ros.nodes.parameters ") and command.endswith(
-        f":{classes[node].__name__} {node}"
-    )
-    assert text == to_yaml(classes[node], node), f"{file} is out of date, run: {command.strip('# ')}"
+@pytest.mark.parametrize("node", PARAMETERS)
+def test_files_with_defaults_and_the_documentation_are_those_of_the_nodes(node):
+    """They are what `python -m wm_core.parameters` writes today."""
+    parameters = PARAMETERS[node]
+    root = Path(__file__).resolve().parents[1]
+    file = root / "ros2_ws/src" / parameters.__module__.split(".")[0] / f"config/{node}.yaml"
+    _, comment, text = file.read_text().split("\n", 2)
+    command = f"python -m wm_core.parameters {parameters.__module__}:{parameters.__name__} {node}"
+    assert comment == f"# {command}"
+    assert text == to_yaml(parameters, node), f"{file} is out of date, run: {command}"
+    assert build(parameters, node_parameters([file], f"/wm/{node}")) == parameters()
+    documentation = (root / "docs/parameters.md").read_text()
+    assert to_markdown(parameters, node) in documentation, f"docs/parameters.md is out of date: {command} --markdown"

@@ -15,7 +15,7 @@ from wm_core.scene_graph import EventKind
 from wm_imagination import estimate
 from wm_imagination.appearance.memory import AppearanceMemory
 from wm_imagination.engine import Imagination
-from wm_imagination.validation import Limits
+from wm_imagination.limits import Limits
 
 FACTUAL = Hypothesis("factual")
 MANY = impulse_batch(BALL, np.full((1000, 1, 3), 0.01))

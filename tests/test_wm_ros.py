@@ -13,14 +13,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import rclpy
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import Marker
 
+from wm_bringup.run.params_file import flatten
 from wm_core.camera import Camera
 from wm_core.geometry import pose_matrix
+from wm_core.parameters import ParameterError, build, check_fields, group, parameter, specs, to_yaml
 from wm_core.rotations import matrix_to_quaternion, rotation_distance
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_ros import qos
@@ -41,7 +44,7 @@ from wm_ros.images.pixels import (
 )
 from wm_ros.markers import MarkerBuilder
 from wm_ros.nodes.lifecycle import ManagedNode, StopFlag, guarded
-from wm_ros.nodes.parameters import NodeParameters, ParameterError, build, from_yaml, group, parameter, specs, to_yaml
+from wm_ros.nodes.parameters import NodeParameters
 from wm_ros.stamps import ApproximateSynchronizer, ns_to_stamp, stamp_to_ns
 from wm_ros.transforms import (
     NotConnectedError,
@@ -468,6 +471,12 @@ class Example:
             raise ValueError(f"rate_hz: got {self.rate_hz:g} with mode good, expected at most 60")
 
 
+def read(parameters, text):
+    """The object of a file with one node in it."""
+    (section,) = yaml.safe_load(text).values()
+    return build(parameters, flatten(section["ros__parameters"]))
+
+
 @given(
     rate=st.floats(1.0, 120.0).map(lambda v: round(v, 6)),
     count=st.integers(1, 2**40),
@@ -487,8 +496,7 @@ def test_parameters_survive_the_yaml_file(rate, count, debug, pose, text):
     Generated.__annotations__.update(
         rate_hz=float, count_of_things=int, debug_=bool, pose_=tuple[float, ...], text_=str
     )
-    read = from_yaml(Generated, to_yaml(Generated, "node"))
-    assert read == Generated()
+    assert read(Generated, to_yaml(Generated, "node")) == Generated()
 
 
 def test_groups_and_plain_fields():
@@ -497,7 +505,7 @@ def test_groups_and_plain_fields():
     ]  # fmt: skip
     built = build(Example, {"inner.gain": 1, "pose": [1, 2, 3], "plain": 7})
     assert built.inner.gain == 1.0 and built.pose == (1.0, 2.0, 3.0) and built.plain == 7.0
-    assert from_yaml(Example, to_yaml(Example, "n")) == Example()
+    assert read(Example, to_yaml(Example, "n")) == Example()
     assert "/**/n:" in to_yaml(Example, "n") and "1 to 120 Hz" in to_yaml(Example, "n")
 
 
@@ -526,37 +534,32 @@ def test_a_refusal_names_parameter_value_and_limit(values, texts):
 
 
 @dataclass(frozen=True)
-class Documented:
-    """Something of another module.
+class Checked:
+    """Something that is made without a node, too."""
 
-    Attributes:
-        speed: how fast, in furlongs
-            per fortnight.
-        frame: set elsewhere.
-
-    Not an attribute: this.
-    """
-
-    speed: float = 2.0
+    speed: float = parameter(2.0, "how fast", unit="m/s", maximum=9.0)
     frame: str = "map"
 
     def __post_init__(self) -> None:
-        if self.speed > 9.0:
-            raise ValueError(f"speed: got {self.speed}, expected at most 9")
+        check_fields(self)
+        if self.frame == "moon":
+            raise ValueError("frame: got 'moon', expected one on earth")
 
 
 @dataclass(frozen=True)
 class Grouped:
-    engine: Documented = group(Documented, exclude=("frame",), read_only=True)  # noqa: RUF009
+    engine: Checked = group(Checked, exclude=("frame",), read_only=True)  # noqa: RUF009
 
 
-def test_a_group_takes_descriptions_and_limits_from_its_own_class():
+def test_a_group_has_the_limits_of_its_own_class_which_hold_without_a_node():
     (spec,) = specs(Grouped)
     assert (spec.name, spec.read_only) == ("engine.speed", True)
-    assert spec.description == "how fast, in furlongs per fortnight"
-    assert build(Grouped, {"engine.speed": 3}).engine == Documented(speed=3.0)
-    with pytest.raises(ParameterError, match=r"speed: got 10.0, expected at most 9"):
+    assert (spec.description, spec.limit) == ("how fast", "at most 9 m/s")
+    assert build(Grouped, {"engine.speed": 3}).engine == Checked(speed=3.0)
+    with pytest.raises(ParameterError, match=r"parameter engine.speed: got 10.0, expected at most 9 m/s \(double\)"):
         build(Grouped, {"engine.speed": 10.0})
+    with pytest.raises(ParameterError, match=r"parameter speed: got 10.0, expected at most 9 m/s \(double\)"):
+        Checked(speed=10.0)
     with pytest.raises(ParameterError, match="no such parameter"):
         build(Grouped, {"engine.frame": "odom"})
 
@@ -575,8 +578,6 @@ def test_classes_that_cannot_be_parameters():
         list(specs(NoDefault))
     with pytest.raises(TypeError, match="bytes"):
         list(specs(BadType))
-    with pytest.raises(ParameterError, match="ros__parameters"):
-        from_yaml(Example, "a: {b: 1}")
 
 
 @pytest.fixture

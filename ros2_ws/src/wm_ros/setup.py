@@ -15,7 +15,6 @@ setup(
     install_requires=[
         "numpy>=1.26",
         "opencv-python-headless>=4.11,<4.12",
-        "pyyaml>=6",
     ],
     zip_safe=True,
     maintainer="wm maintainers",

@@ -26,7 +26,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from wm_bringup.run.params_file import complaints, value_of
-from wm_ros.frames import prefixed
+from wm_core.frames import prefixed
 
 CAMERA_TOPICS = ("color_topic", "depth_topic", "camera_info_topic")
 IMAGES = ("color_transport", "depth_transport", "rectify", "depth_scale", "depth_scale_guess")

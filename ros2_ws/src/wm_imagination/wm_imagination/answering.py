@@ -22,10 +22,11 @@ from wm_imagination import causal, estimate
 from wm_imagination.appearance.model import Appearance
 from wm_imagination.appearance.points import sample_primitive
 from wm_imagination.effects import effects_of, position_std
+from wm_imagination.limits import Limits
 from wm_imagination.rendering.primitives import shade
 from wm_imagination.rendering.renderer import RenderedFrame, Renderer
 from wm_imagination.settling import bodies_at, move_back_centers, states_as_seen
-from wm_imagination.validation import Limits, frame_rows
+from wm_imagination.validation import frame_rows
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from wm_dynamics.factory import make_dynamics
 from wm_imagination.answering import Answering, OnProgress
 from wm_imagination.appearance.memory import AppearanceMemory
 from wm_imagination.appearance.model import Appearance
-from wm_imagination.validation import Limits, validate_request
+from wm_imagination.limits import Limits
+from wm_imagination.validation import validate_request
 
 
 class BackendUnavailableError(RuntimeError):

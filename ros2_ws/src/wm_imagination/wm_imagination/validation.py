@@ -1,8 +1,9 @@
-"""What may be asked: limits, and the refusal of a request that breaks one before any work is done."""
+"""The refusal of a request that breaks a limit, before any work is done."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence, Sized
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,8 @@ from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import object_slots
 from wm_imagination import causal
 from wm_imagination.appearance.model import Appearance
+from wm_imagination.limits import BACKENDS, Limits
 
-BACKENDS = ("auto", "learned", "physics", "straight", "still")
 MIN_STEP_S = 1e-3
 MAX_IMAGE_SIDE = 4096
 MAX_VIDEO_RATE_HZ = 1000.0
@@ -24,44 +25,41 @@ class NoAppearanceError(RequestError):
     """Images were asked for before any camera image was seen."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one request may ask for; beyond it the request is refused before any work.
-
-    Attributes:
-        max_hypotheses, max_interventions (per hypothesis), max_path_poses (per path), max_samples, max_pairs:
-            counts.
-        max_horizon_s: [s].
-        max_times: states in time, horizon / step + 1.
-        max_state_values: K * S * T * N * 13 numbers, the bulk of an answer (16 million are 64 MB).
-        max_image_bytes: K * F * H * W * (3 for video, 4 for depth), uncompressed.
-        max_object_points: colored points per object in an answer.
-        max_request_bytes: all memory of a request at once, as ``estimate`` counts it.
-        default_deadline_s: when a request ends that names no deadline [s]; one that cannot be done by then is refused.
-            0: never.
-        max_deadline_s: deadline that a request may name [s].
-    """
-
-    max_hypotheses: int = 1024
-    max_interventions: int = 64
-    max_path_poses: int = 10_000
-    max_samples: int = 256
-    max_pairs: int = 1024
-    max_horizon_s: float = 30.0
-    max_times: int = 10_001
-    max_state_values: int = 16_000_000
-    max_image_bytes: int = 1 << 29
-    max_object_points: int = 5000
-    max_request_bytes: int = 8_000_000_000
-    default_deadline_s: float = 0.0
-    max_deadline_s: float = 1e6
-
-
 def check_range(name: str, value: float, low: float, high: float, unit: str, low_open: bool = False) -> None:
     """Raises RequestError where a value is not finite or out of range; ``low_open``: the lower bound is out, too."""
     if not np.isfinite(value) or value > high or value < low or (low_open and value <= low):
         bound = f"more than {low:g}" if low_open else f"{low:g}"
         raise RequestError(f"{name}: got {value:g}{unit}, expected {bound} to {high:g}{unit}")
+
+
+class HasInterventions(Protocol):
+    """A hypothesis, or the message of one."""
+
+    @property
+    def interventions(self) -> Sized:
+        """Of whatever type."""
+        ...
+
+
+def check_counts(hypotheses: Sequence[HasInterventions], batch_sizes: Sequence[int], limits: Limits) -> None:
+    """Refuse by counts alone; a message is refused so before anything in it is converted.
+
+    Args:
+        batch_sizes: futures in each batch.
+
+    Raises:
+        RequestError: names the field, the count and the limit.
+    """
+    count = len(hypotheses) + sum(batch_sizes)
+    if not 1 <= count <= limits.max_hypotheses:
+        what = "hypotheses and batches" if batch_sizes else "hypotheses"
+        raise RequestError(f"{what}: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)")
+    for k, hypothesis in enumerate(hypotheses):
+        if len(hypothesis.interventions) > limits.max_interventions:
+            raise RequestError(
+                f"hypotheses[{k}].interventions: got {len(hypothesis.interventions)}, "
+                f"expected at most {limits.max_interventions}"
+            )
 
 
 def validate_request(
@@ -74,10 +72,7 @@ def validate_request(
             what was
             found and what was expected.
     """
-    count = request.count
-    if not 1 <= count <= limits.max_hypotheses:
-        what = "hypotheses and batches" if request.batches else "hypotheses"
-        raise RequestError(f"{what}: got {count}, expected 1 to {limits.max_hypotheses} (max_hypotheses)")
+    check_counts(request.hypotheses, [len(batch) for batch in request.batches], limits)
     check_range("horizon", request.horizon_s, 0.0, limits.max_horizon_s, " s", low_open=True)
     check_range("step", request.step_s, MIN_STEP_S, request.horizon_s, " s")
     steps = len(request.times)
@@ -103,11 +98,6 @@ def validate_request(
                 f"initial_state.objects.{name}: got a value that is not finite for ids {unknown.tolist()[:8]}"
             )
     for k, hypothesis in enumerate(request.hypotheses):
-        if len(hypothesis.interventions) > limits.max_interventions:
-            raise RequestError(
-                f"hypotheses[{k}].interventions: got {len(hypothesis.interventions)}, "
-                f"expected at most {limits.max_interventions}"
-            )
         for j, intervention in enumerate(hypothesis.interventions):
             if len(intervention.path_times) > limits.max_path_poses:
                 raise RequestError(
@@ -126,10 +116,10 @@ def validate_request(
     for e, kind in enumerate(request.event_kinds):
         causal.check_kind(kind, f"event_kinds[{e}]")
     ids = object_slots(scene, request.futures)
-    values = count * request.samples * steps * len(ids) * STATE_SIZE
+    values = request.count * request.samples * steps * len(ids) * STATE_SIZE
     if values > limits.max_state_values:
         raise RequestError(
-            f"hypotheses x samples x times x objects: got {count} x {request.samples} x {steps} x {len(ids)}, "
+            f"hypotheses x samples x times x objects: got {request.count} x {request.samples} x {steps} x {len(ids)}, "
             f"which are {values} state values, expected at most {limits.max_state_values}; "
             "ask for fewer, or a larger step"
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.camera import Camera
+from wm_core.parameters import check_fields, parameter
 from wm_core.scene_graph import SceneGraph, Shape
 
 Array = NDArray[np.float64]
@@ -44,115 +45,95 @@ class Frame:
 
 @dataclass(frozen=True)
 class PerceptionConfig:
-    """Parameters of the pipeline; every length in meters, every time in seconds.
+    """Parameters of the pipeline, group ``pipeline`` of the node.
 
-    Attributes:
-        world_frame: name of the fixed frame in the scene graph.
-        working_width: wider images are brought down by a whole factor to about this width, in which the networks were
-            trained and outlines are sharp enough; ids go out at the full size; 0: as they are, 0..8192.
-        stride: every stride-th pixel (at the working width) is used for geometry, 1..8.
-        max_depth_m: measurements beyond are ignored, 0.3..20.
-        support_min_area_m2: smallest horizontal surface that counts as a support, 0.01..10.
-        support_tolerance_m: half thickness of a support's layer of points, 0.003..0.05.
-        floor_below_camera_m: supports deeper than this below the camera carry no tracked objects, 0.2..10.
-        min_height_m: things lower than this over their support are not seen as objects, 0.003..0.1.
-        max_height_m: things higher than this over their support are not objects, 0.05..3.
-        max_extent_m: larger clusters are background, 0.05..3.
-        min_pixels: smallest cluster, in pixels at the stride, 10..5000.
-        confirm_hits: frames in which a thing must be seen before it gets an id, 1..30.
-        empty_frames: frames in which an object's place must be seen empty before it is dropped, 1..100.
-        near_m: surface distance below which two objects are NEAR, 0.01..1.
-        touch_m: surface distance below which two objects are TOUCHING, 0.001..0.05.
-        fits_per_frame: shape fits per frame at most (they take a few ms each), 1..50.
-        gap_reset_s: after a longer gap between frames velocities are forgotten, 0.1..60.
-        segmenter: what finds instances, one of auto, learned, geometric, onnx; auto: learned where its weights are
-            installed, else geometric; onnx: your own (docs/models.md).
-        segmenter_model: path of an ONNX file; empty: the shipped weights; needed for onnx.
-        reasoner: what finds relations and events, one of auto, learned, geometric; auto: learned where its weights are
-            installed, else geometric.
-        reasoner_model: path of an ONNX file; empty: the shipped weights.
-        inference_threads: CPU threads of each network, 1..32.
-        inference_backend: what runs the networks, one of auto, tensorrt, tensorrt_rtx, onnxruntime_tensorrt,
-            onnxruntime_cuda, onnxruntime_cpu; auto: the first that is here (docs/engines.md).
-        inference_precision: of the shipped segmenter, one of auto, fp32, fp16, int8; auto: fp16 on a GPU, int8 on a
-            CPU that is fast with it (VNNI), else fp32.
+    ``world_frame``: name of the fixed frame in the scene graph.
     """
 
     world_frame: str = "map"
-    working_width: int = 640
-    stride: int = 2
-    max_depth_m: float = 4.0
-    support_min_area_m2: float = 0.08
-    support_tolerance_m: float = 0.012
-    floor_below_camera_m: float = 1.1
-    min_height_m: float = 0.008
-    max_height_m: float = 0.6
-    max_extent_m: float = 0.5
-    min_pixels: int = 50
-    confirm_hits: int = 4
-    empty_frames: int = 6
-    near_m: float = 0.10
-    touch_m: float = 0.008
-    fits_per_frame: int = 1
-    gap_reset_s: float = 1.0
-    segmenter: str = "auto"
-    segmenter_model: str = ""
-    reasoner: str = "auto"
-    reasoner_model: str = ""
-    inference_threads: int = 2
-    inference_backend: str = "auto"
-    inference_precision: str = "auto"
+    working_width: int = parameter(
+        640,
+        "wider images are brought down by a whole factor to about this width, in which the networks were trained and "
+        "outlines are sharp enough; ids go out at the full size; 0: as they are",
+        unit="pixels",
+        minimum=0,
+        maximum=8192,
+    )
+    stride: int = parameter(
+        2, "every stride-th pixel (at the working width) is used for geometry", minimum=1, maximum=8
+    )
+    max_depth_m: float = parameter(4.0, "measurements beyond are ignored", unit="m", minimum=0.3, maximum=20.0)
+    support_min_area_m2: float = parameter(
+        0.08, "smallest horizontal surface that counts as a support", unit="m^2", minimum=0.01, maximum=10.0
+    )
+    support_tolerance_m: float = parameter(
+        0.012, "half thickness of a support's layer of points", unit="m", minimum=0.003, maximum=0.05
+    )
+    floor_below_camera_m: float = parameter(
+        1.1, "supports deeper than this below the camera carry no tracked objects", unit="m", minimum=0.2, maximum=10.0
+    )
+    min_height_m: float = parameter(
+        0.008, "things lower than this over their support are not seen as objects", unit="m", minimum=0.003, maximum=0.1
+    )
+    max_height_m: float = parameter(
+        0.6, "things higher than this over their support are not objects", unit="m", minimum=0.05, maximum=3.0
+    )
+    max_extent_m: float = parameter(0.5, "larger clusters are background", unit="m", minimum=0.05, maximum=3.0)
+    min_pixels: int = parameter(50, "smallest cluster, in pixels at the stride", minimum=10, maximum=5000)
+    confirm_hits: int = parameter(4, "frames in which a thing must be seen before it gets an id", minimum=1, maximum=30)
+    empty_frames: int = parameter(
+        6, "frames in which an object's place must be seen empty before it is dropped", minimum=1, maximum=100
+    )
+    near_m: float = parameter(
+        0.10, "surface distance below which two objects are NEAR", unit="m", minimum=0.01, maximum=1.0
+    )
+    touch_m: float = parameter(
+        0.008, "surface distance below which two objects are TOUCHING", unit="m", minimum=0.001, maximum=0.05
+    )
+    fits_per_frame: int = parameter(1, "shape fits per frame at most (they take a few ms each)", minimum=1, maximum=50)
+    gap_reset_s: float = parameter(
+        1.0, "after a longer gap between frames velocities are forgotten", unit="s", minimum=0.1, maximum=60.0
+    )
+    segmenter: str = parameter(
+        "auto",
+        "what finds instances; auto: learned where its weights are installed, else geometric; onnx: your own "
+        "(docs/models.md)",
+        choices=("auto", "learned", "geometric", "onnx"),
+    )
+    segmenter_model: str = parameter("", "path of an ONNX file; empty: the shipped weights; needed for onnx")
+    reasoner: str = parameter(
+        "auto",
+        "what finds relations and events; auto: learned where its weights are installed, else geometric",
+        choices=("auto", "learned", "geometric"),
+    )
+    reasoner_model: str = parameter("", "path of an ONNX file; empty: the shipped weights")
+    inference_threads: int = parameter(2, "CPU threads of each network", minimum=1, maximum=32)
+    inference_backend: str = parameter(
+        "auto",
+        "what runs the networks; auto: the first that is here (docs/engines.md)",
+        choices=(
+            "auto",
+            "tensorrt",
+            "tensorrt_rtx",
+            "onnxruntime_tensorrt",
+            "onnxruntime_cuda",
+            "onnxruntime_cpu",
+        ),
+    )
+    inference_precision: str = parameter(
+        "auto",
+        "of the shipped segmenter; auto: fp16 on a GPU, int8 on a CPU that is fast with it (VNNI), else fp32",
+        choices=("auto", "fp32", "fp16", "int8"),
+    )
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            chosen, path = getattr(self, name), getattr(self, f"{name}_model", "")
-            if chosen not in choices:
-                raise ValueError(f"{name}: got {chosen!r}, expected one of {', '.join(choices)}")
+        check_fields(self)
+        for name in ("segmenter", "reasoner"):
+            chosen, path = getattr(self, name), getattr(self, f"{name}_model")
             if chosen == "onnx" and not path:
                 raise ValueError(f"{name}_model: got nothing, expected the path of an ONNX file for {name} onnx")
             if chosen == "geometric" and path:
                 raise ValueError(f"{name}_model: got {path!r}, expected nothing for {name} geometric")
-        for f in fields(self):
-            if f.name not in _LIMITS:
-                continue
-            low, high = _LIMITS[f.name]
-            value = getattr(self, f.name)
-            if not low <= value <= high:
-                raise ValueError(f"{f.name}: got {value}, expected {low}..{high}")
-
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "segmenter": ("auto", "learned", "geometric", "onnx"),
-    "reasoner": ("auto", "learned", "geometric"),
-    "inference_backend": (
-        "auto",
-        "tensorrt",
-        "tensorrt_rtx",
-        "onnxruntime_tensorrt",
-        "onnxruntime_cuda",
-        "onnxruntime_cpu",
-    ),
-    "inference_precision": ("auto", "fp32", "fp16", "int8"),
-}
-_LIMITS: dict[str, tuple[float, float]] = {
-    "working_width": (0, 8192),
-    "stride": (1, 8),
-    "max_depth_m": (0.3, 20.0),
-    "support_min_area_m2": (0.01, 10.0),
-    "support_tolerance_m": (0.003, 0.05),
-    "floor_below_camera_m": (0.2, 10.0),
-    "min_height_m": (0.003, 0.1),
-    "max_height_m": (0.05, 3.0),
-    "max_extent_m": (0.05, 3.0),
-    "min_pixels": (10, 5000),
-    "confirm_hits": (1, 30),
-    "empty_frames": (1, 100),
-    "near_m": (0.01, 1.0),
-    "touch_m": (0.001, 0.05),
-    "fits_per_frame": (1, 50),
-    "gap_reset_s": (0.1, 60.0),
-    "inference_threads": (1, 32),
-}
 
 
 @dataclass(frozen=True)

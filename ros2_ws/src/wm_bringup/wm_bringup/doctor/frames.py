@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from wm_bringup.doctor.findings import ERROR, NOTE, OK, WARNING, Finding
 from wm_bringup.doctor.seen import Seen
+from wm_core.frames import prefixed
 from wm_core.health import findings as core
 from wm_core.health.depth import find_surfaces, level_share, summarize_depth
 from wm_core.health.depth_unit import DepthUnitGuess, agreed_guess, depth_unit_finding, guess_depth_unit
 from wm_core.health.inputs import check_distortion, check_intrinsics, check_registration, distortion_shift_px
 from wm_perception.inspection import inspect_frame
 from wm_perception.types import Frame
-from wm_ros.frames import prefixed
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CameraInfo
 
-    from wm_perception.node import PerceptionParameters
+    from wm_perception.parameters import PerceptionParameters
     from wm_ros.transforms import RosTransforms
 
 _LEVELS = {core.Severity.OK: OK, core.Severity.WARN: WARNING, core.Severity.ERROR: ERROR}
@@ -280,12 +280,12 @@ class FrameLook:
 
     def _perceive(self, frames: Sequence[Frame], frame_id: str, seen: Seen, unit: core.Finding | None) -> list[Finding]:
         """What the pipeline makes of them, and what is wrong with the last."""
-        from wm_perception.node import make_pipeline
+        from wm_perception.pipeline import PerceptionPipeline
 
         p = self._parameters
         seen.frame = frames[-1]
         try:
-            pipeline = make_pipeline(replace(p.pipeline, world_frame=p.world))
+            pipeline = PerceptionPipeline(replace(p.pipeline, world_frame=p.world))
             for frame in frames:
                 seen.result = pipeline.process(frame)
         except (ValueError, OSError, RuntimeError) as error:

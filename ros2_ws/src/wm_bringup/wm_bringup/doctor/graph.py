@@ -22,7 +22,7 @@ from wm_bringup.doctor.findings import ERROR, NOTE, OK, WARNING, Finding
 from wm_bringup.doctor.frames import FRAMES, FrameLook, of_core
 from wm_bringup.doctor.seen import Seen
 from wm_core.health.inputs import Stream, check_rate, check_stream, nearest_differences
-from wm_perception.node import PerceptionParameters
+from wm_perception.parameters import PerceptionParameters
 from wm_ros.nodes.lifecycle import diagnostics_prefix
 
 _NODES = ("perception", "imagination")

@@ -8,7 +8,8 @@ from typing import Any
 
 from wm_bringup.doctor.findings import NOTE, WARNING, Finding
 from wm_bringup.run.params_file import full_name, graph_nodes, node_parameters, unread
-from wm_perception.node import PerceptionParameters
+from wm_core.parameters import build, specs
+from wm_perception.parameters import PerceptionParameters
 
 
 def read_parameters(
@@ -23,8 +24,6 @@ def read_parameters(
     Raises:
         ValueError: a file that is no parameters file, or a value that perception refuses.
     """
-    from wm_ros.nodes.parameters import build, specs
-
     merged = node_parameters(files, full_name(namespace, "perception"))
     known = {s.name for s in specs(PerceptionParameters)}
     values = {name: value for name, value in merged.items() if name in known}

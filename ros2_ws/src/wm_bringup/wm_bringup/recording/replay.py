@@ -39,10 +39,9 @@ from wm_bringup.sources.bag import Bag, parse_remap
 from wm_bringup.sources.bag_camera import Inputs, still_camera
 from wm_bringup.sources.lockstep import LEAD_S, images_behind
 from wm_bringup.sources.playback import SourceError
+from wm_core.frames import prefixed
 from wm_perception.node import PerceptionNode
-from wm_perception.types import Frame, PerceptionConfig
-from wm_ros.frames import prefixed
-from wm_ros.nodes.parameters import ParameterError
+from wm_perception.types import Frame, PerceptionConfig, PerceptionResult
 from wm_ros.stamps import NANOSECONDS, seconds_to_ns, stamp_to_ns
 
 GRAPHS_FILE = "scene_graphs.mcap"
@@ -99,9 +98,10 @@ class ReplayNode(PerceptionNode):
             self.refusal = error
             raise
 
-    def _publish_images(self, frame_id: str, frame: Any, result: Any) -> None:
+    def publish_images(self, frame: Frame, frame_id: str, result: PerceptionResult) -> None:
+        """As the node does; keeps the frame."""
         self.last_frame = frame
-        super()._publish_images(frame_id, frame, result)
+        super().publish_images(frame, frame_id, result)
 
     def models(self) -> dict[str, str]:
         """What runs, by model."""
@@ -306,7 +306,7 @@ def _running(arguments: Sequence[str], outputs: Mapping[str, Callable[[Any], Non
         try:
             node = ReplayNode(outputs, context=context)
             node.get_logger().set_level(LoggingSeverity.WARN)  # what runs is said in the summary
-        except (ParameterError, ValueError, OSError) as error:
+        except (ValueError, OSError) as error:
             raise ReplayError(f"perception: {error}") from error
         for trigger in (node.trigger_configure, node.trigger_activate):
             if trigger() != TransitionCallbackReturn.SUCCESS:

@@ -31,12 +31,13 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
+from wm_bringup.run.manager_parameters import LifecycleManagerParameters
 from wm_bringup.run.supervision import Interrupted, Phase, SupervisionLimits, Supervisor
 from wm_ros import qos
 from wm_ros.health.diagnostics import Diagnostics, Level
 from wm_ros.nodes.heartbeat import HeartbeatWatch
 from wm_ros.nodes.lifecycle import NAMESPACE, diagnostics_name, run_node
-from wm_ros.nodes.parameters import NodeParameters, parameter
+from wm_ros.nodes.parameters import NodeParameters
 
 _LOOK_S = 0.1
 _RESEND_S = 5.0
@@ -59,44 +60,6 @@ _RESULTS = {
     "cleanup": "unconfigured",
     "shutdown": "finalized",
 }
-
-
-@dataclass(frozen=True)
-class LifecycleManagerParameters:
-    """Parameters of the node ``lifecycle_manager``."""
-
-    node_names: tuple[str, ...] = parameter(
-        ("perception", "imagination"),
-        "lifecycle nodes in the order in which they are brought up; names without a leading / are in the manager's "
-        "namespace",
-        read_only=True,
-    )
-    autostart: bool = parameter(True, "bring the nodes up at once; false: when ~/startup is called", read_only=True)
-    heartbeat_timeout_s: float = parameter(
-        4.0,
-        "a node without a heartbeat for so long has failed; at least twice its heartbeat_period_s; 0: not watched",
-        unit="s",
-        minimum=0.0,
-        maximum=60.0,
-        read_only=True,
-    )
-    transition_timeout_s: float = parameter(
-        120.0, "how long a transition may take", unit="s", minimum=1.0, maximum=3600.0, read_only=True
-    )
-    max_attempts: int = parameter(
-        3, "failures in a row after which the nodes are left as they are", minimum=0, maximum=1000, read_only=True
-    )
-    retry_delay_s: float = parameter(
-        1.0, "between taking down and bringing up again", unit="s", minimum=0.0, maximum=60.0, read_only=True
-    )
-    stable_s: float = parameter(
-        60.0,
-        "after so long without a failure they are counted anew",
-        unit="s",
-        minimum=1.0,
-        maximum=1e5,
-        read_only=True,
-    )
 
 
 @dataclass

@@ -18,9 +18,10 @@ import numpy as np
 from wm_bringup.environment import make_console, package_file
 from wm_bringup.run.params_file import complaints, full_name, graph_nodes, node_parameters
 from wm_bringup.run.processes import Managed, ProcessGroup, check_nodes, node_command
-from wm_ros.frames import prefixed
+from wm_core.frames import prefixed
+from wm_perception.parameters import PerceptionParameters
 
-CAMERA_INFO = "/camera/color/camera_info"
+CAMERA_INFO = PerceptionParameters.camera_info_topic
 START_S = 180.0
 """The first start on a machine compiles imagination's kernels: 40 s, and longer on a busy one."""
 WAITING = {"tf_timeout_s": 2.0}
@@ -201,14 +202,14 @@ class PerceptionInputs:
     ``camera_frame``: empty: that of the images. ``tf_timeout_s``: None: not said, so the node's default.
     """
 
-    color: str = "/camera/color/image_raw"
-    depth: str = "/camera/depth/image_raw"
+    color: str = PerceptionParameters.color_topic
+    depth: str = PerceptionParameters.depth_topic
     camera_info: str = CAMERA_INFO
-    world_frame: str = "map"
-    pose_source: str = "tf"
-    max_stamp_difference_s: float = 0.015
+    world_frame: str = PerceptionParameters.world_frame
+    pose_source: str = PerceptionParameters.pose_source
+    max_stamp_difference_s: float = PerceptionParameters.max_stamp_difference_s
     tf_timeout_s: float | None = None
-    camera_frame: str = ""
+    camera_frame: str = PerceptionParameters.camera_frame
 
 
 def perception_inputs(

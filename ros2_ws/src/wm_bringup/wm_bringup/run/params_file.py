@@ -14,19 +14,24 @@ from typing import Any
 
 import yaml
 
-from wm_bringup.environment import package_file
 from wm_bringup.run import rcl_yaml
+from wm_bringup.run.manager_parameters import LifecycleManagerParameters
+from wm_core.parameters import specs
+from wm_imagination.parameters import ImaginationParameters
+from wm_perception.parameters import PerceptionParameters
+from wm_ros.nodes.managed_parameters import ManagedNodeParameters
+from wm_sim.parameters import SimCameraParameters
 
-PACKAGES = {
-    "perception": "wm_perception",
-    "imagination": "wm_imagination",
-    "sim_camera_node": "wm_sim",
-    "lifecycle_manager": "wm_bringup",
+PARAMETERS: dict[str, type] = {
+    "perception": PerceptionParameters,
+    "imagination": ImaginationParameters,
+    "sim_camera_node": SimCameraParameters,
+    "lifecycle_manager": LifecycleManagerParameters,
 }
-"""Our nodes and the package that has the defaults of each, in config/NODE.yaml."""
+"""Our nodes and their parameters; the package of each has the defaults in config/NODE.yaml."""
 
 _EVERY_NODE = ("use_sim_time", "start_type_description_service")
-_MANAGED_NODE = ("autostart", "diagnostics_period_s", "heartbeat_period_s")
+_MANAGED_NODES = ("perception", "imagination")
 _FREE_GROUPS = ("qos_overrides",)
 
 
@@ -107,9 +112,8 @@ def matches(pattern: str, node: str) -> bool:
 
 def known_parameters(node: str) -> set[str]:
     """Names of all parameters of one of our nodes."""
-    text = package_file(PACKAGES[node], "config", f"{node}.yaml").read_text(encoding="utf-8")
-    own = flatten(yaml.safe_load(text)[f"/**/{node}"]["ros__parameters"])
-    return {*own, *_EVERY_NODE, *(_MANAGED_NODE if node in ("perception", "imagination") else ())}
+    classes = (PARAMETERS[node], *((ManagedNodeParameters,) if node in _MANAGED_NODES else ()))
+    return {*_EVERY_NODE, *(spec.name for parameters in classes for spec in specs(parameters))}
 
 
 def node_parameters(files: Iterable[Path], node: str) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def node_parameters(files: Iterable[Path], node: str) -> dict[str, Any]:
         ParamsFileError: one is no parameters file.
     """
     own = node.rsplit("/", 1)[-1]
-    sections: dict[str, dict[str, Any]] = {f"/**/{own}": {}} if own in PACKAGES else {}
+    sections: dict[str, dict[str, Any]] = {f"/**/{own}": {}} if own in PARAMETERS else {}
     for file in files:
         for pattern, values in read(file).items():
             sections.setdefault(pattern, {}).update(values)
@@ -157,7 +161,7 @@ def unread(path: Path, nodes: Mapping[str, str]) -> Iterator[Unread]:
 
     Args:
         path: the parameters file.
-        nodes: of this graph: full name, and which of ``PACKAGES`` it is; "" for others', whose parameters are unknown.
+        nodes: of this graph: full name, and which of ``PARAMETERS`` it is; "": another's, with unknown parameters.
 
     Raises:
         ParamsFileError: it is no parameters file.

@@ -16,26 +16,9 @@ from wm_core.camera import Camera
 from wm_core.lens import Lens, Rectifier
 from wm_ros.images import camera_info, compressed, pixels
 
-RECTIFY = ("auto", "on", "off")
-"""Choices of the parameter ``rectify``."""
 
-RECTIFY_HELP = (
-    "remove the lens's distortion: auto, where the camera info has one and the image's topic is not named image_rect "
-    "or the like"
-)
-DEPTH_SCALE_HELP = (
-    "meters per unit of the depth images, 0.0001 for 0.1 mm, 0.00025 for 0.25 mm; 0: as REP-118 says, 0.001 of "
-    "integers and 1 of floats"
-)
-DEPTH_GUESS = ("warn", "apply", "off")
-DEPTH_GUESS_HELP = (
-    "where depth looks to be in another unit: warn with the depth_scale to set, apply it where only one fits and "
-    "depth_scale is 0, or off"
-)
-
-
-class CameraParameters(Protocol):
-    """The parameters of a node that reads a camera."""
+class CameraSettings(Protocol):
+    """What reading images needs of ``wm_core.camera_parameters.CameraParameters``; a bag's camera has it, too."""
 
     @property
     def color_transport(self) -> str:
@@ -59,7 +42,7 @@ class CameraParameters(Protocol):
 
     @property
     def rectify(self) -> str:
-        """One of ``RECTIFY``."""
+        """auto, on or off."""
         ...
 
     @property
@@ -69,7 +52,7 @@ class CameraParameters(Protocol):
 
     @property
     def depth_scale_guess(self) -> str:
-        """One of ``DEPTH_GUESS``."""
+        """warn, apply or off."""
         ...
 
     @property
@@ -83,12 +66,12 @@ class CameraParameters(Protocol):
         ...
 
 
-def applies_guess(parameters: CameraParameters) -> bool:
+def applies_guess(parameters: CameraSettings) -> bool:
     """Whether the unit of depth is to be guessed and believed: only where the user has not set it."""
     return parameters.depth_scale_guess == "apply" and parameters.depth_scale == 0.0
 
 
-def unit_settings(parameters: CameraParameters) -> tuple[str, float]:
+def unit_settings(parameters: CameraSettings) -> tuple[str, float]:
     """What the user says of the unit of depth; with other settings a guess at it starts over."""
     return parameters.depth_scale_guess, parameters.depth_scale
 
@@ -155,7 +138,7 @@ class CameraInput:
         return self.undistorts(lens, rectify, self.color_topic) or camera_info.says_rectified(self.color_topic)
 
     @staticmethod
-    def color(msg: Any, parameters: CameraParameters) -> NDArray[np.uint8]:
+    def color(msg: Any, parameters: CameraSettings) -> NDArray[np.uint8]:
         """A color image (H, W, 3), RGB, as it comes, distorted or not.
 
         Raises:
@@ -170,7 +153,7 @@ class CameraInput:
             raise CameraInputError("bad_color", str(error), f"publish {p.color_source} in one of these") from error
 
     @staticmethod
-    def depth(msg: Any, parameters: CameraParameters, depth_factor: float = 1.0) -> tuple[NDArray[np.float32], float]:
+    def depth(msg: Any, parameters: CameraSettings, depth_factor: float = 1.0) -> tuple[NDArray[np.float32], float]:
         """A depth image (H, W) [m] as it comes, and the meters per unit used; ``depth_factor`` as in ``read``.
 
         Raises:
@@ -186,7 +169,7 @@ class CameraInput:
             raise CameraInputError("bad_depth", str(error), f"publish {p.depth_source} in one of these") from error
 
     def read(
-        self, color: Any, depth: Any, info: CameraInfo, parameters: CameraParameters, depth_factor: float = 1.0
+        self, color: Any, depth: Any, info: CameraInfo, parameters: CameraSettings, depth_factor: float = 1.0
     ) -> CameraImages:
         """One frame of its messages.
 
@@ -211,7 +194,7 @@ class CameraInput:
         return CameraImages(*self._rectified(rgb, meters, lens, p), unit)
 
     def _rectified(
-        self, rgb: NDArray[np.uint8], meters: NDArray[np.float32], lens: Lens, p: CameraParameters
+        self, rgb: NDArray[np.uint8], meters: NDArray[np.float32], lens: Lens, p: CameraSettings
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], Camera]:
         color_raw = self.undistorts(lens, p.rectify, self.color_topic)
         depth_raw = self.undistorts(lens, p.rectify, self.depth_topic)
@@ -231,7 +214,7 @@ class CameraInput:
         )
 
     @staticmethod
-    def _fit_depth(depth: NDArray[np.float32], width: int, height: int, p: CameraParameters) -> NDArray[np.float32]:
+    def _fit_depth(depth: NDArray[np.float32], width: int, height: int, p: CameraSettings) -> NDArray[np.float32]:
         depth_height, depth_width = depth.shape
         sizes = f"depth on {p.depth_source} is {depth_width}x{depth_height}, color on {p.color_source} {width}x{height}"
         if abs(depth_width * height - depth_height * width) > max(width, height):
@@ -245,7 +228,7 @@ class CameraInput:
 _SIZE_ADVICE = "publish the camera info of these images"
 
 
-def _sizes(info: CameraInfo, lens: Lens, p: CameraParameters, width: int, height: int) -> str:
+def _sizes(info: CameraInfo, lens: Lens, p: CameraSettings, width: int, height: int) -> str:
     text = f"camera info on {p.camera_info_topic} is for {lens.raw.width}x{lens.raw.height}"
     if (lens.raw.width, lens.raw.height) != (info.width, info.height):
         text += (

@@ -15,11 +15,9 @@ from lifecycle_msgs.msg import State
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 from wm_ros import qos
+from wm_ros.nodes.managed_parameters import HEARTBEAT_PERIOD_S
 
-PERIOD_S = 0.5
-"""Time between heartbeats; a manager's ``heartbeat_timeout_s`` is several of them."""
-
-_GONE_S = 2.0 * PERIOD_S
+_GONE_S = 2.0 * HEARTBEAT_PERIOD_S
 """That no living writer is left is believed after this time without a message: a new one may be on its way."""
 
 

@@ -29,8 +29,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -44,8 +43,9 @@ from wm_core.health.findings import Announcer, Finding, Severity, worst
 from wm_ros import qos
 from wm_ros.health.diagnostics import Diagnostics, Level
 from wm_ros.nodes import heartbeat
+from wm_ros.nodes.managed_parameters import ManagedNodeParameters
 from wm_ros.nodes.memory import heap
-from wm_ros.nodes.parameters import NodeParameters, ParameterError, parameter
+from wm_ros.nodes.parameters import NodeParameters
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,11 +55,19 @@ _REMIND_EVERY_S = 60.0
 _LOOK_EVERY_S = 1.0
 
 
+class Reports(Protocol):
+    """A ``ManagedNode``, or a part of one."""
+
+    def report_exception(self, where: str, error: BaseException) -> None:
+        """As ``ManagedNode.report_exception``."""
+        ...
+
+
 def guarded(method: F) -> F:
-    """Decorates a ``ManagedNode`` callback: an exception is counted, logged (throttled) and swallowed."""
+    """Decorates a callback of a ``ManagedNode`` or a part of one: an exception is counted, logged and swallowed."""
 
     @functools.wraps(method)
-    def guard(self: ManagedNode, *args: Any, **kwargs: Any) -> Any:
+    def guard(self: Reports, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
         except Exception as error:  # counted and logged; the node lives on
@@ -67,22 +75,6 @@ def guarded(method: F) -> F:
             return None
 
     return guard  # type: ignore[return-value]
-
-
-@dataclass(frozen=True)
-class _OwnParameters:
-    autostart: bool = parameter(True, "configure and activate without a lifecycle manager", read_only=True)
-    diagnostics_period_s: float = parameter(
-        1.0, "time between messages on /diagnostics", unit="s", minimum=0.1, maximum=60.0, read_only=True
-    )
-    heartbeat_period_s: float = parameter(
-        heartbeat.PERIOD_S,
-        "time between heartbeats (~/heartbeat), which a lifecycle manager watches",
-        unit="s",
-        minimum=0.05,
-        maximum=10.0,
-        read_only=True,
-    )
 
 
 class ManagedNode(LifecycleNode):
@@ -114,7 +106,7 @@ class ManagedNode(LifecycleNode):
         self._log_lock = threading.Lock()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.parameters = NodeParameters(self, parameters, on_parameters) if parameters is not None else None
-        self._own_parameters = NodeParameters(self, _OwnParameters)
+        self._own_parameters = NodeParameters(self, ManagedNodeParameters)
         self._autostart = self._own_parameters.value.autostart
         self._own_group = MutuallyExclusiveCallbackGroup()
         self._heartbeat_group = MutuallyExclusiveCallbackGroup()
@@ -464,7 +456,7 @@ def run_nodes(
                 return 0
             try:
                 node = make_node()
-            except (ParameterError, ValueError, OSError) as error:
+            except (ValueError, OSError) as error:
                 print(f"error: {error}", file=sys.stderr)
                 return 1
             nodes.append(node)

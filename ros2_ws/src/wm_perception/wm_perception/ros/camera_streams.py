@@ -1,0 +1,132 @@
+"""The camera's topics: images in, pairs of one instant out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from wm_core.health.findings import Finding
+from wm_perception.parameters import PerceptionParameters
+from wm_ros import qos
+from wm_ros.health.diagnostics import RateMonitor
+from wm_ros.health.inputs import InputHealth
+from wm_ros.nodes.lifecycle import ManagedNode, guarded
+from wm_ros.stamps import ApproximateSynchronizer, Pair, seconds_to_ns, stamp_to_ns
+
+INPUT_SILENT_S = 2.0
+"""After so long without a message an input is an error in diagnostics."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A message and the wall-clock time at which it came [s, monotonic]."""
+
+    msg: Any
+    at_s: float
+
+
+class CameraStreams:
+    """Subscribes to color, depth and camera info, and pairs color and depth by stamp.
+
+    Its callbacks run in the executor's thread and are cheap, so that nothing waits in the middleware.
+
+    Attributes:
+        camera_info: the newest; None: none came yet. topics: of color and depth, after remapping.
+
+    Args:
+        node: whose topics, parameters and diagnostics they are. health: follows the streams.
+        on_pair: takes pairs of ``Arrived``.
+    """
+
+    def __init__(self, node: ManagedNode, health: InputHealth, on_pair: Callable[[Pair], None]) -> None:
+        self.camera_info: CameraInfo | None = None
+        self.topics = ("", "")
+        self.report_exception = node.report_exception  # for ``guarded``
+        self._node, self._health, self._on_pair = node, health, on_pair
+        self._subscriptions: list[Any] = []
+        self._synchronizer = ApproximateSynchronizer(0)
+
+    def start(self, p: PerceptionParameters) -> None:
+        """Subscribe; silence is reported from now on."""
+        self._synchronizer = ApproximateSynchronizer(seconds_to_ns(p.max_stamp_difference_s))
+        self.camera_info = None
+        color_type = Image if p.color_transport == "raw" else CompressedImage
+        depth_type = Image if p.depth_transport == "raw" else CompressedImage
+        color = self._subscribe("color", "color images", color_type, p.color_source, self._on_color)
+        depth = self._subscribe("depth", "depth images", depth_type, p.depth_source, self._on_depth)
+        self._subscribe("camera_info", "intrinsics", CameraInfo, p.camera_info_topic, self._on_camera_info)
+        self.topics = (color.topic_name, depth.topic_name)
+
+    def stop(self) -> None:
+        """Unsubscribe."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def _subscribe(self, name: str, role: str, kind: type, topic: str, callback: Callable[[Any], None]) -> Any:
+        subscription = self._node.create_subscription(kind, topic, callback, qos.SENSOR)
+        self._subscriptions.append(subscription)
+        self._rate(name, topic)
+        self._health.listen(name, role, topic, kind, f"{name}_topic")
+        return subscription
+
+    def _rate(self, name: str, topic: str) -> RateMonitor:
+        advice = f"is {topic} published? (ros2 topic hz {topic})"
+        return self._node.diagnostics.rate(f"{name} input", max_age_s=INPUT_SILENT_S, advice=advice)
+
+    def _arrived(self, name: str, topic: str, msg: Any) -> int:
+        """Count a message; its stamp [ns]."""
+        stamp_ns = stamp_to_ns(msg.header.stamp)
+        self._rate(name, topic).tick()
+        self._health.arrived(name, stamp_ns)
+        return stamp_ns
+
+    @guarded
+    def _on_color(self, msg: Any) -> None:
+        arrived = Arrived(msg, time.monotonic())
+        stamp_ns = self._arrived("color", self._node.params.color_source, msg)
+        self._offer(self._synchronizer.add_color(stamp_ns, arrived))
+
+    @guarded
+    def _on_depth(self, msg: Any) -> None:
+        arrived = Arrived(msg, time.monotonic())
+        stamp_ns = self._arrived("depth", self._node.params.depth_source, msg)
+        self._offer(self._synchronizer.add_depth(stamp_ns, arrived))
+
+    @guarded
+    def _on_camera_info(self, msg: CameraInfo) -> None:
+        self._arrived("camera_info", self._node.params.camera_info_topic, msg)
+        self.camera_info = msg
+
+    def _offer(self, pair: Pair | None) -> None:
+        counts, diagnostics = self._synchronizer.counts, self._node.diagnostics
+        diagnostics.counter("time_restarts").raise_to(counts["restarts"], "stamps went backwards: tracks are reset")
+        diagnostics.counter("out_of_order").raise_to(counts["out_of_order"], "a stamp not newer than the last")
+        if pair is not None:
+            self._on_pair(pair)
+
+    def diagnose(self) -> None:
+        """Take over the synchronizer's counts of images without a partner."""
+        counts, within_s = self._synchronizer.counts, self._node.params.max_stamp_difference_s
+        lost = counts["unsynchronised_color"] + counts["unsynchronised_depth"]
+        counter = self._node.diagnostics.counter(
+            "unsynchronised", advice="compare their stamps, or raise max_stamp_difference_s"
+        )
+        if lost > counter.total:
+            text = (
+                f"{lost - counter.total} images without a partner within {within_s:g} s "
+                f"(color {counts['unsynchronised_color']}, depth {counts['unsynchronised_depth']} in all)"
+            )
+            counter.raise_to(lost, text)
+
+    def findings(self) -> list[Finding]:
+        """Streams and stamps."""
+        findings = self._health.findings(("color", "depth", "camera_info", "odometry"))
+        if self.camera_info is not None:  # published once is enough
+            findings = [f for f in findings if f.cause not in ("silent.camera_info", "stopped.camera_info")]
+        apart = self._health.synchronization("color", "depth", self._node.params.max_stamp_difference_s)
+        return findings + ([apart] if apart is not None else [])
