@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from training.common.exporting import export_onnx
 from training.reasoner.model import ReasonerNetwork
-from training.reasoner.options import INPUTS, OPSET, OUTPUTS
+from training.reasoner.options import INPUTS, OUTPUTS
 from wm_perception.reasoning.features import (
     CAUSE_FEATURES,
     CONTACT_FEATURES,
@@ -24,10 +25,7 @@ from wm_perception.reasoning.features import (
 
 def export(network: ReasonerNetwork, path: Path, facts: dict[str, str]) -> None:
     """Writes the ONNX file, for any number of things and rows; ``facts`` go into its metadata."""
-    import onnx
-
     network = network.cpu().float().eval()
-    path.parent.mkdir(parents=True, exist_ok=True)
     examples = (
         torch.zeros(3, WINDOW, len(OBJECT_FEATURES)),
         torch.zeros(3, 3, WINDOW, len(PAIR_FEATURES)),
@@ -50,18 +48,6 @@ def export(network: ReasonerNetwork, path: Path, facts: dict[str, str]) -> None:
         "step_evidence": {0: "M"},
         "cause": {0: "Q"},
     }
-    torch.onnx.export(
-        network,
-        examples,
-        path,
-        input_names=list(INPUTS),
-        output_names=list(OUTPUTS),
-        dynamic_axes=axes,
-        opset_version=OPSET,
-        do_constant_folding=True,
-        dynamo=False,
-    )
-    model = onnx.load(path)
     facts = {
         "task": "wm_reasoner",
         "version": str(VERSION),
@@ -70,8 +56,4 @@ def export(network: ReasonerNetwork, path: Path, facts: dict[str, str]) -> None:
         "scales": json.dumps([round(float(v), 6) for v in network.scales]),
         **facts,
     }
-    for key, value in facts.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    export_onnx(network, path, examples, INPUTS, OUTPUTS, axes, facts)
