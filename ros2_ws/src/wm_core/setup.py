@@ -17,6 +17,7 @@ setup(
         "scipy>=1.13",
         "opencv-python-headless>=4.11,<4.12",
         "onnxruntime>=1.23",
+        "onnx>=1.17",
         "packaging>=23",
     ],
     zip_safe=True,
