@@ -1,4 +1,4 @@
-"""Options of the dynamics' training, and the tensors of its network."""
+"""Options of the dynamics' training."""
 
 from __future__ import annotations
 

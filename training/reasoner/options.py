@@ -1,4 +1,4 @@
-"""Options of the reasoner's training, and the tensors of its network."""
+"""Options of the reasoner's training."""
 
 from __future__ import annotations
 
@@ -12,15 +12,6 @@ VIEWS = 2
 """How often each imitated clip is perceived, each time with other errors."""
 SEEN_WEIGHT = 3
 """How often a clip that perception really saw is in the lessons: there are fewer, and they are what matters."""
-INPUTS = ("objects", "pairs", "shapes", "contacts", "steps", "causes")
-OUTPUTS = (
-    "pair_probabilities",
-    "object_probabilities",
-    "prior",
-    "contact_evidence",
-    "step_evidence",
-    "cause",
-)
 Z90 = 1.6449
 
 
