@@ -38,6 +38,7 @@ LIBRARIES: dict[str, tuple[str, str | None]] = {
     "rosbags": ("rosbags", "python3-rosbags-pip"),
     "safetensors": ("safetensors", None),
     "scipy": ("scipy", "python3-scipy"),
+    "transforms3d": ("transforms3d", "python3-transforms3d"),
     "typer": ("typer", "python3-typer"),
     "yaml": ("pyyaml", "python3-yaml"),
 }

@@ -15,6 +15,7 @@ setup(
     install_requires=[
         "numpy>=1.26",
         "scipy>=1.13",
+        "transforms3d>=0.4.2",
         "opencv-python-headless>=4.11,<4.12",
         "onnxruntime>=1.23",
         "onnx>=1.17",
