@@ -28,5 +28,4 @@ def export(network: ReasonerNetwork, path: Path, facts: dict[str, str]) -> None:
         "scales": json.dumps([round(float(v), 6) for v in network.scales]),
         **facts,
     }
-    names = [[t.name for t in tensors] for tensors in (inputs, outputs)]
-    export_onnx(network, path, examples, *names, axes, facts)
+    export_onnx(network, path, examples, [t.name for t in inputs], [t.name for t in outputs], axes, facts)

@@ -290,7 +290,7 @@ def surfaces_beneath(
     positions: NDArray[np.float32],
     bounds: NDArray[np.float32],
     surfaces: NDArray[np.float32],
-    floor_z: float | NDArray[np.float32],
+    floor_z: np.float32 | NDArray[np.float32],
 ) -> tuple[Table, NDArray[np.int16]]:
     """The surface that each body would land on: the highest whose top is below its center and that it overlaps from
     above. ``rollout_kernel`` compiles the same rule.
