@@ -9,8 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch: make test WITH=training")
 
+from training.common.exporting import save_weights  # noqa: E402
 from training.dynamics.data import generate, load, make_clip  # noqa: E402
-from training.dynamics.exporting import example_inputs, export, load_weights, weights_file  # noqa: E402
+from training.dynamics.exporting import example_inputs, export, load_weights  # noqa: E402
 from training.dynamics.model import DynamicsStep  # noqa: E402
 from training.dynamics.options import Options  # noqa: E402
 from training.dynamics.rollout import make_batch, roll_out  # noqa: E402
@@ -48,14 +49,14 @@ def test_a_step_learns_and_a_checkpoint_goes_on(tmp_path: Path, clips: list) -> 
     windows = draw_windows(clips, 6, 4, np.random.default_rng(0))
     trainer = Trainer(options)
     before = [p.detach().clone() for p in trainer.network.parameters()]
-    first = trainer.train_step(windows, 4)
+    first = trainer.train_step((windows, 4))
     assert all(np.isfinite(v) for v in first.values())
     assert any((a != b).any() for a, b in zip(before, trainer.network.parameters(), strict=True))
     trainer.save(tmp_path / "c.safetensors")
     resumed = Trainer(options)
     resumed.load(tmp_path / "c.safetensors")
-    trainer.train_step(windows, 4)
-    resumed.train_step(windows, 4)
+    trainer.train_step((windows, 4))
+    resumed.train_step((windows, 4))
     for a, b in zip(trainer.network.parameters(), resumed.network.parameters(), strict=True):
         torch.testing.assert_close(a, b)
     with pytest.raises(ValueError, match="checkpoint of a run with"):
@@ -71,7 +72,7 @@ def test_export_says_what_torch_says(tmp_path: Path, clips: list) -> None:
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     export(network, tmp_path / "d.onnx", {}, factor=1.5)
-    weights_file(network, tmp_path / "d.safetensors")
+    save_weights(network, tmp_path / "d.safetensors")
     again = load_weights(tmp_path / "d.safetensors")
     session = onnxruntime.InferenceSession(str(tmp_path / "d.onnx"), providers=["CPUExecutionProvider"])
     for sizes in ((5, 4, 2), (9, 0, 0), (3, 7, 3)):

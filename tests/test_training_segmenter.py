@@ -14,7 +14,7 @@ h5py = pytest.importorskip("h5py", reason="training is not installed; run: make 
 
 from training.segmenter.evaluate import average_precision, evaluate, session, worst_frames
 from training.segmenter.exporting import export
-from training.segmenter.options import Options, learning_rate
+from training.segmenter.options import Options
 from training.segmenter.trainer import Batches, Trainer, collate
 from training.worlds import generate as generator
 from training.worlds.contact_sheet import contact_sheet
@@ -151,7 +151,7 @@ def test_perfect_masks_have_full_precision() -> None:
 
 def test_learning_rate_rises_and_falls() -> None:
     options = Options(seed=1, steps=1000, batch=2, rate=1e-3, clips=1)
-    rates = [learning_rate(s, options) for s in range(1000)]
+    rates = [Trainer.recipe.learning_rate(s, options) for s in range(1000)]
     assert max(rates) == pytest.approx(1e-3) and rates[0] < 1e-5 + 1e-3 / 200 and rates[-1] < 2e-5
 
 

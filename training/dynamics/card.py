@@ -22,6 +22,7 @@ from rich.console import Console
 from scipy.spatial import ConvexHull, QhullError
 
 from training.common.model_card import WorstFrame, write_model_card
+from training.common.trainer import count_parameters
 from training.dynamics.data import FOLDER, DynamicsClip, generate, load
 from training.dynamics.model import DynamicsStep
 from training.dynamics.rollout import WindowBatch, make_batch, pose_errors, roll_out
@@ -184,7 +185,7 @@ def write_card(
             "beneath each thing and four for each near pair, from shape parameters. The few weights are shared by all "
             "contacts."
         ),
-        "parameters": sum(p.numel() for p in network.parameters()),
+        "parameters": count_parameters(network),
         "license": "Apache-2.0",
         "data": {
             "command": "make train-dynamics (python -m training.dynamics.data)",

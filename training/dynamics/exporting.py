@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from training.common.exporting import export_onnx
 from training.dynamics.model import DynamicsStep
-from training.dynamics.options import OPSET
 from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, VERSION
 from wm_dynamics.contact_step.network import INPUTS, OUTPUTS
 
@@ -48,27 +48,12 @@ def example_inputs(bodies: int = 5, pairs: int = 4, hulls: int = 2) -> tuple[Ten
 
 def export(network: DynamicsStep, path: Path, facts: dict[str, str], factor: float = 1.0) -> None:
     """Writes the ONNX file, for any number of bodies, pairs and hulls; ``facts`` go into its metadata."""
-    import onnx
-
-    path.parent.mkdir(parents=True, exist_ok=True)
     axes: dict[str, dict[int, str]] = {name: {1: "bodies"} for name in INPUTS[:6]}
     axes |= {"pair_a": {0: "pairs"}, "pair_b": {0: "pairs"}, "hull_row": {0: "hulls"}, "hull_points": {2: "hulls"},
              "plane_slack": {0: "bodies"}, "pair_slack": {0: "pairs"}}  # fmt: skip
     axes |= {name: {1: "bodies"} for name in OUTPUTS[:4]}
     axes |= {"plane_impulse": {0: "bodies"}, "pair_impulse": {0: "pairs"}, "deviation": {1: "bodies"},
              "plane_gap": {0: "bodies"}, "pair_gap": {0: "pairs"}}  # fmt: skip
-    torch.onnx.export(
-        _Exported(network.eval(), factor),
-        example_inputs(),
-        path,
-        input_names=list(INPUTS),
-        output_names=list(OUTPUTS),
-        dynamic_axes=axes,
-        opset_version=OPSET,
-        do_constant_folding=True,
-        dynamo=False,
-    )
-    model = onnx.load(path)
     metadata = {
         "task": "wm_dynamics",
         "version": str(VERSION),
@@ -77,16 +62,8 @@ def export(network: DynamicsStep, path: Path, facts: dict[str, str], factor: flo
         "units": "SI; world axes, z up; bodies last; frames at the center of mass",
         **facts,
     }
-    for key, value in metadata.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
-
-
-def weights_file(network: DynamicsStep, path: Path) -> None:
-    """The weights alone."""
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
+    wrapped = _Exported(network.eval(), factor)
+    export_onnx(wrapped, path, example_inputs(), INPUTS, OUTPUTS, axes, metadata)
 
 
 def load_weights(path: Path) -> DynamicsStep:

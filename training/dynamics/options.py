@@ -1,13 +1,11 @@
-"""Options of the dynamics' training, and the tensors of its network."""
+"""Options of the dynamics' training."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 MODELS = Path("ros2_ws/src/wm_dynamics/models")
-OPSET = 18
 VALIDATION = 0.06
 """Part of the training set's clips that training is watched and calibrated with; not the held-out splits."""
 STILL_M = 0.004
@@ -32,11 +30,3 @@ def horizon(step: int, options: Options) -> int:
     """Rollout length in steps: from 4 to ``longest`` over the first two thirds of training."""
     done = min(1.0, 1.5 * step / max(options.steps, 1))
     return round(4 + (options.longest - 4) * done)
-
-
-def learning_rate(step: int, options: Options) -> float:
-    """Rises over 50 steps, then falls as a cosine to 2 %."""
-    if step < 50:
-        return options.rate * (step + 1) / 50
-    done = min(1.0, (step - 50) / max(options.steps - 50, 1))
-    return options.rate * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * done)))

@@ -106,9 +106,8 @@ def near_pairs(batch: WindowBatch, position: Tensor, velocity: Tensor) -> tuple[
 
 def planes(batch: WindowBatch, position: Tensor) -> Tensor:
     """(PLANE_ROWS, B) surfaces beneath."""
-    p = position.detach().numpy()[:, :, None]
-    plane, _ = surfaces_beneath(p, batch.bounds.numpy()[:, None], batch.surfaces, batch.floor[:, None])
-    return torch.from_numpy(plane[:, :, 0])
+    plane, _ = surfaces_beneath(position.detach().numpy(), batch.bounds.numpy(), batch.surfaces, batch.floor)
+    return torch.from_numpy(plane)
 
 
 def roll_out(

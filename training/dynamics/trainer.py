@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training.common import trainer as common
 from training.dynamics.data import DynamicsClip
 from training.dynamics.model import DynamicsStep
-from training.dynamics.options import CHI2_3_90, STILL_M, Options, learning_rate
+from training.dynamics.options import CHI2_3_90, STILL_M, Options
 from training.dynamics.rollout import make_batch, pose_errors, roll_out
 from wm_core.constants import GRAVITY_M_S2
 from wm_dynamics.contact_step.body_tables import STEP_S
 
+Windows = list[tuple[DynamicsClip, int]]
+"""Clips, and the step that each window begins at."""
 
-def draw_windows(
-    clips: list[DynamicsClip], count: int, steps: int, rng: np.random.Generator
-) -> list[tuple[DynamicsClip, int]]:
+
+def draw_windows(clips: list[DynamicsClip], count: int, steps: int, rng: np.random.Generator) -> Windows:
     """Windows (clip, first step) that no intervention falls into, nearly all with something in motion."""
-    windows: list[tuple[DynamicsClip, int]] = []
+    windows: Windows = []
     while len(windows) < count:
         clip = clips[int(rng.integers(len(clips)))]
         first = int(rng.integers(0, len(clip.states) - steps - 1))
@@ -39,7 +39,7 @@ def draw_windows(
     return windows
 
 
-def losses(network: DynamicsStep, windows: list[tuple[DynamicsClip, int]], steps: int) -> dict[str, Tensor]:
+def losses(network: DynamicsStep, windows: Windows, steps: int) -> dict[str, Tensor]:
     """Pose error over the rollout, robust (centimeters count, meters hardly more); velocity error; energy from nothing;
     how deep things sink into one another; likelihood of the end.
     """
@@ -83,85 +83,32 @@ def losses(network: DynamicsStep, windows: list[tuple[DynamicsClip, int]], steps
     }
 
 
-class Trainer:
-    """Network, its moving average and the optimizer, with checkpoints."""
+class Trainer(common.Trainer[DynamicsStep, tuple[Windows, int]]):
+    """Trains the dynamics on windows of clips, rolled out for some steps; keeps the best weights (early stopping)."""
+
+    recipe = common.Recipe(weight_decay=0.001, clip=0.5, decay=0.99, warm_up=50, floor=0.02)
 
     def __init__(self, options: Options) -> None:
-        torch.manual_seed(options.seed)
-        self.options = options
-        self.network, self.average = DynamicsStep(), DynamicsStep()
-        self.average.load_state_dict(self.network.state_dict())
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=options.rate, weight_decay=0.001)
-        self.step, self.seconds, self.skipped = 0, 0.0, 0
+        super().__init__(options, DynamicsStep, torch.device("cpu"))
         self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
         self.best_score = math.inf
-        self.curve: list[dict[str, float]] = []
 
-    def train_step(self, windows: list[tuple[DynamicsClip, int]], steps: int) -> dict[str, float]:
-        """One step; returns the losses. A step whose gradient is not finite changes nothing."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.options)
-        parts = losses(self.network, windows, steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(parts.values())).sum().backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        else:
-            self.skipped += 1
-        self.step += 1
-        decay = min(0.99, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(value, 1.0 - decay)
-        return {k: float(v.detach()) for k, v in parts.items()}
+    def losses(self, batch: tuple[Windows, int]) -> dict[str, Tensor]:
+        """Of the network in training."""
+        return losses(self.network, *batch)
 
-    def save(self, path: Path) -> None:
-        """Everything that going on needs, in one safetensors file."""
-        tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v.contiguous() for k, v in self.average.state_dict().items()}
-        tensors |= {f"best.{k}": v.contiguous() for k, v in self.best.items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        facts = {
-            "step": str(self.step),
-            "seconds": f"{self.seconds:.1f}",
-            "options": json.dumps(vars(self.options)),
-            "curve": json.dumps(self.curve),
-            "best_score": repr(self.best_score),
-        }
-        save_file(tensors, part, facts)
-        part.rename(path)
+    def more_tensors(self) -> dict[str, Tensor]:
+        """The best weights so far."""
+        return {f"best.{k}": v for k, v in self.best.items()}
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint.
+    def more_facts(self) -> dict[str, str]:
+        """How good they are."""
+        return {"best_score": repr(self.best_score)}
 
-        Raises:
-            ValueError: the checkpoint is of a run with other options.
-        """
-        from safetensors import safe_open
-
-        with safe_open(path, "pt") as file:
-            facts = file.metadata()
-        if json.loads(facts["options"]) != vars(self.options):
-            raise ValueError(
-                f"{path}: checkpoint of a run with {facts['options']}, expected {json.dumps(vars(self.options))}; "
-                "delete it to start again"
-            )
-        tensors = load_file(path)
-        self.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
-        self.average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".", 2)
-                state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.step, self.curve = int(facts["step"]), json.loads(facts["curve"])
-        self.seconds, self.best_score = float(facts["seconds"]), float(facts["best_score"])
-        self.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+        """The best weights so far."""
+        self.best = common.below("best.", tensors)
+        self.best_score = float(facts["best_score"])
 
     def watch(self, clips: list[DynamicsClip]) -> dict[str, float]:
         """Errors on watched clips; the weights with the least so far are kept (early stopping)."""

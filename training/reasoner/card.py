@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from training.common.model_card import write_model_card
+from training.common.trainer import count_parameters
 from training.reasoner.clips import FIRST_SEED
 from training.reasoner.data import Lesson, make_shards, perceive, read_shard
 from training.reasoner.metrics import (
@@ -34,7 +35,6 @@ from training.reasoner.metrics import (
     relation_counts,
     spearman,
 )
-from training.reasoner.model import parameters
 from training.worlds.worlds import Split
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
@@ -230,7 +230,7 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
             "attention over things with logits from the pair's geometry; evidence of contacts and slides as "
             "Gaussians with learned precision that multiply; causes from how a contact's influence spreads along "
             "later contacts.",
-            "parameters": parameters(trainer.network),
+            "parameters": count_parameters(trainer.network),
             "license": "Apache-2.0, as the project; trained on its own simulated worlds alone",
             "data": {
                 "command": "make train-reasoner",

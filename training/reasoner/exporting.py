@@ -7,61 +7,19 @@ from pathlib import Path
 
 import torch
 
+from training.common.exporting import export_onnx
 from training.reasoner.model import ReasonerNetwork
-from training.reasoner.options import INPUTS, OPSET, OUTPUTS
-from wm_perception.reasoning.features import (
-    CAUSE_FEATURES,
-    CONTACT_FEATURES,
-    OBJECT_FEATURES,
-    PAIR_FEATURES,
-    RATE_HZ,
-    SHAPE_FEATURES,
-    STEP_FEATURES,
-    VERSION,
-    WINDOW,
-)
+from wm_perception.models.reasoner import reasoner_contract
+from wm_perception.reasoning.features import RATE_HZ, VERSION, WINDOW
 
 
 def export(network: ReasonerNetwork, path: Path, facts: dict[str, str]) -> None:
     """Writes the ONNX file, for any number of things and rows; ``facts`` go into its metadata."""
-    import onnx
-
     network = network.cpu().float().eval()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    examples = (
-        torch.zeros(3, WINDOW, len(OBJECT_FEATURES)),
-        torch.zeros(3, 3, WINDOW, len(PAIR_FEATURES)),
-        torch.zeros(3, len(SHAPE_FEATURES)),
-        torch.zeros(2, len(CONTACT_FEATURES)),
-        torch.zeros(2, len(STEP_FEATURES)),
-        torch.zeros(2, len(CAUSE_FEATURES)),
-    )
-    axes = {
-        "objects": {0: "N"},
-        "pairs": {0: "N", 1: "N"},
-        "shapes": {0: "N"},
-        "contacts": {0: "C"},
-        "steps": {0: "M"},
-        "causes": {0: "Q"},
-        "pair_probabilities": {0: "N", 1: "N"},
-        "object_probabilities": {0: "N"},
-        "prior": {0: "N"},
-        "contact_evidence": {0: "C"},
-        "step_evidence": {0: "M"},
-        "cause": {0: "Q"},
-    }
-    torch.onnx.export(
-        network,
-        examples,
-        path,
-        input_names=list(INPUTS),
-        output_names=list(OUTPUTS),
-        dynamic_axes=axes,
-        opset_version=OPSET,
-        do_constant_folding=True,
-        dynamo=False,
-    )
-    model = onnx.load(path)
+    inputs, outputs = reasoner_contract()
+    sizes = {"N": 3, "C": 2, "M": 2, "Q": 2}
+    examples = tuple(torch.zeros([s if isinstance(s, int) else sizes[s] for s in t.shape]) for t in inputs)
+    axes = {t.name: {k: s for k, s in enumerate(t.shape) if isinstance(s, str)} for t in (*inputs, *outputs)}
     facts = {
         "task": "wm_reasoner",
         "version": str(VERSION),
@@ -70,8 +28,4 @@ def export(network: ReasonerNetwork, path: Path, facts: dict[str, str]) -> None:
         "scales": json.dumps([round(float(v), 6) for v in network.scales]),
         **facts,
     }
-    for key, value in facts.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    export_onnx(network, path, examples, [t.name for t in inputs], [t.name for t in outputs], axes, facts)

@@ -144,8 +144,3 @@ class ReasonerNetwork(nn.Module):
             said(self.step(steps)),
             torch.sigmoid(self.cause(causes))[..., 0],
         )
-
-
-def parameters(network: nn.Module) -> int:
-    """How many numbers are learned."""
-    return sum(p.numel() for p in network.parameters())

@@ -8,22 +8,19 @@ export, evaluation on held-out seeds and shapes.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.torch import save_file
 
+from training.common.command import add_options, open_console, prepare_device
+from training.common.exporting import save_weights
+from training.common.trainer import count_parameters
 from training.reasoner.batches import Batches
 from training.reasoner.clips import load_seen_examples, make_seen_lessons
 from training.reasoner.data import Example, load_examples, make_shards
 from training.reasoner.exporting import export
-from training.reasoner.model import parameters
 from training.reasoner.options import MODELS, SEEN_WEIGHT, VALIDATION, VIEWS, Options
 from training.reasoner.trainer import Trainer, calibrate, validation_loss
 
@@ -41,9 +38,7 @@ def train(
     The last clips of each kind are watched; intervals are calibrated on those that perception really saw, if any.
     """
     trainer = Trainer(options, device)
-    if checkpoint.exists():
-        trainer.load(checkpoint)
-        console.print(f"going on from step {trainer.step} of {options.steps} ({checkpoint})")
+    trainer.resume(checkpoint, console)
     lessons, watch = [], []
     for examples, weight in ((imitated, 1), (seen, SEEN_WEIGHT)):
         count = len(examples) - max(1, round(VALIDATION * len(examples))) if examples else 0
@@ -51,35 +46,18 @@ def train(
         watch.append(examples[count:])
     batches, watched = Batches(lessons, options), Batches([*watch[0], *watch[1]], options)
     console.print(
-        f"{parameters(trainer.network):,} parameters; {len(imitated)} imitated and {len(seen)} seen clips, "
+        f"{count_parameters(trainer.network):,} parameters; {len(imitated)} imitated and {len(seen)} seen clips, "
         f"of which {len(watch[0])} and {len(watch[1])} are watched; "
         f"{len(batches.lively)} windows, {len(batches.causes)} questions of cause, {device}"
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    smooth: dict[str, float] = {}
-    saved = time.monotonic()
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("training", total=options.steps, completed=trainer.step)
-        while trainer.step < options.steps:
-            parts = trainer.train_step(batches.at(trainer.step))
-            weight = 0.02 if smooth else 1.0
-            smooth = {k: (1 - weight) * smooth.get(k, v) + weight * v for k, v in parts.items()}
-            progress.update(bar, advance=1, description=f"training, loss {sum(smooth.values()):.3f}")
-            if trainer.step % 250 == 0 or trainer.step == options.steps:
-                loss = validation_loss(trainer, watched)
-                trainer.curve.append({"step": trainer.step, "validation": sum(loss.values()), **smooth})
-                words = ", ".join(f"{k} {v:.3f}/{loss[k]:.3f}" for k, v in smooth.items())
-                console.print(f"step {trainer.step}, training/validation: {words}")
-            if time.monotonic() - saved > 60 or trainer.step == options.steps:
-                trainer.seconds += time.monotonic() - saved
-                saved = time.monotonic()
-                trainer.save(checkpoint)
+
+    def watched_losses(smooth: dict[str, float]) -> dict[str, float]:
+        loss = validation_loss(trainer, watched)
+        words = ", ".join(f"{k} {v:.3f}/{loss[k]:.3f}" for k, v in smooth.items())
+        console.print(f"step {trainer.step}, training/validation: {words}")
+        return {"validation": sum(loss.values()), **smooth}
+
+    trainer.fit(batches.at, watched_losses, 250, checkpoint, console)
     covered = calibrate(trainer.average, watch[1] or watch[0])
     console.print(f"coverage before calibration {covered}, scales {trainer.average.scales.tolist()}")
     return trainer
@@ -88,27 +66,14 @@ def train(
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=6000, help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=48, help="windows (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
-    parser.add_argument("--clips", type=int, default=640, help="of the training set (default: %(default)s)")
+    add_options(parser, MODELS, "reasoner", steps=6000, batch=48, rate=2e-3, clips=640)
+    parser.set_defaults(held_out_clips=40, data=Path("out/data/reasoner"))
     parser.add_argument(
         "--seen-clips", type=int, default=360, help="of it that perception itself sees (default: %(default)s)"
     )
-    parser.add_argument("--held-out-clips", type=int, default=40, help="of each held-out split (default: %(default)s)")
-    parser.add_argument("--data", type=Path, default=Path("out/data/reasoner"), help="default: %(default)s")
-    parser.add_argument("--work", type=Path, default=Path("out/train/reasoner"), help="default: %(default)s")
-    parser.add_argument("--models", type=Path, default=MODELS, help="where the weights go (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
     parser.add_argument("--no-card", action="store_true", help="leave out the evaluation and the model card")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if arguments.device == "auto" else arguments.device
-    )
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    device, console = prepare_device(arguments), open_console()
     chosen = arguments.seed, arguments.steps, arguments.batch, arguments.rate, arguments.clips, arguments.seen_clips
     options = Options(*chosen)
     shards = make_shards(arguments.data / "train", "train", options.clips, arguments.threads, console)
@@ -116,9 +81,8 @@ def main() -> None:
     make_seen_lessons(arguments.data / "seen", options.seen_clips, arguments.threads, console)
     seen = load_seen_examples(arguments.data / "seen", options.seen_clips)
     trainer = train(options, examples, seen, arguments.work / "checkpoint.safetensors", device, console)
-    arguments.models.mkdir(parents=True, exist_ok=True)
     weights = arguments.models / "reasoner.safetensors"
-    save_file({k: v.cpu().contiguous() for k, v in trainer.average.state_dict().items()}, weights)
+    save_weights(trainer.average, weights)
     facts: dict[str, Any] = {"seed": str(options.seed), "steps": str(options.steps)}
     export(trainer.average, arguments.models / "reasoner.onnx", facts)
     console.print(f"written: {arguments.models / 'reasoner.onnx'}, {weights}")

@@ -1,20 +1,17 @@
-"""Steps of the reasoner's training: losses, checkpoints, calibration."""
+"""Steps of the reasoner's training: losses and calibration."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training.common import trainer as common
 from training.reasoner.batches import Batches, evidence_batch
 from training.reasoner.data import Example
 from training.reasoner.model import ReasonerNetwork
-from training.reasoner.options import Z90, Options, learning_rate
+from training.reasoner.options import Z90, Options
 from wm_perception.reasoning.features import CENTER
 
 
@@ -57,78 +54,17 @@ def losses(network: ReasonerNetwork, batch: tuple[Tensor, ...]) -> dict[str, Ten
     }
 
 
-class Trainer:
-    """Network, its moving average and the optimizer, with checkpoints."""
+class Trainer(common.Trainer[ReasonerNetwork, tuple[Tensor, ...]]):
+    """Trains the reasoner on windows of motion."""
+
+    recipe = common.Recipe(weight_decay=0.02, clip=2.0, decay=0.995, warm_up=100, floor=0.01)
 
     def __init__(self, options: Options, device: torch.device) -> None:
-        torch.manual_seed(options.seed)
-        self.options, self.device = options, device
-        self.network, self.average = ReasonerNetwork().to(device), ReasonerNetwork().to(device)
-        self.average.load_state_dict(self.network.state_dict())
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=options.rate, weight_decay=0.02)
-        self.step = 0
-        self.seconds = 0.0
-        self.curve: list[dict[str, float]] = []
+        super().__init__(options, lambda: ReasonerNetwork().to(device), device)
 
-    def train_step(self, batch: tuple[Tensor, ...]) -> dict[str, float]:
-        """One step; returns the losses."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.options)
-        parts = losses(self.network, tuple(t.to(self.device) for t in batch))
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(parts.values())).sum().backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)
-        self.optimizer.step()
-        self.step += 1
-        decay = min(0.995, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(value, 1.0 - decay)
-        return {k: float(v.detach()) for k, v in parts.items()}
-
-    def save(self, path: Path) -> None:
-        """Everything that going on needs, in one safetensors file."""
-        tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v.contiguous() for k, v in self.average.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        facts = {
-            "step": str(self.step),
-            "seconds": f"{self.seconds:.1f}",
-            "options": json.dumps(vars(self.options)),
-            "curve": json.dumps(self.curve),
-        }
-        save_file(tensors, part, facts)
-        part.rename(path)
-
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint.
-
-        Raises:
-            ValueError: the checkpoint is of a run with other options.
-        """
-        from safetensors import safe_open
-
-        with safe_open(path, "pt") as file:
-            facts = file.metadata()
-        if json.loads(facts["options"]) != vars(self.options):
-            raise ValueError(
-                f"{path}: checkpoint of a run with {facts['options']}, expected {json.dumps(vars(self.options))}; "
-                "delete it to start again"
-            )
-        tensors = load_file(path)
-        self.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
-        self.average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".", 2)
-                state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.step, self.curve = int(facts["step"]), json.loads(facts["curve"])
-        self.seconds = float(facts["seconds"])
+    def losses(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Of the network in training."""
+        return losses(self.network, tuple(t.to(self.device) for t in batch))
 
 
 @torch.no_grad()

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from training.common.model_card import WorstFrame, write_model_card
+from training.common.trainer import count_parameters
 from training.segmenter.evaluate import Evaluation, evaluate, session, worst_frames
-from training.segmenter.model import WIDTHS, parameters
+from training.segmenter.model import WIDTHS
 from training.worlds.dataset import prepare
 from training.worlds.families import HELD_OUT, VOCABULARY
 from training.worlds.generate import HEIGHT, IMAGES, WIDTH, generate
@@ -65,7 +66,7 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
             "architecture": f"Residual U-Net, widths {WIDTHS}, that gives foreground, center and offset maps, grouped "
             f"into instances as in Panoptic-DeepLab, {len(VOCABULARY)} classes ({', '.join(VOCABULARY)}), "
             "and 16 numbers of appearance.",
-            "parameters": parameters(trainer.network),
+            "parameters": count_parameters(trainer.network),
             "license": "Apache-2.0, as the project; trained on its own simulated images alone",
             "data": {
                 "command": "make data",

@@ -7,35 +7,20 @@ from pathlib import Path
 
 import torch
 
+from training.common.exporting import export_onnx
 from training.segmenter.model import EMBEDDING, SegmenterNetwork
-from training.segmenter.options import OPSET
 from training.worlds.families import VOCABULARY
 from wm_perception.segmentation.learned import CHANNELS, OUTPUTS
 
 
 def export(network: SegmenterNetwork, path: Path, facts: dict[str, str]) -> None:
     """Writes the ONNX file: any batch, any even image size; ``facts`` go into its metadata."""
-    import onnx
-
     network = network.cpu().float().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    path.parent.mkdir(parents=True, exist_ok=True)
     example = torch.zeros(2, len(CHANNELS), 240, 320)
     axes = {"image": {0: "batch", 2: "height", 3: "width"}}
     for name in OUTPUTS:
         half = name in ("classes", "embedding")
         axes[name] = {0: "batch", 2: "half_height" if half else "height_", 3: "half_width" if half else "width_"}
-    torch.onnx.export(
-        network,
-        (example,),
-        path,
-        input_names=["image"],
-        output_names=list(OUTPUTS),
-        dynamic_axes=axes,
-        opset_version=OPSET,
-        do_constant_folding=True,
-        dynamo=False,
-    )
-    model = onnx.load(path)
     facts = {
         "task": "wm_segmenter",
         "version": "1",
@@ -44,8 +29,4 @@ def export(network: SegmenterNetwork, path: Path, facts: dict[str, str]) -> None
         "embedding": str(EMBEDDING),
         **facts,
     }
-    for key, value in facts.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    export_onnx(network, path, (example,), ("image",), OUTPUTS, axes, facts)

@@ -102,9 +102,4 @@ class SegmenterNetwork(nn.Module):
         )
 
 
-def parameters(network: nn.Module) -> int:
-    """How many there are."""
-    return sum(p.numel() for p in network.parameters())
-
-
-__all__ = ["EMBEDDING", "OUTPUTS", "WIDTHS", "SegmenterNetwork", "parameters"]
+__all__ = ["EMBEDDING", "OUTPUTS", "WIDTHS", "SegmenterNetwork"]

@@ -1,23 +1,21 @@
-"""Steps of the segmenter's training: batches, losses, checkpoints."""
+"""Steps of the segmenter's training: batches and losses."""
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training.common import trainer as common
 from training.segmenter.model import SegmenterNetwork
-from training.segmenter.options import EMA_DECAY, TEMPERATURE, Options, learning_rate
+from training.segmenter.options import TEMPERATURE, Options
 from training.worlds.dataset import Prepared, augment, targets
 
 
@@ -120,90 +118,31 @@ def contrast(embedding: Tensor, masks: Tensor) -> Tensor:
     return 0.5 * (functional.cross_entropy(other, truth) + functional.cross_entropy(other.T, truth))
 
 
-class Trainer:
-    """Network, its moving average and the optimizer, with checkpoints."""
+class Trainer(common.Trainer[SegmenterNetwork, tuple[NDArray[Any], ...]]):
+    """Trains the segmenter on pairs of images."""
+
+    recipe = common.Recipe(weight_decay=0.01, clip=5.0, decay=0.998, warm_up=200, floor=0.01)
 
     def __init__(self, options: Options, device: torch.device) -> None:
-        torch.manual_seed(options.seed)
-        self.options, self.device = options, device
-        self.network = SegmenterNetwork().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = SegmenterNetwork().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average.load_state_dict(self.network.state_dict())
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=options.rate, weight_decay=0.01)
-        self.step = 0
-        self.seconds = 0.0
-        self.curve: list[dict[str, float]] = []
+        super().__init__(
+            options,
+            lambda: SegmenterNetwork().to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            device,
+        )
         # Half precision where the processor multiplies it fast.
-        mkldnn = torch.ops.mkldnn
-        self.half = device.type == "cuda" or bool(mkldnn._is_mkldnn_bf16_supported())
+        self.half = device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
-    def train_step(self, batch: tuple[NDArray[Any], ...]) -> dict[str, float]:
-        """One step; returns the losses."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.options)
-        tensors = tuple(torch.from_numpy(b).to(self.device) for b in batch)
-        image = tensors[0].to(memory_format=torch.channels_last)
+    def losses(self, batch: tuple[NDArray[Any], ...]) -> dict[str, Tensor]:
+        """Of the network in training."""
         self.network.train()
+        return self.losses_of(self.network, batch)
+
+    def losses_of(self, network: SegmenterNetwork, batch: tuple[NDArray[Any], ...]) -> dict[str, Tensor]:
+        """Of a network, on the trainer's device and in its precision."""
+        tensors = tuple(torch.from_numpy(b).to(self.device) for b in batch)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
-            outputs = self.network(image)
-        parts = losses(outputs, tensors)
-        total = torch.stack(list(parts.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimizer.step()
-        self.step += 1
-        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
-                if mean.dtype.is_floating_point:
-                    mean.lerp_(value, 1.0 - decay)
-                else:
-                    mean.copy_(value)
-        return {k: float(v.detach()) for k, v in parts.items()}
-
-    def save(self, path: Path) -> None:
-        """Everything that going on needs, in one safetensors file."""
-        tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v.contiguous() for k, v in self.average.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
-        part = path.with_suffix(".part")
-        facts = {
-            "step": str(self.step),
-            "options": json.dumps(vars(self.options)),
-            "curve": json.dumps(self.curve),
-            "seconds": str(self.seconds),
-        }
-        save_file(tensors, part, facts)
-        part.rename(path)
-
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint.
-
-        Raises:
-            ValueError: the checkpoint is of a run with other options.
-        """
-        from safetensors import safe_open
-
-        with safe_open(path, "pt") as file:
-            facts = file.metadata()
-        if json.loads(facts["options"]) != vars(self.options):
-            raise ValueError(
-                f"{path}: checkpoint of a run with {facts['options']}, expected {json.dumps(vars(self.options))}; "
-                "delete it to start again"
-            )
-        tensors = load_file(path)
-        self.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
-        self.average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".", 2)
-                state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.step, self.curve = int(facts["step"]), json.loads(facts["curve"])
-        self.seconds = float(facts["seconds"])
+            outputs = network(tensors[0].to(memory_format=torch.channels_last))
+        return losses(outputs, tensors)
 
 
 @torch.no_grad()
@@ -212,10 +151,6 @@ def validation_loss(trainer: Trainer, data: Prepared, rows: NDArray[np.int64]) -
     trainer.average.eval()
     total = []
     for start in range(0, len(rows), 8):
-        batch = tuple(
-            torch.from_numpy(b).to(trainer.device) for b in collate(data, rows[start : start + 8].tolist(), None)
-        )
-        with torch.autocast(trainer.device.type, dtype=torch.bfloat16, enabled=trainer.half):
-            outputs = trainer.average(batch[0].to(memory_format=torch.channels_last))
-        total.append(sum(float(v) for v in losses(outputs, batch).values()))
+        batch = collate(data, rows[start : start + 8].tolist(), None)
+        total.append(sum(float(v) for v in trainer.losses_of(trainer.average, batch).values()))
     return float(np.mean(total))

@@ -15,8 +15,10 @@ setup(
     install_requires=[
         "numpy>=1.26",
         "scipy>=1.13",
+        "transforms3d>=0.4.2",
         "opencv-python-headless>=4.11,<4.12",
         "onnxruntime>=1.23",
+        "onnx>=1.17",
         "packaging>=23",
     ],
     zip_safe=True,

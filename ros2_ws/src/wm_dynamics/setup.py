@@ -26,6 +26,7 @@ setup(
         "scipy>=1.13",
         "mujoco>=3.17,<4",
         "onnxruntime>=1.23",
+        "safetensors>=0.4",
         "numba>=0.61",
         "llvmlite>=0.44",
     ],

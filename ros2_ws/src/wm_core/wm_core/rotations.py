@@ -1,8 +1,10 @@
 """Rotations: quaternions (x, y, z, w), matrices, rotation vectors.
 
-Two families. Of arrays of any shape, by SciPy, which checks and normalizes what it gets: ``quaternion_to_matrix`` and
-those beside it. Of single unit quaternions, or of many at once in few operations, for what runs thousands of times a
-second: ``matrix``, ``multiply``, ``rotate``, ``rotation_matrices``, ``world_up``.
+Three families. Of arrays of any shape, by SciPy, which checks and normalizes what it gets, and gives a row the same
+bits alone as among others: ``quaternion_to_matrix`` and those beside it. Of one rotation, by transforms3d, whose
+quaternions are (w, x, y, z): ``rotation_between``, ``roll_pitch_yaw``. Of single unit quaternions, or of many at once
+in few operations, for what runs thousands of times a second: ``matrix``, ``multiply``, ``rotate``,
+``rotation_matrices``, ``world_up``; docs/dependencies.md has the figures.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
+from transforms3d.axangles import axangle2mat
+from transforms3d.euler import quat2euler
 
 Array = NDArray[np.float64]
 
@@ -51,14 +55,6 @@ def rotation_distance(a_xyzw: ArrayLike, b_xyzw: ArrayLike) -> Array:
     return 2.0 * np.arccos(np.clip(dot, 0.0, 1.0))
 
 
-def rotate_by_angular_velocity(quaternion_xyzw: ArrayLike, angular_velocity: ArrayLike, duration_s: float) -> Array:
-    """Orientations (..., 4) after turning at a constant angular velocity (..., 3) [rad/s, world axes]."""
-    q = normalize_quaternion(quaternion_xyzw)
-    w = np.asarray(angular_velocity, dtype=np.float64)
-    turned = Rotation.from_rotvec((w * duration_s).reshape(-1, 3)) * Rotation.from_quat(q.reshape(-1, 4))
-    return turned.as_quat().reshape(q.shape)
-
-
 def rotation_between(a: ArrayLike, b: ArrayLike) -> Array:
     """Smallest rotation matrix (3, 3) that turns direction ``a`` (3,) into direction ``b`` (3,)."""
     u = np.asarray(a, dtype=np.float64) / np.linalg.norm(a)
@@ -69,8 +65,12 @@ def rotation_between(a: ArrayLike, b: ArrayLike) -> Array:
         if cosine > 0.0:
             return np.eye(3)
         axis = np.cross(u, np.eye(3)[int(np.argmin(np.abs(u)))])
-        return Rotation.from_rotvec(np.pi * axis / np.linalg.norm(axis)).as_matrix()
-    return Rotation.from_rotvec(np.arctan2(sine, cosine) * axis / sine).as_matrix()
+    return np.asarray(axangle2mat(axis, math.atan2(sine, cosine)))
+
+
+def roll_pitch_yaw(quaternion_xyzw: ArrayLike) -> Array:
+    """Angles (3,) [rad] about the fixed axes x, y and z, in this order (REP-103), of one orientation (4,)."""
+    return np.array(quat2euler(to_wxyz(normalize_quaternion(quaternion_xyzw)), "sxyz"))
 
 
 # -- unit quaternions, fast
@@ -171,6 +171,6 @@ def cross(a: Array, b: Array) -> Array:
 
 
 def to_wxyz(quaternion: ArrayLike) -> Array:
-    """A quaternion (4,) in MuJoCo's order."""
+    """A quaternion (4,) in the order of MuJoCo and transforms3d."""
     x, y, z, w = np.asarray(quaternion, dtype=np.float64)
     return np.array([w, x, y, z])

@@ -29,7 +29,7 @@ from scipy.spatial.transform import Rotation
 
 from wm_core.constants import GRAVITY_M_S2
 from wm_core.geometry import invert_transform, pose_matrix
-from wm_core.rotations import matrix_to_quaternion
+from wm_core.rotations import matrix_to_quaternion, roll_pitch_yaw
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
 from wm_dynamics.mujoco.world import World
@@ -54,7 +54,7 @@ def _numbers(values: ArrayLike) -> str:
 
 
 def _pose(position: ArrayLike, quaternion: ArrayLike) -> str:
-    angles = Rotation.from_quat(quaternion).as_euler("xyz")
+    angles = roll_pitch_yaw(quaternion)
     return _numbers([*np.asarray(position), *np.where(np.abs(angles) < 1e-9, 0.0, angles)])
 
 

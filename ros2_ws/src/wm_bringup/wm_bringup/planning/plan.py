@@ -21,6 +21,7 @@ from scipy.spatial.transform import Rotation
 
 from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, MAX_CYCLES, Task, make_task
 from wm_core.interventions import BodySpec
+from wm_core.rotations import roll_pitch_yaw
 from wm_core.scene_graph import SceneGraph
 from wm_planning.config import PlanError, PushPlannerConfig
 from wm_planning.futures import Futures, push_request
@@ -68,7 +69,7 @@ class LivePusher:
 
     def _hear(self, msg: Any) -> None:
         p, q = msg.pose.position, msg.pose.orientation
-        yaw = float(Rotation.from_quat([q.x, q.y, q.z, q.w]).as_euler("zyx")[0])
+        yaw = float(roll_pitch_yaw([q.x, q.y, q.z, q.w])[2])
         stamp_ns = msg.header.stamp.sec * NANOSECONDS + msg.header.stamp.nanosec
         self._pose = stamp_ns, PusherPose(np.array([p.x, p.y, p.z]), yaw)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.constants import TOPPLE_ANGLE_RAD
-from wm_core.rotations import quaternion_to_matrix
+from wm_core.rotations import quaternion_to_matrix, roll_pitch_yaw
 from wm_core.scene_graph import (
     PRIOR_FRICTION,
     PRIOR_FRICTION_STD,
@@ -291,7 +291,7 @@ def _imagination(backend: str) -> Imagination:
 
 def _pose(simulator: Simulator) -> PusherPose:
     position, quaternion = simulator.pusher_pose()
-    return PusherPose(position, float(Rotation.from_quat(quaternion).as_euler("zyx")[0]))
+    return PusherPose(position, float(roll_pitch_yaw(quaternion)[2]))
 
 
 def _bare(task: Task) -> Any:

@@ -290,30 +290,32 @@ def surfaces_beneath(
     positions: NDArray[np.float32],
     bounds: NDArray[np.float32],
     surfaces: NDArray[np.float32],
-    floor_z: float | NDArray[np.float32],
-) -> tuple[Table, NDArray[np.int64]]:
+    floor_z: np.float32 | NDArray[np.float32],
+) -> tuple[Table, NDArray[np.int16]]:
     """The surface that each body would land on: the highest whose top is below its center and that it overlaps from
-    above.
+    above. ``rollout_kernel`` compiles the same rule.
 
     Args:
-        positions: (3, R, M) centers of mass [m]; bounds: (R, M) bounding radii [m].
-        surfaces: (R or 1, S, PLANE_ROWS) tops; NaN heights: not there. floor_z: height of the floor, one or (R, 1) [m].
+        positions: (3, B) centers of mass [m]; bounds: (B,) bounding radii [m].
+        surfaces: (B, S, PLANE_ROWS) tops in each body's world; NaN heights: not there.
+        floor_z: height of the floor, one or (B,) [m].
 
     Returns:
-        (PLANE_ROWS, R, M) and the row of S (R, M) that it is, -1 for the floor.
+        (PLANE_ROWS, B) and the row of S (B,) that it is, -2 for the floor.
     """
-    shape = positions.shape[1:]
-    plane = np.zeros((PLANE_ROWS, *shape), dtype=np.float32)
+    plane = np.zeros((PLANE_ROWS, len(bounds)), dtype=np.float32)
     plane[0], plane[3], plane[5:] = floor_z, 1.0, 1e4
-    which = np.full(shape, -1, dtype=np.int64)
+    which = np.full(len(bounds), -2, dtype=np.int16)
     for s in range(surfaces.shape[1]):
-        top = surfaces[:, s]
-        z, cx, cy, c, sn, hx, hy = (top[:, i, None] for i in range(PLANE_ROWS))
-        dx, dy = positions[0] - cx, positions[1] - cy
-        lx, ly = c * dx + sn * dy, c * dy - sn * dx
-        over = (np.abs(lx) < hx + bounds) & (np.abs(ly) < hy + bounds) & (positions[2] > z - SUNK_M) & (z > plane[0])
-        if over.any():
-            plane = np.where(over[None], np.broadcast_to(top.T[:, :, None], plane.shape), plane)
+        top = surfaces[:, s].T
+        dx, dy = positions[0] - top[1], positions[1] - top[2]
+        lx, ly = top[3] * dx + top[4] * dy, top[3] * dy - top[4] * dx
+        over = (np.abs(lx) < top[5] + bounds) & (np.abs(ly) < top[6] + bounds)
+        over &= (positions[2] > top[0] - SUNK_M) & (top[0] > plane[0])
+        if over.all():
+            plane, which[:] = np.array(top, order="C"), s
+        elif over.any():
+            plane[:, over] = top[:, over]
             which[over] = s
     return plane, which
 

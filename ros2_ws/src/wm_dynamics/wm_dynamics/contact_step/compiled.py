@@ -7,9 +7,7 @@ of, and what was compiled must answer as ONNX Runtime does before it is used.
 from __future__ import annotations
 
 import importlib
-import json
 import logging
-import struct
 import sys
 import threading
 import time
@@ -20,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from wm_core.inference.base import InferenceError
 from wm_dynamics.contact_step import compile_cache
@@ -154,31 +154,28 @@ def read_weights(path: Path, metadata: Mapping[str, str]) -> Floats:
     """The weights in the order that the compiled step reads them.
 
     Args:
-        path: safetensors file (an eight-byte length, a JSON header, numbers). metadata: of the ONNX file.
+        path: safetensors file. metadata: of the ONNX file.
 
     Raises:
         InferenceError: no such file, or not these weights.
     """
     if not path.is_file():
         raise InferenceError(f"{path}: no such file, expected the weights beside the ONNX file")
-    raw = path.read_bytes()
     try:
-        length = struct.unpack("<Q", raw[:8])[0]
-        header = json.loads(raw[8 : 8 + length])
+        tensors = load_file(path)
 
         def tensor(name: str, *shape: int) -> Floats:
-            entry = header[name]
-            first, last = entry["data_offsets"]
-            if entry["dtype"] != "F32" or entry["shape"] != list(shape):
-                raise InferenceError(f"{path}: {name} is {entry['dtype']} {entry['shape']}, expected F32 {list(shape)}")
-            return np.frombuffer(raw[8 + length + first : 8 + length + last], dtype="<f4").astype(np.float32)
+            found = tensors[name]
+            if found.dtype != np.float32 or found.shape != shape:
+                raise InferenceError(f"{path}: {name} is {found.dtype} {found.shape}, expected float32 {shape}")
+            return found.ravel()
 
         parts = [
             tensor("network.first", 16, 10), tensor("network.first_bias", 16, 1), tensor("network.second", 16, 16),
             tensor("network.second_bias", 16, 1), tensor("network.last", 8, 16), tensor("network.last_bias", 8, 1),
             np.exp(tensor("sweep_weights", 8, 4)), np.exp(tensor("deviation_floor", 2)),
         ]  # fmt: skip
-    except (struct.error, ValueError, KeyError) as error:
+    except (SafetensorError, KeyError) as error:
         raise InferenceError(f"{path}: not the dynamics network's weights ({error})") from error
     scatter = np.array([float(metadata.get("scatter_factor", "1"))], dtype=np.float32)
     return np.concatenate([*parts, scatter])

@@ -23,7 +23,6 @@ from wm_dynamics.contact_step.body_tables import (
     HULL_POINTS,
     MAX_SLACK_M,
     PARAMETER_ROWS,
-    PLANE_ROWS,
     ROWS,
     SLOW_START_M_S,
     STEP_S,
@@ -32,6 +31,7 @@ from wm_dynamics.contact_step.body_tables import (
     body_shape,
     near_distance,
     surface_rows,
+    surfaces_beneath,
 )
 from wm_dynamics.contact_step.network import DynamicsNetwork, Floats
 from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLEEP_STEPS, SLOW_M_S, TOUCH_N_S, WAKE_M_S
@@ -491,26 +491,6 @@ class FutureBatch:
             result[some] = np.linalg.norm(beyond, axis=1) < bounds[row, mover] + 0.01
         return result
 
-    def _surfaces_beneath(self, columns: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int16]]:
-        """(PLANE_ROWS, B) the surface beneath each body, and which one (B,): -1 none or the floor at -2."""
-        p, bound = self.position[:, columns], self.bounds[columns]
-        row = columns // self.slots
-        plane = np.zeros((PLANE_ROWS, len(columns)), dtype=np.float32)
-        plane[0], plane[3], plane[5:] = self.known.floor_z, 1.0, 1e4
-        which = np.full(len(columns), -2, dtype=np.int16)
-        for s in range(self.surfaces.shape[1]):
-            top = self.surfaces[row, s].T
-            dx, dy = p[0] - top[1], p[1] - top[2]
-            lx, ly = top[3] * dx + top[4] * dy, top[3] * dy - top[4] * dx
-            over = (np.abs(lx) < top[5] + bound) & (np.abs(ly) < top[6] + bound)
-            over &= (p[2] > top[0] - SUNK_M) & (top[0] > plane[0])
-            if over.all():
-                plane, which[:] = np.ascontiguousarray(top), s
-            elif over.any():
-                plane[:, over] = top[:, over]
-                which[over] = s
-        return plane, which
-
     def _network_step(
         self,
         included: NDArray[np.int64],
@@ -520,7 +500,10 @@ class FutureBatch:
         pair_number: NDArray[np.int64],
         pair_row: NDArray[np.int64],
     ) -> None:
-        plane, which = self._surfaces_beneath(included)
+        row = included // self.slots
+        plane, which = surfaces_beneath(
+            self.position[:, included], self.bounds[included], self.surfaces[row], self.known.floor_z
+        )
         key = included.tobytes() + held.tobytes()
         if key != self._cache_key or self._cached is None:
             parameters = self.parameters[:, included]
@@ -540,7 +523,6 @@ class FutureBatch:
         parameters, hull_row, hulls = self._cached
         if self.surface_friction is not None and self.surface_restitution is not None:
             parameters = parameters.copy()
-            row = included // self.slots
             for source, name in ((self.surface_friction, "friction"), (self.surface_restitution, "restitution")):
                 own = np.where(which >= 0, source[row, np.maximum(which, 0)], np.nan)
                 parameters[ROWS[name], ~np.isnan(own)] = own[~np.isnan(own)]

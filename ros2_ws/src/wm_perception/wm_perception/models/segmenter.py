@@ -26,12 +26,12 @@ _EMBEDDING_SIZE = 16
 
 def learned_contract(channels: int, classes: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Inputs and outputs of wm's own segmenter; h and w are even, h2 and w2 half of them."""
-    return (Tensor("image", ("B", channels, "h", "w")),), (
-        Tensor("foreground", ("B", 1, "h", "w")),
-        Tensor("centre", ("B", 1, "h", "w")),
-        Tensor("offset", ("B", 2, "h", "w")),
-        Tensor("classes", ("B", classes, "h2", "w2")),
-        Tensor("embedding", ("B", _EMBEDDING_SIZE, "h2", "w2")),
+    from wm_perception.segmentation.learned import OUTPUTS
+
+    full, half = ("h", "w"), ("h2", "w2")
+    sizes = ((1, *full), (1, *full), (2, *full), (classes, *half), (_EMBEDDING_SIZE, *half))
+    return (Tensor("image", ("B", channels, *full)),), tuple(
+        Tensor(name, ("B", *size)) for name, size in zip(OUTPUTS, sizes, strict=True)
     )
 
 
