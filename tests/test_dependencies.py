@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from importlib.metadata import packages_distributions
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -151,6 +151,16 @@ def test_setup_py_asks_for_every_library_as_set_up_does(package: str) -> None:
         )
 
 
+@pytest.mark.parametrize("package", [*PACKAGES, "wm_msgs"])
+def test_every_package_has_the_newest_version_of_the_changelog(package: str) -> None:
+    newest = re.search(r"^## (\d+\.\d+\.\d+)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    manifest = parse_package(str(SOURCES / package / "package.xml"))
+    assert newest and manifest.version == newest[1]
+    if package in PACKAGES:
+        assert metadata.version(package) == newest[1], "an older one is installed; run: make setup"
+        assert metadata.metadata(package)["Summary"] == manifest.description
+
+
 def test_the_robot_installs_nothing_that_no_package_needs() -> None:
     needed = {name for package in PACKAGES for name in declared_to_pip(package)}
     assert set(requirements_of("runtime")) == needed
@@ -171,7 +181,7 @@ def test_everything_else_imports_only_what_its_requirements_bring(folder: str, g
     own = {*PACKAGES, "wm_msgs", "benchmarks", "training", "export", "conftest"}
     own |= {path.stem for path in (ROOT / "tools").glob("*.py")}
     own |= {path.stem for path in (ROOT / folder).rglob("*.py")}
-    distributions = packages_distributions()
+    distributions = metadata.packages_distributions()
     for name, files in imports_of(ROOT / folder).items():
         found = {canonical(d) for d in distributions.get(name, [name])}
         from_ros = name == "launch" or name == "launch_ros" or name.endswith("_msgs")
