@@ -173,6 +173,7 @@ def test_the_robot_installs_nothing_that_no_package_needs() -> None:
         ("benchmarks", ("runtime", "training")),
         ("training", ("runtime", "training")),
         ("export", ("runtime", "training", "export")),
+        ("examples", ("runtime",)),
     ],
 )
 def test_everything_else_imports_only_what_its_requirements_bring(folder: str, groups: tuple[str, ...]) -> None:
