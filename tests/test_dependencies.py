@@ -200,6 +200,15 @@ def test_interface_packages_declare_what_cmake_finds(package: str) -> None:
     assert found <= declared, f"{package}/package.xml lacks {found - declared}"
 
 
+@pytest.mark.parametrize("group", ["runtime", "test", "lint", "docs", "training", "export"])
+def test_the_documentation_says_why_each_requirement_is_there(group: str) -> None:
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", (ROOT / "docs/dependencies.md").read_text(), flags=re.MULTILINE)
+    said = {canonical(name): why for names, why in rows for name in re.split(r",? ", names)}
+    for name in requirements_of(group):
+        bare = name.partition("[")[0]
+        assert said.get(bare), f"docs/dependencies.md does not say why {bare} of requirements/{group}.txt is there"
+
+
 def test_the_documentation_says_what_has_no_rosdep_key() -> None:
     text = (ROOT / "docs/dependencies.md").read_text()
     (section,) = re.findall(r"## ROS's own way.*?(?=\n## )", text, flags=re.DOTALL)
