@@ -16,7 +16,7 @@ define bootstrap
 	@$(PYTHON) tools/bootstrap.py $(foreach extra,$(1) $(WITH),--with $(extra))
 endef
 
-.PHONY: help setup demo test test-fast test-exhaustive lint lint-types format bench bench-perception bench-imagination bench-engines soak export data train-segmenter train-reasoner train-dynamics lock check-wheels clean distclean
+.PHONY: help setup demo test test-fast test-exhaustive lint lint-types format docs bench bench-perception bench-imagination bench-engines soak export data train-segmenter train-reasoner train-dynamics lock check-wheels clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
@@ -54,7 +54,12 @@ lint:  ## ruff (rules, format) and mypy
 
 lint-types:
 	@.venv/bin/mypy $(foreach p,core dynamics planning ros perception imagination sim bringup,ros2_ws/src/wm_$(p)/wm_$(p)) \
-	    training export tools/bootstrap.py tools/lock.py tools/check_wheels.py
+	    training export examples tools/bootstrap.py tools/lock.py tools/check_wheels.py tools/message_pages.py tools/docs_hook.py
+
+docs:  ## the documentation as a site, with messages and Python API; results in out/docs/
+	$(call bootstrap,docs)
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	@echo "docs: out/docs/index.html"
 
 format:  ## let ruff format and sort what it can
 	$(call bootstrap,lint)
@@ -103,7 +108,7 @@ train-dynamics:  ## train the dynamics from scratch, with data, model card, wors
 	@source tools/env.sh; exec python -m training.dynamics.train $(ARGS)
 
 lock:  ## resolve requirements/ on Python 3.10 to 3.13 and write requirements/lock.txt and lock-jazzy.txt
-	@$(PYTHON) tools/lock.py
+	@$(PYTHON) tools/lock.py $(ARGS)
 
 check-wheels:  ## ask the package index whether every locked package has a wheel for Python 3.10 to 3.13
 	$(call bootstrap)

@@ -1,4 +1,4 @@
-"""CI runs lint, Jazzy's smoke tests, Kilted's exhaustive checks and whole suite, and fails where any of them does."""
+"""CI runs lint, the documentation, Jazzy's smoke tests, Kilted's exhaustive checks and suite; one failure fails all."""
 
 from __future__ import annotations
 
@@ -46,26 +46,27 @@ def run_ci(tmp_path: Path, fail: str, status: int = 2) -> tuple[subprocess.Compl
 @pytest.mark.parametrize(
     ("fail", "statuses"),
     [
-        ("", "0, 0, 0, 0"),
-        ("lint", "2, 0, 0, 0"),
-        ("WM_ROS_DISTRO=jazzy", "0, 2, 0, 0"),
-        ("exhaustive", "0, 0, 2, 0"),
-        ("--cov", "0, 0, 0, 2"),
+        ("", "0, 0, 0, 0, 0"),
+        ("lint", "2, 0, 0, 0, 0"),
+        ("docs", "0, 2, 0, 0, 0"),
+        ("WM_ROS_DISTRO=jazzy", "0, 0, 2, 0, 0"),
+        ("exhaustive", "0, 0, 0, 2, 0"),
+        ("--cov", "0, 0, 0, 0, 2"),
     ],
 )
 def test_every_part_runs_and_any_of_them_fails_the_whole(tmp_path: Path, fail: str, statuses: str) -> None:
     done, calls = run_ci(tmp_path, fail)
-    lint, jazzy, exhaustive, kilted = calls
-    assert lint.startswith("make lint ")
+    lint, docs, jazzy, exhaustive, kilted = calls
+    assert lint.startswith("make lint ") and docs.startswith("make docs ")
     assert "test WM_ROS=pip WM_ROS_DISTRO=jazzy ARGS=-m smoke" in jazzy and "-C out/ci/jazzy" in jazzy
     kilted_set_up = "WM_ROS=pip WM_ROS_DISTRO=kilted WITH=training export"
     assert f"make test-exhaustive {kilted_set_up}" in exhaustive and f"make test {kilted_set_up} ARGS=--cov" in kilted
     assert (done.returncode == 0) == (fail == "")
     *_, summary, own = done.stdout.splitlines()
     assert summary == "== 7 passed in 0.1s =="
-    a, b, c, d = statuses.split(", ")
-    said = f"ci: lint exit status {a}, smoke tests on Jazzy exit status {b}, exhaustive checks exit status {c}, "
-    said += f"tests on Kilted exit status {d}, "
+    a, b, c, d, e = statuses.split(", ")
+    said = f"ci: lint exit status {a}, documentation exit status {b}, smoke tests on Jazzy exit status {c}, "
+    said += f"exhaustive checks exit status {d}, tests on Kilted exit status {e}, "
     assert own.startswith(said)
 
 

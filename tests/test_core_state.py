@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from wm_core import interventions as do
+from wm_core.rollout import STATE_SIZE, Rollout
 from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape, shape_volume
 
 
@@ -29,6 +30,11 @@ def test_selection_keeps_rows_and_only_relations_among_them():
 def test_unknown_id_is_named_with_those_that_exist():
     with pytest.raises(KeyError, match=r"object id 9 .*\[1, 2, 7\]"):
         scene().index(9)
+    states = np.zeros((1, 1, 1, 2, STATE_SIZE), np.float32)
+    rollout = Rollout(0, "map", ("",), np.zeros(1), np.array([3, 8]), states, np.ones((1, 1, 2), bool), "still")
+    assert rollout.index(8) == 1
+    with pytest.raises(KeyError, match=r"object id 9 .*rollout .*\[3, 8\]"):
+        rollout.index(9)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from importlib.metadata import packages_distributions
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -154,6 +154,16 @@ def test_setup_py_asks_for_every_library_as_set_up_does(package: str) -> None:
         )
 
 
+@pytest.mark.parametrize("package", [*PACKAGES, "wm_msgs"])
+def test_every_package_has_the_newest_version_of_the_changelog(package: str) -> None:
+    newest = re.search(r"^## (\d+\.\d+\.\d+)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    manifest = parse_package(str(SOURCES / package / "package.xml"))
+    assert newest and manifest.version == newest[1]
+    if package in PACKAGES:
+        assert metadata.version(package) == newest[1], "an older one is installed; run: make setup"
+        assert metadata.metadata(package)["Summary"] == manifest.description
+
+
 def test_the_robot_installs_nothing_that_no_package_needs() -> None:
     needed = {name for package in PACKAGES for name in declared_to_pip(package)}
     assert set(requirements_of("runtime")) == needed
@@ -166,6 +176,7 @@ def test_the_robot_installs_nothing_that_no_package_needs() -> None:
         ("benchmarks", ("runtime", "training")),
         ("training", ("runtime", "training")),
         ("export", ("runtime", "training", "export")),
+        ("examples", ("runtime",)),
     ],
 )
 def test_everything_else_imports_only_what_its_requirements_bring(folder: str, groups: tuple[str, ...]) -> None:
@@ -174,7 +185,7 @@ def test_everything_else_imports_only_what_its_requirements_bring(folder: str, g
     own = {*PACKAGES, "wm_msgs", "benchmarks", "training", "export", "conftest"}
     own |= {path.stem for path in (ROOT / "tools").glob("*.py")}
     own |= {path.stem for path in (ROOT / folder).rglob("*.py")}
-    distributions = packages_distributions()
+    distributions = metadata.packages_distributions()
     for name, files in imports_of(ROOT / folder).items():
         found = {canonical(d) for d in distributions.get(name, [name])}
         from_ros = name == "launch" or name == "launch_ros" or name.endswith("_msgs")
@@ -190,6 +201,15 @@ def test_interface_packages_declare_what_cmake_finds(package: str) -> None:
     declared = {d.name for d in (*manifest.buildtool_depends, *manifest.build_depends)}
     assert found, "no find_package in CMakeLists.txt"
     assert found <= declared, f"{package}/package.xml lacks {found - declared}"
+
+
+@pytest.mark.parametrize("group", ["runtime", "test", "lint", "docs", "training", "export"])
+def test_the_documentation_says_why_each_requirement_is_there(group: str) -> None:
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", (ROOT / "docs/dependencies.md").read_text(), flags=re.MULTILINE)
+    said = {canonical(name): why for names, why in rows for name in re.split(r",? ", names)}
+    for name in requirements_of(group):
+        bare = name.partition("[")[0]
+        assert said.get(bare), f"docs/dependencies.md does not say why {bare} of requirements/{group}.txt is there"
 
 
 def test_the_documentation_says_what_has_no_rosdep_key() -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes this checkout runnable: `make setup`, and first step of every other make target.
 
-    python3 tools/bootstrap.py [--with test] [--with lint] [--with training] [--with export]
+    python3 tools/bootstrap.py [--with test] [--with lint] [--with docs] [--with training] [--with export]
 
 In this order, each step skipped where its stamp says that nothing it depends on has changed:
 
@@ -886,7 +886,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dest="extras",
         action="append",
         default=[],
-        choices=["test", "lint", "training", "export"],
+        choices=["test", "lint", "docs", "training", "export"],
         help="requirement groups beside build, ros and runtime",
     )
     arguments = parser.parse_args(argv)

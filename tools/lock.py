@@ -3,6 +3,7 @@
 
     python3 tools/lock.py            # needs python3.10 ... python3.13 on PATH or under ~/.pyenv/versions
     python3 tools/lock.py --distro jazzy     # that distribution's lock alone; the rest stays as it is locked
+    python3 tools/lock.py --keep     # what is locked keeps its version; what a requirement file has gained is added
 
 lock.txt holds everything, with the ROS packages of Kilted; lock-jazzy.txt holds the ROS packages of Jazzy, which
 replace those of the same names. The oldest Python is resolved first and its choice is imposed on the others, so that
@@ -24,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from bootstrap import PIP_VERSION, REQUIREMENTS, SUPPORTED, WHEELS_ONLY, find_interpreter
 
-GROUPS = ["build", "ros-kilted", "runtime", "test", "lint", "training", "export"]
+GROUPS = ["build", "ros-kilted", "runtime", "test", "lint", "docs", "training", "export"]
 JAZZY_GROUPS = ["ros-jazzy"]
 
 
@@ -88,6 +89,12 @@ def lock_lines(resolved: dict[tuple[int, int], dict[str, str]]) -> list[str]:
     return lines
 
 
+def locked(name: str) -> list[str]:
+    """The pins of a lock, a line each."""
+    lines = (REQUIREMENTS / name).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def write_lock(name: str, says: str, lines: Sequence[str]) -> None:
     """Writes a lock with its two lines of explanation."""
     minors = " ".join(f"{major}.{minor}" for major, minor in SUPPORTED)
@@ -103,15 +110,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Writes the locks; exit status 1 where an interpreter is missing or nothing resolves."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--distro", choices=["kilted", "jazzy"], help="write the lock of this distribution alone")
-    only = parser.parse_args(argv).distro
+    parser.add_argument("--keep", action="store_true", help="keep the versions that are locked")
+    arguments = parser.parse_args(argv)
+    only, keep = arguments.distro, arguments.keep
     try:
         if only in (None, "kilted"):
-            lines = lock_lines(resolve_everywhere(GROUPS))
+            lines = lock_lines(resolve_everywhere(GROUPS, locked("lock.txt") if keep else ()))
             write_lock("lock.txt", "Every package that set-up may install, direct or not", lines)
         if only in (None, "jazzy"):
             # Everything but ROS is the same for both, so that a difference between them is one of ROS.
-            locked = (REQUIREMENTS / "lock.txt").read_text().splitlines()
-            fixed = [line for line in locked if line and not line.startswith(("#", "ros-"))]
+            fixed = [line for line in locked("lock.txt") if not line.startswith("ros-")]
+            fixed += locked("lock-jazzy.txt") if keep else []
             lines = [line for line in lock_lines(resolve_everywhere(JAZZY_GROUPS, fixed)) if line.startswith("ros-")]
             write_lock("lock-jazzy.txt", "The ROS packages of Jazzy, in place of Kilted's in lock.txt", lines)
     except (LockError, subprocess.CalledProcessError) as error:

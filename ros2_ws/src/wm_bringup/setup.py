@@ -1,6 +1,7 @@
-"""Installs wm_bringup as an ament_python package."""
+"""Installs wm_bringup as an ament_python package; version and description are those of package.xml."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 from setuptools import find_packages, setup
 
@@ -10,9 +11,11 @@ def files(pattern: str) -> list[str]:
     return sorted(str(path) for path in Path().glob(pattern) if path.is_file())
 
 
+manifest = ElementTree.parse(Path(__file__).resolve().with_name("package.xml"))
+
 setup(
     name="wm_bringup",
-    version="0.1.0",
+    version=manifest.findtext("version"),
     packages=find_packages(exclude=["test", "tests"]),
     package_data={"": ["*.yaml", "*.xml", "*.json", "*.html", "*.onnx", "py.typed"]},
     data_files=[
@@ -42,8 +45,8 @@ setup(
     zip_safe=True,
     maintainer="wm maintainers",
     maintainer_email="maintainers@wm.example",
-    description="Launch files, configuration, RViz and Foxglove layouts, and the wm command.",
-    license="Apache-2.0",
+    description=manifest.findtext("description"),
+    license=manifest.findtext("license"),
     entry_points={
         "console_scripts": [
             "wm = wm_bringup.programs:wm",

@@ -1,6 +1,7 @@
-"""Installs wm_dynamics as an ament_python package."""
+"""Installs wm_dynamics as an ament_python package; version and description are those of package.xml."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 from setuptools import find_packages, setup
 
@@ -10,9 +11,11 @@ def files(pattern: str) -> list[str]:
     return sorted(str(path) for path in Path().glob(pattern) if path.is_file())
 
 
+manifest = ElementTree.parse(Path(__file__).resolve().with_name("package.xml"))
+
 setup(
     name="wm_dynamics",
-    version="0.1.0",
+    version=manifest.findtext("version"),
     packages=find_packages(exclude=["test", "tests"]),
     package_data={"": ["*.yaml", "*.xml", "*.json", "*.html", "*.onnx", "py.typed"]},
     data_files=[
@@ -33,7 +36,6 @@ setup(
     zip_safe=True,
     maintainer="wm maintainers",
     maintainer_email="maintainers@wm.example",
-    description="How the world moves, without ROS: MuJoCo worlds, the learned contact step, and the dynamics backends "
-    "that roll out futures with them.",
-    license="Apache-2.0",
+    description=manifest.findtext("description"),
+    license=manifest.findtext("license"),
 )

@@ -1,18 +1,15 @@
-"""Installs wm_planning as an ament_python package."""
+"""Installs wm_planning as an ament_python package; version and description are those of package.xml."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 from setuptools import find_packages, setup
 
-
-def files(pattern: str) -> list[str]:
-    """Plain files that match a glob, relative to this folder, in a fixed order."""
-    return sorted(str(path) for path in Path().glob(pattern) if path.is_file())
-
+manifest = ElementTree.parse(Path(__file__).resolve().with_name("package.xml"))
 
 setup(
     name="wm_planning",
-    version="0.1.0",
+    version=manifest.findtext("version"),
     packages=find_packages(exclude=["test", "tests"]),
     package_data={"": ["*.yaml", "*.xml", "*.json", "*.html", "*.onnx", "py.typed"]},
     data_files=[
@@ -27,6 +24,6 @@ setup(
     zip_safe=True,
     maintainer="wm maintainers",
     maintainer_email="maintainers@wm.example",
-    description="Planners that choose among imagined futures, without ROS.",
-    license="Apache-2.0",
+    description=manifest.findtext("description"),
+    license=manifest.findtext("license"),
 )

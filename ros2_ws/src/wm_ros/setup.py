@@ -1,10 +1,15 @@
-"""Installs wm_ros as an ament_python package."""
+"""Installs wm_ros as an ament_python package; version and description are those of package.xml."""
+
+from pathlib import Path
+from xml.etree import ElementTree
 
 from setuptools import find_packages, setup
 
+manifest = ElementTree.parse(Path(__file__).resolve().with_name("package.xml"))
+
 setup(
     name="wm_ros",
-    version="0.1.0",
+    version=manifest.findtext("version"),
     packages=find_packages(exclude=["test", "tests"]),
     package_data={"": ["*.yaml", "*.xml", "*.json", "*.html", "*.onnx", "py.typed"]},
     data_files=[
@@ -19,7 +24,6 @@ setup(
     zip_safe=True,
     maintainer="wm maintainers",
     maintainer_email="maintainers@wm.example",
-    description="rclpy glue shared by the wm nodes: lifecycle base, QoS profiles, parameters, image "
-    "messages, transforms.",
-    license="Apache-2.0",
+    description=manifest.findtext("description"),
+    license=manifest.findtext("license"),
 )

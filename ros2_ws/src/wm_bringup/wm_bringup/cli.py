@@ -75,9 +75,9 @@ def _is_value(word: str) -> bool:
 
 def _version(value: bool) -> None:
     if value:
-        from wm_bringup import __version__
+        from importlib import metadata
 
-        print(f"wm {__version__}")
+        print(f"wm {metadata.version('wm_bringup')}")
         raise typer.Exit()
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wm_core.camera import Camera
 from wm_core.interventions import ActionBatch, Hypothesis
-from wm_core.scene_graph import EventKind, SceneGraph
+from wm_core.scene_graph import EventKind, SceneGraph, index_of
 
 STATE_SIZE = 13
 """Position (3) [m], quaternion x, y, z, w (4), linear velocity (3) [m/s], angular velocity (3) [rad/s]."""
@@ -216,6 +216,14 @@ class Rollout:
         count = len(self.hypotheses)
         computed = self.computed if len(self.computed) == count else np.ones(count, dtype=bool)
         return computed & self.valid if len(self.valid) == count else computed
+
+    def index(self, object_id: int) -> int:
+        """Index of an object among the N.
+
+        Raises:
+            KeyError: no such id; the message lists those that exist.
+        """
+        return index_of(object_id, self.object_ids, "rollout")
 
     def positions(self, hypothesis: int = 0, sample: int = 0) -> NDArray[np.float32]:
         """(T, N, 3) [m] of one future."""

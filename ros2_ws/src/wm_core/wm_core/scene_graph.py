@@ -100,6 +100,14 @@ def shape_volume(shape: int, extents: ArrayLike) -> float:
     return x * y * z * (0.6 if shape == Shape.CONVEX else 1.0)
 
 
+def index_of(object_id: int, ids: NDArray[np.int64], where: str) -> int:
+    """Index of an id among ``ids`` (N,); raises KeyError, which names ``where`` and the ids, where it is not there."""
+    found = np.flatnonzero(ids == object_id)
+    if not len(found):
+        raise KeyError(f"object id {object_id} is not in the {where} (ids: {ids.tolist()})")
+    return int(found[0])
+
+
 @dataclass(frozen=True)
 class SceneGraph:
     """N objects and their relations at one instant.
@@ -193,10 +201,7 @@ class SceneGraph:
         Raises:
             KeyError: no such id; the message lists those that exist.
         """
-        found = np.flatnonzero(self.ids == object_id)
-        if not len(found):
-            raise KeyError(f"object id {object_id} is not in the scene graph (ids: {self.ids.tolist()})")
-        return int(found[0])
+        return index_of(object_id, self.ids, "scene graph")
 
     @property
     def masses(self) -> NDArray[np.float64]:
