@@ -13,10 +13,13 @@ from wm_core.scene_graph import SceneGraph, Shape
 from wm_imagination.engine import Imagination
 from wm_planning.config import PlanError, PushPlannerConfig
 from wm_planning.cost_to_go import CostToGo
+from wm_planning.costs.imagined import ImaginedPushes
+from wm_planning.costs.total import way_left
 from wm_planning.futures import Futures, in_process
 from wm_planning.outlines import gap, outline
 from wm_planning.paths import PusherPose
-from wm_planning.planner import PushPlanner, without_pusher
+from wm_planning.planner import PushPlanner
+from wm_planning.table import without_pusher
 from wm_sim.scenes import build_scene, load_scene
 from wm_sim.simulator import Simulator
 
@@ -315,3 +318,19 @@ def test_the_imagination_of_this_process_answers_paths():
     planner = PushPlanner(ask, FEW)
     plan = planner.plan(make_scene(), 2, [0.2, 0.0], HOME)
     assert plan.imagined == 12 and len(plan.target_way) == 11
+
+
+def test_a_planner_with_costs_of_its_own() -> None:
+    """Whoever wants something else says so with a function; the weights of the others stay."""
+    seen: list[ImaginedPushes] = []
+
+    def to_the_left(pushes: ImaginedPushes) -> np.ndarray:
+        seen.append(pushes)
+        return 10.0 * np.clip(0.1 - pushes.place[:, :, -1, 1], 0.0, None)  # (K, S)
+
+    goal = np.array([0.2, 0.0])
+    plan = PushPlanner(slid, FEW, costs=(way_left, to_the_left)).plan(make_scene(), 2, goal, HOME)
+    (pushes,) = seen
+    expected = (way_left(pushes) + to_the_left(pushes)).mean(axis=1)
+    np.testing.assert_allclose(plan.costs, expected)
+    assert plan.costs.shape == (12,) and plan.cost == plan.costs.min()

@@ -9,28 +9,28 @@ at and thought of anew.
 A push is a start of the paddle and a second of motion. The paddle may start where it is, or be lifted, carried over
 the objects and let down at another side of the target: both are imagined, so the choice falls out of the cost. The cost
 is in meters: the way that is left for the target around what stands in between (Dijkstra's shortest path on a grid),
-and on top of it whatever is not wanted (``PushCosts``).
+and on top of it whatever is not wanted (``wm_planning.costs``, a file each; weights: ``PushCosts``).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
-from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.rotations import quaternion_to_matrix
-from wm_core.scene_graph import SceneGraph, Shape
+from wm_core.scene_graph import SceneGraph
 from wm_planning.config import KNOTS, RAMP_S, PlanError, PushPlannerConfig
-from wm_planning.cost_to_go import CostToGo
-from wm_planning.futures import Futures, Imagine
-from wm_planning.outlines import ANGLES, DIRECTIONS, Array, gap, outline, paddle_outline
+from wm_planning.costs.imagined import Cost, ImaginedPushes
+from wm_planning.costs.total import PUSH_COSTS, total_costs
+from wm_planning.futures import Imagine
+from wm_planning.outlines import ANGLES, Array, gap, paddle_outline
 from wm_planning.paths import PusherPath, PusherPose, PushPaths
+from wm_planning.table import OwnPaddle, Table, make_table
 
 
 @dataclass(frozen=True)
@@ -59,54 +59,6 @@ class Plan:
     seconds: float
 
 
-def without_pusher(
-    scene: SceneGraph,
-    pose: PusherPose | None,
-    extents: ArrayLike,
-    keep_ids: Collection[int] = (),
-    own_ids: Collection[int] = (),
-) -> SceneGraph:
-    """The scene without the paddle itself: what is named ``pusher``, and what is centered within its bounds.
-
-    The robot knows where its paddle is; a camera sees it as one more object, from one side and some centimeters off.
-
-    Args:
-        keep_ids: these are not the paddle, wherever they are.
-        own_ids: these are.
-    """
-    keep = np.array([n != "pusher" for n in scene.class_names], dtype=bool) & ~np.isin(scene.ids, list(own_ids))
-    if pose is not None:
-        turn = Rotation.from_euler("z", -pose.yaw)
-        inside = np.abs(turn.apply(scene.positions - pose.position)) < 0.5 * np.asarray(extents) + 0.03
-        keep &= ~inside.all(axis=1)
-    keep |= scene.is_static | np.isin(scene.ids, list(keep_ids))
-    return scene.select(np.flatnonzero(keep))
-
-
-# -- the planner
-
-
-@dataclass(frozen=True)
-class _Table:
-    """What one planning step knows: the scene without the paddle, and outlines of what stands on it."""
-
-    scene: SceneGraph
-    target: int
-    top: float
-    low: Array
-    high: Array
-    others: NDArray[np.int64]
-    tall: NDArray[np.bool_]
-    outlines: Array
-    own: Array
-    way: CostToGo
-
-    @property
-    def place(self) -> Array:
-        """(2,) of the target."""
-        return self.scene.positions[self.target, :2]
-
-
 @dataclass(frozen=True)
 class _Start:
     """Where a push may start; ``carried``: the paddle is not there yet."""
@@ -124,14 +76,20 @@ class PushPlanner:
         imagine: answers what follows from K paths, see ``Imagine``.
         config: settings.
         seed: of the draws; the same seed and the same answers give the same plans.
+        costs: what a push costs is their sum.
     """
 
-    def __init__(self, imagine: Imagine, config: PushPlannerConfig | None = None, seed: int = 0) -> None:
-        self.imagine, self.config = imagine, config or PushPlannerConfig()
+    def __init__(
+        self,
+        imagine: Imagine,
+        config: PushPlannerConfig | None = None,
+        seed: int = 0,
+        costs: Sequence[Cost] = PUSH_COSTS,
+    ) -> None:
+        self.imagine, self.config, self.costs = imagine, config or PushPlannerConfig(), costs
         self._rng = np.random.default_rng(seed)
         self._next: Array | None = None
-        self._own_ids: set[int] = set()
-        self._things: set[int] = set()
+        self._own = OwnPaddle()
 
     def plan(self, scene: SceneGraph, target_id: int, goal: ArrayLike, pusher: PusherPose) -> Plan:
         """The next piece of path.
@@ -147,7 +105,8 @@ class PushPlanner:
         """
         begin = time.perf_counter()
         config = self.config
-        table = self._table(scene, target_id, np.asarray(goal, dtype=np.float64), pusher)
+        rest = self._own.without(scene, pusher, config.paddle, target_id)
+        table = make_table(rest, target_id, np.asarray(goal, dtype=np.float64), config.tall_ratio)
         left = float(table.way(table.place))
         if float(np.linalg.norm(table.place - table.way.goal)) < config.done_m:
             path = self._lift(table, pusher)
@@ -166,7 +125,8 @@ class PushPlanner:
             else:
                 drawn = self._first_controls
             futures = self.imagine(near, config.body, paths, config.horizon_s, config.step_s)
-            costs = self._costs(table, near, paths, chosen, starts, futures, drawn)
+            carried = np.array([starts[c].carried for c in chosen])
+            costs = total_costs(ImaginedPushes(table, near, paths, futures, drawn, carried, config), self.costs)
             imagined += int(futures.done.sum())
             k = int(np.argmin(costs))
             if np.isfinite(costs[k]) and (best is None or costs[k] < best[0]):
@@ -201,60 +161,7 @@ class PushPlanner:
             return Plan("carry", path, push, way, cost, costs, left, imagined, seconds)
         return Plan("push", push.until(config.execute_s), push, way, cost, costs, left, imagined, seconds)
 
-    # -- what is where
-
-    def _table(self, scene: SceneGraph, target_id: int, goal: Array, pusher: PusherPose) -> _Table:
-        seen = scene
-        scene = without_pusher(scene, pusher, self.config.paddle, {target_id, *self._things}, self._own_ids)
-        # An object that once was the paddle stays so, wherever perception believes it to be when it loses sight of it.
-        self._own_ids |= set(seen.ids.tolist()) - set(scene.ids.tolist())
-        # And an object that was seen beside the paddle does not become it when the paddle comes close.
-        self._things |= set(scene.ids.tolist())
-        if target_id not in scene.ids:
-            raise PlanError(f"target_id: got {target_id}, expected one of {scene.ids.tolist()}")
-        target = scene.index(target_id)
-        if scene.is_static[target]:
-            raise PlanError(f"target_id: got {target_id}, which is static, expected a movable object")
-        if goal.shape != (2,) or not np.isfinite(goal).all():
-            raise PlanError(f"goal: got {goal.tolist()}, expected x and y [m]")
-        low, high, top = self._support(scene, target)
-        if (goal < low).any() or (goal > high).any():
-            raise PlanError(
-                f"goal: got {goal.tolist()}, expected a place on the support, {low.tolist()} to {high.tolist()}"
-            )
-        rows = [i for i in range(len(scene)) if i != target and not scene.is_static[i] and scene.positions[i, 2] > top]
-        outlines = np.array([self._outline(scene, i) for i in rows]).reshape(-1, len(DIRECTIONS))
-        others = np.array(rows, dtype=np.int64)
-        tall = np.array([self._is_tall(scene, i) for i in rows], dtype=bool)
-        own = self._outline(scene, target)
-        way = CostToGo(low, high, goal, own, scene.positions[others, :2], outlines, tall)
-        return _Table(scene, target, top, low, high, others, tall, outlines, own, way)
-
-    @staticmethod
-    def _outline(scene: SceneGraph, i: int) -> Array:
-        return outline(int(scene.shapes[i]), scene.extents[i], scene.quaternions[i], scene.hulls[i])
-
-    def _is_tall(self, scene: SceneGraph, i: int) -> bool:
-        sides = np.abs(quaternion_to_matrix(scene.quaternions[i])) @ scene.extents[i]
-        return bool(sides[2] > self.config.tall_ratio * min(sides[0], sides[1]))
-
-    @staticmethod
-    def _support(scene: SceneGraph, target: int) -> tuple[Array, Array, float]:
-        """Corners (2,), (2,) and height of the top of what the target stands on: the highest static object below."""
-        best: tuple[Array, Array, float] | None = None
-        for i in np.flatnonzero(scene.is_static):
-            half = 0.5 * np.abs(quaternion_to_matrix(scene.quaternions[i])) @ scene.extents[i]
-            top = float(scene.positions[i, 2] + half[2])
-            low, high = scene.positions[i, :2] - half[:2], scene.positions[i, :2] + half[:2]
-            here = scene.positions[target]
-            over = top < here[2] and (here[:2] > low - 0.05).all() and (here[:2] < high + 0.05).all()
-            if over and (best is None or top > best[2]):
-                best = (low, high, top)
-        if best is None:
-            raise PlanError("scene: found no support (a static object) under the target, expected one")
-        return best
-
-    def _near(self, table: _Table) -> SceneGraph:
+    def _near(self, table: Table) -> SceneGraph:
         """What can matter within the horizon."""
         away = np.linalg.norm(table.scene.positions[:, :2] - table.place, axis=1)
         keep = table.scene.is_static | (away < self.config.near_m)
@@ -262,10 +169,10 @@ class PushPlanner:
 
     # -- where pushes start
 
-    def _height(self, table: _Table) -> float:
+    def _height(self, table: Table) -> float:
         return table.top + self.config.ground_gap_m + 0.5 * self.config.paddle[2]
 
-    def _starts(self, table: _Table, pusher: PusherPose) -> list[_Start]:
+    def _starts(self, table: Table, pusher: PusherPose) -> list[_Start]:
         """Where the paddle is, if it is down beside the target; then places around the target that are free."""
         config, z = self.config, self._height(table)
         starts: list[_Start] = []
@@ -292,7 +199,7 @@ class PushPlanner:
             raise PlanError("target_id: found no free place for the paddle beside it, expected one")
         return starts
 
-    def _is_free(self, table: _Table, place: Array, yaw: float, margin_m: float = 0.008) -> bool:
+    def _is_free(self, table: Table, place: Array, yaw: float, margin_m: float = 0.008) -> bool:
         own = paddle_outline(self.config, np.array(yaw))
         if float(gap(place, own, table.place, table.own)) < 0.004:
             return False
@@ -343,7 +250,7 @@ class PushPlanner:
         xyz = np.stack([x, y, z], axis=-1)
         return PushPaths(times, np.concatenate([xyz, xyz[:, -1:]], axis=1), np.concatenate([yaw, yaw[:, -1:]], axis=1))
 
-    def _first(self, table: _Table, starts: list[_Start]) -> tuple[PushPaths, NDArray[np.int64]]:
+    def _first(self, table: Table, starts: list[_Start]) -> tuple[PushPaths, NDArray[np.int64]]:
         """A plain push from every start, and from where the paddle is as many as there is room for."""
         config = self.config
         left = float(table.way(table.place))
@@ -394,77 +301,9 @@ class PushPlanner:
         chosen = np.full(len(draws), keep, dtype=np.int64)
         return self._from(starts, chosen, draws), chosen, draws
 
-    # -- what a future costs
-
-    def _costs(
-        self,
-        table: _Table,
-        near: SceneGraph,
-        paths: PushPaths,
-        chosen: NDArray[np.int64],
-        starts: list[_Start],
-        futures: Futures,
-        controls: Array,
-    ) -> Array:
-        """(K,) [m], infinite where nothing was computed, or what was is not valid."""
-        c, config = self.config.costs, self.config
-        count = len(near)
-        states = futures.states[:, :, :, :count].astype(np.float64)  # (K, S, T, N, 13)
-        # What must not be chosen needs no cost, and may hold no numbers.
-        states[~futures.done] = 0.0
-        states[~futures.done, ..., 6] = 1.0
-        target = near.index(int(table.scene.ids[table.target]))
-        place = states[:, :, :, target, :2]
-        left = table.way(place[:, :, -1])  # (K, S)
-        cost = left.copy()
-        # The paddle on the side from which the way goes on.
-        end = paths.positions[:, -1, :2]
-        toward = place[:, :, -1] - end[:, None]
-        toward /= np.maximum(np.linalg.norm(toward, axis=-1, keepdims=True), 1e-9)
-        cosine = (toward * table.way.heading(place[:, :, -1])).sum(axis=-1)
-        cost += c.behind * (1.0 - cosine) * np.minimum(left, 0.1)
-        sample_times = np.linspace(0.0, config.horizon_s, states.shape[2])
-        rows = np.clip(np.searchsorted(paths.times, sample_times - 1e-9), 0, len(paths.times) - 1)
-        paddle, yaws = paths.positions[:, rows, :2], paths.yaws[:, rows]
-        around = paddle_outline(config, yaws)
-        for i in range(count):
-            if near.is_static[i]:
-                continue
-            own = states[:, :, :, i]
-            now = quaternion_to_matrix(near.quaternions[i])
-            round_ = near.shapes[i] == Shape.SPHERE
-            lying = near.shapes[i] in (Shape.CYLINDER, Shape.CAPSULE) and abs(now[2, 2]) < 0.7
-            if not (round_ or lying):
-                # The vertical, carried along with the body: z . R(t) R(now)^T z.
-                upright = (quaternion_to_matrix(own[..., QUATERNION])[..., 2, :] * now[2]).sum(axis=-1)
-                worst = np.arccos(np.clip(upright, -1.0, 1.0)).max(axis=-1)
-                cost += c.tilt_per_rad * np.clip(worst - c.tilt_free_rad, 0.0, None)
-                cost += c.toppled * (worst > np.pi / 4.0)
-            edge = np.minimum(own[..., :2] - table.low, table.high - own[..., :2]).min(axis=(-1, -2))
-            cost += c.edge * np.clip(c.edge_m - edge, 0.0, None)
-            cost += c.speed * np.linalg.norm(own[:, :, -1, LINEAR_VELOCITY], axis=-1)
-            if i == target:
-                continue
-            shifted = np.linalg.norm(own[..., POSITION] - own[:, :, :1, POSITION], axis=-1).max(axis=-1)
-            tall = self._is_tall(near, i)
-            cost += (c.moved_tall if tall else c.moved_other) * np.clip(shifted - 0.002, 0.0, None)
-            if tall:
-                shape = self._outline(near, i)
-                spot = near.positions[i, :2]
-                free = gap(place, table.own, spot, shape).min(axis=-1)
-                free = np.minimum(free, gap(paddle, around, spot, shape).min(axis=-1)[:, None])
-                cost += c.clearance * np.clip(c.clearance_m - free, 0.0, None)
-        carried = np.array([starts[s].carried for s in chosen])
-        total = cost.mean(axis=1) + carried * min(c.carry * float(table.way(table.place)), c.carry_most_m)
-        jerk = np.abs(np.diff(controls[:, :KNOTS], axis=1)).sum(axis=1) / config.max_speed_m_s
-        jerk += np.abs(np.diff(controls[:, KNOTS : 2 * KNOTS], axis=1)).sum(axis=1) / config.max_turn_rad_s
-        total = total + 5e-4 * jerk
-        finite = futures.done & np.isfinite(total)
-        return np.where(finite, total, np.inf)
-
     # -- over the objects
 
-    def _over(self, table: _Table) -> float:
+    def _over(self, table: Table) -> float:
         """Height of the paddle's center [m] at which it passes over everything."""
         tops = [table.top]
         for i in [*table.others.tolist(), table.target]:
@@ -489,7 +328,7 @@ class PushPlanner:
                 turned.append(float(turns[k] + share * (turns[k + 1] - turns[k])))
         return PusherPath(np.array(times), np.array(positions), np.array(turned))
 
-    def _retreat(self, table: _Table, pusher: PusherPose) -> Array:
+    def _retreat(self, table: Table, pusher: PusherPose) -> Array:
         """A little back from the target before the paddle is lifted, so that it does not drag it up; (3,) [m]."""
         for back in (0.015, 0.008):
             place = pusher.position - back * np.array([np.cos(pusher.yaw), np.sin(pusher.yaw), 0.0])
@@ -497,12 +336,12 @@ class PushPlanner:
                 return place
         return pusher.position
 
-    def _lift(self, table: _Table, pusher: PusherPose) -> PusherPath:
+    def _lift(self, table: Table, pusher: PusherPose) -> PusherPath:
         over, back = self._over(table), self._retreat(table, pusher)
         up = np.array([*back[:2], max(over, pusher.position[2])])
         return self._along([pusher.position, back, up], [pusher.yaw] * 3)
 
-    def _carry(self, table: _Table, pusher: PusherPose, push: PusherPath) -> PusherPath:
+    def _carry(self, table: Table, pusher: PusherPose, push: PusherPath) -> PusherPath:
         there, yaw = push.positions[0], float(push.yaws[0])
         over = max(self._over(table), 0.0)
         down = abs(pusher.position[2] - self._height(table)) < 0.02

@@ -1,0 +1,17 @@
+"""The paddle on the side from which the target's way goes on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wm_planning.costs.imagined import ImaginedPushes
+from wm_planning.outlines import Array
+
+
+def alignment(pushes: ImaginedPushes) -> Array:
+    """(K, S) of the paddle standing at the wrong side at the end."""
+    place = pushes.place[:, :, -1]
+    toward = place - pushes.paths.positions[:, -1, None, :2]
+    toward = toward / np.maximum(np.linalg.norm(toward, axis=-1, keepdims=True), 1e-9)
+    cosine = (toward * pushes.table.way.heading(place)).sum(axis=-1)
+    return pushes.config.costs.behind * (1.0 - cosine) * np.minimum(pushes.left, 0.1)

@@ -1,0 +1,20 @@
+"""Pushes whose speed and turn change much from knot to knot."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wm_planning.config import KNOTS
+from wm_planning.costs.imagined import ImaginedPushes
+from wm_planning.outlines import Array
+
+WEIGHT_M = 5e-4
+"""For a change by the greatest speed or turn; small: it decides between pushes that do the same."""
+
+
+def smoothness(pushes: ImaginedPushes) -> Array:
+    """(K,) of the changes between knots."""
+    config, controls = pushes.config, pushes.controls
+    changes = np.abs(np.diff(controls[:, :KNOTS], axis=1)).sum(axis=1) / config.max_speed_m_s
+    changes += np.abs(np.diff(controls[:, KNOTS : 2 * KNOTS], axis=1)).sum(axis=1) / config.max_turn_rad_s
+    return WEIGHT_M * changes

@@ -1,0 +1,15 @@
+"""Objects that still move at the end."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wm_core.rollout import LINEAR_VELOCITY
+from wm_planning.costs.imagined import ImaginedPushes
+from wm_planning.outlines import Array
+
+
+def speed(pushes: ImaginedPushes) -> Array:
+    """(K, S) of every object's speed at the end."""
+    velocities = pushes.states[:, :, -1, pushes.movable, LINEAR_VELOCITY]
+    return pushes.config.costs.speed * np.linalg.norm(velocities, axis=-1).sum(axis=-1)
