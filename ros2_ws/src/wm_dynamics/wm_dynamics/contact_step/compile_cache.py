@@ -27,6 +27,8 @@ SOURCES = (
     "formulas.py",
     "hull_kernel.py",
     "kernel.py",
+    "rollout_tables.py",
+    "broad_phase_kernel.py",
     "rollout_kernel.py",
     "sleeping.py",
     "body_tables.py",
