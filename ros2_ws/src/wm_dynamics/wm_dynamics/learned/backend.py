@@ -227,7 +227,7 @@ class LearnedDynamics(Dynamics):
         """What the futures begin from; samples in which what was seen at rest would topple are drawn toward the mean.
 
         That a thing rests says where it can be: on what bears it. The draws do not know that, for each thing is drawn
-        by itself. What is taken from a place so goes back into the answer's positions (``center_offsets``).
+        by itself. What is taken from a place so goes back into the answer's positions (``wm_dynamics.settling``).
 
         Args:
             ended: whether the time is over; what is returned then is not fit to be asked.
