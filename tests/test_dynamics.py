@@ -26,12 +26,13 @@ from wm_core.interventions import (
     set_velocity,
 )
 from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph, Shape
-from wm_dynamics.belief import center_offsets, move_centers, sample_belief
+from wm_dynamics.belief import sample_belief
 from wm_dynamics.events import derive_events
 from wm_dynamics.factory import make_dynamics
 from wm_dynamics.physics.backend import PhysicsDynamics
 from wm_dynamics.preparation import ScenePreparation
 from wm_dynamics.separation import surface_separation
+from wm_dynamics.settling import Settling
 
 TIMES = np.arange(31) / 30.0
 FACTUAL = Hypothesis("factual")
@@ -341,8 +342,9 @@ def test_heights_that_settling_takes_back_are_of_the_shapes(name):
     knock = apply_impulse(4, (0.05, 0.0, 0.0), (0.0, 0.0, 0.055))
     result = dynamics.rollout(scenes, [FACTUAL, Hypothesis("knock", (knock,))], TIMES)
     before = result.states.copy()
-    offsets = center_offsets(scenes, before[0, :, 0])
-    move_centers(result.states, offsets)
+    settling = Settling(scenes, before[0, :, 0])
+    settling.restore_centers(result.states)
+    offsets = settling.offsets
     assert not offsets[0].any() and not offsets[:, 0].any() and (result.states[..., 3:] == before[..., 3:]).all()
     drawn = np.stack([s.positions[1:, 2] for s in scenes])
     settled = result.states[0, :, 0, 1:, 2] - drawn  # as far as the mean is

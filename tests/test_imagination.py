@@ -28,11 +28,12 @@ from wm_core.interventions import (
 )
 from wm_core.rollout import ImageRequest, ImagineRequest, RequestError
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
+from wm_dynamics.settling import states_as_seen
 from wm_imagination.answering import Progress
 from wm_imagination.appearance.memory import AppearanceMemory
 from wm_imagination.engine import Imagination
 from wm_imagination.limits import BACKENDS, Limits
-from wm_imagination.settling import bodies_at, states_as_seen
+from wm_imagination.rendering.bodies import bodies_at
 from wm_imagination.validation import NoAppearanceError, frame_rows
 
 FACTUAL = Hypothesis("factual")

@@ -48,8 +48,9 @@ from wm_core.rollout import POSITION, QUATERNION
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import EventKind
 from wm_dynamics.base import Dynamics, targets
-from wm_dynamics.belief import center_offsets, move_centers, sample_belief
+from wm_dynamics.belief import sample_belief
 from wm_dynamics.factory import make_dynamics
+from wm_dynamics.settling import Settling
 from wm_perception.evaluation import rotation_error_deg
 
 EFFECT_AT_S = 1.0
@@ -283,7 +284,7 @@ def calibrate(dynamics: Dynamics, case: Case, start: Start, samples: int) -> Cal
     last = row_at(case.times, max(CALIBRATION_TIMES_S))
     scenes = sample_belief(start.scene, samples, case.seed)
     result = dynamics.rollout(scenes, [h for h in asked if h is not None], case.times[: last + 1])
-    move_centers(result.states, center_offsets(scenes, result.states[0, :, 0]))  # the first question: nothing is done
+    Settling(scenes, result.states[0, :, 0]).restore_centers(result.states)  # the first question: nothing is done
     scored = compared(case)
     true = positions_of(case, truth_of(case))
     going = moved(true, case.present, case.times, max(CALIBRATION_TIMES_S))

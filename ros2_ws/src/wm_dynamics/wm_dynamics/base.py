@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import time
@@ -87,7 +88,6 @@ class RolloutCall:
         scenes: S samples of the belief, same ids; the first is the mean, and decides what moves and what rests.
         hypotheses: K, validated (``wm_core.interventions.validate_hypotheses``).
         times: (T,) ascending, first 0 [s].
-        object_ids: (M,) of the answer, see ``object_slots``.
         deadline: ``time.monotonic()`` after which no hypothesis is begun [s]; None: none.
         should_stop: asked between hypotheses; None: it never should.
         on_hypothesis: called in order with k, states (S, T, M, 13) and presence (T, M), from the calling thread.
@@ -96,10 +96,14 @@ class RolloutCall:
     scenes: Sequence[SceneGraph]
     hypotheses: Sequence[Hypothesis]
     times: Array
-    object_ids: NDArray[np.int64]
     deadline: float | None = None
     should_stop: Callable[[], bool] | None = None
     on_hypothesis: OnHypothesis | None = None
+
+    @functools.cached_property
+    def object_ids(self) -> NDArray[np.int64]:
+        """(M,) of the answer, see ``object_slots``."""
+        return object_slots(self.scenes[0], self.hypotheses)
 
     @property
     def late(self) -> bool:
@@ -117,9 +121,7 @@ class RolloutCall:
 
     def of(self, rows: Sequence[int]) -> RolloutCall:
         """The same of some of the hypotheses, without the callback; bodies that only others create have no slot."""
-        chosen = [self.hypotheses[k] for k in rows]
-        slots = object_slots(self.scenes[0], chosen)
-        return replace(self, hypotheses=chosen, object_ids=slots, on_hypothesis=None)
+        return replace(self, hypotheses=[self.hypotheses[k] for k in rows], on_hypothesis=None)
 
 
 class Dynamics(ABC):
@@ -143,8 +145,7 @@ class Dynamics(ABC):
             ValueError: no scene, samples of different ids, or times that do not ascend from 0.
         """
         t = check_scenes(scenes, times)
-        slots = object_slots(scenes[0], hypotheses)
-        return self.answer(RolloutCall(scenes, hypotheses, t, slots, deadline, should_stop, on_hypothesis))
+        return self.answer(RolloutCall(scenes, hypotheses, t, deadline, should_stop, on_hypothesis))
 
     @abstractmethod
     def answer(self, call: RolloutCall) -> DynamicsResult:

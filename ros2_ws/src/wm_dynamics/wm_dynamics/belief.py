@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.interventions import Hypothesis
-from wm_core.rollout import POSITION, QUATERNION, STATE_SIZE
-from wm_core.rotations import normalize_quaternion, quaternion_to_matrix
+from wm_core.rollout import STATE_SIZE
+from wm_core.rotations import normalize_quaternion
 from wm_core.scene_graph import SceneGraph, Shape
-from wm_dynamics.base import Array, States
+from wm_dynamics.base import Array
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_from_spec, rest_state
 
 CHI2_3_99 = 11.345
@@ -95,41 +95,6 @@ def sample_belief(scene: SceneGraph, samples: int, seed: int) -> tuple[SceneGrap
             )
         )
     return tuple(result)
-
-
-def center_offsets(scenes: Sequence[SceneGraph], starts: ArrayLike) -> Array:
-    """(S, N, 3) how far, in their own axes [m], objects' centers are off the bodies that stand for them in each sample.
-
-    Where a thing's surface rests or touches is known better than its center: how high a center is depends on the shape
-    that nobody has seen all of. Backends bring the things of every sample to rest where they rest and out of one
-    another, which takes back part of what was drawn for their places. That part is of the shape: the center is there,
-    relative to the body, and goes along with it. The first sample, the mean, has none.
-
-    Args:
-        scenes: S samples (``sample_belief``).
-        starts: (S, M, 13), M >= N, their states at time 0 in a future in which nothing is done to them by then.
-    """
-    if len(scenes) == 1 or not len(scenes[0]):
-        return np.zeros((len(scenes), len(scenes[0]), 3))
-    begun = np.asarray(starts, dtype=np.float64)[:, : len(scenes[0])]
-    taken = np.stack([scene.positions for scene in scenes]) - begun[..., POSITION]
-    taken = (taken - taken[:1]) * ~scenes[0].is_static[:, None]
-    rotations = quaternion_to_matrix(begun[..., QUATERNION])
-    return np.nan_to_num(np.einsum("snji,snj->sni", rotations, taken))
-
-
-def move_centers(states: States, offsets: Array) -> None:
-    """Move the positions in states (..., S, T, M, 13) to where the objects' centers are, in place.
-
-    Args:
-        offsets: (S, N, 3) as from ``center_offsets``, N <= M.
-    """
-    for sample, index in np.argwhere(np.linalg.norm(offsets, axis=-1) > 1e-6).tolist():
-        own = states[..., sample, :, index, :]
-        axis = own[..., QUATERNION][..., :3]
-        offset = offsets[sample, index].astype(states.dtype)
-        turned = 2.0 * np.cross(axis, offset)
-        own[..., POSITION] += offset + own[..., 6:7] * turned + np.cross(axis, turned)
 
 
 def _square_root(covariance: Array) -> Array:

@@ -14,18 +14,19 @@ from wm_core.interventions import Hypothesis, InterventionKind, UnknownObjectErr
 from wm_core.rollout import EventAnswer, ImagineRequest, RequestError, Rollout, StatesWanted
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import Dynamics, DynamicsResult, default_threads, object_slots, targets
-from wm_dynamics.belief import center_offsets, move_centers, sample_belief
+from wm_dynamics.belief import sample_belief
 from wm_dynamics.events import EventTable, event_table, workspace_bounds
 from wm_dynamics.separation import surface_separation
+from wm_dynamics.settling import Settling, restore_centers, states_as_seen
 from wm_dynamics.validity import Validity, check_futures
 from wm_imagination import causal, estimate
 from wm_imagination.appearance.model import Appearance
 from wm_imagination.appearance.points import sample_primitive
 from wm_imagination.effects import effects_of, position_std
 from wm_imagination.limits import Limits
+from wm_imagination.rendering.bodies import bodies_at
 from wm_imagination.rendering.primitives import shade
 from wm_imagination.rendering.renderer import RenderedFrame, Renderer
-from wm_imagination.settling import bodies_at, move_back_centers, states_as_seen
 from wm_imagination.validation import frame_rows
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,8 @@ class Answering:
         count = len(futures)
         tried = self._removals(count)
         asked = [*futures, *(r.hypothesis for question in tried for r in question)]
-        self._check_work(asked)
+        ids = object_slots(scene, asked)
+        self._check_work(asked, len(ids))
         factual = next((k for k, h in enumerate(futures) if not h.interventions), None)
         # The factual future goes first: without it a deadline would leave no effect at all.
         order = np.array(
@@ -114,7 +116,9 @@ class Answering:
             self.times,
             deadline=self.deadline,
             should_stop=self.should_stop,
-            on_hypothesis=self._partials(order, hypotheses, count, scenes) if self.on_progress is not None else None,
+            on_hypothesis=self._partials(order, hypotheses, count, scenes, ids)
+            if self.on_progress is not None
+            else None,
         )
         dynamics_s = time.monotonic() - begin
         done = np.arange(len(hypotheses)) < result.completed
@@ -129,7 +133,7 @@ class Answering:
         wants_events = request.want_events or request.event_kinds or tried
         table = event_table(scene, hypotheses, self.times, result) if wants_events else None
         # From here on positions are those of the centers. The first future is the factual one: nothing is done there.
-        move_back_centers(result, scenes)
+        restore_centers(result, scenes)
         # A view where nothing is reordered: states are most of the memory.
         kept = slice(int(rows[0]), int(rows[0]) + count) if (np.diff(rows) == 1).all() else rows
         rollout = replace(
@@ -175,7 +179,7 @@ class Answering:
             rollout = replace(rollout, warnings=(*rollout.warnings, late))
         return self._with_states(rollout)
 
-    def _check_work(self, asked: Sequence[Hypothesis]) -> None:
+    def _check_work(self, asked: Sequence[Hypothesis], objects: int) -> None:
         """Refuse what needs too much memory, or more time than there is.
 
         Raises:
@@ -185,11 +189,10 @@ class Answering:
         if images.any_images and self.appearance is not None and self.appearance.frame is not None:
             camera = images.camera or self.appearance.frame.camera
             frames = len(frame_rows(self.times, images.rate_hz))
-        created = max((sum(i.creates_body for i in h.interventions) for h in asked), default=0)
         work = estimate.work_of(
             request,
             futures=len(asked) + all(h.interventions for h in asked),
-            objects=len(self.scene) + created,
+            objects=objects,
             frames=frames,
             camera=camera,
             object_points=self.limits.max_object_points,
@@ -200,23 +203,29 @@ class Answering:
         estimate.check(work, self.limits.max_request_bytes, limit_s)
 
     def _partials(
-        self, order: NDArray[np.int64], hypotheses: Sequence[Hypothesis], count: int, scenes: Sequence[SceneGraph]
+        self,
+        order: NDArray[np.int64],
+        hypotheses: Sequence[Hypothesis],
+        count: int,
+        scenes: Sequence[SceneGraph],
+        ids: NDArray[np.int64],
     ) -> Callable[[int, NDArray[np.float32], NDArray[np.bool_]], None]:
         """Tells the listener of each hypothesis asked for as it is done."""
         assert self.on_progress is not None
-        tell, ids, done = self.on_progress, object_slots(self.scene, hypotheses), 0
-        offsets = np.zeros((len(scenes), 0, 3))
+        tell, done = self.on_progress, 0
+        settling: Settling | None = None
 
         def on_hypothesis(row: int, states: NDArray[np.float32], present: NDArray[np.bool_]) -> None:
-            nonlocal done, offsets
+            nonlocal done, settling
             if row == 0:
-                offsets = center_offsets(scenes, states[:, 0])
+                settling = Settling(scenes, states[:, 0])
             k = int(order[row])
             if not 0 <= k < count:
                 return
             done += 1
             states = states.copy()
-            move_centers(states, offsets)
+            if settling is not None:
+                settling.restore_centers(states)
             partial = self._rollout((hypotheses[row].name,), ids, states[None], present[None])
             judged = check_futures(scenes, [hypotheses[row]], self.times, states[None], ids)
             partial = replace(partial, computed=np.ones(1, bool), valid=judged.valid, invalid_reasons=judged.reasons)

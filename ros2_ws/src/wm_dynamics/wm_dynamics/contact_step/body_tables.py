@@ -33,12 +33,21 @@ the requests before hardly ever come again."""
 VERSION = 2
 """Of the tables below; a model made for another is refused."""
 SLOW_START_M_S = 0.02
+"""Speed of a body's surface below which the body is at rest at the start [m/s]."""
 HOVER_M = 0.004
-"""What is at rest this close above its surface at the start stands on it [m]."""
+"""A body at rest this close above its surface at the start stands on it [m]; larger, and what was let go just above a
+surface does not fall."""
 MAX_SLACK_M = 0.03
-"""Deepest overlap at the start that is taken for an error of the shapes and allowed to stay [m]."""
+"""Deepest overlap at the start that counts as an error of the shapes and is allowed to stay [m]; what is deeper is
+pushed out."""
 SUNK_M = 0.02
-"""What lies with its center by up to this below a surface still lies on it [m]."""
+"""A body whose center lies by up to this below a surface still lies on it [m]: larger, and what falls past an edge is
+lifted onto it."""
+SUPPORT_MARGIN_M = 0.01
+"""A body is looked at as a neighbor of a support when its bounding ball comes closer than this to the support's box
+[m]. A body at 0.6 m/s covers it in one step."""
+FLOOR_HALF_M = 1e4
+"""Half extents of the floor [m]: no world reaches so far."""
 
 PARAMETERS: dict[str, int] = {
     "inverse_mass": 1,  # [1/kg], 0 for what is static or follows a path
@@ -304,7 +313,7 @@ def surfaces_beneath(
         (PLANE_ROWS, B) and the row of S (B,) that it is, -2 for the floor.
     """
     plane = np.zeros((PLANE_ROWS, len(bounds)), dtype=np.float32)
-    plane[0], plane[3], plane[5:] = floor_z, 1.0, 1e4
+    plane[0], plane[3], plane[5:] = floor_z, 1.0, FLOOR_HALF_M
     which = np.full(len(bounds), -2, dtype=np.int16)
     for s in range(surfaces.shape[1]):
         top = surfaces[:, s].T

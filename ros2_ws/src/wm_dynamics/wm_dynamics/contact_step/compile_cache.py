@@ -35,6 +35,8 @@ SOURCES = (
     "formulas/network.py",
     "formulas/motion.py",
     "kernel.py",
+    "rollout_tables.py",
+    "broad_phase_kernel.py",
     "rollout_kernel.py",
     "sleeping.py",
     "body_tables.py",

@@ -23,14 +23,22 @@ from safetensors.numpy import load_file
 
 from wm_core.inference.base import InferenceError
 from wm_dynamics.contact_step import compile_cache
-from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, ROWS
+from wm_dynamics.contact_step.body_tables import FLOOR_HALF_M, HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, ROWS
+from wm_dynamics.contact_step.rollout_tables import (
+    BodyTable,
+    Floats,
+    OutputTable,
+    PairTable,
+    PathTable,
+    Span,
+    SurfaceTable,
+)
 
 if TYPE_CHECKING:
     from wm_dynamics.contact_step.network import DynamicsNetwork
 
 log = logging.getLogger(__name__)
 
-Floats = NDArray[np.float32]
 CHECK_TOLERANCE = 2e-3
 """Of the check: relative to 1 plus the size of a number."""
 
@@ -51,9 +59,19 @@ class CompiledStep:
         self.kernel = load_kernel()
         self._check(network)
 
-    def advance(self, *arguments: Any) -> None:
-        """See ``rollout_kernel.advance``."""
-        self.kernel.advance(self.weights, *arguments)
+    def advance(
+        self,
+        span: Span,
+        bodies: BodyTable,
+        pairs: PairTable,
+        surfaces: SurfaceTable,
+        hulls: Floats,
+        paths: PathTable,
+        noise: Floats,
+        outputs: OutputTable,
+    ) -> None:
+        """Make steps of all futures, in place; see ``rollout_kernel.advance``."""
+        self.kernel.advance(self.weights, span, bodies, pairs, surfaces, hulls, paths, noise, outputs)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[Floats]:
         """The outputs of ``DynamicsNetwork.run``, in its order."""
@@ -131,7 +149,7 @@ def check_feeds() -> dict[str, NDArray[Any]]:
     yaw = rng.uniform(-0.05, 0.05, bodies)
     hulls = np.flatnonzero(kind == 3)
     plane = np.zeros((PLANE_ROWS, bodies), dtype=np.float32)
-    plane[3], plane[5:] = 1.0, 1e4
+    plane[3], plane[5:] = 1.0, FLOOR_HALF_M
     return {
         "position": position,
         "quaternion": np.stack([0.0 * yaw, 0.01 * yaw, np.sin(yaw / 2), np.cos(yaw / 2)]).astype(np.float32),

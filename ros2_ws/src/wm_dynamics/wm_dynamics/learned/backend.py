@@ -41,6 +41,7 @@ from wm_dynamics.contact_step.compiled import CompiledStep
 from wm_dynamics.contact_step.network import DynamicsNetwork, default_model
 from wm_dynamics.learned.compiled_futures import CompiledFutureBatch
 from wm_dynamics.learned.futures import FutureBatch
+from wm_dynamics.learned.onnx_futures import OnnxFutureBatch
 from wm_dynamics.learned.scene import SETTLE_STEPS, Array, Flags, PreparedScene, scene_key
 from wm_dynamics.preparation import ScenePreparation
 
@@ -182,8 +183,8 @@ class LearnedDynamics(Dynamics):
                     stopped.set()
                     break
                 rows = slice(part.start, part.stop)
-                states[rows] = done.states
-                present[rows] = done.present_out
+                states[rows] = done.outputs.states
+                present[rows] = done.outputs.present
                 scatter[rows] = done.scatter
                 doubts[rows] = done.doubts
                 contacts.extend(done.contacts(part.start, ids))
@@ -226,7 +227,7 @@ class LearnedDynamics(Dynamics):
         """What the futures begin from; samples in which what was seen at rest would topple are drawn toward the mean.
 
         That a thing rests says where it can be: on what bears it. The draws do not know that, for each thing is drawn
-        by itself. What is taken from a place so goes back into the answer's positions (``center_offsets``).
+        by itself. What is taken from a place so goes back into the answer's positions (``wm_dynamics.settling``).
 
         Args:
             ended: whether the time is over; what is returned then is not fit to be asked.
@@ -267,8 +268,8 @@ class LearnedDynamics(Dynamics):
 
     def _futures(self, known: PreparedScene, hypotheses: Sequence[Hypothesis], times: Array) -> FutureBatch:
         if self._compiled is not None:
-            return CompiledFutureBatch(known, hypotheses, self.network, times, self._compiled)
-        return FutureBatch(known, hypotheses, self.network, times)
+            return CompiledFutureBatch(known, hypotheses, times, self._compiled)
+        return OnnxFutureBatch(known, hypotheses, times, self.network)
 
     def _rest(self, known: PreparedScene, ended: Callable[[], bool]) -> None:
         """Puts to sleep (S, M) what stays where it is when nothing is done.
@@ -284,11 +285,11 @@ class LearnedDynamics(Dynamics):
             if not awake.any() or ended():
                 break
             world = self._futures(known, [Hypothesis("")], np.zeros(1))
-            begin = world.position.copy()
+            begin = world.state.bodies.position.copy()
             _make_steps(world, SETTLE_STEPS, ended)
-            moved = np.linalg.norm(world.position - begin, axis=0).reshape(still.shape)
-            known.touching[:] = world.touching
-            known.on_surface[:] = world.on_surface
+            moved = np.linalg.norm(world.state.bodies.position - begin, axis=0).reshape(still.shape)
+            known.touching[:] = world.state.pairs.touching
+            known.on_surface[:] = world.state.surfaces.on_surface
             rests = awake & (moved < SETTLE_MOVE_M)
             rests = awake & (rests | rests[:1])
             if not rests.any():
@@ -298,11 +299,11 @@ class LearnedDynamics(Dynamics):
     def _unrest(self, known: PreparedScene, ended: Callable[[], bool]) -> Flags:
         """(S,) samples in which what comes to rest in the mean, nearly where it was seen, does not."""
         world = self._futures(known, [Hypothesis("")], np.array([0.0, CALM_S]))
-        begin = world.position.copy()
+        bodies, shape = world.state.bodies, known.at_rest.shape
+        begin = bodies.position.copy()
         _make_steps(world, world.last, ended)
-        shape = known.at_rest.shape
-        moved = np.linalg.norm(world.position - begin, axis=0).reshape(shape)
-        asleep = world.asleep.reshape(shape)
+        moved = np.linalg.norm(bodies.position - begin, axis=0).reshape(shape)
+        asleep = bodies.asleep.reshape(shape)
         calm = known.at_rest[0] & ~known.fixed[0] & asleep[0] & (moved[0] < CALM_MOVE_M)
         unlike = ~asleep | (np.abs(moved - moved[:1]) > CALM_MOVE_M)
         # What a sample was drawn to move, as it may, is no contradiction.
@@ -323,7 +324,7 @@ class LearnedDynamics(Dynamics):
         if stopped.is_set():
             return None
         world = self._futures(known, hypotheses, times)
-        world.schedule(scene, hypotheses)
+        world.schedule(scene)
         while not world.finished:
             if stopped.is_set() or (deadline is not None and time.monotonic() >= deadline):
                 return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,15 +66,14 @@ class PreparedScene:
             self.columns[:, :, i] = parameter_columns(body, shape, *properties[:, :, i].T)
         self.bounds = np.zeros(m, dtype=np.float32)
         self.offsets = np.zeros((3, m), dtype=np.float32)
-        self.hulls = np.zeros((3, HULL_POINTS, m), dtype=np.float32)
-        self.has_hull = np.zeros(m, dtype=bool)
+        self.hulls: Floats = np.zeros((m, 3, HULL_POINTS), dtype=np.float32)
+        self.hull_of = np.full(m, -1, dtype=np.int64)
         for i, shape in enumerate(self.shapes):
             self.bounds[i] = shape.bound
             if not preparation.bodies[i].is_static:
                 self.offsets[:, i] = shape.offset
             if shape.hull is not None and not preparation.bodies[i].is_static:
-                self.has_hull[i], self.hulls[:, :, i] = True, shape.hull
-        self.hull_rows = np.ascontiguousarray(self.hulls.transpose(2, 0, 1))
+                self.hull_of[i], self.hulls[i] = i, shape.hull
         self.surface_of = [i for i, b in enumerate(preparation.bodies) if b.is_static]
         self.surfaces = np.full((max(len(self.surface_of), 1), PLANE_ROWS), np.nan, dtype=np.float32)
         self.obstacle = np.zeros(m, dtype=bool)
@@ -91,8 +89,8 @@ class PreparedScene:
         self.touching = np.zeros((s, m * (m - 1) // 2), dtype=bool)
         self.on_surface = np.full((s, m), -1, dtype=np.int16)
         self.row_of = {int(object_id): i for i, object_id in enumerate(scenes[0].ids)}
-        self.pairs = np.array(list(itertools.combinations(range(m), 2)), dtype=np.int64).reshape(-1, 2)
-        self.pairs_of = [np.flatnonzero((self.pairs == i).any(axis=1)) for i in range(m)]
+        self.first, self.second = np.triu_indices(m, 1)
+        self.pairs_of = [np.flatnonzero((self.first == i) | (self.second == i)) for i in range(m)]
         self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
         self._columns_of: dict[tuple[int, bool], tuple[BodyDef, Floats]] = {}
         self._noise = sample_noise(s, m)

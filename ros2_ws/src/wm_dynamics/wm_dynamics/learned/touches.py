@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wm_core.constants import IMAGINED_CONTACT_GAP_STEPS
 from wm_dynamics.contact_step.body_tables import STEP_S
-from wm_dynamics.learned.scene import Flags
+from wm_dynamics.contact_step.rollout_tables import Flags
 
 
 def touches_of(flags: Flags, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
