@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wm_core.rotations import quaternion_to_matrix
 from wm_dynamics.contact_step.body_tables import (
     ROWS,
     STEP_S,
+    SUNK_M,
     SUPPORT_MARGIN_M,
     near_distance,
 )
-from wm_dynamics.contact_step.rollout_tables import BodyTable, Flags, Floats, Integers, PairTable, SurfaceTable
+from wm_dynamics.contact_step.rollout_tables import BodyTable, Flags, Integers, PairTable, SurfaceTable
 from wm_dynamics.contact_step.sleeping import SLEEP_STEPS, SLOW_M_S, WAKE_M_S
 
 
