@@ -1,4 +1,4 @@
-"""A stand-in for the Python module of TensorRT, on tests/fake_cuda.c: the calls that wm_core makes, of 10, 11 and RTX.
+"""A stand-in for the Python module of TensorRT, on core/fake_cuda.c: the calls that wm_core makes, of 10, 11 and RTX.
 
 An "engine" is the ONNX file; a "kernel" runs it with ONNX Runtime on what lies in the memory of the "device". So
 numbers really go through the buffers, copies and graphs of ``wm_core.inference.tensor_rt``; what it does not tell is
@@ -19,7 +19,7 @@ _MARK = b"STANDIN\n"
 
 
 class Driver:
-    """tests/fake_cuda.c, compiled."""
+    """tests/core/fake_cuda.c, compiled."""
 
     def __init__(self, path: str) -> None:
         self.library = ctypes.CDLL(path)

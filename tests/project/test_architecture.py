@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from wm_bringup.packages import PACKAGES
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "ros2_ws" / "src"
 
 # What may import rclpy: nodes and their parts, the ROS glue and the parts of bring-up that are ROS programs.

@@ -16,9 +16,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 from conftest import NodeProcess
-from test_camera_input import LENSES, RAW, lens_info, rvl_message, seen_through
-from test_imagination_node import Client
-from test_perception_node import FRAME, STEP_NS, Robot, parameters, start
+from imagination_client import Client
+from lens_images import LENSES, RAW, lens_info, rvl_message, seen_through
+from perceived_robot import FRAME, STEP_NS, Robot, parameters, start
 from traced_scene import BALL, BOX, CAMERA, FRONT, make_scene, trace
 from wm_core.camera import Camera
 from wm_core.interventions import Hypothesis

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 ARCHITECTURES = ("SM80", "SM86", "SM89", "SM120")
-MODELS = Path(__file__).resolve().parents[1] / "ros2_ws/src"
+MODELS = Path(__file__).resolve().parents[2] / "ros2_ws/src"
 SHIPPED = sorted(p for p in MODELS.glob("wm_*/models/*.onnx") if not p.stem.endswith("_int8"))
 """The int8 files beside them are for CPUs: TensorRT wants zero points of 0, as ``test_int8_for_a_gpu`` has them."""
 

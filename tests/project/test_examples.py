@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tabletop_bag import SHORT, write_bag
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = {path.stem for path in (ROOT / "examples").glob("*.py")}
 TESTED = {"what_if", "own_segmenter", "custom_planner", "from_recording", "new_intervention"}
 

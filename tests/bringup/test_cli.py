@@ -27,7 +27,7 @@ from wm_core.rollout import EventAnswer, EventQuestion, Rollout, RolloutEvent
 from wm_core.scene_graph import EventKind, SceneGraph
 
 COMMANDS = ("demo", "run", "sim", "doctor", "imagine", "bench", "record", "replay", "compare")
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def wm(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from wm_bringup.packages import PACKAGES
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "ros2_ws/src"
 
 # import name: (distribution on the package index, key in rosdistro's rosdep/python.yaml or None where it has none)

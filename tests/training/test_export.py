@@ -172,7 +172,7 @@ def test_a_profile_that_is_none_is_refused(text: str):
 
 def test_a_model_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """From an ONNX file alone: half precision, compared, and engines where TensorRT-RTX is installed."""
-    from test_engines import square
+    from square_model import square
 
     path = square(tmp_path / "mine.onnx", 0.5, metadata={})
     out = tmp_path / "out"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # Stands in for make: notes where and how it was called, and fails where the call holds the text of FAIL.
 MAKE = """#!/bin/bash
 call="make $* ($(pwd))"

@@ -11,7 +11,7 @@ import pytest
 
 from wm_core import installed
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 INSTALL = ROOT / "ros2_ws/install"
 PROGRAMS = {
     "perception_node": ("wm_perception", "onnxruntime"),

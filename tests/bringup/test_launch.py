@@ -26,7 +26,7 @@ from wm_imagination.ros import imagined_topics
 from wm_perception.parameters import PerceptionParameters
 from wm_perception.ros import perceived_topics
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BRINGUP = ROOT / "ros2_ws/src/wm_bringup"
 LAUNCH_FILE = BRINGUP / "launch/wm.launch.py"
 

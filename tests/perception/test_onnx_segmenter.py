@@ -24,7 +24,7 @@ from wm_perception.types import Frame, PerceptionConfig, PredictedObject
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.simulator import Simulator
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "ros2_ws/src/wm_perception/examples/own_segmenter"
+EXAMPLE = Path(__file__).resolve().parents[2] / "ros2_ws/src/wm_perception/examples/own_segmenter"
 RED = Thing((0.0, 0.15, 0.05), (0.1, 0.1, 0.1), (200, 30, 30))
 BLUE = Thing((0.0, -0.15, 0.05), 0.1, (30, 60, 200))
 FRAME = frame(0, [RED, BLUE])

@@ -177,7 +177,7 @@ def of_a_node(files: list[Path], names: Sequence[str] = ("color_topic",)) -> Any
     from rclpy.node import Node
     from rclpy.signals import SignalHandlerOptions
 
-    defaults = Path(__file__).resolve().parents[1] / "ros2_ws/src/wm_perception/config/perception.yaml"
+    defaults = Path(__file__).resolve().parents[2] / "ros2_ws/src/wm_perception/config/perception.yaml"
     context = rclpy.Context()
     rclpy.init(
         context=context,
@@ -289,7 +289,7 @@ def test_wm_run_reads_frames_with_their_prefix(tmp_path):
 def test_files_with_defaults_and_the_documentation_are_those_of_the_nodes(node):
     """They are what `python -m wm_core.parameters` writes today."""
     parameters = PARAMETERS[node]
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     file = root / "ros2_ws/src" / parameters.__module__.split(".")[0] / f"config/{node}.yaml"
     _, comment, text = file.read_text().split("\n", 2)
     command = f"python -m wm_core.parameters {parameters.__module__}:{parameters.__name__} {node}"

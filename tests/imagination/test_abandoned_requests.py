@@ -16,7 +16,7 @@ from std_srvs.srv import Trigger
 from wm_msgs.srv import ImagineRollouts
 
 from conftest import NodeProcess
-from test_imagination_node import Client
+from imagination_client import Client
 from traced_scene import make_scene
 from wm_core.interventions import Hypothesis
 from wm_core.rollout import ImagineRequest

@@ -394,9 +394,9 @@ def golden_outputs():
 
 @needs_weights
 def test_shipped_network_gives_what_it_gave():
-    """Within 1e-3 of tests/reasoner_golden.json, relative or absolute, whatever the runtime's version.
+    """Within 1e-3 of tests/perception/reasoner_golden.json, relative or absolute, whatever the runtime's version.
 
-    After a new training: ``python tests/test_reasoner.py`` writes the file anew; say why in the commit.
+    After a new training: ``python tests/perception/test_reasoner.py`` writes the file anew; say why in the commit.
     """
     expected = json.loads(GOLDEN.read_text())
     for name, values in golden_outputs().items():

@@ -30,7 +30,7 @@ from wm_sim.gazebo import to_sdf
 from wm_sim.scenes import SceneError, SceneModel, build_scene, load_scene, scene_names
 from wm_sim.simulator import Simulator
 
-PACKAGE = Path(__file__).resolve().parent.parent / "ros2_ws" / "src" / "wm_sim"
+PACKAGE = Path(__file__).resolve().parents[2] / "ros2_ws" / "src" / "wm_sim"
 SMALL = {"width": 320, "height": 240}
 TIMES = np.arange(46) / 30.0
 
