@@ -23,11 +23,11 @@ class PushCosts:
     """Weights; the cost of a future is in meters of way left for the target.
 
     Attributes:
-        tilt_per_rad: of any thing beyond ``tilt_free_rad``; toppled: more than 45 degrees.
-        moved_tall, moved_other: per meter that a tall or another thing is shifted.
-        clearance_m, clearance: the paddle and the target keep this distance [m] from tall things; per meter short.
-        edge_m, edge: things keep this distance [m] from the table's edge; per meter short.
-        speed: per m/s that things still move with at the end.
+        tilt_per_rad: of any object beyond ``tilt_free_rad``; toppled: more than 45 degrees.
+        moved_tall, moved_other: per meter that a tall or another object is shifted.
+        clearance_m, clearance: the paddle and the target keep this distance [m] from tall objects; per meter short.
+        edge_m, edge: objects keep this distance [m] from the table's edge; per meter short.
+        speed: per m/s that objects still move with at the end.
         behind: of the paddle standing at the wrong side at the end, per meter left.
         carry: of carrying the paddle elsewhere, per meter left; at most ``carry_most_m``.
     """
@@ -59,8 +59,8 @@ class PushPlannerConfig:
         max_speed_m_s, max_turn_rad_s: of the paddle while it pushes; carry_speed_m_s: while it is carried.
         enough_m: no further round when a future costs less than this.
         done_m: the target is there when its center is this close to the goal.
-        tall_ratio: a thing is tall that is so many times higher than its smaller width.
-        near_m: things further than this from the target are left out of what is imagined.
+        tall_ratio: an object is tall that is so many times higher than its smaller width.
+        near_m: objects further than this from the target are left out of what is imagined.
         paddle: full size [m]: thickness (its face looks along +x), width, height; paddle_friction.
         ground_gap_m: between the support and the paddle.
     """

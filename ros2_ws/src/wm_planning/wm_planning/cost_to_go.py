@@ -15,13 +15,13 @@ _CELL_M = 0.02
 class CostToGo:
     """The length of the way from anywhere on the support to the goal, for the target's center.
 
-    Dijkstra on a grid of 2 cm with 16 neighbors; a meter close to (or through) things counts as several.
+    Dijkstra on a grid of 2 cm with 16 neighbors; a meter close to (or through) objects counts as several.
 
     Args:
         low, high: (2,) corners of the support [m].
         own: outline (D,) of the target; goal: (2,).
-        places: (N, 2), outlines: (N, D), tall: (N,) of the other things.
-        tall_margin_m, margin_m: how far from tall and other things the way is free.
+        places: (N, 2), outlines: (N, D), tall: (N,) of the other objects.
+        tall_margin_m, margin_m: how far from tall and other objects the way is free.
     """
 
     def __init__(

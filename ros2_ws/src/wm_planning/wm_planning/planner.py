@@ -1,4 +1,4 @@
-"""Push a thing to a place on a table with a paddle, by imagining many pushes and taking the best. Knows no ROS.
+"""Push an object to a place on a table with a paddle, by imagining many pushes and taking the best. Knows no ROS.
 
 The planner is a receding-horizon controller whose optimizer is the cross-entropy method (Rubinstein, "The cross-entropy
 method for combinatorial and continuous optimization", 1999; for paths of robots: Kobilarov, "Cross-entropy motion
@@ -7,7 +7,7 @@ and deviation to the best ones (the elite), draw again. The best push seen is ca
 at and thought of anew.
 
 A push is a start of the paddle and a second of motion. The paddle may start where it is, or be lifted, carried over
-the things and let down at another side of the target: both are imagined, so the choice falls out of the cost. The cost
+the objects and let down at another side of the target: both are imagined, so the choice falls out of the cost. The cost
 is in meters: the way that is left for the target around what stands in between (Dijkstra's shortest path on a grid),
 and on top of it whatever is not wanted (``PushCosts``).
 """
@@ -38,7 +38,7 @@ class Plan:
     """What to do next.
 
     Attributes:
-        kind: ``push`` (go along ``path``), ``carry`` (``path`` leads over the things to where the next push starts)
+        kind: ``push`` (go along ``path``), ``carry`` (``path`` leads over the objects to where the next push starts)
             or ``done`` (the target is there; ``path`` only lifts the paddle).
         path: from where the paddle is.
         push: the push that was imagined and chosen; after a ``carry`` it is what comes next. None when done.
@@ -68,7 +68,7 @@ def without_pusher(
 ) -> SceneGraph:
     """The scene without the paddle itself: what is named ``pusher``, and what is centered within its bounds.
 
-    The robot knows where its paddle is; a camera sees just one more thing, from one side and some centimeters off.
+    The robot knows where its paddle is; a camera sees just one more object, from one side and some centimeters off.
 
     Args:
         keep_ids: these are not the paddle, wherever they are.
@@ -138,7 +138,7 @@ class PushPlanner:
 
         Args:
             scene: as perceived now, graph frame, z up; the paddle in it is ignored.
-            target_id: which thing to push.
+            target_id: which object to push.
             goal: (2,) where its center shall be [m], graph frame.
             pusher: where the paddle is now.
 
@@ -206,15 +206,15 @@ class PushPlanner:
     def _table(self, scene: SceneGraph, target_id: int, goal: Array, pusher: PusherPose) -> _Table:
         seen = scene
         scene = without_pusher(scene, pusher, self.config.paddle, {target_id, *self._things}, self._own_ids)
-        # A thing that once was the paddle stays so, wherever perception believes it to be when it loses sight of it.
+        # An object that once was the paddle stays so, wherever perception believes it to be when it loses sight of it.
         self._own_ids |= set(seen.ids.tolist()) - set(scene.ids.tolist())
-        # And a thing that was seen beside the paddle does not become it when the paddle comes close.
+        # And an object that was seen beside the paddle does not become it when the paddle comes close.
         self._things |= set(scene.ids.tolist())
         if target_id not in scene.ids:
             raise PlanError(f"target_id: got {target_id}, expected one of {scene.ids.tolist()}")
         target = scene.index(target_id)
         if scene.is_static[target]:
-            raise PlanError(f"target_id: got {target_id}, which is static, expected a movable thing")
+            raise PlanError(f"target_id: got {target_id}, which is static, expected a movable object")
         if goal.shape != (2,) or not np.isfinite(goal).all():
             raise PlanError(f"goal: got {goal.tolist()}, expected x and y [m]")
         low, high, top = self._support(scene, target)
@@ -240,7 +240,7 @@ class PushPlanner:
 
     @staticmethod
     def _support(scene: SceneGraph, target: int) -> tuple[Array, Array, float]:
-        """Corners (2,), (2,) and height of the top of what the target stands on: the highest static thing below."""
+        """Corners (2,), (2,) and height of the top of what the target stands on: the highest static object below."""
         best: tuple[Array, Array, float] | None = None
         for i in np.flatnonzero(scene.is_static):
             half = 0.5 * np.abs(quaternion_to_matrix(scene.quaternions[i])) @ scene.extents[i]
@@ -251,7 +251,7 @@ class PushPlanner:
             if over and (best is None or top > best[2]):
                 best = (low, high, top)
         if best is None:
-            raise PlanError("scene: found no support (a static thing) under the target, expected one")
+            raise PlanError("scene: found no support (a static object) under the target, expected one")
         return best
 
     def _near(self, table: _Table) -> SceneGraph:
@@ -462,7 +462,7 @@ class PushPlanner:
         finite = futures.done & np.isfinite(total)
         return np.where(finite, total, np.inf)
 
-    # -- over the things
+    # -- over the objects
 
     def _over(self, table: _Table) -> float:
         """Height of the paddle's center [m] at which it passes over everything."""
