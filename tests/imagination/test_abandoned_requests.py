@@ -60,7 +60,7 @@ def is_busy(client: Client) -> bool:
 def test_a_request_ends_when_its_client_is_gone(graph: tuple[Client, Path], how: str) -> None:
     client, folder = graph
     before = client.counter("abandoned_requests")
-    command = [sys.executable, str(Path(__file__).with_name("abandoning_client.py")), how]
+    command = [sys.executable, str(Path(__file__).parents[1] / "abandoning_client.py"), how]
     abandoner = NodeProcess(command, folder / f"{how}.log", dict(os.environ))
     try:
         client.spin_until(lambda: "asked" in abandoner.output, 60.0, "the other client")

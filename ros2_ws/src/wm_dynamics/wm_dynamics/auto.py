@@ -19,7 +19,7 @@ from wm_dynamics.validity import check_futures
 log = logging.getLogger(__name__)
 
 UNSURE_M = 0.10
-"""Predicted standard deviation of any thing's position at the end, from what the network leaves open alone, beyond
+"""Predicted standard deviation of any object's position at the end, from what the network leaves open alone, beyond
 which a future is handed to physics."""
 MAX_HANDED_OVER = 128
 """Futures (hypotheses x samples) of one request without a deadline that physics takes at most: about a second's work on
@@ -28,7 +28,7 @@ MOST_UNSURE = 0.5
 """From this share of unsure futures on physics answers all of a request. Of fewer, the rest would cost more than they
 (three to five unsure of 64 took 400 to 560 ms with all, 110 to 140 ms alone)."""
 FIRST_ESTIMATE = 0.02
-"""Seconds of physics per future and second of horizon before the first was measured; with six things on two cores."""
+"""Seconds of physics per future and second of horizon before the first was measured; with six objects on two cores."""
 PREPARE_S = 0.05
 """About what physics takes before the first future: the scene at rest, its models compiled [s]."""
 RESERVE = 1.3
@@ -38,7 +38,7 @@ RESERVE = 1.3
 class AutomaticDynamics(Dynamics):
     """Asks the learned backend, then physics for what that is unsure of; says which answered what.
 
-    A future is unsure when the network leaves more than ``UNSURE_M`` of any thing's place open, and when what it
+    A future is unsure when the network leaves more than ``UNSURE_M`` of any object's place open, and when what it
     answers cannot be (``wm_dynamics.validity``). Physics answers as many of those as fit in the time, the least
     sure first, and the factual future with them, for effects compare futures of one backend; all futures of the
     request where most are unsure and all fit. Those that do not fit are answered by the learned backend, with the

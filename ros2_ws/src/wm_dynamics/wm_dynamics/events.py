@@ -205,7 +205,7 @@ def _motion_events(
             reach = np.abs(up) @ half
         bottom = np.where(there, own[..., 2] - reach, -np.inf)
         highest = np.maximum.accumulate(bottom, axis=1)
-        # Placing a thing lower is no fall: the highest so far starts anew there.
+        # Placing an object lower is no fall: the highest so far starts anew there.
         for n in np.flatnonzero((since != since[:, :1]).any(axis=1)):
             for begin in np.unique(since[n]):
                 rows = since[n] == begin

@@ -34,6 +34,7 @@ FREEING_KINDS = (
 )
 """Interventions that free an object which only rested on something unseen."""
 FLOOR_BELOW_SUPPORT_M = 0.75
+"""Height of a table over the floor that nobody has seen: an object that falls further hits it later."""
 SUPPORT_THICKNESS_M = 0.03
 """Perceived supports are surfaces; they are made at least this thick, downwards, so that nothing passes
 through.
@@ -58,7 +59,7 @@ class ScenePreparation:
     """Bodies, floor and start states for belief samples of one scene.
 
     From the mean sample: which objects move and which rest; supports, leveled when within 5 degrees,
-    thickened downwards, and widened under what stands on their edge; hulls of resting objects with a flat
+    thickened downwards, and widened under what stands on their edge; hulls of objects at rest with a flat
     base (else an imperfectly seen bottom would rock). Per sample: standing faces leveled, gaps to what is
     beneath closed, balls and lying cylinders set rolling when their spin was not observed, overlaps moved
     apart without speed.
@@ -104,7 +105,7 @@ class ScenePreparation:
     def _hold_what_hangs(self) -> None:
         """Make static what rests with nothing perceived beneath it: something unseen carries it (a chair's back).
 
-        It stays where it is, and things bump into it, until a hypothesis moves it.
+        It stays where it is, and objects bump into it, until a hypothesis moves it.
         """
         unsupported: list[int] = []
         start = self.start(self.mean, unsupported)
@@ -322,13 +323,13 @@ class ScenePreparation:
         return places, turned
 
     def _gap_limit(self, index: int) -> float:
-        """Largest gap [m] to what is beneath a thing that is closed."""
+        """Largest gap [m] to what is beneath an object that is closed."""
         if int(self.mean.ids[index]) in self.on:
             return SNAP_GAP_ON_M
         return float(np.clip(2.5 * np.sqrt(max(self.mean.pose_covariances[index, 2, 2], 0.0)), *SNAP_GAP_M))
 
     def _set_rolling(self, index: int, state: Array) -> None:
-        """Set the velocities of a thing's state (13,) that is supported; in place."""
+        """Set the velocities of an object's state (13,) that is supported; in place."""
         if not state[LINEAR_VELOCITY].any():
             return
         mean = self.mean
@@ -400,7 +401,7 @@ def _nearest_axis(rotation: Array, direction: Array) -> Array:
 
 
 def _flat_based(body: BodyDef, quaternion: ArrayLike) -> BodyDef:
-    """A resting hull with a flat base under its lowest points, wide enough for it to stand.
+    """A hull at rest with a flat base under its lowest points, wide enough for it to stand.
 
     Points within 8 % of the height (6 mm at least) of the lowest are let down to its level. If the center is
     not over the base that results (a bottom that was hidden), the outline of the lower half is let down as

@@ -5,7 +5,7 @@ chooses by it. The limits are wide (they catch what cannot be, not what is inacc
 
 * Energy. What moves now was in motion before, has fallen, or was given it. Kinetic energy is a square of a norm, so
   impulses add by the triangle inequality: sqrt(E) <= sqrt(E before) + sqrt(E of the impulse alone).
-* Speed. A blow gives a light thing at most twice the speed of the heavy thing that strikes it, a blow passed on by a
+* Speed. A blow gives a light object at most twice the speed of the heavy object that strikes it, a blow passed on by a
   third one at most three times.
 """
 
@@ -30,13 +30,13 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 FLOOR_BELOW_M = 1.0
-"""Things may fall to this far below the lowest thing of the scene: backends put a floor 0.75 m below the supports."""
+"""Objects may fall to this far below the lowest object of the scene: backends put a floor 0.75 m below the supports."""
 FASTEST_M_S = 1000.0
 FASTEST_RAD_S = 2000.0
 FARTHEST_M = 4000.0
 """Beyond what any request may ask for (50 m/s, 500 rad/s, poses of 1 km; ``wm_core.interventions``), with room for
-small things that are given large impulses. ``FARTHEST_M`` counts from the farthest thing of the scene: the origin of a
-map may be far away."""
+small objects that are given large impulses. ``FARTHEST_M`` counts from the farthest object of the scene, as the origin
+of a map may be far away."""
 BLOWS = 3.0
 SLACK_M_S = 2.0
 """What is drawn, placed or grown into something else is moved out of it, at up to about this speed: backends bound
@@ -95,7 +95,7 @@ class Limits:
     """What the scene and one hypothesis allow of M bodies in S samples.
 
     Attributes:
-        mass: (S, M) least masses [kg] that things have on the way; 0: static, or led along a path.
+        mass: (S, M) least masses [kg] that objects have on the way; 0: static, or on a path.
         inertia: (S, M) a lower bound of their moments [kg m^2].
         height: (M,) from which each can fall [m].
         energy: (S,) most energy above that of rest at ``height`` [J].
@@ -143,7 +143,7 @@ def _limits(scenes: Sequence[SceneGraph], hypothesis: Hypothesis, scene_bodies: 
     root += np.sqrt(0.5 * total) * SLACK_M_S
     for _, do in actions:
         if do.kind == InterventionKind.FOLLOW_PATH and len(do.path_positions):
-            # What rests on a thing that is led up is lifted with it.
+            # What rests on an object whose path rises is lifted with it.
             root = np.sqrt(root**2 + total * GRAVITY_M_S2 * float(np.ptp(do.path_positions[:, 2])))
     reach_m = FARTHEST_M + float(np.abs(scenes[0].positions).max(initial=0.0))
     return Limits(mass, inertia, bodies.height, root**2, min(BLOWS * speed + SLACK_M_S, FASTEST_M_S), reach_m)
@@ -154,7 +154,7 @@ class _Bodies:
 
     Attributes:
         least, most: (S, M) masses [kg]. smallest, largest: (M, 3) extents [m]. height: (M,) highest places that they
-            are put to [m]. free: (M,) neither static nor led. lowest: bottom of the lowest [m].
+            are put to [m]. free: (M,) neither static nor on a path. lowest: bottom of the lowest [m].
         linear, spin: (S, M) speeds [m/s, rad/s] with which they begin.
     """
 
@@ -268,7 +268,7 @@ def _beyond(limits: Sequence[Limits], states: States) -> Flags:
         linear, angular = states[..., LINEAR_VELOCITY], states[..., ANGULAR_VELOCITY]
         square = np.einsum("kstmi,kstmi->kstm", linear, linear)
         turning = np.einsum("kstmi,kstmi->kstm", angular, angular)
-        # What is led or static goes where it is told.
+        # Static objects and those on paths go where they are told.
         fast = (square > np.where(mass > 0.0, speed**2, np.inf)[:, :, None].astype(np.float32)).any(axis=(2, 3))
         fast |= (turning > np.float32(FASTEST_RAD_S**2)).any(axis=(2, 3))
         # All hypotheses begin from one scene.
@@ -293,7 +293,7 @@ def _energy(limits: Sequence[Limits], states: States, square: States, turning: S
 def _described(
     limits: Limits, states: States, times: Array, ids: NDArray[np.int64], scene: SceneGraph, sample: int
 ) -> str:
-    """What is wrong with a future's states (T, M, 13) first: which things, when, what was found and expected."""
+    """What is wrong with a future's states (T, M, 13) first: which objects, when, what was found and expected."""
 
     def names(rows: NDArray[np.int64]) -> str:
         known = [

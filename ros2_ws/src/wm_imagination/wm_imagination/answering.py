@@ -292,7 +292,7 @@ class Answering:
         return probability
 
     def _paths_outside(self) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-        """(K,) how far led bodies go beyond the workspace [m], and what to say about it."""
+        """(K,) how far bodies on paths go beyond the workspace [m], and what to say about it."""
         request, bounds = self.request, workspace_bounds(self.scene)
         outside = np.zeros(request.count, dtype=np.float32)
         if bounds is None:

@@ -113,8 +113,8 @@ class Imagination:
         start = request.initial_state if request.initial_state is not None else scene
         if start is None:
             raise RequestError("initial_state: got none and no scene graph was received yet, expected one of them")
-        looks = request.images.any_images or request.images.points
-        appearance = memory.snapshot() if isinstance(memory, AppearanceMemory) and looks else None
+        draws = request.images.any_images or request.images.points
+        appearance = memory.snapshot() if isinstance(memory, AppearanceMemory) and draws else None
         if isinstance(memory, Appearance):
             appearance = memory
         validate_request(request, start, self.limits, appearance)
@@ -123,7 +123,7 @@ class Imagination:
         if run.deadline is None and self.limits.default_deadline_s > 0.0:
             # Not as a deadline: dynamics works in smaller, dearer portions where a part of an answer is wanted.
             run.latest = begin + self.limits.default_deadline_s
-        # Not by way of ``run``: it would hold itself, and the looks that it was given until garbage is collected.
+        # Not by way of ``run``: it would hold itself, and the appearance that it was given until garbage is collected.
         latest = run.latest
         run.should_stop = lambda: time.monotonic() >= latest or (should_stop is not None and should_stop())
         if on_progress is not None:

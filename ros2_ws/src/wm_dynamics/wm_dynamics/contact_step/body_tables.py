@@ -27,8 +27,9 @@ Table = NDArray[np.float32]
 STEP_S = 1.0 / 60.0
 """The fixed step of the network."""
 HULL_POINTS = 64
+"""Points that stand for a hull: as many as ``simplify_hull`` leaves at most."""
 KEPT_SHAPES = 256
-"""Shapes that are remembered: those of one request. Perception measures a thing anew in every frame, so that shapes of
+"""Shapes that are remembered: those of one request. Perception measures a body anew in every frame, so that shapes of
 the requests before hardly ever come again."""
 VERSION = 2
 """Of the tables below; a model made for another is refused."""
@@ -57,7 +58,7 @@ PARAMETERS: dict[str, int] = {
     "half": 3,  # half extents of the core: box, or cylinder about z with half[0] as its radius [m]
     "rounding": 1,  # radius about the core [m]: of spheres (core 0) and capsules (core a segment)
     "cylinder": 1,  # 1: the core is a cylinder
-    "rims": 4,  # of round things: radius and height of the lower rim, then of the upper one, about the center [m]
+    "rims": 4,  # of round bodies: radius and height of the lower rim, then of the upper one, about the center [m]
     "friction": 1,
     "restitution": 1,
     "rolling": 1,  # rolling resistance [m]
@@ -206,7 +207,7 @@ def _bounds(points: Array) -> tuple[Array, Array, bool]:
 
 
 def _rims(points: Array) -> Array:
-    """Radius and height of the two rims that a round thing stands or lies on; points (P, 3) about its center [m].
+    """Radius and height of the two rims that a round body stands or lies on; points (P, 3) about its center [m].
 
     The lower rim is that of its foot. The upper one is where it is about as wide as anywhere and highest (the shoulder
     of a bottle), or its upper end where it is widest at the foot alone (a cone).
@@ -263,7 +264,7 @@ def parameter_columns(
     column[ROWS["rolling"]] = shape.rolling
     column[ROWS["torsion"]] = shape.torsion
     if body.is_static or kinematic:
-        # Friction of static and kinematic things is that of what touches them.
+        # Friction of static and kinematic bodies is that of what touches them.
         column[ROWS["friction"]] = 0.0 if body.is_static else friction
         column[ROWS["restitution"]] = 1.0 if body.is_static else restitution
         return column
@@ -276,7 +277,7 @@ def parameter_columns(
 
 
 def surface_rows(body: BodyDef) -> Table | None:
-    """(PLANE_ROWS,) of the top of a static body that things can stand on; None where it has no level top."""
+    """(PLANE_ROWS,) of the top of a static body that bodies can stand on; None where it has no level top."""
     if not body.is_static:
         return None
     part = next((g for g in body.geoms if not g.visual_only), None)

@@ -114,7 +114,7 @@ class CompiledStep:
 
 
 def check_feeds() -> dict[str, NDArray[Any]]:
-    """A small world with each kind of contact: things that slide, roll, strike one another, stand on one another."""
+    """A small world with each kind of contact: bodies that slide, roll, strike one another, stand on one another."""
     rng = np.random.default_rng(5)
     bodies = 24
     parameters = np.zeros((PARAMETER_ROWS, bodies), dtype=np.float32)

@@ -1,14 +1,15 @@
-"""When things of imagined futures fall asleep and wake up, and what counts as a touch: of both engines of the learned
-dynamics.
-"""
+"""When bodies of imagined futures fall asleep and wake up, and what counts as a touch, in both engines."""
 
 SLOW_M_S = 0.004
-"""Below this (surface speed) for SLEEP_STEPS steps, together with all that is near, a thing falls asleep."""
+"""A body falls asleep when the points of its surface, and all that is near it, are slower than this for SLEEP_STEPS
+steps [m/s]. Larger, and a slow slide stops; smaller, and the jitter of a stack keeps it awake."""
 WAKE_M_S = 0.012
-"""What comes near faster than this (surface speed) wakes what sleeps."""
+"""A body that comes near faster than this (at its surface) wakes sleeping ones [m/s]; above SLOW_M_S, so that a body on
+the point of falling asleep wakes nothing."""
 SLEEP_STEPS = 9
+"""0.15 s at steps of 1/60 s. Fewer, and a body at the turning point of a rocking motion is put to sleep."""
 TOUCH_N_S = 1e-9
-"""Impulse [N s] of a step above which things touch."""
+"""Impulse of a step above which two bodies touch [N s]: above what rounding leaves of zero."""
 SCATTER_SHARE = 0.5
-"""Of what a step adds to a thing's speed, the share that its scatter may add on top: between a dead blow and an elastic
+"""Of what a step adds to a body's speed, the share that its scatter may add on top: between a dead blow and an elastic
 one of equal masses lies a factor of two, and the learned deviations of blows are some tenths."""

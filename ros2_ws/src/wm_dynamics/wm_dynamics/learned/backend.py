@@ -4,7 +4,7 @@ The network makes one fixed step of all bodies of all futures together (``traini
 Around it, here: which bodies are awake, which pairs are near, which surface is beneath, what interventions change, and
 what comes out.
 
-Every thing that rests and that nothing comes near is asleep: it costs nothing and keeps its place exactly, as in the
+Every object at rest that nothing comes near is asleep: it costs nothing and keeps its place exactly, as in the
 ``physics`` backend. Belief samples start from the same preparation as there (``ScenePreparation``), so that the two
 differ in how the world moves and not in where it begins. The samples beyond the first also get the scatter that the
 network learned to leave open; the random numbers depend on sample and object alone, so that hypotheses are compared
@@ -54,20 +54,21 @@ SHARED_BODIES = 4096
 bodies.
 """
 SETTLE_MOVE_M = 0.002
-"""What moves by less in the first SETTLE_STEPS, undisturbed and seen at rest, is taken to rest."""
+"""A body that was seen at rest and moves by less in the first SETTLE_STEPS, undisturbed, is at rest [m]; larger, and a
+body that begins to slide is held."""
 SETTLE_ROUNDS = 3
+"""Times that bodies are put to sleep: each round those that stand on what slept in the round before."""
 CALM_S = 1.0
 CALM_MOVE_M = 0.025
-"""What was seen at rest and sleeps within CALM_S of the start, no farther than CALM_MOVE_M from it, has settled:
-what is perceived some degrees off the face that it stands on rocks down by a centimeter."""
+"""A body that was seen at rest and sleeps within CALM_S of the start, no farther than CALM_MOVE_M from it, has settled:
+one perceived some degrees off the face that it stands on rocks down by a centimeter [s, m]."""
 CALM_ROUNDS = 4
 """Times that a sample is drawn halfway to the mean, the last time all the way."""
 ENGINES = ("auto", "compiled", "onnxruntime")
 SHARED_COMPILED_BODIES = 256
 CHUNK_COMPILED_BODIES = 1024
-"""As SHARED_BODIES and CHUNK_BODIES: small chunks, so that what Python does for one goes on beside the steps of
-another.
-"""
+"""SHARED_BODIES and CHUNK_BODIES of the compiled engine: small chunks, so that Python prepares one while the steps of
+another are made."""
 KEPT_SCENES = 4
 """Scenes whose preparation is kept for the next request; KEPT_BODIES: bodies of interventions kept for each."""
 
@@ -226,8 +227,8 @@ class LearnedDynamics(Dynamics):
     ) -> PreparedScene:
         """What the futures begin from; samples in which what was seen at rest would topple are drawn toward the mean.
 
-        That a thing rests says where it can be: on what bears it. The draws do not know that, for each thing is drawn
-        by itself. What is taken from a place so goes back into the answer's positions (``wm_dynamics.settling``).
+        An object at rest can only be where something carries it. The draws do not know that, as each object is drawn by
+        itself. What is taken from a position so goes back into the answer's positions (``wm_dynamics.settling``).
 
         Args:
             ended: whether the time is over; what is returned then is not fit to be asked.

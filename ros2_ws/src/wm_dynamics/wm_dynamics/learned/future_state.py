@@ -12,7 +12,7 @@ from wm_core.interventions import Hypothesis
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.rotations import quaternion_to_matrix
 from wm_dynamics.contact_step.body_tables import PARAMETER_ROWS, BodyShape, body_shape
-from wm_dynamics.contact_step.rollout_tables import BodyTable, Floats, Integers, PairTable, SurfaceTable
+from wm_dynamics.contact_step.rollout_tables import BodyTable, Floats, PairTable, SurfaceTable
 from wm_dynamics.learned.followed_paths import FollowedPaths
 from wm_dynamics.learned.scene import Array, PreparedScene
 from wm_dynamics.mujoco.bodies import BodyDef
@@ -187,16 +187,3 @@ class FutureState:
         near = (apart * apart).sum(axis=0) < reach**2
         table.asleep[part] &= ~near | table.fixed[part]
         table.quiet_steps[part][near] = 0
-
-    # -- what comes out
-
-    @property
-    def origins(self) -> tuple[Integers, Array, Array]:
-        """Columns whose origin is not the center of mass; their arms (n, 3) [m], and what rotation adds to the velocity
-        of the center of mass (n, 3) [m/s].
-        """
-        table = self.bodies
-        columns: Integers = np.flatnonzero(np.abs(table.offsets).sum(axis=0) > 0.0)
-        arm = arms(table.quaternion[:, columns].T, table.offsets[:, columns].T)
-        turning = np.asarray(np.cross(table.angular[:, columns].T, arm), dtype=np.float64)
-        return columns, arm, turning

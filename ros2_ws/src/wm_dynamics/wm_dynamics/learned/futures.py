@@ -18,7 +18,7 @@ from wm_dynamics.contact_step.body_tables import STEP_S
 from wm_dynamics.contact_step.rollout_tables import Floats, OutputTable
 from wm_dynamics.interventions import apply
 from wm_dynamics.learned.batch_body import BatchBody
-from wm_dynamics.learned.future_state import FutureState
+from wm_dynamics.learned.future_state import FutureState, arms
 from wm_dynamics.learned.scene import SETTLE_STEPS, Array, PreparedScene
 from wm_dynamics.learned.touches import touches_of
 from wm_dynamics.preparation import FREEING_KINDS
@@ -141,9 +141,11 @@ class FutureBatch(ABC):
             position = bodies.position + (rest * bodies.linear if rest > 1e-6 else 0.0)
             out[:, POSITION], out[:, QUATERNION] = position.T, bodies.quaternion.T
             out[:, LINEAR_VELOCITY], out[:, ANGULAR_VELOCITY] = bodies.linear.T, bodies.angular.T
-            columns, arm, turning = self.state.origins
-            out[columns, POSITION] -= arm
-            out[columns, LINEAR_VELOCITY] -= turning
+            columns = np.flatnonzero(bodies.offsets.any(axis=0))
+            if len(columns):
+                arm = arms(bodies.quaternion[:, columns].T, bodies.offsets[:, columns].T)
+                out[columns, POSITION] -= arm
+                out[columns, LINEAR_VELOCITY] -= np.cross(bodies.angular[:, columns].T, arm)
             outputs.states[:, :, index] = out.reshape(shape[0], shape[1], *shape[3:])
             outputs.present[:, index] = bodies.present.reshape(shape[0], shape[1], shape[3])[:, 0]
             self.written += 1

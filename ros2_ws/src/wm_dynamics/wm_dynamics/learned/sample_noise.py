@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 KEPT_TABLES = 4
-"""Tables that are kept; 64 samples of 8 things for 2 s are 1.5 MB."""
+"""Tables that are kept; 64 samples of 8 objects for 2 s are 1.5 MB."""
 DRAWN_STEPS = 12
 """Steps that are drawn together. To set up a generator takes some 20 us, as long as 2,000 numbers: one a step and
 sample made 0.1 s of the first request with 64 samples."""

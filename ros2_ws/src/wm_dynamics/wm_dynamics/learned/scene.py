@@ -30,7 +30,10 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 SETTLE_STEPS = 12
+"""Steps (0.2 s) after which a body that was seen at rest has shown whether it stays. More cost time when a scene is
+first asked for; with fewer, a body that begins to topple counts as at rest."""
 KEPT_BODIES = 4096
+"""Bodies of interventions, and columns of parameters, that are kept for a scene: four requests of 1024 pushers."""
 
 
 def scene_key(scene: SceneGraph) -> tuple[object, ...]:
@@ -45,7 +48,22 @@ def scene_key(scene: SceneGraph) -> tuple[object, ...]:
 
 
 class PreparedScene:
-    """What all futures of a request begin from: S samples of N known bodies, in M slots."""
+    """What all futures of a request begin from: S samples of N known bodies, in M slots.
+
+    Attributes:
+        count, slots, samples: N, M, S.
+        starts: (S, N, 13) states of the body frames, layout of ``wm_core.rollout``.
+        bodies, shapes: S times N definitions; N shapes.
+        fixed, at_rest, asleep: (S, M) bool: static; seen at rest; not stepped until something wakes it.
+        columns: (PARAMETER_ROWS, S, M) float32, see ``body_tables.PARAMETERS``.
+        bounds: (M,) float32 bounding radii [m]; offsets: (3, M) float32 centers of mass in the body frames [m].
+        hulls: (M, 3, HULL_POINTS) float32 [m]; hull_of: (M,) int64, row of a body's hull; -1: none.
+        surface_of: rows of the static bodies; surfaces: (U, PLANE_ROWS) float32 their tops; surface_row: (M,) int64.
+        obstacle: (M,) bool, supports.
+        first, second: (Q,) int64, bodies of each pair; pairs_of: numbers of the pairs of each body.
+        touching: (S, Q) bool, on_surface: (S, M) int16: what touches what at the start, once bodies were put to sleep.
+        row_of: object id -> row.
+    """
 
     def __init__(self, preparation: ScenePreparation, scenes: Sequence[SceneGraph], starts: Array, slots: int) -> None:
         self.preparation, self.scenes, self.starts = preparation, scenes, starts

@@ -38,7 +38,7 @@ def _restitution_table(timestep: float) -> tuple[Array, Array]:
 
 
 def contact_solref(restitution: float, timestep: float) -> tuple[float, float]:
-    """MuJoCo ``solref`` (-stiffness, -damping) that yields a restitution 0..1 at a time step [s]."""
+    """MuJoCo ``solref`` (-stiffness, -damping) that gives a restitution 0..1 at a time step [s]."""
     reached, ratios = _restitution_table(float(timestep))
     ratio = float(np.interp(np.clip(restitution, 0.0, 0.98), reached, ratios))
     return -CONTACT_STIFFNESS, -max(2.0 * ratio * float(np.sqrt(CONTACT_STIFFNESS)), 1e-3)

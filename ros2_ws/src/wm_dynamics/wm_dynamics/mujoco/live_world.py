@@ -279,7 +279,7 @@ class LiveWorld:
         if not self._overlaps(index):
             return
         states = self.unpacked(self.packed[None])[0]
-        # A thing that is placed right into another has to go out of it altogether, or the contact would fling
+        # A body that is placed right into another has to go out of it altogether, or the contact would fling
         # it away.
         moved = self.world.resolve_penetrations(
             self.model, states, only=[index], max_shift_m=0.2, data=self.simulator.scratch(self.world)

@@ -17,11 +17,11 @@ Conventions
   units of acceleration. The damping for a restitution e comes from a table that is made by running the very
   recursion of the time-stepper for one contact (v += h max(0, -k r - b v), r += h v), so that e is met at any
   time step (within 0.07; e below about 0.1 cannot be told from 0.1). Stiffness 1e4 1/s^2: contacts last about
-  30 ms, a resting body sinks in by less than 0.1 mm, a ball that lands at 1 m/s by up to 6 mm.
-* Kinematic bodies (pushers) are free bodies, a million times heavier than the heaviest thing, with an
+  30 ms, a body at rest sinks in by less than 0.1 mm, a ball that lands at 1 m/s by up to 6 mm.
+* Kinematic bodies (pushers) are free bodies, a million times heavier than the heaviest body, with an
   isotropic inertia, and feel the very force that takes them along their path from step to step. So, unlike a
   MuJoCo mocap body, whose velocity in contacts is zero, they push at their true speed. They do not collide
-  with static things.
+  with static bodies.
 * Contacts between bodies are read at every physics step through MuJoCo contact sensors. Two contacts of one
   pair with less than 40 ms of air between them are one contact; any touch, however short, is reported.
 """
@@ -60,7 +60,7 @@ OVERLAP_M = 2e-4
 _KINEMATIC_MASS_RATIO = 1.0e6
 
 
-# Collision bits: moving things meet everything; static things and pushers meet moving things only.
+# Collision bits: moving bodies meet everything; static bodies and pushers meet moving bodies only.
 _MOVING, _STATIC, _KINEMATIC = 1, 2, 4
 _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 
@@ -128,10 +128,10 @@ class World:
         # Euler's explicit gyroscopic term drives what is long and spins fast: a bottle at 130 rad/s went to 10^9 m/s.
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-        spec.option.impratio = 10.0  # keeps resting stacks from creeping
+        spec.option.impratio = 10.0  # keeps stacks at rest from creeping
         spec.option.disableflags = int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         # What has come to rest (below 1 mm/s) is left alone until something touches it: 2 to 3 times faster,
-        # and resting things keep their place exactly. Each native stretch starts with everything awake.
+        # and bodies at rest keep their place exactly. Each native stretch starts with everything awake.
         spec.option.enableflags = int(mujoco.mjtEnableBit.mjENBL_SLEEP)
         if self.floor_z is not None:
             floor = spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0.0, 0.0, 0.1])

@@ -1,7 +1,7 @@
-"""What the robot has seen of each thing and of the place, kept so that it can be drawn again elsewhere.
+"""What the robot has seen of each object and of the place, kept so that it can be drawn again elsewhere.
 
 The memory is a set of surface samples (color, normal, spacing), not an average: the newest view replaces
-what it sees again, and what it no longer sees (the back of a thing, the table behind it) is kept from earlier
+what it sees again, and what it no longer sees (the back of an object, the table behind it) is kept from earlier
 views. So drawing stays as crisp as the newest image, and one wall never becomes several shells of noise.
 """
 
@@ -45,7 +45,7 @@ from wm_imagination.appearance.views import (
 
 
 class AppearanceMemory:
-    """Learns looks from posed RGB-D frames with instance ids. Safe to use from several threads."""
+    """Learns appearance from posed RGB-D frames with instance ids. Safe to use from several threads."""
 
     def __init__(self, config: AppearanceConfig | None = None) -> None:
         self.config = config or AppearanceConfig()
@@ -218,7 +218,7 @@ class AppearanceMemory:
     ) -> NDArray[np.bool_]:
         """Which world points (P, 3) are not part of a movable object: one that was still taken for background.
 
-        A thing gets its id only after some frames; what was seen of it before lies within its extents. The support
+        An object gets its id only after some frames; what was seen of it before lies within its extents. The support
         that it stands on does so too, nearly, and stays.
 
         Args:
@@ -241,7 +241,7 @@ class AppearanceMemory:
             local = move_points(invert_transform(pose), points[near])
             half = 0.5 * scene.extents[row].astype(np.float32)
             found = near[(np.abs(local) <= 1.1 * half + np.float32(0.012)).all(axis=1)]
-            # Where a thing has stood from the first, its support cannot have been seen.
+            # Where an object has stood from the first, its support cannot have been seen.
             (inside_new if before is None else inside_any).append(found)
         if inside_any:
             rows = np.unique(np.concatenate(inside_any))
@@ -308,7 +308,7 @@ class AppearanceMemory:
             self._update_primitive(object_id, scene, row)
             pixels = labeled[flat_ids[labeled] == object_id]
             core = pixels[interior[pixels]]
-            # A thin thing is all edge: then its edge is all there is.
+            # A thin object is all edge: then its edge is all there is.
             if len(core) < 0.3 * len(pixels):
                 core = pixels[flat_depth[pixels] > 0.0]
             fresh = self._object_samples(core, frame, camera_T_object, scene.extents[row], points, normals, spacing)
@@ -380,7 +380,7 @@ class AppearanceMemory:
         measured = view.depth.ravel()[pixel]
         own = view.ids.ravel()[pixel] == object_id
         tolerance = tolerance_scale * depth_tolerance(z)
-        # A sample whose surface turns away from the camera is the back of a thin thing, not the front seen
+        # A sample whose surface turns away from the camera is the back of a thin object, not the front seen
         # again.
         turned = turn_vectors(camera_T_object, cloud.normals)
         away = np.einsum("ij,ij->i", turned, in_camera) > 0.0

@@ -26,7 +26,7 @@ class ObservedFrame:
         depth_m: (H, W) float32 [m], 0 where there is none.
         camera, world_T_camera: intrinsics and pose of the optical frame.
         instance_ids: (H, W) uint16, 0 for everything that does not move (supports included).
-        owner_ids: (H, W) uint16, the same with the pixels around that may hold the thing's color (``grow_masks``).
+        owner_ids: (H, W) uint16, the same with the pixels around that may hold the object's color (``grow_masks``).
         poses: object id -> (4, 4) ``world_T_object`` at this stamp.
         frame_id: of the scene graph, in which all poses are.
     """
@@ -44,7 +44,7 @@ class ObservedFrame:
 
 @dataclass(frozen=True)
 class ObjectAppearance:
-    """One object's looks, in its own frame, and the primitive that stands for its unseen side.
+    """One object's appearance, in its own frame, and the primitive that stands for its unseen side.
 
     Attributes:
         seen: samples that were observed.
@@ -65,7 +65,7 @@ class Appearance:
     Attributes:
         frame: the latest image, or None when nothing was seen yet.
         hidden: background samples in the world frame that it does not show (covered, or out of view).
-        objects: object id -> what is known of its looks.
+        objects: object id -> what is known of its appearance.
     """
 
     frame: ObservedFrame | None
@@ -84,8 +84,8 @@ class Appearance:
         if object_id not in self.objects:
             return None
         if object_id not in self._completed:
-            looks = self.objects[object_id]
-            self._completed[object_id] = complete(looks.seen, looks.unseen, fallback_color)
+            found = self.objects[object_id]
+            self._completed[object_id] = complete(found.seen, found.unseen, fallback_color)
         return self._completed[object_id]
 
 

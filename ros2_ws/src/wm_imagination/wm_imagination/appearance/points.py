@@ -29,7 +29,7 @@ class SurfacePoints:
         normals: (P, 3) float32, unit, outward; zero where unknown.
         spacing: (P,) float32 [m], distance to the neighboring samples: how large each must be drawn.
         bias: (P,) float32 [m], how much farther a sample counts than it is when surfaces are told apart by depth, so
-            that within the noise an older view yields to the newest, and a guess to both.
+            that within the noise an older view gives way to the newest, and a guess to both.
     """
 
     points: Float32
@@ -150,7 +150,7 @@ def complete(seen: SurfacePoints, unseen: SurfacePoints, fallback_color: NDArray
     """The object with the side that nobody saw: observed samples, then primitive samples elsewhere.
 
     An unseen sample takes the color of the nearest seen one, looked up also under the mirror images of the
-    object about its own axes: most made things look from behind as they do from the front.
+    object about its own axes: most made objects look from behind as they do from the front.
 
     Args:
         seen: of the object, in its axes; unseen: samples of its primitive. fallback_color: (3,) 0..1, used when

@@ -29,10 +29,10 @@ def support_top(scene: SceneGraph, row: int) -> float:
 
 
 def grow_masks(color: NDArray[np.uint8], instance_ids: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Instance ids (H, W) with the pixels around each mask that may hold the thing's color.
+    """Instance ids (H, W) with the pixels around each mask that may hold the object's color.
 
     A narrow fringe always (blur and demosaicing mix colors there), and beyond it, up to about three times as far, the
-    pixels that look more like the thing's rim than like what lies around it: masks come from depth, whose edges are
+    pixels that look more like the object's rim than like what lies around it: masks come from depth, whose edges are
     ragged and never perfectly aligned with the colors.
     """
     width = instance_ids.shape[1]

@@ -16,10 +16,10 @@ from wm_imagination.rendering.splatting import NEAR_PLANE_M, NO_DEPTH, Float32
 
 @dataclass(frozen=True)
 class Body:
-    """One movable thing to draw.
+    """One movable object to draw.
 
     Attributes:
-        object_id: >= 1; its remembered looks are used, or a shaded primitive where there are none.
+        object_id: >= 1; its remembered appearance is used, or a shaded primitive where there are none.
         world_T_object: (4, 4) pose of its center.
         shape, extents: primitive, extents (3,) [m], before ``scale``.
         color: (3,) 0..1 of the primitive.

@@ -1,9 +1,9 @@
 """Imagined RGB-D images by re-projection of what was seen.
 
 A ``Renderer`` is made once per viewpoint: it draws everything that does not move, with what the movable
-things hide filled in from other views, then from the support planes, then by inpainting. ``render`` then lays
-the movable things
-over it at their imagined poses: observed pixels where a thing has not moved, else its samples as depth-tested
+objects hide filled in from other views, then from the support planes, then by inpainting. ``render`` then lays
+the movable objects
+over it at their imagined poses: observed pixels where an object has not moved, else its samples as depth-tested
     splats.
 """
 
@@ -59,7 +59,7 @@ class RenderedFrame:
 
 @dataclass(frozen=True)
 class _Layer:
-    """One thing drawn in a window of the image whose upper left pixel is (x, y)."""
+    """One object drawn in a window of the image whose upper left pixel is (x, y)."""
 
     x: int
     y: int
@@ -176,7 +176,7 @@ class Renderer:
         return owner
 
     def _fill_covered(self, covered: NDArray[np.bool_], observed: Float32, ids: NDArray[np.uint16]) -> None:
-        """Color and depth behind the movable things of the latest view."""
+        """Color and depth behind the movable objects of the latest view."""
         todo = covered.copy()
         ys, xs = np.nonzero(covered)
         window = (int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1)
@@ -187,11 +187,11 @@ class Renderer:
         layer = self._splat_world([self._appearance.hidden], window)
         if layer is not None:
             color, depth, mask = layer
-            # What lies in front of the thing itself cannot be what the thing hides, nor what lies under the support.
+            # What lies in front of the object itself cannot be what the object hides, nor what lies under the support.
             front = np.where(ids[area] > 0, observed[area], 0.0)
             ok = mask & todo[area] & ((front <= 0.0) | (depth > front - 0.01))
             ok &= (plane[area] <= 0.0) | (depth < plane[area] + noise[area])
-            # Where the other views' knowledge ends they, too, saw the thing's edge: blurred and mixed in color.
+            # Where the other views' knowledge ends they, too, saw the object's edge: blurred and mixed in color.
             margin = 2 * max(1, round(self.camera.width / 210)) + 1
             whole = ok | ~covered[area]
             ok &= cv2.erode(whole.astype(np.uint8), np.ones((margin, margin), np.uint8), borderValue=1) > 0
@@ -368,10 +368,10 @@ class Renderer:
             filled = 1.0 / np.maximum(push_pull(inverse, has_depth), 1e-3)
             self._background_depth[gaps] = filled[gaps]
 
-    # Movable things.
+    # Movable objects.
 
     def render(self, bodies: Sequence[Body]) -> RenderedFrame:
-        """Draw the background and these movable things; a movable thing that is not given is not there."""
+        """Draw the background and these movable objects; a movable object that is not given is not there."""
         color = self._background_color.copy()
         depth = self._background_depth.copy()
         ids = np.zeros(depth.shape, np.int32)
@@ -379,7 +379,7 @@ class Renderer:
         in_place = [body for body in bodies if self._in_place(body)]
         for body in in_place:
             self._draw_observed(body, color, depth, ids, nearest)
-        # Where something stood before a thing in the observed image and now does not, its samples must show.
+        # Where something stood before an object in the observed image and now does not, its samples must show.
         uncovered = self._uncovered({body.object_id for body in in_place})
         still = {body.object_id for body in in_place}
         layers: list[tuple[float, Body, _Layer]] = []
@@ -397,24 +397,24 @@ class Renderer:
         return RenderedFrame(color, depth, ids)
 
     def _uncovered(self, still: set[int]) -> NDArray[np.bool_] | None:
-        """Pixels (H, W) of the observed image that belong to things that are no longer there; None: no such."""
+        """Pixels (H, W) of the observed image that belong to objects that are no longer there; None: no such."""
         if self._owner is None:
             return None
         gone = self._owners - still
         return np.isin(self._owner, list(gone)) if gone else None
 
     def _in_place(self, body: Body) -> bool:
-        """Whether the observed pixels show this thing as it is to be drawn (but for its color)."""
+        """Whether the observed pixels show this object as it is to be drawn (but for its color)."""
         frame = self._appearance.frame
         if self._owner is None or frame is None or body.object_id not in frame.poses:
             return False
         if (body.scale != 1.0).any():
             return False
-        # A thing of which the image shows nothing is in place too: it must stay as hidden as it was.
+        # An object of which the image shows nothing is in place too: it must stay as hidden as it was.
         return self._movement(body, frame.poses[body.object_id]) < IN_PLACE_PIXELS
 
     def _movement(self, body: Body, world_T_before: NDArray[np.float64]) -> float:
-        """Largest movement [pixels] of a corner of the thing since a pose."""
+        """Largest movement [pixels] of a corner of the object since a pose."""
         box = corners(body.extents * body.scale)
         now = self._camera_T_world @ body.world_T_object
         before = self._camera_T_world @ world_T_before
@@ -427,7 +427,7 @@ class Renderer:
         return float(max(shift.max(), 0.25 * toward.max()))
 
     def _partly_covered(self, body: Body) -> bool:
-        """Whether another movable thing stands before this one in the observed image."""
+        """Whether another movable object stands before this one in the observed image."""
         assert self._owner is not None
         camera_T_object = self._camera_T_world @ body.world_T_object
         pixels, z = self.camera.project(corners(body.extents) @ camera_T_object[:3, :3].T + camera_T_object[:3, 3])
@@ -450,7 +450,7 @@ class Renderer:
         rows = np.flatnonzero(owner.ravel() == body.object_id)
         own_color = self._observed_color.reshape(-1, 3)[rows]
         own_depth = self._observed_depth.ravel()[rows]
-        # The fringe is half background: its color goes with the thing, but it is not the thing.
+        # The fringe is half background: its color goes with the object, but it is not the object.
         inner = self._observed_ids.ravel()[rows] == body.object_id
         if body.restyle is not None:
             own_color[inner] = recolor(own_color[inner], body.restyle)
@@ -472,7 +472,7 @@ class Renderer:
     ) -> None:
         window = layer.window
         limit = nearest[window]
-        # A thing that rests on a surface is not eaten by the surface's noise.
+        # An object that rests on a surface is not eaten by the surface's noise.
         slack = np.where(ids[window] == 0, 0.004 + 0.003 * np.square(layer.depth), np.float32(0.0))
         shown = layer.mask & (layer.depth < limit + slack)
         np.copyto(color[window], layer.color, where=shown[..., None])

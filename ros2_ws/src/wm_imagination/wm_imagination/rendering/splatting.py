@@ -101,7 +101,7 @@ def close_pinholes(
 def outline(pixels: Float32, sizes: Float32, window: tuple[int, int, int, int]) -> NDArray[np.bool_]:
     """Where a surface of samples at pixels (P, 2), of so many pixels each (P,), is: their morphological closing.
 
-    Splats reach half their size beyond the last sample, which would make small things visibly larger.
+    Splats reach half their size beyond the last sample, which would make small objects visibly larger.
     """
     x0, y0, width, height = window
     u = np.clip(np.round(pixels[:, 0]).astype(np.int32) - x0, 0, width - 1)

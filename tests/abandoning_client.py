@@ -1,6 +1,6 @@
 """A client of /wm/imagination that asks for minutes of work and waits; the tests end it while it does.
 
-python tests/imagination/abandoning_client.py service|action
+python tests/abandoning_client.py service|action
 """
 
 from __future__ import annotations
