@@ -15,7 +15,8 @@ from wm_perception.types import Array
 
 STEADY_ACCELERATION_M_S2 = 0.7
 """Standard deviation of the white acceleration of objects that roll or are carried evenly [m/s^2], constant over
-``_WHITE_STEP_S``. All constants of this filter were chosen by hand; tests/perception/test_perception_tracking.py bounds its
+``_WHITE_STEP_S``. All constants of this filter were chosen by hand; tests/perception/test_perception_tracking.py
+bounds its
 normalized errors for rolling, sliding and knocked objects. Larger means noisier velocities."""
 MANEUVER_ACCELERATION_M_S2 = 4.0
 """Standard deviation of the acceleration of objects that slide to rest, fall or are pushed [m/s^2] ..."""
