@@ -10,7 +10,7 @@ from torch import Tensor
 
 from training.common.exporting import export_onnx
 from training.dynamics.model import DynamicsStep
-from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, VERSION
+from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, ROWS, VERSION
 from wm_dynamics.contact_step.network import INPUTS, OUTPUTS
 
 
@@ -33,6 +33,7 @@ def example_inputs(bodies: int = 5, pairs: int = 4, hulls: int = 2) -> tuple[Ten
     parameters = torch.rand(PARAMETER_ROWS, bodies, generator=generator) * 0.1 + 0.05
     parameters[1:19] = torch.eye(3).reshape(9, 1).repeat(2, bodies)
     parameters[0], parameters[-1] = 2.0, 1.0
+    parameters[ROWS["cylinder"]] = (torch.arange(bodies) % 2).float()
     position = torch.randn(3, bodies, generator=generator)
     quaternion = torch.zeros(4, bodies)
     quaternion[3] = 1.0

@@ -108,7 +108,7 @@ def step(
     _place_hulls(body, hulls)
     ground.ground_geometry(body)
     pair: Fields = _Arrays(a=_side(body, pair_a), b=_side(body, pair_b))
-    points = _with_none(hulls.points)
+    points = _with_none(hulls.points, state[0])
     hull_a, hull_b = (_hull(of, gather(hulls.number, index), points)
                       for of, index in ((pair.a, pair_a), (pair.b, pair_b)))  # fmt: skip
     pairs.pair_geometry(pair, hull_a, hull_b)
@@ -152,9 +152,10 @@ def step(
     )  # fmt: skip
 
 
-def _with_none(values: Array) -> Array:
-    """Values (..., H) of hulls, behind those of no hull: (..., 1 + H)."""
-    return join((values * 0.0).sum(-1, keepdims=True), values, axis=-1)
+def _with_none(values: Array, like: Array) -> Array:
+    """Values (3, N, H) of hulls, behind those of no hull: (3, N, 1 + H); ``like``: (3, B), B of 1 at least."""
+    zero = flag(like[:, None, :1] < like[:, None, :1], like)  # also of what is not a number
+    return join(join(*[zero] * int(values.shape[1]), axis=1), values, axis=-1)
 
 
 def _place_hulls(body: Fields, hulls: Hulls) -> None:
@@ -162,8 +163,8 @@ def _place_hulls(body: Fields, hulls: Hulls) -> None:
     x, y, z, w = parts(gather(body.quaternion, hulls.rows))
     down = join(-2.0 * (x * z - y * w), -2.0 * (y * z + x * w), -1.0 + 2.0 * (x * x + y * y))[:, None]
     lowest, middle = ground.lowest_of_hull(down, hulls.points)
-    body.hull_points = gather(_with_none(lowest), hulls.number)
-    body.hull_middle = gather(_with_none(middle), hulls.number)
+    body.hull_points = gather(_with_none(lowest, body.position[:, 0]), hulls.number)
+    body.hull_middle = gather(_with_none(middle, body.position[:, 0]), hulls.number)
     body.is_hull = flag(hulls.number[None] > 0, body.cylinder) * (1.0 - body.cylinder)
 
 

@@ -20,6 +20,7 @@ from functools import singledispatch
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.special import expit
 
 Number = Any
 """(1, B) or (4, B)."""
@@ -177,7 +178,7 @@ exp.register(np.ndarray, np.exp)
 log.register(np.ndarray, np.log)
 tanh.register(np.ndarray, np.tanh)
 sqrt.register(np.ndarray, np.sqrt)
-sigmoid.register(np.ndarray, lambda value: 1.0 / (1.0 + np.exp(-value)))
+sigmoid.register(np.ndarray, expit)
 sine_cosine.register(np.ndarray, lambda value: (np.sin(value), np.cos(value)))
 where.register(np.ndarray, np.where)
 flag.register(np.ndarray, lambda mask, like: mask.astype(like.dtype))
