@@ -140,8 +140,7 @@ class GraphListener:
 
     def listen(self) -> None:
         """Spin for the seconds chosen, from when another node is known; an empty graph gets DISCOVERY_S more."""
-        begin = time.monotonic()
-        end, alone = begin + self.options.seconds, True
+        end, alone = time.monotonic() + self.options.seconds, True
         while True:
             now = time.monotonic()
             if alone and self._knows_others():
@@ -154,8 +153,10 @@ class GraphListener:
             self.executor.spin_once(timeout_sec=min(left, 0.2))
 
     def _knows_others(self) -> bool:
+        """Hidden ones, such as the daemon of the ros2 command line, do not count."""
         own = (self.node.get_name(), self.node.get_namespace())
-        return any(found != own for found in self.node.get_node_names_and_namespaces())
+        found = self.node.get_node_names_and_namespaces()
+        return any((name, space) != own and not name.startswith("_") for name, space in found)
 
     def close(self) -> None:
         """End listening."""
