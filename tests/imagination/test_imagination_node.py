@@ -167,9 +167,10 @@ def test_goal_streams_states_and_frames(seen: Client, client: Client) -> None:
     goal = Imagine.Goal(request=request_to_msg(request))
     handle = client.wait(client.action.send_goal_async(goal, feedback_callback=lambda m: got.append(m.feedback)))
     assert handle.accepted
+    # rclpy's client passes no feedback on once it has the result, even such as came before: first the frames.
+    client.spin_until(lambda: sum(bool(f.frame.data) for f in got) >= 18, 30.0, "all frames")
     result = client.wait(handle.get_result_async(), 30.0).result
     assert result.error_code == Imagine.Result.OK, result.error_msg
-    client.spin_until(lambda: sum(bool(f.frame.data) for f in got) >= 18, 5.0, "all frames")
 
     partials = {f.hypothesis: f.partial for f in got if len(f.partial.times)}
     assert set(partials) == {0, 1, 2}

@@ -446,7 +446,8 @@ def run():
     from rclpy.executors import ExternalShutdownException
     rclpy.init()
     node = rclpy.create_node("bootstrap_test")
-    print("spinning", os.getpid(), flush=True)
+    # Said from within: a signal before rclpy.spin() has begun is another matter.
+    node.create_timer(0.05, lambda: print("spinning", os.getpid(), flush=True))
     try:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
