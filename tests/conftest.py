@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -28,6 +28,35 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["ROS_DOMAIN_ID"] = str(1 + secrets.randbelow(101))
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ.pop("ROS_LOCALHOST_ONLY", None)
+    _refuse_unmarked_ros()
+
+
+def _refuse_unmarked_ros() -> None:
+    """Make rclpy fail in a test without the mark ``ros``: `make test-fast` leaves those with it out."""
+    from rclpy.context import Context
+
+    init = Context.init
+
+    def checked(self: Context, *args: Any, **kwargs: Any) -> None:
+        if _running and _running[-1].get_closest_marker("ros") is None:
+            pytest.fail(f"{_running[-1].nodeid} starts rclpy; expected it to have the mark ros")
+        init(self, *args, **kwargs)
+
+    Context.init = checked
+
+
+_running: list[pytest.Item] = []
+"""The test that runs."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Remember which test runs."""
+    _running.append(item)
+    try:
+        return (yield)
+    finally:
+        _running.pop()
 
 
 def pytest_report_header() -> str:
@@ -108,12 +137,13 @@ class NodeProcess:
 
 
 @pytest.fixture
-def node_process(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
+def node_process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """Starts processes: node_process('wm_sim.node', '--ros-args', '-p', 'seed:=3') runs that module with this Python.
 
     All are stopped with their process groups when the test ends; the output of those that a failing test leaves is
     in the test's report.
     """
+    assert request.node.get_closest_marker("ros") is not None, "expected a test that starts nodes to have the mark ros"
     started: list[NodeProcess] = []
 
     def start(module: str, *arguments: str, env: dict[str, str] | None = None) -> NodeProcess:

@@ -503,6 +503,7 @@ def test_best_of_calls_by_turns() -> None:
 # -- the document
 
 
+@pytest.mark.slow
 def test_a_world_end_to_end() -> None:
     case = make_case(ASKED)
     backends = {name: make_dynamics(name) for name in ("physics", "straight", "still")}
@@ -548,6 +549,7 @@ def test_arguments_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise OSError("the disk is full")

@@ -361,6 +361,7 @@ def test_what_is_carried_stays_for_over_two_seconds(kind: str) -> None:
     assert np.abs(clip.states[-1, others, :3] - clip.states[0, others, :3]).max() < 0.01
 
 
+@pytest.mark.slow
 def test_things_meet_more_than_once_in_busy_worlds() -> None:
     plan = ClipPlan("seeds", 50_008, "busy", 5.6, 15.0)
     scene, again = build_scene(plan), build_scene(plan)
@@ -383,6 +384,7 @@ def test_the_camera_turns_away_and_comes_back() -> None:
     assert np.ptp(away) > 2.0 and angle[-1] < 1.0 and np.isfinite(look_at(rows[0, 1:4], rows[0, 4:])).all()
 
 
+@pytest.mark.slow
 def test_a_clip_is_drawn_and_scored() -> None:
     plan = ClipPlan("seeds", 50_000, "random", 1.0, 8.0)
     tried, records = bench.job(plan, {"untrained": PerceptionConfig(segmenter="geometric", reasoner="geometric")})

@@ -22,6 +22,8 @@ from benchmarks.perceiving.sizes import (
     what_is_found,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_fewer_pixels_find_less() -> None:
     clip = render_clip(ClipPlan("seeds", FIRST_SEED, "random", 0.8, 30.0))

@@ -162,6 +162,7 @@ def test_growth_of_the_heap_is_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     assert rows["camera"]["used_mb_h"] is None and soak.table_of(rows, 20.0).row_count == 2
 
 
+@pytest.mark.slow
 def test_freed_memory_goes_back_however_many_threads_used_it() -> None:
     """Eight threads that each free 40 MB."""
 

@@ -78,6 +78,7 @@ def test_errors_are_one_line(arguments, said, capsys):
     assert said in error and "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_debug_says_where():
     done = wm("run", "--bag", "/no/such.mcap", "--debug")
     assert done.returncode == 1 and "Traceback" in done.stderr and "/no/such.mcap is not there" in done.stderr
@@ -273,6 +274,7 @@ def test_doctor_checks_caches(tmp_path, monkeypatch):
     assert found.level == "warning" and "lets others write" in found.found and "chmod go-w" in found.advice
 
 
+@pytest.mark.slow
 def test_doctor_loads_the_dynamics_model(tmp_path, monkeypatch):
     (found,) = doctor.check_dynamics_model()
     assert found.level == "ok" and found.values["loads"] and found.values["sha256"] in found.found
@@ -325,6 +327,7 @@ def test_doctor_hears_a_camera(node_process, wait_for, tmp_path):
     assert found["rendering"]["section"] == "graphics"
 
 
+@pytest.mark.slow
 def test_doctor_finds_an_installation_that_is_not_there(tmp_path):
     env = {**os.environ, "AMENT_PREFIX_PATH": str(tmp_path), "MUJOCO_GL": "nonsense"}
     done = wm("doctor", "--json", "--wait", "0.1", env=env)
@@ -405,6 +408,7 @@ sys.exit(cli.main(["start", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_became_of_an_interrupt_is_no_error_and_what_came_after_it_is(tmp_path, number):
     for kind, expected in (

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_S = 240.0
 HYPOTHESES = {"factual", "remove", "heavier", "push", "pusher"}
 KEYS = {"ade_m", "fde_m", "ade_straight_m", "fde_straight_m", "ade_still_m", "fde_still_m", "contacts"}

@@ -145,6 +145,7 @@ def recording(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_film_plays_and_lasts_as_long_as_it_should(tmp_path, results, recording):
     import av
 
@@ -176,6 +177,7 @@ def test_stills(tmp_path, results, recording):
     assert all(path.stat().st_size > 1000 for path in stills.values())
 
 
+@pytest.mark.slow
 def test_report_holds_everything_it_shows(tmp_path, results, recording):
     stills = video.make_stills(tmp_path / "stills", results, [])
     (tmp_path / "demo.mp4").write_bytes(b"not really a video")

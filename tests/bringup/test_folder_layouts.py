@@ -25,6 +25,8 @@ from wm_perception.lifting.registration import estimate_depth_to_color, register
 from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.types import Frame, PerceptionConfig
 
+pytestmark = pytest.mark.slow
+
 POSES = orbit(4)
 BIG = Camera(640, 480, 560.0, 560.0, 319.5, 239.5)
 STILL_FRAMES = ("arc_bin", "hammer_rs", "o3d_tum", "osd_learn20", "osd_test0", "osd_test50")

@@ -142,6 +142,7 @@ def test_roles_are_found_in_the_perceived_scene() -> None:
     assert still.mover is None
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(-0.4, 0.4), st.floats(-0.5, 0.5)), min_size=4, max_size=4), st.floats(0.0, 6.28))
 def test_questions_are_valid_whatever_lies_where(places: list[tuple[float, float]], heading: float) -> None:

@@ -205,6 +205,7 @@ Infinity 1e400 99999999999999999999 0x1p3 off Y oN TrUe true no ~ null NULL [1e3
 """
 
 
+@pytest.mark.ros
 def test_scalars_are_read_as_rcl_does(tmp_path):
     file = tmp_path / "robot.yaml"
     file.write_text(one("/**", "\n    ".join(f"p{n}: {text}" for n, text in enumerate(SCALARS.split()))))
@@ -214,6 +215,7 @@ def test_scalars_are_read_as_rcl_does(tmp_path):
         assert repr(found[name]) == repr(list(value) if isinstance(value, (list, array)) else value), text
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize(
     ("text", "said"), [("p:", "p of /\\*\\* has no value"), ("p: [1, 2.5]", "expected values of one type")]
 )
@@ -235,6 +237,7 @@ READERS = {
 }
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize("case", READ)
 def test_every_reader_takes_what_the_node_does(tmp_path, case):
     contents, expected = READ[case]

@@ -71,6 +71,7 @@ def ids_of(file: Path, wait_for) -> list[int]:
     return [int(word) for word in file.read_text().split()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deaf", [(), ("SIGINT",), ("SIGINT", "SIGTERM")])
 def test_children_of_children_end(tmp_path, family, wait_for, deaf):
     with ProcessGroup(tmp_path / "logs") as group:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_mug_stays_one_thing_and_is_imagined_away(shared_data: Path, tmp_path: Path) -> None:

@@ -181,6 +181,7 @@ def test_tum_folders_are_read(tmp_path: Path):
         rgbd_folder.open_folder(folder)
 
 
+@pytest.mark.slow
 def test_the_real_clip_is_turned_upright(shared_data: Path):
     recording = rgbd_folder.open_folder(shared_data / "real_rgbd")
     assert len(recording.frames) == 60 and recording.camera.width == 640
@@ -375,6 +376,7 @@ def test_a_looping_bag_goes_back_in_time_and_ends_on_a_signal(tmp_path: Path, li
     assert "Traceback" not in process.output
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize(
     ("arguments", "texts"),
     [

@@ -168,6 +168,7 @@ def test_status_says_why_a_runtime_is_absent(monkeypatch):
     assert [s.name for s in backends.available_backends()] == list(backends.BACKENDS)
 
 
+@pytest.mark.slow
 def test_torch_session_agrees_with_torch(tmp_path):
     torch = pytest.importorskip(
         "torch", reason="torch is not in the robot's runtime; install requirements/training.txt"

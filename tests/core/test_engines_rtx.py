@@ -10,10 +10,13 @@ import pytest
 from wm_core.inference import engines
 from wm_core.inference.base import ModelFileError
 
-pytestmark = pytest.mark.skipif(
-    engines.runtime_module("tensorrt_rtx") is None,
-    reason="tensorrt_rtx is not installed (make setup WITH='training export'); x86-64 alone has it",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        engines.runtime_module("tensorrt_rtx") is None,
+        reason="tensorrt_rtx is not installed (make setup WITH='training export'); x86-64 alone has it",
+    ),
+]
 
 ARCHITECTURES = ("SM80", "SM86", "SM89", "SM120")
 MODELS = Path(__file__).resolve().parents[2] / "ros2_ws/src"

@@ -281,6 +281,7 @@ def test_normals_are_those_of_the_scene():
     assert check_gravity(SURFACES, FRONT, "optical", "map") is None
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(st.floats(-1.2, -0.5), st.floats(-0.5, 0.5), st.floats(0.35, 1.2), st.floats(-180.0, 180.0))
 def test_a_body_frame_is_told_from_an_optical_one(x, y, z, yaw):

@@ -81,6 +81,7 @@ def intervention(kind: InterventionKind, rng: np.random.Generator, at_s: float) 
     return made[kind]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_done_is_the_factual_future_whatever_is_asked_beside_it(backend: str) -> None:
     rng = np.random.default_rng(0)

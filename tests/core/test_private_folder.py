@@ -199,6 +199,7 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_stranger_is_run_and_what_is_broken_is_compiled_again(place: Path) -> None:
     """The cache of compiled functions holds pickles: whoever can write one could run a program."""
     (place / "tiny.py").write_text(MODULE)

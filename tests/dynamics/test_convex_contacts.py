@@ -91,6 +91,7 @@ def _random_hull(rng: np.random.Generator) -> Array:
     return points[ConvexHull(points).vertices] if rng.uniform() < 0.5 else np.sign(points) * rng.uniform(0.02, 0.07, 3)
 
 
+@pytest.mark.slow
 def test_overlapping_hulls_are_as_deep_as_their_difference_says() -> None:
     """The depth is the distance of the origin to the hull of all differences of points. Of those that overlap by less
     than a centimeter, however turned: half to a tenth of a millimeter, nine in ten to 1.5 mm, none by half a millimeter

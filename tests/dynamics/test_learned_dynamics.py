@@ -306,6 +306,7 @@ def test_a_deadline_or_a_stop_ends_it_with_what_is_done(learned: LearnedDynamics
     assert part.present[: part.completed].any() and not part.present[part.completed :].any()
 
 
+@pytest.mark.slow
 def test_auto_says_who_answered_and_hands_over_what_it_is_unsure_of(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = make_dynamics("auto")
     assert isinstance(auto, AutomaticDynamics)
@@ -326,6 +327,7 @@ def test_auto_without_its_model_is_physics(tmp_path: Path, caplog: pytest.LogCap
     assert "none.onnx: no such file" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["absent", "rubbish", "input", "output", "rows", "version"])
 def test_a_bad_model_is_refused_by_file_and_tensor(tmp_path: Path, change: str) -> None:
     import onnx

@@ -244,6 +244,7 @@ def table_scene() -> SceneGraph:
     )
 
 
+@pytest.mark.slow
 def test_the_size_of_batches_and_the_number_of_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = table_scene()
     uncertain = replace(scene, pose_covariances=np.tile(np.diag([1e-5] * 6), (4, 1, 1)))
@@ -288,6 +289,7 @@ def test_warnings_reach_the_result_of_their_future() -> None:
     np.testing.assert_array_equal(result.states[0], result.states[2])
 
 
+@pytest.mark.slow
 def test_a_deadline_in_the_middle_of_a_batch_ends_it() -> None:
     """Eight hundred stretches: given up at the next native call, with what was finished kept."""
     restless = tuple(apply_impulse(3, (1e-4, 0, 0), at_s=0.01 * i) for i in range(100))

@@ -23,6 +23,8 @@ from wm_perception.types import Frame, PerceptionConfig
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 TIMES = np.arange(61) / 30.0
 FACTUAL = Hypothesis("as it is")
 RESTS_M_S = 0.05

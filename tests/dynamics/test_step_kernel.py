@@ -135,6 +135,7 @@ def world(seed: int, pairs: bool = True) -> dict[str, NDArray[Any]]:
     return feeds | {name: value.astype(np.int64) for name, value in whole.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [False, True])
 def test_a_step_is_that_of_the_graph(network: DynamicsNetwork, compiled: CompiledStep, pairs: bool) -> None:
     """Of 19 in 20 bodies to float32's last digits. A few contacts are ill-conditioned in float32, in the graph too:
@@ -162,6 +163,7 @@ def test_a_step_is_that_of_the_graph(network: DynamicsNetwork, compiled: Compile
     assert pairs == bool(sum(map(len, differences["pair_impulse"])))
 
 
+@pytest.mark.slow
 def test_a_network_loaded_quickly_is_the_same_and_only_checks(network: DynamicsNetwork) -> None:
     feeds = check_feeds()
     quick = DynamicsNetwork(default_model(), quick=True)
@@ -174,6 +176,7 @@ def test_a_network_loaded_quickly_is_the_same_and_only_checks(network: DynamicsN
         dynamics.close()
 
 
+@pytest.mark.slow
 def test_bodies_apart_do_not_know_of_one_another(compiled: CompiledStep) -> None:
     """However many lanes are filled, and whatever the others are, a body's step is the same to the last bit."""
     feeds = world(3, pairs=False)
@@ -188,6 +191,7 @@ def test_bodies_apart_do_not_know_of_one_another(compiled: CompiledStep) -> None
                 np.testing.assert_array_equal(one[..., 0], all_of_them[..., body])
 
 
+@pytest.mark.slow
 def test_what_is_not_a_number_stays_so(compiled: CompiledStep) -> None:
     feeds = check_feeds()
     feeds["position"][0, 2] = np.nan
@@ -240,6 +244,7 @@ HYPOTHESES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 3])
 def test_rollouts_are_those_of_the_graph(both: tuple[LearnedDynamics, LearnedDynamics], samples: int) -> None:
     """Every intervention, sleeping and waking, stacks, hulls, samples: the same futures from both engines."""
@@ -258,6 +263,7 @@ def test_rollouts_are_those_of_the_graph(both: tuple[LearnedDynamics, LearnedDyn
     assert len(touched[0] ^ touched[1]) <= 0.05 * len(touched[0]) + 1
 
 
+@pytest.mark.slow
 def test_futures_do_not_depend_on_what_else_is_asked(both: tuple[LearnedDynamics, LearnedDynamics]) -> None:
     """To the last bit, alone or among hundreds, in one chunk or in many."""
     many = [Hypothesis(f"{k}", (set_velocity(2 + k % 7, (0.1 + 0.001 * k, 0.2, 0.0)),)) for k in range(300)]
@@ -269,6 +275,7 @@ def test_futures_do_not_depend_on_what_else_is_asked(both: tuple[LearnedDynamics
         assert [(c.time_s, c.a, c.b, c.began) for c in alone.contacts] == mine
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10_000))
 def test_crowded_worlds_stay_finite_and_on_the_table(both: tuple[LearnedDynamics, LearnedDynamics], seed: int) -> None:
@@ -281,6 +288,7 @@ def test_crowded_worlds_stay_finite_and_on_the_table(both: tuple[LearnedDynamics
     assert np.linalg.norm(states[:, 1:, LINEAR_VELOCITY], axis=-1).max() < 12.0
 
 
+@pytest.mark.slow
 def test_the_engine_can_be_chosen_and_read(both: tuple[LearnedDynamics, LearnedDynamics]) -> None:
     assert [d.engine for d in both] == ["compiled", "onnxruntime"]
     auto = make_dynamics("auto", engine="onnxruntime")
@@ -289,6 +297,7 @@ def test_the_engine_can_be_chosen_and_read(both: tuple[LearnedDynamics, LearnedD
         LearnedDynamics(engine="fast")
 
 
+@pytest.mark.slow
 def test_without_numba_it_is_onnx_runtime(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     import sys
 
@@ -304,6 +313,7 @@ def test_without_numba_it_is_onnx_runtime(monkeypatch: pytest.MonkeyPatch, caplo
         LearnedDynamics(engine="compiled")
 
 
+@pytest.mark.slow
 def test_what_answers_otherwise_than_the_graph_is_not_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -340,6 +350,7 @@ def test_where_compiled_code_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert trusted_folder() is None
 
 
+@pytest.mark.slow
 def test_every_formula_is_straight_vector_code() -> None:
     """No branches, no calls to a library, no assumption that numbers are finite; valid LLVM code."""
     import llvmlite.binding as llvm
@@ -364,6 +375,7 @@ def test_every_formula_is_straight_vector_code() -> None:
         assert " fast " not in text and "nnan" not in text and "ninf" not in text
 
 
+@pytest.mark.slow
 def test_setup_compiles_and_says_so(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled_module.main() == 0
     assert "the contact step is there after" in caplog.text
@@ -372,6 +384,7 @@ def test_setup_compiles_and_says_so(caplog: pytest.LogCaptureFixture, monkeypatc
     assert "differs from ONNX Runtime's" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_scene_asked_of_again_is_prepared_once(both: tuple[LearnedDynamics, LearnedDynamics]) -> None:
     """And one that differs in anything that matters is not taken for it."""
     dynamics, graph = both[0], scene()

@@ -121,6 +121,7 @@ def interventions(draw: st.DrawFn) -> Any:
     return draw(st.sampled_from(kinds))()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=25, deadline=None, derandomize=True, phases=(Phase.generate,))
 @given(asked=st.lists(st.lists(interventions(), min_size=1, max_size=3), min_size=1, max_size=3), seen=st.booleans())

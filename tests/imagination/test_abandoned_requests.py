@@ -23,6 +23,8 @@ from wm_core.rollout import ImagineRequest
 from wm_ros.nodes import clients
 from wm_ros.nodes.clients import ClientWatch, WatchedService
 
+pytestmark = pytest.mark.ros
+
 CODES = ImagineRollouts.Response
 SHORT = ImagineRequest((Hypothesis("factual"),), 0.1, initial_state=make_scene())
 

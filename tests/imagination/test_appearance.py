@@ -78,6 +78,7 @@ def test_hidden_background_is_what_other_views_saw() -> None:
     assert (shown == BOX).sum() > 50  # the table and wall behind the box
 
 
+@pytest.mark.slow
 def test_same_view_again_adds_nothing() -> None:
     memory, scene = AppearanceMemory(), make_scene()
     for _ in range(4):
@@ -114,6 +115,7 @@ def test_views_from_around_are_joined() -> None:
         assert (seen.points[:, axis] * sign > 0.045).sum() > 30, (axis, sign)
 
 
+@pytest.mark.slow
 def test_uncertain_or_fast_views_are_not_banked() -> None:
     covariance = np.zeros((3, 6, 6))
     covariance[1, :3, :3] = np.eye(3) * 0.1**2
@@ -317,6 +319,7 @@ def test_what_had_no_id_yet_is_not_background() -> None:
     assert not (reddish[:, 0] - reddish[:, 1] > 100).any()
 
 
+@pytest.mark.slow
 def test_older_views_follow_the_exposure() -> None:
     memory, scene = AppearanceMemory(), make_scene()
     color, depth, ids = trace(scene, SIDE)

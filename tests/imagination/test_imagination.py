@@ -163,6 +163,7 @@ def test_no_scene_and_no_appearance() -> None:
             Imagination().imagine(ask(images=VIDEO), make_scene(), nothing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_backend_answers(backend: str) -> None:
     dynamics = dynamics_or_skip(backend)
@@ -176,6 +177,7 @@ def test_every_backend_answers(backend: str) -> None:
     assert np.isfinite(rollout.states).all()
 
 
+@pytest.mark.slow
 def test_effect_of_the_factual_is_zero_and_of_others_is_theirs() -> None:
     for order in ((FACTUAL, PUSH, GONE), (PUSH, GONE, FACTUAL), (PUSH, GONE)):
         rollout = Imagination().imagine(ask(*order, samples=4), make_scene())
@@ -189,6 +191,7 @@ def test_effect_of_the_factual_is_zero_and_of_others_is_theirs() -> None:
         assert effect["gone"][2] < 1e-3
 
 
+@pytest.mark.slow
 def test_effect_holds_no_sampling_noise() -> None:
     """The same samples in both futures: what does not touch the intervention has no effect, however uncertain."""
     covariance = np.zeros((3, 6, 6))
@@ -200,6 +203,7 @@ def test_effect_holds_no_sampling_noise() -> None:
     assert rollout.effect[0, 1] < 1e-6 < rollout.effect[0, 2]
 
 
+@pytest.mark.slow
 def test_same_seed_same_answer() -> None:
     covariance = np.zeros((3, 6, 6))
     covariance[2, :3, :3] = np.eye(3) * 0.01**2
@@ -209,6 +213,7 @@ def test_same_seed_same_answer() -> None:
     assert (first != other).any()
 
 
+@pytest.mark.slow
 def test_position_std() -> None:
     covariance = np.zeros((3, 6, 6))
     covariance[2, :3, :3] = np.diag([0.03, 0.04, 0.0]) ** 2
@@ -221,6 +226,7 @@ def test_position_std() -> None:
     assert (many.position_std[0, :, 2] >= 0.05 - 1e-6).all()
 
 
+@pytest.mark.slow
 def test_centers_stay_as_uncertain_as_they_were_seen() -> None:
     """In the answer and in what is told of it underway; the mean is where it was."""
     covariance = np.zeros((3, 6, 6))
@@ -238,6 +244,7 @@ def test_centers_stay_as_uncertain_as_they_were_seen() -> None:
     np.testing.assert_allclose(rollout.states[:, 0, 0], alone.states[:, 0, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pairs_and_events() -> None:
     pairs = ((BOX, BALL), (BALL, BOX), (BALL, TABLE))
     rollout = Imagination().imagine(ask(FACTUAL, PUSH, GONE, horizon_s=1.0, pairs=pairs), make_scene())
@@ -251,6 +258,7 @@ def test_pairs_and_events() -> None:
     assert all(type(v) is int for e in rollout.events for v in (e.hypothesis, e.sample, e.a, e.b))
 
 
+@pytest.mark.slow
 def test_created_bodies_get_new_ids() -> None:
     ball = BodySpec(Shape.SPHERE, np.full(3, 0.06), position=np.array([-0.2, 0.0, 0.2]))
     rollout = Imagination().imagine(
@@ -265,6 +273,7 @@ def test_created_bodies_get_new_ids() -> None:
     assert len(rollout.points) == 4 and len(rollout.points[3])
 
 
+@pytest.mark.slow
 def test_empty_scene() -> None:
     empty = SceneGraph.build([], np.zeros((0, 3)), np.zeros((0, 3)))
     rollout = Imagination().imagine(ask(samples=3), empty)
@@ -281,6 +290,7 @@ def test_initial_state_is_used_instead() -> None:
     assert rollout.states[0, 0, 0, 2, 1] == pytest.approx(-0.3, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_progress_comes_in_order_and_matches_the_answer(memory: AppearanceMemory) -> None:
     steps: list[Progress] = []
     request = ask(PUSH, FACTUAL, GONE, images=VIDEO)
@@ -299,11 +309,13 @@ def test_progress_comes_in_order_and_matches_the_answer(memory: AppearanceMemory
         assert p.frame_time_s == rollout.frame_times[p.frame_index]
 
 
+@pytest.mark.slow
 def test_frames_can_be_left_to_the_listener(memory: AppearanceMemory) -> None:
     rollout = Imagination().imagine(ask(images=VIDEO), make_scene(), memory, keep_frames=False)
     assert rollout.video is None and rollout.depth is None and len(rollout.frame_times) == 3
 
 
+@pytest.mark.slow
 def test_cancelling_keeps_what_is_done(memory: AppearanceMemory) -> None:
     done: list[Progress] = []
     hypotheses = tuple(Hypothesis(f"{i}", (apply_impulse(BALL, (0, 1e-3 * i, 0)),)) for i in range(20))
@@ -330,6 +342,7 @@ def test_cancelling_keeps_what_is_done(memory: AppearanceMemory) -> None:
     assert rollout.video[0, 1].any() and not rollout.video[0, 2].any() and not rollout.video[1].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["auto", "physics", "still"])
 def test_a_request_leaves_nothing_that_holds_itself(memory: AppearanceMemory, backend: str) -> None:
     """What only the collector of garbage would free holds images of the scene for as long as it does not run."""
@@ -401,6 +414,7 @@ def test_looks_change_from_their_time_on() -> None:
     assert [b.object_id for b in gone] == [BALL]
 
 
+@pytest.mark.slow
 def test_points_are_bounded_and_colored(memory: AppearanceMemory) -> None:
     imagination = Imagination(Limits(max_object_points=300))
     rollout = imagination.imagine(ask(images=ImageRequest(points=True)), make_scene(), memory)

@@ -59,6 +59,7 @@ def through_messages(request: ImagineRequest) -> ImagineRequest:
     return request_from_msg(request_to_msg(request))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["physics", "learned", "straight"])
 def test_a_batch_answers_as_its_hypotheses_do(backend: str) -> None:
     dynamics_or_skip(backend)
@@ -251,6 +252,7 @@ def test_no_objects(backend: str) -> None:
     assert back.states.shape == alone.states.shape and back.final_states.shape == alone.final_states.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["physics", "learned"])
 def test_two_hundred_objects(backend: str) -> None:
     dynamics_or_skip(backend)
@@ -327,6 +329,7 @@ def test_a_deadline_counts_from_when_the_request_came() -> None:
 # Backends.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["auto", "learned"])
 def test_auto_and_learned_are_one_network(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from wm_dynamics.learned import backend

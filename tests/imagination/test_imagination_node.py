@@ -43,6 +43,8 @@ from wm_ros.images.compressed import compressed_to_depth, compressed_to_rgb
 from wm_ros.images.pixels import array_to_image, depth_to_image, rgb_to_image
 from wm_ros.stamps import ns_to_stamp
 
+pytestmark = pytest.mark.ros
+
 
 def scene_with_camera() -> SceneGraph:
     """The synthetic scene with the pose of its camera."""

@@ -62,6 +62,7 @@ def test_unchanged_scene_at_another_resolution() -> None:
     assert psnr(frame.color, trace(scene, FRONT, small)[0]) > 30.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [(FRONT,), (LEFT, FRONT)], ids=["one view", "two views"])
 def test_removal_leaves_nothing_behind(views: tuple[np.ndarray, ...]) -> None:
     scene = make_scene()
@@ -78,6 +79,7 @@ def test_removal_leaves_nothing_behind(views: tuple[np.ndarray, ...]) -> None:
     assert error[~gone & ~cv2.dilate(gone.astype(np.uint8), np.ones((9, 9))).astype(bool)].max() == 0.0
 
 
+@pytest.mark.slow
 def test_removal_with_sensor_noise_leaves_no_step() -> None:
     scene = make_scene()
     frame = Renderer(looks_of(scene, LEFT, FRONT, noise_m=0.003), scene).render(without(scene, BOX))
@@ -116,6 +118,7 @@ def test_moved_things_are_at_the_right_pixels() -> None:
     assert psnr(frame.color, color) > 30.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pose", [BESIDE, LEFT, look_at((-0.7, 0.0, 0.7))], ids=["beside", "left", "nearer"])
 def test_other_viewpoints_match_the_true_render(pose: np.ndarray) -> None:
     scene = make_scene()

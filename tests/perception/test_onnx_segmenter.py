@@ -199,6 +199,7 @@ def test_color_and_depth_arrive_as_documented(tmp_path: Path):
     assert feeds["depth"][0, 0, 0, 0] == 0.0 and feeds["depth"][0, 0, 120, 160] == depth[120, 160]
 
 
+@pytest.mark.slow
 def test_the_example_segments_a_simulated_scene_in_place_of_ours(tmp_path: Path):
     spec = importlib.util.spec_from_file_location("build_model", EXAMPLE / "build_model.py")
     assert spec is not None and spec.loader is not None

@@ -24,6 +24,8 @@ from wm_perception.types import Cloud, Frame, PerceptionConfig, Segmentation
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 CONFIG = PerceptionConfig(stride=2, segmenter="geometric", reasoner="geometric", min_pixels=20)
 BALL = Thing((0.0, -0.2, 0.04), 0.08, (220, 60, 40))
 BOX = Thing((0.1, 0.15, 0.05), (0.08, 0.12, 0.10), (40, 80, 200))

@@ -1,6 +1,7 @@
 """What the overlay draws."""
 
 import numpy as np
+import pytest
 
 from traced_table import CONFIG, Thing, frame
 from wm_core.colors import object_color
@@ -10,6 +11,7 @@ from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.types import PerceptionResult
 
 
+@pytest.mark.slow
 def test_every_object_is_drawn_in_its_color_and_the_frame_is_left_alone():
     pipeline = PerceptionPipeline(CONFIG)
     things = [Thing((0.0, -0.1, 0.04), 0.08, (220, 60, 40)), Thing((0.1, 0.15, 0.05), (0.08, 0.12, 0.1), (40, 80, 200))]

@@ -11,6 +11,8 @@ from wm_core.scene_graph import EventKind, Predicate, Shape
 from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.types import Frame, PerceptionConfig
 
+pytestmark = pytest.mark.slow
+
 BALL = Thing((0.0, -0.2, 0.04), 0.08, (220, 60, 40))
 BOX = Thing((0.1, 0.15, 0.05), (0.08, 0.12, 0.10), (40, 80, 200))
 

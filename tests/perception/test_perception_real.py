@@ -8,6 +8,8 @@ from wm_core.scene_graph import EventKind
 from wm_perception.lifting.gravity import estimate_up_direction
 from wm_perception.pipeline import PerceptionPipeline
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("wm_bringup.sources.rgbd_folder")
 
 

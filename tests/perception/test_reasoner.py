@@ -108,6 +108,7 @@ def test_a_box_topples_a_rolling_can_does_not():
 # Features
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     ratio=st.floats(0.3, 3.0), speed=st.floats(0.5, 1.2), restitution=st.floats(0.3, 0.9)
@@ -254,6 +255,7 @@ def test_events_keep_counting_after_a_reset_and_a_gap():
     assert min(e.id for e in second) > max(e.id for e in first)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000))
 def test_contact_and_separation_take_turns(seed):

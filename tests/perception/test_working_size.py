@@ -56,6 +56,7 @@ def test_points_and_ids_keep_their_places(factor: int, width: int, height: int, 
     np.testing.assert_array_equal(full[factor // 2 :: factor, factor // 2 :: factor][: len(ids), : ids.shape[1]], ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height", "scale"), [(1283, 722, 2.0), (1920, 1080, 3.0)])
 def test_a_large_camera_finds_the_same_objects(width: int, height: int, scale: float) -> None:
     truth = make_scene()

@@ -66,6 +66,7 @@ def test_packages_depend_only_on_those_above(package):
         assert own <= LAYERS[package], f"{path.name} imports {sorted(own - LAYERS[package])}"
 
 
+@pytest.mark.slow
 def test_the_runtime_imports_no_torch_outside_the_optional_backend():
     for package in LAYERS:
         for path in modules(package):
@@ -115,6 +116,7 @@ def test_circles_are_seen() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
 
 
+@pytest.mark.slow
 def test_no_module_imports_itself_by_way_of_others() -> None:
     """Nor in a function, nor for type checkers alone."""
     known = all_modules()

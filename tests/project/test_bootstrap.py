@@ -144,6 +144,7 @@ def test_an_environment_keeps_its_distribution(tmp_path: Path, said, wish, distr
     assert bootstrap.choose_pip_distro({"WM_ROS_DISTRO": wish} if wish else {}, tmp_path) == distro
 
 
+@pytest.mark.slow
 def test_another_distribution_gets_another_environment(monkeypatch, tmp_path: Path, capsys) -> None:
     venv = tmp_path / ".venv"
     monkeypatch.setattr(bootstrap, "VENV", venv)

@@ -139,6 +139,7 @@ def test_package_xml_declares_no_library_that_is_not_imported(package: str) -> N
     assert {d.name for d in manifest.test_depends} <= TEST_ONLY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_setup_py_asks_for_every_library_as_set_up_does(package: str) -> None:
     declared = declared_to_pip(package)
@@ -169,6 +170,7 @@ def test_the_robot_installs_nothing_that_no_package_needs() -> None:
     assert set(requirements_of("runtime")) == needed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "groups"),
     [

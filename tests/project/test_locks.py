@@ -47,6 +47,7 @@ def test_pins_are_those_of_the_python_asked_about() -> None:
     assert check_wheels.pin_of({"metadata": {"name": "backports.zstd", "version": "1.8.0"}}) == "backports-zstd==1.8.0"
 
 
+@pytest.mark.slow
 def test_a_package_without_a_wheel_is_named_and_fails_the_check(monkeypatch, tmp_path: Path, capsys) -> None:
     """A real pip, with a folder for its index in which nothing lies."""
     (tmp_path / "index").mkdir()

@@ -31,6 +31,7 @@ def sources() -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", bootstrap.SUPPORTED, ids=lambda v: f"{v[0]}.{v[1]}")
 def test_sources_compile(version: tuple[int, int]) -> None:
     python = bootstrap.find_interpreter(version)

@@ -145,6 +145,7 @@ def test_rvl_of_any_bytes_is_an_image_or_a_refusal(data: bytes, width: int, heig
 # Lenses.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", LENSES)
 def test_color_and_depth_of_a_lens_become_those_of_a_pinhole(model: str) -> None:
     lens = Lens(RAW, Camera(320, 240, 250.0, 250.0, 159.5, 119.5), model, LENSES[model])
@@ -345,6 +346,7 @@ def test_a_wrong_unit_is_found_and_the_right_one_is_not_doubted(factor: float) -
     assert "below the camera" in wrong.evidence and f"{wrong.median_m:.3g} m" in wrong.evidence
 
 
+@pytest.mark.slow
 def test_recorded_frames_are_not_doubted_and_tenths_of_millimeters_are(shared_data) -> None:
     from wm_bringup.sources.layouts import open_folder
 

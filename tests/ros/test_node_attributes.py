@@ -100,6 +100,7 @@ def test_there_are_nodes():
     assert {"PerceptionNode", "ImaginationNode", "SimCameraNode", "ManagedNode", "Recorder"} <= names
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize("cls", node_classes(), ids=lambda cls: cls.__name__)
 def test_no_method_covers_one_of_rclpys(cls, rclpy_names):
     for own in own_classes(cls):

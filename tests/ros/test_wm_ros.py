@@ -588,6 +588,7 @@ def ros() -> Iterator[rclpy.Context]:
     rclpy.shutdown(context=context)
 
 
+@pytest.mark.ros
 @pytest.mark.smoke
 def test_parameters_on_a_node(ros):
     from rclpy.parameter import Parameter
@@ -623,6 +624,7 @@ def test_parameters_on_a_node(ros):
     node.destroy_node()
 
 
+@pytest.mark.ros
 def test_a_whole_number_for_a_double_gets_a_hint(ros):
     from rclpy.parameter import Parameter
 
@@ -676,6 +678,7 @@ def spin(node, condition, timeout_s: float = 10.0) -> None:
     executor.remove_node(node)
 
 
+@pytest.mark.ros
 @pytest.mark.smoke
 def test_a_node_starts_itself_and_guards_its_callbacks(ros):
     node = Recorder(ros)
@@ -691,6 +694,7 @@ def test_a_node_starts_itself_and_guards_its_callbacks(ros):
     node.destroy_node()
 
 
+@pytest.mark.ros
 @pytest.mark.smoke
 @pytest.mark.parametrize(
     ("refuse", "label", "undone"), [("configure", "unconfigured", "cleanup"), ("activate", "inactive", "deactivate")]
@@ -707,6 +711,7 @@ def test_a_refused_transition_is_undone_and_said(ros, refuse, label, undone):
     node.destroy_node()
 
 
+@pytest.mark.ros
 @pytest.mark.smoke
 def test_autostart_can_be_left_to_a_manager(ros):
     from rclpy.parameter import Parameter

@@ -45,6 +45,7 @@ def test_there_are_many_scenes():
     assert len(scene_names()) >= 10 and "demo" in scene_names()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", scene_names())
 def test_scene_loads_is_seen_and_moves(name):
     with Simulator(name, seed=3, **SMALL) as simulator:
@@ -133,6 +134,7 @@ def test_restore_is_bit_exact(demo):
         demo.advance_to(1.0)
 
 
+@pytest.mark.slow
 def test_factual_truth_is_what_happens_and_others_differ(demo):
     demo.reset()
     demo.advance_to(5.0)
@@ -167,6 +169,7 @@ def test_factual_truth_is_what_happens_and_others_differ(demo):
         demo.imagine_truth([Hypothesis("none", (remove(99),))], TIMES)
 
 
+@pytest.mark.slow
 def test_true_futures_are_drawn(demo):
     demo.reset()
     demo.advance_to(5.0)

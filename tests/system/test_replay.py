@@ -24,6 +24,8 @@ from wm_bringup.sources.playback import SourceError
 from wm_ros.conversions.scene_graph import scene_graph_from_msg
 from wm_ros.images.pixels import depth_to_millimeters
 
+pytestmark = pytest.mark.slow
+
 GEOMETRIC = {"pipeline.segmenter": "geometric", "pipeline.reasoner": "geometric"}
 
 

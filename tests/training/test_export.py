@@ -20,6 +20,8 @@ from export.model import Axis, Model, Quantization, replace_real
 from wm_core.inference.backends import open_session
 from wm_core.inference.base import ModelFileError, onnx_metadata
 
+pytestmark = pytest.mark.slow
+
 NAMES = registry.names()
 
 

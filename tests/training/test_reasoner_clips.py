@@ -6,6 +6,8 @@ from rich.console import Console
 
 from training.reasoner.clips import FIRST_SEED, load_seen_examples, make_seen_lessons, read_seen
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -43,6 +43,7 @@ def fitted(trainer: Line, folder: Path) -> Line:
     return trainer
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_whole_run_to_the_last_bit(tmp_path: Path) -> None:
     whole = fitted(Line(Options()), tmp_path / "whole")
     begun, resumed = Line(Options()), Line(Options())

@@ -18,6 +18,8 @@ from training.dynamics.rollout import make_batch, roll_out  # noqa: E402
 from training.dynamics.trainer import Trainer, calibrate, draw_windows, measure  # noqa: E402
 from wm_dynamics.contact_step.network import OUTPUTS  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def clips() -> list:

@@ -21,6 +21,8 @@ from training.worlds.contact_sheet import contact_sheet
 from training.worlds.dataset import Prepared, augment, prepare, targets
 from wm_perception.segmentation.learned import CHANNELS, OUTPUTS, group_pixels
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
 
 

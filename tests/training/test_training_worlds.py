@@ -41,6 +41,7 @@ def test_unknown_split_is_refused() -> None:
         random_scene(0, "test")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 100_000), st.sampled_from(["train", "seeds", "families"]))
 def test_things_stand_still_until_something_happens(seed: int, split: str) -> None:
@@ -73,6 +74,7 @@ def test_without_what_touches_nothing_all_else_is_the_same() -> None:
     pytest.fail("no world with a thing that touches nothing")
 
 
+@pytest.mark.slow
 def test_distances_of_things_that_touch_are_of_their_true_surfaces() -> None:
     """A contact begins where the parts meet; hulls alone would have things touch that have come apart."""
     for seed in range(40):
