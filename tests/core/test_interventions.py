@@ -96,6 +96,7 @@ def test_nothing_done_is_the_factual_future_whatever_is_asked_beside_it(backend:
     np.testing.assert_allclose(states[0][:, :scene], alone, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=5, deadline=None)
 @given(st.sampled_from([4, 5]), st.integers(0, 29))

@@ -150,6 +150,7 @@ def same(one: Trajectory, other: Trajectory) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_a_batch_is_bit_for_bit_what_stepping_gives(name: str) -> None:
     simulator = Simulator()

@@ -92,6 +92,7 @@ def test_same_view_again_adds_nothing() -> None:
         assert after <= 1.05 * before
 
 
+@pytest.mark.slow
 def test_what_moved_leaves_no_trail() -> None:
     memory = AppearanceMemory()
     for step in range(5):
@@ -215,6 +216,7 @@ def test_noise_and_holes_are_survived() -> None:
     assert np.percentile(surface_distance(scene, BOX, looks.objects[BOX].seen.points), 95) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -284,6 +284,7 @@ def test_empty_scene() -> None:
     assert rollout.object_ids.tolist() == [1] and rollout.states[0, 0, -1, 0, 2] < 0.9
 
 
+@pytest.mark.slow
 def test_initial_state_is_used_instead() -> None:
     given = make_scene(ball_position=(0.0, -0.3, 0.04))
     rollout = Imagination().imagine(ask(initial_state=given), make_scene())

@@ -116,6 +116,7 @@ def test_event_probabilities_count_the_events() -> None:
 # What would prevent it?
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["physics", "learned"])
 def test_without_the_ball_the_tall_one_does_not_topple(backend: str) -> None:
     dynamics_or_skip(backend)

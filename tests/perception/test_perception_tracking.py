@@ -34,6 +34,7 @@ def sample_paths(count, steps, kind, rng, dt=DT):
     return np.stack(xs, axis=1), np.stack(vs, axis=1), knock + 1 if kind == "knock" else np.full(count, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["roll", "slide", "knock"])
 @pytest.mark.parametrize("rate", [15.0, 30.0])
 def test_the_filter_is_consistent(kind, rate):

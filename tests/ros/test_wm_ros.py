@@ -70,6 +70,7 @@ def pixels_of(encoding: str) -> st.SearchStrategy[np.ndarray]:
 # Images.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @random_arrays
 @given(data=st.data(), padding=st.integers(0, 5), big=st.booleans(), cut=st.booleans())

@@ -198,6 +198,7 @@ def test_true_futures_are_drawn(demo):
     np.testing.assert_array_equal(demo.render().rgb, now.rgb)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, at", [("demo", 5.0), ("two_balls", 2.3), ("bowling", 3.2), ("stack_knock", 2.6)])
 def test_physics_backend_comes_closer_to_the_truth_than_straight_lines(name, at):
     with Simulator(name, **SMALL) as simulator:

@@ -35,6 +35,7 @@ def stamp(time_s):
     return round(time_s * 1e9) + 1
 
 
+@pytest.mark.slow
 def test_events_of_a_world_fit_together(lesson):
     clip = lesson.clip
     assert [e.time for e in lesson.events] == sorted(e.time for e in lesson.events)

@@ -61,6 +61,7 @@ def test_a_resumed_run_is_the_whole_run_to_the_last_bit(tmp_path: Path) -> None:
         Line(Options(seed=2)).resume(tmp_path / "checkpoint.safetensors", QUIET)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
     trainer = Line(Options())
     trainer.train_step(points(0))
