@@ -1,6 +1,6 @@
 """How long a camera frame takes to become a scene graph, and a question to be answered, on a live graph.
 
-    source tools/env.sh && python benchmarks/latency.py [--scene demo] [--seconds 20]
+    source tools/env.sh && python -m benchmarks.latency [--scene demo] [--seconds 20]
 
 Simulated camera (640x480, 30 Hz), perception and imagination run as processes of their own. The camera goes at the
 speed of real time and waits for nobody, as a real one does; what perception cannot keep up with is left out. Rollouts

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.spatial.transform import Rotation
 
-from benchmarks.perceiving.real import MUG, MUG_NEAR_M, TABLE
+from benchmarks.perception.real import MUG, MUG_NEAR_M, TABLE
 from wm_bringup.sources.layouts import open_folder
 from wm_core import geometry, rotations
 from wm_core.scene_graph import Shape

@@ -12,24 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import imagination as bench
-from benchmarks.imagining import metrics, speed, store
-from benchmarks.imagining.accuracy import (
-    Calibration,
-    Scores,
-    compared,
-    imagine,
-    score_events,
-    score_physics,
-    score_positions,
-    summary,
-)
-from benchmarks.imagining.laws import created_energy, penetrations
-from benchmarks.imagining.run import Outcome, restricted, run_case
-from benchmarks.imagining.shapes import FAR_M, Worlds, stretches, surface_distances
-from benchmarks.imagining.starts import Aligned, Start, align, translated, true_start, truth_of
-from benchmarks.imagining.touching import clip_of, distances_of, events_of, meetings, movable_pairs, seen_touches
-from benchmarks.imagining.worlds import Case, questions, start_time, usable, world_seeds
+from benchmarks.imagination import __main__ as bench
+from benchmarks.imagination import metrics, speed, steps, store
+from benchmarks.imagination.accuracy import compared, imagine, score_events, score_physics, score_positions
+from benchmarks.imagination.document import EMPTY, accuracy_document
+from benchmarks.imagination.laws import created_energy, penetrations
+from benchmarks.imagination.run import Outcome, restricted, run_case
+from benchmarks.imagination.scores import Calibration, Scores, Worst, summary
+from benchmarks.imagination.shapes import FAR_M, Worlds, stretches, surface_distances
+from benchmarks.imagination.starts import Aligned, Start, align, translated, true_start, truth_of
+from benchmarks.imagination.tables import aim_text, markdown, styled
+from benchmarks.imagination.touching import clip_of, distances_of, events_of, meetings, movable_pairs, seen_touches
+from benchmarks.imagination.worlds import Case, questions, start_time, usable, world_seeds
 from training.worlds.simulate import Clip
 from training.worlds.worlds import random_scene
 from wm_core.interventions import (
@@ -200,7 +194,7 @@ ASKED = (
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.imagining.touching._HAPPENINGS", {})
+    monkeypatch.setattr("benchmarks.imagination.touching._HAPPENINGS", {})
 
 
 def test_the_truth_measured_against_itself_is_right() -> None:
@@ -349,7 +343,7 @@ def test_questions_about_what_was_found() -> None:
 
 
 def test_perceived_things_are_named_by_where_they_are() -> None:
-    from benchmarks.imagining.perceived import found_share, position_error, start_from
+    from benchmarks.imagination.perceived import found_share, position_error, start_from
 
     case = make_case()
     graph = perceived(case).scene
@@ -483,7 +477,7 @@ def test_mujoco_runs_the_same_scene_as_the_backends(kind: str) -> None:
 
 
 def test_the_planner_asks_the_service_for_the_same_pushes() -> None:
-    from benchmarks.imagining.service import make_request
+    from benchmarks.imagination.service import make_request
 
     compact, full = make_request("planner", "physics", 5), make_request("full", "physics", 5)
     assert compact.count == full.count == 5 and compact.times.tolist() == full.times.tolist() and not compact.hypotheses
@@ -507,18 +501,18 @@ def test_a_world_end_to_end() -> None:
     case = make_case(ASKED)
     backends = {name: make_dynamics(name) for name in ("physics", "straight", "still")}
     outcome = run_case(case, backends, 0, ("true",))
-    document = bench.accuracy_document({"seeds": outcome, "families": Outcome()})
+    document = accuracy_document({"seeds": outcome, "families": Outcome()})
     document |= {"notes": ["learned: not available: no weights"], "failures": []}
     assert document["true_state"]["physics"]["ade_m"]["1.0"] == pytest.approx(0.0, abs=1e-6)
     assert document["true_state"]["oracle"]["fde_m"].keys() == {"0.5", "1.0", "2.0"}
     assert document["true_state"]["learned"] is None and document["perceived_state"]["physics"] is None
     assert document["effect_f1"] is None and document["coverage_90"] is None
     json.dumps(document)
-    text = bench.markdown(document)
+    text = markdown(document)
     assert "who is affected, F1" in text and "not available" in text
     # With a learned backend of that name the same figures are its.
     outcome = run_case(case, {"learned": backends["physics"], **backends}, 0, ("true",))
-    document = bench.accuracy_document({"seeds": outcome})
+    document = accuracy_document({"seeds": outcome})
     assert document["effect_f1"] == 1.0 and document["events_f1"] == 1.0
     assert document["effect_error_ratio_to_straight"] == pytest.approx(0.0, abs=1e-5)
     assert document["aimed"]["true_state"]["seeds"]["fde_ratio_to_straight"] == pytest.approx(0.0, abs=1e-5)
@@ -527,12 +521,10 @@ def test_a_world_end_to_end() -> None:
 def test_the_keys_of_the_issue() -> None:
     wanted = "true_state perceived_state effect_f1 effect_error_ratio_to_straight events_f1 penetration_fraction"
     wanted += " coverage_90 rollouts_per_s service_1024_s planner"
-    assert set(wanted.split()) <= set(bench.EMPTY)
-    assert bench.aim_text(0.85, 0.95, 1e2, 0) == "85 to 95" and bench.aim_text(None, 0.005, 1e2, 2) == "≤ 0.50"
-    assert (
-        bench.styled(0.9, "90", 0.85, 0.95) == "[green]90[/]" and bench.styled(0.99, "99", 0.85, 0.95) == "[red]99[/]"
-    )
-    assert bench.styled(None, "-", 0.85, 0.95) == "-"
+    assert set(wanted.split()) <= set(EMPTY)
+    assert aim_text(0.85, 0.95, 1e2, 0) == "85 to 95" and aim_text(None, 0.005, 1e2, 2) == "≤ 0.50"
+    assert styled(0.9, "90", 0.85, 0.95) == "[green]90[/]" and styled(0.99, "99", 0.85, 0.95) == "[red]99[/]"
+    assert styled(None, "-", 0.85, 0.95) == "-"
 
 
 def test_arguments_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -556,7 +548,7 @@ def test_a_row_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert bench.main(["--only", "drawing", "--out", str(tmp_path)]) == 1
     document = json.loads((tmp_path / "imagination.json").read_text())
     assert document["failures"] == ["drawing: OSError: the disk is full"]
-    assert set(bench.EMPTY) <= set(document)
+    assert set(EMPTY) <= set(document)
 
 
 def test_planner_episodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -565,11 +557,10 @@ def test_planner_episodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
             raise RuntimeError("stuck")
         return types.SimpleNamespace(success=seed < 1, plan_seconds=[0.1, 0.3])
 
-    fake = types.SimpleNamespace(run_episode=run_episode)
-    monkeypatch.setattr(bench.importlib, "import_module", lambda _: fake)
+    monkeypatch.setattr(steps.planner, "run_episode", run_episode)
     document: dict[str, object] = {"notes": [], "failures": []}
     arguments = bench.parse(["--episodes", "3"])
-    bench.run_planner(arguments, ["physics", "straight"], document, bench.Console(quiet=True))
+    steps.run_planner(arguments, ["physics", "straight"], document, steps.Console(quiet=True))
     rows = document["planner"]
     assert isinstance(rows, dict) and rows["learned"] is None
     assert rows["physics"]["success"] == pytest.approx(1 / 3) and rows["physics"]["plan_median_s"] == pytest.approx(0.2)
@@ -577,8 +568,7 @@ def test_planner_episodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tile_of_the_worst(tmp_path: Path) -> None:
-    from benchmarks.imagining.accuracy import Worst
-    from benchmarks.imagining.pictures import tile
+    from benchmarks.imagination.pictures import tile
 
     case = make_case(ASKED)
     future: Aligned = imagine(make_dynamics("straight"), case, true_start(case))

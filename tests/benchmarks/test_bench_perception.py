@@ -14,9 +14,10 @@ from scipy.spatial.transform import Rotation
 
 pytest.importorskip("pycocotools", reason="needs requirements/training.txt (make setup WITH=training)")
 
-from benchmarks import perception as bench
-from benchmarks.perceiving import real
-from benchmarks.perceiving.clips import (
+from benchmarks.perception import __main__ as bench
+from benchmarks.perception import real
+from benchmarks.perception.clip_pool import job
+from benchmarks.perception.clips import (
     _LEAST_S,
     ClipPlan,
     TrueFrame,
@@ -24,10 +25,11 @@ from benchmarks.perceiving.clips import (
     image_area,
     plan_clips,
 )
-from benchmarks.perceiving.latency import figures as latency_figures
-from benchmarks.perceiving.masks import average_precision, best_ious, encode, mean_iou
-from benchmarks.perceiving.pictures import draw_worst_frames
-from benchmarks.perceiving.run import (
+from benchmarks.perception.figures import figures, reasoning_figures
+from benchmarks.perception.latency import figures as latency_figures
+from benchmarks.perception.masks import average_precision, best_ious, encode, mean_iou
+from benchmarks.perception.pictures import draw_worst_frames
+from benchmarks.perception.run import (
     ClipRecord,
     ReasoningCounts,
     WorstPicture,
@@ -35,6 +37,7 @@ from benchmarks.perceiving.run import (
     errors_of,
     track_frame,
 )
+from benchmarks.perception.tables import KEYS, acceptance_table, mark, markdown, real_table
 from training.worlds.simulate import simulate
 from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph, Shape
@@ -277,13 +280,13 @@ def test_counts_of_reasoning_are_summed_over_clips() -> None:
     rows[0, :, 0] += 0.5  # beyond its interval, the order stays
     causes = {"reasoner": np.array([3.0, 1, 0]), "baseline": np.array([2.0, 6, 1])}
     clips = [ReasoningCounts(counts, counts, causes, rows[:2]), ReasoningCounts(counts, {}, causes, rows[2:])]
-    values, more = bench.reasoning_figures(clips)
+    values, more = reasoning_figures(clips)
     assert values["relations_macro_f1"] == pytest.approx((16 / 18 + 10 / 15) / 2)
     assert values["events_f1"] == pytest.approx(26 / 33)
     assert values["property_spearman"] == pytest.approx(1.0) and values["property_coverage_90"] == pytest.approx(0.75)
     assert values["caused_f1"] == pytest.approx(6 / 7) and values["caused_f1_baseline"] == pytest.approx(4 / 11)
     assert more["relations"]["ON"] == [16, 0, 4]
-    nothing, _ = bench.reasoning_figures([])
+    nothing, _ = reasoning_figures([])
     assert set(nothing.values()) == {None}
 
 
@@ -385,12 +388,12 @@ def test_the_camera_turns_away_and_comes_back() -> None:
 
 def test_a_clip_is_drawn_and_scored() -> None:
     plan = ClipPlan("seeds", 50_000, "random", 1.0, 8.0)
-    tried, records = bench.job(plan, {"untrained": PerceptionConfig(segmenter="geometric", reasoner="geometric")})
+    tried, records = job(plan, {"untrained": PerceptionConfig(segmenter="geometric", reasoner="geometric")})
     record = records["untrained"]
     # The first half second is not scored.
     assert tried == plan and len(record.seconds) == 9 and len(record.tracks) == 5 == len(record.truths)
     assert record.reasoning is not None and record.matches and 0.0 < min(record.quality) <= max(record.quality) <= 1.0
-    values, _ = bench.figures([record])
+    values, _ = figures([record])
     assert values["mask_ap50"] is not None and values["mask_ap50"] > 0.3
     assert values["position_error_median_m"] is not None and values["position_error_median_m"] < 0.03
 
@@ -404,8 +407,8 @@ def test_the_table_and_the_keys() -> None:
         "velocity_error_m_s idf1 mota id_switches_per_1000 reid_after_2s relations_macro_f1 events_f1 "
         "property_spearman property_coverage_90 caused_f1 caused_f1_baseline latency_median_s latency_p95_s rate_hz"
     )
-    assert list(bench.KEYS) == wanted.split()
-    empty = dict.fromkeys(bench.KEYS)
+    assert list(KEYS) == wanted.split()
+    empty = dict.fromkeys(KEYS)
     document = {
         "seeds": {**empty, "mask_ap50": 0.93, "position_error_p90_m": 0.03},
         "families": empty,
@@ -415,13 +418,13 @@ def test_the_table_and_the_keys() -> None:
         "untrained_real_clip": {},
         "notes": ["nothing to say"],
     }
-    text = bench.markdown(document)
+    text = markdown(document)
     assert "| mask AP50 |  | 0.930 | ≥ 0.920 | - |" in text and "nothing to say" in text
-    assert bench.acceptance_table(document).row_count == 20 and bench.real_table(document).row_count == 3
-    assert bench.mark(0.93, 0.92, True, "mask_ap50") == "green"
-    assert bench.mark(0.03, 0.02, False, "position_error_p90_m") == "red"
-    assert bench.mark(0.99, 0.85, True, "property_coverage_90") == "red"
-    assert bench.mark(None, 0.85, True, "idf1") == ""
+    assert acceptance_table(document).row_count == 20 and real_table(document).row_count == 3
+    assert mark(0.93, 0.92, True, "mask_ap50") == "green"
+    assert mark(0.03, 0.02, False, "position_error_p90_m") == "red"
+    assert mark(0.99, 0.85, True, "property_coverage_90") == "red"
+    assert mark(None, 0.85, True, "idf1") == ""
 
 
 def test_figures_of_clips_made_by_hand() -> None:
@@ -437,14 +440,14 @@ def test_figures_of_clips_made_by_hand() -> None:
         tracks=frames_of([[5, 6]] * 10),
         returns=[Reappearance(1, 2.1, 4, 4), Reappearance(2, 2.1, 5, 6), Reappearance(3, 2.1, None, 7)],
     )
-    values, more = bench.figures([record, record])
+    values, more = figures([record, record])
     assert values["mask_ap"] == pytest.approx(1.0) and values["idf1"] == 1.0 and values["mota"] == 1.0
     assert values["position_error_p90_m"] == 0.0 and values["velocity_error_m_s"] == 0.0
     assert more["velocity_samples"] == 2 and more["velocity_error_just_knocked_m_s"] == 0.7
     assert values["reid_after_2s"] == 0.5 and more["hidden_never_found"] == 2
     assert values["latency_median_s"] is None and values["relations_macro_f1"] is None
     json.dumps([values, more])
-    nothing, _ = bench.figures([])
+    nothing, _ = figures([])
     assert all(v is None for v in nothing.values())
 
 

@@ -15,9 +15,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import soak
-from benchmarks.soaking import trend
-from benchmarks.soaking.usage import Usage, look
+from benchmarks.soak import __main__ as soak
+from benchmarks.soak import trend
+from benchmarks.soak.usage import Usage, look
 from wm_core.scene_graph import Shape
 from wm_dynamics.contact_step import body_tables
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.perceiving.clips import ClipPlan, Kind, RenderedClip, render_clip
+from benchmarks.perception.clips import ClipPlan, Kind, RenderedClip, render_clip
 from training.reasoner.data import Example, Lesson, make_example, pack, unpack
 from training.reasoner.metrics import clip_truth
 from wm_core.scene_graph import Event, SceneGraph

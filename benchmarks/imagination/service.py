@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.imagining.speed import HORIZON_S, PUSHER, hypotheses, make_scene, push_paths
+from benchmarks.imagination.speed import HORIZON_S, PUSHER, hypotheses, make_scene, push_paths
 from wm_core.interventions import ActionBatch, InterventionKind
 from wm_core.rollout import ImagineRequest, StatesWanted
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from benchmarks.imagining.metrics import Array, Mask, energy_rise
-from benchmarks.imagining.shapes import Worlds, put, rows_of, scene_stretches
-from benchmarks.imagining.touching import STEP_OF_INTERVENTIONS_S
+from benchmarks.imagination.metrics import Array, Mask, energy_rise
+from benchmarks.imagination.shapes import Worlds, put, rows_of, scene_stretches
+from benchmarks.imagination.touching import STEP_OF_INTERVENTIONS_S
 from wm_core.constants import GRAVITY_M_S2
 from wm_core.interventions import Hypothesis, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION

@@ -1,6 +1,6 @@
 """From camera to scene graph on a live graph: frames drawn beforehand, played by a process that does nothing else.
 
-`python -m benchmarks.perceiving.latency FOLDER --rate 30 --seconds 10` is that process.
+`python -m benchmarks.perception.latency FOLDER --rate 30 --seconds 10` is that process.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def measure(
         try:
             config = package_file("wm_perception", "config", "perception.yaml")
             processes.start("perception", node_command("wm_perception.node", NAMESPACE, parameters, [config]))
-            command = [sys.executable, "-m", "benchmarks.perceiving.latency", folder]
+            command = [sys.executable, "-m", "benchmarks.perception.latency", folder]
             command += ["--rate", f"{rate_hz:g}", "--seconds", f"{seconds + _SETTLE_S:g}"]
             processes.start("player", command, may_end=True, cwd=ROOT)
             deadline = time.monotonic() + START_S

@@ -26,8 +26,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from export import registry
 from export.model import Feeds, Model
 from export.parity import threads_of

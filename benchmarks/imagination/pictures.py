@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 
-from benchmarks.imagining.accuracy import Worst, imagine, perceived_start, truth_of_solid
-from benchmarks.imagining.metrics import Array, row_at
-from benchmarks.imagining.starts import Aligned, true_start, truth_of
-from benchmarks.imagining.worlds import Case, make_case
+from benchmarks.imagination.accuracy import imagine, truth_of_solid
+from benchmarks.imagination.metrics import Array, row_at
+from benchmarks.imagination.perceived import perceive
+from benchmarks.imagination.scores import Worst
+from benchmarks.imagination.starts import Aligned, true_start, truth_of
+from benchmarks.imagination.worlds import Case, make_case
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
@@ -90,7 +92,7 @@ def draw_worst(path: Path, dynamics: Dynamics, chosen: Sequence[tuple[str, Worst
     tiles = []
     for state, worst in chosen:
         case = make_case(worst.split, worst.seed)  # type: ignore[arg-type]
-        start = None if case is None else true_start(case) if state == "true" else perceived_start(case)
+        start = None if case is None else true_start(case) if state == "true" else perceive(case)
         if case is not None and start is not None:
             tiles.append(tile(case, imagine(dynamics, case, start), worst, state))
     if not tiles:

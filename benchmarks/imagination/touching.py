@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.imagining.metrics import Array, Occurrence, held_once_gone, row_at
-from benchmarks.imagining.shapes import Worlds, created_bodies, stretches, surface_distances
-from benchmarks.imagining.starts import Aligned, Pair, Touching, truth_of
-from benchmarks.imagining.worlds import Case
+from benchmarks.imagination.metrics import Array, Occurrence, held_once_gone, row_at
+from benchmarks.imagination.shapes import Worlds, created_bodies, stretches, surface_distances
+from benchmarks.imagination.starts import Aligned, Pair, Touching, truth_of
+from benchmarks.imagination.worlds import Case
 from training.reasoner.events import APART_M, true_events
 from training.worlds.simulate import Clip
 from wm_core.interventions import InterventionKind

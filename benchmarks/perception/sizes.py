@@ -1,6 +1,6 @@
 """Latency of perception for cameras of several sizes, at its working width and at others beside it.
 
-`python -m benchmarks.perceiving.sizes` draws a clip, measures all rows one after the other on the live graph, and
+`python -m benchmarks.perception.sizes` draws a clip, measures all rows one after the other on the live graph, and
 prints them. The larger images are the clip's middle, enlarged: what is measured is time. With `--found CLIPS` a second
 table says what is found in that many clips of 1280x720 at each working width, in process. As those are enlarged from
 640x360, working at full size gains nothing there; what it says is what is lost by working at fewer pixels than 640.
@@ -17,18 +17,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from wm_core.camera import Camera
+
 ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import yaml  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.progress import track  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from wm_core.camera import Camera  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def measure_sizes(
     Args:
         also: further settings of the node; each row is measured with each of them, too.
     """
-    from benchmarks.perceiving.latency import measure
+    from benchmarks.perception.latency import measure
     from wm_perception.lifting.working_size import reduction
     from wm_perception.types import PerceptionConfig
 
@@ -182,8 +180,8 @@ class Found:
 
 def what_is_found(clips: Sequence[Any], working_width: int, size: Size = SIZES[1]) -> Found:
     """The learned pipeline in process, on ``RenderedClip``s as a camera of another size sees them."""
-    from benchmarks.perceiving.clips import MIN_VISIBLE_PX
-    from benchmarks.perceiving.run import WARM_UP_S
+    from benchmarks.perception.clips import MIN_VISIBLE_PX
+    from benchmarks.perception.run import WARM_UP_S
     from wm_perception.evaluation import match
     from wm_perception.pipeline import PerceptionPipeline
     from wm_perception.types import Frame, PerceptionConfig
@@ -246,7 +244,7 @@ def found_table(rows: Sequence[Found]) -> Table:
 
 def main() -> int:
     """Entry point."""
-    from benchmarks.perceiving.clips import FIRST_SEED, ClipPlan, render_clip
+    from benchmarks.perception.clips import FIRST_SEED, ClipPlan, render_clip
     from wm_perception.types import PerceptionConfig
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,6 +1,6 @@
 """Episodes of pushing a thing to a place: success and planning time of the planner with each backend.
 
-Also a program of its own: ``python -m benchmarks.imagining.planner --backend learned --episodes 50``.
+Also a program of its own: ``python -m benchmarks.imagination.planner --backend learned --episodes 50``.
 """
 
 from __future__ import annotations

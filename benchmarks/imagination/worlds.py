@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from benchmarks.imagining.store import ROOT, cached, fingerprint
+from benchmarks.imagination.store import ROOT, cached, fingerprint
 from training.worlds.worlds import SPLITS, Split, random_scene
 from wm_core.constants import GRAVITY_M_S2
 from wm_core.interventions import (
@@ -49,14 +49,16 @@ STEP_S = 1.0 / 30.0
 MAX_SPEED_M_S = 20.0
 """Faster things are taken for a simulation that diverged."""
 
-_SOURCES = (
-    *(Path(__file__), ROOT / "training/worlds/worlds.py", ROOT / "training/worlds/families.py"),
-    *(ROOT / "ros2_ws/src/wm_sim/wm_sim" / f"{name}.py" for name in ("simulator", "objects", "scenes")),
-    *(
-        ROOT / "ros2_ws/src/wm_core/wm_core" / f"{name}.py"
-        for name in ("mujoco_world", "interventions", "geometry", "rollout", "scene_graph")
-    ),
+_PACKAGES = ROOT / "ros2_ws/src"
+CASE_SOURCES = (
+    Path(__file__),
+    *(ROOT / "training/worlds").glob("*.py"),
+    *(_PACKAGES / "wm_sim/wm_sim" / f"{name}.py" for name in ("simulator", "objects", "scenes")),
+    *(_PACKAGES / "wm_dynamics/wm_dynamics/mujoco").glob("*.py"),
+    _PACKAGES / "wm_dynamics/wm_dynamics/interventions.py",
+    *(_PACKAGES / "wm_core/wm_core").glob("*.py"),
 )
+"""What a case is made by: where one of these files changes, cases on disk are made again."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def world_seeds(split: Split, count: int, first: int = FIRST_SEED) -> list[int]:
 
 def make_case(split: Split, seed: int) -> Case | None:
     """The case of a seed, from the disk where it was made before; None: not usable, or its physics diverges."""
-    return cached(f"truth-{split}-{seed}", fingerprint(_SOURCES), lambda: _make_case(split, seed))
+    return cached(f"truth-{split}-{seed}", fingerprint(CASE_SOURCES), lambda: _make_case(split, seed))
 
 
 def _make_case(split: Split, seed: int) -> Case | None:

@@ -18,7 +18,7 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 
-from benchmarks.imagining.metrics import Array
+from benchmarks.imagination.metrics import Array
 from wm_core.interventions import BodySpec, Hypothesis, follow_path, set_velocity
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape

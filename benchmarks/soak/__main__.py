@@ -1,10 +1,10 @@
 """Whether the nodes keep what they should let go: memory, file descriptors and threads over a long run.
 
-    make soak [ARGS='--minutes 60']        or: source tools/env.sh && python benchmarks/soak.py --minutes 3
+    make soak [ARGS='--minutes 60']        or: source tools/env.sh && python -m benchmarks.soak --minutes 3
 
 Simulated camera (640x480, 30 Hz, with the errors of a depth camera), perception and imagination run as processes of
 their own; a client asks a what-if a second through the service, every tenth one with images. After a warm-up a
-straight line is fitted through the memory of every node (benchmarks/soaking/trend.py). Prints a table, writes
+straight line is fitted through the memory of every node (benchmarks/soak/trend.py). Prints a table, writes
 out/bench/soak.json with all samples, and ends with status 1 where a node surely grows faster than the limit, or cannot
 be asked.
 """
@@ -21,28 +21,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
-import numpy as np  # noqa: E402
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from rich.markup import escape  # noqa: E402
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: E402
-from rich.table import Table  # noqa: E402
+from benchmarks.soak import trend
+from benchmarks.soak.usage import Usage, look
+from wm_bringup.client import ClientError, GraphClient
+from wm_bringup.demo.capture import CAMERA_TOPICS, NAMESPACE, environment
+from wm_bringup.demo.scenarios import timing_hypotheses
+from wm_bringup.environment import make_console
+from wm_bringup.progress import ProgressLog
+from wm_bringup.report.results import machine_facts
+from wm_bringup.run.live import start_nodes
+from wm_bringup.run.processes import ProcessDied, ProcessGroup, graph_environment, node_command
+from wm_core.rollout import ImageRequest, ImagineRequest
 
-from benchmarks.soaking import trend  # noqa: E402
-from benchmarks.soaking.usage import Usage, look  # noqa: E402
-from wm_bringup.client import ClientError, GraphClient  # noqa: E402
-from wm_bringup.demo.capture import CAMERA_TOPICS, NAMESPACE, environment  # noqa: E402
-from wm_bringup.demo.scenarios import timing_hypotheses  # noqa: E402
-from wm_bringup.environment import make_console  # noqa: E402
-from wm_bringup.progress import ProgressLog  # noqa: E402
-from wm_bringup.report.results import machine_facts  # noqa: E402
-from wm_bringup.run.live import start_nodes  # noqa: E402
-from wm_bringup.run.processes import ProcessDied, ProcessGroup, graph_environment, node_command  # noqa: E402
-from wm_core.rollout import ImageRequest, ImagineRequest  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT_MB_H = 20.0
 WARM_UP_SHARE, WARM_UP_MOST_S = 0.25, 600.0
 """Part of the run that is not fitted: caches and buffers fill, and the first of everything is made."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.imagining.speed import OBJECTS, make_scene
+from benchmarks.imagination.speed import OBJECTS, make_scene
 from wm_core.camera import Camera
 from wm_core.geometry import pose_matrix
 from wm_core.scene_graph import SceneGraph

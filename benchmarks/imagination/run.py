@@ -11,20 +11,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from benchmarks.imagining.accuracy import (
-    Calibration,
-    Scores,
-    Worst,
-    calibrate,
-    imagine,
-    perceived_start,
-    score_events,
-    score_physics,
-    score_positions,
-)
-from benchmarks.imagining.shapes import Worlds
-from benchmarks.imagining.starts import Aligned, From, Start, translated, true_start, truth_of
-from benchmarks.imagining.worlds import Case, make_case
+from benchmarks.imagination.accuracy import calibrate, imagine, score_events, score_physics, score_positions
+from benchmarks.imagination.perceived import perceive
+from benchmarks.imagination.scores import Calibration, Scores, Worst
+from benchmarks.imagination.shapes import Worlds
+from benchmarks.imagination.starts import Aligned, From, Start, translated, true_start, truth_of
+from benchmarks.imagination.worlds import Case, make_case
 from training.worlds.worlds import Split
 from wm_dynamics.base import Dynamics
 from wm_dynamics.factory import make_dynamics
@@ -88,7 +80,7 @@ def run_case(case: Case, backends: dict[str, Dynamics], samples: int, states: Se
     truth = true_start(case)
     best: Aligned | None = None
     for state in states:
-        start = truth if state == "true" else perceived_start(case)
+        start = truth if state == "true" else perceive(case)
         if start is None:
             outcome.things += int((~case.scene.is_static).sum())
             continue

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.imagining.starts import Start
-from benchmarks.imagining.store import ROOT, cached, fingerprint
-from benchmarks.imagining.worlds import CAMERA_RATE_HZ, Case
+from benchmarks.imagination.starts import Start
+from benchmarks.imagination.store import ROOT, cached, fingerprint
+from benchmarks.imagination.worlds import CAMERA_RATE_HZ, CASE_SOURCES, Case
 from training.worlds.worlds import open_simulator, random_noise, random_scene
 from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import match
@@ -25,12 +25,12 @@ _PERCEPTION = ROOT / "ros2_ws/src/wm_perception/wm_perception"
 
 def sources() -> list[Path]:
     """What a perceived graph depends on."""
-    found = [Path(__file__), ROOT / "benchmarks/imagining/worlds.py"]
-    found += [p for p in _PERCEPTION.glob("*.py") if p.name not in ("node.py", "overlay.py")]
+    found = [Path(__file__), *CASE_SOURCES]
+    found += [
+        p for p in _PERCEPTION.rglob("*.py") if p.name not in ("node.py", "overlay.py") and p.parent.name != "ros"
+    ]
     found += (_PERCEPTION.parent / "models").glob("*.onnx")
-    found += [ROOT / "training" / f"{n}.py" for n in ("worlds", "families", "textures")]
-    found += [ROOT / "ros2_ws/src/wm_core/wm_core" / f"{n}.py" for n in ("mujoco_world", "scene_graph")]
-    found += [ROOT / "ros2_ws/src/wm_sim/wm_sim" / f"{n}.py" for n in ("simulator", "rendering", "depth_noise")]
+    found += [ROOT / "ros2_ws/src/wm_sim/wm_sim" / f"{n}.py" for n in ("rendering", "depth_noise")]
     return found
 
 

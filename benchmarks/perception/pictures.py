@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.perceiving.run import WorstPicture
+from benchmarks.perception.run import WorstPicture
 
 _SCALE = 2
 _PALETTE = np.array(

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.perceiving import masks
-from benchmarks.perceiving.clips import ClipPlan, RenderedClip, TrueFrame
+from benchmarks.perception import masks
+from benchmarks.perception.clips import ClipPlan, RenderedClip, TrueFrame
 from training.reasoner.metrics import (
     ClipTruth,
     add_counts,

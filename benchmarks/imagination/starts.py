@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from benchmarks.imagining.metrics import Array, Mask
-from benchmarks.imagining.worlds import Case
+from benchmarks.imagination.metrics import Array, Mask
+from benchmarks.imagination.worlds import Case
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import DynamicsResult
