@@ -40,7 +40,7 @@ from benchmarks.imagination.shapes import Worlds
 from benchmarks.imagination.starts import Aligned, From, Start, align, solid_of, translated, true_start, truth_of
 from benchmarks.imagination.touching import EVENTS_UNTIL_S, events_of, has_contact, positions_of, true_happenings
 from benchmarks.imagination.worlds import Case, load_cases
-from training.worlds.worlds import Split
+from training.worlds.splits import Split
 from wm_core.interventions import InterventionKind
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.rotations import quaternion_to_matrix

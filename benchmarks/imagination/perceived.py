@@ -13,7 +13,8 @@ import numpy as np
 from benchmarks.imagination.starts import Start
 from benchmarks.imagination.store import ROOT, cached, fingerprint
 from benchmarks.imagination.worlds import CAMERA_RATE_HZ, CASE_SOURCES, Case
-from training.worlds.worlds import open_simulator, random_noise, random_scene
+from training.worlds.appearance import open_simulator, random_noise
+from training.worlds.worlds import random_scene
 from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import match
 from wm_perception.pipeline import PerceptionPipeline

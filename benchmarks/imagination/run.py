@@ -17,7 +17,7 @@ from benchmarks.imagination.scores import Calibration, Scores, Worst
 from benchmarks.imagination.shapes import Worlds
 from benchmarks.imagination.starts import Aligned, From, Start, translated, true_start, truth_of
 from benchmarks.imagination.worlds import Case, make_case
-from training.worlds.worlds import Split
+from training.worlds.splits import Split
 from wm_dynamics.base import Dynamics
 from wm_dynamics.factory import make_dynamics
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from benchmarks.imagination.store import ROOT, cached, fingerprint
-from training.worlds.worlds import SPLITS, Split, random_scene
+from training.worlds.splits import SPLITS, Split
+from training.worlds.worlds import random_scene
 from wm_core.constants import GRAVITY_M_S2
 from wm_core.interventions import (
     BodySpec,

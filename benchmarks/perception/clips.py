@@ -12,8 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from training.reasoner.data import lively
 from training.worlds import families
+from training.worlds.appearance import open_simulator, random_noise
 from training.worlds.simulate import Clip, simulate
-from training.worlds.worlds import SPLITS, Split, open_simulator, random_noise, random_scene
+from training.worlds.splits import SPLITS, Split
+from training.worlds.worlds import random_scene
 from wm_core.camera import Camera
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -101,7 +102,10 @@ def test_a_short_run_warms_up_and_is_no_verdict() -> None:
 
 
 def test_what_a_process_holds() -> None:
-    before, block = look(os.getpid()), np.ones(50_000_000, np.uint8)
+    before = look(os.getpid())
+    # Pages of its own: NumPy may be given memory that other tests have freed and the process still holds.
+    block = mmap.mmap(-1, 50_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    np.frombuffer(block, np.uint8)[:] = 1
     with open(os.devnull):
         thread_may_end = threading.Event()
         thread = threading.Thread(target=thread_may_end.wait)

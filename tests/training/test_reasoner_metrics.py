@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.reasoner.data import make_example, make_lesson, perceive
+from training.reasoner.data import make_lesson
 from training.reasoner.events import CausedTruth, TrueEvent, caused_truth
+from training.reasoner.examples import make_example
 from training.reasoner.metrics import (
     ClipTruth,
     caused_counts,
@@ -19,6 +20,7 @@ from training.reasoner.metrics import (
     relation_counts,
     spearman,
 )
+from training.reasoner.simulated_tracker import perceive
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph
 from wm_perception.reasoning.features import CAUSE_FEATURES, OBJECT_FEATURES, PAIR_FEATURES
 from wm_perception.reasoning.relations import measure_relations

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from training.reasoner.data import lively
 from training.worlds import families, textures
+from training.worlds.appearance import open_simulator, random_noise
 from training.worlds.simulate import FAR_M, compile_world, simulate
-from training.worlds.worlds import SPLITS, open_simulator, random_noise, random_scene
+from training.worlds.splits import SPLITS
+from training.worlds.worlds import random_scene
 from wm_core.scene_graph import Shape
 
 

@@ -22,7 +22,8 @@ from rich.progress import Progress
 from scipy.spatial.transform import Rotation
 
 from training.worlds.simulate import simulate
-from training.worlds.worlds import Split, _pusher, random_scene
+from training.worlds.splits import Split
+from training.worlds.worlds import random_scene, sweeping_pusher
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
@@ -131,7 +132,7 @@ def eventful_scene(seed: int, split: Split = "train") -> BuiltScene:
         schedule.append((row, do))
     result = base
     if not base.pushers and rows and rng.uniform() < 0.35:
-        body, path = _pusher(base.states[: len(base.bodies)], top, rng)
+        body, path = sweeping_pusher(base.states[: len(base.bodies)], top, rng)
         index = len(base.bodies)
         schedule.append((index, path))
         result = replace(

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.reasoner.data import Example
+from training.reasoner.examples import Example
 from training.reasoner.options import Options
 from wm_perception.reasoning.features import AHEAD, CENTER, OBJECT_FEATURES, PAIR_FEATURES, WINDOW
 

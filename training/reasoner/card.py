@@ -1,7 +1,7 @@
 """What the reasoner is, how it was made, and how good it is on worlds it has never seen: the model card.
 
 Evaluation runs the reasoner as on the robot, on scene graphs made from true states with the errors of a tracker
-(``reasoner_data.perceive``); ``make bench-perception`` has the figures from images.
+(``training.reasoner.simulated_tracker``); ``make bench-perception`` has the figures from images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.progress import Progress
 from training.common.model_card import write_model_card
 from training.common.trainer import count_parameters
 from training.reasoner.clips import FIRST_SEED
-from training.reasoner.data import Lesson, make_shards, perceive, read_shard
+from training.reasoner.data import Lesson, make_shards, read_shard
 from training.reasoner.metrics import (
     ClipTruth,
     Counts,
@@ -35,7 +35,8 @@ from training.reasoner.metrics import (
     relation_counts,
     spearman,
 )
-from training.worlds.worlds import Split
+from training.reasoner.simulated_tracker import perceive
+from training.worlds.splits import Split
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.models.reasoner import load_learned_reasoner

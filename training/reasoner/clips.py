@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.perception.clips import ClipPlan, Kind, RenderedClip, render_clip
-from training.reasoner.data import Example, Lesson, make_example, pack, unpack
+from training.reasoner.data import Lesson, pack, unpack
+from training.reasoner.examples import Example, make_example
 from training.reasoner.metrics import clip_truth
 from wm_core.scene_graph import Event, SceneGraph
 from wm_perception.evaluation import match

@@ -19,7 +19,8 @@ from training.common.exporting import save_weights
 from training.common.trainer import count_parameters
 from training.reasoner.batches import Batches
 from training.reasoner.clips import load_seen_examples, make_seen_lessons
-from training.reasoner.data import Example, load_examples, make_shards
+from training.reasoner.data import make_shards
+from training.reasoner.examples import Example, load_examples
 from training.reasoner.exporting import export
 from training.reasoner.options import MODELS, SEEN_WEIGHT, VALIDATION, VIEWS, Options
 from training.reasoner.trainer import Trainer, calibrate, validation_loss

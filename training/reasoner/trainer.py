@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.common import trainer as common
 from training.reasoner.batches import Batches, evidence_batch
-from training.reasoner.data import Example
+from training.reasoner.examples import Example
 from training.reasoner.model import ReasonerNetwork
 from training.reasoner.options import Z90, Options
 from wm_perception.reasoning.features import CENTER

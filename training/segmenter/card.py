@@ -17,7 +17,8 @@ from training.segmenter.model import WIDTHS
 from training.worlds.dataset import prepare
 from training.worlds.families import HELD_OUT, VOCABULARY
 from training.worlds.generate import HEIGHT, IMAGES, WIDTH, generate
-from training.worlds.worlds import DURATION_S, Split
+from training.worlds.splits import Split
+from training.worlds.worlds import DURATION_S
 
 if TYPE_CHECKING:
     from training.segmenter.options import Options
