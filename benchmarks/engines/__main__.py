@@ -1,10 +1,10 @@
-"""Every model on every runtime that is here, beside torch: latency, frames per second, and what our interface costs.
+"""Every model on every runtime that is here, beside torch: latency, rate, and the overhead of wm's session interface.
 
     make bench-engines                      # all models; out/bench/engines.json
     make bench-engines ARGS='--model segmenter --seconds 2'
 
-Runners take turns in blocks, so that what else the machine does falls on all of them alike. On a machine with an NVIDIA
-GPU and its packages there are further rows: torch eager and torch.compile on the GPU, ONNX Runtime's CUDA and TensorRT
+Runners run in turns in blocks, so that other load on the machine disturbs all of them alike. With an NVIDIA GPU and
+its packages there are further rows: torch eager and torch.compile on the GPU, ONNX Runtime's CUDA and TensorRT
 providers, TensorRT and TensorRT-RTX, with and without CUDA graphs. Those have not been run yet (docs/engines.md).
 """
 
@@ -34,15 +34,20 @@ from wm_core.inference.base import InferenceError
 from wm_core.inference.onnx_runtime import cores, cpu_flags
 
 AIMS = {"against torch eager, batch 1": 2.0, "int8 against fp32": 1.5, "overhead": 0.03}
+"""Least ratios of speed, and the largest fraction that the interface may add (docs/engines.md)."""
 Run = Callable[[], object]
 
 
 @dataclass
 class Row:
-    """One runner: times [ms], and how many times as fast as torch eager and as ONNX Runtime by its defaults.
+    """One runner of a model under one load.
 
-    Ratios are of medians; ``least_against_torch`` is of the least times, which say what a runtime needs where other
-    processes take part of the machine and the medians say what those took.
+    Attributes:
+        model, load, precision, runtime, device: what ran, and where.
+        median_ms, p95_ms, least_ms: of one run [ms]; per_second: runs a second by the median.
+        against_torch, against_defaults: how many times as fast as torch eager and as ONNX Runtime by its defaults, by
+            medians.
+        least_against_torch: the same by least times, which other processes on the machine disturb less.
     """
 
     model: str
@@ -60,7 +65,7 @@ class Row:
 
 
 def take_turns(runs: dict[str, Run], seconds: float, block: int = 8) -> dict[str, np.ndarray]:
-    """Times [s] of each, in blocks by turns; the first of a block, when caches are another's, does not count."""
+    """Times [s] of each, in turns of ``block`` runs; a run before each block, which fills the caches, is not timed."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
@@ -76,7 +81,7 @@ def take_turns(runs: dict[str, Run], seconds: float, block: int = 8) -> dict[str
 
 
 def torch_runs(model: Model, feeds: Feeds, threads: int, compile_too: bool) -> dict[str, Run]:
-    """Torch eager on the CPU, and on the GPU, where there is one, also compiled; with copies to and fro."""
+    """Torch eager on the CPU, and on the GPU, where there is one, also compiled; copies are included."""
     import torch
 
     torch.set_num_threads(threads)
@@ -107,7 +112,7 @@ def torch_runs(model: Model, feeds: Feeds, threads: int, compile_too: bool) -> d
 
 
 def bare(path: Path, threads: int | None) -> tuple[Any, list[str]]:
-    """ONNX Runtime itself, by its defaults or with the options that wm gives it."""
+    """An ONNX Runtime session by its defaults (``threads`` None) or with wm's options, and its output names."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -177,10 +182,10 @@ def measure(model: Model, load: str, seconds: float, console: Console) -> list[R
 
 
 def overhead(model: Model, seconds: float) -> dict[str, float]:
-    """What our interface adds to ONNX Runtime with the same options, at batch 1: fraction, and both medians [ms].
+    """What wm's interface adds to ONNX Runtime with the same options, at batch 1: fraction, and both medians [ms].
 
-    Single runs by turns, and the median of the differences of neighbors: the interface costs microseconds, the machine
-    sways by more.
+    Single runs in turns, and the median of the differences of neighbors: the interface costs microseconds, and the
+    times vary by more.
     """
     feeds = model.random(np.random.default_rng(3))
     threads = threads_of(model)
@@ -205,7 +210,7 @@ def overhead(model: Model, seconds: float) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """The machine and the versions that were measured."""
     import onnxruntime
 
     name = platform.processor()
@@ -233,15 +238,15 @@ def machine() -> dict[str, Any]:
 
 
 def verdicts(rows: Sequence[Row], costs: dict[str, dict[str, float]], busy: bool) -> list[dict[str, Any]]:
-    """Each aim, what was measured, and whether it is met; None where the machine was too busy to tell.
+    """Each aim, the measured value, and whether it is reached; None where the machine was too busy to tell.
 
-    Torch's threads spin while they wait for one another: on a machine whose cores others use it falls behind by far
-    more than it would by itself, and the ratio flatters us.
+    Torch's threads spin while they wait for one another: on busy cores it slows down far more than wm's runtimes, and
+    the ratio would be too favorable.
     """
     found: list[dict[str, Any]] = []
 
-    def add(aim: str, model: str, value: float, met: bool) -> None:
-        judged = None if busy and aim != "overhead" else met
+    def add(aim: str, model: str, value: float, reached: bool) -> None:
+        judged = None if busy and aim != "overhead" else reached
         found.append({"aim": aim, "model": model, "expected": AIMS[aim], "measured": round(value, 4), "met": judged})
 
     for name in dict.fromkeys(r.model for r in rows):
@@ -276,7 +281,7 @@ def main() -> int:
         return 0
     rows: list[Row] = []
     costs: dict[str, dict[str, float]] = {}
-    # Before our own runners add to it.
+    # Measured before the runners add to it.
     before = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     busy = before > 0.5 * cores()
     for name in given.model or registry.names():

@@ -21,8 +21,8 @@ AIMS: tuple[tuple[str, str, float, str, int, float | None, float | None, tuple[s
     ("effect_f1", "who is affected, F1", 1.0, "", 3, 0.9, None, STATES),
     ("effect_error_ratio_to_straight", "effect vector, ratio to straight", 1.0, "", 2, None, 1.0 / 3.0, STATES),
     ("events_f1", "events up to 1 s, F1 within 0.1 s", 1.0, "", 3, 0.85, None, STATES),
-    ("penetration_fraction", "deeper than 5 mm in something", 1e2, "%", 2, None, 0.005, STATES),
-    ("through_table", "things through the table", 1.0, "", 0, None, 0.0, STATES),
+    ("penetration_fraction", "deeper than 5 mm in another", 1e2, "%", 2, None, 0.005, STATES),
+    ("through_table", "objects through the table", 1.0, "", 0, None, 0.0, STATES),
     ("energy_created", "futures that create energy", 1.0, "", 0, None, 0.0, STATES),
     ("coverage_90", "90 % regions hold", 1e2, "%", 0, 0.85, 0.95, ("perceived_state",)),
 )
@@ -39,7 +39,7 @@ EMPTY: dict[str, Any] = {
 def numbers(outcome: Outcome, state: str, method: str) -> dict[str, Any] | None:
     """The figures of a method from a state; None where it was not measured."""
     scores = outcome.scores.get((state, method))
-    if scores is None or not scores.questions:
+    if scores is None or not scores.scenarios:
         return None
     found = summary(scores)
     calibration = outcome.calibration.get(method)
@@ -52,7 +52,7 @@ def numbers(outcome: Outcome, state: str, method: str) -> dict[str, Any] | None:
 
 
 def ratio(first: float | None, second: float | None) -> float | None:
-    """None where it cannot be said."""
+    """First over second; None where either is missing or the second is 0."""
     return first / second if first is not None and second else None
 
 
@@ -86,7 +86,7 @@ def merged(outcomes: dict[str, Outcome]) -> Outcome:
 
 
 def accuracy_document(outcomes: dict[str, Outcome]) -> dict[str, Any]:
-    """The issue's keys that come from worlds, then more."""
+    """The part of the document that is measured on worlds; keys of ``EMPTY`` first."""
     both = merged(outcomes)
     document: dict[str, Any] = {}
     for state in FROM:
@@ -119,16 +119,16 @@ def accuracy_document(outcomes: dict[str, Outcome]) -> dict[str, Any]:
         }
         for state in FROM
     }
-    truth = both.truth
+    ground_truth = both.ground_truth
     document["truth"] = {
-        "penetration_fraction": ratio(truth.deep_steps, truth.steps),
-        "through_table": truth.through_table,
-        "energy_created": truth.energy_created,
-        "energy_checked": truth.energy_checked,
+        "penetration_fraction": ratio(ground_truth.deep_steps, ground_truth.steps),
+        "through_table": ground_truth.through_table,
+        "energy_created": ground_truth.energy_created,
+        "energy_checked": ground_truth.energy_checked,
     }
     document["perception"] = {
         "worlds": both.worlds,
-        "found_share": ratio(both.found, both.things),
+        "found_share": ratio(both.found, both.objects),
         "position_error_median_m": float(np.median(both.position_errors_m)) if both.position_errors_m else None,
     }
     return document

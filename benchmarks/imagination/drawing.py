@@ -1,4 +1,4 @@
-"""How fast imagined frames are drawn, and looks are learned."""
+"""How fast imagined frames are drawn, and appearance is learned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wm_imagination.rendering.renderer import Renderer
 
 
 def camera_pose() -> np.ndarray:
-    """(4, 4) optical frame that looks down on the table."""
+    """(4, 4) pose of an optical frame above and beside the table, directed at its center."""
     eye, target = np.array([-0.9, 0.0, 0.7]), np.array([0.0, 0.0, 0.0])
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, (0.0, 0.0, 1.0))
@@ -60,7 +60,7 @@ def _median(function: Callable[[], Any], repeats: int) -> float:
 
 
 def measure(repeats: int = 5) -> dict[str, float]:
-    """Median seconds: a frame with all eight things moving, one at rest, making a renderer, learning a frame."""
+    """Median seconds to render a frame with eight objects moving and at rest, make a renderer, and learn a frame."""
     found: dict[str, float] = {}
     for width, height in ((320, 240), (640, 480)):
         camera = Camera(width, height, 0.9 * width, 0.9 * width, (width - 1) / 2.0, (height - 1) / 2.0)
@@ -75,9 +75,9 @@ def measure(repeats: int = 5) -> dict[str, float]:
             memory.integrate(next(stamp), seen[0], seen[1], camera, pose, seen[2], scene)  # noqa: B023
 
         found[f"learn_frame_{size}_s"] = _median(learn, repeats)
-        looks = memory.snapshot()
-        found[f"background_{size}_same_view_s"] = _median(lambda a=looks: Renderer(a, scene), repeats)  # type: ignore[misc]  # noqa: B023
-        renderer = Renderer(looks, scene)
+        appearance = memory.snapshot()
+        found[f"background_{size}_same_view_s"] = _median(lambda a=appearance: Renderer(a, scene), repeats)  # type: ignore[misc]  # noqa: B023
+        renderer = Renderer(appearance, scene)
         still = scene_bodies(scene)
         found[f"render_{size}_{OBJECTS}_moving_s"] = _median(
             lambda r=renderer, s=shift: r.render(scene_bodies(make_scene(float(next(s))))),  # type: ignore[misc]
@@ -87,7 +87,7 @@ def measure(repeats: int = 5) -> dict[str, float]:
         beside = pose.copy()
         beside[1, 3] += 0.15
         found[f"background_{size}_other_view_s"] = _median(
-            lambda a=looks, p=beside: Renderer(a, scene, None, p),  # type: ignore[misc]  # noqa: B023
+            lambda a=appearance, p=beside: Renderer(a, scene, None, p),  # type: ignore[misc]  # noqa: B023
             repeats,
         )
     return found

@@ -1,4 +1,4 @@
-"""Laws of physics that a future may break: bodies in one another, energy out of nothing."""
+"""Violations of physics in futures: penetration, and energy that nothing supplied."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from wm_dynamics.base import targets
 _ENERGY_OF_KINETIC = 0.05
 _ENERGY_HEIGHT_M = 0.005
 _ENERGY_NOISE_J = 1e-4
+"""Tolerances of ``created_energy``; larger ones find fewer violations."""
 _OVERLAP_AT_START_M = 0.0025
-
-
-# -- what physics forbids
+"""Depth [m] from which a contact counts, and from which a pair that has it at the start is left out."""
 
 
 def penetrations(
     worlds: Worlds, scene: SceneGraph, hypothesis: Hypothesis, times: Array, states: Array, present: Mask
 ) -> Array:
-    """(T, M) how deep [m] each thing is in others, by MuJoCo's collision of the known shapes.
+    """(T, M) the largest penetration depth [m] of each object, by MuJoCo's collision of the known shapes.
 
     Pairs that overlap by more than 2.5 mm at the start, and pushers in what is static, are left out.
     """
@@ -69,7 +68,7 @@ def created_energy(
 
     Tolerance: 5 % of the largest kinetic energy, and what lifts all that moves by 5 mm, and 0.1 mJ. Bodies that stay
     within a millimeter are left out. Backends carry interventions out at the nearest of their steps, so states within
-    half of such a step of one are left out; what it gives may be in the spring of a contact for 30 ms.
+    half of such a step of one are left out; its energy may be stored in a contact's spring for 30 ms.
     """
     if any(do.kind == InterventionKind.FOLLOW_PATH for do in hypothesis.interventions):
         return None
@@ -91,7 +90,7 @@ def created_energy(
         for i in free:
             body = world.body_ids[i]
             own = states[rows, i].astype(np.float64)
-            # Heavy things that settle by a hair are left out.
+            # A heavy object that settles by a fraction of a millimeter would exceed the tolerance.
             if np.linalg.norm(own[:, POSITION] - own[0, POSITION], axis=1).max() < 1e-3:
                 continue
             rotation = quaternion_to_matrix(own[:, QUATERNION])

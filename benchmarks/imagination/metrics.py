@@ -18,21 +18,22 @@ Mask = NDArray[np.bool_]
 
 HORIZONS_S = (0.5, 1.0, 2.0)
 MOVED_M = 0.01
-"""Who gets further than this from where he was has moved; who ends further from the factual future is affected."""
+"""An object further than this from its start has moved; one further than this from the factual future is affected."""
 GONE_M = 0.25
-"""What is so far below the table's top has left; where it goes on the floor is not scored."""
+"""An object so far below the table's top has left it; its path on the floor is not scored."""
 EVENT_TOLERANCE_S = 0.1
 PENETRATION_M = 0.005
 COVERAGE = 0.9
+"""Tolerances and level that the aims in docs/imagination_bench.md are stated for."""
 MEASURED_M = 1e-3
-"""Positions are told apart to a millimeter: the width that a predictive region has at least."""
+"""Standard deviation [m] added to each axis of a predictive region: differences below a millimeter do not matter."""
 
 
 # -- positions
 
 
 def held_once_gone(positions: Array, top_m: float) -> Array:
-    """Positions (..., T, M, 3) [m] in which what has come ``GONE_M`` below the table's top stays where it was then."""
+    """Positions (..., T, M, 3) [m], constant for an object from where it gets ``GONE_M`` below the table's top."""
     gone = np.maximum.accumulate(positions[..., 2] < top_m - GONE_M, axis=-2)  # (..., T, M)
     first = gone.argmax(axis=-2)[..., None, :, None]  # (..., 1, M, 1)
     return np.where(gone[..., None], np.take_along_axis(positions, first, axis=-3), positions)
@@ -40,12 +41,16 @@ def held_once_gone(positions: Array, top_m: float) -> Array:
 
 @dataclass
 class Errors:
-    """Sums that add up over worlds: name -> (sum, count)."""
+    """Sums of errors, which add up over worlds.
+
+    Attributes:
+        sums: (sum, count) by name.
+    """
 
     sums: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def add(self, name: str, values: ArrayLike) -> None:
-        """Values, those that are not finite left out."""
+        """Add the values that are finite."""
         found = np.asarray(values, dtype=np.float64)
         found = found[np.isfinite(found)]
         total, count = self.sums.get(name, (0.0, 0))
@@ -61,7 +66,7 @@ class Errors:
         return self.sums.get(name, (0.0, 0))[1]
 
     def merge(self, other: Errors) -> None:
-        """Add another's."""
+        """Add the sums of others."""
         for name, (total, count) in other.sums.items():
             mine, had = self.sums.get(name, (0.0, 0))
             self.sums[name] = (mine + total, had + count)
@@ -87,7 +92,7 @@ def displacement(errors: Array, times: Array, horizon_s: float) -> tuple[Array, 
 
 
 def moved(positions: Array, present: Mask, times: Array, horizon_s: float) -> Mask:
-    """(K, M) whether things get further than 1 cm from where they (first) were, up to a horizon.
+    """(K, M) whether objects get further than ``MOVED_M`` from their first position, up to a horizon.
 
     Args:
         positions: (K, T, M, 3) [m]; present: (K, T, M).
@@ -104,7 +109,7 @@ def moved(positions: Array, present: Mask, times: Array, horizon_s: float) -> Ma
 
 
 def effects(positions: Array, present: Mask, last: int) -> tuple[Mask, Array, Mask]:
-    """What hypotheses 1.. do against hypothesis 0.
+    """The effects of hypotheses 1 to K - 1 against hypothesis 0, the factual future.
 
     Args:
         positions: (K, T, M, 3) [m]; present: (K, T, M); last: row at which the effect vector is taken.
@@ -120,7 +125,7 @@ def effects(positions: Array, present: Mask, last: int) -> tuple[Mask, Array, Ma
 
 
 def f1(hits: float, false: float, misses: float) -> float | None:
-    """F1; None where there was nothing to say and nothing was said."""
+    """F1; None where there was nothing to find and nothing was found."""
     return 2.0 * hits / (2.0 * hits + false + misses) if hits + false + misses else None
 
 
@@ -143,20 +148,20 @@ def match_events(
         for j, s in enumerate(said)
         if t[:2] == s[:2] and abs(t[2] - s[2]) <= tolerance_s + 1e-9
     )
-    took: set[int] = set()
-    given: set[int] = set()
+    matched: set[int] = set()
+    used: set[int] = set()
     counts: dict[int, list[int]] = {}
     for _, i, j in pairs:
-        if i not in took and j not in given:
-            took.add(i)
-            given.add(j)
+        if i not in matched and j not in used:
+            matched.add(i)
+            used.add(j)
             if true[i][2] <= until_s:
                 counts.setdefault(true[i][0], [0, 0, 0])[0] += 1
     for j, s in enumerate(said):
-        if j not in given and s[2] <= until_s:
+        if j not in used and s[2] <= until_s:
             counts.setdefault(s[0], [0, 0, 0])[1] += 1
     for i, t in enumerate(true):
-        if i not in took and t[2] <= until_s:
+        if i not in matched and t[2] <= until_s:
             counts.setdefault(t[0], [0, 0, 0])[2] += 1
     return {kind: (c[0], c[1], c[2]) for kind, c in counts.items()}
 
@@ -164,42 +169,42 @@ def match_events(
 # -- calibration
 
 
-def in_region(samples: Array, truth: Array, level: float = COVERAGE, floor_m: float = MEASURED_M) -> Mask:
-    """Whether the truth (..., 3) lies in the region that should hold it with probability ``level``.
+def in_region(samples: Array, ground_truth: Array, level: float = COVERAGE, floor_m: float = MEASURED_M) -> Mask:
+    """Whether the ground truth (..., 3) lies in the region that should hold it with probability ``level``.
 
     The region is the ellipsoid about the mean of the samples (..., S, 3) in which one more draw from the same normal
     distribution would be: by Hotelling, (S - d) S / (d (S - 1) (S + 1)) D^2 is F(d, S - d) distributed, D^2 the squared
     Mahalanobis distance by the sample covariance. ``floor_m`` [m] is added to the standard deviations: heights of
-    things at rest do not scatter at all.
+    objects at rest have no scatter.
     """
     count, d = samples.shape[-2:]
     mean = samples.mean(axis=-2)
     centered = samples - mean[..., None, :]
     covariance = np.einsum("...si,...sj->...ij", centered, centered) / (count - 1) + floor_m**2 * np.eye(d)
-    off = truth - mean
+    off = ground_truth - mean
     squared = np.einsum("...i,...i->...", off, np.linalg.solve(covariance, off[..., None])[..., 0])
     scale = (count - d) * count / (d * (count - 1) * (count + 1))
     return np.asarray(scale * squared <= f_distribution.ppf(level, d, count - d))
 
 
-def in_rank(samples: Array, truth: Array, level: float = COVERAGE, floor_m: float = MEASURED_M) -> Mask:
-    """The same without assuming a shape: whether the truth is no further from the samples (..., S, 3) than they are.
+def in_rank(samples: Array, ground_truth: Array, level: float = COVERAGE, floor_m: float = MEASURED_M) -> Mask:
+    """The same without assuming a shape: whether the ground truth is among the samples (..., S, 3) by rank.
 
-    By rank: the mean distance of the truth to the samples against that of each sample to the others. ``floor_m``: what
-    is nearer than that to all is inside.
+    Compared are the mean distance of the ground truth to the samples and that of each sample to the others. A point
+    nearer than ``floor_m`` to all samples is inside.
     """
     count = samples.shape[-2]
     between = np.linalg.norm(samples[..., :, None, :] - samples[..., None, :, :], axis=-1).sum(axis=-1) / (count - 1)
-    own = np.linalg.norm(samples - truth[..., None, :], axis=-1).mean(axis=-1)
+    own = np.linalg.norm(samples - ground_truth[..., None, :], axis=-1).mean(axis=-1)
     below = (between < own[..., None]).sum(axis=-1)
     return np.asarray((below <= level * (count + 1) - 1.0 + 1e-9) | (own < floor_m))
 
 
-# -- what physics forbids
+# -- violations of physics
 
 
 def crosses_table(positions: Array, present: Mask, center: Array, rotation: Array, extents: Array) -> Mask:
-    """(M,) which things' centers get from above a support's mid-plane to below it within its outline.
+    """(M,) which objects' centers get from above a support's mid-plane to below it within its outline.
 
     Args:
         positions: (T, M, 3) [m]; present: (T, M); center: (3,), rotation: (3, 3), extents: (3,) of the support.
@@ -214,7 +219,7 @@ def crosses_table(positions: Array, present: Mask, center: Array, rotation: Arra
 def energy_rise(energy: Array, window: int = 5) -> float:
     """The largest rise [J] of an energy (T,) [J] above what it was before.
 
-    A bounce stores energy for some steps and gives it back; so what counts is the upper envelope, the maximum of the
+    A bounce stores energy for some steps and gives it back; so the measure is the upper envelope, the maximum of the
     last ``window`` values.
     """
     if len(energy) < 2:

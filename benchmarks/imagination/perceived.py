@@ -1,4 +1,4 @@
-"""What perception makes of a world up to the instant of the questions: the pipeline on rendered images, in process."""
+"""The perceived scene graph of a case's instant: the pipeline on rendered images, in process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PERCEPTION = ROOT / "ros2_ws/src/wm_perception/wm_perception"
 
 
 def sources() -> list[Path]:
-    """What a perceived graph depends on."""
+    """Files that a perceived graph depends on."""
     found = [Path(__file__), *CASE_SOURCES]
     found += [
         p for p in _PERCEPTION.rglob("*.py") if p.name not in ("node.py", "overlay.py") and p.parent.name != "ros"
@@ -50,13 +50,13 @@ def perceived_graph(split: str, seed: int, start_s: float) -> SceneGraph:
 
 
 def start_from(case: Case, graph: SceneGraph) -> Start | None:
-    """Perceived things named by the true ones they are at; None where none of them is found."""
+    """The perceived graph with the true ids of its objects, matched by position; None where none is matched."""
     rows = {int(case.scene.ids[t]): p for p, t, _ in match(graph, case.scene)}
     return Start(graph, rows) if rows else None
 
 
 def perceive(case: Case) -> Start | None:
-    """From the disk where it was perceived before."""
+    """The start of a case from its perceived graph; on disk where it was perceived before. None: nothing was found."""
     name = f"perceived-{case.split}-{case.seed}"
     graph = cached(name, fingerprint(sources()), lambda: perceived_graph(case.split, case.seed, case.start_s))
     return start_from(case, graph)
@@ -86,7 +86,7 @@ def perceive_all(cases: Sequence[Case], processes: int, on_done: Callable[[str],
 
 
 def found_share(pairs: Sequence[tuple[Case, Start]]) -> float | None:
-    """Which part of the true things were found, 0..1."""
+    """Fraction 0..1 of the true objects that were found."""
     true = sum(int((~case.scene.is_static).sum()) for case, _ in pairs)
     return sum(len(start.row_of) for _, start in pairs) / true if true else None
 

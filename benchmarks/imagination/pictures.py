@@ -1,4 +1,4 @@
-"""The worst futures as a picture: where things were, where they went, and what was imagined."""
+"""The worst futures as a picture: where objects were, where they went, and what was imagined."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 
-from benchmarks.imagination.accuracy import imagine, truth_of_solid
+from benchmarks.imagination.accuracy import ground_truth_solid, imagine
 from benchmarks.imagination.metrics import Array, row_at
 from benchmarks.imagination.perceived import perceive
 from benchmarks.imagination.scores import Worst
-from benchmarks.imagination.starts import Aligned, true_start, truth_of
+from benchmarks.imagination.starts import Aligned, ground_truth_of, true_start
 from benchmarks.imagination.worlds import Case, make_case
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.rotations import quaternion_to_matrix
@@ -25,7 +25,9 @@ from wm_dynamics.mujoco.bodies import GeomDef, geom_points
 Image = NDArray[np.uint8]
 
 _SIDE = 360
+"""Pixels of a square picture."""
 _METERS = 1.5
+"""Its width in the world [m]; objects start within 0.55 m of the middle."""
 _BEFORE, _TRUE, _IMAGINED = (190, 190, 190), (40, 150, 60), (215, 60, 50)
 _AT_S = 1.0
 
@@ -53,24 +55,24 @@ def _points(solid: tuple[int, Array, Array], state: Array) -> Array:
 
 def tile(case: Case, future: Aligned, worst: Worst, state: str) -> Image:
     """One future, from above (x to the right, y up) and from the side (x, z)."""
-    row, k = row_at(case.times, _AT_S), worst.question
-    truth = truth_of(case)
+    row, k = row_at(case.times, _AT_S), worst.scenario
+    ground_truth = ground_truth_of(case)
     center = np.array([0.0, 0.0, case.table_top_m + 0.2])
     pictures = []
     for columns in ((0, 1), (0, 2)):
         image = np.full((_SIDE, _SIDE, 3), 252, np.uint8)
         for m in range(len(case.object_ids)):
-            solid = truth_of_solid(case, k, m)
+            solid = ground_truth_solid(case, k, m)
             if solid is None:
                 continue
             static = m < len(case.scene) and bool(case.scene.is_static[m])
             if case.present[k, 0, m]:
                 color = (120, 120, 120) if static else _BEFORE
-                _draw(image, _points(solid, truth.states[k, 0, m]), center, color, 1, columns)
+                _draw(image, _points(solid, ground_truth.states[k, 0, m]), center, color, 1, columns)
             if static:
                 continue
             if case.present[k, row, m]:
-                _draw(image, _points(solid, truth.states[k, row, m]), center, _TRUE, 2, columns)
+                _draw(image, _points(solid, ground_truth.states[k, row, m]), center, _TRUE, 2, columns)
             own = future.solids[m]
             if own is not None and future.present[k, row, m]:
                 _draw(image, _points(own, future.states[k, row, m]), center, _IMAGINED, 1, columns)

@@ -1,4 +1,4 @@
-"""Episodes of pushing a thing to a place: success and planning time of the planner with each backend.
+"""Episodes of pushing an object to a target position: success and planning time of the planner with each backend.
 
 Also a program of its own: ``python -m benchmarks.imagination.planner --backend learned --episodes 50``.
 """

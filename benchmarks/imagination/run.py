@@ -15,7 +15,7 @@ from benchmarks.imagination.accuracy import calibrate, imagine, score_events, sc
 from benchmarks.imagination.perceived import perceive
 from benchmarks.imagination.scores import Calibration, Scores, Worst
 from benchmarks.imagination.shapes import Worlds
-from benchmarks.imagination.starts import Aligned, From, Start, translated, true_start, truth_of
+from benchmarks.imagination.starts import Aligned, From, Start, ground_truth_of, translated, true_start
 from benchmarks.imagination.worlds import Case, make_case
 from training.worlds.splits import Split
 from wm_dynamics.base import Dynamics
@@ -28,36 +28,38 @@ FROM: tuple[From, ...] = ("true", "perceived")
 
 @dataclass
 class Outcome:
-    """Of a world, or of many: scores by (state, method), calibration by method, what physics forbids in the truth.
+    """Scores of one world or of many.
 
     Attributes:
-        things, found: true movable things of the worlds that were perceived, and how many of them were found.
-        position_errors_m: of those.
+        scores: by (state, method); calibration: by method, from the perceived state.
+        ground_truth: violations of physics in the true futures; worlds: how many.
+        objects, found: true movable objects of the worlds that were perceived, and how many of them were found.
+        position_errors_m: of those that were found.
     """
 
     scores: dict[tuple[str, str], Scores] = field(default_factory=dict)
     calibration: dict[str, Calibration] = field(default_factory=dict)
-    truth: Scores = field(default_factory=Scores)
+    ground_truth: Scores = field(default_factory=Scores)
     worlds: int = 0
-    things: int = 0
+    objects: int = 0
     found: int = 0
     position_errors_m: list[float] = field(default_factory=list)
 
     def merge(self, other: Outcome) -> None:
-        """Add another's."""
+        """Add the counts of others."""
         for key, scores in other.scores.items():
             self.scores.setdefault(key, Scores()).merge(scores)
         for name, calibration in other.calibration.items():
             self.calibration.setdefault(name, Calibration()).merge(calibration)
-        self.truth.merge(other.truth)
+        self.ground_truth.merge(other.ground_truth)
         self.worlds += other.worlds
-        self.things += other.things
+        self.objects += other.objects
         self.found += other.found
         self.position_errors_m += other.position_errors_m
 
 
 def restricted(future: Aligned, case: Case, start: Start) -> Aligned:
-    """What was imagined from the true state, of what perception found and could ask alone: comparable with the rest."""
+    """Futures from the true state, restricted to objects and hypotheses known to perception: comparable to its own."""
     known = len(case.scene)
     lost = [m for m in range(known) if not case.scene.is_static[m] and int(case.object_ids[m]) not in start.row_of]
     present = future.present.copy()
@@ -69,7 +71,7 @@ def restricted(future: Aligned, case: Case, start: Start) -> Aligned:
 
 
 def run_case(case: Case, backends: dict[str, Dynamics], samples: int, states: Sequence[From] = FROM) -> Outcome:
-    """Everything about one world.
+    """All scores of one world.
 
     Args:
         backends: by method; the oracle is the physics backend from the true state.
@@ -77,15 +79,15 @@ def run_case(case: Case, backends: dict[str, Dynamics], samples: int, states: Se
     """
     outcome = Outcome(worlds=1)
     worlds = Worlds()
-    truth = true_start(case)
+    ground_truth = true_start(case)
     best: Aligned | None = None
     for state in states:
-        start = truth if state == "true" else perceive(case)
+        start = ground_truth if state == "true" else perceive(case)
         if start is None:
-            outcome.things += int((~case.scene.is_static).sum())
+            outcome.objects += int((~case.scene.is_static).sum())
             continue
         if state == "perceived":
-            outcome.things += int((~case.scene.is_static).sum())
+            outcome.objects += int((~case.scene.is_static).sum())
             outcome.found += len(start.row_of)
             outcome.position_errors_m += [
                 float(np.linalg.norm(start.scene.positions[row] - case.scene.positions[case.scene.index(name)]))
@@ -96,7 +98,7 @@ def run_case(case: Case, backends: dict[str, Dynamics], samples: int, states: Se
             begin = time.perf_counter()
             future = imagine(dynamics, case, start)
             scores.seconds = time.perf_counter() - begin
-            scores.questions, scores.unasked = len(case.hypotheses), int((~future.asked).sum())
+            scores.scenarios, scores.unasked = len(case.hypotheses), int((~future.asked).sum())
             score_positions(scores, case, future, method)
             score_events(scores, case, future, method in NO_CONTACTS)
             if method not in NO_CONTACTS:
@@ -107,8 +109,8 @@ def run_case(case: Case, backends: dict[str, Dynamics], samples: int, states: Se
                 if state == "true":
                     best = future
                 else:
-                    oracle = Scores(questions=scores.questions, unasked=scores.unasked)
-                    known = restricted(best or imagine(dynamics, case, truth), case, start)
+                    oracle = Scores(scenarios=scores.scenarios, unasked=scores.unasked)
+                    known = restricted(best or imagine(dynamics, case, ground_truth), case, start)
                     score_positions(oracle, case, known, "oracle")
                     score_events(oracle, case, known, False)
                 outcome.scores[state, "oracle"] = oracle
@@ -116,7 +118,7 @@ def run_case(case: Case, backends: dict[str, Dynamics], samples: int, states: Se
             for method, dynamics in backends.items():
                 if method not in NO_CONTACTS:
                     outcome.calibration[method] = calibrate(dynamics, case, start, samples)
-    score_physics(outcome.truth, worlds, case, truth, truth_of(case))
+    score_physics(outcome.ground_truth, worlds, case, ground_truth, ground_truth_of(case))
     return outcome
 
 
@@ -139,7 +141,7 @@ def unavailable(name: str) -> str | None:
     """Why a backend cannot be made; None where it can."""
     try:
         make_dynamics(name)
-    except Exception as error:  # whatever it is: it is said in the notes
+    except Exception as error:  # of whatever kind: it goes into the notes
         return " ".join(str(error).split()) or type(error).__name__
     return None
 

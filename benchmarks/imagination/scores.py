@@ -12,31 +12,41 @@ from benchmarks.imagination.metrics import HORIZONS_S, Errors, Mask, f1
 from wm_core.scene_graph import EventKind
 
 MEASURED_WORST = 12
+"""Worst futures that are kept of each world; the picture shows six of each state."""
 
 
 @dataclass
 class Worst:
-    """A future that was imagined badly."""
+    """A future with a large error.
+
+    Attributes:
+        error_m: the largest displacement error at 1 s of its objects [m].
+        split, seed: of its world; scenario: row of its hypothesis in the case; kind: of the intervention.
+        method: the backend that rolled it out.
+    """
 
     error_m: float
     split: str
     seed: int
-    question: int
+    scenario: int
     method: str
     kind: str
 
 
 @dataclass
 class Scores:
-    """What a method made of worlds; adds up.
+    """Scores of a method over worlds; they add up.
 
     Attributes:
         errors: sums by name: ``ade|all|1.0`` and the like; groups all, moved, contacts, and the kind of intervention.
-        effect: hits, false alarms, misses; effect_others: of things not acted upon themselves.
-        events: by kind hits, false alarms, misses.
-        steps, deep_steps: states looked at, and those with anything deeper than 5 mm in something.
-        energy_checked, energy_created: futures; through_table: things; questions, unasked: how many.
-        seconds: spent in rollouts.
+        effect: (3,) hits, false alarms, misses of "is affected"; effect_others: of objects not acted upon themselves.
+        events: (3,) hits, false alarms, misses by kind.
+        steps, deep_steps: states, and those in which an object is deeper than 5 mm in another.
+        object_steps, deep_object_steps: the same, counted by object.
+        energy_checked, energy_created: futures, and those that create energy; energy_worst_j: the largest excess [J].
+        through_table: objects that went through the table.
+        scenarios, unasked: hypotheses, and those whose object was not found; seconds: of the rollouts [s].
+        worst: the futures with the largest errors.
     """
 
     errors: Errors = field(default_factory=Errors)
@@ -51,13 +61,13 @@ class Scores:
     energy_created: int = 0
     energy_worst_j: float = 0.0
     through_table: int = 0
-    questions: int = 0
+    scenarios: int = 0
     unasked: int = 0
     seconds: float = 0.0
     worst: list[Worst] = field(default_factory=list)
 
     def merge(self, other: Scores) -> None:
-        """Add another's."""
+        """Add the counts of others."""
         self.errors.merge(other.errors)
         self.effect = self.effect + other.effect
         self.effect_others = self.effect_others + other.effect_others
@@ -65,7 +75,7 @@ class Scores:
             self.events[kind] = self.events.get(kind, np.zeros(3, np.int64)) + counts
         for name in (
             *("steps", "deep_steps", "object_steps", "deep_object_steps", "energy_checked", "energy_created"),
-            *("through_table", "questions", "unasked", "seconds"),
+            *("through_table", "scenarios", "unasked", "seconds"),
         ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.energy_worst_j = max(self.energy_worst_j, other.energy_worst_j)
@@ -74,21 +84,25 @@ class Scores:
 
 @dataclass
 class Calibration:
-    """How often the truth was in the 90 % region of the samples; counts add up."""
+    """How often the ground truth was in the 90 % region of the samples; counts add up.
+
+    Attributes:
+        counts: (2,) positions inside and all positions, by group (all, moved, rest, and each "by rank").
+    """
 
     counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def add(self, name: str, inside: Mask) -> None:
-        """Count."""
+        """Add flags, one for each position."""
         self.counts[name] = self.counts.get(name, np.zeros(2, np.int64)) + np.array([inside.sum(), inside.size])
 
     def merge(self, other: Calibration) -> None:
-        """Add another's."""
+        """Add the counts of others."""
         for name, counts in other.counts.items():
             self.counts[name] = self.counts.get(name, np.zeros(2, np.int64)) + counts
 
     def share(self, name: str) -> float | None:
-        """0..1; None where nothing was counted."""
+        """Fraction 0..1 of a group; None where nothing was counted."""
         inside, total = self.counts.get(name, (0, 0))
         return float(inside / total) if total else None
 
@@ -105,8 +119,8 @@ def event_f1(scores: Scores) -> float | None:
 
 
 def summary(scores: Scores) -> dict[str, Any]:
-    """Plain numbers."""
-    asked = scores.questions - scores.unasked
+    """The figures of the document, by key."""
+    asked = scores.scenarios - scores.unasked
     result: dict[str, Any] = {}
     for name in ("ade", "fde"):
         for group in ("all", "moved", "contacts", "contacts moved"):
@@ -128,7 +142,7 @@ def summary(scores: Scores) -> dict[str, Any]:
         "objects": scores.errors.count("fde|all|1.0"),
         "objects_moved": scores.errors.count("fde|moved|1.0"),
         "objects_contacts": scores.errors.count("fde|contacts|1.0"),
-        "questions": scores.questions,
+        "questions": scores.scenarios,
         "unasked": scores.unasked,
         "ms_per_question": 1e3 * scores.seconds / asked if asked else None,
     }

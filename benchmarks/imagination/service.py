@@ -1,7 +1,7 @@
 """1024 futures through the ROS service: from a client's request to its arrays, a node in a process of its own.
 
-Two questions: what a planner asks (the pushes as one batch of arrays, states at the end alone, no events) and the full
-answer (each push as a hypothesis of its own, states at 30 Hz, events).
+Two requests: ``planner`` (the pushes as one batch of arrays, final states only, no events) and ``full`` (each push as a
+hypothesis of its own, states at 30 Hz, events).
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from wm_core.interventions import ActionBatch, InterventionKind
 from wm_core.rollout import ImagineRequest, StatesWanted
 
 HYPOTHESES = 1024
-QUESTIONS = ("planner", "full")
+REQUESTS = ("planner", "full")
 _WAIT_S = 60.0
+"""For the node to start: it loads its models and compiles its kernels."""
 _ANSWER_S = 240.0
+"""For one answer; after this it counts as missing."""
 
 
 def available() -> bool:
@@ -34,9 +36,9 @@ def available() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("rclpy", "wm_msgs"))
 
 
-def make_request(question: str, backend: str, count: int) -> ImagineRequest:
-    """1 s of ``count`` pushes into eight things, as ``speed`` rolls them out."""
-    if question == "full":
+def make_request(kind: str, backend: str, count: int) -> ImagineRequest:
+    """1 s of ``count`` pushes into eight objects, those of ``benchmarks.imagination.speed``; kind: of ``REQUESTS``."""
+    if kind == "full":
         return ImagineRequest(hypotheses("planner", count), HORIZON_S, backend=backend, initial_state=make_scene())
     pushes = ActionBatch(
         InterventionKind.FOLLOW_PATH,
@@ -63,7 +65,7 @@ def measure(
     count: int = HYPOTHESES,
     on_row: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, float | None]]:
-    """Shortest seconds by backend and question; None where the node refused (its words are printed).
+    """Shortest seconds by backend and request; None where the node refused (its message is printed).
 
     Raises:
         RuntimeError: the node did not offer its service.
@@ -101,12 +103,12 @@ def measure(
             return rollout_from_msg(answer.rollout)
 
         for backend in backends:
-            rows: dict[str, float | None] = dict.fromkeys(QUESTIONS)
-            for question in QUESTIONS:
+            rows: dict[str, float | None] = dict.fromkeys(REQUESTS)
+            for kind in REQUESTS:
                 durations: list[float] = []
                 try:
                     for _ in range(repeats + 1):
-                        request = make_request(question, backend, count)
+                        request = make_request(kind, backend, count)
                         begin = time.perf_counter()
                         answer = call(request)
                         durations.append(time.perf_counter() - begin)
@@ -115,11 +117,11 @@ def measure(
                         if durations[-1] > 5.0:
                             break
                 except RuntimeError as error:
-                    print(f"service, {backend}, {question}: {error}", file=sys.stderr)
+                    print(f"service, {backend}, {kind}: {error}", file=sys.stderr)
                 if durations:
-                    rows[question] = min(durations[1:] or durations)
+                    rows[kind] = min(durations[1:] or durations)
                 if on_row is not None:
-                    on_row(f"service, {backend}, {question.replace('_', ' ')}")
+                    on_row(f"service, {backend}, {kind.replace('_', ' ')}")
             result[backend] = rows
     finally:
         node.destroy_node()

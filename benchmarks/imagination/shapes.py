@@ -1,4 +1,4 @@
-"""The bodies of futures as MuJoCo models: what they are at each time, and how far apart their surfaces are."""
+"""The bodies of futures as MuJoCo models, as they change over time, and the distances between their surfaces."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 FAR_M = 0.05
-"""Surfaces further apart than this are this far apart, as far as ``surface_distances`` tells."""
+"""Upper limit [m] of ``surface_distances``: MuJoCo's search is faster the smaller it is; events need ``APART_M``."""
 _KEPT_WORLDS = 24
+"""Compiled worlds that are kept; a case needs about a dozen, one for each set of shapes and masses."""
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Bodies of a future from a time on [s]."""
+    """A part of a future in which the bodies do not change.
+
+    Attributes:
+        from_s: its first time [s]; bodies: in the order of the future's objects.
+    """
 
     from_s: float
     bodies: tuple[BodyDef, ...]
@@ -72,7 +77,7 @@ class Worlds:
         self._kept: dict[object, tuple[World, mujoco.MjData]] = {}
 
     def get(self, bodies: Sequence[BodyDef]) -> tuple[World, mujoco.MjData]:
-        """A world of these bodies without a floor, and room to compute in."""
+        """A world of these bodies without a floor, and its MuJoCo data."""
         key = tuple((b.shape_key(), b.mass) for b in bodies)
         if key not in self._kept:
             if len(self._kept) >= _KEPT_WORLDS:
@@ -84,7 +89,7 @@ class Worlds:
 
 
 def put(world: World, data: mujoco.MjData, states: Array, present: Mask) -> None:
-    """Put the free bodies at states (M, 13) and compute where their parts are; absent ones are parked far away."""
+    """Set the free bodies to states (M, 13) and compute the poses of their parts; absent ones are parked far away."""
     for i in np.flatnonzero(world.movable):
         q = int(world.qpos_address[i])
         if present[i]:

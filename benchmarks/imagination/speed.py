@@ -1,10 +1,10 @@
-"""How many rollouts of a second with eight objects per second, beside MuJoCo itself used well on the same cores.
+"""How many rollouts of a second with eight objects per second, beside MuJoCo's own threaded rollouts on the same cores.
 
-Two kinds of scenes: ``planner``, a pusher into one of eight things at rest (most stay so), and ``all_moving``, every
-thing sent off in a direction of its own. All K hypotheses of a batch differ. MuJoCo: ``mujoco.rollout`` with its own
+Two kinds of scenes: ``planner``, a pusher into one of eight objects at rest (most stay so), and ``all_moving``, every
+object sent off in a direction of its own. All K hypotheses of a batch differ. MuJoCo: ``mujoco.rollout`` with its own
 pool of threads, a plain model of the same bodies without sensors, at 1/240 s (twice the physics backend's step, at
-which blocks bounce too much, but a planner may do with it) and at 2 ms; with the backend's elliptic friction cones and
-with MuJoCo's default pyramidal ones, of which the faster counts. ``mujoco as physics`` is MuJoCo at the same work: the
+which blocks bounce too much, though it may serve a planner) and at 2 ms; with the backend's elliptic friction cones and
+with MuJoCo's default pyramidal ones, of which the faster counts. ``mujoco as physics`` has the same work to do: the
 physics backend's step, its cones, and the contact sensors that its events are read from.
 """
 
@@ -39,11 +39,13 @@ PHYSICS_STEP_S = MAX_TIMESTEP_S
 """The step that states at 30 Hz are reached in, 16 of them from one to the next."""
 PUSHER = BodySpec(Shape.BOX, np.array([0.03, 0.08, 0.08]), friction=0.4)
 _CHUNK = 128
+"""Rollouts of one native call; larger ones need more memory for their states."""
 _PUSHER_Z = 0.046
+"""Height of the pusher's center [m]: half of its own, and 6 mm above the table."""
 
 
 def make_scene(moved: float = 0.0) -> SceneGraph:
-    """A table with eight things on it (id 1 is the table), the things shifted by ``moved`` meters along y."""
+    """A table with eight objects on it (id 1 is the table), the objects shifted by ``moved`` meters along y."""
     rng = np.random.default_rng(0)
     grid = [(0.18 * (i % 3) - 0.18, 0.22 * (i // 3) - 0.22) for i in range(OBJECTS)]
     shapes = [Shape.BOX, Shape.SPHERE, Shape.CYLINDER, Shape.BOX, Shape.CAPSULE, Shape.BOX, Shape.CYLINDER]
@@ -62,7 +64,7 @@ def make_scene(moved: float = 0.0) -> SceneGraph:
 
 
 def push_paths(count: int, seed: int = 0) -> tuple[Array, Array]:
-    """Starts and ends (count, 3) [m] of pushes of 0.2 to 0.3 m, each into one of the eight things."""
+    """Starts and ends (count, 3) [m] of pushes of 0.2 to 0.3 m, each into one of the eight objects."""
     rng = np.random.default_rng(seed)
     scene = make_scene()
     rows = 1 + np.arange(count) % OBJECTS
@@ -83,7 +85,7 @@ def velocities(count: int, seed: int = 0) -> Array:
 
 
 def hypotheses(kind: str, count: int) -> tuple[Hypothesis, ...]:
-    """K different ones of a kind."""
+    """K different hypotheses of a kind of ``KINDS``."""
     if kind == "planner":
         pushes = zip(*push_paths(count), strict=True)
         return tuple(
@@ -98,9 +100,9 @@ def hypotheses(kind: str, count: int) -> tuple[Hypothesis, ...]:
 
 
 def best_seconds(calls: dict[str, Callable[[], Any]], repeats: int, enough_s: float = 6.0) -> dict[str, float]:
-    """Shortest time [s] of each call, by turns, so that whoever else uses the machine disturbs all alike.
+    """Shortest time [s] of each call, by turns, so that other load on the machine disturbs all alike.
 
-    A call that has taken ``enough_s`` in all is not repeated; the first of several repeats does not count.
+    A call that has used ``enough_s`` in all is not repeated; the first of several repeats does not count.
     """
     durations: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
@@ -122,7 +124,12 @@ def repeats_for(count: int, quick: bool) -> int:
 class PlainMujoco:
     """The same bodies in a plain MuJoCo model, and the K start states of a kind.
 
-    The pusher is a heavy body without weight that starts at its speed, so no controls have to be handed in.
+    The pusher is a heavy body without gravity that starts at its speed, so that no controls are needed.
+
+    Attributes:
+        model: the compiled model; initial: (K, nstate) MuJoCo start states; steps: of a rollout of 1 s.
+        pool, data: the threads and the MuJoCo data of each.
+        out: (rows, steps, nstate), sensed: (rows, steps, nsensordata): buffers of one native call.
     """
 
     def __init__(
@@ -195,9 +202,9 @@ def measure(
     for kind in KINDS:
         rows: dict[str, dict[str, float]] = {name: {} for name in (*backends, *MUJOCO_STEPS_S, AS_PHYSICS)}
         for count in counts:
-            asked = hypotheses(kind, count)
+            batch = hypotheses(kind, count)
             calls: dict[str, Callable[[], Any]] = {
-                name: lambda d=dynamics, a=asked: d.rollout([scene], a, TIMES)  # type: ignore[misc]
+                name: lambda d=dynamics, a=batch: d.rollout([scene], a, TIMES)  # type: ignore[misc]
                 for name, dynamics in backends.items()
             }
             plain = {

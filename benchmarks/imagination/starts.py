@@ -1,4 +1,4 @@
-"""What rollouts start from: the true scene or the perceived one, and which of its objects is which true one."""
+"""Start states of rollouts: the true or the perceived scene, and which of its objects is which true one."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Touching = tuple[float, int, int, bool]
 
 @dataclass(frozen=True)
 class Start:
-    """What rollouts start from.
+    """The start state of rollouts.
 
     Attributes:
         scene: true or perceived scene graph.
-        row_of: true id -> row of the scene, of movable things that were found.
+        row_of: true id -> row of the scene, of movable objects that were found.
     """
 
     scene: SceneGraph
@@ -38,14 +38,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Aligned:
-    """Imagined futures in the layout of the truth: K hypotheses, T times, M objects.
+    """Imagined futures in the layout of the ground truth: K hypotheses, T times, M objects.
 
     Attributes:
         states: (K, T, M, 13) float64; present: (K, T, M), False for what is not known.
-        asked: (K,) whether the question could be asked (its object was found).
-        solids: M of (shape, extents (3,), hull (P, 3)), as known where it was imagined; None: not known.
-        bodies: what the things of the scene are in the world of this future (of the truth: with all their parts), in
-            the order of the truth's scene; None: not known.
+        asked: (K,) whether the hypothesis could be rolled out (its object was found).
+        solids: M of (shape, extents (3,), hull (P, 3)), as known to the backend; None: not known.
+        bodies: of the scene's objects in this future (of the ground truth with all their parts), in the order of
+            the true scene; None: not known.
         touches: per hypothesis (time, true id a, true id b, began).
         raw: the answer itself; hypotheses: as asked.
     """
@@ -67,10 +67,10 @@ def true_start(case: Case) -> Start:
 
 
 def translated(hypothesis: Hypothesis, case: Case, start: Start) -> Hypothesis | None:
-    """The question asked of the scene that it starts from; None: its object was not found.
+    """The hypothesis with the ids of the scene that it starts from; None: its object was not found.
 
-    Where a thing is put in a new orientation, it is turned as the true one would be: how the axes of a perceived thing
-    are named is its own affair.
+    Where an object is put in a new orientation, it is rotated as the true one would be, because the axes of a
+    perceived object may be named differently.
     """
     if start.scene is case.scene:
         return hypothesis
@@ -105,7 +105,7 @@ def solid_of(hypotheses: Sequence[Hypothesis], slot: int) -> tuple[int, Array, A
 
 
 def align(case: Case, start: Start, asked: Sequence[Hypothesis | None], result: DynamicsResult) -> Aligned:
-    """An answer in the layout of the truth (the first belief sample)."""
+    """An answer in the layout of the ground truth (the first belief sample)."""
     count, times, objects = case.present.shape
     known = len(case.scene)
     states = np.zeros((count, times, objects, 13))
@@ -164,8 +164,8 @@ def align(case: Case, start: Start, asked: Sequence[Hypothesis | None], result: 
     )
 
 
-def truth_of(case: Case) -> Aligned:
-    """The truth in the same dress, so that it can be measured like an answer."""
+def ground_truth_of(case: Case) -> Aligned:
+    """The ground truth in the layout of an answer, so that both are measured by the same code."""
     known = len(case.scene)
     solids: list[tuple[int, Array, Array] | None] = [
         (int(case.scene.shapes[m]), case.scene.extents[m], case.scene.hulls[m])

@@ -20,11 +20,11 @@ def cell(value: float | None, factor: float, decimals: int) -> str:
 
 
 def styled(value: float | None, text: str, low: float | None, high: float | None) -> str:
-    """Green where an aim is met, red where not."""
+    """Green where an aim is reached, red where not."""
     if value is None or (low is None and high is None):
         return text
-    met = (low is None or value >= low) and (high is None or value <= high + 1e-12)
-    return f"[{'green' if met else 'red'}]{text}[/]"
+    reached = (low is None or value >= low) and (high is None or value <= high + 1e-12)
+    return f"[{'green' if reached else 'red'}]{text}[/]"
 
 
 def aim_text(low: float | None, high: float | None, factor: float, decimals: int) -> str:
@@ -37,7 +37,7 @@ def aim_text(low: float | None, high: float | None, factor: float, decimals: int
 
 
 def acceptance_table(document: dict[str, Any]) -> Table:
-    """The table of the issue: the learned backend beside the aims, and the physics backend."""
+    """The learned backend beside the aims, and the physics backend."""
     table = Table(title="Imagined futures: learned, beside the aims", pad_edge=False)
     table.add_column("what")
     table.add_column("")
@@ -73,13 +73,13 @@ def acceptance_table(document: dict[str, Any]) -> Table:
 
 
 def two(values: dict[str, Any], keys: tuple[str, str], factor: float, decimals: int) -> str:
-    """Two figures in a cell; of figures by horizon that at 1 s."""
+    """Two figures in a cell; of those by horizon the one at 1 s."""
     found = [values.get(key) for key in keys]
     return " / ".join(cell(v["1.0"] if isinstance(v, dict) else v, factor, decimals) for v in found)
 
 
 def forbidden(values: dict[str, Any]) -> str:
-    """Things through the table, and futures that create energy."""
+    """Objects that went through the table, and futures that create energy."""
     if "through_table" not in values:
         return "-"
     return f"{values['through_table']}; {values['energy_created']} of {values['energy_checked']}"
@@ -109,7 +109,7 @@ MORE_ERRORS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
 
 def errors_table(document: dict[str, Any]) -> Table:
     """Errors of all methods, both splits together."""
-    table = Table(title="Errors, both splits together (all things / those that move)", pad_edge=False)
+    table = Table(title="Errors, both splits together (all objects / those that move)", pad_edge=False)
     table.add_column("what")
     for method in METHODS:
         table.add_column(method, justify="right")
@@ -143,8 +143,8 @@ def speed_table(document: dict[str, Any]) -> Table:
                 f"{kind.replace('_', ' ')}: {method}", *(cell(rates.get(str(c)), 1.0, 0) for c in speed.COUNTS)
             )
     for method, rows in (document.get("service") or {}).items():
-        for question, seconds in rows.items():
-            words = f"service, {method}, {question.replace('_', ' ')} [s]"
+        for request, seconds in rows.items():
+            words = f"service, {method}, {request.replace('_', ' ')} [s]"
             table.add_row(words, "", "", cell(seconds, 1.0, 2))
     for method, row in (document.get("planner") or {}).items():
         if row:
@@ -154,7 +154,7 @@ def speed_table(document: dict[str, Any]) -> Table:
 
 
 def tables(document: dict[str, Any]) -> list[Table]:
-    """All of them."""
+    """Aims, errors and speed."""
     return [acceptance_table(document), errors_table(document), speed_table(document)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.imagination.metrics import Array, Occurrence, held_once_gone, row_at
 from benchmarks.imagination.shapes import Worlds, created_bodies, stretches, surface_distances
-from benchmarks.imagination.starts import Aligned, Pair, Touching, truth_of
+from benchmarks.imagination.starts import Aligned, Pair, Touching, ground_truth_of
 from benchmarks.imagination.worlds import Case
 from training.reasoner.events import APART_M, true_events
 from training.worlds.simulate import Clip
@@ -23,14 +23,14 @@ from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
 KINDS = (EventKind.CONTACT, EventKind.SEPARATION, EventKind.FALL, EventKind.TOPPLE, EventKind.LEAVE)
 EVENTS_UNTIL_S = 1.0
 STEP_OF_INTERVENTIONS_S = 0.5 / 60.0 + 1e-3
-
+"""Backends begin an intervention at the nearest of their steps, at most half a step of 60 Hz off."""
 
 _WORLDS = Worlds()
-_HAPPENINGS: dict[tuple[str, int], list[list[Occurrence]]] = {}
+_TRUE_EVENTS: dict[tuple[str, int], list[list[Occurrence]]] = {}
 
 
 def positions_of(case: Case, future: Aligned) -> Array:
-    """(K, T, M, 3) [m], held once a thing has left the table."""
+    """(K, T, M, 3) [m], held once an object has left the table."""
     return held_once_gone(future.states[..., POSITION], case.table_top_m)
 
 
@@ -73,10 +73,10 @@ def clip_of(case: Case, future: Aligned, k: int) -> Clip:
 
 
 def distances_of(case: Case, future: Aligned, k: int, pairs: Iterable[Pair], rows: int) -> dict[Pair, Array]:
-    """How far apart the surfaces of pairs of things (columns) are at the first times, (rows,) [m] each.
+    """How far apart the surfaces of pairs of objects (columns) are at the first times, (rows,) [m] each.
 
-    Of the shapes in the world of that future, after what was done to them: of the truth all parts of a thing, of what
-    was imagined the primitive or hull that stands for it. Up to ``shapes.FAR_M``; NaN while one of them is absent.
+    Shapes are those of that future, changed by its interventions: of the ground truth all parts of an object, of an
+    imagined future the primitive or hull of its scene graph. Up to ``shapes.FAR_M``; NaN while one of them is absent.
     """
     hypothesis = case.hypotheses[k]
     nothing = BodyDef((GeomDef(Shape.SPHERE, np.full(3, 0.01)),))
@@ -89,15 +89,15 @@ def distances_of(case: Case, future: Aligned, k: int, pairs: Iterable[Pair], row
 
 
 def movable_pairs(clip: Clip) -> list[Pair]:
-    """Columns i < j of movable things that exist at some time."""
+    """Columns i < j of movable objects that exist at some time."""
     there = [m for m in range(len(clip.ids)) if not clip.is_static[m] and clip.present[:, m].any()]
     return list(itertools.combinations(there, 2))
 
 
 def seen_touches(clip: Clip, distances: dict[Pair, Array]) -> tuple[Touching, ...]:
-    """Touches of movable things read from where they are: surfaces meet between two states (straight in between).
+    """Touches of movable objects from their positions: when surfaces meet, linearly interpolated between states.
 
-    For backends that know no contacts.
+    For backends that report no contacts.
     """
     found: list[Touching] = []
     for (i, j), gap in distances.items():
@@ -114,11 +114,11 @@ def seen_touches(clip: Clip, distances: dict[Pair, Array]) -> tuple[Touching, ..
 
 
 def meetings(clip: Clip, distances: dict[Pair, Array]) -> list[Occurrence]:
-    """Contacts and separations of movable things, by the rule of ``training.reasoner.events``.
+    """Contacts and separations of movable objects, by the rule of ``training.reasoner.events``.
 
-    Two things are in contact from the instant when they touch until they have come apart by more than ``APART_M``; what
-    was never that far apart before its first touch was in contact from the start. A separation is dated to the end of
-    the last touch.
+    Two objects are in contact from the instant when they touch until they have come apart by more than ``APART_M``; a
+    pair that was never that far apart before its first touch was in contact from the start. A separation is at the
+    end of the last touch.
 
     Args:
         clip: with touches; distances: (T,) [m] of the surfaces of all pairs that touch, by columns.
@@ -144,7 +144,7 @@ def events_of(case: Case, future: Aligned, k: int, from_places: bool) -> list[Oc
     """Contacts, separations, falls, topples and departures, up to a little over a second.
 
     Args:
-        from_places: read touches from where things are (for backends that report none).
+        from_places: find touches from positions (for backends that report none).
     """
     clip = clip_of(case, future, k)
     last = row_at(case.times, EVENTS_UNTIL_S + 0.5) + 1
@@ -156,8 +156,8 @@ def events_of(case: Case, future: Aligned, k: int, from_places: bool) -> list[Oc
     else:
         clip = replace(clip, touches=tuple(t for t in clip.touches if t[0] <= float(clip.times[-1])))
         touching = {(a, b) for _, a, b, _ in clip.touches}
-        met = [(i, j) for i, j in pairs if tuple(sorted((int(clip.ids[i]), int(clip.ids[j])))) in touching]
-        distances = distances_of(case, future, k, met, last)
+        touched = [(i, j) for i, j in pairs if tuple(sorted((int(clip.ids[i]), int(clip.ids[j])))) in touching]
+        distances = distances_of(case, future, k, touched, last)
     removed = {do.object_id for do in case.hypotheses[k].interventions if do.kind == InterventionKind.REMOVE}
     found = meetings(clip, distances)
     found += [
@@ -166,20 +166,20 @@ def events_of(case: Case, future: Aligned, k: int, from_places: bool) -> list[Oc
         if e.kind in (EventKind.FALL, EventKind.TOPPLE, EventKind.LEAVE)
         and not (e.kind == EventKind.LEAVE and e.a in removed)
     ]
-    # What is told to touch from the start, but was apart, touches in the first step; all else at the start was before.
+    # A contact at time 0 of a pair that was apart happens in the first step; other events at time 0 happened before.
     kept = [e for e in found if e[2] > 0.0 or e[0] == int(EventKind.CONTACT)]
     return sorted(kept, key=lambda e: (e[2], e[0], e[1]))
 
 
 def has_contact(case: Case, k: int, until_s: float = 1.0) -> bool:
-    """Whether movable things begin to touch in the true future."""
-    return any(e[0] == int(EventKind.CONTACT) and e[2] <= until_s for e in true_happenings(case)[k])
+    """Whether movable objects begin to touch in the true future."""
+    return any(e[0] == int(EventKind.CONTACT) and e[2] <= until_s for e in true_events_of(case)[k])
 
 
-def true_happenings(case: Case) -> list[list[Occurrence]]:
+def true_events_of(case: Case) -> list[list[Occurrence]]:
     """The true events of every future of a case."""
     key = (case.split, case.seed)
-    if key not in _HAPPENINGS:
-        truth = truth_of(case)
-        _HAPPENINGS[key] = [events_of(case, truth, k, False) for k in range(len(case.hypotheses))]
-    return _HAPPENINGS[key]
+    if key not in _TRUE_EVENTS:
+        ground_truth = ground_truth_of(case)
+        _TRUE_EVENTS[key] = [events_of(case, ground_truth, k, False) for k in range(len(case.hypotheses))]
+    return _TRUE_EVENTS[key]

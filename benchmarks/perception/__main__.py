@@ -62,7 +62,7 @@ def configurations(arguments: argparse.Namespace) -> dict[str, PerceptionConfig 
 
 
 def latency_clip(split: str, arguments: argparse.Namespace) -> RenderedClip:
-    """A random world of the split with six to nine things, 3 s at the camera's rate."""
+    """A random world of the split with six to nine objects, 3 s at the camera's rate."""
     for seed in range(arguments.seed, arguments.seed + 200):
         if 6 <= len(random_scene(seed, split).ids) - 1 <= 9:  # type: ignore[arg-type]
             break
@@ -138,7 +138,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Everything; the document that is written."""
+    """Run all measurements; returns the document that is written."""
 
     every = configurations(arguments)
     configs = {name: config for name, config in every.items() if config is not None}

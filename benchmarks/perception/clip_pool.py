@@ -14,14 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.perception.clips import ClipPlan, render_clip
 from benchmarks.perception.run import ClipRecord, run_clip
 from benchmarks.perception.tables import SPLITS
-from training.reasoner.metrics import clip_truth
+from training.reasoner.metrics import clip_ground_truth
 from wm_perception.types import PerceptionConfig
 
 _RETRY_SEEDS = 1000
+"""Added to the seed of a world whose physics diverges: further than any run has clips."""
 
 
 def job(plan: ClipPlan, configs: dict[str, PerceptionConfig]) -> tuple[ClipPlan, dict[str, ClipRecord]]:
-    """Draw a clip once and show it to every pipeline. A world whose physics diverges gives way to another."""
+    """Render a clip once and run every pipeline on it. A world whose physics diverges is replaced by another."""
     for attempt in range(5):
         tried = replace(plan, seed=plan.seed + attempt * _RETRY_SEEDS)
         try:
@@ -31,14 +32,14 @@ def job(plan: ClipPlan, configs: dict[str, PerceptionConfig]) -> tuple[ClipPlan,
                 raise
             continue
         break
-    truth = clip_truth(clip.world, clip.truth)
-    return tried, {name: run_clip(clip, config, truth) for name, config in configs.items()}
+    ground_truth = clip_ground_truth(clip.world, clip.ground_truth)
+    return tried, {name: run_clip(clip, config, ground_truth) for name, config in configs.items()}
 
 
 def run_clips(
     plans: Sequence[ClipPlan], configs: dict[str, PerceptionConfig], processes: int, console: Console
 ) -> tuple[dict[str, dict[str, list[ClipRecord]]], list[str]]:
-    """Records by pipeline and split, and what went wrong with clips that are therefore left out."""
+    """Records by pipeline and split, and a line for each clip that failed and is left out."""
     failures: list[str] = []
     records: dict[str, dict[str, list[ClipRecord]]] = {name: {s: [] for s in SPLITS} for name in configs}
     context = multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""Held-out clips with their truth: random worlds, and worlds in which things are hidden for two seconds."""
+"""Held-out clips with their ground truth: random worlds, and worlds in which objects are hidden for two seconds."""
 
 from __future__ import annotations
 
@@ -34,20 +34,28 @@ FIRST_SEED = 50_000
 """Far from the seeds that validation during training draws."""
 HIDDEN_S = 2.0
 _HOLD_S = 2.4
+"""Objects are hidden for at least the first; the second [s] allows for the time that covering them needs."""
 _LEAST_S = {"random": 2.0, "busy": 5.6, "away": 5.6, "behind": 5.6, "passing": 5.6}
 _CYCLE: tuple[Kind, ...] = (
     *("random", "away", "busy", "behind", "random", "busy", "passing", "random", "busy", "away"),
 )
+"""Kinds of every ten clips."""
 _BUMPS_S = (0.7, 1.4, 2.1, 2.8, 3.5, 4.2)
 
 MIN_VISIBLE_PX = 100
-"""Of the 640x480 image: things of which less is seen are neither asked for nor counted against."""
+"""Of the 640x480 image: an object of which less is seen is not scored: neither a miss nor a phantom."""
 _GONE_PX = 20
+"""An object of which fewer pixels are seen counts as hidden."""
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """Which clip: everything in it follows from these."""
+    """A clip, which is determined by these.
+
+    Attributes:
+        split, seed: of its world; kind: what happens in it, see ``plan_clips``.
+        seconds: length [s]; rate_hz: images a second.
+    """
 
     split: Split
     seed: int
@@ -63,13 +71,13 @@ class ClipPlan:
 
 @dataclass(frozen=True)
 class TrueFrame:
-    """One rendered frame with its truth.
+    """One rendered frame with its ground truth.
 
     Attributes:
         stamp_ns: > 0; rgb (H, W, 3) uint8; depth (H, W) float32 [m], with the sensor's errors, 0 = not measured.
-        ids: (H, W) int32 true id of every pixel, 0 = nothing that counts (floor, walls, table).
-        scene: the true scene graph, with ``visibilities`` as the seen part of each thing's own image area.
-        visible: true ids that are asked for; gone: those of which next to nothing is seen.
+        ids: (H, W) int32 true id of every pixel, 0 = no object (floor, walls, table).
+        scene: the true scene graph, with ``visibilities`` as the seen part of each object's own image area.
+        visible: true ids that are scored (``MIN_VISIBLE_PX``); gone: those that count as hidden (``_GONE_PX``).
     """
 
     stamp_ns: int
@@ -83,19 +91,24 @@ class TrueFrame:
 
 @dataclass(frozen=True)
 class RenderedClip:
-    """Frames of a clip, and the world and trajectory that they were drawn from."""
+    """A clip and its images.
+
+    Attributes:
+        plan: what determines it; world: the scene at its start; camera: pinhole camera of the images.
+        ground_truth: states and touches at the frames' times; frames: T rendered frames.
+    """
 
     plan: ClipPlan
     world: BuiltScene
     camera: Camera
-    truth: Clip
+    ground_truth: Clip
     frames: tuple[TrueFrame, ...]
 
 
 def plan_clips(
     split: Split, clips: int, seconds: float, rate_hz: float, first_seed: int = FIRST_SEED
 ) -> list[ClipPlan]:
-    """Of ten clips three are random worlds, three busy ones, four worlds in which things are hidden for two seconds.
+    """Of ten clips three are random worlds, three busy ones, four worlds in which objects are hidden for two seconds.
 
     All but the random ones last at least 5.6 s: seen, hidden for over two seconds, seen again.
     """
@@ -120,7 +133,7 @@ def build_scene(plan: ClipPlan) -> BuiltScene:
 
 
 def _busy(scene: BuiltScene) -> BuiltScene:
-    """The same world, in which every 0.7 s something is sent into its neighbor: things meet more than once."""
+    """The same world, in which an object is sent into its neighbor every 0.7 s, so that pairs touch more than once."""
     rng = np.random.default_rng(int(scene.model.name.rsplit("-", 1)[1]))
     for number, time in enumerate(_BUMPS_S):
         clip = simulate(scene, time, 30.0)
@@ -135,7 +148,7 @@ def _busy(scene: BuiltScene) -> BuiltScene:
         apart = np.linalg.norm(places[there, None, :2] - places[None, there, :2], axis=-1)
         # Not those that stand on one another.
         apart[apart < 0.04] = np.inf
-        if number % 3 == 2:  # now and then somebody else
+        if number % 3 == 2:  # every third one at random
             first = int(rng.integers(len(there)))
             second = int(apart[first].argmin())
         else:
@@ -168,7 +181,7 @@ def _turned_away(scene: BuiltScene) -> BuiltScene:
         return [time, *place, *(place + looking)]
 
     begin, moves = 1.5, np.linspace(0.0, 1.0, 9)
-    # Turning takes 0.5 s each way; for some of it things are still in view.
+    # Turning takes 0.5 s each way; for some of it objects are still in view.
     rows = [row(0.0, 0.0, 0.0)]
     rows += [row(begin + 0.5 * float(m), float(m), 0.5 * float(m)) for m in moves]
     back = begin + 0.5 + _HOLD_S - 0.2
@@ -181,7 +194,7 @@ def _turned_away(scene: BuiltScene) -> BuiltScene:
 
 
 def _hidden(seed: int, split: Split, mover_hides: bool) -> BuiltScene:
-    """Few things, a big box, and something carried: it stays behind the box, or the box is carried before the things.
+    """Three objects and a large box: an object is carried behind the box, or the box in front of the objects.
 
     The camera stands still, low enough for the box to hide what is behind it.
     """
@@ -207,48 +220,48 @@ def _hidden(seed: int, split: Split, mover_hides: bool) -> BuiltScene:
     bodies, states = [base.bodies[0]], [base.states[0]]
     extents, shapes, hulls = [base.extents[0]], [base.shapes[0]], [base.hulls[0]]
 
-    def put(body: BodyDef, name: str, thing: families.Thing, full: Array, spot: Array, yaw: float) -> int:
+    def put(body: BodyDef, name: str, drawn: families.DrawnObject, full: Array, spot: Array, yaw: float) -> int:
         quaternion = Rotation.from_euler("z", yaw).as_quat()
         z = height - lowest_point(body, quaternion)
         names.append(name)
-        classes.append(thing.class_name)
+        classes.append(drawn.class_name)
         bodies.append(body)
         states.append(rest_state((*spot, z), quaternion))
         extents.append(full)
-        shapes.append(thing.shape)
-        hulls.append(body_points(body) if thing.shape == Shape.CONVEX else np.zeros((0, 3)))
+        shapes.append(drawn.shape)
+        hulls.append(body_points(body) if drawn.shape == Shape.CONVEX else np.zeros((0, 3)))
         return len(bodies) - 1
 
-    def make(thing: families.Thing, material: str) -> tuple[BodyDef, Array]:
-        parts, full = centered(list(thing.parts))
+    def make(drawn: families.DrawnObject, material: str) -> tuple[BodyDef, Array]:
+        parts, full = centered(list(drawn.parts))
         parts = tuple(replace(p, material=material) if p.color == families.WHITE else p for p in parts)
-        return BodyDef(parts, 400.0 * thing.fill * float(np.prod(full)), 0.5, 0.1), full
+        return BodyDef(parts, 400.0 * drawn.fill * float(np.prod(full)), 0.5, 0.1), full
 
     pool = families.HELD_OUT if split == "families" else families.TRAINING
-    small: list[tuple[str, families.Thing]] = []
+    small: list[tuple[str, families.DrawnObject]] = []
     while len(small) < 3:
-        family, thing = families.draw(pool, rng)
-        full = centered(list(thing.parts))[1]
-        if full[2] < 0.13 and full[:2].max() < 0.13 and not thing.rolls:
-            small.append((family, thing))
+        family, drawn = families.draw(pool, rng)
+        full = centered(list(drawn.parts))[1]
+        if full[2] < 0.13 and full[:2].max() < 0.13 and not drawn.rolls:
+            small.append((family, drawn))
     size = np.array([rng.uniform(0.05, 0.08), rng.uniform(0.19, 0.23), rng.uniform(0.24, 0.28)])
     wall = GeomDef(Shape.BOX, size, position=np.array([0.0, 0.0, 0.5 * size[2]]), color=families.WHITE)
-    big = families.Thing((wall,), "box", 1.0, shape=Shape.BOX)
+    big = families.DrawnObject((wall,), "box", 1.0, shape=Shape.BOX)
     hidden_yaw = float(rng.uniform(-np.pi, np.pi))
     if mover_hides:
-        body, full = make(big, f"look{len(bodies)}")
+        body, full = make(big, f"material{len(bodies)}")
         put(body, "wall", big, full, 0.06 * toward, azimuth)
-        for sign, (family, thing) in zip((-1.0, 1.0), small[:2], strict=True):
-            body, full = make(thing, f"look{len(bodies)}")
-            put(body, family, thing, full, sign * 0.11 * side + 0.20 * toward, float(rng.uniform(-3.0, 3.0)))
-        family, thing = small[2]
-        lane = -(0.5 * size[0] + 0.5 * float(np.hypot(*centered(list(thing.parts))[1][:2])) - 0.06 + 0.02) * toward
+        for sign, (family, drawn) in zip((-1.0, 1.0), small[:2], strict=True):
+            body, full = make(drawn, f"material{len(bodies)}")
+            put(body, family, drawn, full, sign * 0.11 * side + 0.20 * toward, float(rng.uniform(-3.0, 3.0)))
+        family, drawn = small[2]
+        lane = -(0.5 * size[0] + 0.5 * float(np.hypot(*centered(list(drawn.parts))[1][:2])) - 0.06 + 0.02) * toward
         start, rest = lane + rng.choice([-1.0, 1.0]) * 0.30 * side, lane
-        carried, yaw, stays = (family, thing), hidden_yaw, thing
+        carried, yaw, stays = (family, drawn), hidden_yaw, drawn
     else:
-        for offset, (family, thing) in zip((-0.04, 0.30, -0.32), small, strict=True):
-            body, full = make(thing, f"look{len(bodies)}")
-            put(body, family, thing, full, offset * side - 0.05 * toward, float(rng.uniform(-3.0, 3.0)))
+        for offset, (family, drawn) in zip((-0.04, 0.30, -0.32), small, strict=True):
+            body, full = make(drawn, f"material{len(bodies)}")
+            put(body, family, drawn, full, offset * side - 0.05 * toward, float(rng.uniform(-3.0, 3.0)))
         lane = (0.04 + 0.5 * size[0] + 0.07) * toward
         start, rest = lane + rng.choice([-1.0, 1.0]) * 0.33 * side, lane - 0.04 * side
         carried, yaw, stays = ("wall", big), azimuth, big
@@ -315,7 +328,7 @@ def true_scene(clip: Clip, row: int, stamp_ns: int, world_T_camera: Array, visib
 
 
 def image_area(points: Array, state: Array, camera: Camera, world_T_camera: Array) -> float:
-    """Area [pixels] of the outline of a thing's points (P, 3), in and beyond the image; inf behind the camera."""
+    """Area [pixels] of the outline of an object's points (P, 3), in and beyond the image; inf behind the camera."""
     world = points @ quaternion_to_matrix(state[QUATERNION]).T + state[POSITION]
     local = (world - world_T_camera[:3, 3]) @ world_T_camera[:3, :3]
     if (local[:, 2] < 0.05).any():

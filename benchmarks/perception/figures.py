@@ -38,12 +38,15 @@ def _finite(value: float | None) -> float | None:
 
 
 def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """All keys of a split but those of latency (None), and what else is worth knowing."""
+    """The figures of a split by key (those of latency None), and further ones for the details."""
     result: dict[str, float | None] = dict.fromkeys(KEYS)
     more: dict[str, Any] = {"clips": len(records)}
     if masks.available():
-        truths, predictions = [m for r in records for m in r.truths], [m for r in records for m in r.predictions]
-        result["mask_ap50"], result["mask_ap"] = masks.average_precision(truths, predictions)
+        ground_truths, predictions = (
+            [m for r in records for m in r.ground_truths],
+            [m for r in records for m in r.predictions],
+        )
+        result["mask_ap50"], result["mask_ap"] = masks.average_precision(ground_truths, predictions)
     matches = [m for r in records for m in r.matches]
     positions = [m.position_m for m in matches]
     result["position_error_median_m"] = _quantile(positions, 0.5)
@@ -59,7 +62,7 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
     tracks = score_tracks([r.tracks for r in records])
     result["idf1"], result["mota"] = _finite(tracks.idf1), _finite(tracks.mota)
     result["id_switches_per_1000"] = _finite(tracks.id_switches_per_1000)
-    # What was never found before it was hidden counts as a miss there, and has no id to come back to.
+    # An object that was not found before it was hidden counts as a miss there, and has no id to return to.
     returns = [x for r in records for x in r.returns if x.before is not None]
     result["reid_after_2s"] = float(np.mean([x.same for x in returns])) if returns else None
     reasoning = [r.reasoning for r in records if r.reasoning is not None]
@@ -91,7 +94,7 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
 
 
 def clip_summary(record: ClipRecord) -> dict[str, Any]:
-    """Where a clip stands among the others: what was missed, invented, mixed up, misplaced, badly outlined."""
+    """The main figures of one clip, to find the clips that stand out."""
     tracks = score_tracks([record.tracks])
     return {
         "clip": record.plan.name,
@@ -107,7 +110,7 @@ def clip_summary(record: ClipRecord) -> dict[str, Any]:
 
 
 def reasoning_figures(clips: Sequence[ReasoningCounts]) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Keys of relations, events, properties and causes; None where nothing true was there to be said."""
+    """Keys of relations, events, properties and causes; None where the ground truth has none."""
     relations: Counts = {}
     events: Counts = {}
     causes: Counts = {}
@@ -140,7 +143,7 @@ def reasoning_figures(clips: Sequence[ReasoningCounts]) -> tuple[dict[str, float
 
 
 def worst_pictures(records: dict[str, dict[str, list[ClipRecord]]], count: int) -> list[WorstPicture]:
-    """The worst frames of the learned pipeline (of the other where there is none), as few of a clip as will do."""
+    """The worst frames of the learned pipeline (else of the other), spread over as many clips as possible."""
     by_split = records.get("learned") or records["untrained"]
     ranked = [
         (rank, p.quality, p)

@@ -1,4 +1,4 @@
-"""From camera to scene graph on a live graph: frames drawn beforehand, played by a process that does nothing else.
+"""From camera to scene graph on a live graph: frames rendered beforehand, played by a process of its own.
 
 `python -m benchmarks.perception.latency FOLDER --rate 30 --seconds 10` is that process.
 """
@@ -21,8 +21,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "/wm"
 CORES = 2
+"""Cores of the nodes and the player together, so that machines can be compared."""
 START_S = 60.0
 _SETTLE_S = 2.0
+"""Graphs of the first seconds are not timed: supports are found and threads are started."""
 _FRAME = "camera_color_optical_frame"
 _TOPICS = ("/camera/color/image_raw", "/camera/depth/image_raw", "/camera/color/camera_info")
 
@@ -56,7 +58,7 @@ def figures(arrivals: Sequence[tuple[int, int]]) -> dict[str, float | int | None
 
 @contextmanager
 def on_cores(count: int) -> Iterator[int]:
-    """This process and those that it starts on so many cores at most; yields how many there are."""
+    """Run this process and those that it starts on so many cores at most; the context is their number."""
     if not hasattr(os, "sched_setaffinity"):
         yield os.cpu_count() or 1
         return
@@ -75,10 +77,10 @@ def measure(
     """Play a clip to the perception node for so long and time its scene graphs; ``figures`` of them.
 
     Args:
-        clip: a ``RenderedClip``; it is played forth and back. parameters: of the node.
+        clip: a ``RenderedClip``; it is played forward and backward in turns. parameters: of the node.
 
     Raises:
-        wm_bringup.run.processes.ProcessDied: the node or the player ended; its last words are in the message.
+        wm_bringup.run.processes.ProcessDied: the node or the player ended; its last output is in the message.
         RuntimeError: no scene graph came.
     """
     import rclpy
@@ -111,10 +113,10 @@ def measure(
         executor.add_node(node)
         profile = QoSProfile(depth=50, reliability=qos.SCENE_GRAPH.reliability, durability=qos.SCENE_GRAPH.durability)
 
-        def take(data: bytes) -> None:
+        def on_graph(data: bytes) -> None:
             arrivals.append((read_stamp(data), time.time_ns()))
 
-        node.create_subscription(SceneGraphMsg, f"{NAMESPACE}/scene_graph", take, profile, raw=True)
+        node.create_subscription(SceneGraphMsg, f"{NAMESPACE}/scene_graph", on_graph, profile, raw=True)
         try:
             config = package_file("wm_perception", "config", "perception.yaml")
             processes.start("perception", node_command("wm_perception.node", NAMESPACE, parameters, [config]))
@@ -136,7 +138,6 @@ def measure(
             executor.shutdown(timeout_sec=1.0)
             node.destroy_node()
             rclpy.try_shutdown(context=context)
-    # The first seconds find supports and start threads.
     return figures([a for a in arrivals if a[1] - begin_ns > _SETTLE_S * 1e9])
 
 
@@ -181,7 +182,7 @@ def play(folder: Path, rate_hz: float, seconds: float) -> None:
             outs[2].publish(camera_to_info(camera, stamp_ns, _FRAME))
             outs[0].publish(color)
             outs[1].publish(measured)
-        player.sleep(0.3)  # the last is still under way
+        player.sleep(0.3)  # the last message is still on its way
 
 
 def main() -> int:

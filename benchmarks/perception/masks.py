@@ -1,4 +1,4 @@
-"""Instance masks against the truth by COCO's definition (Lin et al., Microsoft COCO, 2014), class-agnostic."""
+"""Instance masks against the ground truth by COCO's definition (Lin et al., Microsoft COCO, 2014), class-agnostic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST_PIXELS = 25
-"""Of a 320x240 mask (100 of 640x480): smaller true things and smaller wrong finds do not count, COCO's area range."""
+"""Of a 320x240 mask (100 of 640x480): smaller true objects and wrong finds do not count, by COCO's area range."""
 
 
 def available() -> bool:
@@ -31,7 +31,7 @@ def encode(labels: NDArray[np.integer], scores: NDArray[np.floating] | None = No
     names = [int(n) for n in np.unique(labels) if n > 0]
     if not names:
         return []
-    # All at once: the codec takes (h, w, n) in column order.
+    # All at once: the codec expects (h, w, n) in column order.
     stack = np.asfortranarray((labels[:, :, None] == np.array(names)).astype(np.uint8))
     found = []
     for k, (name, code) in enumerate(zip(names, codec.encode(stack), strict=True)):
@@ -43,14 +43,14 @@ def encode(labels: NDArray[np.integer], scores: NDArray[np.floating] | None = No
 
 
 def average_precision(
-    truths: Sequence[list[dict[str, Any]]],
+    ground_truths: Sequence[list[dict[str, Any]]],
     predictions: Sequence[list[dict[str, Any]]],
     least_pixels: int = LEAST_PIXELS,
 ) -> tuple[float | None, float | None]:
-    """Mask AP at IoU 0.5, and over IoU 0.5 to 0.95, by pycocotools; None where there is nothing true.
+    """Mask AP at IoU 0.5, and over IoU 0.5 to 0.95, by pycocotools; None without true objects.
 
     Args:
-        truths, predictions: per image what ``encode`` gives.
+        ground_truths, predictions: masks of each image by ``encode``.
     """
     from pycocotools import mask as codec
     from pycocotools.coco import COCO
@@ -59,7 +59,7 @@ def average_precision(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
-    for number, (true, found) in enumerate(zip(truths, predictions, strict=True), start=1):
+    for number, (true, found) in enumerate(zip(ground_truths, predictions, strict=True), start=1):
         sizes = [m["size"] for m in (*true, *found)] or [(1, 1)]
         images.append({"id": number, "height": sizes[0][0], "width": sizes[0][1]})
         for m in true:
@@ -83,24 +83,26 @@ def average_precision(
         return 0.0, 0.0
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
-        coco.dataset = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+        coco.dataset = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
         coco.createIndex()
         evaluation = COCOeval(coco, coco.loadRes(results), "segm")
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[least_pixels, 1e10]], ["all"]
         evaluation.evaluate()
         evaluation.accumulate()
-    # (IoU, recall, class, area, detections): as in COCO's summary, which wants its own area ranges.
+    # (IoU, recall, class, area, detections): as in COCO's summary, which needs its own area ranges.
     precision = evaluation.eval["precision"][:, :, 0, 0, -1]
     return float(precision[0].mean()), float(precision.mean())
 
 
-def best_ious(truth: NDArray[np.integer], labels: NDArray[np.integer], names: Sequence[int]) -> NDArray[np.float64]:
-    """For each named true thing the largest IoU with any found one."""
+def best_ious(
+    ground_truth: NDArray[np.integer], labels: NDArray[np.integer], names: Sequence[int]
+) -> NDArray[np.float64]:
+    """For each named true object the largest IoU with any found one."""
     count = int(labels.max()) + 1
     sizes = np.bincount(labels.ravel(), minlength=count)
     result = np.zeros(len(names))
     for k, name in enumerate(names):
-        inside = truth == name
+        inside = ground_truth == name
         common = np.bincount(labels[inside], minlength=count)
         iou = common / np.maximum(sizes + int(inside.sum()) - common, 1)
         iou[0] = 0.0
@@ -108,13 +110,13 @@ def best_ious(truth: NDArray[np.integer], labels: NDArray[np.integer], names: Se
     return result
 
 
-def mean_iou(truth: NDArray[np.integer], labels: NDArray[np.integer], names: Sequence[int]) -> float:
-    """How well a frame is segmented, 0..1: best IoUs of the true things, averaged with a 0 for each wrong find.
+def mean_iou(ground_truth: NDArray[np.integer], labels: NDArray[np.integer], names: Sequence[int]) -> float:
+    """Quality of a frame's segmentation, 0..1: best IoUs of the true objects, averaged with a 0 for each wrong find.
 
-    A find is wrong if no true thing covers half of it; those below ``LEAST_PIXELS`` do not count.
+    A find is wrong if no true object covers half of it; those below ``LEAST_PIXELS`` do not count.
     """
-    found = best_ious(truth, labels, names)
-    covered = np.bincount(labels[truth > 0], minlength=int(labels.max()) + 1)
+    found = best_ious(ground_truth, labels, names)
+    covered = np.bincount(labels[ground_truth > 0], minlength=int(labels.max()) + 1)
     sizes = np.bincount(labels.ravel(), minlength=len(covered))
     wrong = int(((sizes >= LEAST_PIXELS) & (2 * covered < sizes))[1:].sum())
     total = len(found) + wrong

@@ -1,4 +1,4 @@
-"""The worst frames as a picture: what was there and what was found, outlined."""
+"""The worst frames as a picture, with the outlines of true and of found objects."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def _titled(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
 
 
 def draw_worst_frames(path: Path, pictures: Sequence[WorstPicture]) -> None:
-    """Write a contact sheet, two frames in a row, each with the truth at the left and what was found at the right."""
+    """Write a contact sheet, two frames in a row, each with true objects at the left and found ones at the right."""
     tiles = []
     for p in pictures:
-        left = _titled(outlined(p.rgb, p.truth), f"{p.clip}, frame {p.frame}: true things")
+        left = _titled(outlined(p.rgb, p.ground_truth), f"{p.clip}, frame {p.frame}: true objects")
         right = _titled(outlined(p.rgb, p.found), f"found; mean IoU {p.quality:.2f}")
         tiles.append(np.hstack([left, right]))
     if len(tiles) % 2:

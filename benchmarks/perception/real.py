@@ -1,4 +1,4 @@
-"""Perception on a recorded clip, for which people, not a simulator, said what is there."""
+"""Perception on a recorded clip, whose objects were labeled by hand."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ Array = NDArray[np.float64]
 MUG = np.array([-0.75, 1.77])
 """Where the mug stands in the leveled world of the clip [m], found by hand in the pictures."""
 MUG_NEAR_M = 0.06
+"""An object this near [m] is the mug: about its radius and the error of its center."""
 TABLE = np.array([-0.44, 1.60, -0.82])
 """A point of the table's top."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """A box in the leveled world with real things in it: low and high corner (3,) [m], and how many things at most."""
+    """A box in the leveled world with real objects in it.
+
+    Attributes:
+        name: of its objects; low, high: corners (3,) [m]; most: how many objects it may hold.
+    """
 
     name: str
     low: tuple[float, float, float]
@@ -49,19 +54,21 @@ REGIONS = (
     Region("a chair behind", (-0.77, 2.03, -1.60), (-0.24, 2.32, -0.70), 2),
     Region("a chair in front", (-0.55, 0.80, -1.60), (-0.10, 1.05, -0.70), 2),
 )
-"""What is not in one of these is bare table, worktop, cupboard, wall or floor: nothing that could be picked up."""
+"""Outside of these there is only table, worktop, cupboard, wall or floor: nothing that could be picked up."""
 _TOO_LARGE = 1.5
+"""An object more times as long as its region is a phantom."""
 _MOVES_M_S = 0.1
+"""Objects said to be faster move; larger values count less false motion."""
 
 
 def run_real_clip(folder: Path, config: PerceptionConfig) -> dict[str, Any]:
     """Figures of a pipeline on the clip.
 
     Returns:
-        mug_present: fraction of all frames in which one thing, and the same one, is where the mug stands;
-        phantoms_per_frame: things per frame that are on no real thing, see ``phantoms``;
+        mug_present: fraction of all frames with exactly one object at the mug, and always the same one;
+        phantoms_per_frame: objects per frame that match no real object, see ``phantoms``;
         table_tilt_deg: between the table of the scene graph and a plane fitted to raw depth; None without a table;
-        false_motion: share of the things, over all frames, that are said to move, see ``false_motion``;
+        false_motion: share of the objects, over all frames, that are said to move, see ``false_motion``;
         frames, things_per_frame, ids_ever.
     """
     from wm_bringup.sources.layouts import open_folder
@@ -74,23 +81,23 @@ def run_real_clip(folder: Path, config: PerceptionConfig) -> dict[str, Any]:
         scenes.append(pipeline.process(frame).scene)
         points.append(table_points(frame))
     normal = fit_plane(np.concatenate(points))
-    things = [scene.select(~scene.is_static) for scene in scenes]
+    objects = [scene.select(~scene.is_static) for scene in scenes]
     return {
-        "mug_present": mug_present(things),
-        "phantoms_per_frame": float(np.mean([len(phantoms(t)) for t in things])),
+        "mug_present": mug_present(objects),
+        "phantoms_per_frame": float(np.mean([len(phantoms(t)) for t in objects])),
         "table_tilt_deg": table_tilt_deg(scenes, normal),
-        "false_motion": false_motion(things),
+        "false_motion": false_motion(objects),
         "frames": len(scenes),
-        "things_per_frame": float(np.mean([len(t) for t in things])),
-        "ids_ever": len({int(i) for t in things for i in t.ids}),
+        "things_per_frame": float(np.mean([len(t) for t in objects])),
+        "ids_ever": len({int(i) for t in objects for i in t.ids}),
         "raw_table_to_level_deg": float(np.degrees(np.arccos(min(1.0, abs(float(normal[2])))))),
     }
 
 
-def mug_present(things: list[SceneGraph]) -> float:
-    """Fraction of the frames in which exactly one thing is at the mug's place, with the id that is there most."""
+def mug_present(objects: list[SceneGraph]) -> float:
+    """Fraction of the frames in which exactly one object is at the mug's place, with the id that is there most."""
     near = [
-        t.ids[np.linalg.norm(t.positions[:, :2] - MUG, axis=1) < MUG_NEAR_M].tolist() if len(t) else [] for t in things
+        t.ids[np.linalg.norm(t.positions[:, :2] - MUG, axis=1) < MUG_NEAR_M].tolist() if len(t) else [] for t in objects
     ]
     counts = Counter(i for ids in near for i in ids)
     if not counts:
@@ -99,20 +106,20 @@ def mug_present(things: list[SceneGraph]) -> float:
     return float(np.mean([ids == [mug] for ids in near]))
 
 
-def false_motion(things: list[SceneGraph]) -> float:
-    """Share 0..1 of the things, over all frames, said to be faster than 0.1 m/s: only the camera moves in this clip."""
-    speeds = [np.linalg.norm(t.linear_velocities, axis=1) for t in things if len(t)]
+def false_motion(objects: list[SceneGraph]) -> float:
+    """Fraction 0..1 of the objects of all frames perceived as faster than 0.1 m/s; only the camera moves."""
+    speeds = [np.linalg.norm(t.linear_velocities, axis=1) for t in objects if len(t)]
     return float((np.concatenate(speeds) > _MOVES_M_S).mean()) if speeds else 0.0
 
 
-def phantoms(things: SceneGraph) -> list[int]:
-    """Ids of the things that are on no real thing.
+def phantoms(objects: SceneGraph) -> list[int]:
+    """Ids of the objects that match no real object.
 
-    That is: their center is in no region, they are more than 1.5 times as long as the region, or the region is full.
+    Their center is in no region, they are more than 1.5 times as long as the region, or the region is full.
     """
     left = [r.most for r in REGIONS]
     found = []
-    for name, position, extents in zip(things.ids, things.positions, things.extents, strict=True):
+    for name, position, extents in zip(objects.ids, objects.positions, objects.extents, strict=True):
         for k, r in enumerate(REGIONS):
             low, high = np.array(r.low), np.array(r.high)
             inside = (position >= low).all() and (position <= high).all()

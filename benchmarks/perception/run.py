@@ -1,4 +1,4 @@
-"""A perception pipeline on a rendered clip: what it said of each frame, set against the truth."""
+"""A perception pipeline on a rendered clip, compared with the ground truth frame by frame."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchmarks.perception import masks
 from benchmarks.perception.clips import ClipPlan, RenderedClip, TrueFrame
 from training.reasoner.metrics import (
-    ClipTruth,
+    ClipGroundTruth,
     add_counts,
     caused_counts,
     event_counts,
@@ -36,19 +36,24 @@ from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.types import Frame, PerceptionConfig, Segmentation, Segmenter
 
 WARM_UP_S = 0.5
-"""Before this nothing is scored: a thing must be seen a few times before it is believed."""
+"""Frames before this are not scored: an object is published after it was seen a few times."""
 VELOCITY_BAND_M_S = (0.3, 0.8)
-"""Things of these true speeds count for the velocity error at 0.5 m/s."""
+"""Objects of these true speeds count for the velocity error at 0.5 m/s."""
 MOVING_S = 0.2
-"""... and that have moved so fast for this long: at the instant of a knock nobody can know a velocity."""
+"""... and that have been so fast for this long [s]: a velocity cannot be known at the instant of an impact."""
 _PICTURES_PER_CLIP = 3
+"""Worst frames that are kept of each clip; the picture shows ten of all clips."""
 
 Masks = list[dict[str, Any]]
 Counts = dict[str, NDArray[np.float64]]
 
 
 class Watched:
-    """A segmenter that remembers what it found last."""
+    """A segmenter that keeps its last result.
+
+    Attributes:
+        segmenter: the one that does the work; last: its last result, None before the first.
+    """
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
@@ -71,13 +76,13 @@ class Watched:
 
 @dataclass(frozen=True)
 class Match:
-    """A perceived thing and the true one, in one frame.
+    """A perceived object and the true one, in one frame.
 
     Attributes:
         position_m, extents, rotation_deg: errors; rotation None for spheres.
         speed_m_s: true speed; moving_s: for how long it has been at least the band's lower end;
             velocity_error_m_s: length of the velocity's error.
-        seen: part of the true thing's image area that is seen; normalized_squared: position error squared over its
+        seen: part of the true object's image area that is seen; normalized_squared: position error squared over its
             perceived covariance, chi-square with 3 degrees of freedom where that is honest.
     """
 
@@ -93,13 +98,18 @@ class Match:
 
 @dataclass(frozen=True)
 class WorstPicture:
-    """A frame that was segmented badly: image (h, w, 3), true and found labels (h, w), mean IoU of the true things."""
+    """A badly segmented frame.
+
+    Attributes:
+        clip, frame: name of the clip and number of the frame; quality: ``masks.mean_iou``, 0..1.
+        rgb: (h, w, 3); ground_truth, found: labels (h, w), 0 = background.
+    """
 
     clip: str
     frame: int
     quality: float
     rgb: NDArray[np.uint8]
-    truth: NDArray[np.int32]
+    ground_truth: NDArray[np.int32]
     found: NDArray[np.int32]
 
 
@@ -109,7 +119,8 @@ class ReasoningCounts:
 
     Attributes:
         relations: by predicate; events: by kind; causes: of "reasoner" and of "baseline".
-        properties: (K, 3, 3) of things with three contacts or more: log mass, friction, restitution; mean, std, truth.
+        properties: (K, 3, 3) of objects with three contacts or more: log mass, friction, restitution; mean,
+            standard deviation, ground truth.
     """
 
     relations: Counts
@@ -119,35 +130,39 @@ class ReasoningCounts:
 
 
 def count_reasoning(
-    scenes: Sequence[SceneGraph], known_as: Sequence[dict[int, int]], clip: RenderedClip, clip_truth: ClipTruth
+    scenes: Sequence[SceneGraph],
+    known_as: Sequence[dict[int, int]],
+    clip: RenderedClip,
+    clip_ground_truth: ClipGroundTruth,
 ) -> ReasoningCounts:
-    """What was said of relations, events, causes and properties in a clip, against the truth."""
+    """Relations, events, causes and properties perceived in a clip, against the ground truth."""
     relations: Counts = {}
     for number, (scene, names) in enumerate(zip(scenes, known_as, strict=True)):
-        if clip.truth.times[number] >= WARM_UP_S:
+        if clip.ground_truth.times[number] >= WARM_UP_S:
             add_counts(relations, relation_counts(scene, clip.frames[number].scene, names))
     return ReasoningCounts(
         relations,
-        event_counts(scenes, clip_truth, known_as, from_s=WARM_UP_S),
-        caused_counts(scenes, clip_truth, known_as, from_s=WARM_UP_S),
-        property_rows(scenes, clip_truth, known_as),
+        event_counts(scenes, clip_ground_truth, known_as, from_s=WARM_UP_S),
+        caused_counts(scenes, clip_ground_truth, known_as, from_s=WARM_UP_S),
+        property_rows(scenes, clip_ground_truth, known_as),
     )
 
 
 @dataclass
 class ClipRecord:
-    """What a pipeline made of a clip.
+    """Results of a pipeline on a clip.
 
     Attributes:
-        truths, predictions: per frame masks as ``masks.encode`` gives them.
-        matches: of all scored frames; tracks: scored frames; returns: things that were hidden and came back.
+        plan: of the clip.
+        ground_truths, predictions: per frame masks as ``masks.encode`` gives them.
+        matches: of all scored frames; tracks: scored frames; returns: objects that were hidden and came back.
         quality: mean IoU of each scored frame; seconds: of each frame's processing.
         reasoning: relations, events, causes and properties.
         worst: the frames that were segmented worst.
     """
 
     plan: ClipPlan
-    truths: list[Masks] = field(default_factory=list)
+    ground_truths: list[Masks] = field(default_factory=list)
     predictions: list[Masks] = field(default_factory=list)
     matches: list[Match] = field(default_factory=list)
     tracks: list[TrackFrame] = field(default_factory=list)
@@ -158,11 +173,11 @@ class ClipRecord:
     worst: list[WorstPicture] = field(default_factory=list)
 
 
-def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: ClipTruth) -> ClipRecord:
-    """Let a pipeline of this configuration see a clip from its start.
+def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_ground_truth: ClipGroundTruth) -> ClipRecord:
+    """Run a pipeline of this configuration on a clip.
 
     Args:
-        clip_truth: true events and causes, by ``training.reasoner.metrics.clip_truth``.
+        clip_ground_truth: true events and causes, by ``training.reasoner.metrics.clip_ground_truth``.
     """
     segmenter = Watched(make_segmenter(config))
     pipeline = PerceptionPipeline(config, segmenter)
@@ -187,7 +202,7 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: ClipTruth
         visible.append(set(frame.visible))
         gone.append(set(frame.gone))
         found.append(known)
-        now = float(clip.truth.times[number])
+        now = float(clip.ground_truth.times[number])
         fast = np.linalg.norm(frame.scene.linear_velocities, axis=1) >= VELOCITY_BAND_M_S[0]
         since = {int(i): since.get(int(i), now) for i in frame.scene.ids[fast]}
         if now < WARM_UP_S:
@@ -202,31 +217,31 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_truth: ClipTruth
         assert segmentation is not None
         labels = segmentation.labels
         step = max(1, round(clip.camera.height / labels.shape[0]))
-        truth = np.ascontiguousarray(frame.ids[::step, ::step][: labels.shape[0], : labels.shape[1]])
+        ground_truth = np.ascontiguousarray(frame.ids[::step, ::step][: labels.shape[0], : labels.shape[1]])
         scores = segmentation.scores if len(segmentation.scores) else np.ones(len(segmentation.keys), np.float32)
         if masks.available():
-            record.truths.append(masks.encode(truth))
+            record.ground_truths.append(masks.encode(ground_truth))
             record.predictions.append(masks.encode(labels, scores))
-        quality = masks.mean_iou(truth, labels, sorted(frame.visible))
+        quality = masks.mean_iou(ground_truth, labels, sorted(frame.visible))
         record.quality.append(quality)
         record.worst.append(
             WorstPicture(
                 clip.plan.name,
                 number,
                 quality,
-                cv2.resize(frame.rgb, (truth.shape[1], truth.shape[0]), interpolation=cv2.INTER_AREA),
-                truth,
+                cv2.resize(frame.rgb, (ground_truth.shape[1], ground_truth.shape[0]), interpolation=cv2.INTER_AREA),
+                ground_truth,
                 labels.copy(),
             )
         )
         record.worst = _apart(record.worst)
-    record.returns = reappearances(clip.truth.times, visible, gone, found)
-    record.reasoning = count_reasoning(scenes, known_as, clip, clip_truth)
+    record.returns = reappearances(clip.ground_truth.times, visible, gone, found)
+    record.reasoning = count_reasoning(scenes, known_as, clip, clip_ground_truth)
     return record
 
 
 def _apart(pictures: list[WorstPicture]) -> list[WorstPicture]:
-    """The worst few frames that are at least ten apart: neighbors show the same."""
+    """The worst few frames that are at least ten apart, because neighbors show the same."""
     kept: list[WorstPicture] = []
     for picture in sorted(pictures, key=lambda p: p.quality):
         if len(kept) < _PICTURES_PER_CLIP and all(abs(picture.frame - k.frame) >= 10 for k in kept):
@@ -234,26 +249,26 @@ def _apart(pictures: list[WorstPicture]) -> list[WorstPicture]:
     return kept
 
 
-def errors_of(perceived: SceneGraph, p: int, truth: SceneGraph, t: int, moving_s: float) -> Match:
+def errors_of(perceived: SceneGraph, p: int, ground_truth: SceneGraph, t: int, moving_s: float) -> Match:
     """Errors of row p of a perceived scene against row t of the true one, which has been moving for so long."""
-    offset = perceived.positions[p] - truth.positions[t]
-    velocity = perceived.linear_velocities[p] - truth.linear_velocities[t]
+    offset = perceived.positions[p] - ground_truth.positions[t]
+    velocity = perceived.linear_velocities[p] - ground_truth.linear_velocities[t]
     covariance = perceived.pose_covariances[p][:3, :3] + 1e-9 * np.eye(3)
     return Match(
         float(np.linalg.norm(offset)),
-        extents_error(perceived.extents[p], truth.extents[t]),
+        extents_error(perceived.extents[p], ground_truth.extents[t]),
         rotation_error_deg(
             perceived.quaternions[p],
             perceived.extents[p],
-            truth.quaternions[t],
-            truth.extents[t],
-            int(truth.shapes[t]),
-            truth.hulls[t],
+            ground_truth.quaternions[t],
+            ground_truth.extents[t],
+            int(ground_truth.shapes[t]),
+            ground_truth.hulls[t],
         ),
-        float(np.linalg.norm(truth.linear_velocities[t])),
+        float(np.linalg.norm(ground_truth.linear_velocities[t])),
         moving_s,
         float(np.linalg.norm(velocity)),
-        float(truth.visibilities[t]),
+        float(ground_truth.visibilities[t]),
         float(offset @ np.linalg.solve(covariance, offset)),
     )
 
@@ -263,9 +278,9 @@ def track_frame(
 ) -> TrackFrame:
     """The frame for the scores of identities.
 
-    Asked for are the true things that are visible. A perceived thing counts as found, rightly or not, unless it is
-    matched to a true thing that is not asked for, or to none in a place that the camera cannot see (outside the view,
-    or behind a nearer surface): of what was last seen there nobody can know.
+    Scored are the visible true objects. A perceived object counts as a find, right or wrong, unless it is matched to a
+    true object that is not scored, or to none in a place that the camera cannot see (outside the view, or behind a
+    nearer surface), about which nothing can be known.
     """
     true_ids = tuple(sorted(frame.visible))
     kept = tuple((t, p, d) for p, t, d in pairs if t in frame.visible)
@@ -287,7 +302,7 @@ def could_be_seen(
     camera: Camera,
     world_T_camera: NDArray[np.float64],
 ) -> bool:
-    """Whether a thing at this place would be seen: its center is in the view with nothing nearer in front of it.
+    """Whether an object at this place would be seen: its center is in the view with nothing nearer in front of it.
 
     Args:
         position, extents: (3,) [m]; depth: (H, W) [m], 0 = not measured.

@@ -40,11 +40,12 @@ REAL_ROWS: tuple[tuple[str, str, float, str, int, float, bool], ...] = (
     ("table_tilt_deg", "table plane tilt", 1.0, "deg", 2, 2.0, False),
 )
 COVERAGE_AT_MOST = 0.95
+"""Upper end of the aim for 90 % intervals: wider ones hold the true value too often."""
 KEYS = tuple(row[0] for row in ROWS)
 
 
 def mark(value: float | None, aim: float | None, more: bool, key: str) -> str:
-    """Style of a figure: green where the aim is met."""
+    """Style of a figure: green where the aim is reached."""
     if value is None or aim is None:
         return ""
     if key == "property_coverage_90":
@@ -53,7 +54,7 @@ def mark(value: float | None, aim: float | None, more: bool, key: str) -> str:
 
 
 def acceptance_table(document: dict[str, Any]) -> Table:
-    """The table of the issue: figure, aim, untrained, on both splits."""
+    """Figure, aim and untrained pipeline on both splits."""
     table = Table(title="Perception on worlds never seen in training", pad_edge=False)
     table.add_column("what")
     table.add_column("")
@@ -100,7 +101,7 @@ def real_table(document: dict[str, Any]) -> Table:
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """Both tables and the notes for documents."""
+    """The tables and the notes as Markdown."""
     parts = []
     sizes = [sizes_table(document["sizes"])] if document.get("sizes") else []
     for table in (acceptance_table(document), *sizes, real_table(document)):

@@ -1,12 +1,12 @@
-"""Whether the nodes keep what they should let go: memory, file descriptors and threads over a long run.
+"""Growth of the nodes over a long run: memory, file descriptors and threads.
 
     make soak [ARGS='--minutes 60']        or: source tools/env.sh && python -m benchmarks.soak --minutes 3
 
 Simulated camera (640x480, 30 Hz, with the errors of a depth camera), perception and imagination run as processes of
 their own; a client asks a what-if a second through the service, every tenth one with images. After a warm-up a
 straight line is fitted through the memory of every node (benchmarks/soak/trend.py). Prints a table, writes
-out/bench/soak.json with all samples, and ends with status 1 where a node surely grows faster than the limit, or cannot
-be asked.
+out/bench/soak.json with all samples, and ends with status 1 where a node surely grows faster than the limit, or does
+not answer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from benchmarks.soak import trend
-from benchmarks.soak.usage import Usage, look
+from benchmarks.soak.usage import Usage, usage_of
 from wm_bringup.client import ClientError, GraphClient
 from wm_bringup.demo.capture import CAMERA_TOPICS, NAMESPACE, environment
 from wm_bringup.demo.scenarios import timing_hypotheses
@@ -41,20 +41,31 @@ from wm_core.rollout import ImageRequest, ImagineRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_MB_H = 20.0
+"""Growth that is allowed: half a gigabyte a day."""
 WARM_UP_SHARE, WARM_UP_MOST_S = 0.25, 600.0
-"""Part of the run that is not fitted: caches and buffers fill, and the first of everything is made."""
+"""Part of the run that is not fitted: caches and buffers fill, and models are loaded."""
 LEAST_FITTED_S = 1200.0
-"""A verdict takes as much after the warm-up: nodes fill their buffers for some minutes, by up to 300 MB an hour, and
-then grow no more."""
+"""A verdict needs so much time after the warm-up: nodes fill their buffers for some minutes, by up to 300 MB an hour,
+and then stop growing."""
 MB = 1e6
+"""Bytes."""
 START_S = 180.0
-"""How long nodes may take to start: their models load, and are compiled where they never were."""
+"""Time [s] that nodes have to start: they load their models, and compile them the first time."""
 SAMPLE_S = 1.0
+"""Time [s] between two samples of a process."""
 SCENE_CHANGE_S = 20.0
+"""Time [s] after which the simulated scene begins anew."""
 
 
 class Soak:
-    """A run and its samples."""
+    """A run and its samples.
+
+    Attributes:
+        arguments: of the command line; begin_s: monotonic time of the start [s].
+        samples: by node (time since the start [s], ``Usage``).
+        heaps: by node (monotonic time [s], heap in use [MB], blocks of the Python interpreter).
+        answered, refused: what-ifs; graphs: scene graphs received; round_trips_s: of the answers [s].
+    """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
@@ -64,8 +75,8 @@ class Soak:
         self.begin_s = 0.0
         self.round_trips_s: list[float] = []
 
-    def hear(self, message: DiagnosticArray) -> None:
-        """Keep what a node says of its heap: time, megabytes in use, the interpreter's blocks."""
+    def on_diagnostics(self, message: DiagnosticArray) -> None:
+        """Keep the heap figures that a node reports."""
         for status in message.status:
             name, _, what = status.name.partition(": ")
             values = {value.key: value.value for value in status.values}
@@ -73,8 +84,8 @@ class Soak:
                 seen = (time.monotonic(), float(values["used_mb"]), int(values["python_blocks"]))
                 self.heaps.setdefault(name, []).append(seen)
 
-    def ask(self, client: GraphClient, number: int) -> None:
-        """One what-if about what is seen now."""
+    def imagine(self, client: GraphClient, number: int) -> None:
+        """Request one what-if about the newest scene graph."""
         scene = client.scene(client.latest_stamp_ns)
         every = self.arguments.images_every
         images = ImageRequest(video=every > 0 and number % every == every - 1, rate_hz=5.0)
@@ -98,49 +109,51 @@ class Soak:
         self.round_trips_s.append(answer.round_trip_s)
 
     def run(self, client: GraphClient, processes: ProcessGroup, progress: Progress) -> None:
-        """Ask and sample until the time is over."""
-        client.node.create_subscription(DiagnosticArray, "/diagnostics", self.hear, 10)
+        """Request what-ifs and sample processes until the time is over."""
+        client.node.create_subscription(DiagnosticArray, "/diagnostics", self.on_diagnostics, 10)
         begin = self.begin_s = time.monotonic()
         total_s = 60.0 * self.arguments.minutes
         task = progress.add_task("soak", total=total_s)
-        next_ask = next_look = begin
+        next_request = next_sample = begin
         number, newest = 0, client.latest_stamp_ns
         while (now := time.monotonic()) < begin + total_s:
-            if now >= next_look:
-                next_look = max(next_look + SAMPLE_S, now)
+            if now >= next_sample:
+                next_sample = max(next_sample + SAMPLE_S, now)
                 for managed in processes:
-                    self.samples.setdefault(managed.name, []).append((now - begin, look(managed.pid)))
+                    self.samples.setdefault(managed.name, []).append((now - begin, usage_of(managed.pid)))
                 self.graphs += sum(stamp > newest for stamp in reversed(client.graphs))
                 newest = client.latest_stamp_ns
                 progress.update(task, completed=now - begin, description=self.status())
-            if self.arguments.what_if_hz > 0.0 and now >= next_ask:
-                next_ask = max(next_ask + 1.0 / self.arguments.what_if_hz, now)
-                self.ask(client, number)
+            if self.arguments.what_if_hz > 0.0 and now >= next_request:
+                next_request = max(next_request + 1.0 / self.arguments.what_if_hz, now)
+                self.imagine(client, number)
                 number += 1
-            client.spin(max(0.0, min(next_look, next_ask) - time.monotonic()) if self.arguments.what_if_hz else 0.2)
+            client.spin(
+                max(0.0, min(next_sample, next_request) - time.monotonic()) if self.arguments.what_if_hz else 0.2
+            )
         progress.update(task, completed=total_s, description=self.status())
 
     def status(self) -> str:
         """Resident memory by node, for the progress bar."""
-        held = (f"{name} {taken[-1][1].rss_bytes / MB:.0f} MB" for name, taken in self.samples.items())
+        held = (f"{name} {rows[-1][1].rss_bytes / MB:.0f} MB" for name, rows in self.samples.items())
         return f"{', '.join(held)}; {self.answered} what-ifs"
 
     def rows(self) -> dict[str, Any]:
         """Figures by node."""
         rows: dict[str, Any] = {}
         warm_s = warm_up_s(self.arguments)
-        for name, taken in self.samples.items():
-            times = np.array([t for t, _ in taken])
+        for name, samples in self.samples.items():
+            times = np.array([t for t, _ in samples])
             kept = times >= warm_s
-            columns = {key: np.array([getattr(u, key) for _, u in taken]) for key in asdict(taken[0][1])}
+            columns = {key: np.array([getattr(u, key) for _, u in samples]) for key in asdict(samples[0][1])}
             rss = trend.fit(times[kept], columns["rss_bytes"][kept] / MB)
             anonymous = trend.fit(times[kept], columns["anonymous_bytes"][kept] / MB)
             first = int(np.argmax(kept))
-            said = [(t - self.begin_s, used, blocks) for t, used, blocks in self.heaps.get(name, ())]
-            heap = np.array([row for row in said if row[0] >= warm_s]).reshape(-1, 3)
+            reported = [(t - self.begin_s, used, blocks) for t, used, blocks in self.heaps.get(name, ())]
+            heap = np.array([row for row in reported if row[0] >= warm_s]).reshape(-1, 3)
             used, blocks = trend.fit(heap[:, 0], heap[:, 1]), trend.fit(heap[:, 0], heap[:, 2])
             rows[name] = {
-                # Not every node says what it has in use, and a NaN is no JSON.
+                # Not every node reports its heap, and JSON has no NaN.
                 "used_mb_h": used.per_hour if len(heap) else None,
                 "used_mb_h_margin": used.margin if len(heap) else None,
                 "python_blocks_h": blocks.per_hour if len(heap) else None,
@@ -159,7 +172,7 @@ class Soak:
 
 
 def verdict(growth: trend.Trend, fitted_s: float, limit: float) -> str:
-    """That of the trend, where it was watched for long enough to tell."""
+    """The verdict of the trend, where enough time [s] was fitted."""
     return growth.verdict(limit) if fitted_s >= LEAST_FITTED_S else "undecided"
 
 
@@ -174,7 +187,8 @@ def soak(arguments: argparse.Namespace, console: Any, log_folder: Path) -> Soak:
     """Run the graph.
 
     Raises:
-        ProcessDied: a node ended. ClientError: nothing is perceived, or what-ifs are refused.
+        ProcessDied: a node ended.
+        ClientError: nothing is perceived, or what-ifs are refused.
     """
     run, progress, environ = Soak(arguments), ProgressLog(console), graph_environment()
     for setting in arguments.env:
@@ -208,7 +222,7 @@ def soak(arguments: argparse.Namespace, console: Any, log_folder: Path) -> Soak:
 
 
 def table_of(rows: Mapping[str, Any], limit: float) -> Table:
-    """The figures for people."""
+    """The figures as a table."""
     table = Table(box=None, pad_edge=False)
     growth = ("memory", "growth (95 %)", "of it anonymous", "heap in use")
     for column in ("node", *growth, "descriptors", "threads", "cores", "verdict"):
@@ -282,10 +296,10 @@ def main() -> int:
         "answered": run.answered,
         "failed": run.refused,
         "heaps": {
-            name: [{"time_s": t - run.begin_s, "used_mb": used, "python_blocks": blocks} for t, used, blocks in taken]
-            for name, taken in run.heaps.items()
+            name: [{"time_s": t - run.begin_s, "used_mb": used, "python_blocks": blocks} for t, used, blocks in samples]
+            for name, samples in run.heaps.items()
         },
-        "samples": {name: [{"time_s": t, **asdict(u)} for t, u in taken] for name, taken in run.samples.items()},
+        "samples": {name: [{"time_s": t, **asdict(u)} for t, u in samples] for name, samples in run.samples.items()},
         "machine": machine_facts(),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

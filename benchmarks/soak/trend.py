@@ -1,4 +1,4 @@
-"""How fast something grows: a straight line through samples that are not independent of one another."""
+"""Rate of growth: a straight line through samples that are not independent of one another."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from scipy import stats
 
 BLOCKS = 20
 """Samples are averaged over this many blocks of time before the fit. Neighboring samples of a process' memory are
-nearly equal, so that a fit of all of them would be far too sure of itself; means of blocks are nearly independent."""
+nearly equal, so that a fit of all of them would give too small an interval; means of blocks are nearly independent."""
 CONFIDENCE = 0.95
+"""Level of the interval of the growth."""
 
 
 @dataclass(frozen=True)
 class Trend:
-    """Growth per hour, with the half width of its 95 % confidence interval; both NaN with less than 3 blocks."""
+    """Growth, and its 95 % confidence interval; both NaN with fewer than 3 blocks.
+
+    Attributes:
+        per_hour: growth in the unit of the values per hour; margin: half the width of the interval.
+    """
 
     per_hour: float
     margin: float

@@ -1,4 +1,4 @@
-"""What a process holds: memory, file descriptors, threads, processor time, as Linux says in /proc."""
+"""Memory, file descriptors, threads and processor time of a process, from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """One look at a process.
+    """Resources of a process at an instant.
 
     Attributes:
-        rss_bytes: resident memory; ``anonymous_bytes``: its part that is no file and not shared.
-        descriptors, threads: how many are open, how many run.
+        rss_bytes: resident memory; anonymous_bytes: its part that is neither a file nor shared.
+        descriptors, threads: how many are open, how many exist.
         cpu_s: processor time since its start [s].
     """
 
@@ -27,8 +27,8 @@ class Usage:
     cpu_s: float
 
 
-def look(pid: int) -> Usage:
-    """What a process holds now.
+def usage_of(pid: int) -> Usage:
+    """Resources of a process now.
 
     Raises:
         ProcessLookupError: there is no such process (any more).

@@ -176,7 +176,7 @@ def test_round_hulls_are_seen_to_be_round() -> None:
 
 
 def frames_of(ids: list[list[int]], true: tuple[int, ...] = (1, 2)) -> list[TrackFrame]:
-    """Two true things found under ids; 0: not found."""
+    """Two true objects found under ids; 0: not found."""
     found = []
     for names in ids:
         pairs = tuple((t, p, 0.0) for t, p in zip(true, names, strict=True) if p)
@@ -205,7 +205,7 @@ def test_misses_and_phantoms() -> None:
 
 
 def hidden_for(frames: int, back_as: int | None, rate: float = 10.0) -> list[Reappearance]:
-    """A thing seen for 2 s as id 4, wholly hidden for some frames, and seen again for 1 s."""
+    """An object seen for 2 s as id 4, wholly hidden for some frames, and seen again for 1 s."""
     count = 20 + frames + 10
     times = np.arange(count) / rate
     away = [20 <= n < 20 + frames for n in range(count)]
@@ -231,10 +231,10 @@ def scene_of(positions: list[list[float]], ids: list[int] | None = None, **given
     return SceneGraph.build(ids or list(range(1, n + 1)), positions, np.full((n, 3), 0.1), **given)
 
 
-def frame_of(truth: SceneGraph, visible: set[int], depth_m: float = 2.0) -> TrueFrame:
+def frame_of(ground_truth: SceneGraph, visible: set[int], depth_m: float = 2.0) -> TrueFrame:
     depth = np.full((480, 640), depth_m, np.float32)
     image = np.zeros((480, 640), np.int32)
-    return TrueFrame(1, np.zeros((480, 640, 3), np.uint8), depth, image, truth, frozenset(visible), frozenset())
+    return TrueFrame(1, np.zeros((480, 640, 3), np.uint8), depth, image, ground_truth, frozenset(visible), frozenset())
 
 
 def test_what_cannot_be_seen_is_not_held_against() -> None:
@@ -248,17 +248,17 @@ def test_what_cannot_be_seen_is_not_held_against() -> None:
     scene = scene_of([ahead, beside, hidden, [0.2, 0.0, 1.0]], [4, 5, 6, 7])
     frame = track_frame(scene, frame_of(scene_of([ahead]), {1}), [(4, 1, 0.0)], CAMERA)
     assert frame == TrackFrame((1,), (4, 7), ((1, 4, 0.0),))
-    # A thing that is there, but not asked for, is neither a miss nor a phantom.
+    # An object that is there, but not asked for, is neither a miss nor a phantom.
     frame = track_frame(scene, frame_of(scene_of([ahead]), set()), [(4, 1, 0.0)], CAMERA)
     assert frame == TrackFrame((), (7,), ())
 
 
 def test_errors_of_a_match() -> None:
-    truth = scene_of([[0.0, 0.0, 1.0]], linear_velocities=[[0.5, 0.0, 0.0]], visibilities=[0.7])
+    ground_truth = scene_of([[0.0, 0.0, 1.0]], linear_velocities=[[0.5, 0.0, 0.0]], visibilities=[0.7])
     covariance = np.zeros((1, 6, 6))
     covariance[0, :3, :3] = np.eye(3) * 0.01**2
     found = scene_of([[0.01, 0.0, 1.0]], linear_velocities=[[0.5, 0.05, 0.0]], pose_covariances=covariance)
-    errors = errors_of(found, 0, truth, 0, 0.3)
+    errors = errors_of(found, 0, ground_truth, 0, 0.3)
     assert errors.position_m == pytest.approx(0.01) and errors.velocity_error_m_s == pytest.approx(0.05)
     assert errors.extents == 0.0 and errors.rotation_deg == pytest.approx(0.0, abs=1e-4)
     assert errors.seen == 0.7 and errors.normalized_squared == pytest.approx(1.0, rel=1e-3)
@@ -355,9 +355,9 @@ def test_what_is_carried_stays_for_over_two_seconds(kind: str) -> None:
     clip = simulate(scene, plan.seconds, plan.rate_hz)
     (carried,) = scene.pushers
     speed = np.linalg.norm(np.diff(clip.states[:, carried, :3], axis=0), axis=1) * plan.rate_hz
-    resting = np.flatnonzero(speed < 1e-3)
+    at_rest = np.flatnonzero(speed < 1e-3)
     assert (
-        clip.stable and (np.diff(np.split(resting, np.flatnonzero(np.diff(resting) > 1) + 1)[1][[0, -1]]) >= 33).all()
+        clip.stable and (np.diff(np.split(at_rest, np.flatnonzero(np.diff(at_rest) > 1) + 1)[1][[0, -1]]) >= 33).all()
     )
     # Nobody is touched on the way: the others are where they were.
     others = [k for k in range(1, len(scene.ids)) if k != carried]
@@ -391,7 +391,7 @@ def test_a_clip_is_drawn_and_scored() -> None:
     tried, records = job(plan, {"untrained": PerceptionConfig(segmenter="geometric", reasoner="geometric")})
     record = records["untrained"]
     # The first half second is not scored.
-    assert tried == plan and len(record.seconds) == 9 and len(record.tracks) == 5 == len(record.truths)
+    assert tried == plan and len(record.seconds) == 9 and len(record.tracks) == 5 == len(record.ground_truths)
     assert record.reasoning is not None and record.matches and 0.0 < min(record.quality) <= max(record.quality) <= 1.0
     values, _ = figures([record])
     assert values["mask_ap50"] is not None and values["mask_ap50"] > 0.3
@@ -430,13 +430,13 @@ def test_the_table_and_the_keys() -> None:
 def test_figures_of_clips_made_by_hand() -> None:
     plan = ClipPlan("seeds", 1, "random", 4.0, 15.0)
     image = labels_of((2, 2, 10, 10))
-    truth = scene_of([[0.0, 0.0, 1.0]], linear_velocities=[[0.5, 0.0, 0.0]])
-    off = replace(errors_of(truth, 0, truth, 0, 0.0), velocity_error_m_s=0.7)
+    ground_truth = scene_of([[0.0, 0.0, 1.0]], linear_velocities=[[0.5, 0.0, 0.0]])
+    off = replace(errors_of(ground_truth, 0, ground_truth, 0, 0.0), velocity_error_m_s=0.7)
     record = ClipRecord(
         plan,
-        truths=[encode(image)],
+        ground_truths=[encode(image)],
         predictions=[encode(image, np.ones(1))],
-        matches=[errors_of(truth, 0, truth, 0, 0.3), replace(off, moving_s=0.1)],
+        matches=[errors_of(ground_truth, 0, ground_truth, 0, 0.3), replace(off, moving_s=0.1)],
         tracks=frames_of([[5, 6]] * 10),
         returns=[Reappearance(1, 2.1, 4, 4), Reappearance(2, 2.1, 5, 6), Reappearance(3, 2.1, None, 7)],
     )

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from benchmarks.soak import __main__ as soak
 from benchmarks.soak import trend
-from benchmarks.soak.usage import Usage, look
+from benchmarks.soak.usage import Usage, usage_of
 from wm_core.scene_graph import Shape
 from wm_dynamics.contact_step import body_tables
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
@@ -102,7 +102,7 @@ def test_a_short_run_warms_up_and_is_no_verdict() -> None:
 
 
 def test_what_a_process_holds() -> None:
-    before = look(os.getpid())
+    before = usage_of(os.getpid())
     # Pages of its own: NumPy may be given memory that other tests have freed and the process still holds.
     block = mmap.mmap(-1, 50_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     np.frombuffer(block, np.uint8)[:] = 1
@@ -110,7 +110,7 @@ def test_what_a_process_holds() -> None:
         thread_may_end = threading.Event()
         thread = threading.Thread(target=thread_may_end.wait)
         thread.start()
-        after = look(os.getpid())
+        after = usage_of(os.getpid())
         thread_may_end.set()
         thread.join()
     assert after.rss_bytes - before.rss_bytes > 0.9 * len(block)
@@ -119,7 +119,7 @@ def test_what_a_process_holds() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     with pytest.raises(ProcessLookupError, match=str(child.pid)):
-        look(child.pid)
+        usage_of(child.pid)
 
 
 def test_what_the_allocators_hold() -> None:
@@ -145,7 +145,7 @@ def test_growth_of_the_heap_is_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
         ]  # fmt: skip
         message.status.append(DiagnosticStatus(name="imagination: state"))
         monkeypatch.setattr(soak.time, "monotonic", lambda t=t: t)
-        run.hear(message)
+        run.on_diagnostics(message)
     row = run.rows()["imagination"]
     assert row["rss_mb_h"] == pytest.approx(40.0, rel=1e-6) and row["verdict"] == "grows"
     assert row["used_mb_h"] == pytest.approx(3.0, rel=1e-3) and row["python_blocks_h"] == pytest.approx(0.0, abs=1e-6)

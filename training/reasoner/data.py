@@ -1,8 +1,8 @@
-"""What the reasoner is trained on: many simulated worlds as states alone, with their true events and what caused them.
+"""Training data of the reasoner: simulated worlds as states alone, with their true events and causes.
 
-``python -m training.reasoner.data`` simulates (no pictures, about 0.3 s per world and counterfactual sibling) and
-writes shards of pickled-free NumPy archives that are read whole. A shard is written beside its place and moved there
-when it is whole, so that a run that was cut off goes on, and depends on its seeds alone.
+``python -m training.reasoner.data`` simulates (no images, about 0.3 s per world and counterfactual sibling) and writes
+shards as NumPy archives without pickles. A shard is written to a temporary name and renamed when it is complete, so
+that an interrupted run can be resumed. It depends on its seeds alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.reasoner.events import CausedTruth, TrueEvent, caused_truth, true_events
+from training.reasoner.events import CausedGroundTruth, TrueEvent, caused_ground_truth, true_events
 from training.worlds.simulate import Clip, compile_world, simulate
 from training.worlds.splits import SPLITS, Split
 from training.worlds.worlds import random_scene
@@ -33,33 +33,39 @@ SECONDS = 4.0
 RATE_HZ = 30.0
 CLIPS_PER_SHARD = 20
 MOST_SIBLINGS = 7
+"""Counterfactual worlds that are simulated for one clip; more would know more causes and need more time."""
 RAMP = 6
-"""Steps in which a handled thing comes to its speed."""
+"""Steps in which a start by hand reaches its speed."""
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """A clip with what happened in it and what caused what."""
+class LabeledClip:
+    """A clip with its true events and their causes.
+
+    Attributes:
+        clip: states and touches; events: in time order; caused: of pairs of these events.
+        table_height_m: height of the table's top.
+    """
 
     clip: Clip
     events: tuple[TrueEvent, ...]
-    caused: CausedTruth
+    caused: CausedGroundTruth
     table_height_m: float
 
 
 def lively(scene: BuiltScene, seed: int) -> BuiltScene:
-    """The world with more to see: further things are set in motion towards others, from its seed."""
+    """The world with one to four further objects set in motion, mostly toward others; depends on its seed."""
     rng = np.random.default_rng([seed, 17])
-    things = [k for k in range(1, len(scene.bodies)) if k not in scene.pushers]
-    if len(things) < 2:
+    objects = [k for k in range(1, len(scene.bodies)) if k not in scene.pushers]
+    if len(objects) < 2:
         return scene
     schedule = list(scene.schedule)
     for _ in range(int(rng.integers(1, 5))):
-        k = int(rng.choice(things))
-        other = int(rng.choice([o for o in things if o != k]))
+        k = int(rng.choice(objects))
+        other = int(rng.choice([o for o in objects if o != k]))
         if rng.uniform() < 0.7:
-            away = np.linalg.norm(scene.states[things, :2] - scene.states[k, :2], axis=1)
-            other = things[int(np.argsort(away)[min(1 + int(rng.integers(2)), len(things) - 1)])]
+            away = np.linalg.norm(scene.states[objects, :2] - scene.states[k, :2], axis=1)
+            other = objects[int(np.argsort(away)[min(1 + int(rng.integers(2)), len(objects) - 1)])]
         direction = scene.states[other, :2] - scene.states[k, :2]
         direction = direction / max(float(np.linalg.norm(direction)), 1e-6)
         speed = float(rng.uniform(0.3, 1.5))
@@ -76,7 +82,7 @@ def lively(scene: BuiltScene, seed: int) -> BuiltScene:
 
 
 def handled(scene: BuiltScene, seed: int) -> BuiltScene:
-    """The world with some starts as a hand makes them: speed rises over a fifth of a second, not at once."""
+    """The world with 4 of 10 starts as by hand: the speed rises over 0.1 to 0.4 s, not at once."""
     rng = np.random.default_rng([seed, 19])
     schedule: list[tuple[int, Intervention]] = []
     for k, do in scene.schedule:
@@ -92,13 +98,13 @@ def handled(scene: BuiltScene, seed: int) -> BuiltScene:
 
 
 def counterfactuals(scene: BuiltScene, world: World, seconds: float, rate_hz: float, most: int = MOST_SIBLINGS) -> Any:
-    """A function of a true id: the events of the world without it; None where it diverged or too many were asked."""
-    asked = 0
+    """A function of a true id: the events of the world without it; None where it diverged, or after ``most`` worlds."""
+    simulated = 0
 
     def sibling(who: int) -> tuple[TrueEvent, ...] | None:
-        nonlocal asked
-        asked += 1
-        if asked > most:
+        nonlocal simulated
+        simulated += 1
+        if simulated > most:
             return None
         clip = simulate(scene, seconds, rate_hz, remove=[who], world=world)
         return true_events(clip) if clip.stable else None
@@ -106,7 +112,7 @@ def counterfactuals(scene: BuiltScene, world: World, seconds: float, rate_hz: fl
     return sibling
 
 
-def make_lesson(seed: int, split: Split, more: bool) -> Lesson | None:
+def make_labeled_clip(seed: int, split: Split, more: bool) -> LabeledClip | None:
     """Simulate the world of a seed; None where the physics diverged."""
     scene = random_scene(seed, split)
     if more:
@@ -116,16 +122,18 @@ def make_lesson(seed: int, split: Split, more: bool) -> Lesson | None:
     if not clip.stable:
         return None
     events = true_events(clip)
-    caused = caused_truth(events, counterfactuals(scene, world, SECONDS, RATE_HZ))
-    return Lesson(clip, events, caused, scene.table_top_z)
+    caused = caused_ground_truth(events, counterfactuals(scene, world, SECONDS, RATE_HZ))
+    return LabeledClip(clip, events, caused, scene.table_top_z)
 
 
-def pack(lesson: Lesson) -> dict[str, NDArray[Any]]:
-    """A lesson as arrays by name."""
-    clip = lesson.clip
+def pack(labeled: LabeledClip) -> dict[str, NDArray[Any]]:
+    """A labeled clip as arrays by name."""
+    clip = labeled.clip
     sizes = [len(h) for h in clip.hulls]
-    events = np.array([(int(e.kind), e.a, e.b, e.time, e.mover) for e in lesson.events], dtype=np.float64)
-    pairs = np.array([(*p, c) for p, c in zip(lesson.caused.pairs, lesson.caused.caused, strict=True)], dtype=np.int64)
+    events = np.array([(int(e.kind), e.a, e.b, e.time, e.mover) for e in labeled.events], dtype=np.float64)
+    pairs = np.array(
+        [(*p, c) for p, c in zip(labeled.caused.pairs, labeled.caused.caused, strict=True)], dtype=np.int64
+    )
     touches = np.array([(t, a, b, s) for t, a, b, s in clip.touches], dtype=np.float64)
     return {
         "times": clip.times,
@@ -144,12 +152,12 @@ def pack(lesson: Lesson) -> dict[str, NDArray[Any]]:
         "class_names": np.array(clip.class_names),
         "events": events.reshape(-1, 5),
         "caused": pairs.reshape(-1, 3),
-        "table_height_m": np.array(lesson.table_height_m),
+        "table_height_m": np.array(labeled.table_height_m),
     }
 
 
-def unpack(a: dict[str, NDArray[Any]]) -> Lesson:
-    """The lesson of such arrays."""
+def unpack(a: dict[str, NDArray[Any]]) -> LabeledClip:
+    """The labeled clip of such arrays."""
     ends = np.cumsum(a["hull_sizes"])
     hulls = tuple(np.asarray(h, dtype=np.float64) for h in np.split(a["hulls"], ends[:-1]))
     clip = Clip(
@@ -171,26 +179,28 @@ def unpack(a: dict[str, NDArray[Any]]) -> Lesson:
         stable=True,
     )
     events = tuple(TrueEvent(EventKind(int(k)), int(i), int(j), float(t), int(m)) for k, i, j, t, m in a["events"])
-    caused = CausedTruth(tuple((int(i), int(j)) for i, j, _ in a["caused"]), tuple(bool(c) for _, _, c in a["caused"]))
-    return Lesson(clip, events, caused, float(a["table_height_m"]))
+    caused = CausedGroundTruth(
+        tuple((int(i), int(j)) for i, j, _ in a["caused"]), tuple(bool(c) for _, _, c in a["caused"])
+    )
+    return LabeledClip(clip, events, caused, float(a["table_height_m"]))
 
 
 def _write_shard(task: tuple[Path, Split, int, int]) -> int:
     path, split, first, count = task
     arrays: dict[str, NDArray[Any]] = {}
     for seed in range(first, first + count):
-        # Three of four worlds are livelier than a random one: else little happens in most.
-        lesson = make_lesson(seed, split, more=seed % 4 != 0)
-        if lesson is not None:
-            arrays |= {f"{seed:06d}/{name}": value for name, value in pack(lesson).items()}
+        # Three of four worlds get further motion, because little happens in most random ones.
+        labeled = make_labeled_clip(seed, split, more=seed % 4 != 0)
+        if labeled is not None:
+            arrays |= {f"{seed:06d}/{name}": value for name, value in pack(labeled).items()}
     part = path.with_suffix(".part.npz")
     np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
     part.rename(path)
     return count
 
 
-def read_shard(path: Path) -> list[Lesson]:
-    """All lessons of a shard, by seed."""
+def read_shard(path: Path) -> list[LabeledClip]:
+    """All labeled clips of a shard, by seed."""
     by_seed: dict[str, dict[str, NDArray[Any]]] = {}
     with np.load(path) as file:
         for name in file.files:

@@ -1,4 +1,4 @@
-"""What one clip teaches the reasoner: features as perceived, and what is true of them."""
+"""Training examples of the reasoner: features of a clip as perceived, and their labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.reasoner.data import Lesson, read_shard
+from training.reasoner.data import LabeledClip, read_shard
 from training.reasoner.simulated_tracker import perceive
 from wm_core.scene_graph import EventKind
 from wm_perception.reasoning.causes import ObservedEvent, cause_row
@@ -37,14 +37,14 @@ from wm_perception.reasoning.steps import Step
 
 @dataclass(frozen=True)
 class Example:
-    """What one clip teaches; N things, T steps, in the order of ``ids``.
+    """Features and labels of one clip; N objects, T steps.
 
     Attributes:
         objects (N, T, Fo), pairs (N, N, T, Fp): features; here (N, T).
         pair_events (N, N, T, 2), object_events (N, T, 4): 1 at the step in which it happened; touching (N, N, T).
         shapes (N, Fs); properties (N, 3): log mass less that of the volume, friction, restitution; free (N,): not
-            carried along a path from outside.
-        contact_rows (C, Fc), contact_of (C,); step_rows (M, Fm), step_of (M,): evidence and the index of its thing.
+            moved along a path from outside.
+        contact_rows (C, Fc), contact_of (C,); step_rows (M, Fm), step_of (M,): evidence and the index of its object.
         cause_rows (Q, Fq), caused (Q,).
     """
 
@@ -66,21 +66,21 @@ class Example:
 
 
 def make_example(
-    lesson: Lesson,
+    labeled: LabeledClip,
     rng: np.random.Generator,
     steps: Sequence[Step] | None = None,
     names: Sequence[Mapping[int, int]] = (),
 ) -> Example:
-    """What is to be said of a clip, beside what is perceived of it.
+    """Features of a clip as perceived, and their labels.
 
     Args:
-        steps: what was perceived, at 15 Hz; None: it is imitated.
-        names: per step {perceived id: true id}; not needed where it is imitated. What has no true id is a phantom, of
-            which nothing is to be said; of things that are perceived only later, too.
+        steps: tracks at 15 Hz; None: they are simulated.
+        names: per step {perceived id: true id}; not needed for simulated tracks. An object without a true id is a
+            phantom, without labels; so is one until it is perceived.
     """
-    clip = lesson.clip
+    clip = labeled.clip
     if steps is None:
-        steps = perceive(lesson, rng)
+        steps = perceive(labeled, rng)
         names = [{int(i): int(i) for i in step.ids} for step in steps]
     count = len(steps)
     history = MotionHistory(count)
@@ -94,11 +94,11 @@ def make_example(
     known = [{true: where[i] for i, true in mapping.items() if i in where} for mapping in names]
 
     def step_at(time: float) -> int:
-        # A step holds what happened since the one before.
+        # A step holds the events since the one before.
         return int(np.ceil((time - start) / STEP_S - 1e-6))
 
     def found(who: Sequence[int], k: int) -> list[int] | None:
-        """Rows under which true things are perceived at a step, or near it."""
+        """Rows under which true objects are perceived at a step, or near it."""
         rows = [
             next((known[j][w] for j in (k, k - 1, k + 1, k - 2, k + 2) if 0 <= j < count and w in known[j]), None)
             for w in who
@@ -116,7 +116,7 @@ def make_example(
                 a, b = known[k][pair[0]], known[k][pair[1]]
                 touching[a, b, k] = touching[b, a, k] = True
 
-    for e in lesson.events:
+    for e in labeled.events:
         k = step_at(e.time)
         if not 0 <= k < count:
             continue
@@ -136,7 +136,7 @@ def make_example(
     for pair, begin in open_contacts.items():
         touch(pair, begin, count)
     contact_rows, contact_of, step_rows, step_of = [], [], [], []
-    for e in lesson.events:
+    for e in labeled.events:
         k = step_at(e.time)
         if e.kind != EventKind.CONTACT or not 2 <= k < count - CONTACT_LAG:
             continue
@@ -153,22 +153,22 @@ def make_example(
             if row is not None:
                 step_rows.append(row)
                 step_of.append(where[i])
-    happenings, kept = [], []
-    for index, e in enumerate(lesson.events):
+    observed, kept = [], []
+    for index, e in enumerate(labeled.events):
         k = step_at(e.time)
         rows = found(e.who, k)
         if e.kind not in EFFECTS or rows is None or rng.uniform() < 0.05:
             continue
         motion = tuple(history.motion_at(ids[r], k) for r in rows)
-        happenings.append(ObservedEvent(e.kind, e.who, e.time + float(rng.normal(0.0, 0.015)), motion))
+        observed.append(ObservedEvent(e.kind, e.who, e.time + float(rng.normal(0.0, 0.015)), motion))
         kept.append(index)
     new = {index: n for n, index in enumerate(kept)}
     cause_rows, caused = [], []
-    for (i, j), answer in zip(lesson.caused.pairs, lesson.caused.caused, strict=True):
+    for (i, j), answer in zip(labeled.caused.pairs, labeled.caused.caused, strict=True):
         if i in new and j in new:
-            cause_rows.append(cause_row(happenings, new[i], new[j]))
+            cause_rows.append(cause_row(observed, new[i], new[j]))
             caused.append(answer)
-    # The true thing that each stood for most; the table (row 0) for phantoms, of which no properties are asked.
+    # The true object that each was matched to most; the table (row 0) for phantoms, whose properties do not count.
     body = {int(i): k for k, i in enumerate(clip.ids)}
     meant: list[list[int]] = [[] for _ in ids]
     for mapping in known:
@@ -202,10 +202,10 @@ def _examples_of(task: tuple[Path, Path, int]) -> int:
     path, target, views = task
     arrays: dict[str, NDArray[Any]] = {}
     n = 0
-    for index, lesson in enumerate(read_shard(path)):
+    for index, labeled in enumerate(read_shard(path)):
         for view in range(views):
             rng = np.random.default_rng([int("".join(c for c in path.stem if c.isdigit())), index, view])
-            example = make_example(lesson, rng)
+            example = make_example(labeled, rng)
             if len(example.here):
                 arrays |= {f"{n:03d}/{f.name}": getattr(example, f.name) for f in fields(example)}
                 n += 1
@@ -216,7 +216,7 @@ def _examples_of(task: tuple[Path, Path, int]) -> int:
 
 
 def load_examples(shards: list[Path], folder: Path, workers: int, console: Console, views: int = 1) -> list[Example]:
-    """What the lessons of shards look like to perception; made where it is missing, and kept in a folder."""
+    """Examples of the labeled clips of shards; made where they are missing, and kept in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     targets = [folder / f"{p.stem}_{views}_v{VERSION}.npz" for p in shards]
     tasks = [(p, t, views) for p, t in zip(shards, targets, strict=True) if not t.exists()]

@@ -1,4 +1,4 @@
-"""From a true clip to what perception makes of it, without drawing an image."""
+"""Tracks of a true clip with the errors of perception, without rendering an image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from training.reasoner.data import Lesson
+from training.reasoner.data import LabeledClip
 from training.worlds.simulate import Clip
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import Shape
@@ -18,25 +18,26 @@ from wm_perception.reasoning.steps import Step
 Array = NDArray[np.float64]
 
 
-def perceive(lesson: Lesson, rng: np.random.Generator) -> list[Step]:
-    """The movable things of a clip at 15 Hz as a tracker would give them, with the true ids.
+def perceive(labeled: LabeledClip, rng: np.random.Generator) -> list[Step]:
+    """The movable objects of a clip at 15 Hz as a tracker would give them, with the true ids.
 
-    What is at rest is held still, a few mm off, until it is 6 mm away; what moves is measured anew in each frame;
-    hidden things go on and slow down; sizes are a few per cent wrong, shapes are mistaken, some things are found late.
+    An object at rest keeps its position, a few mm off, until it is 6 mm away; a moving one is measured anew in each
+    frame; a hidden one goes on and slows down; sizes are a few percent wrong, shapes are mistaken, some objects are
+    found late.
     """
-    clip = lesson.clip
+    clip = labeled.clip
     rows = np.arange(int(rng.integers(2)), len(clip.times), 2)
     times = clip.times[rows]
-    things = np.flatnonzero(~clip.is_static)
+    objects = np.flatnonzero(~clip.is_static)
     noise = 0.002 * float(np.exp(rng.normal(0.0, 0.4)))
     table = clip.states[0, 0, :2], 0.5 * clip.extents[0, :2]
-    tracks = {int(k): _track(lesson, int(k), rows, noise, rng) for k in things}
+    tracks = {int(k): _track(labeled, int(k), rows, noise, rng) for k in objects}
     steps = []
     for n, time in enumerate(times):
-        here = [k for k in things if tracks[k][0][n]]
+        here = [k for k in objects if tracks[k][0][n]]
         positions = np.array([tracks[k][1][n] for k in here]).reshape(-1, 3)
         over = (np.abs(positions[:, :2] - table[0]) < table[1] + 0.02).all(axis=1)
-        over &= positions[:, 2] > lesson.table_height_m - 0.03
+        over &= positions[:, 2] > labeled.table_height_m - 0.03
         steps.append(
             Step(
                 time=float(time),
@@ -48,7 +49,7 @@ def perceive(lesson: Lesson, rng: np.random.Generator) -> list[Step]:
                 shapes=np.array([tracks[k][5] for k in here], dtype=np.int64),
                 hulls=tuple(tracks[k][6] for k in here),
                 visibilities=np.array([tracks[k][7][n] for k in here]),
-                floors=np.where(over, lesson.table_height_m, -np.inf),
+                floors=np.where(over, labeled.table_height_m, -np.inf),
             )
         )
     return steps
@@ -70,9 +71,9 @@ def _mistaken(clip: Clip, k: int, rng: np.random.Generator) -> tuple[Array, int,
     return extents, shape, hull
 
 
-def _track(lesson: Lesson, k: int, rows: NDArray[np.int64], noise: float, rng: np.random.Generator) -> Any:
+def _track(labeled: LabeledClip, k: int, rows: NDArray[np.int64], noise: float, rng: np.random.Generator) -> Any:
     """Whether known (T,), positions, quaternions, velocities, extents, shape, hull, visibilities (T,)."""
-    clip = lesson.clip
+    clip = labeled.clip
     count = len(rows)
     extents, shape, hull = _mistaken(clip, k, rng)
     offset = rng.normal(0.0, 0.0025, 3)
@@ -85,22 +86,22 @@ def _track(lesson: Lesson, k: int, rows: NDArray[np.int64], noise: float, rng: n
     if rng.uniform() < 0.2:
         begin = int(rng.integers(0, count))
         visibility[begin : begin + int(rng.integers(2, 20))] = 0.0
-    # Who leaves the view below the table is soon forgotten.
-    below = np.flatnonzero(clip.states[rows, k, 2] < lesson.table_height_m - 0.25)
+    # An object that leaves the view below the table is soon forgotten.
+    below = np.flatnonzero(clip.states[rows, k, 2] < labeled.table_height_m - 0.25)
     if len(below):
         known[below[0] + int(rng.integers(0, 4)) :] = False
-    truth = clip.states[rows, k]
-    measured = truth[:, POSITION] + offset
+    ground_truth = clip.states[rows, k]
+    measured = ground_truth[:, POSITION] + offset
     wander = np.zeros(3)
-    positions, quaternions, velocities = measured.copy(), truth[:, QUATERNION].copy(), np.zeros((count, 3))
-    resting, still, last, held, turned = True, 0, measured[0], measured[0], truth[0, QUATERNION]
+    positions, quaternions, velocities = measured.copy(), ground_truth[:, QUATERNION].copy(), np.zeros((count, 3))
+    at_rest, still, last, held, turned = True, 0, measured[0], measured[0], ground_truth[0, QUATERNION]
     velocity = np.zeros(3)
     for n in range(count):
         wander = 0.6 * wander + rng.normal(0.0, 0.8 * noise, 3)
         seen = measured[n] + wander
         if n == 0 or not known[n]:
-            held, last, resting = seen, seen, True
-            turned = (turn * Rotation.from_quat(truth[n, QUATERNION])).as_quat()
+            held, last, at_rest = seen, seen, True
+            turned = (turn * Rotation.from_quat(ground_truth[n, QUATERNION])).as_quat()
             positions[n], quaternions[n] = seen, turned
             continue
         if visibility[n] == 0.0:
@@ -112,19 +113,21 @@ def _track(lesson: Lesson, k: int, rows: NDArray[np.int64], noise: float, rng: n
             held = last
             continue
         away = float(np.linalg.norm(seen - held))
-        if resting and away > 0.006 + 2.0 * noise:
-            resting = False
-        if resting:
+        if at_rest and away > 0.006 + 2.0 * noise:
+            at_rest = False
+        if at_rest:
             velocity = np.zeros(3)
             last = held
         else:
-            turned = Rotation.from_rotvec(rng.normal(0.0, 0.03, 3)) * turn * Rotation.from_quat(truth[n, QUATERNION])
+            turned = (
+                Rotation.from_rotvec(rng.normal(0.0, 0.03, 3)) * turn * Rotation.from_quat(ground_truth[n, QUATERNION])
+            )
             turned = turned.as_quat()
             velocity = 0.15 * velocity + 0.85 * (seen - last) / STEP_S
             last = seen
-            still = still + 1 if np.linalg.norm(truth[n, LINEAR_VELOCITY]) < 0.035 else 0
+            still = still + 1 if np.linalg.norm(ground_truth[n, LINEAR_VELOCITY]) < 0.035 else 0
             if still >= 4:
-                resting, still = True, 0
+                at_rest, still = True, 0
                 held = positions[max(n - 3, 0) : n].mean(axis=0)
                 last = held
         positions[n], quaternions[n] = last, turned

@@ -1,4 +1,4 @@
-"""How a random world appears: textures, lights, background, and the noise of its depth sensor."""
+"""Appearance of a random world: textures, lights, background, and the noise of its depth sensor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wm_sim.simulator import Simulator
 
 
 def room(scene: BuiltScene, width: int, height: int) -> Callable[[mujoco.MjSpec], None]:
-    """The look of a world: textures, lights, walls, and furniture around the table. For ``Simulator``."""
+    """The appearance of a world for ``Simulator``: textures, lights, walls, and furniture around the table."""
     split, seed = scene.model.name.rsplit("-", 1)
     rng = generator(cast(Split, split), int(seed), 1)
     images = [random_texture(cast(Split, split), rng, row == 0) for row in range(len(scene.bodies))]
@@ -35,7 +35,7 @@ def room(scene: BuiltScene, width: int, height: int) -> Callable[[mujoco.MjSpec]
         spec.stat.extent, spec.stat.center = 1.0, [0.0, 0.0, 0.75]
         visual.map.znear, visual.map.zfar = ZNEAR_M, ZFAR_M
         for row, pixels in enumerate(images):
-            name = "table" if row == 0 else "pusher" if row in scene.pushers else f"look{row}"
+            name = "table" if row == 0 else "pusher" if row in scene.pushers else f"material{row}"
             repeat = float(rng.uniform(0.7, 3.0)) if row == 0 else 1.0
             _material(spec, name, pixels, row != 0, repeat, float(rng.uniform(0.0, 0.35)))
         for name in ("floor", "wall", "cloth"):
@@ -134,5 +134,5 @@ def random_noise(seed: int, split: Split = "train", width: int = 640) -> DepthNo
 def open_simulator(
     scene: BuiltScene, seed: int, width: int = 640, height: int = 480, noise: DepthNoise | None = None
 ) -> Simulator:
-    """A simulator of a random world with its own look."""
+    """A simulator of a random world with its appearance."""
     return Simulator(scene, seed, width, height, noise, decorate=room(scene, width, height))

@@ -156,7 +156,7 @@ def random_texture(split: Split, rng: np.random.Generator, surface: bool) -> NDA
     else:
         pool = HELD_OUT if split == "families" else TRAINING
     names = list(pool)
-    # Half of all things are of one color, as in a home.
+    # 4 of 10 objects are of one color, as in a home.
     plain = "plain" in pool and not surface and rng.uniform() < 0.4
     name = "plain" if plain else names[int(rng.integers(len(names)))]
     return pool[name](rng, _TEXTURE_PIXELS * (4 if surface else 1))

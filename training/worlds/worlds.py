@@ -1,4 +1,4 @@
-"""Random table-top worlds by seed: what stands where, what moves, how it looks, and where the camera is.
+"""Random table-top worlds by seed: objects and their poses, motion, colors, and the camera.
 
 Splits: ``train``; ``seeds``, the same families of shapes and textures from seeds that training never draws;
 ``families``, shapes and textures that training never sees; ``assemblies``, more to train on: parts joined at random,
@@ -36,13 +36,16 @@ Array = NDArray[np.float64]
 _POOLS = {"families": families.HELD_OUT, "assemblies": families.ASSEMBLIES}
 
 DURATION_S = 4.0
+"""Length of a clip [s]."""
 _DENSITY_KG_M3 = (120.0, 1200.0)
+"""Of the materials: from foam and light wood to plastics."""
 _CLEARANCE_M = 0.002
+"""Least distance of two outlines: overlapping objects would be thrown apart."""
 
 
 @dataclass(frozen=True)
 class _Placed:
-    """Something on the table: its outline (P, 2) seen from above, its top, whether something may stand on it."""
+    """An object on the table from above: outline (P, 2), center (2,) and top [m], whether it may carry another."""
 
     outline: Array
     center: Array
@@ -82,33 +85,33 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
     pool = _POOLS.get(split, families.TRAINING)
     area = np.array([min(0.40, 0.5 * size[0]), min(0.55, 0.5 * size[1])]) * rng.uniform(0.5, 0.95)
     for _ in range(int(rng.integers(1, 13))):
-        family, thing = families.draw(pool, rng)
-        parts, full = centered(list(thing.parts))
+        family, drawn = families.draw(pool, rng)
+        parts, full = centered(list(drawn.parts))
         index = len(bodies)
         white = families.WHITE
-        parts = tuple(replace(p, material=f"look{index}") if p.color == white else p for p in parts)
+        parts = tuple(replace(p, material=f"material{index}") if p.color == white else p for p in parts)
         density = float(np.exp(rng.uniform(*np.log(_DENSITY_KG_M3))))
         body = BodyDef(
             parts,
-            density * thing.fill * float(np.prod(full)),
+            density * drawn.fill * float(np.prod(full)),
             float(rng.uniform(0.15, 0.9)),
             float(rng.choice([rng.uniform(0.0, 0.2), rng.uniform(0.2, 0.8)])),
         )
-        lying = not thing.stands or (thing.lies and rng.uniform() < 0.3)
+        lying = not drawn.stands or (drawn.lies and rng.uniform() < 0.3)
         turn = Rotation.from_euler("y", 90.0 if lying else 0.0, degrees=True)
-        spot = _spot(body, turn, thing, placed, area, height, lying, rng)
+        spot = _spot(body, turn, drawn, placed, area, height, lying, rng)
         if spot is None:
             continue
         state, mark = spot
         placed.append(mark)
         names.append(f"{family}{index}")
-        classes.append(thing.class_name)
+        classes.append(drawn.class_name)
         bodies.append(body)
         states.append(state)
         extents.append(full)
-        shapes.append(thing.shape)
-        hulls.append(body_points(body) if thing.shape == Shape.CONVEX else np.zeros((0, 3)))
-        rolls.append(0.5 * float(full[0]) if thing.rolls or (lying and thing.class_name == "can") else 0.0)
+        shapes.append(drawn.shape)
+        hulls.append(body_points(body) if drawn.shape == Shape.CONVEX else np.zeros((0, 3)))
+        rolls.append(0.5 * float(full[0]) if drawn.rolls or (lying and drawn.class_name == "can") else 0.0)
     schedule = _movers(np.array(states), np.array(extents), bodies, rolls, rng)
     pushers: tuple[int, ...] = ()
     if rng.uniform() < 0.15 and len(states) > 1:
@@ -158,7 +161,7 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
 def _spot(
     body: BodyDef,
     turn: Rotation,
-    thing: families.Thing,
+    drawn: families.DrawnObject,
     placed: list[_Placed],
     area: Array,
     table_top: float,
@@ -188,7 +191,7 @@ def _spot(
         z = level - lowest_point(body, quaternion)
         state = rest_state((center[0], center[1], z), quaternion)
         top = z + float(points[:, 2].max())
-        return state, _Placed(outline + center, center, top, thing.carries and not lying)
+        return state, _Placed(outline + center, center, top, drawn.carries and not lying)
     return None
 
 
@@ -211,7 +214,7 @@ def _inside(base: Array, outline: Array) -> bool:
 def _movers(
     states: Array, extents: Array, bodies: list[BodyDef], rolls: list[float], rng: np.random.Generator
 ) -> list[tuple[int, Intervention]]:
-    """Up to three things set in motion, mostly towards others."""
+    """Up to three objects set in motion, mostly towards others."""
     schedule: list[tuple[int, Intervention]] = []
     count = len(states) - 1
     if count < 1 or rng.uniform() < 0.12:
@@ -254,7 +257,7 @@ def _movers(
 
 
 def sweeping_pusher(states: Array, table_top: float, rng: np.random.Generator) -> tuple[BodyDef, Intervention]:
-    """A kinematic block that sweeps through where a thing stands."""
+    """A kinematic block that sweeps through where an object stands."""
     size = np.array([rng.uniform(0.03, 0.06), rng.uniform(0.06, 0.16), rng.uniform(0.05, 0.12)])
     target = states[int(rng.integers(1, len(states))), :2]
     angle = rng.uniform(-np.pi, np.pi)
@@ -278,7 +281,7 @@ def sweeping_pusher(states: Array, table_top: float, rng: np.random.Generator) -
 
 
 def _camera(rng: np.random.Generator, astray: bool) -> CameraModel:
-    """Still, swinging around the table, or wandering as if held by hand; astray: some look past the table."""
+    """Still, swinging around the table, or wandering as if held by hand; astray: some are directed past the table."""
     azimuth, distance = rng.uniform(-np.pi, np.pi), rng.uniform(0.55, 1.25)
     elevation = np.radians(rng.uniform(22.0, 65.0))
     position = distance * np.array(
@@ -286,7 +289,7 @@ def _camera(rng: np.random.Generator, astray: bool) -> CameraModel:
     )
     target = np.array([*rng.uniform(-0.08, 0.08, 2), rng.uniform(0.0, 0.08)])
     if astray and rng.uniform() < 0.35:
-        # The table is cut off by the image's edge, or out of it: what is to be seen then is no thing.
+        # The table is cut off by the image's edge, or out of it, so that the image shows no object.
         target += [*rng.normal(0.0, 0.35, 2), rng.normal(0.0, 0.15)]
         position[2] += rng.uniform(0.0, 0.3)
     kind = rng.uniform()
