@@ -72,15 +72,15 @@ bench:  ## measure; results in out/bench/
 
 bench-perception:  ## perception on held-out worlds, beside the aims; results in out/bench/perception.json
 	$(call bootstrap,training)
-	@source tools/env.sh; exec python benchmarks/perception.py $(ARGS)
+	@source tools/env.sh; exec python -m benchmarks.perception $(ARGS)
 
 bench-imagination:  ## imagined futures on held-out worlds, beside the aims; results in out/bench/imagination.json
 	$(call bootstrap,training)
-	@source tools/env.sh; exec python benchmarks/imagination.py $(ARGS)
+	@source tools/env.sh; exec python -m benchmarks.imagination $(ARGS)
 
 soak:  ## growth of the nodes' memory over an hour (ARGS='--minutes 3': over 3 minutes); results in out/bench/soak.json
 	$(call bootstrap)
-	@source tools/env.sh; exec python benchmarks/soak.py $(ARGS)
+	@source tools/env.sh; exec python -m benchmarks.soak $(ARGS)
 
 data:  ## the simulated data set, with a picture of it; results in out/data/
 	$(call bootstrap,training)
@@ -101,7 +101,7 @@ export:  ## models to ONNX in several precisions and to TensorRT engines, with a
 
 bench-engines:  ## every model on every runtime beside torch; results in out/bench/engines.json
 	$(call bootstrap,training)
-	@source tools/env.sh; exec python benchmarks/engines.py $(ARGS)
+	@source tools/env.sh; exec python -m benchmarks.engines $(ARGS)
 
 train-dynamics:  ## train the dynamics from scratch, with data, model card, worst cases on video and ONNX
 	$(call bootstrap,training)

@@ -1,10 +1,10 @@
-"""How long a camera frame takes to become a scene graph, and a question to be answered, on a live graph.
+"""Time from a camera frame to its scene graph, and from a request to its rollouts, on a live graph.
 
-    source tools/env.sh && python benchmarks/latency.py [--scene demo] [--seconds 20]
+    source tools/env.sh && python -m benchmarks.latency [--scene demo] [--seconds 20]
 
-Simulated camera (640x480, 30 Hz), perception and imagination run as processes of their own. The camera goes at the
-speed of real time and waits for nobody, as a real one does; what perception cannot keep up with is left out. Rollouts
-of 1 s are asked for through the service while all that runs, and once more with the camera stopped. Prints a table and
+Simulated camera (640x480, 30 Hz), perception and imagination run as processes of their own. The camera runs in
+real time, as a real one does; frames that perception has no time for are dropped. Rollouts of 1 s are requested through
+the service while all nodes run, and once more with the camera stopped. Prints a table and
 writes out/bench/latency.json.
 """
 
@@ -36,12 +36,13 @@ from wm_core.scene_graph import SceneGraph
 ROOT = Path(__file__).resolve().parent.parent
 COUNTS = (1, 64, 256, 1024)
 REPEATS = 3
-# The recorder is the clock here: it takes these two topics and no images.
+"""Requests of each number of futures up to 64; larger ones are made once."""
+# The recorder measures the latency: it subscribes to these two topics and no images.
 ONLY_STAMPS = r"^(?!/camera/color/camera_info$|/wm/scene_graph$).*$"
 
 
 def time_rollouts(client: GraphClient, scene: SceneGraph, counts: tuple[int, ...]) -> dict[int, dict[str, float]]:
-    """Seconds by number of futures of 1 s: in the node, and from question to answer (medians)."""
+    """Seconds by number of futures of 1 s: in the node, and from request to answer (medians)."""
     found = {}
     for count in counts:
         request = ImagineRequest(tuple(timing_hypotheses(scene, count)), horizon_s=1.0)
@@ -54,7 +55,7 @@ def time_rollouts(client: GraphClient, scene: SceneGraph, counts: tuple[int, ...
 
 
 def measure(scene: str, seconds: float, counts: tuple[int, ...], progress: ProgressLog) -> dict[str, Any]:
-    """Rows by name."""
+    """Figures by row: camera to graph, and rollouts by number of futures."""
     environ = graph_environment()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -80,9 +81,9 @@ def measure(scene: str, seconds: float, counts: tuple[int, ...], progress: Progr
             processes.stop("recorder")
             stamps = json.loads(latency.read_text())["stamps"]
         perceived = client.scene(client.latest_stamp_ns)
-        with progress.stage("ask while all runs"):
+        with progress.stage("imagine while all runs"):
             busy = time_rollouts(client, perceived, counts)
-        with progress.stage("ask with the camera stopped"):
+        with progress.stage("imagine with the camera stopped"):
             processes.stop("camera")
             alone = time_rollouts(client, perceived, counts)
     rows: dict[str, Any] = {"camera_to_graph": latency_figures(stamps)}

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.spatial.transform import Rotation
 
-from benchmarks.perceiving.real import MUG, MUG_NEAR_M, TABLE
+from benchmarks.perception.real import MUG, MUG_NEAR_M, TABLE
 from wm_bringup.sources.layouts import open_folder
 from wm_core import geometry, rotations
 from wm_core.scene_graph import Shape
@@ -34,6 +34,7 @@ from wm_perception.types import PerceptionConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = 7
+"""Of which the least time counts; more runs disturb it less."""
 VOXEL_M = 0.003
 """Spacing of the appearance's memory, and here of Open3D's grid."""
 IMPORTS = ("safetensors.numpy", "onnx", "transforms3d", "open3d", "scipy.spatial.transform")
@@ -60,7 +61,7 @@ def import_cost(module: str) -> tuple[float, float]:
 
 
 def compare(ours: Callable[[], Any], theirs: Callable[[], Any], repeat: int = 1) -> tuple[float, float, Any, Any]:
-    """Least processor time [ms] of each over a few runs in turns, and what each gives."""
+    """Least processor time [ms] of each over ``RUNS`` runs in turns, and the result of each."""
     best = [np.inf, np.inf]
     results: list[Any] = [None, None]
     for _ in range(RUNS):
@@ -160,7 +161,7 @@ def geometry_rows(folder: Path) -> list[tuple[str, str, float, float, str]]:
         lambda: align(Shape.BOX, extents, measured, np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0])).position, their_pose
     )
     error = [1e3 * float(np.linalg.norm(p - [0.01, -0.008, 0.0])) for p in (ours, theirs)]
-    rows.append(("pose of a box", "registration_icp", a, b, f"{error[0]:.1f} and {error[1]:.1f} mm from the truth"))
+    rows.append(("pose of a box", "registration_icp", a, b, f"{error[0]:.1f} and {error[1]:.1f} mm from the true one"))
     return rows
 
 

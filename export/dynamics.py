@@ -46,7 +46,7 @@ def _dynamics_facts(network: nn.Module) -> dict[str, str]:
 
 
 def _dynamics_example(rng: np.random.Generator, sizes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
-    """Things at and about rest, with indices that are in range."""
+    """Objects at and about rest, with indices that are in range."""
     from training.dynamics.exporting import example_inputs
     from wm_dynamics.contact_step.network import INPUTS
 

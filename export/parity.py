@@ -240,7 +240,7 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """For a file."""
     found = [asdict(row) for row in rows]
     for row in found:
-        # JSON has no NaN: of a figure that there is none of, e.g. no thing of a known class.
+        # JSON has no NaN: of a figure that there is none of, e.g. no object of a known class.
         row["metric"] = {k: v for k, v in row["metric"].items() if np.isfinite(v)}
     return found
 

@@ -45,22 +45,22 @@ def _reasoner_facts(network: nn.Module) -> dict[str, str]:
     }
 
 
-def _lessons(split: str, clips: int) -> list[Any]:
+def _labeled_clips(split: str, clips: int) -> list[Any]:
     from training.reasoner.data import read_shard
 
-    lessons: list[Any] = []
+    labeled_clips: list[Any] = []
     for shard in sorted((_REASONER_DATA / split).glob("*.npz")):
-        if len(lessons) >= clips:
+        if len(labeled_clips) >= clips:
             break
-        lessons += read_shard(shard)
-    return lessons[:clips]
+        labeled_clips += read_shard(shard)
+    return labeled_clips[:clips]
 
 
-def _watch_lessons(lessons: Sequence[Any], run: Runner) -> dict[str, float]:
+def _watch_labeled_clips(labeled_clips: Sequence[Any], run: Runner) -> dict[str, float]:
     """The figures of the reasoner's card, of the reasoner with this function as its network."""
     import json
 
-    from training.reasoner.card import Result, evaluate_lesson
+    from training.reasoner.card import Result, evaluate_clip
     from wm_perception.reasoning.reasoner import Reasoner
     from wm_perception.types import PerceptionConfig
 
@@ -72,14 +72,14 @@ def _watch_lessons(lessons: Sequence[Any], run: Runner) -> dict[str, float]:
         reasoner.reset()
         return reasoner
 
-    for k, lesson in enumerate(lessons):
-        evaluate_lesson(renewed, lesson, k, result)
+    for k, labeled in enumerate(labeled_clips):
+        evaluate_clip(renewed, labeled, k, result)
     return result.figures()
 
 
 def _reasoner_real(split: str, count: int) -> Iterator[Feeds]:
-    lessons = _lessons(split, 1 + count // 40)
-    if not lessons:
+    labeled_clips = _labeled_clips(split, 1 + count // 40)
+    if not labeled_clips:
         return
     import torch
 
@@ -94,7 +94,7 @@ def _reasoner_real(split: str, count: int) -> Iterator[Feeds]:
             values = network(*[torch.from_numpy(feeds[t.name]) for t in described.inputs])
         return {t.name: v.numpy() for t, v in zip(described.outputs, values, strict=True)}
 
-    _watch_lessons(lessons, watched)
+    _watch_labeled_clips(labeled_clips, watched)
     for row in np.linspace(0, len(fed) - 1, min(count, len(fed))).astype(int):
         yield fed[row]
 
@@ -102,9 +102,9 @@ def _reasoner_real(split: str, count: int) -> Iterator[Feeds]:
 def _reasoner_metric(run: Runner) -> dict[str, float]:
     figures: dict[str, float] = {}
     for split in ("seeds", "families"):
-        lessons = _lessons(split, _REASONER_CLIPS)
-        if lessons:
-            found = _watch_lessons(lessons, run)
+        labeled_clips = _labeled_clips(split, _REASONER_CLIPS)
+        if labeled_clips:
+            found = _watch_labeled_clips(labeled_clips, run)
             figures |= {f"{split}_{k}": found[k] for k in ("events_f1", "caused_f1", "property_spearman")}
     return figures
 

@@ -12,24 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import imagination as bench
-from benchmarks.imagining import metrics, speed, store
-from benchmarks.imagining.accuracy import (
-    Calibration,
-    Scores,
-    compared,
-    imagine,
-    score_events,
-    score_physics,
-    score_positions,
-    summary,
-)
-from benchmarks.imagining.laws import created_energy, penetrations
-from benchmarks.imagining.run import Outcome, restricted, run_case
-from benchmarks.imagining.shapes import FAR_M, Worlds, stretches, surface_distances
-from benchmarks.imagining.starts import Aligned, Start, align, translated, true_start, truth_of
-from benchmarks.imagining.touching import clip_of, distances_of, events_of, meetings, movable_pairs, seen_touches
-from benchmarks.imagining.worlds import Case, questions, start_time, usable, world_seeds
+from benchmarks.imagination import __main__ as bench
+from benchmarks.imagination import metrics, speed, steps, store
+from benchmarks.imagination.accuracy import compared, imagine, score_events, score_physics, score_positions
+from benchmarks.imagination.document import EMPTY, accuracy_document
+from benchmarks.imagination.laws import created_energy, penetrations
+from benchmarks.imagination.run import Outcome, restricted, run_case
+from benchmarks.imagination.scenarios import scenarios
+from benchmarks.imagination.scores import Calibration, Scores, Worst, summary
+from benchmarks.imagination.shapes import FAR_M, Worlds, stretches, surface_distances
+from benchmarks.imagination.starts import Aligned, Start, align, ground_truth_of, translated, true_start
+from benchmarks.imagination.tables import aim_text, markdown, styled
+from benchmarks.imagination.touching import clip_of, distances_of, events_of, meetings, movable_pairs, seen_touches
+from benchmarks.imagination.worlds import Case, start_time, usable, world_seeds
 from training.worlds.simulate import Clip
 from training.worlds.worlds import random_scene
 from wm_core.interventions import (
@@ -189,7 +184,7 @@ def make_case(hypotheses: tuple[Hypothesis, ...] = (Hypothesis("factual"),)) -> 
     )  # fmt: skip
 
 
-ASKED = (
+HYPOTHESES = (
     Hypothesis("factual"),
     Hypothesis("remove", (remove(3, 0.1),)),
     Hypothesis("faster", (set_velocity(2, (1.0, 0.0, 0.0), (0.0, 1.0 / 0.03, 0.0)),)),
@@ -200,13 +195,13 @@ ASKED = (
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.imagining.touching._HAPPENINGS", {})
+    monkeypatch.setattr("benchmarks.imagination.touching._TRUE_EVENTS", {})
 
 
 def test_the_truth_measured_against_itself_is_right() -> None:
-    case = make_case(ASKED)
+    case = make_case(HYPOTHESES)
     dynamics = make_dynamics("physics", threads=1)
-    scores = Scores(questions=len(ASKED))
+    scores = Scores(scenarios=len(HYPOTHESES))
     future = imagine(dynamics, case, true_start(case))
     score_positions(scores, case, future, "physics")
     score_events(scores, case, future, False)
@@ -221,11 +216,11 @@ def test_the_truth_measured_against_itself_is_right() -> None:
 
 
 def test_straight_lines_go_through_and_effects_are_missed() -> None:
-    case = make_case(ASKED)
+    case = make_case(HYPOTHESES)
     scores = Scores()
     future = imagine(make_dynamics("straight"), case, true_start(case))
     score_positions(scores, case, future, "straight")
-    # The ball goes on at 0.5 m/s; in truth it stops at the box.
+    # The ball goes on at 0.5 m/s; in ground truth it stops at the box.
     assert scores.errors.mean("fde|moved|2.0") > 0.3
     # Without the box it would have gone on: straight lines know of no difference.
     assert scores.effect[2] > 0 and scores.effect_others[2] > 0
@@ -249,13 +244,13 @@ def test_touches_are_read_from_places_where_none_are_told() -> None:
     assert touches[1][3] is False and touches[1][0] == pytest.approx(0.26 / 0.5, abs=0.02)
     said = events_of(case, future, 0, True)
     assert (int(EventKind.CONTACT), (2, 3)) in [e[:2] for e in said]
-    assert (int(EventKind.CONTACT), (2, 3)) in [e[:2] for e in events_of(case, truth_of(case), 0, False)]
+    assert (int(EventKind.CONTACT), (2, 3)) in [e[:2] for e in events_of(case, ground_truth_of(case), 0, False)]
 
 
 def touching_clip(*touches: tuple[float, int, int, bool]) -> Clip:
     """The ball and the box, with touches told."""
     case = make_case()
-    return replace(clip_of(case, truth_of(case), 0), touches=touches)
+    return replace(clip_of(case, ground_truth_of(case), 0), touches=touches)
 
 
 def test_what_stays_near_does_not_part() -> None:
@@ -277,7 +272,7 @@ def test_what_stays_near_does_not_part() -> None:
 
 def test_a_touch_in_the_first_step_is_a_contact_if_they_were_apart() -> None:
     case = make_case()
-    told = replace(truth_of(case), touches=(((0.0, 2, 3, True),),))
+    told = replace(ground_truth_of(case), touches=(((0.0, 2, 3, True),),))
     assert (int(EventKind.CONTACT), (2, 3), 0.0) in events_of(case, told, 0, False)  # 14 cm apart at the start
     near = told.states.copy()
     near[:, :, 1, 0] = 0.1 - 0.06
@@ -309,12 +304,12 @@ def test_distances_are_of_the_shapes_of_each_world() -> None:
 
 
 def test_taking_a_thing_away_is_no_event() -> None:
-    case = make_case(ASKED)
-    assert EventKind.LEAVE not in {EventKind(e[0]) for e in events_of(case, truth_of(case), 1, False)}
+    case = make_case(HYPOTHESES)
+    assert EventKind.LEAVE not in {EventKind(e[0]) for e in events_of(case, ground_truth_of(case), 1, False)}
 
 
 def perceived(case: Case) -> Start:
-    """The same world with other ids, things 1 cm aside, the box named by other axes, the ball not seen."""
+    """The same world with other ids, objects 1 cm aside, the box named by other axes, the ball not seen."""
     turned = np.array([0.0, 0.0, np.sin(np.pi / 4), np.cos(np.pi / 4)])
     scene = SceneGraph.build(
         [4, 7, 9],
@@ -329,7 +324,7 @@ def perceived(case: Case) -> Start:
 
 def test_questions_about_what_was_found() -> None:
     placed = Hypothesis("place", (set_pose(3, (0.2, 0.0, TOP + 0.03), (0, 0, np.sin(0.25), np.cos(0.25))),))
-    case = make_case((*ASKED, placed, Hypothesis("morph", (morph(3, (1.2,) * 3),))))
+    case = make_case((*HYPOTHESES, placed, Hypothesis("morph", (morph(3, (1.2,) * 3),))))
     start = perceived(case)
     asked = [translated(h, case, start) for h in case.hypotheses]
     assert [h is None for h in asked] == [False, False, True, False, False, False, False]
@@ -349,7 +344,7 @@ def test_questions_about_what_was_found() -> None:
 
 
 def test_perceived_things_are_named_by_where_they_are() -> None:
-    from benchmarks.imagining.perceived import found_share, position_error, start_from
+    from benchmarks.imagination.perceived import found_share, position_error, start_from
 
     case = make_case()
     graph = perceived(case).scene
@@ -394,7 +389,7 @@ def test_energy_from_nothing() -> None:
     states[40:, 1, 0] += 2.0 * (TIMES[40:] - TIMES[40])
     risen = created_energy(worlds, case.scene, case.hypotheses[0], TIMES, states, present)
     assert risen is not None and risen > 0.5 * float(case.scene.masses[1])
-    pusher = ASKED[3]
+    pusher = HYPOTHESES[3]
     assert created_energy(worlds, case.scene, pusher, TIMES, states, present) is None
 
 
@@ -442,14 +437,14 @@ def test_worlds_and_questions_follow_from_the_seed() -> None:
         scene.ids, scene.states[:, :3], scene.extents, quaternions=scene.states[:, 3:7], shapes=scene.shapes,
         is_static=[b.is_static for b in scene.bodies],
     )  # fmt: skip
-    asked = questions(graph, scene.table_top_z, np.random.default_rng(2))
-    again = questions(graph, scene.table_top_z, np.random.default_rng(2))
-    assert asked is not None and again is not None
-    kinds = [kind for kind, _ in asked]
+    drawn = scenarios(graph, scene.table_top_z, np.random.default_rng(2))
+    again = scenarios(graph, scene.table_top_z, np.random.default_rng(2))
+    assert drawn is not None and again is not None
+    kinds = [kind for kind, _ in drawn]
     assert kinds[0] == "factual" and len(set(kinds)) == 8
     assert kinds == [kind for kind, _ in again]
-    validate_hypotheses([h for _, h in asked], graph, 2.0)
-    assert questions(graph.select([0, 1]), scene.table_top_z, np.random.default_rng(2)) is None
+    validate_hypotheses([h for _, h in drawn], graph, 2.0)
+    assert scenarios(graph.select([0, 1]), scene.table_top_z, np.random.default_rng(2)) is None
 
 
 def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
@@ -483,7 +478,7 @@ def test_mujoco_runs_the_same_scene_as_the_backends(kind: str) -> None:
 
 
 def test_the_planner_asks_the_service_for_the_same_pushes() -> None:
-    from benchmarks.imagining.service import make_request
+    from benchmarks.imagination.service import make_request
 
     compact, full = make_request("planner", "physics", 5), make_request("full", "physics", 5)
     assert compact.count == full.count == 5 and compact.times.tolist() == full.times.tolist() and not compact.hypotheses
@@ -505,21 +500,21 @@ def test_best_of_calls_by_turns() -> None:
 
 @pytest.mark.slow
 def test_a_world_end_to_end() -> None:
-    case = make_case(ASKED)
+    case = make_case(HYPOTHESES)
     backends = {name: make_dynamics(name) for name in ("physics", "straight", "still")}
     outcome = run_case(case, backends, 0, ("true",))
-    document = bench.accuracy_document({"seeds": outcome, "families": Outcome()})
+    document = accuracy_document({"seeds": outcome, "families": Outcome()})
     document |= {"notes": ["learned: not available: no weights"], "failures": []}
     assert document["true_state"]["physics"]["ade_m"]["1.0"] == pytest.approx(0.0, abs=1e-6)
     assert document["true_state"]["oracle"]["fde_m"].keys() == {"0.5", "1.0", "2.0"}
     assert document["true_state"]["learned"] is None and document["perceived_state"]["physics"] is None
     assert document["effect_f1"] is None and document["coverage_90"] is None
     json.dumps(document)
-    text = bench.markdown(document)
+    text = markdown(document)
     assert "who is affected, F1" in text and "not available" in text
     # With a learned backend of that name the same figures are its.
     outcome = run_case(case, {"learned": backends["physics"], **backends}, 0, ("true",))
-    document = bench.accuracy_document({"seeds": outcome})
+    document = accuracy_document({"seeds": outcome})
     assert document["effect_f1"] == 1.0 and document["events_f1"] == 1.0
     assert document["effect_error_ratio_to_straight"] == pytest.approx(0.0, abs=1e-5)
     assert document["aimed"]["true_state"]["seeds"]["fde_ratio_to_straight"] == pytest.approx(0.0, abs=1e-5)
@@ -528,12 +523,10 @@ def test_a_world_end_to_end() -> None:
 def test_the_keys_of_the_issue() -> None:
     wanted = "true_state perceived_state effect_f1 effect_error_ratio_to_straight events_f1 penetration_fraction"
     wanted += " coverage_90 rollouts_per_s service_1024_s planner"
-    assert set(wanted.split()) <= set(bench.EMPTY)
-    assert bench.aim_text(0.85, 0.95, 1e2, 0) == "85 to 95" and bench.aim_text(None, 0.005, 1e2, 2) == "≤ 0.50"
-    assert (
-        bench.styled(0.9, "90", 0.85, 0.95) == "[green]90[/]" and bench.styled(0.99, "99", 0.85, 0.95) == "[red]99[/]"
-    )
-    assert bench.styled(None, "-", 0.85, 0.95) == "-"
+    assert set(wanted.split()) <= set(EMPTY)
+    assert aim_text(0.85, 0.95, 1e2, 0) == "85 to 95" and aim_text(None, 0.005, 1e2, 2) == "≤ 0.50"
+    assert styled(0.9, "90", 0.85, 0.95) == "[green]90[/]" and styled(0.99, "99", 0.85, 0.95) == "[red]99[/]"
+    assert styled(None, "-", 0.85, 0.95) == "-"
 
 
 def test_arguments_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -558,7 +551,7 @@ def test_a_row_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert bench.main(["--only", "drawing", "--out", str(tmp_path)]) == 1
     document = json.loads((tmp_path / "imagination.json").read_text())
     assert document["failures"] == ["drawing: OSError: the disk is full"]
-    assert set(bench.EMPTY) <= set(document)
+    assert set(EMPTY) <= set(document)
 
 
 def test_planner_episodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -567,11 +560,10 @@ def test_planner_episodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
             raise RuntimeError("stuck")
         return types.SimpleNamespace(success=seed < 1, plan_seconds=[0.1, 0.3])
 
-    fake = types.SimpleNamespace(run_episode=run_episode)
-    monkeypatch.setattr(bench.importlib, "import_module", lambda _: fake)
+    monkeypatch.setattr(steps.planner, "run_episode", run_episode)
     document: dict[str, object] = {"notes": [], "failures": []}
     arguments = bench.parse(["--episodes", "3"])
-    bench.run_planner(arguments, ["physics", "straight"], document, bench.Console(quiet=True))
+    steps.run_planner(arguments, ["physics", "straight"], document, steps.Console(quiet=True))
     rows = document["planner"]
     assert isinstance(rows, dict) and rows["learned"] is None
     assert rows["physics"]["success"] == pytest.approx(1 / 3) and rows["physics"]["plan_median_s"] == pytest.approx(0.2)
@@ -579,12 +571,11 @@ def test_planner_episodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tile_of_the_worst(tmp_path: Path) -> None:
-    from benchmarks.imagining.accuracy import Worst
-    from benchmarks.imagining.pictures import tile
+    from benchmarks.imagination.pictures import tile
 
-    case = make_case(ASKED)
+    case = make_case(HYPOTHESES)
     future: Aligned = imagine(make_dynamics("straight"), case, true_start(case))
-    for k in range(len(ASKED)):
-        picture = tile(case, future, Worst(0.5, "seeds", 0, k, "straight", ASKED[k].name), "true")
+    for k in range(len(HYPOTHESES)):
+        picture = tile(case, future, Worst(0.5, "seeds", 0, k, "straight", HYPOTHESES[k].name), "true")
         assert picture.std() > 5.0 and picture.ndim == 3
     assert rest_state((0, 0, 0)).shape == (13,)

@@ -14,9 +14,10 @@ from scipy.spatial.transform import Rotation
 
 pytest.importorskip("pycocotools", reason="needs requirements/training.txt (make setup WITH=training)")
 
-from benchmarks import perception as bench
-from benchmarks.perceiving import real
-from benchmarks.perceiving.clips import (
+from benchmarks.perception import __main__ as bench
+from benchmarks.perception import real
+from benchmarks.perception.clip_pool import job
+from benchmarks.perception.clips import (
     _LEAST_S,
     ClipPlan,
     TrueFrame,
@@ -24,10 +25,11 @@ from benchmarks.perceiving.clips import (
     image_area,
     plan_clips,
 )
-from benchmarks.perceiving.latency import figures as latency_figures
-from benchmarks.perceiving.masks import average_precision, best_ious, encode, mean_iou
-from benchmarks.perceiving.pictures import draw_worst_frames
-from benchmarks.perceiving.run import (
+from benchmarks.perception.figures import figures, reasoning_figures
+from benchmarks.perception.latency import figures as latency_figures
+from benchmarks.perception.masks import average_precision, best_ious, encode, mean_iou
+from benchmarks.perception.pictures import draw_worst_frames
+from benchmarks.perception.run import (
     ClipRecord,
     ReasoningCounts,
     WorstPicture,
@@ -35,6 +37,7 @@ from benchmarks.perceiving.run import (
     errors_of,
     track_frame,
 )
+from benchmarks.perception.tables import KEYS, acceptance_table, mark, markdown, real_table
 from training.worlds.simulate import simulate
 from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph, Shape
@@ -173,7 +176,7 @@ def test_round_hulls_are_seen_to_be_round() -> None:
 
 
 def frames_of(ids: list[list[int]], true: tuple[int, ...] = (1, 2)) -> list[TrackFrame]:
-    """Two true things found under ids; 0: not found."""
+    """Two true objects found under ids; 0: not found."""
     found = []
     for names in ids:
         pairs = tuple((t, p, 0.0) for t, p in zip(true, names, strict=True) if p)
@@ -202,7 +205,7 @@ def test_misses_and_phantoms() -> None:
 
 
 def hidden_for(frames: int, back_as: int | None, rate: float = 10.0) -> list[Reappearance]:
-    """A thing seen for 2 s as id 4, wholly hidden for some frames, and seen again for 1 s."""
+    """An object seen for 2 s as id 4, wholly hidden for some frames, and seen again for 1 s."""
     count = 20 + frames + 10
     times = np.arange(count) / rate
     away = [20 <= n < 20 + frames for n in range(count)]
@@ -228,10 +231,10 @@ def scene_of(positions: list[list[float]], ids: list[int] | None = None, **given
     return SceneGraph.build(ids or list(range(1, n + 1)), positions, np.full((n, 3), 0.1), **given)
 
 
-def frame_of(truth: SceneGraph, visible: set[int], depth_m: float = 2.0) -> TrueFrame:
+def frame_of(ground_truth: SceneGraph, visible: set[int], depth_m: float = 2.0) -> TrueFrame:
     depth = np.full((480, 640), depth_m, np.float32)
     image = np.zeros((480, 640), np.int32)
-    return TrueFrame(1, np.zeros((480, 640, 3), np.uint8), depth, image, truth, frozenset(visible), frozenset())
+    return TrueFrame(1, np.zeros((480, 640, 3), np.uint8), depth, image, ground_truth, frozenset(visible), frozenset())
 
 
 def test_what_cannot_be_seen_is_not_held_against() -> None:
@@ -245,17 +248,17 @@ def test_what_cannot_be_seen_is_not_held_against() -> None:
     scene = scene_of([ahead, beside, hidden, [0.2, 0.0, 1.0]], [4, 5, 6, 7])
     frame = track_frame(scene, frame_of(scene_of([ahead]), {1}), [(4, 1, 0.0)], CAMERA)
     assert frame == TrackFrame((1,), (4, 7), ((1, 4, 0.0),))
-    # A thing that is there, but not asked for, is neither a miss nor a phantom.
+    # An object that is there, but not asked for, is neither a miss nor a phantom.
     frame = track_frame(scene, frame_of(scene_of([ahead]), set()), [(4, 1, 0.0)], CAMERA)
     assert frame == TrackFrame((), (7,), ())
 
 
 def test_errors_of_a_match() -> None:
-    truth = scene_of([[0.0, 0.0, 1.0]], linear_velocities=[[0.5, 0.0, 0.0]], visibilities=[0.7])
+    ground_truth = scene_of([[0.0, 0.0, 1.0]], linear_velocities=[[0.5, 0.0, 0.0]], visibilities=[0.7])
     covariance = np.zeros((1, 6, 6))
     covariance[0, :3, :3] = np.eye(3) * 0.01**2
     found = scene_of([[0.01, 0.0, 1.0]], linear_velocities=[[0.5, 0.05, 0.0]], pose_covariances=covariance)
-    errors = errors_of(found, 0, truth, 0, 0.3)
+    errors = errors_of(found, 0, ground_truth, 0, 0.3)
     assert errors.position_m == pytest.approx(0.01) and errors.velocity_error_m_s == pytest.approx(0.05)
     assert errors.extents == 0.0 and errors.rotation_deg == pytest.approx(0.0, abs=1e-4)
     assert errors.seen == 0.7 and errors.normalized_squared == pytest.approx(1.0, rel=1e-3)
@@ -277,13 +280,13 @@ def test_counts_of_reasoning_are_summed_over_clips() -> None:
     rows[0, :, 0] += 0.5  # beyond its interval, the order stays
     causes = {"reasoner": np.array([3.0, 1, 0]), "baseline": np.array([2.0, 6, 1])}
     clips = [ReasoningCounts(counts, counts, causes, rows[:2]), ReasoningCounts(counts, {}, causes, rows[2:])]
-    values, more = bench.reasoning_figures(clips)
+    values, more = reasoning_figures(clips)
     assert values["relations_macro_f1"] == pytest.approx((16 / 18 + 10 / 15) / 2)
     assert values["events_f1"] == pytest.approx(26 / 33)
     assert values["property_spearman"] == pytest.approx(1.0) and values["property_coverage_90"] == pytest.approx(0.75)
     assert values["caused_f1"] == pytest.approx(6 / 7) and values["caused_f1_baseline"] == pytest.approx(4 / 11)
     assert more["relations"]["ON"] == [16, 0, 4]
-    nothing, _ = bench.reasoning_figures([])
+    nothing, _ = reasoning_figures([])
     assert set(nothing.values()) == {None}
 
 
@@ -352,9 +355,9 @@ def test_what_is_carried_stays_for_over_two_seconds(kind: str) -> None:
     clip = simulate(scene, plan.seconds, plan.rate_hz)
     (carried,) = scene.pushers
     speed = np.linalg.norm(np.diff(clip.states[:, carried, :3], axis=0), axis=1) * plan.rate_hz
-    resting = np.flatnonzero(speed < 1e-3)
+    at_rest = np.flatnonzero(speed < 1e-3)
     assert (
-        clip.stable and (np.diff(np.split(resting, np.flatnonzero(np.diff(resting) > 1) + 1)[1][[0, -1]]) >= 33).all()
+        clip.stable and (np.diff(np.split(at_rest, np.flatnonzero(np.diff(at_rest) > 1) + 1)[1][[0, -1]]) >= 33).all()
     )
     # Nobody is touched on the way: the others are where they were.
     others = [k for k in range(1, len(scene.ids)) if k != carried]
@@ -387,12 +390,12 @@ def test_the_camera_turns_away_and_comes_back() -> None:
 @pytest.mark.slow
 def test_a_clip_is_drawn_and_scored() -> None:
     plan = ClipPlan("seeds", 50_000, "random", 1.0, 8.0)
-    tried, records = bench.job(plan, {"untrained": PerceptionConfig(segmenter="geometric", reasoner="geometric")})
+    tried, records = job(plan, {"untrained": PerceptionConfig(segmenter="geometric", reasoner="geometric")})
     record = records["untrained"]
     # The first half second is not scored.
-    assert tried == plan and len(record.seconds) == 9 and len(record.tracks) == 5 == len(record.truths)
+    assert tried == plan and len(record.seconds) == 9 and len(record.tracks) == 5 == len(record.ground_truths)
     assert record.reasoning is not None and record.matches and 0.0 < min(record.quality) <= max(record.quality) <= 1.0
-    values, _ = bench.figures([record])
+    values, _ = figures([record])
     assert values["mask_ap50"] is not None and values["mask_ap50"] > 0.3
     assert values["position_error_median_m"] is not None and values["position_error_median_m"] < 0.03
 
@@ -406,8 +409,8 @@ def test_the_table_and_the_keys() -> None:
         "velocity_error_m_s idf1 mota id_switches_per_1000 reid_after_2s relations_macro_f1 events_f1 "
         "property_spearman property_coverage_90 caused_f1 caused_f1_baseline latency_median_s latency_p95_s rate_hz"
     )
-    assert list(bench.KEYS) == wanted.split()
-    empty = dict.fromkeys(bench.KEYS)
+    assert list(KEYS) == wanted.split()
+    empty = dict.fromkeys(KEYS)
     document = {
         "seeds": {**empty, "mask_ap50": 0.93, "position_error_p90_m": 0.03},
         "families": empty,
@@ -417,36 +420,36 @@ def test_the_table_and_the_keys() -> None:
         "untrained_real_clip": {},
         "notes": ["nothing to say"],
     }
-    text = bench.markdown(document)
+    text = markdown(document)
     assert "| mask AP50 |  | 0.930 | ≥ 0.920 | - |" in text and "nothing to say" in text
-    assert bench.acceptance_table(document).row_count == 20 and bench.real_table(document).row_count == 3
-    assert bench.mark(0.93, 0.92, True, "mask_ap50") == "green"
-    assert bench.mark(0.03, 0.02, False, "position_error_p90_m") == "red"
-    assert bench.mark(0.99, 0.85, True, "property_coverage_90") == "red"
-    assert bench.mark(None, 0.85, True, "idf1") == ""
+    assert acceptance_table(document).row_count == 20 and real_table(document).row_count == 3
+    assert mark(0.93, 0.92, True, "mask_ap50") == "green"
+    assert mark(0.03, 0.02, False, "position_error_p90_m") == "red"
+    assert mark(0.99, 0.85, True, "property_coverage_90") == "red"
+    assert mark(None, 0.85, True, "idf1") == ""
 
 
 def test_figures_of_clips_made_by_hand() -> None:
     plan = ClipPlan("seeds", 1, "random", 4.0, 15.0)
     image = labels_of((2, 2, 10, 10))
-    truth = scene_of([[0.0, 0.0, 1.0]], linear_velocities=[[0.5, 0.0, 0.0]])
-    off = replace(errors_of(truth, 0, truth, 0, 0.0), velocity_error_m_s=0.7)
+    ground_truth = scene_of([[0.0, 0.0, 1.0]], linear_velocities=[[0.5, 0.0, 0.0]])
+    off = replace(errors_of(ground_truth, 0, ground_truth, 0, 0.0), velocity_error_m_s=0.7)
     record = ClipRecord(
         plan,
-        truths=[encode(image)],
+        ground_truths=[encode(image)],
         predictions=[encode(image, np.ones(1))],
-        matches=[errors_of(truth, 0, truth, 0, 0.3), replace(off, moving_s=0.1)],
+        matches=[errors_of(ground_truth, 0, ground_truth, 0, 0.3), replace(off, moving_s=0.1)],
         tracks=frames_of([[5, 6]] * 10),
         returns=[Reappearance(1, 2.1, 4, 4), Reappearance(2, 2.1, 5, 6), Reappearance(3, 2.1, None, 7)],
     )
-    values, more = bench.figures([record, record])
+    values, more = figures([record, record])
     assert values["mask_ap"] == pytest.approx(1.0) and values["idf1"] == 1.0 and values["mota"] == 1.0
     assert values["position_error_p90_m"] == 0.0 and values["velocity_error_m_s"] == 0.0
     assert more["velocity_samples"] == 2 and more["velocity_error_just_knocked_m_s"] == 0.7
     assert values["reid_after_2s"] == 0.5 and more["hidden_never_found"] == 2
     assert values["latency_median_s"] is None and values["relations_macro_f1"] is None
     json.dumps([values, more])
-    nothing, _ = bench.figures([])
+    nothing, _ = figures([])
     assert all(v is None for v in nothing.values())
 
 

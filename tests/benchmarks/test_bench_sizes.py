@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.perceiving import latency
-from benchmarks.perceiving.clips import FIRST_SEED, ClipPlan, render_clip
-from benchmarks.perceiving.sizes import (
+from benchmarks.perception import latency
+from benchmarks.perception.clips import FIRST_SEED, ClipPlan, render_clip
+from benchmarks.perception.sizes import (
     SIZES,
     enlarged_clip,
     found_table,

@@ -15,9 +15,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import soak
-from benchmarks.soaking import trend
-from benchmarks.soaking.usage import Usage, look
+from benchmarks.soak import __main__ as soak
+from benchmarks.soak import trend
+from benchmarks.soak.usage import Usage, usage_of
 from wm_core.scene_graph import Shape
 from wm_dynamics.contact_step import body_tables
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
@@ -25,13 +25,13 @@ from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
 ROOT = Path(__file__).resolve().parents[2]
 LOOKED_AT = """
 import json, os, threading, numpy as np
-from benchmarks.soaking.usage import look
-before, block = look(os.getpid()), np.ones(50_000_000, np.uint8)
+from benchmarks.soak.usage import usage_of
+before, block = usage_of(os.getpid()), np.ones(50_000_000, np.uint8)
 with open(os.devnull):
     thread_may_end = threading.Event()
     thread = threading.Thread(target=thread_may_end.wait)
     thread.start()
-    after = look(os.getpid())
+    after = usage_of(os.getpid())
     thread_may_end.set()
     thread.join()
 print(json.dumps([getattr(after, n) - getattr(before, n)
@@ -127,7 +127,7 @@ def test_what_a_process_holds() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     with pytest.raises(ProcessLookupError, match=str(child.pid)):
-        look(child.pid)
+        usage_of(child.pid)
 
 
 def test_what_the_allocators_hold() -> None:
@@ -153,7 +153,7 @@ def test_growth_of_the_heap_is_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
         ]  # fmt: skip
         message.status.append(DiagnosticStatus(name="imagination: state"))
         monkeypatch.setattr(soak.time, "monotonic", lambda t=t: t)
-        run.hear(message)
+        run.on_diagnostics(message)
     row = run.rows()["imagination"]
     assert row["rss_mb_h"] == pytest.approx(40.0, rel=1e-6) and row["verdict"] == "grows"
     assert row["used_mb_h"] == pytest.approx(3.0, rel=1e-3) and row["python_blocks_h"] == pytest.approx(0.0, abs=1e-6)

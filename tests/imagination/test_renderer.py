@@ -304,7 +304,7 @@ def test_recolor_keeps_the_texture() -> None:
 
 
 def test_frames_are_quick() -> None:
-    """A loose bound, against regressions; the measured figures come from benchmarks/imagination.py."""
+    """A loose bound, against regressions; the measured figures come from benchmarks/imagination."""
     scene = make_scene()
     renderer = Renderer(looks_of(scene, FRONT), scene)
     renderer.render(scene_bodies(make_scene(ball_position=(0.0, -0.2, 0.04))))

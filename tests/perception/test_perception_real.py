@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.perceiving.real import MUG, TABLE, false_motion
+from benchmarks.perception.real import MUG, TABLE, false_motion
 from wm_core.scene_graph import EventKind
 from wm_perception.lifting.gravity import estimate_up_direction
 from wm_perception.pipeline import PerceptionPipeline

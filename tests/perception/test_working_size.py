@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.perceiving.sizes import SIZES, enlarged_clip
+from benchmarks.perception.sizes import SIZES, enlarged_clip
 from traced_scene import BALL, BOX, FRONT, make_scene, trace
 from wm_core.camera import Camera
 from wm_perception.lifting.working_size import enlarged, reduced, reduction

@@ -15,7 +15,7 @@ from wm_perception.models.files import sha256
 
 FACTS: dict[str, Any] = {
     "title": "Segmenter",
-    "summary": "Finds things.",
+    "summary": "Finds objects.",
     "architecture": "1x1 convolutions",
     "parameters": 230,
     "license": "Apache-2.0",
@@ -30,14 +30,14 @@ FACTS: dict[str, Any] = {
     "aims": {"seeds": {"mask_ap50": 0.92, "error_m": 0.008}},
     "baseline": {"seeds": {"mask_ap50": np.float64(0.51)}},
     "directions": {"error_m": "down"},
-    "limits": ["Things under 8 mm."],
+    "limits": ["Objects under 8 mm."],
 }
 
 
 def test_a_card_has_the_facts_pictures_and_checksums(tmp_path: Path):
     model = learned_model(tmp_path / "segmenter.onnx")
     (tmp_path / "segmenter.safetensors").write_bytes(b"weights")
-    panels = dict.fromkeys(("color", "truth", "found"), np.zeros((24, 32, 3), np.uint8))
+    panels = dict.fromkeys(("color", "ground truth", "found"), np.zeros((24, 32, 3), np.uint8))
     card = write_model_card(
         tmp_path,
         "segmenter",
@@ -50,7 +50,7 @@ def test_a_card_has_the_facts_pictures_and_checksums(tmp_path: Path):
     assert "| error_m | 0.012 | ≤ 0.008 | - | - |" in text
     assert "| seed | 7000 |" in text and "| time | 90 min |" in text and "`make data`" in text
     assert sha256(model) in text and "| input | `image` | float32 | (B, 10, h, w) |" in text
-    assert "segmenter_curves.png" in text and "The 3 worst frames" in text and "- Things under 8 mm." in text
+    assert "segmenter_curves.png" in text and "The 3 worst frames" in text and "- Objects under 8 mm." in text
     assert (tmp_path / "segmenter_curves.png").stat().st_size > 1000
     assert (tmp_path / "segmenter_worst.png").stat().st_size > 1000
     facts = json.loads((tmp_path / "segmenter.json").read_text())

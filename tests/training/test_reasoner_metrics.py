@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.reasoner.data import make_example, make_lesson, perceive
-from training.reasoner.events import CausedTruth, TrueEvent, caused_truth
+from training.reasoner.data import make_labeled_clip
+from training.reasoner.events import CausedGroundTruth, TrueEvent, caused_ground_truth
+from training.reasoner.examples import make_example
 from training.reasoner.metrics import (
-    ClipTruth,
+    ClipGroundTruth,
     caused_counts,
     coverage,
     event_counts,
@@ -19,6 +20,7 @@ from training.reasoner.metrics import (
     relation_counts,
     spearman,
 )
+from training.reasoner.simulated_tracker import perceive
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph
 from wm_perception.reasoning.features import CAUSE_FEATURES, OBJECT_FEATURES, PAIR_FEATURES
 from wm_perception.reasoning.relations import measure_relations
@@ -26,9 +28,9 @@ from wm_perception.types import PerceptionConfig
 
 
 @pytest.fixture(scope="module")
-def lesson():
-    """A world in which things touch."""
-    return next(x for seed in (1, 3, 9) if (x := make_lesson(seed, "train", more=True)) and any(x.caused.caused))
+def labeled():
+    """A world in which objects touch."""
+    return next(x for seed in (1, 3, 9) if (x := make_labeled_clip(seed, "train", more=True)) and any(x.caused.caused))
 
 
 def stamp(time_s):
@@ -36,12 +38,12 @@ def stamp(time_s):
 
 
 @pytest.mark.slow
-def test_events_of_a_world_fit_together(lesson):
-    clip = lesson.clip
-    assert [e.time for e in lesson.events] == sorted(e.time for e in lesson.events)
+def test_events_of_a_world_fit_together(labeled):
+    clip = labeled.clip
+    assert [e.time for e in labeled.events] == sorted(e.time for e in labeled.events)
     speeds = np.linalg.norm(clip.states[:, :, 7:10], axis=-1)
     index = {int(i): k for k, i in enumerate(clip.ids)}
-    for e in lesson.events:
+    for e in labeled.events:
         row = int(np.argmin(np.abs(clip.times - e.time)))
         if e.kind == EventKind.MOVE:
             assert speeds[row : row + 4, index[e.a]].max() > 0.06
@@ -49,8 +51,8 @@ def test_events_of_a_world_fit_together(lesson):
             assert speeds[row, index[e.a]] < 0.06
         elif e.kind == EventKind.CONTACT:
             assert e.a < e.b and e.mover in (e.a, e.b) and not clip.is_static[index[e.a]]
-    contacts = {(e.a, e.b) for e in lesson.events if e.kind == EventKind.CONTACT}
-    assert {(e.a, e.b) for e in lesson.events if e.kind == EventKind.SEPARATION} <= contacts | {
+    contacts = {(e.a, e.b) for e in labeled.events if e.kind == EventKind.CONTACT}
+    assert {(e.a, e.b) for e in labeled.events if e.kind == EventKind.SEPARATION} <= contacts | {
         tuple(sorted(t[1:3])) for t in clip.touches
     }
 
@@ -63,23 +65,23 @@ def test_a_cause_is_what_the_world_without_it_lacks():
         TrueEvent(EventKind.SEPARATION, 2, 3, 1.1),
     ]
     worlds = {2: [TrueEvent(EventKind.MOVE, 4, 0, 2.05)], 3: [TrueEvent(EventKind.MOVE, 4, 0, 2.0)]}
-    truth = caused_truth(events, worlds.get)
-    assert dict(zip(truth.pairs, truth.caused, strict=True)) == {(0, 1): True, (0, 2): False}
+    ground_truth = caused_ground_truth(events, worlds.get)
+    assert dict(zip(ground_truth.pairs, ground_truth.caused, strict=True)) == {(0, 1): True, (0, 2): False}
 
 
 def test_what_is_not_simulated_is_not_asked():
     events = [TrueEvent(EventKind.CONTACT, 2, 3, 1.0, 2), TrueEvent(EventKind.MOVE, 3, 0, 1.02)]
-    assert caused_truth(events, lambda who: None).pairs == ()
+    assert caused_ground_truth(events, lambda who: None).pairs == ()
 
 
-def test_perceived_steps_and_examples(lesson):
-    steps = perceive(lesson, np.random.default_rng(1))
+def test_perceived_steps_and_examples(labeled):
+    steps = perceive(labeled, np.random.default_rng(1))
     assert 59 <= len(steps) <= 61 and all(np.diff([s.time for s in steps]) > 0.06)
     for step in steps:
         assert np.isfinite(step.positions).all() and (step.extents > 0.0).all()
         np.testing.assert_allclose(np.linalg.norm(step.quaternions, axis=1), 1.0, atol=1e-6)
-    example = make_example(lesson, np.random.default_rng(1))
-    again = make_example(lesson, np.random.default_rng(1))
+    example = make_example(labeled, np.random.default_rng(1))
+    again = make_example(labeled, np.random.default_rng(1))
     n, count = example.here.shape
     assert example.objects.shape == (n, count, len(OBJECT_FEATURES))
     assert example.pairs.shape == (n, n, count, len(PAIR_FEATURES))
@@ -87,11 +89,11 @@ def test_perceived_steps_and_examples(lesson):
     assert (example.pair_events == example.pair_events.transpose(1, 0, 2, 3)).all()
     assert np.array_equal(example.objects, again.objects) and np.array_equal(example.cause_rows, again.cause_rows)
     moved = example.object_events[:, :, 0].sum()
-    assert moved <= sum(e.kind == EventKind.MOVE for e in lesson.events)
+    assert moved <= sum(e.kind == EventKind.MOVE for e in labeled.events)
 
 
-def scenes_telling(lesson, events, relations=()):
-    clip = lesson.clip
+def scenes_telling(labeled, events, relations=()):
+    clip = labeled.clip
     rows = range(0, len(clip.times), 2)
     out = []
     for row in rows:
@@ -113,39 +115,39 @@ def scenes_telling(lesson, events, relations=()):
     return out, [{int(i): int(i) for i in clip.ids}] * len(out)
 
 
-def told(lesson, delay_s=0.0):
-    return [(Event(n + 1, e.kind, e.a, e.b, stamp(e.time + delay_s)), e.time) for n, e in enumerate(lesson.events)]
+def told(labeled, delay_s=0.0):
+    return [(Event(n + 1, e.kind, e.a, e.b, stamp(e.time + delay_s)), e.time) for n, e in enumerate(labeled.events)]
 
 
-def test_a_perfect_account_scores_one(lesson):
-    truth = ClipTruth(lesson.clip, lesson.events, lesson.caused)
+def test_a_perfect_account_scores_one(labeled):
+    ground_truth = ClipGroundTruth(labeled.clip, labeled.events, labeled.caused)
     edges = [
         Relation(i + 1, Predicate.CAUSED, j + 1, 0.9, 0)
-        for (i, j), yes in zip(lesson.caused.pairs, lesson.caused.caused, strict=True)
+        for (i, j), yes in zip(labeled.caused.pairs, labeled.caused.caused, strict=True)
         if yes
     ]
-    scenes, ids = scenes_telling(lesson, told(lesson), edges)
-    assert micro_f1(event_counts(scenes, truth, ids)) == 1.0
-    scores = caused_counts(scenes, truth, ids)
+    scenes, ids = scenes_telling(labeled, told(labeled), edges)
+    assert micro_f1(event_counts(scenes, ground_truth, ids)) == 1.0
+    scores = caused_counts(scenes, ground_truth, ids)
     assert f1(scores["reasoner"]) == 1.0 and f1(scores["baseline"]) < 1.0
-    rows = property_rows(scenes, truth, ids, contacts=1)
+    rows = property_rows(scenes, ground_truth, ids, contacts=1)
     assert np.allclose(rows[:, :, 0], rows[:, :, 2]) and coverage(rows) == 1.0
 
 
-def test_late_events_and_phantoms_do_not_count(lesson):
-    truth = ClipTruth(lesson.clip, lesson.events, lesson.caused)
-    scenes, ids = scenes_telling(lesson, told(lesson, 0.15))
-    late = event_counts(scenes, truth, ids)
+def test_late_events_and_phantoms_do_not_count(labeled):
+    ground_truth = ClipGroundTruth(labeled.clip, labeled.events, labeled.caused)
+    scenes, ids = scenes_telling(labeled, told(labeled, 0.15))
+    late = event_counts(scenes, ground_truth, ids)
     assert sum(c[0] for c in late.values()) < sum(c[2] for c in late.values())
     ghost = (Event(99, EventKind.MOVE, 77, 0, stamp(1.5)), 1.5)
-    scenes, ids = scenes_telling(lesson, [*told(lesson), ghost])
-    counts = event_counts(scenes, truth, ids)
+    scenes, ids = scenes_telling(labeled, [*told(labeled), ghost])
+    counts = event_counts(scenes, ground_truth, ids)
     assert sum(c[1] for c in counts.values()) == 1
 
 
-def test_relations_of_the_true_poses_score_one(lesson):
-    clip = lesson.clip
-    scene = scenes_telling(lesson, [])[0][5]
+def test_relations_of_the_true_poses_score_one(labeled):
+    clip = labeled.clip
+    scene = scenes_telling(labeled, [])[0][5]
     held = [Relation(*key, p, 0) for key, p in measure_relations(scene, PerceptionConfig()).items() if p >= 0.5]
     counts = relation_counts(replace(scene, relations=tuple(held)), scene, {int(i): int(i) for i in clip.ids})
     assert held and macro_f1(counts) == 1.0
@@ -159,4 +161,4 @@ def test_scores_of_nothing():
     assert np.isnan(coverage(empty)) and np.isnan(spearman(empty)["mean"])
     rows = np.tile(np.arange(5.0)[:, None, None], (1, 3, 3))
     assert spearman(rows)["mean"] == pytest.approx(1.0)
-    assert CausedTruth((), ()).pairs == ()
+    assert CausedGroundTruth((), ()).pairs == ()

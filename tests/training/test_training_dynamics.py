@@ -100,4 +100,4 @@ def test_kinematic_bodies_follow_the_truth(clips: list) -> None:
     with torch.no_grad():
         states, _ = roll_out(DynamicsStep(), batch, 6)
     led = batch.kinematic
-    torch.testing.assert_close(states[:, :3, led], batch.truth[1:, :3, led])
+    torch.testing.assert_close(states[:, :3, led], batch.ground_truth[1:, :3, led])

@@ -137,7 +137,7 @@ def test_export_says_what_torch_says(prepared: Prepared, tmp_path: Path) -> None
     )
     assert 0.0 <= result.mask_ap50 <= 1.0 and result.images == 2
     worst = worst_frames(network, prepared, np.linspace(0.0, 1.0, 9), "train", 2)
-    assert len(worst) == 2 and worst[0].panels["truth"].shape == (240, 320, 3)
+    assert len(worst) == 2 and worst[0].panels["ground truth"].shape == (240, 320, 3)
 
 
 def test_perfect_masks_have_full_precision() -> None:

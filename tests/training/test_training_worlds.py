@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from training.reasoner.data import lively
 from training.worlds import families, textures
+from training.worlds.appearance import open_simulator, random_noise
 from training.worlds.simulate import FAR_M, compile_world, simulate
-from training.worlds.worlds import SPLITS, open_simulator, random_noise, random_scene
+from training.worlds.splits import SPLITS
+from training.worlds.worlds import random_scene
 from wm_core.scene_graph import Shape
 
 
@@ -51,7 +53,7 @@ def test_things_stand_still_until_something_happens(seed: int, split: str) -> No
         return
     clip = simulate(scene, seconds=min(0.4, first - 0.05))
     moved = np.linalg.norm(clip.states[-1, 1:, :3] - clip.states[0, 1:, :3], axis=1)
-    # Round things may roll a little and lying bottles settle; nothing is thrown apart by an overlap.
+    # Round objects may roll a little and lying bottles settle; nothing is thrown apart by an overlap.
     assert clip.stable
     assert (np.linalg.norm(clip.states[:, 1:, 7:10], axis=2) < 0.6).all(), moved
 
@@ -76,7 +78,7 @@ def test_without_what_touches_nothing_all_else_is_the_same() -> None:
 
 @pytest.mark.slow
 def test_distances_of_things_that_touch_are_of_their_true_surfaces() -> None:
-    """A contact begins where the parts meet; hulls alone would have things touch that have come apart."""
+    """A contact begins where the parts meet; hulls alone would have objects touch that have come apart."""
     for seed in range(40):
         scene = lively(random_scene(seed, "train"), seed)
         clip = simulate(scene, seconds=3.0)
@@ -103,10 +105,10 @@ def test_families_stand_on_their_ground(name: str) -> None:
 
     family, _ = {**families.ASSEMBLIES, **families.HELD_OUT}[name]
     for seed in range(3):
-        thing = family(np.random.default_rng(seed))
-        low = lowest_point(BodyDef(thing.parts), np.array([0.0, 0.0, 0.0, 1.0]))
+        drawn = family(np.random.default_rng(seed))
+        low = lowest_point(BodyDef(drawn.parts), np.array([0.0, 0.0, 0.0, 1.0]))
         assert abs(low) < 5e-3
-        assert thing.class_name == "object" or thing.class_name in families.VOCABULARY
+        assert drawn.class_name == "object" or drawn.class_name in families.VOCABULARY
 
 
 @pytest.mark.parametrize("name", [*textures.TRAINING, *textures.SURFACES, *textures.HELD_OUT])

@@ -1,4 +1,4 @@
-"""What the command lines of all trainings share."""
+"""The common part of the command lines of all trainings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 def add_options(
     parser: argparse.ArgumentParser, models: Path, name: str, steps: int, batch: int, rate: float, clips: int
 ) -> None:
-    """What decides the weights, where data and weights go, and what it is computed with."""
+    """Add the options of the weights, of the folders, and of the device."""
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=steps, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=batch, help="images or windows a step (default: %(default)s)")
@@ -29,7 +29,7 @@ def add_options(
 
 
 def prepare_device(arguments: argparse.Namespace) -> torch.device:
-    """The device that was asked for; its threads are set."""
+    """The requested device; the number of threads is set."""
     torch.set_num_threads(arguments.threads)
     chosen = arguments.device
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if chosen == "auto" else chosen)

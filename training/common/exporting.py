@@ -1,4 +1,4 @@
-"""Trained networks as files: weights, and ONNX with what they are in its metadata."""
+"""Trained networks as files: weights, and ONNX with facts in its metadata."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class WorstFrame:
     Attributes:
         title: which it is, e.g. split, clip and frame.
         score: what is bad, e.g. ``mean IoU 0.31``.
-        panels: (H, W, 3) uint8 RGB pictures by caption, e.g. color, truth, found.
+        panels: (H, W, 3) uint8 RGB pictures by caption, e.g. color, ground truth, found.
     """
 
     title: str
@@ -227,15 +227,15 @@ def _metrics(facts: Mapping[str, Any]) -> str:
                 aim = aims[split].get(key)
                 known = isinstance(value, (int, float, np.number)) and aim is not None and math.isfinite(value)
                 down = directions.get(key) == "down"
-                met = known and (value <= aim if down else value >= aim)
-                cell = f"**{cell}**" if known and met else cell
+                reached = known and (value <= aim if down else value >= aim)
+                cell = f"**{cell}**" if known and reached else cell
                 row += [cell, "" if aim is None else f"{'≤' if down else '≥'} {number(aim)}"]
             else:
                 row.append(cell)
             if split in baseline:
                 row.append(number(baseline[split].get(key)))
         rows.append(row)
-    return table(header, rows) + ("\n\nBold: the aim is met." if aims else "")
+    return table(header, rows) + ("\n\nBold: the aim is reached." if aims else "")
 
 
 def _pairs(values: Mapping[str, Any], leave_out: Sequence[str] = ()) -> list[tuple[str, str]]:

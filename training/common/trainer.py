@@ -1,4 +1,4 @@
-"""What every training here has in common: optimizer, moving average, schedule, checkpoints, and the loop over steps."""
+"""The common part of all trainings: optimizer, moving average, schedule, checkpoints, and the loop over steps."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from torch import Tensor, nn
 SMOOTHING = 0.02
 """Weight of a new step in the losses that are shown and kept: about the mean of the last fifty steps."""
 SAVE_EVERY_S = 60.0
+"""Time [s] between checkpoints: as much is lost when a run is interrupted."""
 
 
 class CommonOptions(Protocol):
-    """What each training's own frozen dataclass of options has."""
+    """The part that the options of all trainings have in common."""
 
     @property
     def seed(self) -> int:
@@ -41,7 +42,7 @@ class CommonOptions(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the weights are stepped; larger ``clip`` and ``decay`` follow single batches more and less.
+    """Settings of the optimizer; a larger ``clip`` follows single batches more, a larger ``decay`` less.
 
     Attributes:
         weight_decay: of AdamW.
@@ -75,6 +76,10 @@ class Trainer(ABC, Generic[Network, Batch]):
     Args:
         options: a frozen dataclass; a checkpoint of a run with other options is refused.
         build: makes the network, twice, after the seed is set.
+
+    Attributes:
+        network, average: in training, and its moving average; step: steps done; seconds: of training [s].
+        skipped: steps with a gradient that was not finite; curve: history of the losses.
     """
 
     recipe: ClassVar[Recipe]
@@ -92,7 +97,7 @@ class Trainer(ABC, Generic[Network, Batch]):
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Of the network in training, weighted: their sum is what is stepped down."""
+        """Losses of the network in training by name, weighted: their sum is minimized."""
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step; returns the losses. A step whose gradient is not finite changes nothing but the count of steps."""
@@ -127,8 +132,8 @@ class Trainer(ABC, Generic[Network, Batch]):
         """Train to the end.
 
         Args:
-            batch_of: the batch of a step, always the same one, so that a resumed run sees what the whole run would see.
-            watch: what is kept of a step in the history, from the smoothed losses; called every ``every`` steps and at
+            batch_of: the batch of a step, always the same one, so that a resumed run has those of an uninterrupted one.
+            watch: the history's entry for a step, from the smoothed losses; called every ``every`` steps and at
                 the end.
             checkpoint: written every minute and at the end.
         """
@@ -160,13 +165,13 @@ class Trainer(ABC, Generic[Network, Batch]):
             console.print(f"{self.skipped} steps had gradients that were not finite and changed nothing")
 
     def resume(self, checkpoint: Path, console: Console) -> None:
-        """Go on from a checkpoint if there is one."""
+        """Resume from a checkpoint if there is one."""
         if checkpoint.exists():
             self.load(checkpoint)
             console.print(f"going on from step {self.step} of {self.options.steps} ({checkpoint})")
 
     def save(self, path: Path) -> None:
-        """Everything that going on needs, in one safetensors file."""
+        """Write everything that a resumed run needs, in one safetensors file."""
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         tensors |= self.more_tensors()
@@ -185,7 +190,7 @@ class Trainer(ABC, Generic[Network, Batch]):
         part.rename(path)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint.
+        """Resume from a checkpoint.
 
         Raises:
             ValueError: the checkpoint is of a run with other options.
@@ -217,7 +222,7 @@ class Trainer(ABC, Generic[Network, Batch]):
         return {}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-        """Take back what ``more_tensors`` and ``more_facts`` gave."""
+        """Restore what ``more_tensors`` and ``more_facts`` gave."""
 
 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,5 +1,4 @@
-"""What the dynamics network is, how it was made, and how good it is on worlds it has never seen: the model card and
-its videos.
+"""The model card of the dynamics network, its figures on held-out worlds, and its videos.
 
 Evaluation starts from true states of held-out worlds (other seeds; other shapes) and rolls one second out without
 correction. ``make bench-imagination`` has the figures through the robot's own interface, from perceived states too.
@@ -35,12 +34,15 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 HELD_OUT_CLIPS = 60
 STEPS = 60
+"""Clips of each split, and steps of a rollout (1 s)."""
 WORST = 6
+"""Windows that are shown."""
 _SIZE = 320
+"""Pixels of a square picture."""
 
 
 def outline(batch: WindowBatch, body: int) -> Array:
-    """Points (P, 3) in a body's frame whose convex hull is its shape, as the network takes it [m]."""
+    """Points (P, 3) in a body's frame whose convex hull is its shape, as the network has it [m]."""
     parameters = batch.parameters[:, body].numpy().astype(np.float64)
     center, half = parameters[ROWS["center"]], parameters[ROWS["half"]]
     rounding = float(parameters[ROWS["rounding"]][0])
@@ -62,9 +64,9 @@ def outline(batch: WindowBatch, body: int) -> Array:
 
 
 def draw(batch: WindowBatch, states: NDArray[np.float32], bodies: Sequence[int], body: int, top: float) -> NDArray[Any]:
-    """A picture (H, W, 3) of one instant of a window, seen from above and aside; ``body`` is the one in question."""
+    """A picture (H, W, 3) of one instant of a window, seen from above at an angle; ``body`` is drawn in red."""
     image = np.full((_SIZE, _SIZE, 3), 245, np.uint8)
-    focus = batch.truth[:, :3, body].mean(dim=0).numpy().astype(np.float64)
+    focus = batch.ground_truth[:, :3, body].mean(dim=0).numpy().astype(np.float64)
     focus[2] = top
     view = np.array([[1.0, 0.0, 0.0], [0.0, 0.62, -0.78]])
 
@@ -112,7 +114,7 @@ def write_video(path: Path, frames: Sequence[NDArray[np.uint8]], rate_hz: int = 
 
 @torch.no_grad()
 def worst_cases(network: DynamicsStep, clips: list[DynamicsClip], path: Path, seed: int) -> list[WorstFrame]:
-    """The windows with the largest errors, as pictures, and as a video of truth beside prediction, one after
+    """The windows with the largest errors, as pictures, and as a video of ground truth beside prediction, one after
     another.
     """
     from training.dynamics.trainer import draw_windows
@@ -120,7 +122,7 @@ def worst_cases(network: DynamicsStep, clips: list[DynamicsClip], path: Path, se
     windows = draw_windows(clips, 80, STEPS, np.random.default_rng(seed))
     batch = make_batch(windows, STEPS)
     states, _ = roll_out(network, batch, STEPS)
-    position, _ = pose_errors(states, batch.truth[1:], batch.parameters)
+    position, _ = pose_errors(states, batch.ground_truth[1:], batch.parameters)
     error = torch.where(batch.scored, position[-1], torch.zeros(()))
     frames: list[NDArray[np.uint8]] = []
     cards: list[WorstFrame] = []
@@ -131,16 +133,18 @@ def worst_cases(network: DynamicsStep, clips: list[DynamicsClip], path: Path, se
             continue
         seen.add(window)
         members = np.flatnonzero(batch.window == window).tolist()
-        top = float(batch.truth[0, 2, body])
+        top = float(batch.ground_truth[0, 2, body])
         pair = []
         for step in range(0, STEPS + 1, 2):
-            true = draw(batch, batch.truth[step].numpy(), members, body, top)
-            told = draw(batch, (batch.truth[0] if step == 0 else states[step - 1]).numpy(), members, body, top)
-            pair.append(np.concatenate([true, told], axis=1))
+            true = draw(batch, batch.ground_truth[step].numpy(), members, body, top)
+            predicted = draw(
+                batch, (batch.ground_truth[0] if step == 0 else states[step - 1]).numpy(), members, body, top
+            )
+            pair.append(np.concatenate([true, predicted], axis=1))
         frames.extend(pair)
         cards.append(
             WorstFrame(
-                f"case {len(cards) + 1}, truth left",
+                f"case {len(cards) + 1}, ground truth left",
                 f"{float(error[body]):.2f} m off after 1 s",
                 {"after 0.2 s": pair[6], "after 0.5 s": pair[15], "after 1 s": pair[-1]},
             )
@@ -173,16 +177,16 @@ def write_card(
         if split == "families":
             worst = worst_cases(network, clips, folder / "dynamics_worst.mp4", seed=8)
     facts = {
-        "title": "Dynamics: one step of a world of rigid things, with learned contacts",
+        "title": "Dynamics: one step of a world of rigid objects, with learned contacts",
         "summary": (
-            "A contact network that rolls thousands of futures out together: bodies tell contacts their relative "
-            "velocity, a network gives each contact its law, contacts tell bodies their impulses. Flight, gravity, "
-            "opposite impulses, no pull and the friction cone are built in."
+            "A contact network that rolls thousands of futures out together: contacts get the relative velocity of "
+            "their bodies, a network gives each contact its law, bodies get the impulses. Free flight, gravity, "
+            "opposite impulses, contacts that only push and the friction cone are built in."
         ),
         "architecture": (
             f"{network.sweeps} sweeps of message passing between bodies and contacts per step of 1/60 s; a perceptron "
             "of 10 invariants, 16 and 16 units, 8 numbers for each contact's law; four contacts with the surface "
-            "beneath each thing and four for each near pair, from shape parameters. The few weights are shared by all "
+            "beneath each object and four for each near pair, from shape parameters. The few weights are shared by all "
             "contacts."
         ),
         "parameters": count_parameters(network),
@@ -193,7 +197,8 @@ def write_card(
                 f"train: worlds 500000 to {500000 + options.clips - 1} of the training split; held out: 60 worlds each "
                 "of the splits seeds and families, which share no seed, and families no shape, with training"
             ),
-            "about": "MuJoCo clips of 2.6 s in which things slide, topple, drop, fly, vanish and are pushed by a block",
+            "about": "MuJoCo clips of 2.6 s in which objects slide, topple, drop, fly, vanish and are pushed by a "
+            "block",
             "splits": {"train": {"clips": options.clips}, "seeds": {"clips": 60}, "families": {"clips": 60}},
         },
         "training": {
@@ -211,17 +216,17 @@ def write_card(
         "baseline": baseline,
         "directions": dict.fromkeys(metrics["seeds"], "down"),
         "limits": [
-            "Concave things are taken for their convex hull: what leans into a bowl or hangs on a handle goes wrong.",
-            "A support is a level rectangle; what is half over its edge is held by the part of its face that is above "
-            "it.",
-            "What slides on a face goes about a tenth too far; restitution of things that land on a face is too low.",
-            "Which way something topples that stands on an edge is decided by less than is known; samples show that.",
+            "A concave object is represented by its convex hull: objects in a bowl or on a handle move wrongly.",
+            "A support is a level rectangle; an object half over its edge is held by the part of its face above it.",
+            "Objects that slide on a face go about a tenth too far; restitution of those that land on a face is too "
+            "low.",
+            "The direction in which an object on its edge topples depends on less than is known; samples show that.",
         ],
         "notes": [
             "The baseline is the same network before training: built-in mechanics with neutral contact laws.",
-            "`straight_*` in the tables are straight lines on the same windows. Errors are over things that move by "
+            "`straight_*` in the tables are straight lines on the same windows. Errors are over objects that move by "
             f"more than 1 cm; rollouts of {STEPS * STEP_S:.0f} s from true states.",
-            "Videos of the worst cases on held-out shapes, truth left: dynamics_worst.mp4.",
+            "Videos of the worst cases on held-out shapes, ground truth left: dynamics_worst.mp4.",
         ],
     }
     return write_model_card(folder, "dynamics", facts, curve, worst)

@@ -1,8 +1,8 @@
-"""Training data of the dynamics: simulated clips in which much happens, as the network's own tables.
+"""Training data of the dynamics: simulated clips with many events, as the network's own tables.
 
-Worlds are those of ``training.worlds.worlds``; here they are made eventful: things slide, are knocked over, dropped,
-thrown, taken away, and pushed by a kinematic block. A clip is the truth (MuJoCo, with every part of a compound thing)
-beside what a robot would know of it (one primitive or one convex hull, mass, friction, restitution).
+Worlds are those of ``training.worlds.worlds`` with further interventions: objects slide, are knocked over, dropped,
+thrown, removed, and pushed by a kinematic block. A clip holds true states (MuJoCo, with every part of a compound
+object) and what a robot would know of the bodies (one primitive or one convex hull, mass, friction, restitution).
 
     python -m training.dynamics.data --clips 2000      # out/data/dynamics/train-*.h5, resumable
 """
@@ -22,7 +22,8 @@ from rich.progress import Progress
 from scipy.spatial.transform import Rotation
 
 from training.worlds.simulate import simulate
-from training.worlds.worlds import Split, _pusher, random_scene
+from training.worlds.splits import Split
+from training.worlds.worlds import random_scene, sweeping_pusher
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
@@ -43,7 +44,9 @@ Array = NDArray[np.float64]
 
 FOLDER = Path(__file__).resolve().parents[2] / "out" / "data" / "dynamics"
 SECONDS = 2.6
+"""Length of a clip [s]: the last intervention is at 2.0 s."""
 SHARD = 100
+"""Clips of one file."""
 SEED_OFFSET = 500_000
 """Clips draw worlds from here on, apart from those of the other models' data."""
 
@@ -57,7 +60,7 @@ class DynamicsClip:
         present: (T, N); parameters: (N, PARAMETER_ROWS); bounds: (N,) [m].
         hulls: (N, 3, HULL_POINTS) [m]; has_hull: (N,).
         surfaces: (S, PLANE_ROWS); floor_z [m]; kinematic: (N,); is_static: (N,).
-        disturbed: (T,) True where an intervention came in since the step before.
+        disturbed: (T,) True where an intervention began since the step before.
     """
 
     states: NDArray[np.float32]
@@ -74,7 +77,7 @@ class DynamicsClip:
 
 
 def known_body(scene: BuiltScene, row: int) -> BodyDef:
-    """A thing as a scene graph describes it: one primitive, or one hull."""
+    """An object as a scene graph describes it: one primitive, or one hull."""
     body, shape = scene.bodies[row], Shape(int(scene.shapes[row]))
     if body.is_static:
         return body
@@ -83,7 +86,7 @@ def known_body(scene: BuiltScene, row: int) -> BodyDef:
 
 
 def eventful_scene(seed: int, split: Split = "train") -> BuiltScene:
-    """The world of a seed with a schedule in which things slide, topple, drop, fly, vanish and are pushed."""
+    """The world of a seed with a schedule in which objects slide, topple, drop, fly, vanish and are pushed."""
     base = random_scene(seed, split)
     rng = np.random.default_rng([seed, 77])
     rows = [i for i, b in enumerate(base.bodies) if not b.is_static and i not in base.pushers]
@@ -131,7 +134,7 @@ def eventful_scene(seed: int, split: Split = "train") -> BuiltScene:
         schedule.append((row, do))
     result = base
     if not base.pushers and rows and rng.uniform() < 0.35:
-        body, path = _pusher(base.states[: len(base.bodies)], top, rng)
+        body, path = sweeping_pusher(base.states[: len(base.bodies)], top, rng)
         index = len(base.bodies)
         schedule.append((index, path))
         result = replace(

@@ -28,7 +28,7 @@ class _Exported(torch.nn.Module):
 
 
 def example_inputs(bodies: int = 5, pairs: int = 4, hulls: int = 2) -> tuple[Tensor, ...]:
-    """Inputs of the right shapes and plausible values: things at rest on a surface."""
+    """Inputs of the right shapes and plausible values: objects at rest on a surface."""
     generator = torch.Generator().manual_seed(0)
     parameters = torch.rand(PARAMETER_ROWS, bodies, generator=generator) * 0.1 + 0.05
     parameters[1:19] = torch.eye(3).reshape(9, 1).repeat(2, bodies)

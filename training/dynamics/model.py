@@ -1,17 +1,18 @@
 """The dynamics network: one step of a world of rigid objects, with contacts that are learned.
 
 What is known is built in, what is not is learned. Known: free flight, gravity, where two shapes are nearest, that a
-contact pushes and never pulls, acts on both bodies with opposite impulses, and rubs no harder than friction allows. So
-momentum is conserved, permuting objects permutes the answer, and turning the world about gravity turns it. Learned: a
-network over each contact's own invariants (gap, approach, slip, masses, friction, restitution, how many other contacts
-share the body) gives the law of that contact - how much of the violation each sweep of message passing takes away, how
-much bounces, how soft it is - and how far the outcome may scatter. Messages between bodies are impulses: bodies ->
-contacts (relative velocity) -> network -> bodies.
+contact pushes and never pulls, acts on both bodies with opposite impulses, and has no more friction than the cone
+allows. So momentum is conserved, permuting objects permutes the answer, and turning the world about gravity turns it.
+Learned: a network over each contact's own invariants (gap, approach, slip, masses, friction, restitution, how many
+other contacts share the body) gives the law of that contact - how much of the violation each sweep of message passing
+removes, how much bounces, how soft it is - and the scatter of the outcome. Messages between bodies are impulses: bodies
+-> contacts (relative velocity) -> network -> bodies.
 
 The formulas are those of ``wm_dynamics.contact_step.formulas``, over torch tensors (``training.dynamics.tensors``).
 Contacts are computed from shape parameters and points of hulls, four for each object with the surface beneath it and
-four for each near pair, so a shape never seen in training is no other input. Sources: impulses with velocity-level
-constraints, Stewart and Trinkle 1996; Jacobi sweeps with mass splitting, Tonge, Benevolenski and Voroshilov 2012.
+four for each near pair, so a shape not seen in training is an input like any other. Sources: impulses with
+velocity-level constraints, Stewart and Trinkle 1996; Jacobi sweeps with mass splitting, Tonge, Benevolenski and
+Voroshilov 2012.
 """
 
 from __future__ import annotations
@@ -40,7 +41,12 @@ class ContactNetwork(nn.Module):
 
 
 class DynamicsStep(nn.Module):
-    """One step of ``STEP_S``; see the module's text."""
+    """One step of ``STEP_S``, as the module describes it.
+
+    Attributes:
+        step_s: length of a step [s]; sweeps: of message passing in it.
+        network: the law of a contact; sweep_weights: (sweeps, 4) and deviation_floor: (2,), logarithms.
+    """
 
     def __init__(self, width: int = WIDTH, sweeps: int = SWEEPS) -> None:
         super().__init__()

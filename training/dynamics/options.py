@@ -7,16 +7,21 @@ from pathlib import Path
 
 MODELS = Path("ros2_ws/src/wm_dynamics/models")
 VALIDATION = 0.06
-"""Part of the training set's clips that training is watched and calibrated with; not the held-out splits."""
+"""Fraction of the training clips that are kept for validation and calibration; not the held-out splits."""
 STILL_M = 0.004
-"""Windows in which nothing moves by more are drawn less often."""
+"""Windows in which no object moves further [m] are drawn ten times less often."""
 CHI2_3_90 = 6.251
 """90 % quantile of the chi-square distribution with three degrees of freedom."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What decides the weights."""
+    """What determines the weights; kept in checkpoints.
+
+    Attributes:
+        seed: of the first weights and of every batch; steps: of the training; batch: windows a step.
+        rate: highest learning rate; clips: of the training set; longest: steps of the longest rollout.
+    """
 
     seed: int
     steps: int

@@ -1,4 +1,4 @@
-"""Rolls the dynamics network out over batches of clip windows, in torch: for its training and its evaluation."""
+"""Rollouts of the dynamics network over batches of clip windows, in torch, for its training and evaluation."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class WindowBatch:
     """Windows of T steps, their bodies one after another (B in all).
 
     Attributes:
-        truth: (T, 13, B) states. parameters: (rows, B). bounds: (B,) [m].
+        ground_truth: (T, 13, B) states. parameters: (rows, B). bounds: (B,) [m].
         hull_row: (H,); hull_points: (3, HULL_POINTS, H). surfaces: (B, S, PLANE_ROWS). floor: (B,) [m].
         candidates: (Q, 2) pairs within one window, the smaller body first. kinematic, scored: (B,) bool.
-        window: (B,) which window a body is of.
+        window: (B,) index of each body's window.
     """
 
-    truth: Tensor
+    ground_truth: Tensor
     parameters: Tensor
     bounds: Tensor
     hull_row: Tensor
@@ -53,13 +53,13 @@ def make_batch(windows: Sequence[tuple[DynamicsClip, int]], steps: int) -> Windo
     """A batch of windows (clip, first step), each of ``steps`` steps after its first; absent and static bodies are
     left out.
     """
-    truth, parameters, bounds, hulls, hull_rows, surfaces, floors = [], [], [], [], [], [], []
+    ground_truth, parameters, bounds, hulls, hull_rows, surfaces, floors = [], [], [], [], [], [], []
     candidates, kinematic, window = [], [], []
     count = 0
     tops = max([len(c.surfaces) for c, _ in windows] + [1])
     for number, (clip, first) in enumerate(windows):
         rows = np.flatnonzero(clip.present[first : first + steps + 1].all(axis=0) & ~clip.is_static)
-        truth.append(clip.states[first : first + steps + 1, rows].transpose(0, 2, 1))
+        ground_truth.append(clip.states[first : first + steps + 1, rows].transpose(0, 2, 1))
         parameters.append(clip.parameters[rows].T)
         bounds.append(clip.bounds[rows])
         with_hull = np.flatnonzero(clip.has_hull[rows])
@@ -78,7 +78,7 @@ def make_batch(windows: Sequence[tuple[DynamicsClip, int]], steps: int) -> Windo
         count += len(rows)
     moves = np.concatenate(kinematic)
     return WindowBatch(
-        truth=torch.from_numpy(np.concatenate(truth, axis=2)),
+        ground_truth=torch.from_numpy(np.concatenate(ground_truth, axis=2)),
         parameters=torch.from_numpy(np.ascontiguousarray(np.concatenate(parameters, axis=1))),
         bounds=torch.from_numpy(np.concatenate(bounds)),
         hull_row=torch.from_numpy(np.concatenate(hull_rows).astype(np.int64)),
@@ -117,22 +117,22 @@ def roll_out(
     noise: Tensor | None = None,
     overlaps: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """States (steps, 13, B) after each step, and deviations (steps, 2, B), from the truth at step 0.
+    """States (steps, 13, B) after each step, and deviations (steps, 2, B), from the ground truth at step 0.
 
-    Kinematic bodies follow the truth. ``noise``: (steps, 6, B) standard normal numbers, scaled by the deviations and
-    added to the velocities; None: none. ``overlaps``: to this the depths (P,) [m] are appended to which near pairs
-    overlap before each step but the first, by more than they did in the truth at step 0.
+    Kinematic bodies follow the ground truth. ``noise``: (steps, 6, B) standard normal numbers, scaled by the
+    deviations and added to the velocities; None: none. ``overlaps``: a list to which the
+    depths (P,) [m] of near pairs before each step but the first are appended, beyond those of the true start.
     """
-    state = batch.truth[0]
+    state = batch.ground_truth[0]
     position, quaternion, linear, angular = state[:3], state[3:7], state[7:10], state[10:13]
     out, deviations = [], []
     kinematic = batch.kinematic.unsqueeze(0)
     plane_slack = torch.zeros(len(batch.bounds))
     slack = torch.zeros(len(batch.candidates))
     for step in range(1, steps + 1):
-        truth = batch.truth[step]
-        was = batch.truth[step - 1]
-        linear = torch.where(kinematic, (truth[:3] - was[:3]) / STEP_S, linear)
+        ground_truth = batch.ground_truth[step]
+        was = batch.ground_truth[step - 1]
+        linear = torch.where(kinematic, (ground_truth[:3] - was[:3]) / STEP_S, linear)
         with torch.no_grad():
             a, b, number = near_pairs(batch, position, linear)
             plane = planes(batch, position)
@@ -154,8 +154,8 @@ def roll_out(
         )  # fmt: skip
         if overlaps is not None and step > 1:
             overlaps.append(torch.relu(-(result.pair_gap + slack[number])))
-        position = torch.where(kinematic, truth[:3], result.position)
-        quaternion = torch.where(kinematic, truth[3:7], result.quaternion)
+        position = torch.where(kinematic, ground_truth[:3], result.position)
+        quaternion = torch.where(kinematic, ground_truth[3:7], result.quaternion)
         linear, angular = result.linear, result.angular
         if noise is not None:
             linear = linear + noise[step - 1, :3] * result.deviation[0]
@@ -165,17 +165,17 @@ def roll_out(
     return torch.stack(out), torch.stack(deviations)
 
 
-def pose_errors(states: Tensor, truth: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-    """Position error and displacement of the outline by the rotation error (T, B) each [m]; of round things about
+def pose_errors(states: Tensor, ground_truth: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """Position error and displacement of the outline by the rotation error (T, B) each [m]; of round objects about
     their axis 0.
     """
-    apart = states[:, :3] - truth[:, :3]
+    apart = states[:, :3] - ground_truth[:, :3]
     position = torch.sqrt((apart * apart).sum(1) + 1e-10)
     half = parameters[ROWS["half"]]
     cylinder = parameters[ROWS["cylinder"]][0]
     total = torch.zeros_like(position)
     steps, _, count = states.shape
-    q, p = states[:, 3:7].permute(1, 0, 2).reshape(4, -1), truth[:, 3:7].permute(1, 0, 2).reshape(4, -1)
+    q, p = states[:, 3:7].permute(1, 0, 2).reshape(4, -1), ground_truth[:, 3:7].permute(1, 0, 2).reshape(4, -1)
     difference = (rotation_of(q) - rotation_of(p)).reshape(3, 3, steps, count)
     capsule = ((half[0] == 0) & (half[2] > 0)).to(half.dtype)
     weights = torch.stack([half[0] * (1 - cylinder), half[1] * (1 - cylinder), half[2] + 0.0 * capsule])

@@ -1,4 +1,4 @@
-"""Steps of the dynamics' training, and what it reaches."""
+"""Windows, losses and figures of the dynamics' training."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def draw_windows(clips: list[DynamicsClip], count: int, steps: int, rng: np.rand
 
 
 def losses(network: DynamicsStep, windows: Windows, steps: int) -> dict[str, Tensor]:
-    """Pose error over the rollout, robust (centimeters count, meters hardly more); velocity error; energy from nothing;
-    how deep things sink into one another; likelihood of the end.
+    """Pose error over the rollout, robust (a meter counts little more than centimeters); velocity error; created
+    energy; penetration depth; likelihood of the end. A larger factor in the sum weighs its term more.
     """
     batch = make_batch(windows, steps)
     overlaps: list[Tensor] = []
     states, deviations = roll_out(network, batch, steps, overlaps=overlaps)
-    truth = batch.truth[1:]
-    position, turned = pose_errors(states, truth, batch.parameters)
+    ground_truth = batch.ground_truth[1:]
+    position, turned = pose_errors(states, ground_truth, batch.parameters)
     scored = batch.scored
-    moves = (batch.truth[-1, :3] - batch.truth[0, :3]).norm(dim=0) > 0.002
+    moves = (batch.ground_truth[-1, :3] - batch.ground_truth[0, :3]).norm(dim=0) > 0.002
     weight = torch.where(moves, 1.0, 0.3) * scored
     weight = weight / weight.sum().clamp(min=1.0)
 
@@ -57,22 +57,22 @@ def losses(network: DynamicsStep, windows: Windows, steps: int) -> dict[str, Ten
         return torch.log1p(error / unit)
 
     pose = (robust(position, 0.06) + 0.5 * robust(turned, 0.06)).mean(dim=0)
-    spread = torch.sqrt((states[:, 7:10] - truth[:, 7:10]).square().sum(1) + 1e-8)
+    spread = torch.sqrt((states[:, 7:10] - ground_truth[:, 7:10]).square().sum(1) + 1e-8)
     velocity = robust(spread, 0.1).mean(dim=0)
-    # What no contact may do: end with more energy per mass than it had, by more than a step leaves uncertain.
-    whole = torch.cat([batch.truth[:1], states])
+    # Energy per mass [J/kg] must not rise in a step by more than its uncertainty.
+    whole = torch.cat([batch.ground_truth[:1], states])
     energy = 0.5 * whole[:, 7:10].square().sum(1) + GRAVITY_M_S2 * whole[:, 2]
     pushed = torch.zeros(len(batch.scored), dtype=torch.bool)
     with_pusher = set(batch.window[batch.kinematic.numpy()].tolist())
     pushed[[int(w) in with_pusher for w in batch.window]] = True
     made = torch.relu(energy[1:] - energy[:-1] - 0.03).clamp(max=1.0).mean(dim=0) * ~pushed
-    # What solid things may not do: sink in by more than a millimeter; what is deep inside counts no more than 3 cm.
+    # Objects must not penetrate by more than 1 mm; depths beyond 3 cm count as 3 cm.
     sunk = torch.stack([torch.relu(depth - 0.001).clamp(max=0.03).sum() for depth in overlaps or [states.new_zeros(1)]])
-    # The scatter of the end, from what each step leaves open; the mean is not moved by this.
+    # Variance of the end from the deviations of each step; the mean has no gradient here.
     left = torch.arange(steps - 1, -1, -1, dtype=torch.float32)[:, None] * STEP_S
     variance = (deviations[:, 0] ** 2 * left**2).sum(0) + 1e-7
-    error = (states[-1, :3] - truth[-1, :3]).detach().square().sum(0)
-    # Student's t with 4 degrees of freedom: a few rollouts part from the truth altogether.
+    error = (states[-1, :3] - ground_truth[-1, :3]).detach().square().sum(0)
+    # Student's t with 4 degrees of freedom: a few rollouts leave the ground truth altogether.
     nll = 1.5 * torch.log(variance) + 3.5 * torch.log1p(error / (4.0 * variance))
     return {
         "pose": (pose * weight).sum(),
@@ -94,7 +94,7 @@ class Trainer(common.Trainer[DynamicsStep, tuple[Windows, int]]):
         self.best_score = math.inf
 
     def losses(self, batch: tuple[Windows, int]) -> dict[str, Tensor]:
-        """Of the network in training."""
+        """Losses of the network in training."""
         return losses(self.network, *batch)
 
     def more_tensors(self) -> dict[str, Tensor]:
@@ -102,7 +102,7 @@ class Trainer(common.Trainer[DynamicsStep, tuple[Windows, int]]):
         return {f"best.{k}": v for k, v in self.best.items()}
 
     def more_facts(self) -> dict[str, str]:
-        """How good they are."""
+        """The score of the best weights so far."""
         return {"best_score": repr(self.best_score)}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
@@ -111,7 +111,7 @@ class Trainer(common.Trainer[DynamicsStep, tuple[Windows, int]]):
         self.best_score = float(facts["best_score"])
 
     def watch(self, clips: list[DynamicsClip]) -> dict[str, float]:
-        """Errors on watched clips; the weights with the least so far are kept (early stopping)."""
+        """Errors on validation clips; the weights with the least so far are kept (early stopping)."""
         row = measure(self.average, clips, self.options.seed, count=140)
         score = row["ade_1.0s_m"] + row["fde_1.0s_m"] + row["outline_1.0s_m"]
         if score < self.best_score:
@@ -124,20 +124,20 @@ class Trainer(common.Trainer[DynamicsStep, tuple[Windows, int]]):
 def measure(
     network: DynamicsStep, clips: list[DynamicsClip], seed: int, count: int = 96, steps: int = 60
 ) -> dict[str, float]:
-    """Final displacement errors over the things that move in windows of clips, with the two yardsticks beside."""
+    """Displacement errors of objects that move in windows of clips, and those of straight lines beside."""
     rng = np.random.default_rng(seed)
     windows = draw_windows(clips, count, steps, rng)
     batch = make_batch(windows, steps)
     overlaps: list[Tensor] = []
     states, _ = roll_out(network, batch, steps, overlaps=overlaps)
-    position, turned = pose_errors(states, batch.truth[1:], batch.parameters)
-    way = (batch.truth[-1, :3] - batch.truth[0, :3]).norm(dim=0)
-    use = batch.scored & (way > 0.01)
-    rest = batch.scored & ~(way > 0.01)
+    position, turned = pose_errors(states, batch.ground_truth[1:], batch.parameters)
+    displacement = (batch.ground_truth[-1, :3] - batch.ground_truth[0, :3]).norm(dim=0)
+    use = batch.scored & (displacement > 0.01)
+    rest = batch.scored & ~(displacement > 0.01)
     result: dict[str, float] = {}
     for name, at in (("0.25", 15), ("0.5", 30), ("1.0", 60)):
         result[f"fde_{name}s_m"] = float(position[at - 1, use].mean())
-        straight = batch.truth[0, :3] + batch.truth[0, 7:10] * at * STEP_S - batch.truth[at, :3]
+        straight = batch.ground_truth[0, :3] + batch.ground_truth[0, 7:10] * at * STEP_S - batch.ground_truth[at, :3]
         result[f"straight_{name}s_m"] = float(straight.norm(dim=0)[use].mean())
     result["ade_1.0s_m"] = float(position[:, use].mean())
     result["fde_median_1.0s_m"] = float(position[-1, use].median())
@@ -160,17 +160,17 @@ def calibrate(
     batch = make_batch(windows, steps)
     torch.manual_seed(seed)
     mean, _ = roll_out(network, batch, steps)
-    way = (batch.truth[-1, :3] - batch.truth[0, :3]).norm(dim=0)
-    use = batch.scored & (way > 0.01)
+    displacement = (batch.ground_truth[-1, :3] - batch.ground_truth[0, :3]).norm(dim=0)
+    use = batch.scored & (displacement > 0.01)
     coverage: dict[float, float] = {}
     for factor in (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0):
         ends = []
         for _ in range(samples):
-            noise = factor * torch.randn(steps, 6, batch.truth.shape[2])
+            noise = factor * torch.randn(steps, 6, batch.ground_truth.shape[2])
             ends.append(roll_out(network, batch, steps, noise)[0][-1, :3])
         stacked = torch.stack(ends)
         variance = stacked.var(dim=0).mean(0) + 1e-8
-        error = (batch.truth[-1, :3] - mean[-1, :3]).square().sum(0)
+        error = (batch.ground_truth[-1, :3] - mean[-1, :3]).square().sum(0)
         coverage[factor] = float((error < CHI2_3_90 * variance)[use].float().mean())
         if coverage[factor] > 0.93:
             break

@@ -1,1 +1,1 @@
-"""The reasoner: its network, lessons, training, metrics and card."""
+"""The reasoner: its network, data, training, metrics and card."""

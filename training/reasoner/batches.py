@@ -1,4 +1,4 @@
-"""Lessons of the reasoner, in batches."""
+"""Examples of the reasoner, in batches."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.reasoner.data import Example
+from training.reasoner.examples import Example
 from training.reasoner.options import Options
 from wm_perception.reasoning.features import AHEAD, CENTER, OBJECT_FEATURES, PAIR_FEATURES, WINDOW
 
 
 class Batches:
-    """Random batches by step number, so that a resumed run sees what the whole run would have seen."""
+    """Random batches by step number, so that a resumed run has the batches of an uninterrupted one.
+
+    Attributes:
+        examples: of all clips; options: of the training.
+        lively, quiet: (M, 3) windows (objects, example, center step), with an event or motion, and without.
+        causes: (Q, Fq) rows of causes; caused: (Q,) their labels.
+    """
 
     def __init__(self, examples: list[Example], options: Options) -> None:
         self.examples, self.options = examples, options
@@ -39,7 +45,7 @@ class Batches:
         rng = np.random.default_rng([self.options.seed, step])
         size = self.options.batch
         some = self.lively[rng.integers(0, len(self.lively), 8 * size)]
-        # Of about one number of things, so that little is padded.
+        # Windows with similar numbers of objects, so that little is padded.
         some = some[np.argsort(some[:, 0], kind="stable")]
         start = int(rng.integers(0, 8)) * size
         windows = some[start : start + size]
@@ -59,7 +65,7 @@ def interaction_batch(examples: list[Example], windows: NDArray[np.int64]) -> tu
     """Objects (B, N, W, Fo), pairs (B, N, N, W, Fp), here (B, N), pair targets (B, N, N, 3), object targets (B, N, 4).
 
     Args:
-        windows: (B, 3) things, example, center step.
+        windows: (B, 3) objects, example, center step.
     """
     count, n = len(windows), int(windows[:, 0].max())
     objects = np.zeros((count, n, WINDOW, len(OBJECT_FEATURES)), np.float32)
@@ -80,17 +86,17 @@ def interaction_batch(examples: list[Example], windows: NDArray[np.int64]) -> tu
 
 
 def evidence_batch(examples: list[Example], rng: np.random.Generator | None) -> tuple[Tensor, ...]:
-    """Shapes (K, Fs), truth (K, 3), free (K,), contacts (C, Fc), whose (C,), steps (M, Fm), whose (M,).
+    """Shapes (K, Fs), ground truth (K, 3), free (K,), contacts (C, Fc), their objects (C,), steps (M, Fm), theirs.
 
-    With a generator, things keep a random part of their evidence: the robot also judges early.
+    With a generator, objects keep a random part of their evidence, because the robot also judges early.
     """
     columns: list[list[NDArray[Any]]] = [[], [], [], [], [], [], []]
-    shapes, truth, free, contacts, contact_of, steps, step_of = columns
+    shapes, ground_truth, free, contacts, contact_of, steps, step_of = columns
     offset = 0
     for e in examples:
         n = len(e.free)
         shapes.append(e.shapes)
-        truth.append(e.properties)
+        ground_truth.append(e.properties)
         free.append(e.free)
         keep = np.ones(n) if rng is None else rng.uniform(0.0, 1.4, n)
         for rows, owner, into, into_of in (

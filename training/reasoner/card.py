@@ -1,7 +1,7 @@
-"""What the reasoner is, how it was made, and how good it is on worlds it has never seen: the model card.
+"""The model card of the reasoner, and its figures on held-out worlds.
 
 Evaluation runs the reasoner as on the robot, on scene graphs made from true states with the errors of a tracker
-(``reasoner_data.perceive``); ``make bench-perception`` has the figures from images.
+(``training.reasoner.simulated_tracker``); ``make bench-perception`` has the figures from images.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from rich.progress import Progress
 from training.common.model_card import write_model_card
 from training.common.trainer import count_parameters
 from training.reasoner.clips import FIRST_SEED
-from training.reasoner.data import Lesson, make_shards, perceive, read_shard
+from training.reasoner.data import LabeledClip, make_shards, read_shard
 from training.reasoner.metrics import (
-    ClipTruth,
+    ClipGroundTruth,
     Counts,
     add_counts,
     caused_counts,
@@ -35,7 +35,8 @@ from training.reasoner.metrics import (
     relation_counts,
     spearman,
 )
-from training.worlds.worlds import Split
+from training.reasoner.simulated_tracker import perceive
+from training.worlds.splits import Split
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.models.reasoner import load_learned_reasoner
@@ -60,11 +61,17 @@ AIMS = {
     for split in ("seeds", "families")
 }
 HELD_OUT_SEED = 20_000
+"""Seed of the first held-out world; training draws from other generators."""
 
 
 @dataclass
 class Result:
-    """Counts and rows over clips, and seconds per frame."""
+    """Scores over clips.
+
+    Attributes:
+        relations, events, causes: (3,) true positives, false positives and misses by name.
+        rows: (K, 3, 3) each, as of ``property_rows``; seconds: of each frame; clips: how many.
+    """
 
     relations: Counts = field(default_factory=dict)
     events: Counts = field(default_factory=dict)
@@ -74,7 +81,7 @@ class Result:
     clips: int = 0
 
     def figures(self) -> dict[str, float]:
-        """Of the model card."""
+        """The figures of the model card."""
         rows = np.concatenate(self.rows) if self.rows else np.zeros((0, 3, 3))
         correlation = spearman(rows)
         return {
@@ -92,10 +99,10 @@ class Result:
         }
 
 
-def viewed_from(lesson: Lesson, rng: np.random.Generator) -> Array:
-    """A camera (4, 4) that looks at the table's middle from a random side."""
+def viewed_from(labeled: LabeledClip, rng: np.random.Generator) -> Array:
+    """Pose (4, 4) of a camera directed at the table's middle from a random side."""
     azimuth, elevation = rng.uniform(-np.pi, np.pi), np.radians(rng.uniform(25.0, 60.0))
-    target = np.array([0.0, 0.0, lesson.table_height_m])
+    target = np.array([0.0, 0.0, labeled.table_height_m])
     forward = -np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
@@ -105,12 +112,12 @@ def viewed_from(lesson: Lesson, rng: np.random.Generator) -> Array:
     return pose
 
 
-def perceived_scene(lesson: Lesson, step: Step, camera: Array) -> SceneGraph:
+def perceived_scene(labeled: LabeledClip, step: Step, camera: Array) -> SceneGraph:
     """The scene graph of a perceived instant, without relations; the table has its true id."""
-    clip = lesson.clip
+    clip = labeled.clip
     order = np.argsort(step.ids)
     table = clip.extents[0].copy()
-    center = np.array([*clip.states[0, 0, :2], lesson.table_height_m - 0.02])
+    center = np.array([*clip.states[0, 0, :2], labeled.table_height_m - 0.02])
     return SceneGraph.build(
         [int(clip.ids[0]), *step.ids[order].tolist()],
         np.vstack([center, step.positions[order]]),
@@ -126,9 +133,9 @@ def perceived_scene(lesson: Lesson, step: Step, camera: Array) -> SceneGraph:
     )
 
 
-def true_scene(lesson: Lesson, time_s: float, camera: Array, visibilities: dict[int, float]) -> SceneGraph:
-    """The true scene graph of an instant; how much of each thing is seen is as perceived."""
-    clip = lesson.clip
+def true_scene(labeled: LabeledClip, time_s: float, camera: Array, visibilities: dict[int, float]) -> SceneGraph:
+    """The true scene graph of an instant; how much of each object is seen is as perceived."""
+    clip = labeled.clip
     row = int(np.argmin(np.abs(clip.times - time_s)))
     rows = np.flatnonzero(clip.present[row])
     states = clip.states[row, rows]
@@ -148,14 +155,14 @@ def true_scene(lesson: Lesson, time_s: float, camera: Array, visibilities: dict[
     )
 
 
-def evaluate_lesson(make: Callable[[], Reasoner], lesson: Lesson, seed: int, result: Result) -> list[SceneGraph]:
+def evaluate_clip(make: Callable[[], Reasoner], labeled: LabeledClip, seed: int, result: Result) -> list[SceneGraph]:
     """Runs a reasoner over a clip and adds what it scores; returns the scene graphs."""
     rng = np.random.default_rng([seed, 23])
-    camera = viewed_from(lesson, rng)
+    camera = viewed_from(labeled, rng)
     reasoner = make()
     scenes, names = [], []
-    for number, step in enumerate(perceive(lesson, rng)):
-        scene = perceived_scene(lesson, step, camera)
+    for number, step in enumerate(perceive(labeled, rng)):
+        scene = perceived_scene(labeled, step, camera)
         begin = time.perf_counter()
         scene = reasoner.update(scene)
         result.seconds.append(time.perf_counter() - begin)
@@ -164,24 +171,24 @@ def evaluate_lesson(make: Callable[[], Reasoner], lesson: Lesson, seed: int, res
         names.append(mapping)
         if number >= 8 and number % 3 == 0:
             seen = dict(zip(scene.ids.tolist(), scene.visibilities.tolist(), strict=True))
-            add_counts(result.relations, relation_counts(scene, true_scene(lesson, step.time, camera, seen), mapping))
-    truth = ClipTruth(lesson.clip, lesson.events, lesson.caused)
-    # Who comes and goes is the tracker's to tell, and there is none here.
-    events = event_counts(scenes, truth, names)
+            add_counts(result.relations, relation_counts(scene, true_scene(labeled, step.time, camera, seen), mapping))
+    ground_truth = ClipGroundTruth(labeled.clip, labeled.events, labeled.caused)
+    # ENTER and LEAVE are events of the tracker, and there is none here.
+    events = event_counts(scenes, ground_truth, names)
     add_counts(result.events, {k: v for k, v in events.items() if k not in ("ENTER", "LEAVE")})
-    add_counts(result.causes, caused_counts(scenes, truth, names))
-    result.rows.append(property_rows(scenes, truth, names))
+    add_counts(result.causes, caused_counts(scenes, ground_truth, names))
+    result.rows.append(property_rows(scenes, ground_truth, names))
     result.clips += 1
     return scenes
 
 
-def evaluate(make: Callable[[], Reasoner], lessons: list[Lesson], console: Console, name: str) -> Result:
-    """A reasoner on all lessons."""
+def evaluate(make: Callable[[], Reasoner], labeled_clips: list[LabeledClip], console: Console, name: str) -> Result:
+    """The scores of a reasoner on all clips."""
     result = Result()
     with Progress(console=console) as progress:
-        bar = progress.add_task(f"evaluation: {name}", total=len(lessons))
-        for k, lesson in enumerate(lessons):
-            evaluate_lesson(make, lesson, k, result)
+        bar = progress.add_task(f"evaluation: {name}", total=len(labeled_clips))
+        for k, labeled in enumerate(labeled_clips):
+            evaluate_clip(make, labeled, k, result)
             progress.advance(bar)
     return result
 
@@ -199,15 +206,15 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
     for split in held_out:
         count = arguments.held_out_clips
         shards = make_shards(arguments.data / split, split, count, arguments.threads, console, HELD_OUT_SEED)
-        lessons = [lesson for shard in shards for lesson in read_shard(shard)]
+        labeled_clips = [labeled for shard in shards for labeled in read_shard(shard)]
         learned = load_learned_reasoner(path, 1, config)
 
         def renewed(reasoner: Reasoner = learned) -> Reasoner:
             reasoner.reset()
             return reasoner
 
-        result = evaluate(renewed, lessons, console, split)
-        untrained = evaluate(lambda: Reasoner(config), lessons, console, f"{split}, untrained")
+        result = evaluate(renewed, labeled_clips, console, split)
+        untrained = evaluate(lambda: Reasoner(config), labeled_clips, console, f"{split}, untrained")
         metrics[split] = {k: None if np.isnan(v) else round(v, 4) for k, v in result.figures().items()}
         plain = untrained.figures()
         baseline[split] = {
@@ -224,10 +231,10 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
         {
             "title": "wm reasoner",
             "summary": "From three seconds of scene graphs: contacts and separations, motion, rest, falls and topples "
-            "with their instants, mass, friction and restitution with how sure it is, and which contact caused "
+            "with their instants, mass, friction and restitution with standard deviations, and which contact caused "
             "which event.",
-            "architecture": "Tokens of things and of pairs from windows of nine steps at 15 Hz, two rounds of "
-            "attention over things with logits from the pair's geometry; evidence of contacts and slides as "
+            "architecture": "Tokens of objects and of pairs from windows of nine steps at 15 Hz, two rounds of "
+            "attention over objects with logits from the pair's geometry; evidence of contacts and slides as "
             "Gaussians with learned precision that multiply; causes from how a contact's influence spreads along "
             "later contacts.",
             "parameters": count_parameters(trainer.network),
@@ -236,12 +243,11 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
                 "command": "make train-reasoner",
                 "seeds": f"train 0..{options.clips - 1}, seen {FIRST_SEED}..{FIRST_SEED + options.seen_clips - 1}; "
                 f"held-out splits from {HELD_OUT_SEED} on, from generators of their own",
-                "about": "Worlds of training/worlds/worlds.py as states alone; in three of four more things are set in "
-                "motion than usual, some of them gradually, as a hand does. Perception's errors are imitated: noise, "
-                "things held still while they seem at rest, wrong sizes and shapes, hiding, late discovery. The seen "
-                "clips are drawn as RGB-D video and "
-                "perceived by wm_perception itself up to its tracker. The truth of causes: each world simulated again "
-                "without each thing that touched another.",
+                "about": "Worlds of training/worlds/worlds.py as states alone; in three of four more objects are set "
+                "in motion than usual, some of them gradually, as by hand. Perception's errors are simulated: noise, "
+                "objects held still while they seem at rest, wrong sizes and shapes, hiding, late discovery. The seen "
+                "clips are rendered as RGB-D video and perceived by wm_perception itself up to its tracker. The "
+                "ground truth of causes: each world simulated again without each object that touched another.",
                 "splits": splits,
             },
             "training": {
@@ -257,23 +263,24 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
             "baseline": baseline,
             "directions": {"latency_median_ms": "down", "latency_p95_ms": "down", "things_with_3_contacts": "up"},
             "limits": [
-                "Events are told about 0.3 s after they happen, with their own instant as stamp.",
-                "Friction shows only while a thing slides freely, restitution only in a knock; unmoved things stay at "
-                "the prior of their size and shape.",
-                "A cause is judged from contacts that were seen; one that was missed breaks the chain.",
-                "These figures are from simulated states with imitated errors, not from images.",
-                "In a heap of things that all move at once about half of the contacts and separations are told.",
+                "Events are reported about 0.3 s after they happen, with their own instant as stamp.",
+                "Friction shows only while an object slides freely, restitution only in an impact; unmoved objects "
+                "stay at the prior of their size and shape.",
+                "A cause is found from perceived contacts; a missed one breaks the chain.",
+                "These figures are from simulated states with simulated errors, not from images.",
+                "In a heap of objects that all move at once about half of the contacts and separations are reported.",
             ],
             "notes": [
                 "Friction from the deceleration of single steps, and mass ratio from the velocities just before and "
-                "after a contact, told next to nothing at 15 Hz: friction brakes by half a meter per second between "
-                "two frames. The way to rest and velocities carried back to the instant of the contact tell more, but "
-                "most slides are short, tumble, or end at another thing.",
-                "The thresholds were chosen on 30 development clips that perception saw (split train, from 70000), "
-                "which training does not draw: half of what imitated clips had chosen gave events an F1 of 0.53 there, "
-                "against 0.51 before clips that perception saw were among the lessons, and causes 0.29 against 0.20.",
-                "Given all true events, causes reach an F1 of 0.75 against 0.57 of any earlier contact (clips that "
-                "training was watched with); end to end most of the loss is events that were missed or wrong.",
+                "after a contact, say almost nothing at 15 Hz: friction brakes by half a meter per second between "
+                "two frames. The distance until rest and velocities extrapolated to the instant of the contact say "
+                "more, but most slides are short, tumble, or end at another object.",
+                "The thresholds were chosen on 30 development clips run through perception (split train, from 70000), "
+                "which training does not use: half of the thresholds chosen on simulated tracks gave events an F1 of "
+                "0.53 there, against 0.51 before clips run through perception were in the training set, and causes "
+                "0.29 against 0.20.",
+                "Given all true events, causes reach an F1 of 0.75 against 0.57 of any earlier contact (validation "
+                "clips); end to end most of the loss is due to missed or wrong events.",
             ],
         },
         trainer.curve,

@@ -1,9 +1,9 @@
-"""Lessons for the reasoner as perception really sees them: drawn clips, run through the pipeline up to its tracker.
+"""Rendered clips for the reasoner, run through the perception pipeline up to its tracker.
 
-``python -m training.reasoner.clips`` draws worlds of the training split (about 6 s per clip of 4 s on one core) and
-keeps, beside the truth of ``reasoner_data``, what the tracker made of every frame and which perceived thing is which
-true one. A clip is written beside its place and moved there when it is whole, so that a run that was cut off goes on,
-and depends on its seed and on the segmenter's weights alone.
+``python -m training.reasoner.clips`` renders worlds of the training split (about 6 s per clip of 4 s on one core) and
+keeps, beside the ground truth, the tracks of every frame and the true id of each. A clip is written to a temporary name
+and renamed when it is complete, so that an interrupted run can be resumed. It depends on its seed and on the
+segmenter's weights alone.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.perceiving.clips import ClipPlan, Kind, RenderedClip, render_clip
-from training.reasoner.data import Example, Lesson, make_example, pack, unpack
-from training.reasoner.metrics import clip_truth
+from benchmarks.perception.clips import ClipPlan, Kind, RenderedClip, render_clip
+from training.reasoner.data import LabeledClip, pack, unpack
+from training.reasoner.examples import Example, make_example
+from training.reasoner.metrics import clip_ground_truth
 from wm_core.scene_graph import Event, SceneGraph
 from wm_perception.evaluation import match
 from wm_perception.pipeline import PerceptionPipeline
@@ -34,45 +35,45 @@ from wm_perception.reasoning.steps import Step, step_of
 from wm_perception.types import Frame, PerceptionConfig
 
 FIRST_SEED = 30_000
-"""Away from the seeds of the imitated lessons and of development clips (70000 on)."""
+"""Apart from the seeds of the simulated tracks and of development clips (70000 on)."""
 SECONDS = 4.0
 _KINDS: tuple[Kind, ...] = ("lively", "busy", "lively", "busy", "random", "lively", "busy", "behind", "lively", "away")
 
 
 @dataclass(frozen=True)
-class SeenLesson:
-    """A clip as the tracker saw it.
+class PerceivedClip:
+    """A labeled clip and its tracks.
 
     Attributes:
-        lesson: the truth.
-        steps: what was perceived in each frame, under perceived ids.
-        names: per step {perceived id: true id} of what is matched.
+        labeled: the ground truth.
+        steps: the tracks of each frame, under perceived ids.
+        names: per step {perceived id: true id} of the tracks that are matched.
     """
 
-    lesson: Lesson
+    labeled: LabeledClip
     steps: tuple[Step, ...]
     names: tuple[dict[int, int], ...]
 
 
 class _Recorder(Reasoner):
-    """Takes the tracker's scenes as they come and says nothing of them."""
+    """Keeps the tracker's scenes and adds nothing to them."""
 
     def __init__(self, config: PerceptionConfig) -> None:
         super().__init__(config)
         self.scenes: list[SceneGraph] = []
 
     def update(self, scene: SceneGraph, tracked: Sequence[Event] = ()) -> SceneGraph:
-        """Keeps the scene, and gives it back as it is."""
+        """Keeps the scene and returns it unchanged."""
         self.scenes.append(scene)
         return scene
 
 
 def watch(clip: RenderedClip, config: PerceptionConfig) -> tuple[tuple[Step, ...], tuple[dict[int, int], ...]]:
-    """Steps and names (see ``SeenLesson``) of a drawn clip."""
+    """Steps and names (see ``PerceivedClip``) of a rendered clip."""
     recorder = _Recorder(config)
     pipeline = PerceptionPipeline(config, reasoner=recorder)
     steps, names = [], []
-    for frame, time in zip(clip.frames, clip.truth.times, strict=True):
+    for frame, time in zip(clip.frames, clip.ground_truth.times, strict=True):
         pipeline.process(Frame(frame.stamp_ns, frame.rgb, frame.depth, clip.camera, frame.scene.world_T_camera))
         scene = recorder.scenes[-1]
         steps.append(step_of(scene, float(time)))
@@ -80,16 +81,18 @@ def watch(clip: RenderedClip, config: PerceptionConfig) -> tuple[tuple[Step, ...
     return tuple(steps), tuple(names)
 
 
-def make_seen(seed: int, config: PerceptionConfig) -> SeenLesson | None:
-    """Draw and watch the clip of a seed; None where the physics diverged."""
+def make_perceived_clip(seed: int, config: PerceptionConfig) -> PerceivedClip | None:
+    """Render the clip of a seed and run perception on it; None where the physics diverged."""
     plan = ClipPlan("train", seed, _KINDS[seed % len(_KINDS)], SECONDS, RATE_HZ)
     try:
         clip = render_clip(plan)
     except ValueError:
         return None
-    truth = clip_truth(clip.world, clip.truth)
+    ground_truth = clip_ground_truth(clip.world, clip.ground_truth)
     steps, names = watch(clip, config)
-    return SeenLesson(Lesson(clip.truth, truth.events, truth.caused, clip.world.table_top_z), steps, names)
+    return PerceivedClip(
+        LabeledClip(clip.ground_truth, ground_truth.events, ground_truth.caused, clip.world.table_top_z), steps, names
+    )
 
 
 _COLUMNS = ("positions", "quaternions", "velocities", "extents", "shapes", "visibilities", "floors")
@@ -98,11 +101,11 @@ _COLUMNS = ("positions", "quaternions", "velocities", "extents", "shapes", "visi
 def _write(task: tuple[Path, int]) -> int:
     path, seed = task
     arrays: dict[str, NDArray[Any]] = {}
-    seen = make_seen(seed, PerceptionConfig(inference_threads=1))
+    seen = make_perceived_clip(seed, PerceptionConfig(inference_threads=1))
     if seen is not None:
         sizes = [len(s.ids) for s in seen.steps]
         hulls = [h for s in seen.steps for h in s.hulls]
-        arrays = {f"lesson/{k}": v for k, v in pack(seen.lesson).items()}
+        arrays = {f"lesson/{k}": v for k, v in pack(seen.labeled).items()}
         arrays |= {
             "steps/times": np.array([s.time for s in seen.steps]),
             "steps/sizes": np.array(sizes),
@@ -120,13 +123,13 @@ def _write(task: tuple[Path, int]) -> int:
     return 1
 
 
-def read_seen(path: Path) -> SeenLesson | None:
-    """The lesson of a file; None where the world of its seed diverged."""
+def read_perceived_clip(path: Path) -> PerceivedClip | None:
+    """The clip of a file; None where the world of its seed diverged."""
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     if not arrays:
         return None
-    lesson = unpack({k[7:]: v for k, v in arrays.items() if k.startswith("lesson/")})
+    labeled = unpack({k[7:]: v for k, v in arrays.items() if k.startswith("lesson/")})
     a = {k[6:]: v for k, v in arrays.items() if k.startswith("steps/")}
     hulls = np.split(a["hulls"].astype(np.float64), np.cumsum(a["hull_sizes"])[:-1]) if len(a["hull_sizes"]) else []
     steps, names = [], []
@@ -142,7 +145,7 @@ def read_seen(path: Path) -> SeenLesson | None:
             )
         )
         names.append({int(p): int(t) for p, t in zip(a["ids"][part], a["true"][part], strict=True) if t})
-    return SeenLesson(lesson, tuple(steps), tuple(names))
+    return PerceivedClip(labeled, tuple(steps), tuple(names))
 
 
 def _path(folder: Path, seed: int) -> Path:
@@ -150,23 +153,25 @@ def _path(folder: Path, seed: int) -> Path:
 
 
 def load_seen_examples(folder: Path, clips: int, first_seed: int = FIRST_SEED) -> list[Example]:
-    """What the clips of a folder teach, by seed.
+    """Examples of the clips of a folder, by seed.
 
     Raises:
-        FileNotFoundError: a clip is missing (``make_seen_lessons`` makes it).
+        FileNotFoundError: a clip is missing (``make_perceived_clips`` makes it).
     """
     examples = []
     for seed in range(first_seed, first_seed + clips):
-        if (seen := read_seen(_path(folder, seed))) is None:
+        if (seen := read_perceived_clip(_path(folder, seed))) is None:
             continue
         rng = np.random.default_rng([seed, 29])
-        example = make_example(seen.lesson, rng, seen.steps, seen.names)
+        example = make_example(seen.labeled, rng, seen.steps, seen.names)
         if len(example.here):
             examples.append(example)
     return examples
 
 
-def make_seen_lessons(folder: Path, clips: int, workers: int, console: Console, first_seed: int = FIRST_SEED) -> None:
+def make_perceived_clips(
+    folder: Path, clips: int, workers: int, console: Console, first_seed: int = FIRST_SEED
+) -> None:
     """Writes the clips that are missing."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [(_path(folder, seed), seed) for seed in range(first_seed, first_seed + clips)]
@@ -175,7 +180,7 @@ def make_seen_lessons(folder: Path, clips: int, workers: int, console: Console, 
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress, multiprocessing.get_context("spawn").Pool(workers) as pool:
-        bar = progress.add_task("clips drawn and watched", total=len(tasks))
+        bar = progress.add_task("clips rendered and perceived", total=len(tasks))
         for count in pool.imap_unordered(_write, tasks):
             progress.advance(bar, count)
 
@@ -189,7 +194,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/data/reasoner/seen"), help="default: %(default)s")
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
-    make_seen_lessons(arguments.out, arguments.clips, arguments.workers, console, arguments.first_seed)
+    make_perceived_clips(arguments.out, arguments.clips, arguments.workers, console, arguments.first_seed)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What truly happened in a simulated clip, and what caused what: the truth that the reasoner learns and is scored on.
+"""The true events of a simulated clip and their causes: the ground truth that the reasoner learns and is scored on.
 
-Touch is what a camera could in principle tell: two things are in contact from the instant when they touch until they
-have come apart by more than ``APART_M``. A touch of things that were never that far apart began before the clip.
+A contact is what a camera could in principle tell: two objects are in contact from the instant when they touch until
+they have come apart by more than ``APART_M``. A touch of objects that were never that far apart began before the clip.
 
-A contact A of x and y caused a later event B where B does not happen without it. The physics of that other world is
-known: it is simulated with x removed from the start, and with y removed. Only worlds in which all participants of B
-exist can tell; A caused B if B (same kind, same participants) happens within ``SAME_S`` in none of them. Where B is
-of both x and y no such world exists and the question is not asked.
+A contact A of x and y caused a later event B where B does not happen without it. The sibling
+worlds, without x and without y from the start, are simulated. Only those in which all participants of B exist can tell;
+A caused B if B (same kind, same participants) happens within ``SAME_S`` in none of them. If B is of both x and y there
+is no such world, and the pair is left out.
 """
 
 from __future__ import annotations
@@ -36,14 +36,22 @@ from wm_perception.reasoning.gaps import gaps_between
 Array = NDArray[np.float64]
 
 APART_M = 0.006
+"""Distance [m] of surfaces that ends a contact; larger values join more touches into one contact."""
 SAME_S = 0.15
-"""An event of a sibling within this time is the same event."""
+"""An event of a sibling within this time [s] is the same event; larger values find fewer causes."""
 _DROP_M = 0.03
+"""A fall is at least this deep [m]; less is a tilt or a slide off an edge."""
 
 
 @dataclass(frozen=True)
 class TrueEvent:
-    """``a`` < ``b`` are true ids (``b`` = 0: there is none); ``mover``: of a contact, the faster before."""
+    """An event of a clip.
+
+    Attributes:
+        kind: of the event; time: [s] of the clip.
+        a, b: true ids, a < b; b = 0 where it is of one object.
+        mover: of a contact, the id of the object that was faster before; else 0.
+    """
 
     kind: EventKind
     a: int
@@ -53,13 +61,17 @@ class TrueEvent:
 
     @property
     def who(self) -> tuple[int, ...]:
-        """Ids of those that take part."""
+        """Ids of the participants."""
         return (self.a, self.b) if self.b else (self.a,)
 
 
 @dataclass(frozen=True)
-class CausedTruth:
-    """Pairs (index of a contact, of a later event) that can be asked for, and whether the first caused the second."""
+class CausedGroundTruth:
+    """Which contacts caused which later events.
+
+    Attributes:
+        pairs: (index of a contact, index of a later event) for which it is known; caused: whether the first caused it.
+    """
 
     pairs: tuple[tuple[int, int], ...]
     caused: tuple[bool, ...]
@@ -78,7 +90,7 @@ def true_events(clip: Clip) -> tuple[TrueEvent, ...]:
     speeds = speeds_from(clip.states)
     table_z = float(clip.states[0, 0, 2])
     for k in moving_objects:
-        me = int(clip.ids[k])
+        name = int(clip.ids[k])
         present = clip.present[:, k]
         if not present.any():
             continue
@@ -88,25 +100,25 @@ def true_events(clip: Clip) -> tuple[TrueEvent, ...]:
         z = clip.states[first:last, k, 2]
         gone = np.flatnonzero(z < table_z - GONE_M)
         if len(gone):
-            events.append(TrueEvent(EventKind.LEAVE, me, 0, float(times[gone[0]])))
+            events.append(TrueEvent(EventKind.LEAVE, name, 0, float(times[gone[0]])))
             last = first + int(gone[0]) + 1
             times, z = clip.times[first:last], clip.states[first:last, k, 2]
         elif last < len(clip.times):
-            events.append(TrueEvent(EventKind.LEAVE, me, 0, float(clip.times[last])))
+            events.append(TrueEvent(EventKind.LEAVE, name, 0, float(clip.times[last])))
         if first > 0:
-            events.append(TrueEvent(EventKind.ENTER, me, 0, float(times[0])))
+            events.append(TrueEvent(EventKind.ENTER, name, 0, float(times[0])))
         positions = clip.states[first:last, k, POSITION]
         for begin, end in moving_spans(times, positions, speeds[first:last, k], MOVE_SPEED_M_S, STOP_SPEED_M_S):
             if begin is not None:
-                events.append(TrueEvent(EventKind.MOVE, me, 0, begin))
+                events.append(TrueEvent(EventKind.MOVE, name, 0, begin))
             if end is not None:
-                events.append(TrueEvent(EventKind.STOP, me, 0, end))
+                events.append(TrueEvent(EventKind.STOP, name, 0, end))
         if clip.kinematic[k]:
             continue
         quaternions = clip.states[first:last, k, QUATERNION]
         axis = upright_axis(int(clip.shapes[k]), clip.extents[k], quaternions[0])
         if axis is not None and (row := topple_row(quaternions, axis)) is not None:
-            events.append(TrueEvent(EventKind.TOPPLE, me, 0, float(times[row])))
+            events.append(TrueEvent(EventKind.TOPPLE, name, 0, float(times[row])))
         touching = np.zeros(len(times), dtype=bool)
         for begin, end, a, b in _touch_spans(clip):
             if k in (index[a], index[b]):
@@ -118,7 +130,7 @@ def true_events(clip: Clip) -> tuple[TrueEvent, ...]:
             while start > 0 and clip.states[first + start - 1, k, 9] < -0.05:
                 start -= 1
             if z[start] - z[row:].min() > _DROP_M:
-                events.append(TrueEvent(EventKind.FALL, me, 0, float(times[start])))
+                events.append(TrueEvent(EventKind.FALL, name, 0, float(times[start])))
     return tuple(sorted(events, key=lambda e: (e.time, int(e.kind), e.a, e.b)))
 
 
@@ -169,9 +181,7 @@ def _contacts(clip: Clip) -> list[TrueEvent]:
 
 
 def pair_gaps(clip: Clip, i: int, j: int) -> Array:
-    """(T,) distance of the surfaces [m] of two bodies (indices) of which no more is known than shape, extents and hull;
-    NaN while one is absent.
-    """
+    """(T,) distance of the surfaces [m] of two bodies (indices) by shape, extents and hull; NaN while one is absent."""
     states = clip.states[:, [i, j]]
     rotations = rotation_matrices(states[..., QUATERNION].reshape(-1, 4)).reshape(len(states), 2, 3, 3)
     gaps = gaps_between(
@@ -185,7 +195,9 @@ def pair_gaps(clip: Clip, i: int, j: int) -> Array:
     return np.where(clip.present[:, i] & clip.present[:, j], gaps, np.nan)
 
 
-def caused_truth(events: Sequence[TrueEvent], sibling: Callable[[int], Sequence[TrueEvent] | None]) -> CausedTruth:
+def caused_ground_truth(
+    events: Sequence[TrueEvent], sibling: Callable[[int], Sequence[TrueEvent] | None]
+) -> CausedGroundTruth:
     """Which contacts caused which events.
 
     Args:
@@ -211,4 +223,4 @@ def caused_truth(events: Sequence[TrueEvent], sibling: Callable[[int], Sequence[
         )
         pairs.append((i, j))
         answers.append(not happens)
-    return CausedTruth(tuple(pairs), tuple(answers))
+    return CausedGroundTruth(tuple(pairs), tuple(answers))

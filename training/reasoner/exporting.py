@@ -14,7 +14,7 @@ from wm_perception.reasoning.features import RATE_HZ, VERSION, WINDOW
 
 
 def export(network: ReasonerNetwork, path: Path, facts: dict[str, str]) -> None:
-    """Writes the ONNX file, for any number of things and rows; ``facts`` go into its metadata."""
+    """Writes the ONNX file, for any number of objects and rows; ``facts`` go into its metadata."""
     network = network.cpu().float().eval()
     inputs, outputs = reasoner_contract()
     sizes = {"N": 3, "C": 2, "M": 2, "Q": 2}

@@ -1,4 +1,4 @@
-"""How well a sequence of scene graphs tells what truly happened: relations, events, properties and causes.
+"""Figures of a sequence of scene graphs against the ground truth: relations, events, properties and causes.
 
 Counts are true positives, false positives and false negatives, (3,), that add up over frames and clips.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.reasoner.data import counterfactuals
-from training.reasoner.events import CausedTruth, TrueEvent, caused_truth, true_events
+from training.reasoner.events import CausedGroundTruth, TrueEvent, caused_ground_truth, true_events
 from training.worlds.simulate import Clip, compile_world
 from wm_core.scene_graph import Event, EventKind, Predicate, SceneGraph
 from wm_perception.reasoning.causes import cause_candidates
@@ -26,55 +26,61 @@ Counts = dict[str, Array]
 
 PROPERTIES = ("log_mass", "friction", "restitution")
 TOLERANCE_S = 0.1
+"""Of the time of an event, as the aim is stated (docs/perception_bench.md)."""
 SAME_EVENT_S = 0.2
-"""Within this time a perceived event stands for a true one, when it is asked what caused it."""
+"""Within this time [s] a perceived event stands for a true one, when causes are scored."""
 END_S = 0.35
-"""What happens this near to the end of a clip cannot be reported before it ends, and is not counted."""
+"""Events this near [s] to the end of a clip cannot be reported before it ends, and are not counted."""
 Z90 = 1.6449
+"""Half width of the 90 % interval of a normal distribution, in standard deviations."""
 _SYMMETRIC = (Predicate.TOUCHING, Predicate.NEAR, Predicate.MOVING_WITH)
 
 
 @dataclass(frozen=True)
-class ClipTruth:
-    """A clip with its true events and what caused what."""
+class ClipGroundTruth:
+    """A clip with its true events and their causes.
+
+    Attributes:
+        clip: states and touches; events: in time order; caused: of pairs of these events.
+    """
 
     clip: Clip
     events: tuple[TrueEvent, ...]
-    caused: CausedTruth
+    caused: CausedGroundTruth
 
 
-def clip_truth(scene: BuiltScene, clip: Clip, counterfactual: bool = True) -> ClipTruth:
-    """The truth of a clip of a scene.
+def clip_ground_truth(scene: BuiltScene, clip: Clip, counterfactual: bool = True) -> ClipGroundTruth:
+    """The ground truth of a clip of a scene.
 
     Args:
-        counterfactual: also simulate the worlds without each thing that touches another, about 0.3 s each.
+        counterfactual: also simulate the worlds without each object that touches another, about 0.3 s each.
     """
     events = true_events(clip)
-    caused = CausedTruth((), ())
+    caused = CausedGroundTruth((), ())
     if counterfactual:
         rate = 1.0 / float(clip.times[1] - clip.times[0])
         seconds = float(clip.times[-1])
-        caused = caused_truth(events, counterfactuals(scene, compile_world(scene), seconds, rate))
-    return ClipTruth(clip, events, caused)
+        caused = caused_ground_truth(events, counterfactuals(scene, compile_world(scene), seconds, rate))
+    return ClipGroundTruth(clip, events, caused)
 
 
-def relation_counts(perceived: SceneGraph, truth: SceneGraph, ids: Mapping[int, int]) -> Counts:
+def relation_counts(perceived: SceneGraph, ground_truth: SceneGraph, ids: Mapping[int, int]) -> Counts:
     """Of one frame, by predicate: the relations held against those that the true poses give.
 
     Args:
-        ids: true id of each perceived id that has one; supports need not be in it. Relations of things that are not
-            perceived are not asked for, those of phantoms are not counted (both have figures of their own).
+        ids: true id of each perceived id that has one; supports need not be in it. Relations of objects that are not
+            perceived are not scored, nor are those of phantoms (both have figures of their own).
     """
-    statics = truth.ids[truth.is_static].tolist()
+    statics = ground_truth.ids[ground_truth.is_static].tolist()
     known = dict(ids)
     for i in perceived.ids[perceived.is_static].tolist():
         if statics:
             known.setdefault(int(i), int(statics[0]))
-    asked = set(known.values())
+    scored = set(known.values())
     true = {
         key
-        for key, probability in measure_relations(truth, PerceptionConfig()).items()
-        if probability >= 0.5 and key[0] in asked and key[2] in asked
+        for key, probability in measure_relations(ground_truth, PerceptionConfig()).items()
+        if probability >= 0.5 and key[0] in scored and key[2] in scored
     }
     held = set()
     for r in perceived.relations:
@@ -113,12 +119,12 @@ def _collect(scenes: Sequence[SceneGraph], ids: Sequence[Mapping[int, int]]) -> 
     return list(seen.values()), set(known.values())
 
 
-def _pair_up(seen: Sequence[_Seen], truth: Sequence[TrueEvent], tolerance_s: float) -> dict[int, int]:
+def _pair_up(seen: Sequence[_Seen], ground_truth: Sequence[TrueEvent], tolerance_s: float) -> dict[int, int]:
     """Index of the true event of each perceived one, nearest in time first."""
     options = sorted(
         (abs(s.time - t.time), i, j)
         for i, s in enumerate(seen)
-        for j, t in enumerate(truth)
+        for j, t in enumerate(ground_truth)
         if s.event.kind == t.kind and s.who == tuple(sorted(t.who)) and abs(s.time - t.time) <= tolerance_s
     )
     pairs: dict[int, int] = {}
@@ -130,58 +136,58 @@ def _pair_up(seen: Sequence[_Seen], truth: Sequence[TrueEvent], tolerance_s: flo
 
 def event_counts(
     scenes: Sequence[SceneGraph],
-    truth: ClipTruth,
+    ground_truth: ClipGroundTruth,
     ids: Sequence[Mapping[int, int]],
     from_s: float = 0.5,
     tolerance_s: float = TOLERANCE_S,
 ) -> Counts:
     """Of one clip, by kind: events with the right participants within a tolerance of the true time.
 
-    Counted are those from ``from_s`` on. Of things that were never perceived (out of view) none are asked for; the
-    appearance of things that were there from the start is not counted.
+    Counted are those from ``from_s`` on. Those of objects that were never perceived (out of view) are not
+    missed; ENTER of an object that was present from the start is not counted.
     """
     seen, perceived = _collect(scenes, ids)
-    until = float(truth.clip.times[-1]) - END_S
-    pairs = _pair_up(seen, truth.events, tolerance_s)
+    until = float(ground_truth.clip.times[-1]) - END_S
+    pairs = _pair_up(seen, ground_truth.events, tolerance_s)
     counts: Counts = {kind.name: np.zeros(3) for kind in EventKind}
     hits = set(pairs.values())
-    begun = {int(i) for k, i in enumerate(truth.clip.ids) if truth.clip.present[0, k]}
+    begun = {int(i) for k, i in enumerate(ground_truth.clip.ids) if ground_truth.clip.present[0, k]}
     for i, s in enumerate(seen):
         if i in pairs:
-            t = truth.events[pairs[i]]
+            t = ground_truth.events[pairs[i]]
             if from_s <= t.time <= until:
                 counts[t.kind.name][0] += 1
         elif from_s <= s.time <= until:
             late = s.event.kind == EventKind.ENTER and s.who[0] in begun
             if not late:
                 counts[s.event.kind.name][1] += 1
-    for j, t in enumerate(truth.events):
+    for j, t in enumerate(ground_truth.events):
         if j not in hits and from_s <= t.time <= until and set(t.who) <= perceived:
             counts[t.kind.name][2] += 1
     return {k: v for k, v in counts.items() if v.any()}
 
 
 def caused_counts(
-    scenes: Sequence[SceneGraph], truth: ClipTruth, ids: Sequence[Mapping[int, int]], from_s: float = 0.5
+    scenes: Sequence[SceneGraph], ground_truth: ClipGroundTruth, ids: Sequence[Mapping[int, int]], from_s: float = 0.5
 ) -> Counts:
-    """Of one clip: CAUSED edges against the counterfactual truth, and "any earlier contact" over the same events.
+    """Of one clip: CAUSED edges and "any earlier contact" against the counterfactual ground truth.
 
-    An edge between events of which one did not happen is wrong; one that nobody can know (no sibling) is not counted.
+    An edge between events of which one did not happen is wrong; one without a known answer (no sibling) is not counted.
     """
     seen, perceived = _collect(scenes, ids)
     seen.sort(key=lambda s: s.time)
-    until = float(truth.clip.times[-1]) - END_S
-    pairs = _pair_up(seen, truth.events, SAME_EVENT_S)
+    until = float(ground_truth.clip.times[-1]) - END_S
+    pairs = _pair_up(seen, ground_truth.events, SAME_EVENT_S)
     by_id = {s.event.id: i for i, s in enumerate(seen)}
-    asked = dict(zip(truth.caused.pairs, truth.caused.caused, strict=True))
-    times = [e.time for e in truth.events]
+    answers = dict(zip(ground_truth.caused.pairs, ground_truth.caused.caused, strict=True))
+    times = [e.time for e in ground_truth.events]
     wanted = {
         pair
-        for pair, caused in asked.items()
+        for pair, caused in answers.items()
         if caused
         and times[pair[0]] >= from_s
         and times[pair[1]] <= until
-        and all(set(truth.events[k].who) <= perceived for k in pair)
+        and all(set(ground_truth.events[k].who) <= perceived for k in pair)
     }
 
     def score(edges: set[tuple[int, int]]) -> Array:
@@ -189,9 +195,9 @@ def caused_counts(
         for i, j in edges:
             if i in pairs and j in pairs:
                 pair = pairs[i], pairs[j]
-                if pair not in asked or times[pair[0]] < from_s or times[pair[1]] > until:
+                if pair not in answers or times[pair[0]] < from_s or times[pair[1]] > until:
                     continue
-                if asked[pair]:
+                if answers[pair]:
                     right.add(pair)
                 else:
                     wrong += 1
@@ -199,37 +205,37 @@ def caused_counts(
                 wrong += 1
         return np.array([len(right & wanted), wrong, len(wanted - right)], dtype=np.float64)
 
-    said = {
+    edges_held = {
         (by_id[r.subject], by_id[r.object])
         for scene in scenes
         for r in scene.relations
         if r.predicate == Predicate.CAUSED and r.subject in by_id and r.object in by_id
     }
     any_earlier = set(cause_candidates([(s.event.kind, s.who, s.time) for s in seen]))
-    return {"reasoner": score(said), "baseline": score(any_earlier)}
+    return {"reasoner": score(edges_held), "baseline": score(any_earlier)}
 
 
 def property_rows(
-    scenes: Sequence[SceneGraph], truth: ClipTruth, ids: Sequence[Mapping[int, int]], contacts: int = 3
+    scenes: Sequence[SceneGraph], ground_truth: ClipGroundTruth, ids: Sequence[Mapping[int, int]], contacts: int = 3
 ) -> Array:
-    """(K, 3, 3): of each thing that truly had so many contacts, what is believed at the end of the clip.
+    """(K, 3, 3): beliefs at the end of the clip, of each object that had at least so many true contacts.
 
-    Second axis: log mass, friction, restitution. Third: mean, standard deviation, truth.
+    Second axis: log mass, friction, restitution. Third: mean, standard deviation, ground truth.
     """
-    met: dict[int, int] = {}
-    for e in truth.events:
+    contact_counts: dict[int, int] = {}
+    for e in ground_truth.events:
         if e.kind == EventKind.CONTACT:
             for who in e.who:
-                met[who] = met.get(who, 0) + 1
-    where = {int(i): k for k, i in enumerate(truth.clip.ids)}
+                contact_counts[who] = contact_counts.get(who, 0) + 1
+    where = {int(i): k for k, i in enumerate(ground_truth.clip.ids)}
     last: dict[int, Array] = {}
     for scene, mapping in zip(scenes, ids, strict=True):
         for row, i in enumerate(scene.ids.tolist()):
             true = mapping.get(i)
-            if true is None or met.get(true, 0) < contacts or truth.clip.kinematic[where[true]]:
+            if true is None or contact_counts.get(true, 0) < contacts or ground_truth.clip.kinematic[where[true]]:
                 continue
             believed: list[list[float]] = [
-                [getattr(scene, n)[row], getattr(scene, f"{n}_std")[row], getattr(truth.clip, n)[where[true]]]
+                [getattr(scene, n)[row], getattr(scene, f"{n}_std")[row], getattr(ground_truth.clip, n)[where[true]]]
                 for n in PROPERTIES
             ]
             last[true] = np.array(believed, dtype=np.float64)
@@ -244,24 +250,24 @@ def add_counts(total: Counts, more: Mapping[str, Any]) -> Counts:
 
 
 def f1(count: Any) -> float:
-    """Of (tp, fp, fn); NaN where there is nothing to find and nothing was found."""
+    """F1 of (tp, fp, fn); NaN where there is nothing to find and nothing was found."""
     tp, fp, fn = (float(v) for v in count)
     return 2.0 * tp / (2.0 * tp + fp + fn) if tp + fp + fn else float("nan")
 
 
 def macro_f1(counts: Mapping[str, Any]) -> float:
-    """Mean over the predicates or kinds that truly occur."""
+    """Mean F1 over the predicates or kinds that occur in the ground truth."""
     values = [f1(c) for c in counts.values() if float(c[0]) + float(c[2]) > 0.0]
     return float(np.mean(values)) if values else float("nan")
 
 
 def micro_f1(counts: Mapping[str, Any]) -> float:
-    """Of all kinds together."""
+    """F1 of all kinds together."""
     return f1(np.sum([np.asarray(c, dtype=np.float64) for c in counts.values()], axis=0)) if counts else float("nan")
 
 
 def spearman(rows: Array) -> dict[str, float]:
-    """Rank correlation of belief and truth by property, and their mean; NaN for fewer than three things."""
+    """Rank correlation of belief and ground truth by property, and their mean; NaN for fewer than three objects."""
     from scipy.stats import spearmanr
 
     result = {}
@@ -273,7 +279,7 @@ def spearman(rows: Array) -> dict[str, float]:
 
 
 def coverage(rows: Array) -> float:
-    """Part of the truths within the 90 % intervals, over all properties."""
+    """Fraction of the true values within the 90 % intervals, over all properties."""
     if not len(rows):
         return float("nan")
     return float((np.abs(rows[..., 0] - rows[..., 2]) <= Z90 * rows[..., 1]).mean())

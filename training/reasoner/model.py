@@ -1,13 +1,14 @@
-"""The reasoner's network: who touches whom when, what evidence says of properties, and what caused what.
+"""The reasoner's network: contacts and events, properties from evidence, and causes.
 
 Three parts, small enough for a robot's one core:
 
-* Interaction: a token per thing and one per ordered pair, each from a window of ``WINDOW`` steps; two rounds in which
-  pairs hear of their two things and things attend to their pairs (attention over things whose logits come from the
-  geometry of the pair). Then events and touch. Nothing depends on the order of the things.
-* Evidence: each contact and each step of sliding says something of mass, friction and restitution, as a Gaussian with
-  a learned mean and precision; with a prior from size and shape they multiply, so that certainty only grows.
-* Causes: whether a contact caused an event, from how its influence spread (``reasoner_features.cause_row``).
+* Interaction: a token per object and one per ordered pair, each from a window of ``WINDOW`` steps; two rounds in which
+  pairs get messages from their two objects and objects attend to their pairs (attention logits come from the geometry
+  of the pair). Then events and touch. Nothing depends on the order of the objects.
+* Evidence: each contact and each step of sliding gives a Gaussian over mass, friction and restitution, with a learned
+  mean and precision; multiplied with a prior from size and shape, so that certainty only grows.
+* Causes: whether a contact caused an event, from how its influence spread
+  (``wm_perception.reasoning.causes.cause_row``).
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from wm_perception.reasoning.features import (
 )
 
 OBJECT_WIDTH, PAIR_WIDTH, HEADS, ROUNDS = 96, 64, 4, 2
+"""Sizes of the shipped weights; larger ones cost time on the robot."""
 PROPERTIES = 3
 DROPOUT = 0.1
+"""Probability that a hidden value is dropped in training; more regularizes more."""
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two hidden layers, with dropout: there are few contacts to learn from."""
+    """Two hidden layers, with dropout, because there are few contacts to learn from."""
     return nn.Sequential(
         nn.Linear(inputs, hidden),
         nn.GELU(),
@@ -46,7 +49,7 @@ def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class Round(nn.Module):
-    """Pairs hear of their things, then things attend to their pairs."""
+    """Pairs get messages from their objects, then objects attend to their pairs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,12 +71,16 @@ class Round(nn.Module):
         weight = torch.softmax(logits, dim=2) * mask[..., None].to(pairs.dtype)
         b, n = objects.shape[0], objects.shape[1]
         value = self.value(e).reshape(b, n, n, HEADS, OBJECT_WIDTH // HEADS)
-        heard = (weight[..., None] * value).sum(dim=2).reshape(b, n, OBJECT_WIDTH)
-        return objects + self.object_out(torch.cat([h, heard], dim=-1)), pairs
+        attended = (weight[..., None] * value).sum(dim=2).reshape(b, n, OBJECT_WIDTH)
+        return objects + self.object_out(torch.cat([h, attended], dim=-1)), pairs
 
 
 class ReasonerNetwork(nn.Module):
-    """See the module."""
+    """The three parts that the module describes.
+
+    Attributes:
+        scales: (3,) factors of the standard deviations of the properties, set by calibration.
+    """
 
     scales: Tensor
 
@@ -98,7 +105,7 @@ class ReasonerNetwork(nn.Module):
         """Logits of pair events and touch (B, N, N, 3), symmetric, and of object events (B, N, 4).
 
         Args:
-            objects: (B, N, W, Fo); pairs: (B, N, N, W, Fp); mask: (B, N, N) bool, pairs of different existing things.
+            objects: (B, N, W, Fo); pairs: (B, N, N, W, Fp); mask: (B, N, N) bool, pairs of different existing objects.
         """
         h = self.object_in(objects.flatten(2))
         e = self.pair_in(pairs.flatten(3))
@@ -111,7 +118,7 @@ class ReasonerNetwork(nn.Module):
 
     @staticmethod
     def gaussian(values: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (..., 3) and precisions (..., 3) of what a head (..., 6) says."""
+        """Means (..., 3) and precisions (..., 3) of a head's output (..., 6)."""
         return values[..., :PROPERTIES], torch.exp(values[..., PROPERTIES:].clamp(-7.0, 6.0))
 
     def forward(
@@ -127,20 +134,20 @@ class ReasonerNetwork(nn.Module):
             pair_probabilities (N, N, 3): contact, separation, touching; object_probabilities (N, 4);
             prior (N, 6), contact_evidence (C, 6), step_evidence (M, 6): means and precisions; cause (Q,): probability.
         """
-        # Not torch.eye: TensorRT takes no EyeLike of an open size.
+        # Not torch.eye: TensorRT has no EyeLike of a free size.
         number = torch.arange(objects.shape[0], device=objects.device)
         eye = number[:, None] == number[None]
         pair, single = self.interaction(objects[None], pairs[None], (~eye)[None])
 
-        def said(values: Tensor) -> Tensor:
+        def with_precision(values: Tensor) -> Tensor:
             mean, precision = self.gaussian(values)
             return torch.cat([mean, precision], dim=-1)
 
         return (
             torch.sigmoid(pair[0]),
             torch.sigmoid(single[0]),
-            said(self.prior(shapes)),
-            said(self.contact(contacts)),
-            said(self.step(steps)),
+            with_precision(self.prior(shapes)),
+            with_precision(self.contact(contacts)),
+            with_precision(self.step(steps)),
             torch.sigmoid(self.cause(causes))[..., 0],
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.common import trainer as common
 from training.reasoner.batches import Batches, evidence_batch
-from training.reasoner.data import Example
+from training.reasoner.examples import Example
 from training.reasoner.model import ReasonerNetwork
 from training.reasoner.options import Z90, Options
 from wm_perception.reasoning.features import CENTER
@@ -31,7 +31,7 @@ def posterior(
 def losses(network: ReasonerNetwork, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """Of each part."""
     objects, pairs, here, pair_targets, object_targets = batch[:5]
-    shapes, truth, free, contacts, contact_of, steps, step_of, causes, caused = batch[5:]
+    shapes, ground_truth, free, contacts, contact_of, steps, step_of, causes, caused = batch[5:]
     mask = here[:, :, None] & here[:, None]
     mask = mask & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
     pair, single = network.interaction(objects, pairs, mask)
@@ -41,7 +41,7 @@ def losses(network: ReasonerNetwork, batch: tuple[Tensor, ...]) -> dict[str, Ten
     scale = len(objects)
     events = entropy(single, object_targets, reduction="none") * here[..., None]
     mean, precision = posterior(network, shapes, contacts, contact_of, steps, step_of)
-    nll = 0.5 * (precision * (mean - truth) ** 2 - torch.log(precision))
+    nll = 0.5 * (precision * (mean - ground_truth) ** 2 - torch.log(precision))
     nll = (nll * free[:, None]).sum(dim=0) / free.sum().clamp(min=1)
     return {
         "pairs": 0.5 * each[..., :2].sum() / scale,
@@ -69,13 +69,13 @@ class Trainer(common.Trainer[ReasonerNetwork, tuple[Tensor, ...]]):
 
 @torch.no_grad()
 def calibrate(network: ReasonerNetwork, examples: list[Example]) -> dict[str, float]:
-    """Sets how much wider standard deviations have to be for 90 % intervals to hold 90 % of the truths.
+    """Sets the factors of the standard deviations with which 90 % intervals hold 90 % of the true values.
 
     Returns:
-        Coverage of 90 % before, per property, on things with evidence.
+        Coverage of 90 % before, per property, on objects with evidence.
     """
     network.eval()
-    shapes, truth, free, contacts, contact_of, steps, step_of = evidence_batch(examples, None)
+    shapes, ground_truth, free, contacts, contact_of, steps, step_of = evidence_batch(examples, None)
     device = network.scales.device
     mean, precision = posterior(
         network,
@@ -88,7 +88,7 @@ def calibrate(network: ReasonerNetwork, examples: list[Example]) -> dict[str, fl
     some = torch.zeros(len(shapes), dtype=torch.bool)
     some[contact_of] = True
     use = some & free
-    errors = ((mean - truth.to(device)).abs() * torch.sqrt(precision)).cpu()[use]
+    errors = ((mean - ground_truth.to(device)).abs() * torch.sqrt(precision)).cpu()[use]
     if len(errors) < 20:
         return {}
     coverage = (errors < Z90).float().mean(dim=0)

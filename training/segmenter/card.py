@@ -17,7 +17,8 @@ from training.segmenter.model import WIDTHS
 from training.worlds.dataset import prepare
 from training.worlds.families import HELD_OUT, VOCABULARY
 from training.worlds.generate import HEIGHT, IMAGES, WIDTH, generate
-from training.worlds.worlds import DURATION_S, Split
+from training.worlds.splits import Split
+from training.worlds.worlds import DURATION_S
 
 if TYPE_CHECKING:
     from training.segmenter.options import Options
@@ -61,8 +62,10 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
         "segmenter",
         {
             "title": "wm segmenter",
-            "summary": "Instance masks of the things on a table or floor, whatever they are, from color, depth and "
-            "height over the support; then their class, and a vector of their looks; `object` is what is of no class.",
+            "summary": "Instance masks of all objects on a table or floor, of known class or not, from color, depth "
+            "and "
+            "height over the support; then their class (`object`: none of the known ones), and a vector of their "
+            "appearance.",
             "architecture": f"Residual U-Net, widths {WIDTHS}, that gives foreground, center and offset maps, grouped "
             f"into instances as in Panoptic-DeepLab, {len(VOCABULARY)} classes ({', '.join(VOCABULARY)}), "
             "and 16 numbers of appearance.",
@@ -82,7 +85,7 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
                         if options.assemblies
                         else {}
                     ),
-                    **{s: {"clips": clips, "images": r.images, "things": r.things} for s, r in results.items()},
+                    **{s: {"clips": clips, "images": r.images, "things": r.objects} for s, r in results.items()},
                 },
             },
             "training": {
@@ -97,9 +100,9 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
             "metrics": metrics,
             "aims": AIMS,
             "limits": [
-                "Trained on simulated images alone; on recorded ones it was looked at, not learned from.",
-                "Things of fewer than about 30 pixels at 320 x 240 are missed.",
-                "Things that touch and look alike may come out as one; long thin parts may be cut off.",
+                "Trained on simulated images alone; recorded ones were used to check it, not to train it.",
+                "Objects of fewer than about 30 pixels at 320 x 240 are missed.",
+                "Objects that touch and have the same appearance may be merged; long thin parts may be cut off.",
             ],
         },
         trainer.curve,

@@ -1,4 +1,4 @@
-"""Masks of the trained segmenter against the truth, by COCO's definition, and pictures of the worst."""
+"""Masks of the trained segmenter against the ground truth, by COCO's definition, and pictures of the worst."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.worlds.families import VOCABULARY
 from wm_perception.segmentation.learned import group_pixels, pooled
 
 MIN_VISIBLE_PX = 30
-"""Smaller things are neither asked for nor counted against, in images of 320 x 240."""
+"""Smaller objects are not scored, in images of 320 x 240."""
 
 Network = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
 
@@ -28,9 +28,9 @@ class Evaluation:
 
     Attributes:
         mask_ap50, mask_ap: class-agnostic, IoU 0.5 and 0.5..0.95 (Lin et al., Microsoft COCO, 2014).
-        class_accuracy: of matched things of a known class; unknown_rejected: of matched things of no known class, the
+        class_accuracy: of matched objects of a known class; unknown_rejected: of matched objects of no known class, the
             fraction called ``object``; nan where there are none.
-        images, things: how many; quality: (M,) mean IoU of the true things of each image with what was found for them.
+        images, objects: how many; quality: (M,) mean IoU of the true objects of each image.
     """
 
     mask_ap50: float
@@ -38,7 +38,7 @@ class Evaluation:
     class_accuracy: float
     unknown_rejected: float
     images: int
-    things: int
+    objects: int
     quality: NDArray[np.float64]
 
 
@@ -70,12 +70,12 @@ def found(network: Network, image: NDArray[np.float32]) -> tuple[NDArray[np.int3
 
 
 def average_precision(
-    truths: list[NDArray[np.uint8]], predictions: list[tuple[NDArray[np.int32], NDArray[np.float32]]]
+    ground_truths: list[NDArray[np.uint8]], predictions: list[tuple[NDArray[np.int32], NDArray[np.float32]]]
 ) -> tuple[float, float]:
     """COCO's mask AP at IoU 0.5 and over 0.5..0.95, class-agnostic.
 
     Args:
-        truths: masks (h, w) of instance ids, 0 background; predictions: labels (h, w) and scores (L,) of each.
+        ground_truths: masks (h, w) of instance ids, 0 background; predictions: labels (h, w) and scores (L,) of each.
     """
     from pycocotools import mask as codec
     from pycocotools.coco import COCO
@@ -84,10 +84,10 @@ def average_precision(
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     results: list[dict[str, object]] = []
-    for number, (truth, (labels, scores)) in enumerate(zip(truths, predictions, strict=True), start=1):
-        images.append({"id": number, "height": truth.shape[0], "width": truth.shape[1]})
-        for name in np.unique(truth[truth > 0]):
-            inside = truth == name
+    for number, (ground_truth, (labels, scores)) in enumerate(zip(ground_truths, predictions, strict=True), start=1):
+        images.append({"id": number, "height": ground_truth.shape[0], "width": ground_truth.shape[1]})
+        for name in np.unique(ground_truth[ground_truth > 0]):
+            inside = ground_truth == name
             area = int(inside.sum())
             annotations.append(
                 {
@@ -114,10 +114,10 @@ def average_precision(
         return 0.0, 0.0
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
-        coco.dataset = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+        coco.dataset = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
         coco.createIndex()
         evaluation = COCOeval(coco, coco.loadRes(results), "segm")
-        # Smaller things are neither missed nor false: COCO leaves out what is beyond the range of areas.
+        # Smaller objects are neither missed nor false: COCO leaves out areas beyond the range.
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[MIN_VISIBLE_PX, 1e9]], ["all"]
         evaluation.evaluate()
         evaluation.accumulate()
@@ -127,19 +127,19 @@ def average_precision(
 
 def evaluate(network: Network, data: Prepared, progress: Callable[[int], None] = lambda _: None) -> Evaluation:
     """Scores of a network on prepared images."""
-    truths, predictions, quality = [], [], np.ones(len(data.masks))
-    right = known = rejected = unknown = things = 0
+    ground_truths, predictions, quality = [], [], np.ones(len(data.masks))
+    right = known = rejected = unknown = objects = 0
     for row in range(len(data.masks)):
         labels, scores, names = found(network, data.inputs[row].astype(np.float32) / QUANTUM)
-        truth = np.array(data.masks[row])
-        truths.append(truth)
+        ground_truth = np.array(data.masks[row])
+        ground_truths.append(ground_truth)
         predictions.append((labels, scores))
         overlaps = []
-        for number in np.unique(truth[truth > 0]):
-            inside = truth == number
+        for number in np.unique(ground_truth[ground_truth > 0]):
+            inside = ground_truth == number
             if int(inside.sum()) < MIN_VISIBLE_PX:
                 continue
-            things += 1
+            objects += 1
             counts = np.bincount(labels[inside], minlength=len(scores) + 1)
             sizes = np.bincount(labels.ravel(), minlength=len(scores) + 1)
             iou = counts / (sizes + int(inside.sum()) - counts)
@@ -156,14 +156,14 @@ def evaluate(network: Network, data: Prepared, progress: Callable[[int], None] =
                     rejected += names[best - 1] == "object"
         quality[row] = float(np.mean(overlaps)) if overlaps else 1.0
         progress(row + 1)
-    ap50, ap = average_precision(truths, predictions)
+    ap50, ap = average_precision(ground_truths, predictions)
     return Evaluation(
         ap50,
         ap,
         right / known if known else float("nan"),
         rejected / unknown if unknown else float("nan"),
-        len(truths),
-        things,
+        len(ground_truths),
+        objects,
         quality,
     )
 
@@ -181,7 +181,7 @@ def worst_frames(
             WorstFrame(
                 f"{split}, clip {data.clips[row]}",
                 f"mean IoU {quality[row]:.2f}",
-                {"color": color, "truth": _painted(np.array(data.masks[row])), "found": _painted(labels)},
+                {"color": color, "ground truth": _painted(np.array(data.masks[row])), "found": _painted(labels)},
             )
         )
     return frames

@@ -13,6 +13,7 @@ from wm_perception.segmentation.learned import CHANNELS, OUTPUTS
 
 WIDTHS = (16, 32, 64, 96, 128)
 EMBEDDING = 16
+"""Sizes of the shipped weights; larger ones cost time on the robot."""
 
 
 class ResidualBlock(nn.Module):
@@ -34,7 +35,7 @@ class ResidualBlock(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Takes what the deeper level knows up to this level."""
+    """Adds the features of the next deeper level to this level."""
 
     def __init__(self, shallow: int, deep: int) -> None:
         super().__init__()
@@ -50,8 +51,8 @@ class Fusion(nn.Module):
 class SegmenterNetwork(nn.Module):
     """Maps at full resolution (foreground, center, offset) and at half (classes, embedding).
 
-    Pixels are folded two by two into channels first and unfolded last (Shi et al., CVPR 2016), so that nothing of the
-    image is lost and all convolutions work at half its size or less.
+    Pixels are folded two by two into channels first and unfolded last (Shi et al., CVPR 2016), so that no pixel
+    is lost and all convolutions work at half its size or less.
     """
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS, classes: int = len(VOCABULARY)) -> None:
@@ -62,7 +63,7 @@ class SegmenterNetwork(nn.Module):
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(),
         )
-        # One convolution at the finest level, where everything costs most; two blocks where it is cheap.
+        # One convolution at the finest level, the most expensive one; two blocks where they are cheap.
         self.encoder = nn.ModuleList(
             nn.Sequential(ResidualBlock(a, b, 2), *([ResidualBlock(b, b)] if b >= 64 else []))
             for a, b in itertools.pairwise(widths)
@@ -73,7 +74,7 @@ class SegmenterNetwork(nn.Module):
         self.fine = nn.Sequential(nn.ReLU(), nn.Conv2d(24, 4 * 4, 1), nn.PixelShuffle(2))
         self.meaning = nn.Sequential(nn.ReLU(), nn.Conv2d(24, classes + EMBEDDING, 1))
         self.classes = classes
-        # Few pixels are of things and fewer are centers: start from that.
+        # Few pixels are of objects and fewer are centers: the first outputs say so.
         with torch.no_grad():
             bias = self.fine[1].bias
             assert isinstance(bias, Tensor)
@@ -87,7 +88,7 @@ class SegmenterNetwork(nn.Module):
         for block in self.encoder:
             h = block(h)
             levels.append(h)
-        # What the whole image looks like, to every pixel.
+        # A summary of the whole image is added to every pixel.
         h = functional.relu(h + self.context(h.mean(dim=(2, 3), keepdim=True)))
         for k in range(len(self.decoder) - 1, -1, -1):
             h = self.decoder[k](levels[k], h)

@@ -7,13 +7,19 @@ from pathlib import Path
 
 MODELS = Path("ros2_ws/src/wm_perception/models")
 TEMPERATURE = 0.1
+"""Of the contrastive loss; larger values separate similar objects less."""
 VALIDATION_CLIPS = 40
-"""The last clips of the training set: to watch training with, never trained on, not the held-out splits."""
+"""The last clips of the training set are kept for validation; not the held-out splits."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What decides the weights."""
+    """What determines the weights; kept in checkpoints.
+
+    Attributes:
+        seed: of the first weights and of every batch; steps: of the training; batch: images a step.
+        rate: highest learning rate; clips: of the training set; assemblies: further clips of random assemblies.
+    """
 
     seed: int
     steps: int

@@ -1,7 +1,7 @@
 """Trains the segmenter from scratch and writes its weights, ONNX file and model card: `make train-segmenter`.
 
 Steps: data (`python -m training.worlds.generate`, made here if it is missing), features, training with a checkpoint
-every few minutes (a run that was cut off goes on), evaluation on held-out seeds and on held-out shapes and textures,
+every few minutes (an interrupted run is resumed), evaluation on held-out seeds and on held-out shapes and textures,
 export.
 """
 

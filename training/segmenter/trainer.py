@@ -20,7 +20,11 @@ from training.worlds.dataset import Prepared, augment, targets
 
 
 class Batches:
-    """Random batches of pairs of images of one clip, with their targets, made in a thread ahead of time."""
+    """Random batches of pairs of images of one clip, with their targets, made in a thread ahead of time.
+
+    Attributes:
+        data: images and masks; options: of the training; groups: rows of each clip with two images or more.
+    """
 
     def __init__(self, data: Prepared, rows: NDArray[np.int64], options: Options, first_step: int) -> None:
         self.data, self.options = data, options
@@ -33,7 +37,7 @@ class Batches:
 
     def _fill(self, first_step: int) -> None:
         for step in range(first_step, self.options.steps):
-            # By step, so that a resumed run sees what the whole run would have seen.
+            # By step, so that a resumed run has the batches of an uninterrupted one.
             rng = np.random.default_rng([self.options.seed, step])
             rows = [
                 int(r)
@@ -60,7 +64,7 @@ def collate(data: Prepared, rows: list[int], rng: np.random.Generator | None) ->
 
 
 def losses(outputs: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Of each map; all means over the batch."""
+    """The loss of each map, a mean over the batch. A larger factor weighs its map more."""
     foreground, center, offset, classes, embedding = (o.float() for o in outputs)
     _, maps, weights, meaning, masks = batch
     border = weights[:, 0:1]
@@ -88,7 +92,7 @@ def losses(outputs: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> dict[str, 
 
 
 def contrast(embedding: Tensor, masks: Tensor) -> Tensor:
-    """One thing in two images of a clip looks alike, and unlike all others (van den Oord et al., InfoNCE, 2018).
+    """Pulls the embeddings of one object in two images together, apart from all others (van den Oord, InfoNCE, 2018).
 
     Args:
         embedding: (B, D, h, w); masks: (B, h, w) ids; rows 2k and 2k + 1 are of one clip.
@@ -114,8 +118,8 @@ def contrast(embedding: Tensor, masks: Tensor) -> Tensor:
     if len(queries) < 2:
         return embedding.sum() * 0.0
     other = torch.stack(queries) @ torch.stack(keys).T / TEMPERATURE
-    truth = torch.arange(len(queries), device=embedding.device)
-    return 0.5 * (functional.cross_entropy(other, truth) + functional.cross_entropy(other.T, truth))
+    own = torch.arange(len(queries), device=embedding.device)
+    return 0.5 * (functional.cross_entropy(other, own) + functional.cross_entropy(other.T, own))
 
 
 class Trainer(common.Trainer[SegmenterNetwork, tuple[NDArray[Any], ...]]):
@@ -133,12 +137,12 @@ class Trainer(common.Trainer[SegmenterNetwork, tuple[NDArray[Any], ...]]):
         self.half = device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
     def losses(self, batch: tuple[NDArray[Any], ...]) -> dict[str, Tensor]:
-        """Of the network in training."""
+        """Losses of the network in training."""
         self.network.train()
         return self.losses_of(self.network, batch)
 
     def losses_of(self, network: SegmenterNetwork, batch: tuple[NDArray[Any], ...]) -> dict[str, Tensor]:
-        """Of a network, on the trainer's device and in its precision."""
+        """Losses of a network, on the trainer's device and in its precision."""
         tensors = tuple(torch.from_numpy(b).to(self.device) for b in batch)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
             outputs = network(tensors[0].to(memory_format=torch.channels_last))

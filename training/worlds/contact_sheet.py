@@ -22,7 +22,7 @@ COLORS = [tuple(float(v) for v in plt.get_cmap("tab20")(k)[:3]) for k in range(2
 
 
 def instance_picture(mask: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(h, w, 3) 0..1: the table gray, every thing in a color of its own."""
+    """(h, w, 3) 0..1: the table gray, every object in a color of its own."""
     table = np.zeros((256, 3))
     table[1] = 0.35
     for number in range(2, 256):

@@ -164,7 +164,7 @@ def targets(
 
     Returns:
         maps (4, h, w): foreground, center, offset x, y [pixels / 32]; weights (2, h, w): of foreground and of offset
-        (things count by the root of their area, borders between instances more; things too small to tell not at all);
+        (objects count by the root of their area, borders between instances more; objects too small to tell not at all);
         classes (h/2, w/2), -100 where there is none.
     """
     h, w = mask.shape

@@ -1,6 +1,6 @@
-"""Families of shapes: things as bodies of convex parts, drawn at random. Some are kept out of training.
+"""Families of shapes: objects as bodies of convex parts, drawn at random. Some are held out of training.
 
-A family is a function of a random generator; lengths in meters, z up, the thing stands on z = 0 as on a table.
+A family is a function of a random generator; lengths in meters, z up, the object stands on z = 0 as on a table.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ WHITE = (1.0, 1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One drawn thing.
+class DrawnObject:
+    """A random object of a family.
 
     Attributes:
         parts: convex parts, z up, standing on z = 0; class_name: of ``VOCABULARY``, or "object".
         fill: volume of the material over that of the bounds; carries: a flat top that something may stand on.
-        lies: may also lie on its side (turned about y); stands: may be upright, as drawn; rolls: a ball.
-        shape: what the ground truth calls it (compound things are convex hulls).
+        lies: may also lie on its side (turned about y); stands: may be upright; rolls: is a ball.
+        shape: in the ground truth (compound objects are convex hulls).
     """
 
     parts: tuple[GeomDef, ...]
@@ -89,7 +89,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 # -- families of the training set
 
 
-def box(rng: np.random.Generator) -> Thing:
+def box(rng: np.random.Generator) -> DrawnObject:
     """From dice to cereal boxes and books."""
     kind = rng.uniform()
     if kind < 0.25:
@@ -98,70 +98,73 @@ def box(rng: np.random.Generator) -> Thing:
         size = np.array([rng.uniform(0.05, 0.09), rng.uniform(0.12, 0.22), rng.uniform(0.18, 0.32)])
     else:
         size = np.array([_log_uniform(rng, 0.03, 0.20) for _ in range(3)])
-    return Thing((_box(size, (0, 0, 0.5 * size[2])),), "box", 1.0, carries=True, shape=Shape.BOX)
+    return DrawnObject((_box(size, (0, 0, 0.5 * size[2])),), "box", 1.0, carries=True, shape=Shape.BOX)
 
 
-def ball(rng: np.random.Generator) -> Thing:
+def ball(rng: np.random.Generator) -> DrawnObject:
     """From table tennis balls to small footballs."""
     d = _log_uniform(rng, 0.035, 0.18)
     part = GeomDef(Shape.SPHERE, np.full(3, d), position=np.array([0, 0, 0.5 * d]), color=WHITE)
-    return Thing((part,), "ball", np.pi / 6.0, rolls=True, shape=Shape.SPHERE)
+    return DrawnObject((part,), "ball", np.pi / 6.0, rolls=True, shape=Shape.SPHERE)
 
 
-def can(rng: np.random.Generator) -> Thing:
+def can(rng: np.random.Generator) -> DrawnObject:
     """Cans, jars, rolls of tape, candles."""
     d, h = _log_uniform(rng, 0.035, 0.14), _log_uniform(rng, 0.025, 0.24)
-    return Thing((_cylinder(d, h, (0, 0, 0.5 * h)),), "can", np.pi / 4.0, carries=True, lies=True, shape=Shape.CYLINDER)
+    return DrawnObject(
+        (_cylinder(d, h, (0, 0, 0.5 * h)),), "can", np.pi / 4.0, carries=True, lies=True, shape=Shape.CYLINDER
+    )
 
 
-def capsule(rng: np.random.Generator) -> Thing:
+def capsule(rng: np.random.Generator) -> DrawnObject:
     """Lying capsules."""
     d = _log_uniform(rng, 0.03, 0.09)
     length = d * rng.uniform(1.5, 4.0)
     part = _round(Shape.CAPSULE, d, length, (0, 0, 0.5 * length), "z")
-    return Thing((part,), "capsule", np.pi / 4.0, stands=False, shape=Shape.CAPSULE)
+    return DrawnObject((part,), "capsule", np.pi / 4.0, stands=False, shape=Shape.CAPSULE)
 
 
-def mug(rng: np.random.Generator) -> Thing:
+def mug(rng: np.random.Generator) -> DrawnObject:
     """Mugs and cups with a handle."""
     d = rng.uniform(0.065, 0.11)
-    return Thing(tuple(objects.mug(d, d * rng.uniform(0.8, 1.5), WHITE)), "mug", 0.35)
+    return DrawnObject(tuple(objects.mug(d, d * rng.uniform(0.8, 1.5), WHITE)), "mug", 0.35)
 
 
-def bowl(rng: np.random.Generator) -> Thing:
+def bowl(rng: np.random.Generator) -> DrawnObject:
     """Open bowls."""
     d = rng.uniform(0.10, 0.24)
-    return Thing(tuple(objects.bowl(d, d * rng.uniform(0.28, 0.5), WHITE)), "bowl", 0.25)
+    return DrawnObject(tuple(objects.bowl(d, d * rng.uniform(0.28, 0.5), WHITE)), "bowl", 0.25)
 
 
-def plate(rng: np.random.Generator) -> Thing:
+def plate(rng: np.random.Generator) -> DrawnObject:
     """Flat plates with a rim."""
     d, h = rng.uniform(0.14, 0.28), rng.uniform(0.015, 0.03)
     foot = _hull(_rings([0.30 * d, 0.36 * d], [0.0, 0.4 * h]))
     rim = _hull(_rings([0.36 * d, 0.5 * d, 0.5 * d], [0.35 * h, 0.85 * h, h]))
-    return Thing((foot, rim), "plate", 0.4, carries=True)
+    return DrawnObject((foot, rim), "plate", 0.4, carries=True)
 
 
-def bottle(rng: np.random.Generator) -> Thing:
+def bottle(rng: np.random.Generator) -> DrawnObject:
     """Bottles, standing or lying."""
     d = rng.uniform(0.05, 0.10)
-    cap = tuple(float(v) for v in rng.uniform(0.1, 1.0, 3))
-    return Thing(tuple(objects.bottle(d, d * rng.uniform(2.2, 3.8), WHITE, (*cap, 1.0))), "bottle", 0.6, lies=True)  # type: ignore[arg-type]
+    red, green, blue = (float(v) for v in rng.uniform(0.1, 1.0, 3))
+    parts = objects.bottle(d, d * rng.uniform(2.2, 3.8), WHITE, (red, green, blue, 1.0))
+    return DrawnObject(tuple(parts), "bottle", 0.6, lies=True)
 
 
-def hammer(rng: np.random.Generator) -> Thing:
+def hammer(rng: np.random.Generator) -> DrawnObject:
     """A hammer that lies."""
     length, t = rng.uniform(0.18, 0.34), rng.uniform(0.018, 0.03)
     head = rng.uniform(0.07, 0.12)
     z = 0.5 * t * 1.4
-    return Thing(
+    return DrawnObject(
         (_box(np.array([length, t, t]), (0, 0, z)), _box(np.array([1.4 * t, head, 1.4 * t]), (0.5 * length, 0, z))),
         "tool",
         0.4,
     )
 
 
-def spanner(rng: np.random.Generator) -> Thing:
+def spanner(rng: np.random.Generator) -> DrawnObject:
     """An open-ended spanner that lies."""
     length, w, t = rng.uniform(0.14, 0.30), rng.uniform(0.016, 0.026), rng.uniform(0.010, 0.018)
     jaw = 2.2 * w
@@ -171,20 +174,20 @@ def spanner(rng: np.random.Generator) -> Thing:
         _box(np.array([jaw, 0.6 * w, t]), (0.5 * length + 0.5 * jaw, s * (0.5 * jaw - 0.3 * w), 0.5 * t))
         for s in (-1, 1)
     ]
-    return Thing(tuple(parts), "tool", 0.4)
+    return DrawnObject(tuple(parts), "tool", 0.4)
 
 
-def screwdriver(rng: np.random.Generator) -> Thing:
+def screwdriver(rng: np.random.Generator) -> DrawnObject:
     """A screwdriver that lies."""
     d, grip, shaft = rng.uniform(0.022, 0.036), rng.uniform(0.08, 0.12), rng.uniform(0.07, 0.16)
-    return Thing(
+    return DrawnObject(
         (_cylinder(d, grip, (0, 0, 0.5 * d), "x"), _cylinder(0.35 * d, shaft, (0.5 * (grip + shaft), 0, 0.5 * d), "x")),
         "tool",
         0.3,
     )
 
 
-# -- random assemblies: no family of things, so that the segmenter learns that parts which are joined are one thing
+# -- random assemblies of no family: from these the segmenter learns that joined parts are one object
 
 
 def _attached(rng: np.random.Generator, low: Array, high: Array) -> GeomDef:
@@ -234,8 +237,8 @@ def _bounds(part: GeomDef) -> tuple[Array, Array]:
     return part.position - 0.5 * size, part.position + 0.5 * size
 
 
-def assembly(rng: np.random.Generator) -> Thing:
-    """Two to five parts joined at random, of one look; now and then one of them has a color of its own."""
+def assembly(rng: np.random.Generator) -> DrawnObject:
+    """Two to five parts joined at random, of one texture; in one of five a part has a color of its own."""
     size = np.array([_log_uniform(rng, 0.03, 0.16) for _ in range(3)])
     parts = [_primitive(rng, size, np.zeros(3))]
     for _ in range(int(rng.integers(1, 5))):
@@ -244,7 +247,7 @@ def assembly(rng: np.random.Generator) -> Thing:
     corners = [_bounds(p) for p in parts]
     low = np.min([c[0] for c in corners], axis=0)
     high = np.max([c[1] for c in corners], axis=0)
-    # As large as things on a table are.
+    # No larger than 34 cm, as objects on a table.
     scale = min(1.0, 0.34 / float((high - low).max()))
     foot = np.array([0.5 * (low[0] + high[0]), 0.5 * (low[1] + high[1]), low[2]])
     own = int(rng.integers(len(parts))) if rng.uniform() < 0.2 else -1
@@ -265,10 +268,10 @@ def assembly(rng: np.random.Generator) -> Thing:
                     color=color,  # type: ignore[arg-type]
                 )
             )
-    return Thing(tuple(made), "object", 0.35)
+    return DrawnObject(tuple(made), "object", 0.35)
 
 
-def lump(rng: np.random.Generator) -> Thing:
+def lump(rng: np.random.Generator) -> DrawnObject:
     """One convex part of no family: stones, blocks with slanted sides, prisms of five or eight sides."""
     size = np.array([_log_uniform(rng, 0.04, 0.2) for _ in range(3)])
     if rng.uniform() < 0.4:
@@ -277,53 +280,53 @@ def lump(rng: np.random.Generator) -> Thing:
         points = rng.normal(size=(int(rng.integers(8, 24)), 3))
         points *= 0.5 / np.linalg.norm(points, axis=1, keepdims=True) * size
     points = points - [0.0, 0.0, points[:, 2].min()]
-    return Thing((_hull(points),), "object", 0.5)
+    return DrawnObject((_hull(points),), "object", 0.5)
 
 
 # -- families that training never sees
 
 
-def wedge(rng: np.random.Generator) -> Thing:
+def wedge(rng: np.random.Generator) -> DrawnObject:
     """Triangular prisms."""
     a, b, h = rng.uniform(0.05, 0.16), rng.uniform(0.05, 0.2), rng.uniform(0.04, 0.14)
     tip = rng.uniform(-0.5, 0.5) * a
     points = np.array([[x, s * 0.5 * b, z] for s in (-1, 1) for x, z in ((-0.5 * a, 0.0), (0.5 * a, 0.0), (tip, h))])
-    return Thing((_hull(points),), "object", 0.5)
+    return DrawnObject((_hull(points),), "object", 0.5)
 
 
-def cone(rng: np.random.Generator) -> Thing:
+def cone(rng: np.random.Generator) -> DrawnObject:
     """Cones and lampshades."""
     d, h = rng.uniform(0.06, 0.18), rng.uniform(0.06, 0.22)
-    return Thing((_hull(_rings([0.5 * d, rng.uniform(0.05, 0.3) * d], [0.0, h])),), "object", 0.4)
+    return DrawnObject((_hull(_rings([0.5 * d, rng.uniform(0.05, 0.3) * d], [0.0, h])),), "object", 0.4)
 
 
-def hexagon(rng: np.random.Generator) -> Thing:
+def hexagon(rng: np.random.Generator) -> DrawnObject:
     """Hexagonal prisms."""
     d, h = rng.uniform(0.05, 0.14), rng.uniform(0.03, 0.2)
-    return Thing((_hull(_rings([0.5 * d, 0.5 * d], [0.0, h], 6)),), "object", 0.65, carries=True)
+    return DrawnObject((_hull(_rings([0.5 * d, 0.5 * d], [0.0, h], 6)),), "object", 0.65, carries=True)
 
 
-def cross(rng: np.random.Generator) -> Thing:
+def cross(rng: np.random.Generator) -> DrawnObject:
     """Thick crosses."""
     a, w, h = rng.uniform(0.08, 0.2), rng.uniform(0.025, 0.05), rng.uniform(0.03, 0.12)
-    return Thing(
+    return DrawnObject(
         (_box(np.array([a, w, h]), (0, 0, 0.5 * h)), _box(np.array([w, a, h]), (0, 0, 0.5 * h))), "object", 0.45
     )
 
 
-def dumbbell(rng: np.random.Generator) -> Thing:
+def dumbbell(rng: np.random.Generator) -> DrawnObject:
     """Two discs on a bar, lying."""
     d, length = rng.uniform(0.05, 0.11), rng.uniform(0.12, 0.26)
     w = rng.uniform(0.02, 0.05)
     ends = [_cylinder(d, w, (s * 0.5 * (length - w), 0, 0.5 * d), "x") for s in (-1, 1)]
-    return Thing((_cylinder(0.4 * d, length, (0, 0, 0.5 * d), "x"), *ends), "object", 0.4)
+    return DrawnObject((_cylinder(0.4 * d, length, (0, 0, 0.5 * d), "x"), *ends), "object", 0.4)
 
 
-def pan(rng: np.random.Generator) -> Thing:
+def pan(rng: np.random.Generator) -> DrawnObject:
     """A pan with a long handle."""
     d, h = rng.uniform(0.14, 0.24), rng.uniform(0.03, 0.06)
     handle = rng.uniform(0.12, 0.18)
-    return Thing(
+    return DrawnObject(
         (
             *objects.bowl(d, h, WHITE),
             _box(np.array([handle, 0.022, 0.014]), (0.5 * d + 0.5 * handle - 0.008, 0, 0.85 * h)),
@@ -333,19 +336,19 @@ def pan(rng: np.random.Generator) -> Thing:
     )
 
 
-def stool(rng: np.random.Generator) -> Thing:
+def stool(rng: np.random.Generator) -> DrawnObject:
     """A small stool: a seat on four legs."""
     a, h, t = rng.uniform(0.08, 0.18), rng.uniform(0.07, 0.18), rng.uniform(0.012, 0.02)
     legs = [
         _box(np.array([t, t, h]), (sx * 0.5 * (a - t), sy * 0.5 * (a - t), 0.5 * h)) for sx in (-1, 1) for sy in (-1, 1)
     ]
-    return Thing((*legs, _box(np.array([a, a, t]), (0, 0, h + 0.5 * t))), "object", 0.3, carries=True)
+    return DrawnObject((*legs, _box(np.array([a, a, t]), (0, 0, h + 0.5 * t))), "object", 0.3, carries=True)
 
 
-def glass(rng: np.random.Generator) -> Thing:
+def glass(rng: np.random.Generator) -> DrawnObject:
     """A goblet: foot, stem and cup."""
     d, h = rng.uniform(0.06, 0.09), rng.uniform(0.13, 0.22)
-    return Thing(
+    return DrawnObject(
         (
             _cylinder(0.9 * d, 0.008, (0, 0, 0.004)),
             _cylinder(0.14 * d, 0.45 * h, (0, 0, 0.225 * h)),
@@ -356,7 +359,7 @@ def glass(rng: np.random.Generator) -> Thing:
     )
 
 
-Family = Callable[[np.random.Generator], Thing]
+Family = Callable[[np.random.Generator], DrawnObject]
 
 TRAINING: dict[str, tuple[Family, float]] = {
     "box": (box, 3.0),
@@ -374,7 +377,7 @@ TRAINING: dict[str, tuple[Family, float]] = {
 """Name: family and how often it is drawn."""
 
 ASSEMBLIES: dict[str, tuple[Family, float]] = {**TRAINING, "assembly": (assembly, 11.0), "lump": (lump, 2.0)}
-"""What the segmenter also learns from: about half of these things are of no family at all."""
+"""What the segmenter also learns from: about half of these objects are of no family at all."""
 
 HELD_OUT: dict[str, tuple[Family, float]] = {
     "wedge": (wedge, 1.0),
@@ -388,8 +391,8 @@ HELD_OUT: dict[str, tuple[Family, float]] = {
 }
 
 
-def draw(families: dict[str, tuple[Family, float]], rng: np.random.Generator) -> tuple[str, Thing]:
-    """A family by weight, and a thing of it."""
+def draw(families: dict[str, tuple[Family, float]], rng: np.random.Generator) -> tuple[str, DrawnObject]:
+    """A family by weight, and an object of it."""
     names = list(families)
     weights = np.array([families[n][1] for n in names])
     name = names[int(rng.choice(len(names), p=weights / weights.sum()))]

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from training.worlds.appearance import open_simulator, random_noise
 from training.worlds.simulate import Clip, compile_world, simulate
-from training.worlds.worlds import DURATION_S, SPLITS, Split, open_simulator, random_noise, random_scene
+from training.worlds.splits import SPLITS, Split
+from training.worlds.worlds import DURATION_S, random_scene
 from wm_sim.scenes import BuiltScene
 
 WIDTH, HEIGHT = 320, 240

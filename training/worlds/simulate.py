@@ -1,4 +1,4 @@
-"""What happens in a world over time, without pictures: trajectories, touches, camera, and counterfactual siblings."""
+"""Simulation of a world without images: trajectories, touches, and counterfactual siblings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wm_sim.simulator import FRAME_RATE_HZ, STEPS_PER_FRAME
 Array = NDArray[np.float64]
 
 FAR_M = 0.05
-"""Surfaces further apart than this are this far apart, as far as a clip tells."""
+"""Upper limit [m] of the distances in a clip; MuJoCo's search is faster the smaller it is."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Clip:
         present: (T, N); touches: (time [s], id a, id b, began) in time order.
         extents: (N, 3) [m]; shapes: (N,) ``Shape``; hulls: N arrays (P, 3) in the body frame.
         is_static: (N,); log_mass, friction, restitution: (N,).
-        kinematic: (N,) bodies on a path; scheduled: (time [s], id) of what set things in motion from outside.
-        stable: False where the physics diverged (such clips are of no use).
-        distances: of the pairs of true ids (smaller first) of movable things that ever touch, (T,) how far apart the
+        kinematic: (N,) bodies on a path; scheduled: (time [s], id) of the interventions.
+        stable: False where the physics diverged; such clips are not used.
+        distances: of the pairs of true ids (smaller first) of movable objects that ever touch, (T,) how far apart the
             surfaces of their parts are [m], up to ``FAR_M``; NaN while one is absent. Not kept in files.
     """
 
@@ -61,7 +61,7 @@ class Clip:
 
 
 def compile_world(scene: BuiltScene) -> World:
-    """The physics of a scene, without looks; reuse it for the siblings of one scene."""
+    """The physics of a scene, without materials; reuse it for the siblings of one scene."""
     bare = [replace(b, geoms=tuple(replace(g, material="") for g in b.geoms)) for b in scene.bodies]
     return World(bare, 0.0, 1.0 / (FRAME_RATE_HZ * STEPS_PER_FRAME))
 
@@ -79,14 +79,14 @@ def simulate(
     Args:
         remove: true ids that are absent from the start: the counterfactual sibling. The schedule of the others stays.
         extra: further (body index, ``Intervention``), time offsets from the start.
-        world: ``compile_world(scene)``, where it is at hand.
+        world: ``compile_world(scene)``, if it was made before.
     """
     world = world or compile_world(scene)
     gone = {scene.ids.index(i) for i in remove}
     stepper = Stepper()
     absent = sorted({*scene.pushers, *gone})
     live = LiveWorld(stepper, world, world.model, scene.states, absent=absent)
-    # What is planned for after the end is not part of the clip.
+    # Interventions after the end are not part of the clip.
     schedule = [(k, do) for k, do in (*scene.schedule, *extra) if do.time_offset < seconds]
     actions = [Action(index, do) for index, do in schedule if index not in gone]
     times = np.arange(int(seconds * rate_hz) + 1) / rate_hz

@@ -9,6 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.worlds.splits import Split
+
+_TEXTURE_PIXELS = 64
+
 Image = NDArray[np.uint8]
 Color = NDArray[np.float64]
 
@@ -143,3 +147,16 @@ SURFACES: dict[str, Texture] = {
     "stripes": stripes,
 }
 HELD_OUT: dict[str, Texture] = {"checker": checker, "rings": rings, "cells": cells}
+
+
+def random_texture(split: Split, rng: np.random.Generator, surface: bool) -> NDArray[np.uint8]:
+    """(P, P, 3) colors of an object, or (4 P, 4 P, 3) of a table, floor or wall, from the textures of a split."""
+    if surface:
+        pool = SURFACES
+    else:
+        pool = HELD_OUT if split == "families" else TRAINING
+    names = list(pool)
+    # 4 of 10 objects are of one color, as in a home.
+    plain = "plain" in pool and not surface and rng.uniform() < 0.4
+    name = "plain" if plain else names[int(rng.integers(len(names)))]
+    return pool[name](rng, _TEXTURE_PIXELS * (4 if surface else 1))

@@ -1,4 +1,4 @@
-"""Random table-top worlds by seed: what stands where, what moves, how it looks, and where the camera is.
+"""Random table-top worlds by seed: objects and their poses, motion, colors, and the camera.
 
 Splits: ``train``; ``seeds``, the same families of shapes and textures from seeds that training never draws;
 ``families``, shapes and textures that training never sees; ``assemblies``, more to train on: parts joined at random,
@@ -7,23 +7,20 @@ and views that miss the table. A world depends on its split and seed alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
-from training.worlds import families, textures
+from training.worlds import families
+from training.worlds.splits import Split, generator
+from training.worlds.textures import random_texture
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_point, rest_state
-from wm_sim.depth_noise import DepthNoise
 from wm_sim.objects import centered
-from wm_sim.rendering import ZFAR_M, ZNEAR_M, decorator
 from wm_sim.scenes import (
     TABLE_ID,
     BuiltScene,
@@ -33,34 +30,27 @@ from wm_sim.scenes import (
     SceneModel,
     TableModel,
 )
-from wm_sim.simulator import Simulator
 
 Array = NDArray[np.float64]
-Split = Literal["train", "seeds", "families", "assemblies"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 _POOLS = {"families": families.HELD_OUT, "assemblies": families.ASSEMBLIES}
 
 DURATION_S = 4.0
-_TEXTURE_PIXELS = 64
+"""Length of a clip [s]."""
 _DENSITY_KG_M3 = (120.0, 1200.0)
+"""Of the materials: from foam and light wood to plastics."""
 _CLEARANCE_M = 0.002
+"""Least distance of two outlines: overlapping objects would be thrown apart."""
 
 
 @dataclass(frozen=True)
 class _Placed:
-    """Something on the table: its outline (P, 2) seen from above, its top, whether something may stand on it."""
+    """An object on the table from above: outline (P, 2), center (2,) and top [m], whether it may carry another."""
 
     outline: Array
     center: Array
     top: float
     carries: bool
-
-
-def _generator(split: Split, seed: int, purpose: int) -> np.random.Generator:
-    if split not in SPLITS:
-        raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}")
-    return np.random.default_rng([SPLITS.index(split) + 1, seed, purpose])
 
 
 def random_scene(seed: int, split: Split = "train") -> BuiltScene:
@@ -69,7 +59,7 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
     Raises:
         ValueError: no such split.
     """
-    rng = _generator(split, seed, 0)
+    rng = generator(split, seed, 0)
     size = np.array([rng.uniform(0.6, 1.1), rng.uniform(0.8, 1.6), rng.uniform(0.02, 0.06)])
     height = float(rng.uniform(0.35, 1.0))
     table_state = rest_state((0.0, 0.0, height - 0.5 * size[2]))
@@ -95,37 +85,37 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
     pool = _POOLS.get(split, families.TRAINING)
     area = np.array([min(0.40, 0.5 * size[0]), min(0.55, 0.5 * size[1])]) * rng.uniform(0.5, 0.95)
     for _ in range(int(rng.integers(1, 13))):
-        family, thing = families.draw(pool, rng)
-        parts, full = centered(list(thing.parts))
+        family, drawn = families.draw(pool, rng)
+        parts, full = centered(list(drawn.parts))
         index = len(bodies)
         white = families.WHITE
-        parts = tuple(replace(p, material=f"look{index}") if p.color == white else p for p in parts)
+        parts = tuple(replace(p, material=f"material{index}") if p.color == white else p for p in parts)
         density = float(np.exp(rng.uniform(*np.log(_DENSITY_KG_M3))))
         body = BodyDef(
             parts,
-            density * thing.fill * float(np.prod(full)),
+            density * drawn.fill * float(np.prod(full)),
             float(rng.uniform(0.15, 0.9)),
             float(rng.choice([rng.uniform(0.0, 0.2), rng.uniform(0.2, 0.8)])),
         )
-        lying = not thing.stands or (thing.lies and rng.uniform() < 0.3)
+        lying = not drawn.stands or (drawn.lies and rng.uniform() < 0.3)
         turn = Rotation.from_euler("y", 90.0 if lying else 0.0, degrees=True)
-        spot = _spot(body, turn, thing, placed, area, height, lying, rng)
+        spot = _spot(body, turn, drawn, placed, area, height, lying, rng)
         if spot is None:
             continue
         state, mark = spot
         placed.append(mark)
         names.append(f"{family}{index}")
-        classes.append(thing.class_name)
+        classes.append(drawn.class_name)
         bodies.append(body)
         states.append(state)
         extents.append(full)
-        shapes.append(thing.shape)
-        hulls.append(body_points(body) if thing.shape == Shape.CONVEX else np.zeros((0, 3)))
-        rolls.append(0.5 * float(full[0]) if thing.rolls or (lying and thing.class_name == "can") else 0.0)
+        shapes.append(drawn.shape)
+        hulls.append(body_points(body) if drawn.shape == Shape.CONVEX else np.zeros((0, 3)))
+        rolls.append(0.5 * float(full[0]) if drawn.rolls or (lying and drawn.class_name == "can") else 0.0)
     schedule = _movers(np.array(states), np.array(extents), bodies, rolls, rng)
     pushers: tuple[int, ...] = ()
     if rng.uniform() < 0.15 and len(states) > 1:
-        body, path = _pusher(np.array(states), height, rng)
+        body, path = sweeping_pusher(np.array(states), height, rng)
         pushers = (len(bodies),)
         schedule.append((len(bodies), path))
         names.append("pusher")
@@ -135,8 +125,10 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
         extents.append(body.geoms[0].extents)
         shapes.append(Shape.BOX)
         hulls.append(np.zeros((0, 3)))
-    look = _generator(split, seed, 1)
-    colors = [_image(split, look, row == 0).reshape(-1, 3).mean(axis=0) / 255.0 for row in range(len(bodies))]
+    texture_rng = generator(split, seed, 1)
+    colors = [
+        random_texture(split, texture_rng, row == 0).reshape(-1, 3).mean(axis=0) / 255.0 for row in range(len(bodies))
+    ]
     model = SceneModel.model_construct(
         name=f"{split}-{seed}",
         description=f"random world {seed} of {split}",
@@ -169,7 +161,7 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
 def _spot(
     body: BodyDef,
     turn: Rotation,
-    thing: families.Thing,
+    drawn: families.DrawnObject,
     placed: list[_Placed],
     area: Array,
     table_top: float,
@@ -199,7 +191,7 @@ def _spot(
         z = level - lowest_point(body, quaternion)
         state = rest_state((center[0], center[1], z), quaternion)
         top = z + float(points[:, 2].max())
-        return state, _Placed(outline + center, center, top, thing.carries and not lying)
+        return state, _Placed(outline + center, center, top, drawn.carries and not lying)
     return None
 
 
@@ -222,7 +214,7 @@ def _inside(base: Array, outline: Array) -> bool:
 def _movers(
     states: Array, extents: Array, bodies: list[BodyDef], rolls: list[float], rng: np.random.Generator
 ) -> list[tuple[int, Intervention]]:
-    """Up to three things set in motion, mostly towards others."""
+    """Up to three objects set in motion, mostly towards others."""
     schedule: list[tuple[int, Intervention]] = []
     count = len(states) - 1
     if count < 1 or rng.uniform() < 0.12:
@@ -264,8 +256,8 @@ def _movers(
     return schedule
 
 
-def _pusher(states: Array, table_top: float, rng: np.random.Generator) -> tuple[BodyDef, Intervention]:
-    """A kinematic block that sweeps through where a thing stands."""
+def sweeping_pusher(states: Array, table_top: float, rng: np.random.Generator) -> tuple[BodyDef, Intervention]:
+    """A kinematic block that sweeps through where an object stands."""
     size = np.array([rng.uniform(0.03, 0.06), rng.uniform(0.06, 0.16), rng.uniform(0.05, 0.12)])
     target = states[int(rng.integers(1, len(states))), :2]
     angle = rng.uniform(-np.pi, np.pi)
@@ -289,7 +281,7 @@ def _pusher(states: Array, table_top: float, rng: np.random.Generator) -> tuple[
 
 
 def _camera(rng: np.random.Generator, astray: bool) -> CameraModel:
-    """Still, swinging around the table, or wandering as if held by hand; astray: some look past the table."""
+    """Still, swinging around the table, or wandering as if held by hand; astray: some are directed past the table."""
     azimuth, distance = rng.uniform(-np.pi, np.pi), rng.uniform(0.55, 1.25)
     elevation = np.radians(rng.uniform(22.0, 65.0))
     position = distance * np.array(
@@ -297,7 +289,7 @@ def _camera(rng: np.random.Generator, astray: bool) -> CameraModel:
     )
     target = np.array([*rng.uniform(-0.08, 0.08, 2), rng.uniform(0.0, 0.08)])
     if astray and rng.uniform() < 0.35:
-        # The table is cut off by the image's edge, or out of it: what is to be seen then is no thing.
+        # The table is cut off by the image's edge, or out of it, so that the image shows no object.
         target += [*rng.normal(0.0, 0.35, 2), rng.normal(0.0, 0.15)]
         position[2] += rng.uniform(0.0, 0.3)
     kind = rng.uniform()
@@ -312,131 +304,3 @@ def _camera(rng: np.random.Generator, astray: bool) -> CameraModel:
             p, t = position + by[:3], target + by[3:]
             rows.append([0.5 * k, *p[:2], max(float(p[2]), 0.15), *t])
     return CameraModel(position=position.tolist(), target=target.tolist(), vertical_fov=fov, path=rows)
-
-
-def _image(split: Split, rng: np.random.Generator, surface: bool) -> NDArray[np.uint8]:
-    if surface:
-        pool = textures.SURFACES
-    else:
-        pool = textures.HELD_OUT if split == "families" else textures.TRAINING
-    names = list(pool)
-    # Half of all things are of one color, as in a home.
-    plain = "plain" in pool and not surface and rng.uniform() < 0.4
-    name = "plain" if plain else names[int(rng.integers(len(names)))]
-    return pool[name](rng, _TEXTURE_PIXELS * (4 if surface else 1))
-
-
-def room(scene: BuiltScene, width: int, height: int) -> Callable[[mujoco.MjSpec], None]:
-    """The look of a world: textures, lights, walls, and furniture around the table. For ``Simulator``."""
-    split, seed = scene.model.name.rsplit("-", 1)
-    rng = _generator(cast(Split, split), int(seed), 1)
-    images = [_image(cast(Split, split), rng, row == 0) for row in range(len(scene.bodies))]
-
-    def decorate(spec: mujoco.MjSpec) -> None:
-        visual = spec.visual
-        visual.global_.offwidth, visual.global_.offheight = width, height
-        visual.quality.offsamples = 0
-        ambient = rng.uniform(0.22, 0.5)
-        visual.headlight.ambient = [ambient] * 3
-        visual.headlight.diffuse = [rng.uniform(0.0, 0.35)] * 3
-        visual.headlight.specular = [0.05, 0.05, 0.05]
-        spec.stat.extent, spec.stat.center = 1.0, [0.0, 0.0, 0.75]
-        visual.map.znear, visual.map.zfar = ZNEAR_M, ZFAR_M
-        for row, pixels in enumerate(images):
-            name = "table" if row == 0 else "pusher" if row in scene.pushers else f"look{row}"
-            repeat = float(rng.uniform(0.7, 3.0)) if row == 0 else 1.0
-            _material(spec, name, pixels, row != 0, repeat, float(rng.uniform(0.0, 0.35)))
-        for name in ("floor", "wall", "cloth"):
-            _material(spec, name, _image(cast(Split, split), rng, True), False, float(rng.uniform(0.5, 2.0)), 0.05)
-        floor = spec.geom("floor")
-        floor.size, floor.material = [3.0, 3.0, 0.1], "floor"
-        for k in range(int(rng.integers(1, 3))):
-            down = -rng.uniform(0.5, 1.0)
-            tint = rng.uniform(0.85, 1.0, 3)
-            spec.worldbody.add_light(
-                type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-                pos=[-0.6, 0.9, 2.6],
-                dir=[rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.8), down],
-                diffuse=(tint * rng.uniform(0.25, 0.65) / (k + 1)).tolist(),
-                specular=[rng.uniform(0.0, 0.4)] * 3,
-                ambient=[0.0, 0.0, 0.0],
-                castshadow=False,
-            )
-        _surroundings(spec, scene, rng)
-
-    return decorate
-
-
-def _surroundings(spec: mujoco.MjSpec, scene: BuiltScene, rng: np.random.Generator) -> None:
-    """Walls and furniture: background that is no object, though it may stand taller than the table."""
-    box = mujoco.mjtGeom.mjGEOM_BOX
-    free = {"contype": 0, "conaffinity": 0}
-    reach = rng.uniform(1.4, 2.8, 4)
-    for k, (dx, dy) in enumerate(((1, 0), (-1, 0), (0, 1), (0, -1))):
-        if rng.uniform() < 0.25:
-            continue
-        half = [0.05 if dx else 3.0, 0.05 if dy else 3.0, 1.4]
-        spec.worldbody.add_geom(
-            type=box,
-            size=half,
-            pos=[dx * reach[k], dy * reach[k], 1.4],
-            material="wall",
-            rgba=[*rng.uniform(0.4, 1.0, 3), 1.0],
-            **free,
-        )
-    half_table = 0.5 * np.array(scene.model.table.size[:2])
-    for _ in range(int(rng.integers(0, 7))):
-        half = rng.uniform([0.04, 0.04, 0.1], [0.3, 0.3, 0.65])
-        angle = rng.uniform(-np.pi, np.pi)
-        away = float(np.hypot(*half_table)) + rng.uniform(0.15, 1.0) + float(np.hypot(half[0], half[1]))
-        spec.worldbody.add_geom(
-            type=box,
-            size=half,
-            pos=[away * np.cos(angle), away * np.sin(angle), half[2]],
-            quat=[np.cos(0.5 * angle), 0.0, 0.0, np.sin(0.5 * angle)],
-            material="cloth" if rng.uniform() < 0.5 else "",
-            rgba=[*textures.random_color(rng), 1.0],
-            **free,
-        )
-
-
-def _material(
-    spec: mujoco.MjSpec, name: str, image: NDArray[np.uint8], cube: bool, repeat: float, specular: float
-) -> None:
-    kind = mujoco.mjtTexture.mjTEXTURE_CUBE if cube else mujoco.mjtTexture.mjTEXTURE_2D
-    texture = spec.add_texture(name=f"{name}_texture", type=kind)
-    pixels = np.concatenate([image] * 6) if cube else image
-    texture.height, texture.width, texture.nchannel = pixels.shape[0], pixels.shape[1], 3
-    texture.data = pixels.tobytes()
-    material = spec.add_material(
-        name=name, texrepeat=[repeat, repeat], texuniform=name == "floor", specular=specular, shininess=0.3
-    )
-    roles = list(material.textures)
-    roles[int(mujoco.mjtTextureRole.mjTEXROLE_RGB)] = f"{name}_texture"
-    material.textures = roles
-
-
-def random_noise(seed: int, split: Split = "train", width: int = 640) -> DepthNoise:
-    """A depth sensor by seed: from half to twice a Kinect's noise, its pixel scales fitted to the image width."""
-    rng = _generator(split, seed, 2)
-    scale = width / 640.0
-    return DepthNoise(
-        axial_offset_m=0.0012 * rng.uniform(0.3, 1.6),
-        axial_gain_per_m=0.0019 * rng.uniform(0.5, 1.6),
-        correlation_px=1.5 * scale * rng.uniform(0.6, 1.4),
-        lateral_px=0.8 * scale * rng.uniform(0.5, 1.4),
-        disparity_step_px=float(rng.choice([0.03, 0.0625, 0.125])),
-        edge_hole_probability=float(rng.uniform(0.1, 0.8)),
-        edge_width_px=max(1, round(2 * scale * rng.uniform(0.5, 1.5))),
-        dropout=float(rng.choice([0.0005, 0.003, 0.01])),
-    )
-
-
-def open_simulator(
-    scene: BuiltScene, seed: int, width: int = 640, height: int = 480, noise: DepthNoise | None = None
-) -> Simulator:
-    """A simulator of a random world with its own look."""
-    return Simulator(scene, seed, width, height, noise, decorate=room(scene, width, height))
-
-
-__all__ = ["DURATION_S", "SPLITS", "Split", "decorator", "open_simulator", "random_noise", "random_scene", "room"]

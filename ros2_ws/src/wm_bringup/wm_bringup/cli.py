@@ -407,19 +407,19 @@ def bench(
 
     root = workspace_root()
     folder = root / "benchmarks" if root is not None else None
-    scripts = sorted(p for p in folder.glob("*.py") if not p.name.startswith("_")) if folder is not None else []
-    if not scripts:
+    programs = {*folder.glob("*.py"), *(p.parent for p in folder.glob("*/__main__.py"))} if folder is not None else ()
+    names = sorted(p.stem for p in programs)
+    if not names:
         raise FileNotFoundError(f"no benchmarks in {folder or 'an installation without its checkout'}")
     if name is not None:
-        chosen = [script for script in scripts if script.stem == name]
-        if not chosen:
-            raise typer.BadParameter(f"got {name!r}, expected one of {', '.join(s.stem for s in scripts)}")
-        scripts = chosen
+        if name not in names:
+            raise typer.BadParameter(f"got {name!r}, expected one of {', '.join(names)}")
+        names = [name]
     failed = []
-    for script in scripts:
-        print(f"== {script.stem}", flush=True)
-        if subprocess.run([sys.executable, str(script), *context.args], cwd=root).returncode:
-            failed.append(script.stem)
+    for program in names:
+        print(f"== {program}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{program}", *context.args], cwd=root).returncode:
+            failed.append(program)
     if failed:
         print(f"error: failed: {', '.join(failed)}", file=sys.stderr)
         raise typer.Exit(1)

@@ -111,7 +111,7 @@ class OnnxRuntimeSession(InferenceSession):
     """ONNX Runtime with one of its providers.
 
     On the CPU inputs are read where they lie, and outputs are handed over as they come; binding outputs to arrays made
-    beforehand gained nothing (benchmarks/engines.py). On a GPU inputs and outputs of a shape that was met before stay
+    beforehand gained nothing (benchmarks/engines). On a GPU inputs and outputs of a shape that was met before stay
     bound to the same device memory, and with ``cuda_graph`` the whole run is one launch.
 
     Args:

@@ -1,0 +1,1 @@
+"""Every model on every runtime, beside torch: `python -m benchmarks.engines`."""

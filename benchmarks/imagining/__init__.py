@@ -1,1 +1,0 @@
-"""What benchmarks/imagination.py is made of."""

@@ -1,1 +1,0 @@
-"""What benchmarks/perception.py is made of."""

@@ -1,0 +1,1 @@
+"""Perception on held-out worlds beside the aims: `python -m benchmarks.perception`."""

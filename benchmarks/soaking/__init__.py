@@ -1,1 +1,0 @@
-"""What ``benchmarks/soak.py`` is made of."""

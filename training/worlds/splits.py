@@ -1,0 +1,21 @@
+"""The splits of the random worlds, and the random generators of a world."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+Split = Literal["train", "seeds", "families", "assemblies"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+def generator(split: Split, seed: int, purpose: int) -> np.random.Generator:
+    """A stream of its own for each purpose (0: the scene, 1: its appearance, 2: its depth sensor).
+
+    Raises:
+        ValueError: no such split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}")
+    return np.random.default_rng([SPLITS.index(split) + 1, seed, purpose])
