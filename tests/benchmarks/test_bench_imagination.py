@@ -32,6 +32,7 @@ from benchmarks.imagining.touching import clip_of, distances_of, events_of, meet
 from benchmarks.imagining.worlds import Case, questions, start_time, usable, world_seeds
 from training.worlds.simulate import Clip
 from training.worlds.worlds import random_scene
+from wm_core.intervention_checks import validate_hypotheses
 from wm_core.interventions import (
     BodySpec,
     Hypothesis,
@@ -42,7 +43,6 @@ from wm_core.interventions import (
     remove,
     set_pose,
     set_velocity,
-    validate_hypotheses,
 )
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_dynamics.belief import scene_body
