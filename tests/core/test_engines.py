@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from square_model import square
-from wm_core.inference import backends, cuda, engines
+from wm_core.inference import backends, base, cuda, engine_builder, engine_cache, engine_file, tensorrt_library
 from wm_core.inference.base import onnx_metadata
 
 onnx = pytest.importorskip("onnx", reason="onnx is a test requirement")
@@ -25,8 +25,8 @@ onnx = pytest.importorskip("onnx", reason="onnx is a test requirement")
 PROFILE = {"x": ((1, 3), (2, 3), (4, 3))}
 
 
-KEY = engines.EngineKey(
-    "square", "0" * 64, "tensorrt", "10.9.0", "Stand-in GPU", ("SM89",), "fp32", engines.profile_key(PROFILE)
+KEY = engine_file.EngineKey(
+    "square", "0" * 64, "tensorrt", "10.9.0", "Stand-in GPU", ("SM89",), "fp32", engine_file.profile_key(PROFILE)
 )
 
 
@@ -34,8 +34,8 @@ KEY = engines.EngineKey(
 
 
 def test_an_engine_file_says_what_it_is_of_and_is_given_back_whole(tmp_path: Path):
-    file = engines.write_engine(tmp_path / "a.wmengine", KEY, b"engine\nwith lines", {"task": "t"}, "/m.onnx", 1.25)
-    head, content = engines.read_engine(file)
+    file = engine_file.write_engine(tmp_path / "a.wmengine", KEY, b"engine\nwith lines", {"task": "t"}, "/m.onnx", 1.25)
+    head, content = engine_file.read_engine(file)
     assert (head.key, content, head.metadata, head.source) == (KEY, b"engine\nwith lines", {"task": "t"}, "/m.onnx")
     assert head.build_seconds == 1.25 and list(tmp_path.iterdir()) == [file]
 
@@ -48,17 +48,17 @@ def test_keys_differ_with_everything_that_an_engine_depends_on():
         "gpu": "Another",
         "architectures": ("SM86",),
         "precision": "fp16",
-        "profile": engines.profile_key({"x": ((1, 3), (1, 3), (4, 3))}),
+        "profile": engine_file.profile_key({"x": ((1, 3), (1, 3), (4, 3))}),
     }
     for name, value in changes.items():
         other = dataclasses.replace(KEY, **{name: value})
         assert other.digest != KEY.digest and other.file_name != KEY.file_name
         assert [d.split()[0] for d in other.differences(KEY)] == [name]
-    assert engines.EngineKey.from_json(json.loads(json.dumps(dataclasses.asdict(KEY)))) == KEY
+    assert engine_file.EngineKey.from_json(json.loads(json.dumps(dataclasses.asdict(KEY)))) == KEY
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    file = engines.write_engine(tmp_path / "a.wmengine", KEY, b"old", {})
+    file = engine_file.write_engine(tmp_path / "a.wmengine", KEY, b"old", {})
     before = file.read_bytes()
 
     def fail(*args: object) -> None:
@@ -66,7 +66,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
-        engines.write_engine(file, KEY, b"new", {})
+        engine_file.write_engine(file, KEY, b"new", {})
     assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
 
 
@@ -82,40 +82,39 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
     ],
 )
 def test_a_damaged_engine_file_is_named(tmp_path: Path, damage: Any, said: str):
-    file = engines.write_engine(tmp_path / "a.wmengine", KEY, b"engine", {})
+    file = engine_file.write_engine(tmp_path / "a.wmengine", KEY, b"engine", {})
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(backends.EngineCorruptError, match=said):
-        engines.read_engine(file)
-    ((path, found),) = engines.cached(tmp_path)
-    assert path == file and (isinstance(found, backends.EngineCorruptError) or "sha256" in said)
+    with pytest.raises(base.EngineCorruptError, match=said):
+        engine_file.read_engine(file)
+    ((path, found),) = engine_cache.cached(tmp_path)
+    assert path == file and (isinstance(found, base.EngineCorruptError) or "sha256" in said)
 
 
 def test_an_engine_of_another_machine_is_refused_with_all_that_differs(tmp_path: Path):
-    file = engines.write_engine(tmp_path / "a.wmengine", KEY, b"engine", {})
-    head = engines.read_head(file)
-    status = backends.BackendStatus("tensorrt", True, "")
+    file = engine_file.write_engine(tmp_path / "a.wmengine", KEY, b"engine", {})
+    head = engine_file.read_head(file)
     here = cuda.Device("Stand-in GPU", (8, 9), 2**33, False, "13.1")
-    engines.check_runs_here(head, status, "10.9.0", here)
+    engine_file.check_runs_here(head, "10.9.0", here)
     for device, installed, said in (
         (dataclasses.replace(here, compute_capability=(8, 7)), "10.9.0", "compute capability SM89, expected SM87"),
         (dataclasses.replace(here, name="Orin"), "10.9.0", "GPU 'Stand-in GPU', expected 'Orin'"),
         (here, "11.1.0", "tensorrt 10.9.0, expected 11.1.0"),
     ):
-        with pytest.raises(backends.EngineMismatchError, match=said):
-            engines.check_runs_here(head, status, installed, device)
-    with pytest.raises(backends.EngineMismatchError, match="precision 'fp32', expected 'fp16'"):
-        engines.check_fits(head, dataclasses.replace(KEY, precision="fp16"))
+        with pytest.raises(base.EngineMismatchError, match=said):
+            engine_file.check_runs_here(head, installed, device)
+    with pytest.raises(base.EngineMismatchError, match="precision 'fp32', expected 'fp16'"):
+        engine_file.check_fits(head, dataclasses.replace(KEY, precision="fp16"))
 
 
 def test_the_profile_comes_from_the_metadata(tmp_path: Path):
     path = square(tmp_path / "square.onnx")
-    assert engines.profile_of(path)["x"] == PROFILE["x"]
-    assert engines.profile_of(square(tmp_path / "plain.onnx", metadata={})) == {}
+    assert engine_builder.profile_of(path)["x"] == PROFILE["x"]
+    assert engine_builder.profile_of(square(tmp_path / "plain.onnx", metadata={})) == {}
     bad = square(
         tmp_path / "bad.onnx", metadata={"tensors": '{"x": {"shape": ["b", 3]}}', "axes": '{"batch": [1, 2, 4]}'}
     )
-    with pytest.raises(backends.ModelFileError, match="metadata 'axes'"):
-        engines.profile_of(bad)
+    with pytest.raises(base.ModelFileError, match="metadata 'axes'"):
+        engine_builder.profile_of(bad)
 
 
 def test_metadata_is_read_without_the_onnx_package(tmp_path: Path):
@@ -123,7 +122,7 @@ def test_metadata_is_read_without_the_onnx_package(tmp_path: Path):
     assert onnx_metadata(path) == {"a": "ä", "long": "x" * 300, "empty": ""}
     for content in (b"not a model", path.read_bytes()[:-5]):
         path.write_bytes(content)
-        with pytest.raises(backends.ModelFileError, match="no ONNX model"):
+        with pytest.raises(base.ModelFileError, match="no ONNX model"):
             onnx_metadata(path)
 
 
@@ -144,7 +143,7 @@ class Machine:
     trt: Any
     cache: Path
 
-    def open(self, path: Path, backend: str = "", **options: Any) -> backends.InferenceSession:
+    def open(self, path: Path, backend: str = "", **options: Any) -> base.InferenceSession:
         return backends.open_session(path, backend or self.trt.__name__, cache=self.cache, **options)
 
 
@@ -181,10 +180,10 @@ def make_machine(driver: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, nam
 
     calls: list[str] = []
     trt = module(name, version, driver, calls)
-    real = engines.load_runtime
-    monkeypatch.setattr(engines, "load_runtime", lambda n: trt if n == name else real(n))
-    monkeypatch.setattr(engines, "runtime_module", lambda n: n if n == name else None)
-    monkeypatch.setattr(engines, "runtime_version", lambda n: trt.__version__ if n == name else "")
+    real = tensorrt_library.load_runtime
+    monkeypatch.setattr(tensorrt_library, "load_runtime", lambda n: trt if n == name else real(n))
+    monkeypatch.setattr(tensorrt_library, "runtime_module", lambda n: n if n == name else None)
+    monkeypatch.setattr(tensorrt_library, "runtime_version", lambda n: trt.__version__ if n == name else "")
     return Machine(driver, calls, trt, folder / "cache")
 
 
@@ -247,7 +246,7 @@ def test_call_sequence_of_tensorrt(ten: Machine, tmp_path: Path):
     assert closing[-2:] == ["cuStreamDestroy_v2", "cuDevicePrimaryCtxRelease_v2"]
     assert {"cuGraphExecDestroy", "cuGraphDestroy"} <= set(closing)
     session.close()
-    with pytest.raises(backends.ClosedError, match="the session is closed"):
+    with pytest.raises(base.ClosedError, match="the session is closed"):
         session.run(rows(2))
 
 
@@ -263,7 +262,7 @@ def test_tensorrt_11_needs_no_flag_and_rtx_builds_for_its_architecture(
     assert rtx.calls[-2:] == ["set_runtime_cache", "create_execution_context(graphs=whole)"]
     # Kernels that were compiled at the first run are there at the next start.
     (kernels,) = rtx.cache.glob("*.kernels")
-    assert engines.read_kernels(kernels) == b"kernels"
+    assert engine_cache.read_kernels(kernels) == b"kernels"
     rtx.open(tmp_path / "square.onnx").close()
     assert "cache.deserialize(7)" in rtx.calls
 
@@ -290,10 +289,10 @@ def test_an_engine_is_built_once_and_again_when_stale(
     (other,) = machine.cache.glob("*.wmengine")
     assert other != file
     # Another version of the runtime.
-    head = engines.read_head(other)
-    assert engines.state_of(head) == (True, "fits")
+    head = engine_file.read_head(other)
+    assert engine_cache.state_of(head) == (True, "fits")
     machine.trt.__version__ = "99.0"
-    fits, why = engines.state_of(head)
+    fits, why = engine_cache.state_of(head)
     assert not fits and "99.0 is installed" in why
     machine.open(path).close()
     assert machine.calls.count(build) == 4
@@ -357,52 +356,52 @@ def test_an_engine_file_is_run_on_its_own_machine_alone(ten: Machine, tmp_path: 
         np.testing.assert_allclose(session.run(rows(3))["y"], rows(3)["x"] ** 2, rtol=1e-6)
     ten.driver.library.fake_device(8, 7, 0, 1)
     cuda.probe.cache_clear()
-    with pytest.raises(backends.EngineMismatchError, match="compute capability SM89, expected SM87"):
+    with pytest.raises(base.EngineMismatchError, match="compute capability SM89, expected SM87"):
         ten.open(mine)
     ten.driver.library.fake_device(8, 9, 0, 1)
     cuda.probe.cache_clear()
     ten.trt.__version__ = "10.10.0"
-    with pytest.raises(backends.EngineMismatchError, match=r"tensorrt 10\.9\.0, expected 10\.10\.0; build it here"):
+    with pytest.raises(base.EngineMismatchError, match=r"tensorrt 10\.9\.0, expected 10\.10\.0; build it here"):
         ten.open(mine)
     ten.trt.__version__ = "10.9.0"
     ten.trt.fail = "deserialize"
-    with pytest.raises(backends.EngineCorruptError, match=r"tensorrt refuses the engine: magic tag"):
+    with pytest.raises(base.EngineCorruptError, match=r"tensorrt refuses the engine: magic tag"):
         ten.open(mine)
     raw = tmp_path / "trtexec.engine"
     ten.trt.fail = ""
-    raw.write_bytes(engines.read_engine(file)[1])
+    raw.write_bytes(engine_file.read_engine(file)[1])
     with backends.open_session(raw, cache=ten.cache) as session:
         np.testing.assert_allclose(session.run(rows(1))["y"], rows(1)["x"] ** 2, rtol=1e-6)
 
 
 def test_shapes_beyond_the_profile_are_named(machine: Machine, tmp_path: Path):
     with machine.open(square(tmp_path / "square.onnx")) as session:
-        with pytest.raises(backends.InputShapeError, match=r"\(5, 3\), expected \(1, 3\) to \(4, 3\)"):
+        with pytest.raises(base.InputShapeError, match=r"\(5, 3\), expected \(1, 3\) to \(4, 3\)"):
             session.run(rows(5))
         np.testing.assert_allclose(session.run(rows(4))["y"], rows(4)["x"] ** 2, rtol=1e-6)
-        with pytest.raises(backends.InputTypeError, match="float64"):
+        with pytest.raises(base.InputTypeError, match="float64"):
             session.run({"x": np.zeros((1, 3))})
 
 
 def test_bounds_are_asked_for_where_there_are_none(machine: Machine, tmp_path: Path):
     path = square(tmp_path / "square.onnx", metadata={})
-    with pytest.raises(backends.ModelFileError, match=r"'x'.* has open sizes and no bounds"):
+    with pytest.raises(base.ModelFileError, match=r"'x'.* has open sizes and no bounds"):
         machine.open(path)
     machine.open(path, profile=PROFILE).close()
 
 
 def test_what_is_no_model_is_refused(machine: Machine, tmp_path: Path):
     path = square(tmp_path / "square.onnx")
-    with pytest.raises(backends.ModelFileError, match="no such file"):
+    with pytest.raises(base.ModelFileError, match="no such file"):
         machine.open(tmp_path / "absent.onnx")
     content = path.read_bytes().replace(b"Mul", b"Mol")
     path.write_bytes(content)
-    with pytest.raises(backends.ModelFileError, match=r"refuses it: it is no model"):
+    with pytest.raises(base.ModelFileError, match=r"refuses it: it is no model"):
         machine.open(path)
     machine.trt.fail = "data-dependent"
     with (
         machine.open(square(path)) as session,
-        pytest.raises(backends.ModelFileError, match="output 'y' has a size that follows from the values"),
+        pytest.raises(base.ModelFileError, match="output 'y' has a size that follows from the values"),
     ):
         session.run(rows(1))
 
@@ -410,23 +409,23 @@ def test_what_is_no_model_is_refused(machine: Machine, tmp_path: Path):
 def test_memory_that_is_not_there(machine: Machine, tmp_path: Path):
     path = square(tmp_path / "square.onnx")
     machine.trt.fail, machine.trt.fail_text = "build", "Cuda Runtime (out of memory)"
-    with pytest.raises(backends.DeviceMemoryError, match="not enough memory to build it"):
+    with pytest.raises(base.DeviceMemoryError, match="not enough memory to build it"):
         machine.open(path)
     machine.trt.fail, machine.trt.fail_text = "build", "no implementation for node"
-    with pytest.raises(backends.InferenceError, match="cannot build it: no implementation"):
+    with pytest.raises(base.InferenceError, match="cannot build it: no implementation"):
         machine.open(path)
     machine.trt.fail = "context"
-    with pytest.raises(backends.DeviceMemoryError, match="not enough memory to run"):
+    with pytest.raises(base.DeviceMemoryError, match="not enough memory to run"):
         machine.open(path)
     machine.trt.fail = ""
     with machine.open(path) as session:
         machine.driver.library.fake_fail(b"cuMemAlloc_v2", 2)
-        with pytest.raises(backends.DeviceMemoryError, match=r"cuMemAlloc_v2 failed with 2 \(out of memory\)"):
+        with pytest.raises(base.DeviceMemoryError, match=r"cuMemAlloc_v2 failed with 2 \(out of memory\)"):
             session.run(rows(2))
         # The next frame may find memory again.
         np.testing.assert_allclose(session.run(rows(2))["y"], rows(2)["x"] ** 2, rtol=1e-6)
         machine.trt.fail, machine.trt.fail_text = "execute", "OutOfMemory: requested size 4096"
-        with pytest.raises(backends.DeviceMemoryError, match="OutOfMemory"):
+        with pytest.raises(base.DeviceMemoryError, match="OutOfMemory"):
             session.run(rows(3))
 
 
@@ -504,7 +503,7 @@ def test_auto_goes_on_where_a_gpu_runtime_refuses_a_model(ten: Machine, tmp_path
         assert session.backend == "onnxruntime_cpu"
         assert any("tensorrt refuses it" in r for r in session.reasons) and "going on with" in caplog.text
         np.testing.assert_allclose(session.run(rows(7))["y"], rows(7)["x"] ** 2, rtol=1e-6)
-    with pytest.raises(backends.InferenceError, match="cannot build it"):
+    with pytest.raises(base.InferenceError, match="cannot build it"):
         ten.open(path)
 
 
@@ -521,7 +520,7 @@ def test_a_runtime_that_cannot_be_used_is_refused_by_name(
     old = make_machine(driver, monkeypatch, tmp_path, "tensorrt", version)
     driver.library.fake_device(gpu[0], gpu[1], 0, gpu[2])
     path = square(tmp_path / "square.onnx")
-    with pytest.raises(backends.BackendUnavailableError, match=said):
+    with pytest.raises(base.BackendUnavailableError, match=said):
         old.open(path)
     with backends.open_session(path) as session:
         assert session.backend == "onnxruntime_cpu"
@@ -530,18 +529,18 @@ def test_a_runtime_that_cannot_be_used_is_refused_by_name(
 def test_rtx_says_which_gpus_it_serves(driver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     machine = make_machine(driver, monkeypatch, tmp_path, "tensorrt_rtx", "1.7.1")
     driver.library.fake_device(9, 0, 0, 1)
-    with pytest.raises(backends.BackendUnavailableError, match=r"serves SM75, .*the GPU is Stand-in GPU \(SM90"):
+    with pytest.raises(base.BackendUnavailableError, match=r"serves SM75, .*the GPU is Stand-in GPU \(SM90"):
         machine.open(square(tmp_path / "square.onnx"))
 
 
 def test_no_driver_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cuda.Driver.__init__, "__defaults__", (str(tmp_path / "libcuda.so.1"),))
-    monkeypatch.setattr(engines, "runtime_module", lambda n: n)
-    monkeypatch.setattr(engines, "runtime_version", lambda n: "10.9.0")
+    monkeypatch.setattr(tensorrt_library, "runtime_module", lambda n: n)
+    monkeypatch.setattr(tensorrt_library, "runtime_version", lambda n: "10.9.0")
     cuda.driver.cache_clear()
     cuda.probe.cache_clear()
     try:
-        with pytest.raises(backends.BackendUnavailableError, match="there is no NVIDIA driver"):
+        with pytest.raises(base.BackendUnavailableError, match="there is no NVIDIA driver"):
             backends.open_session(square(tmp_path / "square.onnx"), "tensorrt")
     finally:
         cuda.driver.cache_clear()
@@ -555,14 +554,14 @@ def test_a_provider_that_does_not_start_is_no_silent_cpu(driver: Any, tmp_path: 
     import onnxruntime
 
     path = square(tmp_path / "square.onnx")
-    monkeypatch.setattr(engines, "runtime_module", lambda name: None)
-    with pytest.raises(backends.BackendUnavailableError, match="built without CUDAExecutionProvider"):
+    monkeypatch.setattr(tensorrt_library, "runtime_module", lambda name: None)
+    with pytest.raises(base.BackendUnavailableError, match="built without CUDAExecutionProvider"):
         backends.open_session(path, "onnxruntime_cuda")
     known = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: known)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     for name in ("onnxruntime_cuda", "onnxruntime_tensorrt"):
-        with pytest.raises(backends.BackendUnavailableError, match=f"{name}: got CPUExecutionProvider"):
+        with pytest.raises(base.BackendUnavailableError, match=f"{name}: got CPUExecutionProvider"):
             backends.open_session(path, name, cache=tmp_path)
     # What auto asked for is passed over, and the CPU does it.
     with backends.open_session(path, cache=tmp_path) as session:

@@ -12,28 +12,18 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from wm_core.inference import engines
 from wm_core.inference.base import (
     BackendStatus,
     BackendUnavailableError,
-    ClosedError,
-    DeviceMemoryError,
-    EngineCorruptError,
-    EngineMismatchError,
     InferenceError,
     InferenceSession,
-    InputNameError,
-    InputShapeError,
-    InputTypeError,
-    InputValueError,
     ModelFileError,
     Profile,
-    TensorSpec,
-    check_feeds,
-    check_finite,
 )
-from wm_core.inference.onnx_runtime import OnnxRuntimeSession, cores, int8_is_fast, provider_status, usual_threads
+from wm_core.inference.engine_file import SUFFIX, read_head
+from wm_core.inference.onnx_runtime import OnnxRuntimeSession, provider_status
 from wm_core.inference.tensor_rt import TensorRTSession, tensorrt_status
+from wm_core.inference.tensorrt_library import RUNTIMES
 from wm_core.inference.torch_session import TorchSession
 
 log = logging.getLogger(__name__)
@@ -47,7 +37,7 @@ _MODULES = {name: "onnxruntime" if name.startswith("onnxruntime") else name for 
 _SUFFIXES = {
     ".onnx": BACKENDS[:5],
     ".pt2": ("torch",),
-    engines.SUFFIX: ("tensorrt", "tensorrt_rtx"),
+    SUFFIX: ("tensorrt", "tensorrt_rtx"),
     ".engine": ("tensorrt",),
     ".plan": ("tensorrt",),
 }
@@ -60,7 +50,7 @@ def available_backends() -> tuple[BackendStatus, ...]:
 
 def status_of(name: str) -> BackendStatus:
     """Whether one of ``BACKENDS`` can be used here, and why or why not."""
-    if name in engines.RUNTIMES:
+    if name in RUNTIMES:
         return tensorrt_status(name)
     module = _MODULES[name]
     if importlib.util.find_spec(module) is None:
@@ -85,8 +75,8 @@ def fitting(path: str | Path) -> tuple[str, ...]:
     path = Path(path)
     if path.suffix not in _SUFFIXES:
         raise ModelFileError(f"{path}: got a file ending in {path.suffix!r}, expected one of {sorted(_SUFFIXES)}")
-    if path.suffix == engines.SUFFIX and path.is_file():
-        return (engines.read_head(path).key.runtime,)
+    if path.suffix == SUFFIX and path.is_file():
+        return (read_head(path).key.runtime,)
     return _SUFFIXES[path.suffix]
 
 
@@ -192,40 +182,6 @@ def _open(
             n: lambda: OnnxRuntimeSession(path, threads, name, profile, cuda_graph, check_finite, cache)
             for n in ("onnxruntime_cuda", "onnxruntime_tensorrt")
         },
-        **{n: lambda: TensorRTSession(path, name, profile, cuda_graph, check_finite, cache) for n in engines.RUNTIMES},
+        **{n: lambda: TensorRTSession(path, name, profile, cuda_graph, check_finite, cache) for n in RUNTIMES},
     }
     return makers[name]()
-
-
-__all__ = [
-    "BACKENDS",
-    "GPU_BACKENDS",
-    "BackendStatus",
-    "BackendUnavailableError",
-    "ClosedError",
-    "DeviceMemoryError",
-    "EngineCorruptError",
-    "EngineMismatchError",
-    "InferenceError",
-    "InferenceSession",
-    "InputNameError",
-    "InputShapeError",
-    "InputTypeError",
-    "InputValueError",
-    "ModelFileError",
-    "OnnxRuntimeSession",
-    "Profile",
-    "TensorRTSession",
-    "TensorSpec",
-    "TorchSession",
-    "available_backends",
-    "check_feeds",
-    "check_finite",
-    "choose",
-    "cores",
-    "fitting",
-    "int8_is_fast",
-    "open_session",
-    "status_of",
-    "usual_threads",
-]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference import cuda, engines
+from wm_core.inference import cuda, engine_cache
 from wm_core.inference.base import (
     BackendStatus,
     BackendUnavailableError,
@@ -264,7 +264,7 @@ def _providers(backend: str, profile: Profile | None, graphs: bool, cache: Path 
         return [cpu]
     if backend == "onnxruntime_cuda":
         return [(PROVIDERS[backend], cuda_options), cpu]
-    folder = engines.trusted_cache((cache or engines.cache_folder()) / "onnxruntime_tensorrt")
+    folder = engine_cache.trusted_cache((cache or engine_cache.cache_folder()) / "onnxruntime_tensorrt")
     kept = {}
     if folder is not None:
         kept = {
