@@ -43,8 +43,9 @@ from wm_ros.images.pixels import (
     rgb_to_image,
 )
 from wm_ros.markers import MarkerBuilder
-from wm_ros.nodes.lifecycle import ManagedNode, StopFlag, guarded
+from wm_ros.nodes.lifecycle import ManagedNode, guarded
 from wm_ros.nodes.parameters import NodeParameters
+from wm_ros.nodes.stop_flag import StopFlag
 from wm_ros.stamps import ApproximateSynchronizer, ns_to_stamp, stamp_to_ns
 from wm_ros.transforms import (
     NotConnectedError,

@@ -34,7 +34,8 @@ from wm_perception.ros.perceived_topics import PerceivedTopics
 from wm_perception.types import Frame, PerceptionConfig, PerceptionResult
 from wm_ros.health.diagnostics import Level, RateMonitor
 from wm_ros.health.inputs import InputHealth
-from wm_ros.nodes.lifecycle import ManagedNode, run_node
+from wm_ros.nodes.lifecycle import ManagedNode
+from wm_ros.nodes.running import run_node
 from wm_ros.stamps import Pair
 
 
