@@ -9,7 +9,7 @@ from wm_core.constants import TOPPLE_ANGLE_RAD, TRACKED_REST_SPEED_M_S, TRACKED_
 from wm_core.scene_graph import EventKind, Shape
 from wm_perception.shapes.surfaces import Alignment, align
 from wm_perception.tracking.association import outside
-from wm_perception.tracking.motion import MotionFilter
+from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.track import WAKE_M, Track
 from wm_perception.types import Array
@@ -44,7 +44,7 @@ _LEAST_TURN_RAD_S = 0.6
 is lost."""
 
 
-def predict(t: Track, dt: float, gap_reset_s: float) -> None:
+def predict(t: Track, dt: float, gap_reset_s: float, models: MotionModels) -> None:
     """Advance a track by ``dt`` [s]; after more than ``gap_reset_s`` nothing is known of its velocity."""
     motion, seen_now = t.motion, t.visibility.seen_now
     motion.last_position = t.position.copy()
@@ -55,7 +55,7 @@ def predict(t: Track, dt: float, gap_reset_s: float) -> None:
         motion.filter.hold(0.0003 * np.sqrt(30.0 * dt) if seen_now else 0.002 * np.sqrt(30.0 * dt))
     else:
         if seen_now:
-            motion.filter.predict(dt)
+            motion.filter.predict(dt, models)
         else:
             motion.filter.coast(dt)
         turning = not seen_now or np.linalg.norm(motion.angular_velocity) > 0.5

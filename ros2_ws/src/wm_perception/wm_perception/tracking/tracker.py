@@ -12,6 +12,7 @@ from wm_perception.tracking import motion_update, visibility
 from wm_perception.tracking.appearance import ENLARGED_FRAMES
 from wm_perception.tracking.association import Matching
 from wm_perception.tracking.births import born, is_one_object, is_part, may_be_born
+from wm_perception.tracking.motion import MotionModels
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.shape_update import SETTLED_FITS, ShapeUpdater, is_due
 from wm_perception.tracking.track import Track
@@ -48,6 +49,7 @@ class Tracker:
         self.events: list[Event] = []
         self.vocabulary: tuple[str, ...] = ()
         self._shapes = ShapeUpdater(config.max_extent_m)
+        self._models = MotionModels()
         self._new_id = new_id
         self._next_key = 0
         self._event_id = 0
@@ -72,7 +74,7 @@ class Tracker:
         self._stamp_ns = stamp_ns
         self.events = []
         for t in self.tracks:
-            motion_update.predict(t, dt, self.config.gap_reset_s)
+            motion_update.predict(t, dt, self.config.gap_reset_s, self._models)
         return [
             PredictedObject(
                 t.key,
