@@ -1,8 +1,8 @@
 """One interface to run a model, whichever runtime this machine has.
 
 ``open_session(path, backend="auto")`` returns an ``InferenceSession``: TensorRT, TensorRT-RTX, ONNX Runtime on an
-NVIDIA GPU or on the CPU, or torch. ``available_backends`` says which can be used here and, of the others, why not.
-docs/engines.md says what of it has been run where.
+NVIDIA GPU or on the CPU, or torch. ``available_backends`` lists those that can be used here and, of the others, why
+not. docs/engines.md lists which have been run on which machines.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _SUFFIXES = {
 
 
 def available_backends() -> tuple[BackendStatus, ...]:
-    """Every runtime that wm knows, in the order of preference, with whether it can be used here and why."""
+    """The status of every runtime, in the order of preference."""
     return tuple(status_of(name) for name in BACKENDS)
 
 
 def status_of(name: str) -> BackendStatus:
-    """Whether one of ``BACKENDS`` can be used here, and why or why not."""
+    """The status of one of ``BACKENDS``."""
     if name in RUNTIMES:
         return tensorrt_status(name)
     module = _MODULES[name]
@@ -67,7 +67,7 @@ def status_of(name: str) -> BackendStatus:
 
 
 def fitting(path: str | Path) -> tuple[str, ...]:
-    """Backends that take a file of this kind, in the order of preference.
+    """Backends that load a file of this kind, in the order of preference.
 
     Raises:
         ModelFileError: none does.
@@ -83,15 +83,15 @@ def fitting(path: str | Path) -> tuple[str, ...]:
 def choose(
     backend: str, path: str | Path = "model.onnx", gpu: bool = True, without: Mapping[str, str] | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """The backend for a file, and why: a sentence for each that was passed over, and for the one taken.
+    """The backend for a file, and the reasons: a sentence for each that was skipped, and for the one chosen.
 
     Args:
-        gpu: False: ``auto`` leaves the GPU alone.
-        without: backends that ``auto`` passes over, with the reason.
+        gpu: False: ``auto`` does not use the GPU.
+        without: backends that ``auto`` skips, with the reason.
 
     Raises:
-        BackendUnavailableError: unknown, or not here.
-        ModelFileError: nothing takes such a file.
+        BackendUnavailableError: unknown, or not available here.
+        ModelFileError: no backend loads such a file.
     """
     if backend != "auto":
         if backend not in BACKENDS:
@@ -127,23 +127,23 @@ def open_session(
 ) -> InferenceSession:
     """Load a model.
 
-    ``auto`` takes the first of ``BACKENDS`` that is here and takes the file; a GPU runtime that then refuses the model,
-    or has no memory for it, is passed over with a warning. A backend asked for by name is used or refused.
+    ``auto`` uses the first of ``BACKENDS`` that is available and loads the file; a GPU runtime that then refuses the
+    model, or has no memory for it, is skipped with a warning. A backend chosen by name is used or refused.
 
     Args:
         path: an ``.onnx`` model, a ``.wmengine`` of ``wm export``, an ``.engine`` or ``.plan`` of trtexec, or a
             ``.pt2`` torch program.
         backend: ``auto``, or one of ``BACKENDS``.
         threads: CPU threads; None: see ``usual_threads``.
-        gpu: False: ``auto`` leaves the GPU alone.
-        profile: bounds of the inputs for engines, least, usual and most shape of each; None: from the metadata.
+        gpu: False: ``auto`` does not use the GPU.
+        profile: bounds of the inputs for engines, smallest, usual and largest shape of each; None: from the metadata.
         cuda_graph: False: no CUDA graphs.
-        check_finite: refuse inputs with NaN or infinity, at the cost of a look at each value.
+        check_finite: refuse inputs with NaN or infinity, at the cost of a pass over each input.
         cache: folder of engines; None: the user's.
 
     Raises:
-        BackendUnavailableError: the backend is unknown or not here.
-        ModelFileError, EngineCorruptError, EngineMismatchError: the file is absent, or not what it should be.
+        BackendUnavailableError: the backend is unknown or not available here.
+        ModelFileError, EngineCorruptError, EngineMismatchError: the file is absent, damaged, or does not fit.
         DeviceMemoryError: not enough memory.
     """
     name, reasons = choose(backend, path, gpu)

@@ -26,7 +26,12 @@ _WORKSPACE = 1 << 30
 
 @dataclass(frozen=True)
 class Build:
-    """An engine, how long it took [s], and what the network was: layers by type, tensors by dtype."""
+    """A built engine.
+
+    Attributes:
+        engine: as TensorRT serialized it. seconds: time to build it [s].
+        layers: count of the network's layers by type; dtypes: count of its tensors by dtype.
+    """
 
     engine: bytes
     seconds: float
@@ -43,8 +48,8 @@ def build(
 ) -> Build:
     """Build an engine from an ONNX file with TensorRT 10 or 11, or TensorRT-RTX.
 
-    Networks are strongly typed, so that the file alone says what is computed in which precision: TensorRT 11 and
-    TensorRT-RTX know nothing else. TF32 stays off: an fp32 file is meant.
+    Networks are strongly typed, so that the file alone determines the precision of each operation; TensorRT 11 and
+    TensorRT-RTX have no other mode. TF32 stays off: fp32 files are computed in fp32.
 
     Args:
         name: see ``tensorrt_library.RUNTIMES``.
@@ -53,7 +58,7 @@ def build(
 
     Raises:
         ImportError: the runtime is not installed.
-        ModelFileError: TensorRT refuses the file; the message has its reasons.
+        ModelFileError: TensorRT refuses the file; the message names its reasons.
         DeviceMemoryError: not enough memory to build it.
         InferenceError: it cannot be built, or not for such an architecture.
     """
@@ -65,7 +70,7 @@ def build(
     begin = time.perf_counter()
     builder = trt.Builder(bound)
     typed = getattr(getattr(trt, "NetworkDefinitionCreationFlag", None), "STRONGLY_TYPED", None)
-    # TensorRT 11 takes the flag for nothing, or has it no more.
+    # TensorRT 11 ignores the flag, or does not have it any more.
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, bound)
     if not parser.parse(path.read_bytes()):
@@ -119,10 +124,10 @@ def build(
 def profile_of(path: Path) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
     """Bounds of a file's inputs from its metadata: ``tensors`` has their shapes, ``axes`` the bounds of named sizes.
 
-    Empty where the metadata does not say.
+    Empty where the metadata has none.
 
     Raises:
-        ModelFileError: what it says is not understood.
+        ModelFileError: they cannot be read.
     """
     metadata = onnx_metadata(path)
     if "axes" not in metadata or "tensors" not in metadata:

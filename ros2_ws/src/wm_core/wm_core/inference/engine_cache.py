@@ -29,7 +29,7 @@ def cache_folder() -> Path:
 
 def trusted_cache(folder: Path | None = None) -> Path | None:
     """``folder``, or else ``cache_folder()``, made where there is none; None, with the reason in the log, where
-    somebody else could write it: what lies there is code that would be run.
+    somebody else could write it, as its files are code that is run.
     """
     chosen = folder or cache_folder()
     try:
@@ -42,7 +42,7 @@ def trusted_cache(folder: Path | None = None) -> Path | None:
 
 
 def is_foreign(file: Path) -> bool:
-    """Whether a file in a trusted folder was left there by somebody else when it was not; said in the log."""
+    """Whether others can write a file in a trusted folder, as before it became trusted; the reason is logged."""
     why = foreign(file)
     if why:
         log.warning("%s: %s; it is not used", file, why)
@@ -55,7 +55,7 @@ def write_kernels(path: Path, kernels: bytes) -> None:
 
 
 def read_kernels(path: Path) -> bytes | None:
-    """What ``write_kernels`` wrote; None, with the reason in the log, where there is none, or not that."""
+    """Kernels of ``write_kernels``; None where there is no such file, or a damaged one, which is logged."""
     if not path.is_file() or is_foreign(path):
         return None
     magic, _, rest = path.read_bytes().partition(b"\n")
@@ -67,7 +67,7 @@ def read_kernels(path: Path) -> bytes | None:
 
 
 def state_of(found: EngineFile) -> tuple[bool, str]:
-    """Whether an engine in the cache is still of use, and why not."""
+    """Whether an engine in the cache can still be used, and why not."""
     source = Path(found.source)
     if found.source and not source.is_file():
         return False, f"its model {source} is gone"
@@ -85,7 +85,7 @@ def state_of(found: EngineFile) -> tuple[bool, str]:
 
 
 def cached(folder: Path | None = None) -> Iterator[tuple[Path, EngineFile | InferenceError]]:
-    """The engine files in the cache, with their heads or what is wrong with them."""
+    """The engine files in the cache, with their heads or the error in reading them."""
     for path in sorted((folder or cache_folder()).glob(f"*{SUFFIX}")):
         try:
             yield path, read_head(path)
@@ -94,7 +94,7 @@ def cached(folder: Path | None = None) -> Iterator[tuple[Path, EngineFile | Infe
 
 
 def remove_stale(kept: EngineFile, folder: Path) -> list[Path]:
-    """Remove engines of the same ONNX file, runtime, GPU and profile as one just built that it takes the place of."""
+    """Remove older engines of the ONNX file, runtime, GPU and profile of one just built; returns their paths."""
     gone = []
     for path, found in cached(folder):
         if path == kept.path or not isinstance(found, EngineFile) or not kept.source or found.source != kept.source:
@@ -108,7 +108,7 @@ def remove_stale(kept: EngineFile, folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def only_builder(path: Path) -> Iterator[None]:
-    """Held by one process at a time, so that two nodes do not build one engine twice."""
+    """A lock on ``path`` between processes, so that two nodes do not build one engine twice."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as file:
         try:

@@ -26,15 +26,15 @@ _HEADER_LIMIT = 1 << 20
 
 @dataclass(frozen=True)
 class EngineKey:
-    """All that an engine depends on; two engines with one key are interchangeable.
+    """All that an engine depends on; two engines with the same key are interchangeable.
 
     Attributes:
-        model: stem of the ONNX file; ``model_sha256``: of its content.
-        runtime: tensorrt or tensorrt_rtx; ``runtime_version``: of the library that built it.
-        gpu: its name; empty for TensorRT-RTX, whose engines serve every GPU of their architectures.
+        model: stem of the ONNX file; model_sha256: of its content.
+        runtime: tensorrt or tensorrt_rtx; runtime_version: of the library that built it.
+        gpu: name; empty for TensorRT-RTX, whose engines run on every GPU of their architectures.
         architectures: compute capabilities, e.g. SM89.
         precision: as the ONNX file says, e.g. fp16.
-        profile: of each input, least, usual and most shape.
+        profile: of each input name, smallest, usual and largest shape.
     """
 
     model: str
@@ -53,15 +53,15 @@ class EngineKey:
 
     @property
     def file_name(self) -> str:
-        """Of its engine in the cache."""
+        """Name of its engine's file in the cache."""
         return f"{self.model}-{self.runtime}-{self.precision}-{self.digest[:16]}{SUFFIX}"
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> EngineKey:
-        """From what ``dataclasses.asdict`` and JSON made of one.
+        """The key of what ``dataclasses.asdict`` and JSON made of it.
 
         Raises:
-            KeyError, TypeError: something is missing or of another kind.
+            KeyError, TypeError: a field is missing or of another type.
         """
         profile = tuple((str(n), tuple(a), tuple(b), tuple(c)) for n, a, b, c in values["profile"])
         return EngineKey(
@@ -76,7 +76,7 @@ class EngineKey:
         )
 
     def differences(self, other: EngineKey) -> list[str]:
-        """What is not the same in another key, one phrase each: what is here, and what is there."""
+        """Differences from another key, one phrase each: this value and the other."""
         mine, theirs = asdict(self), asdict(other)
         return [f"{k} {mine[k]!r}, expected {theirs[k]!r}" for k in mine if mine[k] != theirs[k] and k != "model"]
 
@@ -90,7 +90,14 @@ def profile_key(
 
 @dataclass(frozen=True)
 class EngineFile:
-    """The head of an engine file: see the module. ``source``: the ONNX file that it was built from."""
+    """The head of an engine file; see the module.
+
+    Attributes:
+        path: of the file. key: what the engine depends on. metadata: of the ONNX file.
+        source: the ONNX file that it was built from; empty: not known.
+        size: of the engine [bytes]; sha256: of the engine; offset: of the engine in the file [bytes].
+        build_seconds: time to build it [s].
+    """
 
     path: Path
     key: EngineKey
@@ -123,7 +130,7 @@ def read_head(path: Path) -> EngineFile:
 
     Raises:
         ModelFileError: there is no such file.
-        EngineCorruptError: it is no engine file, or is cut off.
+        EngineCorruptError: it is no engine file, or is truncated.
     """
     expect_file(path, f"an engine file ({SUFFIX})")
     with path.open("rb") as file:
@@ -155,7 +162,7 @@ def read_engine(path: Path) -> tuple[EngineFile, bytes]:
     """An engine file, with its checksum compared.
 
     Raises:
-        ModelFileError, EngineCorruptError: as ``read_head``; or its content was changed.
+        ModelFileError, EngineCorruptError: as ``read_head``; or the engine's checksum differs.
     """
     head = read_head(path)
     with path.open("rb") as file:
@@ -168,10 +175,10 @@ def read_engine(path: Path) -> tuple[EngineFile, bytes]:
 
 
 def check_fits(found: EngineFile, expected: EngineKey) -> None:
-    """Compare what an engine file is of with what is wanted here.
+    """Compare the key of an engine file with the key expected.
 
     Raises:
-        EngineMismatchError: names everything that differs.
+        EngineMismatchError: names all that differs.
     """
     differences = found.key.differences(expected)
     if differences:

@@ -32,7 +32,7 @@ from wm_core.inference.base import (
 log = logging.getLogger(__name__)
 
 _GRAPHS = 8
-"""Shapes for which a session keeps a CUDA graph."""
+"""Shapes for which a session keeps a CUDA graph. Larger uses more GPU memory."""
 
 
 def tensorrt_status(name: str) -> BackendStatus:
@@ -59,18 +59,18 @@ class TensorRTSession(InferenceSession):
     """A TensorRT engine, from the cache or built now, with one execution context and one stream.
 
     Inputs go through pinned memory, copies and kernels are on one stream, and from the second run with the same shapes
-    on all of it is one CUDA graph (TensorRT-RTX captures graphs itself). Runs from several threads take turns.
+    on all of it is one CUDA graph (TensorRT-RTX captures graphs itself). Runs from several threads follow one another.
 
     Args:
-        path: an ONNX file; or an engine file, which has to be of this machine's runtime and GPU.
+        path: an ONNX file; or an engine file, built by this machine's runtime for its GPU.
         backend: tensorrt or tensorrt_rtx.
         profile: bounds of the inputs; None: from the metadata.
         cuda_graph: False: launch kernels one by one.
         cache: folder of engines; None: ``engine_cache.cache_folder()``.
 
     Raises:
-        BackendUnavailableError: the runtime or a GPU is not here.
-        ModelFileError, EngineCorruptError, EngineMismatchError: the file is absent, or not what it should be.
+        BackendUnavailableError: the runtime or a GPU is not available.
+        ModelFileError, EngineCorruptError, EngineMismatchError: the file is absent, damaged, or does not fit.
         DeviceMemoryError: not enough memory.
     """
 
@@ -163,7 +163,7 @@ class TensorRTSession(InferenceSession):
 
     def _load_file(self) -> None:
         if self.path.suffix != engine_file.SUFFIX:
-            # As trtexec writes them: nothing is known of it but what the runtime says.
+            # As trtexec writes them, without a head.
             self._deserialize(self.path.read_bytes(), self.path)
             return
         head, engine = engine_file.read_engine(self.path)
@@ -187,7 +187,7 @@ class TensorRTSession(InferenceSession):
         self._kernels: Any = None
         self._kernel_file: Path | None = None
         if self.backend == "tensorrt_rtx":
-            # Kernels are compiled for this GPU at the first run: kept, so that the next start is fast.
+            # Kernels are compiled for this GPU at the first run, and kept for a fast next start.
             config = self._engine.create_runtime_config()
             self._kernels = config.create_runtime_cache()
             where = f"{self._cuda.device.architecture}-{tensorrt_library.runtime_version(self.backend)}"
@@ -220,7 +220,7 @@ class TensorRTSession(InferenceSession):
 
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         with self._lock:
-            # A context of CUDA is current in one thread.
+            # CUDA's context is current per thread.
             self._cuda.use()
             key = tuple(feeds[s.name].shape for s in self.inputs)
             graph = self._graphs.get(key)
@@ -234,7 +234,7 @@ class TensorRTSession(InferenceSession):
             else:
                 self._enqueue(feeds, shapes)
                 self._cuda.synchronize()
-            # Out of the pinned memory, which the next run overwrites.
+            # Copied, as the next run overwrites the pinned memory.
             values = {s.name: self._buffers[s.name].array(shapes[s.name], s.dtype).copy() for s in self.outputs}
             wanted = self._cuda_graph and self.backend == "tensorrt" and graph is None and len(self._graphs) < _GRAPHS
             if wanted:
@@ -267,7 +267,7 @@ class TensorRTSession(InferenceSession):
             size = int(np.prod(shape, dtype=np.int64)) * spec.dtype.itemsize
             held = self._buffers.get(spec.name)
             if held is None or held.size < size:
-                # Graphs know the old address.
+                # Graphs hold the old address.
                 self._drop_graphs()
                 if held is not None:
                     held.free()
@@ -292,7 +292,7 @@ class TensorRTSession(InferenceSession):
             self._buffers[spec.name].to_host(size)
 
     def _capture(self, key: Any, feeds: Feeds, shapes: dict[str, tuple[int, ...]], values: Feeds) -> None:
-        """Make a graph of what has just been run, and keep it if it gives the same."""
+        """Capture the last run as a graph, and keep it if its outputs are the same."""
         graph = cuda.Graph(self._cuda)
         try:
             graph.begin()
@@ -309,7 +309,7 @@ class TensorRTSession(InferenceSession):
                 for s in self.outputs
             )
             if not same:
-                raise InferenceError("it gives something else")
+                raise InferenceError("its outputs differ")
         except InferenceError as error:
             log.warning("%s: goes on without CUDA graphs: %s", self.path, error)
             self._cuda_graph = False
@@ -323,7 +323,7 @@ class TensorRTSession(InferenceSession):
         self._graphs.clear()
 
     def _release(self) -> None:
-        """Everything, and first what stands on the rest."""
+        """Free all, in the order of dependence."""
         self._cuda.use()
         file = getattr(self, "_kernel_file", None)
         if file is not None and self._kernels is not None and self._context is not None:

@@ -20,7 +20,7 @@ RTX_ARCHITECTURES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
 def runtime_module(name: str) -> str | None:
     """The installed module of a TensorRT runtime; None where there is none.
 
-    The packages of NVIDIA are one that has only a name and depends on bindings and libraries; those suffice.
+    NVIDIA's package of that name is empty and depends on bindings and libraries; the bindings suffice.
     """
     return next((m for m in (name, f"{name}_bindings") if importlib.util.find_spec(m) is not None), None)
 
@@ -35,7 +35,7 @@ def load_runtime(name: str) -> Any:
 
 
 def runtime_version(name: str) -> str:
-    """Of the installed runtime; empty where there is none."""
+    """Version of the installed runtime; empty where there is none."""
     dashed = name.replace("_", "-")
     for distribution in (name, *(f"{dashed}-cu{n}{end}" for n in (13, 12) for end in ("", "-bindings"))):
         with contextlib.suppress(PackageNotFoundError):
@@ -47,13 +47,13 @@ def runtime_version(name: str) -> str:
 
 
 class Logger:
-    """Keeps what TensorRT says, so that an error can repeat it, and hands warnings on."""
+    """Keeps TensorRT's last errors for our messages, and logs errors and warnings for debugging."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=40)
 
     def bound(self, trt: Any) -> Any:
-        """As a logger of this TensorRT module."""
+        """A logger of this TensorRT module that writes here."""
         lines = self.lines
 
         class Bound(trt.ILogger):  # type: ignore[misc, name-defined]

@@ -72,7 +72,7 @@ def _normals(points: NDArray[np.float32], depth: NDArray[np.float32], reach: int
         down.append(channel[2 * reach :, reach:-reach] - channel[: -2 * reach, reach:-reach])
         middle.append(channel[inner])
     n = [down[i] * across[j] - down[j] * across[i] for i, j in ((1, 2), (2, 0), (0, 1))]
-    # Towards the camera, which looks along +z; and of unit length.
+    # Toward the camera at the origin of the optical frame, and of unit length.
     facing = n[0] * middle[0] + n[1] * middle[1] + n[2] * middle[2]
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = np.copysign(1.0 / np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2]), -facing)

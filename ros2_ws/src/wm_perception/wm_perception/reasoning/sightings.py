@@ -1,4 +1,4 @@
-"""When each object was seen first and last, and when one that fell past an edge has left."""
+"""Times at which each object was seen first and last, and at which one that falls past an edge has left."""
 
 from __future__ import annotations
 

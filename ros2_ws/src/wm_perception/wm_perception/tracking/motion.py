@@ -65,7 +65,7 @@ def _matrices(dt: float) -> tuple[Array, Array]:
     white = np.array([[dt**3 / 3.0, 0.5 * dt**2, 0.0], [0.5 * dt**2, dt, 0.0], [0.0, 0.0, 0.0]])
     white = white * STEADY_ACCELERATION_M_S2**2 * _WHITE_STEP_S
     white[2, 2] = 1.0
-    # A collision at an unknown moment of the interval: a third of its square is in the place.
+    # A collision at an unknown moment of the interval: its variance in position is dt^2 / 3.
     jump = KNOCK_M_S**2 * np.array([[dt**2 / 3.0, 0.5 * dt, 0.0], [0.5 * dt, 1.0, 0.0], [0.0, 0.0, 0.0]])
     jump[2, 2] = 0.5 * MANEUVER_ACCELERATION_M_S2**2
     f[STEADY] = f[KNOCK] = np.kron(line, one)
@@ -90,8 +90,13 @@ class MotionFilter:
     """Position, velocity and acceleration of a point in the three modes, and how likely each mode is.
 
     Args:
-        position: (3,) [m]. position_std [m], velocity_std [m/s], acceleration_std [m/s^2]: of a state that is known
-            to be around ``velocity`` (3,), zero by default, without acceleration.
+        position: (3,) world frame [m]; velocity: (3,) [m/s], zero by default; the acceleration starts at zero.
+        position_std, velocity_std, acceleration_std: standard deviations per axis [m, m/s, m/s^2].
+
+    Attributes:
+        means: (3, 9) of the modes: position [m], velocity [m/s], acceleration [m/s^2].
+        covariances: (3, 9, 9) of the modes; weights: (3,) probabilities of the modes.
+        mean, covariance: (9,), (9, 9) of the mixture.
     """
 
     def __init__(
@@ -138,7 +143,7 @@ class MotionFilter:
         self._same(mean, covariance)
 
     def settle(self, position: Array, covariance: Array) -> None:
-        """Take in a measured position (3,) with covariance (3, 3) of an object at rest."""
+        """Update with a measured position (3,) with covariance (3, 3) of an object at rest."""
         p = self.covariance[:3, :3]
         gain = p @ np.linalg.inv(p + covariance)
         mean, spread = self.mean.copy(), self.covariance.copy()
@@ -165,7 +170,7 @@ class MotionFilter:
         self._same(mean, covariance)
 
     def coast(self, dt: float, slowing_per_s: float = 2.0) -> None:
-        """Over ``dt`` [s] unseen: it slows down, as unseen objects are more likely to stop than to keep their speed."""
+        """Advance by ``dt`` [s] unseen, with decreasing speed: unseen objects more likely stop than go on."""
         kept = float(np.exp(-slowing_per_s * dt))
         moves = (1.0 - kept) / slowing_per_s if slowing_per_s > 0.0 else dt
         f = np.zeros((9, 9))
@@ -206,7 +211,7 @@ class MotionFilter:
         return float(off @ np.linalg.solve(self.covariance[:3, :3] + covariance, off))
 
     def update(self, position: Array, covariance: Array) -> float:
-        """Take in a measured position (3,) with covariance (3, 3); returns the normalized innovation squared before."""
+        """Update with a measured position (3,), covariance (3, 3); returns the normalized innovation squared before."""
         nis = self.distance(position, covariance)
         s = self.covariances[:, :3, :3] + covariance
         inverse = np.linalg.inv(s)

@@ -1,4 +1,4 @@
-"""What the depth image shows at the place of every track, and what a frame without a segment means for it."""
+"""The depth image at the place of every track, and the update of tracks without a segment."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ on."""
 
 
 def update_visibility(tracks: Sequence[Track], cloud: Cloud, dt: float, scored: bool) -> None:
-    """Visibility of every track against the depth image, and what to make of those that were not matched.
+    """Update the visibility of every track from the depth image, and the existence of those that were not matched.
 
     Args:
         dt: time since the frame before [s].
@@ -110,7 +110,7 @@ def _miss(t: Track, empty_fraction: float, dt: float, scored: bool) -> None:
         return
     rate = _UNSEEN_RATE
     if scored and visibility.fraction > 0.6:
-        # In plain sight something is there, and yet the segmenter does not take it for an object.
+        # Something is there in plain sight, but the segmenter finds no object.
         visibility.unclaimed_s += dt
         rate = _UNCLAIMED_RATE
     t.existence = max(_LEAST_EXISTENCE, t.existence * float(np.exp(-rate * dt)))

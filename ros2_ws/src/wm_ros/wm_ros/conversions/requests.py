@@ -1,4 +1,4 @@
-"""What imagination is asked between ``wm_core.rollout`` and wm_msgs."""
+"""Requests to imagination between ``wm_core.rollout`` and wm_msgs."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def request_from_msg(msg: ImagineRequestMsg) -> ImagineRequest:
     """The request of a wm_msgs/ImagineRequest, defaults filled in; ranges are checked by the imagination.
 
     Raises:
-        RequestError, InterventionError, ValueError: what cannot even be read; the message names the field.
+        RequestError, InterventionError, ValueError: a field that cannot be read; the message names it.
     """
     if len(msg.pairs) % 2:
         raise RequestError(f"pairs: got {len(msg.pairs)} ids, expected an even number (a1, b1, a2, b2, ...)")

@@ -1,5 +1,4 @@
-"""Base of every wm node: a lifecycle node that starts itself, reports its health and does not die of bad
-input.
+"""Base of every wm node: a lifecycle node that starts itself, reports its health and survives exceptions.
 
 class CameraNode(ManagedNode):
     def __init__(self, **kwargs):
@@ -8,7 +7,7 @@ class CameraNode(ManagedNode):
     def configure(self): ...      # load models, make publishers; raise to refuse
     def activate(self): ...       # subscribe, start working
     def deactivate(self): ...
-    def cleanup(self): ...        # give everything back
+    def cleanup(self): ...        # release all of it
 
     @guarded
     def on_image(self, msg): ...  # an exception is counted and logged, never fatal
@@ -44,8 +43,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 NAMESPACE = "wm"
 _LOG_EVERY_S = 5.0
+"""Least time between log lines of one key [s]."""
 _REMIND_EVERY_S = 60.0
-_LOOK_EVERY_S = 1.0
+"""Time after which a warning that lasts is logged again [s]."""
+_CHECK_EVERY_S = 1.0
+"""Time between checks of the inputs [s]."""
 
 
 class Reports(Protocol):
@@ -57,13 +59,13 @@ class Reports(Protocol):
 
 
 def guarded(method: F) -> F:
-    """Decorates a callback of a ``ManagedNode`` or a part of one: an exception is counted, logged and swallowed."""
+    """Decorates a callback of a ``ManagedNode`` or a part of one: exceptions are counted and logged, not raised."""
 
     @functools.wraps(method)
     def guard(self: Reports, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
-        except Exception as error:  # counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node goes on
             self.report_exception(method.__name__, error)
             return None
 
@@ -118,7 +120,7 @@ class ManagedNode(LifecycleNode):
         )
         self._announcer = Announcer()
         if type(self).input_findings is not ManagedNode.input_findings:
-            self.create_timer(_LOOK_EVERY_S, self._look_at_inputs, callback_group=self._own_group, clock=self._steady)
+            self.create_timer(_CHECK_EVERY_S, self._check_inputs, callback_group=self._own_group, clock=self._steady)
         self._autostart_timer = (
             self.create_timer(0.01, self._start, callback_group=self._own_group, clock=self._steady)
             if self._autostart
@@ -138,7 +140,7 @@ class ManagedNode(LifecycleNode):
         """Cease to work; called before ``cleanup``, also on shutdown."""
 
     def cleanup(self) -> None:
-        """Give back what ``configure`` took; called also on shutdown."""
+        """Release what ``configure`` acquired; called also on shutdown."""
 
     # What a node uses.
 
@@ -160,7 +162,7 @@ class ManagedNode(LifecycleNode):
         return self.state_label == "active"
 
     def warn(self, counter: str, detail: str, advice: str = "", level: Level = Level.WARN) -> None:
-        """Count something that should not happen in diagnostics; log it once, and once a minute while it goes on."""
+        """Count a fault in diagnostics; log it at once, and once a minute while it lasts."""
         self.diagnostics.counter(counter, advice=advice, level=level).add(1, detail)
         self.log_throttled(f"{detail}; {advice}" if advice else detail, counter, level >= Level.ERROR, _REMIND_EVERY_S)
 
@@ -194,7 +196,7 @@ class ManagedNode(LifecycleNode):
         """The node's time [ns]: simulated where use_sim_time is set."""
         return int(self.get_clock().now().nanoseconds)
 
-    # Transitions: exceptions of the hooks refuse the transition and are said, not swallowed.
+    # Transitions: an exception of a hook refuses the transition and is reported.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Runs ``configure``."""
@@ -245,14 +247,14 @@ class ManagedNode(LifecycleNode):
         try:
             hook()
             result = entities(state)
-        except Exception as error:  # counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node goes on
             self.get_logger().error(f"{name} refused: {error}")
             self.get_logger().debug("".join(traceback.format_exception(error)))
             self.diagnostics.set_status("state", Level.ERROR, f"{name} refused: {error}", state=state.label)
             if undo is not None:
                 try:
                     undo()
-                except Exception as second:  # counted and logged; the node lives on
+                except Exception as second:  # counted and logged; the node goes on
                     self.report_exception(f"{name}.undo", second)
             return TransitionCallbackReturn.FAILURE
         self._set_state_status(result_label)
@@ -273,13 +275,13 @@ class ManagedNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         try:
             self.before_diagnostics()
-            self._look_at_memory()
+            self._update_memory_status()
             self._diagnostics_publisher.publish(self.diagnostics.to_msg(max(self.now_ns(), 0)))
-        except Exception as error:  # counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node goes on
             if rclpy.ok(context=self.context):
                 self.report_exception("diagnostics", error)
 
-    def _look_at_memory(self) -> None:
+    def _update_memory_status(self) -> None:
         held = heap()
         if held is not None:
             used, free = held.used_bytes / 1e6, held.free_bytes / 1e6
@@ -293,26 +295,26 @@ class ManagedNode(LifecycleNode):
             )
 
     def input_findings(self) -> Sequence[Finding]:
-        """What is wrong with the inputs now; asked once a second while active.
+        """Faults of the inputs now; called once a second while active.
 
-        Each cause goes to the console once, with a reminder each minute, and all that hold now into the status
-        ``inputs`` of diagnostics.
+        Each cause is logged once, with a reminder each minute; all that hold now are in the status ``inputs`` of
+        diagnostics.
         """
         return ()
 
-    def _look_at_inputs(self) -> None:
+    def _check_inputs(self) -> None:
         if not self.is_active:
             self._announcer.clear()
             self.diagnostics.set_status("inputs", Level.OK, "not looked at while the node is not active")
             return
         try:
             findings = self.input_findings()
-        except Exception as error:  # counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node goes on
             if rclpy.ok(context=self.context):
                 self.report_exception("input_findings", error)
             return
         for severity, line in self._announcer.update(findings):
-            # A line of source each: rclpy refuses a place in the code that logs at another level than before.
+            # One call per level: rclpy refuses a call site that logs at another level than before.
             if severity == Severity.ERROR:
                 self.get_logger().error(line)
             elif severity == Severity.WARN:
@@ -327,17 +329,17 @@ class ManagedNode(LifecycleNode):
         )
 
     def before_diagnostics(self) -> None:
-        """Called once a second, before diagnostics go out: to take over counters and warn of silence."""
+        """Called once a second, before diagnostics are published, to update counters."""
 
 
 def diagnostics_name(node: Any) -> str:
-    """What a node's diagnostics begin with."""
+    """The prefix of a node's diagnostics."""
     return diagnostics_prefix(node.get_namespace(), node.get_name())
 
 
 def diagnostics_prefix(namespace: str, name: str) -> str:
-    """What the diagnostics of a node begin with: its name; outside the usual namespace, as one of several robots, in
-    full.
+    """The prefix of the diagnostics of a node: its name, with the namespace where that is not ``NAMESPACE``, as with
+    several robots.
     """
     inside = namespace.strip("/")
     return name if inside in ("", NAMESPACE) else f"{inside}/{name}"

@@ -26,7 +26,7 @@ def spin_guarded(executor: Executor, stop: StopFlag) -> None:
             executor.spin_once(timeout_sec=0.2)
         except ExternalShutdownException:
             stop.set()
-        except Exception as error:  # counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node goes on
             if stop.is_set() or not rclpy.ok(context=executor.context):
                 break
             nodes = executor.get_nodes()
@@ -49,7 +49,7 @@ def run_node(
     ``threads`` 1: one executor thread; more: a multi-threaded executor (for nodes that wait in callbacks). On
     a signal the node is deactivated and cleaned up, so that its ``deactivate`` and ``cleanup`` run with
     publishers still alive.
-    Status 0: ended as asked; 1: the node could not be made (the reason is printed in one line).
+    Status 0: ended by a signal; 1: the node could not be made (the reason is printed in one line).
     """
     return run_nodes([(make_node, threads)], arguments=arguments, shutdown_timeout_s=shutdown_timeout_s)
 
@@ -60,13 +60,12 @@ def run_nodes(
     arguments: Sequence[str] | None = None,
     shutdown_timeout_s: float = 5.0,
 ) -> int:
-    """As ``run_node``, for several nodes in this process: what makes each, and the threads of its executor.
+    """As ``run_node``, for several nodes in this process, each given by its factory and the threads of its executor.
 
-    A callback that does not end within ``shutdown_timeout_s`` is left where it is, and the process ends at once.
+    A callback that does not end within ``shutdown_timeout_s`` is abandoned, and the process ends at once.
     """
     stop = StopFlag()
-    # Own handlers, in place before anything slow: rclpy's would end the context before the node could clean
-    # up.
+    # Own handlers, set before anything slow: rclpy's would end the context before the node could clean up.
     previous = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
     rclpy.init(
         args=list(arguments) if arguments is not None else None,
@@ -98,11 +97,11 @@ def run_nodes(
         return 0
     finally:
         for node in nodes:
-            if node not in hanging:  # what its thread uses must not be taken away
+            if node not in hanging:  # its thread still uses it
                 node.destroy_node()
         rclpy.try_shutdown()
         if hanging:
-            # Python's own end would take modules and libraries away from under the thread.
+            # Python's own exit would unload modules that the thread still uses.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)
@@ -112,14 +111,14 @@ def run_nodes(
 
 
 def _end(node: Any, executor: Executor, spinner: threading.Thread, timeout_s: float) -> bool:
-    """End a node's executor, then the node's life; False where a callback does not end."""
+    """Stop a node's executor and shut the node down; False where a callback does not end."""
     executor.wake()
     spinner.join(timeout_s)
     ended = not spinner.is_alive()
     if ended:
         if isinstance(node, LifecycleNode) and rclpy.ok():
             _finalize(node)
-        # A multi-threaded executor waits for its threads without end, whatever timeout it is given.
+        # A multi-threaded executor waits for its threads without limit, whatever the timeout.
         ending = threading.Thread(target=executor.shutdown, kwargs={"timeout_sec": 1.0}, daemon=True)
         ending.start()
         ending.join(timeout_s)
@@ -133,5 +132,5 @@ def _finalize(node: Any) -> None:
     try:
         if node._state_machine.current_state[1] in ("unconfigured", "inactive", "active"):
             node.trigger_shutdown()
-    except Exception as error:  # counted and logged; the node lives on
+    except Exception as error:  # counted and logged; the node goes on
         node.get_logger().error(f"shutdown: {error}")
