@@ -1,6 +1,6 @@
 """Interventions (Pearl's do operator), hypotheses and batches of action sequences.
 
-``wm_core.intervention_checks`` says whether they can be carried out in a scene graph.
+``wm_core.intervention_checks`` checks whether they can be carried out in a scene graph.
 """
 
 from __future__ import annotations

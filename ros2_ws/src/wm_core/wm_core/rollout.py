@@ -182,6 +182,7 @@ class Rollout:
         events: see ``RolloutEvent``.
         effect: (K, N) [m]; effect_vector: (K, N, 3) [m]; NaN where absent from one of the two futures.
         pairs: P pairs of ids; pair_separation (K, P) [m]; pair_collision (K, P) 0..1.
+        complete: whether all of it was computed; else ``computed`` says which futures were.
         backends: K names of the dynamics that answered each; empty: all by ``backend``.
         computed: (K,) bool; dynamics_s: wall-clock time of the dynamics [s].
         warnings: sentences on doubtful input that was answered.

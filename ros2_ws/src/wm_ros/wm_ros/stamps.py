@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NANOSECONDS = 1_000_000_000
+"""In a second."""
 
 
 def seconds_to_ns(seconds: float) -> int:

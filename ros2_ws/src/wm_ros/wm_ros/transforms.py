@@ -1,4 +1,4 @@
-"""Coordinate transforms over time: a buffer of its own, or tf2_ros's where that is installed.
+"""Coordinate transforms over time: wm's own buffer, or tf2_ros's where that is installed.
 
 ``TransformBuffer`` is plain Python and thread-safe. ``RosTransforms`` feeds it (or tf2_ros) from /tf and
 /tf_static. A matrix ``target_T_source`` maps coordinates in ``source`` to coordinates in ``target``.

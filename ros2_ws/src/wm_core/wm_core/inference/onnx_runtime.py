@@ -256,7 +256,7 @@ class _Binding:
 
 
 def _providers(backend: str, profile: Profile | None, graphs: bool, cache: Path | None) -> list[Any]:
-    """Providers with their options, the one asked for first."""
+    """Providers with their options, the chosen one first."""
     graph = {"enable_cuda_graph": "1"} if graphs else {}
     cuda_options: Mapping[str, str] = {"device_id": "0", "cudnn_conv_algo_search": "HEURISTIC", **graph}
     cpu = PROVIDERS["onnxruntime_cpu"]

@@ -47,7 +47,7 @@ def _smooth(depth: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.
     h, w = depth.shape
     total, count = np.zeros_like(depth), np.ones(depth.shape, np.uint8)
     step, size, near = np.empty_like(depth), np.empty_like(depth), np.empty(depth.shape, np.bool_)
-    # Sums of differences: a neighbor without depth differs by the whole depth and falls out by itself.
+    # Sums of differences: a neighbor without depth differs by the whole depth and so is left out.
     for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)):
         np.subtract(padded[1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w], depth, out=step)
         np.less(np.abs(step, out=size), limit, out=near)

@@ -17,7 +17,7 @@ _COLUMNS = 160
 _MAX_DEPTH_M = 4.0
 """Depth [m] beyond which normals are too noisy to be used."""
 _LEAST_NORMALS, _LEAST_LIKELY = 500, 200
-"""Normals, and those that a likely camera pose makes face up, below which nothing is said. Larger refuses more."""
+"""Normals, and those that a likely camera pose makes face up, below which nothing is estimated. Larger refuses more."""
 _CANDIDATES = 400
 """Normals that are tried as the up direction. Larger is slower and finer."""
 _SAME_DEG = 4.0

@@ -36,7 +36,12 @@ def _decode(codes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Plane:
-    """``z = a x + b y + c`` [m], with the mean height of the points that it was fitted to."""
+    """A plane ``z = a x + b y + c`` in the world frame.
+
+    Attributes:
+        coefficients: (3,) a, b and c [m].
+        height_m: mean height of the points that it was fitted to [m].
+    """
 
     coefficients: Array
     height_m: float

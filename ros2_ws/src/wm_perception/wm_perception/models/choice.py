@@ -81,7 +81,7 @@ def _precision(wanted: str, backend: str, path: Path) -> tuple[str, str]:
     """The precision of a shipped model on a backend, and why.
 
     Raises:
-        ModelError: one was asked for whose file is not there, or that is not for this backend.
+        ModelError: the file of the precision chosen is absent, or is not for this backend.
     """
     on_gpu = backend in GPU_BACKENDS
     fast, cpu = int8_is_fast()

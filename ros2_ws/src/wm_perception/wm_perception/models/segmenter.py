@@ -19,6 +19,7 @@ from wm_perception.types import PerceptionConfig, Segmenter
 log = logging.getLogger(__name__)
 
 _EMBEDDING_SIZE = 16
+"""Numbers of an embedding, as the network was trained (training/segmenter)."""
 
 
 def learned_contract(channels: int, classes: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -23,7 +23,11 @@ INPUT_SILENT_S = 2.0
 
 @dataclass(frozen=True)
 class Arrived:
-    """A message and the wall-clock time at which it came [s, monotonic]."""
+    """A message that came.
+
+    Attributes:
+        msg: the message. at_s: when it came [s, monotonic wall clock].
+    """
 
     msg: Any
     at_s: float

@@ -22,6 +22,7 @@ from wm_ros.nodes.lifecycle import ManagedNode
 from wm_ros.stamps import ns_to_stamp
 
 _MAX_INSTANCE_ID = 65535
+"""Of 16 bits, the type of ``instances``."""
 TOPICS: dict[str, tuple[type, Any]] = {
     "scene_graph": (SceneGraphMsg, qos.SCENE_GRAPH),
     "instances": (Image, qos.DERIVED_IMAGE),

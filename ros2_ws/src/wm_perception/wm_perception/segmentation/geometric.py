@@ -24,7 +24,7 @@ _CHROMA_EDGE = 22.0
 _JOIN_CHROMA, _JOIN_LIGHTNESS = 14.0, 60.0
 """Differences of mean a* and b* (summed) and of L* (0..255) up to which pieces are of one color. Larger joins more."""
 _SMALL_PIECE = 60
-"""Pixels below which a piece is no object by itself. Larger swallows small objects."""
+"""Pixels below which a piece is no object by itself. Larger loses small objects."""
 _SHARED_FRACTION = 0.2
 """Part of a piece that a second tracked object must claim for the piece to be divided. Larger divides less often."""
 _PART_FRACTION = 0.15
@@ -53,7 +53,7 @@ class GeometricSegmenter:
         rows, columns = np.flatnonzero(candidates.any(axis=1)), np.flatnonzero(candidates.any(axis=0))
         if not len(rows):
             return Segmentation(labels, np.zeros(0, np.int64))
-        # Only the part of the image that has candidates is worked on.
+        # Only the part of the image that has candidates is processed.
         window = (
             slice(max(int(rows[0]) - 4, 0), int(rows[-1]) + 5),
             slice(max(int(columns[0]) - 4, 0), int(columns[-1]) + 5),

@@ -31,11 +31,13 @@ CHANNELS = (
 """Of the network's input, each in -1..1; see ``network_input``."""
 
 OUTPUTS = ("foreground", "centre", "offset", "classes", "embedding")
+# Scales of the input and output that the network was trained with.
 OFFSET_SCALE_PX = 32.0
-"""Pixels of an offset of 1; as the next three, a part of the input and output that the network was trained with."""
+"""Pixels of an offset of 1."""
 _HEIGHT_SCALE_M = 0.3
-_RELIEF_WINDOW = 15
-_RELIEF_GAIN = 12.0
+"""Height [m] of an input of 1."""
+_RELIEF_WINDOW, _RELIEF_GAIN = 15, 12.0
+"""Window [pixels] and gain of relief: a step of 8 % is an input of 1."""
 _MAX_INSTANCES = 48
 """Instances at most, the surest first. Larger is slower in cluttered frames."""
 _UNKNOWN_CLASS = 0.5

@@ -115,7 +115,7 @@ class MotionFilter:
         self._collect()
 
     def copy(self) -> MotionFilter:
-        """A filter of its own with the same state."""
+        """An independent filter with the same state."""
         return copy.deepcopy(self)
 
     @property

@@ -40,8 +40,8 @@ VACATED = 0.15
 _ALIGN_POINTS = 110
 """Points of a segment that are aligned to the surface. Chosen by hand; larger is slower and less noisy."""
 _LEAST_TURN_RAD_S = 0.6
-"""Turning slower than this is not told from the noise of a fit [rad/s]. Chosen by hand; larger means that slow turning
-is lost."""
+"""Rate [rad/s] below which turning is no different from the noise of a fit. Chosen by hand; larger means that slow
+turning is lost."""
 
 
 def predict(t: Track, dt: float, gap_reset_s: float, models: MotionModels) -> None:

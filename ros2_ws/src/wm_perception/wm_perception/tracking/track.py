@@ -129,6 +129,7 @@ class Track:
         noise_m: depth noise at its distance. hits: frames in which it was seen (at most 30 while it is not).
         existence: 0..1, probability that it is there.
         first_seen_ns, last_seen_ns: stamps [ns].
+        motion, appearance, visibility, evidence: see their classes.
     """
 
     key: int
@@ -160,7 +161,7 @@ class Track:
 
     @property
     def velocity(self) -> Array:
-        """(3,) world [m/s]; zero while sleeping, and where it cannot be told from the noise of an object at rest.
+        """(3,) world [m/s]; zero while sleeping, and where it is not above the noise of an object at rest.
 
         A rollout carries a velocity on for seconds: one that is only noise would make objects at rest drift.
         """

@@ -11,8 +11,7 @@ from wm_core import rotations
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array, Cloud
 
-_TOLERANCE_M = 0.025
-_TOLERANCE_PER_EXTENT = 0.1
+_TOLERANCE_M, _TOLERANCE_PER_EXTENT = 0.025, 0.1
 """A measured depth within 2.5 cm plus a tenth of the largest extent is taken to be the object's own surface. Chosen by
 hand; larger means that objects close in front hide less, and that departures from in front of a wall show less."""
 _VACATED_M = 0.008
@@ -42,7 +41,7 @@ def update_visibility(tracks: Sequence[Track], cloud: Cloud, dt: float, scored: 
 
     Args:
         dt: time since the frame before [s].
-        scored: whether the segmenter says how sure it is, so that no segment in plain sight means something.
+        scored: whether the segmenter gives scores, so that a lack of segments in plain sight is evidence.
     """
     if not tracks:
         return

@@ -23,6 +23,7 @@ from wm_ros.conversions.scene_graph import scene_graph_from_msg, scene_graph_to_
 
 DEFAULT_STEP_S = 1.0 / 30.0
 DEFAULT_VIDEO_RATE_HZ = 10.0
+"""Used where the message has 0; as wm_msgs/ImagineRequest says."""
 _EVENT_KINDS = frozenset(EventKind)
 
 

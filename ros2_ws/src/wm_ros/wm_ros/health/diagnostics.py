@@ -201,7 +201,7 @@ class Diagnostics:
             return self._latencies[name]
 
     def counter(self, name: str, *, advice: str = "", level: Level = Level.WARN) -> Counter:
-        """Counter of something that should not happen; ``advice`` says what to do about it.
+        """Counter of a fault; ``advice``: what to do about it.
 
         With level OK it is merely counted.
         """

@@ -141,7 +141,7 @@ class InputHealth:
             return [stamp for stamp, _, at_s in one.stamps if at_s >= since_s] if one is not None else []
 
     def streams(self, names: Iterable[str] | None = None, look_at_all: bool = False) -> list[Stream]:
-        """The streams as they are now; the graph is asked about silent ones alone unless ``look_at_all``."""
+        """The streams as they are now; the graph is queried for silent ones alone unless ``look_at_all``."""
         with self._lock:
             now = self._clock()
             chosen = [

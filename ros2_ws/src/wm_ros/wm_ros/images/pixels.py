@@ -48,7 +48,9 @@ DEPTH_ENCODINGS = ("16UC1", "mono16", "32FC1")
 COLOR_ENCODINGS = tuple(e for e in ENCODINGS if e not in ("16UC1", "32FC1"))
 
 _MAX_PIXELS = 1 << 28
+"""Pixels beyond which an image is refused, as its size is wrong."""
 _SATURATED = 65535
+"""16-bit depth that sensors send where it is out of range."""
 
 
 class ImageError(ValueError):

@@ -42,6 +42,7 @@ _HEADER_BYTES = _GID_BYTES + 8
 # references, and flags.
 _INSTANCE_WORDS = 5
 _KEPT_GOALS = 256
+"""Goals whose clients are remembered until they are executed; beyond, the oldest are dropped."""
 
 
 class AbandonedError(RuntimeError):

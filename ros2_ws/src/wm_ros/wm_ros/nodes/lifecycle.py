@@ -169,7 +169,7 @@ class ManagedNode(LifecycleNode):
     def log_throttled(
         self, text: str, key: str | None = None, error: bool = False, every_s: float = _LOG_EVERY_S
     ) -> None:
-        """Log a warning or error, at most once in ``every_s`` per ``key``; says how many were left out."""
+        """Log a warning or error, at most once in ``every_s`` per ``key``; with the count of those left out."""
         key = key or text
         now = time.monotonic()
         with self._log_lock:
@@ -305,7 +305,7 @@ class ManagedNode(LifecycleNode):
     def _check_inputs(self) -> None:
         if not self.is_active:
             self._announcer.clear()
-            self.diagnostics.set_status("inputs", Level.OK, "not looked at while the node is not active")
+            self.diagnostics.set_status("inputs", Level.OK, "not checked while the node is not active")
             return
         try:
             findings = self.input_findings()

@@ -20,7 +20,7 @@ LARGE_BYTES = 8 << 20
 """Blocks of this size (states of a thousand futures) come from the system and go back to it at once. Otherwise glibc
 raises its own bound, up to 32 MiB, with every such block that is freed. Smaller ones (images, what is made on the way)
 are used again: each anew from the system, page by page, added 25 ms to the 122 ms of processor that a perceived frame
-takes, and a quarter to those of a video. ``Trimmer`` gives back what is left of them.
+takes, and a quarter to those of a video. ``Trimmer`` returns what is left of them.
 """
 TRIM_S = 2.0
 """Least time between trims [s]: one takes about 2 ms after a request for images, less after others."""

@@ -22,7 +22,7 @@ class StopFlag:
     def set(self) -> None:
         """Set it, for good; from any thread or signal handler."""
         self._set = True
-        with contextlib.suppress(OSError):  # full: then it is readable already; closed: nobody waits any more
+        with contextlib.suppress(OSError):  # full: then it is readable already; closed: nobody waits
             os.write(self._write, b"x")
 
     def is_set(self) -> bool:
@@ -38,7 +38,7 @@ class StopFlag:
         return self._set
 
     def close(self) -> None:
-        """Give back its pipe, once nobody waits."""
+        """Close its pipe, once nobody waits."""
         self._set = True
         ends, self._read, self._write = (self._read, self._write), -1, -1
         for end in ends:
