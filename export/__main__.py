@@ -19,9 +19,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from wm_core.inference import cuda, engines
+from wm_core.inference import cuda, engine_builder, engine_file, tensorrt_library
 from wm_core.inference.backends import open_session
-from wm_core.inference.base import InferenceError, onnx_metadata
+from wm_core.inference.base import InferenceError, Profile, onnx_metadata
 
 ARCHITECTURES = ("SM80", "SM86", "SM89", "SM120")
 ENGINE_PRECISIONS = ("fp32", "fp16", "int8_symmetric")
@@ -64,7 +64,7 @@ def build_engines(
     files: Mapping[str, Path],
     folder: Path,
     architectures: Sequence[str],
-    profile: engines.Profile | None,
+    profile: Profile | None,
     console: Console,
     together: bool = False,
 ) -> list[dict[str, Any]]:
@@ -76,15 +76,15 @@ def build_engines(
     found: list[dict[str, Any]] = []
     device = cuda.probe()
     jobs: list[tuple[str, tuple[str, ...]]] = []
-    if engines.runtime_module("tensorrt_rtx") is None:
+    if tensorrt_library.runtime_module("tensorrt_rtx") is None:
         console.print(
             "TensorRT-RTX engines: left out, tensorrt_rtx is not installed (make setup WITH='training export')"
         )
     else:
         groups = [tuple(architectures)] if together else [(a,) for a in architectures]
         jobs += [("tensorrt_rtx", group) for group in groups]
-    if engines.runtime_module("tensorrt") is None or isinstance(device, str):
-        why = "tensorrt is not installed" if engines.runtime_module("tensorrt") is None else str(device)
+    if tensorrt_library.runtime_module("tensorrt") is None or isinstance(device, str):
+        why = "tensorrt is not installed" if tensorrt_library.runtime_module("tensorrt") is None else str(device)
         console.print(f"TensorRT engines: left out, {why}")
     else:
         jobs.append(("tensorrt", ()))
@@ -94,20 +94,20 @@ def build_engines(
                 "model": path.stem,
                 "precision": precision,
                 "runtime": runtime,
-                "runtime_version": engines.runtime_version(runtime),
+                "runtime_version": tensorrt_library.runtime_version(runtime),
                 "architectures": list(wanted)
                 or [device.architecture if isinstance(device, cuda.Device) else "unknown"],
             }
             try:
-                built = engines.build(runtime, path, profile, wanted)
+                built = engine_builder.build(runtime, path, profile, wanted)
             except InferenceError as error:
                 found.append(facts | {"error": str(error)})
                 console.print(f"[red]{path.stem} {runtime} {' '.join(wanted)}: {error}", markup=True, highlight=False)
                 continue
-            bounds = engines.profile_of(path) if profile is None else profile
+            bounds = engine_builder.profile_of(path) if profile is None else profile
             import hashlib
 
-            key = engines.EngineKey(
+            key = engine_file.EngineKey(
                 path.stem,
                 hashlib.sha256(path.read_bytes()).hexdigest(),
                 runtime,
@@ -115,10 +115,10 @@ def build_engines(
                 device.name if isinstance(device, cuda.Device) and runtime == "tensorrt" else "",
                 tuple(facts["architectures"]),
                 precision,
-                engines.profile_key(bounds),
+                engine_file.profile_key(bounds),
             )
-            name = f"{path.stem}-{runtime}-{'-'.join(facts['architectures'])}{engines.SUFFIX}"
-            engines.write_engine(folder / name, key, built.engine, onnx_metadata(path), "", built.seconds)
+            name = f"{path.stem}-{runtime}-{'-'.join(facts['architectures'])}{engine_file.SUFFIX}"
+            engine_file.write_engine(folder / name, key, built.engine, onnx_metadata(path), "", built.seconds)
             found.append(
                 facts
                 | {
@@ -271,7 +271,7 @@ def own(arguments: argparse.Namespace, console: Console) -> int:
 
     source: Path = arguments.onnx
     profile = parse_profile(arguments.profile)
-    bounds = profile or engines.profile_of(source)
+    bounds = profile or engine_builder.profile_of(source)
     folder: Path = arguments.out / source.stem
     folder.mkdir(parents=True, exist_ok=True)
     wanted = arguments.precision or ["fp32", "fp16"]

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+pytest.register_assert_rewrite("gpu_machine")  # fixtures that some test modules load as a plugin
+
 ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
 
@@ -160,3 +162,14 @@ def node_process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cal
         print(
             f"--- {' '.join(process.command[1:])} (exit status {process.process.returncode})\n{process.output[-4000:]}"
         )
+
+
+@pytest.fixture
+def ros() -> Iterator[object]:
+    """A context of rclpy of its own."""
+    import rclpy
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    yield context
+    rclpy.shutdown(context=context)

@@ -227,7 +227,7 @@ def parameters(**values: Any) -> list[str]:
 
 def main() -> None:
     from wm_perception.node import PerceptionNode
-    from wm_ros.nodes.lifecycle import run_node
+    from wm_ros.nodes.running import run_node
 
     sys.exit(run_node(lambda: PerceptionNode(pipeline=StandInPipeline)))
 

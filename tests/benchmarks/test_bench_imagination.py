@@ -27,6 +27,7 @@ from benchmarks.imagination.touching import clip_of, distances_of, events_of, me
 from benchmarks.imagination.worlds import Case, start_time, usable, world_seeds
 from training.worlds.simulate import Clip
 from training.worlds.worlds import random_scene
+from wm_core.intervention_checks import validate_hypotheses
 from wm_core.interventions import (
     BodySpec,
     Hypothesis,
@@ -37,7 +38,6 @@ from wm_core.interventions import (
     remove,
     set_pose,
     set_velocity,
-    validate_hypotheses,
 )
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_dynamics.belief import scene_body

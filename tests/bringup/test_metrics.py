@@ -15,7 +15,7 @@ from wm_bringup.demo.scenarios import choose_scenarios, find_roles, timing_hypot
 from wm_bringup.report.comparison import compare, largest_difference, match_ids
 from wm_bringup.report.metrics import latency_figures, split_latency
 from wm_core.camera import Camera
-from wm_core.interventions import validate_hypotheses
+from wm_core.intervention_checks import validate_hypotheses
 from wm_core.rollout import POSITION, Rollout
 from wm_core.scene_graph import SceneGraph
 

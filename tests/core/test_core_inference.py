@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from wm_core.inference import backends
+from wm_core.inference import backends, base, onnx_runtime
 
 
 @pytest.fixture
@@ -43,30 +43,30 @@ def test_auto_runs_an_onnx_model(onnx_model):
     ],
 )
 def test_bad_feeds_are_refused_by_name(onnx_model, feeds, message):
-    with pytest.raises(backends.InferenceError, match=message):
+    with pytest.raises(base.InferenceError, match=message):
         backends.open_session(onnx_model).run(feeds)
 
 
 def test_bad_files_and_backends(tmp_path, onnx_model):
-    with pytest.raises(backends.InferenceError, match="no such file"):
+    with pytest.raises(base.InferenceError, match="no such file"):
         backends.open_session(tmp_path / "absent.onnx")
     corrupt = tmp_path / "corrupt.onnx"
     corrupt.write_bytes(b"not a model")
-    with pytest.raises(backends.InferenceError, match=r"corrupt\.onnx: ONNX Runtime refuses it"):
+    with pytest.raises(base.InferenceError, match=r"corrupt\.onnx: ONNX Runtime refuses it"):
         backends.open_session(corrupt)
-    with pytest.raises(backends.InferenceError, match="got 'tpu', expected auto or one of"):
+    with pytest.raises(base.InferenceError, match="got 'tpu', expected auto or one of"):
         backends.open_session(onnx_model, backend="tpu")
-    with pytest.raises(backends.InferenceError, match=r"ending in '\.bin'"):
+    with pytest.raises(base.InferenceError, match=r"ending in '\.bin'"):
         backends.open_session(tmp_path / "weights.bin")
 
 
 @pytest.mark.parametrize(
     ("feeds", "error"),
     [
-        ({"z": np.zeros((1, 3), np.float32)}, backends.InputNameError),
-        ({"x": np.zeros((1, 3), np.float32), "z": np.zeros(1)}, backends.InputNameError),
-        ({"x": np.zeros((1, 3))}, backends.InputTypeError),
-        ({"x": np.zeros((1, 4), np.float32)}, backends.InputShapeError),
+        ({"z": np.zeros((1, 3), np.float32)}, base.InputNameError),
+        ({"x": np.zeros((1, 3), np.float32), "z": np.zeros(1)}, base.InputNameError),
+        ({"x": np.zeros((1, 3))}, base.InputTypeError),
+        ({"x": np.zeros((1, 4), np.float32)}, base.InputShapeError),
     ],
 )
 def test_each_wrong_input_has_an_error_of_its_own(onnx_model, feeds, error):
@@ -80,10 +80,10 @@ def test_nan_is_refused_where_that_is_asked_for(onnx_model):
     with backends.open_session(onnx_model) as session:
         assert np.isnan(session.run({"x": x})["y"][1, 2])
     with backends.open_session(onnx_model, check_finite=True) as session:
-        with pytest.raises(backends.InputValueError, match="input 'x': 1 of 6 values are NaN or infinite"):
+        with pytest.raises(base.InputValueError, match="input 'x': 1 of 6 values are NaN or infinite"):
             session.run({"x": x})
         x[1, 2] = np.inf
-        with pytest.raises(backends.InputValueError):
+        with pytest.raises(base.InputValueError):
             session.run({"x": x})
         # Numbers whose sum is beyond float32 are numbers.
         assert np.isinf(session.run({"x": np.full((1, 3), 3e38, np.float32)})["y"]).all()
@@ -94,7 +94,7 @@ def test_a_session_is_closed_once_and_then_refuses(onnx_model):
     session.warm_up({"x": (2, 3)})
     session.close()
     session.close()
-    with pytest.raises(backends.ClosedError, match="the session is closed"):
+    with pytest.raises(base.ClosedError, match="the session is closed"):
         session.run({"x": np.zeros((1, 3), np.float32)})
 
 
@@ -118,7 +118,7 @@ def test_memory_that_the_machine_does_not_have_is_named(tmp_path):
     path = tmp_path / "huge.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     with backends.open_session(path) as session:
-        with pytest.raises(backends.DeviceMemoryError, match=r"huge\.onnx: not enough memory for inputs of"):
+        with pytest.raises(base.DeviceMemoryError, match=r"huge\.onnx: not enough memory for inputs of"):
             session.run({"size": np.array([1 << 48], np.int64)})
         assert session.run({"size": np.array([2], np.int64)})["y"].shape == (2,)
 
@@ -144,22 +144,22 @@ def test_threads_share_a_session(onnx_model):
 def test_the_choice_of_a_runtime_says_why(onnx_model):
     name, reasons = backends.choose("auto", onnx_model, gpu=False)
     assert name == "onnxruntime_cpu" and reasons[-1].startswith("onnxruntime_cpu: onnxruntime ")
-    with pytest.raises(backends.BackendUnavailableError, match="no runtime for it here: onnxruntime_cpu: broken"):
+    with pytest.raises(base.BackendUnavailableError, match="no runtime for it here: onnxruntime_cpu: broken"):
         backends.choose("auto", onnx_model, gpu=False, without={"onnxruntime_cpu": "broken"})
     absent = next(s for s in backends.available_backends() if not s.available)
-    with pytest.raises(backends.BackendUnavailableError, match=absent.name):
+    with pytest.raises(base.BackendUnavailableError, match=absent.name):
         backends.open_session(onnx_model, absent.name)
 
 
 @pytest.mark.parametrize(("count", "threads"), [(1, 1), (2, 2), (4, 2), (6, 3), (8, 4), (12, 6), (16, 6), (64, 6)])
 def test_threads_leave_room_for_the_rest_of_the_robot(count, threads):
-    assert backends.usual_threads(count) == threads
+    assert onnx_runtime.usual_threads(count) == threads
 
 
 def test_int8_is_for_processors_that_sum_it_in_32_bits():
-    assert backends.int8_is_fast(frozenset({"avx2", "avx512_vnni"})) == (True, "the processor has avx512_vnni")
-    assert backends.int8_is_fast(frozenset({"avx2", "avx_vnni"}))[0]
-    assert backends.int8_is_fast(frozenset({"avx2", "avx512f"})) == (False, "the processor has no VNNI")
+    assert onnx_runtime.int8_is_fast(frozenset({"avx2", "avx512_vnni"})) == (True, "the processor has avx512_vnni")
+    assert onnx_runtime.int8_is_fast(frozenset({"avx2", "avx_vnni"}))[0]
+    assert onnx_runtime.int8_is_fast(frozenset({"avx2", "avx512f"})) == (False, "the processor has no VNNI")
 
 
 def test_status_says_why_a_runtime_is_absent(monkeypatch):

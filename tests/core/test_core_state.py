@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from wm_core import interventions as do
+from wm_core.intervention_checks import validate_hypotheses, validate_intervention
 from wm_core.rollout import STATE_SIZE, Rollout
 from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape, shape_volume
 
@@ -74,7 +75,7 @@ VALID = [
 
 def test_every_kind_of_intervention_can_be_valid():
     assert {i.kind for i in VALID} == set(do.InterventionKind)
-    do.validate_hypotheses([do.Hypothesis("all", tuple(VALID)), do.Hypothesis("factual")], scene(), 2.0)
+    validate_hypotheses([do.Hypothesis("all", tuple(VALID)), do.Hypothesis("factual")], scene(), 2.0)
 
 
 @pytest.mark.parametrize(
@@ -98,11 +99,11 @@ def test_every_kind_of_intervention_can_be_valid():
 )
 def test_bad_interventions_are_refused_by_field(intervention, message):
     with pytest.raises(do.InterventionError, match=message):
-        do.validate_hypotheses([do.Hypothesis("h", (intervention,))], scene(), 2.0)
+        validate_hypotheses([do.Hypothesis("h", (intervention,))], scene(), 2.0)
 
 
 def test_unknown_object_is_told_apart_and_names_must_be_unique():
     with pytest.raises(do.UnknownObjectError):
-        do.validate_intervention(do.remove(99), scene(), 2.0, "x")
+        validate_intervention(do.remove(99), scene(), 2.0, "x")
     with pytest.raises(do.InterventionError, match="'a' twice"):
-        do.validate_hypotheses([do.Hypothesis("a"), do.Hypothesis("a")], scene(), 2.0)
+        validate_hypotheses([do.Hypothesis("a"), do.Hypothesis("a")], scene(), 2.0)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from wm_core.inference import engines
-from wm_core.inference.base import ModelFileError
+from wm_core.inference import engine_builder, engine_file, tensorrt_library
+from wm_core.inference.base import InferenceError, ModelFileError, onnx_metadata
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        engines.runtime_module("tensorrt_rtx") is None,
+        tensorrt_library.runtime_module("tensorrt_rtx") is None,
         reason="tensorrt_rtx is not installed (make setup WITH='training export'); x86-64 alone has it",
     ),
 ]
@@ -24,7 +24,7 @@ SHIPPED = sorted(p for p in MODELS.glob("wm_*/models/*.onnx") if not p.stem.ends
 """The int8 files beside them are for CPUs: TensorRT wants zero points of 0, as ``test_int8_for_a_gpu`` has them."""
 
 
-def inspect(path: Path, built: engines.Build) -> None:
+def inspect(path: Path, built: engine_builder.Build) -> None:
     size, count = len(built.engine), sum(built.layers.values())
     assert size > 10_000 and count > 20 and built.seconds > 0.0
     text = ", ".join(f"{k} {v}" for k, v in built.dtypes.items())
@@ -38,14 +38,14 @@ REFUSED = {"dynamics": "Unsupported reduction type"}
 @pytest.mark.parametrize("path", [p for p in SHIPPED if p.stem in REFUSED], ids=lambda p: p.stem)
 def test_what_is_refused_still_is(path: Path):
     with pytest.raises(ModelFileError, match=REFUSED[path.stem]):
-        engines.build("tensorrt_rtx", path, {}, ["SM89"])
+        engine_builder.build("tensorrt_rtx", path, {}, ["SM89"])
 
 
 @pytest.mark.parametrize("path", [p for p in SHIPPED if p.stem not in REFUSED], ids=lambda p: p.stem)
 def test_every_shipped_model_compiles(path: Path):
     made = {}
     for architecture in ARCHITECTURES:
-        built = engines.build("tensorrt_rtx", path, None, [architecture])
+        built = engine_builder.build("tensorrt_rtx", path, None, [architecture])
         inspect(path, built)
         made[architecture] = built
     first = made[ARCHITECTURES[0]]
@@ -84,33 +84,33 @@ def test_the_dynamics_answer_as_torch_does_with_their_sums_rewritten(rewritten: 
 @pytest.mark.timeout(1800)
 def test_the_dynamics_compile_with_their_sums_rewritten(rewritten: Path):
     """For one architecture: 214 s on a core of 2 GHz (a step of one sweep: 178 s). The other models do in seconds."""
-    built = engines.build("tensorrt_rtx", rewritten, None, ["SM89"])
+    built = engine_builder.build("tensorrt_rtx", rewritten, None, ["SM89"])
     inspect(rewritten, built)
     assert built.layers["MATRIX_MULTIPLY"] > 20 and "SCATTER" in built.layers
 
 
 def test_one_engine_for_several_architectures():
     path = next(p for p in SHIPPED if p.stem == "segmenter")
-    built = engines.build("tensorrt_rtx", path, None, ARCHITECTURES)
+    built = engine_builder.build("tensorrt_rtx", path, None, ARCHITECTURES)
     inspect(path, built)
 
 
 def test_engine_files_of_real_engines(tmp_path: Path):
     path = next(p for p in SHIPPED if p.stem == "segmenter")
-    profile = engines.profile_of(path)
-    built = engines.build("tensorrt_rtx", path, profile, ["SM89"])
-    key = engines.EngineKey(
+    profile = engine_builder.profile_of(path)
+    built = engine_builder.build("tensorrt_rtx", path, profile, ["SM89"])
+    key = engine_file.EngineKey(
         path.stem,
         "0" * 64,
         "tensorrt_rtx",
-        engines.runtime_version("tensorrt_rtx"),
+        tensorrt_library.runtime_version("tensorrt_rtx"),
         "",
         ("SM89",),
         "fp32",
-        engines.profile_key(profile),
+        engine_file.profile_key(profile),
     )
-    file = engines.write_engine(tmp_path / key.file_name, key, built.engine, {}, "", built.seconds)
-    head, content = engines.read_engine(file)
+    file = engine_file.write_engine(tmp_path / key.file_name, key, built.engine, {}, "", built.seconds)
+    head, content = engine_file.read_engine(file)
     assert head.key == key and content == built.engine and key.runtime_version.count(".") >= 2
 
 
@@ -121,7 +121,7 @@ def test_a_lower_precision_is_in_the_engine(tmp_path: Path):
         path = next((p for p in SHIPPED if p.stem == stem), None)
         if path is None:
             pytest.skip(f"no {stem}.onnx")
-        sizes[stem] = len(engines.build("tensorrt_rtx", path, None, ["SM89"]).engine)
+        sizes[stem] = len(engine_builder.build("tensorrt_rtx", path, None, ["SM89"]).engine)
     assert sizes["segmenter_fp16"] < 0.75 * sizes["segmenter"]
 
 
@@ -142,24 +142,24 @@ def test_int8_for_a_gpu(tmp_path: Path):
     source = graph.from_torch(model, tmp_path / "segmenter.onnx")
     path = precision.int8(source, tmp_path / "segmenter_int8_symmetric.onnx", made_up, symmetric=True)
     for architecture in ARCHITECTURES[:3]:
-        built = engines.build("tensorrt_rtx", path, None, [architecture])
+        built = engine_builder.build("tensorrt_rtx", path, None, [architecture])
         inspect(path, built)
         assert built.dtypes["INT8"] > 30 and built.layers["QUANTIZE"] > 30
     # And the file for CPUs, with its zero points, is refused with a reason.
     cpu = precision.int8(source, tmp_path / "segmenter_int8.onnx", made_up)
     with pytest.raises(ModelFileError, match="tensorrt_rtx refuses it"):
-        engines.build("tensorrt_rtx", cpu, None, ["SM89"])
+        engine_builder.build("tensorrt_rtx", cpu, None, ["SM89"])
 
 
 def test_unknown_architectures_are_named():
     path = next(p for p in SHIPPED if p.stem == "segmenter")
-    with pytest.raises(engines.InferenceError, match=r"got architecture 'SM90', expected some of SM75, SM80"):
-        engines.build("tensorrt_rtx", path, None, ["SM90"])
+    with pytest.raises(InferenceError, match=r"got architecture 'SM90', expected some of SM75, SM80"):
+        engine_builder.build("tensorrt_rtx", path, None, ["SM90"])
 
 
 def test_metadata_of_shipped_files_says_what_they_are():
     for path in (p for p in SHIPPED if p.stem not in REFUSED):
-        metadata = engines.onnx_metadata(path)
+        metadata = onnx_metadata(path)
         assert {"task", "precision", "tensors", "axes", "git_revision", "card"} <= set(metadata), path
         assert set(json.loads(metadata["axes"])) <= {
             s for t in json.loads(metadata["tensors"]).values() for s in t["shape"] if isinstance(s, str)

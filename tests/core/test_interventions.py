@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from dynamics_backends import dynamics_or_skip
 from wm_core import interventions as do
+from wm_core.intervention_checks import validate_hypotheses
 from wm_core.interventions import BodySpec, Hypothesis, Intervention, InterventionError, InterventionKind, Property
 from wm_core.rollout import POSITION
 from wm_core.scene_graph import SceneGraph, Shape
@@ -203,7 +204,7 @@ def test_every_kind_at_any_time_changes_nothing_before(backend: str) -> None:
 def test_any_combination_is_answered(backend: str, seed: int, kinds: list[InterventionKind]) -> None:
     rng = np.random.default_rng(seed)
     scene, several = table_scene(), tuple(intervention(k, rng, float(rng.uniform(0, 1))) for k in kinds)
-    do.validate_hypotheses([Hypothesis("h", several)], scene, 1.0)
+    validate_hypotheses([Hypothesis("h", several)], scene, 1.0)
     result = dynamics_or_skip(backend).rollout([scene], [FACTUAL, Hypothesis("h", several)], TIMES)
     assert np.isfinite(result.states).all() and result.completed == 2
     norms = np.linalg.norm(result.states[..., 3:7], axis=-1)
@@ -283,7 +284,7 @@ def path(**changes: object) -> Intervention:
 )
 def test_bad_interventions_are_named(one: Intervention, said: str) -> None:
     with pytest.raises(InterventionError) as error:
-        do.validate_hypotheses([FACTUAL, Hypothesis("x", (one,))], table_scene(), 1.0)
+        validate_hypotheses([FACTUAL, Hypothesis("x", (one,))], table_scene(), 1.0)
     assert str(error.value).startswith("hypotheses[1].interventions[0].") and said in str(error.value)
 
 
@@ -303,8 +304,8 @@ def batch_of(kind: str, count: int = 4, steps: int = 3) -> do.ActionBatch:
 @pytest.mark.parametrize("kind", ["path", "velocity", "impulse"])
 def test_a_batch_means_its_hypotheses(kind: str) -> None:
     batch = replace(batch_of(kind), common=(do.remove(4, 0.05),), time_offset=0.1)
-    do.validate_hypotheses((), table_scene(), 1.0, [batch])
-    do.validate_hypotheses(batch.hypotheses, table_scene(), 1.0)
+    validate_hypotheses((), table_scene(), 1.0, [batch])
+    validate_hypotheses(batch.hypotheses, table_scene(), 1.0)
     assert len(batch) == len(batch.hypotheses) == 4 and batch.hypotheses[3].name == f"{kind}/3"
     assert all(len(h.interventions) == batch.interventions_each for h in batch.hypotheses)
     second = batch.hypotheses[2].interventions
@@ -342,12 +343,12 @@ def test_a_batch_means_its_hypotheses(kind: str) -> None:
 )
 def test_bad_batches_are_named(kind: str, changes: dict[str, object], said: str) -> None:
     with pytest.raises(InterventionError) as error:
-        do.validate_hypotheses((), table_scene(), 1.0, [replace(batch_of(kind), **changes)])  # type: ignore[arg-type]
+        validate_hypotheses((), table_scene(), 1.0, [replace(batch_of(kind), **changes)])  # type: ignore[arg-type]
     assert str(error.value).startswith("batches[0].") and said in str(error.value)
 
 
 def test_names_are_unique_over_hypotheses_and_batches() -> None:
     with pytest.raises(InterventionError, match=r"batches\[1\].name: got 'path' twice"):
-        do.validate_hypotheses((), table_scene(), 1.0, [batch_of("path"), batch_of("path")])
+        validate_hypotheses((), table_scene(), 1.0, [batch_of("path"), batch_of("path")])
     with pytest.raises(InterventionError, match=r"batches\[0\].name: got 'path' twice"):
-        do.validate_hypotheses([Hypothesis("path/1")], table_scene(), 1.0, [batch_of("path")])
+        validate_hypotheses([Hypothesis("path/1")], table_scene(), 1.0, [batch_of("path")])

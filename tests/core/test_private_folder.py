@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wm_core.inference import engines
+from wm_core.inference import engine_cache
 from wm_core.private_folder import MANIFEST, UntrustedFolderError, clear, faults, private_folder, write_manifest
 
 STRANGER = 12345
@@ -131,16 +131,16 @@ def test_what_others_may_write_is_not_believed_and_a_manifest_closes_it(place: P
 
 def test_compiled_kernels_are_read_as_they_were_written(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = place / "m.kernels"
-    assert engines.read_kernels(file) is None
-    engines.write_kernels(file, b"k\n\n" * 50)
-    assert engines.read_kernels(file) == b"k\n\n" * 50
+    assert engine_cache.read_kernels(file) is None
+    engine_cache.write_kernels(file, b"k\n\n" * 50)
+    assert engine_cache.read_kernels(file) == b"k\n\n" * 50
     file.write_bytes(file.read_bytes()[:-1])
-    assert engines.read_kernels(file) is None and "broken" in caplog.text
+    assert engine_cache.read_kernels(file) is None and "broken" in caplog.text
     file.write_bytes(b"")
-    assert engines.read_kernels(file) is None
-    engines.write_kernels(file, b"k")
+    assert engine_cache.read_kernels(file) is None
+    engine_cache.write_kernels(file, b"k")
     file.chmod(0o666)
-    assert engines.read_kernels(file) is None and "can be written by others" in caplog.text
+    assert engine_cache.read_kernels(file) is None and "can be written by others" in caplog.text
 
 
 def test_without_a_home_the_cache_is_where_the_user_says_or_nowhere(
@@ -162,10 +162,10 @@ def test_without_a_home_the_cache_is_where_the_user_says_or_nowhere(
 def test_an_engine_cache_that_others_may_write_is_not_used(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     (place / "engines").mkdir()
     (place / "engines").chmod(0o777)
-    assert engines.trusted_cache(place / "engines") is None
+    assert engine_cache.trusted_cache(place / "engines") is None
     assert "chmod go-w" in caplog.text
     (place / "engines").chmod(0o755)
-    assert engines.trusted_cache(place / "engines") == place / "engines"
+    assert engine_cache.trusted_cache(place / "engines") == place / "engines"
 
 
 # What Numba keeps.
@@ -248,5 +248,5 @@ def test_doctor_knows_the_caches_that_are_not_used(
         assert found.level == "warning" and f"{folder}: mode 0777 lets others write it" in found.found
         assert cost in found.found and f"chmod go-w {folder}" in found.advice
     assert not list(folder.iterdir())
-    assert compile_cache.trusted_folder() is None and engines.trusted_cache() is None
+    assert compile_cache.trusted_folder() is None and engine_cache.trusted_cache() is None
     assert caplog.text.count(f"{folder}: mode 0777 lets others write it") == 2

@@ -7,10 +7,11 @@ from scipy.stats import chi2
 from wm_core.scene_graph import Predicate, SceneGraph, Shape
 from wm_perception.evaluation import match, score_sequence
 from wm_perception.reasoning.relations import RelationGraph, measure_relations
-from wm_perception.tracking.motion import MotionFilter
+from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.types import PerceptionConfig
 
 DT = 1.0 / 30.0
+MODELS = MotionModels()
 
 
 def sample_paths(count, steps, kind, rng, dt=DT):
@@ -50,7 +51,7 @@ def test_the_filter_is_consistent(kind, rate):
     for x, v, knock in zip(xs, vs, knocks, strict=True):
         tracked = MotionFilter(x[0], 0.01, 0.3)
         for n in range(1, len(x)):
-            tracked.predict(1.0 / rate)
+            tracked.predict(1.0 / rate, MODELS)
             tracked.update(x[n] + rng.multivariate_normal(np.zeros(3), noise), noise)
             if n == knock:
                 continue  # it has happened at this very moment: nobody can know
@@ -66,7 +67,7 @@ def test_the_filter_is_consistent(kind, rate):
 def test_the_filter_does_not_lag_behind_a_steady_roll():
     tracked = MotionFilter(np.zeros(3), 0.003, 0.3)
     for n in range(1, 31):
-        tracked.predict(DT)
+        tracked.predict(DT, MODELS)
         tracked.update(np.array([0.5 * n * DT, 0.0, 0.0]), np.eye(3) * 0.002**2)
     assert np.allclose(tracked.mean[:6], [0.5, 0.0, 0.0, 0.5, 0.0, 0.0], atol=1e-3)
 
@@ -78,7 +79,7 @@ def test_the_velocity_of_a_sliding_thing_is_that_of_now_not_of_the_last_interval
     errors = []
     for n in range(1, 6):
         t = n * dt
-        tracked.predict(dt)
+        tracked.predict(dt, MODELS)
         tracked.update(np.array([1.2 * t - 0.5 * slowing * t * t, 0.0, 0.0]), np.eye(3) * 0.001**2)
         errors.append(abs(tracked.velocity[0] - (1.2 - slowing * t)))
     assert max(errors[2:]) < 0.5 * 0.5 * slowing * dt
@@ -89,7 +90,7 @@ def test_after_a_knock_the_velocity_is_known_within_two_frames():
     errors = []
     for n in range(1, 20):
         x = 0.4 * min(n, 10) * DT - 0.3 * max(n - 10, 0) * DT
-        tracked.predict(DT)
+        tracked.predict(DT, MODELS)
         tracked.update(np.array([x, 0.0, 0.0]), np.eye(3) * 0.001**2)
         errors.append(abs(tracked.velocity[0] - (0.4 if n <= 10 else -0.3)))
     assert errors[11] < 0.12 and errors[12] < 0.06 and errors[9] < 0.02

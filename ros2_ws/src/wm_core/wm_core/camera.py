@@ -10,7 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Camera:
-    """Intrinsics in pixels. The optical frame is that of REP-103: z forward, x right, y down."""
+    """A pinhole camera. Its optical frame is that of REP-103: z forward, x right, y down.
+
+    Attributes:
+        width, height: of the image [pixels].
+        fx, fy: focal lengths [pixels]; cx, cy: principal point [pixels], pixel centers at integer coordinates.
+    """
 
     width: int
     height: int
@@ -28,7 +33,7 @@ class Camera:
 
     @classmethod
     def from_vertical_field_of_view(cls, width: int, height: int, fov_y_rad: float) -> Camera:
-        """Square pixels, principal point at the image center."""
+        """A camera of a vertical field of view [rad], with square pixels and its principal point at the center."""
         focal = 0.5 * height / np.tan(0.5 * fov_y_rad)
         return cls(width, height, focal, focal, (width - 1) / 2.0, (height - 1) / 2.0)
 

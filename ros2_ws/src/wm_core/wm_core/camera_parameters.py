@@ -9,7 +9,7 @@ from wm_core.parameters import parameter
 
 @dataclass(frozen=True)
 class CameraParameters:
-    """What a node that reads a camera is told of it."""
+    """Parameters of a node that reads an RGB-D camera."""
 
     color_topic: str = parameter("/camera/color/image_raw", "color images", read_only=True)
     depth_topic: str = parameter("/camera/depth/image_raw", "depth images, registered to color", read_only=True)
@@ -46,7 +46,7 @@ class CameraParameters:
     )
     depth_scale_guess: str = parameter(
         "warn",
-        "where depth looks to be in another unit: warn with the depth_scale to set, apply it where only one fits and "
+        "where depth seems to be in another unit: warn with the depth_scale to set, apply it where only one fits and "
         "depth_scale is 0, or off",
         choices=("warn", "apply", "off"),
     )

@@ -16,13 +16,13 @@ SEEN_FALL_SPEED_M_S = 0.45
 """The same of tracked objects, whose velocities are uncertain by 0.1 m/s (docs/perception_bench.md)."""
 
 IMAGINED_REST_SPEED_M_S = 0.03
-"""Below this an imagined object rests."""
+"""Below this an imagined object is at rest, ..."""
 IMAGINED_REST_DURATION_S = 0.1
-"""... for at least so long: six steps of the contact network."""
+"""... if for at least this time: six steps of the contact network."""
 TRACKED_REST_SPEED_M_S = 0.04
-"""Below this a tracked object rests."""
+"""Below this a tracked object is at rest, ..."""
 TRACKED_REST_TIME_S = 0.3
-"""... over so long: some five frames at 15 Hz."""
+"""... if over this time: about five frames at 15 Hz."""
 
 SIMULATED_CONTACT_GAP_S = 0.04
 """Air time below which two contacts of a pair in MuJoCo count as one: one contact lasts 30 ms (mujoco/world.py)."""

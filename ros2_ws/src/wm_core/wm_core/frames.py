@@ -2,5 +2,5 @@
 
 
 def prefixed(prefix: str, frame: str) -> str:
-    """A frame's name with a robot's prefix before it; a name that begins with / is taken without, as it stands."""
+    """A frame's name with a robot's prefix before it; a name that begins with / gets no prefix."""
     return frame.lstrip("/") if frame.startswith("/") or not frame else f"{prefix}{frame}"

@@ -55,6 +55,6 @@ def interpolate_pose(
     interpolated = np.empty((len(s), 3))
     for axis in range(3):
         interpolated[:, axis] = np.interp(s, t, p[:, axis])
-    if (q == q[0]).all():  # most paths do not turn, and a planner has a thousand of them
+    if (q == q[0]).all():  # most paths do not turn, and a planner sends thousands
         return interpolated, np.repeat(q[:1], len(s), axis=0)
     return interpolated, Slerp(t, Rotation.from_quat(q))(s).as_quat()

@@ -1,9 +1,9 @@
-"""Whether what a package needs is installed, asked before anything imports it.
+"""Check that the requirements of a package are installed, before anything imports them.
 
-``colcon build`` installs no Python package, and a program that starts without one ends in a traceback from deep
-within. So every program asks here first, and refuses in one line that says what is missing and what to run.
+``colcon build`` installs no Python package, and a program that starts without one ends in a traceback from an import.
+So every program runs this check first, and ends with one line that names what is missing and what to run.
 
-What a package needs is what its setup.py says (``install_requires``), read from its installed metadata.
+The requirements are those of setup.py (``install_requires``), read from the installed metadata.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALTERNATIVES = {
     "opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino"),
 }
-"""Distributions that bring the same module."""
+"""Distributions with the same module."""
 
 
 def module_of(distribution: str) -> str:
@@ -37,7 +37,7 @@ def is_there(module: str) -> bool:
 
 
 def version_of(distribution: str) -> str | None:
-    """Installed version of a distribution or of one that brings the same module, or None where none says one.
+    """Installed version of a distribution or of one with the same module; None where there is no metadata.
 
     Debian's packages of some libraries (OpenCV) carry no metadata.
     """
@@ -50,10 +50,10 @@ def version_of(distribution: str) -> str | None:
 
 
 def shortcomings(packages: Sequence[str]) -> list[tuple[str, str]]:
-    """What these packages need and do not find, as pairs of what was found and what was expected.
+    """Missing or unsuitable requirements of packages, as pairs of what was found and what was expected.
 
     Args:
-        packages: names of installed distributions, such as ``wm_perception``; their extras are not asked for.
+        packages: names of installed distributions, such as ``wm_perception``; their extras are not checked.
 
     Returns:
         e.g. ``[("no mujoco", "mujoco>=3.17,<4"), ("pydantic 1.10.14", "pydantic>=2.10")]``, each once, sorted.
@@ -79,7 +79,7 @@ def shortcomings(packages: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def checkout() -> Path | None:
-    """The checkout that this was built from, where it was built with ``--symlink-install``; else None."""
+    """The checkout of this installation, where it was built with ``--symlink-install``; else None."""
     parents = Path(__file__).resolve().parents
     return next((folder for folder in parents if (folder / "tools/bootstrap.py").is_file()), None)
 
@@ -88,7 +88,7 @@ def refuse_where_missing(program: str, packages: Sequence[str]) -> None:
     """Ends the process with status 1 and one line on stderr, where something that the packages need is missing.
 
     Args:
-        program: name to say, such as ``perception_node``.
+        program: its name in the message, such as ``perception_node``.
         packages: as in ``shortcomings``.
     """
     missing = shortcomings(packages)

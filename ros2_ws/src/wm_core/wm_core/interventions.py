@@ -1,4 +1,7 @@
-"""Interventions (Pearl's do operator) and hypotheses, with validation against a scene graph."""
+"""Interventions (Pearl's do operator), hypotheses and batches of action sequences.
+
+``wm_core.intervention_checks`` checks whether they can be carried out in a scene graph.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.scene_graph import (
-    PRIOR_DENSITY_KG_M3,
-    PRIOR_FRICTION,
-    PRIOR_RESTITUTION,
-    SceneGraph,
-    Shape,
-    shape_volume,
-)
+from wm_core.scene_graph import PRIOR_DENSITY_KG_M3, PRIOR_FRICTION, PRIOR_RESTITUTION, Shape, shape_volume
 
 
 class InterventionError(ValueError):
@@ -63,7 +59,15 @@ def _identity() -> NDArray[np.float64]:
 class BodySpec:
     """A body that an intervention creates: ``ADD`` (free, at ``position``) or a ``FOLLOW_PATH`` pusher.
 
-    Units: extents [m, full], velocities [m/s, rad/s], mass [kg] (None: prior density times volume), color 0..1.
+    Attributes:
+        shape: any but ``CONVEX``.
+        extents: (3,) full sizes along the body's own axes [m].
+        position: (3,) center [m, graph frame]; a pusher's comes from its path, and so do the next three.
+        quaternion: (4,) x, y, z, w.
+        linear_velocity: (3,) [m/s]; angular_velocity: (3,) [rad/s]; both in the axes of the graph frame.
+        mass: [kg]; None: prior density times volume.
+        friction, restitution: coefficients of Coulomb friction and of restitution (0..1).
+        color: (3,) RGB, 0..1.
     """
 
     shape: Shape = Shape.BOX
@@ -85,7 +89,23 @@ class BodySpec:
 
 @dataclass(frozen=True)
 class Intervention:
-    """One change to the world. Fields that a kind does not name are ignored; units as in wm_msgs/Intervention."""
+    """One change to the world. Fields that a kind does not name are ignored.
+
+    Attributes:
+        kind: what changes.
+        object_id: of the object that it is done to; 0: a body that is created.
+        time_offset: [s] after the start of the rollout.
+        body: ``ADD``, and ``FOLLOW_PATH`` with ``object_id`` 0: the body created.
+        position: ``SET_POSE``: (3,) center [m, graph frame]; quaternion: (4,) x, y, z, w.
+        linear_velocity: ``SET_VELOCITY``: (3,) [m/s]; angular_velocity: (3,) [rad/s]; axes of the graph frame.
+        impulse: ``APPLY_IMPULSE``: (3,) [N s]; point: (3,) offset from the center [m]; axes of the graph frame.
+        property, value: ``SET_PROPERTY``: mass [kg], friction or restitution.
+        value_is_factor: ``SET_PROPERTY``: the property is multiplied by ``value``.
+        path_times: ``FOLLOW_PATH``: (M,) [s] after ``time_offset``, ascending, first 0.
+        path_positions: ``FOLLOW_PATH``: (M, 3) centers [m, graph frame]; path_quaternions: (M, 4) x, y, z, w.
+        scale: ``MORPH``: (3,) factors along the object's own axes.
+        color: ``RESTYLE``: (3,) RGB, 0..1.
+    """
 
     kind: InterventionKind
     object_id: int = 0
@@ -126,7 +146,7 @@ BATCH_KINDS = (InterventionKind.FOLLOW_PATH, InterventionKind.SET_VELOCITY, Inte
 
 @dataclass(frozen=True)
 class ActionBatch:
-    """K action sequences of one body, as arrays: what a sampling planner asks for in one call.
+    """K action sequences of one body, as arrays: one request of a sampling-based planner.
 
     Each means the same as a ``Hypothesis`` of ``common`` and then one ``FOLLOW_PATH``, or M ``SET_VELOCITY`` or
     M ``APPLY_IMPULSE`` interventions.
@@ -135,13 +155,13 @@ class ActionBatch:
         kind: one of ``BATCH_KINDS``.
         values: (K, M, 3) positions of the center [m, graph frame], linear velocities [m/s] or impulses [N s].
         times: (M,) [s] after ``time_offset``, ascending, first 0; the same for all K.
-        object_id: who acts; 0: a new pusher like ``body`` (``FOLLOW_PATH`` only).
-        body: of the new pusher.
+        object_id: of the body that acts; 0: a new pusher like ``body`` (``FOLLOW_PATH`` only).
+        body: the new pusher; None: ``BodySpec()``.
         time_offset: [s] after the start of the rollout.
         quaternions: ``FOLLOW_PATH``: (K, M, 4) x, y, z, w, or (4,) the same for all.
         angular: ``SET_VELOCITY``: (K, M, 3) [rad/s]; None: 0.
         points: ``APPLY_IMPULSE``: (K, M, 3) offset from the center [m, graph axes], or (3,) the same for all.
-        common: what all K have besides.
+        common: interventions that all K have besides.
         name: the hypotheses are named NAME/0 ... NAME/(K-1).
     """
 
@@ -371,211 +391,3 @@ def morph(object_id: int, scale: Sequence[float], at_s: float = 0.0) -> Interven
 def restyle(object_id: int, color: Sequence[float], at_s: float = 0.0) -> Intervention:
     """The object gets a color (0..1) in imagined images."""
     return Intervention(InterventionKind.RESTYLE, object_id, at_s, color=np.asarray(color, float))
-
-
-# Bounds beyond which a request is a mistake rather than a question (a tabletop robot's world).
-MAX_SPEED_M_S = 50.0
-MAX_ANGULAR_SPEED_RAD_S = 500.0
-MAX_IMPULSE_N_S = 1.0e3
-MAX_COORDINATE_M = 1.0e3
-MAX_POINT_M = 10.0
-
-
-_KINDS = frozenset(InterventionKind)
-_PROPERTIES = frozenset(Property)
-_IMMOVABLE = (InterventionKind.SET_VELOCITY, InterventionKind.APPLY_IMPULSE, InterventionKind.FOLLOW_PATH)
-_SHOWN = 8
-"""Numbers of an array that an error shows at most."""
-
-
-def _check_vector(
-    where: str, name: str, value: NDArray[np.float64], limit: float, unit: str, columns: int | None = None
-) -> None:
-    array = np.asarray(value, dtype=np.float64)
-    if columns is not None and (not array.ndim or array.shape[-1] != columns):
-        raise InterventionError(f"{where}.{name}: got shape {array.shape}, expected {columns} numbers in each row")
-    # One pass: a NaN makes the comparison false.
-    if not (np.abs(array) <= limit).all():
-        shown = array.tolist() if array.size <= _SHOWN else _offending(array, limit)
-        raise InterventionError(f"{where}.{name}: got {shown}, expected finite, within +-{limit:g} {unit}")
-
-
-def _offending(array: NDArray[np.float64], limit: float) -> str:
-    """The first row that is out of range, and which one it is."""
-    at = np.argwhere(~(np.abs(array) <= limit))[0]
-    return f"{array[tuple(at[:-1])].tolist()} at {at[:-1].tolist()}"
-
-
-def _check_quaternions(where: str, name: str, value: NDArray[np.float64]) -> None:
-    _check_vector(where, name, value, 1.0 + 1e-3, "", 4)
-
-
-def _check_path_times(where: str, times: NDArray[np.float64]) -> None:
-    if not np.isfinite(times).all() or times[0] != 0.0 or (np.diff(times) <= 0.0).any():
-        raise InterventionError(f"{where}: got {times.tolist()[:_SHOWN]}, expected ascending from 0")
-
-
-def _check_body(where: str, body: BodySpec | None) -> None:
-    if body is None:
-        raise InterventionError(f"{where}.object: got none, expected the body that enters")
-    if body.shape == Shape.CONVEX:
-        raise InterventionError(f"{where}.object.shape: got CONVEX, expected BOX, SPHERE, CYLINDER or CAPSULE")
-    extents = np.asarray(body.extents)
-    if not np.isfinite(extents).all() or (extents < 1e-3).any() or (extents > 10.0).any():
-        raise InterventionError(f"{where}.object.extents: got {extents.tolist()}, expected each 0.001..10 m")
-    if body.mass is not None and not 1e-6 <= body.mass <= 1e4:
-        raise InterventionError(f"{where}.object.mass: got {body.mass} kg, expected 1e-6..1e4")
-    for name, value, high in (("friction", body.friction, 10.0), ("restitution", body.restitution, 1.0)):
-        if not 0.0 <= value <= high:
-            raise InterventionError(f"{where}.object.{name}: got {value}, expected 0..{high:g}")
-    _check_vector(where, "object.pose.position", body.position, MAX_COORDINATE_M, "m", 3)
-    _check_quaternions(where, "object.pose.orientation", body.quaternion)
-    _check_vector(where, "object.twist.linear", body.linear_velocity, MAX_SPEED_M_S, "m/s", 3)
-    _check_vector(where, "object.twist.angular", body.angular_velocity, MAX_ANGULAR_SPEED_RAD_S, "rad/s", 3)
-
-
-def _check_target(object_id: int, kind: InterventionKind, scene: SceneGraph, where: str) -> None:
-    try:
-        row = scene.index(object_id)
-    except KeyError as error:
-        raise UnknownObjectError(f"{where}.object_id: {error.args[0]}") from None
-    if kind in _IMMOVABLE and scene.is_static[row]:
-        raise InterventionError(
-            f"{where}.object_id: {object_id} ({scene.class_names[row]}) is static, "
-            f"expected a movable object for {kind.name}"
-        )
-
-
-def validate_intervention(intervention: Intervention, scene: SceneGraph, horizon_s: float, where: str) -> None:
-    """Check one intervention against the scene it applies to.
-
-    Args:
-        where: how to name the intervention in an error, for example ``hypotheses[2].interventions[0]``.
-
-    Raises:
-        UnknownObjectError: the id is not in the graph.
-        InterventionError: a field is out of its range; the message names it, what was found and expected.
-    """
-    kind = intervention.kind
-    if kind not in _KINDS:
-        raise InterventionError(f"{where}.kind: got {int(kind)}, expected 0..{max(InterventionKind)}")
-    if not 0.0 <= intervention.time_offset <= horizon_s:
-        raise InterventionError(
-            f"{where}.time_offset: got {intervention.time_offset} s, expected 0..{horizon_s:g} (the horizon)"
-        )
-    if not intervention.creates_body:
-        _check_target(intervention.object_id, kind, scene, where)
-    if kind == InterventionKind.ADD:
-        _check_body(where, intervention.body)
-    elif kind == InterventionKind.SET_POSE:
-        _check_vector(where, "pose.position", intervention.position, MAX_COORDINATE_M, "m", 3)
-        _check_quaternions(where, "pose.orientation", intervention.quaternion)
-    elif kind == InterventionKind.SET_VELOCITY:
-        _check_vector(where, "twist.linear", intervention.linear_velocity, MAX_SPEED_M_S, "m/s", 3)
-        _check_vector(where, "twist.angular", intervention.angular_velocity, MAX_ANGULAR_SPEED_RAD_S, "rad/s", 3)
-    elif kind == InterventionKind.APPLY_IMPULSE:
-        _check_vector(where, "impulse", intervention.impulse, MAX_IMPULSE_N_S, "N s", 3)
-        _check_vector(where, "point", intervention.point, MAX_POINT_M, "m", 3)
-    elif kind == InterventionKind.SET_PROPERTY:
-        if intervention.property not in _PROPERTIES:
-            raise InterventionError(f"{where}.property: got {int(intervention.property)}, expected 0..{max(Property)}")
-        low, high = (1e-6, 1e4) if intervention.property == Property.MASS else (0.0, 10.0)
-        if not np.isfinite(intervention.value) or not low <= intervention.value <= high:
-            raise InterventionError(f"{where}.value: got {intervention.value}, expected {low:g}..{high:g}")
-    elif kind == InterventionKind.FOLLOW_PATH:
-        count = len(intervention.path_times)
-        if count < 1 or len(intervention.path_positions) != count or len(intervention.path_quaternions) != count:
-            raise InterventionError(
-                f"{where}.path: got {count} times and {len(intervention.path_positions)} poses, "
-                "expected as many of each, at least 1"
-            )
-        _check_path_times(f"{where}.path_times", intervention.path_times)
-        _check_vector(where, "path.position", intervention.path_positions, MAX_COORDINATE_M, "m", 3)
-        _check_quaternions(where, "path.orientation", intervention.path_quaternions)
-        if intervention.object_id == 0:
-            _check_body(where, intervention.body)
-    elif kind == InterventionKind.MORPH:
-        scale = np.asarray(intervention.scale)
-        if scale.shape != (3,) or not np.isfinite(scale).all() or (scale < 0.1).any() or (scale > 10.0).any():
-            raise InterventionError(f"{where}.scale: got {scale.tolist()}, expected each 0.1..10")
-    elif kind == InterventionKind.RESTYLE:
-        color = np.asarray(intervention.color)
-        if color.shape != (3,) or not np.isfinite(color).all() or (color < 0.0).any() or (color > 1.0).any():
-            raise InterventionError(f"{where}.color: got {color.tolist()}, expected each 0..1")
-
-
-def validate_batch(batch: ActionBatch, scene: SceneGraph, horizon_s: float, where: str) -> None:
-    """Check K action sequences at once; costs no more for many than for one.
-
-    Raises:
-        UnknownObjectError, InterventionError: as ``validate_intervention``; ``where`` is e.g. ``batches[0]``.
-    """
-    if batch.kind not in BATCH_KINDS:
-        known = ", ".join(k.name for k in BATCH_KINDS)
-        raise InterventionError(f"{where}.kind: got {int(batch.kind)}, expected {known}")
-    times, values = np.asarray(batch.times), np.asarray(batch.values)
-    if times.ndim != 1 or not len(times):
-        raise InterventionError(f"{where}.times: got shape {times.shape}, expected at least one time")
-    _check_path_times(f"{where}.times", times)
-    if values.ndim != 3 or values.shape[1:] != (len(times), 3) or not len(values):
-        raise InterventionError(
-            f"{where}.values: got shape {values.shape}, expected (K, {len(times)}, 3) with K >= 1 (count, times, x y z)"
-        )
-    path = batch.kind == InterventionKind.FOLLOW_PATH
-    last = batch.time_offset + (0.0 if path else float(times[-1]))
-    if not (batch.time_offset >= 0.0 and last <= horizon_s * (1.0 + 1e-6)):
-        raise InterventionError(
-            f"{where}.time_offset: got {batch.time_offset:g} s and times up to {times[-1]:g} s later, "
-            f"expected 0..{horizon_s:g} (the horizon)"
-        )
-    if path and batch.object_id == 0:
-        _check_body(where, batch.body if batch.body is not None else BodySpec())
-    else:
-        _check_target(batch.object_id, batch.kind, scene, where)
-    shape = values.shape[:2]
-    if path:
-        _check_vector(where, "values", values, MAX_COORDINATE_M, "m")
-        if np.shape(batch.quaternions) not in ((4,), (*shape, 4)):
-            raise InterventionError(
-                f"{where}.quaternions: got shape {np.shape(batch.quaternions)}, expected (4,) or {(*shape, 4)}"
-            )
-        _check_quaternions(where, "quaternions", batch.quaternions)
-    elif batch.kind == InterventionKind.SET_VELOCITY:
-        _check_vector(where, "values", values, MAX_SPEED_M_S, "m/s")
-        if batch.angular is not None:
-            if np.shape(batch.angular) != values.shape:
-                raise InterventionError(
-                    f"{where}.angular: got shape {np.shape(batch.angular)}, expected {values.shape} or none"
-                )
-            _check_vector(where, "angular", batch.angular, MAX_ANGULAR_SPEED_RAD_S, "rad/s")
-    else:
-        _check_vector(where, "values", values, MAX_IMPULSE_N_S, "N s")
-        if np.shape(batch.points) not in ((3,), values.shape):
-            raise InterventionError(
-                f"{where}.points: got shape {np.shape(batch.points)}, expected (3,) or {values.shape}"
-            )
-        _check_vector(where, "points", batch.points, MAX_POINT_M, "m")
-    for j, intervention in enumerate(batch.common):
-        validate_intervention(intervention, scene, horizon_s, f"{where}.common[{j}]")
-
-
-def validate_hypotheses(
-    hypotheses: Sequence[Hypothesis],
-    scene: SceneGraph,
-    horizon_s: float,
-    batches: Sequence[ActionBatch] = (),
-) -> None:
-    """Check every hypothesis and batch; raises as ``validate_intervention``, and on a name given twice."""
-    names: set[str] = set()
-    for k, hypothesis in enumerate(hypotheses):
-        if hypothesis.name in names:
-            raise InterventionError(f"hypotheses[{k}].name: got {hypothesis.name!r} twice, expected unique names")
-        names.add(hypothesis.name)
-        for j, intervention in enumerate(hypothesis.interventions):
-            validate_intervention(intervention, scene, horizon_s, f"hypotheses[{k}].interventions[{j}]")
-    prefixes: set[str] = set()
-    for k, batch in enumerate(batches):
-        validate_batch(batch, scene, horizon_s, f"batches[{k}]")
-        if batch.name in prefixes or not names.isdisjoint(h.name for h in batch.hypotheses):
-            raise InterventionError(f"batches[{k}].name: got {batch.name!r} twice, expected unique names")
-        prefixes.add(batch.name)

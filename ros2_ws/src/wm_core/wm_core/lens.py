@@ -1,4 +1,4 @@
-"""Lenses that distort, and images brought to the pinhole camera that everything else here takes for granted.
+"""Lenses that distort, and the rectification of their images to the pinhole camera that all other code assumes.
 
 The models are those of sensor_msgs/CameraInfo: plumb_bob (Brown 1966), rational_polynomial (OpenCV's), equidistant
 (Kannala and Brandt 2006, OpenCV's fisheye).
@@ -26,6 +26,7 @@ _FISHEYE = ("equidistant", "fisheye")
 _ONE_SURFACE = np.float32(0.01)
 """Depths that differ by less than this part are interpolated: a surface at 80 degrees to a lens of 500 px."""
 _UNMOVED_PX = 0.05
+"""Shift [pixels] up to which images are left as they are: less than interpolation blurs. Larger skips weak lenses."""
 _SQUARE = np.ones((2, 2), np.uint8)
 
 
@@ -34,9 +35,9 @@ class Lens:
     """A calibrated camera at the size of its images.
 
     Attributes:
-        raw: the intrinsics K of the images as the sensor gives them.
-        rectified: those of the pinhole image (P).
-        model: one of ``MODELS``; coefficients: its D, empty where nothing is distorted.
+        raw: intrinsics K of the sensor's images.
+        rectified: intrinsics of the pinhole image (P).
+        model: one of ``MODELS``; coefficients: D, empty without distortion.
         rotation: (9,) row-major, from the sensor's to the rectified optical frame (R); not the identity for stereo.
     """
 
@@ -81,12 +82,16 @@ class Lens:
 
 
 class Rectifier:
-    """Brings raw images of a lens to its pinhole camera; makes the maps once.
+    """Rectifies raw images of a lens; computes the maps once.
 
     Args:
         lens: of the images.
-        turn: also into the rectified optical frame of a stereo camera; else the sensor's own frame is kept, with K as
-            the intrinsics of the result where the two frames differ.
+        turn: rotate into the rectified optical frame of a stereo camera, too; else the sensor's own frame is kept, with
+            K as the intrinsics of the result where the two frames differ.
+
+    Attributes:
+        camera: intrinsics of the result.
+        identity: whether images are left as they are.
     """
 
     def __init__(self, lens: Lens, turn: bool = False) -> None:
@@ -101,7 +106,7 @@ class Rectifier:
         pixels = lens.distort(rays).reshape(c.height, c.width, 2)
         moved = np.abs(pixels - np.stack([u, v], axis=-1)).max()
         self.identity = bool(moved < _UNMOVED_PX)
-        # A polynomial folds back beyond where it was fitted: far rays would see the image a second time.
+        # Beyond the angles that it was fitted to, a polynomial decreases: far rays would map into the image again.
         beyond = (rays[:, 2] <= 0.0) | (np.hypot(rays[:, 0], rays[:, 1]) > _reach(lens) * np.abs(rays[:, 2]))
         pixels[beyond.reshape(c.height, c.width)] = -1e4
         pixels = np.clip(pixels, -1e4, 1e4).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a setting is, declared once: a field of a frozen dataclass with default, range, choices, unit and description.
+"""Parameters, declared once: fields of a frozen dataclass with default, range, choices, unit and description.
 
     @dataclass(frozen=True)
     class CameraParameters:
@@ -7,7 +7,7 @@
     build(CameraParameters, {"rate_hz": 500.0})   # ParameterError: parameter rate_hz: got 500.0, expected 1 to 120 Hz
 
 The parameters of a node (``wm_ros.nodes.parameters``), its file of defaults (``to_yaml``), the names that a parameters
-file may have, the table in docs/parameters.md (``to_markdown``) and every refusal come from there. Types: bool, int,
+file may have, the table in docs/parameters.md (``to_markdown``) and every refusal follow from it. Types: bool, int,
 float, str, and tuples of one of them (``tuple[float, ...]``). A field that is itself a dataclass becomes a group:
 ``name.field`` (see ``group``).
 """
@@ -47,9 +47,10 @@ def parameter(
 ) -> Any:
     """A dataclass field that is a parameter.
 
-    ``minimum`` and ``maximum`` are inclusive and hold for every element of a tuple; ``length`` fixes a
-    tuple's length;
-    ``read_only`` parameters take a value at start only.
+    Args:
+        minimum, maximum: inclusive limits, of every element of a tuple.
+        length: of a tuple.
+        read_only: it can be set at start only.
     """
     metadata = {
         "description": description,
@@ -66,8 +67,8 @@ def parameter(
 def group(parameters: type, *, exclude: Sequence[str] = (), read_only: bool = False) -> Any:
     """A dataclass field that is a group of parameters, the fields of another dataclass.
 
-    ``exclude``: fields that are no parameters and keep their defaults. What only the dataclass's ``__post_init__``
-    refuses is refused of the parameters, too.
+    ``exclude``: fields that are no parameters and keep their defaults. Combinations that the dataclass's
+    ``__post_init__`` refuses are refused as parameters, too.
     """
     metadata = {"exclude": tuple(exclude), "read_only": read_only}
     return dataclasses.field(default_factory=parameters, metadata=metadata)
@@ -75,7 +76,17 @@ def group(parameters: type, *, exclude: Sequence[str] = (), read_only: bool = Fa
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter: dotted name, element type, whether it is a tuple, default and limits."""
+    """One parameter.
+
+    Attributes:
+        name: dotted, with its groups.
+        element: bool, int, float or str; is_sequence: whether the value is a tuple of those.
+        default: value of an object without arguments.
+        description, unit: for people; either may be empty.
+        minimum, maximum: inclusive; None: no limit.
+        choices: allowed values; None: any. length: of a tuple; None: any.
+        read_only: it can be set at start only.
+    """
 
     name: str
     element: type
@@ -96,7 +107,7 @@ class ParameterSpec:
 
     @property
     def limit(self) -> str:
-        """What values are allowed, in words; empty where any value of the type is."""
+        """The allowed values in words; empty where any value of the type is allowed."""
         unit = f" {self.unit}" if self.unit else ""
         parts = []
         if self.choices is not None:
@@ -117,8 +128,8 @@ class ParameterSpec:
         return f"{self.limit} ({self.type_name})" if self.limit else f"a {self.type_name}"
 
     def check(self, value: Any) -> Any:
-        """The value in the dataclass's own type (lists become tuples, whole numbers become floats where those
-        are due).
+        """The value in the dataclass's own type (lists become tuples, whole numbers floats where the
+        type is float).
 
         Raises:
             ParameterError: of another type, or outside the limits.
@@ -200,7 +211,7 @@ def specs(
 
 
 def check_fields(value: Any) -> None:
-    """Hold a dataclass's own fields, without its groups, to what they declare; for its ``__post_init__``.
+    """Check a dataclass's own fields, without its groups, against their declarations; for its ``__post_init__``.
 
     Raises:
         ParameterError: names the field, the value and the limit.
@@ -248,7 +259,7 @@ def _yaml_scalar(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         mantissa, _, exponent = repr(value).partition("e")
-        # YAML 1.1 takes 1e5 for a string: it wants the point and the exponent's sign.
+        # YAML 1.1 reads 1e5 as a string: a number needs the point and the exponent's sign.
         mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
         return mantissa + (f"e{int(exponent):+03d}" if exponent else "")
     if isinstance(value, str):
@@ -264,7 +275,7 @@ def _yaml_value(spec: ParameterSpec) -> str:
 
 
 def to_yaml(parameters: type, node_name: str, header: str = "") -> str:
-    """The parameters file of a node in any namespace: defaults, with what they mean as comments."""
+    """The parameters file of a node in any namespace: defaults, with their descriptions as comments."""
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
     lines += [f"/**/{node_name}:", "  ros__parameters:"]
     open_groups: list[str] = []

@@ -1,9 +1,8 @@
 """Folders that hold code to be run: compiled functions, engines, pickles.
 
-Who can write into such a folder, or put another in its place, can run programs as whoever reads it. So it is used only
-where it belongs to this user and nobody else may write it, and where the same holds for the folders above it, which may
-also belong to root (the rules by which ssh trusts a key file). A manifest of SHA-256 sums tells broken files from whole
-ones.
+Whoever can write into such a folder, or replace it, can run programs as its reader. So it is used only if it belongs to
+this user and nobody else may write it, and if the same holds for the folders above it, which may also belong to root
+(the rules by which ssh trusts a key file). A manifest of SHA-256 sums shows which files are damaged.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class UntrustedFolderError(OSError):
-    """A folder that somebody else can write, or put another in the place of; the message says who, and the remedy."""
+    """A folder that another user can write or replace; the message names the user and the remedy."""
 
 
 def private_folder(folder: str | Path) -> Path:
@@ -35,7 +34,7 @@ def private_folder(folder: str | Path) -> Path:
         UntrustedFolderError: see ``check_folder``.
         OSError: it cannot be made.
     """
-    # The folders that are there are looked at first: nothing is made in the reach of others.
+    # Existing folders are checked first, so that nothing is made where others can write.
     path, missing = check_folder(folder)
     for place in reversed(missing):
         place.mkdir(mode=0o700, exist_ok=True)
@@ -44,10 +43,10 @@ def private_folder(folder: str | Path) -> Path:
 
 
 def check_folder(folder: str | Path) -> tuple[Path, list[Path]]:
-    """Whether ``private_folder`` would take a folder; makes nothing. Returns it, resolved, and what is yet to be made.
+    """Whether ``private_folder`` accepts a folder; makes nothing. Returns it, resolved, and those still to be made.
 
     Folders above it may belong to root; those that everybody may write (/tmp) have to be sticky, so that nobody can
-    move away what is ours. A group may write where it is this user's own and has no other member.
+    move this user's files away. A group may write where it is this user's own and has no other member.
 
     Raises:
         UntrustedFolderError: somebody else can write it, or a folder above it.
@@ -78,7 +77,7 @@ def _check(path: Path, is_last: bool) -> None:
 
 
 def write_atomic(path: Path, parts: Sequence[bytes]) -> None:
-    """Write a file that is whole whenever it is there, whoever else writes or reads it."""
+    """Write a file such that readers find either all of it or the file before, also with several writers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -95,7 +94,7 @@ def write_atomic(path: Path, parts: Sequence[bytes]) -> None:
 
 
 def foreign(path: Path) -> str:
-    """Why a file or folder is not this user's alone; empty where it is."""
+    """Why a file or folder can be written by others; empty where it cannot."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
         return "is neither file nor folder"
@@ -110,7 +109,7 @@ def _others_write(found: os.stat_result) -> bool:
 
 
 def write_manifest(folder: Path, left_out: tuple[str, ...] = ()) -> None:
-    """Write down what is in a folder, but for files of the names left out, and let nobody else write it."""
+    """Write the manifest of a folder, without files of the names left out, and let nobody else write its files."""
     for path in folder.rglob("*"):
         mode = stat.S_IMODE(path.lstat().st_mode)
         if mode & _OTHERS_WRITE and not path.is_symlink():
@@ -121,7 +120,7 @@ def write_manifest(folder: Path, left_out: tuple[str, ...] = ()) -> None:
 
 
 def faults(folder: Path, left_out: tuple[str, ...] = ()) -> list[str]:
-    """What in a folder is not as its manifest says, one phrase each; nothing for an empty one.
+    """Differences between a folder and its manifest, one phrase each; none for an empty folder.
 
     Args:
         folder: of ``private_folder``. left_out: names of files that are in no manifest, such as locks.
@@ -140,7 +139,7 @@ def faults(folder: Path, left_out: tuple[str, ...] = ()) -> list[str]:
 
 
 def clear(folder: Path, left_out: tuple[str, ...] = ()) -> None:
-    """Remove what is in a folder, but for files of the names left out.
+    """Remove the content of a folder, except files of the names left out.
 
     Raises:
         OSError: something cannot be removed.

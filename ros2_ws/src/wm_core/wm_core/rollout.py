@@ -1,4 +1,4 @@
-"""Imagined futures as arrays, and the request that asks for them."""
+"""Imagined futures as arrays, and requests for them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class RolloutEvent:
-    """Something imagined: hypothesis and sample index, kind, object ids (``b`` = 0: none), time [s]."""
+    """An imagined event.
+
+    Attributes:
+        hypothesis, sample: indices of the future.
+        kind: what happens. a, b: object ids; ``b`` 0: only one takes part.
+        time_s: after the start of the rollout [s].
+    """
 
     hypothesis: int
     sample: int
@@ -41,7 +47,13 @@ class RolloutEvent:
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """Which imagined images to make; ``camera`` and ``world_T_camera`` None: those of the latest frame."""
+    """Which imagined images to make.
+
+    Attributes:
+        video, depth, points: whether color frames, depth frames and point clouds are wanted.
+        rate_hz: frames per second of the rollout.
+        camera: of the images; world_T_camera: (4, 4) pose of its optical frame; None: those of the latest frame.
+    """
 
     video: bool = False
     depth: bool = False
@@ -69,7 +81,7 @@ class EventQuestion:
     """Which objects' removal would prevent an event? Fields as in wm_msgs/EventQuestion.
 
     Attributes:
-        hypothesis: index of the future in which it is asked.
+        hypothesis: index of the future that it is about.
         kind, a, b: the event; ``b`` 0: any second object.
         until_s: it counts when it happens by then [s]; 0: the horizon.
         object_ids: whose removal is tried; empty: every movable object but a and b, and created bodies.
@@ -88,7 +100,7 @@ class EventAnswer:
     """How likely an event is, and how likely without each of C objects, the most preventing first.
 
     Attributes:
-        question: as asked.
+        question: that of the request.
         probability: 0..1 with everything there; NaN: not computed.
         object_ids: (C,) int64.
         probability_without: (C,) 0..1; NaN: not computed.
@@ -105,7 +117,21 @@ class EventAnswer:
 
 @dataclass(frozen=True)
 class ImagineRequest:
-    """What to imagine; fields as in wm_msgs/ImagineRequest. ``initial_state`` None: the latest scene graph."""
+    """What to imagine; as in wm_msgs/ImagineRequest.
+
+    Attributes:
+        hypotheses: given one by one; batches: given as arrays, counted after them.
+        horizon_s: duration of the futures [s]; step_s: between their states [s].
+        samples: S, samples of the belief for each hypothesis; seed: of all random numbers.
+        backend: auto, or the name of the dynamics.
+        pairs: of object ids whose separation and collision are wanted.
+        deadline_s: time for the answer [s]; 0: none.
+        initial_state: None: the latest scene graph.
+        images: which images to make.
+        want_states: which states the answer holds; want_events: whether it lists events.
+        event_kinds: of the events whose probabilities are wanted.
+        questions: of the causes of events.
+    """
 
     hypotheses: tuple[Hypothesis, ...]
     horizon_s: float
@@ -125,7 +151,7 @@ class ImagineRequest:
 
     @property
     def count(self) -> int:
-        """K, futures asked for; needs nothing expanded."""
+        """K, the number of futures, without expanding batches."""
         return len(self.hypotheses) + sum(len(b) for b in self.batches)
 
     @cached_property
@@ -150,18 +176,20 @@ class Rollout:
         hypotheses: K names.
         times: (T,) [s].
         object_ids: (N,) those of the graph, then created bodies.
-        states: (K, S, T, N, 13), see ``STATE_SIZE``; (K, S, 0, N, 13) where only final ones or none were asked for.
+        states: (K, S, T, N, 13), see ``STATE_SIZE``; (K, S, 0, N, 13) where the request wants only final ones or none.
         present: (K, T, N) bool, or (K, 0, N) like states.
         position_std: (K, T, N) [m], or (K, 0, N) like states.
         events: see ``RolloutEvent``.
         effect: (K, N) [m]; effect_vector: (K, N, 3) [m]; NaN where absent from one of the two futures.
         pairs: P pairs of ids; pair_separation (K, P) [m]; pair_collision (K, P) 0..1.
+        complete: whether all of it was computed; else ``computed`` says which futures were.
         backends: K names of the dynamics that answered each; empty: all by ``backend``.
-        computed: (K,) bool; dynamics_s: wall clock of the dynamics [s]; warnings: what is odd, but was answered.
+        computed: (K,) bool; dynamics_s: wall-clock time of the dynamics [s].
+        warnings: sentences on doubtful input that was answered.
         valid: (K,) bool, false: not to be acted upon, and invalid_reasons (K strings, empty where valid) say why: not
             finite, faster or of more energy than can be, or the backend is unsure of it. Its states are as they came;
             position_std, effect, pairs, event_probability and answers of it, and effects against an invalid factual
-            future, are NaN. Futures that were not computed are not valid either. Both empty: nobody judged.
+            future, are NaN. Futures that were not computed are not valid either. Both empty: not checked.
         final_states: (K, S, N, 13), final_present: (K, N), final_position_std: (K, N) [m], at the last time.
         event_kinds: E kinds; event_probability: (K, E, N) 0..1, NaN where not computed.
         path_outside: (K,) how far a kinematic body's path goes beyond the workspace [m].
@@ -170,7 +198,7 @@ class Rollout:
         video: (K, F, H, W, 3) uint8 RGB, or None.
         depth: (K, F, H, W) float32 [m], 0 where nothing is, or None.
         camera, world_T_camera: of the frames.
-        points: N arrays (P, 3) in object frames [m]; point_colors: N arrays (P, 3) uint8; empty tuples: not asked.
+        points: N arrays (P, 3) in object frames [m]; point_colors: N arrays (P, 3) uint8; empty tuples: not requested.
     """
 
     stamp_ns: int
@@ -212,7 +240,7 @@ class Rollout:
 
     @property
     def usable(self) -> NDArray[np.bool_]:
-        """(K,) futures to choose among: computed, and valid where that was judged."""
+        """(K,) futures to choose among: computed, and valid where that was checked."""
         count = len(self.hypotheses)
         computed = self.computed if len(self.computed) == count else np.ones(count, dtype=bool)
         return computed & self.valid if len(self.valid) == count else computed

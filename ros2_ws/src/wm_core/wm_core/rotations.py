@@ -1,10 +1,12 @@
 """Rotations: quaternions (x, y, z, w), matrices, rotation vectors.
 
-Three families. Of arrays of any shape, by SciPy, which checks and normalizes what it gets, and gives a row the same
-bits alone as among others: ``quaternion_to_matrix`` and those beside it. Of one rotation, by transforms3d, whose
-quaternions are (w, x, y, z): ``rotation_between``, ``roll_pitch_yaw``. Of single unit quaternions, or of many at once
-in few operations, for what runs thousands of times a second: ``matrix``, ``multiply``, ``rotate``,
-``rotation_matrices``, ``world_up``; docs/dependencies.md has the figures.
+Three families:
+
+- arrays of any shape, by SciPy, which checks and normalizes its input, and gives a row the same bits alone as among
+  others: ``quaternion_to_matrix`` and those beside it;
+- one rotation, by transforms3d, whose quaternions are (w, x, y, z): ``rotation_between``, ``roll_pitch_yaw``;
+- single unit quaternions, or many in few operations, for code that runs thousands of times a second: ``matrix``,
+  ``multiply``, ``rotate``, ``rotation_matrices``, ``world_up``; docs/dependencies.md has the figures.
 """
 
 from __future__ import annotations
@@ -90,7 +92,7 @@ def matrix(quaternion: Array) -> Array:
 
 
 def multiply(a: Array, b: Array) -> Array:
-    """The rotation ``b`` followed by ``a``."""
+    """Unit quaternion (4,) of the rotation ``b`` (4,) followed by ``a`` (4,)."""
     ax, ay, az, aw = (float(v) for v in a)
     bx, by, bz, bw = (float(v) for v in b)
     return np.array(
@@ -104,12 +106,12 @@ def multiply(a: Array, b: Array) -> Array:
 
 
 def conjugate(quaternion: Array) -> Array:
-    """The inverse rotation."""
+    """The inverse of a unit quaternion (4,)."""
     return quaternion * np.array([-1.0, -1.0, -1.0, 1.0])
 
 
 def from_vector(vector: Array) -> Array:
-    """Quaternion of a rotation vector (3,) [rad]."""
+    """Quaternion (4,) of a rotation vector (3,) [rad]."""
     x, y, z = (float(v) for v in vector)
     angle = math.sqrt(x * x + y * y + z * z)
     scale = 0.5 if angle < 1e-9 else math.sin(0.5 * angle) / angle
@@ -127,7 +129,7 @@ def to_vector(quaternion: Array) -> Array:
 
 
 def about_z(angle: float) -> Array:
-    """Quaternion of a turn about the vertical [rad]."""
+    """Quaternion (4,) of a rotation about z by an angle [rad]."""
     return np.array([0.0, 0.0, math.sin(0.5 * angle), math.cos(0.5 * angle)])
 
 
@@ -162,7 +164,7 @@ def rotate(quaternion: Array, vectors: Array) -> Array:
 
 
 def cross(a: Array, b: Array) -> Array:
-    """Cross products (..., 3); numpy's own spends most of its time on the shapes of small arrays."""
+    """Cross products (..., 3); numpy's spends most of its time on shapes where arrays are small."""
     out = np.empty_like(b)
     out[..., 0] = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
     out[..., 1] = a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2]

@@ -1,8 +1,9 @@
 """RVL, the lossless run-length and variable-length coding of 16-bit depth images.
 
 Wilson, Fast Lossless Depth Image Compression, ISS 2017. An image is a list of runs: the number of zeros, the number of
-measurements, and these as differences from the one before, zigzag coded. Each number is a string of nibbles, three bits
-each from the lowest on, the fourth says whether more follow; eight nibbles fill a little-endian word from its top.
+measurements, and these as differences from the one before, zigzag coded. Each number is a string of nibbles: three
+bits of it, from the lowest on, and a fourth that is set if more follow. Eight nibbles fill a little-endian word from
+its top.
 """
 
 from __future__ import annotations

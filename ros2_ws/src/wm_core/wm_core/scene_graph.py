@@ -1,7 +1,6 @@
 """The world state: objects and relations as arrays (object index first).
 
-``SceneGraph`` is the currency between perception, dynamics and rendering. It knows nothing of ROS;
-``wm_ros.conversions`` converts it to and from wm_msgs.
+Perception, dynamics and rendering exchange ``SceneGraph``s. ``wm_ros.conversions`` converts them to and from wm_msgs.
 """
 
 from __future__ import annotations
@@ -56,7 +55,13 @@ class EventKind(IntEnum):
 
 @dataclass(frozen=True)
 class Relation:
-    """``subject`` PREDICATE ``object`` (object ids), with probability 0..1, holding since a stamp [ns]."""
+    """``subject`` PREDICATE ``object``.
+
+    Attributes:
+        subject, object: object ids; of ``CAUSED`` event ids.
+        predicate: which relation. probability: 0..1.
+        since_ns: stamp from which it holds [ns].
+    """
 
     subject: int
     predicate: Predicate
@@ -67,7 +72,13 @@ class Relation:
 
 @dataclass(frozen=True)
 class Event:
-    """Something observed: ``a`` and ``b`` are object ids, ``b`` = 0 where there is none; stamp [ns]."""
+    """An observed event.
+
+    Attributes:
+        id: of the event, never used twice.
+        kind: what happened. a, b: object ids; ``b`` 0: only one takes part.
+        stamp_ns: of the instant [ns]. probability: 0..1.
+    """
 
     id: int
     kind: EventKind
@@ -77,8 +88,8 @@ class Event:
     probability: float = 1.0
 
 
-# Priors of properties that nothing has been observed of: log density of household objects around 400 kg/m^3
-# (hollow plastic 150, wood 600, full bottles 1000), friction and restitution of dry everyday materials.
+# Priors of properties without any observation: log density of household objects around 400 kg/m^3 (hollow plastic 150,
+# wood 600, full bottles 1000), friction and restitution of dry everyday materials.
 PRIOR_DENSITY_KG_M3 = 400.0
 PRIOR_LOG_MASS_STD = 0.7
 PRIOR_FRICTION = 0.5
@@ -234,7 +245,7 @@ class SceneGraph:
         frame_id: str = "map",
         **given: object,
     ) -> SceneGraph:
-        """A graph from the essentials; every other attribute may be given by name, else takes its default.
+        """A graph from the essentials; every other attribute may be given by name, else has its default.
 
         Defaults: unit orientation, at rest, boxes, movable, fully visible, prior physical properties, gray.
         """

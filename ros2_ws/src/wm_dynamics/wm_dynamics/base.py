@@ -86,7 +86,7 @@ class RolloutCall:
 
     Attributes:
         scenes: S samples of the belief, same ids; the first is the mean, and decides what moves and what rests.
-        hypotheses: K, validated (``wm_core.interventions.validate_hypotheses``).
+        hypotheses: K, validated (``wm_core.intervention_checks.validate_hypotheses``).
         times: (T,) ascending, first 0 [s].
         deadline: ``time.monotonic()`` after which no hypothesis is begun [s]; None: none.
         should_stop: asked between hypotheses; None: it never should.

@@ -34,9 +34,9 @@ FLOOR_BELOW_M = 1.0
 FASTEST_M_S = 1000.0
 FASTEST_RAD_S = 2000.0
 FARTHEST_M = 4000.0
-"""Beyond what any request may ask for (50 m/s, 500 rad/s, poses of 1 km; ``wm_core.interventions``), with room for
-small objects that are given large impulses. ``FARTHEST_M`` counts from the farthest object of the scene, as the origin
-of a map may be far away."""
+"""Beyond what any request may ask for (50 m/s, 500 rad/s, poses of 1 km; ``wm_core.intervention_checks``), with room
+for small objects that are given large impulses. ``FARTHEST_M`` counts from the farthest object of the scene, as the
+origin of a map may be far away."""
 BLOWS = 3.0
 SLACK_M_S = 2.0
 """What is drawn, placed or grown into something else is moved out of it, at up to about this speed: backends bound

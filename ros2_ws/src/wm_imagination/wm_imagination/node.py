@@ -31,8 +31,9 @@ from wm_ros import qos
 from wm_ros.conversions.scene_graph import scene_graph_from_msg
 from wm_ros.health.diagnostics import Level, RateMonitor
 from wm_ros.health.inputs import InputHealth
-from wm_ros.nodes.lifecycle import ManagedNode, guarded, run_node
+from wm_ros.nodes.lifecycle import ManagedNode, guarded
 from wm_ros.nodes.memory import Trimmer, share_arenas
+from wm_ros.nodes.running import run_node
 
 _SILENT_S = 5.0
 

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.interventions import UnknownObjectError, validate_hypotheses
+from wm_core.intervention_checks import validate_hypotheses
+from wm_core.interventions import UnknownObjectError
 from wm_core.rollout import STATE_SIZE, ImagineRequest, RequestError
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import object_slots

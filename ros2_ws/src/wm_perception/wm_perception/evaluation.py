@@ -14,8 +14,9 @@ from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph, Shape
 
 MATCH_DISTANCE_M = 0.06
+"""Distance [m] up to which a perceived object is a true one, about the size of the objects. Larger hides phantoms."""
 NEAR_EQUAL = 0.1
-"""Sides whose logarithms differ by less are not told apart: a turn that swaps them is none."""
+"""Sides whose logarithms differ by less count as equal: a turn that swaps them is no error."""
 
 Array = NDArray[np.float64]
 
@@ -141,7 +142,7 @@ def rotation_error_deg(
     shape: int,
     hull: ArrayLike | None = None,
 ) -> float | None:
-    """Angle [deg] between a perceived and a true orientation, over what can be told apart; None for a sphere.
+    """Angle [deg] between a perceived and a true orientation, up to symmetries; None for a sphere.
 
     The axes of the perceived object may be named in any of the 24 ways, as long as the sizes along them then fit the
     true ones about as well as they can; so half turns of a box are none, nor are quarter turns that swap near-equal
@@ -174,7 +175,7 @@ class TrackFrame:
     """One frame of a sequence for the scores of identities.
 
     Attributes:
-        true_ids: objects that are asked for; perceived_ids: objects that count as found, rightly or not.
+        true_ids: objects to be found; perceived_ids: objects that were found, rightly or not.
         pairs: (true id, perceived id, distance [m]) of those that may be matched.
     """
 
@@ -234,7 +235,12 @@ def score_tracks(sequences: Iterable[Sequence[TrackFrame]]) -> TrackScore:
 
 @dataclass(frozen=True)
 class Reappearance:
-    """An object that was hidden and came back: its perceived ids before and after (None: it had none)."""
+    """An object that was hidden and came back.
+
+    Attributes:
+        true_id: of the object. hidden_s: time for which it was hidden [s].
+        before, after: its perceived ids before and after; None: it had none.
+    """
 
     true_id: int
     hidden_s: float

@@ -13,9 +13,9 @@ OVERLAP = ("auto", "always", "never")
 
 
 def overlaps(setting: str, cores: int, network_threads: int) -> bool:
-    """Whether the halves run beside one another: ``setting`` of ``OVERLAP``, on so many cores, beside so many threads.
+    """Whether the halves run beside one another: ``setting``: one of ``OVERLAP``.
 
-    Where the network's threads have all cores, the two halves take them from one another: on two cores with two threads
+    Where the network's threads have all cores, the two halves compete for them: on two cores with two threads
     a frame took 29 % longer for 9 % more frames a second (docs/perception_bench.md).
     """
     return setting == "always" or (setting == "auto" and cores > network_threads)
@@ -24,13 +24,13 @@ def overlaps(setting: str, cores: int, network_threads: int) -> bool:
 class FrameWorker(Generic[Item]):
     """Two threads, one for each half; no queue grows, as only the newest waiting item is kept.
 
-    ``first`` takes an item and returns what is left to do with it, a function without arguments; that is called in the
-    second thread, in the order of the items, while the first may already have the next one. Where the second stage is
-    the slower one, the first begins no further item while one waits between the two. Neither may raise.
+    ``first`` gets an item and returns a function without arguments, the second half. That is called in the second
+    thread, in the order of the items, while the first thread may already process the next one. Where the second half is
+    the slower one, the first begins no further item while one waits between the two. Neither half may raise.
 
     Args:
-        first: the first stage. merge: of an item that still waits and a newer one, the item to work on.
-        overlap: False: an item is worked on to the end before the next is begun.
+        first: the first half. merge: of an item that still waits and a newer one, the item to process.
+        overlap: False: an item is finished before the next is begun.
         name: of the threads.
     """
 
@@ -47,10 +47,10 @@ class FrameWorker(Generic[Item]):
         self._rest: Callable[[], None] | None = None
         self._in_first = self._in_second = False
         self._working = True
-        # Daemons: a frame that hangs does not keep the process from ending.
+        # Daemon threads: a frame that hangs does not keep the process from ending.
         self._threads = [
             threading.Thread(target=self._begin_frames, name=name, daemon=True),
-            threading.Thread(target=self._finish_frames, name=f"{name}, second stage", daemon=True),
+            threading.Thread(target=self._finish_frames, name=f"{name}, second half", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -64,7 +64,7 @@ class FrameWorker(Generic[Item]):
             return waiting is not None
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Wait until no item waits or is processed; False when the time was up before."""
+        """Wait until no item waits or is processed; False when ``timeout_s`` [s] passed first."""
         with self._wake:
             return self._wake.wait_for(self._idle, timeout_s)
 

@@ -15,9 +15,11 @@ from wm_core.scene_graph import SceneGraph
 from wm_perception.types import Frame, PerceptionConfig
 
 _EVERY_S = 0.5
+"""Time between inspections [s], some milliseconds each. Larger: findings come later."""
 _VALID_S = 5.0
+"""Age [s] from which findings are dropped, as no frame has come since. Larger: they stay longer."""
 _SETTLED_FRAMES = 5
-"""Frames after which a support that is in view is in the graph (it takes two), with some to spare."""
+"""Frames after which a support that is in view is in the graph: two, and a margin of three."""
 
 
 def inspect_frame(
@@ -30,11 +32,11 @@ def inspect_frame(
     min_depth_fraction: float,
     unit: Finding | None = None,
 ) -> list[Finding]:
-    """What is wrong with one frame.
+    """Faults of one frame.
 
     Args:
-        scene: what was perceived in the frame; None: supports are not judged.
-        unit: what is said of the unit of depth (``depth_unit_finding``); it explains why all lies too far.
+        scene: the scene graph at the frame; None: supports are not judged.
+        unit: finding on the unit of depth (``depth_unit_finding``), which explains why everything lies too far away.
     """
     summary = summarize_depth(frame.depth_m, config.max_depth_m)
     surfaces = find_surfaces(frame.depth_m, frame.camera)
@@ -51,7 +53,13 @@ def inspect_frame(
 
 
 class FrameInspector:
-    """Calls ``inspect_frame`` twice a second (some milliseconds each), and keeps its findings. Thread-safe."""
+    """Calls ``inspect_frame`` twice a second, and keeps its findings. Thread-safe.
+
+    Args:
+        depth_topic, world_frame: names in findings.
+        config, min_depth_fraction: limits, as for ``inspect_frame``.
+        clock: [s], monotonic.
+    """
 
     def __init__(
         self,
@@ -81,6 +89,6 @@ class FrameInspector:
             self._findings, self._last_s = findings, now
 
     def findings(self) -> list[Finding]:
-        """What the last inspection found; nothing where that was long ago."""
+        """Findings of the last inspection; none where that is older than 5 s."""
         with self._lock:
             return list(self._findings) if self._clock() - self._last_s <= _VALID_S else []

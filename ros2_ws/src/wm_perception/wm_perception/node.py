@@ -1,8 +1,7 @@
 """The perception node: color and depth images with a camera pose in, the scene graph out.
 
-It brings its parts (``wm_perception.ros``) together with the pipeline, which knows of images all there is to know. A
-worker of two stages always takes the newest synchronized frame, so that latency never queues up; frames it passes over
-are counted.
+It connects its parts (``wm_perception.ros``) with the pipeline, which does all image processing. A worker with two
+threads processes the newest synchronized frame, so that no queue adds latency; skipped frames are counted.
 """
 
 from __future__ import annotations
@@ -34,17 +33,21 @@ from wm_perception.ros.perceived_topics import PerceivedTopics
 from wm_perception.types import Frame, PerceptionConfig, PerceptionResult
 from wm_ros.health.diagnostics import Level, RateMonitor
 from wm_ros.health.inputs import InputHealth
-from wm_ros.nodes.lifecycle import ManagedNode, run_node
+from wm_ros.nodes.lifecycle import ManagedNode
+from wm_ros.nodes.running import run_node
 from wm_ros.stamps import Pair
 
 
 @dataclass(frozen=True)
-class _Taken:
+class _ReadFrame:
     """A frame between its two halves.
 
-    ``frame_id`` of the camera's pose, ``color_frame_id`` of the image; ``arrived_s``: when its images were there
-    [s, monotonic]; ``begun_in_s``: what the pipeline's first half took; ``unit_finding``: what is said of its depth's
-    unit.
+    Attributes:
+        frame: as read.
+        frame_id: of the camera's pose; color_frame_id: of the color image.
+        arrived_s: when the later of its images came [s, monotonic].
+        begun_in_s: duration of the pipeline's first half [s].
+        unit_finding: what is wrong with the unit of its depth; None: nothing.
     """
 
     frame: Frame
@@ -56,13 +59,13 @@ class _Taken:
 
 
 def _newest(old: Pair, new: Pair) -> Pair:
-    """The pair to work on of two that wait; that time was set back is not forgotten."""
+    """The newer of two waiting pairs; it keeps the mark that time was set back."""
     return replace(new, restarted=old.restarted or new.restarted)
 
 
 def make_pipeline(config: PerceptionConfig) -> Any:
     """The perception pipeline."""
-    # Here, since it imports the heavy libraries: a refused parameter is said at once.
+    # Imported here, as its libraries take seconds: a refused parameter is reported before.
     from wm_perception.pipeline import PerceptionPipeline
 
     return PerceptionPipeline(config)
@@ -71,13 +74,14 @@ def make_pipeline(config: PerceptionConfig) -> Any:
 class PerceptionNode(ManagedNode):
     """Lifecycle node ``perception`` in the namespace ``wm``.
 
-    Publishes scene_graph (latched), frame_reports (what became of each pair of images), instances (mono16 object ids of
-    the color image), overlay (rgb8), camera_info (the pinhole camera of both, undistorted) and markers; the last four
-    only while somebody subscribes. Subscribes to the topics in its parameters with sensor QoS.
+    Publishes scene_graph (latched), frame_reports (the outcome for each pair of images), instances (mono16 object ids
+    of the color image), overlay (rgb8), camera_info (the pinhole camera of both, undistorted) and markers; the last
+    four only while somebody subscribes. Subscribes to the topics in its parameters with sensor QoS.
 
-    ``pipeline`` makes the object that does the work: ``finish(begin(frame))`` is a ``PerceptionResult``, where the next
-    frame may be begun before this one is finished, and ``reset()`` forgets tracks after time was set back but never
-    reuses an id.
+    Args:
+        pipeline: makes an object with the interface of ``PerceptionPipeline``: ``finish(begin(frame))`` is a
+            ``PerceptionResult``, where the next frame may be begun before this one is finished; ``reset()`` forgets
+            tracks after time was set back, and ids are never used again.
     """
 
     def __init__(self, pipeline: Callable[[PerceptionConfig], Any] = make_pipeline, **kwargs: Any) -> None:
@@ -131,7 +135,7 @@ class PerceptionNode(ManagedNode):
         self._streams.stop()
         worker, self._worker = self._worker, None
         if worker is not None and not worker.stop(5.0):
-            self.get_logger().warning("a frame was still being worked on after 5 s; leaving it")
+            self.get_logger().warning("a frame was still being processed after 5 s; leaving it")
         self._pose.stop()
         self.diagnostics.clear_rates()
 
@@ -140,15 +144,15 @@ class PerceptionNode(ManagedNode):
         self._perceived.close()
         self._pipeline = None
 
-    # What is wrong, for the console and diagnostics (ManagedNode says it).
+    # Findings, which ManagedNode reports on the console and in diagnostics.
 
     def before_diagnostics(self) -> None:
-        """Takes over the synchronizer's counters."""
+        """Updates the synchronizer's counters."""
         if self.is_active:
             self._streams.diagnose()
 
     def input_findings(self) -> list[Finding]:
-        """Streams, stamps, calibration, pose, and what the frames show."""
+        """Faults of streams, stamps, calibration, pose, and of the frames themselves."""
         findings = self._streams.findings() + self._reader.findings(self._streams.camera_info)
         bad = self._bad_frames.log.findings()
         if any(f.cause.startswith("tf_") for f in bad) and (reasons := self._pose.findings()):
@@ -161,7 +165,7 @@ class PerceptionNode(ManagedNode):
     def _output(self) -> RateMonitor:
         return self.diagnostics.rate("scene graph", max_age_s=INPUT_SILENT_S, advice="see the inputs and counters")
 
-    # Work, in the worker's two threads: all up to the network in the first, the rest in the second.
+    # Processing, in the worker's two threads: up to the network in the first, the rest in the second.
 
     def _on_pair(self, pair: Pair) -> None:
         worker = self._worker
@@ -196,12 +200,12 @@ class PerceptionNode(ManagedNode):
         return "exception", f"{type(error).__name__}: {error}"
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Wait until no pair of images waits or is worked on; False when time was up first."""
+        """Wait until no pair of images waits or is processed; False when ``timeout_s`` [s] passed first."""
         worker = self._worker
         return worker is None or worker.wait_until_idle(timeout_s)
 
     def _reset(self) -> None:
-        """Forget the tracks, after earlier frames are done with."""
+        """Forget the tracks, after earlier frames are finished."""
         worker = self._worker
         if worker is not None:
             worker.drain()
@@ -228,7 +232,7 @@ class PerceptionNode(ManagedNode):
         started_s = time.monotonic()
         frame = Frame(pair.stamp_ns, read.color, read.depth_m, read.camera, world_T_camera)
         begun = self._pipeline.begin(frame)
-        taken = _Taken(
+        read_frame = _ReadFrame(
             frame,
             frame_id,
             frames[0],
@@ -236,12 +240,12 @@ class PerceptionNode(ManagedNode):
             time.monotonic() - started_s,
             self._reader.unit_finding,
         )
-        return partial(self._finish_frame, self._pipeline, taken, begun)
+        return partial(self._finish_frame, self._pipeline, read_frame, begun)
 
-    def _finish_frame(self, pipeline: Any, taken: _Taken, begun: Any) -> None:
+    def _finish_frame(self, pipeline: Any, read_frame: _ReadFrame, begun: Any) -> None:
         started_s = time.monotonic()
         result: PerceptionResult = pipeline.finish(begun)
-        self.diagnostics.latency("pipeline").add(taken.begun_in_s + time.monotonic() - started_s)
+        self.diagnostics.latency("pipeline").add(read_frame.begun_in_s + time.monotonic() - started_s)
         for warning in result.warnings:
             self.diagnostics.counter("pipeline_warnings").add(1, str(warning))
         scene = result.scene
@@ -249,21 +253,21 @@ class PerceptionNode(ManagedNode):
             scene = replace(scene, frame_id=self.params.world)
         self._perceived.publish_graph(scene)
         self.diagnostics.latency("image to scene graph", warn_s=0.5, advice="a smaller image, or a faster machine").add(
-            time.monotonic() - taken.arrived_s
+            time.monotonic() - read_frame.arrived_s
         )
         self._output().tick()
         self._bad_frames.log.good()
-        self._inspector.look(taken.frame, scene, taken.frame_id, taken.unit_finding)
+        self._inspector.look(read_frame.frame, scene, read_frame.frame_id, read_frame.unit_finding)
         for stage, seconds in result.timings_s.items():
             self.diagnostics.latency(f"stage {stage}").add(seconds)
-        self.publish_images(taken.frame, taken.color_frame_id, result)
+        self.publish_images(read_frame.frame, read_frame.color_frame_id, result)
 
     def publish_images(self, frame: Frame, frame_id: str, result: PerceptionResult) -> None:
-        """Publish what goes with the graph of a frame; ``frame_id`` of the color image."""
+        """Publish the images and markers of a frame; ``frame_id`` of the color image."""
         self._perceived.publish_images(frame, frame_id, result)
 
     def _await_camera_info(self, timeout_s: float) -> None:
-        """The first images may overtake the first camera info: it gets as long as a transform does."""
+        """Wait for the first camera info, which the first images may overtake, as long as for a transform."""
         deadline_s = time.monotonic() + timeout_s
         while self._streams.camera_info is None and self._worker is not None and time.monotonic() < deadline_s:
             time.sleep(0.005)

@@ -14,16 +14,19 @@ from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.types import Array, Frame, PerceptionResult
 
 _ARROW_S = 0.5
+"""An arrow ends where the object will be after this time [s]."""
 _SLOW_M_S = 0.03
+"""Speed [m/s] below which no arrow is drawn."""
 _NEAR_PLANE_M = 0.05
+"""Depth [m] nearer than which nothing is drawn."""
 _TURN = np.linspace(0.0, 2.0 * np.pi, 33)
 
 
 def draw_overlay(frame: Frame, result: PerceptionResult) -> NDArray[np.uint8]:
-    """The frame's color image (H, W, 3) uint8 RGB with what was perceived in it.
+    """The frame's color image (H, W, 3) uint8 RGB with the scene graph drawn into it.
 
-    Every object has its own color: the outline of its pixels (thick), its solid as a wire frame (thin; dashed out
-    where it is only remembered), its id, class and, when it moves, speed [m/s] with an arrow to where it will be in
+    Every object has its own color: the outline of its pixels (thick), its solid as a wire frame (thin; dashed where it
+    is only remembered), its id, class and, when it moves, speed [m/s] with an arrow to where it will be in
     half a second. Supports are outlined in white.
     """
     image = np.ascontiguousarray(frame.color).copy()

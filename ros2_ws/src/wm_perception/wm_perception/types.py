@@ -1,4 +1,4 @@
-"""What goes through the perception pipeline, and its configuration."""
+"""Inputs, intermediate results and outputs of the perception pipeline, and its configuration."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class PerceptionConfig:
     world_frame: str = "map"
     working_width: int = parameter(
         640,
-        "wider images are brought down by a whole factor to about this width, in which the networks were trained and "
-        "outlines are sharp enough; ids go out at the full size; 0: as they are",
+        "wider images are reduced by a whole factor to about this width, at which the networks were trained and "
+        "outlines are sharp enough; object ids are published at the full size; 0: images are not reduced",
         unit="pixels",
         minimum=0,
         maximum=8192,
@@ -73,14 +73,16 @@ class PerceptionConfig:
         1.1, "supports deeper than this below the camera carry no tracked objects", unit="m", minimum=0.2, maximum=10.0
     )
     min_height_m: float = parameter(
-        0.008, "things lower than this over their support are not seen as objects", unit="m", minimum=0.003, maximum=0.1
+        0.008, "what is lower than this over its support is no object", unit="m", minimum=0.003, maximum=0.1
     )
     max_height_m: float = parameter(
-        0.6, "things higher than this over their support are not objects", unit="m", minimum=0.05, maximum=3.0
+        0.6, "what is higher than this over its support is no object", unit="m", minimum=0.05, maximum=3.0
     )
     max_extent_m: float = parameter(0.5, "larger clusters are background", unit="m", minimum=0.05, maximum=3.0)
     min_pixels: int = parameter(50, "smallest cluster, in pixels at the stride", minimum=10, maximum=5000)
-    confirm_hits: int = parameter(4, "frames in which a thing must be seen before it gets an id", minimum=1, maximum=30)
+    confirm_hits: int = parameter(
+        4, "frames in which an object must be seen before it gets an id", minimum=1, maximum=30
+    )
     empty_frames: int = parameter(
         6, "frames in which an object's place must be seen empty before it is dropped", minimum=1, maximum=100
     )
@@ -140,8 +142,13 @@ class PerceptionConfig:
 class PredictedObject:
     """Where a tracked object is expected in this frame, for a segmenter that uses it.
 
-    ``key`` is the tracker's own index; position (3,) [m], quaternion (4,) xyzw, extents (3,) full sizes [m],
-    hull (P, 3) in the object frame for ``Shape.CONVEX``, color (3,) mean RGB 0..255, margin_m: how far off it may be.
+    Attributes:
+        key: the tracker's own index.
+        shape: ``Shape``; hull: (P, 3) in the object frame [m] for ``Shape.CONVEX``, else (0, 3).
+        position: (3,) center, world frame [m]; quaternion: (4,) x, y, z, w, world from object.
+        extents: (3,) full sizes along the object's own axes [m].
+        color: (3,) mean RGB, 0..255.
+        margin_m: distance from its surface up to which pixels may be its own [m].
     """
 
     key: int
@@ -181,9 +188,9 @@ class Segmentation:
 
     Attributes:
         labels: (h, w) int32 at the cloud's size, 0 = no object, 1..L.
-        keys: (L,) ``PredictedObject.key`` of each label, -1 where the segmenter has not said.
+        keys: (L,) ``PredictedObject.key`` of each label, -1 where the segmenter does not assign one.
         class_names: L names, or empty: not classified.
-        scores: (L,) 0..1, how sure the segmenter is that each is one whole object; empty: it does not say.
+        scores: (L,) 0..1, probability that each is one whole object; empty: not estimated.
         embeddings: (L, D) appearance, unit length; (0, 0): none.
         vocabulary: C class names; class_probabilities: (L, C), rows sum to 1; both empty: not classified.
     """
@@ -217,13 +224,13 @@ class Segmenter(Protocol):
 
 @runtime_checkable
 class TwoStageSegmenter(Segmenter, Protocol):
-    """A segmenter whose network needs no tracks, and so can run while the frame before is still tracked.
+    """A segmenter whose network needs no tracks, so that it can run while the frame before is still tracked.
 
     ``segment`` is ``decode`` of what ``infer`` returns.
     """
 
     def infer(self, frame: Frame, cloud: Cloud, height: NDArray[np.float32]) -> Any:
-        """What the network makes of a frame; arguments as for ``segment``."""
+        """The network's output for a frame; arguments as for ``segment``."""
         ...
 
     def decode(
@@ -240,13 +247,13 @@ class TwoStageSegmenter(Segmenter, Protocol):
 
 @dataclass(frozen=True)
 class PerceptionResult:
-    """What one frame gave.
+    """The output for one frame.
 
     Attributes:
         scene: the scene graph at the frame's stamp.
         instance_ids: (H, W) uint16 persistent object id of every pixel; 0 = background and supports.
-        timings_s: seconds per stage.
-        warnings: what was odd about the frame; empty when nothing was.
+        timings_s: durations [s] of the pipeline's steps, by name.
+        warnings: sentences on the frame's faults; empty: none.
     """
 
     scene: SceneGraph

@@ -23,14 +23,17 @@ _MARKER_OF_SHAPE = {
     Shape.CONVEX: Marker.CUBE,
 }
 _MOVING_M_S = 0.02
+"""Speed [m/s] above which an arrow is shown."""
 _ARROW_S = 0.5
+"""An arrow ends where the object will be after this time [s]."""
 _LABEL_HEIGHT_M = 0.03
+"""Height of the letters, and of their gap over the object [m]."""
 
 
 class MarkerBuilder:
-    """Makes a MarkerArray of each scene graph; what was there and is gone gets a DELETE.
+    """Makes a MarkerArray of each scene graph, with a DELETE for each marker of the one before that is gone.
 
-    Namespaces: ``objects`` (shapes), ``labels``, ``velocities`` (arrows of half a second's way), ``supports``
+    Namespaces: ``objects`` (shapes), ``labels``, ``velocities`` (arrows to the place in half a second), ``supports``
     (outlines). Objects not seen now are drawn paler.
     """
 

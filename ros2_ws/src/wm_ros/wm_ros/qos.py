@@ -1,7 +1,7 @@
 """Quality of service by purpose, in one place.
 
-A best-effort publisher cannot serve a reliable subscriber, so cameras are read best effort (which both kinds
-of camera driver serve), and images made here are offered reliably (which both kinds of viewer can read).
+A best-effort publisher does not match a reliable subscriber. So cameras are read best effort, which matches both kinds
+of driver, and images made here are published reliably, which matches both kinds of viewer.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SCENE_GRAPH = _profile(reliable=True, depth=1, latched=True)
 """The scene graph: a late subscriber gets the latest at once."""
 
 FRAME_REPORTS = _profile(reliable=True, depth=50, latched=True)
-"""What became of each frame: none may be lost, or who waits for it waits in vain."""
+"""The outcome of each frame: none may be lost, as a player in lock-step waits for it."""
 
 METADATA = _profile(reliable=True, depth=1, latched=True)
-"""What seldom changes: labels, model versions, robot descriptions."""
+"""Metadata that seldom changes: labels, model versions, robot descriptions."""
 
 COMMAND = _profile(reliable=True, depth=10)
 """Requests and commands: none may be lost."""
@@ -54,7 +54,7 @@ CLOCK = _profile(reliable=False, depth=1)
 
 
 def heartbeat(lease_s: float) -> QoSProfile:
-    """Heartbeats of lifecycle nodes: who has not published for ``lease_s`` is reported as not alive.
+    """Heartbeats of lifecycle nodes: a node that has not published for ``lease_s`` [s] is reported as not alive.
 
     A publisher's lease must not be longer than a subscriber's, or the two do not match.
     """

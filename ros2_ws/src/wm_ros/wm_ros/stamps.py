@@ -1,4 +1,4 @@
-"""Time stamps in nanoseconds, and pairing of color and depth images by stamp. Knows nothing of nodes."""
+"""Time stamps in nanoseconds, and pairing of color and depth images by stamp; independent of nodes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NANOSECONDS = 1_000_000_000
+"""In a second."""
 
 
 def seconds_to_ns(seconds: float) -> int:
@@ -40,9 +41,12 @@ def ns_to_stamp(nanoseconds: int) -> Any:
 
 @dataclass(frozen=True)
 class Pair:
-    """A color and a depth item of nearly the same instant. ``stamp_ns`` is that of the color item.
+    """A color and a depth item of nearly the same instant.
 
-    ``restarted`` is true for the first pair after time went backwards.
+    Attributes:
+        stamp_ns, depth_stamp_ns: stamps of the color and of the depth item [ns].
+        color, depth: the items.
+        restarted: whether this is the first pair after time went backwards.
     """
 
     stamp_ns: int
@@ -63,15 +67,12 @@ class ApproximateSynchronizer:
     """Pairs color and depth by stamp, as they come.
 
     An item is paired at once with the nearest unpaired one of the other stream, if they differ by at most
-    ``max_difference_ns``; choose that below half the frame period, so that the nearest is the right one.
-    Memory is bounded by ``capacity`` items per stream. Not thread-safe: call it from one callback group.
+    ``max_difference_ns``; choose that below half the frame period, so that the nearest is the right one. Memory is
+    bounded by ``capacity`` items per stream. Not thread-safe: call it from one callback group.
 
-    A stamp not newer than the newest of its stream is dropped as ``out_of_order``. When it is older by more
-    than
-    ``restart_ns``, or ``restart_run`` such stamps follow each other in ascending order, time has gone
-    backwards (a
-    recording that loops, a simulation that was reset): both queues are emptied and the next pair says
-    ``restarted``.
+    A stamp not newer than the newest of its stream is dropped as ``out_of_order``. When it is older by more than
+    ``restart_ns``, or ``restart_run`` such stamps follow each other in ascending order, time has gone backwards (a
+    recording that loops, a simulation that was reset): both queues are emptied and the next pair is ``restarted``.
 
     Attributes:
         counts: ``unsynchronised_color``, ``unsynchronised_depth``, ``out_of_order``, ``restarts``, ``pairs``.

@@ -1,4 +1,4 @@
-"""Coordinate transforms over time: a buffer of its own, or tf2_ros's where that is installed.
+"""Coordinate transforms over time: wm's own buffer, or tf2_ros's where that is installed.
 
 ``TransformBuffer`` is plain Python and thread-safe. ``RosTransforms`` feeds it (or tf2_ros) from /tf and
 /tf_static. A matrix ``target_T_source`` maps coordinates in ``source`` to coordinates in ``target``.
@@ -27,7 +27,7 @@ LATEST = 0
 
 
 class TransformError(LookupError):
-    """A transform that cannot be given; the message says why."""
+    """A transform that is not known; the message says why."""
 
 
 class UnknownFrameError(TransformError):
@@ -39,7 +39,7 @@ class NotConnectedError(TransformError):
 
 
 class TooOldError(TransformError):
-    """The stamp lies before what is kept; ``by_ns`` says by how much."""
+    """The stamp lies before those kept, by ``by_ns`` [ns]."""
 
     def __init__(self, message: str, by_ns: int) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class TooOldError(TransformError):
 
 
 class TooNewError(TransformError):
-    """The stamp lies after the newest transform; it may come yet. ``by_ns`` says by how much."""
+    """The stamp lies after the newest transform, by ``by_ns`` [ns]; one may still come."""
 
     def __init__(self, message: str, by_ns: int) -> None:
         super().__init__(message)
@@ -69,7 +69,7 @@ class TransformBuffer:
     """Keeps ``cache_s`` seconds of every moving transform and interpolates between them.
 
     Between two transforms positions are linear and orientations slerped. After the newest one, up to
-    ``extrapolation_s``, the newest is held; later stamps, and stamps before the oldest, are refused.
+    ``extrapolation_s``, the newest is held; later stamps, and stamps before the oldest, are refused. Thread-safe.
     """
 
     def __init__(self, cache_s: float = 10.0, extrapolation_s: float = 0.0) -> None:
@@ -106,9 +106,10 @@ class TransformBuffer:
         quaternion_xyzw: ArrayLike,
         static: bool = False,
     ) -> None:
-        """Add parent_T_child. A stamp more than a second (or the cache, if shorter) before the newest means
-        that time
-        was set back: this transform's history starts anew.
+        """Add parent_T_child: position (3,) [m], quaternion (4,) x, y, z, w.
+
+        A stamp more than a second (or the cache, if shorter) before the newest means that time was set back: this
+        transform's history starts anew.
 
         Raises:
             ValueError: a name is empty, both are the same, or a number is not finite.
@@ -151,10 +152,10 @@ class TransformBuffer:
             return self._lookup(target.lstrip("/"), source.lstrip("/"), stamp_ns)
 
     def wait(self, target: str, source: str, stamp_ns: int, timeout_s: float) -> Array:
-        """As ``lookup``, but waits up to ``timeout_s`` wall-clock seconds for what may come yet.
+        """As ``lookup``, but waits up to ``timeout_s`` wall-clock seconds for transforms that may still come.
 
         Raises:
-            TransformError: as ``lookup``; at once where waiting cannot help (``TooOldError``).
+            TransformError: as ``lookup``; at once for ``TooOldError``, where waiting cannot help.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
@@ -281,12 +282,12 @@ class RosTransforms:
         self._listener = None
 
     def _on_moving(self, msg: Any) -> None:
-        self._take(msg, static=False)
+        self._add(msg, static=False)
 
     def _on_static(self, msg: Any) -> None:
-        self._take(msg, static=True)
+        self._add(msg, static=True)
 
-    def _take(self, msg: Any, static: bool) -> None:
+    def _add(self, msg: Any, static: bool) -> None:
         for t in msg.transforms:
             p, q = t.transform.translation, t.transform.rotation
             try:
@@ -327,7 +328,7 @@ class RosTransforms:
                 time.sleep(0.005)
 
     def clear(self, after_ns: int = 0) -> None:
-        """As ``TransformBuffer.clear``; tf2_ros's buffer, which refuses stamps of before, forgets all that moves."""
+        """As ``TransformBuffer.clear``; tf2_ros's buffer, which refuses earlier stamps, forgets all that move."""
         if self._buffer is None:
             self.buffer.clear(after_ns)
         else:

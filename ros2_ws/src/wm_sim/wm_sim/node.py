@@ -55,8 +55,8 @@ from wm_ros.conversions.basics import time_from_msg, time_to_msg, transform_to_p
 from wm_ros.conversions.scene_graph import scene_graph_to_msg
 from wm_ros.images.camera_info import camera_to_info
 from wm_ros.images.pixels import depth_to_image, rgb_to_image
-from wm_ros.nodes.lifecycle import run_node
 from wm_ros.nodes.parameters import NodeParameters
+from wm_ros.nodes.running import run_node
 from wm_ros.transforms import RosTransformBroadcaster, transform_to_msg
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.parameters import SimCameraParameters

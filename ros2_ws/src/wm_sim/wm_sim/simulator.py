@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.camera import Camera
-from wm_core.interventions import Hypothesis, Intervention, InterventionKind, validate_hypotheses
+from wm_core.intervention_checks import validate_hypotheses
+from wm_core.interventions import Hypothesis, Intervention, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape, shape_volume

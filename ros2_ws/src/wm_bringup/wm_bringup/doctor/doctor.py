@@ -225,16 +225,16 @@ def check_inference() -> list[Finding]:
 
 def check_engines() -> list[Finding]:
     """The TensorRT engines that are kept for the GPU of this machine: of what they are, and whether still of use."""
-    from wm_core.inference import engines
+    from wm_core.inference import engine_cache, engine_file
 
     findings = []
-    for path, head in engines.cached():
-        if not isinstance(head, engines.EngineFile):
+    for path, head in engine_cache.cached():
+        if not isinstance(head, engine_file.EngineFile):
             advice = f"it is built again when it is needed; to be rid of it: rm {path}"
             findings.append(Finding("engines", path.name, WARNING, _first_line(head), advice))
             continue
         key = head.key
-        fits, why = engines.state_of(head)
+        fits, why = engine_cache.state_of(head)
         found = (
             f"{key.runtime} {key.runtime_version}, {key.gpu or ', '.join(key.architectures)}, {key.precision}, "
             f"{head.size / 2**20:.1f} MiB, built in {head.build_seconds:.1f} s; {why}"
@@ -242,7 +242,7 @@ def check_engines() -> list[Finding]:
         values = {"file": str(path), "bytes": head.size, "fits": fits, "source": head.source}
         findings.append(Finding("engines", path.name, OK if fits else NOTE, found, values=values))
     if not findings:
-        findings.append(Finding("engines", "cache", NOTE, f"none in {engines.cache_folder()}"))
+        findings.append(Finding("engines", "cache", NOTE, f"none in {engine_cache.cache_folder()}"))
     return findings
 
 
@@ -328,14 +328,14 @@ def check_dynamics_model() -> list[Finding]:
 
 def check_caches() -> list[Finding]:
     """The folders in which compiled code and engines are kept: without them every start compiles anew."""
-    from wm_core.inference import engines
+    from wm_core.inference import engine_cache
     from wm_core.private_folder import UntrustedFolderError, check_folder
     from wm_dynamics.contact_step import compile_cache
 
     findings = []
     for name, folder, cost in (
         ("compiled step", compile_cache.cache_folder(), "the first request of every start waits for the compiler"),
-        ("engines", engines.cache_folder(), "GPU engines are built at every start"),
+        ("engines", engine_cache.cache_folder(), "GPU engines are built at every start"),
     ):
         files = [p for p in folder.rglob("*") if p.is_file()] if folder.is_dir() else []
         size = sum(p.stat().st_size for p in files)

@@ -18,8 +18,8 @@ if __name__ == "__main__":
 import sys
 from importlib import import_module
 
-from wm_ros.nodes.lifecycle import run_nodes
 from wm_ros.nodes.memory import share_arenas
+from wm_ros.nodes.running import run_nodes
 
 
 def main() -> None:

@@ -36,8 +36,9 @@ from wm_bringup.run.supervision import Interrupted, Phase, SupervisionLimits, Su
 from wm_ros import qos
 from wm_ros.health.diagnostics import Diagnostics, Level
 from wm_ros.nodes.heartbeat import HeartbeatWatch
-from wm_ros.nodes.lifecycle import NAMESPACE, diagnostics_name, run_node
+from wm_ros.nodes.lifecycle import NAMESPACE, diagnostics_name
 from wm_ros.nodes.parameters import NodeParameters
+from wm_ros.nodes.running import run_node
 
 _LOOK_S = 0.1
 _RESEND_S = 5.0

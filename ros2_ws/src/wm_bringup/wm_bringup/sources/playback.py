@@ -16,7 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 
 from wm_ros import qos
-from wm_ros.nodes.lifecycle import StopFlag
+from wm_ros.nodes.stop_flag import StopFlag
 from wm_ros.stamps import NANOSECONDS, ns_to_stamp
 
 _CLOCK_PERIOD_S = 0.01

@@ -1,4 +1,4 @@
-"""What can be wrong with a depth image and with the pose it is given, from what it shows."""
+"""Faults of a depth image and of its camera pose, from the surfaces in it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from wm_core.health.findings import Finding, Severity
 _ALL = 0.98
 """From this share on all of the depth counts as unusable: what is left is flying pixels."""
 _GRID = 80
+"""Points along the image's longer side at which normals are computed. Larger is slower, and noisier normals."""
 _LEVEL_COSINE = float(np.cos(np.radians(15.0)))
 _SAME_COSINE = float(np.cos(np.radians(10.0)))
+"""Angles up to which a normal is level, and up to which two are of one direction. Larger finds more of both."""
 _MIN_NORMALS = 200
-_FEW = 0.05
-_MANY = 0.15
+"""Normals below which a pose is not judged."""
+_FEW, _MANY = 0.05, 0.15
+"""Share of level normals from which a pose is not doubted, and which another reading of it must exceed. A larger first
+and a smaller second report more poses, right ones among them."""
 _DOMINANT = 0.25
-_LOOKS_UP_DEGREES = 30.0
+"""Share of normals from which the largest surface is judged. Larger reports fewer poses."""
+_UPWARD_DEGREES = 30.0
+"""Elevation or roll of the optical axes from which a table camera's pose is doubtful."""
 
 BODY_R_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 """Optical axes (z forward, x right, y down) in a body frame (x forward, y left, z up), REP-103."""
@@ -28,7 +34,13 @@ BODY_R_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 @dataclass(frozen=True)
 class DepthSummary:
-    """Figures of a depth image: share of pixels measured, quantiles [m] of those, share of them beyond a range."""
+    """Figures of a depth image.
+
+    Attributes:
+        measured: share of pixels with a measurement, 0..1.
+        p05_m, median_m, p95_m: 5, 50 and 95 % quantiles of those [m].
+        beyond: share of those beyond the range that is used, 0..1.
+    """
 
     measured: float
     p05_m: float
@@ -48,7 +60,7 @@ def summarize_depth(depth_m: ArrayLike, max_depth_m: float) -> DepthSummary:
 
 
 def check_depth(topic: str, summary: DepthSummary, max_depth_m: float, min_fraction: float) -> Finding | None:
-    """Depth that is not there or lies beyond what is used; its unit is judged by ``depth_unit``."""
+    """Depth that is missing or beyond the range used; ``depth_unit`` judges its unit."""
     s = summary
     if s.measured < min_fraction:
         return Finding(
@@ -72,7 +84,11 @@ def check_depth(topic: str, summary: DepthSummary, max_depth_m: float, min_fract
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Places on what is seen: unit normals toward the camera and points [m], both (M, 3) in the optical frame."""
+    """Surface elements of a depth image.
+
+    Attributes:
+        normals: (M, 3) unit vectors toward the camera; points: (M, 3) [m]; both in the optical frame.
+    """
 
     normals: NDArray[np.float32]
     points: NDArray[np.float32]
@@ -122,31 +138,31 @@ def dominant_normal(normals: ArrayLike) -> tuple[NDArray[np.float64], float]:
 
 
 def check_gravity(surfaces: Surfaces, world_T_camera: ArrayLike, frame_id: str, world_frame: str) -> Finding | None:
-    """A camera pose under which what is seen does not stand level.
+    """A camera pose by which no surface in view is level.
 
     Args:
-        surfaces: what is seen (``find_surfaces``).
+        surfaces: those in view (``find_surfaces``).
         world_T_camera: (4, 4), the pose that ``frame_id`` has in ``world_frame``.
 
-    Nothing is said where something level is seen, or where no other reading of the pose explains the view (a wall).
+    No finding where a level surface is in view, or where no other reading of the pose explains the view (a wall).
     """
     seen = surfaces.normals.astype(np.float64)
     rotation = np.asarray(world_T_camera, dtype=np.float64)[:3, :3]
     if len(seen) < _MIN_NORMALS or level_share(seen, rotation) >= _FEW:
         return None
     elevation, roll = (float(np.degrees(np.arcsin(np.clip(rotation[2, i], -1.0, 1.0)))) for i in (2, 0))
-    looks = f"its z axis points {abs(elevation):.0f} degrees {'up' if elevation > 0.0 else 'down'}"
-    # A table camera looks down or ahead, with its image upright: each mistake has its own sign that it does not.
+    axis = f"its z axis points {abs(elevation):.0f} degrees {'up' if elevation > 0.0 else 'down'}"
+    # A table camera faces down or ahead, with its image upright; each mistake breaks that in its own way.
     for turn, doubtful, what, run in (
         (
             BODY_R_OPTICAL,
-            elevation > _LOOKS_UP_DEGREES,
+            elevation > _UPWARD_DEGREES,
             f"{frame_id!r} is a body frame (x forward) and not an optical one",
             "let the driver stamp images with its optical frame (..._optical_frame), or set camera_frame to it",
         ),
         (
             BODY_R_OPTICAL.T,
-            abs(roll) > _LOOKS_UP_DEGREES,
+            abs(roll) > _UPWARD_DEGREES,
             f"the turn from body to optical axes is in the pose of {frame_id!r} twice",
             f"take one of the two out of tf (ros2 run tf2_ros tf2_echo {world_frame} {frame_id})",
         ),
@@ -155,18 +171,18 @@ def check_gravity(surfaces: Surfaces, world_T_camera: ArrayLike, frame_id: str, 
         if doubtful and share > _MANY:
             found = (
                 f"gravity and optical axis disagree: nothing seen is level as {frame_id!r} lies in {world_frame!r} "
-                f"({looks}); {100.0 * share:.0f} % would be if {what}"
+                f"({axis}); {100.0 * share:.0f} % would be if {what}"
             )
             expected = "an optical frame: z forward, x right, y down"
             return Finding("frame_not_optical", Severity.ERROR, found, expected, run)
     direction, share = dominant_normal(seen)
     degrees = float(np.degrees(np.arccos(np.clip(direction @ rotation[2], -1.0, 1.0))))
-    # A wall is upright: 90 degrees. What leans between is a table or floor under a wrong pose, or a ramp; from below,
-    # only what faces down can be seen.
-    if share > _DOMINANT and 12.0 < degrees < (130.0 if elevation > _LOOKS_UP_DEGREES else 65.0):
+    # A wall is at 90 degrees. Between are tables and floors under a wrong pose, and ramps; a camera that faces up sees
+    # only surfaces that face down.
+    if share > _DOMINANT and 12.0 < degrees < (130.0 if elevation > _UPWARD_DEGREES else 65.0):
         found = (
             f"gravity and optical axis disagree: the largest surface in view ({100.0 * share:.0f} % of it) leans by "
-            f"{degrees:.0f} degrees as {frame_id!r} lies in {world_frame!r} ({looks}), and nothing is level"
+            f"{degrees:.0f} degrees as {frame_id!r} lies in {world_frame!r} ({axis}), and nothing is level"
         )
         run = f"is {world_frame} z up, the mounting right? (ros2 run tf2_ros tf2_echo {world_frame} {frame_id})"
         return Finding("gravity", Severity.WARN, found, "a level table or floor in view", run)
@@ -176,7 +192,7 @@ def check_gravity(surfaces: Surfaces, world_T_camera: ArrayLike, frame_id: str, 
 def check_support(
     supports_in_view: int, min_area_m2: float, max_depth_m: float, others: Sequence[Finding] = ()
 ) -> Finding | None:
-    """No surface that carries objects, said only where no other finding explains it."""
+    """No surface that carries objects; reported only where no other finding explains it."""
     if supports_in_view or others:
         return None
     return Finding(

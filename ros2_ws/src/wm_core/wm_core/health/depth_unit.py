@@ -1,17 +1,17 @@
-"""A guess at the unit of a depth image whose meters look wrong by a factor.
+"""A guess at the unit of a depth image whose meters are implausible.
 
 One depth image has no absolute scale: a table top in units four times too small is a room. What can be judged is how
-likely its meters are. Two quantities are examined, and weighed as logarithms of likelihoods (nats):
+likely its meters are, from two quantities, as logarithms of likelihoods (nats):
 
 - the median depth. In the RGB-D recordings that this was made with (tables, bins, desks, rooms; Kinect, RealSense,
   structured light, Gazebo) it is 0.7 to 2.4 m: Student's t with 3 degrees of freedom, so that halls are allowed, about
   ln 1.2 m with a width of 0.65.
 - the largest level surface: how far below the camera (0.15 to 1.8 m for a camera that a person or a robot carries over
-  a floor or a table), and where in the world (0 to 1.5 m over a floor at z = 0; right at 0 speaks for the unit).
+  a floor or a table), and where in the world (0 to 1.5 m over a floor at z = 0; right at 0 supports the unit).
 
-Units are usually right, which counts for 2 nats, unless the meters are such as no depth camera measures. What cannot
-be told: a factor of 4 where the result is still a plausible room, a factor of 10 of a scene nearer than 0.5 m with no
-level surface in view, and 4 from 5.
+Units are usually right, which counts for 2 nats, unless no depth camera measures such meters. Not detectable: a
+factor of 4 where the result is still a plausible room, a factor of 10 of a scene nearer than 0.5 m without a level
+surface in view, and the difference of 4 and 5.
 """
 
 from __future__ import annotations
@@ -27,39 +27,52 @@ from wm_core.camera import Camera
 from wm_core.health.findings import Finding, Severity
 
 FACTORS = (0.001, 0.1, 0.25, 4.0, 10.0, 1000.0)
-"""What meters may have to be multiplied by: units of 1 mm in floats, 0.1 mm and 0.25 mm in 16 bits, and the reverse."""
+"""Factors that meters may have to be multiplied by: units of 1 mm in floats, 0.1 mm and 0.25 mm in 16 bits, and the
+reverse."""
 
+# The likelihoods below are of the module's docstring [m, nats], from those recordings.
 _TYPICAL_M, _SPREAD = 1.2, 0.65
 _BELOW_M, _BELOW_SPREAD_M = (0.15, 1.8), 0.25
-_WORLD_M, _WORLD_COST = (-0.15, 1.5), 1.6  # nats: one world in five does not have its floor at z = 0
+_WORLD_M, _WORLD_COST = (-0.15, 1.5), 1.6  # one world in five does not have its floor at z = 0
 _FLOOR_M, _FLOOR_GAIN = 0.1, 1.5
 _MOST_BELOW_COST = 3.0
 _USUALLY_RIGHT, _SAID_BY_USER = 2.0, 8.0
+"""Prior of the unit in use [nats], and of one that the user has set. Larger doubts fewer units."""
 _MEASURABLE_M = (0.05, 100.0)
 """No depth camera sees a scene whose median depth [m] is outside of this: the nearest begin at 7 cm (RealSense D405),
-the farthest end at some tens of meters. There the unit is wrong, whatever was said of it."""
+the farthest end at some tens of meters. There the unit is wrong, also where the user has set it."""
 _LARGEST_UNIT_M = 1.0
-"""What the nodes' parameter depth_scale takes at most [m per unit]."""
+"""Maximum of the nodes' parameter depth_scale [m per unit]."""
 _SENT_BY = {0.25: " (RealSense L515)", 0.1: " (RealSense D405, D410)"}
 _MARGIN, _AS_GOOD = 0.7, 1.0
+"""Gain [nats] from which a factor is preferred, and distance from the best within which others are named, too. Larger
+reports fewer images, and names more factors."""
 _COLUMNS = 96
+"""Columns at which depth is examined, about. Larger is slower."""
 _LEAST_VALID = 0.05
+"""Share of pixels with depth below which nothing is guessed."""
 _LEAST_LEVEL = 0.06
+"""Share of the points below which a level surface does not count. Larger finds fewer."""
 _UPRIGHT_COSINE = 0.94
+"""Cosine of the angle to the vertical (20 degrees) up to which a surface is level."""
 _BIN_OF_MEDIAN, _FARTHEST_OF_MEDIAN = 0.015, 100.0
+"""Height of a bin, and largest drop below the camera, as parts of the median depth."""
 _AGREE = 3
+"""Images in a row that must agree. Larger decides later."""
 _LOOK_FIRST_S, _LOOK_AGAIN_S = 0.2, 2.0
+"""Time between images examined [s] while they disagree, and after they have agreed: each takes some milliseconds."""
 
 
 @dataclass(frozen=True)
 class DepthUnitGuess:
-    """What was found in one depth image.
+    """The guess from one depth image.
 
     Attributes:
-        factor: what its meters are most likely to be multiplied by; 1: they are plausible.
+        factor: by which its meters most likely have to be multiplied; 1: they are plausible.
         others: further factors that are nearly as likely.
-        median_m: median depth [m]. below_m: of the largest level surface under the camera [m], NaN where none is seen.
-        world_z_m: its height in the world [m].
+        median_m: median depth [m].
+        below_m: how far the largest level surface is below the camera [m], NaN where there is none.
+        world_z_m: height of that surface in the world [m].
     """
 
     factor: float
@@ -70,7 +83,7 @@ class DepthUnitGuess:
 
     @property
     def evidence(self) -> str:
-        """What was found, for people."""
+        """The quantities found, as text."""
         text = f"median depth {self.median_m:.3g} m"
         if np.isfinite(self.below_m):
             text += (
@@ -96,14 +109,14 @@ class DepthUnitGuess:
 def guess_depth_unit(
     depth_m: NDArray[np.float32], camera: Camera, world_T_camera: NDArray[np.float64], said: bool = False
 ) -> DepthUnitGuess | None:
-    """Whether the meters of a depth image are plausible, and by which of ``FACTORS`` they seem to be off.
+    """Whether the meters of a depth image are plausible, and by which of ``FACTORS`` they are most likely wrong.
 
     Args:
         depth_m: (H, W) [m], 0 or NaN where unknown. world_T_camera: (4, 4), z up.
-        said: the user has set the unit: more is needed to doubt it.
+        said: the user has set the unit, which then needs more evidence to be doubted.
 
     Returns:
-        None where too little was measured to tell.
+        None where too little was measured.
     """
     stride = max(1, depth_m.shape[1] // _COLUMNS)
     points = camera.back_project(depth_m, stride)
@@ -125,7 +138,7 @@ def guess_depth_unit(
 
 
 def depth_unit_finding(topic: str, guess: DepthUnitGuess, unit_m: float) -> Finding | None:
-    """What is to be said of depth that looks to be in another unit; None where its meters are plausible.
+    """The finding on depth that seems to be in another unit; None where its meters are plausible.
 
     Args:
         topic: of the depth images. unit_m: meters per unit that they were read with.
@@ -200,7 +213,7 @@ def level_surface_below(points: NDArray[np.float32], median_m: float, world_T_ca
         level = (normals @ rotation[2] > _UPRIGHT_COSINE) & ~edge
     drops = -(middle[level] @ rotation[2])
     weights = np.square(middle[level][:, 2])
-    # Some drivers send "too far" as a huge number; each bin up to there would be counted.
+    # Some drivers send a huge number where depth is out of range; bins up to there would need all memory.
     near = (drops > 0.0) & (drops < _FARTHEST_OF_MEDIAN * median_m)
     weights, drops = weights[near], drops[near]
     if len(drops) < _LEAST_LEVEL * int(np.isfinite(middle[..., 2]).sum()) or not len(drops):
@@ -215,12 +228,12 @@ def level_surface_below(points: NDArray[np.float32], median_m: float, world_T_ca
 
 
 class DepthUnitWatch:
-    """Believes a guess once three images in a row agree on it.
+    """Accepts a guess once three images in a row agree on it.
 
     Attributes:
-        factor: that was taken on; depth is to be multiplied by it.
-        decided: whether three images in a row have agreed on anything. From then on the factor stays: a camera whose
-            unit was plausible once has not changed it, but may look at something that is odd.
+        factor: accepted; depth is to be multiplied by it.
+        decided: whether three images in a row have agreed on a factor. From then on it stays: a camera whose unit was
+            plausible once does not change it, but may see an unusual scene.
     """
 
     def __init__(self) -> None:
@@ -235,16 +248,16 @@ class DepthUnitWatch:
         self._just_decided = False
 
     def begin(self, stamp_s: float, settings: object = None) -> None:
-        """To be called before the image of a stamp [s] is read: all starts over where stamps went backwards (another
-        recording) or where the user's settings of the unit are no longer the same.
+        """To be called before the image of a stamp [s] is read: starts over where stamps went backwards (another
+        recording) or where the user's settings of the unit have changed.
         """
         if stamp_s < self._looked_s or settings != self._settings:
             self._clear()
             self._settings = settings
 
     def due(self, stamp_s: float) -> bool:
-        """Whether to look at the image of a stamp [s]: at each until the first agree, often while the last do not,
-        else seldom. By stamps and not by a clock, so that a recording gives the same each time.
+        """Whether to examine the image of a stamp [s]: each until the first agree, every 0.2 s while the last do not,
+        else every 2 s. By stamps and not by a clock, so that a recording gives the same each time.
         """
         pause_s = 0.0 if not self.decided else _LOOK_FIRST_S if self._agreed() is None else _LOOK_AGAIN_S
         if self._looked_s <= stamp_s < self._looked_s + pause_s:
@@ -269,7 +282,7 @@ class DepthUnitWatch:
         return agreed
 
     def take(self, guess: DepthUnitGuess) -> bool:
-        """Take the guess that was just decided on, where only one factor fits; whether it was."""
+        """Apply the guess that was just decided on, where only one factor fits; whether it was applied."""
         if guess.factor == 1.0 or guess.others or not self._just_decided:
             return False
         self.factor *= guess.factor

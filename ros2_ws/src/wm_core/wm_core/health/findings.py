@@ -1,6 +1,7 @@
-"""What is wrong with the inputs, as data, and when to say it.
+"""Faults of the inputs, as data, and when to report them.
 
-The checks (``input_checks``, ``depth_checks``) return findings; nodes and ``wm doctor`` say them in the same words.
+The checks (``inputs``, ``depth``, ``depth_unit``, ``graph``) return findings; nodes and ``wm doctor`` print the same
+text.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from enum import IntEnum
 
 
 class Severity(IntEnum):
-    """As in diagnostic_msgs/DiagnosticStatus. ERROR: nothing comes out; WARN: what comes out is not as good as it could
-    be, or wrong."""
+    """As in diagnostic_msgs/DiagnosticStatus. ERROR: there is no output; WARN: the output is worse than it could be, or
+    wrong."""
 
     OK = 0
     WARN = 1
@@ -25,10 +26,10 @@ class Finding:
     """One fault of the inputs.
 
     Attributes:
-        cause: short name; one fault has one cause as long as it lasts, whatever its figures.
+        cause: short name, which stays the same while the fault lasts, whatever its figures.
         severity: WARN or ERROR.
-        found: what is there, with topic and figures.
-        expected: what should be there; empty where ``found`` says it.
+        found: the state found, with topic and figures.
+        expected: the state expected; empty where ``found`` implies it.
         run: what to run, set or do.
     """
 
@@ -55,7 +56,7 @@ def worst(findings: Iterable[Finding]) -> Severity:
 
 @dataclass
 class _Standing:
-    """What is remembered of one cause; times in seconds of the announcer's clock."""
+    """State of one cause: since when, when seen last, when reported last [s, announcer's clock]."""
 
     since_s: float
     seen_s: float
@@ -63,11 +64,11 @@ class _Standing:
 
 
 class Announcer:
-    """Says each cause once, again after ``remind_s`` as long as it stands, and once when it is over.
+    """Reports each cause once, again after ``remind_s`` while it lasts, and once when it is over.
 
-    Call ``update`` with all findings that hold now, about once a second. A cause is said when it has stood for
-    ``hold_s``, so that a moment at start is not reported, and is over when it has been away for ``settle_s``. One that
-    comes and goes is said at most every ``gap_s``. Not thread-safe.
+    Call ``update`` with all findings that hold now, about once a second. A cause is reported when it has lasted for
+    ``hold_s``, so that a moment at start is not, and is over when it has been absent for ``settle_s``. One that comes
+    and goes is reported at most every ``gap_s``. All times in [s]. Not thread-safe.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Announcer:
         self._last_said: dict[str, float] = {}
 
     def update(self, findings: Sequence[Finding]) -> list[tuple[Severity, str]]:
-        """What is to be said now: lines with their severity; OK for what is over."""
+        """The lines to be printed now, with their severity; OK for causes that are over."""
         now = self._clock()
         lines: list[tuple[Severity, str]] = []
         for finding in findings:
@@ -104,7 +105,7 @@ class Announcer:
         for cause, state in list(self._standing.items()):
             away_s = now - state.seen_s
             if away_s > 0.0 and state.said_s is None:
-                del self._standing[cause]  # gone before it was worth saying
+                del self._standing[cause]  # gone before it was reported
             elif away_s >= self.settle_s:
                 del self._standing[cause]
                 lines.append((Severity.OK, f"{cause}: over"))
@@ -112,6 +113,6 @@ class Announcer:
         return lines
 
     def clear(self) -> None:
-        """Forget all, so that what still holds is said anew."""
+        """Forget all causes, so that those which still hold are reported again."""
         self._standing.clear()
         self._last_said.clear()

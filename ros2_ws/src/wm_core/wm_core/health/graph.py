@@ -1,4 +1,4 @@
-"""What can be wrong with the scene graph of imagination, and why no appearance is learned, from plain values."""
+"""Faults of imagination's scene graph, and reasons why no appearance is learned, from plain values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _START = "start perception (ros2 launch wm_bringup wm.launch.py, or wm run)"
 
 
 def check_scene_graph(stream: Stream) -> Finding | None:
-    """No scene graph, one of another type or QoS, one that is old, or one whose perception is gone."""
+    """No scene graph, another type or QoS, an old graph, or a graph whose perception has ended."""
     s = stream
     if s.messages and not s.is_silent:
         return None
@@ -46,9 +46,9 @@ def check_appearance(
     """Why no appearance was learned although scene graphs come.
 
     Args:
-        streams: color, depth, intrinsics and instances, as they are.
+        streams: color, depth, intrinsics and instances.
         missing: what the newest frame with a scene graph lacks; empty: nothing but a camera info.
-        stream_findings: what is wrong with these streams. bad_frames: frames that could not be learned from.
+        stream_findings: faults of these streams; bad_frames: faults of frames that could not be learned from.
     """
     no_images = "so images and video cannot be imagined"
     silent = [s for s in streams if s.is_silent or not s.messages]
@@ -57,7 +57,7 @@ def check_appearance(
         said = Finding(
             "no_appearance", Severity.WARN, f"no appearance was learned yet, {no_images}: nothing comes on {lacking}"
         )
-        # What is needed for images alone is no reason to call the node broken.
+        # Images are optional, so that their absence is no error of the node.
         return [said, *(replace(f, severity=Severity.WARN) for f in stream_findings)]
     if bad_frames:
         return [replace(f, found=f"no appearance was learned yet, {no_images}: {f.found}") for f in bad_frames]

@@ -1,6 +1,6 @@
-"""What can be wrong with a robot's topics, stamps and calibration, from plain values.
+"""Faults of a robot's topics, stamps and calibration, from plain values.
 
-Every check returns ``Finding``s, none where nothing is wrong. Depth is looked at in ``depth_checks``.
+Every check returns ``Finding``s, none where there is no fault. ``depth`` checks depth images.
 """
 
 from __future__ import annotations
@@ -26,16 +26,23 @@ CLOCKS_APART_S = 1.0
 """Stamps may lag or lead the node's clock by this [s]: exposure, encoding and a network take less."""
 
 _FROZEN_COUNT = 5
+"""Equal stamps in succession that count as frozen. Larger reports later; smaller, drivers that repeat a frame."""
 _SIMULATED_BEFORE_S = 1e8
 """Seconds since 1970 below which a stamp cannot be of a wall clock (March 1973): simulated, or since boot."""
 _SHOWN = 6
+"""Names that a finding lists at most."""
 _PIXELS_THAT_MATTER = 1.0
-"""Distortion below this shift of the image's rim [px] is less than what edges of depth are wrong by."""
+"""Shift of the image's rim [px] up to which distortion is no fault: edges of depth images err by more."""
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """Who offers a topic: node name with namespace, message type, why its QoS does not reach us (empty: it does)."""
+    """A publisher of a topic.
+
+    Attributes:
+        node: name with namespace. type_name: message type.
+        mismatch: why its QoS does not match the subscription's; empty: it does.
+    """
 
     node: str
     type_name: str
@@ -44,14 +51,14 @@ class Publisher:
 
 @dataclass(frozen=True)
 class Stream:
-    """A topic that is read, and what came on it.
+    """A topic that is read, with its publishers and messages.
 
     Attributes:
         name: short, e.g. color. role: for people, e.g. color images.
-        topic, type_name: what is subscribed to. parameter: the parameter that names the topic.
-        publishers: of this topic. candidates: other topics that carry its type.
-        messages: so far. age_s: since the last one, or since listening began where none came.
-        silent_s: silence that is too long.
+        topic, type_name: of the subscription. parameter: the parameter that names the topic.
+        publishers: of this topic. candidates: other topics of its type.
+        messages: count so far. age_s: since the last one, or since listening began where none came [s].
+        silent_s: age from which the stream is silent [s].
     """
 
     name: str
@@ -67,7 +74,7 @@ class Stream:
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing comes at present."""
+        """Whether no message has come for ``silent_s``."""
         return self.age_s > self.silent_s
 
 
@@ -77,9 +84,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def rank_candidates(topic: str, role: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Topics most like the one wanted first: for depth those whose name says depth, for color the others; then by name.
-
-    Topics of the other kind come last, not out: names are only names.
+    """Topics in the order of likeness to the one wanted: for depth first those with depth in their name, for color the
+    others; then by similarity of names. Topics of the other kind come last, but stay, as a name may mislead.
     """
     wants_depth = "depth" in role
 
@@ -92,7 +98,7 @@ def rank_candidates(topic: str, role: str, names: Sequence[str]) -> tuple[str, .
 
 
 def check_stream(stream: Stream) -> Finding | None:
-    """Why a stream does not come: nobody publishes it, another type, a QoS that does not match, or silence."""
+    """Why no message of a stream comes: nobody publishes it, another type, a QoS that does not match, or silence."""
     s = stream
     kinds = sorted({p.type_name for p in s.publishers if p.type_name != s.type_name})
     who = _listed(sorted({p.node for p in s.publishers}))
@@ -126,12 +132,12 @@ def check_stream(stream: Stream) -> Finding | None:
         f"silent.{s.name}",
         Severity.ERROR,
         f"{s.topic} ({s.role}) {what}, though {who} publishes it",
-        run=f"ros2 topic hz {s.topic} on both machines; images need room in shared memory (wm doctor looks at it)",
+        run=f"ros2 topic hz {s.topic} on both machines; images need room in shared memory (wm doctor checks it)",
     )
 
 
 TRANSPORTS = {"color": ("compressed",), "depth": ("compressedDepth", "compressed")}
-"""What can be read beside raw images, the best first: ``compressed`` of depth may be JPEG, which cannot."""
+"""Transports that can be read beside raw images, the best first: ``compressed`` depth may be JPEG, which cannot."""
 
 
 def _nobody(s: Stream) -> Finding:
@@ -194,7 +200,7 @@ def check_clock(
     clock_published: bool,
     tolerance_s: float = CLOCKS_APART_S,
 ) -> Finding | None:
-    """Stamps that do not fit this node's clock.
+    """Stamps that do not agree with this node's clock.
 
     Args:
         stamp_ns: of a message. now_ns: this node's clock when it came.
@@ -232,7 +238,7 @@ def check_clock(
 
 
 def nearest_differences(a: ArrayLike, b: ArrayLike) -> NDArray[np.int64]:
-    """For each stamp of ``a`` [ns], how far the nearest of ``b`` lies from it [ns], signed (b - a)."""
+    """For each stamp of ``a`` [ns] the difference of the nearest of ``b`` [ns], b - a."""
     first, second = np.asarray(a, dtype=np.int64), np.sort(np.asarray(b, dtype=np.int64))
     if not len(second):
         return np.zeros(0, dtype=np.int64)
@@ -263,7 +269,7 @@ def check_synchronization(
         return None
     periods = [(stamps[-1] - stamps[0]) / (len(stamps) - 1) for stamps in both]
     fewer, more = both if periods[0] > periods[1] else both[::-1]
-    # Only where both were kept: of the slower stream the last stamps reach further back.
+    # Only the time for which both have stamps: those of the slower stream reach further back.
     margin = max(periods)
     shared = [stamp for stamp in fewer if more[0] - margin < stamp < more[-1] + margin] or fewer[-3:]
     offsets = np.abs(nearest_differences(shared[1:-1] or shared, more)) * 1e-9
@@ -289,13 +295,13 @@ def _duration(seconds: float) -> str:
 
 
 def check_intrinsics(topic: str, camera: Camera, image_size: tuple[int, int] | None = None) -> Finding | None:
-    """Camera info that cannot be of these images, whose size is (width, height) [px]."""
+    """Camera info that does not belong to these images, whose size is (width, height) [px]."""
     width, height = camera.width, camera.height
     if image_size is not None and (width, height) != tuple(image_size):
         sizes = f"{width}x{height}, the images are {image_size[0]}x{image_size[1]}"
         found = f"camera info on {topic} is for {sizes}"
         return Finding("camera_info_size", Severity.ERROR, found, run="publish the camera info of these images")
-    # A principal point a quarter of the image off its middle is of another size or crop.
+    # A principal point that far off the middle belongs to another size or crop.
     if abs(camera.cx - 0.5 * width) > 0.25 * width or abs(camera.cy - 0.5 * height) > 0.25 * height:
         point = f"({camera.cx:.1f}, {camera.cy:.1f})"
         found = f"camera info on {topic} has its principal point at {point} in an image of {width}x{height}"
@@ -309,7 +315,7 @@ def check_intrinsics(topic: str, camera: Camera, image_size: tuple[int, int] | N
 
 
 def distortion_shift_px(model: str, d: ArrayLike, camera: Camera) -> float:
-    """How far distortion moves the image's rim at most [px]; NaN where the model is not known.
+    """Largest shift of the image's rim by distortion [px]; NaN where the model is not known.
 
     The rim's pixels are undistorted with OpenCV's models (plumb_bob and rational_polynomial; equidistant as fisheye).
     """
@@ -336,7 +342,7 @@ def distortion_shift_px(model: str, d: ArrayLike, camera: Camera) -> float:
 
 
 def check_distortion(topic: str, model: str, d: ArrayLike, camera: Camera, corrected: bool = False) -> Finding | None:
-    """A distorted camera whose images are taken as rectified; ``corrected``: they are undistorted before use."""
+    """A distorted camera whose images are used as if rectified; ``corrected``: they are undistorted before use."""
     if corrected:
         return None
     shift = distortion_shift_px(model, d, camera)
@@ -353,7 +359,7 @@ def check_distortion(topic: str, model: str, d: ArrayLike, camera: Camera, corre
 
 
 def check_registration(color_topic: str, color_frame: str, depth_topic: str, depth_frame: str) -> Finding | None:
-    """Depth in a frame of its own, so in the geometry of the depth camera; empty names say nothing."""
+    """Depth in a frame other than color's, so not registered to it; no finding where a frame is not named."""
     if not color_frame or not depth_frame or color_frame.lstrip("/") == depth_frame.lstrip("/"):
         return None
     return Finding(

@@ -1,8 +1,8 @@
 """One interface to run a model, whichever runtime this machine has.
 
 ``open_session(path, backend="auto")`` returns an ``InferenceSession``: TensorRT, TensorRT-RTX, ONNX Runtime on an
-NVIDIA GPU or on the CPU, or torch. ``available_backends`` says which can be used here and, of the others, why not.
-docs/engines.md says what of it has been run where.
+NVIDIA GPU or on the CPU, or torch. ``available_backends`` lists those that can be used here and, of the others, why
+not. docs/engines.md lists which have been run on which machines.
 """
 
 from __future__ import annotations
@@ -12,28 +12,18 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from wm_core.inference import engines
 from wm_core.inference.base import (
     BackendStatus,
     BackendUnavailableError,
-    ClosedError,
-    DeviceMemoryError,
-    EngineCorruptError,
-    EngineMismatchError,
     InferenceError,
     InferenceSession,
-    InputNameError,
-    InputShapeError,
-    InputTypeError,
-    InputValueError,
     ModelFileError,
     Profile,
-    TensorSpec,
-    check_feeds,
-    check_finite,
 )
-from wm_core.inference.onnx_runtime import OnnxRuntimeSession, cores, int8_is_fast, provider_status, usual_threads
+from wm_core.inference.engine_file import SUFFIX, read_head
+from wm_core.inference.onnx_runtime import OnnxRuntimeSession, provider_status
 from wm_core.inference.tensor_rt import TensorRTSession, tensorrt_status
+from wm_core.inference.tensorrt_library import RUNTIMES
 from wm_core.inference.torch_session import TorchSession
 
 log = logging.getLogger(__name__)
@@ -47,20 +37,20 @@ _MODULES = {name: "onnxruntime" if name.startswith("onnxruntime") else name for 
 _SUFFIXES = {
     ".onnx": BACKENDS[:5],
     ".pt2": ("torch",),
-    engines.SUFFIX: ("tensorrt", "tensorrt_rtx"),
+    SUFFIX: ("tensorrt", "tensorrt_rtx"),
     ".engine": ("tensorrt",),
     ".plan": ("tensorrt",),
 }
 
 
 def available_backends() -> tuple[BackendStatus, ...]:
-    """Every runtime that wm knows, in the order of preference, with whether it can be used here and why."""
+    """The status of every runtime, in the order of preference."""
     return tuple(status_of(name) for name in BACKENDS)
 
 
 def status_of(name: str) -> BackendStatus:
-    """Whether one of ``BACKENDS`` can be used here, and why or why not."""
-    if name in engines.RUNTIMES:
+    """The status of one of ``BACKENDS``."""
+    if name in RUNTIMES:
         return tensorrt_status(name)
     module = _MODULES[name]
     if importlib.util.find_spec(module) is None:
@@ -77,7 +67,7 @@ def status_of(name: str) -> BackendStatus:
 
 
 def fitting(path: str | Path) -> tuple[str, ...]:
-    """Backends that take a file of this kind, in the order of preference.
+    """Backends that load a file of this kind, in the order of preference.
 
     Raises:
         ModelFileError: none does.
@@ -85,23 +75,23 @@ def fitting(path: str | Path) -> tuple[str, ...]:
     path = Path(path)
     if path.suffix not in _SUFFIXES:
         raise ModelFileError(f"{path}: got a file ending in {path.suffix!r}, expected one of {sorted(_SUFFIXES)}")
-    if path.suffix == engines.SUFFIX and path.is_file():
-        return (engines.read_head(path).key.runtime,)
+    if path.suffix == SUFFIX and path.is_file():
+        return (read_head(path).key.runtime,)
     return _SUFFIXES[path.suffix]
 
 
 def choose(
     backend: str, path: str | Path = "model.onnx", gpu: bool = True, without: Mapping[str, str] | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """The backend for a file, and why: a sentence for each that was passed over, and for the one taken.
+    """The backend for a file, and the reasons: a sentence for each that was skipped, and for the one chosen.
 
     Args:
-        gpu: False: ``auto`` leaves the GPU alone.
-        without: backends that ``auto`` passes over, with the reason.
+        gpu: False: ``auto`` does not use the GPU.
+        without: backends that ``auto`` skips, with the reason.
 
     Raises:
-        BackendUnavailableError: unknown, or not here.
-        ModelFileError: nothing takes such a file.
+        BackendUnavailableError: unknown, or not available here.
+        ModelFileError: no backend loads such a file.
     """
     if backend != "auto":
         if backend not in BACKENDS:
@@ -137,23 +127,23 @@ def open_session(
 ) -> InferenceSession:
     """Load a model.
 
-    ``auto`` takes the first of ``BACKENDS`` that is here and takes the file; a GPU runtime that then refuses the model,
-    or has no memory for it, is passed over with a warning. A backend asked for by name is used or refused.
+    ``auto`` uses the first of ``BACKENDS`` that is available and loads the file; a GPU runtime that then refuses the
+    model, or has no memory for it, is skipped with a warning. A backend chosen by name is used or refused.
 
     Args:
         path: an ``.onnx`` model, a ``.wmengine`` of ``wm export``, an ``.engine`` or ``.plan`` of trtexec, or a
             ``.pt2`` torch program.
         backend: ``auto``, or one of ``BACKENDS``.
         threads: CPU threads; None: see ``usual_threads``.
-        gpu: False: ``auto`` leaves the GPU alone.
-        profile: bounds of the inputs for engines, least, usual and most shape of each; None: from the metadata.
+        gpu: False: ``auto`` does not use the GPU.
+        profile: bounds of the inputs for engines, smallest, usual and largest shape of each; None: from the metadata.
         cuda_graph: False: no CUDA graphs.
-        check_finite: refuse inputs with NaN or infinity, at the cost of a look at each value.
+        check_finite: refuse inputs with NaN or infinity, at the cost of a pass over each input.
         cache: folder of engines; None: the user's.
 
     Raises:
-        BackendUnavailableError: the backend is unknown or not here.
-        ModelFileError, EngineCorruptError, EngineMismatchError: the file is absent, or not what it should be.
+        BackendUnavailableError: the backend is unknown or not available here.
+        ModelFileError, EngineCorruptError, EngineMismatchError: the file is absent, damaged, or does not fit.
         DeviceMemoryError: not enough memory.
     """
     name, reasons = choose(backend, path, gpu)
@@ -192,40 +182,6 @@ def _open(
             n: lambda: OnnxRuntimeSession(path, threads, name, profile, cuda_graph, check_finite, cache)
             for n in ("onnxruntime_cuda", "onnxruntime_tensorrt")
         },
-        **{n: lambda: TensorRTSession(path, name, profile, cuda_graph, check_finite, cache) for n in engines.RUNTIMES},
+        **{n: lambda: TensorRTSession(path, name, profile, cuda_graph, check_finite, cache) for n in RUNTIMES},
     }
     return makers[name]()
-
-
-__all__ = [
-    "BACKENDS",
-    "GPU_BACKENDS",
-    "BackendStatus",
-    "BackendUnavailableError",
-    "ClosedError",
-    "DeviceMemoryError",
-    "EngineCorruptError",
-    "EngineMismatchError",
-    "InferenceError",
-    "InferenceSession",
-    "InputNameError",
-    "InputShapeError",
-    "InputTypeError",
-    "InputValueError",
-    "ModelFileError",
-    "OnnxRuntimeSession",
-    "Profile",
-    "TensorRTSession",
-    "TensorSpec",
-    "TorchSession",
-    "available_backends",
-    "check_feeds",
-    "check_finite",
-    "choose",
-    "cores",
-    "fitting",
-    "int8_is_fast",
-    "open_session",
-    "status_of",
-    "usual_threads",
-]

@@ -1,4 +1,4 @@
-"""What every runtime has in common: tensors and their checks, named errors, and the session they all are."""
+"""The interface of all runtimes: tensors and their checks, named errors, and the session."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Feeds = Mapping[str, NDArray[Any]]
 Profile = Mapping[str, tuple[Sequence[int], Sequence[int], Sequence[int]]]
-"""Of each input, the least, the usual and the most shape."""
+"""Of each input the smallest, the usual and the largest shape."""
 
 
 class InferenceError(RuntimeError):
@@ -26,11 +26,11 @@ class InferenceError(RuntimeError):
 
 
 class BackendUnavailableError(InferenceError):
-    """A runtime that was asked for by name is not here: no such library, no GPU, or one that it does not serve."""
+    """A runtime chosen by name is not available: no such library, no GPU, or one that it does not support."""
 
 
 class ModelFileError(InferenceError):
-    """The file is absent, or nothing that the runtime can load."""
+    """The file is absent, or the runtime cannot load it."""
 
 
 class InputNameError(InferenceError):
@@ -38,15 +38,15 @@ class InputNameError(InferenceError):
 
 
 class InputShapeError(InferenceError):
-    """An input has another shape than the model, or the profile of its engine, takes."""
+    """An input has another shape than the model, or the profile of its engine, accepts."""
 
 
 class InputTypeError(InferenceError):
-    """An input has another dtype than the model takes."""
+    """An input has another dtype than the model accepts."""
 
 
 class InputValueError(InferenceError):
-    """An input holds NaN or infinity, and that was to be checked."""
+    """An input holds NaN or infinity, in a session that checks for them."""
 
 
 class EngineCorruptError(InferenceError):
@@ -67,7 +67,13 @@ class ClosedError(InferenceError):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output: name, shape (a name or None where the axis is dynamic), NumPy dtype."""
+    """One input or output.
+
+    Attributes:
+        name: of the tensor.
+        shape: sizes; a name or None where the axis is dynamic.
+        dtype: NumPy type.
+    """
 
     name: str
     shape: tuple[int | str | None, ...]
@@ -76,7 +82,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """Whether a runtime can be used here, and why or why not."""
+    """Whether a runtime can be used on this machine.
+
+    Attributes:
+        name: of ``wm_core.inference.backends.BACKENDS``.
+        available: whether it can be used. reason: why or why not.
+    """
 
     name: str
     available: bool
@@ -105,7 +116,7 @@ def check_feeds(where: str, specs: Sequence[TensorSpec], feeds: Feeds) -> None:
 
 
 def check_finite(where: str, feeds: Feeds) -> None:
-    """Check that inputs hold numbers.
+    """Check that inputs are finite.
 
     Raises:
         InputValueError: names the model, the input, and how many values are not.
@@ -128,9 +139,9 @@ class InferenceSession(ABC):
         backend: one of ``wm_core.inference.backends.BACKENDS``.
         device: what it runs on, e.g. ``CPU, 2 threads``.
         path: of the file.
-        inputs, outputs: what it takes and gives.
-        metadata: what its maker wrote into the file, by key.
-        reasons: why this backend and no other, one sentence each.
+        inputs, outputs: specifications of the tensors.
+        metadata: of the file, by key.
+        reasons: why this backend was chosen, one sentence each.
     """
 
     backend = ""
@@ -151,7 +162,7 @@ class InferenceSession(ABC):
         """Outputs by name, in arrays of their own.
 
         Raises:
-            InputNameError, InputShapeError, InputTypeError: an input is not what the model takes.
+            InputNameError, InputShapeError, InputTypeError: an input does not match the model's specification.
             InputValueError: NaN or infinity, where the session was opened with ``check_finite``.
             DeviceMemoryError: not enough memory.
             ClosedError: the session has been closed.
@@ -169,7 +180,7 @@ class InferenceSession(ABC):
         """Outputs by name; the inputs have been checked."""
 
     def warm_up(self, shapes: Mapping[str, Sequence[int]], times: int = 2) -> None:
-        """Run on zeros of these shapes, by input name, so that the first frame finds memory, kernels and graphs there.
+        """Run on zeros of these shapes, by input name, so that memory, kernels and graphs exist at the first frame.
 
         Raises:
             InferenceError: as ``run``.
@@ -179,14 +190,14 @@ class InferenceSession(ABC):
             self.run(zeros)
 
     def close(self) -> None:
-        """Free what it holds; again is no error. Waits for a run in another thread where the runtime needs it."""
+        """Free its resources; may be repeated. Waits for a run in another thread where the runtime needs that."""
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._release()
 
-    def _release(self) -> None:  # noqa: B027 - a runtime that holds nothing has nothing to free
-        """Free what the runtime holds; called once."""
+    def _release(self) -> None:  # noqa: B027 - some runtimes hold no resources
+        """Free the runtime's resources; called once."""
 
     def __enter__(self) -> Self:
         return self
@@ -210,7 +221,7 @@ _MEMORY_WORDS = ("out of memory", "outofmemory", "failed to allocate", "bad allo
 
 
 def is_memory_error(text: object) -> bool:
-    """Whether a runtime's message is about memory that was not there."""
+    """Whether a runtime's message is about a lack of memory."""
     lower = str(text).lower()
     return any(word in lower for word in _MEMORY_WORDS)
 
@@ -221,7 +232,7 @@ def onnx_metadata(path: Path) -> dict[str, str]:
     Raises:
         ModelFileError: absent, or no such message.
     """
-    # Here, not above: only engines and lower precisions ask, and onnx takes longer to import than ONNX Runtime.
+    # Imported here, as only engines and lower precisions need it, and it takes longer to import than ONNX Runtime.
     import onnx
 
     expect_file(path, "an ONNX model")

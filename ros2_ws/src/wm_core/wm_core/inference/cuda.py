@@ -1,4 +1,4 @@
-"""The few calls of the CUDA driver that running an engine takes: device, stream, memory, graph.
+"""The few calls of the CUDA driver that running an engine needs: device, stream, memory, graph.
 
 Through ctypes on ``libcuda.so.1``, which every machine with an NVIDIA driver has: no toolkit, no Python package. Names
 and signatures are those of the CUDA Driver API (docs.nvidia.com/cuda/cuda-driver-api). Streams and memory made here
@@ -30,7 +30,13 @@ _CAPTURE_THREAD_LOCAL = 1
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU: name, compute capability, memory, whether it shares memory with the CPU, and the driver's CUDA version."""
+    """A GPU.
+
+    Attributes:
+        name: as the driver names it. compute_capability: major, minor.
+        memory_bytes: in all. integrated: whether it shares memory with the CPU.
+        driver_version: of CUDA, that the driver supports.
+    """
 
     name: str
     compute_capability: tuple[int, int]
@@ -64,7 +70,7 @@ class Driver:
 
         Raises:
             DeviceMemoryError: CUDA_ERROR_OUT_OF_MEMORY.
-            InferenceError: another error; the message has the driver's words.
+            InferenceError: another error; the message has the driver's text.
         """
         code = getattr(self._library, name)(*arguments)
         if code == 0:
@@ -76,7 +82,7 @@ class Driver:
         raise kind(f"CUDA: {name} failed with {code} ({words})")
 
     def device(self, index: int = 0) -> Device:
-        """What a GPU is."""
+        """The properties of a GPU."""
         handle, name, size, version = c_int(), (c_char * 256)(), c_size_t(), c_int()
         self.call("cuDeviceGet", byref(handle), c_int(index))
         self.call("cuDeviceGetName", name, c_int(256), handle)
@@ -113,7 +119,7 @@ def driver() -> Driver:
 
 @lru_cache(maxsize=1)
 def probe() -> Device | str:
-    """The first GPU, or why there is none."""
+    """The first GPU, or the reason why there is none."""
     try:
         return driver().device()
     except InferenceError as error:
@@ -150,7 +156,7 @@ class Context:
         self.driver.call("cuStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Give stream and context back; again is no error."""
+        """Release stream and context; may be repeated."""
         if self._open:
             self._open = False
             self.use()
@@ -159,7 +165,7 @@ class Context:
 
 
 class Buffer:
-    """Pinned memory of the machine with its twin on the GPU; one and the same where both share memory (Jetson)."""
+    """Pinned memory of the machine with its counterpart on the GPU; the same memory where both share it (Jetson)."""
 
     def __init__(self, context: Context, size: int) -> None:
         self._context, self.size = context, max(size, 1)
@@ -179,7 +185,7 @@ class Buffer:
 
     @property
     def address(self) -> int:
-        """On the GPU."""
+        """Address on the GPU."""
         return int(self._device.value)
 
     def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -190,21 +196,21 @@ class Buffer:
         return np.frombuffer(memoryview(memory), dtype).reshape(tuple(shape))
 
     def to_device(self, size: int) -> None:
-        """Copy, in the order of the stream."""
+        """Copy ``size`` bytes to the GPU, in the order of the stream."""
         if size and not self._shared:
             self._context.driver.call(
                 "cuMemcpyHtoDAsync_v2", self._device, self._host, c_size_t(size), c_void_p(self._context.stream)
             )
 
     def to_host(self, size: int) -> None:
-        """Copy, in the order of the stream."""
+        """Copy ``size`` bytes from the GPU, in the order of the stream."""
         if size and not self._shared:
             self._context.driver.call(
                 "cuMemcpyDtoHAsync_v2", self._host, self._device, c_size_t(size), c_void_p(self._context.stream)
             )
 
     def free(self) -> None:
-        """Give both back."""
+        """Free both."""
         call = self._context.driver.call
         if not self._shared:
             call("cuMemFree_v2", self._device)
@@ -212,20 +218,20 @@ class Buffer:
 
 
 class Graph:
-    """What was put on a stream between ``begin`` and ``end``, launched again as one."""
+    """The work put on a stream between ``begin`` and ``end``, launched again as one."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._graph, self._executable = c_void_p(), c_void_p()
 
     def begin(self) -> None:
-        """From here on the stream's work is noted, not done."""
+        """Capture the stream's work from here on, without doing it."""
         self._context.driver.call(
             "cuStreamBeginCapture_v2", c_void_p(self._context.stream), c_int(_CAPTURE_THREAD_LOCAL)
         )
 
     def end(self, keep: bool = True) -> None:
-        """Stop noting; where it is kept, make it launchable."""
+        """End the capture; ``keep``: make the graph launchable."""
         call = self._context.driver.call
         call("cuStreamEndCapture", c_void_p(self._context.stream), byref(self._graph))
         if keep:
@@ -236,7 +242,7 @@ class Graph:
         self._context.driver.call("cuGraphLaunch", self._executable, c_void_p(self._context.stream))
 
     def free(self) -> None:
-        """Give it back."""
+        """Free the graph."""
         if self._executable.value:
             self._context.driver.call("cuGraphExecDestroy", self._executable)
         if self._graph.value:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference import cuda, engines
+from wm_core.inference import cuda, engine_cache
 from wm_core.inference.base import (
     BackendStatus,
     BackendUnavailableError,
@@ -56,17 +56,17 @@ def cores() -> int:
 
 
 def usual_threads(count: int | None = None) -> int:
-    """Threads of one model on so many cores (None: those of this process).
+    """Threads of one model on ``count`` cores (None: those of this process).
 
-    Both of two; of more, half, so that the rest of the robot goes on; never more than 6: the layers of small networks
-    are too short for more to share.
+    Both of two; of more, half, which leaves cores to the rest of the robot; never more than 6, as the layers of small
+    networks are too short to be divided further.
     """
     count = cores() if count is None else count
     return max(1, min(count, 2, 6)) if count <= 4 else min(count // 2, 6)
 
 
 def cpu_flags() -> frozenset[str]:
-    """What the processor can do, in Linux's words; empty where it does not say."""
+    """Features of the processor by Linux's names; empty where it does not list them."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -110,9 +110,9 @@ def provider_status(name: str) -> BackendStatus:
 class OnnxRuntimeSession(InferenceSession):
     """ONNX Runtime with one of its providers.
 
-    On the CPU inputs are read where they lie, and outputs are handed over as they come; binding outputs to arrays made
-    beforehand gained nothing (benchmarks/engines). On a GPU inputs and outputs of a shape that was met before stay
-    bound to the same device memory, and with ``cuda_graph`` the whole run is one launch.
+    On the CPU inputs and outputs are not copied; binding outputs to arrays made before gained nothing
+    (benchmarks/engines). On a GPU inputs and outputs of a shape that was used before stay bound to the same device
+    memory, and with ``cuda_graph`` the whole run is one launch.
 
     Args:
         threads: CPU threads; None: see ``usual_threads``.
@@ -120,7 +120,7 @@ class OnnxRuntimeSession(InferenceSession):
         cuda_graph: GPU only.
 
     Raises:
-        BackendUnavailableError: the runtime, its provider or a GPU is not here.
+        BackendUnavailableError: the runtime, its provider or a GPU is not available.
         ModelFileError: the file is absent or no ONNX model.
         DeviceMemoryError: not enough memory for it.
     """
@@ -149,7 +149,7 @@ class OnnxRuntimeSession(InferenceSession):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = count
         options.inter_op_num_threads = 1
-        # Else its threads burn the robot's cores while they wait for the next frame.
+        # Otherwise its threads use the robot's cores while they wait for the next frame.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
@@ -161,7 +161,7 @@ class OnnxRuntimeSession(InferenceSession):
             if is_memory_error(error):
                 raise DeviceMemoryError(f"{self.path}: not enough memory to load it: {error}") from error
             raise ModelFileError(f"{self.path}: ONNX Runtime refuses it: {error}") from error
-        # It says nothing where a provider fails to start, and goes on with the next.
+        # It goes on with the next provider, without an error, where one fails to start.
         first = self._session.get_providers()[0]
         if first != PROVIDERS[backend]:
             raise BackendUnavailableError(
@@ -212,7 +212,7 @@ class OnnxRuntimeSession(InferenceSession):
     def _plain(self, feeds: Feeds) -> list[NDArray[Any]]:
         options = self._runtime.RunOptions()
         if self._graphs:
-            # Not this run: a graph needs memory that stays.
+            # No graph for this run: a graph needs memory that stays.
             options.add_run_config_entry("gpu_graph_id", "-1")
         held = {n: np.ascontiguousarray(v) for n, v in feeds.items()}
         found: list[NDArray[Any]] = self._session.run(None, held, options)
@@ -224,7 +224,7 @@ class OnnxRuntimeSession(InferenceSession):
 
 
 _BINDINGS = 8
-"""Shapes for which a session keeps device memory; further ones are copied each time."""
+"""Shapes for which a session keeps device memory; others are copied each time. Larger uses more GPU memory."""
 
 
 class _Binding:
@@ -256,7 +256,7 @@ class _Binding:
 
 
 def _providers(backend: str, profile: Profile | None, graphs: bool, cache: Path | None) -> list[Any]:
-    """Providers with their options, the one asked for first."""
+    """Providers with their options, the chosen one first."""
     graph = {"enable_cuda_graph": "1"} if graphs else {}
     cuda_options: Mapping[str, str] = {"device_id": "0", "cudnn_conv_algo_search": "HEURISTIC", **graph}
     cpu = PROVIDERS["onnxruntime_cpu"]
@@ -264,7 +264,7 @@ def _providers(backend: str, profile: Profile | None, graphs: bool, cache: Path 
         return [cpu]
     if backend == "onnxruntime_cuda":
         return [(PROVIDERS[backend], cuda_options), cpu]
-    folder = engines.trusted_cache((cache or engines.cache_folder()) / "onnxruntime_tensorrt")
+    folder = engine_cache.trusted_cache((cache or engine_cache.cache_folder()) / "onnxruntime_tensorrt")
     kept = {}
     if folder is not None:
         kept = {

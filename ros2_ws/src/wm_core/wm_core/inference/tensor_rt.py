@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.inference import cuda, engines
+from wm_core.inference import cuda, engine_builder, engine_cache, engine_file, tensorrt_library
 from wm_core.inference.base import (
     BackendStatus,
     BackendUnavailableError,
@@ -32,27 +32,26 @@ from wm_core.inference.base import (
 log = logging.getLogger(__name__)
 
 _GRAPHS = 8
-"""Shapes for which a session keeps a CUDA graph."""
+"""Shapes for which a session keeps a CUDA graph. Larger uses more GPU memory."""
 
 
 def tensorrt_status(name: str) -> BackendStatus:
     """Whether a TensorRT runtime can be used here."""
-    if engines.runtime_module(name) is None:
+    if tensorrt_library.runtime_module(name) is None:
         return BackendStatus(name, False, f"Python package {name} is not installed")
-    installed = engines.runtime_version(name)
+    installed = tensorrt_library.runtime_version(name)
     device = cuda.probe()
     if isinstance(device, str):
         return BackendStatus(name, False, f"{name} {installed}, but {device}")
     try:
-        engines.load_runtime(name)
+        tensorrt_library.load_runtime(name)
     except Exception as error:  # its libraries are missing, or of another CUDA
         return BackendStatus(name, False, f"{name} {installed} does not import ({error})")
     if name == "tensorrt" and int(installed.partition(".")[0] or 0) < 10:
         return BackendStatus(name, False, f"tensorrt {installed}, expected 10 or 11")
-    if name == "tensorrt_rtx" and device.architecture not in engines.RTX_ARCHITECTURES:
-        return BackendStatus(
-            name, False, f"tensorrt_rtx {installed} serves {', '.join(engines.RTX_ARCHITECTURES)}, the GPU is {device}"
-        )
+    if name == "tensorrt_rtx" and device.architecture not in tensorrt_library.RTX_ARCHITECTURES:
+        served = ", ".join(tensorrt_library.RTX_ARCHITECTURES)
+        return BackendStatus(name, False, f"tensorrt_rtx {installed} serves {served}, the GPU is {device}")
     return BackendStatus(name, True, f"{name} {installed}, {device}")
 
 
@@ -60,18 +59,18 @@ class TensorRTSession(InferenceSession):
     """A TensorRT engine, from the cache or built now, with one execution context and one stream.
 
     Inputs go through pinned memory, copies and kernels are on one stream, and from the second run with the same shapes
-    on all of it is one CUDA graph (TensorRT-RTX captures graphs itself). Runs from several threads take turns.
+    on all of it is one CUDA graph (TensorRT-RTX captures graphs itself). Runs from several threads follow one another.
 
     Args:
-        path: an ONNX file; or an engine file, which has to be of this machine's runtime and GPU.
+        path: an ONNX file; or an engine file, built by this machine's runtime for its GPU.
         backend: tensorrt or tensorrt_rtx.
         profile: bounds of the inputs; None: from the metadata.
         cuda_graph: False: launch kernels one by one.
-        cache: folder of engines; None: ``engines.cache_folder()``.
+        cache: folder of engines; None: ``engine_cache.cache_folder()``.
 
     Raises:
-        BackendUnavailableError: the runtime or a GPU is not here.
-        ModelFileError, EngineCorruptError, EngineMismatchError: the file is absent, or not what it should be.
+        BackendUnavailableError: the runtime or a GPU is not available.
+        ModelFileError, EngineCorruptError, EngineMismatchError: the file is absent, damaged, or does not fit.
         DeviceMemoryError: not enough memory.
     """
 
@@ -86,12 +85,12 @@ class TensorRTSession(InferenceSession):
     ) -> None:
         super().__init__(path, check_finite)
         self.backend = backend
-        expect_file(self.path, f"an ONNX model, or an engine ({engines.SUFFIX})")
+        expect_file(self.path, f"an ONNX model, or an engine ({engine_file.SUFFIX})")
         status = tensorrt_status(backend)
         if not status.available:
             raise BackendUnavailableError(f"{backend}: {status.reason}")
-        self._trt = engines.load_runtime(backend)
-        self._logger = engines.Logger()
+        self._trt = tensorrt_library.load_runtime(backend)
+        self._logger = tensorrt_library.Logger()
         self._cuda = cuda.Context()
         self._buffers: dict[str, cuda.Buffer] = {}
         self._graphs: dict[Any, cuda.Graph] = {}
@@ -102,12 +101,12 @@ class TensorRTSession(InferenceSession):
         self._context: Any = None
         self.device = str(self._cuda.device)
         self._runtime = self._trt.Runtime(self._logger.bound(self._trt))
-        kept = engines.trusted_cache(cache)
+        kept = engine_cache.trusted_cache(cache)
         try:
             if self.path.suffix == ".onnx":
                 self._load_onnx(profile, kept)
             else:
-                self._load_file(status)
+                self._load_file()
             self._make_context(kept)
         except BaseException:
             self._release()
@@ -118,19 +117,19 @@ class TensorRTSession(InferenceSession):
 
     def _load_onnx(self, profile: Profile | None, cache: Path | None) -> None:
         self.metadata = onnx_metadata(self.path)
-        bounds = engines.profile_of(self.path) if profile is None else profile
+        bounds = engine_builder.profile_of(self.path) if profile is None else profile
         content = self.path.read_bytes()
         rtx = self.backend == "tensorrt_rtx"
         device = self._cuda.device
-        key = engines.EngineKey(
+        key = engine_file.EngineKey(
             self.path.stem,
             hashlib.sha256(content).hexdigest(),
             self.backend,
-            engines.runtime_version(self.backend),
+            tensorrt_library.runtime_version(self.backend),
             "" if rtx else device.name,
             (device.architecture,),
             self.metadata.get("precision", "file"),
-            engines.profile_key(bounds),
+            engine_file.profile_key(bounds),
         )
         if cache is None:
             built = self._build(bounds, key)
@@ -138,11 +137,11 @@ class TensorRTSession(InferenceSession):
             self._deserialize(built.engine, self.path)
             return
         file = cache / key.file_name
-        with engines.only_builder(file):
-            if file.is_file() and not engines.is_foreign(file):
+        with engine_cache.only_builder(file):
+            if file.is_file() and not engine_cache.is_foreign(file):
                 try:
-                    head, engine = engines.read_engine(file)
-                    engines.check_fits(head, key)
+                    head, engine = engine_file.read_engine(file)
+                    engine_file.check_fits(head, key)
                     self._deserialize(engine, file)
                     self.reasons += (f"engine {file.name} from the cache",)
                     return
@@ -150,27 +149,27 @@ class TensorRTSession(InferenceSession):
                     log.warning("%s: built again: %s", self.path, error)
             built = self._build(bounds, key)
             source = str(self.path.resolve())
-            engines.write_engine(file, key, built.engine, self.metadata, source, built.seconds)
-            engines.remove_stale(engines.read_head(file), cache)
+            engine_file.write_engine(file, key, built.engine, self.metadata, source, built.seconds)
+            engine_cache.remove_stale(engine_file.read_head(file), cache)
             self.reasons += (f"engine {file.name} built in {built.seconds:.1f} s",)
         self._deserialize(built.engine, file)
 
-    def _build(self, bounds: Profile, key: engines.EngineKey) -> engines.Build:
+    def _build(self, bounds: Profile, key: engine_file.EngineKey) -> engine_builder.Build:
         device = self._cuda.device
         log.info("%s: building an engine for %s with %s; this may take minutes", self.path, device, self.backend)
-        return engines.build(
+        return engine_builder.build(
             self.backend, self.path, bounds, key.architectures if self.backend == "tensorrt_rtx" else ()
         )
 
-    def _load_file(self, status: BackendStatus) -> None:
-        if self.path.suffix != engines.SUFFIX:
-            # As trtexec writes them: nothing is known of it but what the runtime says.
+    def _load_file(self) -> None:
+        if self.path.suffix != engine_file.SUFFIX:
+            # As trtexec writes them, without a head.
             self._deserialize(self.path.read_bytes(), self.path)
             return
-        head, engine = engines.read_engine(self.path)
+        head, engine = engine_file.read_engine(self.path)
         if head.key.runtime != self.backend:
             raise EngineMismatchError(f"{self.path}: the engine is of {head.key.runtime}, expected {self.backend}")
-        engines.check_runs_here(head, status, engines.runtime_version(self.backend), self._cuda.device)
+        engine_file.check_runs_here(head, tensorrt_library.runtime_version(self.backend), self._cuda.device)
         self.metadata = head.metadata
         self._deserialize(engine, self.path)
 
@@ -188,13 +187,13 @@ class TensorRTSession(InferenceSession):
         self._kernels: Any = None
         self._kernel_file: Path | None = None
         if self.backend == "tensorrt_rtx":
-            # Kernels are compiled for this GPU at the first run: kept, so that the next start is fast.
+            # Kernels are compiled for this GPU at the first run, and kept for a fast next start.
             config = self._engine.create_runtime_config()
             self._kernels = config.create_runtime_cache()
-            where = f"{self._cuda.device.architecture}-{engines.runtime_version(self.backend)}"
+            where = f"{self._cuda.device.architecture}-{tensorrt_library.runtime_version(self.backend)}"
             if cache is not None:
                 self._kernel_file = cache / f"{self.path.stem}-{where}.kernels"
-                compiled = engines.read_kernels(self._kernel_file)
+                compiled = engine_cache.read_kernels(self._kernel_file)
                 if compiled is not None:
                     self._kernels.deserialize(compiled)
             config.set_runtime_cache(self._kernels)
@@ -221,7 +220,7 @@ class TensorRTSession(InferenceSession):
 
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         with self._lock:
-            # A context of CUDA is current in one thread.
+            # CUDA's context is current per thread.
             self._cuda.use()
             key = tuple(feeds[s.name].shape for s in self.inputs)
             graph = self._graphs.get(key)
@@ -235,7 +234,7 @@ class TensorRTSession(InferenceSession):
             else:
                 self._enqueue(feeds, shapes)
                 self._cuda.synchronize()
-            # Out of the pinned memory, which the next run overwrites.
+            # Copied, as the next run overwrites the pinned memory.
             values = {s.name: self._buffers[s.name].array(shapes[s.name], s.dtype).copy() for s in self.outputs}
             wanted = self._cuda_graph and self.backend == "tensorrt" and graph is None and len(self._graphs) < _GRAPHS
             if wanted:
@@ -268,7 +267,7 @@ class TensorRTSession(InferenceSession):
             size = int(np.prod(shape, dtype=np.int64)) * spec.dtype.itemsize
             held = self._buffers.get(spec.name)
             if held is None or held.size < size:
-                # Graphs know the old address.
+                # Graphs hold the old address.
                 self._drop_graphs()
                 if held is not None:
                     held.free()
@@ -293,7 +292,7 @@ class TensorRTSession(InferenceSession):
             self._buffers[spec.name].to_host(size)
 
     def _capture(self, key: Any, feeds: Feeds, shapes: dict[str, tuple[int, ...]], values: Feeds) -> None:
-        """Make a graph of what has just been run, and keep it if it gives the same."""
+        """Capture the last run as a graph, and keep it if its outputs are the same."""
         graph = cuda.Graph(self._cuda)
         try:
             graph.begin()
@@ -310,7 +309,7 @@ class TensorRTSession(InferenceSession):
                 for s in self.outputs
             )
             if not same:
-                raise InferenceError("it gives something else")
+                raise InferenceError("its outputs differ")
         except InferenceError as error:
             log.warning("%s: goes on without CUDA graphs: %s", self.path, error)
             self._cuda_graph = False
@@ -324,12 +323,12 @@ class TensorRTSession(InferenceSession):
         self._graphs.clear()
 
     def _release(self) -> None:
-        """Everything, and first what stands on the rest."""
+        """Free all, in the order of dependence."""
         self._cuda.use()
         file = getattr(self, "_kernel_file", None)
         if file is not None and self._kernels is not None and self._context is not None:
             try:
-                engines.write_kernels(file, bytes(self._kernels.serialize()))
+                engine_cache.write_kernels(file, bytes(self._kernels.serialize()))
             except (OSError, TypeError) as error:
                 log.info("%s: compiled kernels are not kept: %s", self.path, error)
         self._drop_graphs()

@@ -1,4 +1,4 @@
-"""Torch, for training and comparison; the robot's runtime has none by design."""
+"""Torch, for training and comparison; the robot's runtime does not include it, by design."""
 
 from __future__ import annotations
 

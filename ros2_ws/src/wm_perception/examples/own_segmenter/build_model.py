@@ -21,7 +21,7 @@ import onnx.parser
 from onnx import numpy_helper
 
 HEIGHT, WIDTH = 240, 320
-CLASSES = ("red thing", "green thing", "blue thing", "gray thing")
+CLASSES = ("red object", "green object", "blue object", "gray object")
 
 MODEL = f"""
 <ir_version: 9, opset_import: ["" : 17]>
@@ -85,7 +85,7 @@ own_segmenter (float[1, 3, {HEIGHT}, {WIDTH}] rgb, float[1, 1, {HEIGHT}, {WIDTH}
     lead = Mul(table, in_front)
     standing = Greater(nearer, lead)
     seen = And(standing, known)
-    thing = Cast <to = 1> (seen)
+    in_front_of_plane = Cast <to = 1> (seen)
 
     # Edges: where depth jumps, or color regardless of brightness.
     far_of = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (safe)
@@ -125,19 +125,19 @@ own_segmenter (float[1, 3, {HEIGHT}, {WIDTH}] rgb, float[1, 1, {HEIGHT}, {WIDTH}
         around = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (m)
         free = Less(m, half)
         filled = Where(free, around, m)
-        m_out = Mul(filled, thing)
+        m_out = Mul(filled, in_front_of_plane)
         more = Identity(on3)
     }}> (rim_rounds, yes, spread)
 
-    # One mask for each label with enough pixels; label 0 is first, and is no thing.
+    # One mask for each label with enough pixels; label 0 is first, and is no object.
     labels_flat = Reshape(final, to_flat)
     padded = Concat <axis = 0> (background, labels_flat)
     ids_all, where_first, which, counts_all = Unique <sorted = 1> (padded)
-    ids_things = Slice(ids_all, from_one, to_end)
-    counts_things = Slice(counts_all, from_one, to_end)
-    large = GreaterOrEqual(counts_things, least)
-    ids = Compress <axis = 0> (ids_things, large)
-    counts = Compress <axis = 0> (counts_things, large)
+    ids_objects = Slice(ids_all, from_one, to_end)
+    counts_objects = Slice(counts_all, from_one, to_end)
+    large = GreaterOrEqual(counts_objects, least)
+    ids = Compress <axis = 0> (ids_objects, large)
+    counts = Compress <axis = 0> (counts_objects, large)
     ids_column = Reshape(ids, to_ids)
     image = Reshape(final, to_masks)
     same = Equal(image, ids_column)

@@ -47,7 +47,7 @@ def _smooth(depth: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.
     h, w = depth.shape
     total, count = np.zeros_like(depth), np.ones(depth.shape, np.uint8)
     step, size, near = np.empty_like(depth), np.empty_like(depth), np.empty(depth.shape, np.bool_)
-    # Sums of differences: a neighbor without depth differs by the whole depth and falls out by itself.
+    # Sums of differences: a neighbor without depth differs by the whole depth and so is left out.
     for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)):
         np.subtract(padded[1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w], depth, out=step)
         np.less(np.abs(step, out=size), limit, out=near)
@@ -72,7 +72,7 @@ def _normals(points: NDArray[np.float32], depth: NDArray[np.float32], reach: int
         down.append(channel[2 * reach :, reach:-reach] - channel[: -2 * reach, reach:-reach])
         middle.append(channel[inner])
     n = [down[i] * across[j] - down[j] * across[i] for i, j in ((1, 2), (2, 0), (0, 1))]
-    # Towards the camera, which looks along +z; and of unit length.
+    # Toward the camera at the origin of the optical frame, and of unit length.
     facing = n[0] * middle[0] + n[1] * middle[1] + n[2] * middle[2]
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = np.copysign(1.0 / np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2]), -facing)

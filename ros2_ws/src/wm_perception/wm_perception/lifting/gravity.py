@@ -13,32 +13,36 @@ from wm_perception.lifting.cloud import make_cloud
 from wm_perception.types import Array, Frame
 
 _COLUMNS = 160
-"""Of pixels that normals are taken at, about: enough to tell, little to compute."""
+"""Columns of pixels at which normals are computed, about. Larger is slower and no surer."""
 _MAX_DEPTH_M = 4.0
-_LEAST_NORMALS = 500
-_LEAST_LIKELY = 200
+"""Depth [m] beyond which normals are too noisy to be used."""
+_LEAST_NORMALS, _LEAST_LIKELY = 500, 200
+"""Normals, and those that a likely camera pose makes face up, below which nothing is estimated. Larger refuses more."""
 _CANDIDATES = 400
+"""Normals that are tried as the up direction. Larger is slower and finer."""
 _SAME_DEG = 4.0
-"""Normals this near count for one surface: a structured-light sensor's scatter at 1 m."""
+"""Normals within this angle count as of one surface: the scatter of a structured-light sensor at 1 m."""
 _PITCH_DEG = np.array([-30.0, -15.0, 0.0, 15.0, 75.0, 90.0, 105.0])
 _PITCH_PRIOR = np.array([0.0, 0.3, 0.7, 1.0, 1.0, 0.5, 0.0])
-"""How likely a camera is tilted down by this angle. 0: it looks level, and walls, which face it, are mostly larger than
-the tables and floors that it sees at a flat angle; 90: it looks straight down."""
+"""Prior of the angle by which a camera is tilted down, by hand. Lower at 0 degrees: walls, which face a level camera,
+are mostly larger than the tables and floors that it sees at a flat angle. 90 degrees: straight down."""
 _ROLL_DEG = np.array([15.0, 50.0])
 _ROLL_PRIOR = np.array([1.0, 0.0])
+"""Prior of the camera's roll, by hand: 1 up to 15 degrees, 0 from 50."""
 _PLAUSIBLE = 0.05
+"""Prior below which a camera pose does not occur. Larger leaves fewer candidates."""
 
 
 @dataclass(frozen=True)
 class UpDirection:
-    """What the surfaces of a recording say of its world.
+    """The up direction of a recording's world, from its surfaces.
 
     Attributes:
         level_T_world: (4, 4) turns the world so that z points up; the origin stays.
-        turned_deg: by how much.
+        turned_deg: angle of that turn [deg].
         share: part of all surface elements that face up, within 4 degrees.
         share_given: the same for the z axis of the world as it is.
-        given_is_plausible: whether a camera that nobody holds upside down or sideways can have seen this, were z up.
+        given_is_plausible: whether the camera poses are likely if z of the world as given is up.
     """
 
     level_T_world: Array
@@ -58,10 +62,10 @@ def estimate_up_direction(frames: Sequence[Frame]) -> Array:
 
 
 def plausibility(world_up: Array, world_T_cameras: Sequence[Array]) -> float:
-    """How likely (0..1) cameras with these poses (4, 4) are held so if ``world_up`` (3,) is up.
+    """Mean prior (0..1) of cameras with these poses (4, 4) if ``world_up`` (3,) is up.
 
-    A camera may look level or down, to straight down, and a little up; it is not upside down, and rolled by at most 50
-    degrees.
+    A camera is level or tilted down, up to straight down, or a little up; it is not upside down, and rolled by at most
+    50 degrees.
     """
     return float(np.mean([_prior(world_up[None] @ pose[:3, :3])[0] for pose in world_T_cameras]))
 
@@ -93,11 +97,11 @@ def find_up(frames: Sequence[Frame]) -> UpDirection:
             f"up direction: got {len(every)} surface normals, expected at least {_LEAST_NORMALS} (is depth missing?)"
         )
     poses = [frame.world_T_camera for frame in frames]
-    # In each frame's own camera: a camera that turns right round has seen one up direction in many ways.
+    # In each frame's own camera, as a camera that turns around sees one up direction in many ways.
     weights = np.concatenate([_prior(n @ pose[:3, :3]) for n, pose in zip(normals, poses, strict=True)])
     likely = every[weights > _PLAUSIBLE]
     if len(likely) < _LEAST_LIKELY:
-        raise ValueError("up direction: no surface that faces up for a camera that looks level or down")
+        raise ValueError("up direction: no surface that faces up for a camera that is level or tilted down")
     chosen = likely[np.random.default_rng(0).choice(len(likely), min(len(likely), _CANDIDATES), replace=False)]
     priors = np.array([plausibility(c, poses) for c in chosen])
     votes = priors * (chosen @ likely.T > np.cos(np.radians(_SAME_DEG))).sum(axis=1)

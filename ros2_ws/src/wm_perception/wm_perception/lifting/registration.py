@@ -19,12 +19,15 @@ from wm_core.camera import Camera
 from wm_perception.types import Array, Frame
 
 _EDGES_PER_FRAME = 3000
+"""Depth edge pixels used of a view. Larger is slower and less noisy."""
 _DEPTH_STEP_M = 0.15
-_LEAST_EDGES = 1000
-_LEAST_VIEWS = 4
+"""Step in depth [m] that is an edge. Larger keeps fewer, surer edges."""
+_LEAST_EDGES, _LEAST_VIEWS = 1000, 4
+"""Edge pixels and views below which nothing is estimated. Larger refuses more recordings."""
 _SAME_VIEW = 0.5
 """Frames whose depth edges coincide by more than this share, within ``_NEAR_PIXELS``, are one view."""
 _NEAR_PIXELS = 3
+"""Distance [pixels] up to which edges of two frames coincide."""
 
 FOCAL_RANGE = (0.85, 1.15)
 """Color's focal length over depth's. A Kinect's are 525 to 585, 0.90; other structured-light pairs are nearer to 1."""

@@ -1,4 +1,4 @@
-"""Horizontal surfaces that carry things: found per frame, kept and completed over frames."""
+"""Horizontal surfaces that carry objects: found per frame, kept and completed over frames."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from wm_perception.types import Array, Cloud, PerceptionConfig
 CELL_M = 0.02
 """Size of the cells in which a support's footprint is remembered [m]."""
 _UPRIGHT_COSINE = 0.94
+"""Cosine of the angle to the vertical (20 degrees) up to which a normal may be of a support. Smaller takes more of the
+noise of far surfaces in, and more of what is not level."""
 _BIN_M = 0.01
+"""Height [m] of a bin in the search for planes: several times the noise of near depth. Larger merges lower steps."""
 _MAX_EXTENT_M = 6.0
-
-
+"""Supports longer than this [m] take in no further planes. Larger lets floors grow over more of a building."""
 _OFFSET, _ROW = 1 << 20, 1 << 21
+"""Codes of cells are ``x * _ROW + y``, with this offset so that both are positive: 21 km each way."""
 
 
 def cell_codes(xy: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -33,7 +36,12 @@ def _decode(codes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Plane:
-    """``z = a x + b y + c`` [m], with the mean height of the points that it was fitted to."""
+    """A plane ``z = a x + b y + c`` in the world frame.
+
+    Attributes:
+        coefficients: (3,) a, b and c [m].
+        height_m: mean height of the points that it was fitted to [m].
+    """
 
     coefficients: Array
     height_m: float
@@ -52,8 +60,12 @@ class Support:
     Attributes:
         id: persistent object id.
         plane: in this frame where it was seen, else the last one seen.
-        cells: sorted codes of the footprint's cells, and in how many frames each was seen.
-        seen_now: whether the current frame shows it. pixels: how many of its pixels.
+        height_m: mean height over the frames, world frame [m].
+        first_seen_ns, last_seen_ns: stamps [ns]; frames: count of those that showed it.
+        seen_now: whether the current frame shows it; pixels: by how many pixels.
+        color: (3,) mean RGB, 0..255.
+        cells: (C,) sorted codes of the footprint's cells; counts: (C,) of the frames that showed each.
+        version: goes up when cells change.
     """
 
     id: int
@@ -86,7 +98,7 @@ class Support:
         return _decode(self.cells[self.counts >= least])
 
     def grid(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Its outline, a cell wider, as an image of cells (rows y, columns x), and the cell of the image's corner."""
+        """The outline, one cell wider, as an image of cells (rows y, columns x), and the cell (2,) of its corner."""
         if self._grid is not None and self._grid[0] == self.version:
             return self._grid[1], self._grid[2]
         cells = self.solid_cells()
@@ -94,7 +106,7 @@ class Support:
         if len(cells):
             low = cells.min(axis=0) - 3
             size = cells.max(axis=0) - low + 4
-            # The convex outline fills the holes that things on the support leave; one cell more takes in its rim.
+            # The convex outline fills the holes that objects on the support leave; one cell more takes in its rim.
             outline = cv2.convexHull((cells - low).astype(np.int32))
             filled = cv2.fillPoly(np.zeros((size[1], size[0]), np.uint8), [outline], (1,))
             grid = np.asarray(cv2.dilate(filled, np.ones((3, 3), np.uint8)), dtype=np.uint8)
@@ -201,8 +213,12 @@ def _fit(points: NDArray[np.float32]) -> Plane | None:
 class SupportMap:
     """Supports seen so far, with persistent ids.
 
+    Args:
+        new_id: gives object ids that were not used before.
+
     Attributes:
-        searched: whether the last update looked for planes, which takes about as long as a shape fit.
+        supports: in the order in which they were found.
+        searched: whether the last update searched for planes, which takes about as long as a shape fit.
     """
 
     def __init__(self, config: PerceptionConfig, new_id) -> None:  # type: ignore[no-untyped-def]
@@ -290,7 +306,7 @@ class SupportMap:
                     return
 
     def carrying(self, camera_height_m: float) -> list[Support]:
-        """Supports whose things are looked for: those not too deep below the camera (the floor)."""
+        """Supports on which objects are searched for: all but those too deep below the camera (the floor)."""
         limit = camera_height_m - self.config.floor_below_camera_m
         return [s for s in self.supports if s.height_m > limit]
 

@@ -1,4 +1,4 @@
-"""The resolution that perception works at: large images are brought down at the door, ids up again at the exit."""
+"""The resolution that perception works at: large images are reduced first, object ids enlarged last."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def reduction(width: int, working_width: int) -> int:
 
 
 def reduced(frame: Frame, factor: int) -> Frame:
-    """The frame with its sides divided by ``factor``; what is over at the right and at the bottom falls away.
+    """The frame with its sides divided by ``factor``; the rest at the right and at the bottom is dropped.
 
     Depth is that of one pixel of each block, so that no surfaces are mixed, and the intrinsics are its; color is the
     mean of the block, half a pixel of the large image beside it at most.
@@ -38,7 +38,7 @@ def reduced(frame: Frame, factor: int) -> Frame:
 
 
 def enlarged(small: NDArray[np.uint16], factor: int, height: int, width: int) -> NDArray[np.uint16]:
-    """Ids (H, W) of an image of ``factor`` times the size; its rim beyond the last whole block continues that."""
+    """Ids (H, W) of an image of ``factor`` times the size; the rim beyond the last whole block repeats that block."""
     full = cv2.resize(small, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)[:height, :width]
     below, right = height - full.shape[0], width - full.shape[1]
     if below or right:

@@ -1,1 +1,1 @@
-"""Trained models: where they are, whether they are what they should be, and which one a configuration names."""
+"""Trained models: their files, the checks of their contracts, and the choice that a configuration makes."""

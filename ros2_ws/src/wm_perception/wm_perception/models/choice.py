@@ -1,4 +1,4 @@
-"""Which model, runtime and precision a configuration comes down to on this machine."""
+"""The model, runtime and precision that a configuration selects on this machine."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ SEGMENTER_TASK = "wm_segmenter"
 
 @dataclass(frozen=True)
 class Choice:
-    """What a configuration comes down to here: ``kind`` is learned, geometric or onnx; ``path`` None for geometric.
+    """The model that a configuration selects on this machine.
 
-    ``backend`` runs it; ``precision`` is that of the file; ``why``: of both, in words.
+    Attributes:
+        kind: learned, geometric or onnx.
+        path: the model file; None for geometric.
+        backend: runtime that runs it, of ``wm_core.inference.backends.BACKENDS``.
+        precision: of the file; why: reasons for backend and precision.
     """
 
     kind: str
@@ -40,10 +44,10 @@ class Choice:
 
 
 def chosen(name: str, config: PerceptionConfig) -> Choice:
-    """Which model is used for ``segmenter`` or ``reasoner``; the file is there, but not looked into.
+    """The model used as ``segmenter`` or ``reasoner``; its file exists, but is not checked.
 
-    ``auto`` means the shipped weights, and geometry only where none are installed: bad weights are refused, not passed
-    over. With a file, ``auto`` takes a segmenter for what its metadata says it is.
+    ``auto`` means the shipped weights, and geometry only where none are installed: bad weights are refused, not
+    skipped. With a file, ``auto`` selects learned or onnx by the file's metadata.
 
     Raises:
         ModelError: the file is not there.
@@ -56,8 +60,8 @@ def chosen(name: str, config: PerceptionConfig) -> Choice:
         kind = "learned" if load(path).metadata.get("task") == SEGMENTER_TASK else "onnx"
     kind = "onnx" if kind == "onnx" else "learned"
     try:
-        # The reasoner's tensors are small: bringing them to a GPU takes longer than running it here. Of a segmenter
-        # of one's own it is not known whether a GPU runtime takes it: that has to be asked for.
+        # The reasoner's tensors are small: copying them to a GPU takes longer than running it on the CPU. Whether a GPU
+        # runtime runs a user's own segmenter is not known: the user has to name it.
         gpu = name == "segmenter" and kind == "learned"
         backend, reasons = choose(config.inference_backend, path, gpu, REFUSED_BACKENDS)
     except InferenceError as error:
@@ -70,14 +74,14 @@ def chosen(name: str, config: PerceptionConfig) -> Choice:
 
 
 REFUSED_BACKENDS: dict[str, str] = {}
-"""Backends that turned out not to run a model here, with the reason."""
+"""Backends that failed to run a model on this machine, with the reason."""
 
 
 def _precision(wanted: str, backend: str, path: Path) -> tuple[str, str]:
     """The precision of a shipped model on a backend, and why.
 
     Raises:
-        ModelError: one was asked for whose file is not there, or that is not for this backend.
+        ModelError: the file of the precision chosen is absent, or is not for this backend.
     """
     on_gpu = backend in GPU_BACKENDS
     fast, cpu = int8_is_fast()
@@ -99,7 +103,7 @@ def _precision(wanted: str, backend: str, path: Path) -> tuple[str, str]:
 
 
 def _weights(path: Path) -> str:
-    """SHA-256 of the weights that a file was exported from, as it says itself; its name where it says nothing."""
+    """SHA-256 of the weights that a file was exported from, by its metadata; its name where that has none."""
     try:
         return onnx_metadata(path).get("weights_sha256") or path.name
     except InferenceError:
@@ -107,5 +111,5 @@ def _weights(path: Path) -> str:
 
 
 def threads(config: PerceptionConfig) -> int:
-    """Of a network: as configured, but no more than the machine has."""
+    """CPU threads of a network: as configured, but no more than the machine has."""
     return max(1, min(config.inference_threads, os.cpu_count() or 1))

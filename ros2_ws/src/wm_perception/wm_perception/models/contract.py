@@ -1,4 +1,4 @@
-"""Whether a model is what it should be: its tensors, its metadata, and what it gives when it is run once.
+"""The contract of a model: checks of its tensors, its metadata, and its outputs in a trial run.
 
 Every refusal is a ``ModelError`` that names the file, the tensor or metadata, what was found and what was expected.
 docs/models.md has the contracts.
@@ -22,14 +22,14 @@ from wm_perception.models.files import ModelError
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a model's input or output has to be.
+    """The specification of a model's input or output.
 
     Attributes:
         name: of the tensor.
-        shape: a number is a fixed size, a letter any size (the same letter: the same size).
+        shape: a number is a fixed size, a letter any size; one letter stands for one size.
         dtype: of its values.
-        also: other shapes that are taken, e.g. with a leading batch axis.
-        optional: the model may do without it.
+        also: other shapes that are accepted, e.g. with a leading batch axis.
+        optional: the model may lack it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Tensor:
 
     @property
     def shapes(self) -> tuple[tuple[int | str, ...], ...]:
-        """All shapes that are taken."""
+        """All shapes that are accepted."""
         return (self.shape, *self.also)
 
     def __str__(self) -> str:
@@ -51,9 +51,6 @@ class Tensor:
 def shape_text(shape: Sequence[int | str | None]) -> str:
     """``(1, 3, H, ?)`` of a shape; ? is a size that the file leaves open without a name."""
     return f"({', '.join('?' if s is None else str(s) for s in shape)}{',' if len(shape) == 1 else ''})"
-
-
-# Whether they are what they should be.
 
 
 def load(
@@ -67,7 +64,7 @@ def load(
     Raises:
         ModelError: absent, no model that the runtime can load, or no such runtime here.
     """
-    # Of a file whose ending no runtime takes, it is said which are taken.
+    # auto names the accepted endings where this file's is none of them.
     backend = backend if Path(path).suffix == ".onnx" else "auto"
     try:
         return open_session(path, backend, threads, gpu=gpu)
@@ -76,10 +73,11 @@ def load(
 
 
 def check_tensors(path: str | Path, kind: str, found: Sequence[TensorSpec], expected: Sequence[Tensor]) -> None:
-    """Compare what a file says of its inputs or outputs with what they have to be.
+    """Compare the inputs or outputs that a file states with their specification.
 
     Args:
-        kind: ``input`` or ``output``. Inputs beyond the expected are refused: nothing could be put in; outputs are not.
+        kind: ``input`` or ``output``. Inputs beyond the expected are refused, as nothing could be fed to them; outputs
+            are not.
 
     Raises:
         ModelError: names the file and the tensor.
@@ -94,7 +92,7 @@ def check_tensors(path: str | Path, kind: str, found: Sequence[TensorSpec], expe
         spec = by_name[tensor.name]
         if spec.dtype != np.dtype(tensor.dtype):
             raise ModelError(f"{path}: {kind} {tensor.name!r}: got {spec.dtype}, expected {tensor}")
-        # A runtime gives () for a shape that the file does not state; running it tells.
+        # A runtime gives () for a shape that the file does not state; a trial run shows it.
         if spec.shape and not any(_fits(spec.shape, shape) for shape in tensor.shapes):
             raise ModelError(f"{path}: {kind} {tensor.name!r}: got shape {shape_text(spec.shape)}, expected {tensor}")
     known = {tensor.name for tensor in expected}
@@ -117,10 +115,10 @@ def _fits(shape: Sequence[int | str | None], expected: Sequence[int | str]) -> b
 def check_values(
     path: str | Path, values: Mapping[str, NDArray[Any]], expected: Sequence[Tensor], sizes: dict[str, int]
 ) -> None:
-    """Compare what a model gave with what its outputs have to be.
+    """Compare a model's output values with their specification.
 
     Args:
-        sizes: of the letters that are known; those that are met are added.
+        sizes: known sizes by letter; those found here are added.
 
     Raises:
         ModelError: names the file and the tensor: absent, of another shape, or with values that are no numbers.
@@ -147,7 +145,7 @@ def check_values(
 
 
 def _bind(shape: Sequence[int], expected: Sequence[int | str], sizes: Mapping[str, int]) -> dict[str, int] | None:
-    """Sizes of the letters that make the shapes agree, or None."""
+    """Sizes by letter that make the shapes agree, or None."""
     if len(shape) != len(expected):
         return None
     bound = dict(sizes)

@@ -1,4 +1,4 @@
-"""Where trained models are."""
+"""The files of trained models."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ SHIPPED = ("segmenter", "reasoner")
 
 
 class ModelError(ValueError):
-    """A model that cannot be used; names the file, what of it is wrong, what was found and what was expected."""
-
-
-# Where they are.
+    """A model that cannot be used; the message names the file, the fault, what was found and what was expected."""
 
 
 def model_folders() -> list[Path]:
-    """Where shipped models are looked for: beside the sources, then in the installed share folders."""
+    """Folders searched for shipped models: beside the sources, then the installed share folders."""
     folders = [Path(__file__).resolve().parents[2] / "models"]
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     folders += [Path(prefix) / "share" / "wm_perception" / "models" for prefix in [*prefixes, sys.prefix]]
@@ -28,7 +25,7 @@ def model_folders() -> list[Path]:
 
 
 def shipped_model(name: str) -> Path | None:
-    """The ONNX file of a model that came with the package, or None where it did not."""
+    """The ONNX file of a shipped model, or None where none is installed."""
     return next((f / f"{name}.onnx" for f in model_folders() if (f / f"{name}.onnx").is_file()), None)
 
 
@@ -57,6 +54,6 @@ def _sha256(path: Path, size: int, changed_ns: int) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, 64 hexadecimal digits."""
+    """SHA-256 of a file's content, 64 hexadecimal digits."""
     status = path.stat()
     return _sha256(path.resolve(), status.st_size, status.st_mtime_ns)

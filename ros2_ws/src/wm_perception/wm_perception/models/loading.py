@@ -10,10 +10,10 @@ from wm_perception.models.segmenter import load_learned_segmenter
 
 
 def load_shipped(name: str) -> Any:
-    """Load and check a shipped model, as perception would: see ``SHIPPED``.
+    """Load and check a shipped model (``SHIPPED``) as perception does.
 
     Raises:
-        ModelError: it is not there, or not what it should be.
+        ModelError: it is absent, or breaks its contract.
     """
     path = model_path(name)
     return load_learned_segmenter(path) if name == "segmenter" else load_learned_reasoner(path)

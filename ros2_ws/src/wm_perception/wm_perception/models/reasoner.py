@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 REASONER_TASK = "wm_reasoner"
 
 
-# The reasoner.
-
-
 def reasoner_contract() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Inputs and outputs of the reasoner: N things, C contacts, M steps of motion, Q questions of cause."""
+    """Inputs and outputs of the reasoner: N objects, C contacts, M steps of motion, Q candidate causes."""
     from wm_perception.reasoning import features
 
     window = features.WINDOW
@@ -67,7 +64,7 @@ def load_learned_reasoner(
     inputs, outputs = reasoner_contract()
     check_tensors(path, "input", session.inputs, inputs)
     check_tensors(path, "output", session.outputs, outputs)
-    # Of two sizes: an export may have kept that of its example somewhere inside.
+    # With two sizes, as an export may have kept the size of its example input.
     for n, c, m, q in ((1, 1, 1, 1), (4, 3, 2, 5)):
         sizes: dict[str, int] = {"N": n, "C": c, "M": m, "Q": q}
         feeds = {t.name: np.zeros([s if isinstance(s, int) else sizes[s] for s in t.shape], np.float32) for t in inputs}
@@ -91,12 +88,12 @@ def make_reasoner(config: PerceptionConfig) -> Reasoner:
     """The reasoner that a configuration names; see ``chosen``.
 
     Raises:
-        ModelError: its model is absent or not what it should be.
+        ModelError: its model is absent or breaks its contract.
     """
     from wm_perception.reasoning.reasoner import Reasoner
 
     choice = chosen("reasoner", config)
     if choice.path is None:
         return Reasoner(config)
-    # Small tensors: more threads only get in each other's way.
+    # The tensors are small: more threads make it slower.
     return load_learned_reasoner(choice.path, 1, config, choice.backend)

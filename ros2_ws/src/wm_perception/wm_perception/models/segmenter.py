@@ -19,9 +19,7 @@ from wm_perception.types import PerceptionConfig, Segmenter
 log = logging.getLogger(__name__)
 
 _EMBEDDING_SIZE = 16
-
-
-# The segmenter.
+"""Numbers of an embedding, as the network was trained (training/segmenter)."""
 
 
 def learned_contract(channels: int, classes: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -38,7 +36,7 @@ def learned_contract(channels: int, classes: int) -> tuple[tuple[Tensor, ...], t
 def load_learned_segmenter(
     path: str | Path, threads: int | None = None, max_height_m: float = 0.6, backend: str = "onnxruntime_cpu"
 ) -> Segmenter:
-    """wm's own trained segmenter, for things up to a height over their support.
+    """wm's own trained segmenter, for objects up to ``max_height_m`` [m] over their support.
 
     Raises:
         ModelError: the file is not such a model.
@@ -65,13 +63,13 @@ def load_learned_segmenter(
             f"{path}: input 'image': got fixed sizes {shape_text(session.inputs[0].shape)}, expected {inputs[0]} with "
             "h and w left open, since cameras differ"
         )
-    # Of two sizes: an export may have kept that of its example somewhere inside.
+    # With two sizes, as an export may have kept the size of its example input.
     for h, w in ((64, 96), (50, 42)):
         values = probe(path, session, {"image": np.zeros((1, len(CHANNELS), h, w), np.float32)})
         check_values(path, values, outputs, {"B": 1, "h": h, "w": w, "h2": h // 2, "w2": w // 2})
 
     if backend in GPU_BACKENDS:
-        # Of the usual size, so that kernels and graphs are there for the first frame.
+        # With the usual size, so that kernels and graphs exist at the first frame.
         try:
             session.warm_up({"image": (1, len(CHANNELS), 240, 320)})
         except InferenceError as error:
@@ -88,7 +86,7 @@ def make_segmenter(config: PerceptionConfig) -> Segmenter:
     """The segmenter that a configuration names; see ``chosen``.
 
     Raises:
-        ModelError: its model is absent or not what it should be.
+        ModelError: its model is absent or breaks its contract.
     """
     choice = chosen("segmenter", config)
     if choice.path is None:

@@ -38,7 +38,7 @@ class PropertyBeliefs:
         self._priors: dict[int, Array] = {}
 
     def add_evidence(self, who: int, said: NDArray[np.float32]) -> None:
-        """Take in means and precisions (6,) of one contact or slide."""
+        """Add means and precisions (6,) from one contact or slide."""
         belief = self._beliefs.setdefault(who, _Belief())
         precision = said[3:].astype(np.float64)
         belief.weighted += precision * said[:3]

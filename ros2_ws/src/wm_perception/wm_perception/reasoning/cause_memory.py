@@ -1,4 +1,4 @@
-"""The events of the last seconds, and which contact the network holds to be the cause of which."""
+"""The events of the last seconds, and the probability that a contact caused an event."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CauseMemory:
         self._waiting: list[CauseRow] = []
 
     def add(self, new: ObservedEvent, event: Event, start_ns: int) -> None:
-        """Collect which contacts may have caused the new event, and what a new contact may have caused.
+        """Collect the contacts that may have caused the new event, and the events that a new contact may have caused.
 
         Args:
             start_ns: stamp at which event times are 0.
@@ -59,7 +59,7 @@ class CauseMemory:
         return rows
 
     def answer(self, rows: list[CauseRow], probabilities: Iterable[float]) -> None:
-        """Take in the network's probabilities that the first caused the second, given that both happened."""
+        """Store the network's probabilities that the first caused the second, given that both happened."""
         for (a, b, _), probability in zip(rows, probabilities, strict=False):
             both = self._sure.get(a, 0.0) * self._sure.get(b, 0.0)
             self._causes[a, b] = (both * float(probability), self._causes.get((a, b), (0.0, 0))[1])

@@ -17,7 +17,13 @@ better."""
 
 @dataclass(frozen=True)
 class ObservedEvent:
-    """An event with the motion about it: per participant speed before, speed after, change of velocity [m/s]."""
+    """An event with the motion about it.
+
+    Attributes:
+        kind: of the event; who: ids of the participants.
+        time: since the reasoner's start [s].
+        motion: of each participant speed before, speed after, and change of velocity [m/s].
+    """
 
     kind: EventKind
     who: tuple[int, ...]
@@ -67,7 +73,7 @@ def cause_row(events: list[ObservedEvent], cause: int, effect: int) -> NDArray[n
         if k != effect and h.kind == EventKind.CONTACT and h.time <= until and set(h.who) & set(last.who)
     ]
     nearest, hit = min(near, default=(3.0, -1))
-    # The influence on the object that hit last, before it hit.
+    # The influence on the object that hit last, before that contact.
     source = source_plain = 0.0
     touched: dict[int, float] = dict.fromkeys(first.who, first.time)
     for k, h in enumerate(events):

@@ -1,4 +1,4 @@
-"""Events from the network's probabilities: peaks in time that fit what was seen and what was reported before."""
+"""Events from the network's probabilities: peaks in time that are consistent with the motion and earlier events."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SEEN = 0.7
 """Part of the four steps about an event in which all participants must be seen. Chosen by hand with commit 4becb6d, so
 that no event is reported of hidden objects; larger means fewer events at the rim of occlusions."""
 _MEETS_M, _PARTED_M = 0.02, 0.006
-"""Objects that meet or part come this near, and are this far apart before or after [m]; the second as ``APART_M`` in
+"""Gap [m] that a pair in contact comes below, and exceeds before or after; the second as ``APART_M`` in
 the ground truth of training (training/reasoner/events.py). Larger means more, and fewer, contacts of objects that pass
 closely."""
 _TOUCHES, _APART = 0.85, 0.15
@@ -66,7 +66,7 @@ class _Switch:
     against: int = 0
 
     def settle(self, probability: float, steps: int) -> None:
-        """Follow what has been clear for some steps without an event: one was missed, or it began out of sight."""
+        """Switch where the opposite was clear for ``steps`` steps: the event was missed, or happened out of sight."""
         other = probability < _APART if self.on else probability > _TOUCHES
         self.against = self.against + 1 if other else 0
         if self.against >= steps:
@@ -75,7 +75,11 @@ class _Switch:
 
 @dataclass(frozen=True)
 class DetectedEvent:
-    """An event at a time of the grid [s], with its probability."""
+    """An event.
+
+    Attributes:
+        key: kind and participants. time: on the reasoner's clock [s]. probability: 0..1.
+    """
 
     key: EventKey
     time: float
@@ -99,7 +103,7 @@ class EventDetector:
     def detect(
         self, ids: NDArray[np.int64], pair: NDArray[np.float32], single: NDArray[np.float32], step: int, time: float
     ) -> list[DetectedEvent]:
-        """What happened about the step before ``step``: peaks of the probabilities of three steps.
+        """Events about the step before ``step``: peaks of the probabilities of three steps.
 
         Args:
             ids: (N,) objects; pair: (N, N, 3) of ``PAIR_EVENTS`` and of touch; single: (N, 4) of ``OBJECT_EVENTS``.
@@ -130,7 +134,7 @@ class EventDetector:
     def _read(
         self, ids: NDArray[np.int64], pair: NDArray[np.float32], single: NDArray[np.float32], step: int
     ) -> dict[EventKey, float]:
-        """Probabilities by event; the states of touch and motion follow what is clear."""
+        """Probabilities by event; the states of touch and motion follow clear probabilities."""
         chances: dict[EventKey, float] = {}
         for i, a in enumerate(ids.tolist()):
             for n, kind in enumerate(OBJECT_EVENTS):
@@ -151,9 +155,9 @@ class EventDetector:
         """Whether an event was seen, and is possible by its own definition.
 
         All participants were seen about the instant: the place of a hidden object is a guess, and one that has fallen
-        out of sight is still believed to be where it was seen last. Objects that meet or part come near, and are apart
-        before or after. An object that begins to move or comes to rest was moving for the tracker, too: a shape that is
-        fitted anew shifts the place of an object at rest.
+        out of sight keeps its last place. Objects that begin or end a contact come near, and are apart before or after.
+        An object that begins to move or comes to rest moves in the tracker, too: a shape that is fitted anew shifts the
+        place of an object at rest.
         """
         kind, history = key[0], self._history
         slots = [history.slot[who] for who in key[1:] if who]

@@ -1,4 +1,4 @@
-"""What counts as moving, stopping, falling and toppling; the same rules for ground truth and for perceived motion."""
+"""Rules of moving, stopping, falling and toppling, the same for ground truth and for perceived motion."""
 
 from __future__ import annotations
 

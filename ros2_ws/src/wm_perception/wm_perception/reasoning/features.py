@@ -13,12 +13,12 @@ from wm_core.scene_graph import EventKind, Shape
 RATE_HZ = 15.0
 """Steps of the time grid per second: the rate that perception reaches on two cores (docs/perception_bench.md)."""
 STEP_S = 1.0 / RATE_HZ
+"""Time between steps [s]."""
 VERSION = 3
 """Of the features: goes up when they change, and examples and networks of earlier versions are refused."""
-WINDOW = 9
-"""Steps that the network sees; it judges the step ``CENTER``, so that it sees what follows. Larger means that
-more of the past is seen."""
-CENTER = 5
+WINDOW, CENTER = 9, 5
+"""Steps that the network sees, and the one that it classifies, so that it also sees what follows. A larger window holds
+more of the past."""
 AHEAD = WINDOW - 1 - CENTER
 """Steps by which events are reported late (0.2 s)."""
 CONTACT_LAG, STEP_LAG = 6, 10

@@ -107,7 +107,7 @@ class MotionHistory:
         return slot
 
     def push(self, step: Step) -> None:
-        """Take in the next grid step."""
+        """Append the next grid step."""
         k = self.count
         row, before = self.row(k), self.row(k - 1)
         self.time[row] = step.time

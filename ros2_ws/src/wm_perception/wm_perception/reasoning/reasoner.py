@@ -1,7 +1,7 @@
 """Relations, events, properties and causes among the objects: the reasoner on the robot.
 
-It keeps the last seconds of scene graphs on an even time grid. A trained network judges each instant ``AHEAD`` steps
-(0.2 s) late, when what follows is known, and events have the true instant as their stamp. Without a network,
+It keeps the last seconds of scene graphs on an even time grid. A trained network classifies each instant ``AHEAD``
+steps (0.2 s) later, when the motion after it is known; events have the stamp of that instant. Without a network,
 relations and contacts come from geometry alone, properties stay at their priors, and no causes are reported.
 """
 
@@ -102,7 +102,7 @@ class Reasoner:
         for e in tracked:
             if self.network is not None and e.kind in _OWN:
                 continue
-            # The tracker reports both some frames late.
+            # The tracker reports both events some frames late.
             stamp = e.stamp_ns
             if e.kind == EventKind.ENTER and e.a in scene.ids:
                 stamp = int(scene.first_seen_ns[scene.index(e.a)])

@@ -1,4 +1,4 @@
-"""When each object was seen first and last, and when one that fell past an edge has left."""
+"""Times at which each object was seen first and last, and at which one that falls past an edge has left."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ which only come near an edge are taken to fall."""
 
 @dataclass(frozen=True)
 class Sighting:
-    """Stamps [ns] at which an object was seen first and last.
+    """The first and the last sight of an object.
 
-    ``falls_s``: time [s] after the last sight at which it has left, if it was falling past an edge; else 0.
+    Attributes:
+        first_ns, stamp_ns: stamps of the first and of the last sight [ns].
+        falls_s: time after the last sight at which it has left, if it was falling past an edge; else 0 [s].
     """
 
     first_ns: int

@@ -15,7 +15,16 @@ from wm_perception.types import Array
 
 @dataclass(frozen=True)
 class Step:
-    """The movable objects of one instant: n ids, poses, sizes, shapes; ``floors``: heights of what is below [m]."""
+    """The N movable objects of one instant.
+
+    Attributes:
+        time: since the reasoner's start [s].
+        ids: (N,); shapes: (N,) ``Shape``; hulls: N arrays (P, 3) in the object frame [m].
+        positions: (N, 3) centers, world frame [m]; quaternions: (N, 4) x, y, z, w.
+        velocities: (N, 3) world axes [m/s]; extents: (N, 3) full sizes along the objects' own axes [m].
+        visibilities: (N,) 0..1.
+        floors: (N,) height of the highest support below [m], -inf: none.
+    """
 
     time: float
     ids: NDArray[np.int64]
@@ -30,7 +39,7 @@ class Step:
 
 
 def step_of(scene: SceneGraph, time: float) -> Step:
-    """What the reasoner takes from a scene graph."""
+    """The movable objects of a scene graph, at most ``SLOTS``."""
     rows = np.flatnonzero(~scene.is_static)[:SLOTS]
     floors = np.full(len(rows), -np.inf)
     for k in np.flatnonzero(scene.is_static):

@@ -11,8 +11,8 @@ class BadFrameError(Exception):
     """A frame that cannot be used.
 
     Attributes:
-        counter: in diagnostics. detail: what was found. advice: what to do.
-        resets: tracks that came of the frames before it are wrong.
+        counter: name in diagnostics. detail: what was found. advice: what to do.
+        resets: whether tracks from the frames before it are wrong, so that they have to be forgotten.
     """
 
     def __init__(self, counter: str, detail: str, advice: str = "", resets: bool = False) -> None:
@@ -21,13 +21,13 @@ class BadFrameError(Exception):
 
 
 class BadFrames:
-    """Counts frames that cannot be used in diagnostics; where that goes on they are findings."""
+    """Counts frames that cannot be used in diagnostics; causes that last become findings (``log``)."""
 
     def __init__(self, node: ManagedNode) -> None:
         self._diagnostics = node.diagnostics
         self.log = FrameLog()
 
     def add(self, error: BadFrameError) -> None:
-        """One that could not be used."""
+        """Count a frame that cannot be used."""
         self._diagnostics.counter(error.counter, advice=error.advice).add(1, error.detail)
         self.log.bad(Finding(error.counter, Severity.ERROR, error.detail, run=error.advice))

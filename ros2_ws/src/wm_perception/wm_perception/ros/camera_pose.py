@@ -70,7 +70,7 @@ class CameraPose:
         self._transforms = None
 
     def time_was_set_back(self, stamp_ns: int) -> None:
-        """Forget what lies after this stamp, with half a second to spare."""
+        """Forget transforms later than half a second after this stamp [ns]."""
         if self._transforms is not None:
             self._transforms.clear(stamp_ns + seconds_to_ns(0.5))
         self._odometry.clear(stamp_ns + seconds_to_ns(0.5))
@@ -96,7 +96,7 @@ class CameraPose:
         """world_T_camera (4, 4) of an optical frame at a stamp [ns]; waits for it up to ``tf_timeout_s``.
 
         Raises:
-            BadFrameError: it is not known, nor will be.
+            BadFrameError: it is not known in time.
         """
         p: PerceptionParameters = self._node.params
         if p.pose_source == "fixed":
@@ -141,7 +141,7 @@ class CameraPose:
         return world_T_base @ self._from_tf(base, frame_id, stamp_ns, max(deadline_s - time.monotonic(), 0.0))
 
     def findings(self) -> list[Finding]:
-        """Why transforms may be missing: nobody publishes them, or with a QoS that does not reach this node."""
+        """Causes of missing transforms: no publisher, or a QoS that does not reach this node."""
         streams = self._health.streams(("tf", "tf_static"), look_at_all=True)
         if streams and not any(s.publishers for s in streams):
             run = "start robot_state_publisher or a static_transform_publisher, or set pose_source to odometry or fixed"

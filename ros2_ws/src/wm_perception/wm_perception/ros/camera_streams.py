@@ -18,12 +18,16 @@ from wm_ros.nodes.lifecycle import ManagedNode, guarded
 from wm_ros.stamps import ApproximateSynchronizer, Pair, seconds_to_ns, stamp_to_ns
 
 INPUT_SILENT_S = 2.0
-"""After so long without a message an input is an error in diagnostics."""
+"""Time [s] without a message after which an input is an error in diagnostics: cameras have 5 Hz and more."""
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """A message and the wall-clock time at which it came [s, monotonic]."""
+    """A message that came.
+
+    Attributes:
+        msg: the message. at_s: when it came [s, monotonic wall clock].
+    """
 
     msg: Any
     at_s: float
@@ -39,7 +43,7 @@ class CameraStreams:
 
     Args:
         node: whose topics, parameters and diagnostics they are. health: follows the streams.
-        on_pair: takes pairs of ``Arrived``.
+        on_pair: called with pairs of ``Arrived``.
     """
 
     def __init__(self, node: ManagedNode, health: InputHealth, on_pair: Callable[[Pair], None]) -> None:
@@ -110,7 +114,7 @@ class CameraStreams:
             self._on_pair(pair)
 
     def diagnose(self) -> None:
-        """Take over the synchronizer's counts of images without a partner."""
+        """Update the counter of images without a partner from the synchronizer."""
         counts, within_s = self._synchronizer.counts, self._node.params.max_stamp_difference_s
         lost = counts["unsynchronised_color"] + counts["unsynchronised_depth"]
         counter = self._node.diagnostics.counter(
@@ -124,7 +128,7 @@ class CameraStreams:
             counter.raise_to(lost, text)
 
     def findings(self) -> list[Finding]:
-        """Streams and stamps."""
+        """Faults of streams and stamps."""
         findings = self._health.findings(("color", "depth", "camera_info", "odometry"))
         if self.camera_info is not None:  # published once is enough
             findings = [f for f in findings if f.cause not in ("silent.camera_info", "stopped.camera_info")]

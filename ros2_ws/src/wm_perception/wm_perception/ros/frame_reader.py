@@ -20,10 +20,10 @@ from wm_ros.stamps import Pair
 
 
 class FrameReader:
-    """Decodes images, removes the lens's distortion, and knows the unit of depth.
+    """Decodes images, removes the lens's distortion, and determines the unit of depth.
 
     Attributes:
-        unit_finding: what is to be said of the unit of depth; None: nothing.
+        unit_finding: what is wrong with the unit of depth; None: nothing.
     """
 
     def __init__(self, node: ManagedNode) -> None:
@@ -73,10 +73,10 @@ class FrameReader:
     def check_depth_unit(
         self, read: camera_input.CameraImages, world_T_camera: NDArray[np.float64], stamp_ns: int
     ) -> None:
-        """Keep what is to be said where depth looks to be in another unit, or take that on.
+        """Update ``unit_finding``, or switch to the unit found where the parameters say so.
 
         Raises:
-            BadFrameError: the unit is to be guessed and is not known yet, or was found with this very frame.
+            BadFrameError: the unit is to be guessed and is not known yet, or was found with this frame.
         """
         p: PerceptionParameters = self._node.params
         unit = self._depth_unit
@@ -101,7 +101,7 @@ class FrameReader:
             raise BadFrameError("depth_unit_unknown", f"the unit of depth on {p.depth_source} is still looked at")
 
     def findings(self, info: CameraInfo | None) -> list[Finding]:
-        """Intrinsics that cannot be, or distortion that is removed neither here nor before."""
+        """Impossible intrinsics, and distortion that is removed neither here nor before."""
         p: PerceptionParameters = self._node.params
         topic = p.camera_info_topic
         if info is None:
@@ -109,7 +109,7 @@ class FrameReader:
         try:
             lens = info_to_lens(info, topic)
         except ImageError:
-            return []  # said of each frame
+            return []  # reported for each frame
         corrected = self._input.corrects(lens, p.rectify)
         findings = (
             check_intrinsics(topic, lens.raw),

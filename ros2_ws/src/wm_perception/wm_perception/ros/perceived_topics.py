@@ -1,4 +1,4 @@
-"""What perception publishes."""
+"""Publishers of perception's outputs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from wm_ros.nodes.lifecycle import ManagedNode
 from wm_ros.stamps import ns_to_stamp
 
 _MAX_INSTANCE_ID = 65535
+"""Of 16 bits, the type of ``instances``."""
 TOPICS: dict[str, tuple[type, Any]] = {
     "scene_graph": (SceneGraphMsg, qos.SCENE_GRAPH),
     "instances": (Image, qos.DERIVED_IMAGE),
@@ -30,7 +31,7 @@ TOPICS: dict[str, tuple[type, Any]] = {
     "camera_info": (CameraInfo, qos.DERIVED_IMAGE),
     "frame_reports": (DiagnosticArray, qos.FRAME_REPORTS),
 }
-"""Type and QoS of what is published, by its name in the node's namespace."""
+"""Type and QoS of each topic, by its name in the node's namespace."""
 
 
 class PerceivedTopics:
@@ -48,7 +49,7 @@ class PerceivedTopics:
         self._outputs = {name: make(kind, name, profile) for name, (kind, profile) in TOPICS.items()}
 
     def close(self) -> None:
-        """Give them back."""
+        """Destroy the publishers."""
         for publisher in self._outputs.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._outputs = {}
@@ -58,7 +59,7 @@ class PerceivedTopics:
         self._outputs["scene_graph"].publish(scene_graph_to_msg(scene))
 
     def publish_images(self, frame: Frame, frame_id: str, result: PerceptionResult) -> None:
-        """What goes with a graph: the camera, object ids, markers and overlay; ``frame_id`` of the color image."""
+        """The camera, object ids, markers and overlay of a frame; ``frame_id`` of the color image."""
         stamp_ns = frame.stamp_ns
         if self._wanted("camera_info"):
             self._outputs["camera_info"].publish(camera_to_info(frame.camera, stamp_ns, frame_id))
@@ -72,9 +73,10 @@ class PerceivedTopics:
             self._outputs["overlay"].publish(rgb_to_image(draw_overlay(frame, result), stamp_ns, frame_id))
 
     def report(self, stamp_ns: int, refused: tuple[str, str] | None) -> None:
-        """Say what became of a pair of images: who plays a recording in lock-step waits for it.
+        """Publish the outcome for a pair of images, for which a player in lock-step waits.
 
-        ``refused``: counter and text of why it gave no graph.
+        Args:
+            refused: counter and text of the reason why it gave no graph; None: it gave one.
         """
         try:
             name, text = refused or ("scene_graph", "")
@@ -82,7 +84,7 @@ class PerceivedTopics:
             report = DiagnosticArray(status=[DiagnosticStatus(level=level, name=name, message=text, hardware_id="wm")])
             report.header.stamp = ns_to_stamp(max(stamp_ns, 0))
             self._outputs["frame_reports"].publish(report)
-        except Exception as error:  # the node was cleaned up while a long frame was worked on
+        except Exception as error:  # the node was cleaned up while a frame was processed
             self._node.report_exception("frame report", error)
 
     def _wanted(self, name: str) -> bool:

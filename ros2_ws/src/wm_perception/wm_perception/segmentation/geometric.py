@@ -16,17 +16,23 @@ from wm_perception.shapes.surfaces import hull_planes, signed_distance
 from wm_perception.types import Array, Cloud, Frame, PredictedObject, Segmentation
 
 _CREASE_RADIANS = np.radians(35.0)
+"""Angle between normals from which a concave bend is a crease. Larger joins objects that touch."""
 _CREASE_REACH = 3
+"""Pixels on each side over which normals are compared. Larger is less noisy and misses small pieces."""
 _CHROMA_EDGE = 22.0
-_JOIN_CHROMA = 14.0
-_JOIN_LIGHTNESS = 60.0
+"""Difference of a* and b* (0..255 each, summed) over two pixels that is an edge. Larger joins objects of like color."""
+_JOIN_CHROMA, _JOIN_LIGHTNESS = 14.0, 60.0
+"""Differences of mean a* and b* (summed) and of L* (0..255) up to which pieces are of one color. Larger joins more."""
 _SMALL_PIECE = 60
+"""Pixels below which a piece is no object by itself. Larger loses small objects."""
 _SHARED_FRACTION = 0.2
+"""Part of a piece that a second tracked object must claim for the piece to be divided. Larger divides less often."""
 _PART_FRACTION = 0.15
+"""Size relative to its neighbor up to which a piece that hangs in the air is its part. Larger joins more."""
 
 
 class GeometricSegmenter:
-    """Cuts the pixels that stand clear of the supports into objects.
+    """Divides the pixels that stand clear of the supports into objects.
 
     Pieces are connected pixels without depth edge, concave crease (Stein et al., Object Partitioning using Local
     Convexity, CVPR 2014: surfaces of one object meet convexly) or chroma edge between them. Pieces go to the tracked
@@ -47,7 +53,7 @@ class GeometricSegmenter:
         rows, columns = np.flatnonzero(candidates.any(axis=1)), np.flatnonzero(candidates.any(axis=0))
         if not len(rows):
             return Segmentation(labels, np.zeros(0, np.int64))
-        # Only the part of the image that has candidates is worked on.
+        # Only the part of the image that has candidates is processed.
         window = (
             slice(max(int(rows[0]) - 4, 0), int(rows[-1]) + 5),
             slice(max(int(columns[0]) - 4, 0), int(columns[-1]) + 5),
@@ -147,7 +153,7 @@ class GeometricSegmenter:
         rows = owned[labels]
         chosen[rows] = best[labels[rows]]
         rows = contested[labels]
-        # Between the tracks that share a piece every pixel goes to the nearer one, gate or no gate.
+        # Between the tracks that share a piece every pixel goes to the nearer one, also beyond its margin.
         share = votes > np.maximum(_SHARED_FRACTION * sizes, 15)[:, None]
         open_cost = np.where(share[labels[rows]].T, distances[:, rows], np.inf)
         chosen[rows] = open_cost.argmin(axis=0)
@@ -166,9 +172,8 @@ class GeometricSegmenter:
         """Join the pieces of each owner, neighboring free pieces of one color, and parts with what they are part of.
 
         Pieces of one color are joined where no crease divides them, or where one lies within the other's footprint
-        (the bottom of a mug).
-        Small pieces go with the neighbor that they share most border with, and so does a piece that hangs in the air
-        beside a much larger one (a handle, a cap), also where that one is a tracked object's.
+        (the bottom of a mug). Small pieces go with the neighbor that they share most border with, and so does a piece
+        that hangs in the air beside a much larger one (a handle, a cap), also where that one is a tracked object's.
         """
         owners = np.unique(owner[owner >= 0])
         nodes = np.where(owner < 0, pieces, 0)
@@ -190,7 +195,7 @@ class GeometricSegmenter:
         starts = np.searchsorted(nodes.ravel()[pixels], present)
 
         def per_node(values: NDArray[np.float32], f: np.ufunc) -> Array:
-            """(count + 1, ...) reduction of an image's values over each node; row 0 is nobody's."""
+            """(count + 1, ...) reduction of an image's values over each node; row 0 is of no node."""
             flat = values.reshape(nodes.size, -1)[pixels]
             return np.concatenate([np.zeros((1, flat.shape[1])), f.reduceat(flat, starts, axis=0)])
 
@@ -256,7 +261,7 @@ def _borders(
 
 def distance_to(predicted: PredictedObject, points: NDArray[np.float32]) -> Array:
     """|signed distance| [m], with the inside counted as near, of world points (P, 3) to a predicted object."""
-    # Most points belong to other objects: those beyond the object's ball are far, how far does not matter.
+    # Most points belong to other objects: those beyond the object's bounding sphere need no exact distance.
     offset = points - predicted.position.astype(np.float32)
     reach = 0.5 * float(np.linalg.norm(predicted.extents)) + max(predicted.margin_m, 0.05)
     far = np.einsum("pi,pi->p", offset, offset)

@@ -39,18 +39,26 @@ OUTPUTS = (
 """``masks`` 0..1 over the whole input; ``scores`` 0..1; ``labels`` index the metadata ``vocabulary``."""
 
 _PROBE_SIZE = (96, 128)
+"""Height and width [pixels] of the image that a model is tried on when it is loaded."""
 _RIM_PIXELS = 3
+"""Pixels by which what stands clear of the supports is widened, as objects' lowest pixels do not. Larger takes in more
+of the support."""
 _CLEAR_SHARE = 0.5
+"""Part of a mask that must stand clear of the supports. Larger drops flat objects, smaller accepts the table."""
 _LEFT_SHARE = 0.25
+"""Part of a mask that surer ones must leave free. Larger drops more of two masks that overlap."""
 _KEY_SHARE = 0.5
+"""Part of a label's points that must lie on a predicted object for it to be that object."""
 _PAD_GRAY = 0.5
+"""Color 0..1 of the padding."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How an image lies in a network's input: scaled, in the upper left corner, the rest padded.
+    """The place of an image in a network's input: scaled, in the upper left corner, the rest padded.
 
-    ``size`` (H, W) of the input, ``used`` (H, W) of the scaled image in it.
+    Attributes:
+        size: (H, W) of the input [pixels]; used: (H, W) of the scaled image in it.
     """
 
     size: tuple[int, int]
@@ -58,7 +66,7 @@ class Placement:
 
 
 def place(image: tuple[int, int], fixed: tuple[int | None, int | None], multiple: int = 1) -> Placement:
-    """Where an image (H, W) goes in an input whose sizes are fixed, or open (None): then a multiple of ``multiple``."""
+    """The placement of an image (H, W) in an input of fixed sizes; open ones (None) are multiples of ``multiple``."""
     scales = [want / have for want, have in zip(fixed, image, strict=True) if want is not None]
     scale = min(scales, default=1.0)
     used = [max(1, min(round(have * scale), want or 2**31)) for have, want in zip(image, fixed, strict=True)]
@@ -104,7 +112,7 @@ class OnnxSegmenter:
             )
         self._fixed: tuple[int | None, int | None] = (sizes["rgb"][0], sizes["rgb"][1])
         trial = place(_PROBE_SIZE, self._fixed, self._multiple)
-        self._outputs(probe(path, session, self._feeds(*_test_card(), trial)))
+        self._outputs(probe(path, session, self._feeds(*_test_image(), trial)))
 
     def _feeds(self, color: NDArray[np.uint8], depth: Image, at: Placement) -> dict[str, NDArray[Any]]:
         rows, columns = at.used
@@ -119,7 +127,7 @@ class OnnxSegmenter:
         if self.takes_depth:
             meters = np.zeros((1, 1, *at.size), np.float32)
             known = np.where(np.isfinite(depth) & (depth > 0.0), depth, np.float32(0.0))
-            # Depths are never mixed: between two surfaces there is none.
+            # Nearest, as a mean of two depths lies between two surfaces.
             meters[0, 0, :rows, :columns] = cv2.resize(known, (columns, rows), interpolation=cv2.INTER_NEAREST)
             feeds["depth"] = meters
         return feeds
@@ -128,7 +136,7 @@ class OnnxSegmenter:
         """Masks (N, h, w), scores (N,), labels (N,) or (0,), embeddings (N, D) or (N, 0).
 
         Raises:
-            ModelError: an output is not what it should be.
+            ModelError: an output breaks the contract.
         """
         sizes: dict[str, int] = {}
         # Scores first: their length says which axis of the masks is N.
@@ -161,12 +169,12 @@ class OnnxSegmenter:
         """See ``Segmenter.segment``.
 
         Raises:
-            ModelError: the model failed on this frame, or gave what it should not.
+            ModelError: the model failed on this frame, or its output breaks the contract.
         """
         return self.decode(self.infer(frame, cloud, height), cloud, candidates, height, predicted)
 
     def infer(self, frame: Frame, cloud: Cloud, height: NDArray[np.float32]) -> tuple[Placement, dict[str, Any]]:
-        """What the model gives for the frame, and how that lay in its input; see ``TwoStageSegmenter``.
+        """The placement of the frame in the input, and the model's outputs; see ``TwoStageSegmenter``.
 
         Raises:
             ModelError: the model failed on this frame.
@@ -185,10 +193,10 @@ class OnnxSegmenter:
         height: NDArray[np.float32],
         predicted: list[PredictedObject],
     ) -> Segmentation:
-        """Instances from what the model gave; see ``TwoStageSegmenter``.
+        """Instances from the model's outputs; see ``TwoStageSegmenter``.
 
         Raises:
-            ModelError: the model gave what it should not.
+            ModelError: the model's output breaks the contract.
         """
         at, values = inferred
         masks, scores, classes, vectors = self._outputs(values)
@@ -203,7 +211,7 @@ class OnnxSegmenter:
             mask = self._at_cloud(masks[row], at, (clear.shape[0], clear.shape[1])) & known
             inside = mask & clear
             area = int(inside.sum())
-            # The table itself, or a wall, is no object, however sure the network is of it.
+            # The table itself, or a wall, is no object, whatever the network's score.
             if area < self.min_pixels or area < _CLEAR_SHARE * int(mask.sum()):
                 continue
             free = inside & (owner < 0)
@@ -269,8 +277,8 @@ def predicted_keys(
     return keys
 
 
-def _test_card() -> tuple[NDArray[np.uint8], Image]:
-    """A picture to try a model on: a red box on a gray table, (H, W, 3) uint8 and its depth (H, W) [m]."""
+def _test_image() -> tuple[NDArray[np.uint8], Image]:
+    """An image to try a model on: a red box on a gray table, (H, W, 3) uint8 and its depth (H, W) [m]."""
     h, w = _PROBE_SIZE
     color = np.full((h, w, 3), 140, np.uint8)
     depth = np.repeat(np.linspace(1.6, 0.8, h, dtype=np.float32)[:, None], w, axis=1)

@@ -1,4 +1,4 @@
-"""Which solid a thing is, from the points of it that a camera sees from one side."""
+"""Fits of solids to the points of an object that a camera sees from one side."""
 
 from __future__ import annotations
 
@@ -14,18 +14,25 @@ from wm_core.scene_graph import Shape
 from wm_perception.shapes.surfaces import FIT_POINTS, MIN_SIZE_M, Array, ShapeFit, signed_distance
 
 _SOFT_M = 0.004
+"""Distance [m] at which the soft-L1 cost turns from square to linear: the depth noise at 1.6 m. Larger gives points of
+a handle more influence."""
 _SHRINK = 0.0015
+"""Weight of a solid's sizes in the cost of a point: a size of 1 m costs as much as a distance of 1.5 mm. Larger makes
+unseen sides nearer."""
 _MAX_PARAMETERS_STEP_M = 0.05
-_RING_BINS = 12
-_RING_SIDES = 16
+"""Change of a parameter [m, rad] in one iteration at most. Larger diverges more often."""
+_RING_BINS, _RING_SIDES = 12, 16
+"""Slices of a solid of revolution at most, and sides of its hull's rings. Larger is finer and slower."""
 _PART_BEYOND_M = 0.008
+"""Distance [m] beyond the wall from which points are of a handle. Larger misses thin handles."""
 _UNLIKELY_M = 0.0012
+"""Residual [m] added to solids of the kind that the object's class makes unlikely. Larger trusts the class more."""
 # A cylinder's own axis is its z: to lie along x it is first tipped over.
 _TIP = Rotation.from_euler("y", np.pi / 2.0)
 
 
 class _Model(ABC):
-    """A family of solids with a parameter vector; ``sizes`` are those parameters that are lengths."""
+    """A family of solids with a parameter vector; ``sizes``: indices of the parameters that are lengths."""
 
     shape = Shape.BOX
     sizes: tuple[int, ...] = ()
@@ -163,11 +170,10 @@ def _solve(model: _Model, points: Array, start: Array, iterations: int = 12) -> 
 
 
 def _score(distance: Array) -> float:
-    """How badly a solid explains its points [m].
+    """Mean misfit [m] of a solid at signed distances (P,) [m] of its points.
 
-    The mean catches what the median forgives: a cylinder that explains a box but for its corners. Points inside
-    the solid (a bottle's neck, the bottom of a bowl) count less than points outside (a handle), which it leaves
-    unexplained.
+    The mean responds to what the median ignores: a cylinder that fits a box except at its corners. Points inside the
+    solid (a bottle's neck, the bottom of a bowl) count less than points outside (a handle).
     """
     inside, outside = np.maximum(-distance, 0.0), np.maximum(distance, 0.0)
     middling = float(np.median(inside + outside))
@@ -179,7 +185,7 @@ def fit_revolution(points: Array, base: float, top: float, center: Array) -> tup
 
     For an axis at (a, b) and a radius R_k in each of K slices, a point of slice k has
     ``x^2 + y^2 = 2 a x + 2 b y + (R_k^2 - a^2 - b^2)``: linear in a, b and K constants (Kasa's circle fit, with
-    one center for all slices). Points inside (the bottom of a bowl) and outside (a handle) are weighed down.
+    one center for all slices). Points inside (the bottom of a bowl) and outside (a handle) get less weight.
 
     Args:
         points: (P, 3) world [m]. base, top: heights that it stands between [m].
@@ -187,14 +193,14 @@ def fit_revolution(points: Array, base: float, top: float, center: Array) -> tup
 
     Returns:
         The solid (``Shape.CONVEX``) and the points' distances (P,) to its surface; None where the points do not
-        tell.
+        determine one.
     """
     height = top - base
     if height < 0.02 or len(points) < 30:
         return None
     bins = int(np.clip(height / 0.012, 3, _RING_BINS))
     slices = np.clip(((points[:, 2] - base) / height * bins).astype(np.int64), 0, bins - 1)
-    # Around the guess, so that squares stay small.
+    # Relative to the guess, so that squares stay small.
     xy = points[:, :2] - center
     one_hot = np.zeros((len(points), bins))
     one_hot[np.arange(len(points)), slices] = 1.0
@@ -270,23 +276,23 @@ def fit_revolution(points: Array, base: float, top: float, center: Array) -> tup
         0.0,
         hull=vertices,
     )
-    # Points inside say nothing against it: things of this kind are open at the top.
+    # Points inside are no misfit: bowls and mugs are open at the top.
     return fit, np.where(distance < -0.006, 0.5 * np.minimum(-distance, 0.006), distance)
 
 
 def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str = "") -> ShapeFit:
-    """The solid that best explains the visible points of one thing.
+    """The solid that best explains the visible points of one object.
 
     Box, sphere, upright and lying cylinder, lying capsule and upright solid of revolution are fitted to the
-    signed distances of the points (soft L1, 4 mm), with a weak pull to the smaller solid for what is not visible;
-    the smallest residual wins, the simpler solid where residuals are alike, and a convex hull where none fits.
-    Things are taken to stand upright or lie flat, as things on tables do; tilting is the tracker's work.
+    signed distances of the points (soft L1, 4 mm), with a small cost of size for what is not visible; the smallest
+    residual wins, the simpler solid where residuals are equal to 0.3 mm, and a convex hull where none fits. Objects are
+    assumed to stand upright or lie flat; the tracker aligns those that are tilted.
 
     Args:
         points: (P, 3) world coordinates, z up [m]; at least 8.
         bottom: height of what it stands on [m]; None: unknown, then the lowest points.
-        likely: "round" or "box" where its class tells (plates, bottles; boxes), which decides where solids explain what
-            is seen of it almost equally well; "": not known.
+        likely: "round" or "box" by its class (plates, bottles; boxes), which decides between solids that explain the
+            points almost equally well; "": not known.
         seed: of the choice of points where there are more than ``FIT_POINTS``.
 
     Raises:
@@ -312,7 +318,7 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
         x, distance = _solve(model, p, np.array(start))
         position, rotation, extents = model.build(x)
         tall = float(np.abs(rotation[2]) @ extents) if model.shape != Shape.SPHERE else float(extents[2])
-        # What is seen of a thing shows how tall it is, and bounds how wide: no solid may stick out of it far.
+        # The points show the height, and bound the width: a solid must not extend far beyond them.
         if not np.isfinite(x).all() or abs(tall - height) > 0.2 * height + 0.008:
             return
         if extents.max() > (2.0 if likely == "round" else 1.6) * scale:
@@ -322,7 +328,7 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
         quaternion = Rotation.from_matrix(rotation).as_quat()
         candidates.append((score + handicap, ShapeFit(model.shape, position, quaternion, extents, score)))
 
-    # A ball has one size, a box three: where they explain the points equally well, the simpler one is meant.
+    # A ball has one size, a box three: where both explain the points equally well, the simpler one is chosen.
     consider(_Box(base), [cx, cy, along, width, narrow, height], 0.0003 + (_UNLIKELY_M if likely == "round" else 0.0))
     if narrow > 0.3 * width:
         consider(_Upright(base), [cx, cy, width, height], 0.0003)
@@ -336,7 +342,7 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
         turned = fit_revolution(every, base, float(high), np.array([cx, cy]))
         if turned is not None:
             score = _score(turned[1])
-            # The most pliant of all: it must do a tenth better than the rest.
+            # It has the most parameters: it must fit better than the others by a tenth.
             unlikely = _UNLIKELY_M if likely == "box" else 0.0
             candidates.append((1.1 * score + 0.0003 + unlikely, replace(turned[0], residual_m=score)))
     if not candidates:
@@ -348,7 +354,7 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
 
 
 def _without_stragglers(points: Array, seed: int) -> Array:
-    """At most three times ``FIT_POINTS`` of points (P, 3), less those by themselves between two surfaces."""
+    """At most three times ``FIT_POINTS`` of points (P, 3), without isolated ones between two surfaces."""
     p = points
     if len(p) > 3 * FIT_POINTS:
         p = p[np.random.default_rng(seed).choice(len(p), 3 * FIT_POINTS, replace=False)]
@@ -360,7 +366,7 @@ def _without_stragglers(points: Array, seed: int) -> Array:
 
 
 def _hull(points: Array, base: float, residual_m: float = 0.0) -> ShapeFit:
-    """The convex hull of the points and of their shadow on the base."""
+    """The convex hull of the points and of their projection onto the base."""
     corners = np.concatenate([points, np.column_stack([points[:, :2], np.full(len(points), base)])])
     low, high = corners.min(axis=0), corners.max(axis=0)
     position, extents = 0.5 * (low + high), np.maximum(high - low, MIN_SIZE_M)
@@ -373,7 +379,7 @@ def _hull(points: Array, base: float, residual_m: float = 0.0) -> ShapeFit:
 
 
 def _canonical(fit: ShapeFit) -> ShapeFit:
-    """Boxes with yaw in -45..45 degrees, so that refits of a thing can be compared."""
+    """Boxes with yaw in -45..45 degrees, so that fits of one object can be compared."""
     if fit.shape != Shape.BOX:
         return fit
     yaw = 2.0 * np.arctan2(fit.quaternion[2], fit.quaternion[3])

@@ -1,4 +1,4 @@
-"""Signed distances of shape primitives, and the fit of a primitive to the visible part of a thing.
+"""Signed distances of shape primitives, and their alignment to the visible part of an object.
 
 Distances are negative inside. Formulas for box, cylinder and capsule: the usual exact distance functions obtained by
 clamping to the solid and taking the larger side distance inside.
@@ -22,11 +22,11 @@ Array = NDArray[np.float64]
 FIT_POINTS = 160
 """Points a shape is fitted to: more make it slower, not better."""
 MIN_SIZE_M = 0.008
-
-
+"""Least extent [m] of a fitted shape: the least height at which pixels count as an object (``min_height_m``)."""
 _PLANES: OrderedDict[bytes, Array] = OrderedDict()
 _SAMPLES: OrderedDict[tuple[object, ...], tuple[Array, Array]] = OrderedDict()
 _CACHED = 256
+"""Hulls and sampled surfaces that are kept. Larger takes memory; smaller recomputes them in scenes of more objects."""
 
 
 def hull_planes(points: Array) -> Array:
@@ -93,7 +93,15 @@ def _corner_distance(q: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class ShapeFit:
-    """A primitive fitted to points: pose [m, xyzw], full extents [m], residual (median |distance|) [m]."""
+    """A primitive fitted to points.
+
+    Attributes:
+        shape: ``Shape``.
+        position: (3,) center, world frame [m]; quaternion: (4,) x, y, z, w, world from object.
+        extents: (3,) full sizes along the object's own axes [m].
+        residual_m: misfit of the points [m]; 0 where none was computed.
+        hull: (P, 3) vertices in the object frame [m] for ``Shape.CONVEX``, else (0, 3).
+    """
 
     shape: Shape
     position: Array
@@ -124,7 +132,13 @@ def fit_box(points: Array, bottom: float, top: float) -> ShapeFit:
 
 @dataclass(frozen=True)
 class Alignment:
-    """A pose found by ``align``: position (3,), quaternion (4,), covariance (6, 6) over position and rotation."""
+    """A pose found by ``align``.
+
+    Attributes:
+        position: (3,) world frame [m]; quaternion: (4,) x, y, z, w, world from object.
+        covariance: (6, 6) over position and rotation vector, world axes [m, rad].
+        residual_m: median |distance| of the points to the surface [m].
+    """
 
     position: Array
     quaternion: Array

@@ -23,10 +23,11 @@ means that color decides less."""
 EMBEDDING_STEP = 0.35
 """The same for the cosine distance of embeddings. Chosen by hand; larger means that embeddings decide less."""
 ALIKE_EMBEDDING = 0.5
-"""Cosine of embeddings from which two tracks look alike; introduced with the joining of parts, which was measured on
-worlds of random assemblies (mask AP50 0.892 to 0.929, commit acb3397). Larger means that fewer do."""
+"""Cosine of embeddings from which two tracks are of like appearance; introduced with the joining of parts, which was
+measured on worlds of random assemblies (mask AP50 0.892 to 0.929, commit acb3397). Larger means that fewer are."""
 ALIKE_COLOR = 12.0
-"""Mean difference of RGB (0..255) below which two tracks look alike; origin as ``ALIKE_EMBEDDING``. Larger: more do."""
+"""Mean difference of RGB (0..255) below which two tracks are of like appearance; origin as ``ALIKE_EMBEDDING``. Larger
+means that more are."""
 ENLARGED_FRAMES = 4
 """Frames for which a segment must be much larger than the object before the object is taken to be that large. Chosen by
 hand; larger means that merged segments are kept out for longer, and new views are accepted later."""
@@ -53,7 +54,7 @@ class Appearance:
     enlarged_frames: int = 0
 
     def update(self, o: Observation, hits: int) -> None:
-        """Take in a segment of a track that has been seen ``hits`` times before."""
+        """Update with a segment of a track that has been seen ``hits`` times before."""
         weight = max(1.0 / (hits + 1.0), 0.05)
         partial = o.hidden_fraction > 0.3 or o.on_border or self.is_enlarged(o)
         self.color = self.color + (0.3 * weight if partial else max(weight, 0.05)) * (o.color - self.color)
@@ -85,7 +86,7 @@ class Appearance:
         return p / p.sum()
 
     def distance(self, o: Observation) -> float:
-        """How much a segment differs, about 1 where it is doubtful: by embedding where there is one, and mean color."""
+        """Difference of a segment, about 1 where it is doubtful: of embeddings, where there are any, and mean color."""
         color = min(float(np.abs(o.color - self.color).mean()) / COLOR_STEP, 4.0)
         if len(o.embedding) and len(self.embedding) == len(o.embedding):
             apart = 1.0 - float(o.embedding @ self.embedding)
@@ -93,7 +94,7 @@ class Appearance:
         return color
 
     def is_like(self, other: Appearance) -> bool:
-        """Whether two tracks look so alike that a segmenter that takes them for one object is to be believed."""
+        """Whether two tracks are so alike that one segment over both is taken to be one object."""
         if not len(self.embedding) or len(self.embedding) != len(other.embedding):
             return False
         color = float(np.abs(self.color - other.color).mean())

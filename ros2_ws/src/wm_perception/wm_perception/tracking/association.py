@@ -1,4 +1,4 @@
-"""Which segment is which object: place, size, appearance and what hides what, in one assignment."""
+"""The assignment of segments to tracks by place, size and appearance."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _FAR_M = 0.25
 """Distance [m] at which a point counts as far; farther ones do not count more. Chosen by hand; larger means that a few
 stray points weigh more."""
 _IMPOSSIBLE = 1e3
-"""Cost of a pair that must not be; anything far above the gates will do."""
+"""Cost of a pair that is excluded: any value far above the gates."""
 _GATE = 5.0
-"""Cost from which a track and a segment are left alone: the sum of place, appearance and size, each about 1 where it is
+"""Cost from which a track and a segment are not paired: the sum of place, appearance and size, each about 1 where it is
 doubtful. Chosen by hand; larger means fewer lost tracks and more exchanged ids."""
 _AGAIN_GATE = 3.0
 """The same for a track that is found away from its place. Chosen by hand; larger means that more new objects take over
@@ -51,8 +51,8 @@ def outside(track: Track, points: Array) -> Array:
 def assign(tracks: Sequence[Track], observations: Sequence[Observation], dt: float) -> list[tuple[int, int]]:
     """Pairs (track, observation) of least total cost.
 
-    The cost of a pair is the mean distance of the points to the track's predicted surface in units of what prediction
-    and measurement may be off, plus the difference of appearance, plus the mismatch of sizes.
+    The cost of a pair is the mean distance of the points to the track's predicted surface in units of the deviation
+    of prediction and measurement, plus the difference of appearance, plus the mismatch of sizes.
     """
     if not tracks or not observations:
         return []
@@ -81,8 +81,8 @@ def assign(tracks: Sequence[Track], observations: Sequence[Observation], dt: flo
 def assign_again(tracks: Sequence[Track], observations: Sequence[Observation]) -> list[tuple[int, int]]:
     """Pairs of objects that are not where they were left and of segments on no known place, by appearance and size.
 
-    An object that has not been seen for a while may have gone as far as a push takes it. A sleeping object that is out
-    of view has not been seen to leave: a segment elsewhere that looks like it is another object of its kind.
+    An object that has not been seen for a while may have moved as far as a push moves it. A sleeping object that is out
+    of view has not been seen to leave: a similar segment elsewhere is another object of its kind.
     """
     if not tracks or not observations:
         return []
@@ -103,9 +103,9 @@ def assign_again(tracks: Sequence[Track], observations: Sequence[Observation]) -
 
 
 def _solve(cost: Array, gate: float) -> list[tuple[int, int]]:
-    """Pairs of least total cost, where to leave one of each side alone costs as much as the gate.
+    """Pairs of least total cost, where leaving one of each side unpaired costs as much as the gate.
 
-    Were that forbidden, a good pair would be torn apart for two bad ones.
+    Without that, a good pair would be given up for two bad ones.
     """
     rows, columns = linear_sum_assignment(np.minimum(cost, gate))
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < 0.5 * _IMPOSSIBLE]
@@ -122,13 +122,13 @@ def is_fragment(track: Track, seen: Observation, o: Observation) -> bool:
 
 
 def divide(owner: Track, other: Track, o: Observation) -> tuple[Observation, Observation] | None:
-    """A segment that covers two objects, parted by whose surface is nearer; None: it does not cover both."""
+    """A segment that covers two objects, divided by the nearer surface; None: it does not cover both."""
     mine, theirs = outside(owner, o.points), outside(other, o.points)
     to_other = (theirs < mine - 0.003) & (theirs < 0.02 + o.noise_m) & (mine > 0.006)
     count = int(to_other.sum())
     if count < _SHARE_POINTS or count < _SHARE * len(o.points) or len(o.points) - count < _SHARE_POINTS:
         return None
-    # What is claimed must be a fair part of what is to be seen of the other, not only where the two meet.
+    # The points claimed must cover a fair part of the other's visible side, not only where the two touch.
     part = o.points[to_other]
     if float(np.ptp(part, axis=0).max()) < 0.4 * other.appearance.seen_extent:
         return None

@@ -39,7 +39,7 @@ def may_be_born(o: Observation, config: PerceptionConfig) -> bool:
         and o.area_m2 > _LEAST_AREA_M2
         and o.height_high > max(2.0 * config.min_height_m, 6.0 * o.noise_m)
         and o.extent <= config.max_extent_m
-        # What the image cuts off may be anything, unless it is seen to stand on the support.
+        # A segment that the image cuts off may be part of anything, unless it is seen to stand on the support.
         and (not o.on_border or (o.height_low < 0.03 and o.outside_fraction == 0.0))
         and o.outside_fraction < 0.5
     )

@@ -16,8 +16,7 @@ from wm_perception.types import Array
 STEADY_ACCELERATION_M_S2 = 0.7
 """Standard deviation of the white acceleration of objects that roll or are carried evenly [m/s^2], constant over
 ``_WHITE_STEP_S``. All constants of this filter were chosen by hand; tests/perception/test_perception_tracking.py
-bounds its
-normalized errors for rolling, sliding and knocked objects. Larger means noisier velocities."""
+bounds its normalized errors for rolling, sliding and knocked objects. Larger means noisier velocities."""
 MANEUVER_ACCELERATION_M_S2 = 4.0
 """Standard deviation of the acceleration of objects that slide to rest, fall or are pushed [m/s^2] ..."""
 MANEUVER_TIME_S = 0.4
@@ -34,14 +33,70 @@ _WHITE_STEP_S = 1.0 / 30.0
 """Correlation time of the white acceleration [s]: a frame at 30 Hz."""
 _FIRST_WEIGHTS = np.array([0.45, 0.5, 0.05])
 """Probabilities of the modes of a new filter."""
+_MOST_PERIODS = 64
+"""Frame periods whose matrices are kept: cameras whose stamps jitter have a new one in each frame."""
+
+
+class MotionModels:
+    """Transitions and process noise of the three modes, kept for the frame periods that recur.
+
+    Stamps are whole nanoseconds, so the periods of a steady camera differ by one or two. Periods that are equal to
+    10 us share the matrices of the first of them.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[float, tuple[Array, Array]] = {}
+
+    def over(self, dt: float) -> tuple[Array, Array]:
+        """Transitions and process noise, both (3, 9, 9), of steady motion, maneuver and knock over ``dt`` [s]."""
+        key = round(dt, 5)
+        if key not in self._known:
+            if len(self._known) > _MOST_PERIODS:
+                self._known.clear()
+            self._known[key] = _matrices(dt)
+        return self._known[key]
+
+
+def _matrices(dt: float) -> tuple[Array, Array]:
+    one = np.eye(3)
+    f, q = np.zeros((3, 9, 9)), np.zeros((3, 9, 9))
+    # Steady, and after the knock: constant velocity, and no memory of an acceleration.
+    line = np.array([[1.0, dt, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    white = np.array([[dt**3 / 3.0, 0.5 * dt**2, 0.0], [0.5 * dt**2, dt, 0.0], [0.0, 0.0, 0.0]])
+    white = white * STEADY_ACCELERATION_M_S2**2 * _WHITE_STEP_S
+    white[2, 2] = 1.0
+    # A collision at an unknown moment of the interval: its variance in position is dt^2 / 3.
+    jump = KNOCK_M_S**2 * np.array([[dt**2 / 3.0, 0.5 * dt, 0.0], [0.5 * dt, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    jump[2, 2] = 0.5 * MANEUVER_ACCELERATION_M_S2**2
+    f[STEADY] = f[KNOCK] = np.kron(line, one)
+    q[STEADY], q[KNOCK] = np.kron(white, one), np.kron(jump, one)
+    t = MANEUVER_TIME_S
+    e = float(np.exp(-dt / t))
+    singer = np.array([[1.0, dt, t * t * (dt / t - 1.0 + e)], [0.0, 1.0, t * (1.0 - e)], [0.0, 0.0, e]])
+    f[MANEUVER] = np.kron(singer, one)
+    # White jerk of density 2 s^2 / T, integrated; by quadrature, which is exact enough and short.
+    steps = 16
+    noise = np.zeros((3, 3))
+    for k in range(steps):
+        rest = dt * (k + 0.5) / steps
+        r = float(np.exp(-rest / t))
+        column = np.array([t * t * (rest / t - 1.0 + r), t * (1.0 - r), r])
+        noise += np.outer(column, column) * dt / steps
+    q[MANEUVER] = np.kron(noise * 2.0 * MANEUVER_ACCELERATION_M_S2**2 / t, one)
+    return f, q
 
 
 class MotionFilter:
     """Position, velocity and acceleration of a point in the three modes, and how likely each mode is.
 
     Args:
-        position: (3,) [m]. position_std [m], velocity_std [m/s], acceleration_std [m/s^2]: of a state that is known
-            to be around ``velocity`` (3,), zero by default, without acceleration.
+        position: (3,) world frame [m]; velocity: (3,) [m/s], zero by default; the acceleration starts at zero.
+        position_std, velocity_std, acceleration_std: standard deviations per axis [m, m/s, m/s^2].
+
+    Attributes:
+        means: (3, 9) of the modes: position [m], velocity [m/s], acceleration [m/s^2].
+        covariances: (3, 9, 9) of the modes; weights: (3,) probabilities of the modes.
+        mean, covariance: (9,), (9, 9) of the mixture.
     """
 
     def __init__(
@@ -60,7 +115,7 @@ class MotionFilter:
         self._collect()
 
     def copy(self) -> MotionFilter:
-        """A filter of its own with the same state."""
+        """An independent filter with the same state."""
         return copy.deepcopy(self)
 
     @property
@@ -88,7 +143,7 @@ class MotionFilter:
         self._same(mean, covariance)
 
     def settle(self, position: Array, covariance: Array) -> None:
-        """Take in a measured position (3,) with covariance (3, 3) of an object at rest."""
+        """Update with a measured position (3,) with covariance (3, 3) of an object at rest."""
         p = self.covariance[:3, :3]
         gain = p @ np.linalg.inv(p + covariance)
         mean, spread = self.mean.copy(), self.covariance.copy()
@@ -115,7 +170,7 @@ class MotionFilter:
         self._same(mean, covariance)
 
     def coast(self, dt: float, slowing_per_s: float = 2.0) -> None:
-        """Over ``dt`` [s] unseen: it slows down, as unseen objects are more likely to stop than to keep their speed."""
+        """Advance by ``dt`` [s] unseen, with decreasing speed: unseen objects more likely stop than go on."""
         kept = float(np.exp(-slowing_per_s * dt))
         moves = (1.0 - kept) / slowing_per_s if slowing_per_s > 0.0 else dt
         f = np.zeros((9, 9))
@@ -127,8 +182,8 @@ class MotionFilter:
         covariance[6:, 6:] += np.eye(3)
         self._same(mean, covariance)
 
-    def predict(self, dt: float) -> None:
-        """On by ``dt`` [s]: the modes mix, each moves by its own model."""
+    def predict(self, dt: float, models: MotionModels) -> None:
+        """Advance by ``dt`` [s]: the modes mix, each moves by its own model."""
         if dt <= 0.0:
             return
         stay = np.eye(3)
@@ -144,7 +199,7 @@ class MotionFilter:
         covariances = np.einsum("ji,iab->jab", mixing, self.covariances) + np.einsum(
             "ji,jia,jib->jab", mixing, off, off
         )
-        f, q = _models(dt)
+        f, q = models.over(dt)
         self.means = np.einsum("jab,jb->ja", f, means)
         self.covariances = f @ covariances @ f.transpose(0, 2, 1) + q
         self.weights = ahead
@@ -156,7 +211,7 @@ class MotionFilter:
         return float(off @ np.linalg.solve(self.covariance[:3, :3] + covariance, off))
 
     def update(self, position: Array, covariance: Array) -> float:
-        """Take in a measured position (3,) with covariance (3, 3); returns the normalized innovation squared before."""
+        """Update with a measured position (3,), covariance (3, 3); returns the normalized innovation squared before."""
         nis = self.distance(position, covariance)
         s = self.covariances[:, :3, :3] + covariance
         inverse = np.linalg.inv(s)
@@ -173,42 +228,3 @@ class MotionFilter:
         self.weights /= self.weights.sum()
         self._collect()
         return nis
-
-
-_CACHE: dict[float, tuple[Array, Array]] = {}
-
-
-def _models(dt: float) -> tuple[Array, Array]:
-    """Transitions and process noise, both (3, 9, 9), of steady motion, maneuver and knock over ``dt`` [s]."""
-    key = round(dt, 5)
-    if key in _CACHE:
-        return _CACHE[key]
-    one = np.eye(3)
-    f, q = np.zeros((3, 9, 9)), np.zeros((3, 9, 9))
-    # Steady, and after the knock: constant velocity, and no memory of an acceleration.
-    line = np.array([[1.0, dt, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    white = np.array([[dt**3 / 3.0, 0.5 * dt**2, 0.0], [0.5 * dt**2, dt, 0.0], [0.0, 0.0, 0.0]])
-    white = white * STEADY_ACCELERATION_M_S2**2 * _WHITE_STEP_S
-    white[2, 2] = 1.0
-    # A collision at an unknown moment of the interval: a third of its square is in the place.
-    jump = KNOCK_M_S**2 * np.array([[dt**2 / 3.0, 0.5 * dt, 0.0], [0.5 * dt, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    jump[2, 2] = 0.5 * MANEUVER_ACCELERATION_M_S2**2
-    f[STEADY] = f[KNOCK] = np.kron(line, one)
-    q[STEADY], q[KNOCK] = np.kron(white, one), np.kron(jump, one)
-    t = MANEUVER_TIME_S
-    e = float(np.exp(-dt / t))
-    singer = np.array([[1.0, dt, t * t * (dt / t - 1.0 + e)], [0.0, 1.0, t * (1.0 - e)], [0.0, 0.0, e]])
-    f[MANEUVER] = np.kron(singer, one)
-    # White jerk of density 2 s^2 / T, integrated; by quadrature, which is exact enough and short.
-    steps = 16
-    noise = np.zeros((3, 3))
-    for k in range(steps):
-        rest = dt * (k + 0.5) / steps
-        r = float(np.exp(-rest / t))
-        column = np.array([t * t * (rest / t - 1.0 + r), t * (1.0 - r), r])
-        noise += np.outer(column, column) * dt / steps
-    q[MANEUVER] = np.kron(noise * 2.0 * MANEUVER_ACCELERATION_M_S2**2 / t, one)
-    if len(_CACHE) > 64:
-        _CACHE.clear()
-    _CACHE[key] = f, q
-    return f, q

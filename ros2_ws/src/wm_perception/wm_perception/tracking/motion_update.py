@@ -1,4 +1,4 @@
-"""Motion of a track: prediction, measured poses, when it falls asleep, wakes and topples."""
+"""Motion of a track: prediction, measured poses, falling asleep, waking and toppling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wm_core.constants import TOPPLE_ANGLE_RAD, TRACKED_REST_SPEED_M_S, TRACKED_
 from wm_core.scene_graph import EventKind, Shape
 from wm_perception.shapes.surfaces import Alignment, align
 from wm_perception.tracking.association import outside
-from wm_perception.tracking.motion import MotionFilter
+from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.track import WAKE_M, Track
 from wm_perception.types import Array
@@ -40,11 +40,11 @@ VACATED = 0.15
 _ALIGN_POINTS = 110
 """Points of a segment that are aligned to the surface. Chosen by hand; larger is slower and less noisy."""
 _LEAST_TURN_RAD_S = 0.6
-"""Turning slower than this is not told from the noise of a fit [rad/s]. Chosen by hand; larger means that slow turning
-is lost."""
+"""Rate [rad/s] below which turning is no different from the noise of a fit. Chosen by hand; larger means that slow
+turning is lost."""
 
 
-def predict(t: Track, dt: float, gap_reset_s: float) -> None:
+def predict(t: Track, dt: float, gap_reset_s: float, models: MotionModels) -> None:
     """Advance a track by ``dt`` [s]; after more than ``gap_reset_s`` nothing is known of its velocity."""
     motion, seen_now = t.motion, t.visibility.seen_now
     motion.last_position = t.position.copy()
@@ -55,7 +55,7 @@ def predict(t: Track, dt: float, gap_reset_s: float) -> None:
         motion.filter.hold(0.0003 * np.sqrt(30.0 * dt) if seen_now else 0.002 * np.sqrt(30.0 * dt))
     else:
         if seen_now:
-            motion.filter.predict(dt)
+            motion.filter.predict(dt, models)
         else:
             motion.filter.coast(dt)
         turning = not seen_now or np.linalg.norm(motion.angular_velocity) > 0.5
@@ -83,8 +83,8 @@ def restart(t: Track, center: Array) -> None:
 def update_extent_jitter(t: Track, o: Observation) -> None:
     """Update how far the ends of the seen part have moved apart since the last frame, per world axis.
 
-    A moving object moves both its ends. Where a segment grows or shrinks instead (it comes out from behind something,
-    the image cuts it off, the segmenter takes more or less of it), its middle moves by half of that without any motion:
+    A moving object moves both its ends. Where a segment grows or shrinks instead (it appears from behind something,
+    the image cuts it off, the segmenter marks more or less of it), its middle moves by half of that without any motion:
     that is how uncertain its position is.
     """
     motion = t.motion
@@ -150,14 +150,14 @@ def measure_pose(t: Track, o: Observation, points: Array, start: Array) -> Align
 
 
 def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s: float) -> list[EventKind]:
-    """Take in a measured pose; returns what happened: MOVE, STOP, TOPPLE."""
+    """Update with a measured pose; returns the events: MOVE, STOP, TOPPLE."""
     motion = t.motion
     # Of an object that is cut off by the image's edge or hidden in part, the position of the rest is a guess.
     partial = o.hidden_fraction > 0.25 or t.visibility.fraction < 0.5
     slack = _CUT_SLACK_M if o.on_border else _PARTIAL_SLACK_M if partial else _WHOLE_SLACK_M
     slack = 0.3 * o.noise_m + 0.5 * pose.residual_m + slack
     if t.visibility.cut:
-        # A shape that does not explain the seen part may lie on it anyhow.
+        # A shape that does not explain the seen part may be aligned to it wrongly.
         slack += 2.0 * max(pose.residual_m - _EXPLAINED_M, 0.0)
     wake_m = max(WAKE_M, _WAKE_SIGMAS * o.noise_m)
     wake_m *= 2.5 if o.on_border else 2.0 if partial else 1.0
@@ -184,7 +184,7 @@ def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s:
 
 
 def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, wake_m: float) -> bool:
-    """Take in the measured pose of a sleeping object, position covariance ``noise`` (3, 3); whether that wakes it."""
+    """Update a sleeping object with a measured pose, position covariance ``noise`` (3, 3); whether that wakes it."""
     motion = t.motion
     offset = pose.position - t.position
     sigma = float(np.sqrt(np.trace(noise) / 3.0))
@@ -201,7 +201,7 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
     step = pose.position - origin
     lasting = motion.displaced_frames >= _STEPS_TO_WAKE
     if lasting and float(np.linalg.norm(step)) < 0.5 * limit:
-        # It has not moved there: it stood there all the while, and the camera's pose has drifted.
+        # It was measured there all the time: not the object has moved, the camera's pose has drifted.
         motion.filter.shift(pose.position - t.position)
         motion.displaced_frames = 0
     elif away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or lasting or leaving:

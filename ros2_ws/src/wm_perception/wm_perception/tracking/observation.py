@@ -1,4 +1,4 @@
-"""One segment of a frame, lifted to 3D: what a track is updated from."""
+"""One segment of a frame, lifted to 3D, from which a track is updated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Observation:
     """One segment of a frame.
 
     Attributes:
-        points: (P, 3) world [m]. noise_m: of their depth.
+        points: (P, 3) world frame [m]; noise_m: standard deviation of their depth [m].
         color: (3,) mean RGB 0..255. pixels: count, at the cloud's size. area_m2: of the segment, as seen.
         bottom: height of the support under it [m], None: none known. support_height [m].
         height_low, height_high: over the support [m].

@@ -1,4 +1,4 @@
-"""When the shape of a track is fitted anew, and which of its fits is taken."""
+"""When the shape of a track is fitted anew, and which of its fits is used."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def is_due(t: Track, o: Observation, stamp_ns: int) -> bool:
     rough = not evidence.whole and len(o.points) >= 60 and (o.pixels > 1.15 * evidence.pixels or wrong)
     rough = rough and (o.sure or t.hits >= _PATIENCE_FRAMES)
     slow = motion.sleeping or float(np.linalg.norm(t.velocity)) < _FIT_SPEED_M_S or len(evidence.fits) < 2
-    # Often at first, then less and less: they take longer than all the rest.
+    # Often at first, then less and less: fits take longer than all other steps.
     due = len(evidence.fits) < 2 or since_ns > _REFIT_NS * min(len(evidence.fits), 6)
     due = due and (len(evidence.fits) < _FITS or motion.sleeping)
     # After a collision segments may be mixed; a rigid object keeps its shape.
@@ -133,7 +133,7 @@ class ShapeUpdater:
             t.motion.filter.shift(shift)
             t.motion.trail = deque(((s, p + shift) for s, p in t.motion.trail), maxlen=t.motion.trail.maxlen)
         elif t.motion.sleeping:
-            # What it stands on is known better than its height: the foot stays where it is.
+            # The height of what it stands on is known better than its own: its lowest point stays.
             if t.bottom is not None:
                 lift = 0.5 * (t.bottom + 0.5 * t.vertical_extent - t.position[2])
                 t.motion.filter.shift(np.array([0.0, 0.0, lift]))
@@ -164,7 +164,7 @@ def _under_its_load(t: Track, fit: ShapeFit, tracks: Sequence[Track], eye: Array
     """A box made as deep as it must be to carry what stands on it.
 
     A load hides the far part of the box's top, so that the fit ends too early. A load that would hang over the far edge
-    is taken to stand in the middle.
+    is assumed to stand in the middle.
     """
     if fit.shape != Shape.BOX or eye is None or t.motion.moved:
         return fit
@@ -172,7 +172,7 @@ def _under_its_load(t: Track, fit: ShapeFit, tracks: Sequence[Track], eye: Array
     top = fit.position[2] + 0.5 * fit.extents[2]
     position, extents = fit.position.copy(), fit.extents.copy()
     for load in tracks:
-        # What has moved may lie or lean anyhow.
+        # An object that has moved may lie or lean in any way.
         if load is t or not load.id or load.motion.moved:
             continue
         if abs(load.position[2] - 0.5 * load.vertical_extent - top) > 0.015:

@@ -1,4 +1,4 @@
-"""One object over time: its pose and motion, its shape, its appearance, and how sure all of that is."""
+"""One object over time: pose, motion, shape and appearance, with their covariances."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MotionState:
         filter: position [m], velocity [m/s] and acceleration [m/s^2] of the center.
         angular_velocity: (3,) world axes [rad/s].
         rotation_covariance: (3, 3) world axes [rad^2].
-        sleeping: it rests, and its pose is held until it is measured elsewhere.
+        sleeping: at rest; its pose is held until it is measured elsewhere.
         moved: it has been seen to move since its birth. toppled: it has turned over by more than 45 degrees.
         displaced_frames: frames in succession in which a sleeping object was measured away from its place.
         frames: frames since its birth, or since it was last found away from its place.
@@ -71,7 +71,7 @@ class MotionState:
 
 @dataclass
 class Visibility:
-    """What the current frame shows of a track, and for how long it has not been seen.
+    """The visibility of a track in the current frame, and the time since it was seen last.
 
     Attributes:
         seen_now: it has a segment in this frame.
@@ -129,6 +129,7 @@ class Track:
         noise_m: depth noise at its distance. hits: frames in which it was seen (at most 30 while it is not).
         existence: 0..1, probability that it is there.
         first_seen_ns, last_seen_ns: stamps [ns].
+        motion, appearance, visibility, evidence: see their classes.
     """
 
     key: int
@@ -160,7 +161,7 @@ class Track:
 
     @property
     def velocity(self) -> Array:
-        """(3,) world [m/s]; zero while sleeping, and where it cannot be told from the noise of an object at rest.
+        """(3,) world [m/s]; zero while sleeping, and where it is not above the noise of an object at rest.
 
         A rollout carries a velocity on for seconds: one that is only noise would make objects at rest drift.
         """
@@ -203,8 +204,8 @@ class Track:
     def shape_covariance(self) -> Array:
         """(3, 3) [m^2]: how far the center may be off because the solid is not the right one.
 
-        Half of what the extents are uncertain by: the far side of an object is not seen, so most of it lies along the
-        line of sight. No filter averages it away, as it is the same in every frame.
+        Half of the uncertainty of the extents: the far side of an object is not seen, so most of it is along the line
+        of sight. Filtering does not reduce it, as it is the same in every frame.
         """
         size = float(self.extents.max())
         if self.shape == Shape.SPHERE:

@@ -12,6 +12,7 @@ from wm_perception.tracking import motion_update, visibility
 from wm_perception.tracking.appearance import ENLARGED_FRAMES
 from wm_perception.tracking.association import Matching
 from wm_perception.tracking.births import born, is_one_object, is_part, may_be_born
+from wm_perception.tracking.motion import MotionModels
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.shape_update import SETTLED_FITS, ShapeUpdater, is_due
 from wm_perception.tracking.track import Track
@@ -34,7 +35,7 @@ class Tracker:
     """Assigns segments to tracks; updates, creates and drops tracks; reports events.
 
     Args:
-        new_id: gives ids of objects that were not used before.
+        new_id: gives object ids that were not used before.
 
     Attributes:
         tracks: of the current frame; those with ``id`` 0 are not confirmed.
@@ -48,6 +49,7 @@ class Tracker:
         self.events: list[Event] = []
         self.vocabulary: tuple[str, ...] = ()
         self._shapes = ShapeUpdater(config.max_extent_m)
+        self._models = MotionModels()
         self._new_id = new_id
         self._next_key = 0
         self._event_id = 0
@@ -72,7 +74,7 @@ class Tracker:
         self._stamp_ns = stamp_ns
         self.events = []
         for t in self.tracks:
-            motion_update.predict(t, dt, self.config.gap_reset_s)
+            motion_update.predict(t, dt, self.config.gap_reset_s, self._models)
         return [
             PredictedObject(
                 t.key,
@@ -95,12 +97,12 @@ class Tracker:
         dt: float,
         hurried: bool = False,
     ) -> NDArray[np.int64]:
-        """Take in a frame's segments; returns for each label 1..L the index of its track, -1 = none.
+        """Update with a frame's segments; returns for each label 1..L the index of its track, -1 = none.
 
         Args:
             observations: of the labels 1..L, None where a label has too few points.
             dt: time since the frame before [s].
-            hurried: the frame has taken long already, so that only tracks with few fits are fitted.
+            hurried: the search for supports has taken long, so only tracks with few fits are fitted.
         """
         self._eye = cloud.world_T_camera[:3, 3]
         self._scored = len(segmentation.scores) > 0
@@ -113,7 +115,7 @@ class Tracker:
         for row in sorted(matching.by_track, key=lambda row: self.tracks[row].evidence.stamp_ns):
             t = self.tracks[row]
             fits = len(t.evidence.fits)
-            # What has no shape yet cannot wait for its turn; what has been fitted several times can.
+            # A track without a shape cannot wait for its turn; one that has been fitted several times can.
             fit = budget > (0 if fits else -2) and not (hurried and fits >= SETTLED_FITS)
             budget -= self._observe(t, matching.by_track[row], dt, fit, found_again=row in matching.found_again)
         for label, o in sorted(matching.free(), key=lambda item: item[1].height_low):
@@ -125,7 +127,7 @@ class Tracker:
         return self._cull(matching.assigned)
 
     def _set_vocabulary(self, segmentation: Segmentation) -> None:
-        """Take over the segmenter's vocabulary; a new one clears what is known of the tracks' classes."""
+        """Set the segmenter's vocabulary; a new one clears the classes of the tracks."""
         if segmentation.vocabulary and segmentation.vocabulary != self.vocabulary:
             self.vocabulary = segmentation.vocabulary
             for t in self.tracks:
@@ -143,7 +145,7 @@ class Tracker:
         if found_again:
             motion_update.restart(t, o.center)
         motion_update.update_extent_jitter(t, o)
-        # A segment that suddenly is much larger has run into something else, unless it stays so.
+        # A segment that suddenly is much larger has merged with another one, unless it stays so.
         enlarged = t.evidence.fits and t.appearance.is_enlarged(o)
         t.appearance.enlarged_frames = t.appearance.enlarged_frames + 1 if enlarged else 0
         mixed = 0 < t.appearance.enlarged_frames < ENLARGED_FRAMES

@@ -1,4 +1,4 @@
-"""What the depth image shows at the place of every track, and what a frame without a segment means for it."""
+"""The depth image at the place of every track, and the update of tracks without a segment."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from wm_core import rotations
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array, Cloud
 
-_TOLERANCE_M = 0.025
-_TOLERANCE_PER_EXTENT = 0.1
+_TOLERANCE_M, _TOLERANCE_PER_EXTENT = 0.025, 0.1
 """A measured depth within 2.5 cm plus a tenth of the largest extent is taken to be the object's own surface. Chosen by
 hand; larger means that objects close in front hide less, and that departures from in front of a wall show less."""
 _VACATED_M = 0.008
@@ -38,11 +37,11 @@ on."""
 
 
 def update_visibility(tracks: Sequence[Track], cloud: Cloud, dt: float, scored: bool) -> None:
-    """Visibility of every track against the depth image, and what to make of those that were not matched.
+    """Update the visibility of every track from the depth image, and the existence of those that were not matched.
 
     Args:
         dt: time since the frame before [s].
-        scored: whether the segmenter says how sure it is, so that no segment in plain sight means something.
+        scored: whether the segmenter gives scores, so that a lack of segments in plain sight is evidence.
     """
     if not tracks:
         return
@@ -110,7 +109,7 @@ def _miss(t: Track, empty_fraction: float, dt: float, scored: bool) -> None:
         return
     rate = _UNSEEN_RATE
     if scored and visibility.fraction > 0.6:
-        # In plain sight something is there, and yet the segmenter does not take it for an object.
+        # Something is there in plain sight, but the segmenter finds no object.
         visibility.unclaimed_s += dt
         rate = _UNCLAIMED_RATE
     t.existence = max(_LEAST_EXISTENCE, t.existence * float(np.exp(-rate * dt)))

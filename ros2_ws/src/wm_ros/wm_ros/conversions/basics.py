@@ -1,6 +1,7 @@
 """Times, arrays, points, poses, colors and cameras between plain values and messages.
 
-Large arrays travel as ``array.array``: rclpy copies those in one piece, and lists element by element (rclpy issue 763).
+Large arrays are sent as ``array.array``: rclpy copies those in one piece, and lists element by element (rclpy issue
+763).
 """
 
 from __future__ import annotations

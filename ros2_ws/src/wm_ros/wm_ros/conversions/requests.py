@@ -1,4 +1,4 @@
-"""What imagination is asked between ``wm_core.rollout`` and wm_msgs."""
+"""Requests to imagination between ``wm_core.rollout`` and wm_msgs."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from wm_ros.conversions.scene_graph import scene_graph_from_msg, scene_graph_to_
 
 DEFAULT_STEP_S = 1.0 / 30.0
 DEFAULT_VIDEO_RATE_HZ = 10.0
+"""Used where the message has 0; as wm_msgs/ImagineRequest says."""
 _EVENT_KINDS = frozenset(EventKind)
 
 
@@ -95,7 +96,7 @@ def request_from_msg(msg: ImagineRequestMsg) -> ImagineRequest:
     """The request of a wm_msgs/ImagineRequest, defaults filled in; ranges are checked by the imagination.
 
     Raises:
-        RequestError, InterventionError, ValueError: what cannot even be read; the message names the field.
+        RequestError, InterventionError, ValueError: a field that cannot be read; the message names it.
     """
     if len(msg.pairs) % 2:
         raise RequestError(f"pairs: got {len(msg.pairs)} ids, expected an even number (a1, b1, a2, b2, ...)")

@@ -115,7 +115,7 @@ def rollout_from_msg(
         return values.reshape(shape)
 
     def optional(name: str, axis: int, kind: type, *shape: int) -> NDArray:  # type: ignore[type-arg]
-        """Of that shape, or with none along ``axis`` where it was not asked for."""
+        """Of that shape, or with size 0 along ``axis`` where it was not requested."""
         if len(getattr(msg, name)) or not np.prod(shape):
             return shaped(name, kind, *shape)
         return np.zeros((*shape[:axis], 0, *shape[axis + 1 :]), kind)

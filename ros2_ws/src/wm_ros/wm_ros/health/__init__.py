@@ -1,1 +1,1 @@
-"""What nodes and their inputs say of their health."""
+"""The health of nodes and of their inputs."""

@@ -1,7 +1,7 @@
-"""What a node knows of its own health: rates, ages, latencies, counters. Published on /diagnostics at 1 Hz.
+"""The health of a node: rates, ages, latencies, counters. Published on /diagnostics at 1 Hz.
 
-The collector is plain Python, thread-safe, and takes its clock as an argument, so that it is tested without
-ROS. Latency and rates are wall-clock: what a robot feels, also while simulated time runs slow or fast.
+The collector is plain Python, thread-safe, and has its clock as an argument, so that it is tested without ROS. Latency
+and rates are in wall-clock time, also while simulated time runs slow or fast.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """One line of /diagnostics; ``message`` says what is wrong and what to do about it."""
+    """One status of /diagnostics.
+
+    Attributes:
+        name: without the node's. level: OK, WARN or ERROR.
+        message: what is wrong, and what to do about it.
+        values: further figures, by name.
+    """
 
     name: str
     level: Level
@@ -36,7 +42,12 @@ class Status:
 
 
 class RateMonitor:
-    """How often something happens and how long ago it last did."""
+    """Rate of an event, and time since the last one.
+
+    Attributes:
+        minimum_hz: rate below which it warns; max_age_s: silence from which it is an error [s].
+        advice: what to do then. total: count so far.
+    """
 
     def __init__(self, name: str, minimum_hz: float, max_age_s: float, advice: str, clock: Callable[[], float]) -> None:
         self.name, self.minimum_hz, self.max_age_s, self.advice = name, minimum_hz, max_age_s, advice
@@ -78,7 +89,11 @@ class RateMonitor:
 
 
 class LatencyMonitor:
-    """Durations: median, 95th percentile and maximum of the last ``window``."""
+    """Durations: median, 95th percentile and maximum of the last ``window``.
+
+    Attributes:
+        warn_s: 95th percentile above which it warns [s]; advice: what to do then. total: count so far.
+    """
 
     def __init__(self, name: str, warn_s: float, advice: str, window: int) -> None:
         self.name, self.warn_s, self.advice = name, warn_s, advice
@@ -118,7 +133,11 @@ class LatencyMonitor:
 
 
 class Counter:
-    """Something that should not happen, counted. Warns while it goes on."""
+    """Counter of a fault; it warns while the fault lasts.
+
+    Attributes:
+        advice: what to do. level: of its status. total: count so far. detail: of the last one.
+    """
 
     def __init__(self, name: str, advice: str, level: Level, clock: Callable[[], float]) -> None:
         self.name, self.advice, self.level = name, advice, level
@@ -129,7 +148,7 @@ class Counter:
         self._lock = threading.Lock()
 
     def add(self, count: int = 1, detail: str = "") -> None:
-        """It happened; ``detail`` says what was found and what was expected."""
+        """Count it; ``detail``: what was found and what was expected."""
         if count <= 0:
             return
         with self._lock:
@@ -138,7 +157,7 @@ class Counter:
             self.detail = detail or self.detail
 
     def raise_to(self, total: int, detail: str = "") -> None:
-        """Takes over a total that is counted elsewhere."""
+        """Set a larger total, which is counted elsewhere."""
         self.add(total - self.total, detail)
 
     def age_s(self) -> float:
@@ -182,7 +201,7 @@ class Diagnostics:
             return self._latencies[name]
 
     def counter(self, name: str, *, advice: str = "", level: Level = Level.WARN) -> Counter:
-        """Counter of something that should not happen; ``advice`` says what to do about it.
+        """Counter of a fault; ``advice``: what to do about it.
 
         With level OK it is merely counted.
         """
@@ -194,12 +213,12 @@ class Diagnostics:
             return counter
 
     def set_status(self, name: str, level: Level, message: str, **values: object) -> None:
-        """A status of the node's own, kept until set again (runtime, model, state)."""
+        """Set a status, kept until it is set again (runtime, model, state)."""
         with self._lock:
             self._statuses[name] = Status(name, level, message, {k: str(v) for k, v in values.items()})
 
     def clear_rates(self) -> None:
-        """Drop the rate monitors, so that an inactive node complains of no silence."""
+        """Drop the rate monitors, so that an inactive node reports no silence."""
         with self._lock:
             self._rates.clear()
 

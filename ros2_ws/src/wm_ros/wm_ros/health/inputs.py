@@ -1,7 +1,7 @@
-"""The health of a node's inputs: what came on each topic, who publishes it, and what is wrong with it.
+"""The health of a node's inputs: messages and publishers of each topic, and their faults.
 
-The judgement is in ``wm_core.health.inputs``; here are the graph, the clock and the counting. Used by the nodes and by
-``wm doctor``, so that both say the same.
+The checks are in ``wm_core.health.inputs``; here are the graph, the clock and the counts. Used by the nodes and by
+``wm doctor``, so that both report the same.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ from wm_ros import qos
 _KEPT = 150
 """Stamps kept of each stream: five seconds at 30 Hz."""
 _OUTPUTS = ("/instances", "/overlay", "/imagined/image")
-"""Images that wm makes itself, in any namespace: no camera."""
+"""Images that wm publishes itself, in any namespace: no camera's."""
 _LATEST = 10
+"""Stamps of a stream that are checked, the latest. Larger notices a change of clocks later."""
 _RECENT_S = 5.0
+"""Age [s] up to which stamps are compared between streams."""
 
 
 def qos_mismatch(offered: Any, wanted: Any) -> str:
-    """Why a subscription with the QoS ``wanted`` gets nothing from a publisher with ``offered``; empty: it does."""
+    """Why a subscription with the QoS ``wanted`` does not match a publisher with ``offered``; empty: it does."""
     reasons = []
     if offered.reliability == ReliabilityPolicy.BEST_EFFORT and wanted.reliability == ReliabilityPolicy.RELIABLE:
         reasons.append("best effort offered, reliable wanted")
@@ -47,7 +49,7 @@ def qos_mismatch(offered: Any, wanted: Any) -> str:
 
 
 def publishers_of(node: Any, topic: str, wanted: QoSProfile) -> tuple[Publisher, ...]:
-    """Who publishes a topic (its name after remapping), and whether a subscription with ``wanted`` hears it."""
+    """The publishers of a topic (its name after remapping), and whether a subscription with ``wanted`` matches each."""
     return tuple(
         Publisher(
             f"{info.node_namespace.rstrip('/')}/{info.node_name}",
@@ -87,7 +89,7 @@ class InputHealth:
     """Follows the streams that a node reads. Thread-safe.
 
     Args:
-        node: asked for its clock and for the graph; has ``now_ns`` where it is a ``ManagedNode``.
+        node: of which the clock and the view of the graph are used.
         own_namespace: topics under it are no candidates for a topic that is missing; None: the node's.
     """
 
@@ -139,7 +141,7 @@ class InputHealth:
             return [stamp for stamp, _, at_s in one.stamps if at_s >= since_s] if one is not None else []
 
     def streams(self, names: Iterable[str] | None = None, look_at_all: bool = False) -> list[Stream]:
-        """The streams as they are now; the graph is asked about silent ones alone unless ``look_at_all``."""
+        """The streams as they are now; the graph is queried for silent ones alone unless ``look_at_all``."""
         with self._lock:
             now = self._clock()
             chosen = [
@@ -172,7 +174,7 @@ class InputHealth:
         return result
 
     def findings(self, names: Iterable[str] | None = None) -> list[Finding]:
-        """What is wrong with the streams: not there, silent, deaf, of another type, or stamped wrongly."""
+        """Faults of the streams: missing, silent, of another QoS or type, or stamped wrongly."""
         streams = self.streams(names)
         result = check_streams(streams)
         clock: Finding | None = None
@@ -186,7 +188,7 @@ class InputHealth:
             if wrong is not None:
                 result.append(wrong)
             elif clock is None:
-                # The one that fits best: a burst after a pause is late, but the clocks are one.
+                # The stamp nearest to its arrival: a burst after a pause is late, though the clocks agree.
                 stamp_ns, now_ns, _ = min(stamps[-_LATEST:], key=lambda pair: abs(pair[1] - pair[0]))
                 clock = check_clock(s.topic, stamp_ns, now_ns, self._simulated, self._clock_published())
         if clock is None and streams and all(s.is_silent for s in streams):
@@ -209,7 +211,7 @@ class InputHealth:
         return bool(self._node.count_publishers("/clock"))
 
     def _clock_alone(self) -> Finding | None:
-        """Whether simulated time stands at 0 while nothing else comes either."""
+        """The finding where simulated time stands at 0 while no stream comes either."""
         now_ns = int(self._node.get_clock().now().nanoseconds)
         if not self._simulated or now_ns:
             return None
@@ -217,9 +219,9 @@ class InputHealth:
 
 
 class FrameLog:
-    """Frames that were worked on, and those that could not be, over the last seconds. Thread-safe.
+    """Frames that were processed, and those that could not be, over the last seconds. Thread-safe.
 
-    One bad frame among many is counted elsewhere and not a finding; a cause that takes a tenth of the frames is.
+    One bad frame among many is counted elsewhere and no finding; a cause of a tenth of the frames is one.
     """
 
     def __init__(self, window_s: float = 5.0, share: float = 0.1, clock: Callable[[], float] = time.monotonic) -> None:
@@ -229,7 +231,7 @@ class FrameLog:
         self._bad: deque[tuple[float, Finding]] = deque(maxlen=1000)
 
     def good(self) -> None:
-        """A frame was worked on."""
+        """A frame was processed."""
         with self._lock:
             self._good.append(self._clock())
 
@@ -239,7 +241,7 @@ class FrameLog:
             self._bad.append((self._clock(), finding))
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all frames."""
         with self._lock:
             self._good.clear()
             self._bad.clear()

@@ -18,8 +18,8 @@ def info_to_lens(msg: CameraInfo, topic: str = "") -> Lens:
     """The lens of a CameraInfo, at the size of the images that go with it.
 
     K, P, the region of interest and binning are of the sensor's full resolution, as the message's definition says: the
-    size here is that of the region over the binning. Binned pixels are taken as averages over whole blocks. Where K is
-    all zeros and P is not, P is K.
+    size here is that of the region over the binning. Binned pixels are averages over whole blocks. Where K is all
+    zeros and P is not, P is used as K.
 
     Raises:
         ImageError: size, intrinsics or distortion are impossible or of an unknown model; an uncalibrated camera

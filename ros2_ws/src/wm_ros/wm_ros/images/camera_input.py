@@ -1,6 +1,6 @@
-"""What a camera sends, as perception and imagination take it: the same for both, so that their pixels agree.
+"""A camera's images as perception and imagination read them: by the same code, so that their pixels agree.
 
-Decoded, depth in meters and of the size of color, both in the geometry of one pinhole camera.
+They are decoded, depth is in meters and of the size of color, and both are in the geometry of one pinhole camera.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wm_ros.images import camera_info, compressed, pixels
 
 
 class CameraSettings(Protocol):
-    """What reading images needs of ``wm_core.camera_parameters.CameraParameters``; a bag's camera has it, too."""
+    """The part of ``wm_core.camera_parameters.CameraParameters`` that reading images needs; bags' cameras have it."""
 
     @property
     def color_transport(self) -> str:
@@ -67,12 +67,12 @@ class CameraSettings(Protocol):
 
 
 def applies_guess(parameters: CameraSettings) -> bool:
-    """Whether the unit of depth is to be guessed and believed: only where the user has not set it."""
+    """Whether a guess at the unit of depth is applied: only where the user has not set the unit."""
     return parameters.depth_scale_guess == "apply" and parameters.depth_scale == 0.0
 
 
 def unit_settings(parameters: CameraSettings) -> tuple[str, float]:
-    """What the user says of the unit of depth; with other settings a guess at it starts over."""
+    """The user's settings of the unit of depth; when they change, guessing starts over."""
     return parameters.depth_scale_guess, parameters.depth_scale
 
 
@@ -104,7 +104,7 @@ class CameraInput:
     """Reads the messages of one camera; keeps the maps of its lens as long as the calibration stays the same.
 
     Args:
-        color_topic, depth_topic: as subscribed, after remapping; their names say what is rectified already.
+        color_topic, depth_topic: as subscribed, after remapping; their names tell whether the images are rectified.
     """
 
     def __init__(self, color_topic: str, depth_topic: str) -> None:
@@ -114,7 +114,7 @@ class CameraInput:
         self._rectifiers: dict[bool, Rectifier] = {}
 
     def lens(self, info: CameraInfo, topic: str = "") -> Lens:
-        """The lens of a camera info; worked out again only when the calibration changes.
+        """The lens of a camera info; computed again only when the calibration changes.
 
         Raises:
             ImageError: as ``camera_info.info_to_lens``.
@@ -130,7 +130,7 @@ class CameraInput:
         return self._lens
 
     def undistorts(self, lens: Lens, rectify: str, topic: str) -> bool:
-        """Whether images on a topic are brought to the pinhole camera here."""
+        """Whether images on a topic are rectified here."""
         return rectify == "on" or (rectify == "auto" and lens.distorts and not camera_info.says_rectified(topic))
 
     def corrects(self, lens: Lens, rectify: str) -> bool:
@@ -199,10 +199,10 @@ class CameraInput:
         color_raw = self.undistorts(lens, p.rectify, self.color_topic)
         depth_raw = self.undistorts(lens, p.rectify, self.depth_topic)
         if not color_raw and not depth_raw:
-            # Images that are rectified already are P's; without distortion K is what the sensor has.
+            # P belongs to rectified images; without distortion K belongs to the sensor's.
             named = camera_info.says_rectified(self.color_topic) or lens.distorts
             return rgb, meters, lens.rectified if named else lens.raw
-        # Where one image is rectified already, the other goes where that is; else both stay in the sensor's own frame.
+        # Where one image is rectified already, the other is rotated into its frame; else both stay in the sensor's.
         turn = color_raw != depth_raw
         if turn not in self._rectifiers:
             self._rectifiers[turn] = Rectifier(lens, turn)

@@ -22,9 +22,10 @@ from wm_ros.images.pixels import (
 )
 from wm_ros.stamps import ns_to_stamp
 
-_HEADER_BYTES = 12
-_RVL_SIZE_BYTES = 8
+_HEADER_BYTES, _RVL_SIZE_BYTES = 12, 8
+"""Sizes of compressed_depth_image_transport's header, and of width and height before RVL data."""
 _MAX_RVL_PIXELS = 1 << 25
+"""Pixels beyond which an RVL image is refused before memory is allocated for it."""
 
 
 def _decode(data: Any, topic: str, what: str) -> NDArray[Any]:

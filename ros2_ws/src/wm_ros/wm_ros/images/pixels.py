@@ -1,6 +1,6 @@
 """Image messages to and from NumPy arrays.
 
-Arrays come out read-only views of the message where that needs no copy. Message data are built as
+Arrays are read-only views of the message where that needs no copy. Message data are built as
 ``array.array``: rclpy copies those in one piece, and bytes or lists element by element.
 
 Depth in meters: float32 (H, W), 0 where there is no measurement (0, the saturated 65535, NaN, infinite or negative).
@@ -48,7 +48,9 @@ DEPTH_ENCODINGS = ("16UC1", "mono16", "32FC1")
 COLOR_ENCODINGS = tuple(e for e in ENCODINGS if e not in ("16UC1", "32FC1"))
 
 _MAX_PIXELS = 1 << 28
+"""Pixels beyond which an image is refused, as its size is wrong."""
 _SATURATED = 65535
+"""16-bit depth that sensors send where it is out of range."""
 
 
 class ImageError(ValueError):
@@ -56,7 +58,7 @@ class ImageError(ValueError):
 
 
 def named(topic: str) -> str:
-    """How an error calls an image."""
+    """The name of an image in an error."""
     return f"image on {topic}" if topic else "image"
 
 
@@ -108,7 +110,7 @@ def debayer(pixels: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
 def image_to_rgb(msg: Image, topic: str = "") -> NDArray[np.uint8]:
     """Color image (H, W, 3) uint8, red first.
 
-    Gray images are repeated, alpha is dropped, of 16 bits the upper 8 are taken, 8UC3 and 8UC4 are taken as BGR,
+    Gray images are repeated, alpha is dropped, of 16 bits the upper 8 are used, 8UC3 and 8UC4 are read as BGR,
     mosaics (bayer) are interpolated and YUV 4:2:2 is converted by OpenCV (BT.601).
 
     Raises:

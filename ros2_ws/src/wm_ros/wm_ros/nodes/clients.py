@@ -1,14 +1,13 @@
-"""Whether who asked is still there: services and actions whose handlers can find out that their client is gone.
+"""Services and actions whose handlers can find out that their client is gone.
 
-ROS tells a server nothing of a client that ends while it waits. The graph does: the endpoint on which the client reads
-answers disappears from it, at once when its process or node ends in order, and after the middleware's lease (20 s with
-Fast DDS's defaults) when it is killed or cut off. A client that lives on and only stopped waiting cannot be told from
-one that waits; an action is cancelled for that, and a deadline ends the rest.
+ROS does not notify a server when a client ends while it waits. But the endpoint on which the client reads answers
+disappears from the graph: at once when its process or node ends in order, and after the middleware's lease (20 s with
+Fast DDS's defaults) when it is killed or disconnected. A client that only stopped waiting cannot be distinguished from
+one that waits; it can cancel an action, and a deadline ends other requests.
 
-Which endpoint is the client's stands in the header of its request, of which rclpy shows only the sequence number. The
-rest is read from beneath rclpy's object, after a check that it is laid out as expected. Where that fails, or with
-another middleware than Fast DDS, a request counts as abandoned when all clients are gone that the service had when the
-request came.
+The header of a request names the client's endpoint; rclpy exposes only its sequence number. The endpoint is read from
+the memory of rclpy's object, after a check of its layout. Where that fails, or with another middleware than Fast DDS, a
+request counts as abandoned when all clients are gone that the service had when the request came.
 """
 
 from __future__ import annotations
@@ -36,13 +35,14 @@ Gone = Callable[[], bool]
 """Whether a client is gone; once true it stays true."""
 
 REFRESH_S = 0.5
-"""The graph is looked at no more often than this: a request asks after every step of its work."""
+"""Least time between queries of the graph [s], as a request checks after every step of its work."""
 _GID_BYTES = 16
 _HEADER_BYTES = _GID_BYTES + 8
 # pybind11's instance of one C++ object: the object's head, pointers to value and holder (two words), to weak
 # references, and flags.
 _INSTANCE_WORDS = 5
 _KEPT_GOALS = 256
+"""Goals whose clients are remembered until they are executed; beyond, the oldest are dropped."""
 
 
 class AbandonedError(RuntimeError):
@@ -66,10 +66,10 @@ def requester(request_id: Any) -> bytes | None:
 
 
 class ClientWatch:
-    """Looks after the clients of a node's services. Safe to use from several threads.
+    """Follows the clients of a node's services in the graph. Thread-safe.
 
     Args:
-        node: whose view of the graph counts.
+        node: of which the view of the graph is used.
         refresh_s: see ``REFRESH_S``.
     """
 
@@ -82,7 +82,7 @@ class ClientWatch:
     def endpoints(self, service: str, fresh: bool = False) -> frozenset[bytes]:
         """The GUIDs of the endpoints on which clients of a service (its full name) read answers.
 
-        ``fresh``: looked up now, and not what was found up to ``refresh_s`` ago.
+        ``fresh``: query now, whatever the age of the last query.
         """
         with self._lock:
             at, found = self._seen.get(service, (-math.inf, frozenset()))
@@ -93,16 +93,16 @@ class ClientWatch:
             return found
 
     def client(self, service: str, request_id: Any) -> Gone:
-        """Whether the client that sent a request is gone, to be asked as the work goes on.
+        """A function that returns whether the client that sent a request is gone.
 
         Args:
             service: full name. request_id: the header's ``rmw_request_id_t``.
         """
         guid = requester(request_id) if self._exact else None
-        # A client may leave as soon as it has asked; of one that was never seen it cannot be said that it left.
+        # A client may leave right after its request; one that was never seen cannot be said to have left.
         try:
             there = self.endpoints(service, fresh=True)
-        except (InvalidHandle, _rclpy.RCLError):  # the node is on its way down
+        except (InvalidHandle, _rclpy.RCLError):  # the node is shutting down
             return lambda: False
         awaited = frozenset((guid,)) if guid is not None else there
         here = bool(awaited & there)
@@ -114,7 +114,7 @@ class ClientWatch:
                 return over
             try:
                 present = bool(awaited & self.endpoints(service))
-            except (InvalidHandle, _rclpy.RCLError):  # the node is on its way down, and says so elsewhere
+            except (InvalidHandle, _rclpy.RCLError):  # the node is shutting down, which is reported elsewhere
                 return over
             over = here and not present
             here = here or present
@@ -127,7 +127,7 @@ class WatchedService(Waitable):  # type: ignore[type-arg]  # Jazzy's takes no ar
     """A service whose callback also learns whether its client is gone.
 
     Args:
-        node: that offers it. kind: service type. name: relative or full.
+        node: of the service. kind: service type. name: relative or full.
         callback: (request, response, gone) -> response; it runs in the executor's threads.
         callback_group: None: the node's default one.
     """
@@ -152,11 +152,11 @@ class WatchedService(Waitable):  # type: ignore[type-arg]  # Jazzy's takes no ar
         node.add_waitable(self)
 
     def destroy(self) -> None:
-        """Withdraw it; a callback that runs ends, and its answer goes nowhere."""
+        """Remove the service; a running callback ends, and its answer is not sent."""
         self._node.remove_waitable(self)
         self._handle.destroy_when_not_in_use()
 
-    # What the executor asks of a Waitable.
+    # The interface of a Waitable.
 
     def __enter__(self) -> None:
         self._handle.__enter__()
@@ -200,7 +200,7 @@ class WatchedService(Waitable):  # type: ignore[type-arg]  # Jazzy's takes no ar
 
 
 class WatchedActionServer(ActionServer):  # type: ignore[type-arg]
-    """An action server that knows of its goals whether their clients are gone.
+    """An action server that can find out whether the clients of its goals are gone.
 
     Args:
         arguments, named: of ``rclpy.action.ActionServer``.

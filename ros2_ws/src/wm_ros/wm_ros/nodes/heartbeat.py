@@ -1,8 +1,8 @@
-"""Heartbeats of lifecycle nodes: each says its state a few times a second, and a manager hears when it ceases.
+"""Heartbeats of lifecycle nodes: each publishes its state a few times a second, and a manager notices their end.
 
 The topic is ``NODE/heartbeat`` (lifecycle_msgs/State). Its QoS is liveliness *manual by topic*: the middleware itself
 reports a writer that has not published for the time the reader asked for, or that is gone. It is published by the
-node's executor, so that a node whose process lives but whose callbacks hang falls silent too.
+node's executor, so that heartbeats also end when callbacks hang.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from wm_ros import qos
 from wm_ros.nodes.managed_parameters import HEARTBEAT_PERIOD_S
 
 _GONE_S = 2.0 * HEARTBEAT_PERIOD_S
-"""That no living writer is left is believed after this time without a message: a new one may be on its way."""
+"""Time without a message [s] after which a report of no living writer counts, as a new writer may be starting."""
 
 
 class HeartbeatWatch:
-    """Hears the heartbeats of one node.
+    """Watches the heartbeats of one node.
 
     Attributes:
         state: label in the newest heartbeat since ``expect``; empty: none came.
@@ -60,7 +60,7 @@ class HeartbeatWatch:
         self._last = time.monotonic()
 
     def lost(self) -> str:
-        """Why the node must be taken for gone; empty: its heartbeats come, or it never had any."""
+        """Why the node counts as gone; empty: its heartbeats come, or it never had any."""
         age_s = time.monotonic() - self._last
         if not self._heard_ever or age_s <= min(_GONE_S, self.timeout_s):
             return ""
@@ -92,6 +92,6 @@ class Heartbeat:
         self._timer = node.create_timer(period_s, self.publish, callback_group=group, clock=clock)
 
     def publish(self) -> None:
-        """Say the state now."""
+        """Publish the state now."""
         number, label = self._state()
         self._publisher.publish(State(id=number, label=label))

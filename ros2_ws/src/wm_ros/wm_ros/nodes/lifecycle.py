@@ -1,5 +1,4 @@
-"""Base of every wm node: a lifecycle node that starts itself, reports its health and does not die of bad
-input.
+"""Base of every wm node: a lifecycle node that starts itself, reports its health and survives exceptions.
 
 class CameraNode(ManagedNode):
     def __init__(self, **kwargs):
@@ -8,23 +7,18 @@ class CameraNode(ManagedNode):
     def configure(self): ...      # load models, make publishers; raise to refuse
     def activate(self): ...       # subscribe, start working
     def deactivate(self): ...
-    def cleanup(self): ...        # give everything back
+    def cleanup(self): ...        # release all of it
 
     @guarded
     def on_image(self, msg): ...  # an exception is counted and logged, never fatal
 
 def main():
-    run_node(CameraNode)
+    run_node(CameraNode)  # wm_ros.nodes.running
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
-import select
-import signal
-import sys
 import threading
 import time
 import traceback
@@ -35,9 +29,7 @@ import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
 
 from wm_core.health.findings import Announcer, Finding, Severity, worst
 from wm_ros import qos
@@ -51,8 +43,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 NAMESPACE = "wm"
 _LOG_EVERY_S = 5.0
+"""Least time between log lines of one key [s]."""
 _REMIND_EVERY_S = 60.0
-_LOOK_EVERY_S = 1.0
+"""Time after which a warning that lasts is logged again [s]."""
+_CHECK_EVERY_S = 1.0
+"""Time between checks of the inputs [s]."""
 
 
 class Reports(Protocol):
@@ -64,13 +59,13 @@ class Reports(Protocol):
 
 
 def guarded(method: F) -> F:
-    """Decorates a callback of a ``ManagedNode`` or a part of one: an exception is counted, logged and swallowed."""
+    """Decorates a callback of a ``ManagedNode`` or a part of one: exceptions are counted and logged, not raised."""
 
     @functools.wraps(method)
     def guard(self: Reports, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
-        except Exception as error:  # counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node goes on
             self.report_exception(method.__name__, error)
             return None
 
@@ -125,7 +120,7 @@ class ManagedNode(LifecycleNode):
         )
         self._announcer = Announcer()
         if type(self).input_findings is not ManagedNode.input_findings:
-            self.create_timer(_LOOK_EVERY_S, self._look_at_inputs, callback_group=self._own_group, clock=self._steady)
+            self.create_timer(_CHECK_EVERY_S, self._check_inputs, callback_group=self._own_group, clock=self._steady)
         self._autostart_timer = (
             self.create_timer(0.01, self._start, callback_group=self._own_group, clock=self._steady)
             if self._autostart
@@ -145,7 +140,7 @@ class ManagedNode(LifecycleNode):
         """Cease to work; called before ``cleanup``, also on shutdown."""
 
     def cleanup(self) -> None:
-        """Give back what ``configure`` took; called also on shutdown."""
+        """Release what ``configure`` acquired; called also on shutdown."""
 
     # What a node uses.
 
@@ -167,14 +162,14 @@ class ManagedNode(LifecycleNode):
         return self.state_label == "active"
 
     def warn(self, counter: str, detail: str, advice: str = "", level: Level = Level.WARN) -> None:
-        """Count something that should not happen in diagnostics; log it once, and once a minute while it goes on."""
+        """Count a fault in diagnostics; log it at once, and once a minute while it lasts."""
         self.diagnostics.counter(counter, advice=advice, level=level).add(1, detail)
         self.log_throttled(f"{detail}; {advice}" if advice else detail, counter, level >= Level.ERROR, _REMIND_EVERY_S)
 
     def log_throttled(
         self, text: str, key: str | None = None, error: bool = False, every_s: float = _LOG_EVERY_S
     ) -> None:
-        """Log a warning or error, at most once in ``every_s`` per ``key``; says how many were left out."""
+        """Log a warning or error, at most once in ``every_s`` per ``key``; with the count of those left out."""
         key = key or text
         now = time.monotonic()
         with self._log_lock:
@@ -201,7 +196,7 @@ class ManagedNode(LifecycleNode):
         """The node's time [ns]: simulated where use_sim_time is set."""
         return int(self.get_clock().now().nanoseconds)
 
-    # Transitions: exceptions of the hooks refuse the transition and are said, not swallowed.
+    # Transitions: an exception of a hook refuses the transition and is reported.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Runs ``configure``."""
@@ -252,14 +247,14 @@ class ManagedNode(LifecycleNode):
         try:
             hook()
             result = entities(state)
-        except Exception as error:  # counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node goes on
             self.get_logger().error(f"{name} refused: {error}")
             self.get_logger().debug("".join(traceback.format_exception(error)))
             self.diagnostics.set_status("state", Level.ERROR, f"{name} refused: {error}", state=state.label)
             if undo is not None:
                 try:
                     undo()
-                except Exception as second:  # counted and logged; the node lives on
+                except Exception as second:  # counted and logged; the node goes on
                     self.report_exception(f"{name}.undo", second)
             return TransitionCallbackReturn.FAILURE
         self._set_state_status(result_label)
@@ -280,13 +275,13 @@ class ManagedNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         try:
             self.before_diagnostics()
-            self._look_at_memory()
+            self._update_memory_status()
             self._diagnostics_publisher.publish(self.diagnostics.to_msg(max(self.now_ns(), 0)))
-        except Exception as error:  # counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node goes on
             if rclpy.ok(context=self.context):
                 self.report_exception("diagnostics", error)
 
-    def _look_at_memory(self) -> None:
+    def _update_memory_status(self) -> None:
         held = heap()
         if held is not None:
             used, free = held.used_bytes / 1e6, held.free_bytes / 1e6
@@ -300,26 +295,26 @@ class ManagedNode(LifecycleNode):
             )
 
     def input_findings(self) -> Sequence[Finding]:
-        """What is wrong with the inputs now; asked once a second while active.
+        """Faults of the inputs now; called once a second while active.
 
-        Each cause goes to the console once, with a reminder each minute, and all that hold now into the status
-        ``inputs`` of diagnostics.
+        Each cause is logged once, with a reminder each minute; all that hold now are in the status ``inputs`` of
+        diagnostics.
         """
         return ()
 
-    def _look_at_inputs(self) -> None:
+    def _check_inputs(self) -> None:
         if not self.is_active:
             self._announcer.clear()
-            self.diagnostics.set_status("inputs", Level.OK, "not looked at while the node is not active")
+            self.diagnostics.set_status("inputs", Level.OK, "not checked while the node is not active")
             return
         try:
             findings = self.input_findings()
-        except Exception as error:  # counted and logged; the node lives on
+        except Exception as error:  # counted and logged; the node goes on
             if rclpy.ok(context=self.context):
                 self.report_exception("input_findings", error)
             return
         for severity, line in self._announcer.update(findings):
-            # A line of source each: rclpy refuses a place in the code that logs at another level than before.
+            # One call per level: rclpy refuses a call site that logs at another level than before.
             if severity == Severity.ERROR:
                 self.get_logger().error(line)
             elif severity == Severity.WARN:
@@ -334,17 +329,17 @@ class ManagedNode(LifecycleNode):
         )
 
     def before_diagnostics(self) -> None:
-        """Called once a second, before diagnostics go out: to take over counters and warn of silence."""
+        """Called once a second, before diagnostics are published, to update counters."""
 
 
 def diagnostics_name(node: Any) -> str:
-    """What a node's diagnostics begin with."""
+    """The prefix of a node's diagnostics."""
     return diagnostics_prefix(node.get_namespace(), node.get_name())
 
 
 def diagnostics_prefix(namespace: str, name: str) -> str:
-    """What the diagnostics of a node begin with: its name; outside the usual namespace, as one of several robots, in
-    full.
+    """The prefix of the diagnostics of a node: its name, with the namespace where that is not ``NAMESPACE``, as with
+    several robots.
     """
     inside = namespace.strip("/")
     return name if inside in ("", NAMESPACE) else f"{inside}/{name}"
@@ -354,159 +349,3 @@ def _diagnostic_array_type() -> Any:
     from diagnostic_msgs.msg import DiagnosticArray
 
     return DiagnosticArray
-
-
-class StopFlag:
-    """An event that a signal handler may set.
-
-    threading.Event may not: its lock is not reentrant, so that a handler that runs while the same thread is on its way
-    into or out of ``wait`` blocks for good.
-    """
-
-    def __init__(self) -> None:
-        self._set = False
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-
-    def set(self) -> None:
-        """Set it, for good; from any thread or signal handler."""
-        self._set = True
-        with contextlib.suppress(OSError):  # full: then it is readable already; closed: nobody waits any more
-            os.write(self._write, b"x")
-
-    def is_set(self) -> bool:
-        """Whether it was set."""
-        return self._set
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait at most so long; whether it is set."""
-        if not self._set:
-            poll = select.poll()
-            poll.register(self._read, select.POLLIN)
-            poll.poll(max(timeout_s, 0.0) * 1000.0)
-        return self._set
-
-    def close(self) -> None:
-        """Give back its pipe, once nobody waits."""
-        self._set = True
-        ends, self._read, self._write = (self._read, self._write), -1, -1
-        for end in ends:
-            os.close(end)
-
-
-def spin_guarded(executor: Executor, stop: StopFlag) -> None:
-    """Spin until ``stop`` is set; an exception out of a callback is logged and spinning goes on."""
-    while not stop.is_set():
-        try:
-            executor.spin_once(timeout_sec=0.2)
-        except ExternalShutdownException:
-            stop.set()
-        except Exception as error:  # counted and logged; the node lives on
-            if stop.is_set() or not rclpy.ok(context=executor.context):
-                break
-            nodes = executor.get_nodes()
-            owner = next((n for n in nodes if isinstance(n, ManagedNode)), None)
-            if owner is not None:
-                owner.report_exception("callback", error)
-            else:
-                traceback.print_exception(error)
-
-
-def run_node(
-    make_node: Callable[[], Any],
-    *,
-    threads: int = 1,
-    arguments: Sequence[str] | None = None,
-    shutdown_timeout_s: float = 5.0,
-) -> int:
-    """Run one node until SIGINT, SIGTERM or the end of its context; returns the exit status.
-
-    ``threads`` 1: one executor thread; more: a multi-threaded executor (for nodes that wait in callbacks). On
-    a signal the node is deactivated and cleaned up, so that its ``deactivate`` and ``cleanup`` run with
-    publishers still alive.
-    Status 0: ended as asked; 1: the node could not be made (the reason is printed in one line).
-    """
-    return run_nodes([(make_node, threads)], arguments=arguments, shutdown_timeout_s=shutdown_timeout_s)
-
-
-def run_nodes(
-    makers: Sequence[tuple[Callable[[], Any], int]],
-    *,
-    arguments: Sequence[str] | None = None,
-    shutdown_timeout_s: float = 5.0,
-) -> int:
-    """As ``run_node``, for several nodes in this process: what makes each, and the threads of its executor.
-
-    A callback that does not end within ``shutdown_timeout_s`` is left where it is, and the process ends at once.
-    """
-    stop = StopFlag()
-    # Own handlers, in place before anything slow: rclpy's would end the context before the node could clean
-    # up.
-    previous = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
-    rclpy.init(
-        args=list(arguments) if arguments is not None else None,
-        signal_handler_options=SignalHandlerOptions.NO,
-    )
-    nodes: list[Any] = []
-    hanging: list[Any] = []
-    try:
-        running: list[tuple[Any, Executor, threading.Thread]] = []
-        for make_node, threads in makers:
-            if stop.is_set():
-                return 0
-            try:
-                node = make_node()
-            except (ValueError, OSError) as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 1
-            nodes.append(node)
-            executor: Executor = MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
-            executor.add_node(node)
-            spinner = threading.Thread(target=spin_guarded, args=(executor, stop), name="executor", daemon=True)
-            running.append((node, executor, spinner))
-        for _, _, spinner in running:
-            spinner.start()
-        while not stop.wait(0.5):
-            if not rclpy.ok():
-                stop.set()
-        hanging = [node for node, executor, spinner in running if not _end(node, executor, spinner, shutdown_timeout_s)]
-        return 0
-    finally:
-        for node in nodes:
-            if node not in hanging:  # what its thread uses must not be taken away
-                node.destroy_node()
-        rclpy.try_shutdown()
-        if hanging:
-            # Python's own end would take modules and libraries away from under the thread.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        stop.close()
-
-
-def _end(node: Any, executor: Executor, spinner: threading.Thread, timeout_s: float) -> bool:
-    """End a node's executor, then the node's life; False where a callback does not end."""
-    executor.wake()
-    spinner.join(timeout_s)
-    ended = not spinner.is_alive()
-    if ended:
-        if isinstance(node, LifecycleNode) and rclpy.ok():
-            _finalize(node)
-        # A multi-threaded executor waits for its threads without end, whatever timeout it is given.
-        ending = threading.Thread(target=executor.shutdown, kwargs={"timeout_sec": 1.0}, daemon=True)
-        ending.start()
-        ending.join(timeout_s)
-        ended = not ending.is_alive()
-    if not ended:
-        node.get_logger().warning(f"a callback did not end within {timeout_s:g} s; leaving it")
-    return ended
-
-
-def _finalize(node: Any) -> None:
-    try:
-        if node._state_machine.current_state[1] in ("unconfigured", "inactive", "active"):
-            node.trigger_shutdown()
-    except Exception as error:  # counted and logged; the node lives on
-        node.get_logger().error(f"shutdown: {error}")

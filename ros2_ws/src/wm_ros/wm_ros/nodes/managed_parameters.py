@@ -1,4 +1,4 @@
-"""The parameters that every managed node has; without rclpy, so that a parameters file is checked without it."""
+"""The parameters of every managed node; without rclpy, so that a parameters file can be checked without it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from wm_core.parameters import parameter
 
 HEARTBEAT_PERIOD_S = 0.5
-"""Time between heartbeats; a manager's ``heartbeat_timeout_s`` is several of them."""
+"""Time between heartbeats [s]; a manager's ``heartbeat_timeout_s`` is several of them."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Keeping the memory of a long-running process small: what glibc's allocator holds back.
+"""Keeping the memory of a long-running process small: glibc's allocator holds freed memory back.
 
 Every thread that allocates gets one of up to 8 arenas for each processor, and an arena gives memory back only from its
 end: one small block that stays there keeps all that was freed below it. A node whose requests run in any of its
@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 ARENAS = 2
+"""Arenas that all threads share. Larger holds more freed memory back; 1 makes threads wait for one another."""
 LARGE_BYTES = 8 << 20
 """Blocks of this size (states of a thousand futures) come from the system and go back to it at once. Otherwise glibc
 raises its own bound, up to 32 MiB, with every such block that is freed. Smaller ones (images, what is made on the way)
 are used again: each anew from the system, page by page, added 25 ms to the 122 ms of processor that a perceived frame
-takes, and a quarter to those of a video. ``Trimmer`` gives back what is left of them.
+takes, and a quarter to those of a video. ``Trimmer`` returns what is left of them.
 """
 TRIM_S = 2.0
-"""To trim takes some 2 ms after a request for images, less after others."""
+"""Least time between trims [s]: one takes about 2 ms after a request for images, less after others."""
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # <malloc.h>
 _SETTINGS = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
@@ -39,11 +40,12 @@ class _Mallinfo(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Heap:
-    """What the allocators of this process hold.
+    """Memory that the allocators of this process hold.
 
     Attributes:
-        used_bytes: in blocks that glibc gave out; grows where something is kept. free_bytes: in those that it holds for
-            later, of which a part is no memory any more after trimming; grows where the heap is in pieces.
+        used_bytes: in allocated blocks; grows with leaks.
+        free_bytes: in free blocks that glibc keeps, some of them not backed by memory after trimming; grows with
+            fragmentation.
         python_blocks: small objects of the interpreter, which has an allocator of its own.
     """
 
@@ -53,7 +55,7 @@ class Heap:
 
 
 def heap() -> Heap | None:
-    """What is held now; None with another C library, or a glibc before 2.33."""
+    """The memory held now; None with another C library, or a glibc before 2.33."""
     libc = _glibc()
     if libc is None or not hasattr(libc, "mallinfo2"):
         return None
@@ -83,17 +85,17 @@ def share_arenas(arenas: int = ARENAS, large_bytes: int = LARGE_BYTES) -> bool:
 
 
 class Trimmer:
-    """Gives free memory back to the system now and then.
+    """Returns free memory to the system at intervals.
 
     Args:
-        every_s: at most once in so long [s].
+        every_s: least time between two trims [s].
     """
 
     def __init__(self, every_s: float = TRIM_S) -> None:
         self._libc, self._every_s, self._last_s = _glibc(), every_s, time.monotonic()
 
     def trim(self) -> bool:
-        """Give it back, if it is time; whether it was."""
+        """Return free memory, if ``every_s`` has passed; whether it did."""
         now = time.monotonic()
         if self._libc is None or now - self._last_s < self._every_s:
             return False

@@ -26,8 +26,12 @@ T = TypeVar("T")
 class NodeParameters(Generic[T]):
     """Declares the parameters of a dataclass on a node and keeps the frozen object up to date.
 
-    ``on_change`` is called with the new object before a change is accepted; it may raise ValueError to refuse
-    it.
+    Args:
+        node: on which they are declared. parameters: their dataclass.
+        on_change: called with the new object before a change is accepted; it may raise ValueError to refuse it.
+
+    Attributes:
+        value: the current, frozen object.
 
     Raises:
         ParameterError: a value given at start (YAML, command line) is refused.
@@ -49,7 +53,6 @@ class NodeParameters(Generic[T]):
                 raise ParameterError(f"parameter {spec.name}: got {found!r}, expected {spec.expected}{hint}") from error
             values[spec.name] = declared.value if declared.value is not None else spec.default
         self.value: T = build(parameters, values)
-        """The current values."""
         node.add_on_set_parameters_callback(self._on_set)
 
     def _on_set(self, changes: Sequence[Any]) -> Any:

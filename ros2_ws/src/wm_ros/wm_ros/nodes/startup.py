@@ -1,12 +1,12 @@
-"""What a node's program does first, before it imports anything that takes time.
+"""The start of a node's program, before it imports anything that takes time.
 
     from wm_ros.nodes.startup import run
 
     def main():
-        # says in one line what is not installed; else imports the module and calls its main()
+        # prints one line where a requirement is not installed; else imports the module and calls its main()
         return run("wm_perception.node", "perception_node", ("wm_core", "wm_ros", "wm_perception"))
 
-Imports nothing heavy itself.
+It imports no large module itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wm_core.installed import refuse_where_missing
 def end_quietly(status: int = 0) -> None:
     """From here until ``run_node`` takes over, SIGINT and SIGTERM end the process at once, with this status.
 
-    Python's own answer to SIGINT while modules are imported is a traceback out of whichever was just being read.
+    Python's own reaction to SIGINT while modules are imported is a traceback from one of them.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -43,9 +43,9 @@ def raise_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def interrupted() -> bool:
-    """Whether ``raise_interrupt`` was called: an ImportError is then what became of the interrupt.
+    """Whether ``raise_interrupt`` was called: an ImportError is then a consequence of the interrupt.
 
-    A C extension that is interrupted while it is imported raises ImportError, and so it comes out of rclpy. Errors of
+    A C extension that is interrupted while it is imported raises ImportError, as rclpy does. Errors of
     other kinds stay errors: a recording may fail to be written after the interrupt that ended it.
     """
     return bool(_interrupts)
@@ -58,10 +58,10 @@ def end_as_usual() -> None:
 
 
 def run(module: str, program: str, packages: Sequence[str]) -> int:
-    """Import a module and call its ``main``, ending quietly when interrupted meanwhile; returns the exit status.
+    """Import a module and call its ``main``, ending without output when interrupted meanwhile; returns the exit status.
 
-    Ends with status 1 and one line where something that the ``packages`` need is not installed; ``program`` is the
-    name in that line.
+    Ends with status 1 and one line where a requirement of the ``packages`` is not installed; ``program`` is the name in
+    that line.
     """
     end_quietly()
     refuse_where_missing(program, packages)

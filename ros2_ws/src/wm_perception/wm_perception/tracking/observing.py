@@ -1,0 +1,157 @@
+"""From a segmented cloud to observations: the points, place, color and outline of every segment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from wm_perception.lifting.cloud import depth_noise_m
+from wm_perception.lifting.supports import Support
+from wm_perception.tracking.observation import Observation
+from wm_perception.types import Array, Cloud, Segmentation
+
+_MAX_POINTS = 500
+"""Points kept of a segment, evenly sampled. Larger makes all that follows slower, and nothing better."""
+_CLEAR_SHARE = 0.4
+"""Part of a mask that must stand clear of the supports for the rest of it to be dropped. Larger keeps more of the
+support's points with flat objects, and with masks that reach over the object's rim."""
+_MIXED_PIXEL_NOISE_M = 0.0025
+"""Depth noise [m] from which a mask's outermost pixels are dropped: 1.2 m away by ``depth_noise_m``. Larger keeps mixed
+pixels of farther objects, smaller loses points of near ones."""
+_STEP_M = 0.03
+"""Step in depth [m] behind which a pixel at a mask's rim is of another surface. Larger keeps more of the background,
+smaller drops parts of steep surfaces."""
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (5, 5))
+_SQUARE = np.ones((5, 5), np.uint8)
+
+
+def observe(
+    cloud: Cloud,
+    height: NDArray[np.float32],
+    which: NDArray[np.int32],
+    supports: Sequence[Support],
+    segmentation: Segmentation,
+    candidates: NDArray[np.bool_],
+    edge_pixels: int,
+) -> list[Observation | None]:
+    """Observations of the labels 1..L; None where a label has too few points with depth.
+
+    Args:
+        height, which: (h, w) over the support below each pixel [m], and that support's index in ``supports``; see
+            ``SupportMap.heights``.
+        candidates: (h, w) pixels that stand clear of the supports.
+        edge_pixels: a segment this near to the image's edge is cut off by it.
+    """
+    observations: list[Observation | None] = []
+    boxes = ndimage.find_objects(segmentation.labels, max_label=len(segmentation.keys))
+    h, w = segmentation.labels.shape
+    for label, box in enumerate(boxes, start=1):
+        if box is None:
+            observations.append(None)
+            continue
+        # A network may mark pixels without depth.
+        mask = (segmentation.labels[box] == label) & np.isfinite(cloud.depth[box])
+        pixels = int(mask.sum())
+        depth = float(np.median(cloud.depth[box][mask])) if pixels else 0.0
+        noise = float(depth_noise_m(np.array(depth, np.float32)))
+        # A network's masks reach over the object's rim, onto the support and the background.
+        clear = mask & candidates[box]
+        use = clear if int(clear.sum()) >= _CLEAR_SHARE * pixels else mask
+        use = use & ~_behind(cloud.depth[box], mask)
+        if noise > _MIXED_PIXEL_NOISE_M:
+            # Far away, a sensor's outermost pixels mix the object with what is behind it.
+            inner = cv2.erode(use.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
+            use = inner if int(inner.sum()) >= 0.35 * pixels else use
+        rows, columns = np.nonzero(use)
+        if len(rows) < 8 or pixels < 12:
+            observations.append(None)
+            continue
+        # Evenly sampled; more would make everything slower and nothing better.
+        some = slice(None, None, max(1, len(rows) // _MAX_POINTS))
+        rows, columns = rows[some] + box[0].start, columns[some] + box[1].start
+        points = cloud.points[rows, columns].astype(np.float64)
+        heights = height[rows, columns]
+        over = which[rows, columns]
+        tall = np.isfinite(heights)
+        index = int(np.bincount(over[over >= 0]).argmax()) if (over >= 0).any() else -1
+        ranks = np.sort(points, axis=0)[(np.array([0.01, 0.02, 0.98, 0.99]) * (len(points) - 1)).astype(int)]
+        center = 0.5 * (ranks[1] + ranks[2])
+        bottom: float | None = None
+        support_height = float(points[:, 2].min())
+        if index >= 0:
+            plane = supports[index].plane
+            support_height = float(center[2] - plane.height_over(center[None].astype(np.float32))[0])
+            bottom = support_height
+        tallest = np.sort(heights[tall])
+        low, high = (tallest[[int(q * (len(tallest) - 1)) for q in (0.02, 0.95)]]) if len(tallest) else (0.0, 0.0)
+        down, right = box
+        border = min(down.start, right.start, h - down.stop, w - right.stop) < edge_pixels
+        fresh = segmentation.keys[label - 1] < 0
+        outside = _outside(points, supports[index]) if fresh and index >= 0 else 0.0
+        extent = float((ranks[3] - ranks[0]).max())
+        observations.append(
+            Observation(
+                points=points,
+                noise_m=noise,
+                color=cloud.rgb[rows, columns].mean(axis=0),
+                pixels=pixels,
+                bottom=bottom,
+                support_height=support_height,
+                height_low=float(low),
+                height_high=float(high),
+                on_border=border,
+                outside_fraction=outside,
+                extent=extent,
+                center=center,
+                area_m2=pixels * depth**2 / (cloud.camera.fx * cloud.camera.fy),
+                over_fraction=float(tall.mean()),
+                hidden_fraction=_hidden_fraction(cloud.depth, segmentation.labels, label, box),
+                score=float(segmentation.scores[label - 1]) if len(segmentation.scores) else float("nan"),
+                embedding=_row(segmentation.embeddings, label - 1),
+                classes=_row(segmentation.class_probabilities, label - 1),
+            )
+        )
+    return observations
+
+
+def _outside(points: Array, support: Support) -> float:
+    """Fraction of points (P, 3) beyond the seen outline of their support."""
+    sample = points[:: max(1, len(points) // 40), :2]
+    return float(support.outside(sample).mean())
+
+
+def _row(values: NDArray[np.float32], row: int) -> Array:
+    """One row (D,) in double precision, or (0,) where there are none."""
+    return values[row].astype(np.float64) if values.size else np.zeros(0)
+
+
+def _hidden_fraction(
+    depth: NDArray[np.float32], labels: NDArray[np.int32], label: int, box: tuple[slice, slice]
+) -> float:
+    """Part 0..1 of a segment's outline beyond which something nearer (by 2 cm) may cover more of it."""
+    h, w = labels.shape
+    window = tuple(slice(max(s.start - 2, 0), min(s.stop + 2, n)) for s, n in zip(box, (h, w), strict=True))
+    mask = (labels[window] == label).astype(np.uint8)
+    ring = (cv2.dilate(mask, _CROSS) > 0) & (mask == 0)
+    count = int(ring.sum())
+    if not count:
+        return 0.0
+    around = depth[window]
+    own = cv2.dilate(np.where((mask > 0) & np.isfinite(around), around, np.float32(0.0)), _SQUARE)
+    with np.errstate(invalid="ignore"):
+        return float((around[ring] < own[ring] - 0.02).sum()) / count
+
+
+def _behind(depth: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels (h, w) at the rim of a mask that lie behind what is beside them in it: of another surface.
+
+    Only at the rim: within a mask a step in depth may be the object's own (the far wall of a bowl).
+    """
+    kernel = np.ones((5, 5), np.uint8)
+    rim = mask & (cv2.erode(mask.astype(np.uint8), kernel, borderValue=0) == 0)
+    nearest = cv2.erode(np.where(mask, depth, np.float32(1e3)), kernel)
+    return rim & (depth - nearest > _STEP_M)
