@@ -30,9 +30,9 @@ from wm_dynamics.belief import sample_belief
 from wm_dynamics.events import derive_events
 from wm_dynamics.factory import make_dynamics
 from wm_dynamics.physics.backend import PhysicsDynamics
-from wm_dynamics.preparation import ScenePreparation
 from wm_dynamics.separation import surface_separation
-from wm_dynamics.settling import Settling
+from wm_dynamics.settling.preparation import ScenePreparation
+from wm_dynamics.settling.restoration import Settling
 
 TIMES = np.arange(31) / 30.0
 FACTUAL = Hypothesis("factual")

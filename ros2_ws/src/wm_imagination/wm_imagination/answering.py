@@ -17,7 +17,7 @@ from wm_dynamics.base import Dynamics, DynamicsResult, default_threads, object_s
 from wm_dynamics.belief import sample_belief
 from wm_dynamics.events import EventTable, event_table, workspace_bounds
 from wm_dynamics.separation import surface_separation
-from wm_dynamics.settling import Settling, restore_centers, states_as_seen
+from wm_dynamics.settling.restoration import Settling, restore_centers, states_as_seen
 from wm_dynamics.validity import Validity, check_futures
 from wm_imagination import causal, estimate
 from wm_imagination.appearance.model import Appearance

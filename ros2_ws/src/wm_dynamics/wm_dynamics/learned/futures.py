@@ -19,11 +19,15 @@ from wm_dynamics.contact_step.rollout_tables import Floats, OutputTable
 from wm_dynamics.interventions import apply
 from wm_dynamics.learned.batch_body import BatchBody
 from wm_dynamics.learned.future_state import FutureState, arms
-from wm_dynamics.learned.scene import SETTLE_STEPS, Array, PreparedScene
+from wm_dynamics.learned.scene import Array, PreparedScene
 from wm_dynamics.learned.touches import touches_of
-from wm_dynamics.preparation import FREEING_KINDS
+from wm_dynamics.settling.preparation import FREEING_KINDS
 
 log = logging.getLogger(__name__)
+
+SETTLE_STEPS = 12
+"""Steps (0.2 s) after which a body that was seen at rest has shown whether it stays. More cost time when a scene is
+first asked for; with fewer, a body that begins to topple counts as at rest."""
 
 
 class FutureBatch(ABC):

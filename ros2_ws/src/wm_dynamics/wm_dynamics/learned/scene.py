@@ -24,14 +24,12 @@ from wm_dynamics.contact_step.body_tables import (
 from wm_dynamics.contact_step.network import Floats
 from wm_dynamics.learned.sample_noise import sample_noise
 from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec
-from wm_dynamics.preparation import ScenePreparation, sample_properties
+from wm_dynamics.settling.bodies import sample_properties
+from wm_dynamics.settling.preparation import ScenePreparation
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-SETTLE_STEPS = 12
-"""Steps (0.2 s) after which a body that was seen at rest has shown whether it stays. More cost time when a scene is
-first asked for; with fewer, a body that begins to topple counts as at rest."""
 KEPT_BODIES = 4096
 """Bodies of interventions, and columns of parameters, that are kept for a scene: four requests of 1024 pushers."""
 

@@ -26,7 +26,7 @@ from wm_dynamics.base import (
 from wm_dynamics.mujoco.batch import BatchSimulator
 from wm_dynamics.mujoco.trajectory import Trajectory
 from wm_dynamics.physics.job import PhysicsJob, WorldCache
-from wm_dynamics.preparation import ScenePreparation
+from wm_dynamics.settling.preparation import ScenePreparation
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]

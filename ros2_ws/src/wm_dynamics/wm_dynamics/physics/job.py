@@ -20,7 +20,7 @@ from wm_dynamics.mujoco.simulator import Simulator
 from wm_dynamics.mujoco.trajectory import Action, Trajectory
 from wm_dynamics.mujoco.variants import ModelVariants
 from wm_dynamics.mujoco.world import World
-from wm_dynamics.preparation import FREEING_KINDS, ScenePreparation
+from wm_dynamics.settling.preparation import FREEING_KINDS, ScenePreparation
 
 Array = NDArray[np.float64]
 
@@ -167,6 +167,3 @@ class PhysicsJob:
             live = self._live(self.preparation.freed(bodies, moved), sample, batch.simulator)
             futures.append((live, [Action(body, do) for body, do in aims]))
         return batch.run(futures, self.times, self._stopped.is_set)
-
-
-__all__ = ["FREEING_KINDS", "PhysicsJob", "WorldCache"]
