@@ -24,7 +24,7 @@ from wm_core.rollout import (
     StatesWanted,
 )
 from wm_core.scene_graph import EventKind, SceneGraph
-from wm_dynamics.base import object_slots, targets
+from wm_dynamics.base import targets
 from wm_dynamics.events import EventTable
 
 PREDICTED_KINDS = (
@@ -60,10 +60,13 @@ class Removal:
     event: EventQuestion
 
 
-def removals(scene: SceneGraph, hypotheses: Sequence[Hypothesis], question: EventQuestion) -> tuple[Removal, ...]:
+def removals(
+    scene: SceneGraph, object_ids: NDArray[np.int64], hypotheses: Sequence[Hypothesis], question: EventQuestion
+) -> tuple[Removal, ...]:
     """One future per object whose removal is tried; the object is gone from the start, with all that is done to it.
 
     Args:
+        object_ids: (M,) of the answer, see ``wm_dynamics.base.object_slots``.
         hypotheses: K; ``question.hypothesis`` is one of them.
 
     Raises:
@@ -75,7 +78,8 @@ def removals(scene: SceneGraph, hypotheses: Sequence[Hypothesis], question: Even
     if not np.isfinite(question.until_s) or question.until_s < 0.0:
         raise RequestError(f"until: got {question.until_s:g} s, expected 0 (the horizon) or more")
     hypothesis = hypotheses[question.hypothesis]
-    ids = object_slots(scene, [hypothesis]).tolist()
+    created = sum(i.creates_body for i in hypothesis.interventions)
+    ids = object_ids[: len(scene) + created].tolist()
     wanted = [question.a, *([question.b] if question.b else []), *question.object_ids]
     for object_id in wanted:
         if object_id not in ids:

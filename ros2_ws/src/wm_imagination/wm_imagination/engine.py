@@ -117,8 +117,8 @@ class Imagination:
         appearance = memory.snapshot() if isinstance(memory, AppearanceMemory) and draws else None
         if isinstance(memory, Appearance):
             appearance = memory
-        validate_request(request, start, self.limits, appearance)
-        run = Answering(self.limits, self.dynamics(request.backend), request, start, appearance, begin)
+        object_ids = validate_request(request, start, self.limits, appearance)
+        run = Answering(self.limits, self.dynamics(request.backend), request, start, object_ids, appearance, begin)
         run.keep_frames = keep_frames
         if run.deadline is None and self.limits.default_deadline_s > 0.0:
             # Not as a deadline: dynamics works in smaller, dearer portions where a part of an answer is wanted.

@@ -64,12 +64,14 @@ def check_counts(hypotheses: Sequence[HasInterventions], batch_sizes: Sequence[i
 
 def validate_request(
     request: ImagineRequest, scene: SceneGraph, limits: Limits, appearance: Appearance | None = None
-) -> None:
+) -> NDArray[np.int64]:
     """Refuse what cannot be answered, cheapest checks first; K = 10^6 costs no more than K = 0.
 
+    Returns:
+        (M,) ids of the answer's objects, see ``object_slots``.
+
     Raises:
-        RequestError, NoAppearanceError, InterventionError, UnknownObjectError: the message names the field,
-            what was
+        RequestError, NoAppearanceError, InterventionError, UnknownObjectError: the message names the field, what was
             found and what was expected.
     """
     check_counts(request.hypotheses, [len(batch) for batch in request.batches], limits)
@@ -133,6 +135,7 @@ def validate_request(
         if pair[0] == pair[1]:
             raise RequestError(f"pairs[{p}]: got {pair[0]} twice, expected two objects")
     _validate_images(request, scene, limits, appearance)
+    return ids
 
 
 def _validate_images(request: ImagineRequest, scene: SceneGraph, limits: Limits, appearance: Appearance | None) -> None:
