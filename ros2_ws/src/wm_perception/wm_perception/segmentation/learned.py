@@ -30,7 +30,9 @@ CHANNELS = (
 )
 """Of the network's input, each in -1..1; see ``network_input``."""
 
+INPUT = "image"
 OUTPUTS = ("foreground", "centre", "offset", "classes", "embedding")
+"""Names of the network's tensors in its file."""
 OFFSET_SCALE_PX = 32.0
 _HEIGHT_SCALE_M = 0.3
 _RELIEF_WINDOW = 15
