@@ -23,7 +23,7 @@ from wm_dynamics.base import (
 from wm_dynamics.belief import hypothesis_bodies, inertia, moving_objects, scene_body, scene_states
 from wm_dynamics.interventions import apply
 from wm_dynamics.mujoco.bodies import BodyDef, rest_state
-from wm_dynamics.mujoco.live_world import hold_absent
+from wm_dynamics.mujoco.trajectory import hold_absent
 
 
 class _StraightBody:

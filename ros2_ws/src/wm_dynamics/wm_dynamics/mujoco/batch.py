@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, STATE_SIZE
 from wm_dynamics.mujoco.contacts import find_touches
-from wm_dynamics.mujoco.live_world import LiveWorld, hold_absent
+from wm_dynamics.mujoco.live_world import LiveWorld
 from wm_dynamics.mujoco.native import warning_kinds
 from wm_dynamics.mujoco.simulator import Simulator
-from wm_dynamics.mujoco.trajectory import Action, Trajectory
+from wm_dynamics.mujoco.trajectory import Action, Trajectory, hold_absent
 from wm_dynamics.mujoco.world import World
 
 Array = NDArray[np.float64]
@@ -216,6 +216,3 @@ class BatchSimulator:
                 course.states[rows, static] = state
             course.present[rows] = course.live.present
             at += len(rows)
-
-
-__all__ = ["BatchSimulator"]

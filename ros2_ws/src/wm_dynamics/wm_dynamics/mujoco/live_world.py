@@ -21,7 +21,8 @@ from wm_dynamics.interventions import apply
 from wm_dynamics.mujoco.bodies import Array, BodyDef, rest_state
 from wm_dynamics.mujoco.contacts import find_touches
 from wm_dynamics.mujoco.native import NativeRollout
-from wm_dynamics.mujoco.trajectory import Action, SolverWarning, Trajectory
+from wm_dynamics.mujoco.penetration import OVERLAP_M, resolve_penetrations
+from wm_dynamics.mujoco.trajectory import Action, SolverWarning, Trajectory, hold_absent
 from wm_dynamics.mujoco.variants import ModelVariants
 from wm_dynamics.mujoco.world import PARK_POSITION_M, World
 
@@ -281,13 +282,13 @@ class LiveWorld:
         states = self.unpacked(self.packed[None])[0]
         # A body that is placed right into another has to go out of it altogether, or the contact would fling
         # it away.
-        moved = self.world.resolve_penetrations(
-            self.model, states, only=[index], max_shift_m=0.2, data=self.simulator.scratch(self.world)
+        moved = resolve_penetrations(
+            self.world, self.model, states, only=[index], max_shift_m=0.2, data=self.simulator.scratch(self.world)
         )
         for i in np.flatnonzero((moved != states).any(axis=1)):
             self.world.pack_body(self.packed, int(i), moved[i])
 
-    def _overlaps(self, index: int, tolerance_m: float = 2e-4) -> bool:
+    def _overlaps(self, index: int, tolerance_m: float = OVERLAP_M) -> bool:
         """Whether a body is inside another by more than ``resolve_penetrations`` leaves."""
         model, data = self.model, self.simulator.scratch(self.world)
         mujoco.mj_resetData(model, data)
@@ -397,18 +398,3 @@ class _LiveBody:
     def _put(self, state: Array) -> None:
         self._live._place(self._index, state)
         self._live._separate(self._index)
-
-
-def hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
-    """Where a body is absent, give it the last pose before (or the first after) at zero velocity, in
-    place.
-    """
-    for i in np.flatnonzero(~present.all(axis=0)):
-        here = np.flatnonzero(present[:, i])
-        for t in np.flatnonzero(~present[:, i]):
-            if not len(here):
-                states[t, i] = rest_state(np.zeros(3))
-                continue
-            before = here[here < t]
-            source = before[-1] if len(before) else here[0]
-            states[t, i] = rest_state(states[source, i, POSITION], states[source, i, QUATERNION])

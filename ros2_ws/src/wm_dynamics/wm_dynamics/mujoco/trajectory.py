@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.interventions import Intervention
-from wm_dynamics.mujoco.bodies import Array
+from wm_core.rollout import POSITION, QUATERNION
+from wm_dynamics.mujoco.bodies import Array, rest_state
 from wm_dynamics.mujoco.contacts import Touch
 
 
@@ -43,3 +44,18 @@ class Action:
 
     body: int
     intervention: Intervention
+
+
+def hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
+    """Where a body is absent, give it the last pose before (or the first after) at zero velocity, in
+    place.
+    """
+    for i in np.flatnonzero(~present.all(axis=0)):
+        here = np.flatnonzero(present[:, i])
+        for t in np.flatnonzero(~present[:, i]):
+            if not len(here):
+                states[t, i] = rest_state(np.zeros(3))
+                continue
+            before = here[here < t]
+            source = before[-1] if len(before) else here[0]
+            states[t, i] = rest_state(states[source, i, POSITION], states[source, i, QUATERNION])

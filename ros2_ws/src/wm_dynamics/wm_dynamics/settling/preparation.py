@@ -23,6 +23,7 @@ from wm_core.scene_graph import Predicate, SceneGraph, Shape
 from wm_dynamics.base import Array
 from wm_dynamics.belief import moving_objects, scene_states
 from wm_dynamics.mujoco.bodies import BodyDef, lowest_points
+from wm_dynamics.mujoco.penetration import overlapping, resolve_penetrations
 from wm_dynamics.mujoco.world import World
 from wm_dynamics.settling.bodies import floor_height, sample_properties, simulated_bodies
 
@@ -163,10 +164,10 @@ class ScenePreparation:
             bottoms[:, i] = states[:, i, 2] + lowest_points(self.bodies[i], states[:, i, QUATERNION])
         self._let_down(states, bottoms, fixed, uncertain, unsupported, ended)
         if not self.known_exactly.all() and not ended():
-            for s in np.flatnonzero(self.world.overlapping(states, self.data)).tolist():
+            for s in np.flatnonzero(overlapping(self.world, states, self.data)).tolist():
                 if ended():
                     break
-                states[s] = self.world.resolve_penetrations(self.world.model, states[s], data=self.data)
+                states[s] = resolve_penetrations(self.world, self.world.model, states[s], data=self.data)
         for s, scene in enumerate(scenes):
             if scene is self.mean and self._mean_start is not None:
                 states[s] = self._mean_start
