@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform, pose_matrix
 from wm_core.scene_graph import SceneGraph
+from wm_imagination.appearance.background import BackgroundMemory
 from wm_imagination.appearance.model import (
     Appearance,
     AppearanceConfig,
@@ -28,7 +29,6 @@ from wm_imagination.appearance.points import (
     OLD_VIEW_BIAS_M,
     Float32,
     SurfacePoints,
-    brighter,
     move_points,
     newest_per_voxel,
     sample_primitive,
@@ -36,10 +36,8 @@ from wm_imagination.appearance.points import (
 )
 from wm_imagination.appearance.views import (
     View,
-    VisibleSurface,
     depth_tolerance,
     grow_masks,
-    support_top,
     surface_geometry,
 )
 
@@ -54,16 +52,13 @@ class AppearanceMemory:
 
     def _clear(self) -> None:
         self._frame: ObservedFrame | None = None
-        self._visible: VisibleSurface | None = None  # background of the latest frame
-        self._hidden = SurfacePoints.empty()
+        self._background = BackgroundMemory(self.config)
         self._fresh: dict[int, SurfacePoints] = {}  # per object: of the latest view
         self._banked: dict[int, SurfacePoints] = {}  # per object: of earlier views, not seen in the latest
         self._bankable: dict[int, bool] = {}
         self._unseen: dict[int, SurfacePoints] = {}
         self._primitive: dict[int, tuple[int, NDArray[np.float64]]] = {}
         self._known_ns: dict[int, int] = {}
-        self._added = 0  # background samples since they were last thinned
-        self._compared: dict[int, NDArray[np.float64]] = {}  # poses, see ``_outside_objects``
         self._snapshot: Appearance | None = None
 
     def reset(self) -> None:
@@ -88,7 +83,7 @@ class AppearanceMemory:
                     objects[object_id] = ObjectAppearance(
                         SurfacePoints.concatenate(seen), unseen, shape, extents.copy()
                     )
-                self._snapshot = Appearance(self._frame, self._hidden, objects, self._visible)
+                self._snapshot = Appearance(self._frame, self._background.hidden, objects, self._background.visible)
             return self._snapshot
 
     def integrate(
@@ -167,121 +162,9 @@ class AppearanceMemory:
         grown = frame.owner_ids
         near_object = cv2.dilate(grown, np.ones((3, 3), np.uint8)) > 0
         view = View(frame.camera, frame.world_T_camera, frame.depth_m, frame.instance_ids, near_object, grown)
-        self._integrate_background(frame, view, scene, points, normals, spacing, solid)
+        self._background.integrate(frame, view, scene, points, normals, spacing, solid)
         self._integrate_objects(frame, view, scene, points, normals, spacing)
         self._frame = frame
-
-    def _integrate_background(
-        self,
-        frame: ObservedFrame,
-        view: View,
-        scene: SceneGraph,
-        points: Float32,
-        normals: Float32,
-        spacing: Float32,
-        solid: NDArray[np.bool_],
-    ) -> None:
-        camera_T_world = invert_transform(frame.world_T_camera)
-        kept = []  # newest first
-        if self._visible is not None:
-            before = self._visible
-            camera_T_before = camera_T_world @ before.world_T_camera
-            hidden_now = self._not_seen_again(before.points, view, camera_T_before)
-            gain = self._exposure_gain(before, ~hidden_now, view, camera_T_before, frame.color)
-            if np.abs(gain - 1.0).max() > 0.004:
-                self._hidden = replace(self._hidden, colors=brighter(self._hidden.colors, gain))
-            added = before.in_world(hidden_now).with_bias(OLD_VIEW_BIAS_M)
-            added = replace(added, colors=brighter(added.colors, gain))
-            kept.append(added[self._outside_objects(added.points, frame, scene, only_new=False)])
-            self._added += len(kept[0])
-        if len(self._hidden):
-            old = self._hidden[self._not_seen_again(self._hidden.points, view, camera_T_world)]
-            kept.append(old[self._outside_objects(old.points, frame, scene, only_new=True)])
-        hidden = SurfacePoints.concatenate(kept)
-        if self._added > max(2000, 0.2 * len(hidden)):
-            hidden = newest_per_voxel(hidden, self.config.voxel_m, self.config.max_background_points)
-            self._added = 0
-        self._hidden = hidden[: self.config.max_background_points]
-        rows = np.flatnonzero((solid & ~view.near_object).ravel())
-        flat = points.reshape(-1, 3)
-        self._visible = VisibleSurface(
-            rows,
-            flat[rows],
-            frame.color.reshape(-1, 3),
-            normals.reshape(-1, 3),
-            spacing.ravel(),
-            frame.world_T_camera,
-        )
-
-    def _outside_objects(
-        self, points: Float32, frame: ObservedFrame, scene: SceneGraph, *, only_new: bool
-    ) -> NDArray[np.bool_]:
-        """Which world points (P, 3) are not part of a movable object: one that was still taken for background.
-
-        An object gets its id only after some frames; what was seen of it before lies within its extents. The support
-        that it stands on does so too, nearly, and stays.
-
-        Args:
-            only_new: compare with objects that have come or moved since they were last compared.
-        """
-        keep = np.ones(len(points), bool)
-        inside_any: list[NDArray[np.int64]] = []
-        inside_new: list[NDArray[np.int64]] = []
-        for row, object_id in enumerate(scene.ids.tolist()):
-            if scene.is_static[row]:
-                continue
-            pose = frame.poses[object_id]
-            before = self._compared.get(object_id)
-            if only_new:
-                if before is not None and np.abs(before - pose).max() < 0.01:
-                    continue
-                self._compared[object_id] = pose
-            reach = 0.5 * float(np.linalg.norm(scene.extents[row])) + 0.03
-            near = np.flatnonzero(np.abs(points - scene.positions[row].astype(np.float32)).max(axis=1) < reach)
-            local = move_points(invert_transform(pose), points[near])
-            half = 0.5 * scene.extents[row].astype(np.float32)
-            found = near[(np.abs(local) <= 1.1 * half + np.float32(0.012)).all(axis=1)]
-            # Where an object has stood from the first, its support cannot have been seen.
-            (inside_new if before is None else inside_any).append(found)
-        if inside_any:
-            rows = np.unique(np.concatenate(inside_any))
-            on_support = np.zeros(len(rows), bool)
-            for i in np.flatnonzero(scene.is_static):
-                local = move_points(invert_transform(frame.poses[int(scene.ids[i])]), points[rows])
-                on_support |= np.abs(local[:, 2] - support_top(scene, int(i))) < 0.01
-            keep[rows[~on_support]] = False
-        for rows in inside_new:
-            keep[rows] = False
-        return keep
-
-    @staticmethod
-    def _exposure_gain(
-        before: VisibleSurface,
-        again: NDArray[np.bool_],
-        view: View,
-        camera_T_before: NDArray[np.float64],
-        color: NDArray[np.uint8],
-    ) -> NDArray[np.float64]:
-        """(3,) factors from the previous frame's colors to this one's, by what both show: cameras adapt exposure."""
-        chosen = np.flatnonzero(again)[:: max(1, int(again.sum()) // 4000)]
-        inside, pixel, _ = view.look_up(move_points(camera_T_before, before.points[chosen]))
-        old = before.colors[before.rows[chosen[inside]]].astype(np.float64)
-        new = color.reshape(-1, 3)[pixel[inside]].astype(np.float64)
-        usable = ((old > 20) & (old < 235) & (new > 20) & (new < 235)).all(axis=1)
-        if usable.sum() < 200:
-            return np.ones(3)
-        return np.clip(np.median(new[usable] / old[usable], axis=0), 0.8, 1.25)
-
-    @staticmethod
-    def _not_seen_again(points: Float32, view: View, camera_T_frame: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which background points (P, 3) the view neither shows again nor looks through."""
-        inside, pixel, z = view.look_up(move_points(camera_T_frame, points))
-        measured = view.depth.ravel()[pixel]
-        tolerance = depth_tolerance(z)
-        behind_static = z > measured + tolerance
-        # Beside an object the mask says what covers the sample, though both may be nearer than the tolerance.
-        behind_object = view.near_object.ravel()[pixel] & (z > measured - tolerance)
-        return ~inside | (measured <= 0.0) | behind_static | behind_object
 
     def _integrate_objects(
         self,
@@ -415,8 +298,8 @@ class AppearanceMemory:
         by_age = sorted(self._known_ns, key=lambda i: -self._known_ns[i])
         for rank, object_id in enumerate(by_age):
             if rank >= self.config.max_objects or self._known_ns[object_id] < limit:
+                self._background.forget(object_id)
                 for table in (
-                    self._compared,
                     self._known_ns,
                     self._fresh,
                     self._banked,
