@@ -1,4 +1,4 @@
-"""One request on its way: dynamics, events, effects, causes, images and points."""
+"""The answer to one request: dynamics, events, effects, causes, images and points."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DYNAMICS_SHARE_WITH_IMAGES = 0.4
 
 @dataclass(frozen=True)
 class Progress:
-    """Something is done: a hypothesis' states, or a frame.
+    """Progress of a request: the states of a hypothesis, or a frame, are done.
 
     Attributes:
         fraction: of the whole request, 0..1.
@@ -60,13 +60,25 @@ OnProgress = Callable[[Progress], None]
 
 
 class Answering:
-    """One request on its way.
+    """Works out the answer to one request.
 
     Args:
-        limits: what it was held against. dynamics: of the backend that it names.
-        request: a valid one. scene: what is imagined to go on. object_ids: (M,) of the answer (``validate_request``).
+        limits: that the request was checked against.
+        dynamics: the backend that the request names.
+        request: a valid one.
+        scene: the start of all futures.
+        object_ids: (M,) of the answer (``validate_request``).
         appearance: what was seen of the scene, for images and points.
-        begin: ``time.monotonic()`` from which the deadline counts.
+        begin: ``time.monotonic()`` from which the deadline counts [s].
+
+    Attributes:
+        deadline: ``time.monotonic()`` at which the work ends [s]; None: none.
+        latest: the same where the request names no deadline; for the warning [s].
+        should_stop: called between hypotheses and between frames.
+        on_progress: called as hypotheses and frames are done; None: nobody listens.
+        keep_frames: false: frames go to ``on_progress`` alone.
+        times: (T,) of the states [s].
+        dynamics_share: of the progress.
     """
 
     def __init__(
@@ -90,21 +102,21 @@ class Answering:
         self.dynamics_share = _DYNAMICS_SHARE_WITH_IMAGES if request.images.any_images else 1.0
 
     def answer(self) -> Rollout:
-        """All of it, or what was done before the deadline or the stop."""
+        """The whole answer, or what was done before the deadline or the stop."""
         request, scene = self.request, self.scene
         futures = request.futures
         count = len(futures)
         tried = self._removals(count)
-        asked = [*futures, *(r.hypothesis for question in tried for r in question)]
-        self._check_work(asked)
+        wanted = [*futures, *(r.hypothesis for question in tried for r in question)]
+        self._check_work(wanted)
         factual = next((k for k, h in enumerate(futures) if not h.interventions), None)
         # The factual future goes first: without it a deadline would leave no effect at all.
         order = np.array(
-            ([factual] if factual is not None else [-1]) + [k for k in range(len(asked)) if k != factual],
+            ([factual] if factual is not None else [-1]) + [k for k in range(len(wanted)) if k != factual],
             dtype=np.int64,
         )
-        hypotheses = [Hypothesis("") if k < 0 else asked[k] for k in order.tolist()]
-        row_of = np.empty(len(asked), dtype=np.int64)
+        hypotheses = [Hypothesis("") if k < 0 else wanted[k] for k in order.tolist()]
+        row_of = np.empty(len(wanted), dtype=np.int64)
         row_of[order[order >= 0]] = np.flatnonzero(order >= 0)
         rows = row_of[:count]
 
@@ -180,7 +192,7 @@ class Answering:
             rollout = replace(rollout, warnings=(*rollout.warnings, late))
         return self._with_states(rollout)
 
-    def _check_work(self, asked: Sequence[Hypothesis]) -> None:
+    def _check_work(self, wanted: Sequence[Hypothesis]) -> None:
         """Refuse what needs too much memory, or more time than there is.
 
         Raises:
@@ -192,7 +204,7 @@ class Answering:
             frames = len(frame_rows(self.times, images.rate_hz))
         work = estimate.work_of(
             request,
-            futures=len(asked) + all(h.interventions for h in asked),
+            futures=len(wanted) + all(h.interventions for h in wanted),
             objects=len(self.object_ids),
             frames=frames,
             camera=camera,
@@ -210,7 +222,7 @@ class Answering:
         count: int,
         scenes: Sequence[SceneGraph],
     ) -> Callable[[int, NDArray[np.float32], NDArray[np.bool_]], None]:
-        """Tells the listener of each hypothesis asked for as it is done."""
+        """A callback that reports each hypothesis of the request as it is done."""
         assert self.on_progress is not None
         tell, done = self.on_progress, 0
         settling: Settling | None = None
@@ -237,7 +249,7 @@ class Answering:
         """Per question the futures without one object each.
 
         Raises:
-            RequestError, UnknownObjectError: a question cannot be asked; names it.
+            RequestError, UnknownObjectError: a question is not about these futures; names it.
         """
         tried: list[tuple[causal.Removal, ...]] = []
         total = count
@@ -275,7 +287,7 @@ class Answering:
         return tuple(answers)
 
     def _with_states(self, rollout: Rollout) -> Rollout:
-        """With the final states, and without what was not asked for."""
+        """With the final states, and without states that were not requested."""
         wanted = self.request.want_states
         objects = slice(0, 0) if wanted == StatesWanted.NONE else slice(None)
         rollout = replace(
@@ -384,9 +396,9 @@ def _about_validity(
     count: int,
     hypotheses: Sequence[Hypothesis],
 ) -> tuple[str, ...]:
-    """Warnings about futures that are not valid: how many of those asked for, and what the first suffers from."""
-    asked = done & (order >= 0) & (order < count)
-    bad = np.flatnonzero(asked & ~judged.valid)
+    """Warnings about futures of the request that are not valid: how many, and why the first is not."""
+    wanted = done & (order >= 0) & (order < count)
+    bad = np.flatnonzero(wanted & ~judged.valid)
     said = []
     if len(bad):
         k = int(bad[0])

@@ -17,12 +17,15 @@ from wm_imagination.appearance.model import Appearance
 from wm_imagination.limits import BACKENDS, Limits
 
 MIN_STEP_S = 1e-3
+"""Least step of the states; physics steps are at least half as long."""
 MAX_IMAGE_SIDE = 4096
+"""Largest width and height of an imagined image [pixels]."""
 MAX_VIDEO_RATE_HZ = 1000.0
+"""Largest rate of imagined frames: one per ``MIN_STEP_S``."""
 
 
 class NoAppearanceError(RequestError):
-    """Images were asked for before any camera image was seen."""
+    """Images were requested before any camera image was seen."""
 
 
 def check_range(name: str, value: float, low: float, high: float, unit: str, low_open: bool = False) -> None:
@@ -89,7 +92,7 @@ def validate_request(
         raise RequestError(f"seed: got {request.seed}, expected >= 0")
     if request.backend not in BACKENDS:
         raise RequestError(f"backend: got {request.backend!r}, expected one of {', '.join(BACKENDS)}")
-    # 0: the default. NaN and negative ones are mistakes, not wishes.
+    # 0: the default. NaN and negative values are errors.
     check_range("deadline", request.deadline_s, 0.0, limits.max_deadline_s, " s")
     if len(request.pairs) > limits.max_pairs:
         raise RequestError(f"pairs: got {len(request.pairs)}, expected at most {limits.max_pairs}")

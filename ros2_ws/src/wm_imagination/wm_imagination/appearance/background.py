@@ -1,4 +1,4 @@
-"""What the robot has seen of the background: surface samples of everything that does not move."""
+"""The appearance of the background: surface samples of everything that does not move."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class BackgroundMemory:
             local = move_points(invert_transform(pose), points[near])
             half = 0.5 * scene.extents[row].astype(np.float32)
             found = near[(np.abs(local) <= 1.1 * half + np.float32(0.012)).all(axis=1)]
-            # Where an object has stood from the first, its support cannot have been seen.
+            # The support beneath an object that has stood there since the first frame cannot have been seen.
             (inside_new if before is None else inside_any).append(found)
         if inside_any:
             rows = np.unique(np.concatenate(inside_any))
@@ -136,7 +136,7 @@ class BackgroundMemory:
         camera_T_before: NDArray[np.float64],
         color: NDArray[np.uint8],
     ) -> NDArray[np.float64]:
-        """(3,) factors from the previous frame's colors to this one's, by what both show: cameras adapt exposure."""
+        """(3,) factors from the previous frame's colors to this one's, of what both show: cameras adapt exposure."""
         chosen = np.flatnonzero(again)[:: max(1, int(again.sum()) // 4000)]
         inside, pixel, _ = view.look_up(move_points(camera_T_before, before.points[chosen]))
         old = before.colors[before.rows[chosen[inside]]].astype(np.float64)

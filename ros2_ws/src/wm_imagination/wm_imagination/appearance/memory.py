@@ -1,4 +1,4 @@
-"""What the robot has seen of each object and of the place, kept so that it can be drawn again elsewhere.
+"""The appearance of objects and of the background, kept as surface samples so that it can be drawn elsewhere.
 
 The memory is a set of surface samples (color, normal, spacing), not an average: the newest view replaces
 what it sees again, and what it no longer sees (the back of an object, the table behind it) is kept from earlier
@@ -43,7 +43,11 @@ from wm_imagination.appearance.views import (
 
 
 class AppearanceMemory:
-    """Learns appearance from posed RGB-D frames with instance ids. Safe to use from several threads."""
+    """Learns appearance from posed RGB-D frames with instance ids. Safe to use from several threads.
+
+    Attributes:
+        config: bounds and tolerances.
+    """
 
     def __init__(self, config: AppearanceConfig | None = None) -> None:
         self.config = config or AppearanceConfig()
@@ -53,12 +57,12 @@ class AppearanceMemory:
     def _clear(self) -> None:
         self._frame: ObservedFrame | None = None
         self._background = BackgroundMemory(self.config)
-        self._fresh: dict[int, SurfacePoints] = {}  # per object: of the latest view
-        self._banked: dict[int, SurfacePoints] = {}  # per object: of earlier views, not seen in the latest
-        self._bankable: dict[int, bool] = {}
+        self._latest: dict[int, SurfacePoints] = {}  # by object id: samples of the latest view
+        self._earlier: dict[int, SurfacePoints] = {}  # by object id: of earlier views, not seen in the latest
+        self._reusable: dict[int, bool] = {}  # whether the latest view may be kept beside the next one
         self._unseen: dict[int, SurfacePoints] = {}
         self._primitive: dict[int, tuple[int, NDArray[np.float64]]] = {}
-        self._known_ns: dict[int, int] = {}
+        self._seen_ns: dict[int, int] = {}
         self._snapshot: Appearance | None = None
 
     def reset(self) -> None:
@@ -79,7 +83,7 @@ class AppearanceMemory:
                 objects = {}
                 for object_id, unseen in self._unseen.items():
                     shape, extents = self._primitive[object_id]
-                    seen = [c[object_id] for c in (self._fresh, self._banked) if object_id in c and len(c[object_id])]
+                    seen = [c[object_id] for c in (self._latest, self._earlier) if object_id in c and len(c[object_id])]
                     objects[object_id] = ObjectAppearance(
                         SurfacePoints.concatenate(seen), unseen, shape, extents.copy()
                     )
@@ -96,7 +100,7 @@ class AppearanceMemory:
         instance_ids: NDArray[np.uint16],
         scene: SceneGraph,
     ) -> None:
-        """Take in one frame. Time going backwards (a bag that starts over) clears the memory first.
+        """Integrate one frame. Time going backwards (a bag that starts over) clears the memory first.
 
         Args:
             stamp_ns: of the image [ns].
@@ -185,34 +189,34 @@ class AppearanceMemory:
         for row, object_id in enumerate(scene.ids.tolist()):
             if scene.is_static[row]:
                 continue
-            self._known_ns[object_id] = frame.stamp_ns
+            self._seen_ns[object_id] = frame.stamp_ns
             world_T_object = frame.poses[object_id]
             camera_T_object = camera_T_world @ world_T_object
             self._update_primitive(object_id, scene, row)
             pixels = labeled[flat_ids[labeled] == object_id]
             core = pixels[interior[pixels]]
-            # A thin object is all edge: then its edge is all there is.
+            # A thin object has hardly any pixels but edge pixels: those are used then.
             if len(core) < 0.3 * len(pixels):
                 core = pixels[flat_depth[pixels] > 0.0]
             fresh = self._object_samples(core, frame, camera_T_object, scene.extents[row], points, normals, spacing)
-            banked = [self._banked.get(object_id, SurfacePoints.empty())]
+            earlier_parts = [self._earlier.get(object_id, SurfacePoints.empty())]
             if len(fresh):
-                if self._bankable.get(object_id, False):
-                    banked.insert(0, self._fresh[object_id].with_bias(OLD_VIEW_BIAS_M))
-                self._fresh[object_id] = fresh
-                self._bankable[object_id] = self._pose_is_good(scene, row)
-            elif object_id in self._fresh:  # hidden now: its last view stays the best there is
-                last = self._fresh[object_id]
-                self._fresh[object_id] = last[self._object_kept(last, view, camera_T_object, object_id, 1.0)]
-            earlier = SurfacePoints.concatenate(banked)
-            earlier = earlier[self._object_kept(earlier, view, camera_T_object, object_id, 1.0)]
-            self._banked[object_id] = newest_per_voxel(earlier, self.config.voxel_m, self.config.max_object_points)
+                if self._reusable.get(object_id, False):
+                    earlier_parts.insert(0, self._latest[object_id].with_bias(OLD_VIEW_BIAS_M))
+                self._latest[object_id] = fresh
+                self._reusable[object_id] = self._pose_is_good(scene, row)
+            elif object_id in self._latest:  # hidden now: its last view is kept
+                last = self._latest[object_id]
+                self._latest[object_id] = last[self._object_kept(last, view, camera_T_object, object_id)]
+            earlier = SurfacePoints.concatenate(earlier_parts)
+            earlier = earlier[self._object_kept(earlier, view, camera_T_object, object_id)]
+            self._earlier[object_id] = newest_per_voxel(earlier, self.config.voxel_m, self.config.max_object_points)
             unseen = self._unseen[object_id]
             self._unseen[object_id] = unseen[self._not_contradicted(unseen, view, camera_T_object, object_id)]
         self._forget(frame.stamp_ns)
 
     def _pose_is_good(self, scene: SceneGraph, row: int) -> bool:
-        """Whether samples of this view may be laid beside those of another."""
+        """Whether the pose is certain and slow enough that samples of this view match those of another."""
         position_std = float(np.sqrt(max(np.trace(scene.pose_covariances[row, :3, :3]), 0.0)))
         return (
             position_std <= self.config.uncertain_position_m
@@ -255,14 +259,13 @@ class AppearanceMemory:
         view: View,
         camera_T_object: NDArray[np.float64],
         object_id: int,
-        tolerance_scale: float,
     ) -> NDArray[np.bool_]:
         """Which samples of an object the view neither shows again nor contradicts."""
         in_camera = move_points(camera_T_object, cloud.points)
         inside, pixel, z = view.look_up(in_camera)
         measured = view.depth.ravel()[pixel]
         own = view.ids.ravel()[pixel] == object_id
-        tolerance = tolerance_scale * depth_tolerance(z)
+        tolerance = depth_tolerance(z)
         # A sample whose surface turns away from the camera is the back of a thin object, not the front seen
         # again.
         turned = turn_vectors(camera_T_object, cloud.normals)
@@ -295,15 +298,15 @@ class AppearanceMemory:
 
     def _forget(self, stamp_ns: int) -> None:
         limit = stamp_ns - int(self.config.forget_after_s * 1e9)
-        by_age = sorted(self._known_ns, key=lambda i: -self._known_ns[i])
+        by_age = sorted(self._seen_ns, key=lambda i: -self._seen_ns[i])
         for rank, object_id in enumerate(by_age):
-            if rank >= self.config.max_objects or self._known_ns[object_id] < limit:
+            if rank >= self.config.max_objects or self._seen_ns[object_id] < limit:
                 self._background.forget(object_id)
                 for table in (
-                    self._known_ns,
-                    self._fresh,
-                    self._banked,
-                    self._bankable,
+                    self._seen_ns,
+                    self._latest,
+                    self._earlier,
+                    self._reusable,
                     self._unseen,
                     self._primitive,
                 ):
