@@ -175,7 +175,7 @@ def test_a_network_loaded_quickly_is_the_same_and_only_checks(network: DynamicsN
 
 
 def test_bodies_apart_do_not_know_of_one_another(compiled: CompiledStep) -> None:
-    """However many lanes are filled, and whatever the others are, a body's step is the same to the last bit."""
+    """However full the tiles are, and whatever else is in them, a body's step is the same to the last bit."""
     feeds = world(3, pairs=False)
     whole = compiled.run(feeds)
     for body in range(feeds["position"].shape[1]):

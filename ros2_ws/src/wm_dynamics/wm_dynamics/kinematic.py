@@ -29,7 +29,13 @@ from wm_dynamics.mujoco.trajectory import hold_absent
 class _StraightBody:
     """A body without contacts, as interventions act on it (``wm_dynamics.interventions.BodyHandle``).
 
-    ``state`` (13,); ``path``: what it follows, ``on_path_s``: for how long; ``name``: of the baseline.
+    Args:
+        body: its definition; present: whether it exists.
+        state: (13,), layout of ``wm_core.rollout``; None: at rest at the origin.
+        name: of the baseline.
+
+    Attributes:
+        path: that it follows, or None; on_path_s: for how long [s].
     """
 
     def __init__(self, body: BodyDef, present: bool, state: Array | None, name: str) -> None:

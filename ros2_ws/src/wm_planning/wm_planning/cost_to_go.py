@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import dijkstra
 from wm_planning.outlines import Array, gap
 
 _CELL_M = 0.02
-"""Edge of a grid cell [m]: larger, and narrow gaps close; smaller, and the grid takes longer."""
+"""Edge of a grid cell [m]: larger, and narrow gaps close; smaller, and the search is slower."""
 _TALL_WEIGHT, _OTHER_WEIGHT = 8.0, 3.0
 """Extra cost of a meter at the outline of a tall or of another object, relative to a free one: larger, and the way
 makes longer detours."""

@@ -1,12 +1,11 @@
-"""The ``learned`` dynamics backend: a contact network (ONNX) that answers thousands of futures at once.
+"""The ``learned`` dynamics backend: a contact network (ONNX) that rolls out thousands of futures at once.
 
-The network makes one fixed step of all bodies of all futures together (``training.dynamics.model`` says what it is).
-Around it, here: which bodies are awake, which pairs are near, which surface is beneath, what interventions change, and
-what comes out.
+The network makes one fixed step of all bodies of all futures together (``training.dynamics.model`` describes it). This
+package adds which bodies are awake, which pairs are near, which surface is beneath, interventions, and outputs.
 
-Every object at rest that nothing comes near is asleep: it costs nothing and keeps its place exactly, as in the
+Every object at rest that nothing comes near is asleep: it costs nothing and keeps its pose exactly, as in the
 ``physics`` backend. Belief samples start from the same preparation as there (``ScenePreparation``), so that the two
-differ in how the world moves and not in where it begins. The samples beyond the first also get the scatter that the
+differ in how the world moves, not in the start. The samples beyond the first also get the scatter that the
 network learned to leave open; the random numbers depend on sample and object alone, so that hypotheses are compared
 under the same ones.
 """
@@ -47,18 +46,20 @@ from wm_dynamics.settling.rest import put_to_rest
 log = logging.getLogger(__name__)
 
 CHUNK_BODIES = 16384
-"""Bodies of the futures that one worker steps together at most."""
+"""Bodies of the futures that one worker steps together at most: more need memory beyond the caches, fewer need more
+calls of the network."""
 SHARED_BODIES = 4096
 """Below so many bodies in all a second worker gains nothing: a step costs more for its operations than for its
 bodies.
 """
 ENGINES = ("auto", "compiled", "onnxruntime")
+"""Ways to make the steps, see ``LearnedDynamics``."""
 SHARED_COMPILED_BODIES = 256
 CHUNK_COMPILED_BODIES = 1024
 """SHARED_BODIES and CHUNK_BODIES of the compiled engine: small chunks, so that Python prepares one while the steps of
 another are made."""
 KEPT_SCENES = 4
-"""Scenes whose preparation is kept for the next request; KEPT_BODIES: bodies of interventions kept for each."""
+"""Scenes whose preparation is kept for the next request, because planners send many about one scene."""
 
 
 class LearnedDynamics(Dynamics):
@@ -68,14 +69,16 @@ class LearnedDynamics(Dynamics):
         model: ONNX file; None: the shipped one.
         threads: workers; None: the processors of this process.
         floor_z: height of the floor [m]; None: 0.75 m below the lowest support.
-        engine: what makes the steps: ``compiled`` (for this processor), ``onnxruntime``, or ``auto``: compiled, and
-            ONNX Runtime where that cannot be (the reason is logged).
+        engine: what makes the steps: ``compiled`` (for this processor), ``onnxruntime``, or ``auto``: compiled, or
+            ONNX Runtime where that is not possible (the reason is logged).
 
     Attributes:
         engine: ``compiled`` or ``onnxruntime``.
+        network: as ONNX Runtime runs it.
+        threads, floor_z: as given.
 
     Raises:
-        InferenceError: see ``DynamicsNetwork``; or ``compiled`` was asked for and cannot be.
+        InferenceError: see ``DynamicsNetwork``; or ``compiled`` was required and is not possible.
         ValueError: unknown engine.
     """
 
@@ -175,7 +178,7 @@ class LearnedDynamics(Dynamics):
     # -- parts
 
     def _known_of(self, scenes: Sequence[SceneGraph], slots: int, ended: Callable[[], bool]) -> PreparedScene:
-        """What the futures begin from; that of the last few scenes is kept, as a planner asks of one scene again."""
+        """The start of the futures, kept for the last few scenes because planners send many requests about one."""
         key = (slots, *(scene_key(scene) for scene in scenes))
         with self._lock:
             if key in self._kept:
@@ -193,14 +196,14 @@ class LearnedDynamics(Dynamics):
         return known
 
     def _chunk_size(self, hypotheses: int, bodies: int, hurried: bool) -> int:
-        """Hypotheses that one worker takes together; ``bodies``: of one hypothesis."""
+        """Hypotheses that one worker steps together; ``bodies``: of one hypothesis."""
         shared, most = SHARED_BODIES, CHUNK_BODIES
         if self._compiled is not None:
             shared, most = SHARED_COMPILED_BODIES, CHUNK_COMPILED_BODIES
         workers = 1 if hypotheses * bodies < shared else self.threads
         size = -(-hypotheses // workers)
         if hurried:
-            # What is done when the time is over counts, so it is done in smaller portions.
+            # Hypotheses that are done at the deadline count, so the portions are smaller.
             size = min(size, max(32, hypotheses // 8))
         return max(1, min(size, most // max(bodies, 1)))
 

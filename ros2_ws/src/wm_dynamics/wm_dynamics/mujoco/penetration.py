@@ -18,7 +18,7 @@ OVERLAP_M = 2e-4
 _STEEP = 0.7
 """Vertical component of a contact's normal from which on (45 degrees) the upper body alone is moved."""
 _ROUNDS = 25
-"""Times that contacts are looked for and resolved: moving two bodies apart may move one into a third. More cost time;
+"""Times that contacts are computed and resolved: moving two bodies apart may move one into a third. More cost time;
 what is left is up to the contact spring."""
 
 
@@ -103,7 +103,7 @@ def resolve_penetrations(
 
 
 def _shares(world: World, model: mujoco.MjModel, a: int, b: int, normal: Array) -> tuple[float, float]:
-    """How much of a penetration each body of a contact takes; ``normal`` points from a to b."""
+    """Shares of a penetration by which each body of a contact is moved; ``normal`` points from a to b."""
 
     def free(index: int) -> bool:
         moves = index >= 0 and bool(world.movable[index])

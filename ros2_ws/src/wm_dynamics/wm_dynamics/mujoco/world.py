@@ -1,8 +1,7 @@
-"""MuJoCo worlds made of bodies, and interventions carried out on them.
+"""MuJoCo worlds made of bodies: compilation, properties and states.
 
-The simulator (the truth) and the ``physics`` dynamics backend both build their worlds here, so that what is
-imagined and what is true differ in what is known of the world, not in how it moves. Nothing here knows ROS or
-scene graphs' beliefs.
+The simulator (ground truth) and the ``physics`` dynamics backend both build their worlds here, so that imagined futures
+differ from ground truth in what is known of the world, not in how it moves.
 
 Conventions
 -----------
@@ -15,11 +14,11 @@ Conventions
   it).
 * Restitution: contacts are spring-dampers in MuJoCo's direct format, ``solref = (-stiffness, -damping)``, in
   units of acceleration. The damping for a restitution e comes from a table that is made by running the very
-  recursion of the time-stepper for one contact (v += h max(0, -k r - b v), r += h v), so that e is met at any
+  recursion of the time-stepper for one contact (v += h max(0, -k r - b v), r += h v), so that e is reached at any
   time step (within 0.07; e below about 0.1 cannot be told from 0.1). Stiffness 1e4 1/s^2: contacts last about
   30 ms, a body at rest sinks in by less than 0.1 mm, a ball that lands at 1 m/s by up to 6 mm.
 * Kinematic bodies (pushers) are free bodies, a million times heavier than the heaviest body, with an
-  isotropic inertia, and feel the very force that takes them along their path from step to step. So, unlike a
+  isotropic inertia, and a force that moves them along their path from step to step. So, unlike a
   MuJoCo mocap body, whose velocity in contacts is zero, they push at their true speed. They do not collide
   with static bodies.
 * Contacts between bodies are read at every physics step through MuJoCo contact sensors. Two contacts of one
@@ -49,16 +48,19 @@ from wm_dynamics.mujoco.geoms import set_shape
 log = logging.getLogger(__name__)
 
 PARK_POSITION_M = 500.0
-"""Where bodies that do not exist (yet, or any more) are kept, without collisions."""
+"""Distance from the origin at which bodies that do not exist (yet, or any more) are kept, without collisions."""
 ROLLING_COEFFICIENT = 0.008
 """Rolling resistance over radius (dimensionless); hard balls on wood or laminate are around 0.005 to
 0.015.
 """
 TORSIONAL_COEFFICIENT_M = 0.003
+"""Torsional friction as the radius of a contact patch [m], MuJoCo's second coefficient (its default is 0.005): larger,
+and spinning objects stop sooner."""
 _KINEMATIC_MASS_RATIO = 1.0e6
-
-# Collision bits: moving bodies meet everything; static bodies and pushers meet moving bodies only.
+"""Mass of a pusher over that of the heaviest body: collisions slow it by a millionth of its speed. Larger, and the
+solver's matrices are ill-conditioned."""
 _MOVING, _STATIC, KINEMATIC = 1, 2, 4
+"""Collision bits: moving bodies collide with everything, static bodies and pushers with moving bodies alone."""
 _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 
 
@@ -80,6 +82,15 @@ class World:
         timestep: physics step [s].
         decorate: called with the ``mujoco.MjSpec`` before it is compiled, to add lights, cameras, textures.
         touch_sensors: report contacts between bodies (off for worlds that are only drawn).
+
+    Attributes:
+        bodies, floor_z, timestep: as given.
+        movable: (n,) bool, not static.
+        pairs: (i, j) of bodies, i < j, whose contacts are reported.
+        model: compiled; pristine: a copy that is never changed.
+        body_ids: MuJoCo's ids of the n bodies; geom_ids: of their geoms.
+        qpos_address, qvel_address: (n,) int64, where a moving body's coordinates begin; -1: static.
+        collides: of each body's geoms, whether they collide.
     """
 
     def __init__(
@@ -214,8 +225,7 @@ class World:
                 self._overrule(model, index, geom)
 
     def _overrule(self, model: mujoco.MjModel, index: int, geom: int) -> None:
-        # Priority hands MuJoCo all of the geom's coefficients, so those that were not set take the body's own
-        # values.
+        # With priority, MuJoCo uses all of the geom's coefficients, so those that were not set get the body's values.
         if model.geom_priority[geom] == 0:
             model.geom_priority[geom] = 1
             if model.geom_friction[geom, 0] == 0.0:
@@ -224,14 +234,14 @@ class World:
                 model.geom_solref[geom] = contact_solref(self.bodies[index].restitution, self.timestep)
 
     def disable(self, model: mujoco.MjModel, index: int) -> None:
-        """Take a body's collisions away (it no longer exists)."""
+        """Disable a body's collisions (it no longer exists)."""
         for geom in self.geom_ids[index]:
             model.geom_contype[geom] = model.geom_conaffinity[geom] = 0
         if not self.movable[index]:
             model.body_pos[self.body_ids[index]] = [PARK_POSITION_M, 10.0 * index, 0.0]
 
     def enable(self, model: mujoco.MjModel, index: int) -> None:
-        """Give a body its collisions back (it exists from now on)."""
+        """Enable a body's collisions (it exists from now on)."""
         for geom in self.geom_ids[index]:
             model.geom_contype[geom] = self.pristine.geom_contype[geom]
             model.geom_conaffinity[geom] = self.pristine.geom_conaffinity[geom]

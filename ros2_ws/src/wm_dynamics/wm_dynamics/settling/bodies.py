@@ -16,14 +16,14 @@ from wm_dynamics.belief import scene_body
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, lowest_point, simplify_hull
 
 FLOOR_BELOW_SUPPORT_M = 0.75
-"""Height of a usual table over a floor that nobody has seen; larger, and what falls off the table lands later."""
+"""Height of a usual table over a floor that was not seen [m]; larger, and what falls off the table lands later."""
 SUPPORT_THICKNESS_M = 0.03
 """Perceived supports are surfaces; they are made at least this thick, downwards. Thinner, and a fast object passes
 through within a step; thicker, and what lies beneath a table is inside it."""
 SUPPORT_LEVEL_RAD = np.radians(5.0)
 """A support that is tilted by more (a ramp) is neither thickened nor widened."""
 EDGE_GAP_M = 0.03
-"""Largest distance in height from a support's top at which an object beyond its edge is taken to stand on it."""
+"""Largest distance in height from a support's top at which an object beyond its edge counts as standing on it [m]."""
 BASE_REACH_M, BASE_REACH_SHARE = 0.006, 0.08
 """Points of a hull that are let down to its base: so far above its lowest, or by this share of its height, whichever is
 more. Larger, and a round bottom stands that would rock; smaller, and noise of the fit makes a flat one rock."""

@@ -34,14 +34,14 @@ FREEING_KINDS = (
     InterventionKind.APPLY_IMPULSE,
     InterventionKind.FOLLOW_PATH,
 )
-"""Interventions that free an object which only rested on something unseen."""
+"""Interventions that free an object that was held because nothing perceived carries it."""
 SNAP_GAP_M = (0.01, 0.03)
 """Smallest and largest gap [m] to a support that is closed; in between, ``SNAP_GAP_DEVIATIONS`` of the height. Larger,
 and what floats (held by something unseen) is let down; smaller, and what stands drops when a future begins."""
 SNAP_GAP_DEVIATIONS = 2.5
 """Standard deviations of a height within which 99 of 100 objects are that stand on what is beneath (normal errors)."""
 SNAP_GAP_ON_M = 0.05
-"""Largest gap [m] that is closed where the scene graph says that the object is on something."""
+"""Largest gap [m] that is closed where the scene graph has the object on something."""
 LEVEL_ANGLE_RAD = (np.radians(5.0), np.radians(12.0))
 """Smallest and largest tilt of a standing face that is leveled; in between, ``LEVEL_DEVIATIONS`` of the tilt. Larger,
 and what leans is put upright; smaller, and what stands rocks when a future begins."""
@@ -74,8 +74,8 @@ class ScenePreparation:
         moves, turns: (N,) bool, objects that start with a velocity, and with an angular velocity.
         airborne: (N,) bool, objects that fall or fly.
         known_exactly: (N,) bool, objects whose pose has no covariance.
-        on: ids of objects that the scene graph says are on something.
-        held: (N,) bool, objects that only something unseen carries (``_hold_what_hangs``).
+        on: ids of objects that are on something in the scene graph.
+        held: (N,) bool, objects that only something unseen carries (``_hold_unsupported``).
         world, data: the compiled world of the bodies, and scratch data of it.
     """
 
@@ -103,12 +103,12 @@ class ScenePreparation:
         self.data = mujoco.MjData(self.world.model)
         self.held = np.zeros(count, dtype=bool)
         self._mean_start: Array | None = None
-        self._hold_what_hangs()
+        self._hold_unsupported()
 
-    def _hold_what_hangs(self) -> None:
+    def _hold_unsupported(self) -> None:
         """Make static what rests with nothing perceived beneath it: something unseen carries it (a chair's back).
 
-        It stays where it is, and objects bump into it, until a hypothesis moves it.
+        It stays where it is, and objects collide with it, until a hypothesis moves it.
         """
         unsupported: list[int] = []
         start = self.start(self.mean, unsupported)
@@ -122,7 +122,7 @@ class ScenePreparation:
             self.data = mujoco.MjData(self.world.model)
 
     def freed(self, bodies: Sequence[BodyDef], moved: Sequence[int]) -> tuple[BodyDef, ...]:
-        """Bodies with those made free that are held only as long as nobody moves them."""
+        """The bodies, those made free that are held until a hypothesis moves them (``moved``: rows)."""
         free = {i for i in moved if i < len(self.held) and self.held[i]}
         return tuple(replace(b, is_static=False) if i in free else b for i, b in enumerate(bodies))
 
@@ -135,9 +135,10 @@ class ScenePreparation:
         ]
 
     def start(self, scene: SceneGraph, unsupported: list[int] | None = None) -> Array:
-        """(N, 13) start states of a sample, at rest where it rests.
+        """(N, 13) corrected start states of a sample.
 
-        ``unsupported`` is given the rows of what should stand on something and has nothing beneath it.
+        Args:
+            unsupported: is given the rows of what should stand on something and has nothing beneath it.
         """
         if scene is self.mean and self._mean_start is not None:
             return self._mean_start.copy()
@@ -152,7 +153,7 @@ class ScenePreparation:
         """(S, N, 13) start states of samples, as of each by itself with ``start``.
 
         Args:
-            ended: whether the time is over; asked at every sample. What is returned then is not fit to begin from.
+            ended: whether the time is over; called at every sample. What is returned then is not fit to begin from.
         """
         states = np.array([self._seen(scene) for scene in scenes])
         fixed = self.mean.is_static | self.held

@@ -1,4 +1,4 @@
-"""Which bodies of belief samples rest when the steps of the contact network are made, and samples in which they do not.
+"""Bodies of belief samples that rest under the contact network, and samples in which they would not.
 
 An object that was seen at rest can only be where something carries it. The draws of a belief do not know that, as each
 object is drawn by itself. So what rests in the mean is put to sleep in every sample, and a sample in which it would
@@ -36,7 +36,7 @@ MakeBatch = Callable[[PreparedScene, Sequence[Hypothesis], Array], FutureBatch]
 def put_to_rest(prepared: PreparedScene, make_batch: MakeBatch, ended: Ended) -> None:
     """Put to sleep what rests, and draw samples in which it would topple toward the mean, in place.
 
-    What is taken from a position so goes back into the answer's positions (``wm_dynamics.settling.restoration``).
+    Answers undo the change of the positions (``wm_dynamics.settling.restoration``).
 
     Args:
         make_batch: futures of a prepared scene, as the backend makes them.
