@@ -89,7 +89,7 @@ def bodies(rng: np.random.Generator) -> list[BodyDef]:
 
 
 def world(seed: int, pairs: bool = True) -> dict[str, NDArray[Any]]:
-    """Things on and above surfaces with edges, some pushed against one another, some held, some with slack."""
+    """Objects on and above surfaces with edges, some pushed against one another, some held, some with slack."""
     rng = np.random.default_rng(seed)
     kinds = bodies(rng)
     count = int(rng.integers(1, 40))
@@ -145,7 +145,7 @@ def test_a_step_is_that_of_the_graph(network: DynamicsNetwork, compiled: Compile
         feeds = world(seed, pairs)
         for name, expected, found in zip(OUTPUTS, network.run(feeds), compiled.run(feeds), strict=True):
             assert found.shape == expected.shape, name
-            if name == "plane_gap":  # of what does not fall nobody asks
+            if name == "plane_gap":  # not used of what does not fall
                 falls = feeds["parameters"][ROWS["falls"]][0] > 0
                 expected, found = expected[falls], found[falls]
             if expected.size:
@@ -199,7 +199,7 @@ def test_what_is_not_a_number_stays_so(compiled: CompiledStep) -> None:
 
 
 def scene(seed: int = 0) -> SceneGraph:
-    """A table with seven things on it, some of them in a stack."""
+    """A table with seven objects on it, some of them in a stack."""
     rng = np.random.default_rng(seed)
     hull = rng.normal(size=(60, 3)) * 0.03
     things = [

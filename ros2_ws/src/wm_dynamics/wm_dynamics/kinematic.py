@@ -87,7 +87,11 @@ class _StraightBody:
 
 
 class KinematicDynamics(Dynamics):
-    """``straight``: constant velocity, no contacts, no gravity; ``still``: nothing moves but pushers."""
+    """Baselines without contacts.
+
+    Args:
+        name: ``straight``: constant velocity, no contacts, no gravity; ``still``: nothing moves but pushers.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -28,7 +28,10 @@ class Imagination:
     Args:
         limits: of one request.
         backend: the one that "auto" stands for.
-        backend_options: backend name -> keyword arguments of its constructor; "auto" takes those of "learned".
+        backend_options: backend name -> keyword arguments of its constructor; "auto" uses those of "learned".
+
+    Attributes:
+        limits, default_backend: as given.
     """
 
     def __init__(

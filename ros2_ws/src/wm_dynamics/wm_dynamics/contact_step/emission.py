@@ -36,7 +36,12 @@ _POINTER = FLOAT.as_pointer()
 
 
 class Memory:
-    """An argument of an emitted function: an array of float32, and the offset of its first number there."""
+    """An argument of an emitted function: an array of float32, and the offset of its first number there.
+
+    Attributes:
+        builder: of LLVM instructions.
+        offset: LLVM's integer; pointer: to the first number.
+    """
 
     def __init__(self, builder: Any, data: Any, offset: Any) -> None:
         self.builder, self.offset = builder, offset

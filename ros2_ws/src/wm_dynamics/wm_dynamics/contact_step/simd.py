@@ -30,7 +30,11 @@ def vector_type(width: int, of: ir.Type = FLOAT) -> ir.VectorType:
 
 
 class Mask:
-    """Booleans side by side."""
+    """Booleans side by side.
+
+    Attributes:
+        builder: of LLVM instructions; value: LLVM's vector of i1.
+    """
 
     __slots__ = ("builder", "value")
 
@@ -42,7 +46,11 @@ class Mask:
 
 
 class Simd:
-    """Numbers side by side."""
+    """Numbers side by side.
+
+    Attributes:
+        builder: of LLVM instructions; value: LLVM's vector of float32.
+    """
 
     __slots__ = ("builder", "value")
 

@@ -40,6 +40,7 @@ class LiveWorld:
     Attributes:
         world, model: compiled; owns_model: whether the model is a copy of its own.
         bodies: definitions of the n bodies, as interventions have changed them.
+        world_for: makes or finds the compiled world of other bodies.
         step: physics steps made.
         packed: (nstate,) MuJoCo's full physics state.
         statics: (13,) states of the static bodies, by index.

@@ -65,7 +65,10 @@ class PhysicsJob:
         starts: S start states (N, 13).
         times: (T,) [s].
         hypotheses: K.
-        worlds: where compiled worlds come from.
+        worlds: cache of compiled worlds.
+
+    Attributes:
+        bodies: S times N definitions, with the properties of each sample; the others as given.
     """
 
     def __init__(

@@ -171,13 +171,12 @@ def cast_primitive(
     return depth.reshape(rays.shape[:2]), normals.astype(np.float32).reshape(rays.shape)
 
 
-# Light of drawn primitives, in the world frame: from above and a little aside, with a sky term (Lambert's
-# law).
 _LIGHT = np.array([0.30, 0.25, 0.92]) / np.linalg.norm([0.30, 0.25, 0.92])
+"""Direction to the light of drawn primitives, world frame: above and a little aside, so that side faces differ."""
 
 
 def shade(color: NDArray[np.float64], world_normals: Float32) -> NDArray[np.uint8]:
-    """Colors (..., 3) uint8 of a matt surface of one color (3,) 0..1 under light from above."""
+    """Colors (..., 3) uint8 of a matt surface of one color (3,) 0..1 (Lambert's law with a sky term)."""
     brightness = 0.5 + 0.5 * np.clip(world_normals @ _LIGHT.astype(np.float32), 0.0, 1.0)
     return np.clip(255.0 * brightness[..., None] * np.asarray(color, np.float32), 0.0, 255.0).astype(np.uint8)
 

@@ -1,4 +1,8 @@
-"""Formulas that bodies and pairs share: rotations, effective masses, impulses, loads."""
+"""Formulas that bodies and pairs share: rotations, effective masses, impulses, loads.
+
+Numbers without a name in the formulas of this package are part of the network's definition, as its weights are: the
+weights were trained with them, and changing one needs another training.
+"""
 
 from __future__ import annotations
 
