@@ -111,32 +111,28 @@ def _reasoner_metric(run: Runner) -> dict[str, float]:
 
 def make_reasoner() -> Model:
     """The reasoner, with its data and its metric."""
-    from wm_perception.reasoning import features
+    from wm_perception.models.reasoner import reasoner_contract
 
-    window = features.WINDOW
-    see = "wm_perception.reasoning.features"
-    inputs: Sequence[tuple[str, tuple[int | str, ...], str]] = (
-        ("objects", ("N", window, len(features.OBJECT_FEATURES)), "OBJECT_FEATURES"),
-        ("pairs", ("N", "N", window, len(features.PAIR_FEATURES)), "PAIR_FEATURES"),
-        ("shapes", ("N", len(features.SHAPE_FEATURES)), "SHAPE_FEATURES"),
-        ("contacts", ("C", len(features.CONTACT_FEATURES)), "CONTACT_FEATURES"),
-        ("steps", ("M", len(features.STEP_FEATURES)), "STEP_FEATURES"),
-        ("causes", ("Q", len(features.CAUSE_FEATURES)), "CAUSE_FEATURES"),
+    inputs, outputs = reasoner_contract()
+    features = (f"{kind}_FEATURES" for kind in ("OBJECT", "PAIR", "SHAPE", "CONTACT", "STEP", "CAUSE"))
+    units = (
+        "probability",
+        "probability",
+        "means, then precisions, of log mass, friction, restitution",
+        "as prior",
+        "as prior",
+        "probability",
     )
     return Model(
         name="reasoner",
         task="wm_reasoner",
         folder=PERCEPTION_MODELS,
         network=_reasoner_network,
-        inputs=tuple(Tensor(n, s, f"see {see}.{names}", normalisation="in the features") for n, s, names in inputs),
-        outputs=(
-            Tensor("pair_probabilities", ("N", "N", 3), "probability"),
-            Tensor("object_probabilities", ("N", 4), "probability"),
-            Tensor("prior", ("N", 6), "means, then precisions, of log mass, friction, restitution"),
-            Tensor("contact_evidence", ("C", 6), "as prior"),
-            Tensor("step_evidence", ("M", 6), "as prior"),
-            Tensor("cause", ("Q",), "probability"),
+        inputs=tuple(
+            Tensor(t.name, t.shape, f"see wm_perception.reasoning.features.{names}", normalisation="in the features")
+            for t, names in zip(inputs, features, strict=True)
         ),
+        outputs=tuple(Tensor(t.name, t.shape, unit) for t, unit in zip(outputs, units, strict=True)),
         axes={"N": Axis(1, 8, 64), "C": Axis(0, 4, 256), "M": Axis(0, 8, 64), "Q": Axis(0, 16, 96)},
         facts=_reasoner_facts,
         real=_reasoner_real,

@@ -58,21 +58,22 @@ def prepared(split: str, least: int = 1) -> Any:
 
 def _segmenter_real(split: str, count: int) -> Iterator[Feeds]:
     from training.worlds.dataset import QUANTUM
+    from wm_perception.segmentation.learned import INPUT
 
     data = prepared(split)
     if data is None:
         return
     # Evenly over all clips.
     for row in np.linspace(0, len(data.masks) - 1, min(count, len(data.masks))).astype(int):
-        yield {"image": data.inputs[row][None].astype(np.float32) / np.float32(QUANTUM)}
+        yield {INPUT: data.inputs[row][None].astype(np.float32) / np.float32(QUANTUM)}
 
 
 def _segmenter_metric(run: Runner) -> dict[str, float]:
     from training.segmenter.evaluate import evaluate
-    from wm_perception.segmentation.learned import OUTPUTS
+    from wm_perception.segmentation.learned import INPUT, OUTPUTS
 
     def network(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        values = run({"image": image})
+        values = run({INPUT: image})
         return [values[name] for name in OUTPUTS]
 
     figures: dict[str, float] = {}
@@ -88,19 +89,23 @@ def _segmenter_metric(run: Runner) -> dict[str, float]:
 
 
 def _maps() -> tuple[Tensor, ...]:
+    from training.segmenter.model import EMBEDDING
     from training.worlds.families import VOCABULARY
+    from wm_perception.segmentation.learned import OUTPUTS
 
-    return (
-        Tensor("foreground", ("batch", 1, "height", "width"), "logit"),
-        Tensor("centre", ("batch", 1, "height", "width"), "logit"),
-        Tensor("offset", ("batch", 2, "height", "width"), "pixels / 32"),
-        Tensor("classes", ("batch", len(VOCABULARY), "half_height", "half_width"), "logit"),
-        Tensor("embedding", ("batch", 16, "half_height", "half_width"), "none"),
+    channels = (1, 1, 2, len(VOCABULARY), EMBEDDING)
+    sizes = (*3 * (("height", "width"),), *2 * (("half_height", "half_width"),))
+    units = ("logit", "logit", "pixels / 32", "logit", "none")
+    return tuple(
+        Tensor(name, ("batch", count, *size), unit)
+        for name, count, size, unit in zip(OUTPUTS, channels, sizes, units, strict=True)
     )
 
 
 def make_segmenter() -> Model:
     """The segmenter, with its data and its metric."""
+    from wm_perception.segmentation.learned import CHANNELS, INPUT
+
     return Model(
         name="segmenter",
         task="wm_segmenter",
@@ -108,8 +113,8 @@ def make_segmenter() -> Model:
         network=_segmenter_network,
         inputs=(
             Tensor(
-                "image",
-                ("batch", 10, "height", "width"),
+                INPUT,
+                ("batch", len(CHANNELS), "height", "width"),
                 "see channels",
                 normalisation="wm_perception.segmentation.learned.network_input, -1..1, 0 where unknown",
             ),

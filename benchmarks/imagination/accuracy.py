@@ -47,7 +47,7 @@ from wm_core.rotations import quaternion_to_matrix
 from wm_dynamics.base import Dynamics, targets
 from wm_dynamics.belief import sample_belief
 from wm_dynamics.factory import make_dynamics
-from wm_dynamics.settling import Settling
+from wm_dynamics.settling.restoration import Settling
 from wm_perception.evaluation import rotation_error_deg
 
 EFFECT_AT_S = 1.0

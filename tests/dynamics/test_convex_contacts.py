@@ -1,4 +1,4 @@
-"""Where two convex things touch: against exact answers, for primitives and for hulls."""
+"""Contacts of two convex objects: against exact answers, for primitives and for hulls."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ from wm_dynamics.belief import sample_belief
 from wm_dynamics.events import derive_events
 from wm_dynamics.factory import make_dynamics
 from wm_dynamics.physics.backend import PhysicsDynamics
-from wm_dynamics.preparation import ScenePreparation
 from wm_dynamics.separation import surface_separation
-from wm_dynamics.settling import Settling
+from wm_dynamics.settling.preparation import ScenePreparation
+from wm_dynamics.settling.restoration import Settling
 
 TIMES = np.arange(31) / 30.0
 FACTUAL = Hypothesis("factual")
@@ -171,15 +171,15 @@ def test_a_heavier_box_goes_less_far():
     "position_m, angle_rad, seed", [(0.0, 0.0, 0), (0.005, 0.02, 1), (0.005, 0.03, 2), (0.005, 0.03, 3)]
 )
 def test_what_rests_stays_at_rest(position_m, angle_rad, seed):
-    truth = still_scene()
-    scene = truth if position_m == 0.0 else seen(truth, position_m, angle_rad, 0.02, seed)
+    ground_truth = still_scene()
+    scene = ground_truth if position_m == 0.0 else seen(ground_truth, position_m, angle_rad, 0.02, seed)
     times = np.arange(61) / 30.0
     states = future(scene, times=times)
     drift = np.linalg.norm(states[:, :, :3] - states[:1, :, :3], axis=-1)
     assert drift.max() < 1e-3
     start = np.linalg.norm(states[0, 1:, :3] - scene.positions[1:], axis=-1)
     assert start.max() < 0.025, "brought to rest near where it was seen"
-    np.testing.assert_allclose(states[0, 1:, 2], truth.positions[1:, 2], atol=2e-3)
+    np.testing.assert_allclose(states[0, 1:, 2], ground_truth.positions[1:, 2], atol=2e-3)
 
 
 def test_an_imperfect_stack_and_overlapping_neighbors_stay():
@@ -230,10 +230,10 @@ def test_a_resting_hull_with_a_ragged_bottom_does_not_topple():
 
 
 def test_a_ball_whose_spin_was_not_seen_rolls():
-    truth = table_scene()
-    scene = seen(replace(truth, angular_velocities=np.zeros((5, 3))), 0.003, 0.01, 0.01, 4)
+    ground_truth = table_scene()
+    scene = seen(replace(ground_truth, angular_velocities=np.zeros((5, 3))), 0.003, 0.01, 0.01, 4)
     scene = replace(scene, linear_velocities=scene.linear_velocities.copy())
-    np.testing.assert_allclose(future(scene)[8, 1, :2], future(truth)[8, 1, :2], atol=0.015)
+    np.testing.assert_allclose(future(scene)[8, 1, :2], future(ground_truth)[8, 1, :2], atol=0.015)
 
 
 def test_every_kind_of_intervention_in_every_backend():
@@ -334,7 +334,7 @@ def test_belief_samples():
 
 @pytest.mark.parametrize("name", ["physics", "straight"])
 def test_heights_that_settling_takes_back_are_of_the_shapes(name):
-    """Things are brought to rest on the table, but how high their centers are above it stays as uncertain as it was."""
+    """Objects are brought to rest on the table, but the heights of their centers stay as uncertain as they were."""
     covariance = np.tile(np.diag([0.0, 0.0, 0.006**2, 0.0, 0.0, 0.0]), (5, 1, 1))
     scene = replace(still_scene(), pose_covariances=covariance)
     scenes = sample_belief(scene, 40, seed=3)
@@ -398,7 +398,7 @@ def test_preparation_of_samples_ends_with_the_time() -> None:
     preparation = ScenePreparation(mean, None, 1.0 / 240.0)
     asked: list[int] = []
     preparation.starts(scenes, ended=lambda: bool(asked.append(1)))
-    assert len(asked) >= len(scenes), "not asked at every sample"
+    assert len(asked) >= len(scenes), "not called at every sample"
     allowed = 4
     calls = iter(range(1000))
     moved = preparation.starts(scenes, ended=lambda: next(calls) >= allowed)
@@ -452,7 +452,7 @@ def test_a_block_that_is_pushed_at_its_edge_does_not_fly_off(restitution: float,
 
 
 def test_what_has_fallen_deep_is_not_thrown_up_by_the_floor() -> None:
-    """Where the floor is, nobody has seen: it is guessed, but never above a thing."""
+    """The height of a floor that was not seen is guessed, but never above an object."""
     positions = np.array(still_scene().positions)
     positions[3] = (0.9, 0.3, -0.9)
     falls = np.zeros((5, 3))

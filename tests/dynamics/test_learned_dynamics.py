@@ -46,7 +46,7 @@ FACTUAL = Hypothesis("factual")
 
 
 def scene(things: list[tuple[Any, ...]], **more: Any) -> SceneGraph:
-    """Things (shape, extents, position[, quaternion]) over a table of 1.2 m whose top is at 0; ids from 2."""
+    """Objects (shape, extents, position[, quaternion]) over a table of 1.2 m whose top is at 0; ids from 2."""
     shapes, extents, positions, quaternions = [Shape.BOX], [(1.2, 1.2, 0.04)], [(0.0, 0.0, -0.02)], [(0, 0, 0, 1)]
     for shape, extent, position, *turn in things:
         shapes.append(shape)

@@ -92,7 +92,7 @@ SCENES = {
 }
 
 # Every kind of intervention, at once and later, on what moves, on the support and on what the hypothesis brings in.
-# Bodies: 0 table, 1 to 3 things; the tests know no ids, so object ids are body indices here.
+# Bodies: 0 table, 1 to 3 objects; the tests know no ids, so object ids are body indices here.
 QUESTIONS = {
     "factual": [],
     "remove": [remove(2, 0.31)],

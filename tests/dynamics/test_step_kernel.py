@@ -89,7 +89,7 @@ def bodies(rng: np.random.Generator) -> list[BodyDef]:
 
 
 def world(seed: int, pairs: bool = True) -> dict[str, NDArray[Any]]:
-    """Things on and above surfaces with edges, some pushed against one another, some held, some with slack."""
+    """Objects on and above surfaces with edges, some pushed against one another, some held, some with slack."""
     rng = np.random.default_rng(seed)
     kinds = bodies(rng)
     count = int(rng.integers(1, 40))
@@ -146,7 +146,7 @@ def test_a_step_is_that_of_the_graph(network: DynamicsNetwork, compiled: Compile
         feeds = world(seed, pairs)
         for name, expected, found in zip(OUTPUTS, network.run(feeds), compiled.run(feeds), strict=True):
             assert found.shape == expected.shape, name
-            if name == "plane_gap":  # of what does not fall nobody asks
+            if name == "plane_gap":  # not used of what does not fall
                 falls = feeds["parameters"][ROWS["falls"]][0] > 0
                 expected, found = expected[falls], found[falls]
             if expected.size:
@@ -178,7 +178,7 @@ def test_a_network_loaded_quickly_is_the_same_and_only_checks(network: DynamicsN
 
 @pytest.mark.slow
 def test_bodies_apart_do_not_know_of_one_another(compiled: CompiledStep) -> None:
-    """However many lanes are filled, and whatever the others are, a body's step is the same to the last bit."""
+    """However full the tiles are, and whatever else is in them, a body's step is the same to the last bit."""
     feeds = world(3, pairs=False)
     whole = compiled.run(feeds)
     for body in range(feeds["position"].shape[1]):
@@ -203,7 +203,7 @@ def test_what_is_not_a_number_stays_so(compiled: CompiledStep) -> None:
 
 
 def scene(seed: int = 0) -> SceneGraph:
-    """A table with seven things on it, some of them in a stack."""
+    """A table with seven objects on it, some of them in a stack."""
     rng = np.random.default_rng(seed)
     hull = rng.normal(size=(60, 3)) * 0.03
     things = [

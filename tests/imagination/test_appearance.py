@@ -43,22 +43,22 @@ def surface_distance(scene: SceneGraph, object_id: int, points: np.ndarray) -> n
 def test_seen_points_lie_on_the_surface() -> None:
     memory, scene = AppearanceMemory(), make_scene()
     learn(memory, scene)
-    looks = memory.snapshot()
+    snapshot = memory.snapshot()
     for object_id in (BOX, BALL):
-        seen = looks.objects[object_id].seen
+        seen = snapshot.objects[object_id].seen
         assert len(seen) > 100
         assert surface_distance(scene, object_id, seen.points).max() < 1e-4
         hue = seen.colors.astype(int)
         assert (hue[:, 0] > hue[:, 2]).all() if object_id == BOX else (hue[:, 2] > hue[:, 0]).all()
-    assert TABLE not in looks.objects  # supports are background
+    assert TABLE not in snapshot.objects  # supports are background
 
 
 def test_background_has_no_color_of_objects() -> None:
     memory, scene = AppearanceMemory(), make_scene()
     learn(memory, scene)
     learn(memory, scene, SIDE)
-    looks = memory.snapshot()
-    for cloud in (looks.visible, looks.hidden):
+    snapshot = memory.snapshot()
+    for cloud in (snapshot.visible, snapshot.hidden):
         color = cloud.colors.astype(int)
         assert len(cloud) > 1000
         assert not (color[:, 0] - color[:, 1] > 100).any() and not (color[:, 2] - color[:, 0] > 60).any()
@@ -83,12 +83,12 @@ def test_same_view_again_adds_nothing() -> None:
     memory, scene = AppearanceMemory(), make_scene()
     for _ in range(4):
         learn(memory, scene)
-    looks = memory.snapshot()
-    assert len(looks.hidden) < 100
+    snapshot = memory.snapshot()
+    assert len(snapshot.hidden) < 100
     once = AppearanceMemory()
     learn(once, scene)
     for object_id in (BOX, BALL):
-        before, after = len(once.snapshot().objects[object_id].seen), len(looks.objects[object_id].seen)
+        before, after = len(once.snapshot().objects[object_id].seen), len(snapshot.objects[object_id].seen)
         assert after <= 1.05 * before
 
 
@@ -98,9 +98,9 @@ def test_what_moved_leaves_no_trail() -> None:
     for step in range(5):
         scene = make_scene(ball_position=(0.05, -0.12 - 0.05 * step, 0.04), stamp_ns=step)
         learn(memory, scene)
-    looks = memory.snapshot()
-    assert surface_distance(scene, BALL, looks.objects[BALL].seen.points).max() < 2e-3
-    color = looks.hidden.colors.astype(int)
+    snapshot = memory.snapshot()
+    assert surface_distance(scene, BALL, snapshot.objects[BALL].seen.points).max() < 2e-3
+    color = snapshot.hidden.colors.astype(int)
     assert not (color[:, 2] - color[:, 0] > 60).any()
 
 
@@ -136,25 +136,25 @@ def test_uncertain_or_fast_views_are_not_banked() -> None:
 def test_completion_closes_the_surface() -> None:
     memory, scene = AppearanceMemory(), make_scene()
     learn(memory, scene)
-    looks = memory.snapshot()
+    snapshot = memory.snapshot()
     for object_id, color in ((BOX, 0), (BALL, 2)):
-        whole = looks.completed(object_id, np.zeros(3))
+        whole = snapshot.completed(object_id, np.zeros(3))
         assert whole is not None
         i = scene.index(object_id)
         wanted = sample_primitive(int(scene.shapes[i]), scene.extents[i], None, 2000)
         gap, _ = cKDTree(whole.points).query(wanted.points)
         assert np.percentile(gap, 99) < 0.009
         assert (whole.colors.argmax(axis=1) == color).all()  # the back has the front's colors
-    assert looks.completed(77, np.zeros(3)) is None
+    assert snapshot.completed(77, np.zeros(3)) is None
 
 
 def test_completion_of_the_never_seen_takes_the_given_color() -> None:
     memory, scene = AppearanceMemory(), make_scene()
     color, depth, ids = trace(scene, without=(BALL,))
     memory.integrate(1, color, depth, CAMERA, FRONT, ids, scene)
-    looks = memory.snapshot().objects[BALL]
-    assert not len(looks.seen)
-    assert (complete(looks.seen, looks.unseen, np.array([1.0, 0.0, 0.5])).colors == (255, 0, 127)).all()
+    snapshot = memory.snapshot().objects[BALL]
+    assert not len(snapshot.seen)
+    assert (complete(snapshot.seen, snapshot.unseen, np.array([1.0, 0.0, 0.5])).colors == (255, 0, 127)).all()
 
 
 def test_empty_places_of_the_primitive_are_carved() -> None:
@@ -174,10 +174,10 @@ def test_bounds() -> None:
     memory, scene = AppearanceMemory(config), make_scene()
     for pose in (SIDE, BEHIND, FRONT):
         learn(memory, scene, pose)
-    looks = memory.snapshot()
-    assert len(looks.hidden) <= 500
-    assert len(looks.objects) == 1
-    assert all(len(o.seen) <= 2 * 200 for o in looks.objects.values())
+    snapshot = memory.snapshot()
+    assert len(snapshot.hidden) <= 500
+    assert len(snapshot.objects) == 1
+    assert all(len(o.seen) <= 2 * 200 for o in snapshot.objects.values())
 
 
 def test_gone_objects_are_forgotten_and_time_set_back_clears() -> None:
@@ -211,9 +211,9 @@ def test_noise_and_holes_are_survived() -> None:
         depth[rng.random(depth.shape) < 0.1] = np.nan
         depth[rng.random(depth.shape) < 0.01] = 0.3  # flying pixels
         memory.integrate((memory.stamp_ns or 0) + 1, color, depth, CAMERA, pose, ids, scene)
-    looks = memory.snapshot()
-    assert np.isfinite(looks.hidden.points).all() and np.isfinite(looks.visible.points).all()
-    assert np.percentile(surface_distance(scene, BOX, looks.objects[BOX].seen.points), 95) < 0.02
+    snapshot = memory.snapshot()
+    assert np.isfinite(snapshot.hidden.points).all() and np.isfinite(snapshot.visible.points).all()
+    assert np.percentile(surface_distance(scene, BOX, snapshot.objects[BOX].seen.points), 95) < 0.02
 
 
 @pytest.mark.slow
@@ -254,8 +254,8 @@ def test_all_invalid_depth_and_empty_scene() -> None:
     empty = SceneGraph.build([], np.zeros((0, 3)), np.zeros((0, 3)))
     zeros = np.zeros((240, 320), np.float32)
     memory.integrate(1, np.zeros((240, 320, 3), np.uint8), zeros, CAMERA, FRONT, zeros.astype(np.uint16), empty)
-    looks = memory.snapshot()
-    assert looks.frame is not None and not looks.objects and not len(looks.visible)
+    snapshot = memory.snapshot()
+    assert snapshot.frame is not None and not snapshot.objects and not len(snapshot.visible)
 
 
 def test_normals_face_the_camera_and_are_right() -> None:
@@ -309,7 +309,7 @@ def test_flat_hull_falls_back_on_bounds() -> None:
 
 
 def test_what_had_no_id_yet_is_not_background() -> None:
-    """A thing gets its id after some frames; until then its pixels look like background."""
+    """An object gets its id after some frames; until then its pixels count as background."""
     memory, scene = AppearanceMemory(), make_scene()
     color, depth, ids = trace(scene, SIDE)
     memory.integrate(

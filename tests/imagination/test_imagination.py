@@ -28,7 +28,7 @@ from wm_core.interventions import (
 )
 from wm_core.rollout import ImageRequest, ImagineRequest, RequestError
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
-from wm_dynamics.settling import states_as_seen
+from wm_dynamics.settling.restoration import states_as_seen
 from wm_imagination.answering import Progress
 from wm_imagination.appearance.memory import AppearanceMemory
 from wm_imagination.engine import Imagination

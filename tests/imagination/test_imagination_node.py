@@ -84,7 +84,7 @@ def client(graph: tuple[Client, NodeProcess]) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def seen(graph: tuple[Client, NodeProcess]) -> Client:
-    """The client, once the node has a scene graph and has learned looks."""
+    """The client, once the node has a scene graph and has learned appearance."""
     client, _ = graph
 
     def learned() -> bool:
@@ -94,7 +94,7 @@ def seen(graph: tuple[Client, NodeProcess]) -> Client:
         status = client.diagnostics.get("imagination: appearance")
         return status is not None and "2 objects" in status.message
 
-    client.spin_until(learned, 20.0, "looks to be learned")
+    client.spin_until(learned, 20.0, "appearance to be learned")
     return client
 
 

@@ -26,7 +26,7 @@ LEFT = look_at((-0.75, 0.45, 0.6))
 BESIDE = look_at((-0.85, 0.2, 0.62))
 
 
-def looks_of(scene: SceneGraph, *poses: np.ndarray, noise_m: float = 0.0) -> Appearance:
+def appearance_of(scene: SceneGraph, *poses: np.ndarray, noise_m: float = 0.0) -> Appearance:
     memory = AppearanceMemory()
     rng = np.random.default_rng(0)
     for i, pose in enumerate(poses):
@@ -48,7 +48,7 @@ def reddish(color: np.ndarray) -> np.ndarray:
 def test_unchanged_scene_is_the_frame_itself() -> None:
     scene = make_scene()
     color, depth, ids = trace(scene)
-    frame = Renderer(looks_of(scene, LEFT, FRONT), scene).render(scene_bodies(scene))
+    frame = Renderer(appearance_of(scene, LEFT, FRONT), scene).render(scene_bodies(scene))
     np.testing.assert_array_equal(frame.color, color)
     np.testing.assert_array_equal(frame.instance_ids, ids)
     np.testing.assert_array_equal(frame.depth_m, depth)
@@ -57,7 +57,7 @@ def test_unchanged_scene_is_the_frame_itself() -> None:
 def test_unchanged_scene_at_another_resolution() -> None:
     scene = make_scene()
     small = CAMERA.scaled(0.5)
-    frame = render(looks_of(scene, FRONT), scene, scene_bodies(scene), small)
+    frame = render(appearance_of(scene, FRONT), scene, scene_bodies(scene), small)
     assert frame.color.shape == (120, 160, 3)
     assert psnr(frame.color, trace(scene, FRONT, small)[0]) > 30.0
 
@@ -67,7 +67,7 @@ def test_unchanged_scene_at_another_resolution() -> None:
 def test_removal_leaves_nothing_behind(views: tuple[np.ndarray, ...]) -> None:
     scene = make_scene()
     true_color, true_depth, _ = trace(scene, without=(BOX,))
-    frame = Renderer(looks_of(scene, *views), scene).render(without(scene, BOX))
+    frame = Renderer(appearance_of(scene, *views), scene).render(without(scene, BOX))
     assert not reddish(frame.color).any()
     assert BOX not in frame.instance_ids
     assert psnr(frame.color, true_color) > 40.0
@@ -82,7 +82,7 @@ def test_removal_leaves_nothing_behind(views: tuple[np.ndarray, ...]) -> None:
 @pytest.mark.slow
 def test_removal_with_sensor_noise_leaves_no_step() -> None:
     scene = make_scene()
-    frame = Renderer(looks_of(scene, LEFT, FRONT, noise_m=0.003), scene).render(without(scene, BOX))
+    frame = Renderer(appearance_of(scene, LEFT, FRONT, noise_m=0.003), scene).render(without(scene, BOX))
     true_depth = trace(scene, without=(BOX,))[1]
     gone = trace(scene)[2] == BOX
     assert np.median(np.abs(frame.depth_m - true_depth)[gone]) < 0.006
@@ -108,7 +108,7 @@ def test_moved_things_are_at_the_right_pixels() -> None:
     turned = (0.0, 0.0, np.sin(0.3), np.cos(0.3))
     after = make_scene((0.1, 0.02, 0.05), (-0.1, -0.15, 0.04), turned)
     color, depth, ids = trace(after)
-    frame = Renderer(looks_of(scene, LEFT, FRONT), scene).render(scene_bodies(after))
+    frame = Renderer(appearance_of(scene, LEFT, FRONT), scene).render(scene_bodies(after))
     for object_id in (BOX, BALL):
         mine, true = frame.instance_ids == object_id, ids == object_id
         assert (mine & true).sum() / (mine | true).sum() > 0.85
@@ -122,9 +122,9 @@ def test_moved_things_are_at_the_right_pixels() -> None:
 @pytest.mark.parametrize("pose", [BESIDE, LEFT, look_at((-0.7, 0.0, 0.7))], ids=["beside", "left", "nearer"])
 def test_other_viewpoints_match_the_true_render(pose: np.ndarray) -> None:
     scene = make_scene()
-    frame = render(looks_of(scene, look_at((-0.8, 0.5, 0.65)), FRONT), scene, scene_bodies(scene), None, pose)
+    frame = render(appearance_of(scene, look_at((-0.8, 0.5, 0.65)), FRONT), scene, scene_bodies(scene), None, pose)
     color, depth, ids = trace(scene, pose)
-    # What no view has shown cannot be known: compare where the table and the things are.
+    # What no view has shown cannot be known: compare where the table and the objects are.
     known = (depth < 1.5) & (frame.depth_m > 0.0)
     known &= cv2.erode(known.astype(np.uint8), np.ones((5, 5))) > 0
     assert known.mean() > 0.3
@@ -138,7 +138,7 @@ def test_other_viewpoints_match_the_true_render(pose: np.ndarray) -> None:
 
 def test_unseen_regions_are_smooth_not_black_nor_speckled() -> None:
     scene = make_scene()
-    frame = render(looks_of(scene, FRONT), scene, scene_bodies(scene), None, look_at((0.1, 0.9, 0.6)))
+    frame = render(appearance_of(scene, FRONT), scene, scene_bodies(scene), None, look_at((0.1, 0.9, 0.6)))
     assert (frame.color.sum(axis=-1) > 60).all()
     unknown = cv2.erode((frame.depth_m == 0.0).astype(np.uint8), np.ones((9, 9))) > 0
     if unknown.any():
@@ -150,14 +150,14 @@ def test_nearer_things_hide_farther_ones() -> None:
     scene = make_scene()
     after = make_scene((0.2, 0.0, 0.05), (-0.2, 0.0, 0.04))  # the ball before the box
     ids = trace(after)[2]
-    frame = Renderer(looks_of(scene, FRONT), scene).render(scene_bodies(after))
+    frame = Renderer(appearance_of(scene, FRONT), scene).render(scene_bodies(after))
     both = (frame.instance_ids > 0) & (ids > 0)
     assert (frame.instance_ids[both] == ids[both]).mean() > 0.97
 
 
 def test_what_was_half_hidden_is_whole_when_uncovered() -> None:
     scene = make_scene((0.15, 0.0, 0.05), (-0.05, 0.0, 0.04))  # the ball covers the lower part of the box
-    frame = Renderer(looks_of(scene, LEFT, FRONT), scene).render(without(scene, BALL))
+    frame = Renderer(appearance_of(scene, LEFT, FRONT), scene).render(without(scene, BALL))
     true = trace(scene, without=(BALL,))[2] == BOX
     mine = frame.instance_ids == BOX
     assert (mine & true).sum() / (mine | true).sum() > 0.93
@@ -168,13 +168,13 @@ def test_what_was_half_hidden_is_whole_when_uncovered() -> None:
 def test_behind_static_things_is_hidden() -> None:
     scene = make_scene()
     below = make_scene(ball_position=(0.0, -0.1, -0.3))  # under the table top
-    frame = Renderer(looks_of(scene, FRONT), scene).render(scene_bodies(below))
+    frame = Renderer(appearance_of(scene, FRONT), scene).render(scene_bodies(below))
     assert not (frame.instance_ids == BALL).any()
 
 
 def test_morph_and_restyle() -> None:
     scene = make_scene()
-    renderer = Renderer(looks_of(scene, LEFT, FRONT), scene)
+    renderer = Renderer(appearance_of(scene, LEFT, FRONT), scene)
     tall = make_scene(box_position=(0.0, 0.12, 0.1))
     bodies = [
         replace(b, scale=np.array([1.0, 1.0, 2.0])) if b.object_id == BOX else replace(b, restyle=np.array([0, 1.0, 0]))
@@ -195,7 +195,7 @@ def test_created_bodies_are_drawn_shaded() -> None:
     scene = make_scene()
     pose = pose_matrix((-0.2, 0.0, 0.03), (0, 0, 0, 1))
     pusher = Body(9, pose, Shape.BOX, np.array([0.05, 0.1, 0.06]), np.array([0.1, 0.8, 0.2]))
-    frame = Renderer(looks_of(scene, FRONT), scene).render([*scene_bodies(scene), pusher])
+    frame = Renderer(appearance_of(scene, FRONT), scene).render([*scene_bodies(scene), pusher])
     shown = frame.instance_ids == 9
     assert shown.sum() > 300
     assert len(np.unique(frame.color[shown], axis=0)) >= 2  # its faces differ
@@ -219,7 +219,7 @@ def test_nothing_seen_is_an_error() -> None:
 
 def test_same_background_for_every_frame() -> None:
     scene = make_scene()
-    renderer = Renderer(looks_of(scene, FRONT), scene)
+    renderer = Renderer(appearance_of(scene, FRONT), scene)
     first = renderer.render(without(scene, BALL))
     for step in range(3):
         renderer.render(scene_bodies(make_scene(ball_position=(0.0, -0.05 * step, 0.04))))
@@ -306,7 +306,7 @@ def test_recolor_keeps_the_texture() -> None:
 def test_frames_are_quick() -> None:
     """A loose bound, against regressions; the measured figures come from benchmarks/imagination."""
     scene = make_scene()
-    renderer = Renderer(looks_of(scene, FRONT), scene)
+    renderer = Renderer(appearance_of(scene, FRONT), scene)
     renderer.render(scene_bodies(make_scene(ball_position=(0.0, -0.2, 0.04))))
     begin = time.perf_counter()
     for step in range(10):

@@ -156,7 +156,7 @@ def test_plans_are_reproducible_and_see_no_paddle():
     scene = make_scene((0.1, 0.1, 0.05, 0.05))
     one, two = (PushPlanner(slid, FEW, 3).plan(scene, 2, [0.3, 0.0], HOME) for _ in range(2))
     assert np.array_equal(one.path.positions, two.path.positions) and one.cost == two.cost
-    # A thing within the paddle's own bounds is the paddle.
+    # An object within the paddle's own bounds is the paddle.
     here = PusherPose(scene.positions[2], 0.0)
     assert without_pusher(scene, here, FEW.paddle).ids.tolist() == [1, 2]
     assert without_pusher(scene, None, FEW.paddle).ids.tolist() == [1, 2, 3]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from training.common.model_card import WorstFrame
 from training.worlds.dataset import QUANTUM, Prepared
 from training.worlds.families import VOCABULARY
-from wm_perception.segmentation.learned import group_pixels, pooled
+from wm_perception.segmentation.learned import INPUT, group_pixels, pooled
 
 MIN_VISIBLE_PX = 30
 """Smaller objects are not scored, in images of 320 x 240."""
@@ -49,7 +49,7 @@ def session(path: Path, threads: int) -> Network:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     run = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda image: run.run(None, {"image": image})
+    return lambda image: run.run(None, {INPUT: image})
 
 
 def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The ``auto`` dynamics backend: learned, and physics for the futures that the learned one is unsure of."""
+"""The ``auto`` dynamics backend: learned, and physics for the futures of which the learned one is unsure."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ UNSURE_M = 0.10
 """Predicted standard deviation of any object's position at the end, from what the network leaves open alone, beyond
 which a future is handed to physics."""
 MAX_HANDED_OVER = 128
-"""Futures (hypotheses x samples) of one request without a deadline that physics takes at most: about a second's work on
-two cores. A number and not a time, so that the same request gives the same answer. With a deadline, as many as fit."""
+"""Futures (hypotheses x samples) of one request without a deadline that physics answers at most: about a second's work
+on two cores. A number, not a time, so that the same request gives the same answer. With a deadline, as many as fit."""
 MOST_UNSURE = 0.5
-"""From this share of unsure futures on physics answers all of a request. Of fewer, the rest would cost more than they
-(three to five unsure of 64 took 400 to 560 ms with all, 110 to 140 ms alone)."""
+"""Share of unsure futures from which on physics answers all of a request. With fewer, the others would cost more than
+those (three to five unsure of 64 took 400 to 560 ms with all, 110 to 140 ms alone)."""
 FIRST_ESTIMATE = 0.02
 """Seconds of physics per future and second of horizon before the first was measured; with six objects on two cores."""
 PREPARE_S = 0.05
-"""About what physics takes before the first future: the scene at rest, its models compiled [s]."""
+"""About the time that physics needs before the first future, to settle the scene and compile its models [s]."""
 RESERVE = 1.3
-"""What is handed over is taken to last this much longer than estimated."""
+"""Factor on the estimated time of the futures that are handed over: larger, and fewer fit; smaller, and a deadline is
+missed more often."""
 
 
 class AutomaticDynamics(Dynamics):
-    """Asks the learned backend, then physics for what that is unsure of; says which answered what.
+    """Answers by the learned backend, and by physics where that is unsure; the result names who answered.
 
-    A future is unsure when the network leaves more than ``UNSURE_M`` of any object's place open, and when what it
-    answers cannot be (``wm_dynamics.validity``). Physics answers as many of those as fit in the time, the least
-    sure first, and the factual future with them, for effects compare futures of one backend; all futures of the
-    request where most are unsure and all fit. Those that do not fit are answered by the learned backend, with the
-    reason in ``doubts``: whoever asks is told that they are not valid.
+    A future is unsure when the network leaves more than ``UNSURE_M`` of any object's position open, or when it is not
+    valid (``wm_dynamics.validity``). Physics answers as many of those as fit in the time, the least sure first, and the
+    factual future with them, because effects compare futures of one backend; all futures of the request where most are
+    unsure and all fit. Those that do not fit keep the learned answer and are not valid, with the reason in ``doubts``.
     """
 
     name = "learned"
@@ -101,8 +101,8 @@ class AutomaticDynamics(Dynamics):
                 if not spread <= UNSURE_M:
                     unsure = f"unsure: the learned backend leaves {spread:.2f} m open, expected at most {UNSURE_M:g} m"
                     own[k] = "; ".join(r for r in (own[k], unsure) if r)
-        asked = call.hypotheses[:done]
-        checked = check_futures(call.scenes, asked, call.times, result.states[:done], result.object_ids, own)
+        hypotheses = call.hypotheses[:done]
+        checked = check_futures(call.scenes, hypotheses, call.times, result.states[:done], result.object_ids, own)
         return [*checked.reasons, *([""] * (len(call.hypotheses) - done))]
 
     @staticmethod
@@ -165,8 +165,8 @@ def _merged(
         physics: of hypotheses ``rows`` of ``learned``, the first of them the factual one, 0.
     """
     left = list(doubts)
-    taken = {n: k for n, k in enumerate(rows[: physics.completed].tolist()) if left[k]}
-    if not taken:
+    replaced = {n: k for n, k in enumerate(rows[: physics.completed].tolist()) if left[k]}
+    if not replaced:
         return learned, left
     states, present, scatter = learned.states, learned.present, learned.scatter
     # Bodies that others of the hypotheses create are beyond those that physics knew of.
@@ -174,12 +174,12 @@ def _merged(
     factual = {name: (states[0].copy(), present[0].copy()) for name in ("learned", "physics")}
     factual["physics"][0][:, :, :slots], factual["physics"][1][:, :slots] = physics.states[0], physics.present[0]
     backends = list(learned.backends)
-    for n, k in taken.items():
+    for n, k in replaced.items():
         states[k, :, :, :slots], present[k, :, :slots] = physics.states[n], physics.present[n]
         scatter[k] = 0.0
         backends[k] = "physics"
         left[k] = physics.doubts[n] if physics.doubts else ""
     contacts = [c for c in learned.contacts if backends[c.hypothesis] == "learned"]
-    contacts += [replace(c, hypothesis=taken[c.hypothesis]) for c in physics.contacts if c.hypothesis in taken]
+    contacts += [replace(c, hypothesis=replaced[c.hypothesis]) for c in physics.contacts if c.hypothesis in replaced]
     contacts.sort(key=lambda c: (c.hypothesis, c.sample, c.time_s))
     return replace(learned, contacts=tuple(contacts), backends=tuple(backends), factual=factual), left

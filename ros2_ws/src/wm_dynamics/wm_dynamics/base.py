@@ -1,4 +1,4 @@
-"""The interface of the dynamics backends: what they are asked, and what they answer."""
+"""The interface of the dynamics backends: calls and results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ OnHypothesis = Callable[[int, States, NDArray[np.bool_]], None]
 
 @dataclass(frozen=True)
 class Contact:
-    """Objects ``a`` < ``b`` (ids) began (or ceased) to touch; begun at time 0: they touched at the start."""
+    """Two objects began or ceased to touch.
+
+    Attributes:
+        hypothesis, sample: 0..K-1, 0..S-1.
+        time_s: [s]; 0: they touched at the start.
+        a, b: ids of the objects, a < b.
+        began: else they ceased.
+    """
 
     hypothesis: int
     sample: int
@@ -36,7 +43,13 @@ class Contact:
 
 @dataclass(frozen=True)
 class FutureWarned:
-    """The solver warned in a future (``mujoco.trajectory.SolverWarning``): from then on it is not to be trusted."""
+    """The solver warned in a future (``mujoco.trajectory.SolverWarning``), which is not to be trusted from then on.
+
+    Attributes:
+        hypothesis, sample: 0..K-1, 0..S-1.
+        time_s: [s].
+        kind: MuJoCo's name of the warning.
+    """
 
     hypothesis: int
     sample: int
@@ -56,7 +69,7 @@ class DynamicsResult:
             not done.
         contacts: in order of hypothesis, sample, time.
         completed: hypotheses done before the deadline or the stop, in order.
-        backend: which dynamics answered.
+        backend: name of the dynamics that answered.
         backends: K names, which dynamics answered each hypothesis; empty: all by ``backend``.
         doubts: K reasons of the dynamics itself not to trust a future (its solver diverged and was held, it is unsure
             of it), empty strings where it does; empty: it trusts all.
@@ -82,14 +95,14 @@ class DynamicsResult:
 
 @dataclass(frozen=True)
 class RolloutCall:
-    """What a backend is asked.
+    """The request to a backend.
 
     Attributes:
         scenes: S samples of the belief, same ids; the first is the mean, and decides what moves and what rests.
         hypotheses: K, validated (``wm_core.intervention_checks.validate_hypotheses``).
         times: (T,) ascending, first 0 [s].
         deadline: ``time.monotonic()`` after which no hypothesis is begun [s]; None: none.
-        should_stop: asked between hypotheses; None: it never should.
+        should_stop: called between hypotheses; None: never stop.
         on_hypothesis: called in order with k, states (S, T, M, 13) and presence (T, M), from the calling thread.
     """
 
@@ -112,7 +125,7 @@ class RolloutCall:
 
     @property
     def stopped(self) -> bool:
-        """Whether it should stop."""
+        """Whether the caller wants it to stop."""
         return self.should_stop is not None and self.should_stop()
 
     def ended(self) -> bool:
@@ -120,12 +133,16 @@ class RolloutCall:
         return self.late or self.stopped
 
     def of(self, rows: Sequence[int]) -> RolloutCall:
-        """The same of some of the hypotheses, without the callback; bodies that only others create have no slot."""
+        """The call for some of the hypotheses, without the callback; bodies that only others create have no slot."""
         return replace(self, hypotheses=[self.hypotheses[k] for k in rows], on_hypothesis=None)
 
 
 class Dynamics(ABC):
-    """Predicts futures of a scene under hypotheses."""
+    """Predicts futures of a scene under hypotheses.
+
+    Attributes:
+        name: of the backend, as in requests.
+    """
 
     name: str
 
@@ -149,7 +166,7 @@ class Dynamics(ABC):
 
     @abstractmethod
     def answer(self, call: RolloutCall) -> DynamicsResult:
-        """What ``rollout`` returns, of a checked call."""
+        """The result of a checked call, see ``rollout``."""
 
 
 def check_scenes(scenes: Sequence[SceneGraph], times: ArrayLike) -> Array:

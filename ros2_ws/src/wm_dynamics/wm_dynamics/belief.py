@@ -1,4 +1,4 @@
-"""What a scene graph is believed to be: samples of it, which objects move, and bodies and states of it."""
+"""The belief about a scene: samples of its graph, which objects move, and their bodies and states."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def moving_objects(scene: SceneGraph) -> tuple[NDArray[np.bool_], NDArray[np.boo
 
 
 def sample_belief(scene: SceneGraph, samples: int, seed: int) -> tuple[SceneGraph, ...]:
-    """Samples of what the scene is believed to be; the first is always the mean.
+    """Samples of the belief about a scene; the first is always the mean.
 
     Drawn: pose (from ``pose_covariances``); of objects that were seen to move, the velocity (from
     ``twist_covariances``), also where it is not certain that they do and the mean has them at rest

@@ -75,12 +75,11 @@ def derive_events(
 ) -> tuple[RolloutEvent, ...]:
     """Events of imagined futures, in order of hypothesis, sample, time.
 
-    CONTACT and SEPARATION from the contacts (those that hold at the start are none); of movable bodies that
-    follow no
-    path: FALL (the lowest point has dropped by 2 cm below its highest so far, at more than 0.3 m/s), TOPPLE
-    (turned by more than 45 degrees from how it stood at the start, or was placed; of cylinders and capsules
-    the axis counts, of spheres nothing does), LEAVE (the center leaves the workspace), STOP (at rest, below
-    0.03 m/s for the last 0.1 s or more, after having moved).
+    CONTACT and SEPARATION from the contacts (those that hold at the start are none); of movable bodies that follow no
+    path: FALL (the lowest point has dropped by 2 cm below its highest so far, at more than 0.3 m/s), TOPPLE (turned by
+    more than 45 degrees from the orientation at the start, or in which it was placed; of cylinders and capsules the
+    axis counts, spheres do not topple), LEAVE (the center leaves the workspace), STOP (at rest, below 0.03 m/s for the
+    last 0.1 s or more, after having moved).
 
     Args:
         scene: the mean scene; hypotheses: K; times: (T,) [s].
@@ -97,7 +96,7 @@ def event_table(
     result: DynamicsResult,
     workspace: ArrayLike | None = None,
 ) -> EventTable:
-    """As ``derive_events``, as arrays: what is counted and not listed needs no object per event."""
+    """As ``derive_events``, as arrays: counting events needs no object per event."""
     t = np.asarray(times, dtype=np.float64)
     bounds = workspace_bounds(scene) if workspace is None else np.asarray(workspace, dtype=np.float64)
     done, count = min(result.completed, len(hypotheses)), len(scene)
@@ -205,7 +204,7 @@ def _motion_events(
             reach = np.abs(up) @ half
         bottom = np.where(there, own[..., 2] - reach, -np.inf)
         highest = np.maximum.accumulate(bottom, axis=1)
-        # Placing an object lower is no fall: the highest so far starts anew there.
+        # Placing an object lower is no fall: the greatest height is reset there.
         for n in np.flatnonzero((since != since[:, :1]).any(axis=1)):
             for begin in np.unique(since[n]):
                 rows = since[n] == begin

@@ -1,4 +1,4 @@
-"""What an intervention means, once for all backends: each brings handles of its bodies, on which ``apply`` acts."""
+"""The meaning of interventions for all backends: ``apply`` acts on a handle of a body that each backend implements."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ class BodyHandle(Protocol):
         ...
 
     def set_property(self, which: Property, body: BodyDef) -> None:
-        """Take over one property of ``body``, which is the definition with the new value."""
+        """Adopt one property of ``body``, which is the definition with the new value."""
         ...
 
     def set_shape(self, body: BodyDef, rise_m: float) -> None:
-        """Take over the shape of ``body``, and rise by so much."""
+        """Adopt the shape of ``body``, and move up by ``rise_m`` [m]."""
         ...
 
 
 def apply(do: Intervention, handle: BodyHandle) -> None:
     """Carry an intervention out now, whatever its time offset.
 
-    On a body that has been removed only what brings it in has an effect; a kinematic body keeps to its path, a static
-    one has no velocity. RESTYLE, ATTACH and the like change nothing here.
+    On a body that does not exist only interventions that bring it in have an effect; a kinematic body stays on its
+    path, a static one has no velocity. RESTYLE, ATTACH and the like change nothing here.
     """
     kind = do.kind
     if kind == InterventionKind.ADD and do.body is not None:

@@ -23,13 +23,19 @@ from wm_dynamics.base import (
 from wm_dynamics.belief import hypothesis_bodies, inertia, moving_objects, scene_body, scene_states
 from wm_dynamics.interventions import apply
 from wm_dynamics.mujoco.bodies import BodyDef, rest_state
-from wm_dynamics.mujoco.live_world import hold_absent
+from wm_dynamics.mujoco.trajectory import hold_absent
 
 
 class _StraightBody:
     """A body without contacts, as interventions act on it (``wm_dynamics.interventions.BodyHandle``).
 
-    ``state`` (13,); ``path``: what it follows, ``on_path_s``: for how long; ``name``: of the baseline.
+    Args:
+        body: its definition; present: whether it exists.
+        state: (13,), layout of ``wm_core.rollout``; None: at rest at the origin.
+        name: of the baseline.
+
+    Attributes:
+        path: that it follows, or None; on_path_s: for how long [s].
     """
 
     def __init__(self, body: BodyDef, present: bool, state: Array | None, name: str) -> None:
@@ -81,7 +87,11 @@ class _StraightBody:
 
 
 class KinematicDynamics(Dynamics):
-    """``straight``: constant velocity, no contacts, no gravity; ``still``: nothing moves but pushers."""
+    """Baselines without contacts.
+
+    Args:
+        name: ``straight``: constant velocity, no contacts, no gravity; ``still``: nothing moves but pushers.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""How far objects of imagined futures stay apart."""
+"""Smallest distances between objects of imagined futures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def surface_separation(
     samples = result.states.shape[1]
     separation = np.full((len(hypotheses), samples, len(pairs)), np.nan, dtype=np.float32)
     base = [scene_body(scene, i) for i in range(len(scene))]
-    # Hypotheses whose bodies have the same shapes at the same times are looked at together.
+    # Hypotheses whose bodies have the same shapes at the same times are evaluated together.
     groups: dict[object, list[int]] = {}
     for k in range(min(result.completed, len(hypotheses))):
         groups.setdefault(_shape_changes(hypotheses[k]), []).append(k)

@@ -1,12 +1,12 @@
-"""Which imagined futures can be: finite, and within the speed and energy that the scene and the interventions allow.
+"""Validity of imagined futures: finite, and within the speed and energy that the scene and the interventions allow.
 
-A solver that diverges gives numbers, too. What leaves a backend is looked at here, whichever it was, before anybody
-chooses by it. The limits are wide (they catch what cannot be, not what is inaccurate) and follow from what is known:
+A solver that diverges gives numbers, too, so the futures of every backend are checked here. The limits are wide (they
+catch what is impossible, not what is inaccurate) and follow from the scene and the interventions:
 
 * Energy. What moves now was in motion before, has fallen, or was given it. Kinetic energy is a square of a norm, so
   impulses add by the triangle inequality: sqrt(E) <= sqrt(E before) + sqrt(E of the impulse alone).
-* Speed. A blow gives a light object at most twice the speed of the heavy object that strikes it, a blow passed on by a
-  third one at most three times.
+* Speed. A collision gives a light object at most twice the speed of the heavy object that strikes it, and one passed
+  on by a third object at most three times.
 """
 
 from __future__ import annotations
@@ -30,23 +30,30 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 FLOOR_BELOW_M = 1.0
-"""Objects may fall to this far below the lowest object of the scene: backends put a floor 0.75 m below the supports."""
+"""Depth below the lowest object of the scene to which objects may fall [m]: backends put a floor 0.75 m below the
+supports."""
 FASTEST_M_S = 1000.0
 FASTEST_RAD_S = 2000.0
 FARTHEST_M = 4000.0
-"""Beyond what any request may ask for (50 m/s, 500 rad/s, poses of 1 km; ``wm_core.intervention_checks``), with room
+"""Beyond what any request may contain (50 m/s, 500 rad/s, poses of 1 km; ``wm_core.intervention_checks``), with room
 for small objects that are given large impulses. ``FARTHEST_M`` counts from the farthest object of the scene, as the
 origin of a map may be far away."""
 BLOWS = 3.0
+"""Factor on the largest speed that is given: of a collision passed on by a third object, see above."""
 SLACK_M_S = 2.0
-"""What is drawn, placed or grown into something else is moved out of it, at up to about this speed: backends bound
-theirs to 1 m/s."""
+"""Speed that overlapping objects may leave one another with [m/s]: backends bound theirs to 1 m/s."""
 MOST_NAMED = 3
+"""Objects that a reason names; of more, their number."""
 
 
 @dataclass(frozen=True)
 class Validity:
-    """Of K futures: valid (K,), and why not (K strings, empty where valid)."""
+    """The validity of K futures.
+
+    Attributes:
+        valid: (K,) bool.
+        reasons: K strings, why a future is not valid; empty where it is.
+    """
 
     valid: Flags
     reasons: tuple[str, ...]
@@ -61,13 +68,14 @@ def check_futures(
     doubts: Sequence[str] = (),
     completed: int | None = None,
 ) -> Validity:
-    """Which futures can be.
+    """Check futures.
 
     Args:
-        scenes: S belief samples, the first the mean. hypotheses: K.
-        times: (T,) [s]. states: (K, S, T, M, 13). object_ids: (M,).
+        scenes: S belief samples, the first the mean.
+        hypotheses: K.
+        times: (T,) [s]; states: (K, S, T, M, 13); object_ids: (M,).
         doubts: K reasons of the backend not to trust a future, empty strings where it does; empty: it trusts all.
-        completed: futures that were computed, the first of the K; of others nothing is said. None: all.
+        completed: futures that were computed, the first of the K; the others are not checked. None: all.
     """
     count, samples = states.shape[:2]
     completed = count if completed is None else completed
@@ -92,10 +100,10 @@ def check_futures(
 
 @dataclass(frozen=True)
 class Limits:
-    """What the scene and one hypothesis allow of M bodies in S samples.
+    """What the scene and one hypothesis allow for M bodies in S samples.
 
     Attributes:
-        mass: (S, M) least masses [kg] that objects have on the way; 0: static, or on a path.
+        mass: (S, M) least masses [kg] that objects have during the future; 0: static, or on a path.
         inertia: (S, M) a lower bound of their moments [kg m^2].
         height: (M,) from which each can fall [m].
         energy: (S,) most energy above that of rest at ``height`` [J].
@@ -117,11 +125,11 @@ def limits_of(scenes: Sequence[SceneGraph], hypothesis: Hypothesis, slots: int) 
 
 
 def _limits(scenes: Sequence[SceneGraph], hypothesis: Hypothesis, scene_bodies: _Bodies) -> Limits:
-    """The same, of what the scene alone makes of its bodies."""
+    """As ``limits_of``, from the ranges that the scene alone gives."""
     bodies = scene_bodies.copy()
     actions = targets(scenes[0], hypothesis)
     for m, do in actions:
-        bodies.take(m, do)
+        bodies.apply(m, do)
     most = bodies.most * bodies.free
     mass = bodies.least * bodies.free
     size = np.sort(bodies.smallest, axis=1)
@@ -150,11 +158,14 @@ def _limits(scenes: Sequence[SceneGraph], hypothesis: Hypothesis, scene_bodies: 
 
 
 class _Bodies:
-    """Ranges of what M bodies are on the way, as interventions change them.
+    """Ranges of the properties of M bodies during a future, as interventions change them.
 
     Attributes:
-        least, most: (S, M) masses [kg]. smallest, largest: (M, 3) extents [m]. height: (M,) highest places that they
-            are put to [m]. free: (M,) neither static nor on a path. lowest: bottom of the lowest [m].
+        least, most: (S, M) masses [kg].
+        smallest, largest: (M, 3) extents [m].
+        height: (M,) greatest heights that they are put to [m].
+        free: (M,) bool, neither static nor on a path.
+        lowest: bottom of the lowest [m].
         linear, spin: (S, M) speeds [m/s, rad/s] with which they begin.
     """
 
@@ -186,8 +197,8 @@ class _Bodies:
             setattr(result, name, getattr(self, name).copy())
         return result
 
-    def take(self, m: int, do: Intervention) -> None:
-        """What an intervention does to body m."""
+    def apply(self, m: int, do: Intervention) -> None:
+        """Widen the ranges of body m by an intervention."""
         if do.creates_body and do.body is not None:
             self.smallest[m] = self.largest[m] = do.body.extents
             self.least[:, m] = self.most[:, m] = do.body.effective_mass
@@ -238,9 +249,9 @@ def _given(
 
 
 def _may_be_beyond(limits: Limits, states: States) -> Flags:
-    """(K,) futures that need a closer look, by what each of their bodies has at most at any time; two passes over them.
+    """(K,) futures that need a full check, by the largest values of each of their bodies at any time, in two passes.
 
-    Few do: hardly ever has everything as much energy as if all were at their fastest at once.
+    Few do: objects are hardly ever all at their fastest at once.
     """
     count, samples, steps, slots, size = states.shape
     rows = states.reshape(count, samples * steps, slots * size)
@@ -268,7 +279,7 @@ def _beyond(limits: Sequence[Limits], states: States) -> Flags:
         linear, angular = states[..., LINEAR_VELOCITY], states[..., ANGULAR_VELOCITY]
         square = np.einsum("kstmi,kstmi->kstm", linear, linear)
         turning = np.einsum("kstmi,kstmi->kstm", angular, angular)
-        # Static objects and those on paths go where they are told.
+        # Static objects and those on paths may have any speed.
         fast = (square > np.where(mass > 0.0, speed**2, np.inf)[:, :, None].astype(np.float32)).any(axis=(2, 3))
         fast |= (turning > np.float32(FASTEST_RAD_S**2)).any(axis=(2, 3))
         # All hypotheses begin from one scene.

@@ -1,8 +1,8 @@
-"""Causes: without which objects would an imagined event not happen?
+"""Causes: objects without which an imagined event would not happen.
 
-The counterfactual test of a cause (but for X, would E have happened?), asked of every candidate at once: one removal
+The counterfactual test of a cause (but for X, would E have happened?), made of every candidate at once: one removal
 hypothesis per object, all rolled out in one call from the same belief samples and compared sample by sample, so that
-the answer holds the removal's doing and no sampling noise.
+the answer holds the effect of the removal and no sampling noise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wm_core.rollout import (
     StatesWanted,
 )
 from wm_core.scene_graph import EventKind, SceneGraph
-from wm_dynamics.base import object_slots, targets
+from wm_dynamics.base import targets
 from wm_dynamics.events import EventTable
 
 PREDICTED_KINDS = (
@@ -50,8 +50,8 @@ class Removal:
     """A future without one object.
 
     Attributes:
-        object_id: what is not there.
-        hypothesis: the future in which it is asked, without the object.
+        object_id: of the object that is left out.
+        hypothesis: the future without the object.
         event: the event in the ids of that future: bodies brought in after a removed one move up by one.
     """
 
@@ -60,10 +60,13 @@ class Removal:
     event: EventQuestion
 
 
-def removals(scene: SceneGraph, hypotheses: Sequence[Hypothesis], question: EventQuestion) -> tuple[Removal, ...]:
+def removals(
+    scene: SceneGraph, object_ids: NDArray[np.int64], hypotheses: Sequence[Hypothesis], question: EventQuestion
+) -> tuple[Removal, ...]:
     """One future per object whose removal is tried; the object is gone from the start, with all that is done to it.
 
     Args:
+        object_ids: (M,) of the answer, see ``wm_dynamics.base.object_slots``.
         hypotheses: K; ``question.hypothesis`` is one of them.
 
     Raises:
@@ -75,7 +78,8 @@ def removals(scene: SceneGraph, hypotheses: Sequence[Hypothesis], question: Even
     if not np.isfinite(question.until_s) or question.until_s < 0.0:
         raise RequestError(f"until: got {question.until_s:g} s, expected 0 (the horizon) or more")
     hypothesis = hypotheses[question.hypothesis]
-    ids = object_slots(scene, [hypothesis]).tolist()
+    created = sum(i.creates_body for i in hypothesis.interventions)
+    ids = object_ids[: len(scene) + created].tolist()
     wanted = [question.a, *([question.b] if question.b else []), *question.object_ids]
     for object_id in wanted:
         if object_id not in ids:
@@ -134,12 +138,12 @@ def answer(
     """
     probability = np.full(len(tried), np.nan)
     prevented = np.full(len(tried), np.nan)
-    for c, happening in enumerate(without):
-        if happening is None:
+    for c, outcome in enumerate(without):
+        if outcome is None:
             continue
-        probability[c] = happening.mean()
+        probability[c] = outcome.mean()
         if factual is not None and factual.any():
-            prevented[c] = (~happening[factual]).mean()
+            prevented[c] = (~outcome[factual]).mean()
     # Not a number sorts last.
     order = np.lexsort((np.nan_to_num(probability, nan=np.inf), -np.nan_to_num(prevented, nan=-1.0)))
     ids = np.array([r.object_id for r in tried], dtype=np.int64)
@@ -161,7 +165,7 @@ def what_would_prevent(
     """Which objects' removal would have prevented a predicted event, the most preventing first.
 
     Args:
-        request: the futures, samples, seed and backend; what else it wants back is not made.
+        request: the futures, samples, seed and backend; other results that it requests are left out.
         event: of one of them, in the ids of its answer. A ``RolloutEvent`` counts whenever it
             happens up to the horizon.
 

@@ -1,4 +1,4 @@
-"""Effects of interventions: how far futures are from the factual one, and how sure their positions are."""
+"""Effects of interventions: distances to the factual future, and the uncertainty of positions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def effects_of(result: DynamicsResult, good: NDArray[np.bool_]) -> tuple[NDArray
         return effect_of(result.states, result.present, good)
     parts = []
     for name, (states, present) in result.factual.items():
-        # Whether a factual future that is not in the answer is valid, nobody judged: it came with those that are.
+        # The factual future of another backend is not in the answer and was not judged; it counts as valid.
         reference = np.concatenate([good[:1] if result.backends[0] == name else [True], good])
         rows = (
             np.concatenate([states[None], result.states]),

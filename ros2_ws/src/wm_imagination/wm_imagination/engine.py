@@ -1,7 +1,4 @@
-"""What if: a request in, K imagined futures out. Validation, dynamics, effects, images, points.
-
-Knows nothing of ROS; the node only translates.
-"""
+"""What-if requests: validation, dynamics, effects, images, points. Independent of ROS."""
 
 from __future__ import annotations
 
@@ -26,12 +23,15 @@ class BackendUnavailableError(RuntimeError):
 
 
 class Imagination:
-    """Answers what-if requests. No answer depends on those before; safe to use from several threads.
+    """Answers what-if requests, each independent of those before. Safe to use from several threads.
 
     Args:
-        limits: what a request may ask for.
-        backend: what "auto" means.
-        backend_options: backend name -> keyword arguments of its constructor; "auto" takes those of "learned".
+        limits: of one request.
+        backend: the one that "auto" stands for.
+        backend_options: backend name -> keyword arguments of its constructor; "auto" uses those of "learned".
+
+    Attributes:
+        limits, default_backend: as given.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Imagination:
         self._making = threading.Lock()
 
     def dynamics(self, name: str = "auto") -> Dynamics:
-        """The backend of a name; made when it is first asked for, then kept.
+        """The backend of a name; made at its first use, then kept.
 
         Raises:
             BackendUnavailableError: what it needs is missing, or its model does not load (names file and tensor).
         """
         chosen = self.default_backend if name in ("", "auto") else name
         with self._making:
-            # The network is loaded and compiled once, whichever of the two is asked for first.
+            # The network is loaded and compiled once, whichever of the two is used first.
             shared = getattr(self._made.get("auto"), "learned", None) if chosen == "learned" else None
             if shared is not None:
                 self._made.setdefault(chosen, shared)
@@ -96,8 +96,7 @@ class Imagination:
             request: what to imagine; its ``initial_state``, if given, is used instead of ``scene``.
             scene: the latest scene graph.
             memory: what was seen, for images and points.
-            should_stop: asked between hypotheses and between frames; true: the answer so far, ``complete``
-                False.
+            should_stop: called between hypotheses and between frames; true: the answer so far, ``complete`` False.
             on_progress: called from this thread as hypotheses and frames are done.
             keep_frames: false: frames go to ``on_progress`` only; ``video`` and ``depth`` stay None.
             begin: ``time.monotonic()`` from which the deadline counts; None: now.
@@ -117,13 +116,13 @@ class Imagination:
         appearance = memory.snapshot() if isinstance(memory, AppearanceMemory) and draws else None
         if isinstance(memory, Appearance):
             appearance = memory
-        validate_request(request, start, self.limits, appearance)
-        run = Answering(self.limits, self.dynamics(request.backend), request, start, appearance, begin)
+        object_ids = validate_request(request, start, self.limits, appearance)
+        run = Answering(self.limits, self.dynamics(request.backend), request, start, object_ids, appearance, begin)
         run.keep_frames = keep_frames
         if run.deadline is None and self.limits.default_deadline_s > 0.0:
-            # Not as a deadline: dynamics works in smaller, dearer portions where a part of an answer is wanted.
+            # Not as a deadline: with a deadline, dynamics works in smaller portions, which take longer in all.
             run.latest = begin + self.limits.default_deadline_s
-        # Not by way of ``run``: it would hold itself, and the appearance that it was given until garbage is collected.
+        # A closure over ``run`` would be a reference cycle, and keep the appearance until garbage is collected.
         latest = run.latest
         run.should_stop = lambda: time.monotonic() >= latest or (should_stop is not None and should_stop())
         if on_progress is not None:

@@ -1,4 +1,4 @@
-"""What a request will need, said before any of it is made: memory, and time.
+"""Memory and time that a request will need, estimated before any work is done.
 
 Both count every future that is computed: hypotheses, batches, the factual one, and those that questions try. The memory
 is what is held at once, from the states to the serialized answer. The time is a lower bound: that of a processor
@@ -13,6 +13,7 @@ from wm_core.camera import Camera
 from wm_core.rollout import STATE_SIZE, ImagineRequest, RequestError
 
 FLOAT = 4
+"""Bytes of a float32."""
 STATE_COPIES = 3
 """States in the result, in the message, and in the serialized message."""
 DIFFERENCE_VALUES = 4
@@ -22,7 +23,7 @@ SEPARATION_BYTES = 8 * 16
 POINT_BYTES = 2 * (3 * FLOAT + 3)
 """A colored point, in the result and in the message."""
 BODY_STEPS_PER_S = {"learned": 60.0, "physics": 250.0, "auto": 60.0}
-"""Steps of a future second by backend; those of no contact (straight, still) take no time to speak of."""
+"""Steps per simulated second by backend; those without contacts (straight, still) take next to no time."""
 BODY_STEP_S = {"learned": 5e-8, "physics": 2e-7, "auto": 5e-8}
 """Least time of one body's step on one processor [s]: a tenth of what ``make bench-imagination`` measures on one of two
 server cores (7e-7 learned, 1.7e-6 MuJoCo's own threaded rollout)."""
@@ -34,13 +35,16 @@ PIXEL_S = 2e-8
 
 @dataclass(frozen=True)
 class Work:
-    """How much a request is, in counts.
+    """The size of a request, in counts.
 
     Attributes:
         futures: all that are computed; ``answered``: those that come back, which alone are drawn.
         samples, objects, times, pairs, event_kinds: as in ``Rollout``.
-        frames: of each answered future; ``pixels``: of each frame. object_points: colored ones, at most.
-        horizon_s: [s]. backend: that answers. threads: that work side by side.
+        frames: of each answered future; camera: of the frames; None: no frames.
+        bytes_per_pixel: of a frame, color and depth together.
+        object_points: colored points of each object, at most.
+        horizon_s: [s].
+        backend: that answers; threads: that work side by side.
     """
 
     futures: int
@@ -123,7 +127,7 @@ def work_of(
     backend: str,
     threads: int,
 ) -> Work:
-    """Of a request.
+    """The size of a request.
 
     Args:
         futures: all that are computed, the factual one and those of questions with them.

@@ -1,15 +1,16 @@
-"""What may be asked of imagination: backends, and the limits of one request."""
+"""The backends of imagination, and the limits of one request."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 BACKENDS = ("auto", "learned", "physics", "straight", "still")
+"""Names of the dynamics backends in requests; ``wm_dynamics.factory`` makes them."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for; beyond it the request is refused before any work.
+    """Limits of one request; a request beyond them is refused before any work.
 
     Attributes:
         max_hypotheses, max_interventions (per hypothesis), max_path_poses (per path), max_samples, max_pairs:

@@ -1,7 +1,7 @@
 """The imagination node: scene graphs and camera images in, answers to what-if questions out.
 
-It keeps the newest graph and says what runs; camera frames are taken in by ``ros.appearance_input``, requests are
-answered by ``ros.request_server``, and what people may watch goes out by ``ros.imagined_topics``.
+It keeps the newest graph and reports the backend; ``ros.appearance_input`` integrates camera frames,
+``ros.request_server`` answers requests, ``ros.imagined_topics`` publishes images, points and markers for people.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from wm_ros.nodes.memory import Trimmer, share_arenas
 from wm_ros.nodes.running import run_node
 
 _SILENT_S = 5.0
+"""Age of the newest scene graph from which on diagnostics warn: perception publishes several a second."""
 
 
 class ImaginationNode(ManagedNode):
@@ -113,7 +114,7 @@ class ImaginationNode(ManagedNode):
         return Imagination(value.limits, value.backend, {"learned": options})
 
     def _check_backend(self, value: ImaginationParameters) -> None:
-        """Make the backend that requests will get, and say which it is.
+        """Make the backend that requests will get, and report it.
 
         Raises:
             BackendUnavailableError: it, or the model that was named for it, does not load.
@@ -176,7 +177,7 @@ class ImaginationNode(ManagedNode):
     # Diagnostics.
 
     def before_diagnostics(self) -> None:
-        """Gives memory back to the system, says what appearance is known."""
+        """Give memory back to the system, report what appearance is known."""
         self._trimmer.trim()
         if self.is_active and self.params.appearance_rate_hz > 0.0:
             self._appearance.diagnose(self._scene is not None)
@@ -185,7 +186,7 @@ class ImaginationNode(ManagedNode):
         """The scene graph, the clock, and why no appearance is learned."""
         streams = {s.name: s for s in self._health.streams()}
         graph = check_scene_graph(streams["scene_graph"])
-        # Of the graph's own stream check_scene_graph knows better; what is left is its clock.
+        # check_scene_graph has the finding about the graph's stream; of the others its clock is left.
         findings = [f for f in self._health.findings(("scene_graph",)) if not f.cause.endswith(".scene_graph")]
         findings += [graph] if graph is not None else []
         if time.monotonic() - self._first_graph_s >= STALE_S:

@@ -9,7 +9,7 @@ from wm_core.parameters import parameter
 from wm_imagination.limits import BACKENDS, Limits
 
 THREADS = 16
-"""Of the node's executor: requests that are worked on or wait, and their answers."""
+"""Threads of the node's executor, for requests that are worked on or wait, and for callbacks."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ImaginationParameters(CameraParameters):
 
     @property
     def limits(self) -> Limits:
-        """What one request may ask for."""
+        """Limits of one request."""
         return Limits(
             max_hypotheses=self.max_hypotheses,
             max_horizon_s=self.max_horizon_s,

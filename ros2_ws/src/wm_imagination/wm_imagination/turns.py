@@ -1,4 +1,4 @@
-"""Places among the requests that are worked on."""
+"""A limit on requests that are worked on at the same time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Turns:
 
     @contextmanager
     def take(self, max_waiting: int, should_stop: Callable[[], bool]) -> Iterator[None]:
-        """A place, held while the block runs; who should stop meanwhile goes in without: its work ends at once.
+        """A place, held while the block runs. A request that should stop while it waits goes on without one.
 
         Raises:
             BusyError: ``max_waiting`` requests wait already.

@@ -18,12 +18,15 @@ from wm_imagination.appearance.model import Appearance
 from wm_imagination.limits import BACKENDS, Limits
 
 MIN_STEP_S = 1e-3
+"""Least step of the states; physics steps are at least half as long."""
 MAX_IMAGE_SIDE = 4096
+"""Largest width and height of an imagined image [pixels]."""
 MAX_VIDEO_RATE_HZ = 1000.0
+"""Largest rate of imagined frames: one per ``MIN_STEP_S``."""
 
 
 class NoAppearanceError(RequestError):
-    """Images were asked for before any camera image was seen."""
+    """Images were requested before any camera image was seen."""
 
 
 def check_range(name: str, value: float, low: float, high: float, unit: str, low_open: bool = False) -> None:
@@ -65,12 +68,14 @@ def check_counts(hypotheses: Sequence[HasInterventions], batch_sizes: Sequence[i
 
 def validate_request(
     request: ImagineRequest, scene: SceneGraph, limits: Limits, appearance: Appearance | None = None
-) -> None:
+) -> NDArray[np.int64]:
     """Refuse what cannot be answered, cheapest checks first; K = 10^6 costs no more than K = 0.
 
+    Returns:
+        (M,) ids of the answer's objects, see ``object_slots``.
+
     Raises:
-        RequestError, NoAppearanceError, InterventionError, UnknownObjectError: the message names the field,
-            what was
+        RequestError, NoAppearanceError, InterventionError, UnknownObjectError: the message names the field, what was
             found and what was expected.
     """
     check_counts(request.hypotheses, [len(batch) for batch in request.batches], limits)
@@ -88,7 +93,7 @@ def validate_request(
         raise RequestError(f"seed: got {request.seed}, expected >= 0")
     if request.backend not in BACKENDS:
         raise RequestError(f"backend: got {request.backend!r}, expected one of {', '.join(BACKENDS)}")
-    # 0: the default. NaN and negative ones are mistakes, not wishes.
+    # 0: the default. NaN and negative values are errors.
     check_range("deadline", request.deadline_s, 0.0, limits.max_deadline_s, " s")
     if len(request.pairs) > limits.max_pairs:
         raise RequestError(f"pairs: got {len(request.pairs)}, expected at most {limits.max_pairs}")
@@ -134,6 +139,7 @@ def validate_request(
         if pair[0] == pair[1]:
             raise RequestError(f"pairs[{p}]: got {pair[0]} twice, expected two objects")
     _validate_images(request, scene, limits, appearance)
+    return ids
 
 
 def _validate_images(request: ImagineRequest, scene: SceneGraph, limits: Limits, appearance: Appearance | None) -> None:

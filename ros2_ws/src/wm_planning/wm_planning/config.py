@@ -10,8 +10,9 @@ from wm_core.interventions import BodySpec
 from wm_core.scene_graph import Shape
 
 KNOTS = 3
+"""Knots of a push; more describe curvier pushes, and need more draws."""
 RAMP_S = 0.2
-"""Between the knots of a push; it starts and ends at rest."""
+"""Time between the knots of a push, which starts and ends at rest [s]; larger, and a push is longer."""
 
 
 class PlanError(ValueError):
@@ -20,16 +21,19 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class PushCosts:
-    """Weights; the cost of a future is in meters of way left for the target.
+    """Weights of the costs of a future, in meters of way left for the target. The larger a weight, the longer the way
+    that is gone to avoid its effect.
 
     Attributes:
-        tilt_per_rad: of any object beyond ``tilt_free_rad``; toppled: more than 45 degrees.
+        tilt_free_rad: tilt of an object that costs nothing [rad]: about what an imagined object at rest tilts by.
+        tilt_per_rad: of any object, per radian beyond that.
+        toppled: of any object that turns by more than 45 degrees [m].
         moved_tall, moved_other: per meter that a tall or another object is shifted.
         clearance_m, clearance: the paddle and the target keep this distance [m] from tall objects; per meter short.
         edge_m, edge: objects keep this distance [m] from the table's edge; per meter short.
         speed: per m/s that objects still move with at the end.
-        behind: of the paddle standing at the wrong side at the end, per meter left.
-        carry: of carrying the paddle elsewhere, per meter left; at most ``carry_most_m``.
+        behind: of the paddle being on the wrong side of the target at the end, per meter left.
+        carry: of carrying the paddle elsewhere, per meter left; at most ``carry_most_m`` [m].
     """
 
     tilt_free_rad: float = 0.08
@@ -55,14 +59,17 @@ class PushPlannerConfig:
         rollouts, rounds, elite: K per round, rounds, and how many of K the distribution is fitted to.
         horizon_s: imagined [s]; the paddle moves for the first 0.8 s of it.
         execute_s: how much of a push is carried out before the next is planned [s].
-        step_s: of the imagined states.
-        max_speed_m_s, max_turn_rad_s: of the paddle while it pushes; carry_speed_m_s: while it is carried.
-        enough_m: no further round when a future costs less than this.
-        done_m: the target is there when its center is this close to the goal.
+        step_s: of the imagined states [s].
+        max_speed_m_s, max_turn_rad_s: of the paddle while it pushes [m/s, rad/s]; carry_speed_m_s: while it is
+            carried [m/s].
+        enough_m: no further round when a future costs less than this [m].
+        done_m: the target is there when its center is this close to the goal [m].
         tall_ratio: an object is tall that is so many times higher than its smaller width.
-        near_m: objects further than this from the target are left out of what is imagined.
-        paddle: full size [m]: thickness (its face looks along +x), width, height; paddle_friction.
-        ground_gap_m: between the support and the paddle.
+        near_m: objects farther than this from the target are not imagined [m].
+        paddle: full size [m]: thickness (its face points along +x), width, height.
+        paddle_friction: of its face.
+        ground_gap_m: between the support and the paddle [m].
+        costs: weights.
     """
 
     rollouts: int = 32

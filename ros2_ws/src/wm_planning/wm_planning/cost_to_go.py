@@ -1,4 +1,4 @@
-"""How far a place is from the goal along a way that is free."""
+"""Distance of a place from the goal along a free way."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from scipy.sparse.csgraph import dijkstra
 from wm_planning.outlines import Array, gap
 
 _CELL_M = 0.02
+"""Edge of a grid cell [m]: larger, and narrow gaps close; smaller, and the search is slower."""
+_TALL_WEIGHT, _OTHER_WEIGHT = 8.0, 3.0
+"""Extra cost of a meter at the outline of a tall or of another object, relative to a free one: larger, and the way
+makes longer detours."""
+_EDGE_M, _EDGE_WEIGHT = 0.03, 10.0
+"""Closer to the edge than this [m] a meter costs more, at the edge by this factor: what falls off is lost."""
+_BEYOND_WEIGHT = 5.0
+"""Cost of a meter beyond the support's edge."""
 
 
 class CostToGo:
@@ -19,9 +27,9 @@ class CostToGo:
 
     Args:
         low, high: (2,) corners of the support [m].
-        own: outline (D,) of the target; goal: (2,).
-        places: (N, 2), outlines: (N, D), tall: (N,) of the other objects.
-        tall_margin_m, margin_m: how far from tall and other objects the way is free.
+        goal: (2,) [m]; own: outline (D,) of the target [m].
+        places: (N, 2) [m], outlines: (N, D) [m], tall: (N,) bool, of the other objects.
+        tall_margin_m, margin_m: distance from tall and from other objects beyond which the way costs no more [m].
     """
 
     def __init__(
@@ -45,10 +53,10 @@ class CostToGo:
             near = gap(self._nodes, own, place, other)
             margin = tall_margin_m if high_one else margin_m
             depth = np.clip((margin - near) / margin, 0.0, 2.0)
-            weight += (8.0 if high_one else 3.0) * depth
+            weight += (_TALL_WEIGHT if high_one else _OTHER_WEIGHT) * depth
         reach = float(own.max())
         inner = np.minimum(self._nodes - low, high - self._nodes).min(axis=1) - reach
-        weight += 10.0 * np.clip((0.03 - inner) / 0.03, 0.0, 3.0)
+        weight += _EDGE_WEIGHT * np.clip((_EDGE_M - inner) / _EDGE_M, 0.0, 3.0)
         count = len(self._nodes)
         index = np.arange(count).reshape(shape)
         rows: list[NDArray[np.int64]] = []
@@ -85,7 +93,7 @@ class CostToGo:
         found = (1 - fx) * ((1 - fy) * w[i, j] + fy * w[i, j + 1]) + fx * (
             (1 - fy) * w[i + 1, j] + fy * w[i + 1, j + 1]
         )
-        found = found + 5.0 * _CELL_M * np.linalg.norm(at - inside, axis=-1)
+        found = found + _BEYOND_WEIGHT * _CELL_M * np.linalg.norm(at - inside, axis=-1)
         straight = np.linalg.norm(p - self.goal, axis=-1)
         return np.where(straight < 2.5 * _CELL_M, straight, np.maximum(found, straight))
 

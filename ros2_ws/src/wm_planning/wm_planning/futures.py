@@ -1,4 +1,4 @@
-"""What a planner asks the imagination, and what it gets."""
+"""The interface between planner and imagination: paths in, futures out."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from wm_planning.paths import PushPaths
 
 @dataclass(frozen=True)
 class Futures:
-    """What follows from K paths: states (K, S, T, N, 13) in the layout of ``wm_core.rollout`` of the objects (N,).
+    """The futures of K paths.
 
-    Those of the scene come first, in its order. ``done`` (K,): false where there was no time to compute it, or it is
-    not valid; ``reasons``: K strings that say why not, or none.
+    Attributes:
+        states: (K, S, T, N, 13) float32 of N objects, layout of ``wm_core.rollout``; those of the scene come first, in
+            its order.
+        done: (K,) bool, false where there was no time to compute a future, or it is not valid.
+        reasons: K strings, why a future is not done, or none.
     """
 
     states: NDArray[np.float32]
@@ -34,7 +37,7 @@ Imagine = Callable[[SceneGraph, BodySpec, PushPaths, float, float], Futures]
 def push_request(
     body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float, backend: str, samples: int = 1, seed: int = 0
 ) -> ImagineRequest:
-    """The request that a planning round is: K paths of one paddle, states every ``step_s``."""
+    """The request of one planning round: K paths of one paddle, states every ``step_s`` [s]."""
     batch = path_batch(paths.positions, paths.times, body, quaternions=paths.quaternions, name="push")
     return ImagineRequest(
         (),

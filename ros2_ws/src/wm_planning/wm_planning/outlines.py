@@ -16,9 +16,6 @@ DIRECTIONS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 """(D, 2) directions in which outlines are compared."""
 
 
-# -- outlines on the table
-
-
 def outline(shape: int, extents: ArrayLike, quaternion: ArrayLike, hull: Array | None = None) -> Array:
     """(D,) support function [m] of a body seen from above, about its center, in ``DIRECTIONS``."""
     rotation = quaternion_to_matrix(np.asarray(quaternion, dtype=np.float64))

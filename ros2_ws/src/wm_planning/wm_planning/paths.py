@@ -11,7 +11,12 @@ from wm_planning.outlines import Array
 
 @dataclass(frozen=True)
 class PusherPose:
-    """Where the paddle is: center (3,) [m] and the direction that its face looks in, yaw [rad], graph frame."""
+    """A pose of the paddle in the graph frame.
+
+    Attributes:
+        position: (3,) of its center [m].
+        yaw: direction that its face points in [rad].
+    """
 
     position: Array
     yaw: float
@@ -24,7 +29,13 @@ class PusherPose:
 
 @dataclass(frozen=True)
 class PusherPath:
-    """A path of the paddle's center: times (M,) [s] ascending from 0, positions (M, 3) [m], yaws (M,) [rad]."""
+    """A path of the paddle's center.
+
+    Attributes:
+        times: (M,) ascending from 0 [s].
+        positions: (M, 3) [m].
+        yaws: (M,) [rad].
+    """
 
     times: Array
     positions: Array
@@ -38,12 +49,12 @@ class PusherPath:
 
     @property
     def duration_s(self) -> float:
-        """Of the whole path."""
+        """Duration of the whole path [s]."""
         return float(self.times[-1])
 
     @property
     def end(self) -> PusherPose:
-        """Where it leaves the paddle."""
+        """The last pose."""
         return PusherPose(self.positions[-1], float(self.yaws[-1]))
 
     def at(self, time_s: float) -> PusherPose:
@@ -52,7 +63,7 @@ class PusherPath:
         return PusherPose(position, float(np.interp(time_s, self.times, np.unwrap(self.yaws))))
 
     def until(self, time_s: float) -> PusherPath:
-        """Its beginning, up to a time [s]."""
+        """The part up to a time [s]."""
         if time_s >= self.duration_s:
             return self
         rows, end = self.times < time_s - 1e-9, self.at(time_s)
@@ -65,7 +76,13 @@ class PusherPath:
 
 @dataclass(frozen=True)
 class PushPaths:
-    """K paths over common times: times (M,) [s], positions (K, M, 3) [m], yaws (K, M) [rad]."""
+    """K paths over common times.
+
+    Attributes:
+        times: (M,) ascending from 0 [s].
+        positions: (K, M, 3) [m].
+        yaws: (K, M) [rad].
+    """
 
     times: Array
     positions: Array

@@ -1,15 +1,15 @@
-"""Push an object to a place on a table with a paddle, by imagining many pushes and taking the best. Knows no ROS.
+"""Push an object to a place on a table with a paddle, by imagining many pushes and choosing the best. Free of ROS.
 
 The planner is a receding-horizon controller whose optimizer is the cross-entropy method (Rubinstein, "The cross-entropy
 method for combinatorial and continuous optimization", 1999; for paths of robots: Kobilarov, "Cross-entropy motion
-planning", IJRR 2012): draw K pushes from a normal distribution, ask what each would do, fit the distribution's mean
-and deviation to the best ones (the elite), draw again. The best push seen is carried out and then everything is looked
-at and thought of anew.
+planning", IJRR 2012): draw K pushes from a normal distribution, imagine each, fit the distribution's mean and deviation
+to the best ones (the elite), draw again. The best push is carried out, and the next is planned from what is perceived
+then.
 
 A push is a start of the paddle and a second of motion. The paddle may start where it is, or be lifted, carried over
-the objects and let down at another side of the target: both are imagined, so the choice falls out of the cost. The cost
-is in meters: the way that is left for the target around what stands in between (Dijkstra's shortest path on a grid),
-and on top of it whatever is not wanted (``wm_planning.costs``, a file each; weights: ``PushCosts``).
+the objects and let down at another side of the target: both are imagined, and the cost decides. The cost is in meters:
+the way that is left for the target around what stands in between (Dijkstra's shortest path on a grid), plus a penalty
+for each unwanted effect (``wm_planning.costs``, a file each; weights: ``PushCosts``).
 """
 
 from __future__ import annotations
@@ -32,10 +32,22 @@ from wm_planning.outlines import ANGLES, Array, gap, paddle_outline
 from wm_planning.paths import PusherPath, PusherPose, PushPaths
 from wm_planning.table import OwnPaddle, Table, make_table
 
+_DOWN_M = 0.02
+"""The paddle is down when its height differs from that of a push by less [m]: more than the error of its control."""
+_BESIDE_M = 0.10
+"""A push may start where the paddle is when it is closer to the target than this [m]; from farther away the push would
+end before it moves the target by much."""
+_START_GAP_M = 0.012
+"""Distance from the target at which a push starts [m]: more than the error of the target's outline."""
+_START_TURNS = np.radians([0, 12, -12, 25, -25, 40, -40, 60, -60, 90, -90, 130, -130, 180])
+"""Directions of the starts around the target, from that of its way [rad]; closest together where most pushes start."""
+_LIFT_M = 0.03
+"""Clearance at which the paddle is carried over objects [m]: more than the error of their heights."""
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do next.
+    """The next piece of the paddle's path.
 
     Attributes:
         kind: ``push`` (go along ``path``), ``carry`` (``path`` leads over the objects to where the next push starts)
@@ -61,7 +73,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Start:
-    """Where a push may start; ``carried``: the paddle is not there yet."""
+    """Where a push may start.
+
+    Attributes:
+        position: (3,) of the paddle's center [m]; yaw: of its face [rad].
+        carried: whether the paddle has to be carried there.
+        reach: distance to the target [m].
+    """
 
     position: Array
     yaw: float
@@ -73,10 +91,10 @@ class PushPlanner:
     """Plans the next piece of the paddle's path.
 
     Args:
-        imagine: answers what follows from K paths, see ``Imagine``.
+        imagine: gives the futures of K paths, see ``Imagine``.
         config: settings.
         seed: of the draws; the same seed and the same answers give the same plans.
-        costs: what a push costs is their sum.
+        costs: whose sum is the cost of a push.
     """
 
     def __init__(
@@ -153,7 +171,7 @@ class PushPlanner:
                 deviation = np.maximum(drawn[order].std(axis=0), 0.1 * self._spread())
         assert best is not None
         cost, start, push, way, controls = best
-        # What was thought of before the paddle was carried is where thinking begins once it is there.
+        # Once the paddle has been carried to its start, planning begins with the push that was chosen for it.
         self._next = controls if start.carried else None
         seconds = time.perf_counter() - begin
         if start.carried:
@@ -162,7 +180,7 @@ class PushPlanner:
         return Plan("push", push.until(config.execute_s), push, way, cost, costs, left, imagined, seconds)
 
     def _near(self, table: Table) -> SceneGraph:
-        """What can matter within the horizon."""
+        """The scene without objects too far away to matter within the horizon."""
         away = np.linalg.norm(table.scene.positions[:, :2] - table.place, axis=1)
         keep = table.scene.is_static | (away < self.config.near_m)
         return table.scene.select(np.flatnonzero(keep))
@@ -176,24 +194,24 @@ class PushPlanner:
         """Where the paddle is, if it is down beside the target; then places around the target that are free."""
         config, z = self.config, self._height(table)
         starts: list[_Start] = []
-        if abs(pusher.position[2] - z) < 0.02:
+        if abs(pusher.position[2] - z) < _DOWN_M:
             apart = float(
                 gap(pusher.position[:2], paddle_outline(config, np.array(pusher.yaw)), table.place, table.own)
             )
-            if apart < 0.10:
+            if apart < _BESIDE_M:
                 starts.append(_Start(np.array([*pusher.position[:2], z]), pusher.yaw, False, max(apart, 0.0)))
         wanted = float(np.arctan2(*table.way.heading(table.place)[::-1]))
         width = float((table.own + np.roll(table.own, len(table.own) // 2)).mean())
         free: list[_Start] = []
-        for turn in np.radians([0, 12, -12, 25, -25, 40, -40, 60, -60, 90, -90, 130, -130, 180]):
+        for turn in _START_TURNS:
             yaw = wanted + turn
             ahead = np.array([np.cos(yaw), np.sin(yaw)])
             side = np.array([-ahead[1], ahead[0]])
             back = float(np.interp((yaw + np.pi) % (2 * np.pi), [*ANGLES, 2 * np.pi], [*table.own, table.own[0]]))
             for shift in (0.0, 0.25 * width, -0.25 * width):
-                place = table.place - (back + 0.5 * config.paddle[0] + 0.012) * ahead + shift * side
+                place = table.place - (back + 0.5 * config.paddle[0] + _START_GAP_M) * ahead + shift * side
                 if self._is_free(table, place, yaw):
-                    free.append(_Start(np.array([*place, z]), yaw, True, 0.012))
+                    free.append(_Start(np.array([*place, z]), yaw, True, _START_GAP_M))
         starts += free
         if not starts:
             raise PlanError("target_id: found no free place for the paddle beside it, expected one")
@@ -251,7 +269,7 @@ class PushPlanner:
         return PushPaths(times, np.concatenate([xyz, xyz[:, -1:]], axis=1), np.concatenate([yaw, yaw[:, -1:]], axis=1))
 
     def _first(self, table: Table, starts: list[_Start]) -> tuple[PushPaths, NDArray[np.int64]]:
-        """A plain push from every start, and from where the paddle is as many as there is room for."""
+        """A straight push from every start, and the rest of the K pushes from where the paddle is."""
         config = self.config
         left = float(table.way(table.place))
         chosen, controls = [], []
@@ -309,7 +327,7 @@ class PushPlanner:
         for i in [*table.others.tolist(), table.target]:
             half = 0.5 * np.abs(quaternion_to_matrix(table.scene.quaternions[i])) @ table.scene.extents[i]
             tops.append(float(table.scene.positions[i, 2] + half[2]))
-        return max(tops) + 0.03 + 0.5 * self.config.paddle[2]
+        return max(tops) + _LIFT_M + 0.5 * self.config.paddle[2]
 
     def _along(self, corners: list[Array], yaws: list[float]) -> PusherPath:
         """A path through corners at the speed of carrying, from rest to rest on each piece, turning on the way."""
@@ -319,7 +337,7 @@ class PushPlanner:
             length = max(float(np.linalg.norm(corners[k + 1] - corners[k])), 0.08 * abs(turns[k + 1] - turns[k]))
             if length < 1e-6:
                 continue
-            # A cosine's steepest slope is pi / 2 of its mean.
+            # The greatest slope of half a cosine is pi / 2 of its mean.
             seconds = 0.5 * np.pi * length / self.config.carry_speed_m_s
             for s in np.linspace(0.0, 1.0, 7)[1:]:
                 share = 0.5 - 0.5 * np.cos(np.pi * s)
@@ -344,7 +362,7 @@ class PushPlanner:
     def _carry(self, table: Table, pusher: PusherPose, push: PusherPath) -> PusherPath:
         there, yaw = push.positions[0], float(push.yaws[0])
         over = max(self._over(table), 0.0)
-        down = abs(pusher.position[2] - self._height(table)) < 0.02
+        down = abs(pusher.position[2] - self._height(table)) < _DOWN_M
         back = self._retreat(table, pusher) if down else pusher.position
         up = np.array([*back[:2], max(over, back[2])])
         above = np.array([*there[:2], up[2]])

@@ -1,4 +1,4 @@
-"""The table as one planning step knows it: without the paddle, with the outlines of what stands on it."""
+"""The table in one planning step: the scene without the paddle, and the outlines of what stands on it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ def without_pusher(
     keep_ids: Collection[int] = (),
     own_ids: Collection[int] = (),
 ) -> SceneGraph:
-    """The scene without the paddle itself: what is named ``pusher``, and what is centered within its bounds.
+    """The scene without the paddle itself: objects named ``pusher``, and those centered within its bounds.
 
-    The robot knows where its paddle is; a camera sees it as one more object, from one side and some centimeters off.
+    The robot knows where its paddle is; perception reports it as one more object, some centimeters off.
 
     Args:
-        keep_ids: these are not the paddle, wherever they are.
-        own_ids: these are.
+        pose: of the paddle; extents: (3,) its full size [m].
+        keep_ids: of objects that are not the paddle, wherever they are.
+        own_ids: of objects that are the paddle.
     """
     keep = np.array([n != "pusher" for n in scene.class_names], dtype=bool) & ~np.isin(scene.ids, list(own_ids))
     if pose is not None:
@@ -51,8 +52,8 @@ class OwnPaddle:
     def without(self, scene: SceneGraph, pusher: PusherPose, extents: ArrayLike, target_id: int) -> SceneGraph:
         """The scene without the paddle.
 
-        An object that once was the paddle stays so, wherever perception believes it to be when it loses sight of it;
-        and one that was seen beside the paddle does not become it when the paddle comes close.
+        An object that once was the paddle stays so, wherever perception places it while it is hidden; and an object
+        that was seen beside the paddle does not become the paddle when that comes close.
         """
         rest = without_pusher(scene, pusher, extents, {target_id, *self._objects}, self._own)
         self._own |= set(scene.ids.tolist()) - set(rest.ids.tolist())
@@ -62,7 +63,7 @@ class OwnPaddle:
 
 @dataclass(frozen=True)
 class Table:
-    """What one planning step knows.
+    """The objects and the support in one planning step.
 
     Attributes:
         scene: without the paddle. target: row of the target there.
@@ -85,7 +86,7 @@ class Table:
 
     @property
     def place(self) -> Array:
-        """(2,) of the target."""
+        """(2,) of the target's center [m]."""
         return self.scene.positions[self.target, :2]
 
 
@@ -101,7 +102,7 @@ def is_tall(scene: SceneGraph, i: int, ratio: float) -> bool:
 
 
 def make_table(scene: SceneGraph, target_id: int, goal: Array, tall_ratio: float) -> Table:
-    """What is where.
+    """The table of a scene.
 
     Args:
         scene: without the paddle, graph frame, z up. goal: (2,) [m].

@@ -1,4 +1,4 @@
-"""The whole step over arrays: the formulas in turn, and what bodies and pairs tell one another in between.
+"""The whole step over arrays: the formulas in turn, and what bodies and pairs exchange in between.
 
 ``kernel`` does the same over tiles. Layout: components first, bodies (B) or pairs (P) last; SI units; world axes, z up;
 a body's frame has its origin at the center of mass.
@@ -23,9 +23,15 @@ Array = Any
 
 @dataclass
 class Stepped:
-    """What one step gives: positions (3, B), quaternions xyzw (4, B), velocities (3, B) each; impulses [N s] with the
-    surface beneath (B,) and between pairs (P,); standard deviations (2, B) of the velocities [m/s, rad/s] that the
-    step leaves open; smallest gaps (B,) and (P,) before it, slack not counted [m].
+    """The result of one step of B bodies and P pairs.
+
+    Attributes:
+        position: (3, B) [m].
+        quaternion: (4, B) xyzw.
+        linear, angular: (3, B) velocities [m/s, rad/s].
+        plane_impulse: (B,) with the surface beneath [N s]; pair_impulse: (P,) [N s].
+        deviation: (2, B) standard deviations of the velocities that the step leaves open [m/s, rad/s].
+        plane_gap, pair_gap: (B,) and (P,) smallest gaps before the step, slack not counted [m].
     """
 
     position: Array
@@ -41,11 +47,13 @@ class Stepped:
 
 @dataclass
 class StepWeights:
-    """What is learned.
+    """The learned parameters.
 
     Attributes:
         network: has the matrices and biases of ``formulas.network``.
-        sweeps: (SWEEPS, 4) positive. floor: (2,) positive [m/s, rad/s]. scatter: factor of all deviations.
+        sweeps: (SWEEPS, 4) positive, see ``mechanics.swept_push`` and ``swept_friction``.
+        floor: (2,) positive, deviations that every step leaves open [m/s, rad/s].
+        scatter: factor of all deviations.
     """
 
     network: Fields
@@ -56,10 +64,11 @@ class StepWeights:
 
 @dataclass
 class Hulls:
-    """Which bodies are hulls, and of what points.
+    """The hulls of bodies.
 
     Attributes:
-        rows: (H,) whole numbers, bodies. number: (B,) whole numbers, 1 + which hull a body is, 0 none.
+        rows: (H,) integers, bodies.
+        number: (B,) integers, 1 + which hull a body is, 0 none.
         points: (3, HULL_POINTS, H), body frame [m].
     """
 
@@ -93,10 +102,10 @@ def step(
     Args:
         state: position (3, B), quaternion (4, B) xyzw, linear and angular velocity (3, B).
         parameters: (PARAMETER_ROWS, B), rows as in ``PARAMETERS``. plane: (PLANE_ROWS, B).
-        pair_a, pair_b: (P,) whole numbers, bodies of near pairs, the smaller one first.
-        hulls: what is a cylinder too stands on its rims, what is not on its lowest points.
-        slack: (B,) and (P,) depths [m] to which surfaces and pairs may overlap: as they did when first seen. What was
-            seen overlapping touches; it is the shapes that are only nearly known.
+        pair_a, pair_b: (P,) integers, bodies of near pairs, the smaller one first.
+        hulls: a hull that is a cylinder, too, stands on its rims, others on their lowest points.
+        slack: (B,) and (P,) depths [m] to which surfaces and pairs may overlap, as they did when first seen: the shapes
+            of objects that were seen overlapping are not exact.
     """
     names = ("position", "quaternion", "linear", "angular")
     body: Fields = _Arrays(

@@ -1,7 +1,6 @@
-"""Tables of rigid bodies for the learned dynamics: what its network reads of a body, of the surface beneath it, of
-near pairs.
+"""Tables of rigid bodies for the learned dynamics: inputs of its network for a body and the surface beneath it.
 
-Arrays are components first, bodies (B) last, as the network takes them; SI units, world axes, z up. A body's dynamics
+Arrays are components first, bodies (B) last, as in the network; SI units, world axes, z up. A body's dynamics
 frame has its origin at the center of mass and the axes of the body frame.
 """
 
@@ -45,8 +44,8 @@ SUNK_M = 0.02
 """A body whose center lies by up to this below a surface still lies on it [m]: larger, and what falls past an edge is
 lifted onto it."""
 SUPPORT_MARGIN_M = 0.01
-"""A body is looked at as a neighbor of a support when its bounding ball comes closer than this to the support's box
-[m]. A body at 0.6 m/s covers it in one step."""
+"""A body and a support are a near pair when the body's bounding ball is closer than this to the support's box [m]. A
+body at 0.6 m/s covers it in one step."""
 FLOOR_HALF_M = 1e4
 """Half extents of the floor [m]: no world reaches so far."""
 
@@ -77,7 +76,7 @@ PLANE_ROWS = 7
 
 @dataclass(frozen=True)
 class BodyShape:
-    """What of a body does not depend on its mass, friction and restitution.
+    """The properties of a body that do not depend on its mass, friction and restitution.
 
     Attributes:
         offset: (3,) center of mass in the body frame [m].
@@ -87,7 +86,7 @@ class BodyShape:
         bound: radius about the center of mass that holds the whole body [m].
         rolling, torsion: resistances [m].
         hull: (3, HULL_POINTS) from the center of mass [m], or None for boxes, balls, cylinders and capsules. Pairs
-            meet it; what is ``cylinder`` beside it stands and lies on its rims, so that it rolls.
+            collide with it; a hull that is ``cylinder``, too, stands and lies on its rims, so that it rolls.
     """
 
     offset: Array
@@ -120,8 +119,8 @@ class _Keyed:
 def body_shape(body: BodyDef) -> BodyShape:
     """The shape of a body; bodies of one geometry share one.
 
-    Center of mass and inertia are those that MuJoCo computes of the same parts, so both backends weigh alike. A body
-    of several parts, or a hull, is taken for its convex hull.
+    Center of mass and inertia are those that MuJoCo computes of the same parts, so they are equal in both backends. A
+    body of several parts, or a hull, is replaced by its convex hull.
     """
     free = BodyDef(tuple(replace(g, material="") for g in body.geoms))
     # Not ``BodyDef.shape_key``: colors, as a camera sees them, change from frame to frame.
@@ -338,7 +337,5 @@ def pair_candidates(movable: Sequence[bool]) -> NDArray[np.int64]:
 
 
 def near_distance(step_s: float) -> float:
-    """Gap between bounding balls [m] below which a pair is looked at; what relative speed closes in a step comes on
-    top.
-    """
+    """Gap between bounding balls [m] below which a pair is near, but for what relative speed closes in a step."""
     return 0.002 + 0.5 * GRAVITY_M_S2 * step_s * step_s

@@ -1,4 +1,4 @@
-"""Which bodies and pairs take part in a future's next step, and which surface is beneath a body; compiled.
+"""Broad phase, compiled: the bodies and near pairs that the next step of a future computes, and surfaces beneath.
 
 The same rules in NumPy: ``wm_dynamics.learned.broad_phase``.
 """
@@ -30,7 +30,7 @@ _CENTER, _HALF = ROWS["center"].start, ROWS["half"].start
 
 
 class Scratch(NamedTuple):
-    """What is found out about one future before its step, used again for the next future.
+    """Results of the broad phase of one future, used again for the next future.
 
     Attributes:
         near: (Q,) int64, numbers of the pairs that are near; the first ones count.
@@ -39,7 +39,7 @@ class Scratch(NamedTuple):
         surface_speed: (M,) float32, largest speed of a point of the body [m/s].
         awake: (M,) bool, the body moves in this step.
         restless: (M,) bool, something near it is not slow.
-        used: (M,) bool, the body takes part: it is awake, or near one that is.
+        used: (M,) bool, the step computes the body: it is awake, or near one that is.
     """
 
     near: Integers
@@ -139,9 +139,9 @@ def _near_pairs(row, bodies, pairs, surfaces, scratch):  # type: ignore[no-untyp
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _wake_and_sleep(row, count, bodies, pairs, surfaces, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """What something fast (or a pusher) comes near wakes up; what is slow, with all that is near it, falls asleep.
+    """Wake bodies that a fast one (or a pusher) comes near; put bodies to sleep that are slow, as all bodies near them.
 
-    Unless it touches nothing: at the top of its flight a body is slow, too.
+    A body that touches nothing stays awake: at the top of its flight it is slow, too.
     """
     first, second, near, awake = pairs.first, pairs.second, scratch.near, scratch.awake
     surface_speed, restless, touches = scratch.surface_speed, scratch.restless, scratch.used
@@ -185,7 +185,7 @@ def _wake_and_sleep(row, count, bodies, pairs, surfaces, scratch):  # type: igno
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def broad_phase(row, bodies, pairs, surfaces, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Who takes part in the next step of a future: fills ``scratch``. Returns how many near pairs there are."""
+    """Find the bodies and near pairs of the next step of a future: fills ``scratch``; returns the number of pairs."""
     linear, angular, bounds, awake, used = bodies.linear, bodies.angular, bodies.bounds, scratch.awake, scratch.used
     present, asleep, fixed = bodies.present, bodies.asleep, bodies.fixed
     speed, surface_speed, restless = scratch.speed, scratch.surface_speed, scratch.restless

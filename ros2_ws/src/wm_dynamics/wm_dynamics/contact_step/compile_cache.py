@@ -1,8 +1,7 @@
-"""Where the compiled contact step is kept on disk, and when what lies there is believed.
+"""The cache of the compiled contact step on disk, and its verification.
 
-Numba keeps compiled functions as pickles: reading one runs what it says. So they are read only from a folder that
-nobody but this user can write, and only as the manifest beside them says they were written; anything else is removed
-and compiled again.
+Numba keeps compiled functions as pickles, and reading a pickle runs code. So they are read only from a folder that this
+user alone can write, and only where they match the manifest beside them; anything else is removed and compiled again.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ SOURCES = (
 )
 """What is compiled depends on these files of this folder."""
 COMPILED_FUNCTIONS = 2
-"""Functions whose compiled code is kept."""
+"""Number of functions whose compiled code is kept."""
 COMPILE_S = 30
 """About how long a first compilation takes [s]; for the log."""
 _LOCK = "lock"
@@ -119,7 +118,7 @@ def opened() -> Iterator[None]:
             log.warning("compiling the contact step for this processor, once, about %d s", COMPILE_S)
         try:
             _kept = folder is not None
-            # Numba asks for the folder as functions are declared.
+            # Numba reads the folder as functions are declared.
             config.CACHE_DIR = str(folder) if folder is not None else before
             yield
             if folder is not None:

@@ -36,7 +36,12 @@ _POINTER = FLOAT.as_pointer()
 
 
 class Memory:
-    """An argument of an emitted function: an array of float32, and the offset of its first number there."""
+    """An argument of an emitted function: an array of float32, and the offset of its first number there.
+
+    Attributes:
+        builder: of LLVM instructions.
+        offset: LLVM's integer; pointer: to the first number.
+    """
 
     def __init__(self, builder: Any, data: Any, offset: Any) -> None:
         self.builder, self.offset = builder, offset
@@ -75,7 +80,7 @@ class Tile:
 def emitted(formula: Callable[..., None], arguments: int) -> Any:
     """A function over ``Memory`` as one that Numba code calls.
 
-    Of each argument of the function the call takes a float32 array and the offset of its first number.
+    For each argument of the function the call has two: a float32 array, and the offset of its first number.
     """
 
     def emit(context: Any, builder: Any, signature: Any, given: Any) -> Any:
@@ -112,7 +117,7 @@ def _over(formula: Callable[..., None], record: Record) -> Any:
 
 
 def _sweep(formula: Callable[..., None], record: Record) -> Any:
-    """Of a formula that takes four of the network's numbers as well."""
+    """Of a formula that has four of the network's numbers as an argument, too."""
 
     def over_tile(tile: Memory, weight: Memory) -> None:
         formula(Tile(tile, record), tuple(weight.number(i) for i in range(4)))
@@ -168,8 +173,8 @@ def _hull_lowest(down: Memory, hull: Memory, out: Memory) -> None:
 
 
 class _HullSide:
-    """One side of one pair, a hull or a core: its supporting points come from a function that stands once in the
-    program and not at each of the 88 places where a search asks.
+    """One side of one pair, a hull or a core. Its supporting points come from a function of its own, which is not
+    inlined at each of the 88 places where a search calls it.
     """
 
     def __init__(self, tile: Tile, hull: Memory) -> None:
@@ -197,7 +202,7 @@ class _At:
 
 
 def _support_function(b: Any, record: Record) -> Any:
-    """(core, hull or null, x, y, z) -> the farthest point; defined in the module where it is first asked for."""
+    """(core, hull or null, x, y, z) -> the farthest point; defined in a module at its first use."""
     name = "wm_hull_support"
     if name in b.module.globals:
         return b.module.globals[name]

@@ -1,7 +1,7 @@
 """The dynamics network's step for the processor: one call for many bodies, without Python in between (Numba).
 
 ``emission`` holds the formulas over sixteen bodies or pairs; here they are called in turn for all bodies and pairs
-of a block of futures, and what bodies and pairs tell one another is carried between their tiles.
+of a block of futures, and what bodies and pairs exchange is copied between their tiles.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SPARE = 16 * SIMD_WIDTH
 """Numbers of scratch beside the tiles."""
 PARAMETER_TO_ROW = np.array(_PARAMETER_TO_ROW, dtype=np.int64)
 
-# Rows of the tiles: Numba takes numbers of a module for constants, and attributes of objects not.
+# Rows of the tiles: to Numba, numbers of a module are constants, attributes of objects are not.
 POSITION, QUATERNION, LINEAR, ANGULAR = BODY.position, BODY.quaternion, BODY.linear, BODY.angular
 PLANE, SLACK, PAIR_SLACK = BODY.plane, BODY.slack, PAIR.slack
 LEAST_GAP, PAIR_LEAST_GAP = BODY.least_gap, PAIR.least_gap
@@ -77,10 +77,10 @@ def _law(tile, features, law, weights):  # type: ignore[no-untyped-def]  # pragm
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Where everything is and how far apart.
+    """Poses and gaps of all bodies and pairs.
 
     Args:
-        bodies: tiles of ``body_count`` bodies whose given rows are filled; what lanes are over is filled here.
+        bodies: tiles of ``body_count`` bodies whose given rows are filled; the rest of the last tile is filled here.
         pairs: tiles of ``pair_count`` pairs; a, b: places of their bodies, with room for whole tiles.
         hulls: (H, 3, HULL_POINTS); hull_of: hull of each body, -1 none. spare: scratch of SPARE numbers.
     """
@@ -131,7 +131,7 @@ def _add(bodies, to, pairs, pair_count, places, row):  # type: ignore[no-untyped
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _take(pairs, to, bodies, count, places, row):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _copy(pairs, to, bodies, count, places, row):  # type: ignore[no-untyped-def]  # pragma: no cover
     for k in range(count):
         pairs[pair_place(k) + to * SIMD_WIDTH] = bodies[places[k] + row * SIMD_WIDTH]
 
@@ -208,20 +208,20 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
         emission.ground_features(bodies, at)
         for c in range(_POINTS):
             _law(bodies, at + (_FEATURES + c) * SIMD_WIDTH, at + (_LAW + c) * SIMD_WIDTH, weights)
-    # Also where there are no pairs: what rounding does to a body alone must not depend on who else is there.
+    # Also where there are no pairs: the rounding of a single body must not depend on the other bodies.
     _weights_of_stacks(bodies, body_count, pairs, pair_count, a, b)
     for k in range(tiles):
         emission.ground_begin(bodies, k * BODY_TILE)
     if pair_count:
-        _take(pairs, _MASS_SCALE_A, bodies, whole, a, _MASS_SCALE)
-        _take(pairs, _MASS_SCALE_B, bodies, whole, b, _MASS_SCALE)
-        _take(pairs, _CROWD_A, bodies, whole, a, _CROWD)
-        _take(pairs, _CROWD_B, bodies, whole, b, _CROWD)
-        _take(pairs, _PAIRS_A, bodies, whole, a, _PAIRS)
-        _take(pairs, _PAIRS_B, bodies, whole, b, _PAIRS)
+        _copy(pairs, _MASS_SCALE_A, bodies, whole, a, _MASS_SCALE)
+        _copy(pairs, _MASS_SCALE_B, bodies, whole, b, _MASS_SCALE)
+        _copy(pairs, _CROWD_A, bodies, whole, a, _CROWD)
+        _copy(pairs, _CROWD_B, bodies, whole, b, _CROWD)
+        _copy(pairs, _PAIRS_A, bodies, whole, a, _PAIRS)
+        _copy(pairs, _PAIRS_B, bodies, whole, b, _PAIRS)
         for i in range(2):
-            _take(pairs, _AT_A + i, bodies, whole, a, _AT + i)
-            _take(pairs, _AT_B + i, bodies, whole, b, _AT + i)
+            _copy(pairs, _AT_A + i, bodies, whole, a, _AT + i)
+            _copy(pairs, _AT_B + i, bodies, whole, b, _AT + i)
         for k in range(pair_count, whole):
             pairs[pair_place(k) + _THROUGH * SIMD_WIDTH] = 0.0
     for k in range(pair_tiles):
@@ -275,7 +275,7 @@ def run_step(  # type: ignore[no-untyped-def]  # pragma: no cover
     """One step of all bodies together, as the network's graph makes it.
 
     Args:
-        hulls: (H, 3, HULL_POINTS), hull_of: (B,) int64; the rest as ``DynamicsStep.forward`` takes it.
+        hulls: (H, 3, HULL_POINTS), hull_of: (B,) int64; the rest as in ``DynamicsStep.forward``.
         state: (13, B), plane_out: (4, B) impulse, two deviations, gap; pair_out: (2, P) impulse, gap. Filled.
     """
     body_count, pair_count = position.shape[1], pair_a.shape[0]

@@ -26,6 +26,7 @@ INPUTS = (
     "plane_slack",
     "pair_slack",
 )
+"""Names of the inputs, see ``array_step.step`` and ``body_tables``."""
 OUTPUTS = (
     "position_next",
     "quaternion_next",
@@ -37,6 +38,7 @@ OUTPUTS = (
     "plane_gap",
     "pair_gap",
 )
+"""Names of the outputs, see ``array_step.Stepped``."""
 
 
 def default_model() -> Path:
@@ -57,8 +59,12 @@ class DynamicsNetwork:
 
     Args:
         path: ONNX file.
-        quick: for a step now and then: loaded in a quarter of the time (1.1 s, not 4.4 s: planning which of its 5,000
-            tensors share memory takes the rest), and each step takes more memory.
+        quick: for few steps: loaded in a quarter of the time (1.1 s, not 4.4 s, without planning which of its 5,000
+            tensors share memory), but each step needs more memory.
+
+    Attributes:
+        path, quick: as given.
+        metadata: of the file.
 
     Raises:
         InferenceError: no file, no ONNX model, or one that is not this network (names the file and the tensor).

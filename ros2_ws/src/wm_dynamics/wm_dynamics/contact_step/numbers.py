@@ -29,7 +29,7 @@ Vector = Any
 Matrix = Any
 """(3, 3, 1, B)."""
 Mask = Any
-"""Truth values, shaped as numbers."""
+"""Booleans, shaped as numbers."""
 
 
 class Fields(Protocol):

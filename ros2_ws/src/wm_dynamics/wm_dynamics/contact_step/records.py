@@ -1,4 +1,4 @@
-"""What the contact step knows of each body and of each pair: names, shapes, and rows in the tiles of the kernel.
+"""The fields of bodies and pairs in the contact step: names, shapes, and rows in the tiles of the kernel.
 
 Shapes are without the last axis (bodies or pairs); rows of a tile hold one number for each of sixteen bodies or pairs.
 SI units; world axes unless a formula says otherwise.
@@ -13,9 +13,13 @@ from wm_dynamics.contact_step.body_tables import PARAMETERS, PLANE_ROWS, ROWS
 POINTS = 4
 """Contacts of a body with the surface beneath it, and of a pair."""
 FEATURES = 10
+"""Inputs of the network for each contact."""
 WIDTH = 16
+"""Units of each of its hidden layers."""
 LAW = 8
+"""Its outputs."""
 SWEEPS = 8
+"""Jacobi sweeps over the contacts. Like the sizes above, it is that of the trained network."""
 
 _ONE, _VECTOR, _MATRIX, _EACH, _VECTORS = (1,), (3, 1), (3, 3, 1), (POINTS,), (3, POINTS)
 

@@ -4,6 +4,9 @@ The rules are the same (which bodies are awake, which pairs are near, which surf
 start, what touches), future by future. Futures do not depend on one another, so a block of them whose numbers fit the
 processor's caches goes through all steps before the next block begins. Several threads may call it at once; it does not
 hold Python's lock. The tables are those of ``rollout_tables``, which also explains the letters of sizes.
+
+The file is longer than usual because its functions are the parts of one compiled loop, ``advance``, and read and write
+the same rows of the tiles.
 """
 
 from __future__ import annotations
@@ -83,7 +86,7 @@ _FRICTION, _RESTITUTION = ROWS["friction"].start, ROWS["restitution"].start
 
 
 class _Block(NamedTuple):
-    """The bodies of a block of futures that take part in a step, in the order of their tiles.
+    """The bodies of a block of futures that a step computes, in the order of their tiles.
 
     Attributes:
         tiles: float32, their numbers, BODY_TILE to SIMD_WIDTH bodies.
@@ -118,7 +121,7 @@ class _NearPairs(NamedTuple):
 
 
 def _without_counts(_, table):  # type: ignore[no-untyped-def]
-    """The same table, its arrays without reference counts: the caller holds them for as long as the call takes.
+    """The same table, its arrays without reference counts: the caller holds them until the call ends.
 
     Numba counts each array of a tuple up and down in every function that gets it, which made the kernel a third slower.
     """
@@ -189,7 +192,7 @@ def _write(row, index, bodies, outputs):  # type: ignore[no-untyped-def]  # prag
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _set_path_velocities(row, step, paths, bodies):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Velocities of what follows a path: those that bring it to its next pose."""
+    """Velocities of bodies that follow paths: those that bring them to their next poses."""
     linear, angular, positions, quaternions = bodies.linear, bodies.angular, paths.positions, paths.quaternions
     for f in range(paths.begin[row], paths.begin[row + 1]):
         n = paths.columns[f]
@@ -207,7 +210,7 @@ def _set_path_velocities(row, step, paths, bodies):  # type: ignore[no-untyped-d
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _set_path_poses(row, step, paths, bodies):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Poses of what follows a path, at the end of a step."""
+    """Poses of bodies that follow paths, at the end of a step."""
     position, quaternion, positions, quaternions = (
         bodies.position,
         bodies.quaternion,
@@ -225,7 +228,7 @@ def _set_path_poses(row, step, paths, bodies):  # type: ignore[no-untyped-def]  
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _gather_bodies(row, body_count, bodies, surfaces, scratch, block):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Append the bodies of a future that take part to the block; returns how many bodies it has then."""
+    """Append the bodies of a future that the step computes to the block; returns how many bodies it has then."""
     tiles, held, column, surface, hull = block.tiles, block.held, block.column, block.surface, block.hull
     position, quaternion, linear, angular = bodies.position, bodies.quaternion, bodies.linear, bodies.angular
     parameters, friction, restitution = bodies.parameters, surfaces.friction, surfaces.restitution
@@ -299,7 +302,7 @@ def _with_room(near, pair_count, needed):  # type: ignore[no-untyped-def]  # pra
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _gather_pairs(row, count, pair_count, bodies, pairs, scratch, near):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Append the ``count`` near pairs of a future, and forget its touches that this step looks at again."""
+    """Append the ``count`` near pairs of a future, and clear its touches that this step computes again."""
     first, second, touching, bounds = pairs.first, pairs.second, pairs.touching, bodies.bounds
     places, awake, numbers = scratch.place, scratch.awake, scratch.near
     to_a, to_b, to_number, to_row = near.a, near.b, near.number, near.row
@@ -313,7 +316,7 @@ def _gather_pairs(row, count, pair_count, bodies, pairs, scratch, near):  # type
         to_number[pair_count] = number
         to_row[pair_count] = row
         pair_count += 1
-    # A pair that is not looked at, since both its bodies sleep, goes on touching.
+    # A pair that is not computed, since both its bodies sleep, keeps its touch.
     for number in range(first.shape[0]):
         if touching[row, number] and (awake[first[number]] or awake[second[number]]):
             touching[row, number] = False
@@ -340,7 +343,7 @@ def _measured_slack(gap):  # type: ignore[no-untyped-def]  # pragma: no cover
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _fill_slack(body_count, pair_count, bodies, pairs, block, near):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Write the overlaps that may stay to the tiles; those of what takes part for the first time are measured."""
+    """Write the overlaps that may stay to the tiles; those of new bodies and pairs are measured."""
     tiles, held, column, plane_slack, kinematic = (
         block.tiles,
         block.held,

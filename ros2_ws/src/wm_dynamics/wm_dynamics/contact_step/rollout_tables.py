@@ -1,4 +1,4 @@
-"""The arrays of futures that are stepped together, in groups that both engines of the learned dynamics share.
+"""Tables of futures that are stepped together, which both engines of the learned dynamics share.
 
 Sizes: K hypotheses of S samples are R = K S futures; M bodies in each are N = R M columns, body m of future r in column
 r M + m; Q = M (M - 1) / 2 pairs; U static bodies (at least one row); T times of the answer. Lengths in meters, world
@@ -79,7 +79,7 @@ class PairTable(NamedTuple):
     Attributes:
         first, second: (Q,) int64, the bodies 0..M-1 of each pair, first < second.
         slack: (R, Q) float32, overlap that is allowed to stay [m]; NaN: not measured yet.
-        touching: (R, Q) bool, an impulse passed between them in the last step that looked at them.
+        touching: (R, Q) bool, an impulse passed between them in the last step that computed them.
     """
 
     first: Integers
@@ -89,7 +89,7 @@ class PairTable(NamedTuple):
 
 
 class SurfaceTable(NamedTuple):
-    """Tops of static bodies, and who stands on them.
+    """Tops of static bodies, and the bodies that stand on them.
 
     Attributes:
         rows: (R, U, PLANE_ROWS) float32, see ``body_tables.PLANE_ROWS``; NaN: no level top, or removed.
@@ -108,7 +108,7 @@ class SurfaceTable(NamedTuple):
 
 
 class PathTable(NamedTuple):
-    """Where the F bodies are that follow paths, at the beginning of every step; ordered by future.
+    """Poses of the F bodies that follow paths at the beginning of every step; ordered by future.
 
     Attributes:
         begin: (R + 1,) int64, where each future's followers begin among the F.
@@ -126,7 +126,7 @@ class PathTable(NamedTuple):
 
 
 class OutputTable(NamedTuple):
-    """What the rollout fills.
+    """Outputs of a rollout.
 
     Attributes:
         step: (T,) int64, the last step that begins at or before each time of the answer.

@@ -1,7 +1,7 @@
 """Sixteen bodies or pairs side by side: arithmetic on vectors of the processor.
 
 An operation on ``Simd`` emits an LLVM vector instruction into the Numba function that is being compiled
-(``emitted_step``), so it runs as wide as the processor is (AVX-512, AVX2, SSE, NEON) without relying on a compiler to
+(``emission``), so it runs as wide as the processor is (AVX-512, AVX2, SSE, NEON) without relying on a compiler to
 find that out. A vector of width 1 is a number alone.
 
 Nothing here assumes that numbers are finite: what is not a number stays so and shows. Elementary functions are
@@ -30,7 +30,11 @@ def vector_type(width: int, of: ir.Type = FLOAT) -> ir.VectorType:
 
 
 class Mask:
-    """Truth values side by side."""
+    """Booleans side by side.
+
+    Attributes:
+        builder: of LLVM instructions; value: LLVM's vector of i1.
+    """
 
     __slots__ = ("builder", "value")
 
@@ -42,7 +46,11 @@ class Mask:
 
 
 class Simd:
-    """Numbers side by side."""
+    """Numbers side by side.
+
+    Attributes:
+        builder: of LLVM instructions; value: LLVM's vector of float32.
+    """
 
     __slots__ = ("builder", "value")
 

@@ -110,7 +110,13 @@ class HullPoints:
     """The points of one hull in memory, x of all, y of all, z of all: side by side in the vectors.
 
     Args:
-        pointer: to 3 times ``count`` numbers. count: a multiple of SIMD_WIDTH.
+        builder: of LLVM instructions.
+        pointer: to 3 times ``count`` float32.
+        count: a multiple of SIMD_WIDTH.
+
+    Attributes:
+        builder, pointer: as given.
+        blocks: vectors of SIMD_WIDTH points.
     """
 
     def __init__(self, builder: Any, pointer: Any, count: int) -> None:
@@ -185,7 +191,16 @@ def _reduced(values: Sequence[Simd], join: Callable[[Simd, Simd], Simd], name: s
 
 
 class WeightMatrix:
-    """A matrix of weights in memory, each read where it is used: all of them together fill no registers."""
+    """A matrix of weights in memory, each read where it is used, so that they occupy no registers.
+
+    Args:
+        builder: of LLVM instructions.
+        pointer: to all weights, float32.
+        first: number of the matrix's first weight; shape: (rows, columns), row-major.
+
+    Attributes:
+        builder, pointer, first, shape: as given.
+    """
 
     def __init__(self, builder: Any, pointer: Any, first: int, shape: tuple[int, int]) -> None:
         self.builder, self.pointer, self.first, self.shape = builder, pointer, first, shape

@@ -1,4 +1,4 @@
-"""When bodies of imagined futures fall asleep and wake up, and what counts as a touch, in both engines."""
+"""Thresholds of sleep, of touches and of scatter in imagined futures, for both engines."""
 
 SLOW_M_S = 0.004
 """A body falls asleep when the points of its surface, and all that is near it, are slower than this for SLEEP_STEPS
@@ -11,5 +11,5 @@ SLEEP_STEPS = 9
 TOUCH_N_S = 1e-9
 """Impulse of a step above which two bodies touch [N s]: above what rounding leaves of zero."""
 SCATTER_SHARE = 0.5
-"""Of what a step adds to a body's speed, the share that its scatter may add on top: between a dead blow and an elastic
-one of equal masses lies a factor of two, and the learned deviations of blows are some tenths."""
+"""Share of the speed that a step adds to a body which its scatter may add on top: an elastic collision of equal masses
+gives twice the speed of an inelastic one, and the learned deviations of collisions are some tenths."""

@@ -18,7 +18,7 @@ from wm_dynamics.mujoco.bodies import BodyDef
 
 
 def cross(a: ArrayLike, b: Array) -> Array:
-    """Vector product of two vectors (3,); NumPy's takes far longer for one."""
+    """Vector product of two vectors (3,); far faster than NumPy's for a single one."""
     ax, ay, az = np.asarray(a, dtype=np.float64).tolist()
     bx, by, bz = np.asarray(b, dtype=np.float64).tolist()
     return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
@@ -76,7 +76,7 @@ class BatchBody:
         self._wake_near()
 
     def remove(self) -> None:
-        """Take the body away."""
+        """Remove the body."""
         self._wake_near()
         self._table.present[self._n] = False
         self._state.paths.end(self._n)
@@ -160,7 +160,7 @@ class BatchBody:
         table.position[:, n] = np.asarray(position, float) + arm
         table.angular[:, n] = angular
         table.linear[:, n] = np.asarray(linear, float) + cross(angular, arm)
-        # Whoever moves it there means what is said: it stands on, and overlaps, nothing by mistake.
+        # The pose is given exactly, so no overlap at it counts as an error of perception.
         table.plane_slack[n] = 0.0
         self._state.pairs.slack[self._row, self._state.prepared.pairs_of[self._m]] = 0.0
         self._state.wake(n)

@@ -1,4 +1,4 @@
-"""Which bodies and pairs of all futures take part in the next step, in NumPy.
+"""Broad phase: the bodies and near pairs of all futures that the next step computes, in NumPy.
 
 The same rules compiled: ``wm_dynamics.contact_step.broad_phase_kernel``.
 """
@@ -22,7 +22,7 @@ from wm_dynamics.contact_step.sleeping import SLEEP_STEPS, SLOW_M_S, WAKE_M_S
 
 
 class Participants(NamedTuple):
-    """Who takes part in a step.
+    """The bodies and pairs that a step computes.
 
     Attributes:
         columns: (B,) int64, the bodies, ascending.
@@ -41,7 +41,7 @@ class Participants(NamedTuple):
 
 
 def broad_phase(bodies: BodyTable, pairs: PairTable, surfaces: SurfaceTable) -> Participants:
-    """Find who takes part, and put to sleep and wake up bodies, in place."""
+    """Find the bodies and pairs of the next step, and put bodies to sleep and wake them up, in place."""
     r, m = shape = surfaces.on_surface.shape
     position, linear = bodies.position.reshape(3, r, m), bodies.linear.reshape(3, r, m)
     speed = np.sqrt((linear * linear).sum(axis=0))
@@ -71,7 +71,7 @@ def broad_phase(bodies: BodyTable, pairs: PairTable, surfaces: SurfaceTable) -> 
         near[some] = _near_support(row[some], i[some], j[some], bodies, surfaces)
     row, number, i, j = row[near], number[near], i[near], j[near]
 
-    # What something fast (or a pusher) comes near wakes up.
+    # Sleeping bodies that a fast one (or a pusher) comes near wake up.
     fast = (surface_speed > WAKE_M_S) & awake
     for one, other in ((i, j), (j, i)):
         woken = fast[row, one] & asleep[row, other] & ~fixed[row, other]
@@ -79,7 +79,7 @@ def broad_phase(bodies: BodyTable, pairs: PairTable, surfaces: SurfaceTable) -> 
         quiet[row[woken], other[woken]] = 0
     awake = present & ~asleep & ~fixed
 
-    # What is slow, with all that is near it, falls asleep.
+    # Bodies that are slow, and all bodies near them too, fall asleep.
     slow = (surface_speed < SLOW_M_S) | asleep | fixed
     restless = np.zeros(shape, dtype=bool)
     np.logical_or.at(restless, (row, i), ~slow[row, j])
@@ -109,7 +109,7 @@ def broad_phase(bodies: BodyTable, pairs: PairTable, surfaces: SurfaceTable) -> 
 
 
 def _touches(pairs: PairTable, surfaces: SurfaceTable) -> Flags:
-    """(R, M) bodies that touch something: nothing falls asleep in the air, at the top of its flight."""
+    """(R, M) bodies that touch something: a body that is slow at the top of its flight must not fall asleep."""
     found: Flags = surfaces.on_surface != -1
     row, number = np.nonzero(pairs.touching)
     found[row, pairs.first[number]] = True

@@ -1,4 +1,4 @@
-"""Futures side by side, stepped by the compiled contact step."""
+"""Futures that the compiled contact step steps together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wm_dynamics.learned.futures import FutureBatch
 from wm_dynamics.learned.scene import Array, PreparedScene
 
 PORTION_BODY_STEPS = 20_000
-"""Steps of bodies that are made before the time is looked at again: some 10 ms. Larger, and a deadline is missed by
+"""Steps of bodies between two checks of the deadline: some 10 ms. Larger, and a deadline is missed by
 more; smaller, and Python's share of the time grows."""
 
 
@@ -30,7 +30,7 @@ class CompiledFutureBatch(FutureBatch):
         self._noise = prepared.noise_until(self.most_steps)
 
     def portion(self) -> int:
-        """So many steps that they take some 10 ms."""
+        """Steps that take some 10 ms."""
         return max(1, PORTION_BODY_STEPS // max(self.state.rows * self.state.slots, 1))
 
     def advance(self) -> None:

@@ -11,7 +11,7 @@ from wm_dynamics.contact_step.rollout_tables import BodyTable, Doubles, PathTabl
 
 
 class FollowedPaths:
-    """What follows a path in R futures of M bodies; its poses are interpolated once, when they are first asked for.
+    """Bodies that follow paths in R futures of M bodies; their poses are interpolated once, at their first use.
 
     Args:
         steps: of the rollout; the table has two more, as the velocity in the last step is toward the pose after it.

@@ -18,8 +18,8 @@ from wm_dynamics.learned.scene import Array, PreparedScene
 from wm_dynamics.mujoco.bodies import BodyDef
 
 WAKE_MARGIN_M = 0.01
-"""Bodies whose bounding balls are closer than this to one that comes or goes wake up [m]; larger wakes more of them,
-which costs time and changes nothing else."""
+"""Bodies whose bounding balls are closer than this to one that appears or disappears wake up [m]; larger wakes more of
+them, which costs time and changes nothing else."""
 
 
 def arms(quaternions: ArrayLike, offsets: ArrayLike) -> Array:
@@ -33,14 +33,14 @@ class FutureState:
     """R = K S futures of M bodies each.
 
     Args:
-        prepared: what they begin from, S samples.
+        prepared: their start, S samples.
         hypotheses: K.
         steps: of the rollout.
 
     Attributes:
         rows, slots: R and M. Body m of future r = k S + s is column r M + m of the tables.
         bodies, pairs, surfaces: the tables, changed in place.
-        paths: what follows a path.
+        paths: that bodies follow.
         edits: how many definitions of bodies have been changed so far.
     """
 
@@ -114,7 +114,7 @@ class FutureState:
     # -- definitions of bodies
 
     def definition(self, row: int, m: int) -> tuple[BodyDef, BodyShape]:
-        """What body m of a future is now."""
+        """Definition and shape of body m of a future now."""
         found = self._definitions.get((row, m))
         if found is None:
             prepared = self.prepared
@@ -152,7 +152,7 @@ class FutureState:
         self.edits += 1
 
     def release(self, k: int, m: int) -> None:
-        """Make a body free in all samples of a hypothesis that was held because nothing perceived carries it."""
+        """Make a body free, in all samples of a hypothesis, that was held because nothing perceived carries it."""
         for s in range(self.prepared.samples):
             self.define(self.row(k, s), m, replace(self.prepared.bodies[s][m], is_static=False))
 
@@ -180,7 +180,7 @@ class FutureState:
         self.bodies.quiet_steps[part] = 0
 
     def wake_near(self, row: int, n: int) -> None:
-        """Wake what may touch a body (column n) that comes or goes."""
+        """Wake bodies that may touch one (column n) that appears or disappears."""
         table, part = self.bodies, slice(row * self.slots, (row + 1) * self.slots)
         apart = table.position[:, part] - table.position[:, n : n + 1]
         reach = table.bounds[part] + (table.bounds[n] + np.float32(WAKE_MARGIN_M))

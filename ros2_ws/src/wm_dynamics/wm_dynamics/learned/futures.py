@@ -1,4 +1,4 @@
-"""Futures side by side: interventions in order of time, the answer's times, and touches; engines make the steps."""
+"""Futures that are stepped together: interventions in order of time, the answer's times, and touches."""
 
 from __future__ import annotations
 
@@ -19,24 +19,28 @@ from wm_dynamics.contact_step.rollout_tables import Floats, OutputTable
 from wm_dynamics.interventions import apply
 from wm_dynamics.learned.batch_body import BatchBody
 from wm_dynamics.learned.future_state import FutureState, arms
-from wm_dynamics.learned.scene import SETTLE_STEPS, Array, PreparedScene
+from wm_dynamics.learned.scene import Array, PreparedScene
 from wm_dynamics.learned.touches import touches_of
-from wm_dynamics.preparation import FREEING_KINDS
+from wm_dynamics.settling.preparation import FREEING_KINDS
 
 log = logging.getLogger(__name__)
+
+SETTLE_STEPS = 12
+"""Steps (0.2 s) after which a body that was seen at rest has shown whether it stays. More cost time when a scene is
+first used; with fewer, a body that begins to topple counts as at rest."""
 
 
 class FutureBatch(ABC):
     """R = K S futures that are stepped together.
 
     Args:
-        prepared: what they begin from, S samples.
+        prepared: their start, S samples.
         hypotheses: K.
         times: (T,) of the answer, ascending from 0 [s]; 0 of them to make steps alone.
 
     Attributes:
         state: of all futures now.
-        outputs: what is answered, see ``OutputTable``.
+        outputs: states and touches of the answer, see ``OutputTable``.
         now, last: steps made, and steps in all.
         written: how many of the T times are in ``outputs`` already.
         most_steps: steps that ``outputs`` has room for.
@@ -111,7 +115,7 @@ class FutureBatch(ABC):
 
     @abstractmethod
     def portion(self) -> int:
-        """Steps to make before the time is looked at again."""
+        """Steps to make before the deadline is checked again."""
 
     @abstractmethod
     def make_steps(self, count: int) -> None:
@@ -129,7 +133,7 @@ class FutureBatch(ABC):
                 apply(do, BatchBody(self.state, self.state.row(k, s), m, self.now))
             self._next_event += 1
 
-    # -- what comes out
+    # -- outputs
 
     def _write(self) -> None:
         """Copy the state to the answer's times up to the next step, of the bodies' origins."""
@@ -151,8 +155,8 @@ class FutureBatch(ABC):
             self.written += 1
 
     def gather(self) -> None:
-        """Make the answer whole: absent bodies hold their last (or first) pose; what is not finite holds the state
-        before, and its future is doubted.
+        """Complete the answer: absent bodies keep their last (or first) pose; states that are not finite are replaced
+        by the state before, and the future gets a doubt.
         """
         states, samples = self.outputs.states, self.state.prepared.samples
         bad = np.logical_not(np.asarray(np.isfinite(states).all(axis=-1)))

@@ -1,4 +1,4 @@
-"""Futures side by side, stepped by the dynamics network in ONNX Runtime."""
+"""Futures that the dynamics network in ONNX Runtime steps together."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from wm_dynamics.learned.scene import Array, PreparedScene
 
 
 def scatter_limit(was: Floats, now: Floats) -> Floats:
-    """(B,) speed up to which a step may scatter velocities whose sizes (B,) it took from ``was`` to ``now``.
+    """(B,) largest speed [m/s] after scatter, of bodies whose speeds (B,) a step changed from ``was`` to ``now``.
 
-    Scatter must not make energy: added at every step to bodies that overlap it would drive itself, from the first touch
-    to hundreds of meters a second. So scatter makes nothing faster than it was before the step, except for what a blow
-    has just sped up: by how much is open (``SCATTER_SHARE``).
+    Scatter must not add energy: added at every step to bodies that overlap, it would accelerate them to hundreds of
+    meters a second. So it makes nothing faster than before the step, except for what a collision has just accelerated:
+    its share of the gain is uncertain (``SCATTER_SHARE``).
     """
     limit: Floats = np.maximum(was, now + SCATTER_SHARE * np.maximum(now - was, 0.0)).astype(np.float32)
     return limit
@@ -66,22 +66,22 @@ class OnnxFutureBatch(FutureBatch):
         state, outputs = self.state, self.outputs
         for _ in range(count):
             state.paths.set_velocities(self.now, state.bodies)
-            who = broad_phase(state.bodies, state.pairs, state.surfaces)
-            if len(who.columns):
-                self._step(who)
+            active = broad_phase(state.bodies, state.pairs, state.surfaces)
+            if len(active.columns):
+                self._step(active)
             outputs.pair_touch[self.now] = state.pairs.touching
             outputs.surface_touch[self.now] = state.surfaces.on_surface
             self.now += 1
             state.paths.set_poses(self.now, state.bodies)
 
-    def _step(self, who: Participants) -> None:
+    def _step(self, active: Participants) -> None:
         """One step of the network, its scatter, and what touches afterwards."""
         bodies, pairs, surfaces = self.state.bodies, self.state.pairs, self.state.surfaces
-        row, m = np.divmod(who.columns, self.state.slots)
+        row, m = np.divmod(active.columns, self.state.slots)
         plane, which = surfaces_beneath(
-            bodies.position[:, who.columns], bodies.bounds[who.columns], surfaces.rows[row], surfaces.floor_z
+            bodies.position[:, active.columns], bodies.bounds[active.columns], surfaces.rows[row], surfaces.floor_z
         )
-        parameters, hull_row, hulls = self._tables_of(who)
+        parameters, hull_row, hulls = self._tables_of(active)
         for source, name in ((surfaces.friction, "friction"), (surfaces.restitution, "restitution")):
             own = np.where(which >= 0, source[row, np.maximum(which, 0)], np.nan)
             set_ = ~np.isnan(own)
@@ -89,66 +89,66 @@ class OnnxFutureBatch(FutureBatch):
                 parameters = parameters.copy()
                 parameters[ROWS[name], set_] = own[set_]
         feeds: dict[str, NDArray[Any]] = {
-            "position": bodies.position[:, who.columns],
-            "quaternion": bodies.quaternion[:, who.columns],
-            "linear": bodies.linear[:, who.columns],
-            "angular": bodies.angular[:, who.columns],
+            "position": bodies.position[:, active.columns],
+            "quaternion": bodies.quaternion[:, active.columns],
+            "linear": bodies.linear[:, active.columns],
+            "angular": bodies.angular[:, active.columns],
             "parameters": parameters,
             "plane": plane,
-            "pair_a": who.pair_a,
-            "pair_b": who.pair_b,
+            "pair_a": active.pair_a,
+            "pair_b": active.pair_b,
             "hull_row": hull_row,
             "hull_points": hulls,
         }
-        position, quaternion, linear, angular, plane_impulse, pair_impulse, deviation = self._run(feeds, who)
-        free = ~who.held & ~bodies.kinematic[who.columns]
+        position, quaternion, linear, angular, plane_impulse, pair_impulse, deviation = self._run(feeds, active)
+        free = ~active.held & ~bodies.kinematic[active.columns]
         struck = plane_impulse.copy()
-        np.maximum.at(struck, who.pair_a, pair_impulse)
-        np.maximum.at(struck, who.pair_b, pair_impulse)
-        columns = who.columns[free]
+        np.maximum.at(struck, active.pair_a, pair_impulse)
+        np.maximum.at(struck, active.pair_b, pair_impulse)
+        columns = active.columns[free]
         self._scatter(columns, linear[:, free], angular[:, free], deviation[:, free], struck[free] > TOUCH_N_S)
         bodies.position[:, columns], bodies.quaternion[:, columns] = position[:, free], quaternion[:, free]
-        # A pair that is not looked at, since both its bodies sleep, goes on touching.
+        # A pair that is not computed, since both its bodies sleep, keeps its touch.
         awake = np.zeros((self.state.rows, self.state.slots), dtype=bool)
-        awake[row[~who.held], m[~who.held]] = True
+        awake[row[~active.held], m[~active.held]] = True
         pairs.touching[:] &= ~(awake[:, pairs.first] | awake[:, pairs.second])
         touched = pair_impulse > TOUCH_N_S
-        pairs.touching[who.pair_row[touched], who.pair_number[touched]] = True
+        pairs.touching[active.pair_row[touched], active.pair_number[touched]] = True
         stands = (plane_impulse > TOUCH_N_S) & free
         surfaces.on_surface[row[free], m[free]] = -1
         surfaces.on_surface[row[stands], m[stands]] = which[stands]
 
-    def _tables_of(self, who: Participants) -> tuple[Floats, Integers, Floats]:
+    def _tables_of(self, active: Participants) -> tuple[Floats, Integers, Floats]:
         """Parameters (PARAMETER_ROWS, B), bodies with a hull (H,) and their points (3, HULL_POINTS, H); those of the
-        step before where the same bodies take part.
+        step before where the same bodies are computed.
         """
-        key = (self.state.edits, who.columns.tobytes(), who.held.tobytes())
+        key = (self.state.edits, active.columns.tobytes(), active.held.tobytes())
         if key == self._tables_key:
             return self._tables
         bodies = self.state.bodies
-        parameters = bodies.parameters[:, who.columns]
+        parameters = bodies.parameters[:, active.columns]
         for name in ("inverse_mass", "inverse_inertia", "falls"):
-            parameters[ROWS[name], who.held] = 0.0
-        hull = bodies.hull[who.columns]
+            parameters[ROWS[name], active.held] = 0.0
+        hull = bodies.hull[active.columns]
         hull_row = np.flatnonzero(hull >= 0)
         hulls = np.ascontiguousarray(self.state.hulls[hull[hull_row]].transpose(1, 2, 0))
         self._tables_key, self._tables = key, (parameters, hull_row, hulls)
         return self._tables
 
-    def _run(self, feeds: dict[str, NDArray[Any]], who: Participants) -> list[Floats]:
+    def _run(self, feeds: dict[str, NDArray[Any]], active: Participants) -> list[Floats]:
         """The network's outputs but for the gaps.
 
-        The overlaps of what takes part for the first time are measured, and the step is made again with them.
+        The overlaps of bodies and pairs that are computed for the first time are measured, and the step is repeated.
         """
         bodies, pair_slack = self.state.bodies, self.state.pairs.slack
-        new_body = np.isnan(bodies.plane_slack[who.columns]) & ~who.held & ~bodies.kinematic[who.columns]
-        new_pair = np.isnan(pair_slack[who.pair_row, who.pair_number])
-        feeds["plane_slack"] = np.nan_to_num(bodies.plane_slack[who.columns])
-        feeds["pair_slack"] = np.nan_to_num(pair_slack[who.pair_row, who.pair_number])
+        new_body = np.isnan(bodies.plane_slack[active.columns]) & ~active.held & ~bodies.kinematic[active.columns]
+        new_pair = np.isnan(pair_slack[active.pair_row, active.pair_number])
+        feeds["plane_slack"] = np.nan_to_num(bodies.plane_slack[active.columns])
+        feeds["pair_slack"] = np.nan_to_num(pair_slack[active.pair_row, active.pair_number])
         *out, plane_gap, pair_gap = self._network.run(feeds)
         if not (new_body.any() or new_pair.any()):
             return out
-        columns, gap = who.columns[new_body], plane_gap[new_body]
+        columns, gap = active.columns[new_body], plane_gap[new_body]
         speed = np.linalg.norm(bodies.linear[:, columns], axis=0)
         speed += bodies.bounds[columns] * np.linalg.norm(bodies.angular[:, columns], axis=0)
         hovers = (speed < SLOW_START_M_S) & (gap > 0.0) & (gap < HOVER_M)
@@ -156,10 +156,10 @@ class OnnxFutureBatch(FutureBatch):
         # A pair that comes near through the air is measured before it touches, so its overlap is zero.
         of_pairs = np.clip(-pair_gap[new_pair], 0.0, MAX_SLACK_M)
         bodies.plane_slack[columns] = of_bodies
-        pair_slack[who.pair_row[new_pair], who.pair_number[new_pair]] = of_pairs
+        pair_slack[active.pair_row[new_pair], active.pair_number[new_pair]] = of_pairs
         if (np.abs(of_bodies) > 1e-5).any() or (of_pairs > 1e-5).any():
-            feeds["plane_slack"] = np.nan_to_num(bodies.plane_slack[who.columns])
-            feeds["pair_slack"] = pair_slack[who.pair_row, who.pair_number]
+            feeds["plane_slack"] = np.nan_to_num(bodies.plane_slack[active.columns])
+            feeds["pair_slack"] = pair_slack[active.pair_row, active.pair_number]
             out = self._network.run(feeds)[:7]
         return out
 

@@ -1,4 +1,4 @@
-"""The random numbers by which belief samples scatter: the same in every request, so they are drawn once."""
+"""Random numbers for the scatter of belief samples: the same in every request, so they are drawn once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Floats = NDArray[np.float32]
 KEPT_TABLES = 4
 """Tables that are kept; 64 samples of 8 objects for 2 s are 1.5 MB."""
 DRAWN_STEPS = 12
-"""Steps that are drawn together. To set up a generator takes some 20 us, as long as 2,000 numbers: one a step and
-sample made 0.1 s of the first request with 64 samples."""
+"""Steps that are drawn together. To set up a generator takes some 20 us, as long as to draw 2,000 numbers: with one for
+each step and sample, the first request with 64 samples took 0.1 s longer."""
 
 
 class SampleNoise:

@@ -1,4 +1,4 @@
-"""What all futures of a request begin from, prepared once for each scene."""
+"""The start of all futures of a request, prepared once for each scene."""
 
 from __future__ import annotations
 
@@ -24,14 +24,12 @@ from wm_dynamics.contact_step.body_tables import (
 from wm_dynamics.contact_step.network import Floats
 from wm_dynamics.learned.sample_noise import sample_noise
 from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec
-from wm_dynamics.preparation import ScenePreparation, sample_properties
+from wm_dynamics.settling.bodies import sample_properties
+from wm_dynamics.settling.preparation import ScenePreparation
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-SETTLE_STEPS = 12
-"""Steps (0.2 s) after which a body that was seen at rest has shown whether it stays. More cost time when a scene is
-first asked for; with fewer, a body that begins to topple counts as at rest."""
 KEPT_BODIES = 4096
 """Bodies of interventions, and columns of parameters, that are kept for a scene: four requests of 1024 pushers."""
 
@@ -48,10 +46,12 @@ def scene_key(scene: SceneGraph) -> tuple[object, ...]:
 
 
 class PreparedScene:
-    """What all futures of a request begin from: S samples of N known bodies, in M slots.
+    """The start of all futures of a request: S samples of N known bodies, in M slots.
 
     Attributes:
+        preparation, scenes: that it was made of.
         count, slots, samples: N, M, S.
+        floor_z: height of the floor [m].
         starts: (S, N, 13) states of the body frames, layout of ``wm_core.rollout``.
         bodies, shapes: S times N definitions; N shapes.
         fixed, at_rest, asleep: (S, M) bool: static; seen at rest; not stepped until something wakes it.
@@ -103,7 +103,7 @@ class PreparedScene:
                 self.surfaces[row] = top
             self.obstacle[i] = True
         self.asleep = np.zeros((s, m), dtype=bool)
-        # What touches what at the start: known of what sleeps, found out in the first step of the rest.
+        # Touches at the start are known for sleeping bodies; for the others the first step finds them.
         self.touching = np.zeros((s, m * (m - 1) // 2), dtype=bool)
         self.on_surface = np.full((s, m), -1, dtype=np.int16)
         self.row_of = {int(object_id): i for i, object_id in enumerate(scenes[0].ids)}
@@ -115,7 +115,7 @@ class PreparedScene:
         self._noise_rows: NDArray[np.int64] | None = None
 
     def part(self, rows: NDArray[np.int64]) -> PreparedScene:
-        """The same of some of the samples, the first of them the mean."""
+        """The start for some of the samples, the first of them the mean."""
         result = copy.copy(self)
         result.samples = len(rows)
         result.scenes = [self.scenes[s] for s in rows.tolist()]

@@ -1,4 +1,4 @@
-"""Touches from what was in touch at every step."""
+"""Beginnings and ends of touches, from flags of every step."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def touches_of(flags: Flags, a: NDArray[np.int64], b: NDArray[np.int64]) -> tupl
     changes = padded[1:] != padded[:-1]
     step, row, pair = np.nonzero(changes)
     began = padded[step + 1, row, pair]
-    # What touches within the first two steps touched at the start. A touch is of the whole step: it ends where the next
-    # step, without one, ends. What has only just ended at the end of the rollout may go on.
+    # A touch within the first two steps began at the start. A touch lasts for its whole step: it ends with the next
+    # step, which has none. One that ends just before the end of the rollout may continue, and is left open.
     when = np.where(began, np.where(step <= 1, 0.0, (step + 1) * STEP_S), (step + 1) * STEP_S)
     kept = began | (step + IMAGINED_CONTACT_GAP_STEPS <= steps)
     return row[kept], when[kept], a[pair[kept]], b[pair[kept]], began[kept]

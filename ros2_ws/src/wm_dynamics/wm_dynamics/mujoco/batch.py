@@ -1,8 +1,7 @@
-"""Many futures side by side, with what surrounds their physics done for all of them at once.
+"""Batches of futures: packing, forces along paths, and reading of states and contacts for all of them at once.
 
-What one future needs in Python (packing, forces along a path, reading states and contacts) costs about as much as its
-physics. Here it is done for a batch at a time. Each future stays a ``LiveWorld`` and interventions are carried out on
-it one by one, so a batch gives bit for bit what ``LiveWorld.execute`` gives.
+Done in Python for one future alone, these cost about as much as its physics. Each future stays a ``LiveWorld`` and
+interventions are carried out on it one by one, so a batch gives bit for bit what ``LiveWorld.execute`` gives.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, STATE_SIZE
 from wm_dynamics.mujoco.contacts import find_touches
-from wm_dynamics.mujoco.live_world import LiveWorld, hold_absent
+from wm_dynamics.mujoco.live_world import LiveWorld
 from wm_dynamics.mujoco.native import warning_kinds
 from wm_dynamics.mujoco.simulator import Simulator
-from wm_dynamics.mujoco.trajectory import Action, Trajectory
+from wm_dynamics.mujoco.trajectory import Action, Trajectory, hold_absent
 from wm_dynamics.mujoco.world import World
 
 Array = NDArray[np.float64]
@@ -27,7 +26,7 @@ _MOST_VALUES = 4_000_000
 
 
 class _Course:
-    """A future in progress: where it is, what comes next, and what it has been so far."""
+    """A future in progress: its live world, schedule, and states so far."""
 
     def __init__(self, live: LiveWorld, actions: Sequence[Action], times: Array, rows: NDArray[np.int64]) -> None:
         self.live, self.rows = live, rows
@@ -42,7 +41,7 @@ class _Course:
         self.stable, self.step, self.end, self.cursor, self.last = True, 0, 0, 0, False
 
     def intervene(self) -> None:
-        """Carry out what is due, and find the end of the next stretch."""
+        """Carry out the interventions that are due, and find the step of the next."""
         while self.cursor < len(self.schedule) and self.schedule[self.cursor][0] <= self.step:
             self.live.apply(self.schedule[self.cursor][1])
             self.cursor += 1
@@ -90,7 +89,7 @@ class BatchSimulator:
         Args:
             futures: live worlds at their start, and the interventions on them.
             times: (T,) [s], counted from now as the interventions' offsets are.
-            should_stop: asked before each native call; once it says so, the batch is given up and None returned.
+            should_stop: called before each native call; once true, the batch is given up and None returned.
         """
         self._should_stop = should_stop
         t = np.asarray(times, dtype=np.float64)
@@ -120,19 +119,19 @@ class BatchSimulator:
         most = max(1, _MOST_VALUES // max(length * width, 1))
         return [group[i : i + most] for i in range(0, len(group), most)]
 
-    def _take(self, name: str, *shape: int) -> Array:
-        """Room (shape) that is kept from call to call: fresh memory would cost more than what is written into it."""
+    def _buffer(self, name: str, *shape: int) -> Array:
+        """An array (shape) in memory that is kept from call to call: to allocate it costs more than to fill it."""
         size = int(np.prod(shape))
         if name not in self._room or self._room[name].size < size:
             self._room[name] = np.empty(size)
         return self._room[name][:size].reshape(shape)
 
     def _stretch(self, group: Sequence[_Course], length: int) -> bool:
-        """Take all of a group over their next stretch, and read from it what was asked for; False: stopped."""
+        """Advance a group by ``length`` steps, and read the states at the times of the answer; False: stopped."""
         world = group[0].live.world
         control = None
         if length and group[0].live.paths:
-            control = self._take("control", len(group), length, world.model.nv)
+            control = self._buffer("control", len(group), length, world.model.nv)
             control[:] = 0.0
             for course, force in zip(group, control, strict=True):
                 course.live.steer(course.live.step, course.live.step + length, force)
@@ -176,8 +175,8 @@ class BatchSimulator:
         future before it has left asleep.
         """
         sensors = heads[0].live.model.nsensordata
-        out = self._take("state", len(heads), length, world.state_size)
-        sensed = self._take("sensed", len(heads), length, sensors)
+        out = self._buffer("state", len(heads), length, world.state_size)
+        sensed = self._buffer("sensed", len(heads), length, sensors)
         warned = {}
         for i, course in enumerate(heads):
             if self._should_stop is not None and self._should_stop():
@@ -216,6 +215,3 @@ class BatchSimulator:
                 course.states[rows, static] = state
             course.present[rows] = course.live.present
             at += len(rows)
-
-
-__all__ = ["BatchSimulator"]

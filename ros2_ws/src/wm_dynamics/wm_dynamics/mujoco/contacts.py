@@ -1,4 +1,4 @@
-"""Contacts of bodies in MuJoCo: how they bounce, when two bodies begin and cease to touch, how far apart they are."""
+"""Contacts of bodies in MuJoCo: restitution, beginnings and ends of touches, distances."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from wm_core.constants import SIMULATED_CONTACT_GAP_S
 from wm_dynamics.mujoco.bodies import Array
 
 CONTACT_STIFFNESS = 1.0e4
+"""Of the contact spring [1/s^2], see ``mujoco.world``: larger, and contacts need shorter steps; smaller, and bodies
+visibly sink in."""
 
 
 @functools.lru_cache(maxsize=64)
 def _restitution_table(timestep: float) -> tuple[Array, Array]:
-    """Restitution that comes out (ascending) of damping ratios, by the recursion of the time-stepper."""
+    """Restitution (ascending) that damping ratios give, and the ratios, by the recursion of the time-stepper."""
     ratios = np.concatenate([np.linspace(0.0, 0.3, 31), np.linspace(0.32, 1.2, 45)])
     phases = np.linspace(0.0, 1.0, 16, endpoint=False)
     damping = 2.0 * ratios[:, None] * np.sqrt(CONTACT_STIFFNESS)
@@ -33,7 +35,7 @@ def _restitution_table(timestep: float) -> tuple[Array, Array]:
         r = r + timestep * v
         out = np.where(np.isnan(out) & (r >= 0.0) & (v > 0.0), v, out)
     restitution = np.nan_to_num(out, nan=0.0).mean(axis=1)
-    # np.interp needs ascending abscissae; the small wiggle of the discretisation is ironed out.
+    # np.interp needs ascending abscissae, so the small ripple of the discretization is removed.
     return np.maximum.accumulate(restitution[::-1]), ratios[::-1]
 
 
@@ -46,8 +48,12 @@ def contact_solref(restitution: float, timestep: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Touch:
-    """Bodies ``a`` < ``b`` (indices) began (or ceased) to touch at a time [s]; begun at 0: they touched at
-    the start.
+    """Two bodies began or ceased to touch.
+
+    Attributes:
+        time_s: [s]; 0: they touched at the start.
+        a, b: indices of the bodies, a < b.
+        began: else they ceased.
     """
 
     time_s: float

@@ -1,4 +1,4 @@
-"""A world that moves and that interventions are carried out on."""
+"""A simulated world in progress, on which interventions are carried out."""
 
 from __future__ import annotations
 
@@ -21,22 +21,33 @@ from wm_dynamics.interventions import apply
 from wm_dynamics.mujoco.bodies import Array, BodyDef, rest_state
 from wm_dynamics.mujoco.contacts import find_touches
 from wm_dynamics.mujoco.native import NativeRollout
-from wm_dynamics.mujoco.trajectory import Action, SolverWarning, Trajectory
+from wm_dynamics.mujoco.penetration import OVERLAP_M, resolve_penetrations
+from wm_dynamics.mujoco.trajectory import Action, SolverWarning, Trajectory, hold_absent
 from wm_dynamics.mujoco.variants import ModelVariants
 from wm_dynamics.mujoco.world import PARK_POSITION_M, World
 
 
 class LiveWorld:
-    """A world in progress: its state, which bodies exist, which follow a path, and what interventions have
-    changed.
+    """A world in progress.
 
-    Its state is complete: everything that the next stretch depends on is in it (MuJoCo's solver starts each
-    stretch without memory), so a ``branch`` goes on bit for bit as the original does, if advanced by the same
-    stretches.
+    Its state is complete: everything that the next steps depend on is in it (MuJoCo's solver starts each native call
+    without memory), so a ``branch`` goes on bit for bit as the original does, if advanced by the same numbers of steps.
 
     Args:
         simulator: MuJoCo's scratch data of this thread; the others as in ``Simulator.run``.
         variants: models that futures of equal edits share; None: an edited model is a copy of this world's own.
+
+    Attributes:
+        world, model: compiled; owns_model: whether the model is a copy of its own.
+        bodies: definitions of the n bodies, as interventions have changed them.
+        world_for: makes or finds the compiled world of other bodies.
+        step: physics steps made.
+        packed: (nstate,) MuJoCo's full physics state.
+        statics: (13,) states of the static bodies, by index.
+        present: (n,) bool, which bodies exist.
+        paths: by index of the body: the step at which its path begins, the path, its mass [kg] and inertia [kg m^2].
+        overruled: (index, property, value) of static bodies whose coefficients count, see ``World``.
+        warnings: of MuJoCo so far.
     """
 
     def __init__(
@@ -68,7 +79,7 @@ class LiveWorld:
             self._park(index)
 
     def branch(self, created: Sequence[BodyDef] = (), world: World | None = None) -> LiveWorld:
-        """A copy that goes its own way, with room for bodies that are to be created (absent so far).
+        """An independent copy, with room for bodies that are to be created (absent so far).
 
         Args:
             created: bodies appended to those of this world.
@@ -108,7 +119,7 @@ class LiveWorld:
         return self.unpacked(self.packed[None])[0]
 
     def _rebuild(self, world: World) -> None:
-        """Go over to another compiled world of the same bodies (with others' shapes, or more bodies)."""
+        """Change to another compiled world of the same bodies (with other shapes, or more bodies)."""
         self.world = world
         if self.variants is not None:
             self.model = self.variants.with_properties(world, self.bodies)
@@ -149,9 +160,7 @@ class LiveWorld:
         return self.world.unpack_body(self.packed, index)
 
     def advance(self, steps: int) -> tuple[Array, NDArray[np.bool_], bool]:
-        """Simulate a stretch; returns MuJoCo states (steps, nstate), touching pairs (steps, pairs), and
-        whether it is stable.
-        """
+        """Make steps; returns MuJoCo states (steps, nstate), touching pairs (steps, pairs), whether it was stable."""
         control = self.control(self.step, self.step + steps)
         out, sensed, kinds = self.simulator.native(self.world, self.model, self.packed, steps, control)
         stable = self.hold_unstable(out, kinds)
@@ -160,8 +169,8 @@ class LiveWorld:
         return out, sensed[:, : len(self.world.pairs)] > 0.5, stable
 
     def hold_unstable(self, out: Array, kinds: Sequence[str]) -> bool:
-        """Hold the last finite state in a stretch (steps, nstate) that starts now, in place, and note what was warned
-        of; returns whether the solver stayed stable.
+        """Keep the last finite state in the states (steps, nstate) from now on, in place, and add the warnings; returns
+        whether the solver stayed stable.
         """
         finite = np.isfinite(out).all(axis=1)
         if kinds:
@@ -227,9 +236,7 @@ class LiveWorld:
         return states
 
     def control(self, start: int, end: int) -> Array | None:
-        """Generalised forces (1, steps, nv) that keep kinematic bodies on their paths; None where there
-        are none.
-        """
+        """Generalized forces (1, steps, nv) that keep kinematic bodies on their paths; None where there are none."""
         if not self.paths:
             return None
         force = np.zeros((1, end - start, self.world.model.nv))
@@ -246,8 +253,8 @@ class LiveWorld:
             linear = np.diff(position, axis=0) / h
             v = int(self.world.qvel_address[index])
             at = 1 + model.nq + v
-            # Semi-implicit stepping: the velocity after a step carries the body over that step. What
-            # interventions elsewhere left of the pose is put right at each stretch.
+            # Semi-implicit stepping: the velocity after a step moves the body in that step. The pose, which
+            # interventions elsewhere may have changed, is set at each native call.
             self.world.pack_body(self.packed, index, rest_state(position[0], quaternion[0]))
             self.packed[at : at + 3] = linear[0]
             force[1:, v : v + 3] = mass * np.diff(linear, axis=0) / h
@@ -279,15 +286,14 @@ class LiveWorld:
         if not self._overlaps(index):
             return
         states = self.unpacked(self.packed[None])[0]
-        # A body that is placed right into another has to go out of it altogether, or the contact would fling
-        # it away.
-        moved = self.world.resolve_penetrations(
-            self.model, states, only=[index], max_shift_m=0.2, data=self.simulator.scratch(self.world)
+        # A body that is placed into another has to be moved out of it altogether, or the contact would accelerate it.
+        moved = resolve_penetrations(
+            self.world, self.model, states, only=[index], max_shift_m=0.2, data=self.simulator.scratch(self.world)
         )
         for i in np.flatnonzero((moved != states).any(axis=1)):
             self.world.pack_body(self.packed, int(i), moved[i])
 
-    def _overlaps(self, index: int, tolerance_m: float = 2e-4) -> bool:
+    def _overlaps(self, index: int, tolerance_m: float = OVERLAP_M) -> bool:
         """Whether a body is inside another by more than ``resolve_penetrations`` leaves."""
         model, data = self.model, self.simulator.scratch(self.world)
         mujoco.mj_resetData(model, data)
@@ -397,18 +403,3 @@ class _LiveBody:
     def _put(self, state: Array) -> None:
         self._live._place(self._index, state)
         self._live._separate(self._index)
-
-
-def hold_absent(states: Array, present: NDArray[np.bool_]) -> None:
-    """Where a body is absent, give it the last pose before (or the first after) at zero velocity, in
-    place.
-    """
-    for i in np.flatnonzero(~present.all(axis=0)):
-        here = np.flatnonzero(present[:, i])
-        for t in np.flatnonzero(~present[:, i]):
-            if not len(here):
-                states[t, i] = rest_state(np.zeros(3))
-                continue
-            before = here[here < t]
-            source = before[-1] if len(before) else here[0]
-            states[t, i] = rest_state(states[source, i, POSITION], states[source, i, QUATERNION])

@@ -10,7 +10,7 @@ from wm_dynamics.mujoco.bodies import Array
 from wm_dynamics.mujoco.world import World
 
 _MOST_SCRATCH = 16
-"""Worlds that a simulator keeps MuJoCo's data of: as many as the futures of a batch may have."""
+"""Worlds that MuJoCo's data are kept for: as many as the futures of a batch may have."""
 _WARNING_NAMES = {
     int(w): name.removeprefix("mjWARN_") for name, w in mujoco.mjtWarning.__members__.items() if name != "mjNWARNING"
 }
@@ -25,7 +25,7 @@ class NativeRollout:
         self._data: dict[int, tuple[World, mujoco.MjData]] = {}
 
     def scratch(self, world: World) -> mujoco.MjData:
-        """MuJoCo's data for models of a world; whoever takes it resets it first."""
+        """MuJoCo's data for models of a world; reset it before use."""
         key = id(world)
         if key not in self._data:
             if len(self._data) >= _MOST_SCRATCH:
@@ -75,6 +75,6 @@ class NativeRollout:
 
 
 def warning_kinds(data: mujoco.MjData) -> tuple[str, ...]:
-    """Names of what MuJoCo has warned of since its data were reset."""
+    """Names of MuJoCo's warnings since its data were reset."""
     counts = data.warning.number
     return tuple(_WARNING_NAMES[int(i)] for i in np.flatnonzero(counts)) if counts.any() else ()

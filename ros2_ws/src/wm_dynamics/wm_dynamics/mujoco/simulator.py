@@ -1,4 +1,4 @@
-"""Worlds moved on with interventions."""
+"""Simulation of a world with interventions."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ class Simulator(NativeRollout):
 
         Static bodies start where their definition says, whatever ``states`` holds for them.
 
-        One native call per stretch between interventions. Interventions fall on the nearest physics step; of
-        several at one step, the order given counts. Times between steps are reported by straight continuation
-        of the last step.
+        One native call per interval between interventions, which are carried out at the nearest physics step, in the
+        order given. States between steps are extrapolated from the last step at constant velocity.
 
         Args:
             model: the world's compiled model or a variant of it (``World.with_properties``); left unchanged.
@@ -44,10 +43,9 @@ class Simulator(NativeRollout):
             bodies: definitions with the properties of ``model``; None: those of the world.
             world_for: makes (or finds) the world of other bodies, for ``MORPH``; None: compiled on the spot.
 
-        ``MORPH`` scales about the center, then lifts or lowers the body so that its lowest point stays at the
-        height it
-        had: what stood on a support still stands on it. What it then overlaps sideways is moved apart without
-        speed; so is what ``ADD`` and ``SET_POSE`` place into other bodies.
+        ``MORPH`` scales about the center, then lifts or lowers the body so that its lowest point keeps its height: what
+        stood on a support still stands on it. Bodies that it then overlaps sideways are moved apart without speed; so
+        are those that ``ADD`` and ``SET_POSE`` place something into.
         """
         live = LiveWorld(self, world, model, states, absent, bodies, world_for)
         return live.execute(actions, np.asarray(times, dtype=np.float64))

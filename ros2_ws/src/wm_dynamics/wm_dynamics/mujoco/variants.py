@@ -5,23 +5,21 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
 
 import mujoco
 
-if TYPE_CHECKING:
-    from wm_dynamics.mujoco.bodies import BodyDef
-    from wm_dynamics.mujoco.world import World
+from wm_dynamics.mujoco.bodies import BodyDef
+from wm_dynamics.mujoco.world import World
 
 _MOST = 1024
-"""Models kept: some 40 kB each with ten bodies."""
+"""Models kept: some 40 kB each with ten bodies. More cost memory; fewer, and a request of many edits copies again."""
 
 
 class ModelVariants:
     """Copies of compiled models by what was changed in them, made once; safe to use from several threads.
 
-    A thousand pushes of the same body make the same edits, and copying a model takes longer than all else that is
-    done in Python for a future. The models handed out are shared: nobody may write to them.
+    A thousand pushes of the same body make the same edits, and copying a model takes longer than everything else in
+    Python for a future. The models returned are shared: do not write to them.
     """
 
     def __init__(self) -> None:

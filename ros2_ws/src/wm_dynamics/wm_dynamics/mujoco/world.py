@@ -1,8 +1,7 @@
-"""MuJoCo worlds made of bodies, and interventions carried out on them.
+"""MuJoCo worlds made of bodies: compilation, properties and states.
 
-The simulator (the truth) and the ``physics`` dynamics backend both build their worlds here, so that what is
-imagined and what is true differ in what is known of the world, not in how it moves. Nothing here knows ROS or
-scene graphs' beliefs.
+The simulator (ground truth) and the ``physics`` dynamics backend both build their worlds here, so that imagined futures
+differ from ground truth in what is known of the world, not in how it moves.
 
 Conventions
 -----------
@@ -15,11 +14,11 @@ Conventions
   it).
 * Restitution: contacts are spring-dampers in MuJoCo's direct format, ``solref = (-stiffness, -damping)``, in
   units of acceleration. The damping for a restitution e comes from a table that is made by running the very
-  recursion of the time-stepper for one contact (v += h max(0, -k r - b v), r += h v), so that e is met at any
+  recursion of the time-stepper for one contact (v += h max(0, -k r - b v), r += h v), so that e is reached at any
   time step (within 0.07; e below about 0.1 cannot be told from 0.1). Stiffness 1e4 1/s^2: contacts last about
   30 ms, a body at rest sinks in by less than 0.1 mm, a ball that lands at 1 m/s by up to 6 mm.
 * Kinematic bodies (pushers) are free bodies, a million times heavier than the heaviest body, with an
-  isotropic inertia, and feel the very force that takes them along their path from step to step. So, unlike a
+  isotropic inertia, and a force that moves them along their path from step to step. So, unlike a
   MuJoCo mocap body, whose velocity in contacts is zero, they push at their true speed. They do not collide
   with static bodies.
 * Contacts between bodies are read at every physics step through MuJoCo contact sensors. Two contacts of one
@@ -32,7 +31,6 @@ import copy
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import mujoco
 import mujoco.rollout
@@ -43,25 +41,26 @@ from wm_core.constants import GRAVITY_M_S2
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.rotations import normalize_quaternion, quaternion_to_matrix, rotate, to_wxyz
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.bodies import Array, BodyDef, GeomDef, geom_points, rest_state, simplify_hull
+from wm_dynamics.mujoco.bodies import Array, BodyDef, rest_state
 from wm_dynamics.mujoco.contacts import CONTACT_STIFFNESS, contact_solref
+from wm_dynamics.mujoco.geoms import set_shape
 
 log = logging.getLogger(__name__)
 
 PARK_POSITION_M = 500.0
-"""Where bodies that do not exist (yet, or any more) are kept, without collisions."""
+"""Distance from the origin at which bodies that do not exist (yet, or any more) are kept, without collisions."""
 ROLLING_COEFFICIENT = 0.008
 """Rolling resistance over radius (dimensionless); hard balls on wood or laminate are around 0.005 to
 0.015.
 """
 TORSIONAL_COEFFICIENT_M = 0.003
-OVERLAP_M = 2e-4
-"""Depth down to which bodies that lie in one another are left so: the contact spring carries them there."""
+"""Torsional friction as the radius of a contact patch [m], MuJoCo's second coefficient (its default is 0.005): larger,
+and spinning objects stop sooner."""
 _KINEMATIC_MASS_RATIO = 1.0e6
-
-
-# Collision bits: moving bodies meet everything; static bodies and pushers meet moving bodies only.
-_MOVING, _STATIC, _KINEMATIC = 1, 2, 4
+"""Mass of a pusher over that of the heaviest body: collisions slow it by a millionth of its speed. Larger, and the
+solver's matrices are ill-conditioned."""
+_MOVING, _STATIC, KINEMATIC = 1, 2, 4
+"""Collision bits: moving bodies collide with everything, static bodies and pushers with moving bodies alone."""
 _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 
 
@@ -74,13 +73,6 @@ def _quiet_warning(message: str) -> None:
 mujoco.set_mju_user_warning(_quiet_warning)
 
 
-_GEOM_TYPE = {
-    Shape.BOX: mujoco.mjtGeom.mjGEOM_BOX,
-    Shape.CYLINDER: mujoco.mjtGeom.mjGEOM_CYLINDER,
-    Shape.CAPSULE: mujoco.mjtGeom.mjGEOM_CAPSULE,
-}
-
-
 class World:
     """A compiled MuJoCo world of n bodies and a floor.
 
@@ -90,6 +82,15 @@ class World:
         timestep: physics step [s].
         decorate: called with the ``mujoco.MjSpec`` before it is compiled, to add lights, cameras, textures.
         touch_sensors: report contacts between bodies (off for worlds that are only drawn).
+
+    Attributes:
+        bodies, floor_z, timestep: as given.
+        movable: (n,) bool, not static.
+        pairs: (i, j) of bodies, i < j, whose contacts are reported.
+        model: compiled; pristine: a copy that is never changed.
+        body_ids: MuJoCo's ids of the n bodies; geom_ids: of their geoms.
+        qpos_address, qvel_address: (n,) int64, where a moving body's coordinates begin; -1: static.
+        collides: of each body's geoms, whether they collide.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class World:
             geom = added.add_geom(name=f"body{index}geom{j}", pos=part.position, quat=to_wxyz(part.quaternion))
             geom.rgba = part.color
             geom.material = part.material
-            _set_shape(spec, geom, part, f"body{index}geom{j}mesh")
+            set_shape(spec, geom, part, f"body{index}geom{j}mesh")
             if part.visual_only:
                 geom.contype = geom.conaffinity = 0
                 geom.mass = 0.0
@@ -181,7 +182,7 @@ class World:
             if body.is_static:
                 self._set_static_contact(geom)
                 continue
-            geom.contype, geom.conaffinity = _MOVING, _MOVING | _STATIC | _KINEMATIC
+            geom.contype, geom.conaffinity = _MOVING, _MOVING | _STATIC | KINEMATIC
             rolls = part.shape in (Shape.SPHERE, Shape.CYLINDER, Shape.CAPSULE)
             geom.condim = 6 if rolls else 4 if part.shape == Shape.CONVEX else 3
             radius = 0.25 * float(part.extents[0] + part.extents[1])
@@ -224,8 +225,7 @@ class World:
                 self._overrule(model, index, geom)
 
     def _overrule(self, model: mujoco.MjModel, index: int, geom: int) -> None:
-        # Priority hands MuJoCo all of the geom's coefficients, so those that were not set take the body's own
-        # values.
+        # With priority, MuJoCo uses all of the geom's coefficients, so those that were not set get the body's values.
         if model.geom_priority[geom] == 0:
             model.geom_priority[geom] = 1
             if model.geom_friction[geom, 0] == 0.0:
@@ -234,14 +234,14 @@ class World:
                 model.geom_solref[geom] = contact_solref(self.bodies[index].restitution, self.timestep)
 
     def disable(self, model: mujoco.MjModel, index: int) -> None:
-        """Take a body's collisions away (it no longer exists)."""
+        """Disable a body's collisions (it no longer exists)."""
         for geom in self.geom_ids[index]:
             model.geom_contype[geom] = model.geom_conaffinity[geom] = 0
         if not self.movable[index]:
             model.body_pos[self.body_ids[index]] = [PARK_POSITION_M, 10.0 * index, 0.0]
 
     def enable(self, model: mujoco.MjModel, index: int) -> None:
-        """Give a body its collisions back (it exists from now on)."""
+        """Enable a body's collisions (it exists from now on)."""
         for geom in self.geom_ids[index]:
             model.geom_contype[geom] = self.pristine.geom_contype[geom]
             model.geom_conaffinity[geom] = self.pristine.geom_conaffinity[geom]
@@ -262,7 +262,7 @@ class World:
         model.dof_M0[dof : dof + 6] = [mass] * 3 + [inertia] * 3
         model.tree_sleep_policy[model.body_treeid[body]] = mujoco.mjtSleepPolicy.mjSLEEP_NEVER
         for geom in self.geom_ids[index]:
-            model.geom_contype[geom], model.geom_conaffinity[geom] = _KINEMATIC, 0
+            model.geom_contype[geom], model.geom_conaffinity[geom] = KINEMATIC, 0
         return mass, inertia
 
     def place_static(self, model: mujoco.MjModel, index: int, pose: Sequence[float]) -> None:
@@ -362,121 +362,3 @@ class World:
             for i in np.flatnonzero(self.movable & ~present):
                 q = int(self.qpos_address[i])
                 data.qpos[q : q + 3] = [PARK_POSITION_M, 10.0 * i, 0.0]
-
-    def overlapping(self, states: Array, data: mujoco.MjData) -> NDArray[np.bool_]:
-        """(S,) which of states (S, n, 13) have bodies that ``resolve_penetrations`` would move apart.
-
-        Args:
-            data: scratch of this world, whatever is in it.
-        """
-        found = np.zeros(len(states), dtype=bool)
-        rows = np.flatnonzero(self.movable)
-        if not len(rows):
-            return found
-        mujoco.mj_resetData(self.model, data)
-        q = self.qpos_address[rows][:, None] + np.arange(7)
-        quaternions = normalize_quaternion(states[:, rows, QUATERNION])
-        poses = np.concatenate([states[:, rows, POSITION], quaternions[..., 3:], quaternions[..., :3]], axis=-1)
-        for s, pose in enumerate(poses):
-            data.qpos[q] = pose
-            mujoco.mj_kinematics(self.model, data)
-            mujoco.mj_comPos(self.model, data)
-            mujoco.mj_collision(self.model, data)
-            found[s] = data.ncon > 0 and data.contact.dist.min() < -OVERLAP_M
-        return found
-
-    def resolve_penetrations(
-        self,
-        model: mujoco.MjModel,
-        states: Array,
-        *,
-        only: Sequence[int] | None = None,
-        max_shift_m: float = 0.05,
-        tolerance_m: float = OVERLAP_M,
-        data: mujoco.MjData | None = None,
-    ) -> Array:
-        """States (n, 13) with overlapping bodies moved apart, without giving them any speed.
-
-        The deepest contact of each pair moves its bodies along the normal: the upper one where the normal is
-        steeper than 45 degrees, else both, by their inverse masses. At most ``max_shift_m`` per body; what is
-        left is up to the contact spring.
-
-        Args:
-            only: resolve contacts that involve one of these bodies; None: all.
-            data: scratch of this world, whatever is in it; None: made here.
-        """
-        states = states.copy()
-        if not self.movable.any():
-            return states
-        if data is None:
-            data = mujoco.MjData(model)
-        else:
-            mujoco.mj_resetData(model, data)
-        start = states[:, POSITION].copy()
-        index_of = {b: i for i, b in enumerate(self.body_ids)}
-        for _ in range(25):
-            self.set_positions(data, states)
-            mujoco.mj_kinematics(model, data)
-            mujoco.mj_comPos(model, data)
-            mujoco.mj_collision(model, data)
-            deepest: dict[tuple[int, int], tuple[float, Array]] = {}
-            for c in np.flatnonzero(data.contact.dist < -tolerance_m):
-                contact = data.contact[int(c)]
-                a = index_of.get(int(model.geom_bodyid[contact.geom1]), -1)
-                b = index_of.get(int(model.geom_bodyid[contact.geom2]), -1)
-                if only is not None and a not in only and b not in only:
-                    continue
-                if (a, b) not in deepest or contact.dist < deepest[a, b][0]:
-                    deepest[a, b] = (float(contact.dist), np.array(contact.frame[:3]))
-            if not deepest:
-                break
-            for (a, b), (distance, normal) in deepest.items():
-                share_a, share_b = self._shares(model, a, b, normal)
-                depth = -distance - 0.5 * tolerance_m
-                for index, share, sign in ((a, share_a, -1.0), (b, share_b, 1.0)):
-                    if share > 0.0:
-                        moved = states[index, POSITION] + sign * share * depth * normal
-                        shift = moved - start[index]
-                        length = float(np.linalg.norm(shift))
-                        states[index, POSITION] = start[index] + shift * min(1.0, max_shift_m / max(length, 1e-12))
-        return states
-
-    def _shares(self, model: mujoco.MjModel, a: int, b: int, normal: Array) -> tuple[float, float]:
-        """How much of a penetration each body of a contact takes; ``normal`` points from a to b."""
-
-        def free(index: int) -> bool:
-            moves = index >= 0 and bool(self.movable[index])
-            return moves and int(model.geom_contype[self.geom_ids[index][0]]) != _KINEMATIC
-
-        free_a, free_b = free(a), free(b)
-        if not (free_a and free_b):
-            return float(free_a), float(free_b)
-        if abs(normal[2]) > 0.7:
-            return (0.0, 1.0) if normal[2] > 0.0 else (1.0, 0.0)
-        mass_a, mass_b = model.body_mass[self.body_ids[a]], model.body_mass[self.body_ids[b]]
-        return float(mass_b / (mass_a + mass_b)), float(mass_a / (mass_a + mass_b))
-
-
-def _set_shape(spec: mujoco.MjSpec, geom: mujoco.MjsGeom, part: GeomDef, mesh_name: str) -> None:
-    half = 0.5 * np.asarray(part.extents, dtype=np.float64)
-    hull: Array | None = None
-    if part.shape == Shape.CONVEX:
-        hull = simplify_hull(part.hull)
-    elif part.shape == Shape.CYLINDER and abs(half[0] - half[1]) > 0.02 * half.max():
-        hull = geom_points(replace(part, position=np.zeros(3), quaternion=np.array([0.0, 0.0, 0.0, 1.0])))
-    if hull is not None:
-        spec.add_mesh(name=mesh_name, uservert=hull.astype(np.float32).ravel())
-        geom.type, geom.meshname = mujoco.mjtGeom.mjGEOM_MESH, mesh_name
-    elif part.shape == Shape.SPHERE:
-        round_ = half.max() - half.min() < 1e-6
-        geom.type = mujoco.mjtGeom.mjGEOM_SPHERE if round_ else mujoco.mjtGeom.mjGEOM_ELLIPSOID
-        geom.size = half
-    elif part.shape in (Shape.CYLINDER, Shape.CAPSULE):
-        radius = 0.5 * (half[0] + half[1])
-        if part.shape == Shape.CAPSULE and half[2] - radius < 1e-4:
-            geom.type, geom.size = mujoco.mjtGeom.mjGEOM_SPHERE, [half[2], 0.0, 0.0]
-        else:
-            length = half[2] - radius if part.shape == Shape.CAPSULE else half[2]
-            geom.type, geom.size = _GEOM_TYPE[part.shape], [radius, length, 0.0]
-    else:  # a box, or points that span no volume
-        geom.type, geom.size = mujoco.mjtGeom.mjGEOM_BOX, np.maximum(half, 5e-4)

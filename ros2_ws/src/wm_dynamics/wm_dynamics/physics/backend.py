@@ -26,7 +26,7 @@ from wm_dynamics.base import (
 from wm_dynamics.mujoco.batch import BatchSimulator
 from wm_dynamics.mujoco.trajectory import Trajectory
 from wm_dynamics.physics.job import PhysicsJob, WorldCache
-from wm_dynamics.preparation import ScenePreparation
+from wm_dynamics.settling.preparation import ScenePreparation
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -35,18 +35,19 @@ MAX_TIMESTEP_S = 1.0 / 480.0
 """Contacts last 30 ms. At 1/240 s a block that is hit on its edge leaves with up to half as much speed again as it
 should; from about 1/400 s on, shorter steps change nothing any more."""
 BATCH_S = 0.2
-"""How long a batch of futures should take [s]: long enough that what is done once per batch does not count, on a busy
-machine too, short enough for progress and a stop."""
+"""Wanted time of a batch of futures [s]: longer, and progress and stops are late; shorter, and the overhead of a batch
+counts, on a busy machine above all."""
 MOST_IN_BATCH = 16
+"""Futures of one batch at most: as many as scratch data is kept for (``mujoco.native``)."""
 
 
 class PhysicsDynamics(Dynamics):
-    """Rigid-body futures by MuJoCo, on a pool of threads (the native calls release the interpreter lock).
+    """Rigid-body futures by MuJoCo, on a pool of threads (native calls release the interpreter lock).
 
     Args:
         floor_z: height of the floor [m]; None: 0.75 m below the lowest support (``ScenePreparation``).
         threads: workers; None: the processors of this process.
-        max_timestep_s: largest physics step; the one used divides the step of the times asked for.
+        max_timestep_s: largest physics step; the one used divides the step of the requested times.
     """
 
     name = "physics"
@@ -99,8 +100,8 @@ class PhysicsDynamics(Dynamics):
                 while begun < len(tasks) and len(queue) < 2 * self.threads:
                     batch = tasks[begun : begun + self._batch_size(len(tasks) - begun, call.deadline)]
                     begun += len(batch)
-                    asked = [(hypotheses[k], s) for k, s in batch]
-                    queue.append((batch, self._pool.submit(self._run, job, asked)))
+                    batch_futures = [(hypotheses[k], s) for k, s in batch]
+                    queue.append((batch, self._pool.submit(self._run, job, batch_futures)))
                 if not queue or call.late:
                     break
                 batch, future = queue.popleft()
@@ -148,7 +149,7 @@ class PhysicsDynamics(Dynamics):
     def _await(
         future: Future[list[Trajectory] | None], job: PhysicsJob, deadline: float | None
     ) -> list[Trajectory] | None:
-        """A batch's trajectories; at the deadline the workers are told to begin nothing more, which may give it up."""
+        """A batch's trajectories; at the deadline the job is stopped, which may give the batch up."""
         try:
             return future.result(None if deadline is None else max(deadline - time.monotonic(), 0.0))
         except FutureTimeoutError:
@@ -163,12 +164,12 @@ class PhysicsDynamics(Dynamics):
         time_s = BATCH_S if deadline is None else min(BATCH_S, 0.25 * (deadline - time.monotonic()))
         return min(MOST_IN_BATCH, share, max(1, int(time_s / self._future_s)))
 
-    def _run(self, job: PhysicsJob, asked: Sequence[tuple[Hypothesis, int]]) -> list[Trajectory] | None:
+    def _run(self, job: PhysicsJob, batch_futures: Sequence[tuple[Hypothesis, int]]) -> list[Trajectory] | None:
         simulator = getattr(self._local, "simulator", None)
         if simulator is None:
             simulator = self._local.simulator = BatchSimulator()
         begin = time.monotonic()
-        found = job.run(simulator, asked)
+        found = job.run(simulator, batch_futures)
         if found is not None:
-            self._future_s += 0.3 * ((time.monotonic() - begin) / len(asked) - self._future_s)
+            self._future_s += 0.3 * ((time.monotonic() - begin) / len(batch_futures) - self._future_s)
         return found

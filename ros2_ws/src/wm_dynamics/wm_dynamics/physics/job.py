@@ -1,4 +1,4 @@
-"""What the futures of one request to the ``physics`` backend share: compiled worlds, models, and starts."""
+"""Compiled worlds, models and starts that the futures of one request to the ``physics`` backend share."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from wm_dynamics.mujoco.simulator import Simulator
 from wm_dynamics.mujoco.trajectory import Action, Trajectory
 from wm_dynamics.mujoco.variants import ModelVariants
 from wm_dynamics.mujoco.world import World
-from wm_dynamics.preparation import FREEING_KINDS, ScenePreparation
+from wm_dynamics.settling.preparation import FREEING_KINDS, ScenePreparation
 
 Array = NDArray[np.float64]
 
 _MOST_WORLDS = 32
+"""Worlds kept: those of some requests. More cost memory; fewer, and scenes in turn are compiled again."""
 
 
 class WorldCache:
     """Compiled worlds of the last requests; compiling one takes about as long as half a second of its physics.
 
-    A planner asks about the same scene again and again.
+    Planners send many requests about the same scene.
     """
 
     def __init__(self) -> None:
@@ -64,7 +65,10 @@ class PhysicsJob:
         starts: S start states (N, 13).
         times: (T,) [s].
         hypotheses: K.
-        worlds: where compiled worlds come from.
+        worlds: cache of compiled worlds.
+
+    Attributes:
+        bodies: S times N definitions, with the properties of each sample; the others as given.
     """
 
     def __init__(
@@ -118,7 +122,7 @@ class PhysicsJob:
                 if len(self._worlds) >= 64:  # a request of many different shapes need not keep them all
                     self._worlds.pop(list(self._worlds)[1])
                 first = [*self.preparation.bodies, *self._created.get(key[len(self.preparation.bodies) :], ())]
-                # Whichever future comes first, the world is made of the same bodies: changing a mass rounds.
+                # The world must not depend on which future comes first: changing a mass rounds.
                 bodies = [
                     replace(b, mass=f.mass, friction=f.friction, restitution=f.restitution)
                     for b, f in zip(bodies, [*first, *bodies[len(first) :]], strict=True)
@@ -154,10 +158,10 @@ class PhysicsJob:
         live.simulator = simulator
         return live
 
-    def run(self, batch: BatchSimulator, asked: Sequence[tuple[Hypothesis, int]]) -> list[Trajectory] | None:
+    def run(self, batch: BatchSimulator, wanted: Sequence[tuple[Hypothesis, int]]) -> list[Trajectory] | None:
         """Trajectories of some of the job's hypotheses from samples; None when it has been stopped meanwhile."""
         futures = []
-        for hypothesis, sample in asked:
+        for hypothesis, sample in wanted:
             created = itertools.count(len(self._rows))
             aims = [
                 (next(created) if do.creates_body else self._row(do.object_id), do) for do in hypothesis.interventions
@@ -167,6 +171,3 @@ class PhysicsJob:
             live = self._live(self.preparation.freed(bodies, moved), sample, batch.simulator)
             futures.append((live, [Action(body, do) for body, do in aims]))
         return batch.run(futures, self.times, self._stopped.is_set)
-
-
-__all__ = ["FREEING_KINDS", "PhysicsJob", "WorldCache"]

@@ -11,7 +11,7 @@ from wm_core.scene_graph import SceneGraph
 
 @dataclass
 class _Parts:
-    """What came of one camera frame, by the stamp of its color image."""
+    """Parts of one camera frame that have come, by the stamp of its color image; None: not yet."""
 
     color: Any = None
     instances: Any = None
@@ -20,7 +20,13 @@ class _Parts:
 
 @dataclass(frozen=True)
 class MatchedFrame:
-    """All parts of one camera frame; ``stamp_ns`` of color, graph and instances."""
+    """All parts of one camera frame.
+
+    Attributes:
+        stamp_ns: of color, graph and instances [ns].
+        color, depth, info, instances: the messages as they came.
+        scene: the graph.
+    """
 
     stamp_ns: int
     color: Any

@@ -1,4 +1,4 @@
-"""What the robot has seen of each object and of the place, kept so that it can be drawn again elsewhere.
+"""The appearance of objects and of the background, kept as surface samples so that it can be drawn elsewhere.
 
 The memory is a set of surface samples (color, normal, spacing), not an average: the newest view replaces
 what it sees again, and what it no longer sees (the back of an object, the table behind it) is kept from earlier
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from wm_core.camera import Camera
 from wm_core.geometry import invert_transform, pose_matrix
 from wm_core.scene_graph import SceneGraph
+from wm_imagination.appearance.background import BackgroundMemory
 from wm_imagination.appearance.model import (
     Appearance,
     AppearanceConfig,
@@ -28,7 +29,6 @@ from wm_imagination.appearance.points import (
     OLD_VIEW_BIAS_M,
     Float32,
     SurfacePoints,
-    brighter,
     move_points,
     newest_per_voxel,
     sample_primitive,
@@ -36,16 +36,18 @@ from wm_imagination.appearance.points import (
 )
 from wm_imagination.appearance.views import (
     View,
-    VisibleSurface,
     depth_tolerance,
     grow_masks,
-    support_top,
     surface_geometry,
 )
 
 
 class AppearanceMemory:
-    """Learns appearance from posed RGB-D frames with instance ids. Safe to use from several threads."""
+    """Learns appearance from posed RGB-D frames with instance ids. Safe to use from several threads.
+
+    Attributes:
+        config: bounds and tolerances.
+    """
 
     def __init__(self, config: AppearanceConfig | None = None) -> None:
         self.config = config or AppearanceConfig()
@@ -54,16 +56,13 @@ class AppearanceMemory:
 
     def _clear(self) -> None:
         self._frame: ObservedFrame | None = None
-        self._visible: VisibleSurface | None = None  # background of the latest frame
-        self._hidden = SurfacePoints.empty()
-        self._fresh: dict[int, SurfacePoints] = {}  # per object: of the latest view
-        self._banked: dict[int, SurfacePoints] = {}  # per object: of earlier views, not seen in the latest
-        self._bankable: dict[int, bool] = {}
+        self._background = BackgroundMemory(self.config)
+        self._latest: dict[int, SurfacePoints] = {}  # by object id: samples of the latest view
+        self._earlier: dict[int, SurfacePoints] = {}  # by object id: of earlier views, not seen in the latest
+        self._reusable: dict[int, bool] = {}  # whether the latest view may be kept beside the next one
         self._unseen: dict[int, SurfacePoints] = {}
         self._primitive: dict[int, tuple[int, NDArray[np.float64]]] = {}
-        self._known_ns: dict[int, int] = {}
-        self._added = 0  # background samples since they were last thinned
-        self._compared: dict[int, NDArray[np.float64]] = {}  # poses, see ``_outside_objects``
+        self._seen_ns: dict[int, int] = {}
         self._snapshot: Appearance | None = None
 
     def reset(self) -> None:
@@ -84,11 +83,11 @@ class AppearanceMemory:
                 objects = {}
                 for object_id, unseen in self._unseen.items():
                     shape, extents = self._primitive[object_id]
-                    seen = [c[object_id] for c in (self._fresh, self._banked) if object_id in c and len(c[object_id])]
+                    seen = [c[object_id] for c in (self._latest, self._earlier) if object_id in c and len(c[object_id])]
                     objects[object_id] = ObjectAppearance(
                         SurfacePoints.concatenate(seen), unseen, shape, extents.copy()
                     )
-                self._snapshot = Appearance(self._frame, self._hidden, objects, self._visible)
+                self._snapshot = Appearance(self._frame, self._background.hidden, objects, self._background.visible)
             return self._snapshot
 
     def integrate(
@@ -101,7 +100,7 @@ class AppearanceMemory:
         instance_ids: NDArray[np.uint16],
         scene: SceneGraph,
     ) -> None:
-        """Take in one frame. Time going backwards (a bag that starts over) clears the memory first.
+        """Integrate one frame. Time going backwards (a bag that starts over) clears the memory first.
 
         Args:
             stamp_ns: of the image [ns].
@@ -167,121 +166,9 @@ class AppearanceMemory:
         grown = frame.owner_ids
         near_object = cv2.dilate(grown, np.ones((3, 3), np.uint8)) > 0
         view = View(frame.camera, frame.world_T_camera, frame.depth_m, frame.instance_ids, near_object, grown)
-        self._integrate_background(frame, view, scene, points, normals, spacing, solid)
+        self._background.integrate(frame, view, scene, points, normals, spacing, solid)
         self._integrate_objects(frame, view, scene, points, normals, spacing)
         self._frame = frame
-
-    def _integrate_background(
-        self,
-        frame: ObservedFrame,
-        view: View,
-        scene: SceneGraph,
-        points: Float32,
-        normals: Float32,
-        spacing: Float32,
-        solid: NDArray[np.bool_],
-    ) -> None:
-        camera_T_world = invert_transform(frame.world_T_camera)
-        kept = []  # newest first
-        if self._visible is not None:
-            before = self._visible
-            camera_T_before = camera_T_world @ before.world_T_camera
-            hidden_now = self._not_seen_again(before.points, view, camera_T_before)
-            gain = self._exposure_gain(before, ~hidden_now, view, camera_T_before, frame.color)
-            if np.abs(gain - 1.0).max() > 0.004:
-                self._hidden = replace(self._hidden, colors=brighter(self._hidden.colors, gain))
-            added = before.in_world(hidden_now).with_bias(OLD_VIEW_BIAS_M)
-            added = replace(added, colors=brighter(added.colors, gain))
-            kept.append(added[self._outside_objects(added.points, frame, scene, only_new=False)])
-            self._added += len(kept[0])
-        if len(self._hidden):
-            old = self._hidden[self._not_seen_again(self._hidden.points, view, camera_T_world)]
-            kept.append(old[self._outside_objects(old.points, frame, scene, only_new=True)])
-        hidden = SurfacePoints.concatenate(kept)
-        if self._added > max(2000, 0.2 * len(hidden)):
-            hidden = newest_per_voxel(hidden, self.config.voxel_m, self.config.max_background_points)
-            self._added = 0
-        self._hidden = hidden[: self.config.max_background_points]
-        rows = np.flatnonzero((solid & ~view.near_object).ravel())
-        flat = points.reshape(-1, 3)
-        self._visible = VisibleSurface(
-            rows,
-            flat[rows],
-            frame.color.reshape(-1, 3),
-            normals.reshape(-1, 3),
-            spacing.ravel(),
-            frame.world_T_camera,
-        )
-
-    def _outside_objects(
-        self, points: Float32, frame: ObservedFrame, scene: SceneGraph, *, only_new: bool
-    ) -> NDArray[np.bool_]:
-        """Which world points (P, 3) are not part of a movable object: one that was still taken for background.
-
-        An object gets its id only after some frames; what was seen of it before lies within its extents. The support
-        that it stands on does so too, nearly, and stays.
-
-        Args:
-            only_new: compare with objects that have come or moved since they were last compared.
-        """
-        keep = np.ones(len(points), bool)
-        inside_any: list[NDArray[np.int64]] = []
-        inside_new: list[NDArray[np.int64]] = []
-        for row, object_id in enumerate(scene.ids.tolist()):
-            if scene.is_static[row]:
-                continue
-            pose = frame.poses[object_id]
-            before = self._compared.get(object_id)
-            if only_new:
-                if before is not None and np.abs(before - pose).max() < 0.01:
-                    continue
-                self._compared[object_id] = pose
-            reach = 0.5 * float(np.linalg.norm(scene.extents[row])) + 0.03
-            near = np.flatnonzero(np.abs(points - scene.positions[row].astype(np.float32)).max(axis=1) < reach)
-            local = move_points(invert_transform(pose), points[near])
-            half = 0.5 * scene.extents[row].astype(np.float32)
-            found = near[(np.abs(local) <= 1.1 * half + np.float32(0.012)).all(axis=1)]
-            # Where an object has stood from the first, its support cannot have been seen.
-            (inside_new if before is None else inside_any).append(found)
-        if inside_any:
-            rows = np.unique(np.concatenate(inside_any))
-            on_support = np.zeros(len(rows), bool)
-            for i in np.flatnonzero(scene.is_static):
-                local = move_points(invert_transform(frame.poses[int(scene.ids[i])]), points[rows])
-                on_support |= np.abs(local[:, 2] - support_top(scene, int(i))) < 0.01
-            keep[rows[~on_support]] = False
-        for rows in inside_new:
-            keep[rows] = False
-        return keep
-
-    @staticmethod
-    def _exposure_gain(
-        before: VisibleSurface,
-        again: NDArray[np.bool_],
-        view: View,
-        camera_T_before: NDArray[np.float64],
-        color: NDArray[np.uint8],
-    ) -> NDArray[np.float64]:
-        """(3,) factors from the previous frame's colors to this one's, by what both show: cameras adapt exposure."""
-        chosen = np.flatnonzero(again)[:: max(1, int(again.sum()) // 4000)]
-        inside, pixel, _ = view.look_up(move_points(camera_T_before, before.points[chosen]))
-        old = before.colors[before.rows[chosen[inside]]].astype(np.float64)
-        new = color.reshape(-1, 3)[pixel[inside]].astype(np.float64)
-        usable = ((old > 20) & (old < 235) & (new > 20) & (new < 235)).all(axis=1)
-        if usable.sum() < 200:
-            return np.ones(3)
-        return np.clip(np.median(new[usable] / old[usable], axis=0), 0.8, 1.25)
-
-    @staticmethod
-    def _not_seen_again(points: Float32, view: View, camera_T_frame: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which background points (P, 3) the view neither shows again nor looks through."""
-        inside, pixel, z = view.look_up(move_points(camera_T_frame, points))
-        measured = view.depth.ravel()[pixel]
-        tolerance = depth_tolerance(z)
-        behind_static = z > measured + tolerance
-        # Beside an object the mask says what covers the sample, though both may be nearer than the tolerance.
-        behind_object = view.near_object.ravel()[pixel] & (z > measured - tolerance)
-        return ~inside | (measured <= 0.0) | behind_static | behind_object
 
     def _integrate_objects(
         self,
@@ -302,34 +189,34 @@ class AppearanceMemory:
         for row, object_id in enumerate(scene.ids.tolist()):
             if scene.is_static[row]:
                 continue
-            self._known_ns[object_id] = frame.stamp_ns
+            self._seen_ns[object_id] = frame.stamp_ns
             world_T_object = frame.poses[object_id]
             camera_T_object = camera_T_world @ world_T_object
             self._update_primitive(object_id, scene, row)
             pixels = labeled[flat_ids[labeled] == object_id]
             core = pixels[interior[pixels]]
-            # A thin object is all edge: then its edge is all there is.
+            # A thin object has hardly any pixels but edge pixels: those are used then.
             if len(core) < 0.3 * len(pixels):
                 core = pixels[flat_depth[pixels] > 0.0]
             fresh = self._object_samples(core, frame, camera_T_object, scene.extents[row], points, normals, spacing)
-            banked = [self._banked.get(object_id, SurfacePoints.empty())]
+            earlier_parts = [self._earlier.get(object_id, SurfacePoints.empty())]
             if len(fresh):
-                if self._bankable.get(object_id, False):
-                    banked.insert(0, self._fresh[object_id].with_bias(OLD_VIEW_BIAS_M))
-                self._fresh[object_id] = fresh
-                self._bankable[object_id] = self._pose_is_good(scene, row)
-            elif object_id in self._fresh:  # hidden now: its last view stays the best there is
-                last = self._fresh[object_id]
-                self._fresh[object_id] = last[self._object_kept(last, view, camera_T_object, object_id, 1.0)]
-            earlier = SurfacePoints.concatenate(banked)
-            earlier = earlier[self._object_kept(earlier, view, camera_T_object, object_id, 1.0)]
-            self._banked[object_id] = newest_per_voxel(earlier, self.config.voxel_m, self.config.max_object_points)
+                if self._reusable.get(object_id, False):
+                    earlier_parts.insert(0, self._latest[object_id].with_bias(OLD_VIEW_BIAS_M))
+                self._latest[object_id] = fresh
+                self._reusable[object_id] = self._pose_is_good(scene, row)
+            elif object_id in self._latest:  # hidden now: its last view is kept
+                last = self._latest[object_id]
+                self._latest[object_id] = last[self._object_kept(last, view, camera_T_object, object_id)]
+            earlier = SurfacePoints.concatenate(earlier_parts)
+            earlier = earlier[self._object_kept(earlier, view, camera_T_object, object_id)]
+            self._earlier[object_id] = newest_per_voxel(earlier, self.config.voxel_m, self.config.max_object_points)
             unseen = self._unseen[object_id]
             self._unseen[object_id] = unseen[self._not_contradicted(unseen, view, camera_T_object, object_id)]
         self._forget(frame.stamp_ns)
 
     def _pose_is_good(self, scene: SceneGraph, row: int) -> bool:
-        """Whether samples of this view may be laid beside those of another."""
+        """Whether the pose is certain and slow enough that samples of this view match those of another."""
         position_std = float(np.sqrt(max(np.trace(scene.pose_covariances[row, :3, :3]), 0.0)))
         return (
             position_std <= self.config.uncertain_position_m
@@ -372,14 +259,13 @@ class AppearanceMemory:
         view: View,
         camera_T_object: NDArray[np.float64],
         object_id: int,
-        tolerance_scale: float,
     ) -> NDArray[np.bool_]:
         """Which samples of an object the view neither shows again nor contradicts."""
         in_camera = move_points(camera_T_object, cloud.points)
         inside, pixel, z = view.look_up(in_camera)
         measured = view.depth.ravel()[pixel]
         own = view.ids.ravel()[pixel] == object_id
-        tolerance = tolerance_scale * depth_tolerance(z)
+        tolerance = depth_tolerance(z)
         # A sample whose surface turns away from the camera is the back of a thin object, not the front seen
         # again.
         turned = turn_vectors(camera_T_object, cloud.normals)
@@ -412,15 +298,15 @@ class AppearanceMemory:
 
     def _forget(self, stamp_ns: int) -> None:
         limit = stamp_ns - int(self.config.forget_after_s * 1e9)
-        by_age = sorted(self._known_ns, key=lambda i: -self._known_ns[i])
+        by_age = sorted(self._seen_ns, key=lambda i: -self._seen_ns[i])
         for rank, object_id in enumerate(by_age):
-            if rank >= self.config.max_objects or self._known_ns[object_id] < limit:
+            if rank >= self.config.max_objects or self._seen_ns[object_id] < limit:
+                self._background.forget(object_id)
                 for table in (
-                    self._compared,
-                    self._known_ns,
-                    self._fresh,
-                    self._banked,
-                    self._bankable,
+                    self._seen_ns,
+                    self._latest,
+                    self._earlier,
+                    self._reusable,
                     self._unseen,
                     self._primitive,
                 ):

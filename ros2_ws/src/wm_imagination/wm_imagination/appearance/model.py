@@ -13,7 +13,7 @@ from wm_imagination.appearance.views import VisibleSurface
 
 
 class AppearanceError(ValueError):
-    """A frame that cannot be taken in; the message names the field, what was found and what was expected."""
+    """A frame that cannot be integrated; the message names the field, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Appearance:
 
 @dataclass(frozen=True)
 class AppearanceConfig:
-    """Bounds and tolerances of the memory.
+    """Bounds and tolerances of the memory. Larger bounds keep more detail and cost memory and time in every frame.
 
     Attributes:
         voxel_m: finest spacing of what is kept from earlier views [m].
@@ -100,9 +100,8 @@ class AppearanceConfig:
         max_objects: bound on remembered objects; those longest unseen go first.
         forget_after_s: an object that is absent from the scene graph for so long is forgotten [s].
         max_depth_m: farther measurements are not kept [m].
-        uncertain_position_m, fast_m_s, fast_rad_s: an object whose position is less certain or that moves
-            faster is
-            drawn from its newest view alone; nothing of that view is banked, for it would smear.
+        uncertain_position_m, fast_m_s, fast_rad_s: an object whose position is less certain or that moves faster is
+            drawn from its newest view alone, because samples of several views would not match [m, m/s, rad/s].
         completion_points: samples of the unseen side per object.
     """
 

@@ -13,10 +13,11 @@ from wm_core.scene_graph import Shape
 
 Float32 = NDArray[np.float32]
 
-
-# See ``SurfacePoints.bias``.
 OLD_VIEW_BIAS_M = 0.008
+"""``SurfacePoints.bias`` of samples of earlier views: about the noise of a depth camera at a meter, and less than
+objects are thick. Larger, and the background shows through thin objects; smaller, and old and new samples mix."""
 GUESS_BIAS_M = 0.012
+"""``SurfacePoints.bias`` of samples that nobody has seen (of the fitted primitive): more than that of earlier views."""
 
 
 @dataclass(frozen=True)
@@ -147,14 +148,14 @@ def sample_primitive(
 
 
 def complete(seen: SurfacePoints, unseen: SurfacePoints, fallback_color: NDArray[np.float64]) -> SurfacePoints:
-    """The object with the side that nobody saw: observed samples, then primitive samples elsewhere.
+    """The object with its unseen side: observed samples, then primitive samples elsewhere.
 
     An unseen sample takes the color of the nearest seen one, looked up also under the mirror images of the
-    object about its own axes: most made objects look from behind as they do from the front.
+    object about its own axes: the back of most manufactured objects has the colors of their front.
 
     Args:
-        seen: of the object, in its axes; unseen: samples of its primitive. fallback_color: (3,) 0..1, used when
-            nothing of the object was seen at all.
+        seen: of the object, in its axes; unseen: samples of its primitive.
+        fallback_color: (3,) 0..1, used when nothing of the object was seen at all.
     """
     if not len(seen):
         colors = np.tile((np.clip(fallback_color, 0.0, 1.0) * 255.0).astype(np.uint8), (len(unseen), 1))
@@ -163,8 +164,8 @@ def complete(seen: SurfacePoints, unseen: SurfacePoints, fallback_color: NDArray
         return seen
     tree = cKDTree(seen.points)
     distance, nearest = tree.query(unseen.points, workers=1)
-    # Where a seen surface lies over or under a sample of the primitive, the seen one is the truth; beside the
-    # seen part the primitive goes on without a gap.
+    # Where a seen surface lies over or under a sample of the primitive, the seen one counts; beside the seen part the
+    # primitive goes on without a gap.
     offset = unseen.points - seen.points[nearest]
     along = np.einsum("ij,ij->i", offset, seen.normals[nearest])
     beside = np.linalg.norm(offset - along[:, None] * seen.normals[nearest], axis=1)

@@ -1,4 +1,4 @@
-"""What one view shows of a surface, and how exactly."""
+"""Surfaces in one RGB-D view: their geometry, their noise, and masks of objects."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def grow_masks(color: NDArray[np.uint8], instance_ids: NDArray[np.uint16]) -> ND
     """Instance ids (H, W) with the pixels around each mask that may hold the object's color.
 
     A narrow fringe always (blur and demosaicing mix colors there), and beyond it, up to about three times as far, the
-    pixels that look more like the object's rim than like what lies around it: masks come from depth, whose edges are
-    ragged and never perfectly aligned with the colors.
+    pixels whose color is nearer to that of the object's rim than to that around it: masks come from depth, whose edges
+    are ragged and never perfectly aligned with the colors.
     """
     width = instance_ids.shape[1]
     narrow, wide = max(1, round(width / 210)), max(2, round(width / 75))
@@ -57,10 +57,10 @@ def grow_masks(color: NDArray[np.uint8], instance_ids: NDArray[np.uint16]) -> ND
     rows = np.flatnonzero((around > 0) & (fringe == 0) & (has_inner > 1e-4) & (has_outer > 1e-4))
     own, inside, beyond = (a.reshape(-1, 3)[rows] for a in (pixels, inner, outer))
     contrast = np.linalg.norm(inside - beyond, axis=1)
-    like_thing = np.linalg.norm(own - inside, axis=1) < 0.8 * np.linalg.norm(own - beyond, axis=1)
+    like_object = np.linalg.norm(own - inside, axis=1) < 0.8 * np.linalg.norm(own - beyond, axis=1)
     joined = (fringe > 0).astype(np.uint8)
-    joined.ravel()[rows[like_thing & (contrast > 25.0)]] = 1
-    # What is not joined to the mask is something else of that color.
+    joined.ravel()[rows[like_object & (contrast > 25.0)]] = 1
+    # Pixels that are not connected to the mask belong to something else of that color.
     count, labels = cv2.connectedComponents(joined, connectivity=4)
     touching = np.zeros(count, bool)
     touching[np.unique(labels[mask > 0])] = True
@@ -70,7 +70,15 @@ def grow_masks(color: NDArray[np.uint8], instance_ids: NDArray[np.uint16]) -> ND
 
 @dataclass
 class View:
-    """One frame, prepared for comparing samples with it (pixel arrays (H, W))."""
+    """One frame, prepared for comparing samples with it.
+
+    Attributes:
+        camera, world_T_camera: intrinsics and pose of the optical frame.
+        depth: (H, W) [m], 0: none.
+        ids: (H, W) object ids, 0: background.
+        near_object: (H, W), pixels of or beside an object.
+        grown_ids: (H, W) object ids with the pixels around that may hold the object's color.
+    """
 
     camera: Camera
     world_T_camera: NDArray[np.float64]
@@ -93,10 +101,14 @@ class View:
 
 @dataclass(frozen=True)
 class VisibleSurface:
-    """Background pixels of one frame, taken to the world frame only when asked for.
+    """Background pixels of one frame, transformed to the world frame only when they are needed.
 
     Attributes:
-        rows: (P,) flat pixels; points, normals: (P, 3), (H*W, 3), optical frame; colors: (H*W, 3); spacing: (H*W,).
+        rows: (P,) flat pixel indices.
+        points: (P, 3) [m, optical frame].
+        colors, normals: (H*W, 3) uint8 RGB, and unit vectors in the optical frame.
+        spacing: (H*W,) [m].
+        world_T_camera: (4, 4) pose of the optical frame.
     """
 
     rows: NDArray[np.int64]

@@ -53,7 +53,7 @@ def inpaint(color: NDArray[np.uint8], hole: NDArray[np.bool_], forbidden: NDArra
         smooth = push_pull(color.astype(np.float32), ~(hole | forbidden))[window]
     else:
         smooth = push_pull(patch.astype(np.float32), ~unknown)
-    if unknown.mean() > 0.85:  # nothing to march from: a smooth fill is all that can be said
+    if unknown.mean() > 0.85:  # too little known to march inward from
         filled = smooth
     else:
         marched = cv2.inpaint(patch, unknown.astype(np.uint8), 4, cv2.INPAINT_TELEA).astype(np.float32)

@@ -118,7 +118,7 @@ def cast_primitive(
     hit = np.full(len(direction), np.inf)
     normals = np.zeros((len(direction), 3))
 
-    def take(t: NDArray[np.float64], ok: NDArray[np.bool_], normal: NDArray[np.float64]) -> None:
+    def keep_nearest(t: NDArray[np.float64], ok: NDArray[np.bool_], normal: NDArray[np.float64]) -> None:
         better = ok & (t > NEAR_PLANE_M) & (t < hit)
         hit[better] = t[better]
         normals[better] = normal[better]
@@ -132,25 +132,25 @@ def cast_primitive(
         if shape == Shape.SPHERE:
             o, d = origin / half, direction / half
             t, ok = roots(np.sum(d * d, axis=1), d @ o, o @ o - 1.0)
-            take(t, ok, (origin + t[:, None] * direction) / half**2)
+            keep_nearest(t, ok, (origin + t[:, None] * direction) / half**2)
         elif shape in (Shape.CYLINDER, Shape.CAPSULE):
             straight = half[2] - (min(half[0], half[2]) if shape == Shape.CAPSULE else 0.0)
             o, d = origin[:2] / half[:2], direction[:, :2] / half[:2]
             t, ok = roots(np.sum(d * d, axis=1), d @ o, o @ o - 1.0)
             point = origin + t[:, None] * direction
             side = point / np.array([half[0] ** 2, half[1] ** 2, 1.0]) * np.array([1.0, 1.0, 0.0])
-            take(t, ok & (np.abs(point[:, 2]) <= straight), side)
+            keep_nearest(t, ok & (np.abs(point[:, 2]) <= straight), side)
             for sign in (-1.0, 1.0):
                 if shape == Shape.CYLINDER:
                     t = (sign * half[2] - origin[2]) / direction[:, 2]
                     point = origin + t[:, None] * direction
                     disc = (point[:, 0] / half[0]) ** 2 + (point[:, 1] / half[1]) ** 2 <= 1.0
-                    take(t, disc & np.isfinite(t), np.tile([0.0, 0.0, sign], (len(direction), 1)))
+                    keep_nearest(t, disc & np.isfinite(t), np.tile([0.0, 0.0, sign], (len(direction), 1)))
                 else:
                     center = np.array([0.0, 0.0, sign * straight])
                     o = origin - center
                     t, ok = roots(np.sum(direction**2, axis=1), direction @ o, o @ o - half[0] ** 2)
-                    take(t, ok, origin + t[:, None] * direction - center)
+                    keep_nearest(t, ok, origin + t[:, None] * direction - center)
         else:
             enter = np.full(len(direction), -np.inf)
             leave = np.full(len(direction), np.inf)
@@ -164,20 +164,19 @@ def cast_primitive(
                 enter_normal[later] = plane[:3]
                 leave = np.where(speed > 0.0, np.minimum(leave, t), leave)
                 leave = np.where((speed == 0.0) & (gap > 0.0), -np.inf, leave)
-            take(enter, enter < leave, enter_normal)
+            keep_nearest(enter, enter < leave, enter_normal)
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     normals = normals / np.where(length > 0.0, length, 1.0)
     depth = np.where(np.isfinite(hit), hit, NO_DEPTH).astype(np.float32)
     return depth.reshape(rays.shape[:2]), normals.astype(np.float32).reshape(rays.shape)
 
 
-# Light of drawn primitives, in the world frame: from above and a little aside, with a sky term (Lambert's
-# law).
 _LIGHT = np.array([0.30, 0.25, 0.92]) / np.linalg.norm([0.30, 0.25, 0.92])
+"""Direction to the light of drawn primitives, world frame: above and a little aside, so that side faces differ."""
 
 
 def shade(color: NDArray[np.float64], world_normals: Float32) -> NDArray[np.uint8]:
-    """Colors (..., 3) uint8 of a matt surface of one color (3,) 0..1 under light from above."""
+    """Colors (..., 3) uint8 of a matt surface of one color (3,) 0..1 (Lambert's law with a sky term)."""
     brightness = 0.5 + 0.5 * np.clip(world_normals @ _LIGHT.astype(np.float32), 0.0, 1.0)
     return np.clip(255.0 * brightness[..., None] * np.asarray(color, np.float32), 0.0, 255.0).astype(np.uint8)
 

@@ -10,15 +10,15 @@ from wm_core.camera import Camera
 
 Float32 = NDArray[np.float32]
 
-
-# A layer of the previous frame is used again below this movement.
 SAME_LAYER_PIXELS = 0.15
+"""Movement of an object's corners below which its layer of the previous frame is used again. Larger, and slow objects
+move in visible steps; smaller, and objects at rest are drawn again."""
 NEAR_PLANE_M = 0.05
+"""Points closer to the camera than this are not drawn: a single one would cover the image."""
 NO_DEPTH = np.float32(1e9)
-
-
-# Few sizes of splats, for each is a pass over the samples.
+"""Depth where nothing is, beyond any depth [m]."""
 _SPLAT_SIZES = np.array([1, 2, 3, 4, 6, 9, 12], np.int32)
+"""Sizes of splats [pixels]; few, because each takes a pass over the samples."""
 
 
 def splat(

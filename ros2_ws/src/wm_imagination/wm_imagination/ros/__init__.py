@@ -1,1 +1,1 @@
-"""What the node is put together from: messages in, messages out; each class has one job and its own state."""
+"""Parts of the node: messages in, messages out."""

@@ -37,7 +37,8 @@ class AppearanceInput:
     """Learns appearance in a thread of its own, always from the newest camera frame of which all parts have come.
 
     Attributes:
-        memory: what was learned. optical_frame: frame_id of the camera it was learned from; empty: nothing yet.
+        memory: what was learned.
+        optical_frame: frame_id of the camera it was learned from; empty: nothing yet.
 
     Args:
         node: whose topics, parameters and diagnostics they are. health: follows the streams.
@@ -141,10 +142,10 @@ class AppearanceInput:
             self._matcher.add(name, stamp_ns, item)
             self._wake.notify_all()
 
-    # What is said of it.
+    # Diagnostics.
 
     def diagnose(self, graph_came: bool) -> None:
-        """Say in diagnostics what is known, and which frames could not be matched."""
+        """Report in diagnostics what is known, and which frames could not be matched."""
         snapshot = self.memory.snapshot()
         with self._wake:
             dropped, missing = self._matcher.dropped, self._matcher.missing()
@@ -162,7 +163,11 @@ class AppearanceInput:
             diagnostics.set_status("appearance", Level.WARN, text)
 
     def findings(self, streams: Mapping[str, Stream]) -> list[Finding]:
-        """Why nothing is learned; nothing where it is, or is not to be. ``streams``: of the node's health, by name."""
+        """Why nothing is learned; empty where frames are learned, or none are to be.
+
+        Args:
+            streams: of the node's health, by name.
+        """
         own = [streams[name] for name in _STREAMS if name in streams]
         if self._learned or not own:
             return []
@@ -202,7 +207,7 @@ class AppearanceInput:
         unit.begin(1e-9 * frame.stamp_ns, camera_input.unit_settings(p))
         read = self._camera_input.read(frame.color, frame.depth, frame.info, p, unit.factor if guesses else 1.0)
         if guesses:
-            # By the same rule as perception, which says what it finds; until then nothing is learned.
+            # By the same rule as in perception, which reports the unit; nothing is learned before it is decided.
             guess = unit.look(read.depth_m, read.camera, pose) if unit.due(1e-9 * frame.stamp_ns) else None
             if guess is not None and unit.take(guess):
                 self.memory.reset()

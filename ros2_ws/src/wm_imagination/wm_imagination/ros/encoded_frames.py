@@ -15,7 +15,9 @@ class EncodedFrames:
     """The frames of one request, compressed as they are drawn, so that their pixels need not be kept.
 
     Args:
-        wanted: what the request asks for. start_ns: stamp of its first state. frame_id: of the camera.
+        wanted: the images that the request wants.
+        start_ns: stamp of its first state [ns].
+        frame_id: of the camera.
         jpeg_quality: 1..100.
     """
 
@@ -25,7 +27,7 @@ class EncodedFrames:
         self._depth: dict[tuple[int, int], CompressedImage] = {}
 
     def stamp_ns(self, step: Progress) -> int:
-        """Of the frame of a step."""
+        """Stamp of the frame of a step [ns]."""
         return self._start_ns + int(step.frame_time_s * 1e9)
 
     def add(self, step: Progress) -> CompressedImage | None:

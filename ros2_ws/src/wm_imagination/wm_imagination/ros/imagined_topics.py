@@ -1,4 +1,4 @@
-"""What imagination shows to people: frames as they are drawn, where things end up, and the ways they go."""
+"""Imagined futures for people to watch: frames as they are drawn, end positions, and paths."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ TOPICS: dict[str, tuple[type, Any]] = {
 }
 """Type and QoS of what is published, by its name in the node's namespace."""
 _MAX_PATHS = 64
-"""Hypotheses whose paths are drawn; more make a picture in which none is seen."""
+"""Hypotheses whose paths are drawn; with more, single paths cannot be told apart."""
 
 
 class ImaginedTopics:
-    """The node's publishers; each works only while somebody subscribes."""
+    """The node's publishers; each publishes only while it has subscribers."""
 
     def __init__(self, node: ManagedNode) -> None:
         self._node = node
@@ -56,7 +56,7 @@ class ImaginedTopics:
 
     def show_rollout(self, rollout: Rollout, memory: AppearanceMemory) -> None:
         """The end and the paths of what was imagined."""
-        if not rollout.states.size:  # what has no states to show was asked for by a planner
+        if not rollout.states.size:  # as planners request it: without states
             return
         points_out, markers_out = self._outputs["imagined/points"], self._outputs["imagined/markers"]
         try:
@@ -65,7 +65,7 @@ class ImaginedTopics:
                 points_out.publish(points_to_cloud(points, colors, rollout.stamp_ns, rollout.frame_id))
             if markers_out.get_subscription_count():
                 markers_out.publish(path_markers(rollout))
-        except Exception as error:  # a picture for people must not cost the answer
+        except Exception as error:  # an error in what people watch must not cost the answer
             self._node.report_exception("show", error)
 
 

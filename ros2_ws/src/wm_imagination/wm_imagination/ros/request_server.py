@@ -36,11 +36,11 @@ from wm_ros.nodes.clients import AbandonedError, ClientWatch, Gone, WatchedActio
 from wm_ros.nodes.lifecycle import ManagedNode
 
 _MAX_FEEDBACK_PARTIALS = 128
-"""Hypotheses of one request up to which each is told of when it is done; of more, twenty a second."""
+"""Hypotheses of one request up to which feedback is sent for each; of more, twenty a second."""
 
 
 class NoSceneGraphError(RuntimeError):
-    """There is nothing to imagine from."""
+    """No scene graph was received yet, and the request has none."""
 
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -54,7 +54,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
 """Code of the answer by what was raised, the first that fits; the text of the error is the answer's error_msg."""
 
 Feedback = Callable[[Progress, CompressedImage | None], None]
-"""What is told of a step, with its frame's color where that was drawn and is wanted."""
+"""Called at each step of progress, with the color of its frame where one was drawn and is wanted."""
 
 
 class RequestServer:
@@ -210,7 +210,7 @@ class RequestServer:
         return response
 
     def _refusal(self, error: Exception) -> tuple[int, str]:
-        """Code and text of the answer for what was raised; what nobody expected goes to the log, too."""
+        """Code and text of the answer for what was raised; unexpected errors are logged, too."""
         for kind, code in _CODES:
             if isinstance(error, kind):
                 return code, str(error)
@@ -254,7 +254,7 @@ class RequestServer:
         def ends() -> bool:
             return should_stop() or gone()
 
-        # Nobody listens to a service's progress but for the frames, so that it costs nothing without them.
+        # Of a service's progress only frames are used; without them none is reported.
         listens = feed_back is not None or request.images.any_images
         with self._turns.take(p.max_waiting, ends):
             rollout: Rollout = imagination.imagine(
@@ -274,7 +274,7 @@ class RequestServer:
     # Diagnostics.
 
     def _count(self, response: Any) -> None:
-        """Who answered, how long it took, what was refused."""
+        """Count answers by backend, latency, and refusals."""
         diagnostics = self._node.diagnostics
         if response.error_code != ImagineRollouts.Response.OK:
             diagnostics.counter("refused_requests", level=Level.OK).add(1, response.error_msg)
@@ -286,7 +286,7 @@ class RequestServer:
         diagnostics.rate("requests").tick()
 
     def _count_futures(self, rollout: RolloutMsg) -> None:
-        """What was late or odd."""
+        """Count incomplete answers, invalid futures and warnings."""
         diagnostics = self._node.diagnostics
         backends = list(rollout.backends) or [rollout.backend] * len(rollout.hypotheses)
         for name in sorted(set(backends)):

@@ -24,11 +24,11 @@ _EMBEDDING_SIZE = 16
 
 def learned_contract(channels: int, classes: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Inputs and outputs of wm's own segmenter; h and w are even, h2 and w2 half of them."""
-    from wm_perception.segmentation.learned import OUTPUTS
+    from wm_perception.segmentation.learned import INPUT, OUTPUTS
 
     full, half = ("h", "w"), ("h2", "w2")
     sizes = ((1, *full), (1, *full), (2, *full), (classes, *half), (_EMBEDDING_SIZE, *half))
-    return (Tensor("image", ("B", channels, *full)),), tuple(
+    return (Tensor(INPUT, ("B", channels, *full)),), tuple(
         Tensor(name, ("B", *size)) for name, size in zip(OUTPUTS, sizes, strict=True)
     )
 
@@ -41,7 +41,7 @@ def load_learned_segmenter(
     Raises:
         ModelError: the file is not such a model.
     """
-    from wm_perception.segmentation.learned import CHANNELS, OUTPUTS, LearnedSegmenter
+    from wm_perception.segmentation.learned import CHANNELS, INPUT, OUTPUTS, LearnedSegmenter
 
     session = load(path, threads, backend)
     task = session.metadata.get("task", "")
@@ -60,23 +60,23 @@ def load_learned_segmenter(
     check_tensors(path, "output", session.outputs, outputs)
     if any(isinstance(size, int) for size in session.inputs[0].shape[2:]):
         raise ModelError(
-            f"{path}: input 'image': got fixed sizes {shape_text(session.inputs[0].shape)}, expected {inputs[0]} with "
-            "h and w left open, since cameras differ"
+            f"{path}: input {INPUT!r}: got fixed sizes {shape_text(session.inputs[0].shape)}, expected {inputs[0]} "
+            "with h and w left open, since cameras differ"
         )
     # With two sizes, as an export may have kept the size of its example input.
     for h, w in ((64, 96), (50, 42)):
-        values = probe(path, session, {"image": np.zeros((1, len(CHANNELS), h, w), np.float32)})
+        values = probe(path, session, {INPUT: np.zeros((1, len(CHANNELS), h, w), np.float32)})
         check_values(path, values, outputs, {"B": 1, "h": h, "w": w, "h2": h // 2, "w2": w // 2})
 
     if backend in GPU_BACKENDS:
         # With the usual size, so that kernels and graphs exist at the first frame.
         try:
-            session.warm_up({"image": (1, len(CHANNELS), 240, 320)})
+            session.warm_up({INPUT: (1, len(CHANNELS), 240, 320)})
         except InferenceError as error:
             raise ModelError(str(error)) from error
 
     def network(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        values = session.run({"image": image})
+        values = session.run({INPUT: image})
         return tuple(values[name] for name in OUTPUTS)
 
     return LearnedSegmenter(network, vocabulary, max_height_m)

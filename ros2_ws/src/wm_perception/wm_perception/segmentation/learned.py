@@ -30,7 +30,9 @@ CHANNELS = (
 )
 """Of the network's input, each in -1..1; see ``network_input``."""
 
+INPUT = "image"
 OUTPUTS = ("foreground", "centre", "offset", "classes", "embedding")
+"""Names of the network's tensors in its file."""
 # Scales of the input and output that the network was trained with.
 OFFSET_SCALE_PX = 32.0
 """Pixels of an offset of 1."""

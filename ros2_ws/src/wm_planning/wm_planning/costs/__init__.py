@@ -1,1 +1,1 @@
-"""What a push costs, a cost a file; each in meters of way left for the target."""
+"""The costs of a push, a file each; in meters of way left for the target."""

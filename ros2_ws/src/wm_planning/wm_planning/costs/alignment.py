@@ -1,4 +1,4 @@
-"""The paddle on the side from which the target's way goes on."""
+"""The paddle behind the target, in the direction of the target's way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wm_planning.outlines import Array
 
 
 def alignment(pushes: ImaginedPushes) -> Array:
-    """(K, S) of the paddle standing at the wrong side at the end."""
+    """(K, S) for the angle between the target's way and the direction from the paddle to the target, at the end."""
     place = pushes.place[:, :, -1]
     toward = place - pushes.paths.positions[:, -1, None, :2]
     toward = toward / np.maximum(np.linalg.norm(toward, axis=-1, keepdims=True), 1e-9)

@@ -10,7 +10,7 @@ from wm_planning.table import is_tall, outline_of
 
 
 def clearance(pushes: ImaginedPushes) -> Array:
-    """(K, S) of what paddle and target lack of their distance to tall objects."""
+    """(K, S) for how much closer to tall objects than ``clearance_m`` paddle and target come."""
     c, rows = pushes.config.costs, pushes.rows_of_paths()
     paddle = pushes.paths.positions[:, rows, :2]
     around = paddle_outline(pushes.config, pushes.paths.yaws[:, rows])

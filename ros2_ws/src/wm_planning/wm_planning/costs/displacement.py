@@ -14,7 +14,7 @@ FREE_M = 0.002
 
 
 def displacement(pushes: ImaginedPushes) -> Array:
-    """(K, S) of how far every other object is shifted; of a tall one, which may fall, more."""
+    """(K, S) for the largest shift of each other object, summed; tall ones, which may fall, weigh more."""
     c = pushes.config.costs
     cost = np.zeros_like(pushes.left)
     for i in pushes.others:

@@ -9,7 +9,7 @@ from wm_planning.outlines import Array
 
 
 def edge(pushes: ImaginedPushes) -> Array:
-    """(K, S) of what every object lacks of its distance to the edge."""
+    """(K, S) for how much closer to the edge than ``edge_m`` objects come, summed over them."""
     c, table = pushes.config.costs, pushes.table
     places = pushes.states[:, :, :, pushes.movable, :2]
     apart = np.minimum(places - table.low, table.high - places).min(axis=(2, 4))

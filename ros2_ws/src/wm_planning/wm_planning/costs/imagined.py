@@ -19,13 +19,14 @@ from wm_planning.table import Table
 
 @dataclass(frozen=True)
 class ImaginedPushes:
-    """K pushes and what followed of each, in S samples.
+    """K pushes and their futures in S samples.
 
     Attributes:
         table: before the push. scene: what of it was imagined, N objects.
         paths: of the paddle. futures: states of objects and paddle.
         controls: (K, 7) speeds [m/s], turns [rad/s] at the knots, and sideways [m/s].
         carried: (K,) bool, whether the paddle is carried to where the push starts.
+        config: settings of the planner.
     """
 
     table: Table
@@ -38,8 +39,8 @@ class ImaginedPushes:
 
     @cached_property
     def states(self) -> Array:
-        """(K, S, T, N, 13) of the objects; where nothing was computed zeros and no turn: what must not be chosen needs
-        no cost, and may hold no numbers.
+        """(K, S, T, N, 13) of the objects; zeros and no turn where nothing was computed, so that no NaN enters the
+        costs (``total_costs`` makes those infinite).
         """
         states = self.futures.states[:, :, :, : len(self.scene)].astype(np.float64)
         states[~self.futures.done] = 0.0

@@ -10,6 +10,6 @@ from wm_planning.outlines import Array
 
 
 def speed(pushes: ImaginedPushes) -> Array:
-    """(K, S) of every object's speed at the end."""
+    """(K, S) for the speeds of all objects at the end, summed."""
     velocities = pushes.states[:, :, -1, pushes.movable, LINEAR_VELOCITY]
     return pushes.config.costs.speed * np.linalg.norm(velocities, axis=-1).sum(axis=-1)

@@ -18,7 +18,7 @@ def _rolls(scene: SceneGraph, i: int) -> bool:
 
 
 def tilt(pushes: ImaginedPushes) -> Array:
-    """(K, S) of every object's greatest tilt, and more of what topples."""
+    """(K, S) for the greatest tilt of each object, summed, and more for objects that topple."""
     c = pushes.config.costs
     cost = np.zeros_like(pushes.left)
     for i in pushes.movable:

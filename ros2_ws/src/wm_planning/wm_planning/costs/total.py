@@ -26,11 +26,11 @@ def way_left(pushes: ImaginedPushes) -> Array:
 PUSH_COSTS: tuple[Cost, ...] = (
     way_left, alignment, tilt, edge, speed, displacement, clearance, carry, smoothness,
 )  # fmt: skip
-"""What a push costs unless the planner is given others."""
+"""The costs of a push unless the planner is given others."""
 
 
 def total_costs(pushes: ImaginedPushes, costs: Sequence[Cost] = PUSH_COSTS) -> Array:
-    """(K,) [m], the mean over samples; infinite where nothing was computed, or what was is not valid."""
+    """(K,) [m], the mean over samples; infinite where nothing valid was computed."""
     found = [cost(pushes) for cost in costs]
     total = np.sum([c if c.ndim == 1 else c.mean(axis=1) for c in found], axis=0)
     return np.where(pushes.futures.done & np.isfinite(total), total, np.inf)

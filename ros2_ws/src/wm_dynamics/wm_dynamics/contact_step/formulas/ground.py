@@ -1,7 +1,7 @@
 """Contacts of bodies with the surface beneath them: from poses to impulses.
 
 Each function reads fields of ``records.BODY`` and writes others, in the order in which they stand here; what bodies and
-pairs tell one another in between is carried by ``kernel`` and ``array_step``.
+pairs exchange in between is carried by ``kernel`` and ``array_step``.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ _THIRD_TURN_SINE = 0.8660254
 def face_points(direction: Vector, half: Vector, cylinder: Number, rims: Vector) -> tuple[Vector, Vector]:
     """Four points of a core that lie farthest along a direction, and the middle of the face that they are on.
 
-    Of a box the corners of the face that looks that way most; of a cylinder the foremost point of each rim, and of the
-    rim that is ahead two more, a third of a turn to either side; of one that stands upright four points of that rim.
+    Of a box the corners of the face that points most nearly that way; of a cylinder the foremost point of each rim, and
+    of the rim that is ahead two more, a third of a turn to either side; of one that stands upright four points of that
+    rim.
 
     Args:
         direction: (3, 1) in the body's axes. half: (3, 1) [m]. cylinder: (1,) 0 or 1.

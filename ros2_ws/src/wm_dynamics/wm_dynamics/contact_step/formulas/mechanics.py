@@ -1,4 +1,8 @@
-"""What the formulas of bodies and of pairs share: rotations, effective masses, impulses, loads."""
+"""Formulas that bodies and pairs share: rotations, effective masses, impulses, loads.
+
+Numbers without a name in the formulas of this package are part of the network's definition, as its weights are: the
+weights were trained with them, and changing one needs another training.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +135,7 @@ def law_features(
     leverage: Number,
     pair: bool,
 ) -> Vector:
-    """What the law of a contact depends on, (FEATURES, 4): bounded, without units."""
+    """Inputs (FEATURES, 4) of the network that gives the law of a contact: bounded, without units."""
     speed = sqrt(dot(slip, slip) + 1e-10)
     return stack(
         tanh(gap * (1.0 / 0.002)),
@@ -150,7 +154,7 @@ def law_features(
 def contact_law(
     law: Vector, gap: Number, approach: Number, restitution: Number, friction: Number
 ) -> tuple[Number, Number, Number, Number]:
-    """What the network's numbers (LAW, 4) mean.
+    """The coefficients of contacts from the network's numbers (LAW, 4).
 
     Returns:
         Least separation speed [m/s], shares of the violation and of the slip that a sweep removes, friction.
@@ -167,7 +171,7 @@ def contact_law(
 def swept_push(t: Fields, lack: Number, weight: tuple[Number, ...]) -> tuple[Number, Number]:
     """Impulses [N s] after a sweep: the mean violation of a body's (a pair's) contacts is answered as one contact at
     their centroid, exactly, and what is left of each by itself. Contact by contact alone, a plate that lands flat would
-    take many sweeps to stop. Second, what is added.
+    need many sweeps to stop. Second, what is added.
     """
     before = t.push
     mean = total(t.part * lack)

@@ -1,4 +1,4 @@
-"""From impulses to the state after the step."""
+"""The state after the step, from impulses."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from wm_dynamics.contact_step.numbers import (
 )
 
 FASTEST_M_S, FASTEST_RAD_S = 50.0, 200.0
-"""No step leaves anything faster: a turn of more than half a circle a step cannot be told from one the other way."""
+"""Largest speeds after a step: a turn of more than half a circle a step cannot be told from one the other way."""
 FASTER_M_S = 0.1
-"""What a step may add to the speed that a blow can give."""
+"""Speed that a step may add to the largest that a collision can give: larger, and wedged objects are accelerated."""
 
 
 def _no_faster(velocity: Vector, limit: Number | float) -> Vector:
@@ -53,7 +53,7 @@ def _resisted(turning: Vector, t: Fields, push: Number) -> Vector:
     inverse = t.inverse
     stiffness = (inverse[0, 0] + inverse[1, 1]) * 0.5 + 1e-9
     roll = sqrt(turning[0] * turning[0] + turning[1] * turning[1] + 1e-12)
-    # A rolling object is slowed as a whole: what resists the turn also resists, through the ground, the travel.
+    # A rolling object is slowed as a whole: what resists rotation also resists, through the ground, translation.
     keep = relu(1.0 - t.rolling * push * stiffness / roll)
     keep_spin = relu(1.0 - t.torsion * push * inverse[2, 2] / (abs(turning[2]) + 1e-9))
     return stack(turning[0] * keep, turning[1] * keep, turning[2] * keep_spin)
@@ -68,22 +68,23 @@ def finish(t: Fields, floor: tuple[Number, Number], scatter: Number | float) -> 
     inverse_mass, falls, world_inertia, moving, push = t.inverse_mass, t.falls, t.world_inertia, t.moving, t.push
     plane_impulse = total(push)
     linear_after, angular_after = moving[:3], _resisted(moving[3:], t, plane_impulse)
-    # None is faster after than what struck it can have made it: overlapping or wedged objects give the sweeps a problem
-    # without a solution, and what they then find must not fly away.
+    # The speed is limited to what a collision can give: overlapping or wedged objects give the sweeps a problem without
+    # a solution, and must not be thrown away by the result.
     free_body = flag(inverse_mass > 0.0, inverse_mass)
     limit = sqrt(t.start_square + t.limit + 1e-12) + FASTER_M_S
     linear_after = _no_faster(linear_after, limit)
     spin = spin_speed(world_inertia, inverse_mass, angular_after)
     angular_after = angular_after * at_most(limit / (spin + 1e-9), 1.0)
-    # The outline scatters by its turning as by its travel.
+    # The surface scatters by rotation as much as by translation.
     half = t.half
     scattered = push * exp(t.law[6] - 4.0)
     impulse = sqrt(total(scattered * scattered) + t.square + 1e-18)
     size = sqrt(dot(half, half)) + t.rounding + 0.01
     deviation = (at_most(impulse * inverse_mass, limit) + floor[0]) * free_body * scatter
     t.deviation, t.impulse = stack(deviation, deviation / size), plane_impulse
-    # A step's displacement is by its mean velocity (trapezoidal rule) where nothing strikes: exact in flight, and
-    # second order for what friction slows down. What strikes goes on as it leaves, so that it does not dip in.
+    # A step's displacement is by its mean velocity (trapezoidal rule) where nothing collides: exact in flight, and
+    # second order for what friction slows down. A body that collides moves with its velocity after the collision, so
+    # that it does not sink in.
     alone = flag(t.struck <= 0.0, falls) * falls
     flies = alone * flag(plane_impulse <= 0.0, falls)
     mean = 0.5 * stack(alone, alone, flies)

@@ -3,12 +3,12 @@
 The gap along a unit vector n from a to b is what is left between the two supporting planes: -(h_a(n) + h_b(-n)) for
 support functions h about a common origin. Its maximum over n is the distance of two convex sets that are apart, and
 minus the least depth of two that overlap (along the nearest way out; van den Bergen 2001, Proximity queries and
-penetration depth computation on 3D game objects). It is found by looking at a few directions at once and moving to the
+penetration depth computation on 3D game objects). It is found by evaluating a few directions at once and moving to the
 best, a fixed number of times: of four leans about the best so far, the normal of the face of the difference set that
 their supporting points span, and the direction to its supporting point (a step of Gilbert's algorithm, Gilbert 1966).
 Once the leans are on the face that is nearest, its normal is exact: face on corner, edge across edge, face on face.
 
-Directions (E) take the axis of the contacts: (3, E, P).
+Directions (E) are along the axis of the contacts: (3, E, P).
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ from wm_dynamics.contact_step.numbers import (
 )
 
 LEANS = (0.5, 0.2, 0.08)
-"""Tangents of the angles by which directions are leant, from the first look to the last."""
+"""Tangents of the angles by which directions are tilted, from the first round to the last. Larger or fewer ones miss
+the best direction; more cost time in every step."""
 FAR_M = 0.03
-"""Whose gap along the best of the first directions is greater is far apart, and looked at no further."""
+"""Pairs whose gap along the best of the first directions is greater are far apart, and the search ends."""
 CONTACT_LEAN = 0.15
-"""Of the directions whose supporting points are the contacts: what is within some 8 degrees of flat rests on all."""
+"""Tilt of the directions whose supporting points are the contacts: faces within some 8 degrees of parallel touch at
+all four."""
 SHARP = 1e3
 """Along directions within 1 / SHARP of a face's edge, a box's supporting point moves from one corner to the next."""
 TINY = 1e-3
@@ -148,7 +150,7 @@ def tangents(normal: Vector) -> tuple[Vector, Vector]:
     return one, cross(normal, one)
 
 
-def _first_looks(apart: Apart, between: Vector) -> Vector:
+def _first_directions(apart: Apart, between: Vector) -> Vector:
     """Ten directions: to the other's center, the faces of boxes (the axes of both), and the sides of cylinders and
     capsules (across the z axes of both or of either).
     """
@@ -160,33 +162,33 @@ def _first_looks(apart: Apart, between: Vector) -> Vector:
         between - one * dot(one, between), between - two * dot(two, between), cross(one, two), axis=1
     )  # fmt: skip
     sides = where(dot(sides, sides) > TOUCHING_M2, unit(sides, 1e-9), one)
-    looks = join(unit(between, 1e-6), *axes, *columns, sides, axis=1)
-    return looks * sign(dot(looks, between))
+    candidates = join(unit(between, 1e-6), *axes, *columns, sides, axis=1)
+    return candidates * sign(dot(candidates, between))
 
 
 def nearest_direction(apart: Apart, rounding: Number) -> Vector:
     """The unit vector (3, 1) from a to b, in a's axes, along which the gap is greatest; ``rounding`` of both [m]."""
     between = apart.offset + turn(apart.turned, apart.b.center) - apart.a.center
-    looks = _first_looks(apart, between)
-    spans = apart.span(looks)
-    first, span = greatest(dot(looks, spans), looks, spans)
+    candidates = _first_directions(apart, between)
+    spans = apart.span(candidates)
+    first, span = greatest(dot(candidates, spans), candidates, spans)
     far = dot(first, span) > FAR_M + rounding
     normal = first
     for lean in LEANS:
         one, two = tangents(normal)
         more, less = 0.7 * (one + two), 0.7 * (one - two)
         sides = join(one, -one, two, -two, more, -more, less, -less, axis=1)
-        looks = unit(normal + lean * sides, 1e-9)
-        spans = apart.span(looks)
+        candidates = unit(normal + lean * sides, 1e-9)
+        spans = apart.span(candidates)
         face = cross(spans[:, 0:1] - spans[:, 1:2], spans[:, 2:3] - spans[:, 3:4])
         face = face * sign(dot(face, normal))
         face = where(dot(face, face) > FLAT_M4, unit(face, 1e-12), normal)
         nearest = _nearest_to_origin(span, spans)
         toward = where(dot(nearest, nearest) > TOUCHING_M2, unit(nearest, 1e-9), normal)
         two_more = join(face, toward, axis=1)
-        looks = join(normal, looks, two_more, axis=1)
+        candidates = join(normal, candidates, two_more, axis=1)
         spans = join(span, spans, apart.span(two_more), axis=1)
-        normal, span = greatest(dot(looks, spans), looks, spans)
+        normal, span = greatest(dot(candidates, spans), candidates, spans)
     return where(far, first, normal)
 
 
@@ -219,8 +221,8 @@ def contacts_of(apart: Apart, radius_a: Number, radius_b: Number) -> tuple[Numbe
     on_a, on_b = apart.ends(normal + CONTACT_LEAN * sides)
     # Directions against those that lean to one side lean to the other.
     on_b = on_b[:, [1, 0, 3, 2]]
-    # Where the two faces that look at one another lie over one another: their extents along two tangents, the lesser
-    # of either; the heights of both there, in between those of their ends.
+    # Where the two opposite faces overlap: their extents along two tangents, the lesser of either; the heights of both
+    # there, interpolated between those of their ends.
     at_a, at_b = (stack(dot(one, on), dot(two, on), dot(normal, on)) for on in (on_a, on_b))
     low, high = [], []
     for k in range(2):

@@ -159,9 +159,9 @@ def pair_sweep(t: Fields, weight: tuple[Number, ...]) -> None:
 
 
 def pair_after(t: Fields) -> None:
-    """What pairs have transmitted, how far that may scatter, and how much faster it can have made either.
+    """Impulses of pairs, their scatter, and the largest speed that they can have given to either body.
 
-    A blow of j gives i at most (1 + e) m_j / (m_i + m_j) of the speed of j.
+    A collision with j gives i at most (1 + e) m_j / (m_i + m_j) of the speed of j.
     """
     push, restitution = t.push, _surfaces(t)[1]
     impulse = total(push)

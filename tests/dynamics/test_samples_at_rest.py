@@ -1,4 +1,4 @@
-"""Sampled futures of what rests: it goes on resting, in every sample, and nothing is said not to be valid."""
+"""Sampled futures of objects at rest: they stay at rest in every sample, and the futures are valid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FACTUAL = Hypothesis("as it is")
 RESTS_M_S = 0.05
 SETTLED = TIMES > 1.0
 """What was perceived some degrees off the face that it stands on may rock down in the first second."""
-LOOKS = 14
+FRAMES = 14
 
 
 @cache
@@ -38,10 +38,10 @@ def perceived(name: str) -> SceneGraph:
     """What perception makes of the first second of a simulated scene, in which everything rests."""
     pipeline = PerceptionPipeline(PerceptionConfig(inference_threads=1))
     with Simulator(name, 0, noise=DepthNoise()) as simulator:
-        for number in range(LOOKS):
+        for number in range(FRAMES):
             simulator.advance_to(number / 15.0)
-            look = simulator.render()
-            frame = Frame(simulator.stamp_ns + 1, look.rgb, look.depth, simulator.camera, look.world_T_camera)
+            image = simulator.render()
+            frame = Frame(simulator.stamp_ns + 1, image.rgb, image.depth, simulator.camera, image.world_T_camera)
             result = pipeline.process(frame)
     assert len(result.scene) > 3
     return result.scene
@@ -49,14 +49,14 @@ def perceived(name: str) -> SceneGraph:
 
 @cache
 def known(name: str) -> SceneGraph:
-    """The truth of a simulated scene after half a second, as uncertain as perception is of it."""
+    """Ground truth of a simulated scene after half a second, as uncertain as perception is of it."""
     with Simulator(name, 1) as simulator:
         simulator.advance_to(0.5)
-        truth = simulator.ground_truth()
+        ground_truth = simulator.ground_truth()
     pose = np.diag([0.005**2, 0.005**2, 0.004**2, 0.015**2, 0.015**2, 0.03**2])
-    count = len(truth)
+    count = len(ground_truth)
     return replace(
-        truth,
+        ground_truth,
         linear_velocities=np.zeros((count, 3)),
         angular_velocities=np.zeros((count, 3)),
         pose_covariances=np.tile(pose, (count, 1, 1)),

@@ -1,7 +1,7 @@
-"""Settling: backends bring perceived objects to rest before they move them, and answers take that back here.
+"""From simulated poses back to perceived ones.
 
-Perceived poses are a little wrong, so every backend begins from corrected ones (``ScenePreparation``): objects stand on
-what is beneath them and overlap nothing. ``Settling`` is the difference between those and what was perceived.
+Backends begin from corrected poses (``ScenePreparation``), in which objects stand on what is beneath them and overlap
+nothing. ``Settling`` is the difference between those and the perceived poses; answers and images undo it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from wm_dynamics.belief import moving_objects
 
 SETTLE_DISTANCE_M = 0.025
 SETTLE_ANGLE_RAD = 0.25
-"""An object that was seen at rest and that the factual future moves and turns by less has only settled: perception and
-physics disagree by so much on where objects touch. Larger, and a real slow slide is not drawn."""
+"""An object that was seen at rest and that the factual future moves and turns by less has only settled [m, rad]:
+perception and physics disagree by so much on where objects touch. Larger, and a real slow slide is not drawn."""
 
 
 class Settling:
-    """What settling changed in the belief samples of one request.
+    """The changes that settling made to the belief samples of one request.
 
     Args:
         scenes: S samples (``sample_belief``), the first is the mean.
         starts: (S, M, 13), M >= N, states at time 0 in a future in which nothing is done to the objects by then.
 
     Attributes:
-        offsets: (S, N, 3) from the bodies to the objects' centers, in the bodies' axes [m]. Where an object's surface
-            rests or touches is known better than its center: how high a center is depends on the shape, of which
-            nobody has seen all. What settling takes back of the drawn positions is therefore of the shape: the center
-            is there, relative to the body, and goes along with it. The mean has none.
+        offsets: (S, N, 3) from the bodies to the objects' centers, in the bodies' axes [m]; 0 in the mean. The place
+            where an object touches its support is known better than the height of its center, which depends on a shape
+            that was seen in part. A correction of a drawn position therefore counts as an error of the shape: the
+            center is off the body by it, and moves with the body.
     """
 
     def __init__(self, scenes: Sequence[SceneGraph], starts: ArrayLike) -> None:
@@ -43,10 +43,10 @@ class Settling:
         if len(scenes) == 1 or not len(scenes[0]):
             return
         begun = np.asarray(starts, dtype=np.float64)[:, : len(scenes[0])]
-        taken = np.stack([scene.positions for scene in scenes]) - begun[..., POSITION]
-        taken = (taken - taken[:1]) * ~scenes[0].is_static[:, None]
+        moved = np.stack([scene.positions for scene in scenes]) - begun[..., POSITION]
+        moved = (moved - moved[:1]) * ~scenes[0].is_static[:, None]
         rotations = quaternion_to_matrix(begun[..., QUATERNION])
-        self.offsets = np.nan_to_num(np.einsum("snji,snj->sni", rotations, taken))
+        self.offsets = np.nan_to_num(np.einsum("snji,snj->sni", rotations, moved))
 
     def restore_centers(self, states: States) -> None:
         """Move the positions in states (..., S, T, M, 13) to where the objects' centers are, in place."""
@@ -61,7 +61,7 @@ class Settling:
 def restore_centers(result: DynamicsResult, scenes: Sequence[SceneGraph]) -> None:
     """``Settling.restore_centers`` of a whole answer, in place; its first future has to be the factual one.
 
-    Where several backends answered, each has starts of its own.
+    Where several backends answered, each began from starts of its own.
     """
     if not result.factual:
         Settling(scenes, result.states[0, :, 0]).restore_centers(result.states)
@@ -77,9 +77,9 @@ def states_as_seen(
 ) -> NDArray[np.float32]:
     """States (T, M, 13) to draw: those of objects seen at rest without the settling of the first moments.
 
-    Dynamics moves an object that was seen floating or sunk by some millimeters until it touches. A picture of that
-    would show a jump that nobody imagined. So an object that the factual future leaves where it was seen, but for
-    settling, is drawn at its perceived pose, moved as its state differs from the factual state of the same time.
+    Dynamics moves an object that was seen floating or sunk by some millimeters until it touches, which would show as a
+    jump. So an object that the factual future leaves where it was seen, except for settling, is drawn at its perceived
+    pose, displaced as its state is from the factual state of the same time.
 
     Args:
         scene: the mean.
@@ -97,7 +97,7 @@ def states_as_seen(
         # Of other objects only the first correction (out of what they were seen to overlap) is left out.
         reference = factual[:, m] if settles[m] else np.broadcast_to(factual[0, m], factual[:, m].shape)
         turn = Rotation.from_quat(states[:, m, QUATERNION]) * Rotation.from_quat(reference[:, QUATERNION]).inv()
-        # The object as seen, carried by the rigid motion that takes its reference pose to its pose in this future.
+        # The perceived pose, moved by the rigid motion from the reference pose to the pose in this future.
         offset = seen_p[m] - reference[:, POSITION]
         drawn[:, m, POSITION] = states[:, m, POSITION] + turn.apply(offset)
         drawn[:, m, QUATERNION] = (turn * Rotation.from_quat(seen_q[m])).as_quat()

@@ -1,4 +1,4 @@
-"""The planner's door: batches, what comes back, what would prevent an event, odd input, deadlines."""
+"""The batch interface for planners: batches, results, causes of events, odd input, deadlines."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Belief samples brought to rest where they rest, before any backend moves them.
+"""Start states of belief samples: objects that were seen at rest are put to rest before any backend moves them.
 
 What is perceived is a little wrong: objects hover over or dip into what they stand on, tilt by a degree, overlap their
-neighbors, and creep. Simulated as they are they would drop, rock, spring apart and drift. So each belief sample is
-first brought to rest, within what its uncertainty allows; a scene without covariance (the truth) is taken as it is.
+neighbors, and creep. Simulated as they are they would drop, rock, spring apart and drift. So the poses of each belief
+sample are corrected first, within what its uncertainty allows; a scene without covariance (ground truth) is used as is.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from dataclasses import replace
 
 import mujoco
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.interventions import InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
-from wm_core.rotations import quaternion_to_matrix, rotation_between
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Predicate, SceneGraph, Shape
 from wm_dynamics.base import Array
-from wm_dynamics.belief import moving_objects, scene_body, scene_states
-from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, lowest_point, lowest_points, simplify_hull
+from wm_dynamics.belief import moving_objects, scene_states
+from wm_dynamics.mujoco.bodies import BodyDef, lowest_points
+from wm_dynamics.mujoco.penetration import overlapping, resolve_penetrations
 from wm_dynamics.mujoco.world import World
+from wm_dynamics.settling.bodies import floor_height, sample_properties, simulated_bodies
 
 FREEING_KINDS = (
     InterventionKind.REMOVE,
@@ -32,42 +34,49 @@ FREEING_KINDS = (
     InterventionKind.APPLY_IMPULSE,
     InterventionKind.FOLLOW_PATH,
 )
-"""Interventions that free an object which only rested on something unseen."""
-FLOOR_BELOW_SUPPORT_M = 0.75
-"""Height of a table over the floor that nobody has seen: an object that falls further hits it later."""
-SUPPORT_THICKNESS_M = 0.03
-"""Perceived supports are surfaces; they are made at least this thick, downwards, so that nothing passes
-through.
-"""
+"""Interventions that free an object that was held because nothing perceived carries it."""
 SNAP_GAP_M = (0.01, 0.03)
-"""Smallest and largest gap to a support that is closed; in between, 2.5 standard deviations of the height."""
+"""Smallest and largest gap [m] to a support that is closed; in between, ``SNAP_GAP_DEVIATIONS`` of the height. Larger,
+and what floats (held by something unseen) is let down; smaller, and what stands drops when a future begins."""
+SNAP_GAP_DEVIATIONS = 2.5
+"""Standard deviations of a height within which 99 of 100 objects are that stand on what is beneath (normal errors)."""
 SNAP_GAP_ON_M = 0.05
-"""Largest gap that is closed where the scene graph says that the object is on something."""
+"""Largest gap [m] that is closed where the scene graph has the object on something."""
 LEVEL_ANGLE_RAD = (np.radians(5.0), np.radians(12.0))
-"""Smallest and largest tilt of a standing face that is leveled; in between, 3.5 standard deviations of
-the tilt.
-"""
+"""Smallest and largest tilt of a standing face that is leveled; in between, ``LEVEL_DEVIATIONS`` of the tilt. Larger,
+and what leans is put upright; smaller, and what stands rocks when a future begins."""
+LEVEL_DEVIATIONS = 3.5
+"""Standard deviations of a tilt within which nearly all objects are that stand level (normal errors)."""
 SINK_M = 3e-5
-"""What stands on something starts this deep in it, about where the contact carries it. Just touching is
-neither in nor out
-of contact, and whichever rounding makes of it would show in the future."""
+"""What stands on something starts this deep in it, about where the contact carries it. Just touching is neither in nor
+out of contact, and whichever rounding decides would show in the future."""
 FALLING_SPEED_M_S = 0.15
-"""Vertical speed above which a moving object is taken to be in the air."""
+"""Vertical speed above which a moving object is in the air, if it is also outside two standard deviations: that after
+15 ms of fall. Larger, and what begins to fall is set down; smaller, and the tracker's noise lifts what slides."""
 
 
 class ScenePreparation:
     """Bodies, floor and start states for belief samples of one scene.
 
-    From the mean sample: which objects move and which rest; supports, leveled when within 5 degrees,
-    thickened downwards, and widened under what stands on their edge; hulls of objects at rest with a flat
-    base (else an imperfectly seen bottom would rock). Per sample: standing faces leveled, gaps to what is
-    beneath closed, balls and lying cylinders set rolling when their spin was not observed, overlaps moved
-    apart without speed.
+    From the mean sample: which objects move and which rest, and their bodies (``simulated_bodies``). Per sample:
+    standing faces leveled, gaps to what is beneath closed, balls and lying cylinders set rolling when their spin was
+    not observed, overlaps moved apart without speed.
+
+    Args:
+        mean: the mean sample, N objects.
+        floor_z: height of the floor [m]; None: ``floor_height``.
+        timestep: of the world [s].
+        make_world: makes or finds the compiled world of bodies, a floor and a time step.
 
     Attributes:
         bodies: N bodies, properties of the mean.
         floor_z: height of the floor [m].
-        moves: (N,) objects that start with a velocity.
+        moves, turns: (N,) bool, objects that start with a velocity, and with an angular velocity.
+        airborne: (N,) bool, objects that fall or fly.
+        known_exactly: (N,) bool, objects whose pose has no covariance.
+        on: ids of objects that are on something in the scene graph.
+        held: (N,) bool, objects that only something unseen carries (``_hold_unsupported``).
+        world, data: the compiled world of the bodies, and scratch data of it.
     """
 
     def __init__(
@@ -77,11 +86,9 @@ class ScenePreparation:
         timestep: float,
         make_world: Callable[[Sequence[BodyDef], float | None, float], World] = World,
     ) -> None:
-        self.given = self.mean = mean
+        self.mean = mean
         self.moves, self.turns = moving_objects(mean)
         count = len(mean)
-        self._level_supports()
-        self.bodies = [scene_body(mean, i) for i in range(count)]
         self.airborne = np.zeros(count, dtype=bool)
         for i in range(count):
             speed = abs(float(mean.linear_velocities[i, 2])) if self.moves[i] else 0.0
@@ -89,23 +96,19 @@ class ScenePreparation:
             self.airborne[i] = speed > max(FALLING_SPEED_M_S, 2.0 * deviation)
         self.on = {r.subject for r in mean.relations if r.predicate == Predicate.ON and r.probability >= 0.5}
         self.known_exactly = ~(np.abs(mean.pose_covariances).sum(axis=(1, 2)) > 0.0).reshape(count)
-        for i in np.flatnonzero(mean.is_static):
-            self.bodies[i] = self._support(int(i))
-        for i in np.flatnonzero(~mean.is_static):
-            if Shape(int(mean.shapes[i])) == Shape.CONVEX and not self.moves[i] and not self.known_exactly[i]:
-                self.bodies[i] = _flat_based(self.bodies[i], mean.quaternions[i])
-        self.floor_z = self._floor() if floor_z is None else float(floor_z)
+        self.bodies = simulated_bodies(mean, self.moves, self.airborne, self.known_exactly)
+        self.floor_z = floor_height(mean, self.bodies, self.airborne) if floor_z is None else float(floor_z)
         self._make_world = make_world
         self.world = make_world(self.bodies, self.floor_z, timestep)
         self.data = mujoco.MjData(self.world.model)
         self.held = np.zeros(count, dtype=bool)
         self._mean_start: Array | None = None
-        self._hold_what_hangs()
+        self._hold_unsupported()
 
-    def _hold_what_hangs(self) -> None:
+    def _hold_unsupported(self) -> None:
         """Make static what rests with nothing perceived beneath it: something unseen carries it (a chair's back).
 
-        It stays where it is, and objects bump into it, until a hypothesis moves it.
+        It stays where it is, and objects collide with it, until a hypothesis moves it.
         """
         unsupported: list[int] = []
         start = self.start(self.mean, unsupported)
@@ -119,67 +122,9 @@ class ScenePreparation:
             self.data = mujoco.MjData(self.world.model)
 
     def freed(self, bodies: Sequence[BodyDef], moved: Sequence[int]) -> tuple[BodyDef, ...]:
-        """Bodies with those made free that are held only as long as nobody moves them."""
+        """The bodies, those made free that are held until a hypothesis moves them (``moved``: rows)."""
         free = {i for i in moved if i < len(self.held) and self.held[i]}
         return tuple(replace(b, is_static=False) if i in free else b for i, b in enumerate(bodies))
-
-    def _level_supports(self) -> None:
-        quaternions = self.mean.quaternions.copy()
-        for i in np.flatnonzero(self.mean.is_static):
-            up = _nearest_axis(quaternion_to_matrix(quaternions[i]), np.array([0.0, 0.0, 1.0]))
-            if 1e-6 < np.arccos(np.clip(up[2], -1.0, 1.0)) < np.radians(5.0):
-                level = Rotation.from_matrix(rotation_between(up, [0.0, 0.0, 1.0]))
-                quaternions[i] = (level * Rotation.from_quat(quaternions[i])).as_quat()
-        self.mean = replace(self.mean, quaternions=quaternions)
-
-    def _support(self, index: int) -> BodyDef:
-        """The static body of a support: its surface, thickened downwards and widened under what stands at
-        its edge.
-        """
-        body, mean = self.bodies[index], self.mean
-        state = body.static_state.copy()
-        rotation = quaternion_to_matrix(state[QUATERNION])
-        is_surface = mean.class_names[index] == "support" or int(mean.shapes[index]) == Shape.BOX
-        if not is_surface or rotation[2, 2] < np.cos(np.radians(5.0)):
-            return body
-        extents = mean.extents[index].copy()
-        top = state[2] + 0.5 * extents[2]
-        if mean.class_names[index] == "support":
-            low, high = -0.5 * extents[:2], 0.5 * extents[:2]
-            for i in np.flatnonzero(~mean.is_static):
-                if self.airborne[i] or self.known_exactly[i]:
-                    continue
-                bottom = mean.positions[i, 2] + lowest_point(self.bodies[i], mean.quaternions[i])
-                center = (rotation.T @ (mean.positions[i] - state[POSITION]))[:2]
-                beyond = np.maximum(np.maximum(low - center, center - high), 0.0).max()
-                near = 0.5 * float(np.linalg.norm(mean.extents[i, :2]))
-                if abs(bottom - top) < SNAP_GAP_M[1] and beyond + near > 0.0 and beyond < near and not self.moves[i]:
-                    low, high = np.minimum(low, center - near), np.maximum(high, center + near)
-            shift = rotation @ np.array([*(0.5 * (low + high)), 0.0])
-            extents[:2] = high - low
-            state[POSITION] += shift
-        thickness = max(float(extents[2]), SUPPORT_THICKNESS_M)
-        state[2] = top - 0.5 * thickness
-        extents[2] = thickness
-        geom = GeomDef(Shape.BOX, extents, color=body.geoms[0].color)
-        return replace(body, geoms=(geom,), static_state=state)
-
-    def _floor(self) -> float:
-        """0.75 m below the lowest support, or at the lowest of what is lower: what has fallen is not in the floor.
-
-        Without supports: right below the lowest object (something that was not perceived holds it), or 0.75 m
-        below it when it falls.
-        """
-        mean = self.mean
-        statics = np.flatnonzero(mean.is_static)
-        bottoms = [mean.positions[i, 2] + lowest_point(self.bodies[i], mean.quaternions[i]) for i in range(len(mean))]
-        if len(statics):
-            tops = [2.0 * mean.positions[i, 2] - bottoms[i] if self.bodies[i] is not None else 0.0 for i in statics]
-            return float(min(min(tops) - FLOOR_BELOW_SUPPORT_M, min(bottoms)))
-        if not bottoms:
-            return 0.0
-        lowest = int(np.argmin(bottoms))
-        return float(bottoms[lowest] - (FLOOR_BELOW_SUPPORT_M if self.airborne[lowest] else 0.0))
 
     def sample_bodies(self, scene: SceneGraph) -> list[BodyDef]:
         """The bodies with the masses, frictions and restitutions of a sample."""
@@ -190,11 +135,12 @@ class ScenePreparation:
         ]
 
     def start(self, scene: SceneGraph, unsupported: list[int] | None = None) -> Array:
-        """(N, 13) start states of a sample, at rest where it rests.
+        """(N, 13) corrected start states of a sample.
 
-        ``unsupported`` is given the rows of what should stand on something and has nothing beneath it.
+        Args:
+            unsupported: is given the rows of what should stand on something and has nothing beneath it.
         """
-        if (scene is self.given or scene is self.mean) and self._mean_start is not None:
+        if scene is self.mean and self._mean_start is not None:
             return self._mean_start.copy()
         return self.starts([scene], unsupported)[0]
 
@@ -207,7 +153,7 @@ class ScenePreparation:
         """(S, N, 13) start states of samples, as of each by itself with ``start``.
 
         Args:
-            ended: whether the time is over; asked at every sample. What is returned then is not fit to begin from.
+            ended: whether the time is over; called at every sample. What is returned then is not fit to begin from.
         """
         states = np.array([self._seen(scene) for scene in scenes])
         fixed = self.mean.is_static | self.held
@@ -219,19 +165,19 @@ class ScenePreparation:
             bottoms[:, i] = states[:, i, 2] + lowest_points(self.bodies[i], states[:, i, QUATERNION])
         self._let_down(states, bottoms, fixed, uncertain, unsupported, ended)
         if not self.known_exactly.all() and not ended():
-            for s in np.flatnonzero(self.world.overlapping(states, self.data)).tolist():
+            for s in np.flatnonzero(overlapping(self.world, states, self.data)).tolist():
                 if ended():
                     break
-                states[s] = self.world.resolve_penetrations(self.world.model, states[s], data=self.data)
+                states[s] = resolve_penetrations(self.world, self.world.model, states[s], data=self.data)
         for s, scene in enumerate(scenes):
-            if (scene is self.given or scene is self.mean) and self._mean_start is not None:
+            if scene is self.mean and self._mean_start is not None:
                 states[s] = self._mean_start
         return states
 
     def _seen(self, scene: SceneGraph) -> Array:
         """(N, 13) states of a sample as it was drawn; what does not move is at rest, what is fixed in its place."""
         states = scene_states(scene)
-        if scene is self.given or scene is self.mean:  # samples have the velocities that were drawn
+        if scene is self.mean:  # samples have the velocities that were drawn
             states[:, LINEAR_VELOCITY] *= self.moves[:, None]
         states[:, ANGULAR_VELOCITY] *= self.turns[:, None]
         for i in np.flatnonzero(self.mean.is_static | self.held):
@@ -257,7 +203,7 @@ class ScenePreparation:
             side = lying / np.maximum(np.linalg.norm(lying, axis=1, keepdims=True), 1e-12)
             face = np.where(upright[:, None], -axis * np.sign(axis[:, 2:]), side)
         deviation = float(np.sqrt(max(np.max(np.diag(self.mean.pose_covariances[index])[3:5]), 0.0)))
-        limit = float(np.clip(3.5 * deviation, *LEVEL_ANGLE_RAD))
+        limit = float(np.clip(LEVEL_DEVIATIONS * deviation, *LEVEL_ANGLE_RAD))
         angle = np.arccos(np.clip(-face[:, 2], -1.0, 1.0))
         near = angle <= limit
         if shape == Shape.CAPSULE:
@@ -326,7 +272,8 @@ class ScenePreparation:
         """Largest gap [m] to what is beneath an object that is closed."""
         if int(self.mean.ids[index]) in self.on:
             return SNAP_GAP_ON_M
-        return float(np.clip(2.5 * np.sqrt(max(self.mean.pose_covariances[index, 2, 2], 0.0)), *SNAP_GAP_M))
+        deviation = np.sqrt(max(self.mean.pose_covariances[index, 2, 2], 0.0))
+        return float(np.clip(SNAP_GAP_DEVIATIONS * deviation, *SNAP_GAP_M))
 
     def _set_rolling(self, index: int, state: Array) -> None:
         """Set the velocities of an object's state (13,) that is supported; in place."""
@@ -383,57 +330,3 @@ class ScenePreparation:
             lowered += nearest
             data.geom_xpos[own, 2] -= nearest
         return lowered
-
-
-def sample_properties(scene: SceneGraph) -> tuple[Array, Array, Array]:
-    """(N,) masses [kg], frictions and restitutions of a sample, within what can be simulated."""
-    return (
-        np.clip(np.exp(scene.log_mass), 1e-6, 1e5).astype(np.float64),
-        np.clip(scene.friction, 0.0, 10.0).astype(np.float64),
-        np.clip(scene.restitution, 0.0, 1.0).astype(np.float64),
-    )
-
-
-def _nearest_axis(rotation: Array, direction: Array) -> Array:
-    """The one of a frame's six axis directions (3,) that is nearest to a direction."""
-    axes = np.concatenate([rotation.T, -rotation.T])
-    return axes[int(np.argmax(axes @ direction))]
-
-
-def _flat_based(body: BodyDef, quaternion: ArrayLike) -> BodyDef:
-    """A hull at rest with a flat base under its lowest points, wide enough for it to stand.
-
-    Points within 8 % of the height (6 mm at least) of the lowest are let down to its level. If the center is
-    not over the base that results (a bottom that was hidden), the outline of the lower half is let down as
-    well: it rests, so something under it holds it.
-    """
-    hull = simplify_hull(body.geoms[0].hull)
-    if hull is None:
-        return body
-    rotation = quaternion_to_matrix(quaternion)
-    points = hull @ rotation.T
-    lowest, height = float(points[:, 2].min()), float(np.ptp(points[:, 2]))
-    reach = max(0.006, 0.08 * height)
-    center = points[:, :2].mean(axis=0)
-    while True:
-        base = points[points[:, 2] < lowest + reach].copy()
-        base[:, 2] = lowest
-        if _inside(center, base[:, :2]) or reach >= 0.5 * height:
-            break
-        reach = min(2.0 * reach, 0.5 * height)
-    widened = simplify_hull(np.concatenate([points, base]) @ rotation)
-    if widened is None:
-        return body
-    return replace(body, geoms=(replace(body.geoms[0], hull=widened),))
-
-
-def _inside(point: Array, polygon: Array) -> bool:
-    """True when a point (2,) is in the convex hull of points (P, 2), by an eighth of its size from every
-    edge.
-    """
-    if len(polygon) < 3:
-        return False
-    angles = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
-    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    support = (polygon @ directions.T).max(axis=0)
-    return bool((support - directions @ point > 0.125 * np.ptp(polygon, axis=0).min()).all())

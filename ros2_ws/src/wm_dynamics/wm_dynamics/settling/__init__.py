@@ -1,0 +1,1 @@
+"""Settling: from perceived poses to simulated ones (``preparation``, ``rest``) and back (``restoration``)."""
