@@ -11,6 +11,7 @@ import pytest
 
 from wm_bringup.doctor.parameters import read_parameters
 from wm_bringup.run import live
+from wm_bringup.run.node_command import ros_arguments
 from wm_bringup.run.params_file import (
     PARAMETERS,
     ParamsFileError,
@@ -19,7 +20,7 @@ from wm_bringup.run.params_file import (
     node_parameters,
     value_of,
 )
-from wm_bringup.run.processes import graph_environment, ros_arguments
+from wm_bringup.run.private_graph import graph_environment
 from wm_core.parameters import build, to_markdown, to_yaml
 
 NODES = {

@@ -269,7 +269,7 @@ def sim(
     scenes: Annotated[bool, typer.Option("--list", help="Print the names of the scenes and exit.")] = False,
 ) -> None:
     """Run the simulated RGB-D camera alone."""
-    from wm_bringup.run.processes import node_command
+    from wm_bringup.run.node_command import node_command
 
     if scenes:
         from wm_sim.scenes import scene_names

@@ -30,14 +30,9 @@ from wm_bringup.report.drawing import Drawing, Picture, VideoWriter, save_png, s
 from wm_bringup.report.page import page, picture_html, table, tiles, video_html
 from wm_bringup.report.results import machine_facts
 from wm_bringup.run.live import START_S, WAITING, Playing, player_command, player_notes, start_nodes
-from wm_bringup.run.processes import (
-    NodeRefused,
-    ProcessDied,
-    ProcessGroup,
-    check_nodes,
-    graph_environment,
-    node_command,
-)
+from wm_bringup.run.node_command import node_command
+from wm_bringup.run.private_graph import graph_environment
+from wm_bringup.run.processes import NodeRefused, ProcessDied, ProcessGroup, check_nodes
 from wm_bringup.sources.layouts import open_folder
 from wm_bringup.sources.playback import SourceError
 from wm_bringup.sources.recording import Recording

@@ -197,7 +197,9 @@ def run_graph(
     from wm_bringup.demo.capture import environment
     from wm_bringup.environment import package_file
     from wm_bringup.run.live import start_nodes
-    from wm_bringup.run.processes import ProcessGroup, check_nodes, graph_environment, node_command
+    from wm_bringup.run.node_command import node_command
+    from wm_bringup.run.private_graph import graph_environment
+    from wm_bringup.run.processes import ProcessGroup, check_nodes
 
     task = make_task(seed)
     scene = write_scene(task, out / f"task_{seed}.yaml")

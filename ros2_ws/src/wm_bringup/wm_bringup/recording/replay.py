@@ -34,7 +34,8 @@ from tf2_msgs.msg import TFMessage
 from wm_bringup.environment import make_console, message_definition, package_file
 from wm_bringup.recording.canonical import canonical_cdr
 from wm_bringup.recording.empty_result import empty_text
-from wm_bringup.run.processes import graph_environment, ros_arguments
+from wm_bringup.run.node_command import ros_arguments
+from wm_bringup.run.private_graph import graph_environment
 from wm_bringup.sources.bag import Bag, parse_remap
 from wm_bringup.sources.bag_camera import Inputs, still_camera
 from wm_bringup.sources.lockstep import LEAD_S, images_behind

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from wm_bringup.environment import make_console, package_file
+from wm_bringup.run.node_command import node_command
 from wm_bringup.run.params_file import complaints, full_name, graph_nodes, node_parameters
-from wm_bringup.run.processes import Managed, ProcessGroup, check_nodes, node_command
+from wm_bringup.run.processes import Managed, ProcessGroup, check_nodes
 from wm_core.frames import prefixed
 from wm_perception.parameters import PerceptionParameters
 
