@@ -41,7 +41,7 @@ from perceived_robot import (
 )
 from traced_scene import CAMERA as TRACED_CAMERA
 from traced_scene import FRONT, make_scene, trace
-from wm_bringup.recording.replay import ReplayNode
+from wm_bringup.recording.replay_node import ReplayNode
 from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph
 from wm_ros.images.camera_info import camera_to_info

@@ -22,7 +22,7 @@ from wm_msgs.action import Imagine
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_msgs.srv import ImagineRollouts
 
-from wm_bringup.recording.recorder import stamp_reader
+from wm_bringup.recording.topic_format import stamp_reader
 from wm_core.rollout import ImagineRequest, Rollout
 from wm_core.scene_graph import SceneGraph
 from wm_ros import qos
