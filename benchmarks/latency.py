@@ -28,8 +28,8 @@ from wm_bringup.environment import make_console
 from wm_bringup.progress import ProgressLog
 from wm_bringup.report.metrics import latency_figures
 from wm_bringup.report.results import machine_facts
-from wm_bringup.run.live import START_S, start_nodes
 from wm_bringup.run.node_command import node_command
+from wm_bringup.run.nodes import START_S, start_nodes
 from wm_bringup.run.private_graph import graph_environment
 from wm_bringup.run.processes import ProcessGroup
 from wm_core.rollout import ImagineRequest

@@ -39,8 +39,8 @@ from wm_bringup.demo.scenarios import timing_hypotheses  # noqa: E402
 from wm_bringup.environment import make_console  # noqa: E402
 from wm_bringup.progress import ProgressLog  # noqa: E402
 from wm_bringup.report.results import machine_facts  # noqa: E402
-from wm_bringup.run.live import start_nodes  # noqa: E402
 from wm_bringup.run.node_command import node_command  # noqa: E402
+from wm_bringup.run.nodes import start_nodes  # noqa: E402
 from wm_bringup.run.private_graph import graph_environment  # noqa: E402
 from wm_bringup.run.processes import ProcessDied, ProcessGroup  # noqa: E402
 from wm_core.rollout import ImageRequest, ImagineRequest  # noqa: E402

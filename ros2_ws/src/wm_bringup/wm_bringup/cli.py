@@ -104,7 +104,7 @@ def demo(
 ) -> None:
     """Simulate a table, perceive it, imagine futures, compare with the ground truth, write a report."""
     from wm_bringup.demo.demo import run_demo
-    from wm_bringup.run.live import model_parameters
+    from wm_bringup.run.nodes import model_parameters
 
     perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
     raise typer.Exit(run_demo(out, scene, seed, quick, perception) or 0)
@@ -146,7 +146,8 @@ def run(
     """Perceive and imagine: live topics, or a recording."""
     if rgbd is not None and bag is not None:
         raise typer.BadParameter("expected --rgbd or --bag, got both")
-    from wm_bringup.run.live import Playing, model_parameters
+    from wm_bringup.run.nodes import model_parameters
+    from wm_bringup.run.players import Playing
 
     perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
     playing = Playing(rate, lock_step, register, level)
@@ -215,7 +216,7 @@ def replay(
 ) -> None:
     """A recording through perception in lock-step: the same scene graphs each time (docs/replay.md)."""
     from wm_bringup.recording import replay as program
-    from wm_bringup.run.live import model_parameters
+    from wm_bringup.run.nodes import model_parameters
 
     perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
     raise typer.Exit(

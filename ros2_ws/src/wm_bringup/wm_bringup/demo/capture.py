@@ -17,8 +17,8 @@ from wm_bringup.client import Answer, GraphClient
 from wm_bringup.demo.scenarios import MOVING_M_S, Scenario, choose_scenarios, timing_hypotheses
 from wm_bringup.progress import ProgressLog, Stage
 from wm_bringup.report.results import BASELINES
-from wm_bringup.run.live import START_S, start_nodes
 from wm_bringup.run.node_command import node_command
+from wm_bringup.run.nodes import START_S, start_nodes
 from wm_bringup.run.private_graph import graph_environment
 from wm_bringup.run.processes import ProcessGroup, check_nodes
 from wm_core.interventions import InterventionKind

@@ -29,8 +29,9 @@ from wm_bringup.report import drawing
 from wm_bringup.report.drawing import Drawing, Picture, VideoWriter, save_png, sheet
 from wm_bringup.report.page import page, picture_html, table, tiles, video_html
 from wm_bringup.report.results import machine_facts
-from wm_bringup.run.live import START_S, WAITING, Playing, player_command, player_notes, start_nodes
 from wm_bringup.run.node_command import node_command
+from wm_bringup.run.nodes import START_S, start_nodes
+from wm_bringup.run.players import WAITING, Playing, player_command, player_notes
 from wm_bringup.run.private_graph import graph_environment
 from wm_bringup.run.processes import NodeRefused, ProcessDied, ProcessGroup, check_nodes
 from wm_bringup.sources.layouts import open_folder

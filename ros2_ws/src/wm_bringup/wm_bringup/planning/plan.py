@@ -196,8 +196,8 @@ def run_graph(
     from wm_bringup.client import GraphClient
     from wm_bringup.demo.capture import environment
     from wm_bringup.environment import package_file
-    from wm_bringup.run.live import start_nodes
     from wm_bringup.run.node_command import node_command
+    from wm_bringup.run.nodes import start_nodes
     from wm_bringup.run.private_graph import graph_environment
     from wm_bringup.run.processes import ProcessGroup, check_nodes
 
