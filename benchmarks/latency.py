@@ -47,7 +47,7 @@ def time_rollouts(client: GraphClient, scene: SceneGraph, counts: tuple[int, ...
     found = {}
     for count in counts:
         request = ImagineRequest(tuple(timing_hypotheses(scene, count)), horizon_s=1.0)
-        answers = [client.ask(request, scene, timeout_s=300.0) for _ in range(REPEATS if count <= 64 else 1)]
+        answers = [client.imagine(request, scene, timeout_s=300.0) for _ in range(REPEATS if count <= 64 else 1)]
         found[count] = {
             "round_trip_s": float(np.median([a.round_trip_s for a in answers])),
             "compute_s": float(np.median([a.compute_s for a in answers])),

@@ -91,7 +91,7 @@ class Soak:
             images=images,
         )
         try:
-            answer = client.ask(request, timeout_s=60.0)
+            answer = client.imagine(request, timeout_s=60.0)
         except ClientError as error:
             self.refused += 1
             if self.refused > max(3, self.answered):

@@ -150,7 +150,7 @@ def _make_case(split: Split, seed: int) -> Case | None:
             return None
         kinds, hypotheses = zip(*asked, strict=True)
         times = np.arange(round(HORIZON_S / STEP_S) + 1, dtype=np.float64) * STEP_S
-        truth = simulator.imagine_truth(hypotheses, times)
+        truth = simulator.ground_truth_rollout(hypotheses, times)
     if not np.isfinite(truth.states).all() or np.abs(truth.states[..., LINEAR_VELOCITY]).max() > MAX_SPEED_M_S:
         return None
     return Case(

@@ -102,7 +102,7 @@ def test_hypotheses_of_options():
     ]
     assert found[2].interventions[0].impulse.tolist() == [0.0, 0.5, 0.0]
     for bad in ("", "1 2", "x 0 0 0", "1.5 0 0 0", "1 nan 0 0"):
-        with pytest.raises(imagine_cli.AskError, match="--push: got"):
+        with pytest.raises(imagine_cli.ImagineError, match="--push: got"):
             imagine_cli.hypotheses_of(push=[bad])
 
 
@@ -112,7 +112,7 @@ def test_questions_of_options():
     both = imagine_cli.questions_of(["contact 3,4"], hypotheses=2)
     assert [(q.kind, q.a, q.b, q.hypothesis) for q in both] == [(EventKind.CONTACT, 3, 4, k) for k in range(2)]
     for bad in ("", "fall", "fall x", "fall 3 4", "enter 3", "3 fall", "contact 1 2 3"):
-        with pytest.raises(imagine_cli.AskError, match="--why: got"):
+        with pytest.raises(imagine_cli.ImagineError, match="--why: got"):
             imagine_cli.questions_of([bad])
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wm_bringup.planning.push_pictures import draw_episode
-from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, believed, make_task, run_episode
+from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, believed, run_episode
+from wm_bringup.planning.tasks import make_task
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_imagination.engine import Imagination
 from wm_planning.config import PlanError, PushPlannerConfig

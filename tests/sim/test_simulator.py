@@ -154,7 +154,7 @@ def test_factual_truth_is_what_happens_and_others_differ(demo):
         ),
     ]
     before = demo.live.packed.tobytes()
-    truth = demo.imagine_truth(hypotheses, TIMES)
+    truth = demo.ground_truth_rollout(hypotheses, TIMES)
     assert demo.live.packed.tobytes() == before, "asking changes nothing"
     assert truth.states.shape == (5, 46, 9, 13)
     last = np.linalg.norm(truth.states[:, -1, 1:8, :3] - truth.states[0, -1, 1:8, :3], axis=-1).max(axis=1)
@@ -164,7 +164,7 @@ def test_factual_truth_is_what_happens_and_others_differ(demo):
     demo.advance_to(6.5)
     np.testing.assert_array_equal(truth.states[0, -1, :8], demo.live.states().astype(np.float32))
     with pytest.raises(UnknownObjectError):
-        demo.imagine_truth([Hypothesis("none", (remove(99),))], TIMES)
+        demo.ground_truth_rollout([Hypothesis("none", (remove(99),))], TIMES)
 
 
 def test_true_futures_are_drawn(demo):
@@ -184,12 +184,12 @@ def test_true_futures_are_drawn(demo):
         ),
         remove(3),
     )
-    truth = demo.imagine_truth([Hypothesis("factual"), Hypothesis("changed", change)], TIMES[:10])
-    color, depth = demo.render_truth(truth, 0, [0, 9])
+    truth = demo.ground_truth_rollout([Hypothesis("factual"), Hypothesis("changed", change)], TIMES[:10])
+    color, depth = demo.render_ground_truth(truth, 0, [0, 9])
     # States travel as float32: single pixels may round the other way.
     assert (np.abs(color[0].astype(int) - now.rgb).max(axis=-1) > 2).mean() < 1e-3
     assert (np.abs(depth[0] - now.depth) > 1e-4).mean() < 1e-3
-    changed, _ = demo.render_truth(truth, 1, [9])
+    changed, _ = demo.render_ground_truth(truth, 1, [9])
     magenta = (changed[0, ..., 0] > 100) & (changed[0, ..., 1] < 40) & (changed[0, ..., 2] > 100)
     assert magenta.sum() > 150, "the bottle has its new color"
     np.testing.assert_array_equal(demo.render().rgb, now.rgb)
@@ -200,7 +200,7 @@ def test_physics_backend_comes_closer_to_the_truth_than_straight_lines(name, at)
     with Simulator(name, **SMALL) as simulator:
         simulator.advance_to(at)
         hypotheses = [Hypothesis("factual")]
-        truth = simulator.imagine_truth(hypotheses, TIMES)
+        truth = simulator.ground_truth_rollout(hypotheses, TIMES)
         scene = simulator.ground_truth()
         error = {}
         for backend in ("physics", "straight"):

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from scipy.spatial.transform import Rotation
 
 from wm_core.interventions import Intervention, InterventionKind
-from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
+from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, STATE_SIZE
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_point, rest_state
 from wm_dynamics.mujoco.world import World
@@ -469,17 +469,3 @@ def _scheduled(
     return index, Intervention(
         InterventionKind.SET_VELOCITY, 0, action.time, linear_velocity=linear, angular_velocity=angular
     )
-
-
-__all__ = [
-    "POSITION",
-    "QUATERNION",
-    "TABLE_ID",
-    "BuiltScene",
-    "SceneError",
-    "SceneModel",
-    "build_scene",
-    "load_scene",
-    "scene_folders",
-    "scene_names",
-]

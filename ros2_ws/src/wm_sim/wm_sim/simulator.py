@@ -18,7 +18,7 @@ from wm_core.camera import Camera
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind, validate_hypotheses
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.rotations import quaternion_to_matrix
-from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape, shape_volume
+from wm_core.scene_graph import Predicate, Relation, SceneGraph, shape_volume
 from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec, body_points, scaled_body
 from wm_dynamics.mujoco.contacts import Touch
 from wm_dynamics.mujoco.live_world import LiveWorld
@@ -83,7 +83,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class TruthRollout:
+class GroundTruthRollout:
     """True futures, as ``wm_dynamics.base.DynamicsResult``: created bodies in slots after the known
     ids.
 
@@ -115,7 +115,7 @@ class Simulator:
         decorate: adds lights, textures and surroundings in place of the usual room (``rendering.decorator``).
 
     Scheduled actions of the scene (a ball set rolling at 3 s) happen in ``advance_to``. They belong to the
-    world, and the robot knows nothing of them; so ``imagine_truth`` leaves out those that are still to come
+    world, and the robot knows nothing of them; so ``ground_truth_rollout`` leaves out those that are still to come
     (and with them pushers keep going, as they are in motion already): an imagined future is what follows from
     the state at the query.
     """
@@ -465,12 +465,12 @@ class Simulator:
 
     # -- counterfactuals
 
-    def imagine_truth(
+    def ground_truth_rollout(
         self,
         hypotheses: Sequence[Hypothesis],
         times: ArrayLike,
         snapshot: Snapshot | None = None,
-    ) -> TruthRollout:
+    ) -> GroundTruthRollout:
         """What truly follows from an instant under interventions (object ids are true ids).
 
         The state is restored, the interventions carried out, and the world simulated again with all that is
@@ -515,11 +515,11 @@ class Simulator:
             states[k, :, :count] = trajectory.states
             present[k, :, :count] = trajectory.present
             touches.append(tuple(replace(c, a=int(ids[c.a]), b=int(ids[c.b])) for c in trajectory.touches))
-        return TruthRollout(ids, t, states, present, tuple(touches), tuple(hypotheses), start)
+        return GroundTruthRollout(ids, t, states, present, tuple(touches), tuple(hypotheses), start)
 
-    def render_truth(
+    def render_ground_truth(
         self,
-        ground_truth: TruthRollout,
+        ground_truth: GroundTruthRollout,
         hypothesis: int,
         rows: Sequence[int] | None = None,
         world_T_camera: ArrayLike | None = None,
@@ -586,15 +586,3 @@ def look_at(position: ArrayLike, target: ArrayLike) -> Array:
     pose = np.eye(4)
     pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, np.cross(forward, right), forward, p
     return pose
-
-
-__all__ = [
-    "FRAME_RATE_HZ",
-    "Frame",
-    "Shape",
-    "Simulator",
-    "Snapshot",
-    "TruthRollout",
-    "look_at",
-    "quaternion_to_matrix",
-]

@@ -19,7 +19,8 @@ import yaml
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, MAX_CYCLES, Task, make_task
+from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, MAX_CYCLES
+from wm_bringup.planning.tasks import Task, make_task
 from wm_core.interventions import BodySpec
 from wm_core.rotations import roll_pitch_yaw
 from wm_core.scene_graph import SceneGraph
@@ -29,7 +30,7 @@ from wm_planning.paths import PusherPath, PusherPose, PushPaths
 from wm_planning.planner import Plan, PushPlanner
 
 NAMESPACE = "/wm"
-TRUTH_TOPIC = "/sim/scene_graph"
+GROUND_TRUTH_TOPIC = "/sim/scene_graph"
 NANOSECONDS = 1_000_000_000
 _SETTLE_S = 0.2
 _MOVE_TIMEOUT_S = 60.0
@@ -85,14 +86,14 @@ class LivePusher:
 
         def ask(scene: SceneGraph, body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float) -> Futures:
             request = push_request(body, paths, horizon_s, step_s, backend, samples, seed)
-            rollout = self._client.ask(request, scene).rollout
+            rollout = self._client.imagine(request, scene).rollout
             return Futures(rollout.states, rollout.usable, rollout.invalid_reasons)
 
         return ask
 
     def scene_after(self, stamp_ns: int) -> SceneGraph:
         """The newest scene graph, no older than a stamp."""
-        graphs = self._client.truths if self._ground_truth else self._client.graphs
+        graphs = self._client.ground_truths if self._ground_truth else self._client.graphs
         self._client.wait_for(
             lambda: next(reversed(graphs), -1) >= stamp_ns, _GRAPH_TIMEOUT_S, "a scene graph of after the last push"
         )
@@ -208,7 +209,7 @@ def run_graph(
     with (
         environment(environ),
         ProcessGroup(out / "logs", environ) as processes,
-        GraphClient("push_planner", NAMESPACE, lambda: check_nodes(processes), TRUTH_TOPIC) as client,
+        GraphClient("push_planner", NAMESPACE, lambda: check_nodes(processes), GROUND_TRUTH_TOPIC) as client,
     ):
         if perceived:
             start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True})
@@ -219,12 +220,12 @@ def run_graph(
         parameters = {"scene": str(scene), "seed": seed, "width": image[0], "height": image[1]}
         processes.start("camera", node_command("wm_sim.node", parameters=parameters))
         pusher = LivePusher(client, ground_truth=not perceived)
-        client.wait_for(lambda: client.ready() and bool(client.truths), 60.0, "the nodes to start")
+        client.wait_for(lambda: client.ready() and bool(client.ground_truths), 60.0, "the nodes to start")
         target_id = 1 + names.index(task.target)
         if perceived:
-            target_id = _seen_as(client, client.ground_truth(next(reversed(client.truths))), target_id)
+            target_id = _seen_as(client, client.ground_truth(next(reversed(client.ground_truths))), target_id)
         result = pusher.run(target_id, task.goal, backend, config=config, seed=seed, on_cycle=on_cycle)
-        ground_truth = client.ground_truth(next(reversed(client.truths)))
+        ground_truth = client.ground_truth(next(reversed(client.ground_truths)))
         row = ground_truth.index(1 + names.index(task.target))
         return result, float(np.linalg.norm(ground_truth.positions[row, :2] - task.goal))
 
@@ -279,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error("--live needs --target ID and --goal X Y")
         from wm_bringup.client import GraphClient
 
-        with GraphClient("push_planner", NAMESPACE, truth_topic=TRUTH_TOPIC) as client:
+        with GraphClient("push_planner", NAMESPACE, ground_truth_topic=GROUND_TRUTH_TOPIC) as client:
             client.wait_for(client.ready, 20.0, "the imagination node")
             pusher = LivePusher(client, given.ground_truth)
             result = pusher.run(given.target, np.array(given.goal), given.backend, on_cycle=_say)
@@ -289,7 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
         result, distance = run_graph(given.seed, given.backend, given.out, perceived=given.perceived, on_cycle=_say)
         print("done" if result.done else "not done", f"{1e3 * distance:.0f} mm from the goal")
         return 0 if result.done and distance < GOAL_TOLERANCE_M else 1
-    from wm_bringup.planning.push_pictures import draw_episode, film_episode
+    from wm_bringup.planning.push_pictures import draw_episode, write_episode_video
     from wm_bringup.planning.pushing import run_episode
 
     episode = run_episode(given.backend, given.seed, given.perceived, keep_steps=True, on_cycle=_say)
@@ -297,7 +298,7 @@ def main(arguments: list[str] | None = None) -> int:
     draw_episode(episode, given.out / f"{name}.png")
     files = f"{given.out / name}.png"
     if not given.no_video:
-        film_episode(episode, given.out / f"{name}.mp4")
+        write_episode_video(episode, given.out / f"{name}.mp4")
         files += f", {given.out / name}.mp4"
     print(
         "done" if episode.success else f"failed: {episode.reason}", f"{1e3 * episode.distance_m:.0f} mm from the goal"

@@ -36,7 +36,7 @@ def _paddle(position: Array, yaw: float) -> Array:
     return np.asarray(corners @ turn.T + position[:2])
 
 
-def _things(axes: Any, scene: SceneGraph, task: Any, ids: dict[str, int], alpha: float) -> None:
+def _draw_objects(axes: Any, scene: SceneGraph, task: Any, ids: dict[str, int], alpha: float) -> None:
     for i in range(len(scene)):
         if scene.is_static[i] or scene.class_names[i] == "pusher":
             continue
@@ -65,9 +65,9 @@ def draw_episode(episode: Episode, path: Path) -> None:
         [-half[1], half[1], half[1], -half[1]], [-half[0], -half[0], half[0], half[0]], color="#e8dcc8", ec="black"
     )
     if episode.steps:
-        _things(axes, episode.steps[0].ground_truth, task, ids, 0.35)
+        _draw_objects(axes, episode.steps[0].ground_truth, task, ids, 0.35)
     if episode.end is not None:
-        _things(axes, episode.end, task, ids, 0.95)
+        _draw_objects(axes, episode.end, task, ids, 0.95)
     if episode.track:
         index = names.index(task.target)
         way = np.array([frame[1][index, :2] for frame in episode.track])
@@ -103,7 +103,7 @@ def _pose_of(pose: Any) -> tuple[Array, float]:
     return pose.position, pose.yaw
 
 
-def film_episode(episode: Episode, path: Path, width: int = 640, height: int = 480) -> None:
+def write_episode_video(episode: Episode, path: Path, width: int = 640, height: int = 480) -> None:
     """An H.264 video at 30 Hz of what the table's camera saw, with the goal marked. Expects kept steps."""
     from wm_bringup.report.drawing import TRUE, Drawing, VideoWriter
     from wm_core.geometry import invert_transform

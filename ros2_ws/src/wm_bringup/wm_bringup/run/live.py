@@ -169,11 +169,11 @@ def run(
 
 
 def _imagine(namespace: str) -> Any:
-    from wm_bringup.imagine_cli import AskError, imagine
+    from wm_bringup.imagine_cli import ImagineError, imagine
 
     try:
         return imagine(None, namespace=namespace)
-    except AskError as error:
+    except ImagineError as error:
         print(f"error: {error}", file=sys.stderr)
         return None
 
