@@ -21,7 +21,8 @@ from wm_planning.outlines import gap, outline
 from wm_planning.paths import PusherPose
 from wm_planning.planner import PushPlanner
 from wm_planning.table import without_pusher
-from wm_sim.scenes import build_scene, load_scene
+from wm_sim.scene_model import load_scene
+from wm_sim.scenes import build_scene
 from wm_sim.simulator import Simulator
 
 HOME = PusherPose(np.array([-0.3, 0.5, 1.1]), 0.0)

@@ -27,7 +27,8 @@ from wm_core.scene_graph import Predicate, Shape
 from wm_dynamics.factory import make_dynamics
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.gazebo import to_sdf
-from wm_sim.scenes import SceneError, SceneModel, build_scene, load_scene, scene_names
+from wm_sim.scene_model import SceneError, SceneModel, load_scene, scene_names
+from wm_sim.scenes import build_scene
 from wm_sim.simulator import Simulator
 
 PACKAGE = Path(__file__).resolve().parents[2] / "ros2_ws" / "src" / "wm_sim"

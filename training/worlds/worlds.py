@@ -24,15 +24,8 @@ from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_poin
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.objects import centered
 from wm_sim.rendering import ZFAR_M, ZNEAR_M, decorator
-from wm_sim.scenes import (
-    TABLE_ID,
-    BuiltScene,
-    CameraModel,
-    OrbitModel,
-    Randomize,
-    SceneModel,
-    TableModel,
-)
+from wm_sim.scene_model import CameraModel, OrbitModel, Randomize, SceneModel, TableModel
+from wm_sim.scenes import TABLE_ID, BuiltScene
 from wm_sim.simulator import Simulator
 
 Array = NDArray[np.float64]

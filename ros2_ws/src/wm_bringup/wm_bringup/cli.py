@@ -271,7 +271,7 @@ def sim(
     from wm_bringup.run.node_command import node_command
 
     if scenes:
-        from wm_sim.scenes import scene_names
+        from wm_sim.scene_model import scene_names
 
         print("\n".join(scene_names()))
         return

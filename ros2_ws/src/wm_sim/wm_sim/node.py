@@ -185,7 +185,7 @@ class SimCameraNode(Node):
         self.get_logger().info(
             f"scene {simulator.scene.model.name!r}, seed {values.seed}: {len(simulator.scene.bodies)} bodies, "
             f"{values.width}x{values.height} at {FRAME_RATE_HZ / self._stride:g} Hz, "
-            f"rendering with {next(iter(simulator._stages.values())).renderer.backend}"
+            f"rendering with {simulator.drawing.backend}"
         )
         if values.wait_for_subscriber:
             self._wait(values.wait_timeout_s)

@@ -26,7 +26,8 @@ from wm_core.rollout import ImageRequest, ImagineRequest
 from wm_core.scene_graph import SceneGraph
 from wm_ros import qos
 from wm_ros.conversions.basics import camera_from_msg
-from wm_sim.scenes import build_scene, load_scene
+from wm_sim.scene_model import load_scene
+from wm_sim.scenes import build_scene
 
 NAMESPACE = "/wm"
 GROUND_TRUTH_TOPIC = "/sim/scene_graph"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_planning.config import PushPlannerConfig
-from wm_sim.scenes import SceneModel
+from wm_sim.scene_model import SceneModel
 
 Array = NDArray[np.float64]
 
