@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wm_bringup.planning.push_pictures import draw_episode
-from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, believed, run_episode
+from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, estimated, run_episode
 from wm_bringup.planning.tasks import make_task
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_imagination.engine import Imagination
@@ -288,7 +288,7 @@ def test_the_belief_is_near_the_truth_and_knows_no_masses():
     task = make_task(1)
     with Simulator(build_scene(task.scene, 1), 1, 64, 48) as simulator:
         truth = simulator.ground_truth()
-    seen = believed(truth, np.random.default_rng(0))
+    seen = estimated(truth, np.random.default_rng(0))
     moved = ~truth.is_static
     assert 0.0 < np.abs(seen.positions - truth.positions)[moved].max() < 0.02
     assert np.array_equal(seen.positions[~moved], truth.positions[~moved])

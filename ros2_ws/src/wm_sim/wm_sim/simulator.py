@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_core.camera import Camera
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind, validate_hypotheses
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import Predicate, Relation, SceneGraph, shape_volume
-from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec, scaled_body
-from wm_dynamics.mujoco.contacts import Touch
+from wm_dynamics.mujoco.bodies import BodyDef
 from wm_dynamics.mujoco.live_world import LiveWorld
 from wm_dynamics.mujoco.simulator import Simulator as Stepper
 from wm_dynamics.mujoco.trajectory import Action
 from wm_dynamics.mujoco.world import World
+from wm_sim.cameras import look_at, make_camera
+from wm_sim.counterfactuals import GroundTruthRollout, Snapshot, draw_future, simulate_futures
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.drawing import SceneDrawing
 from wm_sim.rendering import decorator
@@ -54,44 +54,6 @@ class Frame:
     rgb: NDArray[np.uint8]
     depth: NDArray[np.float32]
     world_T_camera: Array
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything that the simulation depends on at an instant; for ``Simulator.restore``.
-
-    Attributes:
-        frame: frames since the start of the scene.
-        cursor: scheduled actions that have happened.
-        live: the world's state.
-    """
-
-    frame: int
-    cursor: int
-    live: LiveWorld
-
-
-@dataclass(frozen=True)
-class GroundTruthRollout:
-    """True futures of K hypotheses: T times, M objects. Created bodies come after the known ids.
-
-    Attributes:
-        object_ids: (M,) true ids.
-        times: (T,) [s] after the snapshot.
-        states: (K, T, M, 13) [m, m/s, rad/s], laid out as ``wm_core.rollout.Rollout.states``.
-        present: (K, T, M) whether the object exists then.
-        touches: of each hypothesis, with object ids in place of indices.
-        hypotheses: K, on true ids.
-        snapshot: the instant that they start from.
-    """
-
-    object_ids: NDArray[np.int64]
-    times: Array
-    states: NDArray[np.float32]
-    present: NDArray[np.bool_]
-    touches: tuple[tuple[Touch, ...], ...]
-    hypotheses: tuple[Hypothesis, ...]
-    snapshot: Snapshot
 
 
 class Simulator:
@@ -131,7 +93,7 @@ class Simulator:
         self.scene: BuiltScene = scene if isinstance(scene, BuiltScene) else build_scene(scene, seed)
         self.seed, self.noise = seed, noise
         model = self.scene.model
-        self.camera = _camera(width, height, model.camera.vertical_fov)
+        self.camera = make_camera(width, height, model.camera.vertical_fov)
         self.timestep = 1.0 / (FRAME_RATE_HZ * STEPS_PER_FRAME)
         self._decorate = decorate or decorator(width, height, model.walls, quality)
         self.world = World(self.scene.bodies, 0.0, self.timestep, self._decorate)
@@ -422,31 +384,7 @@ class Simulator:
         graph = self.ground_truth()
         self.restore(current)
         validate_hypotheses(hypotheses, graph, float(t[-1]))
-        known = len(self.scene.ids)
-        created = max((sum(i.creates_body for i in h.interventions) for h in hypotheses), default=0)
-        top = max(self.scene.ids)
-        ids = np.array([*self.scene.ids, *range(top + 1, top + 1 + created)], dtype=np.int64)
-        states = np.zeros((len(hypotheses), len(t), len(ids), 13), dtype=np.float32)
-        states[..., 6] = 1.0
-        present = np.zeros(states.shape[:3], dtype=bool)
-        touches = []
-        index_of = {i: k for k, i in enumerate(self.scene.ids)}
-        for k, hypothesis in enumerate(hypotheses):
-            bodies: list[BodyDef] = []
-            actions: list[Action] = []
-            for intervention in hypothesis.interventions:
-                if intervention.creates_body:
-                    actions.append(Action(known + len(bodies), intervention))
-                    bodies.append(body_from_spec(intervention.body))  # type: ignore[arg-type]
-                else:
-                    actions.append(Action(index_of[intervention.object_id], intervention))
-            live = start.live.branch(bodies)
-            trajectory = live.execute(actions, t, max_stretch=STEPS_PER_FRAME)
-            count = known + len(bodies)
-            states[k, :, :count] = trajectory.states
-            present[k, :, :count] = trajectory.present
-            touches.append(tuple(replace(c, a=int(ids[c.a]), b=int(ids[c.b])) for c in trajectory.touches))
-        return GroundTruthRollout(ids, t, states, present, tuple(touches), tuple(hypotheses), start)
+        return simulate_futures(self.scene, start, hypotheses, t, STEPS_PER_FRAME)
 
     def render_ground_truth(
         self,
@@ -461,53 +399,9 @@ class Simulator:
             rows: indices of ``ground_truth.times`` to draw; None: all.
             world_T_camera: (4, 4); None: the camera's pose at the instant of the query.
         """
-        chosen = range(len(ground_truth.times)) if rows is None else rows
-        interventions = ground_truth.hypotheses[hypothesis].interventions
-        bodies = list(ground_truth.snapshot.live.bodies)
-        created = [body_from_spec(i.body) for i in interventions if i.creates_body and i.body is not None]
-        bodies += created
-        index_of = {i: k for k, i in enumerate(self.scene.ids)}
         pose = (
             self.world_T_camera(ground_truth.snapshot.frame / FRAME_RATE_HZ)
             if world_T_camera is None
             else np.asarray(world_T_camera, dtype=np.float64)
         )
-        changes = sorted(
-            (i for i in interventions if i.kind in (InterventionKind.MORPH, InterventionKind.RESTYLE)),
-            key=lambda i: i.time_offset,
-        )
-        colors, depths, applied = [], [], 0
-        painted: dict[int, Array] = {}
-        for row in chosen:
-            while applied < len(changes) and changes[applied].time_offset <= ground_truth.times[row] + 1e-9:
-                change, applied = changes[applied], applied + 1
-                index = index_of[change.object_id]
-                if change.kind == InterventionKind.RESTYLE:
-                    painted[index] = change.color
-                else:
-                    bodies[index] = scaled_body(bodies[index], change.scale)
-            states = ground_truth.states[hypothesis, row, : len(bodies)].astype(np.float64)
-            present = ground_truth.present[hypothesis, row, : len(bodies)]
-            rgb, depth = self.drawing.color_and_depth(bodies, states, present, pose, painted)
-            colors.append(rgb)
-            depths.append(depth)
-        return np.stack(colors), np.stack(depths)
-
-
-def _camera(width: int, height: int, vertical_fov_deg: float) -> Camera:
-    camera = Camera.from_vertical_field_of_view(width, height, float(np.radians(vertical_fov_deg)))
-    return replace(camera, fx=float(camera.fx), fy=float(camera.fy))
-
-
-def look_at(position: ArrayLike, target: ArrayLike) -> Array:
-    """(4, 4) pose of an optical frame (z forward, x right, y down) at a position [m] that looks at a
-    target, no roll.
-    """
-    p = np.asarray(position, dtype=np.float64)
-    forward = np.asarray(target, dtype=np.float64) - p
-    forward = forward / np.linalg.norm(forward)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right = right / max(float(np.linalg.norm(right)), 1e-9)
-    pose = np.eye(4)
-    pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, np.cross(forward, right), forward, p
-    return pose
+        return draw_future(self.drawing, self.scene, ground_truth, hypothesis, rows, pose)

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from wm_bringup.report.comparison import largest_difference
 from wm_core.interventions import Hypothesis
 from wm_core.scene_graph import SceneGraph
-from wm_sim.simulator import NANOSECONDS, GroundTruthRollout, Simulator
+from wm_sim.counterfactuals import GroundTruthRollout
+from wm_sim.simulator import NANOSECONDS, Simulator
 
 MAX_REPLAY_DIFFERENCE_M = 1e-6
 """Rounding of the message format; a larger difference means another world."""

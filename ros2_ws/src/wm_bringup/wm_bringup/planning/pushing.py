@@ -1,7 +1,7 @@
-"""Push tasks on the simulated table, and the closed loop that carries them out: look, imagine, push, look again.
+"""Push tasks (``tasks``) carried out on the simulated table in closed loop: observe, plan by imagined futures, push.
 
-A task is a random table, an object to push, a place 0.2 to 0.4 m away, and a tall object near the way. It is done when
-the center of the object is within 3 cm of the place, the tall one stands, and nothing has left the table.
+A task is done when the center of its target is within 3 cm of the goal, the tall object stands, and every object is on
+the table.
 """
 
 from __future__ import annotations
@@ -38,10 +38,13 @@ from wm_sim.simulator import FRAME_RATE_HZ, Simulator
 Array = NDArray[np.float64]
 
 GOAL_TOLERANCE_M = 0.03
+"""Part of the task (docs/planning.md)."""
 MAX_CYCLES = 30
+"""A task that takes more cycles has failed; those that succeed take a few."""
 SETTLE_S = 0.2
+"""After a push, until objects are at rest; longer makes tasks take longer in simulated time."""
 
-# What perception leaves open on this table, about (docs/perception_bench.md): used where the true state is the start.
+# Standard deviations of what perception errs by on this table, about (docs/perception_bench.md): for ``estimated``.
 NOISE_POSITION_M = 0.003
 NOISE_YAW_RAD = 0.02
 NOISE_SIZE = 0.02
@@ -49,7 +52,13 @@ NOISE_SIZE = 0.02
 
 @dataclass
 class Step:
-    """One cycle: what was planned, and where objects truly were before it."""
+    """One cycle.
+
+    Attributes:
+        plan: that was carried out.
+        ground_truth: the true scene before it.
+        pusher: the paddle's pose before it.
+    """
 
     plan: Plan
     ground_truth: SceneGraph
@@ -58,13 +67,17 @@ class Step:
 
 @dataclass
 class Episode:
-    """What came of a task.
+    """The outcome of a task.
 
     Attributes:
+        seed, backend, task: what was run.
         success: see the module; reason: what failed, in words.
-        distance_m: of the target's center to the goal at the end.
-        plan_seconds: of each cycle in which something was imagined.
-        simulated_s: how long it took in the world.
+        distance_m: from the target's center to the goal at the end.
+        plan_seconds: wall-clock time of planning in each cycle with imagined futures.
+        simulated_s: simulated time of the whole task.
+        steps: the cycles, where they are kept.
+        end: the true scene at the end.
+        track: (time [s], positions (n, 3) [m], quaternions (n, 4)) of all bodies at 30 Hz, where they are kept.
     """
 
     seed: int
@@ -80,13 +93,10 @@ class Episode:
     track: list[tuple[float, Array, Array]] = field(default_factory=list)
 
 
-# -- what is known of the world
+def estimated(ground_truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
+    """The true scene with errors like perception's: centers to 3 mm, yaws to 1 degree, sizes to 2 %.
 
-
-def believed(ground_truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
-    """The true scene as somebody knows it who looks well: centers to 3 mm, yaws to 1 degree, sizes to 2 %.
-
-    Masses, frictions and restitutions are what one would guess (the prior), not what they are.
+    Masses, frictions and restitutions are the prior's, not the true ones.
     """
     count = len(ground_truth)
     moved = ~ground_truth.is_static
@@ -124,8 +134,12 @@ def believed(ground_truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
     )
 
 
-class Watcher:
-    """Perception in this process, looking at what the simulator's camera renders, at 15 Hz."""
+class Observer:
+    """Perception in this process, on images of the simulator's camera at 15 Hz.
+
+    Attributes:
+        scene: newest scene graph; None: none yet.
+    """
 
     def __init__(self, simulator: Simulator) -> None:
         from wm_perception.pipeline import PerceptionPipeline
@@ -134,8 +148,8 @@ class Watcher:
         self._simulator, self._pipeline = simulator, PerceptionPipeline(PerceptionConfig())
         self.scene: SceneGraph | None = None
 
-    def look(self) -> None:
-        """At this frame, if it is one of those that are looked at."""
+    def observe(self) -> None:
+        """Process the simulator's frame, if its number is even."""
         from wm_perception.types import Frame
 
         simulator = self._simulator
@@ -160,9 +174,6 @@ class Watcher:
         raise PlanError(f"target: perception sees nothing within 5 cm of {np.round(place, 3).tolist()}")
 
 
-# -- the closed loop
-
-
 @lru_cache(maxsize=4)
 def _imagination(backend: str) -> Imagination:
     return Imagination(backend=backend)
@@ -174,21 +185,21 @@ def _pose(simulator: Simulator) -> PusherPose:
 
 
 def _bare(task: Task) -> Any:
-    """Without materials: the physics is the same, and nothing has to be drawn."""
+    """The scene without materials: the same physics, and nothing to draw."""
     scene = build_scene(task.scene, task.seed)
     bodies = tuple(replace(b, geoms=tuple(replace(g, material="") for g in b.geoms)) for b in scene.bodies)
     return replace(scene, bodies=bodies)
 
 
 def _open(task: Task, perceived: bool) -> Simulator:
-    """The task's world: 640x480 images where they are looked at, else nothing to draw."""
+    """The task's world: 640x480 images for perception, else nothing to draw."""
     if perceived:
         return Simulator(build_scene(task.scene, task.seed), task.seed)
     return Simulator(_bare(task), task.seed, 64, 48, decorate=lambda _: None)
 
 
 def follow(simulator: Simulator, path: PusherPath, on_frame: Callable[[], None] = lambda: None) -> None:
-    """Carry a path out and let objects come to rest; in the world's own frames."""
+    """Carry out a path and let objects come to rest; ``on_frame`` is called at each of the simulator's frames."""
     simulator.command_pusher(path.times, path.positions, path.quaternions)
     for _ in range(int(np.ceil((path.duration_s + SETTLE_S) * FRAME_RATE_HZ))):
         simulator.step()
@@ -196,7 +207,7 @@ def follow(simulator: Simulator, path: PusherPath, on_frame: Callable[[], None] 
 
 
 def judge(task: Task, simulator: Simulator, start: SceneGraph) -> tuple[bool, str, float]:
-    """Whether the task is done, what is wrong if not, and the target's distance [m]."""
+    """Whether the task is done, what is wrong if not, and the target's distance from the goal [m]."""
     scene, ground_truth = simulator.scene, simulator.ground_truth()
     index = ground_truth.index(scene.id_of(task.target))
     distance = float(np.linalg.norm(ground_truth.positions[index, :2] - task.goal))
@@ -211,7 +222,7 @@ def judge(task: Task, simulator: Simulator, start: SceneGraph) -> tuple[bool, st
     before = quaternion_to_matrix(start.quaternions[start.index(scene.id_of(task.tall))])
     tilt = float(np.arccos(np.clip(quaternion_to_matrix(ground_truth.quaternions[tall])[2] @ before[2], -1.0, 1.0)))
     if tilt > TOPPLE_ANGLE_RAD:
-        wrong.append("the tall one toppled")
+        wrong.append("the tall object toppled")
     if distance > GOAL_TOLERANCE_M:
         wrong.append(f"{1e3 * distance:.0f} mm from the goal")
     return not wrong, ", ".join(wrong), distance
@@ -233,11 +244,14 @@ def run_episode(
 
     Args:
         backend: of the imagination: learned, physics, straight, still, auto.
-        seed: of the task, of what is misjudged of the world, and of the planner's draws.
-        perceived: the scene graph comes from the perception pipeline looking at rendered images, not from ``believed``.
-        samples: of the belief, for each path.
-        imagine: asks somebody else than this process's imagination.
-        keep_steps: keep what was planned, and the way of everything at 30 Hz, for pictures.
+        seed: of the task, of the errors of ``estimated``, and of the planner's draws.
+        perceived: plan from the perception pipeline on rendered images, not from ``estimated``.
+        config: of the planner; None: its defaults.
+        samples: of the perceived state, for each path.
+        max_cycles: after which the task has failed.
+        imagine: used in place of this process's imagination.
+        keep_steps: keep the cycles, and the poses of all bodies at 30 Hz, for pictures.
+        on_cycle: called with the number of a cycle and its plan.
 
     Raises:
         BackendUnavailableError, wm_core.inference.backends.InferenceError: the backend cannot run here.
@@ -249,11 +263,11 @@ def run_episode(
         start = simulator.ground_truth()
         target_id = simulator.scene.id_of(task.target)
         episode = Episode(seed, backend, False, "", np.inf, [], 0.0, task)
-        watcher = Watcher(simulator) if perceived else None
+        observer = Observer(simulator) if perceived else None
 
         def on_frame() -> None:
-            if watcher is not None:
-                watcher.look()
+            if observer is not None:
+                observer.observe()
             if keep_steps:
                 states = simulator.live.states()
                 episode.track.append((simulator.time_s, states[:, :3].copy(), states[:, 3:7].copy()))
@@ -265,12 +279,12 @@ def run_episode(
 
         on_frame()
         try:
-            if watcher is not None:
+            if observer is not None:
                 wait(1.0)
-                target_id = watcher.nearest(start.positions[start.index(target_id)])
+                target_id = observer.nearest(start.positions[start.index(target_id)])
             for number in range(max_cycles):
                 pusher, ground_truth = _pose(simulator), simulator.ground_truth()
-                scene = watcher.scene if watcher is not None else believed(ground_truth, rng)
+                scene = observer.scene if observer is not None else estimated(ground_truth, rng)
                 assert scene is not None
                 plan = planner.plan(scene, target_id, task.goal, pusher)
                 if keep_steps:

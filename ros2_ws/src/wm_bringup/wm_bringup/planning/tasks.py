@@ -1,4 +1,8 @@
-"""Push tasks on the simulated table, drawn by a seed."""
+"""Push tasks on the simulated table, drawn by a seed.
+
+A task is a random table, an object to push, a goal 0.2 to 0.4 m away, and a tall object near the way. The ranges of
+sizes and places are set by hand for the simulated table; another range makes other tasks of the same seeds.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +19,25 @@ Array = NDArray[np.float64]
 
 PUSHER_NAME = "paddle"
 _HOME = (-0.30, 0.50, 0.30)
-"""Where the paddle waits, over the table's front left corner [m, from the table's center]."""
+"""Start of the paddle, over the table's front left corner [m, from the table's center]: out of every object's reach."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to do: ``target`` and ``tall`` are names of objects in the scene; ``goal`` (2,) [m] in the map frame."""
+    """A push task.
+
+    Attributes:
+        seed: that it was drawn by.
+        scene: the table with its objects.
+        target, tall: names of objects in the scene: the one to push, and the one that must stand.
+        goal: (2,) of the target's center [m], map frame.
+    """
 
     seed: int
     scene: SceneModel
     target: str
     tall: str
     goal: Array
-
-
-# -- tasks
 
 
 def _radius(item: dict[str, Any]) -> float:
@@ -83,7 +91,7 @@ def make_task(seed: int, table_look: str = "wood") -> Task:
         goal = start + distance * ahead
         if (np.abs(goal) > half - 0.15).any():
             continue
-        # Beside the way, sometimes in it.
+        # The tall object beside the way, sometimes in it.
         between = rng.uniform(0.35, 0.75) * distance
         gap = rng.uniform(-0.02, 0.04)
         side = rng.choice([-1.0, 1.0]) * (_radius(target) + _radius(tall) + gap)
@@ -94,7 +102,7 @@ def make_task(seed: int, table_look: str = "wood") -> Task:
         items = [target | {"position": start.tolist()}, tall | {"position": where.tolist()}]
         for number in range(int(rng.integers(1, 5))):
             for _ in range(40):
-                other = _other(rng, f"thing{number}")
+                other = _other(rng, f"other{number}")
                 spot = start + rng.uniform(-0.4, 0.4, 2)
                 if (np.abs(spot) > half - 0.10).any():
                     continue
