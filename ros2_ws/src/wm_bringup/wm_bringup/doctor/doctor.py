@@ -1,8 +1,8 @@
 """``wm doctor``: what is installed, what is used and why, and what to do about what is missing.
 
 Each finding is ok, a note, a warning (something will not be as good as it could) or an error (something needed is
-missing or wrong); errors and warnings say what to do. The checks here are of the installation and need no running
-graph; ``doctor_graph`` looks at topics and frames.
+missing or wrong); errors and warnings say what to do. The checks of the installation (``installation``,
+``models``) need no running graph; ``graph`` checks topics and frames.
 """
 
 from __future__ import annotations

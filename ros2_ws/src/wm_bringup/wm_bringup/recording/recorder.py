@@ -155,7 +155,7 @@ class Recorder(Node):
         message_type = message_class(topic.type_name)
         read_stamp = stamp_reader(message_type)
 
-        def take(data: bytes, info: Any) -> None:
+        def on_message(data: bytes, info: Any) -> None:
             # The middleware's own time of reception: not delayed by what this process is busy with.
             arrival_ns = int(info.get("received_timestamp", 0) if isinstance(info, dict) else 0) or time.time_ns()
             stamp_ns = read_stamp(data)
@@ -169,7 +169,7 @@ class Recorder(Node):
             self.counts[topic.name] += 1
             self._queue.put((topic, data, arrival_ns, stamp_ns or arrival_ns, topic.sequence))
 
-        topic.subscription = self.create_subscription(message_type, topic.name, take, topic.qos, raw=True)
+        topic.subscription = self.create_subscription(message_type, topic.name, on_message, topic.qos, raw=True)
 
     def _write(self) -> None:
         while (item := self._queue.get()) is not None:

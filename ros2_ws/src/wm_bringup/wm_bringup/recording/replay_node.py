@@ -12,25 +12,25 @@ from wm_perception.types import Frame, PerceptionResult
 class _Output:
     """Stands for a publisher: hands on what is published."""
 
-    def __init__(self, topic: str, take: Callable[[Any], None] | None) -> None:
+    def __init__(self, topic: str, receive: Callable[[Any], None] | None) -> None:
         self.topic_name = topic
-        self._take = take
+        self._receive = receive
 
     def publish(self, message: Any) -> None:
         """Hand it on."""
-        if self._take is not None:
-            self._take(message)
+        if self._receive is not None:
+            self._receive(message)
 
     def get_subscription_count(self) -> int:
-        """1 where somebody takes it; what nobody takes is not drawn."""
-        return int(self._take is not None)
+        """1 where there is a receiver; images without one are not drawn."""
+        return int(self._receive is not None)
 
 
 class ReplayNode(PerceptionNode):
     """The perception node, its subscriptions and publishers replaced by calls.
 
     Args:
-        outputs: by topic, relative as the node names it, what takes its messages.
+        outputs: by topic, relative as the node names it, the receiver of its messages.
 
     Attributes:
         inputs: type and callbacks of what it has subscribed to, by topic.

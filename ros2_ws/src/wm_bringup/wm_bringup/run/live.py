@@ -40,7 +40,7 @@ def _subscribe(node: Any, view: View, camera_info: str, namespace: str) -> None:
         now = time.monotonic()
         view.latency.end(stamp_to_ns(msg.header.stamp), now)
         view.graph_times.append(now)
-        view.take(scene_graph_from_msg(msg))
+        view.add(scene_graph_from_msg(msg))
 
     def on_diagnostics(msg: Any) -> None:
         for status in msg.status:
@@ -73,7 +73,7 @@ def run(
         remaps: "/A:=/B". Live topics: the nodes read B in place of A. A bag: its topic A is played as B.
         out: folder for the logs and an MCAP recording; None: nothing is kept.
         playing: how the recording is played.
-        imagine: ask what would happen, at the end.
+        imagine: also imagine a few futures, at the end.
         params_files: of the nodes.
         perception: further parameters of perception.
         namespace: of the nodes.
@@ -237,7 +237,7 @@ class _Watcher:
         self._rclpy.try_shutdown(context=self._context)
 
     def spin(self, seconds: float) -> None:
-        """Take what comes for this long."""
+        """Handle incoming messages for so long [s]."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)

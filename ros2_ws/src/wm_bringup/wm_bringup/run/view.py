@@ -56,7 +56,7 @@ class View:
     most_objects: int = 0
     most_supports: int = 0
 
-    def take(self, scene: Any) -> None:
+    def add(self, scene: Any) -> None:
         """A new scene graph."""
         self.scene = scene
         self.graphs += 1
