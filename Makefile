@@ -54,7 +54,7 @@ lint:  ## ruff (rules, format) and mypy
 
 lint-types:
 	@.venv/bin/mypy $(foreach p,core dynamics planning ros perception imagination sim bringup,ros2_ws/src/wm_$(p)/wm_$(p)) \
-	    training export examples tools/bootstrap.py tools/lock.py tools/check_wheels.py tools/message_pages.py tools/docs_hook.py
+	    training export examples tools
 
 docs:  ## the documentation as a site, with messages and Python API; results in out/docs/
 	$(call bootstrap,docs)

@@ -28,8 +28,10 @@ from wm_bringup.environment import make_console
 from wm_bringup.progress import ProgressLog
 from wm_bringup.report.metrics import latency_figures
 from wm_bringup.report.results import machine_facts
-from wm_bringup.run.live import START_S, start_nodes
-from wm_bringup.run.processes import ProcessGroup, graph_environment, node_command
+from wm_bringup.run.node_command import node_command
+from wm_bringup.run.nodes import START_S, start_nodes
+from wm_bringup.run.private_graph import graph_environment
+from wm_bringup.run.processes import ProcessGroup
 from wm_core.rollout import ImagineRequest
 from wm_core.scene_graph import SceneGraph
 
@@ -46,7 +48,7 @@ def time_rollouts(client: GraphClient, scene: SceneGraph, counts: tuple[int, ...
     found = {}
     for count in counts:
         request = ImagineRequest(tuple(timing_hypotheses(scene, count)), horizon_s=1.0)
-        answers = [client.ask(request, scene, timeout_s=300.0) for _ in range(REPEATS if count <= 64 else 1)]
+        answers = [client.imagine(request, scene, timeout_s=300.0) for _ in range(REPEATS if count <= 64 else 1)]
         found[count] = {
             "round_trip_s": float(np.median([a.round_trip_s for a in answers])),
             "compute_s": float(np.median([a.compute_s for a in answers])),

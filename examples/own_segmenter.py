@@ -29,11 +29,11 @@ with Simulator("two_balls", width=320, height=240) as world:
         world.step()
         image = world.render()
         result = pipeline.process(Frame(world.stamp_ns, image.rgb, image.depth, world.camera, image.world_T_camera))
-    truth = world.ground_truth()
+    ground_truth = world.ground_truth()
 
 found = result.scene.select(~result.scene.is_static)
-print(f"{len(found)} objects found, {int((~truth.is_static).sum())} are there")
+print(f"{len(found)} objects found, {int((~ground_truth.is_static).sum())} are there")
 for name, position in zip(found.class_names, found.positions, strict=True):
-    distance = np.linalg.norm(truth.positions - position, axis=1)
-    nearest = truth.class_names[int(distance.argmin())]
+    distance = np.linalg.norm(ground_truth.positions - position, axis=1)
+    nearest = ground_truth.class_names[int(distance.argmin())]
     print(f"{name} at {np.round(position, 2)} m: a {nearest} has its center {1e3 * distance.min():.0f} mm away")

@@ -1,4 +1,4 @@
-"""Ask a what-if: a ball comes toward a box; what if the box were not there, or the ball were stopped?"""
+"""A what-if: a ball comes toward a box; what if the box were not there, or the ball were stopped?"""
 
 from wm_core.interventions import Hypothesis, remove, set_velocity
 from wm_core.rollout import ImagineRequest
@@ -20,5 +20,5 @@ request = ImagineRequest((Hypothesis("as it is"), no_box, stopped), horizon_s=1.
 rollout = Imagination().imagine(request, scene)
 for k, name in enumerate(rollout.hypotheses):
     x, _, _ = rollout.positions(k)[-1, rollout.index(BALL)]
-    met = [f"{e.time_s:.2f} s" for e in rollout.events if e.hypothesis == k and e.kind == EventKind.CONTACT]
-    print(f"{name}: after 1 s the ball is at x = {x:.2f} m; it meets the box at {', '.join(met) or 'no time'}")
+    contacts = [f"{e.time_s:.2f} s" for e in rollout.events if e.hypothesis == k and e.kind == EventKind.CONTACT]
+    print(f"{name}: after 1 s the ball is at x = {x:.2f} m; it touches the box at {', '.join(contacts) or 'no time'}")

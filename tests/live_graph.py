@@ -16,7 +16,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from conftest import NodeProcess
-from wm_bringup.run.processes import graph_environment, node_command
+from wm_bringup.run.node_command import node_command
+from wm_bringup.run.private_graph import graph_environment
 from wm_ros import qos
 
 FAST = {

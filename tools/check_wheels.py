@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bootstrap import REQUIREMENTS, SUPPORTED, WHEELS_ONLY
+from setup_steps.settings import REQUIREMENTS, SUPPORTED, WHEELS_ONLY
 
 LOCKS = ("lock.txt", "lock-jazzy.txt")
 

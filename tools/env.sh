@@ -48,7 +48,7 @@ else
         [ -d "$_wm_dir" ] && _wm_prepend LD_LIBRARY_PATH "$_wm_dir"
     done
     export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1
-    # As a sourced ROS does: what asks which distribution this is looks here.
+    # As a sourced ROS does: programs read the distribution from it.
     case "$_wm_ros" in pip-*) export ROS_DISTRO="${_wm_ros#pip-}" ;; esac
     _wm_prepend AMENT_PREFIX_PATH "$_wm_venv"
     # shellcheck disable=SC1091

@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bootstrap import PIP_VERSION, REQUIREMENTS, SUPPORTED, WHEELS_ONLY, find_interpreter
+from setup_steps.python_choice import find_interpreter
+from setup_steps.settings import PIP_VERSION, REQUIREMENTS, SUPPORTED, WHEELS_ONLY
 
 GROUPS = ["build", "ros-kilted", "runtime", "test", "lint", "docs", "training", "export"]
 JAZZY_GROUPS = ["ros-jazzy"]

@@ -46,7 +46,7 @@ CASE_SOURCES = (
     Path(__file__),
     Path(__file__).with_name("scenarios.py"),
     *(ROOT / "training/worlds").glob("*.py"),
-    *(_PACKAGES / "wm_sim/wm_sim" / f"{name}.py" for name in ("simulator", "objects", "scenes")),
+    *(_PACKAGES / "wm_sim/wm_sim" / f"{name}.py" for name in ("simulator", "counterfactuals", "objects", "scenes")),
     *(_PACKAGES / "wm_dynamics/wm_dynamics/mujoco").glob("*.py"),
     _PACKAGES / "wm_dynamics/wm_dynamics/interventions.py",
     *(_PACKAGES / "wm_core/wm_core").glob("*.py"),
@@ -145,7 +145,7 @@ def _make_case(split: Split, seed: int) -> Case | None:
             return None
         kinds, hypotheses = zip(*drawn, strict=True)
         times = np.arange(round(HORIZON_S / STEP_S) + 1, dtype=np.float64) * STEP_S
-        ground_truth = simulator.imagine_truth(hypotheses, times)
+        ground_truth = simulator.ground_truth_rollout(hypotheses, times)
     if (
         not np.isfinite(ground_truth.states).all()
         or np.abs(ground_truth.states[..., LINEAR_VELOCITY]).max() > MAX_SPEED_M_S

@@ -92,8 +92,10 @@ def measure(
 
     from wm_bringup.demo.capture import environment
     from wm_bringup.environment import package_file
-    from wm_bringup.recording.recorder import stamp_reader
-    from wm_bringup.run.processes import ProcessGroup, graph_environment, node_command
+    from wm_bringup.recording.topic_format import stamp_reader
+    from wm_bringup.run.node_command import node_command
+    from wm_bringup.run.private_graph import graph_environment
+    from wm_bringup.run.processes import ProcessGroup
     from wm_ros import qos
 
     environ = graph_environment()

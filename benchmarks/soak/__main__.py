@@ -35,8 +35,10 @@ from wm_bringup.demo.scenarios import timing_hypotheses
 from wm_bringup.environment import make_console
 from wm_bringup.progress import ProgressLog
 from wm_bringup.report.results import machine_facts
-from wm_bringup.run.live import start_nodes
-from wm_bringup.run.processes import ProcessDied, ProcessGroup, graph_environment, node_command
+from wm_bringup.run.node_command import node_command
+from wm_bringup.run.nodes import start_nodes
+from wm_bringup.run.private_graph import graph_environment
+from wm_bringup.run.processes import ProcessDied, ProcessGroup
 from wm_core.rollout import ImageRequest, ImagineRequest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +99,7 @@ class Soak:
             images=images,
         )
         try:
-            answer = client.ask(request, timeout_s=60.0)
+            answer = client.imagine(request, timeout_s=60.0)
         except ClientError as error:
             self.refused += 1
             if self.refused > max(3, self.answered):

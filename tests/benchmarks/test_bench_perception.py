@@ -376,7 +376,7 @@ def test_things_meet_more_than_once_in_busy_worlds() -> None:
 
 
 def test_the_camera_turns_away_and_comes_back() -> None:
-    from wm_sim.simulator import look_at
+    from wm_sim.cameras import look_at
 
     scene = build_scene(ClipPlan("seeds", 50_001, "away", 5.6, 15.0))
     rows = np.array(scene.model.camera.path)

@@ -19,10 +19,12 @@ from rich.console import Console
 from model_files import learned_model
 from wm_bringup import imagine_cli
 from wm_bringup.cli import fold_vectors, main
-from wm_bringup.doctor import doctor, graph, picture
+from wm_bringup.doctor import graph, installation, models, picture
 from wm_bringup.doctor.parameters import read_parameters
 from wm_bringup.doctor.seen import Seen
-from wm_bringup.run import live
+from wm_bringup.run import players
+from wm_bringup.run.inputs import perception_inputs
+from wm_bringup.run.view import View
 from wm_core.rollout import EventAnswer, EventQuestion, Rollout, RolloutEvent
 from wm_core.scene_graph import EventKind, SceneGraph
 
@@ -101,7 +103,7 @@ def test_hypotheses_of_options():
     ]
     assert found[2].interventions[0].impulse.tolist() == [0.0, 0.5, 0.0]
     for bad in ("", "1 2", "x 0 0 0", "1.5 0 0 0", "1 nan 0 0"):
-        with pytest.raises(imagine_cli.AskError, match="--push: got"):
+        with pytest.raises(imagine_cli.ImagineError, match="--push: got"):
             imagine_cli.hypotheses_of(push=[bad])
 
 
@@ -111,7 +113,7 @@ def test_questions_of_options():
     both = imagine_cli.questions_of(["contact 3,4"], hypotheses=2)
     assert [(q.kind, q.a, q.b, q.hypothesis) for q in both] == [(EventKind.CONTACT, 3, 4, k) for k in range(2)]
     for bad in ("", "fall", "fall x", "fall 3 4", "enter 3", "3 fall", "contact 1 2 3"):
-        with pytest.raises(imagine_cli.AskError, match="--why: got"):
+        with pytest.raises(imagine_cli.ImagineError, match="--why: got"):
             imagine_cli.questions_of([bad])
 
 
@@ -188,7 +190,7 @@ def test_a_future_that_is_not_valid_is_said_and_not_shown():
 
 
 def test_view_says_what_is_wrong():
-    view = live.View(scene=two_things())
+    view = View(scene=two_things())
     view.latency.begin(1, 10.0)
     view.latency.end(1, 10.05)
     view.latency.end(2, 11.0)
@@ -203,20 +205,20 @@ def test_view_says_what_is_wrong():
 
 def test_what_a_recording_does_not_say_again():
     names = ["/camera/color/image_raw", "/tf", "/clock", "/diagnostics", "/wm/scene_graph", "/wm2/x"]
-    assert live.replayed_topics(names, "/wm") == ["/camera/color/image_raw", "/tf", "/wm2/x"]
+    assert players.replayed_topics(names, "/wm") == ["/camera/color/image_raw", "/tf", "/wm2/x"]
     with pytest.raises(ValueError, match="bag"):
-        live.player_command(None, Path(__file__), live.Playing(), (), "/wm")
+        players.player_command(None, Path(__file__), players.Playing(), (), "/wm")
 
 
 def test_camera_info_of_parameters_and_remaps(tmp_path):
     robot = ROOT / "ros2_ws/src/wm_bringup/config/robot.yaml"
-    assert live.camera_info_topic([], {}) == "/camera/color/camera_info"
-    assert live.camera_info_topic([robot], {}) == "/camera/camera/color/camera_info"
-    assert live.camera_info_topic([], {"/camera/color/camera_info": "/info"}) == "/info"
+    assert perception_inputs([], {}).camera_info == "/camera/color/camera_info"
+    assert perception_inputs([robot], {}).camera_info == "/camera/camera/color/camera_info"
+    assert perception_inputs([], {"/camera/color/camera_info": "/info"}).camera_info == "/info"
     bad = tmp_path / "bad.yaml"
     bad.write_text("perception: 3\n")
     with pytest.raises(ValueError, match="expected NODE: ros__parameters"):
-        live.camera_info_topic([bad], {})
+        perception_inputs([bad], {})
 
 
 def test_doctor_reads_stamps_of_serialized_messages():
@@ -267,33 +269,33 @@ def test_doctor_draws_depth(tmp_path):
 def test_doctor_checks_caches(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "numba"))
     monkeypatch.setenv("WM_ENGINE_CACHE", str(tmp_path / "engines"))
-    assert [f.level for f in doctor.check_caches()] == ["ok", "ok"] and not list(tmp_path.iterdir())
+    assert [f.level for f in models.check_caches()] == ["ok", "ok"] and not list(tmp_path.iterdir())
     (tmp_path / "engines").mkdir()
     (tmp_path / "engines").chmod(0o777)
-    found = doctor.check_caches()[1]
+    found = models.check_caches()[1]
     assert found.level == "warning" and "lets others write" in found.found and "chmod go-w" in found.advice
 
 
 @pytest.mark.slow
 def test_doctor_loads_the_dynamics_model(tmp_path, monkeypatch):
-    (found,) = doctor.check_dynamics_model()
+    (found,) = models.check_dynamics_model()
     assert found.level == "ok" and found.values["loads"] and found.values["sha256"] in found.found
     broken = tmp_path / "dynamics.onnx"
     monkeypatch.setattr("wm_dynamics.contact_step.network.default_model", lambda: broken)
-    assert doctor.check_dynamics_model()[0].level == "note"
+    assert models.check_dynamics_model()[0].level == "note"
     broken.write_bytes(b"no model")
-    (found,) = doctor.check_dynamics_model()
+    (found,) = models.check_dynamics_model()
     assert found.level == "error" and str(broken) in found.found
 
 
 def test_doctor_knows_a_profile_that_loses_images(tmp_path):
     config = ROOT / "ros2_ws/src/wm_bringup/config/fastdds.xml"
-    assert doctor.check_fastdds_profile(str(config))[0].values["segment_bytes"] == 64 * 2**20
+    assert installation.check_fastdds_profile(str(config))[0].values["segment_bytes"] == 64 * 2**20
     small = tmp_path / "small.xml"
     small.write_text(config.read_text().replace("67108864", "524288"))
-    assert "images will be lost" in doctor.check_fastdds_profile(str(small))[0].advice
-    assert doctor.check_fastdds_profile("")[0].level == doctor.WARNING
-    assert doctor.check_fastdds_profile(str(tmp_path / "none.xml"))[0].level == doctor.ERROR
+    assert "images will be lost" in installation.check_fastdds_profile(str(small))[0].advice
+    assert installation.check_fastdds_profile("")[0].level == "warning"
+    assert installation.check_fastdds_profile(str(tmp_path / "none.xml"))[0].level == "error"
 
 
 @pytest.mark.smoke

@@ -15,7 +15,7 @@ from rclpy.serialization import serialize_message
 from wm_bringup.demo.scenarios import choose_scenarios, color_word, object_name
 from wm_bringup.environment import message_definition
 from wm_bringup.recording import recordings
-from wm_bringup.report import drawing, page, rerun_file, video
+from wm_bringup.report import drawing, html_parts, page, rerun_file, video, video_pictures
 from wm_bringup.report.comparison import HypothesisErrors, ObjectErrors
 from wm_bringup.report.results import DemoResults, Future
 from wm_core.camera import Camera
@@ -160,7 +160,7 @@ def test_film_plays_and_lasts_as_long_as_it_should(tmp_path, results, recording)
     with av.open(str(tmp_path / "f" / "demo.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        assert (stream.width, stream.height) == video.SIZE
+        assert (stream.width, stream.height) == video_pictures.SIZE
         frames = sum(1 for _ in container.decode(stream))
     # Title and end, 0.3 s of the camera, and of each future 2 s at two thirds of their speed and a hold.
     expected_s = 0.5 + 1.0 + 0.6 + len(results.futures) * (2.0 * 1.5 + 0.3)
@@ -171,7 +171,7 @@ def test_stills(tmp_path, results, recording):
     live = video.live_frames(recording, "/camera/color/image_raw", "/wm/overlay", STAMP_NS, whole=False)
     assert len(live) == 4
     stills = video.make_stills(tmp_path / "stills", results, live)
-    names = {future.question.name for future in results.futures}
+    names = {future.scenario.name for future in results.futures}
     of_futures = {f"{name} {what}" for name in names for what in ("end", "sheet")}
     assert stills.keys() == {"perceiving", "overview", "summary"} | of_futures
     assert all(path.stat().st_size > 1000 for path in stills.values())
@@ -189,14 +189,14 @@ def test_report_holds_everything_it_shows(tmp_path, results, recording):
     assert "http" not in re.sub(r'xmlns(:\w+)?="http://www\.w3\.org[^"]*"', "", text) and "<script" not in text
     assert "a &lt;note&gt;" in text and "<b>mug</b>" not in text
     for future in results.futures:
-        assert future.question.name in text
+        assert future.scenario.name in text
     (tmp_path / "large.mp4").write_bytes(b"0" * 100)
-    limit, page.MAX_EMBEDDED_VIDEO_BYTES = page.MAX_EMBEDDED_VIDEO_BYTES, 10
+    limit, html_parts.MAX_EMBEDDED_VIDEO_BYTES = html_parts.MAX_EMBEDDED_VIDEO_BYTES, 10
     try:
-        assert 'src="large.mp4"' in page.video_html(tmp_path / "large.mp4", tmp_path)
-        assert page.video_html(tmp_path / "none.mp4", tmp_path) == ""
+        assert 'src="large.mp4"' in html_parts.video_html(tmp_path / "large.mp4", tmp_path)
+        assert html_parts.video_html(tmp_path / "none.mp4", tmp_path) == ""
     finally:
-        page.MAX_EMBEDDED_VIDEO_BYTES = limit
+        html_parts.MAX_EMBEDDED_VIDEO_BYTES = limit
 
 
 def test_rerun_recording_is_complete(tmp_path, results, recording):
@@ -221,7 +221,7 @@ def test_metrics_have_every_key_and_only_numbers(results):
         "ade_m", "fde_m", "ade_straight_m", "fde_straight_m", "ade_still_m", "fde_still_m", "contacts",
     }  # fmt: skip
     assert one["fde_m"] == pytest.approx(0.02) and one["ade_straight_m"] == pytest.approx(0.1)
-    assert results.futures[1].question.name not in metrics["hypotheses"]
+    assert results.futures[1].scenario.name not in metrics["hypotheses"]
     assert set(metrics["perception"]) == {
         "objects_true", "found", "phantom", "missed", "id_switches", "position_error_median_m",
     }  # fmt: skip

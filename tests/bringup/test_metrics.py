@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wm_bringup.demo.real_clip import choose_object, in_view, presence, way_off
+from wm_bringup.demo.clip_choice import choose_object, in_view, shortest_way_off
+from wm_bringup.demo.clip_report import presence
 from wm_bringup.demo.scenarios import choose_scenarios, find_roles, timing_hypotheses, with_true_ids
 from wm_bringup.report.comparison import compare, largest_difference, match_ids
 from wm_bringup.report.metrics import latency_figures, split_latency
@@ -189,13 +190,13 @@ def test_presence_of_things_in_a_clip() -> None:
 
 def test_the_way_off_a_table_is_the_shortest_free_one() -> None:
     scene = table_scene(linear_velocities=np.zeros((5, 3)))
-    direction, distance = way_off(scene, scene.index(2))
+    direction, distance = shortest_way_off(scene, scene.index(2))
     assert direction == pytest.approx([0.0, 1.0], abs=1e-6)
     assert distance == pytest.approx(0.2)
     blocked = table_scene(
         positions=[[0, 0, 0.73], [0, 0.4, 0.79], [0, 0.52, 0.80], [0.2, -0.3, 0.8], [-0.2, -0.3, 0.8]]
     )
-    direction, _ = way_off(blocked, blocked.index(2))
+    direction, _ = shortest_way_off(blocked, blocked.index(2))
     assert abs(direction[0]) > 0.5
 
 

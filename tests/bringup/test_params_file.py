@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from wm_bringup.doctor.parameters import read_parameters
-from wm_bringup.run import live
+from wm_bringup.run.inputs import perception_inputs
+from wm_bringup.run.node_command import ros_arguments
 from wm_bringup.run.params_file import (
     PARAMETERS,
     ParamsFileError,
@@ -19,7 +20,8 @@ from wm_bringup.run.params_file import (
     node_parameters,
     value_of,
 )
-from wm_bringup.run.processes import graph_environment, ros_arguments
+from wm_bringup.run.players import Playing, player_command
+from wm_bringup.run.private_graph import graph_environment
 from wm_core.parameters import build, to_markdown, to_yaml
 
 NODES = {
@@ -116,7 +118,7 @@ def test_what_is_no_parameters_file(said, text):
 
 
 def test_wm_run_warns_too(tmp_path):
-    from wm_bringup.run.live import unread_names
+    from wm_bringup.run.inputs import unread_names
 
     file = tmp_path / "robot.yaml"
     file.write_text(one("/**/perception", "world_fram: odom") + one("/**/lifecycle_manager", "max_attempts: 1"))
@@ -233,7 +235,7 @@ READERS = {
     "params_file": lambda files: node_parameters(files, "/wm/perception").get("color_topic", USUAL),
     "launch": lambda files: value_of(files[0], "/wm/perception", "color_topic") or USUAL,
     "doctor": lambda files: read_parameters(files, "/wm", {})[0].color_topic,
-    "run": lambda files: live.perception_inputs(files, {}, "/wm").color,
+    "run": lambda files: perception_inputs(files, {}, "/wm").color,
 }
 
 
@@ -276,15 +278,15 @@ def test_doctor_tells_unknown_parameters_from_unknown_nodes(tmp_path):
 def test_wm_run_reads_frames_with_their_prefix(tmp_path):
     file = tmp_path / "robot.yaml"
     file.write_text(one("/**/perception", "frame_prefix: robot1/\n    camera_frame: cam"))
-    inputs = live.perception_inputs([file], {})
+    inputs = perception_inputs([file], {})
     assert (inputs.world_frame, inputs.camera_frame) == ("robot1/map", "robot1/cam")
-    words = live.player_command(tmp_path, None, live.Playing(), (), "/wm", inputs) or []
+    words = player_command(tmp_path, None, Playing(), (), "/wm", inputs) or []
     assert words[words.index("--world-frame") + 1] == "robot1/map"
     assert words[words.index("--camera-frame") + 1] == "robot1/cam"
     file.write_text(one("/**/perception", "frame_prefix: robot1/\n    world_frame: /map"))
-    inputs = live.perception_inputs([file], {})
+    inputs = perception_inputs([file], {})
     assert (inputs.world_frame, inputs.camera_frame) == ("map", "")
-    words = live.player_command(tmp_path, None, live.Playing(), (), "/wm", inputs) or []
+    words = player_command(tmp_path, None, Playing(), (), "/wm", inputs) or []
     assert words and "--camera-frame" not in words
 
 

@@ -13,15 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wm_bringup.run.processes import (
-    NodeRefused,
-    ProcessDied,
-    ProcessGroup,
-    check_nodes,
-    graph_environment,
-    node_command,
-    parameter_text,
-)
+from wm_bringup.run.node_command import node_command, parameter_text
+from wm_bringup.run.private_graph import graph_environment
+from wm_bringup.run.processes import NodeRefused, ProcessDied, ProcessGroup, check_nodes
 
 # Starts a child of its own, writes both ids, and waits; deaf to what `deaf` names.
 FAMILY = """

@@ -1,4 +1,4 @@
-"""A recorded hand-held clip through the live graph: the mug stays one thing, and can be imagined away."""
+"""A recorded hand-held clip through the live graph: the mug keeps one id, and can be imagined away."""
 
 from __future__ import annotations
 

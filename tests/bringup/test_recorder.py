@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from wm_bringup.environment import message_definition, referenced_types
-from wm_bringup.recording.recorder import LatencyLog, matching_qos, stamp_reader
+from wm_bringup.recording.latency_log import LatencyLog
+from wm_bringup.recording.topic_format import matching_qos, stamp_reader
 
 FRAMES = 25
 WIDTH, HEIGHT = 640, 480

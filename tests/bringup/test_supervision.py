@@ -1,4 +1,4 @@
-"""The lifecycle manager's decisions, on nodes that are played; on real ones: system/test_monday.py."""
+"""The lifecycle manager's decisions, on nodes that are played; on real ones: system/test_lifecycle.py."""
 
 from __future__ import annotations
 

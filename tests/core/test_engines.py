@@ -138,19 +138,19 @@ def test_an_engine_that_others_could_write_is_built_and_not_loaded(
 
 
 def test_doctor_lists_the_cache(ten: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from wm_bringup.doctor import doctor
+    from wm_bringup.doctor import models
 
     monkeypatch.setenv("WM_ENGINE_CACHE", str(ten.cache))
-    assert "none in" in doctor.check_engines()[0].found
+    assert "none in" in models.check_engines()[0].found
     path = square(tmp_path / "square.onnx")
     ten.open(path).close()
-    (found,) = doctor.check_engines()
+    (found,) = models.check_engines()
     assert found.level == "ok" and "tensorrt 10.9.0, Stand-in GPU, fp32" in found.found
     square(path, 2.0)
-    (found,) = doctor.check_engines()
+    (found,) = models.check_engines()
     assert found.level == "note" and "has changed" in found.found
     next(ten.cache.glob("*.wmengine")).write_bytes(b"no")
-    (found,) = doctor.check_engines()
+    (found,) = models.check_engines()
     assert found.level == "warning" and "begins with" in found.found
 
 

@@ -236,7 +236,7 @@ def test_doctor_knows_the_caches_that_are_not_used(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, chosen: str
 ) -> None:
     """Caches are made where there are none, but not where somebody else may write; doctor makes nothing at all."""
-    from wm_bringup.doctor import doctor
+    from wm_bringup.doctor import models
     from wm_dynamics.contact_step import compile_cache
 
     folder = place / "open"
@@ -244,7 +244,7 @@ def test_doctor_knows_the_caches_that_are_not_used(
     folder.chmod(0o777)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(folder / chosen))
     monkeypatch.setenv("WM_ENGINE_CACHE", str(folder / chosen))
-    for found, cost in zip(doctor.check_caches(), ("waits for the compiler", "built at every start"), strict=True):
+    for found, cost in zip(models.check_caches(), ("waits for the compiler", "built at every start"), strict=True):
         assert found.level == "warning" and f"{folder}: mode 0777 lets others write it" in found.found
         assert cost in found.found and f"chmod go-w {folder}" in found.advice
     assert not list(folder.iterdir())

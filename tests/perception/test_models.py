@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from model_files import CLASSES, learned_model, make_model
-from wm_bringup.doctor import doctor
+from wm_bringup.doctor.findings import Finding
+from wm_bringup.doctor.models import check_models
 from wm_perception.models import choice, files, segmenter
 from wm_perception.models.files import ModelError
 from wm_perception.models.segmenter import make_segmenter
@@ -216,8 +217,8 @@ def test_a_configuration_that_makes_no_sense_is_refused(given: dict, text: str):
 
 
 def test_doctor_lists_the_models(shipped: Path):
-    def found() -> dict[str, doctor.Finding]:
-        return {f.name: f for f in doctor.check_models()}
+    def found() -> dict[str, Finding]:
+        return {f.name: f for f in check_models()}
 
     assert {f.level for f in found().values()} == {"note"} and "make train-segmenter" in found()["segmenter"].advice
     path = learned_model(shipped / "segmenter.onnx")

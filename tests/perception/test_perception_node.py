@@ -36,7 +36,7 @@ from perceived_robot import (
     parameters,
     start,
 )
-from wm_bringup.recording.replay import ReplayNode
+from wm_bringup.recording.replay_node import ReplayNode
 from wm_core.camera import Camera
 from wm_ros.images.camera_info import camera_to_info
 from wm_ros.images.pixels import ENCODINGS, array_to_image, depth_to_image, image_to_array, image_to_rgb, rgb_to_image

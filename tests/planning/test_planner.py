@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wm_bringup.planning.push_pictures import draw_episode
-from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, believed, make_task, run_episode
+from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, estimated, run_episode
+from wm_bringup.planning.tasks import make_task
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_imagination.engine import Imagination
 from wm_planning.config import PlanError, PushPlannerConfig
@@ -20,7 +21,8 @@ from wm_planning.outlines import gap, outline
 from wm_planning.paths import PusherPose
 from wm_planning.planner import PushPlanner
 from wm_planning.table import without_pusher
-from wm_sim.scenes import build_scene, load_scene
+from wm_sim.scene_model import load_scene
+from wm_sim.scenes import build_scene
 from wm_sim.simulator import Simulator
 
 HOME = PusherPose(np.array([-0.3, 0.5, 1.1]), 0.0)
@@ -286,7 +288,7 @@ def test_the_belief_is_near_the_truth_and_knows_no_masses():
     task = make_task(1)
     with Simulator(build_scene(task.scene, 1), 1, 64, 48) as simulator:
         truth = simulator.ground_truth()
-    seen = believed(truth, np.random.default_rng(0))
+    seen = estimated(truth, np.random.default_rng(0))
     moved = ~truth.is_static
     assert 0.0 < np.abs(seen.positions - truth.positions)[moved].max() < 0.02
     assert np.array_equal(seen.positions[~moved], truth.positions[~moved])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from wm_bringup.planning.plan import main, run_graph, write_scene
-from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, make_task
+from wm_bringup.planning.pushing import GOAL_TOLERANCE_M
+from wm_bringup.planning.tasks import make_task
 from wm_planning.config import PushPlannerConfig
-from wm_sim.scenes import load_scene
+from wm_sim.scene_model import load_scene
 
 EASY_SEED = 12
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,18 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import bootstrap  # noqa: E402
+from setup_steps import (  # noqa: E402
+    packages,
+    python_choice,
+    reporter,
+    ros_choice,
+    ros_wheels,
+    stamps,
+    system_packages,
+    virtual_environment,
+    workspace,
+)
+from setup_steps.settings import VENV, SetupError  # noqa: E402
 
 
 def requirements_in(file: Path) -> list[Requirement]:
@@ -32,7 +45,7 @@ def canonical(name: str) -> str:
 
 @pytest.mark.parametrize("minor", [10, 11, 12, 13])
 def test_every_supported_python_is_accepted(minor: int) -> None:
-    assert bootstrap.python_refusal((3, minor), "CPython", "x86_64") is None
+    assert python_choice.python_refusal((3, minor), "CPython", "x86_64") is None
 
 
 @pytest.mark.parametrize(
@@ -45,12 +58,12 @@ def test_every_supported_python_is_accepted(minor: int) -> None:
     ],
 )
 def test_a_refused_python_is_named(version, implementation, machine, names) -> None:
-    assert names in bootstrap.python_refusal(version, implementation, machine)
+    assert names in python_choice.python_refusal(version, implementation, machine)
 
 
 def test_a_wrong_python_is_refused_in_one_line(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(bootstrap.sys, "version_info", (3, 9, 2, "final", 0))
-    monkeypatch.setattr(bootstrap, "find_interpreter", lambda version: None)
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2, "final", 0))
+    monkeypatch.setattr(python_choice, "find_interpreter", lambda version: None)
     monkeypatch.setattr(bootstrap, "choose_ros", lambda *_: "pip-kilted")
     assert bootstrap.main([]) == 1
     line = capsys.readouterr().err
@@ -61,11 +74,11 @@ def test_a_wrong_python_is_refused_in_one_line(monkeypatch, capsys) -> None:
 
 def test_a_wrong_python_goes_on_under_another_one(monkeypatch) -> None:
     seen = []
-    monkeypatch.setattr(bootstrap.sys, "version_info", (3, 14, 0, "final", 0))
-    monkeypatch.setattr(bootstrap, "find_interpreter", lambda v: "/usr/bin/python3.11" if v == (3, 11) else None)
-    monkeypatch.setattr(bootstrap.os, "execve", lambda path, argv, env: seen.append((path, env)))
-    with pytest.raises(bootstrap.SetupError):  # execve returned, which it only does here
-        bootstrap.choose_python({"HOME": "/x"})
+    monkeypatch.setattr(sys, "version_info", (3, 14, 0, "final", 0))
+    monkeypatch.setattr(python_choice, "find_interpreter", lambda v: "/usr/bin/python3.11" if v == (3, 11) else None)
+    monkeypatch.setattr(os, "execve", lambda path, argv, env: seen.append((path, env)))
+    with pytest.raises(SetupError):  # execve returned, which it only does here
+        python_choice.choose_python({"HOME": "/x"})
     assert seen[0][0] == "/usr/bin/python3.11"
     assert seen[0][1]["WM_PYTHON_CHOSEN"] == "1", "without this mark it could go round in circles"
 
@@ -85,11 +98,11 @@ def test_make_says_so_where_python_is_absent_or_ancient(tmp_path: Path, content:
 # --- which ROS
 
 
-VENV = Path("/home/me/wm/.venv")
+THEIR_VENV = Path("/home/me/wm/.venv")
 KILTED_PIP = "pip-kilted"
 JAZZY = {"ROS_DISTRO": "jazzy", "AMENT_PREFIX_PATH": "/opt/ros/jazzy"}
 JAZZY_RCLPY = "/opt/ros/jazzy/lib/python3.12/site-packages/rclpy/__init__.py"
-OUR_RCLPY = str(VENV / "lib/python3.11/site-packages/rclpy/__init__.py")
+OUR_RCLPY = str(THEIR_VENV / "lib/python3.11/site-packages/rclpy/__init__.py")
 
 
 @pytest.mark.parametrize(
@@ -103,11 +116,15 @@ OUR_RCLPY = str(VENV / "lib/python3.11/site-packages/rclpy/__init__.py")
         ({**JAZZY, "ROS_DISTRO": "kilted"}, JAZZY_RCLPY, "sourced"),
         ({**JAZZY, "WM_ROS": "pip"}, JAZZY_RCLPY, KILTED_PIP),
         ({"ROS_DISTRO": "jazzy"}, None, KILTED_PIP),  # a container image that names a distribution nobody sourced
-        ({"ROS_DISTRO": "kilted", "AMENT_PREFIX_PATH": str(VENV)}, OUR_RCLPY, KILTED_PIP),  # our own env.sh was sourced
+        (
+            {"ROS_DISTRO": "kilted", "AMENT_PREFIX_PATH": str(THEIR_VENV)},
+            OUR_RCLPY,
+            KILTED_PIP,
+        ),  # our own env.sh was sourced
     ],
 )
 def test_the_sourced_ros_is_used_where_there_is_one(environ, rclpy_file, expected) -> None:
-    assert bootstrap.choose_ros(environ, lambda: rclpy_file, VENV) == expected
+    assert ros_choice.choose_ros(environ, lambda: rclpy_file, THEIR_VENV) == expected
 
 
 @pytest.mark.parametrize(
@@ -122,8 +139,8 @@ def test_the_sourced_ros_is_used_where_there_is_one(environ, rclpy_file, expecte
     ],
 )
 def test_half_a_ros_is_refused(environ, rclpy_file, says) -> None:
-    with pytest.raises(bootstrap.SetupError, match=re.escape(says)) as caught:
-        bootstrap.choose_ros(environ, lambda: rclpy_file, VENV)
+    with pytest.raises(SetupError, match=re.escape(says)) as caught:
+        ros_choice.choose_ros(environ, lambda: rclpy_file, THEIR_VENV)
     assert "; expected " in str(caught.value)
     assert "; run: " in str(caught.value)
 
@@ -141,34 +158,34 @@ def test_half_a_ros_is_refused(environ, rclpy_file, says) -> None:
 def test_an_environment_keeps_its_distribution(tmp_path: Path, said, wish, distro) -> None:
     if said is not None:
         (tmp_path / "wm_ros").write_text(f"{said}\n")
-    assert bootstrap.choose_pip_distro({"WM_ROS_DISTRO": wish} if wish else {}, tmp_path) == distro
+    assert ros_choice.choose_pip_distro({"WM_ROS_DISTRO": wish} if wish else {}, tmp_path) == distro
 
 
 @pytest.mark.slow
 def test_another_distribution_gets_another_environment(monkeypatch, tmp_path: Path, capsys) -> None:
     venv = tmp_path / ".venv"
-    monkeypatch.setattr(bootstrap, "VENV", venv)
-    monkeypatch.setattr(bootstrap, "LOGS", tmp_path / "logs")
-    monkeypatch.setattr(bootstrap.installed_ros, "__defaults__", (venv,))
-    monkeypatch.setattr(bootstrap.venv_version, "__defaults__", (venv,))
-    bootstrap.ensure_venv("pip-kilted", bootstrap.Reporter())
+    monkeypatch.setattr(virtual_environment, "VENV", venv)
+    monkeypatch.setattr(reporter, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(ros_choice.installed_ros, "__defaults__", (venv,))
+    monkeypatch.setattr(virtual_environment.venv_version, "__defaults__", (venv,))
+    virtual_environment.ensure_venv("pip-kilted", reporter.Reporter())
     (venv / "mine").touch()
-    bootstrap.ensure_venv("pip-kilted", bootstrap.Reporter())
+    virtual_environment.ensure_venv("pip-kilted", reporter.Reporter())
     assert (venv / "mine").exists()
-    bootstrap.ensure_venv("pip-jazzy", bootstrap.Reporter())
+    virtual_environment.ensure_venv("pip-jazzy", reporter.Reporter())
     assert not (venv / "mine").exists()
-    assert bootstrap.installed_ros(venv) == "pip-jazzy"
+    assert ros_choice.installed_ros(venv) == "pip-jazzy"
     assert ".venv holds ROS 2 Kilted from pip: making it anew for ROS 2 Jazzy from pip" in capsys.readouterr().out
 
 
 def test_a_sourced_ros_gets_no_ros_wheels_and_its_own_numpy() -> None:
-    assert "ros-kilted" in bootstrap.groups_for("pip-kilted", [])
-    assert "ros-jazzy" in bootstrap.groups_for("pip-jazzy", [])
-    assert not [group for group in bootstrap.groups_for("sourced", ["test"]) if group.startswith("ros")]
+    assert "ros-kilted" in packages.groups_for("pip-kilted", [])
+    assert "ros-jazzy" in packages.groups_for("pip-jazzy", [])
+    assert not [group for group in packages.groups_for("sourced", ["test"]) if group.startswith("ros")]
     lock = (ROOT / "requirements/lock.txt").read_text()
     overrides = (ROOT / "requirements/sourced-ros.txt").read_text()
     pins = [
-        line for line in bootstrap.constraints_text(lock, overrides).splitlines() if re.match(r"numpy[=<>~! ]", line)
+        line for line in packages.constraints_text(lock, overrides).splitlines() if re.match(r"numpy[=<>~! ]", line)
     ]
     assert len(pins) == 1
     assert pins[0].startswith("numpy==1."), "rclpy of Ubuntu 24.04 is compiled against NumPy 1"
@@ -192,39 +209,39 @@ def test_builds_see_no_other_workspace() -> None:
         "COLCON_PREFIX_PATH": "/elsewhere/install",
         "PIP_TARGET": "/elsewhere",
     }
-    env = bootstrap.clean_environment(dirty, "pip-kilted")
+    env = ros_choice.clean_environment(dirty, "pip-kilted")
     assert "/elsewhere" not in " ".join(env.values())
-    assert env["AMENT_PREFIX_PATH"] == str(bootstrap.VENV)
-    own = f"{bootstrap.ROOT}/ros2_ws/install/wm_core"
-    sourced = bootstrap.clean_environment({**dirty, "AMENT_PREFIX_PATH": f"{own}:/opt/ros/jazzy"}, "sourced")
+    assert env["AMENT_PREFIX_PATH"] == str(VENV)
+    own = f"{ROOT}/ros2_ws/install/wm_core"
+    sourced = ros_choice.clean_environment({**dirty, "AMENT_PREFIX_PATH": f"{own}:/opt/ros/jazzy"}, "sourced")
     assert sourced["AMENT_PREFIX_PATH"] == "/opt/ros/jazzy"
 
 
 def test_interfaces_that_ros_has_are_not_built_again(tmp_path: Path) -> None:
-    assert [p.name for p in bootstrap.missing_interfaces({"AMENT_PREFIX_PATH": str(tmp_path)})] == ["tf2_msgs"]
+    assert [p.name for p in workspace.missing_interfaces({"AMENT_PREFIX_PATH": str(tmp_path)})] == ["tf2_msgs"]
     index = tmp_path / "share/ament_index/resource_index/packages"
     index.mkdir(parents=True)
     (index / "tf2_msgs").touch()
-    assert bootstrap.missing_interfaces({"AMENT_PREFIX_PATH": f"/nowhere:{tmp_path}"}) == []
+    assert workspace.missing_interfaces({"AMENT_PREFIX_PATH": f"/nowhere:{tmp_path}"}) == []
 
 
 # --- the machine
 
 
 def test_missing_debian_packages_are_named(monkeypatch) -> None:
-    monkeypatch.setattr(bootstrap.shutil, "which", lambda name, **_: None)
-    monkeypatch.setattr(bootstrap, "library_loads", lambda soname: soname != "libusb-1.0.so.0")
-    missing = bootstrap.missing_system_packages()
+    monkeypatch.setattr(shutil, "which", lambda name, **_: None)
+    monkeypatch.setattr(system_packages, "library_loads", lambda soname: soname != "libusb-1.0.so.0")
+    missing = system_packages.missing_system_packages()
     assert {"g++", "cmake", "make"} <= set(missing)
     assert not {"libegl1", "libusb-1.0-0"} & set(missing)
-    assert "libusb-1.0-0" in bootstrap.missing_system_packages(["training"])
+    assert "libusb-1.0-0" in system_packages.missing_system_packages(["training"])
 
 
 def test_a_user_who_may_not_install_gets_the_command(monkeypatch) -> None:
-    monkeypatch.setattr(bootstrap.os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(bootstrap.shutil, "which", lambda name, **_: "/usr/bin/apt-get" if name == "apt-get" else None)
-    with pytest.raises(bootstrap.SetupError) as caught:
-        bootstrap.install_system_packages(["g++", "cmake"], bootstrap.Reporter())
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(shutil, "which", lambda name, **_: "/usr/bin/apt-get" if name == "apt-get" else None)
+    with pytest.raises(SetupError) as caught:
+        system_packages.install_system_packages(["g++", "cmake"], reporter.Reporter())
     assert "lacks g++ cmake" in str(caught.value)
     assert "sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends g++ cmake'" in str(caught.value)
 
@@ -243,16 +260,15 @@ def test_a_user_who_may_not_install_gets_the_command(monkeypatch) -> None:
     ],
 )
 def test_what_pip_failed_on_is_said(log, problem) -> None:
-    assert bootstrap.pip_problem(log) == problem
+    assert packages.pip_problem(log) == problem
 
 
 def test_no_network_is_one_line(monkeypatch, tmp_path: Path) -> None:
     """A real pip, pointed at a port where nobody listens."""
-    monkeypatch.setattr(bootstrap, "LOGS", tmp_path / "logs")
-    monkeypatch.setattr(bootstrap, "stamped", lambda name, key: False)
-    monkeypatch.setattr(bootstrap, "PIP_VERSION", "0.0.0")
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").symlink_to(sys.executable)
+    for module in (packages, reporter):
+        monkeypatch.setattr(module, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(packages, "stamped", lambda name, key: False)
+    monkeypatch.setattr(packages, "PIP_VERSION", "0.0.0")
     for name, value in {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull}.items():
         monkeypatch.setenv(name, value)
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"):
@@ -260,8 +276,8 @@ def test_no_network_is_one_line(monkeypatch, tmp_path: Path) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    with pytest.raises(bootstrap.SetupError) as caught:
-        bootstrap.install_packages("pip-kilted", [], sys.version_info[:2], bootstrap.Reporter())
+    with pytest.raises(SetupError) as caught:
+        packages.install_packages("pip-kilted", [], sys.version_info[:2], reporter.Reporter())
     assert "pip could not fetch the packages: no connection" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -279,19 +295,19 @@ def test_baked_paths_are_rewritten_and_nothing_else(tmp_path: Path) -> None:
     )
     (share / "old.cmake").write_text("/opt/python/cp310-cp310/lib/python3.10/site-packages/numpy/core/include\n")
     (share / "other.cmake").write_text(other)
-    assert bootstrap.rewrite_baked_paths(tmp_path, r"/py\1/include", "/np/include") == 2
+    assert ros_wheels.rewrite_baked_paths(tmp_path, r"/py\1/include", "/np/include") == 2
     text = (share / "export.cmake").read_text()
     assert text == 'INTERFACE_INCLUDE_DIRECTORIES "/py\\1/include;/np/include"\n'
     assert (share / "old.cmake").read_text() == "/np/include\n"
     assert (share / "other.cmake").read_text() == other
-    assert bootstrap.rewrite_baked_paths(tmp_path, "/other", "/other") == 0, "a second run finds nothing"
+    assert ros_wheels.rewrite_baked_paths(tmp_path, "/other", "/other") == 0, "a second run finds nothing"
 
 
 @pytest.mark.smoke
 def test_no_baked_path_is_left_in_this_environment() -> None:
-    if not bootstrap.installed_ros().startswith("pip-"):
+    if not ros_choice.installed_ros().startswith("pip-"):
         pytest.skip("ROS 2 is not from pip here")
-    left = [f for f in (bootstrap.VENV / "share").rglob("*.cmake") if "/opt/python/" in f.read_text(errors="replace")]
+    left = [f for f in (VENV / "share").rglob("*.cmake") if "/opt/python/" in f.read_text(errors="replace")]
     assert left == []
 
 
@@ -305,11 +321,11 @@ def test_the_locks_pin_every_requirement_once_on_every_python(minor: int, ros: s
     pins: dict[str, list[Requirement]] = {}
     constraints = tmp_path / "constraints.txt"
     lock = (ROOT / "requirements/lock.txt").read_text()
-    constraints.write_text(bootstrap.constraints_text(lock, bootstrap.overrides_for(ros).read_text()))
+    constraints.write_text(packages.constraints_text(lock, packages.overrides_for(ros).read_text()))
     for pin in requirements_in(constraints):
         if pin.marker is None or pin.marker.evaluate(environment):
             pins.setdefault(canonical(pin.name), []).append(pin)
-    for group in bootstrap.groups_for(ros, ["test", "lint", "docs", "training", "export"]):
+    for group in packages.groups_for(ros, ["test", "lint", "docs", "training", "export"]):
         for wanted in requirements_in(ROOT / f"requirements/{group}.txt"):
             found = pins.get(canonical(wanted.name), [])
             assert len(found) == 1, f"{wanted.name} on Python 3.{minor}: {len(found)} pins; run: make lock"
@@ -338,7 +354,7 @@ def test_the_workspace_is_rebuilt_for_an_interface_and_not_for_a_module(tmp_path
     (package / "config/a.yaml").write_text("a: 1")
 
     def key() -> str:
-        return bootstrap.digest(bootstrap.build_inputs([tmp_path]))
+        return stamps.digest(workspace.build_inputs([tmp_path]))
 
     before = key()
     (package / "p/module.py").write_text("x = 2")
@@ -354,15 +370,15 @@ def test_the_workspace_is_rebuilt_for_an_interface_and_not_for_a_module(tmp_path
 def test_a_workspace_built_by_hand_is_built_again(tmp_path: Path) -> None:
     """Its programs would run under the system's Python, which has not what .venv has."""
     python = tmp_path / ".venv/bin/python"
-    assert not bootstrap.programs_run_under(tmp_path, python)
+    assert not workspace.programs_run_under(tmp_path, python)
     for name in ("perception", "imagination"):
         folder = tmp_path / f"wm_{name}/lib/wm_{name}"
         folder.mkdir(parents=True)
         (folder / f"{name}_node").write_text(f"#!{python}\nimport sys\n")
-    assert bootstrap.programs_run_under(tmp_path, python)
+    assert workspace.programs_run_under(tmp_path, python)
     (tmp_path / "wm_imagination/lib/wm_imagination/imagination_node").write_text("#!/usr/bin/python3\nimport sys\n")
-    assert not bootstrap.programs_run_under(tmp_path, python)
-    assert bootstrap.programs_run_under(ROOT / "ros2_ws/install", bootstrap.VENV / "bin/python")
+    assert not workspace.programs_run_under(tmp_path, python)
+    assert workspace.programs_run_under(ROOT / "ros2_ws/install", VENV / "bin/python")
 
 
 # --- env.sh
@@ -405,7 +421,7 @@ def test_env_names_the_profile_to_the_fast_dds_that_is_here() -> None:
     read, other = names if said.get("ROS_DISTRO") == "jazzy" else names[::-1]
     assert Path(said[read]).is_file()
     assert other not in said or other in os.environ, f"{other} makes Fast DDS warn in every process"
-    libraries = [f for name in ("fastdds", "fastrtps") for f in (bootstrap.VENV / "lib").glob(f"lib{name}.so")]
+    libraries = [f for name in ("fastdds", "fastrtps") for f in (VENV / "lib").glob(f"lib{name}.so")]
     for file in libraries:  # ROS 2 from pip
         assert read.encode() in file.read_bytes()
 

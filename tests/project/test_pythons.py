@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import bootstrap  # noqa: E402
+from setup_steps.python_choice import find_interpreter  # noqa: E402
+from setup_steps.settings import SUPPORTED  # noqa: E402
 
 FOLDERS = ("ros2_ws/src", "tests", "tools", "benchmarks", "training", "export")
 # Warnings are errors: what one version only warns of (an invalid escape, "is" with a literal) a later one refuses.
@@ -32,9 +33,9 @@ def sources() -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", bootstrap.SUPPORTED, ids=lambda v: f"{v[0]}.{v[1]}")
+@pytest.mark.parametrize("version", SUPPORTED, ids=lambda v: f"{v[0]}.{v[1]}")
 def test_sources_compile(version: tuple[int, int]) -> None:
-    python = bootstrap.find_interpreter(version)
+    python = find_interpreter(version)
     if python is None:
         for path in sources():
             ast.parse(path.read_text(), str(path), feature_version=version)
@@ -52,5 +53,5 @@ def test_sources_compile(version: tuple[int, int]) -> None:
 
 def test_the_bootstrap_is_read_by_an_older_python_that_must_say_what_it_lacks() -> None:
     """The Makefile lets Python 3.9 start it, so that it can look for a newer one."""
-    path = ROOT / "tools/bootstrap.py"
-    ast.parse(path.read_text(), str(path), feature_version=(3, 9))
+    for path in (ROOT / "tools/bootstrap.py", *(ROOT / "tools/setup_steps").glob("*.py")):
+        ast.parse(path.read_text(), str(path), feature_version=(3, 9))

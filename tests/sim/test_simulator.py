@@ -1,4 +1,4 @@
-"""The simulator: its scenes, its pictures, its truth, and the truth of what did not happen."""
+"""The simulator: its scenes, its pictures, its ground truth, and counterfactual futures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from wm_core.scene_graph import Predicate, Shape
 from wm_dynamics.factory import make_dynamics
 from wm_sim.depth_noise import DepthNoise
 from wm_sim.gazebo import to_sdf
-from wm_sim.scenes import SceneError, SceneModel, build_scene, load_scene, scene_names
+from wm_sim.scene_model import SceneError, SceneModel, load_scene, scene_names
+from wm_sim.scenes import build_scene
 from wm_sim.simulator import Simulator
 
 PACKAGE = Path(__file__).resolve().parents[2] / "ros2_ws" / "src" / "wm_sim"
@@ -156,17 +157,17 @@ def test_factual_truth_is_what_happens_and_others_differ(demo):
         ),
     ]
     before = demo.live.packed.tobytes()
-    truth = demo.imagine_truth(hypotheses, TIMES)
+    rollout = demo.ground_truth_rollout(hypotheses, TIMES)
     assert demo.live.packed.tobytes() == before, "asking changes nothing"
-    assert truth.states.shape == (5, 46, 9, 13)
-    last = np.linalg.norm(truth.states[:, -1, 1:8, :3] - truth.states[0, -1, 1:8, :3], axis=-1).max(axis=1)
+    assert rollout.states.shape == (5, 46, 9, 13)
+    last = np.linalg.norm(rollout.states[:, -1, 1:8, :3] - rollout.states[0, -1, 1:8, :3], axis=-1).max(axis=1)
     assert (last[1:] > 0.02).all()
-    assert not truth.present[1, :, 2].any() and truth.present[4, :, 8].all() and not truth.present[0, :, 8].any()
-    assert any((t.a, t.b) == (ids["ball"], ids["can"]) and t.began for t in truth.touches[0])
+    assert not rollout.present[1, :, 2].any() and rollout.present[4, :, 8].all() and not rollout.present[0, :, 8].any()
+    assert any((t.a, t.b) == (ids["ball"], ids["can"]) and t.began for t in rollout.touches[0])
     demo.advance_to(6.5)
-    np.testing.assert_array_equal(truth.states[0, -1, :8], demo.live.states().astype(np.float32))
+    np.testing.assert_array_equal(rollout.states[0, -1, :8], demo.live.states().astype(np.float32))
     with pytest.raises(UnknownObjectError):
-        demo.imagine_truth([Hypothesis("none", (remove(99),))], TIMES)
+        demo.ground_truth_rollout([Hypothesis("none", (remove(99),))], TIMES)
 
 
 @pytest.mark.slow
@@ -187,12 +188,12 @@ def test_true_futures_are_drawn(demo):
         ),
         remove(3),
     )
-    truth = demo.imagine_truth([Hypothesis("factual"), Hypothesis("changed", change)], TIMES[:10])
-    color, depth = demo.render_truth(truth, 0, [0, 9])
+    rollout = demo.ground_truth_rollout([Hypothesis("factual"), Hypothesis("changed", change)], TIMES[:10])
+    color, depth = demo.render_ground_truth(rollout, 0, [0, 9])
     # States travel as float32: single pixels may round the other way.
     assert (np.abs(color[0].astype(int) - now.rgb).max(axis=-1) > 2).mean() < 1e-3
     assert (np.abs(depth[0] - now.depth) > 1e-4).mean() < 1e-3
-    changed, _ = demo.render_truth(truth, 1, [9])
+    changed, _ = demo.render_ground_truth(rollout, 1, [9])
     magenta = (changed[0, ..., 0] > 100) & (changed[0, ..., 1] < 40) & (changed[0, ..., 2] > 100)
     assert magenta.sum() > 150, "the bottle has its new color"
     np.testing.assert_array_equal(demo.render().rgb, now.rgb)
@@ -204,12 +205,12 @@ def test_physics_backend_comes_closer_to_the_truth_than_straight_lines(name, at)
     with Simulator(name, **SMALL) as simulator:
         simulator.advance_to(at)
         hypotheses = [Hypothesis("factual")]
-        truth = simulator.imagine_truth(hypotheses, TIMES)
+        rollout = simulator.ground_truth_rollout(hypotheses, TIMES)
         scene = simulator.ground_truth()
         error = {}
         for backend in ("physics", "straight"):
             states = make_dynamics(backend).rollout([scene], hypotheses, TIMES).states[0, 0]
-            error[backend] = np.linalg.norm(states[:, :, :3] - truth.states[0][:, :, :3], axis=-1).mean()
+            error[backend] = np.linalg.norm(states[:, :, :3] - rollout.states[0][:, :, :3], axis=-1).mean()
         assert error["physics"] < 0.5 * error["straight"]
 
 

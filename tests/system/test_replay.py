@@ -17,8 +17,9 @@ from rclpy.serialization import serialize_message
 
 from tabletop_bag import COLOR, OPTICAL, SHORT, S, write_bag
 from tabletop_images import CAMERA, look_down, render
+from wm_bringup.recording.graph_file import ReplayError
 from wm_bringup.recording.mcap_file import McapFile, McapFileError
-from wm_bringup.recording.replay import GRAPHS_FILE, SUMMARY_FILE, ReplayError, replay
+from wm_bringup.recording.replay import GRAPHS_FILE, SUMMARY_FILE, replay
 from wm_bringup.recording.run_comparison import compare
 from wm_bringup.sources.playback import SourceError
 from wm_ros.conversions.scene_graph import scene_graph_from_msg

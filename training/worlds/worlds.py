@@ -21,15 +21,8 @@ from wm_core.interventions import Intervention, InterventionKind
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_point, rest_state
 from wm_sim.objects import centered
-from wm_sim.scenes import (
-    TABLE_ID,
-    BuiltScene,
-    CameraModel,
-    OrbitModel,
-    Randomize,
-    SceneModel,
-    TableModel,
-)
+from wm_sim.scene_model import CameraModel, OrbitModel, Randomize, SceneModel, TableModel
+from wm_sim.scenes import TABLE_ID, BuiltScene
 
 Array = NDArray[np.float64]
 

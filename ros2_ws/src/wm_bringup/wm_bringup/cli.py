@@ -1,4 +1,8 @@
-"""The ``wm`` command. What a subcommand needs is imported when it runs, so that ``wm --help`` answers at once."""
+"""The ``wm`` command. What a subcommand needs is imported when it runs, so that ``wm --help`` answers at once.
+
+Over 400 lines: every subcommand is declared here with its options and hands them on, so that the whole command line can
+be read in one place.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,7 @@ VECTOR_OPTIONS = {"--push": 4, "--velocity": 4, "--mass": 2, "--why": 3}
 
 
 def fold_vectors(arguments: list[str]) -> list[str]:
-    """``--push 3 0 0 1`` as ``--push "3 0 0 1"``. The next option ends the vector; a wrong word is said later."""
+    """``--push 3 0 0 1`` as ``--push "3 0 0 1"``. The next option ends the vector; a wrong word is refused later."""
     folded: list[str] = []
     i = 0
     while i < len(arguments):
@@ -104,7 +108,7 @@ def demo(
 ) -> None:
     """Simulate a table, perceive it, imagine futures, compare with the ground truth, write a report."""
     from wm_bringup.demo.demo import run_demo
-    from wm_bringup.run.live import model_parameters
+    from wm_bringup.run.nodes import model_parameters
 
     perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
     raise typer.Exit(run_demo(out, scene, seed, quick, perception) or 0)
@@ -133,7 +137,7 @@ def run(
         str, typer.Option(help="Bring color onto depth: auto (where that is clear), on or off; with --rgbd.")
     ] = "auto",
     level: LevelOption = "auto",
-    imagine: Annotated[bool, typer.Option("--imagine", help="Also ask what would happen.")] = False,
+    imagine: Annotated[bool, typer.Option("--imagine", help="Also imagine a few futures at the end.")] = False,
     duration: Annotated[float, typer.Option(help="End after so many seconds; 0: no limit.", min=0.0)] = 0.0,
     params_file: Annotated[
         list[Path] | None, typer.Option(help="ROS parameters of the nodes (YAML); repeatable.")
@@ -146,12 +150,13 @@ def run(
     """Perceive and imagine: live topics, or a recording."""
     if rgbd is not None and bag is not None:
         raise typer.BadParameter("expected --rgbd or --bag, got both")
-    from wm_bringup.run.live import Playing, model_parameters
+    from wm_bringup.run.nodes import model_parameters
+    from wm_bringup.run.players import Playing
 
     perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
     playing = Playing(rate, lock_step, register, level)
     plain = not (remap or params_file or duration) and lock_step
-    if rgbd is not None and plain and _has_real_clip():
+    if rgbd is not None and plain:
         from wm_bringup.demo.real_clip import run_clip
 
         raise typer.Exit(run_clip(rgbd, out if out is not None else Path("out/run"), imagine, perception, playing) or 0)
@@ -169,12 +174,6 @@ def run(
         perception=perception,
     )
     raise typer.Exit(code)
-
-
-def _has_real_clip() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("wm_bringup.demo.real_clip") is not None
 
 
 @app.command()
@@ -215,7 +214,7 @@ def replay(
 ) -> None:
     """A recording through perception in lock-step: the same scene graphs each time (docs/replay.md)."""
     from wm_bringup.recording import replay as program
-    from wm_bringup.run.live import model_parameters
+    from wm_bringup.run.nodes import model_parameters
 
     perception = model_parameters(segmenter, segmenter_model, reasoner, reasoner_model)
     raise typer.Exit(
@@ -240,7 +239,7 @@ def compare(
     tolerance: Annotated[float, typer.Option(help="Numbers may differ by this; 0: to the last bit.", min=0.0)] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
-    """Say where two runs part: first frame, object, field, by how much. Status 0: identical, 1: different, 2: error."""
+    """Where two runs differ first: frame, object, field, by how much. Status 0: identical, 1: different, 2: error."""
     from wm_bringup.environment import make_console
     from wm_bringup.recording import run_comparison
 
@@ -269,10 +268,10 @@ def sim(
     scenes: Annotated[bool, typer.Option("--list", help="Print the names of the scenes and exit.")] = False,
 ) -> None:
     """Run the simulated RGB-D camera alone."""
-    from wm_bringup.run.processes import node_command
+    from wm_bringup.run.node_command import node_command
 
     if scenes:
-        from wm_sim.scenes import scene_names
+        from wm_sim.scene_model import scene_names
 
         print("\n".join(scene_names()))
         return
@@ -346,7 +345,7 @@ def doctor(
         try:
             parameters, sim_time, said = read_parameters(params_file or (), name, given)
         except ValueError as error:
-            advice = "mend it; perception refuses it, too"
+            advice = "correct it; perception refuses it, too"
             return [checks.Finding("topics", "parameters", checks.ERROR, str(error), advice)]
         sim_time = use_sim_time if use_sim_time is not None else sim_time
         options = graph.GraphOptions(parameters, name, wait, sim_time)
@@ -377,7 +376,7 @@ def imagine(
     namespace: Annotated[str, typer.Option(help="Of the imagination node.")] = "wm",
     timeout: Annotated[float, typer.Option(help="Wait so long for the answer [s].", min=0.1)] = 60.0,
 ) -> None:
-    """Ask a running graph what would happen. Each option adds a future; none: a few that fit the scene."""
+    """Imagine futures of a running graph. Each option adds a future; none: a few that fit the scene."""
     from wm_bringup import imagine_cli
 
     given = imagine_cli.hypotheses_of(remove or (), push or (), mass or (), velocity or ())

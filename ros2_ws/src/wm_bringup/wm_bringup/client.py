@@ -1,6 +1,6 @@
-"""A client of the graph: listens to scene graphs, asks the imagination by action and by service.
+"""A client of the graph: listens to scene graphs, calls the imagination by action and by service.
 
-It keeps the graphs as they came off the wire and takes apart only those that are looked at.
+Scene graphs are kept serialized, and deserialized only when one is read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wm_msgs.action import Imagine
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_msgs.srv import ImagineRollouts
 
-from wm_bringup.recording.recorder import stamp_reader
+from wm_bringup.recording.topic_format import stamp_reader
 from wm_core.rollout import ImagineRequest, Rollout
 from wm_core.scene_graph import SceneGraph
 from wm_ros import qos
@@ -31,6 +31,7 @@ from wm_ros.conversions.rollout import rollout_from_msg
 from wm_ros.conversions.scene_graph import scene_graph_from_msg, scene_graph_to_msg
 
 _KEEP = 2000
+"""Scene graphs kept: over a minute at 30 Hz, so that a caller may ask for the graph of any stamp of a short run."""
 
 
 class ClientError(RuntimeError):
@@ -39,14 +40,15 @@ class ClientError(RuntimeError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back.
+    """The answer to a request.
 
     Attributes:
         rollout: as arrays; frames stay in ``message``.
         message: wm_msgs/Rollout.
-        compute_s: wall clock in the node; round_trip_s: from here to here.
-        first_feedback_s: until the first feedback came (action only).
-        feedbacks: how many came.
+        compute_s: wall-clock time in the node [s].
+        round_trip_s: wall-clock time from sending the request to the answer [s].
+        first_feedback_s: until the first feedback [s]; None: the service was called, or no feedback came.
+        feedbacks: number of feedbacks.
     """
 
     rollout: Rollout
@@ -58,13 +60,17 @@ class Answer:
 
 
 class GraphClient:
-    """A node in this process. A context manager; ``spin`` it, it has no thread.
+    """A node in this process. A context manager; it has no thread, so call ``spin``.
 
     Args:
         name: of the node.
-        namespace: of the nodes that are asked.
+        namespace: of perception and imagination.
         on_spin: called while waiting, e.g. to notice that a process died.
-        truth_topic: the simulator's scene graph; empty: none.
+        ground_truth_topic: the simulator's scene graph; empty: none.
+
+    Attributes:
+        graphs, ground_truths: serialized scene graphs by stamp [ns], perceived and the simulator's, newest last.
+        node: the rclpy node, inside the context.
     """
 
     def __init__(
@@ -72,11 +78,16 @@ class GraphClient:
         name: str = "wm_client",
         namespace: str = "/wm",
         on_spin: Callable[[], None] = lambda: None,
-        truth_topic: str = "",
+        ground_truth_topic: str = "",
     ) -> None:
-        self._name, self._namespace, self._on_spin, self._truth_topic = name, namespace, on_spin, truth_topic
+        self._name, self._namespace, self._on_spin, self._ground_truth_topic = (
+            name,
+            namespace,
+            on_spin,
+            ground_truth_topic,
+        )
         self.graphs: OrderedDict[int, bytes] = OrderedDict()
-        self.truths: OrderedDict[int, bytes] = OrderedDict()
+        self.ground_truths: OrderedDict[int, bytes] = OrderedDict()
 
     def __enter__(self) -> GraphClient:
         self._context = rclpy.Context()
@@ -85,8 +96,8 @@ class GraphClient:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._listen(f"{self._namespace}/scene_graph", self.graphs)
-        if self._truth_topic:
-            self._listen(self._truth_topic, self.truths)
+        if self._ground_truth_topic:
+            self._listen(self._ground_truth_topic, self.ground_truths)
         self._service = self.node.create_client(ImagineRollouts, f"{self._namespace}/imagine_rollouts")
         self._action = ActionClient(
             self.node, Imagine, f"{self._namespace}/imagine", feedback_sub_qos_profile=QoSProfile(depth=512)
@@ -102,26 +113,26 @@ class GraphClient:
     def _listen(self, topic: str, kept: OrderedDict[int, bytes]) -> None:
         read_stamp = stamp_reader(SceneGraphMsg)
 
-        def take(data: bytes) -> None:
+        def keep(data: bytes) -> None:
             kept[read_stamp(data)] = data
             while len(kept) > _KEEP:
                 kept.popitem(last=False)
 
         profile = QoSProfile(depth=50, reliability=qos.SCENE_GRAPH.reliability, durability=qos.SCENE_GRAPH.durability)
-        self.node.create_subscription(SceneGraphMsg, topic, take, profile, raw=True)
+        self.node.create_subscription(SceneGraphMsg, topic, keep, profile, raw=True)
 
     def spin(self, seconds: float) -> None:
-        """Take what comes for this long."""
+        """Handle incoming messages for so long [s]."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=min(left, 0.1))
             self._on_spin()
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-        """Spin until it holds.
+        """Spin until the condition holds; ``what`` names it in the error.
 
         Raises:
-            ClientError: it did not within the time.
+            ClientError: it does not hold after ``timeout_s``.
         """
         end = time.monotonic() + timeout_s
         while not condition():
@@ -145,7 +156,7 @@ class GraphClient:
 
     def ground_truth(self, stamp_ns: int) -> SceneGraph:
         """The simulator's scene graph of a stamp."""
-        return scene_graph_from_msg(deserialize_message(self.truths[stamp_ns], SceneGraphMsg))
+        return scene_graph_from_msg(deserialize_message(self.ground_truths[stamp_ns], SceneGraphMsg))
 
     def _message(self, request: ImagineRequest, scene: SceneGraph | None) -> Any:
         message = request_to_msg(request)
@@ -153,8 +164,8 @@ class GraphClient:
             message.initial_state = scene_graph_to_msg(scene)
         return message
 
-    def ask(self, request: ImagineRequest, scene: SceneGraph | None = None, timeout_s: float = 60.0) -> Answer:
-        """Ask the service; ``scene`` None: the node's latest.
+    def imagine(self, request: ImagineRequest, scene: SceneGraph | None = None, timeout_s: float = 60.0) -> Answer:
+        """Call the service; ``scene`` None: the node's latest scene graph.
 
         Raises:
             ClientError: no answer, or a refusal.
@@ -174,14 +185,14 @@ class GraphClient:
             seconds,
         )
 
-    def ask_streaming(
+    def imagine_streaming(
         self,
         request: ImagineRequest,
         scene: SceneGraph | None = None,
         on_feedback: Callable[[Any], None] = lambda feedback: None,
         timeout_s: float = 120.0,
     ) -> Answer:
-        """Ask the action; ``on_feedback`` gets each wm_msgs/Imagine feedback as it comes.
+        """Call the action; ``on_feedback`` gets each wm_msgs/Imagine feedback as it comes.
 
         Raises:
             ClientError: refused, no answer, or it ended with an error.
@@ -191,14 +202,14 @@ class GraphClient:
         first: list[float] = []
         count = 0
 
-        def take(message: Any) -> None:
+        def on_message(message: Any) -> None:
             nonlocal count
             if not first:
                 first.append(time.monotonic() - begin)
             count += 1
             on_feedback(message.feedback)
 
-        accepting = self._action.send_goal_async(goal, feedback_callback=take)
+        accepting = self._action.send_goal_async(goal, feedback_callback=on_message)
         self.wait_for(accepting.done, timeout_s, "the imagine action to accept the goal")
         handle = accepting.result()
         if not handle.accepted:
@@ -219,7 +230,7 @@ class GraphClient:
 
 
 def decode_frames(answer: Answer) -> tuple[list[Any], list[Any]]:
-    """Imagined color images (H, W, 3) uint8 and depths (H, W) float32 [m], index k*F + f; empty where not asked."""
+    """Imagined color images (H, W, 3) uint8 and depths (H, W) float32 [m], index k*F + f; empty: not requested."""
     from wm_ros.images.compressed import compressed_to_depth, compressed_to_rgb
 
     return (

@@ -1,4 +1,4 @@
-"""``wm imagine``: asks a running imagination node what would happen, and says it in a table."""
+"""``wm imagine``: a request to a running imagination node, and its answer as a table."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ VISIBLE_M = 0.005
 """Objects that neither move nor are affected by this much are left out of the table."""
 
 
-class AskError(RuntimeError):
-    """The question could not be asked or was refused; says what to do."""
+class ImagineError(RuntimeError):
+    """The request could not be sent or was refused; says what to do."""
 
 
 def words_of(text: str) -> list[str]:
@@ -38,7 +38,7 @@ def _numbers(option: str, text: str, form: str) -> list[float]:
     except ValueError:
         values = []
     if len(values) != len(form.split()) or not all(math.isfinite(v) for v in values) or values[0] != int(values[0]):
-        raise AskError(f"{option}: got {text!r}, expected {form}")
+        raise ImagineError(f"{option}: got {text!r}, expected {form}")
     return values
 
 
@@ -90,7 +90,7 @@ _WHY_KINDS = {
 
 
 def questions_of(why: Sequence[str], hypotheses: int = 1) -> tuple[EventQuestion, ...]:
-    """What would prevent an event, asked of every future.
+    """Which objects' removal would prevent an event, of every future.
 
     Args:
         why: "EVENT ID" or, of a contact or separation, "EVENT ID ID".
@@ -101,11 +101,13 @@ def questions_of(why: Sequence[str], hypotheses: int = 1) -> tuple[EventQuestion
         words = words_of(text)
         kind = _WHY_KINDS.get(words[0].lower()) if words else None
         if kind is None:
-            raise AskError(f"--why: got {text!r}, expected {WHY_FORM} with EVENT one of {', '.join(_WHY_KINDS)}")
+            raise ImagineError(f"--why: got {text!r}, expected {WHY_FORM} with EVENT one of {', '.join(_WHY_KINDS)}")
         pair = len(words) == 3 and kind in (EventKind.CONTACT, EventKind.SEPARATION)
         ids = [_numbers("--why", word, "ID")[0] for word in words[1:]]
         if len(ids) != (2 if pair else 1):
-            raise AskError(f"--why: got {text!r}, expected {WHY_FORM}, the second ID of a contact or separation only")
+            raise ImagineError(
+                f"--why: got {text!r}, expected {WHY_FORM}, the second ID of a contact or separation only"
+            )
         for k in range(hypotheses):
             found.append(EventQuestion(kind, int(ids[0]), int(ids[1]) if pair else 0, k))
     return tuple(found)
@@ -122,7 +124,7 @@ def unique_names(hypotheses: Sequence[Hypothesis]) -> tuple[Hypothesis, ...]:
 
 
 def default_hypotheses(scene: SceneGraph, most: int = 3) -> tuple[Hypothesis, ...]:
-    """Questions that make sense of any scene: its largest movable objects removed, and pushed away from the camera."""
+    """Hypotheses that make sense in any scene: its largest movable objects removed, and pushed away from the camera."""
     movable = [i for i in range(len(scene)) if not scene.is_static[i]]
     movable.sort(key=lambda i: -float(np.prod(scene.extents[i])))
     away = np.array([1.0, 0.0, 0.0])
@@ -141,7 +143,14 @@ def default_hypotheses(scene: SceneGraph, most: int = 3) -> tuple[Hypothesis, ..
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the scene asked about, the rollout, seconds in the node and from here to here."""
+    """The answer to a request.
+
+    Attributes:
+        scene: scene graph that the futures start from.
+        rollout: as arrays.
+        compute_s: wall-clock time in the node [s].
+        round_trip_s: wall-clock time from sending the request to the answer [s].
+    """
 
     scene: SceneGraph
     rollout: Rollout
@@ -149,13 +158,13 @@ class Answer:
     round_trip_s: float
 
 
-class Asker:
+class ImagineClient:
     """Client of the services of an imagination node. A context manager with a ROS context of its own."""
 
     def __init__(self, namespace: str = "wm") -> None:
         self.namespace = f"/{namespace.strip('/')}"
 
-    def __enter__(self) -> Asker:
+    def __enter__(self) -> ImagineClient:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.node import Node
@@ -179,14 +188,14 @@ class Asker:
 
     def _call(self, client: Any, request: Any, timeout_s: float) -> Any:
         if not client.wait_for_service(timeout_sec=min(timeout_s, 5.0)):
-            raise AskError(
+            raise ImagineError(
                 f"no service {client.srv_name} in this domain; start the graph (wm run), "
                 "and use the same ROS_DOMAIN_ID and --namespace"
             )
         future = client.call_async(request)
         self._executor.spin_until_future_complete(future, timeout_sec=timeout_s)
         if not future.done():
-            raise AskError(
+            raise ImagineError(
                 f"no answer from {client.srv_name} in {timeout_s:g} s; see the node's log, or raise --timeout"
             )
         return future.result()
@@ -199,11 +208,11 @@ class Asker:
 
         response = self._call(self._graph, GetSceneGraph.Request(), timeout_s)
         if response.error_code != GetSceneGraph.Response.OK:
-            raise AskError(response.error_msg)
+            raise ImagineError(response.error_msg)
         return scene_graph_from_msg(response.scene_graph)
 
-    def ask(self, request: ImagineRequest, scene: SceneGraph, timeout_s: float = 60.0) -> Answer:
-        """Imagine from ``scene``."""
+    def imagine(self, request: ImagineRequest, scene: SceneGraph, timeout_s: float = 60.0) -> Answer:
+        """Futures from ``scene``."""
         from wm_msgs.srv import ImagineRollouts
 
         from wm_ros.conversions.requests import request_to_msg
@@ -211,13 +220,13 @@ class Asker:
         from wm_ros.conversions.scene_graph import scene_graph_to_msg
 
         message = request_to_msg(request)
-        # The scene that the user was shown, and not one that came meanwhile.
+        # The scene graph that the hypotheses were chosen from, not a newer one.
         message.initial_state = scene_graph_to_msg(scene)
         begin = time.monotonic()
         response = self._call(self._imagine, ImagineRollouts.Request(request=message), timeout_s)
         seconds = time.monotonic() - begin
         if response.error_code != ImagineRollouts.Response.OK:
-            raise AskError(response.error_msg)
+            raise ImagineError(response.error_msg)
         rollout = rollout_from_msg(response.rollout, request.pairs, request.questions)
         return Answer(scene, rollout, float(response.compute_time), seconds)
 
@@ -229,14 +238,14 @@ def _name(scene: SceneGraph, object_id: int) -> str:
 
 
 def not_valid(rollout: Rollout, k: int) -> str:
-    """Why a future must not be acted upon; empty: it may."""
+    """Why a future must not be used; empty: it may."""
     if len(rollout.valid) != len(rollout.hypotheses) or rollout.valid[k]:
         return ""
     return rollout.invalid_reasons[k] if k < len(rollout.invalid_reasons) else "no reason given"
 
 
 def print_answer(answer: Answer, console: Any = None) -> None:
-    """Effect, end and uncertainty of each object in each future, and what happens on the way."""
+    """Effect, end and uncertainty of each object in each future, and the events on the way."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -301,19 +310,19 @@ def print_answer(answer: Answer, console: Any = None) -> None:
 
 
 def print_reasons(answer: Answer, console: Any = None) -> None:
-    """Of each event asked about: how likely it is, and without what it would not happen."""
+    """Of each event of the request: its probability, and the objects without which it would not happen."""
     from rich.markup import escape
     from rich.table import Table
 
     console = console or make_console()
     rollout, scene = answer.rollout, answer.scene
     for reasons in rollout.answers:
-        question = reasons.question
-        what = f"{question.kind.name.lower()} of {_name(scene, question.a)}"
-        what += f" and {_name(scene, question.b)}" if question.b else ""
-        future = escape(rollout.hypotheses[question.hypothesis])
+        event = reasons.question
+        what = f"{event.kind.name.lower()} of {_name(scene, event.a)}"
+        what += f" and {_name(scene, event.b)}" if event.b else ""
+        future = escape(rollout.hypotheses[event.hypothesis])
         if math.isnan(reasons.probability):
-            why = not_valid(rollout, question.hypothesis) or "not computed in time"
+            why = not_valid(rollout, event.hypothesis) or "not computed in time"
             console.print(f"{what}, {future}: not answered: {escape(why)}")
             continue
         console.print(f"{what}, {future}: {reasons.probability:.0%} of {rollout.states.shape[1]} samples")
@@ -348,13 +357,15 @@ def imagine(
     namespace: str = "wm",
     timeout_s: float = 60.0,
 ) -> Answer:
-    """Ask a running graph; ``hypotheses`` None: ``default_hypotheses`` of what it sees, with ``why`` the factual one.
+    """Futures from a running graph.
+
+    ``hypotheses`` None: ``default_hypotheses`` of its scene graph, or with ``why`` the factual one alone.
 
     Raises:
-        AskError: nobody answers, or the request was refused.
+        ImagineError: no node answers, or the request was refused.
     """
-    with Asker(namespace) as asker:
-        scene = asker.scene(min(timeout_s, 10.0))
+    with ImagineClient(namespace) as client:
+        scene = client.scene(min(timeout_s, 10.0))
         if hypotheses is None:
             hypotheses = (Hypothesis("as it is"),) if why else default_hypotheses(scene)
         request = ImagineRequest(
@@ -365,4 +376,4 @@ def imagine(
             backend=backend,
             seed=seed,
         )
-        return asker.ask(request, scene, timeout_s)
+        return client.imagine(request, scene, timeout_s)

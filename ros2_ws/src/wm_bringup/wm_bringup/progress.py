@@ -1,4 +1,4 @@
-"""Says what is being done, and how many seconds each part of it took."""
+"""Which step of a command is under way, and how many seconds each took."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from contextlib import contextmanager
 from typing import Any
 
 _DETAIL_EVERY_S = 0.1
+"""A terminal is redrawn at most this often [s]."""
 
 
 class Stage:
-    """A part of the work that is under way; ``detail`` says how far it is."""
+    """A step that is under way; ``detail`` says how far it is.
+
+    Attributes:
+        name: of the step.
+        text: the newest detail.
+    """
 
     def __init__(self, name: str, status: Any) -> None:
         self.name, self._status, self._shown, self.text = name, status, 0.0, ""
 
     def detail(self, text: str) -> None:
-        """Show a text beside the name; the last one stays after the stage."""
+        """Show a text beside the name; the last one stays after the step."""
         self.text = text
         now = time.monotonic()
         if self._status is not None and now - self._shown > _DETAIL_EVERY_S:
@@ -26,13 +32,13 @@ class Stage:
 
 
 class ProgressLog:
-    """Stages of a command, printed as they begin and end.
+    """Steps of a command, printed as they begin and end.
 
     Args:
-        console: of rich.
+        console: of rich, to print on.
 
     Attributes:
-        seconds: by name, of the stages that are done.
+        seconds: wall-clock time [s] of the steps that are done, by name.
     """
 
     def __init__(self, console: Any) -> None:
@@ -47,7 +53,7 @@ class ProgressLog:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
-        """A stage; in a file its name is printed when it begins, so that a log shows where it hangs."""
+        """A step; in a file its name is printed when it begins, so that a log shows where it hangs."""
         from rich.markup import escape
 
         begin = time.monotonic()

@@ -33,8 +33,9 @@ from wm_core.rotations import matrix_to_quaternion, roll_pitch_yaw
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
 from wm_dynamics.mujoco.world import World
-from wm_sim.scenes import BuiltScene, build_scene, load_scene
-from wm_sim.simulator import look_at
+from wm_sim.cameras import look_at
+from wm_sim.scene_model import load_scene
+from wm_sim.scenes import BuiltScene, build_scene
 
 CAMERA_TOPIC = "camera"
 STEP_S = 0.002
@@ -237,5 +238,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-__all__ = ["camera_link_pose", "main", "static_transforms", "to_sdf"]

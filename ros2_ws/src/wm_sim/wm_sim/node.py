@@ -63,6 +63,7 @@ from wm_sim.parameters import SimCameraParameters
 from wm_sim.simulator import FRAME_RATE_HZ, NANOSECONDS, Simulator
 
 LOG_PERIOD_S = 5.0
+"""Of the real-time factor in the log, and of warnings."""
 
 _FOLLOW_JUMP_NS = NANOSECONDS // 2
 """How far, beside two frames, a followed clock may be ahead or behind before stamps jump to it."""
@@ -72,7 +73,7 @@ LINK_T_OPTICAL = pose_matrix([0.0, 0.0, 0.0], [-0.5, 0.5, -0.5, 0.5])
 
 
 class SimCameraNode(Node):
-    """See the module's docstring. The world moves on in a thread of its own, which also owns the OpenGL
+    """See the module's docstring. The world is stepped in a thread of its own, which also owns the OpenGL
     context.
     """
 
@@ -97,9 +98,9 @@ class SimCameraNode(Node):
         self._depth = self.create_publisher(Image, "camera/depth/image_raw", qos.SENSOR)
         self._depth_info = self.create_publisher(CameraInfo, "camera/depth/camera_info", qos.SENSOR)
         self._odometry = self.create_publisher(Odometry, "odom", qos.SENSOR)
-        self._truth = self.create_publisher(SceneGraphMsg, "sim/scene_graph", qos.SCENE_GRAPH)
+        self._ground_truth = self.create_publisher(SceneGraphMsg, "sim/scene_graph", qos.SCENE_GRAPH)
         self._heard_ns: int | None = None
-        self._heard = self.create_subscription(SceneGraphMsg, values.lead_topic, self._hear, qos.SCENE_GRAPH)
+        self._heard = self.create_subscription(SceneGraphMsg, values.lead_topic, self._on_scene_graph, qos.SCENE_GRAPH)
         self._commands: deque[PathMsg] = deque(maxlen=1)
         self._pusher_pose = None
         if len(self.simulator.scene.pushers) == 1:
@@ -130,7 +131,7 @@ class SimCameraNode(Node):
     def _command(self, msg: PathMsg) -> None:
         self._commands.append(msg)
 
-    def _hear(self, msg: SceneGraphMsg) -> None:
+    def _on_scene_graph(self, msg: SceneGraphMsg) -> None:
         self._heard_ns = time_from_msg(msg.header.stamp)
 
     def _follow(self, msg: Clock) -> None:
@@ -158,7 +159,7 @@ class SimCameraNode(Node):
             self._stop.wait(0.002)
 
     def _hold(self, max_lead_s: float) -> None:
-        """Wait for whoever is followed to catch up; not longer than a second per frame, as it may have ended."""
+        """Wait for the scene graphs on `lead_topic` to catch up; at most a second, as their node may have ended."""
         begun = time.monotonic()
         while max_lead_s > 0.0 and self._heard_ns is not None and not self._stop.is_set():
             behind_s = (self._stamp_ns() - self._heard_ns) / NANOSECONDS
@@ -169,8 +170,8 @@ class SimCameraNode(Node):
 
     def _run(self) -> None:
         try:
-            self._live()
-        except Exception as error:  # whatever it is, the process must not live on without its only purpose
+            self._simulate()
+        except Exception as error:  # of whatever kind: without the simulation the process must end
             if not self._stop.is_set():
                 self.get_logger().fatal(f"the simulation ended: {type(error).__name__}: {error}")
                 self.failed = True
@@ -178,14 +179,14 @@ class SimCameraNode(Node):
         finally:
             self.simulator.close()
 
-    def _live(self) -> None:
+    def _simulate(self) -> None:
         values, simulator = self.parameters.value, self.simulator
         self._send_static_transforms()
         simulator.render()  # makes the OpenGL context here, and says early when that cannot be
         self.get_logger().info(
             f"scene {simulator.scene.model.name!r}, seed {values.seed}: {len(simulator.scene.bodies)} bodies, "
             f"{values.width}x{values.height} at {FRAME_RATE_HZ / self._stride:g} Hz, "
-            f"rendering with {next(iter(simulator._stages.values())).renderer.backend}"
+            f"rendering with {simulator.drawing.backend}"
         )
         if values.wait_for_subscriber:
             self._wait(values.wait_timeout_s)
@@ -207,7 +208,7 @@ class SimCameraNode(Node):
             self._hold(values.max_lead_s)
             if self._clock_publisher is None:
                 self._keep_to_clock()
-            self._obey()
+            self._command_newest_path()
             for _ in range(self._stride):
                 if ended:
                     self._extra_frames += 1
@@ -233,7 +234,7 @@ class SimCameraNode(Node):
                         f"{clocks} nodes publish /clock, and time jumps between them: give all but one clock:=follow"
                     )
 
-    def _obey(self) -> None:
+    def _command_newest_path(self) -> None:
         """Hand the newest path to the pusher."""
         if not self._commands:
             return
@@ -314,10 +315,10 @@ class SimCameraNode(Node):
         self._depth_info.publish(info)
         self._depth.publish(depth_to_image(frame.depth, stamp_ns, optical, values.depth_encoding))
         self._color.publish(rgb_to_image(frame.rgb, stamp_ns, optical))
-        if values.ground_truth and self._truth.get_subscription_count():
+        if values.ground_truth and self._ground_truth.get_subscription_count():
             graph = scene_graph_to_msg(simulator.ground_truth())
             graph.header.stamp, graph.header.frame_id = time_to_msg(stamp_ns), name("map")
-            self._truth.publish(graph)
+            self._ground_truth.publish(graph)
 
     def _odometry_message(self, stamp_ns: int, map_T_base: NDArray[np.float64]) -> Odometry:
         msg = Odometry()

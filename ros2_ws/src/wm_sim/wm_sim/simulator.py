@@ -7,59 +7,42 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_core.camera import Camera
 from wm_core.intervention_checks import validate_hypotheses
 from wm_core.interventions import Hypothesis, Intervention, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
-from wm_core.rotations import quaternion_to_matrix
-from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape, shape_volume
-from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec, body_points, scaled_body
-from wm_dynamics.mujoco.contacts import Touch
+from wm_core.scene_graph import Predicate, Relation, SceneGraph, shape_volume
+from wm_dynamics.mujoco.bodies import BodyDef
 from wm_dynamics.mujoco.live_world import LiveWorld
 from wm_dynamics.mujoco.simulator import Simulator as Stepper
 from wm_dynamics.mujoco.trajectory import Action
 from wm_dynamics.mujoco.world import World
+from wm_sim.cameras import look_at, make_camera
+from wm_sim.counterfactuals import GroundTruthRollout, Snapshot, draw_future, simulate_futures
 from wm_sim.depth_noise import DepthNoise
-from wm_sim.rendering import Renderer, Shadow, cast_shadow, decorator
-from wm_sim.scenes import BuiltScene, SceneModel, build_scene, load_scene
+from wm_sim.drawing import SceneDrawing
+from wm_sim.rendering import decorator
+from wm_sim.scene_model import SceneModel, load_scene
+from wm_sim.scenes import BuiltScene, build_scene
 
 Array = NDArray[np.float64]
 
 FRAME_RATE_HZ = 30.0
 STEPS_PER_FRAME = 16
-"""Physics steps per frame: 2.083 ms, half of what the ``physics`` backend takes."""
+"""Physics steps per frame: of 2.083 ms, half the step of the ``physics`` backend."""
 
 NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """A world set up for drawing: its own copy of the model, so that drawing never touches the physics."""
-
-    renderer: Renderer
-    world: World
-    model: mujoco.MjModel
-    data: mujoco.MjData
-
-    def set(self, states: Array, present: NDArray[np.bool_]) -> None:
-        """Bodies at states (n, 13); those not present are out of sight."""
-        self.world.set_positions(self.data, states, present)
-        for index in np.flatnonzero(~self.world.movable):
-            body = self.world.body_ids[index]
-            self.model.body_pos[body] = states[index, POSITION] if present[index] else [0.0, 0.0, -100.0]
-            self.model.body_quat[body] = np.roll(states[index, QUATERNION], 1)
-
-
-@dataclass(frozen=True)
 class Frame:
-    """What the camera sees at an instant.
+    """The camera's images at an instant.
 
     Attributes:
         time_s: since the start of the scene.
@@ -74,36 +57,6 @@ class Frame:
     world_T_camera: Array
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything that the simulation depends on at an instant; opaque, for ``Simulator.restore``."""
-
-    frame: int
-    cursor: int
-    live: LiveWorld
-
-
-@dataclass(frozen=True)
-class TruthRollout:
-    """True futures, as ``wm_dynamics.base.DynamicsResult``: created bodies in slots after the known
-    ids.
-
-    Attributes:
-        object_ids: (M,); states: (K, T, M, 13) float32; present: (K, T, M); times: (T,) [s] after the query.
-        touches: per hypothesis, with object ids in place of indices.
-        bodies: per hypothesis the bodies drawn; colors: per hypothesis and body the color of a restyle, or
-            None.
-    """
-
-    object_ids: NDArray[np.int64]
-    times: Array
-    states: NDArray[np.float32]
-    present: NDArray[np.bool_]
-    touches: tuple[tuple[Touch, ...], ...]
-    hypotheses: tuple[Hypothesis, ...]
-    snapshot: Snapshot
-
-
 class Simulator:
     """A scene in motion.
 
@@ -115,10 +68,15 @@ class Simulator:
         quality: images with shadow maps and smoothed edges (slow).
         decorate: adds lights, textures and surroundings in place of the usual room (``rendering.decorator``).
 
-    Scheduled actions of the scene (a ball set rolling at 3 s) happen in ``advance_to``. They belong to the
-    world, and the robot knows nothing of them; so ``imagine_truth`` leaves out those that are still to come
-    (and with them pushers keep going, as they are in motion already): an imagined future is what follows from
-    the state at the query.
+    Attributes:
+        scene: as built; camera: intrinsics of all images; timestep: of the physics [s].
+        frame: frames (1/30 s) since the start of the scene.
+        world: the compiled world; live: its state.
+        drawing: what draws it.
+
+    Scheduled actions of the scene (a ball set rolling at 3 s) happen in ``advance_to``. A robot cannot know of those
+    still to come, so ``ground_truth_rollout`` leaves them out: a future is what follows from the state at its start.
+    Pushers that are on their path stay on it.
     """
 
     def __init__(
@@ -136,18 +94,16 @@ class Simulator:
         self.scene: BuiltScene = scene if isinstance(scene, BuiltScene) else build_scene(scene, seed)
         self.seed, self.noise = seed, noise
         model = self.scene.model
-        self.camera = _camera(width, height, model.camera.vertical_fov)
+        self.camera = make_camera(width, height, model.camera.vertical_fov)
         self.timestep = 1.0 / (FRAME_RATE_HZ * STEPS_PER_FRAME)
         self._decorate = decorate or decorator(width, height, model.walls, quality)
-        self._quality = quality
         self.world = World(self.scene.bodies, 0.0, self.timestep, self._decorate)
         self._stepper = Stepper()
-        # What stands on something need not press on it at this very instant: contacts count up to 1 mm apart.
+        # A standing object need not press on its support at this instant: contacts count up to 1 mm apart.
         self._contact_model = copy.copy(self.world.model)
         self._contact_model.geom_margin[:] = 1e-3
         self._contact_data = mujoco.MjData(self._contact_model)
-        self._stages: dict[object, _Stage] = {}
-        self._points: dict[object, Array] = {}
+        self.drawing = SceneDrawing(self.scene, self.camera, self._world_for, quality)
         self._worlds: dict[object, World] = {}
         self.reset()
 
@@ -167,9 +123,7 @@ class Simulator:
 
     def close(self) -> None:
         """Frees the rendering contexts."""
-        for stage in self._stages.values():
-            stage.renderer.close()
-        self._stages.clear()
+        self.drawing.close()
 
     def __enter__(self) -> Simulator:
         return self
@@ -301,20 +255,15 @@ class Simulator:
 
     def render(self) -> Frame:
         """What the camera measures now (with depth noise, if any)."""
-        stage, pose = self._stage(self.live.bodies), self.world_T_camera()
-        states = self.live.states()
-        stage.set(states, self.live.present)
-        shadows = self._shadows(self.live.bodies, states, self.live.present)
-        rgb, depth = stage.renderer.render(stage.data, pose, shadows)
+        pose = self.world_T_camera()
+        rgb, depth = self.drawing.color_and_depth(self.live.bodies, self.live.states(), self.live.present, pose)
         if self.noise is not None:
             depth = self.noise.apply(depth, np.random.default_rng([self.seed, self.frame]))
         return Frame(self.time_s, rgb, depth, pose)
 
     def instances(self) -> NDArray[np.int32]:
         """True object id (H, W) at each pixel now; 0: none (floor, wall, nothing)."""
-        stage = self._stage(self.live.bodies)
-        stage.set(self.live.states(), self.live.present)
-        return self._ids(stage.world)[stage.renderer.segment(stage.data, self.world_T_camera())]
+        return self.drawing.instances(self.live.bodies, self.live.states(), self.live.present, self.world_T_camera())
 
     def look(
         self, states: Array, present: NDArray[np.bool_], world_T_camera: Array
@@ -325,41 +274,12 @@ class Simulator:
             states: (n, 13), present: (n,), in the order of the scene's bodies; world_T_camera: (4, 4).
         """
         bodies = self.scene.bodies
-        stage = self._stage(bodies)
-        stage.set(states, present)
-        rgb, depth = stage.renderer.render(stage.data, world_T_camera, self._shadows(bodies, states, present))
-        rgb = rgb.copy()
-        return rgb, depth, self._ids(stage.world)[stage.renderer.segment(stage.data, world_T_camera)]
+        rgb, depth = self.drawing.color_and_depth(bodies, states, present, world_T_camera)
+        return rgb, depth, self.drawing.instances(bodies, states, present, world_T_camera)
 
     def visibility(self) -> dict[int, float]:
-        """Fraction 0..1 of each present object's own image area that is seen now (1: nothing in front of it).
-
-        Counted in pixels inside the image; an object wholly outside it has 0.
-        """
-        stage = self._stage(self.live.bodies)
-        states, pose = self.live.states(), self.world_T_camera()
-        stage.set(states, self.live.present)
-        ids = self._ids(stage.world)
-        seen = np.bincount(ids[stage.renderer.segment(stage.data, pose)].ravel(), minlength=int(ids.max()) + 1)
-        fractions = {}
-        for index in np.flatnonzero(self.live.present):
-            alone = np.zeros_like(self.live.present)
-            alone[index] = True
-            if self.scene.bodies[index].is_static:
-                fractions[self.scene.ids[index]] = 1.0
-                continue
-            stage.set(states, alone)
-            area = int((ids[stage.renderer.segment(stage.data, pose)] == self.scene.ids[index]).sum())
-            fractions[self.scene.ids[index]] = min(1.0, float(seen[self.scene.ids[index]]) / area) if area else 0.0
-        return fractions
-
-    def _ids(self, world: World) -> NDArray[np.int32]:
-        """(geoms + 1,) true id of each geom of a model; the last entry (index -1) is nothing."""
-        ids = np.zeros(world.model.ngeom + 1, dtype=np.int32)
-        top = max(self.scene.ids)
-        for index, geoms in enumerate(world.geom_ids):
-            ids[geoms] = self.scene.ids[index] if index < len(self.scene.ids) else top + 1 + index - len(self.scene.ids)
-        return ids
+        """Fraction 0..1 of each present object's own image area that is seen now, by true id."""
+        return self.drawing.visibility(self.live.bodies, self.live.states(), self.live.present, self.world_T_camera())
 
     def _world_for(self, bodies: Sequence[BodyDef]) -> World:
         key = tuple(b.shape_key() for b in bodies)
@@ -370,33 +290,6 @@ class Simulator:
                 self._worlds.pop(next(iter(self._worlds)))
             self._worlds[key] = self.world.rebuilt(bodies)
         return self._worlds[key]
-
-    def _stage(self, bodies: Sequence[BodyDef]) -> _Stage:
-        key = tuple(b.shape_key() for b in bodies)
-        if key not in self._stages:
-            if len(self._stages) >= 6:  # each holds its textures and frame buffers
-                self._stages.pop(list(self._stages)[1]).renderer.close()
-            world = self._world_for(bodies)
-            model = copy.copy(world.model)
-            self._stages[key] = _Stage(Renderer(model, self.camera), world, model, mujoco.MjData(model))
-        return self._stages[key]
-
-    def _shadows(self, bodies: Sequence[BodyDef], states: Array, present: NDArray[np.bool_]) -> list[Shadow]:
-        """Soft shadows on the table (with ``quality`` the renderer casts them itself)."""
-        if self._quality or not present[0]:
-            return []
-        size = 0.5 * np.array(self.scene.model.table.size[:2])
-        shadows = []
-        for index in np.flatnonzero(present[1:]) + 1:
-            body = bodies[index]
-            key = body.shape_key()
-            if key not in self._points:
-                self._points[key] = body_points(body)
-            points = self._points[key] @ quaternion_to_matrix(states[index, QUATERNION]).T + states[index, POSITION]
-            shadow = cast_shadow(points, self.scene.table_top_z, np.stack([-size, size]))
-            if shadow is not None:
-                shadows.append(shadow)
-        return shadows
 
     # -- ground truth
 
@@ -466,16 +359,16 @@ class Simulator:
 
     # -- counterfactuals
 
-    def imagine_truth(
+    def ground_truth_rollout(
         self,
         hypotheses: Sequence[Hypothesis],
         times: ArrayLike,
         snapshot: Snapshot | None = None,
-    ) -> TruthRollout:
-        """What truly follows from an instant under interventions (object ids are true ids).
+    ) -> GroundTruthRollout:
+        """True futures from an instant under interventions (object ids are true ids).
 
-        The state is restored, the interventions carried out, and the world simulated again with all that is
-        true: real masses and friction, compound shapes. Scheduled actions of the scene that are still to come
+        The state is restored, the interventions carried out, and the world simulated again with its true masses,
+        friction and compound shapes. Scheduled actions of the scene that are still to come
         are left out.
 
         Args:
@@ -492,35 +385,11 @@ class Simulator:
         graph = self.ground_truth()
         self.restore(current)
         validate_hypotheses(hypotheses, graph, float(t[-1]))
-        known = len(self.scene.ids)
-        created = max((sum(i.creates_body for i in h.interventions) for h in hypotheses), default=0)
-        top = max(self.scene.ids)
-        ids = np.array([*self.scene.ids, *range(top + 1, top + 1 + created)], dtype=np.int64)
-        states = np.zeros((len(hypotheses), len(t), len(ids), 13), dtype=np.float32)
-        states[..., 6] = 1.0
-        present = np.zeros(states.shape[:3], dtype=bool)
-        touches = []
-        index_of = {i: k for k, i in enumerate(self.scene.ids)}
-        for k, hypothesis in enumerate(hypotheses):
-            bodies: list[BodyDef] = []
-            actions: list[Action] = []
-            for intervention in hypothesis.interventions:
-                if intervention.creates_body:
-                    actions.append(Action(known + len(bodies), intervention))
-                    bodies.append(body_from_spec(intervention.body))  # type: ignore[arg-type]
-                else:
-                    actions.append(Action(index_of[intervention.object_id], intervention))
-            live = start.live.branch(bodies)
-            trajectory = live.execute(actions, t, max_stretch=STEPS_PER_FRAME)
-            count = known + len(bodies)
-            states[k, :, :count] = trajectory.states
-            present[k, :, :count] = trajectory.present
-            touches.append(tuple(replace(c, a=int(ids[c.a]), b=int(ids[c.b])) for c in trajectory.touches))
-        return TruthRollout(ids, t, states, present, tuple(touches), tuple(hypotheses), start)
+        return simulate_futures(self.scene, start, hypotheses, t, STEPS_PER_FRAME)
 
-    def render_truth(
+    def render_ground_truth(
         self,
-        ground_truth: TruthRollout,
+        ground_truth: GroundTruthRollout,
         hypothesis: int,
         rows: Sequence[int] | None = None,
         world_T_camera: ArrayLike | None = None,
@@ -531,71 +400,9 @@ class Simulator:
             rows: indices of ``ground_truth.times`` to draw; None: all.
             world_T_camera: (4, 4); None: the camera's pose at the instant of the query.
         """
-        chosen = range(len(ground_truth.times)) if rows is None else rows
-        interventions = ground_truth.hypotheses[hypothesis].interventions
-        bodies = list(ground_truth.snapshot.live.bodies)
-        created = [body_from_spec(i.body) for i in interventions if i.creates_body and i.body is not None]
-        bodies += created
-        index_of = {i: k for k, i in enumerate(self.scene.ids)}
         pose = (
             self.world_T_camera(ground_truth.snapshot.frame / FRAME_RATE_HZ)
             if world_T_camera is None
             else np.asarray(world_T_camera, dtype=np.float64)
         )
-        looks = sorted(
-            (i for i in interventions if i.kind in (InterventionKind.MORPH, InterventionKind.RESTYLE)),
-            key=lambda i: i.time_offset,
-        )
-        colors, depths, applied = [], [], 0
-        painted: dict[int, Array] = {}
-        for row in chosen:
-            while applied < len(looks) and looks[applied].time_offset <= ground_truth.times[row] + 1e-9:
-                look, applied = looks[applied], applied + 1
-                index = index_of[look.object_id]
-                if look.kind == InterventionKind.RESTYLE:
-                    painted[index] = look.color
-                else:
-                    bodies[index] = scaled_body(bodies[index], look.scale)
-            stage, count = self._stage(bodies), len(bodies)
-            original = stage.model.geom_rgba.copy()
-            for index, color in painted.items():
-                stage.model.geom_rgba[stage.world.geom_ids[index], :3] = color
-            states = ground_truth.states[hypothesis, row, :count].astype(np.float64)
-            present = ground_truth.present[hypothesis, row, :count]
-            stage.set(states, present)
-            rgb, depth = stage.renderer.render(stage.data, pose, self._shadows(bodies, states, present))
-            stage.model.geom_rgba[:] = original
-            colors.append(rgb)
-            depths.append(depth)
-        return np.stack(colors), np.stack(depths)
-
-
-def _camera(width: int, height: int, vertical_fov_deg: float) -> Camera:
-    camera = Camera.from_vertical_field_of_view(width, height, float(np.radians(vertical_fov_deg)))
-    return replace(camera, fx=float(camera.fx), fy=float(camera.fy))
-
-
-def look_at(position: ArrayLike, target: ArrayLike) -> Array:
-    """(4, 4) pose of an optical frame (z forward, x right, y down) at a position [m] that looks at a
-    target, no roll.
-    """
-    p = np.asarray(position, dtype=np.float64)
-    forward = np.asarray(target, dtype=np.float64) - p
-    forward = forward / np.linalg.norm(forward)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right = right / max(float(np.linalg.norm(right)), 1e-9)
-    pose = np.eye(4)
-    pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, np.cross(forward, right), forward, p
-    return pose
-
-
-__all__ = [
-    "FRAME_RATE_HZ",
-    "Frame",
-    "Shape",
-    "Simulator",
-    "Snapshot",
-    "TruthRollout",
-    "look_at",
-    "quaternion_to_matrix",
-]
+        return draw_future(self.drawing, self.scene, ground_truth, hypothesis, rows, pose)

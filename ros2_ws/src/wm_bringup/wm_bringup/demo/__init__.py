@@ -1,1 +1,1 @@
-"""The demonstration: scenarios, the run, the ground truth beside it, how right it was."""
+"""The demonstration: scenarios, the run, its ground truth, the errors."""

@@ -1,4 +1,4 @@
-"""How right a captured demonstration was: its futures against the true ones, its scene graphs against the true ones."""
+"""Errors of a captured demonstration: of its futures and of its scene graphs, against the true ones."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from wm_bringup.demo.capture import Capture
 
 SETTLE_S = 0.5
-"""An object needs a few frames to be believed; graphs of the first half second are not scored."""
+"""Tracking confirms an object after four frames; graphs of the first half second [s] are not scored."""
 VISIBLE_PIXELS = 60
-"""Of a 320x240 image: what shows less cannot be asked for."""
+"""Of a 320x240 image: a true object that shows fewer pixels does not count as missed. Larger: fewer misses."""
 
 Update = Callable[[str], None]
 
 
 def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note: None) -> DemoResults:
-    """The true futures of what was asked, and the errors of the imagined ones; perception is not scored yet.
+    """The true futures of the scenarios, and the errors of the imagined ones; perception is not scored yet.
 
     Args:
         capture: of a run of the graph.
         scene, seed: that the simulated camera ran.
-        update: gets what is being done.
+        update: called with the name of the scenario that is being simulated.
 
     Raises:
-        wm_bringup.demo.ground_truth.GroundTruthError: running again does not lead to the published state.
+        wm_bringup.demo.ground_truth.GroundTruthError: the simulator, run again, is not in the published state.
     """
     rollouts = {"imagined": capture.answer.rollout, **{n: a.rollout for n, a in capture.baselines.items()}}
     imagined = rollouts["imagined"]
@@ -53,19 +53,19 @@ def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note
     if camera is None or len(times) < 2:
         raise ValueError("rollout: got one without frames or times, expected both")
     true_ids = match_ids(capture.perceived, capture.published)
-    asked = [with_true_ids(q.hypothesis, true_ids) for q in capture.scenarios]
+    true_hypotheses = [with_true_ids(q.hypothesis, true_ids) for q in capture.scenarios]
     notes = [
         f"“{q.title}” is not compared: object {q.subject} matches no true one within reach"
-        for q, h in zip(capture.scenarios, asked, strict=True)
+        for q, h in zip(capture.scenarios, true_hypotheses, strict=True)
         if h is None
     ]
-    for k, question in enumerate(capture.scenarios):
+    for k, scenario in enumerate(capture.scenarios):
         bad = [name for name, rollout in rollouts.items() if not rollout.usable[k]]
         if bad:
-            # An error of what must not be acted upon would go into the means.
-            notes.append(f"“{question.title}” is not compared with {', '.join(bad)}: not valid, or not computed")
-    known = [h for h in asked if h is not None]
-    rows_of = [known.index(h) if h is not None else None for h in asked]
+            # The error of a future that is not usable would distort the means.
+            notes.append(f"“{scenario.title}” is not compared with {', '.join(bad)}: not valid, or not computed")
+    known = [h for h in true_hypotheses if h is not None]
+    rows_of = [known.index(h) if h is not None else None for h in true_hypotheses]
     color, depth = decode_frames(capture.answer)
     count = len(frame_times)
     rows = [int(np.argmin(np.abs(times - t))) for t in frame_times]
@@ -74,14 +74,14 @@ def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note
         GroundTruth(scene, seed, capture.stamp_ns, capture.published) as ground_truth,
         Simulator(scene, seed, camera.width, camera.height) as painter,
     ):
-        # Float32 on the wire has rounded the times.
+        # The message has the times in float32.
         rollout = ground_truth.imagine(known, np.arange(len(times)) * (float(times[-1]) / (len(times) - 1)))
-        for k, (question, j) in enumerate(zip(capture.scenarios, rows_of, strict=True)):
-            update(question.name)
-            future = Future(question, k, color[k * count : (k + 1) * count], depth[k * count : (k + 1) * count])
+        for k, (scenario, j) in enumerate(zip(capture.scenarios, rows_of, strict=True)):
+            update(scenario.name)
+            future = Future(scenario, k, color[k * count : (k + 1) * count], depth[k * count : (k + 1) * count])
             if j is not None:
                 errors = compare(
-                    question.name,
+                    scenario.name,
                     {name: (r, k) for name, r in rollouts.items()},
                     true_ids,
                     rollout.object_ids,
@@ -89,7 +89,7 @@ def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note
                     rollout.present[j],
                     ground_truth.has_contacts(rollout, j),
                 )
-                true, true_depth = painter.render_truth(rollout, j, rows, capture.perceived.world_T_camera)
+                true, true_depth = painter.render_ground_truth(rollout, j, rows, capture.perceived.world_T_camera)
                 future = replace(future, true=list(true), true_depth=list(true_depth), errors=errors)
             futures.append(future)
         difference_m = ground_truth.difference_m
@@ -128,24 +128,24 @@ def assess(capture: Capture, scene: str, seed: int, update: Update = lambda note
     )
 
 
-def recorded_graphs(mcap: Path, graph_topic: str, truth_topic: str) -> list[tuple[SceneGraph, SceneGraph]]:
+def recorded_graphs(mcap: Path, graph_topic: str, ground_truth_topic: str) -> list[tuple[SceneGraph, SceneGraph]]:
     """(perceived, true) scene graphs of equal stamps, in order of time, from a recording."""
-    found: dict[str, dict[int, Any]] = {graph_topic: {}, truth_topic: {}}
+    found: dict[str, dict[int, Any]] = {graph_topic: {}, ground_truth_topic: {}}
     for item in read(mcap, list(found)):
         found[item.topic][item.stamp_ns] = item
-    perceived, true = found[graph_topic], found[truth_topic]
+    perceived, true = found[graph_topic], found[ground_truth_topic]
     return [
         (scene_graph_from_msg(perceived[s].message()), scene_graph_from_msg(true[s].message()))
         for s in sorted(perceived.keys() & true.keys())
     ]
 
 
-def score_perception(mcap: Path, scene: str, seed: int, graph_topic: str, truth_topic: str) -> dict[str, Any]:
+def score_perception(mcap: Path, scene: str, seed: int, graph_topic: str, ground_truth_topic: str) -> dict[str, Any]:
     """Counts and errors of perception over a recorded run; empty where nothing can be compared.
 
-    A true object that the camera cannot see in a frame is not asked for in it.
+    A true object that the camera cannot see in a frame does not count as missed in it.
     """
-    pairs = recorded_graphs(mcap, graph_topic, truth_topic)
+    pairs = recorded_graphs(mcap, graph_topic, ground_truth_topic)
     if not pairs:
         return {}
     first_ns = pairs[0][1].stamp_ns
@@ -181,7 +181,7 @@ def write_files(out: Path, results: DemoResults, seconds_total: float) -> dict[s
     np.savez_compressed(out / "rollouts.npz", **arrays)
     described = {
         "hypotheses": [
-            {"name": f.question.name, "question": f.question.title, "detail": f.question.detail}
+            {"name": f.scenario.name, "question": f.scenario.title, "detail": f.scenario.detail}
             for f in results.futures
         ],
         "frame_id": imagined.frame_id,
@@ -234,11 +234,11 @@ def print_results(results: DemoResults, metrics: dict[str, Any], console: Consol
     for future in results.futures:
         e = future.errors
         if e is None:
-            table.add_row(future.question.name, "", "not compared")
+            table.add_row(future.scenario.name, "", "not compared")
             continue
         row = [_millimeters(f(b)) for b in ("imagined", *BASELINES) for f in (e.average, e.final)]
         moved = " / ".join(_millimeters(e.average(b, moved_only=True)) for b in ("imagined", "straight"))
-        table.add_row(future.question.name, "yes" if e.contacts else "no", *row, moved)
+        table.add_row(future.scenario.name, "yes" if e.contacts else "no", *row, moved)
     console.print()
     console.print(table)
     p, latency = metrics["perception"], metrics["latency"]

@@ -1,4 +1,4 @@
-"""A demonstration captured: the graph runs as processes of its own, and is asked at one instant."""
+"""A demonstration captured: the graph runs in processes of its own, and gets its requests at one instant."""
 
 from __future__ import annotations
 
@@ -17,45 +17,49 @@ from wm_bringup.client import Answer, GraphClient
 from wm_bringup.demo.scenarios import MOVING_M_S, Scenario, choose_scenarios, timing_hypotheses
 from wm_bringup.progress import ProgressLog, Stage
 from wm_bringup.report.results import BASELINES
-from wm_bringup.run.live import START_S, start_nodes
-from wm_bringup.run.processes import ProcessGroup, check_nodes, graph_environment, node_command
+from wm_bringup.run.node_command import node_command
+from wm_bringup.run.nodes import START_S, start_nodes
+from wm_bringup.run.private_graph import graph_environment
+from wm_bringup.run.processes import ProcessGroup, check_nodes
 from wm_core.interventions import InterventionKind
 from wm_core.rollout import ImageRequest, ImagineRequest
 from wm_core.scene_graph import SceneGraph
 from wm_ros import qos
 from wm_ros.conversions.basics import camera_from_msg
-from wm_sim.scenes import build_scene, load_scene
+from wm_sim.scene_model import load_scene
+from wm_sim.scenes import build_scene
 
 NAMESPACE = "/wm"
-TRUTH_TOPIC = "/sim/scene_graph"
+GROUND_TRUTH_TOPIC = "/sim/scene_graph"
 CAMERA_TOPICS = ("/camera/color/image_raw", "/camera/depth/image_raw")
 QUERY_S = 5.0
-"""Of the world's time: when the question is asked in a scene in which nothing is set in motion."""
+"""Simulated time of the request [s] in a scene in which nothing is set in motion: perception has settled by then."""
 AFTER_START_S = 0.2
-"""How long something has been moving when the question is asked: perception has seen it move by then."""
+"""Time [s] from setting an object in motion to the request: perception has seen it move by then."""
 REST_S = 0.5
-"""Before the end of a scene no question is asked."""
+"""The request comes at least this long [s] before the end of the scene."""
 HORIZON_S = 2.0
 STEP_S = 1.0 / 30.0
 VIDEO_RATE_HZ = 10.0
+"""Of imagined images; more takes longer in proportion."""
 PATIENCE_S = 0.5
-"""How much later the question may come when nothing is seen to move yet."""
+"""How much later [s] the request may come where nothing is seen to move yet."""
 MAX_LEAD_S = 0.07
-"""The simulated world waits where it is further ahead of the scene graph: what is seen of a moving object must not
-depend on how busy the machine is. The report says how slow it was."""
+"""The simulated world waits where it is further ahead of the scene graph [s]: how often a moving object is seen must
+not depend on how busy the machine is. Two frames at 30 Hz. The report has the real-time factor."""
 TIMED_COUNTS = (64, 256)
 TIMED_HORIZON_S = 1.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a demonstration does.
+    """Options of a demonstration.
 
     Attributes:
         is_quick: a shorter video.
-        width, height: of imagined images.
+        width, height: of imagined images [pixels].
         video_rate_hz: of imagined images.
-        linger_s: of simulated time that is still recorded after the answers.
+        linger_s: wall-clock time that is still recorded after the answers.
         timed_counts: numbers of futures of one second that are timed.
         repeats: of the first timing; the median counts.
     """
@@ -76,18 +80,18 @@ class Plan:
 
 @dataclass
 class Capture:
-    """What a run of the graph gave.
+    """Results of a run of the graph.
 
     Attributes:
-        stamp_ns: of the question.
+        stamp_ns: of the scene graph that the futures start from.
         perceived, published: perceived and true scene graph of that stamp.
-        questions: that were asked.
-        answer: to all of them with images.
+        scenarios: of the request.
+        answer: to all of them, with images.
         baselines: answers of other backends, by name.
-        timings_s: round trips of the service, by number of futures.
-        query_wall_ns: wall clock when the question was asked.
+        timings_s: round trips of the service [s], by number of futures.
+        query_wall_ns: wall-clock time of the request.
         recording, latency: files of the recorder.
-        cores_used: processor seconds per second of each process while the table was watched; empty: not known here.
+        cores_used: processor seconds per second of each process before the request; empty: not known here.
     """
 
     stamp_ns: int
@@ -119,7 +123,7 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 def capture(
     out: Path, scene: str, seed: int, plan: Plan, progress: ProgressLog, perception: Mapping[str, Any] | None = None
 ) -> Capture:
-    """Run the graph, ask, stop it. ``perception``: parameters of that node.
+    """Run the graph, send the requests, stop it. ``perception``: parameters of that node.
 
     Raises:
         ProcessDied: a process of the graph ended by itself.
@@ -131,7 +135,7 @@ def capture(
     with (
         environment(environ),
         ProcessGroup(out / "logs", environ) as processes,
-        GraphClient("wm_demo", NAMESPACE, lambda: check_nodes(processes), TRUTH_TOPIC) as client,
+        GraphClient("wm_demo", NAMESPACE, lambda: check_nodes(processes), GROUND_TRUTH_TOPIC) as client,
     ):
         with progress.stage("start perception, imagination, recorder and the simulated camera") as stage:
             command = node_command(
@@ -142,7 +146,7 @@ def capture(
             client.wait_for(lambda: client.ready() and _listeners(client) >= 2, START_S, "the nodes to start")
             parameters = {"scene": scene, "seed": seed, "wait_for_subscriber": True, "max_lead_s": MAX_LEAD_S}
             processes.start("camera", node_command("wm_sim.node", parameters=parameters))
-            client.wait_for(lambda: bool(client.truths), START_S, "the first camera frame")
+            client.wait_for(lambda: bool(client.ground_truths), START_S, "the first camera frame")
             stage.detail(f"ROS domain {environ['ROS_DOMAIN_ID']}")
         with progress.stage("watch the table") as stage:
             before = _processor_seconds(processes)
@@ -153,10 +157,10 @@ def capture(
         perceived, published = client.scene(stamp_ns), client.ground_truth(stamp_ns)
         with progress.stage("imagine what will happen, and what would happen if") as stage:
             query_wall_ns = time.time_ns()
-            scenarios, answer = _ask(client, perceived, plan, stage)
-        with progress.stage("ask the baselines, and time many futures at once") as stage:
+            scenarios, answer = _imagine_scenarios(client, perceived, plan, stage)
+        with progress.stage("imagine with the baselines, and time many futures at once") as stage:
             hypotheses = tuple(q.hypothesis for q in scenarios)
-            baselines = {name: client.ask(_request(hypotheses, backend=name), perceived) for name in BASELINES}
+            baselines = {name: client.imagine(_request(hypotheses, backend=name), perceived) for name in BASELINES}
             timings = _time_futures(client, perceived, plan)
             stage.detail(", ".join(f"{count} futures of 1 s: {1e3 * s:.0f} ms" for count, s in timings.items()))
             client.spin(plan.linger_s)
@@ -180,7 +184,7 @@ def capture(
 
 
 def _processor_seconds(processes: ProcessGroup) -> dict[str, float]:
-    """Processor time that each process has taken [s]; empty where the system does not say."""
+    """Processor time that each process has used [s]; empty where the system does not say."""
     seconds = {}
     for managed in processes:
         try:
@@ -197,9 +201,9 @@ def _listeners(client: GraphClient) -> int:
 
 
 def query_time(scene: str, seed: int) -> float:
-    """When to ask [s of the world's time]: just after the last object was set in motion.
+    """Simulated time of the request [s]: just after the last object was set in motion.
 
-    The robot knows nothing of what will be set in motion later; so neither does the ground truth of its questions.
+    What is set in motion later, imagination cannot know; so it is no part of the ground truth either.
     """
     built = build_scene(load_scene(scene), seed)
     pushes = (InterventionKind.SET_VELOCITY, InterventionKind.APPLY_IMPULSE)
@@ -209,7 +213,7 @@ def query_time(scene: str, seed: int) -> float:
 
 
 def _watch(client: GraphClient, query_s: float, stage: Stage) -> int:
-    """Until a scene graph of the query's instant came, with what moves seen to move; its stamp."""
+    """Waits for a scene graph of the request's instant in which an object is seen to move; its stamp [ns]."""
     chosen = 0
 
     def due() -> bool:
@@ -217,12 +221,12 @@ def _watch(client: GraphClient, query_s: float, stage: Stage) -> int:
         stamp_ns = client.latest_stamp_ns
         if stamp_ns:
             stage.detail(f"{stamp_ns * 1e-9:4.1f} s of {query_s:g} s, {len(client.graphs)} scene graphs")
-        if stamp_ns <= chosen or stamp_ns < query_s * 1e9 - 1 or stamp_ns not in client.truths:
+        if stamp_ns <= chosen or stamp_ns < query_s * 1e9 - 1 or stamp_ns not in client.ground_truths:
             return False
         chosen = stamp_ns
         return stamp_ns > (query_s + PATIENCE_S) * 1e9 or _moving(client.scene(stamp_ns)) > 0
 
-    client.wait_for(due, START_S + 12.0 * query_s, "a scene graph of the instant of the question")
+    client.wait_for(due, START_S + 12.0 * query_s, "a scene graph of the instant of the request")
     scene = client.scene(chosen)
     movable = int((~scene.is_static).sum())
     stage.detail(f"{movable} objects, {_moving(scene)} moving, {len(client.graphs)} scene graphs")
@@ -238,7 +242,9 @@ def _request(hypotheses: Any, backend: str = "auto", horizon_s: float = HORIZON_
     return ImagineRequest(tuple(hypotheses), horizon_s, STEP_S, backend=backend, **more)
 
 
-def _ask(client: GraphClient, scene: SceneGraph, plan: Plan, stage: Stage) -> tuple[list[Scenario], Answer]:
+def _imagine_scenarios(
+    client: GraphClient, scene: SceneGraph, plan: Plan, stage: Stage
+) -> tuple[list[Scenario], Answer]:
     scenarios = choose_scenarios(scene)
     images = ImageRequest(video=True, depth=True, points=True, rate_hz=plan.video_rate_hz, camera=_camera(client, plan))
     count = 0
@@ -252,7 +258,7 @@ def _ask(client: GraphClient, scene: SceneGraph, plan: Plan, stage: Stage) -> tu
         )
 
     request = _request([q.hypothesis for q in scenarios], images=images)
-    answer = client.ask_streaming(request, scene, show)
+    answer = client.imagine_streaming(request, scene, show)
     stage.detail(
         f"{len(scenarios)} futures of {HORIZON_S:g} s, first feedback after {answer.first_feedback_s or 0.0:.2f} s, "
         f"{answer.feedbacks} in all, {len(answer.message.video)} images"
@@ -281,11 +287,11 @@ def _camera(client: GraphClient, plan: Plan) -> Any:
 
 
 def _time_futures(client: GraphClient, scene: SceneGraph, plan: Plan) -> dict[int, float]:
-    """Seconds from question to answer, by number of futures of one second each."""
+    """Seconds from request to answer, by number of futures of one second each."""
     seconds = {}
     for n, count in enumerate(plan.timed_counts):
         request = _request(timing_hypotheses(scene, count), horizon_s=TIMED_HORIZON_S)
         seconds[count] = float(
-            np.median([client.ask(request, scene).round_trip_s for _ in range(1 if n else plan.repeats)])
+            np.median([client.imagine(request, scene).round_trip_s for _ in range(1 if n else plan.repeats)])
         )
     return seconds

@@ -1,7 +1,7 @@
-"""What truly happens: the simulator run again to the instant of a question, intervened on, simulated and rendered.
+"""True futures: the simulator run again to the instant of a request, intervened on, simulated and rendered.
 
-The simulation is deterministic, so no state needs to travel: the same scene and seed, stepped to the same stamp, are
-the same world. That they are is checked against the true scene graph that was published at that stamp.
+The simulation is deterministic, so no state needs to be transferred: the same scene and seed, stepped to the same
+stamp, are the same world. This is checked against the true scene graph that was published at that stamp.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from wm_bringup.report.comparison import largest_difference
 from wm_core.interventions import Hypothesis
 from wm_core.scene_graph import SceneGraph
-from wm_sim.simulator import NANOSECONDS, Simulator, TruthRollout
+from wm_sim.counterfactuals import GroundTruthRollout
+from wm_sim.simulator import NANOSECONDS, Simulator
 
 MAX_REPLAY_DIFFERENCE_M = 1e-6
-"""What the message format may round; anything beyond is another world."""
+"""Rounding of the message format; a larger difference means another world."""
 
 
 class GroundTruthError(RuntimeError):
@@ -25,18 +26,18 @@ class GroundTruthError(RuntimeError):
 
 
 class GroundTruth:
-    """The simulated world at the instant of a scenario. A context manager (it holds a rendering context).
+    """The simulated world at the instant of a request. A context manager (it holds a rendering context).
 
     Args:
         scene, seed: those of the simulated camera.
-        stamp_ns: of the scenario.
+        stamp_ns: of the request.
         published: the true scene graph of that stamp.
 
     Raises:
-        GroundTruthError: running again did not lead to the published state.
+        GroundTruthError: the simulator, run again, is not in the published state.
 
     Attributes:
-        difference_m: largest distance of an object from where it was published to be.
+        difference_m: largest distance of an object from its published position.
     """
 
     def __init__(self, scene: str, seed: int, stamp_ns: int, published: SceneGraph) -> None:
@@ -57,18 +58,18 @@ class GroundTruth:
     def __exit__(self, *details: object) -> None:
         self.simulator.close()
 
-    def imagine(self, hypotheses: Sequence[Hypothesis], times: ArrayLike) -> TruthRollout:
-        """True futures of hypotheses on true ids, at times (T,) [s] after the question."""
-        return self.simulator.imagine_truth(hypotheses, times)
+    def imagine(self, hypotheses: Sequence[Hypothesis], times: ArrayLike) -> GroundTruthRollout:
+        """True futures of hypotheses on true ids, at times (T,) [s] after the request."""
+        return self.simulator.ground_truth_rollout(hypotheses, times)
 
     def pictures(
-        self, rollout: TruthRollout, hypothesis: int, times: ArrayLike
+        self, rollout: GroundTruthRollout, hypothesis: int, times: ArrayLike
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """True color (F, H, W, 3) and depth (F, H, W) [m] nearest to the times (F,) [s], from where the camera was."""
+        """True color (F, H, W, 3) and depth (F, H, W) [m] nearest to the times (F,) [s], from the camera's pose."""
         rows = [int(np.argmin(np.abs(rollout.times - t))) for t in np.asarray(times, dtype=np.float64)]
-        return self.simulator.render_truth(rollout, hypothesis, rows)
+        return self.simulator.render_ground_truth(rollout, hypothesis, rows)
 
-    def has_contacts(self, rollout: TruthRollout, hypothesis: int) -> bool:
+    def has_contacts(self, rollout: GroundTruthRollout, hypothesis: int) -> bool:
         """Whether two objects that can move (or a pusher and one) come to touch after the start."""
         graph = self.simulator.ground_truth()
         static = set(graph.ids[graph.is_static].tolist())

@@ -1,4 +1,5 @@
-"""Scenarios that fit the scene: what moves, what is in its way, what stands aside, and what if one of them changed.
+"""Scenarios that fit the scene: the factual future, and interventions on the object that moves, on one in its way and
+on one at rest.
 
 Objects are chosen from the perceived scene graph by the roles they play, never by known ids.
 """
@@ -16,14 +17,21 @@ from wm_core.interventions import BodySpec, Hypothesis
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph, Shape
 
+# All set by hand for the demonstration's table.
 MOVING_M_S = 0.05
+"""An object moves above this speed; objects at rest are estimated to move by about 1 cm/s."""
 MIN_SIZE_M = 0.03
+"""Smallest side of an object that may be chosen; smaller ones are often a piece of another."""
 PUSH_SPEED_M_S = 1.2
+"""Speed that a push gives to an object whose mass is what perception estimates; larger sends it off the table."""
 PUSHER_SPEED_M_S = 0.25
 PUSHER_SIZE_M = (0.05, 0.10, 0.06)
+"""Full sizes of the pusher along its path, across it, and upright."""
 PUSHER_GAP_M = 0.05
+"""Between the pusher and the object at the start."""
 PUSHER_TRAVEL_M = 0.30
 _DIRECTIONS = 24
+"""Tried around an object: every 15 degrees."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Scenario:
 
     Attributes:
         hypothesis: with object ids of the graph that it was chosen from.
-        title: the question.
+        title: for people, e.g. "What if the red can #4 were pushed?".
         detail: what is changed, with figures.
         subject: id of the object that is changed; 0: none.
     """
@@ -61,7 +69,7 @@ class Scenario:
 
     @property
     def name(self) -> str:
-        """Of the hypothesis."""
+        """Name of the hypothesis."""
         return self.hypothesis.name
 
 
@@ -106,7 +114,7 @@ def half_height(scene: SceneGraph, row: int) -> float:
 
 
 def _candidates(scene: SceneGraph) -> NDArray[np.int64]:
-    """Rows of movable objects that are surely there, seen, and not just a piece of something."""
+    """Rows of movable objects that exist, are seen, and are large enough."""
     return np.flatnonzero(
         ~scene.is_static
         & (scene.extents.min(axis=1) >= MIN_SIZE_M)
@@ -116,7 +124,7 @@ def _candidates(scene: SceneGraph) -> NDArray[np.int64]:
 
 
 def find_roles(scene: SceneGraph) -> Roles:
-    """Who plays which role in this graph."""
+    """The object for each role in this graph."""
     rows = _candidates(scene)
     if not len(rows):
         return Roles()
@@ -154,7 +162,7 @@ def find_roles(scene: SceneGraph) -> Roles:
         and not _carries(scene, row)
         and not _on_another(scene, row)
     ]
-    # Those with the clearest way first; among equals the smaller id, so that the choice does not depend on chance.
+    # Those with the clearest way first; among equals the smaller id, so that the choice is the same in every run.
     at_rest.sort(key=lambda r: (-round(clearest_direction(scene, r)[1], 1), int(scene.ids[r])))
 
     def id_of(row: int | None) -> int | None:
@@ -214,7 +222,7 @@ def distance_to_edge(scene: SceneGraph, row: int, direction: NDArray[np.float64]
 
 
 def clearance(scene: SceneGraph, row: int, direction: NDArray[np.float64], half_width: float) -> float:
-    """How far [m] something of a half width can go from an object's center along a direction (2,) and touch nothing."""
+    """How far [m] a body of this half width [m] can go from an object's center along a direction (2,) freely."""
     free = distance_to_edge(scene, row, direction)
     for other in np.flatnonzero(~scene.is_static).tolist():
         if other == row:
@@ -244,7 +252,7 @@ def _words(vector: NDArray[np.float64]) -> str:
 
 
 def push(scene: SceneGraph, object_id: int, name: str, speed_m_s: float = PUSH_SPEED_M_S) -> Scenario:
-    """An impulse that would give an object a speed, if its mass is what it is believed to be."""
+    """An impulse that gives an object this speed, if its mass is the estimated one."""
     row = scene.index(object_id)
     direction, _ = clearest_direction(scene, row)
     mass = float(np.exp(scene.log_mass[row]))
@@ -259,7 +267,7 @@ def push(scene: SceneGraph, object_id: int, name: str, speed_m_s: float = PUSH_S
 
 
 def pusher_path(scene: SceneGraph, object_id: int, name: str) -> Scenario:
-    """A box that comes from one side of an object and shoves it along."""
+    """A box that comes from one side of an object and pushes it along."""
     row = scene.index(object_id)
     radius = radius_xy(scene, row)
     depth, width, height = PUSHER_SIZE_M
@@ -349,7 +357,7 @@ def choose_scenarios(scene: SceneGraph) -> list[Scenario]:
 
 
 def timing_hypotheses(scene: SceneGraph, count: int, seed: int = 0) -> list[Hypothesis]:
-    """That many different pushes of movable objects, as a sampling planner asks."""
+    """``count`` different pushes of movable objects, as a sampling planner requests them."""
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero(~scene.is_static)
     if not len(rows):

@@ -126,13 +126,13 @@ class GraphListener:
         # What came last before the end of a short look must not pass for silence.
         self.health.listen(name, role, topic, kind, parameter, profile, min(2.0, 0.6 * self.options.seconds))
 
-        def take(data: bytes) -> None:
+        def on_message(data: bytes) -> None:
             # Raw: an image is counted and kept, and only a few are taken apart.
             self.kept[name].append(data)
             self.arrivals[name].append(time.monotonic())
             self.health.arrived(name, stamp_of(data) if stamped else None)
 
-        self.node.create_subscription(kind, topic, take, profile, raw=True)
+        self.node.create_subscription(kind, topic, on_message, profile, raw=True)
 
     def _on_diagnostics(self, msg: Any) -> None:
         named = {diagnostics_prefix(self.options.namespace, n) for n in _NODES}

@@ -1,4 +1,4 @@
-"""The push planner as a program: on a simulated table in this process, over a ROS graph of its own, or a running one.
+"""``wm plan``, the push planner: on a simulated table in this process, over a ROS graph of its own, or a running one.
 
 wm plan --seed 3                         one task in this process; picture and video
 wm plan --seed 3 --graph                 the same over ROS: camera and imagination as processes
@@ -19,7 +19,8 @@ import yaml
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, MAX_CYCLES, Task, make_task
+from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, MAX_CYCLES
+from wm_bringup.planning.tasks import Task, make_task
 from wm_core.interventions import BodySpec
 from wm_core.rotations import roll_pitch_yaw
 from wm_core.scene_graph import SceneGraph
@@ -29,17 +30,25 @@ from wm_planning.paths import PusherPath, PusherPose, PushPaths
 from wm_planning.planner import Plan, PushPlanner
 
 NAMESPACE = "/wm"
-TRUTH_TOPIC = "/sim/scene_graph"
+GROUND_TRUTH_TOPIC = "/sim/scene_graph"
 NANOSECONDS = 1_000_000_000
 _SETTLE_S = 0.2
+"""After a push, until objects are at rest, as in ``pushing``."""
 _MOVE_TIMEOUT_S = 60.0
 _GRAPH_TIMEOUT_S = 60.0
-_BLIND_TRIES = 20
+_UNSEEN_TRIES = 20
+"""Scene graphs in a row without the target, after which it counts as lost; more waits longer for a hidden one."""
 
 
 @dataclass
 class LiveResult:
-    """What came of a task on a graph: ``done`` as the planner sees it, plans in order, ``distance_m`` as last seen."""
+    """The outcome of a task on a graph.
+
+    Attributes:
+        done: whether the planner saw the target at its goal.
+        distance_m: from the target to the goal in the last scene graph that was planned from.
+        plans: one for each cycle.
+    """
 
     done: bool = False
     distance_m: float = float("inf")
@@ -47,11 +56,11 @@ class LiveResult:
 
 
 class LivePusher:
-    """Pushes objects about over ROS: scene graphs in, ``imagine_rollouts`` asked, ``pusher/path`` out.
+    """Pushes objects over ROS: plans from scene graphs by calling ``imagine_rollouts``, publishes ``pusher/path``.
 
     Args:
         client: a ``GraphClient`` inside its context.
-        ground truth: plan from the simulator's true scene graph in place of the perceived one.
+        ground_truth: plan from the simulator's true scene graph in place of the perceived one.
         pusher_namespace: of ``pusher/pose`` and ``pusher/path``.
     """
 
@@ -65,9 +74,9 @@ class LivePusher:
         self._pose: tuple[int, PusherPose] | None = None
         prefix = f"/{pusher_namespace.strip('/')}" if pusher_namespace.strip("/") else ""
         self._out = client.node.create_publisher(PathMsg, f"{prefix}/pusher/path", qos.COMMAND)
-        self._in = client.node.create_subscription(PoseStamped, f"{prefix}/pusher/pose", self._hear, qos.SENSOR)
+        self._in = client.node.create_subscription(PoseStamped, f"{prefix}/pusher/pose", self._on_pose, qos.SENSOR)
 
-    def _hear(self, msg: Any) -> None:
+    def _on_pose(self, msg: Any) -> None:
         p, q = msg.pose.position, msg.pose.orientation
         yaw = float(roll_pitch_yaw([q.x, q.y, q.z, q.w])[2])
         stamp_ns = msg.header.stamp.sec * NANOSECONDS + msg.header.stamp.nanosec
@@ -75,32 +84,32 @@ class LivePusher:
 
     @property
     def pose(self) -> PusherPose:
-        """Of the paddle, newest; waits for the first."""
+        """The paddle's newest pose; waits for the first."""
         self._client.wait_for(lambda: self._pose is not None, _GRAPH_TIMEOUT_S, "pusher/pose")
         assert self._pose is not None
         return self._pose[1]
 
     def imagine(self, backend: str, samples: int = 1, seed: int = 0) -> Any:
-        """``Imagine`` by the graph's imagination node."""
+        """A function for the planner that gets futures from the graph's imagination node."""
 
-        def ask(scene: SceneGraph, body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float) -> Futures:
+        def imagine(scene: SceneGraph, body: BodySpec, paths: PushPaths, horizon_s: float, step_s: float) -> Futures:
             request = push_request(body, paths, horizon_s, step_s, backend, samples, seed)
-            rollout = self._client.ask(request, scene).rollout
+            rollout = self._client.imagine(request, scene).rollout
             return Futures(rollout.states, rollout.usable, rollout.invalid_reasons)
 
-        return ask
+        return imagine
 
     def scene_after(self, stamp_ns: int) -> SceneGraph:
-        """The newest scene graph, no older than a stamp."""
-        graphs = self._client.truths if self._ground_truth else self._client.graphs
+        """The newest scene graph, waiting for one that is no older than a stamp [ns]."""
+        graphs = self._client.ground_truths if self._ground_truth else self._client.graphs
         self._client.wait_for(
-            lambda: next(reversed(graphs), -1) >= stamp_ns, _GRAPH_TIMEOUT_S, "a scene graph of after the last push"
+            lambda: next(reversed(graphs), -1) >= stamp_ns, _GRAPH_TIMEOUT_S, "a scene graph from after the last push"
         )
         newest = next(reversed(graphs))
         return self._client.ground_truth(newest) if self._ground_truth else self._client.scene(newest)
 
     def send(self, path: PusherPath) -> int:
-        """Have a path followed; returns the stamp [ns] at which the paddle had arrived and objects had come to rest."""
+        """Publish a path and wait for the paddle at its end; the stamp [ns] from which on objects rest."""
         from geometry_msgs.msg import PoseStamped
 
         from wm_ros.conversions.basics import time_to_msg, transform_to_pose_msg
@@ -141,27 +150,27 @@ class LivePusher:
         max_cycles: int = MAX_CYCLES,
         on_cycle: Callable[[int, Plan], None] = lambda number, plan: None,
     ) -> LiveResult:
-        """Push an object to a place (2,) [m] of the graph's frame.
+        """Push an object to a goal (2,) [m] in the graph's frame.
 
         Raises:
-            PlanError: the target stays unseen, or cannot be pushed.
-            wm_bringup.client.ClientError: a part of the graph does not answer.
+            PlanError: the target is not seen, or cannot be pushed.
+            wm_bringup.client.ClientError: a node of the graph does not answer.
         """
         planner = PushPlanner(self.imagine(backend, samples, seed), config, seed)
         result = LiveResult()
-        ready_ns, blind = 0, 0
+        ready_ns, unseen = 0, 0
         while len(result.plans) < max_cycles:
             pose, scene = self.pose, self.scene_after(ready_ns)
             try:
                 plan = planner.plan(scene, target_id, goal, pose)
             except PlanError:
-                # It may be behind the paddle for a moment; another look.
-                blind += 1
-                if blind > _BLIND_TRIES:
+                # The paddle may hide the target for a moment.
+                unseen += 1
+                if unseen > _UNSEEN_TRIES:
                     raise
                 ready_ns = scene.stamp_ns + 1
                 continue
-            blind = 0
+            unseen = 0
             result.plans.append(plan)
             result.distance_m = float(np.linalg.norm(scene.positions[scene.index(target_id), :2] - goal))
             on_cycle(len(result.plans) - 1, plan)
@@ -196,8 +205,10 @@ def run_graph(
     from wm_bringup.client import GraphClient
     from wm_bringup.demo.capture import environment
     from wm_bringup.environment import package_file
-    from wm_bringup.run.live import start_nodes
-    from wm_bringup.run.processes import ProcessGroup, check_nodes, graph_environment, node_command
+    from wm_bringup.run.node_command import node_command
+    from wm_bringup.run.nodes import start_nodes
+    from wm_bringup.run.private_graph import graph_environment
+    from wm_bringup.run.processes import ProcessGroup, check_nodes
 
     task = make_task(seed)
     scene = write_scene(task, out / f"task_{seed}.yaml")
@@ -206,7 +217,7 @@ def run_graph(
     with (
         environment(environ),
         ProcessGroup(out / "logs", environ) as processes,
-        GraphClient("push_planner", NAMESPACE, lambda: check_nodes(processes), TRUTH_TOPIC) as client,
+        GraphClient("push_planner", NAMESPACE, lambda: check_nodes(processes), GROUND_TRUTH_TOPIC) as client,
     ):
         if perceived:
             start_nodes(processes, namespace=NAMESPACE, parameters={"use_sim_time": True})
@@ -217,18 +228,18 @@ def run_graph(
         parameters = {"scene": str(scene), "seed": seed, "width": image[0], "height": image[1]}
         processes.start("camera", node_command("wm_sim.node", parameters=parameters))
         pusher = LivePusher(client, ground_truth=not perceived)
-        client.wait_for(lambda: client.ready() and bool(client.truths), 60.0, "the nodes to start")
+        client.wait_for(lambda: client.ready() and bool(client.ground_truths), 60.0, "the nodes to start")
         target_id = 1 + names.index(task.target)
         if perceived:
-            target_id = _seen_as(client, client.ground_truth(next(reversed(client.truths))), target_id)
+            target_id = _seen_as(client, client.ground_truth(next(reversed(client.ground_truths))), target_id)
         result = pusher.run(target_id, task.goal, backend, config=config, seed=seed, on_cycle=on_cycle)
-        ground_truth = client.ground_truth(next(reversed(client.truths)))
+        ground_truth = client.ground_truth(next(reversed(client.ground_truths)))
         row = ground_truth.index(1 + names.index(task.target))
         return result, float(np.linalg.norm(ground_truth.positions[row, :2] - task.goal))
 
 
 def _seen_as(client: Any, ground_truth: SceneGraph, true_id: int) -> int:
-    """The perceived id of a true object: the nearest one, once perception has seen something within 3 cm of it."""
+    """The perceived id of a true object: the nearest one, once perception sees an object within 3 cm of it."""
     place = ground_truth.positions[ground_truth.index(true_id)]
 
     def nearest() -> tuple[float, int]:
@@ -246,7 +257,7 @@ def _seen_as(client: Any, ground_truth: SceneGraph, true_id: int) -> int:
     return nearest()[1]
 
 
-def _say(number: int, plan: Plan) -> None:
+def _print_cycle(number: int, plan: Plan) -> None:
     print(
         f"{number:2d} {plan.kind:5s} {1e3 * plan.way_left_m:4.0f} mm left, cost {1e3 * plan.cost:4.0f} mm, "
         f"{plan.imagined} futures in {1e3 * plan.seconds:.0f} ms",
@@ -255,7 +266,7 @@ def _say(number: int, plan: Plan) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; status 0 when the object came to its place."""
+    """Entry point; status 0 when the object is at its goal."""
     parser = argparse.ArgumentParser(
         prog="wm plan", description="Push an object to a place, planning by imagined futures (docs/planning.md)."
     )
@@ -277,25 +288,27 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error("--live needs --target ID and --goal X Y")
         from wm_bringup.client import GraphClient
 
-        with GraphClient("push_planner", NAMESPACE, truth_topic=TRUTH_TOPIC) as client:
+        with GraphClient("push_planner", NAMESPACE, ground_truth_topic=GROUND_TRUTH_TOPIC) as client:
             client.wait_for(client.ready, 20.0, "the imagination node")
             pusher = LivePusher(client, given.ground_truth)
-            result = pusher.run(given.target, np.array(given.goal), given.backend, on_cycle=_say)
+            result = pusher.run(given.target, np.array(given.goal), given.backend, on_cycle=_print_cycle)
         print("done" if result.done else "not done", f"{1e3 * result.distance_m:.0f} mm from the goal")
         return 0 if result.done else 1
     if given.graph:
-        result, distance = run_graph(given.seed, given.backend, given.out, perceived=given.perceived, on_cycle=_say)
+        result, distance = run_graph(
+            given.seed, given.backend, given.out, perceived=given.perceived, on_cycle=_print_cycle
+        )
         print("done" if result.done else "not done", f"{1e3 * distance:.0f} mm from the goal")
         return 0 if result.done and distance < GOAL_TOLERANCE_M else 1
-    from wm_bringup.planning.push_pictures import draw_episode, film_episode
+    from wm_bringup.planning.push_pictures import draw_episode, write_episode_video
     from wm_bringup.planning.pushing import run_episode
 
-    episode = run_episode(given.backend, given.seed, given.perceived, keep_steps=True, on_cycle=_say)
+    episode = run_episode(given.backend, given.seed, given.perceived, keep_steps=True, on_cycle=_print_cycle)
     name = f"task_{given.seed}_{given.backend}{'_perceived' if given.perceived else ''}"
     draw_episode(episode, given.out / f"{name}.png")
     files = f"{given.out / name}.png"
     if not given.no_video:
-        film_episode(episode, given.out / f"{name}.mp4")
+        write_episode_video(episode, given.out / f"{name}.mp4")
         files += f", {given.out / name}.mp4"
     print(
         "done" if episode.success else f"failed: {episode.reason}", f"{1e3 * episode.distance_m:.0f} mm from the goal"

@@ -1,4 +1,4 @@
-"""Pictures of push tasks: what was done seen from above, and a video of the table."""
+"""Pictures of push tasks: the pushes seen from above, and a video of the table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _paddle(position: Array, yaw: float) -> Array:
     return np.asarray(corners @ turn.T + position[:2])
 
 
-def _things(axes: Any, scene: SceneGraph, task: Any, ids: dict[str, int], alpha: float) -> None:
+def _draw_objects(axes: Any, scene: SceneGraph, task: Any, ids: dict[str, int], alpha: float) -> None:
     for i in range(len(scene)):
         if scene.is_static[i] or scene.class_names[i] == "pusher":
             continue
@@ -47,7 +47,7 @@ def _things(axes: Any, scene: SceneGraph, task: Any, ids: dict[str, int], alpha:
 
 
 def draw_episode(episode: Episode, path: Path) -> None:
-    """One picture, seen from above with the camera's side below: objects before and after, pushes, the target's way.
+    """One picture, seen from above with the camera's side below: objects before and after, pushes, the target's path.
 
     Expects an episode that kept its steps.
     """
@@ -65,13 +65,13 @@ def draw_episode(episode: Episode, path: Path) -> None:
         [-half[1], half[1], half[1], -half[1]], [-half[0], -half[0], half[0], half[0]], color="#e8dcc8", ec="black"
     )
     if episode.steps:
-        _things(axes, episode.steps[0].ground_truth, task, ids, 0.35)
+        _draw_objects(axes, episode.steps[0].ground_truth, task, ids, 0.35)
     if episode.end is not None:
-        _things(axes, episode.end, task, ids, 0.95)
+        _draw_objects(axes, episode.end, task, ids, 0.95)
     if episode.track:
         index = names.index(task.target)
         way = np.array([frame[1][index, :2] for frame in episode.track])
-        axes.plot(way[:, 1], way[:, 0], color="#b00020", lw=1.6, label="the target's way")
+        axes.plot(way[:, 1], way[:, 0], color="#b00020", lw=1.6, label="the target's path")
     for number, step in enumerate(episode.steps):
         if step.plan.kind == "push":
             start, end = _paddle(step.pusher.position, step.pusher.yaw), _paddle(*_pose_of(step.plan.path.end))
@@ -103,8 +103,8 @@ def _pose_of(pose: Any) -> tuple[Array, float]:
     return pose.position, pose.yaw
 
 
-def film_episode(episode: Episode, path: Path, width: int = 640, height: int = 480) -> None:
-    """An H.264 video at 30 Hz of what the table's camera saw, with the goal marked. Expects kept steps."""
+def write_episode_video(episode: Episode, path: Path, width: int = 640, height: int = 480) -> None:
+    """An H.264 video at 30 Hz from the table's camera, with the goal marked. Expects kept steps."""
     from wm_bringup.report.drawing import TRUE, Drawing, VideoWriter
     from wm_core.geometry import invert_transform
     from wm_sim.scenes import build_scene

@@ -1,7 +1,7 @@
-"""Push tasks on the simulated table, and the closed loop that carries them out: look, imagine, push, look again.
+"""Push tasks (``tasks``) carried out on the simulated table in closed loop: observe, plan by imagined futures, push.
 
-A task is a random table, an object to push, a place 0.2 to 0.4 m away, and a tall object near the way. It is done when
-the center of the object is within 3 cm of the place, the tall one stands, and nothing has left the table.
+A task is done when the center of its target is within 3 cm of the goal, the tall object stands, and every object is on
+the table.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from wm_bringup.planning.tasks import Task, make_task
 from wm_core.constants import TOPPLE_ANGLE_RAD
 from wm_core.rotations import quaternion_to_matrix, roll_pitch_yaw
 from wm_core.scene_graph import (
@@ -31,38 +32,33 @@ from wm_planning.config import PlanError, PushPlannerConfig
 from wm_planning.futures import Imagine, in_process
 from wm_planning.paths import PusherPath, PusherPose
 from wm_planning.planner import Plan, PushPlanner
-from wm_sim.scenes import SceneModel, build_scene
+from wm_sim.scenes import build_scene
 from wm_sim.simulator import FRAME_RATE_HZ, Simulator
 
 Array = NDArray[np.float64]
 
 GOAL_TOLERANCE_M = 0.03
+"""Part of the task (docs/planning.md)."""
 MAX_CYCLES = 30
+"""A task that takes more cycles has failed; those that succeed take a few."""
 SETTLE_S = 0.2
-PUSHER_NAME = "paddle"
-_HOME = (-0.30, 0.50, 0.30)
-"""Where the paddle waits, over the table's front left corner [m, from the table's center]."""
+"""After a push, until objects are at rest; longer makes tasks take longer in simulated time."""
 
-# What perception leaves open on this table, about (docs/perception_bench.md): used where the true state is the start.
+# Standard deviations of what perception errs by on this table, about (docs/perception_bench.md): for ``estimated``.
 NOISE_POSITION_M = 0.003
 NOISE_YAW_RAD = 0.02
 NOISE_SIZE = 0.02
 
 
-@dataclass(frozen=True)
-class Task:
-    """What to do: ``target`` and ``tall`` are names of objects in the scene; ``goal`` (2,) [m] in the map frame."""
-
-    seed: int
-    scene: SceneModel
-    target: str
-    tall: str
-    goal: Array
-
-
 @dataclass
 class Step:
-    """One cycle: what was planned, and where objects truly were before it."""
+    """One cycle.
+
+    Attributes:
+        plan: that was carried out.
+        ground_truth: the true scene before it.
+        pusher: the paddle's pose before it.
+    """
 
     plan: Plan
     ground_truth: SceneGraph
@@ -71,13 +67,17 @@ class Step:
 
 @dataclass
 class Episode:
-    """What came of a task.
+    """The outcome of a task.
 
     Attributes:
+        seed, backend, task: what was run.
         success: see the module; reason: what failed, in words.
-        distance_m: of the target's center to the goal at the end.
-        plan_seconds: of each cycle in which something was imagined.
-        simulated_s: how long it took in the world.
+        distance_m: from the target's center to the goal at the end.
+        plan_seconds: wall-clock time of planning in each cycle with imagined futures.
+        simulated_s: simulated time of the whole task.
+        steps: the cycles, where they are kept.
+        end: the true scene at the end.
+        track: (time [s], positions (n, 3) [m], quaternions (n, 4)) of all bodies at 30 Hz, where they are kept.
     """
 
     seed: int
@@ -93,121 +93,10 @@ class Episode:
     track: list[tuple[float, Array, Array]] = field(default_factory=list)
 
 
-# -- tasks
+def estimated(ground_truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
+    """The true scene with errors like perception's: centers to 3 mm, yaws to 1 degree, sizes to 2 %.
 
-
-def _radius(item: dict[str, Any]) -> float:
-    return 0.5 * float(np.hypot(*item["size"][:2])) if item["shape"] == "box" else 0.5 * float(item["size"][0])
-
-
-def _target(rng: np.random.Generator) -> dict[str, Any]:
-    if rng.uniform() < 0.5:
-        size = [float(v) for v in (*rng.uniform(0.05, 0.09, 2), rng.uniform(0.05, 0.10))]
-        return {"name": "target", "class_name": "box", "shape": "box", "size": size}
-    size = [float(rng.uniform(0.05, 0.08)), float(rng.uniform(0.06, 0.11))]
-    return {"name": "target", "class_name": "can", "shape": "cylinder", "size": size}
-
-
-def _tall(rng: np.random.Generator) -> dict[str, Any]:
-    kind = str(rng.choice(["box", "cylinder", "bottle"]))
-    height = float(rng.uniform(0.18, 0.24))
-    if kind == "box":
-        size = [float(v) for v in (*rng.uniform(0.035, 0.055, 2), height)]
-    else:
-        size = [float(rng.uniform(0.04, 0.055)) * (1.3 if kind == "bottle" else 1.0), height]
-    return {"name": "tall", "class_name": "bottle" if kind == "bottle" else "object", "shape": kind, "size": size}
-
-
-def _other(rng: np.random.Generator, name: str) -> dict[str, Any]:
-    kind = str(rng.choice(["box", "cylinder", "sphere", "mug", "bowl"], p=[0.35, 0.25, 0.15, 0.15, 0.10]))
-    size = {
-        "box": [float(v) for v in rng.uniform(0.04, 0.10, 3)],
-        "cylinder": [float(rng.uniform(0.05, 0.08)), float(rng.uniform(0.05, 0.12))],
-        "sphere": [float(rng.uniform(0.05, 0.08))],
-        "mug": [float(rng.uniform(0.07, 0.09)), float(rng.uniform(0.08, 0.10))],
-        "bowl": [float(rng.uniform(0.10, 0.13)), float(rng.uniform(0.05, 0.07))],
-    }[kind]
-    return {
-        "name": name,
-        "class_name": {"sphere": "ball", "cylinder": "can"}.get(kind, kind),
-        "shape": kind,
-        "size": size,
-    }
-
-
-def make_task(seed: int, table_look: str = "wood") -> Task:
-    """The task of a seed."""
-    rng = np.random.default_rng([seed, 4711])
-    half = np.array([0.5, 0.65])
-    for _ in range(1000):
-        target, tall = _target(rng), _tall(rng)
-        start = rng.uniform(-1.0, 1.0, 2) * (half - 0.20)
-        angle, distance = rng.uniform(-np.pi, np.pi), rng.uniform(0.2, 0.4)
-        ahead = np.array([np.cos(angle), np.sin(angle)])
-        goal = start + distance * ahead
-        if (np.abs(goal) > half - 0.15).any():
-            continue
-        # Beside the way, sometimes in it.
-        between = rng.uniform(0.35, 0.75) * distance
-        gap = rng.uniform(-0.02, 0.04)
-        side = rng.choice([-1.0, 1.0]) * (_radius(target) + _radius(tall) + gap)
-        where = start + between * ahead + side * np.array([-ahead[1], ahead[0]])
-        free = _radius(target) + _radius(tall) + 0.03
-        if np.linalg.norm(where - start) < free or np.linalg.norm(where - goal) < free:
-            continue
-        items = [target | {"position": start.tolist()}, tall | {"position": where.tolist()}]
-        for number in range(int(rng.integers(1, 5))):
-            for _ in range(40):
-                other = _other(rng, f"thing{number}")
-                spot = start + rng.uniform(-0.4, 0.4, 2)
-                if (np.abs(spot) > half - 0.10).any():
-                    continue
-                apart = [
-                    np.linalg.norm(spot - np.array(i["position"])) - _radius(other) * 1.2 - _radius(i) for i in items
-                ]
-                clear = np.linalg.norm(spot - goal) - _radius(other) * 1.2 - _radius(target)
-                if min(apart) > 0.03 and clear > 0.03:
-                    items.append(other | {"position": spot.tolist()})
-                    break
-        colors = rng.permutation(["orange", "green", "purple", "teal", "yellow", "pink"]).tolist()
-        for item, color in zip(items[1:], colors, strict=False):
-            item["color"] = color
-        items[0]["color"] = "red"
-        for item in items:
-            item |= {
-                "yaw": float(rng.uniform(0.0, 360.0)),
-                "density": float(rng.uniform(200.0, 900.0)),
-                "friction": float(rng.uniform(0.3, 0.65)),
-            }
-        scene = SceneModel.model_validate(
-            {
-                "name": f"push_{seed}",
-                "description": "An object to push to a place, and a tall one near the way.",
-                "duration": 120.0,
-                "table": {"size": [1.0, 1.3, 0.04], "height": 0.75, "look": table_look},
-                "objects": items,
-                "pushers": [
-                    {
-                        "name": PUSHER_NAME,
-                        "shape": "box",
-                        "size": list(PushPlannerConfig().paddle),
-                        "friction": PushPlannerConfig().paddle_friction,
-                        "path": [[0.0, *_HOME]],
-                    }
-                ],
-            }
-        )
-        return Task(seed, scene, "target", "tall", goal)
-    raise RuntimeError(f"seed {seed}: no room for a task after 1000 draws")
-
-
-# -- what is known of the world
-
-
-def believed(ground_truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
-    """The true scene as somebody knows it who looks well: centers to 3 mm, yaws to 1 degree, sizes to 2 %.
-
-    Masses, frictions and restitutions are what one would guess (the prior), not what they are.
+    Masses, frictions and restitutions are the prior's, not the true ones.
     """
     count = len(ground_truth)
     moved = ~ground_truth.is_static
@@ -245,8 +134,12 @@ def believed(ground_truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
     )
 
 
-class Watcher:
-    """Perception in this process, looking at what the simulator's camera renders, at 15 Hz."""
+class Observer:
+    """Perception in this process, on images of the simulator's camera at 15 Hz.
+
+    Attributes:
+        scene: newest scene graph; None: none yet.
+    """
 
     def __init__(self, simulator: Simulator) -> None:
         from wm_perception.pipeline import PerceptionPipeline
@@ -255,8 +148,8 @@ class Watcher:
         self._simulator, self._pipeline = simulator, PerceptionPipeline(PerceptionConfig())
         self.scene: SceneGraph | None = None
 
-    def look(self) -> None:
-        """At this frame, if it is one of those that are looked at."""
+    def observe(self) -> None:
+        """Process the simulator's frame, if its number is even."""
         from wm_perception.types import Frame
 
         simulator = self._simulator
@@ -281,9 +174,6 @@ class Watcher:
         raise PlanError(f"target: perception sees nothing within 5 cm of {np.round(place, 3).tolist()}")
 
 
-# -- the closed loop
-
-
 @lru_cache(maxsize=4)
 def _imagination(backend: str) -> Imagination:
     return Imagination(backend=backend)
@@ -295,21 +185,21 @@ def _pose(simulator: Simulator) -> PusherPose:
 
 
 def _bare(task: Task) -> Any:
-    """Without materials: the physics is the same, and nothing has to be drawn."""
+    """The scene without materials: the same physics, and nothing to draw."""
     scene = build_scene(task.scene, task.seed)
     bodies = tuple(replace(b, geoms=tuple(replace(g, material="") for g in b.geoms)) for b in scene.bodies)
     return replace(scene, bodies=bodies)
 
 
 def _open(task: Task, perceived: bool) -> Simulator:
-    """The task's world: 640x480 images where they are looked at, else nothing to draw."""
+    """The task's world: 640x480 images for perception, else nothing to draw."""
     if perceived:
         return Simulator(build_scene(task.scene, task.seed), task.seed)
     return Simulator(_bare(task), task.seed, 64, 48, decorate=lambda _: None)
 
 
 def follow(simulator: Simulator, path: PusherPath, on_frame: Callable[[], None] = lambda: None) -> None:
-    """Carry a path out and let objects come to rest; in the world's own frames."""
+    """Carry out a path and let objects come to rest; ``on_frame`` is called at each of the simulator's frames."""
     simulator.command_pusher(path.times, path.positions, path.quaternions)
     for _ in range(int(np.ceil((path.duration_s + SETTLE_S) * FRAME_RATE_HZ))):
         simulator.step()
@@ -317,7 +207,7 @@ def follow(simulator: Simulator, path: PusherPath, on_frame: Callable[[], None] 
 
 
 def judge(task: Task, simulator: Simulator, start: SceneGraph) -> tuple[bool, str, float]:
-    """Whether the task is done, what is wrong if not, and the target's distance [m]."""
+    """Whether the task is done, what is wrong if not, and the target's distance from the goal [m]."""
     scene, ground_truth = simulator.scene, simulator.ground_truth()
     index = ground_truth.index(scene.id_of(task.target))
     distance = float(np.linalg.norm(ground_truth.positions[index, :2] - task.goal))
@@ -332,7 +222,7 @@ def judge(task: Task, simulator: Simulator, start: SceneGraph) -> tuple[bool, st
     before = quaternion_to_matrix(start.quaternions[start.index(scene.id_of(task.tall))])
     tilt = float(np.arccos(np.clip(quaternion_to_matrix(ground_truth.quaternions[tall])[2] @ before[2], -1.0, 1.0)))
     if tilt > TOPPLE_ANGLE_RAD:
-        wrong.append("the tall one toppled")
+        wrong.append("the tall object toppled")
     if distance > GOAL_TOLERANCE_M:
         wrong.append(f"{1e3 * distance:.0f} mm from the goal")
     return not wrong, ", ".join(wrong), distance
@@ -354,11 +244,14 @@ def run_episode(
 
     Args:
         backend: of the imagination: learned, physics, straight, still, auto.
-        seed: of the task, of what is misjudged of the world, and of the planner's draws.
-        perceived: the scene graph comes from the perception pipeline looking at rendered images, not from ``believed``.
-        samples: of the belief, for each path.
-        imagine: asks somebody else than this process's imagination.
-        keep_steps: keep what was planned, and the way of everything at 30 Hz, for pictures.
+        seed: of the task, of the errors of ``estimated``, and of the planner's draws.
+        perceived: plan from the perception pipeline on rendered images, not from ``estimated``.
+        config: of the planner; None: its defaults.
+        samples: of the perceived state, for each path.
+        max_cycles: after which the task has failed.
+        imagine: used in place of this process's imagination.
+        keep_steps: keep the cycles, and the poses of all bodies at 30 Hz, for pictures.
+        on_cycle: called with the number of a cycle and its plan.
 
     Raises:
         BackendUnavailableError, wm_core.inference.backends.InferenceError: the backend cannot run here.
@@ -370,11 +263,11 @@ def run_episode(
         start = simulator.ground_truth()
         target_id = simulator.scene.id_of(task.target)
         episode = Episode(seed, backend, False, "", np.inf, [], 0.0, task)
-        watcher = Watcher(simulator) if perceived else None
+        observer = Observer(simulator) if perceived else None
 
         def on_frame() -> None:
-            if watcher is not None:
-                watcher.look()
+            if observer is not None:
+                observer.observe()
             if keep_steps:
                 states = simulator.live.states()
                 episode.track.append((simulator.time_s, states[:, :3].copy(), states[:, 3:7].copy()))
@@ -386,12 +279,12 @@ def run_episode(
 
         on_frame()
         try:
-            if watcher is not None:
+            if observer is not None:
                 wait(1.0)
-                target_id = watcher.nearest(start.positions[start.index(target_id)])
+                target_id = observer.nearest(start.positions[start.index(target_id)])
             for number in range(max_cycles):
                 pusher, ground_truth = _pose(simulator), simulator.ground_truth()
-                scene = watcher.scene if watcher is not None else believed(ground_truth, rng)
+                scene = observer.scene if observer is not None else estimated(ground_truth, rng)
                 assert scene is not None
                 plan = planner.plan(scene, target_id, task.goal, pusher)
                 if keep_steps:

@@ -173,7 +173,7 @@ def _scan(file: IO[bytes], size: int) -> tuple[Summary, list[tuple[int, int, int
     start: int | None = None
     end = 0
 
-    def take(record: Any, offset: int | None, seen: set[int]) -> None:
+    def index_record(record: Any, offset: int | None, seen: set[int]) -> None:
         nonlocal start, end
         if isinstance(record, Schema):
             summary.schemas[record.id] = record
@@ -203,7 +203,7 @@ def _scan(file: IO[bytes], size: int) -> tuple[Summary, list[tuple[int, int, int
                 if opcode == Opcode.CHUNK:
                     chunk = Chunk.read(stream)
                     for record in breakup_chunk(chunk, validate_crc=True):
-                        take(record, None, seen)
+                        index_record(record, None, seen)
                     index = ChunkIndex(
                         chunk_length=after - position,
                         chunk_start_offset=position,
@@ -218,9 +218,9 @@ def _scan(file: IO[bytes], size: int) -> tuple[Summary, list[tuple[int, int, int
                     if seen:
                         summary.chunk_indexes.append(index)
                 elif opcode == Opcode.MESSAGE:
-                    take(Message.read(stream, length), position, seen)
+                    index_record(Message.read(stream, length), position, seen)
                 else:
-                    take((Schema if opcode == Opcode.SCHEMA else Channel).read(stream), None, seen)
+                    index_record((Schema if opcode == Opcode.SCHEMA else Channel).read(stream), None, seen)
             except Exception:  # a damaged record raises what its decompressor raises: the file ends before it
                 break
         position = after

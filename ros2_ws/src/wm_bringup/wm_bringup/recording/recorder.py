@@ -21,90 +21,33 @@ import json
 import queue
 import re
 import signal
-import struct
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import rclpy
 from mcap.well_known import SchemaEncoding
 from mcap.writer import CompressionType, Writer
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from wm_bringup.environment import message_class, message_definition, share_folder
+from wm_bringup.recording.latency_log import LatencyLog
+from wm_bringup.recording.topic_format import matching_qos, qos_metadata, stamp_reader
 
 DISCOVERY_S = 0.25
 _DEPTH = 200
 _IMAGE_DEPTH = 60  # two seconds at 30 Hz: what a busy machine may make this process wait
 _QUEUE_BYTES = 512 * 1024 * 1024
 _COMPRESSION = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
-_FOREVER = {"sec": 9223372036, "nsec": 854775807}
-
-
-def stamp_reader(message_type: type) -> Callable[[bytes], int]:
-    """Function that reads the stamp [ns] of a serialized message of this type; 0 where it has none."""
-    fields: dict[str, str] = getattr(message_type, "get_fields_and_field_types", dict)()
-    first = next(iter(fields.values()), "")
-    offset, least = 4, 12  # after the encapsulation header of CDR
-    if first == "sequence<geometry_msgs/TransformStamped>":
-        offset, least = 8, 16  # after the length: the stamp of the first one
-    elif first not in ("std_msgs/Header", "builtin_interfaces/Time"):
-        return lambda data: 0
-
-    def read(data: bytes) -> int:
-        if len(data) < least or (offset == 8 and not any(data[4:8])):
-            return 0
-        seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, offset)
-        return max(0, seconds * 1_000_000_000 + nanoseconds)
-
-    return read
-
-
-def qos_metadata(profiles: Iterable[QoSProfile]) -> str:
-    """QoS of a topic's publishers, as rosbag2 keeps it in MCAP (YAML, here its subset JSON)."""
-
-    def word(policy: Any) -> str:
-        return str(policy.name).lower()
-
-    return json.dumps(
-        [
-            {
-                # Over DDS the depth and history of a remote publisher are unknown (0); a player needs some.
-                "history": "keep_last" if word(profile.history) == "unknown" else word(profile.history),
-                "depth": profile.depth or 10,
-                "reliability": word(profile.reliability),
-                "durability": word(profile.durability),
-                "deadline": _FOREVER,
-                "lifespan": _FOREVER,
-                "liveliness": "automatic",
-                "liveliness_lease_duration": _FOREVER,
-                "avoid_ros_namespace_conventions": False,
-            }
-            for profile in profiles
-        ]
-    )
-
-
-def matching_qos(offered: Sequence[QoSProfile], depth: int) -> QoSProfile:
-    """The strongest profile that every one of these publishers can serve."""
-    reliable = all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in offered)
-    latched = all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in offered)
-    return QoSProfile(
-        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-        history=HistoryPolicy.KEEP_LAST,
-        depth=depth,
-    )
 
 
 @dataclass
@@ -115,52 +58,6 @@ class _Topic:
     subscription: Any = None
     channel: int = 0
     sequence: int = 0
-
-
-@dataclass
-class LatencyLog:
-    """Wall-clock arrival, by stamp, of what begins a measurement and of what ends it."""
-
-    begin_topic: str
-    end_topic: str
-    begun: dict[int, int] = field(default_factory=dict)
-    ended: dict[int, int] = field(default_factory=dict)
-
-    def add(self, topic: str, stamp_ns: int, arrival_ns: int) -> None:
-        """Take note of a message; others than the two topics are ignored."""
-        if topic == self.begin_topic:
-            self.begun.setdefault(stamp_ns, arrival_ns)
-        elif topic == self.end_topic:
-            self.ended.setdefault(stamp_ns, arrival_ns)
-
-    def summary(self) -> dict[str, Any]:
-        """Median, 95th percentile and maximum [s], rates [1/s] (None: not measured), and the arrivals [ns]."""
-        pairs = [(self.begun[s], self.ended[s]) for s in sorted(self.begun.keys() & self.ended.keys())]
-        seconds = np.array([(end - begin) * 1e-9 for begin, end in pairs])
-
-        def rate(arrivals: Mapping[int, int]) -> float | None:
-            times = np.sort(np.fromiter(arrivals.values(), dtype=np.int64))
-            return float((len(times) - 1) / ((times[-1] - times[0]) * 1e-9)) if np.ptp(times[:]) > 0 else None
-
-        def quantile(q: float) -> float | None:
-            return float(np.quantile(seconds, q)) if len(seconds) else None
-
-        return {
-            "from": self.begin_topic,
-            "to": self.end_topic,
-            "count_from": len(self.begun),
-            "count_to": len(self.ended),
-            "count_matched": len(pairs),
-            "median_s": quantile(0.5),
-            "p95_s": quantile(0.95),
-            "max_s": quantile(1.0),
-            "rate_from_hz": rate(self.begun) if len(self.begun) > 1 else None,
-            "rate_to_hz": rate(self.ended) if len(self.ended) > 1 else None,
-            "stamps": [
-                {"stamp_ns": stamp, "from_ns": self.begun.get(stamp), "to_ns": self.ended.get(stamp)}
-                for stamp in sorted(self.begun.keys() | self.ended.keys())
-            ],
-        }
 
 
 class Recorder(Node):
@@ -258,7 +155,7 @@ class Recorder(Node):
         message_type = message_class(topic.type_name)
         read_stamp = stamp_reader(message_type)
 
-        def take(data: bytes, info: Any) -> None:
+        def on_message(data: bytes, info: Any) -> None:
             # The middleware's own time of reception: not delayed by what this process is busy with.
             arrival_ns = int(info.get("received_timestamp", 0) if isinstance(info, dict) else 0) or time.time_ns()
             stamp_ns = read_stamp(data)
@@ -272,7 +169,7 @@ class Recorder(Node):
             self.counts[topic.name] += 1
             self._queue.put((topic, data, arrival_ns, stamp_ns or arrival_ns, topic.sequence))
 
-        topic.subscription = self.create_subscription(message_type, topic.name, take, topic.qos, raw=True)
+        topic.subscription = self.create_subscription(message_type, topic.name, on_message, topic.qos, raw=True)
 
     def _write(self) -> None:
         while (item := self._queue.get()) is not None:

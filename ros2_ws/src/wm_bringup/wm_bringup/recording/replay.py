@@ -8,7 +8,6 @@ depends on the recording alone: nothing passes through the middleware, no image 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import sys
@@ -22,26 +21,25 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from mcap.well_known import SchemaEncoding
-from mcap.writer import CompressionType, Writer
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.logging import LoggingSeverity
-from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rich.markup import escape
 from tf2_msgs.msg import TFMessage
 
-from wm_bringup.environment import make_console, message_definition, package_file
-from wm_bringup.recording.canonical import canonical_cdr
+from wm_bringup.environment import make_console, package_file
 from wm_bringup.recording.empty_result import empty_text
-from wm_bringup.run.processes import graph_environment, ros_arguments
+from wm_bringup.recording.graph_file import GraphFile, ReplayError, file_sha256, type_name
+from wm_bringup.recording.replay_node import ReplayNode
+from wm_bringup.run.node_command import ros_arguments
+from wm_bringup.run.private_graph import graph_environment
 from wm_bringup.sources.bag import Bag, parse_remap
 from wm_bringup.sources.bag_camera import Inputs, still_camera
 from wm_bringup.sources.lockstep import LEAD_S, images_behind
 from wm_bringup.sources.playback import SourceError
 from wm_core.frames import prefixed
-from wm_perception.node import PerceptionNode
-from wm_perception.types import Frame, PerceptionConfig, PerceptionResult
+from wm_perception.types import Frame, PerceptionConfig
 from wm_ros.stamps import NANOSECONDS, seconds_to_ns, stamp_to_ns
 
 GRAPHS_FILE = "scene_graphs.mcap"
@@ -49,83 +47,6 @@ SUMMARY_FILE = "replay.json"
 _FRAME_S = 300.0
 """A frame that takes longer hangs."""
 _VERSIONED = ("wm_perception", "numpy", "scipy", "cv2", "onnxruntime")
-
-
-class ReplayError(RuntimeError):
-    """A replay that gave nothing, or cannot be done; says why."""
-
-
-class _Output:
-    """Stands for a publisher: hands on what is published."""
-
-    def __init__(self, topic: str, take: Callable[[Any], None] | None) -> None:
-        self.topic_name = topic
-        self._take = take
-
-    def publish(self, message: Any) -> None:
-        """Hand it on."""
-        if self._take is not None:
-            self._take(message)
-
-    def get_subscription_count(self) -> int:
-        """1 where somebody takes it; what nobody takes is not drawn."""
-        return int(self._take is not None)
-
-
-class ReplayNode(PerceptionNode):
-    """The perception node, its subscriptions and publishers replaced by calls.
-
-    Args:
-        outputs: by topic, relative as the node names it, what takes its messages.
-
-    Attributes:
-        inputs: type and callbacks of what it has subscribed to, by topic.
-        refusal: why it did not accept its parameters; last_frame: the last one that gave a scene graph.
-    """
-
-    def __init__(self, outputs: Mapping[str, Callable[[Any], None]], **kwargs: Any) -> None:
-        self.inputs: dict[str, tuple[Any, list[Callable[[Any], None]]]] = {}
-        self.refusal: Exception | None = None
-        self.last_frame: Frame | None = None
-        self._replaced = dict(outputs)
-        super().__init__(**kwargs)
-
-    def configure(self) -> None:
-        """As the node does; keeps what it refuses for."""
-        try:
-            super().configure()
-        except Exception as error:
-            self.refusal = error
-            raise
-
-    def publish_images(self, frame: Frame, frame_id: str, result: PerceptionResult) -> None:
-        """As the node does; keeps the frame."""
-        self.last_frame = frame
-        super().publish_images(frame, frame_id, result)
-
-    def models(self) -> dict[str, str]:
-        """What runs, by model."""
-        from wm_perception.models.choice import chosen
-        from wm_perception.models.files import SHIPPED
-
-        return {name: str(chosen(name, self.params.pipeline)) for name in SHIPPED}
-
-    def create_lifecycle_publisher(self, msg_type: Any, topic: str, *args: Any, **kwargs: Any) -> Any:
-        """A call in place of a publisher."""
-        return _Output(topic, self._replaced.get(topic))
-
-    def destroy_lifecycle_publisher(self, publisher: Any) -> Any:
-        """Nothing to destroy."""
-        return True
-
-    def create_subscription(self, msg_type: Any, topic: str, callback: Any, *args: Any, **kwargs: Any) -> Any:
-        """The callback is kept in ``inputs``."""
-        self.inputs.setdefault(topic, (msg_type, []))[1].append(callback)
-        return _Output(topic, None)
-
-    def destroy_subscription(self, subscription: Any) -> bool:
-        """Nothing to destroy."""
-        return True
 
 
 @dataclass
@@ -150,70 +71,6 @@ class Replay:
     sha256: str = ""
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
-
-
-def _type_name(kind: type) -> str:
-    """PACKAGE/msg/NAME of a message class."""
-    return f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
-
-
-class _Writing:
-    """The file of what the node publishes. Its times are stamps of images: nothing in it tells when it was written.
-
-    ``failure``: what went wrong; nothing is written after it. It is not raised where the node publishes: the node would
-    take it for a bad frame.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.failure: OSError | None = None
-        self._path = path
-        self._file = path.open("wb")
-        self._writer = Writer(self._file, compression=CompressionType.ZSTD)
-        self._writer.start(profile="ros2", library="wm replay")
-        self._channels: dict[str, int] = {}
-        self._schemas: dict[str, int] = {}
-
-    def write(self, topic: str, message: Any, stamp_ns: int) -> None:
-        """Append a message."""
-        if self.failure is not None:
-            return
-        try:
-            self._write(topic, message, stamp_ns)
-        except OSError as error:
-            self.failure = error
-
-    def check(self) -> None:
-        """Raises ReplayError where writing failed."""
-        if self.failure is not None:
-            raise ReplayError(f"cannot write {self._path}: {self.failure}")
-
-    def _write(self, topic: str, message: Any, stamp_ns: int) -> None:
-        kind = _type_name(type(message))
-        if topic not in self._channels:
-            if kind not in self._schemas:
-                definition = message_definition(kind).encode()
-                self._schemas[kind] = self._writer.register_schema(kind, SchemaEncoding.ROS2, definition)
-            self._channels[topic] = self._writer.register_channel(topic, "cdr", self._schemas[kind])
-        data = canonical_cdr(serialize_message(message), kind)
-        self._writer.add_message(self._channels[topic], stamp_ns, data, stamp_ns)
-
-    def close(self) -> None:
-        """Finish the file."""
-        try:
-            if self.failure is None:
-                self._writer.finish()
-            self._file.close()
-        except OSError as error:
-            self.failure = self.failure or error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def replay(
@@ -252,7 +109,7 @@ def replay(
         bag.choose(list(table))
         out.mkdir(parents=True, exist_ok=True)
         result = Replay()
-        writing = _Writing(out / GRAPHS_FILE)
+        writing = GraphFile(out / GRAPHS_FILE)
         prefix = f"/{namespace.strip('/')}"
 
         def take(topic: str) -> Callable[[Any], None]:
@@ -327,7 +184,7 @@ def _give(
     level: str,
     progress: Callable[[float, float, str], None],
     result: Replay,
-    writing: _Writing,
+    writing: GraphFile,
 ) -> None:
     p = node.params
     images = (p.color_source, p.depth_source)
@@ -344,7 +201,7 @@ def _give(
     inputs: dict[str, tuple[Any, list[Callable[[Any], None]]]] = {}
     for topic, (kind, callbacks) in node.inputs.items():
         for name in recorded.get(topic, ()):
-            expected = _type_name(kind)
+            expected = type_name(kind)
             if bag.topics[name].type != expected:
                 raise SourceError(f"{bag.path}: topic {name} is of type {bag.topics[name].type}, expected {expected}")
             inputs[name] = (kind, callbacks)

@@ -1,1 +1,1 @@
-"""Reports of what was done: figures, pictures, video, one HTML page, a Rerun recording."""
+"""Reports of demonstrations and recorded clips: figures, pictures, video, one HTML page, a Rerun recording."""

@@ -12,7 +12,7 @@ from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import match
 
 MOVED_M = 0.01
-"""An object has moved when the ground truth puts it this far from where it was."""
+"""An object moves if the ground truth puts it farther than this from its start: well above what perception errs by."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class ObjectErrors:
     """Distance of one imagined object from the true one.
 
     Attributes:
-        object_id: perceived; true_id: true.
-        moved: whether the ground truth moves it by more than 1 cm.
-        error_m: (T,) by backend name; NaN where it is absent from either future.
+        object_id, true_id: of the perceived object and of the true one that it was matched to.
+        moved: whether it moves by more than ``MOVED_M`` in the ground truth.
+        error_m: by backend name (T,) distances [m]; NaN where it is absent from either future.
     """
 
     object_id: int
@@ -79,9 +79,9 @@ def compare(
     name: str,
     rollouts: dict[str, tuple[Rollout, int]],
     true_ids: dict[int, int],
-    truth_object_ids: NDArray[np.int64],
-    truth_states: NDArray[np.floating],
-    truth_present: NDArray[np.bool_],
+    true_object_ids: NDArray[np.int64],
+    true_states: NDArray[np.floating],
+    true_present: NDArray[np.bool_],
     contacts: bool,
 ) -> HypothesisErrors:
     """Errors of one hypothesis; NaN of a backend whose future is not valid, or was not computed.
@@ -89,17 +89,17 @@ def compare(
     Args:
         rollouts: by backend name a rollout and the index of the hypothesis in it; all with the same times.
         true_ids: perceived id -> true id.
-        truth_object_ids: (M,); truth_states: (T, M, 13); truth_present: (T, M).
+        true_object_ids: (M,); true_states: (T, M, 13); true_present: (T, M).
     """
     times = next(iter(rollouts.values()))[0].times
-    column = {int(i): m for m, i in enumerate(truth_object_ids)}
+    column = {int(i): m for m, i in enumerate(true_object_ids)}
     objects = []
     for object_id, true_id in sorted(true_ids.items()):
         m = column.get(true_id)
-        if m is None or not truth_present[:, m].any():
+        if m is None or not true_present[:, m].any():
             continue
-        there = truth_present[:, m]
-        true_path = np.where(there[:, None], truth_states[:, m, POSITION], np.nan)
+        there = true_present[:, m]
+        true_path = np.where(there[:, None], true_states[:, m, POSITION], np.nan)
         start = true_path[np.flatnonzero(there)[0]]
         moved = bool(np.nanmax(np.linalg.norm(true_path - start, axis=1)) > MOVED_M)
         errors: dict[str, NDArray[np.float64]] = {}

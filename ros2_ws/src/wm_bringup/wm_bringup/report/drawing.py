@@ -38,7 +38,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def text_width(text: str, size: int, bold: bool = False) -> int:
-    """Of one line [pixels]."""
+    """Width of one line of text [pixels]."""
     return int(np.ceil(font(size, bold).getlength(text)))
 
 
@@ -52,7 +52,11 @@ def shorten(text: str, width: int, size: int, bold: bool = False) -> str:
 
 
 class Drawing:
-    """A picture that is drawn on. ``pixels`` (H, W, 3) uint8, RGB."""
+    """A picture that is drawn on.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, RGB.
+    """
 
     def __init__(self, width: int = 1280, height: int = 720, color: Color = BACKGROUND) -> None:
         self.pixels: Picture = np.empty((height, width, 3), np.uint8)
@@ -86,7 +90,7 @@ class Drawing:
         cx0, cy0, cx1, cy1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
         if cx0 >= cx1 or cy0 >= cy1:
             return
-        # Only the part that is written on goes through PIL.
+        # Only the part that the text covers goes through PIL, as conversion costs time.
         part = Image.fromarray(self.pixels[cy0:cy1, cx0:cx1])
         ImageDraw.Draw(part).text((x - cx0, y - cy0), text, fill=color, font=face, anchor=anchor)
         self.pixels[cy0:cy1, cx0:cx1] = np.asarray(part)
@@ -134,7 +138,10 @@ class VideoWriter:
     Args:
         path: of the file.
         rate: frames per second.
-        size: width and height, even.
+        size: width and height [pixels], even.
+
+    Attributes:
+        count: frames written so far.
     """
 
     def __init__(self, path: Path, rate: int, size: tuple[int, int]) -> None:
@@ -166,7 +173,7 @@ class VideoWriter:
 
     @property
     def seconds(self) -> float:
-        """Written so far."""
+        """Length of the video so far [s]."""
         return self.count / self.rate
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""How fast a recorded run was: before anything was asked, and while futures were computed on the same cores."""
+"""Latencies and rates of a recorded run: before the request, and while futures were computed on the same cores."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 
 def latency_figures(stamps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Median and 95th percentile [s] of the way from camera to graph, graphs and camera frames per second, and how
-    many simulated seconds a second brought; None where there is too little to tell.
+    """Median and 95th percentile [s] from camera to graph, graphs and camera frames per second, and simulated seconds
+    per second; None where there are too few messages.
 
     Args:
         stamps: as in the recorder's latency file: ``stamp_ns``, and wall-clock arrivals ``from_ns`` and ``to_ns``.
@@ -34,16 +34,20 @@ def latency_figures(stamps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def split_latency(summary: Mapping[str, Any], asked_wall_ns: int) -> dict[str, Any]:
-    """The recorder's summary with figures of the time before the question, and in ``while_imagining`` of that after.
+def split_latency(summary: Mapping[str, Any], request_wall_ns: int) -> dict[str, Any]:
+    """The recorder's summary with figures of the time before a request, and in ``while_imagining`` of that after.
 
-    Before, all processes run and nothing is asked; after, imagination competes for the same cores.
+    Before, all processes run and imagination is idle; after, it competes for the same cores.
+
+    Args:
+        summary: of the recorder's latency file.
+        request_wall_ns: wall-clock time of the request [ns].
     """
     before: list[Mapping[str, Any]] = []
     after: list[Mapping[str, Any]] = []
     for stamp in summary["stamps"]:
-        # A graph that came after the question took part in its rush.
+        # A graph that came after the request competed with it, whenever its frame was taken.
         arrived = max(stamp["from_ns"] or 0, stamp["to_ns"] or 0)
-        (before if arrived <= asked_wall_ns else after).append(stamp)
+        (before if arrived <= request_wall_ns else after).append(stamp)
     kept = {key: value for key, value in summary.items() if key != "stamps"}
     return {**kept, **latency_figures(before), "while_imagining": latency_figures(after)}

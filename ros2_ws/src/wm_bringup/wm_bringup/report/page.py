@@ -1,135 +1,19 @@
-"""Reports as one HTML file each: pictures and video inside, nothing is loaded from elsewhere."""
+"""The report of a demonstration, as one HTML file."""
 
 from __future__ import annotations
 
-import base64
-import io
-import os
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from wm_bringup.demo.scenarios import object_name
-from wm_bringup.report.drawing import Picture
+from wm_bringup.report.html_parts import page, picture_html, svg_of, table, tiles, video_html
 from wm_bringup.report.results import BASELINES, LABELS, DemoResults, Future
 
-MAX_EMBEDDED_VIDEO_BYTES = 24_000_000
 _HEX = {"imagined": "#d97706", "straight": "#3b6fd4", "still": "#7b8494"}
-
-_STYLE = """
-:root { color-scheme: light; --ink: #17202b; --dim: #5b6775; --line: #dfe4ea; --accent: #d97706; --true: #16875a; }
-* { box-sizing: border-box; }
-body { margin: 0; font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: var(--ink);
-  background: #fff; }
-header { background: #0e1218; color: #e9edf2; padding: 44px 0 36px; }
-header p { color: #aeb8c4; max-width: 760px; margin: 8px 0 0; }
-main, header > div, footer { max-width: 1120px; margin: 0 auto; padding: 0 28px; }
-h1 { font-size: 34px; line-height: 1.2; margin: 0; }
-h2 { font-size: 24px; margin: 52px 0 10px; }
-h3 { font-size: 19px; margin: 36px 0 4px; }
-h3 small { font-weight: 400; color: var(--dim); font-size: 15px; }
-p.note, figcaption, .dim { color: var(--dim); }
-table { border-collapse: collapse; width: 100%; margin: 14px 0; font-variant-numeric: tabular-nums; font-size: 15px; }
-th, td { padding: 7px 10px; border-bottom: 1px solid var(--line); text-align: right; vertical-align: bottom; }
-th { font-weight: 600; color: var(--dim); font-size: 13.5px; }
-th:first-child, td:first-child { text-align: left; }
-td.best { font-weight: 700; color: var(--accent); }
-td.left, th.left { text-align: left; }
-td { white-space: nowrap; }
-td.left { white-space: normal; }
-td.left:first-child { white-space: nowrap; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 14px; margin: 26px 0 8px; }
-.tile { border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
-.tile b { display: block; font-size: 26px; line-height: 1.2; }
-.tile span { color: var(--dim); font-size: 14px; }
-figure { margin: 14px 0; }
-img, video { max-width: 100%; height: auto; display: block; border-radius: 6px; }
-video { width: 100%; background: #0e1218; }
-svg { width: 100%; height: auto; }
-.narrow table { max-width: 620px; }
-code { font: 14px/1.4 ui-monospace, "DejaVu Sans Mono", monospace; background: #f1f4f7; padding: 1px 5px;
-  border-radius: 4px; }
-.warn { border-left: 4px solid #d97706; background: #fff7ec; padding: 8px 14px; margin: 10px 0; }
-.scroll { overflow-x: auto; }
-footer { color: var(--dim); padding-top: 30px; padding-bottom: 60px; font-size: 14px; }
-"""
-
-
-def page(title: str, lead: str, body: Sequence[str]) -> str:
-    """A whole HTML document; ``title`` and ``lead`` are plain text, ``body`` is HTML."""
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body>"
-        f"<header><div><h1>{escape(title)}</h1><p>{escape(lead)}</p></div></header><main>\n"
-        + "\n".join(body)
-        + "\n</main></body></html>\n"
-    )
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
-    """A table of HTML cells; ``left`` columns are flush left. A cell that starts with * is the one to look at."""
-    head = "".join(f'<th class="{"left" if n in left else ""}">{cell}</th>' for n, cell in enumerate(headings))
-    lines = []
-    for row in rows:
-        cells = ""
-        for n, cell in enumerate(row):
-            classes = ["left"] if n in left else []
-            if cell.startswith("*"):
-                classes.append("best")
-                cell = cell[1:]
-            cells += f'<td class="{" ".join(classes)}">{cell}</td>'
-        lines.append(f"<tr>{cells}</tr>")
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-
-
-def picture_html(picture: Picture | Path, caption: str = "", quality: int = 86) -> str:
-    """A figure with a picture inside (as JPEG)."""
-    if isinstance(picture, Path):
-        loaded = cv2.imread(str(picture), cv2.IMREAD_COLOR)
-        if loaded is None:
-            return ""
-        picture = loaded[..., ::-1]
-    ok, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not ok:
-        return ""
-    text = base64.b64encode(data.tobytes()).decode()
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return (
-        f'<figure><img alt="{escape(caption or "picture")}" width="{picture.shape[1]}" height="{picture.shape[0]}" '
-        f'src="data:image/jpeg;base64,{text}">{below}</figure>'
-    )
-
-
-def video_html(video: Path, page_folder: Path) -> str:
-    """A player with the video inside, or beside the page where it is large."""
-    if not video.exists():
-        return ""
-    if video.stat().st_size <= MAX_EMBEDDED_VIDEO_BYTES:
-        source = "data:video/mp4;base64," + base64.b64encode(video.read_bytes()).decode()
-    else:
-        source = escape(os.path.relpath(video, page_folder))
-    return f'<figure><video controls muted playsinline preload="metadata" src="{source}"></video></figure>'
-
-
-def tiles(values: Sequence[tuple[str, str]]) -> str:
-    """Figures to see first: (figure, what it is)."""
-    inner = "".join(f'<div class="tile"><b>{escape(v)}</b><span>{escape(what)}</span></div>' for v, what in values)
-    return f'<div class="tiles">{inner}</div>'
-
-
-def svg_of(figure: Any) -> str:
-    """A matplotlib figure as an inline SVG."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight")
-    text = buffer.getvalue()
-    # What matplotlib says of itself, with the time of day, is of no use in a page.
-    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
 def _axes(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
@@ -165,7 +49,7 @@ def _error_plot(future: Future) -> str:
                 # Straight lines soon leave any scale on which the others can be told apart.
                 top = max(top, float(np.nanmax(values)) if backend != "straight" else 0.0)
         axis.set_title(title, fontsize=10, loc="left", color="#17202b")
-        axis.set_xlabel("s after the question", fontsize=9, color="#5b6775")
+        axis.set_xlabel("s after the request", fontsize=9, color="#5b6775")
         axis.set_xlim(0.0, float(errors.times[-1]))
         axis.set_ylim(0.0, max(1.6 * top, 5.0))
     axes[0].set_ylabel("mean error [mm]", fontsize=9, color="#5b6775")
@@ -200,16 +84,16 @@ def _ms(value: float | None) -> str:
 def _events(results: DemoResults, future: Future) -> str:
     rollout, graph = results.rollouts["imagined"], results.graph
     static = set(graph.ids[graph.is_static].tolist())
-    said = []
+    texts = []
     for e in rollout.events:
         if e.hypothesis != future.index or e.sample != 0 or e.time_s <= 0.0 or e.b in static:
             continue
         other = f" and {_who(results, e.b)}" if e.b else ""
-        said.append(f"{e.time_s:.2f} s {e.kind.name.lower()}: {_who(results, e.a)}{other}")
-    if not said:
+        texts.append(f"{e.time_s:.2f} s {e.kind.name.lower()}: {_who(results, e.a)}{other}")
+    if not texts:
         return ""
-    more = f"; and {len(said) - 8} more" if len(said) > 8 else ""
-    return f'<p class="note">Imagined to happen: {escape("; ".join(said[:8]))}{more}.</p>'
+    more = f"; and {len(texts) - 8} more" if len(texts) > 8 else ""
+    return f'<p class="note">Imagined to happen: {escape("; ".join(texts[:8]))}{more}.</p>'
 
 
 def _who(results: DemoResults, object_id: int) -> str:
@@ -218,7 +102,7 @@ def _who(results: DemoResults, object_id: int) -> str:
 
 def _effects(results: DemoResults, future: Future) -> str:
     """What the intervention changes, as imagined."""
-    if not future.question.hypothesis.interventions:
+    if not future.scenario.hypothesis.interventions:
         return ""
     rollout = results.rollouts["imagined"]
     changes = []
@@ -239,9 +123,9 @@ def _hypothesis_table(results: DemoResults) -> str:
     for future in results.futures:
         e = future.errors
         if e is None:
-            rows.append([escape(future.question.name), "", *["–"] * (len(headings) - 2)])
+            rows.append([escape(future.scenario.name), "", *["–"] * (len(headings) - 2)])
             continue
-        row = [f"<b>{escape(future.question.name)}</b>", "yes" if e.contacts else "no"]
+        row = [f"<b>{escape(future.scenario.name)}</b>", "yes" if e.contacts else "no"]
         row += [f"*{_mm(e.average('imagined'))}", f"*{_mm(e.final('imagined'))}"]
         row += [_mm(f(b)) for b in BASELINES for f in (e.average, e.final)]
         row += [f"*{_mm(e.average('imagined', moved_only=True))}", _mm(e.average("straight", moved_only=True))]
@@ -304,7 +188,7 @@ def _scene_table(results: DemoResults) -> str:
                 error,
             ]
         )
-    headings = ["perceived", "truly", "x y z [m]", "size [cm]", "speed [m/s]"]
+    headings = ["perceived", "true class", "x y z [m]", "size [cm]", "speed [m/s]"]
     headings += ["believed mass [g]", "true mass [g]", "error [mm]"]
     return table(headings, rows, left=(0, 1))
 
@@ -340,7 +224,7 @@ def write_demo_report(
 
     Args:
         path: of the HTML file.
-        results, metrics: what was found.
+        results, metrics: of the demonstration.
         stills: pictures by name, as ``video.make_stills`` gives them.
         video: the MP4.
     """
@@ -366,10 +250,10 @@ def write_demo_report(
     body += [
         "<h2>What this is</h2>",
         "<p>A simulated RGB-D camera looks at a table. On a live ROS 2 graph, in processes of their own, perception "
-        "turns its images into a scene graph, and imagination answers what-if questions about that graph: it moves "
-        "the objects by physics and draws them from what the camera has seen. It knows neither the simulator's "
+        "turns its images into a scene graph, and imagination computes futures of that graph under interventions: it "
+        "moves the objects by physics and draws them from what the camera has seen. It knows neither the simulator's "
         "objects nor their masses. The ground truth beside each future comes from the simulator: restored to the "
-        "instant of the question, changed in the same way, simulated and rendered again.</p>",
+        "instant of the request, changed in the same way, simulated and rendered again.</p>",
         "<p>ADE is the distance between imagined and true position, averaged over objects and time; FDE that at the "
         f"end, {horizon:g} s ahead. <b>Straight lines</b> lets everything go on at its velocity, <b>nothing moves</b> "
         "leaves it where it is; both start from the same perceived state.</p>",
@@ -379,14 +263,12 @@ def write_demo_report(
         "<h2>What was seen</h2>",
     ]
     if "perceiving" in stills:
-        body.append(
-            picture_html(stills["perceiving"], "The camera and the scene graph at the instant of the question.")
-        )
+        body.append(picture_html(stills["perceiving"], "The camera and the scene graph at the instant of the request."))
     body += [_scene_table(results), "<h2>The futures</h2>"]
     if "overview" in stills:
-        body.append(picture_html(stills["overview"], f"All of them, {horizon:g} s after the question."))
+        body.append(picture_html(stills["overview"], f"All of them, {horizon:g} s after the request."))
     for future in results.futures:
-        q = future.question
+        q = future.scenario
         body.append(f"<h3>{escape(q.title)} <small>{escape(q.name)}: {escape(q.detail)}</small></h3>")
         if f"{q.name} sheet" in stills:
             body.append(picture_html(stills[f"{q.name} sheet"]))
@@ -408,7 +290,7 @@ def write_demo_report(
         f"{metrics.get('seconds_total', 0):.0f} s in all.</p>",
     ]
     lead = (
-        "A world model that a robot can ask “what if”: from camera to imagined futures, each beside what truly follows."
+        "A world model that a robot can ask “what if”: from camera to imagined futures, each beside the ground truth."
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page("wm: imagined futures", lead, [part for part in body if part]))

@@ -1,6 +1,6 @@
 """A Rerun recording of a demonstration: camera, depth and scene graph over time, and every future in its own time.
 
-Timelines: ``scene`` is the time of the simulated world; ``ahead`` is the time after the question, on which the
+Timelines: ``scene`` is the time of the simulated world; ``ahead`` is the time after the request, on which the
 imagined and the true futures lie side by side.
 """
 
@@ -22,7 +22,9 @@ from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph
 
 SECONDS = 3.5
+"""Length of the live part [s], as in the video; longer makes the file larger."""
 _IMAGE_EVERY_NS = 66_000_000
+"""Images are thinned to 15 Hz, half the camera's rate, for the size of the file."""
 _JPEG_QUALITY = 80
 _IMAGINED, _TRUE = (255, 176, 59), (84, 204, 140)
 
@@ -49,8 +51,8 @@ def write_demo(path: Path, results: DemoResults, mcap: Path) -> None:
 
 def _about(results: DemoResults) -> str:
     lines = ["# wm: imagined futures beside the ground truth", ""]
-    lines += [f"- **{f.question.name}**: {f.question.title} ({f.question.detail})" for f in results.futures]
-    lines += ["", "Timeline `scene`: the live graph until the question. Timeline `ahead`: seconds after the question."]
+    lines += [f"- **{f.scenario.name}**: {f.scenario.title} ({f.scenario.detail})" for f in results.futures]
+    lines += ["", "Timeline `scene`: the live graph until the request. Timeline `ahead`: seconds after the request."]
     lines += ["", "`world/futures/NAME/imagined` and `.../true`: boxes and paths; `pictures/NAME/...`: images."]
     return "\n".join(lines)
 
@@ -119,11 +121,11 @@ def _log_live(stream: rr.RecordingStream, results: DemoResults, mcap: Path) -> N
     from wm_ros.images.pixels import image_to_depth, image_to_rgb
 
     color_topic, depth_topic, overlay_topic = "/camera/color/image_raw", "/camera/depth/image_raw", "/wm/overlay"
-    info_topic, graph_topic, truth_topic = "/camera/color/camera_info", "/wm/scene_graph", "/sim/scene_graph"
+    info_topic, graph_topic, ground_truth_topic = "/camera/color/camera_info", "/wm/scene_graph", "/sim/scene_graph"
     until_ns = results.graph.stamp_ns
     last: dict[str, int] = {}
     camera: Camera | None = None
-    topics = [color_topic, depth_topic, overlay_topic, info_topic, graph_topic, truth_topic]
+    topics = [color_topic, depth_topic, overlay_topic, info_topic, graph_topic, ground_truth_topic]
     for item in read(mcap, topics):
         stamp_ns = item.stamp_ns
         if not until_ns - SECONDS * 1e9 <= stamp_ns <= until_ns:
@@ -148,17 +150,17 @@ def _log_live(stream: rr.RecordingStream, results: DemoResults, mcap: Path) -> N
             _log_graph(stream, "world/scene_graph", graph)
             if camera is not None:
                 _camera(stream, "world/camera", camera, graph.world_T_camera)
-        elif item.topic == truth_topic:
+        elif item.topic == ground_truth_topic:
             _log_graph(stream, "world/truth", scene_graph_from_msg(item.message()))
 
 
 def _log_future(stream: rr.RecordingStream, results: DemoResults, k: int) -> None:
     future = results.futures[k]
-    name, imagined = future.question.name, results.rollouts["imagined"]
+    name, imagined = future.scenario.name, results.rollouts["imagined"]
     ids = imagined.object_ids.tolist()
     graph = results.graph
     extents = {int(i): graph.extents[n] for n, i in enumerate(graph.ids)}
-    for intervention in future.question.hypothesis.interventions:
+    for intervention in future.scenario.hypothesis.interventions:
         if intervention.creates_body and intervention.body is not None:
             new = [i for i in ids if i not in extents]
             if new:

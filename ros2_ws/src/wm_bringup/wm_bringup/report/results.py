@@ -1,4 +1,4 @@
-"""What a demonstration found, for its video, report and files."""
+"""Results of a demonstration, for its video, report and files."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from wm_core.rollout import Rollout
 from wm_core.scene_graph import SceneGraph
 
 BASELINES = ("straight", "still")
-"""Backends that know no physics: constant velocity, and nothing moves."""
+"""Backends without physics: constant velocity, and nothing moves."""
 
 LABELS = {"imagined": "imagined", "straight": "straight lines", "still": "nothing moves"}
-"""How to say the backends."""
+"""Names of the backends for people."""
 
 
 @dataclass(frozen=True)
 class Future:
-    """One question, answered, with the ground truth.
+    """The imagined future of one scenario, with the ground truth.
 
     Attributes:
-        question: what was asked, of the perceived scene.
-        index: of it in the rollouts.
-        imagined, true: F pictures each (RGB); ``true`` empty: the ground truth is not known.
-        imagined_depth, true_depth: F images [m].
+        scenario: with object ids of the perceived scene.
+        index: of the scenario in the rollouts.
+        imagined, true: F pictures each, (H, W, 3) RGB; ``true`` empty: the ground truth is not known.
+        imagined_depth, true_depth: F images each, (H, W) [m].
         errors: against the ground truth; None: not known.
     """
 
-    question: Scenario
+    scenario: Scenario
     index: int
     imagined: list[Picture]
     imagined_depth: list[NDArray[np.float32]]
@@ -52,23 +52,26 @@ class Future:
 
 @dataclass(frozen=True)
 class DemoResults:
-    """Everything.
+    """All results of a demonstration: K scenarios, T times, M true objects, F pictures of each future.
 
     Attributes:
         scene_name, seed: of the simulation.
-        graph: the perceived scene graph that was asked about; ground truth: the true one of the same stamp.
+        graph: the perceived scene graph that the futures start from.
+        ground_truth: the true scene graph of the same stamp.
         true_ids: perceived id -> true id.
-        futures: in the order asked.
+        futures: K, in the order of the request.
         rollouts: by backend ("imagined", and ``BASELINES``), with the same hypotheses and times.
-        true_states: (K, T, M, 13), true_present (K, T, M), true_object_ids (M,); K as ``futures``.
-        frame_times: (F,) [s]; camera: of the pictures.
+        true_states: (K, T, M, 13) [m, m/s, rad/s], as ``wm_core.rollout.Rollout.states``; NaN: not known.
+        true_present: (K, T, M) whether a true object exists then.
+        true_object_ids: (M,).
+        frame_times: (F,) of the pictures [s] after ``graph``; camera: of the pictures.
         perception: wm_perception.evaluation.PerceptionScore as a dict; empty: not scored.
-        latency: summary of the recorder.
+        latency: summary of the recorder, as ``split_latency`` gives it.
         timings: seconds by name.
         real_time_factor: simulated seconds that passed per second.
-        notes: what a reader should know, e.g. a question that could not be scored.
+        notes: for the reader, e.g. that a scenario could not be scored.
         machine: see ``machine_facts``.
-        topics: messages recorded by topic.
+        topics: number of messages recorded, by topic.
     """
 
     scene_name: str
@@ -98,7 +101,7 @@ class DemoResults:
             e = future.errors
             if e is None:
                 continue
-            hypotheses[future.question.name] = {
+            hypotheses[future.scenario.name] = {
                 "ade_m": _number(e.average("imagined")),
                 "fde_m": _number(e.final("imagined")),
                 "ade_straight_m": _number(e.average("straight")),
@@ -126,10 +129,10 @@ class DemoResults:
         futures = {}
         for future in self.futures:
             e = future.errors
-            futures[future.question.name] = {
-                "question": future.question.title,
-                "detail": future.question.detail,
-                "subject": future.question.subject,
+            futures[future.scenario.name] = {
+                "question": future.scenario.title,
+                "detail": future.scenario.detail,
+                "subject": future.scenario.subject,
                 "moved_objects": None
                 if e is None
                 else {
@@ -168,7 +171,7 @@ class DemoResults:
 
 
 def _number(value: Any) -> Any:
-    """For JSON: numbers rounded to what they mean, None for what is not one."""
+    """For JSON: floats rounded to six decimals, None for what is not finite."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     value = float(value)
@@ -206,7 +209,7 @@ def _commit() -> str:
 
 
 def machine_facts() -> dict[str, str]:
-    """What was used: processor, cores, versions."""
+    """Processor, cores, versions of what was used."""
     from wm_core.inference.backends import available_backends
 
     runtimes = [f"{s.name} ({s.reason})" for s in available_backends() if s.available]

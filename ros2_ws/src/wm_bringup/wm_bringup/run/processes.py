@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import math
 import os
-import secrets
 import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -396,102 +394,3 @@ def check_nodes(processes: ProcessGroup) -> None:
         _, found, rest = text.partition(_REFUSAL)
         if found and "\n" in rest:
             raise NodeRefused(f"{managed.name} refused its configuration: {rest.partition(chr(10))[0].strip()}")
-
-
-def parameter_text(value: Any) -> str:
-    """A parameter's value as ``--ros-args -p NAME:=VALUE`` reads it, with its type kept ("3" stays a string)."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, float) and not math.isfinite(value):
-        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
-    if isinstance(value, float):
-        # YAML 1.1 reads 1e-07 as a string.
-        text = repr(value)
-        return text if "e" not in text or "." in text else text.replace("e", ".0e")
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(parameter_text(item) for item in value)}]"
-    if isinstance(value, (bool, int, str)):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, os.PathLike):
-        return json.dumps(os.fspath(value), ensure_ascii=False)
-    raise TypeError(f"parameter value: got {type(value).__name__}, expected bool, int, float, str or a list of one")
-
-
-def ros_arguments(
-    namespace: str = "",
-    parameters: Mapping[str, Any] | None = None,
-    params_files: Iterable[str | os.PathLike[str]] = (),
-    remaps: Mapping[str, str] | Iterable[str] = (),
-) -> list[str]:
-    """``--ros-args ...`` of a node; empty where there is nothing to say. Parameters win over the files."""
-    arguments: list[str] = []
-    if namespace:
-        arguments += ["-r", f"__ns:=/{namespace.strip('/')}"]
-    for file in params_files:
-        arguments += ["--params-file", os.fspath(file)]
-    for name, value in (parameters or {}).items():
-        arguments += ["-p", f"{name}:={parameter_text(value)}"]
-    rules = [f"{old}:={new}" for old, new in remaps.items()] if isinstance(remaps, Mapping) else list(remaps)
-    for rule in rules:
-        old, _, new = rule.partition(":=")
-        if not old or not new:
-            raise ValueError(f"remap: got {rule!r}, expected OLD:=NEW, e.g. /a:=/b")
-        arguments += ["-r", rule]
-    return ["--ros-args", *arguments] if arguments else []
-
-
-def node_command(
-    module: str,
-    namespace: str = "",
-    parameters: Mapping[str, Any] | None = None,
-    params_files: Iterable[str | os.PathLike[str]] = (),
-    remaps: Mapping[str, str] | Iterable[str] = (),
-    arguments: Iterable[str] = (),
-) -> list[str]:
-    """Command line that runs a node module with this Python.
-
-    Args:
-        module: e.g. ``wm_sim.node``.
-        namespace: e.g. ``/wm``; empty: the node's own.
-        parameters: ROS parameters; mind that 5 is an integer and 5.0 a double.
-        params_files: YAML files, read in this order, before ``parameters``.
-        remaps: ``{"/a": "/b"}`` or ``["/a:=/b"]``.
-        arguments: of the program itself, before ``--ros-args``.
-    """
-    return [
-        sys.executable,
-        "-m",
-        module,
-        *arguments,
-        *ros_arguments(namespace, parameters, params_files, remaps),
-    ]
-
-
-def _domain_is_used(domain: int) -> bool:
-    """Whether a process of this machine has a socket among the ports of a DDS domain."""
-    first = 7400 + 250 * domain
-    for table in ("/proc/net/udp", "/proc/net/udp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            if first <= int(line.split()[1].rpartition(":")[2], 16) < first + 250:
-                return True
-    return False
-
-
-def graph_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment (of ``base``, or this process) for a graph that nobody else's nodes are in, and that stays here.
-
-    A random ROS_DOMAIN_ID of 1 to 101 (free of Linux's ephemeral ports) that no process of this machine uses, and
-    discovery limited to this machine. To be in the same graph, call ``os.environ.update(...)`` with it before rclpy is
-    initialized.
-    """
-    env = dict(os.environ if base is None else base)
-    domains = [1 + secrets.randbelow(101) for _ in range(50)]
-    env["ROS_DOMAIN_ID"] = str(next((d for d in domains if not _domain_is_used(d)), domains[0]))
-    env["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    env.pop("ROS_LOCALHOST_ONLY", None)
-    env.pop("ROS_STATIC_PEERS", None)
-    return env

@@ -19,7 +19,7 @@ from typing import Any
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from wm_bringup.recording.recorder import stamp_reader
+from wm_bringup.recording.topic_format import stamp_reader
 from wm_bringup.sources.bag import Bag, BagTopic, message_class, parse_remap
 from wm_bringup.sources.lockstep import LEAD_S, LockStep, add_lock_step, images_behind
 from wm_bringup.sources.playback import DISCOVERY_S, Player, Progress, SourceError
