@@ -99,5 +99,5 @@ def test_kinematic_bodies_follow_the_truth(clips: list) -> None:
     batch = make_batch([(with_pusher[0], 100)], 6)
     with torch.no_grad():
         states, _ = roll_out(DynamicsStep(), batch, 6)
-    led = batch.kinematic
-    torch.testing.assert_close(states[:, :3, led], batch.ground_truth[1:, :3, led])
+    kinematic = batch.kinematic
+    torch.testing.assert_close(states[:, :3, kinematic], batch.ground_truth[1:, :3, kinematic])

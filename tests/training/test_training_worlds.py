@@ -73,7 +73,7 @@ def test_without_what_touches_nothing_all_else_is_the_same() -> None:
         assert not sibling.present[:, scene.ids.index(alone[0])].any()
         np.testing.assert_allclose(sibling.states[:, rest, :3], clip.states[:, rest, :3], atol=2e-3)
         return
-    pytest.fail("no world with a thing that touches nothing")
+    pytest.fail("no world with an object that touches nothing")
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_distances_of_things_that_touch_are_of_their_true_surfaces() -> None:
         both = clip.present[:, i] & clip.present[:, j]
         np.testing.assert_allclose(clip.distances[a, b][both], np.minimum(expected, FAR_M)[both], atol=1e-5)
         assert np.isnan(clip.distances[a, b][~both]).all()
-    assert balls, "no two balls met in forty worlds"
+    assert balls, "no two balls touched in forty worlds"
 
 
 @pytest.mark.parametrize("name", [*families.ASSEMBLIES, *families.HELD_OUT])

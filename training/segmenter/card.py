@@ -51,7 +51,7 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
     results, worst = measure(arguments, console)
     metrics: dict[str, dict[str, Any]] = {}
     for split, result in results.items():
-        facts = {k: v for k, v in asdict(result).items() if k not in ("quality", "images", "things")}
+        facts = {k: v for k, v in asdict(result).items() if k not in ("quality", "images", "objects")}
         facts["mean_iou"] = float(np.mean(result.quality))
         metrics[split] = {k: None if np.isnan(v) else round(v, 4) for k, v in facts.items()}
     device = torch.cuda.get_device_name() if trainer.device.type == "cuda" else f"CPU, {arguments.threads} threads"
