@@ -25,7 +25,7 @@ from wm_bringup.sources.playback import SourceError
 from wm_ros.conversions.scene_graph import scene_graph_from_msg
 from wm_ros.images.pixels import depth_to_millimeters
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 GEOMETRIC = {"pipeline.segmenter": "geometric", "pipeline.reasoner": "geometric"}
 
@@ -259,7 +259,6 @@ def test_compare_says_where_two_runs_part(replayed: Path, tmp_path: Path):
 # The live graph.
 
 
-@pytest.mark.ros
 def test_a_short_bag_comes_whole_through_the_live_graph_as_through_replay(bag: Path, replayed: Path, tmp_path: Path):
     done = wm("run", "--bag", str(bag), "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -270,7 +269,6 @@ def test_a_short_bag_comes_whole_through_the_live_graph_as_through_replay(bag: P
     assert found.counts == (SHORT, SHORT)
 
 
-@pytest.mark.ros
 def test_one_frame_without_a_pose_is_a_clip_of_a_still_camera(tmp_path: Path):
     import cv2
 
@@ -299,7 +297,6 @@ def test_one_frame_without_a_pose_is_a_clip_of_a_still_camera(tmp_path: Path):
     assert "is the world frame z-up?" in done.stderr
 
 
-@pytest.mark.ros
 def test_a_recording_that_perception_refuses_says_why(bag: Path, tmp_path: Path):
     params = tmp_path / "robot.yaml"
     params.write_text("/**:\n  ros__parameters:\n    camera_frame: nowhere\n    tf_timeout_s: 0.05\n")
@@ -308,7 +305,6 @@ def test_a_recording_that_perception_refuses_says_why(bag: Path, tmp_path: Path)
     assert "perception made no scene graph" in done.stderr and "tf_missing" in done.stderr, done.stderr
 
 
-@pytest.mark.ros
 def test_a_killed_recorder_leaves_what_it_had_written(tmp_path: Path, node_process, wait_for):
     bag = write_bag(tmp_path / "long.mcap", 60)
     out = tmp_path / "killed.mcap"
