@@ -28,6 +28,7 @@ from launch import LaunchDescription
 from wm_bringup.run.params_file import complaints, value_of
 from wm_core.frames import prefixed
 
+# Arguments that set parameters of the nodes, by the parameters' names. Those of MODELS are in the group pipeline.
 CAMERA_TOPICS = ("color_topic", "depth_topic", "camera_info_topic")
 IMAGES = ("color_transport", "depth_transport", "rectify", "depth_scale", "depth_scale_guess")
 POSE = ("odometry_topic", "pose_source", "world_frame", "camera_frame", "frame_prefix")

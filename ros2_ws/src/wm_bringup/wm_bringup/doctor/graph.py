@@ -279,7 +279,7 @@ def check_graph(options: GraphOptions, picture: Path | None = None, said: Iterab
     Args:
         options: the options of the check.
         picture: image file for the last frame, perception's result and the findings; None: no file.
-        said: findings made before, which come first.
+        said: earlier findings, which precede those of the graph.
     """
     listener = GraphListener(options)
     seen = Seen()

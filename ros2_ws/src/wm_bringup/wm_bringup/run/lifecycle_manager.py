@@ -47,17 +47,20 @@ _RESEND_S = 5.0
 """Time without an answer to a transition request after which the node's state is requested [s], and longest wait for
 that state. A larger value delays the recovery of a node whose process died during a transition."""
 _COMMANDS = ("startup", "pause", "resume", "reset", "shutdown")
+"""Services of the manager, by the names of the supervisor's methods."""
 _TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
     "activate": Transition.TRANSITION_ACTIVATE,
     "deactivate": Transition.TRANSITION_DEACTIVATE,
     "cleanup": Transition.TRANSITION_CLEANUP,
 }
+"""Transition ids of lifecycle_msgs by name, except shutdown."""
 _SHUTDOWNS = {
     "unconfigured": Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
     "inactive": Transition.TRANSITION_INACTIVE_SHUTDOWN,
     "active": Transition.TRANSITION_ACTIVE_SHUTDOWN,
 }
+"""Transition ids of shutdown by the state from which it starts."""
 _RESULTS = {
     "configure": "inactive",
     "activate": "active",
@@ -65,10 +68,13 @@ _RESULTS = {
     "cleanup": "unconfigured",
     "shutdown": "finalized",
 }
+"""Primary state after each transition."""
 
 
 @dataclass
 class _Command:
+    """A command for the supervisor's thread: a name of ``_COMMANDS``, its result and message, set before ``done``."""
+
     name: str
     ok: bool = False
     message: str = ""

@@ -35,8 +35,9 @@ _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 64 * 1024
 """Length of the end of a log that the last lines are looked for in [bytes]."""
 _POLL_S = 0.02
-"""Time between two looks at processes that are to end [s]: an end is noticed this much later at most."""
+"""Time between two checks for the end of processes [s]: an end is noticed this much later at most."""
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the block of a ``ProcessGroup``."""
 
 try:
     _LIBC: Any = ctypes.CDLL(None)

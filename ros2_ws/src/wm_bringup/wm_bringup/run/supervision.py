@@ -26,7 +26,12 @@ _ANSWER_S = 2.0
 
 
 class Phase(Enum):
-    """The state of the manager; diagnostics publish the value."""
+    """The state of the manager; diagnostics publish the value.
+
+    DOWN: no node has been activated, or all were reset or shut down. STARTING and RECOVERING: transitions are under
+    way, at the start or after a failure. ACTIVE: all nodes are active, except those that another client deactivated.
+    PAUSED: all were deactivated. FAILED: ``max_attempts`` recoveries have failed, and the nodes keep their states.
+    """
 
     DOWN = "down"
     STARTING = "starting"

@@ -15,7 +15,7 @@ _FRAMES = 3
 
 
 def depth_unit_warning(frame: Callable[[int], Frame], count: int, unit_m: float) -> str:
-    """A warning that names the --depth-scale to try; empty where the depth fits its unit or the frames do not tell.
+    """A warning that names the --depth-scale to try; empty where no other unit fits clearly better.
 
     Args:
         frame: returns the frame of an index, with its pose in a world whose z points up.

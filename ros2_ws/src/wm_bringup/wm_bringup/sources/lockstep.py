@@ -34,7 +34,7 @@ _START_S = 60.0
 _OTHERS_S = 5.0
 """Longest wait for the other subscribers of the color images [s]; afterwards the player starts without them."""
 _POLL_S = 0.002
-"""Time between two looks for a report [s]: each frame waits this much longer at most."""
+"""Time between two checks for a report [s]: each frame waits this much longer at most."""
 _FRUITLESS = 20
 """Number of frames without any scene graph after which the player stops with an error. A larger value tolerates a
 longer start without usable poses."""

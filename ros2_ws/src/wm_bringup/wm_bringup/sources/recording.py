@@ -182,7 +182,7 @@ class Recording:
                 always; ``off``: never.
 
         Raises:
-            SourceError: the frames show no surface that tells the up direction.
+            SourceError: the frames show no surface that gives the up direction.
         """
         check_mode("--level", mode)
         if mode == "off":
