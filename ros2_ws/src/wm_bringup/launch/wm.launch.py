@@ -1,4 +1,4 @@
-"""Perception and imagination, with a simulator if asked for.
+"""Starts perception and imagination, their lifecycle manager, and optionally a simulator and RViz.
 
     ros2 launch wm_bringup wm.launch.py                         # your camera, with the default topics
     ros2 launch wm_bringup wm.launch.py sim:=mujoco rviz:=true
@@ -7,8 +7,8 @@
         camera_info_topic:=/head/rgb/camera_info params_file:=/path/to/my_robot.yaml
     ros2 launch wm_bringup wm.launch.py --show-args
 
-Precedence of parameters, later ones win: the packages' defaults, params_file, arguments given here.
-A lifecycle manager brings the nodes up and watches them. A node that dies ends the launch with status 1, unless
+Parameters come from the packages' defaults, params_file, and the arguments given here; later ones have precedence.
+A lifecycle manager activates the nodes and watches them. A node that dies ends the launch with status 1, unless
 respawn:=true starts it again.
 """
 
@@ -28,6 +28,7 @@ from launch import LaunchDescription
 from wm_bringup.run.params_file import complaints, value_of
 from wm_core.frames import prefixed
 
+# Arguments that set parameters of the nodes, by the parameters' names. Those of MODELS are in the group pipeline.
 CAMERA_TOPICS = ("color_topic", "depth_topic", "camera_info_topic")
 IMAGES = ("color_transport", "depth_transport", "rectify", "depth_scale", "depth_scale_guess")
 POSE = ("odometry_topic", "pose_source", "world_frame", "camera_frame", "frame_prefix")
@@ -35,7 +36,7 @@ MODELS = ("segmenter", "segmenter_model", "reasoner", "reasoner_model")
 FROM_PARAMETERS = "; empty: as in the parameters files"
 BOOLEAN = ["true", "false"]
 
-# Topics of rviz/wm.rviz that follow the namespace.
+# Topics in rviz/wm.rviz that are remapped into the namespace.
 RVIZ_TOPICS = ("markers", "overlay", "instances", "imagined/image", "imagined/points", "imagined/markers")
 
 
@@ -50,7 +51,7 @@ def is_true(text):
 
 
 def typed(name, text):
-    """A parameter's value as its node declares it. Plain text would be read as YAML: ``off`` is false there."""
+    """A parameter's value in the type that its node declares. Plain text would be read as YAML, where off is false."""
     if name != "depth_scale":
         return ParameterValue(text, value_type=str)
     try:
@@ -60,12 +61,12 @@ def typed(name, text):
 
 
 def need(argument, *packages):
-    """Refuse in one line where a package that an argument asks for is not installed."""
+    """Raise an error of one line where a package that an argument requires is not installed."""
     missing = []
     for package in packages:
         try:
             get_package_share_directory(package)
-        except LookupError:  # PackageNotFoundError is one
+        except LookupError:  # the base class of PackageNotFoundError
             missing.append(package)
     if missing:
         distribution = os.environ.get("ROS_DISTRO", "jazzy")
@@ -74,7 +75,18 @@ def need(argument, *packages):
 
 
 class Graph:
-    """The arguments of one launch, and the nodes that they ask for."""
+    """The arguments of one launch, and the actions that they require.
+
+    Attributes:
+        context: the launch context, which has the arguments.
+        namespace: namespace of wm's nodes, without slashes at its ends.
+        sim: none, mujoco or gazebo.
+        use_sim_time: whether the nodes read /clock.
+        manager: wm, nav2 or none.
+        autostart: whether the nodes are activated at once.
+        params_file: path of the user's parameters file, or empty.
+        overrides: values of arguments that follow from the simulator, by the argument's name.
+    """
 
     def __init__(self, context):
         self.context = context
@@ -96,7 +108,7 @@ class Graph:
         return f"/{self.namespace if namespace is None else namespace}/{node}".replace("//", "/")
 
     def simulated_topics(self):
-        """Where a simulated camera in a namespace has its topics, and frames of which nobody else tells."""
+        """Topics of a simulated camera in a namespace, and a camera frame that its messages do not name."""
         space = self.text("sim_namespace").strip("/")
         found = {}
         if self.sim == "mujoco" and space:
@@ -107,16 +119,16 @@ class Graph:
         return found
 
     def given(self, *names):
-        """Parameters that arguments were given for, as text."""
+        """Those of the parameters that an argument or an override gives, as texts by parameter name."""
         values = {name: self.text(name) or self.overrides.get(name, "") for name in names}
         return {(f"pipeline.{key}" if key in MODELS else key): value for key, value in values.items() if value}
 
     def parameters(self, *names):
-        """The same, of the types that the nodes declare."""
+        """The same values in the types that the nodes declare."""
         return {name: typed(name, text) for name, text in self.given(*names).items()}
 
     def process(self, package, executable, required=True, **keywords):
-        """A node as a process of its own; one that is required ends the launch when it dies, or comes again."""
+        """A node in a process of its own. The end of a required one ends the launch, or starts it again (respawn)."""
         respawn = is_true(self.text("respawn"))
         if required and respawn:
             keywords |= {"respawn": True, "respawn_delay": float(self.text("respawn_delay"))}
@@ -142,7 +154,7 @@ class Graph:
         imagination = self.parameters(*CAMERA_TOPICS, *IMAGES)
         files = {name: share(f"wm_{name}", "config", f"{name}.yaml") for name in ("perception", "imagination")}
         if is_true(self.text("container")):
-            # Without a name: that would be given to both. What only one of them has, the other does not look at.
+            # A name would rename both nodes. Each node ignores the parameters of the other.
             both = {**common, **perception}
             return [self.wm_process("wm_bringup", "container", "", [*files.values()], both)]
         return [
@@ -162,7 +174,7 @@ class Graph:
             return [self.wm_process("wm_bringup", name, name, [defaults], parameters)]
         if self.manager == "nav2":
             need("lifecycle_manager:=nav2", "nav2_lifecycle_manager")
-            # Our nodes offer no bonds: it configures and activates them, and does not watch them.
+            # wm's nodes have no bonds, so nav2's manager configures and activates them but does not watch them.
             parameters |= {"node_names": ["perception", "imagination"], "bond_timeout": 0.0}
             return [self.wm_process("nav2_lifecycle_manager", name, name, [], parameters)]
         return []
@@ -173,7 +185,7 @@ class Graph:
         return self.gazebo() if self.sim == "gazebo" else []
 
     def mujoco(self):
-        # It makes the time; the root namespace gives /camera/... as a real driver would.
+        # The root namespace gives the topics /camera/..., as a camera driver has them.
         space = self.text("sim_namespace").strip("/")
         given = {"scene": self.text("scene"), **self.given("frame_prefix")}
         if self.text("sim_clock") != "publish":
@@ -192,7 +204,7 @@ class Graph:
     def gazebo(self):
         need("sim:=gazebo", "ros_gz_sim", "ros_gz_bridge", "tf2_ros")
         world = share("wm_sim", "worlds", "tabletop.sdf")
-        # -r: runs at once; -s: no window, and then the camera needs a renderer that does without one.
+        # -r: run at once; -s: no window. The camera then needs a renderer that works without a display.
         flags = "-r -s --headless-rendering" if is_true(self.text("headless")) else "-r"
         transforms = yaml.safe_load(Path(share("wm_sim", "config", "gz_static_tf.yaml")).read_text(encoding="utf-8"))
         return [
@@ -211,7 +223,7 @@ class Graph:
         ]
 
     def value(self, parameter, default):
-        """A parameter of perception, as it will have it."""
+        """The value that a parameter of perception will have; ``default``: no argument and no file gives it."""
         given = self.given(parameter).get(parameter)
         if given is None and self.params_file:
             given = value_of(Path(self.params_file), self.full_name("perception"), parameter)
@@ -237,7 +249,7 @@ class Graph:
         ]
 
     def warnings(self):
-        """Lines about names in params_file that nothing will read."""
+        """One line for each name in params_file that no node reads."""
         if not self.params_file:
             return []
         nodes = {self.full_name(name): name for name in ("perception", "imagination")}
@@ -249,12 +261,12 @@ class Graph:
 
 
 def ends_the_launch(event, context):
-    """What follows when a required process has ended: the end of all, with status 1 where nobody asked for it."""
+    """End the launch after the end of a required process: with status 0 after a simulation's end, else with 1."""
     if context.is_shutdown:
         return None
     if event.returncode == 0 and "sim_camera_node" in event.process_name:
         return [Shutdown(reason="the simulation has come to its end")]
-    # launch ends with status 0 after a Shutdown, and with 1 after an exception, which shuts down in the same way.
+    # launch ends with status 0 after a Shutdown and with 1 after an exception; both shut the other processes down.
     raise RuntimeError(
         f"{event.process_name} ended by itself (exit code {event.returncode}); its output is above; "
         "respawn:=true would start it again"

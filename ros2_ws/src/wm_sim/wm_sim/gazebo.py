@@ -1,17 +1,16 @@
-"""A scene as a Gazebo world (SDF 1.9, Gazebo Harmonic and Ionic), with an RGB-D camera where the simulator
-has it.
+"""Writes a scene as a Gazebo world (SDF 1.9, Gazebo Harmonic and Ionic), with an RGB-D camera at the scene's camera.
 
     python -m wm_sim.gazebo demo worlds/tabletop.sdf config/gz_static_tf.yaml
 
-``worlds/tabletop.sdf`` is the demonstration scene, made by this. Differences: the conical shoulder of a
-bottle becomes a cylinder of its mean radius; restitution is left to the physics engine (DART ignores it);
-patterns are plain; and what
-a scene has happen at a time does not happen by itself: the world loads ApplyLinkWrench, so that a push is
+This command has made ``worlds/tabletop.sdf``, the demonstration scene. The Gazebo world differs from the scene: the
+conical shoulder of a bottle becomes a cylinder of its mean radius, restitution is left to the physics engine (DART
+ignores it), and patterns become plain colors. The scheduled actions of a scene do not happen. Instead the world loads
+ApplyLinkWrench, with which one pushes an object:
 
     gz topic -t /world/tabletop/wrench -m gz.msgs.EntityWrench -p \\
         'entity: {name: "ball", type: MODEL}, wrench: {force: {y: -300.0}}'
 
-(the force acts for one step of 2 ms). The camera does not move.
+The force acts for one step of 2 ms. The camera does not move.
 """
 
 from __future__ import annotations
@@ -38,28 +37,33 @@ from wm_sim.scene_model import load_scene
 from wm_sim.scenes import BuiltScene, build_scene
 
 CAMERA_TOPIC = "camera"
+"""Prefix of the camera's Gazebo topics; config/gz_bridge.yaml has the same."""
 STEP_S = 0.002
+"""Physics step [s]. A larger step saves time and makes contacts less exact."""
 
-# Optical frame (z forward) in the camera link (x forward), REP-103.
 LINK_T_OPTICAL = pose_matrix([0.0, 0.0, 0.0], [-0.5, 0.5, -0.5, 0.5])
+"""(4, 4) pose of the optical frame (z forward, x right, y down) in camera_link (x forward, y left, z up), REP-103."""
 
 
 def camera_link_pose(scene: BuiltScene) -> NDArray[np.float64]:
-    """(4, 4) pose in the map of camera_link (x forward, z up), at the start of the scene."""
+    """(4, 4) pose [m] of camera_link (x forward, z up) in the map frame at the start of the scene."""
     spec, up = scene.model.camera, np.array([0.0, 0.0, scene.table_top_z])
     return look_at(np.array(spec.position) + up, np.array(spec.target) + up) @ invert_transform(LINK_T_OPTICAL)
 
 
 def _numbers(values: ArrayLike) -> str:
+    """The numbers as an SDF text of six digits each; adding 0 turns -0 into 0."""
     return " ".join(f"{v:.6g}" for v in np.asarray(values, dtype=np.float64).ravel() + 0.0)
 
 
 def _pose(position: ArrayLike, quaternion: ArrayLike) -> str:
+    """An SDF pose (x, y, z [m], roll, pitch, yaw [rad]) of a position (3,) and a quaternion (4,) x, y, z, w."""
     angles = roll_pitch_yaw(quaternion)
     return _numbers([*np.asarray(position), *np.where(np.abs(angles) < 1e-9, 0.0, angles)])
 
 
 def _text(parent: Element, path: str, text: str) -> Element:
+    """The element at a path below ``parent``, with this text; elements that do not exist are added."""
     element = parent
     for name in path.split("/"):
         found = element.find(name)
@@ -69,6 +73,7 @@ def _text(parent: Element, path: str, text: str) -> Element:
 
 
 def _geometry(parent: Element, part: GeomDef) -> None:
+    """Add the geometry of a part; a convex hull becomes a cylinder of the mean distance of its points from the axis."""
     geometry = SubElement(parent, "geometry")
     x, y, z = part.extents
     if part.shape == Shape.BOX:
@@ -87,6 +92,7 @@ def _geometry(parent: Element, part: GeomDef) -> None:
 
 
 def _model(world: Element, name: str, scene: BuiltScene, index: int, compiled: World) -> None:
+    """Add the body of an index with its start pose, MuJoCo's mass and inertia, and its collisions and visuals."""
     body = scene.bodies[index]
     state = body.static_state if body.is_static else scene.states[index]
     model = SubElement(world, "model", name=name)
@@ -170,11 +176,12 @@ def to_sdf(scene: BuiltScene, width: int = 640, height: int = 480, rate_hz: floa
 
 
 def _bare(body: BodyDef) -> BodyDef:
-    """The body without materials, which only a decorated world has."""
+    """The body without materials, which only a decorated world defines."""
     return replace(body, geoms=tuple(replace(g, material="") for g in body.geoms))
 
 
 def _camera(world: Element, scene: BuiltScene, width: int, height: int, rate_hz: float) -> None:
+    """Add a static RGB-D camera with the scene's field of view, of this image size [pixels] and rate [Hz]."""
     pose = camera_link_pose(scene)
     model = SubElement(world, "model", name="camera")
     _text(model, "static", "true")
@@ -192,13 +199,15 @@ def _camera(world: Element, scene: BuiltScene, width: int, height: int, rate_hz:
     _text(camera, "image/format", "R8G8B8")
     _text(camera, "clip/near", "0.05")
     _text(camera, "clip/far", "12")
-    # Gazebo's cameras look along x; images and camera info are to carry the frame that looks along z.
+    # Gazebo's camera frame has x forward; images and camera info need the optical frame, with z forward.
     _text(camera, "optical_frame_id", "camera_color_optical_frame")
 
 
 def static_transforms(scene: BuiltScene) -> list[dict[str, object]]:
-    """Transforms that Gazebo does not publish, for tf2_ros/static_transform_publisher: parent, child, xyz
-    [m], xyzw.
+    """The transforms from map to the optical frame, which Gazebo does not publish.
+
+    Each is an argument list of tf2_ros/static_transform_publisher: parent, child, translation x, y, z [m] and rotation
+    x, y, z, w.
     """
     pose = camera_link_pose(scene)
     base = np.eye(4)
@@ -223,7 +232,7 @@ def static_transforms(scene: BuiltScene) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Write a scene's SDF world and static transforms."""
+    """Write the SDF world and the static transforms of a scene."""
     parser = argparse.ArgumentParser(description=to_sdf.__doc__)
     parser.add_argument("scene", help="name or file of a scene")
     parser.add_argument("world", type=Path, help="the SDF file to write")

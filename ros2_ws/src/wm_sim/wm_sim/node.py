@@ -1,27 +1,28 @@
 """The simulated RGB-D camera as a ROS 2 node.
 
-Publishes (names are relative, so under the node's namespace and remappable, but for /clock, /tf and /tf_static):
+It publishes these topics. The names are relative to the node's namespace, except /clock, /tf and /tf_static:
 
 - ``camera/color/image_raw``: sensor_msgs/Image rgb8
 - ``camera/color/camera_info``: sensor_msgs/CameraInfo of both images
-- ``camera/depth/image_raw``: sensor_msgs/Image 16UC1 (mm, 0: none) or 32FC1 (m, NaN: none), on color (REP-118)
-- ``camera/depth/camera_info``: the same
+- ``camera/depth/image_raw``: sensor_msgs/Image 16UC1 (mm, 0: no measurement) or 32FC1 (m, NaN: no measurement),
+  registered to color (REP-118)
+- ``camera/depth/camera_info``: the same sensor_msgs/CameraInfo
 - ``odom``: nav_msgs/Odometry, odom -> base_link
 - ``sim/scene_graph``: wm_msgs/SceneGraph, the ground truth
-- ``pusher/pose``: geometry_msgs/PoseStamped in ``map``, of a scene with exactly one pusher
-- ``/clock``: rosgraph_msgs/Clock, at every frame; with ``clock: follow`` it is read instead
+- ``pusher/pose``: geometry_msgs/PoseStamped in ``map``, where the scene has exactly one pusher
+- ``/clock``: rosgraph_msgs/Clock, at every frame; with ``clock: follow`` the node subscribes to it instead
 - ``/tf``, ``/tf_static``: map -> odom -> base_link -> camera_link -> camera_color_optical_frame (REP-105)
 
-All frames, on tf and in messages, have ``frame_prefix`` before them. Of several simulators on one domain each has a
-namespace and a prefix of its own, and one publishes the clock.
+The names of all frames, on tf and in messages, begin with ``frame_prefix``. Several simulators on one domain need
+different namespaces and prefixes, and only one may publish the clock.
 
-Listens to ``pusher/path`` (nav_msgs/Path in ``map``) where the scene has exactly one pusher: it leaves whatever path it
-is on and follows this one, from the header's stamp on, or at once where that is zero or over. The stamps of the poses,
-less the header's, are the times on the way. What is no path is refused with a warning.
+Where the scene has exactly one pusher, the node subscribes to ``pusher/path`` (nav_msgs/Path in ``map``). The pusher
+then follows this path in place of its present one. It starts at the header's stamp, or at once where that is zero or
+past. The pose stamps minus the header's stamp are the times along the path. The node refuses an invalid path with a
+warning.
 
-Every frame is 1/30 s of the simulated world, whatever the machine manages: on a slow one the clock runs
-slower than real time, and the log says how slow. Transforms and the clock go out before the images they
-belong to.
+Every frame is 1/30 s of the simulated world at any speed of the machine. On a slow machine the clock runs slower than
+real time, and the log gives the factor. The node publishes the transforms and the clock of a frame before its images.
 """
 
 from __future__ import annotations
@@ -63,22 +64,27 @@ from wm_sim.parameters import SimCameraParameters
 from wm_sim.simulator import FRAME_RATE_HZ, NANOSECONDS, Simulator
 
 LOG_PERIOD_S = 5.0
-"""Of the real-time factor in the log, and of warnings."""
+"""Wall-clock time between two log messages with the real-time factor, and between two warnings [s]."""
 
 _FOLLOW_JUMP_NS = NANOSECONDS // 2
-"""How far, beside two frames, a followed clock may be ahead or behind before stamps jump to it."""
+"""Difference to a followed clock, in addition to two frames, above which stamps jump to that clock [ns]. A larger value
+lets the simulator lag for longer before it leaves out time."""
 
-# Axes of an optical frame (z forward, x right, y down) in a body frame (x forward, y left, z up): REP-103.
 LINK_T_OPTICAL = pose_matrix([0.0, 0.0, 0.0], [-0.5, 0.5, -0.5, 0.5])
+"""(4, 4) pose of the optical frame (z forward, x right, y down) in camera_link (x forward, y left, z up), REP-103."""
 
 
 class SimCameraNode(Node):
-    """See the module's docstring. The world is stepped in a thread of its own, which also owns the OpenGL
-    context.
+    """The node of the module's docstring. A thread steps the world and owns the OpenGL context.
+
+    Attributes:
+        parameters: values of ``SimCameraParameters``.
+        simulator: the simulated world; used by the thread only, once it runs.
+        failed: whether the simulation has ended by an error.
     """
 
     def __init__(self) -> None:
-        # Before anything that may fail: rclpy destroys a node that could not be made as well.
+        # Set before anything can fail, because rclpy calls destroy_node also after an error in the constructor.
         self.failed = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -106,7 +112,7 @@ class SimCameraNode(Node):
         if len(self.simulator.scene.pushers) == 1:
             self._pusher_pose = self.create_publisher(PoseStamped, "pusher/pose", qos.SENSOR)
             self._pusher_path = self.create_subscription(PathMsg, "pusher/path", self._command, qos.COMMAND)
-        # Stamp of the frame before the first [ns]; not zero where another simulator's clock is followed.
+        # Stamp of the frame before the first [ns]; it differs from 0 only with ``clock: follow``.
         self._base_ns = 0
         self._followed_ns: int | None = None
         self._clock_publisher, self._clock_subscription = None, None
@@ -122,7 +128,7 @@ class SimCameraNode(Node):
         self._thread.start()
 
     def destroy_node(self) -> None:
-        """Ends the world's thread, then the node."""
+        """End the world's thread, then the node."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=5.0)
@@ -140,17 +146,17 @@ class SimCameraNode(Node):
     def _frame_name(self, name: str) -> str:
         return prefixed(self.parameters.value.frame_prefix, name)
 
-    # -- the world's thread
+    # The world's thread
 
     def _keep_to_clock(self) -> None:
-        """Wait until the followed clock has come to the next frame; jump to it where it is far from there."""
+        """Wait until the followed clock reaches the next frame; jump to the clock where the difference is too large."""
         said = time.monotonic()
         while not self._stop.is_set():
             period_ns = round(self._stride * NANOSECONDS / FRAME_RATE_HZ)
             due_ns = self._stamp_ns() + period_ns
             behind_ns = None if self._followed_ns is None else self._followed_ns - due_ns
             if behind_ns is not None and abs(behind_ns) > _FOLLOW_JUMP_NS + 2 * period_ns:
-                self._base_ns += behind_ns  # the first time, a clock that was set anew, or a machine that is too slow
+                self._base_ns += behind_ns  # at the start, after a jump of the clock, or on a slow machine
             if behind_ns is not None and behind_ns >= 0:
                 return
             if behind_ns is None and time.monotonic() - said > LOG_PERIOD_S:
@@ -159,11 +165,11 @@ class SimCameraNode(Node):
             self._stop.wait(0.002)
 
     def _hold(self, max_lead_s: float) -> None:
-        """Wait for the scene graphs on `lead_topic` to catch up; at most a second, as their node may have ended."""
+        """Wait, for 1 s at most, until the scene graphs on `lead_topic` lag by no more than ``max_lead_s``."""
         begun = time.monotonic()
         while max_lead_s > 0.0 and self._heard_ns is not None and not self._stop.is_set():
             behind_s = (self._stamp_ns() - self._heard_ns) / NANOSECONDS
-            # A graph from before the scene began says nothing of now.
+            # A lag of 10 s or more means a graph of an earlier run. The limit of 1 s covers a node that has ended.
             if not max_lead_s < behind_s < 10.0 or time.monotonic() - begun > 1.0:
                 return
             self._stop.wait(0.002)
@@ -171,7 +177,7 @@ class SimCameraNode(Node):
     def _run(self) -> None:
         try:
             self._simulate()
-        except Exception as error:  # of whatever kind: without the simulation the process must end
+        except Exception as error:  # any error ends the simulation, and then the process must end
             if not self._stop.is_set():
                 self.get_logger().fatal(f"the simulation ended: {type(error).__name__}: {error}")
                 self.failed = True
@@ -182,7 +188,7 @@ class SimCameraNode(Node):
     def _simulate(self) -> None:
         values, simulator = self.parameters.value, self.simulator
         self._send_static_transforms()
-        simulator.render()  # makes the OpenGL context here, and says early when that cannot be
+        simulator.render()  # creates the OpenGL context in this thread, and fails early where there is none
         self.get_logger().info(
             f"scene {simulator.scene.model.name!r}, seed {values.seed}: {len(simulator.scene.bodies)} bodies, "
             f"{values.width}x{values.height} at {FRAME_RATE_HZ / self._stride:g} Hz, "
@@ -193,7 +199,7 @@ class SimCameraNode(Node):
         start = due = time.monotonic()
         logged_at, logged_frames, frames = start, 0, 0
         while not self._stop.is_set():
-            # The first frame has stamp 1/30 s: a stamp of zero means "no time" to tf.
+            # The first frame has the stamp 1/30 s, because tf reads a stamp of 0 as "no time".
             ended = values.duration_s > 0.0 and self._elapsed_s() >= values.duration_s - 1e-9
             values = self.parameters.value
             if ended and values.at_end == "stop":
@@ -222,7 +228,7 @@ class SimCameraNode(Node):
                 if due > now:
                     self._stop.wait(due - now)
                 else:
-                    due = now  # late: the clock slows down rather than frames coming in a rush
+                    due = now  # late: slow the clock down, and do not make up for the lost time
             now = time.monotonic()
             if now - logged_at >= LOG_PERIOD_S:
                 factor = (frames - logged_frames) * self._stride / FRAME_RATE_HZ / (now - logged_at)
@@ -235,7 +241,7 @@ class SimCameraNode(Node):
                     )
 
     def _command_newest_path(self) -> None:
-        """Hand the newest path to the pusher."""
+        """Give the pusher the newest path that has come since the last frame."""
         if not self._commands:
             return
         msg = self._commands.popleft()
@@ -257,19 +263,20 @@ class SimCameraNode(Node):
     _looped_frames = 0
 
     def _elapsed_s(self) -> float:
-        """Simulated time since the scene's (latest) start [s]."""
+        """Simulated time since the last start of the scene [s]."""
         return (self.simulator.frame + self._extra_frames - self._looped_frames) / FRAME_RATE_HZ
 
     def _stamp_ns(self) -> int:
-        """Stamp [ns]; it goes on while the world is held and when the scene starts again."""
+        """Stamp of the present frame [ns]; it also ascends after the end of the scene and over a restart."""
         return self._base_ns + round((self.simulator.frame + self._extra_frames) * NANOSECONDS / FRAME_RATE_HZ)
 
     def _wait(self, timeout_s: float) -> None:
+        """Wait for a subscriber of both images, for ``timeout_s`` of wall-clock time at most [s]; 0: no limit."""
         self.get_logger().info("waiting for a subscriber of both images")
         begun = time.monotonic()
         while not self._stop.wait(0.05):
             if self._color.get_subscription_count() and self._depth.get_subscription_count():
-                # Discovery is one-sided at first; give the others time to find these publishers.
+                # The subscribers may discover these publishers later than these discover them.
                 self._stop.wait(0.5)
                 return
             if timeout_s > 0.0 and time.monotonic() - begun > timeout_s:
@@ -277,8 +284,9 @@ class SimCameraNode(Node):
                 return
 
     def _base_and_mount(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Poses (4, 4) of base_link in the map (on the floor, below the camera) and of camera_link in
-        base_link.
+        """Poses (4, 4) [m] of base_link in the map frame and of camera_link in base_link.
+
+        The origin of base_link is on the floor below the camera, and its x axis has the camera's heading.
         """
         map_T_link = self.simulator.world_T_camera() @ invert_transform(LINK_T_OPTICAL)
         x, y, _ = map_T_link[:3, 3]
@@ -335,12 +343,12 @@ class SimCameraNode(Node):
 
 
 def _end_process() -> None:
-    """As if asked from outside: ending the context from the world's thread would wait for that very thread."""
+    """Send SIGTERM to this process. Shutting the context down in the world's thread would wait for that same thread."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> int:
-    """Entry point."""
+    """Run the node until SIGINT or SIGTERM; returns the exit status, 1 after an error of the simulation."""
     made: list[SimCameraNode] = []
 
     def make() -> SimCameraNode:

@@ -1,4 +1,8 @@
-"""Household objects as rigid bodies made of convex parts."""
+"""Household objects as rigid bodies made of convex parts.
+
+The functions of objects get the full diameter and height [m] and a color (rgba 0..1). They return parts in a frame
+with z up, whose origin is at the center of the object's bottom.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +19,25 @@ Array = NDArray[np.float64]
 Color = tuple[float, float, float, float]
 
 WALL_THICKNESS_M = 0.006
+"""Thickness of the walls of mugs and bowls [m]. Thinner walls let fast objects pass through in one physics step."""
 _WALL_SEGMENTS = 16
+"""Number of flat boxes around a wall. More boxes make it rounder and its collisions slower in proportion."""
 
 
 def _turn_z(angle: float) -> Array:
+    """(3, 3) rotation about z by an angle [rad]."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
 def _turn_x(angle: float) -> Array:
+    """(3, 3) rotation about x by an angle [rad]."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
 
 
 def _wall(bottom_radius: float, top_radius: float, bottom: float, top: float, color: Color) -> list[GeomDef]:
-    """A (conical) wall of flat segments from one height [m] to another."""
+    """A cylindrical or conical wall of ``_WALL_SEGMENTS`` boxes between two heights; outer radii and heights in [m]."""
     lean = np.arctan2(top_radius - bottom_radius, top - bottom)
     length = float(np.hypot(top_radius - bottom_radius, top - bottom))
     radius = 0.5 * (bottom_radius + top_radius) - 0.5 * WALL_THICKNESS_M
@@ -52,6 +60,7 @@ def _wall(bottom_radius: float, top_radius: float, bottom: float, top: float, co
 
 
 def _disc(radius: float, bottom: float, top: float, color: Color) -> GeomDef:
+    """A solid upright cylinder of a radius between two heights [m]."""
     return GeomDef(
         Shape.CYLINDER,
         np.array([2.0 * radius, 2.0 * radius, top - bottom]),
@@ -61,7 +70,7 @@ def _disc(radius: float, bottom: float, top: float, color: Color) -> GeomDef:
 
 
 def mug(diameter: float, height: float, color: Color) -> list[GeomDef]:
-    """An open mug with a handle toward +x [m]."""
+    """An open mug; the handle extends toward +x beyond the diameter."""
     radius = 0.5 * diameter
     parts = [_disc(radius, 0.0, 0.008, color), *_wall(radius, radius, 0.004, height, color)]
     reach, thick = 0.35 * diameter, 0.012
@@ -86,7 +95,7 @@ def mug(diameter: float, height: float, color: Color) -> list[GeomDef]:
 
 
 def bowl(diameter: float, height: float, color: Color) -> list[GeomDef]:
-    """An open bowl [m]."""
+    """An open bowl with a foot and a wall that widens in two steps."""
     radius = 0.5 * diameter
     foot, waist = 0.5 * radius, 0.85 * radius
     return [
@@ -97,7 +106,7 @@ def bowl(diameter: float, height: float, color: Color) -> list[GeomDef]:
 
 
 def bottle(diameter: float, height: float, color: Color, cap: Color = (0.9, 0.9, 0.88, 1.0)) -> list[GeomDef]:
-    """A full bottle: body, shoulder, neck, cap [m]."""
+    """A solid bottle: body, shoulder, neck and a cap of its own color."""
     radius = 0.5 * diameter
     angle = np.linspace(0.0, 2.0 * np.pi, 20, endpoint=False)
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -117,7 +126,7 @@ def bottle(diameter: float, height: float, color: Color, cap: Color = (0.9, 0.9,
 
 
 def centered(parts: list[GeomDef]) -> tuple[tuple[GeomDef, ...], Array]:
-    """The parts moved so that the center of their bounds is the origin, and the full extents (3,) [m]."""
+    """The parts with the center of their bounds at the origin, and the full extents (3,) of these bounds [m]."""
     points = np.concatenate([geom_points(p) for p in parts if not p.visual_only])
     low, high = points.min(axis=0), points.max(axis=0)
     center = 0.5 * (low + high)

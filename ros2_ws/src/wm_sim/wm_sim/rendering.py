@@ -1,6 +1,4 @@
-"""Off-screen rendering of MuJoCo worlds: color, depth and instance masks, on a GPU or in software,
-without a display.
-"""
+"""Renders MuJoCo worlds off screen: color, depth and instance masks, on a GPU or in software, without a display."""
 
 from __future__ import annotations
 
@@ -10,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Mesa's software rasterizer: more threads than one gain nothing at this image size and take cores from the
-# rest.
+# Mesa's software rasterizer gains nothing from a second thread at this image size, and the other nodes need the cores.
 os.environ.setdefault("LP_NUM_THREADS", "1")
 
 import mujoco
@@ -23,16 +20,19 @@ from wm_core.camera import Camera
 log = logging.getLogger(__name__)
 
 ZNEAR_M = 0.05
+"""Distance of the near plane [m]. A larger value cuts off close objects."""
 ZFAR_M = 12.0
+"""Distance of the far plane [m], beyond which depth is 0. It exceeds the diagonal of the floor, 8.5 m."""
 SHADOW_MAP_PIXELS = 1024
+"""Width and height of the shadow map [pixels]. A larger map gives sharper shadow edges and takes more time."""
 
 
 class RenderingError(RuntimeError):
-    """No way to render on this machine; the message says what was tried and what to install."""
+    """This machine cannot render; the message says what was tried and what to install."""
 
 
 def _gl_context(width: int, height: int) -> tuple[Any, str]:
-    """An OpenGL context, by EGL or else OSMesa, and which it is."""
+    """An OpenGL context of this size [pixels] and its backend, "egl" or "osmesa"; MUJOCO_GL gives the first to try."""
     failures = []
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     backends = [wanted] if wanted in ("egl", "osmesa") else ["egl", "osmesa"]
@@ -40,14 +40,14 @@ def _gl_context(width: int, height: int) -> tuple[Any, str]:
     for backend in backends:
         platform = os.environ.get("PYOPENGL_PLATFORM")
         try:
-            # Imported directly: mujoco.gl_context settles on one backend when mujoco is first imported.
+            # mujoco.gl_context has chosen one backend for good at the import of mujoco, so it is not used here.
             if backend == "egl":
                 from mujoco.egl import GLContext
             else:
                 from mujoco.osmesa import GLContext
             context = GLContext(width, height)
             context.make_current()
-        except Exception as error:  # PyOpenGL raises many kinds, from ImportError to its own
+        except Exception as error:  # PyOpenGL raises ImportError, AttributeError, its own errors and more
             failures.append(f"{backend}: {type(error).__name__}: {error}")
             if platform is None:
                 os.environ.pop("PYOPENGL_PLATFORM", None)
@@ -66,7 +66,7 @@ def _gl_context(width: int, height: int) -> tuple[Any, str]:
 
 
 def _fade(rng: np.random.Generator, size: int, cells: int) -> NDArray[np.float64]:
-    """Smooth noise (size, size) in -1..1 that repeats at its edges."""
+    """Smooth periodic noise (size, size) in -1..1: a random grid of ``cells`` per side, interpolated by smoothstep."""
     coarse = rng.uniform(-1.0, 1.0, (cells, cells))
     at = np.arange(size) * cells / size
     low, weight = np.floor(at).astype(int), at % 1.0
@@ -77,7 +77,7 @@ def _fade(rng: np.random.Generator, size: int, cells: int) -> NDArray[np.float64
 
 
 def _wood(rgb: tuple[float, float, float], seed: int, planks: int = 4, size: int = 512) -> NDArray[np.uint8]:
-    """Planks with grain along the rows, (size, size, 3)."""
+    """Texture (size, size, 3) of wooden planks with grain along the rows, of this mean rgb 0..1."""
     rng = np.random.default_rng(seed)
     image = np.zeros((size, size))
     width = size // planks
@@ -93,13 +93,14 @@ def _wood(rgb: tuple[float, float, float], seed: int, planks: int = 4, size: int
 
 
 def _speckled(rgb: tuple[float, float, float], seed: int, amount: float, size: int = 256) -> NDArray[np.uint8]:
+    """Texture (size, size, 3) of this mean rgb 0..1 with noise; ``amount`` scales the noise as a share of the color."""
     rng = np.random.default_rng(seed)
     noise = 0.5 * _fade(rng, size, 16) + 0.5 * _fade(rng, size, 64) + 0.4 * rng.normal(size=(size, size))
     return np.clip(np.asarray(rgb) * (1.0 + amount * noise[..., None]) * 255.0, 0, 255).astype(np.uint8)
 
 
 def _tiles(size: int = 512, count: int = 4) -> NDArray[np.uint8]:
-    """Gray floor tiles with joints, (size, size, 3)."""
+    """Texture (size, size, 3) of ``count`` by ``count`` gray floor tiles with joints 4 pixels wide."""
     rng = np.random.default_rng(3)
     cell = size // count
     image = np.repeat(np.repeat(rng.uniform(0.42, 0.50, (count, count)), cell, 0), cell, 1)
@@ -111,7 +112,7 @@ def _tiles(size: int = 512, count: int = 4) -> NDArray[np.uint8]:
 
 
 def _pattern(name: str, size: int = 64) -> NDArray[np.uint8]:
-    """A gray pattern (size, size, 3) that tints a geom's own color."""
+    """Gray texture (size, size, 3) of a pattern, by which the renderer multiplies a geom's color."""
     at = np.arange(size)
     if name == "checker":
         value = np.where(((at[:, None] // 16) + (at[None, :] // 16)) % 2 == 0, 1.0, 0.62)
@@ -128,18 +129,19 @@ _TABLES = {
     "dark": (0.30, 0.21, 0.15),
     "white": (0.80, 0.79, 0.76),
 }
-
+"""Mean rgb 0..1 of the table's surfaces."""
 
 LIGHT_DIRECTION = np.array([0.30, -0.42, -0.86])
-"""Of the one light that casts shadows, map frame."""
+"""Direction of the only light that casts shadows, in the map frame; approximately of unit length."""
 
 
 def decorator(width: int, height: int, walls: bool, quality: bool = False) -> Callable[[mujoco.MjSpec], None]:
-    """What makes a bare world a room: textures, walls and lights, to be given to ``World``.
+    """A function that adds the textures, walls and lights of a room to a world's specification, for ``World``.
 
     Args:
-        width, height: image size [pixels]; walls: behind and beside the table.
-        quality: shadow maps and smoothed edges, three times slower in software (for stills).
+        width, height: image size [pixels].
+        walls: add walls behind the table and at both sides.
+        quality: render shadow maps and smooth edges, for still images. It takes three times as long in software.
     """
 
     def decorate(spec: mujoco.MjSpec) -> None:
@@ -150,7 +152,7 @@ def decorator(width: int, height: int, walls: bool, quality: bool = False) -> Ca
         visual.headlight.ambient = [0.36, 0.36, 0.37]
         visual.headlight.diffuse = [0.22, 0.22, 0.22]
         visual.headlight.specular = [0.05, 0.05, 0.05]
-        # Fixed, so that near and far planes and the shadow region do not depend on what is in the world.
+        # Fixed values: near and far planes and the shadow region must not depend on the objects in the world.
         spec.stat.extent, spec.stat.center = 1.0, [0.0, 0.0, 0.75]
         visual.map.znear, visual.map.zfar = ZNEAR_M, ZFAR_M
         visual.map.shadowclip = 0.9
@@ -159,7 +161,7 @@ def decorator(width: int, height: int, walls: bool, quality: bool = False) -> Ca
             grain = _speckled(rgb, 5, 0.03) if look == "white" else _wood(rgb, 7)
             _material(spec, f"table_{look}", grain, plane, [1.6, 2.0], specular=0.12)
         _material(spec, "floor", _tiles(), plane, [0.5, 0.5], uniform=True)
-        # Walls are plain: texture look-ups are most of the work of a software rasterizer.
+        # Walls have no texture, because texture lookups take most of the time of a software rasterizer.
         spec.add_material(name="wall", rgba=[0.80, 0.79, 0.75, 1.0], specular=0.05)
         spec.add_material(name="board", rgba=[0.32, 0.42, 0.48, 1.0], specular=0.05)
         for name in ("speckle", "stripes", "checker"):
@@ -219,6 +221,7 @@ def _material(
     uniform: bool = False,
     specular: float = 0.05,
 ) -> None:
+    """Add a material with a texture (H, W, 3); ``kind`` is an mjtTexture, and a cube has the image on all six sides."""
     texture = spec.add_texture(name=f"{name}_texture", type=kind)
     pixels = np.concatenate([image] * 6) if kind == mujoco.mjtTexture.mjTEXTURE_CUBE else image
     texture.height, texture.width, texture.nchannel = pixels.shape[0], pixels.shape[1], 3
@@ -231,11 +234,15 @@ def _material(
 
 @dataclass(frozen=True)
 class Shadow:
-    """A soft shadow on a level surface: center (3,) and half axes (2,) [m], their frame (3, 3), darkness
-    0..1.
+    """A soft elliptic shadow on a level surface.
 
-    Shadow maps cost more than all the rest of an image in software; an ellipse of the shadow's moments does
-    not.
+    In software a shadow map takes more time than the rest of the image; an ellipse takes almost none.
+
+    Attributes:
+        position: (3,) center in the map frame [m].
+        half_axes: (2,) half lengths of the axes [m].
+        rotation: (3, 3) axes in the map frame, as columns; the third is the surface's normal.
+        darkness: opacity 0..1 of each of the two ellipses that are drawn.
     """
 
     position: NDArray[np.float64]
@@ -245,11 +252,15 @@ class Shadow:
 
 
 def cast_shadow(points: NDArray[np.float64], surface_z: float, bounds: NDArray[np.float64]) -> Shadow | None:
-    """The shadow of a body on a level surface; None when it falls beside it or the body is below it.
+    """The shadow of a body on a level surface.
+
+    The ellipse has the principal axes of the projected points and their largest extents along these. The shadow is None
+    where the body is more than 3 cm below or 60 cm above the surface, or where the ellipse leaves the surface.
 
     Args:
-        points: (P, 3) of the body, map frame [m]; surface_z: height of the surface; bounds: (2, 2) its
-            corners [m].
+        points: (P, 3) points of the body in the map frame [m].
+        surface_z: height of the surface [m].
+        bounds: (2, 2) lower and upper corner of the surface, x and y [m].
     """
     height = points[:, 2] - surface_z
     gap = float(height.min())
@@ -270,15 +281,19 @@ def cast_shadow(points: NDArray[np.float64], surface_z: float, bounds: NDArray[n
 
 
 class Renderer:
-    """Draws one model from any pose with one camera; close it, or use it as a context manager.
+    """Renders one model with one camera from any pose. Close it after use, or use it as a context manager.
 
     Args:
-        model: compiled with ``decorator`` for at least this image size.
-        camera: intrinsics; square pixels and a principal point at the image center.
+        model: the model, compiled with ``decorator`` for at least this image size.
+        camera: intrinsics with square pixels and the principal point at the image center.
+
+    Attributes:
+        model, camera: as given.
+        backend: "egl" or "osmesa".
 
     Raises:
-        RenderingError: no OpenGL here.
-        ValueError: intrinsics that OpenGL's symmetric frustum cannot have.
+        RenderingError: this machine has no OpenGL.
+        ValueError: the intrinsics do not fit OpenGL's symmetric frustum.
     """
 
     def __init__(self, model: mujoco.MjModel, camera: Camera) -> None:
@@ -291,7 +306,7 @@ class Renderer:
         self._context, self.backend = _gl_context(camera.width, camera.height)
         self._mjr = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._mjr)
-        # Reversed depth keeps millimeters at meters with float32.
+        # With reversed depth float32 resolves less than a millimeter at distances of meters.
         self._mjr.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 96)
         self._option = mujoco.MjvOption()
@@ -301,7 +316,7 @@ class Renderer:
         self._depth = np.empty((camera.height, camera.width), dtype=np.float32)
 
     def close(self) -> None:
-        """Frees the OpenGL context."""
+        """Free the OpenGL context."""
         if self._context is not None:
             self._context.make_current()
             self._mjr.free()
@@ -315,6 +330,7 @@ class Renderer:
         self.close()
 
     def _update(self, data: mujoco.MjData, world_T_camera: NDArray[np.float64]) -> None:
+        """Compute the poses of ``data.qpos``, and give the scene the camera's pose (4, 4) and frustum."""
         mujoco.mj_kinematics(self.model, data)
         mujoco.mj_comPos(self.model, data)
         mujoco.mj_camlight(self.model, data)
@@ -329,14 +345,14 @@ class Renderer:
             eye.frustum_center, eye.frustum_bottom, eye.frustum_top = 0.0, -half, half
             eye.frustum_width = wide
             eye.frustum_near, eye.frustum_far = ZNEAR_M, ZFAR_M
-        # The headlight is the light at the camera.
+        # The headlight moves with the camera.
         for k in range(self._scene.nlight):
             if self._scene.lights[k].headlight:
                 self._scene.lights[k].pos = world_T_camera[:3, 3]
                 self._scene.lights[k].dir = world_T_camera[:3, 2]
 
     def _lay(self, shadow: Shadow) -> None:
-        """Two flat, dark, see-through ellipses for a soft shadow."""
+        """Add two flat, black, transparent ellipses of different size, which look like a shadow with a soft edge."""
         for scale in (1.0, 0.72):
             if self._scene.ngeom >= self._scene.maxgeom:
                 return
@@ -353,12 +369,14 @@ class Renderer:
     def render(
         self, data: mujoco.MjData, world_T_camera: NDArray[np.float64], shadows: Sequence[Shadow] = ()
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Color (H, W, 3) and depth (H, W) [m, along the optical axis; 0 beyond 12 m] of the model at
-        ``data.qpos``.
+        """Color (H, W, 3) and depth (H, W) [m] of the model at ``data.qpos``.
+
+        Depth is measured along the optical axis; it is 0 beyond ``ZFAR_M``.
 
         Args:
-            world_T_camera: (4, 4) pose of the optical frame.
-            shadows: drawn over what they lie on.
+            data: its positions are used.
+            world_T_camera: (4, 4) pose of the optical frame in the map frame [m].
+            shadows: shadows to draw, each 0.2 mm above its surface.
         """
         self._context.make_current()
         self._update(data, world_T_camera)
@@ -373,7 +391,7 @@ class Renderer:
         return np.ascontiguousarray(self._rgb[::-1]), depth
 
     def segment(self, data: mujoco.MjData, world_T_camera: NDArray[np.float64]) -> NDArray[np.int32]:
-        """Geom index (H, W) of the model at each pixel, -1 where there is none. One more rendering."""
+        """Geom index (H, W) of the model at each pixel, -1: none. It renders the scene once more; see ``render``."""
         self._context.make_current()
         self._update(data, world_T_camera)
         flags = (mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR)

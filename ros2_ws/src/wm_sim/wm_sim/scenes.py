@@ -1,4 +1,4 @@
-"""Scenes built from their files by a seed: bodies, start states, schedule."""
+"""Builds scenes from their files and a seed: bodies, start states and scheduled interventions."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ from wm_sim.scene_model import PALETTE, ActionModel, SceneError, SceneModel
 Array = NDArray[np.float64]
 
 TABLE_ID = 1
-"""True id of the table; objects follow in the order of the file, then pushers."""
+"""True id of the table. The objects have the next ids, in the order of the file, then the pushers."""
 
 
 @dataclass(frozen=True)
 class BuiltScene:
-    """A scene made by a seed.
+    """A scene drawn with a seed, of n bodies: the table, then the objects, then the pushers.
 
     Attributes:
-        model: the file's contents.
-        names, class_names: of the n bodies.
-        bodies: table first, then objects, then pushers.
-        states: (n, 13) start states, map frame (origin on the floor below the table's center).
-        schedule: (body index, intervention) with the time offset [s] counted from the start of the scene.
-        pushers: indices of kinematic bodies.
+        model: the content of the scene's file.
+        names, class_names: names and classes of the n bodies.
+        bodies: the n bodies.
+        states: (n, 13) start states [m, m/s, rad/s] in the layout of ``wm_core.rollout``, in the map frame, with its
+            origin on the floor below the table's center.
+        schedule: (body index, intervention), ordered by the time offset [s] from the start of the scene.
+        pushers: indices of the kinematic bodies.
         table_top_z: height of the table's surface [m].
-        extents: (n, 3) full sizes [m]; shapes: n; hulls: n arrays (P, 3) in the body's frame [m], empty: none needed.
+        extents: (n, 3) full sizes [m].
+        shapes: the n shapes in the ground truth; compound objects are ``CONVEX``.
+        hulls: n arrays (P, 3) of points in the body's frame [m]; P is 0 where extents and shape suffice.
         colors: (n, 3) rgb 0..1.
-        ids: n true ids.
+        ids: the n true ids.
     """
 
     model: SceneModel
@@ -55,7 +58,11 @@ class BuiltScene:
     ids: tuple[int, ...] = field(default=())
 
     def id_of(self, name: str) -> int:
-        """True id of an object by its name in the file; KeyError where there is none."""
+        """True id of the body of a name in the file.
+
+        Raises:
+            KeyError: no body has this name; the message lists the names.
+        """
         return self.ids[self.names.index(name)] if name in self.names else _unknown(name, self.names)
 
 
@@ -72,17 +79,19 @@ _VOLUME_FACTOR = {
     "bowl": 0.25,
     "bottle": 0.6,
 }
-"""Volume of a shape over that of its bounds: exact for the first four (a capsule counts as its cylinder), estimated for
-the walls of a mug or bowl and the contents of a bottle. Larger: heavier objects."""
+"""Volume of a shape divided by that of its bounds, which with the density gives the mass. The first three are exact, a
+capsule counts as a cylinder, and the last three are estimates. A larger value makes the objects heavier."""
 
 
 def _rgb(color: list[float] | str) -> tuple[float, float, float]:
+    """rgb 0..1 of a color given by its numbers or by a name of ``PALETTE``."""
     if isinstance(color, str):
         return PALETTE[color]
     return float(color[0]), float(color[1]), float(color[2])
 
 
 def _parts(shape: str, extents: Array, rgba: objects.Color) -> tuple[tuple[GeomDef, ...], Array]:
+    """The parts of an object of nominal extents (3,) [m], and the full extents (3,) [m] with e.g. a mug's handle."""
     if shape == "mug":
         return objects.centered(objects.mug(extents[0], extents[2], rgba))
     if shape == "bowl":
@@ -94,9 +103,13 @@ def _parts(shape: str, extents: Array, rgba: objects.Color) -> tuple[tuple[GeomD
 
 
 def build_scene(model: SceneModel, seed: int = 0) -> BuiltScene:
-    """Draw a scene: colors, sizes and poses within its ranges. The same seed gives the same scene.
+    """Draw a scene with colors, sizes and poses within its ranges. The same seed gives the same scene.
 
-    Draws in which two objects overlap by more than 2 mm are drawn again, with ranges that shrink to nothing.
+    Where two bodies overlap by 2 mm or more, the scene is drawn again, 40 times at most, with ranges that shrink
+    linearly to 0.
+
+    Raises:
+        SceneError: two bodies overlap even at their nominal poses.
     """
     for attempt in range(40):
         built = _draw(model, np.random.default_rng([seed, attempt]), 1.0 - attempt / 39.0)
@@ -106,7 +119,7 @@ def build_scene(model: SceneModel, seed: int = 0) -> BuiltScene:
 
 
 def _overlap(built: BuiltScene) -> float:
-    """Deepest overlap [m] of two bodies at the start (the table's with what stands on it included)."""
+    """Deepest overlap [m] of two bodies at the start, also of an object with the table."""
     import mujoco
 
     bare = [replace(b, geoms=tuple(replace(g, material="") for g in b.geoms)) for b in built.bodies]
@@ -118,6 +131,7 @@ def _overlap(built: BuiltScene) -> float:
 
 
 def _draw(model: SceneModel, rng: np.random.Generator, spread: float) -> BuiltScene:
+    """Draw a scene with all ranges multiplied by ``spread`` (0..1); each object uses nine random numbers."""
     table = model.table
     top = table.height
     board = GeomDef(Shape.BOX, np.array(table.size), color=(1.0, 1.0, 1.0, 1.0), material=f"table_{table.look}")
@@ -224,11 +238,12 @@ def _draw(model: SceneModel, rng: np.random.Generator, spread: float) -> BuiltSc
 
 
 def _corners(size: Array) -> Array:
-    """(4, 3) corners of a board's top in its own frame [m]."""
+    """(4, 3) corners of the top of a board of this size (3,) [m], in the board's frame [m]."""
     return np.array([[sx, sy, 1.0] for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1))]) * 0.5 * size
 
 
 def _jittered(rgb: tuple[float, float, float], by: Array) -> tuple[float, float, float]:
+    """rgb 0..1 with hue, saturation and value changed by (3,) fractions, the hue by half of its fraction."""
     hue, saturation, value = colorsys.rgb_to_hsv(*rgb)
     return colorsys.hsv_to_rgb(
         (hue + 0.5 * by[0]) % 1.0,
@@ -240,6 +255,7 @@ def _jittered(rgb: tuple[float, float, float], by: Array) -> tuple[float, float,
 def _scheduled(
     action: ActionModel, model: SceneModel, names: list[str], bodies: list[BodyDef]
 ) -> tuple[int, Intervention]:
+    """The body index and the intervention of a scheduled action."""
     index = names.index(action.object)
     linear, angular = np.array(action.linear), np.array(action.angular)
     if action.kind == "impulse":

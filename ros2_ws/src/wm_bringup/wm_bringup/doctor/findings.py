@@ -10,15 +10,15 @@ OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 
 @dataclass(frozen=True)
 class Finding:
-    """One object that was looked at.
+    """The result of one check.
 
     Attributes:
         section: python, ros, graphics, inference, models, engines, caches, topics, frames or nodes.
-        name: of the object; of what is wrong with inputs, the cause that the nodes say, too.
+        name: the checked object; for a defect of the inputs its cause, by the name that the nodes' diagnostics use.
         level: ok, note, warning or error.
-        found: what is there.
-        advice: what to do; empty where there is nothing to do.
-        values: figures, for ``--json``.
+        found: the observation, for people.
+        advice: the remedy; empty where none is needed.
+        values: the figures of the observation by name, for ``--json``.
     """
 
     section: str

@@ -1,4 +1,7 @@
-"""A frame of each stream looked at, for ``wm doctor``: encodings, sizes, calibration, depth, pose, gravity, objects."""
+"""Checks the last frames of each stream for ``wm doctor``.
+
+It checks encodings, sizes, calibration, depth, the camera's pose, gravity, and the objects that perception finds.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,10 @@ if TYPE_CHECKING:
 
 _LEVELS = {core.Severity.OK: OK, core.Severity.WARN: WARNING, core.Severity.ERROR: ERROR}
 FRAMES = 8
-"""Frames of each camera stream that are kept: objects get an id after four."""
+"""Number of frames of each camera stream that are checked. Perception gives an object an id after four frames; more
+frames cost time in proportion."""
 _UNIT_FRAMES = 3
-"""Frames that have to agree on the unit of depth, as in perception."""
+"""Number of frames that have to agree on the unit of depth, as in perception."""
 
 
 def _stamp_ns(msg: Any) -> int:
@@ -38,16 +42,18 @@ def _stamp_ns(msg: Any) -> int:
 
 
 def of_core(section: str, finding: core.Finding) -> Finding:
-    """The doctor's finding of one that the nodes say, too."""
+    """A finding of the nodes' checks as a finding of the doctor."""
     found = f"{finding.found}; expected {finding.expected}" if finding.expected else finding.found
     return Finding(section, finding.cause, _LEVELS[finding.severity], found, finding.run)
 
 
 class Listener(Protocol):
-    """What has listened to a graph; ``wm_bringup.doctor.graph.GraphListener`` does.
+    """The received messages of a graph, as ``wm_bringup.doctor.graph.GraphListener`` has them.
 
     Attributes:
-        parameters: of perception. kept: the last messages of each stream, serialized. transforms: what came on tf.
+        parameters: perception's parameters.
+        kept: the last messages of each stream, serialized (CDR), oldest first, by the stream's name.
+        transforms: the transforms received on /tf and /tf_static.
     """
 
     parameters: PerceptionParameters
@@ -56,7 +62,7 @@ class Listener(Protocol):
 
 
 class FrameLook:
-    """Takes apart the last messages that a listener kept."""
+    """Decodes and checks the last messages of a listener."""
 
     def __init__(self, listener: Listener) -> None:
         from wm_ros.images.camera_input import CameraInput
@@ -70,7 +76,7 @@ class FrameLook:
         return [deserialize_message(data, kind) for data in self._kept[name]]
 
     def findings(self, seen: Seen) -> list[Finding]:
-        """The content of the last frames: encodings, sizes, calibration, depth, pose, gravity, what is perceived."""
+        """Findings on the last frames; ``seen`` gets the images, the last frame and perception's result."""
         from wm_ros.images.camera_input import CameraInputError
 
         p = self._parameters
@@ -122,10 +128,16 @@ class FrameLook:
         info: CameraInfo,
         result: list[Finding],
     ) -> tuple[list[Frame], core.Finding | None]:
-        """The pairs as perception takes them, and what is wrong with the unit of depth.
+        """The pairs as frames that perception would process, and a finding where the unit of depth appears wrong.
+
+        Args:
+            pairs: color and depth messages.
+            poses: (4, 4) world_T_camera [m] of each pair.
+            info: intrinsics of the color images.
+            result: gets a note where another unit is applied.
 
         Raises:
-            CameraInputError: one that cannot be used.
+            CameraInputError: perception cannot use a pair.
         """
         from wm_ros.images.camera_input import applies_guess
 
@@ -155,7 +167,7 @@ class FrameLook:
         return agreed_guess([guess_depth_unit(f.depth_m, f.camera, f.world_T_camera, said) for f in last])
 
     def _last_image(self, name: str, result: list[Finding]) -> tuple[Any, Any] | None:
-        """The last message and its pixels, decoded as the nodes do."""
+        """The last message of color or depth, and its pixels as the nodes decode them; None: no valid message."""
         from sensor_msgs.msg import CompressedImage, Image
 
         from wm_ros.images.camera_input import CameraInputError
@@ -177,7 +189,7 @@ class FrameLook:
         return msg, pixels
 
     def _camera_info(self, result: list[Finding]) -> CameraInfo | None:
-        """The last camera info, where it is of a camera."""
+        """The last camera info, where it is valid; ``result`` gets the findings on it."""
         from sensor_msgs.msg import CameraInfo
 
         from wm_ros.images.pixels import ImageError
@@ -244,7 +256,7 @@ class FrameLook:
             try:
                 base_T_camera = self._transforms.wait(target, frame_id, stamp_ns, 0.0)
             except (TooNewError, TooOldError):
-                # The newest will do for a look; whether stamps fit is said of the clocks.
+                # The newest transform suffices for this check; other findings report stamps that do not fit.
                 base_T_camera = self._transforms.wait(target, frame_id, LATEST, 0.0)
         except TransformError as error:
             raise ValueError(str(error)) from error
@@ -279,7 +291,7 @@ class FrameLook:
         return [Finding("frames", "camera pose", OK, found, values=values)]
 
     def _perceive(self, frames: Sequence[Frame], frame_id: str, seen: Seen, unit: core.Finding | None) -> list[Finding]:
-        """What the pipeline makes of them, and what is wrong with the last."""
+        """Run perception's pipeline on the frames, and check the last frame with its scene."""
         from wm_perception.pipeline import PerceptionPipeline
 
         p = self._parameters

@@ -1,8 +1,7 @@
-"""What ``wm doctor`` sees of a running graph: every stream listened to, and a frame of each looked at.
+"""Checks a running graph for ``wm doctor``: subscribes to every stream and checks the last frames.
 
-The judgement is that of the nodes (``wm_core.health.inputs``, ``wm_core.health.depth``, ``wm_perception.inspection``),
-with the parameters that perception would run with; here are the listening, the decoding and the wording of what is
-in order.
+The checks are those of the nodes (``wm_core.health.inputs``, ``wm_core.health.depth``, ``wm_perception.inspection``),
+with perception's parameters. This module subscribes, and words the findings on streams without defects.
 """
 
 from __future__ import annotations
@@ -26,16 +25,18 @@ from wm_perception.parameters import PerceptionParameters
 from wm_ros.nodes.lifecycle import diagnostics_prefix
 
 _NODES = ("perception", "imagination")
+"""Names of the nodes whose presence and diagnostics are checked."""
 
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """What to listen to.
+    """Options of a check of a graph.
 
     Attributes:
-        parameters: of perception. namespace: of both nodes. seconds: how long to listen, from when the
-            graph has another node.
-        use_sim_time: read /clock; None: where somebody publishes it.
+        parameters: perception's parameters.
+        namespace: namespace of perception and imagination.
+        seconds: wall-clock time for which messages are received, from the discovery of another node [s].
+        use_sim_time: whether to read /clock; None: where a node publishes it.
     """
 
     parameters: PerceptionParameters = field(default_factory=PerceptionParameters)
@@ -45,7 +46,10 @@ class GraphOptions:
 
 
 def stamp_of(data: bytes) -> int:
-    """Stamp [ns] of a serialized message that begins with a Header (CDR: four bytes, then seconds and nanoseconds)."""
+    """Stamp [ns] of a serialized message that begins with a Header; 0: the message is too short.
+
+    CDR has four bytes of encapsulation, then seconds (int32) and nanoseconds (uint32).
+    """
     if len(data) < 12:
         return 0
     seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
@@ -53,14 +57,25 @@ def stamp_of(data: bytes) -> int:
 
 
 DISCOVERY_S = 4.0
-"""Fast DDS announces a participant five times in its first half second and then every 3 s (its defaults of
-initialAnnouncements and leaseDuration_announcementperiod): where those are lost, as on a busy machine, discovery takes
-so long.
+"""Additional wait for the discovery of the first other node [s]. Fast DDS announces a participant five times in its
+first half second and then every 3 s (its defaults of initialAnnouncements and leaseDuration_announcementperiod). Where
+the first five are lost, as on a busy machine, discovery takes this long. Larger: an empty graph is reported later.
 """
 
 
 class GraphListener:
-    """Listens to what perception reads, for a while, and then says what it saw."""
+    """Subscribes to all streams that perception reads, and reports on their messages, stamps and rates.
+
+    Attributes:
+        options: the options of the check.
+        parameters: perception's parameters.
+        node, context, executor: the doctor's own node, in a context of its own.
+        health: publishers, message counts, ages and stamps of each stream.
+        kept: the last messages of each stream, serialized (CDR), oldest first, by the stream's name.
+        arrivals: times of arrival by ``time.monotonic()`` [s] of all messages, by the stream's name.
+        statuses: the last diagnostic status of the nodes by its name.
+        transforms: the transforms received on /tf and /tf_static.
+    """
 
     def __init__(self, options: GraphOptions) -> None:
         import rclpy
@@ -114,7 +129,7 @@ class GraphListener:
 
     @property
     def needs_tf(self) -> bool:
-        """Whether the camera's pose, or a part of it, comes from tf."""
+        """Whether the camera's pose, or the camera's mounting on the base, comes from tf."""
         p = self.parameters
         return p.pose_source == "tf" or (p.pose_source == "odometry" and p.odometry_camera_from_tf)
 
@@ -123,11 +138,11 @@ class GraphListener:
     ) -> None:
         self.kept[name] = deque(maxlen=3 * FRAMES)
         self.arrivals[name] = []
-        # What came last before the end of a short look must not pass for silence.
+        # The silence limit is shorter than the check, so that a stream that has just stopped is not called silent.
         self.health.listen(name, role, topic, kind, parameter, profile, min(2.0, 0.6 * self.options.seconds))
 
         def on_message(data: bytes) -> None:
-            # Raw: an image is counted and kept, and only a few are taken apart.
+            # Messages stay serialized: all are counted, and only the last few are decoded.
             self.kept[name].append(data)
             self.arrivals[name].append(time.monotonic())
             self.health.arrived(name, stamp_of(data) if stamped else None)
@@ -139,7 +154,7 @@ class GraphListener:
         self.statuses.update({s.name: s for s in msg.status if s.name.partition(":")[0] in named})
 
     def listen(self) -> None:
-        """Spin for the seconds chosen, from when another node is known; an empty graph gets DISCOVERY_S more."""
+        """Spin for ``options.seconds`` from the discovery of another node; without one, ``DISCOVERY_S`` longer."""
         end, alone = time.monotonic() + self.options.seconds, True
         while True:
             now = time.monotonic()
@@ -153,22 +168,22 @@ class GraphListener:
             self.executor.spin_once(timeout_sec=min(left, 0.2))
 
     def _knows_others(self) -> bool:
-        """Hidden ones, such as the daemon of the ros2 command line, do not count."""
+        """Whether another node is known. Hidden nodes, e.g. the daemon of the ros2 command line, do not count."""
         own = (self.node.get_name(), self.node.get_namespace())
         found = self.node.get_node_names_and_namespaces()
         return any((name, space) != own and not name.startswith("_") for name, space in found)
 
     def close(self) -> None:
-        """End listening."""
+        """Destroy the node and its context."""
         self.executor.shutdown(timeout_sec=1.0)
         self.transforms.destroy()
         self.node.destroy_node()
         self.context.try_shutdown()
 
-    # Saying
+    # Findings
 
     def findings(self) -> list[Finding]:
-        """Topics, stamps and rates."""
+        """Findings on the topics, their stamps and rates, the clock and the nodes."""
         names = [n for n in self.kept if n not in ("scene_graph", "tf", "tf_static")]
         wrong = self.health.findings(names)
         synchronization = self.health.synchronization("color", "depth", self.parameters.max_stamp_difference_s)
@@ -203,7 +218,7 @@ class GraphListener:
         return np.abs(nearest_differences(depth, color)) * 1e-9 if color and depth else None
 
     def _transform_topics(self) -> list[Finding]:
-        """A chain that stands in /tf_static alone is whole; only what nobody publishes or nobody can hear is wrong."""
+        """Findings on /tf and /tf_static. /tf_static alone may be complete, so one silent topic is only a note."""
         streams = {s.name: s for s in self.health.streams(("tf", "tf_static"), look_at_all=True)}
         result = []
         for s in streams.values():
@@ -237,7 +252,7 @@ class GraphListener:
         return list(self.node.get_publishers_info_by_topic("/clock"))
 
     def _nodes(self) -> list[Finding]:
-        """The two nodes: whether they run, and what they say of themselves."""
+        """Findings on perception and imagination: whether they run, and the defects in their diagnostics."""
         alive = {(namespace.rstrip("/"), name) for name, namespace in self.node.get_node_names_and_namespaces() if name}
         result = []
         for name in _NODES:
@@ -259,7 +274,13 @@ class GraphListener:
 
 
 def check_graph(options: GraphOptions, picture: Path | None = None, said: Iterable[Finding] = ()) -> list[Finding]:
-    """Listen, look, and say; with ``picture`` also draw what was seen, with the findings under it."""
+    """Check a running graph and return the findings.
+
+    Args:
+        options: the options of the check.
+        picture: image file for the last frame, perception's result and the findings; None: no file.
+        said: earlier findings, which precede those of the graph.
+    """
     listener = GraphListener(options)
     seen = Seen()
     try:

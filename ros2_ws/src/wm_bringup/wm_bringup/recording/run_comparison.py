@@ -1,5 +1,7 @@
-"""``wm compare A B``: where two runs part, by their recorded scene graphs: first frame, object, field, and by how
-much."""
+"""``wm compare A B``: compares the recorded scene graphs of two runs.
+
+It reports the first frame, object and field that differ, the amount, and the largest difference of each field.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,15 @@ import numpy as np
 from wm_bringup.recording.mcap_file import McapFile, McapFileError
 
 GRAPH_TYPE = "wm_msgs/msg/SceneGraph"
+"""Message type of the scene graphs in a recording."""
 _PREFERRED = ("scene_graphs.mcap", "run.mcap", "demo.mcap")
+"""Files of ``wm replay``, ``wm run --out`` and ``wm demo``, in the order of preference in a folder."""
 _MISSING = "-"
+"""Text for a value that one of the runs does not have."""
 
 
 class CompareError(ValueError):
-    """Two recordings that cannot be compared; names the file."""
+    """Two recordings cannot be compared; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,12 @@ class Difference:
     """One field that differs.
 
     Attributes:
-        frame: index of the frame among those of both runs, by stamp; stamp_ns: of it.
-        where: "object 4 (mug)", "relation 4 ON 1", "event 7", "graph".
-        name: of the field; values: in A and B; amount: their distance, None where there is none (text, absence).
+        frame: index of the frame among those of both runs, ordered by stamp.
+        stamp_ns: stamp of the frame [ns].
+        where: the part of the graph: "object 4 (mug)", "relation 4 ON 1", "event 7 FALL", "graph".
+        name: path of the field in the message.
+        values: the values in A and B.
+        amount: absolute difference, in the field's unit; None where there is none (text, absence).
     """
 
     frame: int
@@ -41,7 +49,7 @@ class Difference:
     amount: float | None = None
 
     def text(self) -> str:
-        """In one line."""
+        """The difference in one line."""
         by = f", by {self.amount:.3g}" if self.amount is not None else ""
         a, b = (f"{v:.9g}" if isinstance(v, float) else str(v) for v in self.values)
         return f"frame {self.frame} (stamp {self.stamp_ns * 1e-9:.6f} s), {self.where}, {self.name}: {a} and {b}{by}"
@@ -49,15 +57,16 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """Of two runs.
+    """The comparison of two runs.
 
     Attributes:
-        counts: scene graphs in A and B; common: stamps in both.
-        identical_bytes: of how many common stamps the serialized messages are the same; the middleware leaves bytes
-            between fields as they happen to be, so fewer are than have equal fields.
-        first: where they part; None: nowhere.
-        fields: frames with a difference and the largest one, by field.
-        frames: how many frames differ.
+        counts: number of scene graphs in A and in B.
+        common: number of stamps that both runs have.
+        identical_bytes: number of common stamps with equal serialized messages. The middleware does not initialize
+            padding bytes, so messages with equal fields may have unequal bytes.
+        first: the first difference; None: there is none.
+        frames: number of frames that differ.
+        fields: number of frames that differ, and the largest amount, by the field's path.
     """
 
     counts: tuple[int, int]
@@ -69,11 +78,11 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Whether nothing differs."""
+        """Whether no field of any frame differs."""
         return self.first is None
 
     def add(self, differences: Sequence[Difference]) -> None:
-        """Those of one frame."""
+        """Add the differences of one frame; none: the frame is equal."""
         if not differences:
             return
         self.frames += 1
@@ -87,7 +96,7 @@ class Comparison:
             self.fields[name] = (count + 1, amount if before is None else max(before, amount or 0.0))
 
     def as_json(self) -> str:
-        """For programs."""
+        """The comparison as JSON, for programs."""
         first = None
         if self.first is not None:
             f = self.first
@@ -113,10 +122,10 @@ class Comparison:
 
 
 def find_recording(path: Path) -> Path:
-    """The MCAP file of a run: itself, or the one in its folder.
+    """The MCAP file of a run: ``path`` itself, or the file in this folder.
 
     Raises:
-        CompareError: there is none, or it is not clear which.
+        CompareError: there is no file, or several and none of the preferred names.
     """
     if not path.exists():
         raise CompareError(f"{path}: no such file or folder")
@@ -133,7 +142,7 @@ def find_recording(path: Path) -> Path:
 
 
 def _graphs(path: Path, topic: str) -> tuple[dict[tuple[int, int], bytes], str]:
-    """Serialized scene graphs by stamp and how often that stamp came before; and a warning on the file, or ""."""
+    """Serialized scene graphs by stamp [ns] and number of earlier graphs of that stamp; and a warning, or ""."""
     from rclpy.serialization import deserialize_message
     from wm_msgs.msg import SceneGraph
 
@@ -158,12 +167,12 @@ def _graphs(path: Path, topic: str) -> tuple[dict[tuple[int, int], bytes], str]:
 
 
 def compare(a: Path, b: Path, topic: str = "/wm/scene_graph", tolerance: float = 0.0) -> tuple[Comparison, list[str]]:
-    """Compare two runs' scene graphs, stamp by stamp; the comparison, and warnings on the files.
+    """Compare the scene graphs of two runs stamp by stamp; returns the comparison, and warnings on the files.
 
     Args:
         a, b: MCAP files, or folders of ``wm replay``, ``wm run --out`` or ``wm demo``.
-        topic: of the scene graphs in both.
-        tolerance: numbers that differ by no more count as the same; 0: to the last bit.
+        topic: topic of the scene graphs in both files.
+        tolerance: largest absolute difference of equal numbers, in the field's unit; 0: all bits must be equal.
 
     Raises:
         CompareError: a file cannot be read or has no scene graphs.
@@ -191,7 +200,10 @@ def compare(a: Path, b: Path, topic: str = "/wm/scene_graph", tolerance: float =
 
 
 def graph_differences(a: Any, b: Any, frame: int, stamp_ns: int, tolerance: float) -> Iterator[Difference]:
-    """Fields in which two SceneGraph messages differ: objects by id, relations by what they relate, events by id."""
+    """Yield the fields in which two SceneGraph messages differ.
+
+    Objects and events are matched by id, relations by subject, predicate and object.
+    """
     from wm_core.scene_graph import EventKind, Predicate
 
     def predicate(r: Any) -> str:
@@ -223,7 +235,7 @@ def graph_differences(a: Any, b: Any, frame: int, stamp_ns: int, tolerance: floa
 def _fields(
     a: Any, b: Any, tolerance: float, path: str = "", skip: Sequence[str] = ()
 ) -> Iterator[tuple[str, tuple[Any, Any], float | None]]:
-    """(path, values, distance) of the leaves in which two messages of one type differ."""
+    """Yield (path, values, amount) of each primitive field in which two messages of one type differ."""
     names = a.get_fields_and_field_types()
     if set(names) == {"sec", "nanosec"}:
         a, b = (1_000_000_000 * int(t.sec) + int(t.nanosec) for t in (a, b))
@@ -267,7 +279,7 @@ def _leaf(x: Any, y: Any, tolerance: float, path: str) -> Iterator[tuple[str, tu
 
 
 def print_comparison(comparison: Comparison, names: tuple[str, str], console: Any, tolerance: float = 0.0) -> None:
-    """Where the two part, and in which fields."""
+    """Print the first difference, and a table of the fields that differ; ``console`` is a rich console."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -1,10 +1,11 @@
-"""Node ``lifecycle_manager``: brings lifecycle nodes up in order, watches their heartbeats, brings back what failed.
+"""Node ``lifecycle_manager``: activates lifecycle nodes in order, watches their heartbeats, recovers failed nodes.
 
     python -m wm_bringup.run.lifecycle_manager --ros-args -p node_names:="[perception, imagination]"
 
 Services (std_srvs/Trigger): ~/startup, ~/pause, ~/resume, ~/reset, ~/shutdown, and ~/is_active, which succeeds while
-all nodes are active. They answer when it is done, or after ``transition_timeout_s`` with how far it is. What it is at
-stands on /diagnostics ("lifecycle_manager: nodes"; outside the namespace wm with the namespace before it).
+all nodes are active. A service answers when its command is done, or after ``transition_timeout_s`` with the present
+state. The node publishes its state on /diagnostics as "lifecycle_manager: nodes"; outside the namespace wm the
+namespace precedes that name.
 """
 
 from __future__ import annotations
@@ -41,19 +42,25 @@ from wm_ros.nodes.parameters import NodeParameters
 from wm_ros.nodes.running import run_node
 
 _LOOK_S = 0.1
+"""Time between two checks of commands, answers and the stop flag [s]: the node reacts this much later at most."""
 _RESEND_S = 5.0
+"""Time without an answer to a transition request after which the node's state is requested [s], and longest wait for
+that state. A larger value delays the recovery of a node whose process died during a transition."""
 _COMMANDS = ("startup", "pause", "resume", "reset", "shutdown")
+"""Services of the manager, by the names of the supervisor's methods."""
 _TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
     "activate": Transition.TRANSITION_ACTIVATE,
     "deactivate": Transition.TRANSITION_DEACTIVATE,
     "cleanup": Transition.TRANSITION_CLEANUP,
 }
+"""Transition ids of lifecycle_msgs by name, except shutdown."""
 _SHUTDOWNS = {
     "unconfigured": Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
     "inactive": Transition.TRANSITION_INACTIVE_SHUTDOWN,
     "active": Transition.TRANSITION_ACTIVE_SHUTDOWN,
 }
+"""Transition ids of shutdown by the state from which it starts."""
 _RESULTS = {
     "configure": "inactive",
     "activate": "active",
@@ -61,10 +68,13 @@ _RESULTS = {
     "cleanup": "unconfigured",
     "shutdown": "finalized",
 }
+"""Primary state after each transition."""
 
 
 @dataclass
 class _Command:
+    """A command for the supervisor's thread: a name of ``_COMMANDS``, its result and message, set before ``done``."""
+
     name: str
     ok: bool = False
     message: str = ""
@@ -72,9 +82,16 @@ class _Command:
 
 
 class RemoteNodes:
-    """The managed nodes over their lifecycle services and heartbeats; see ``supervision.Nodes``.
+    """Reaches the managed nodes by their lifecycle services and heartbeats; implements ``supervision.Nodes``.
 
-    Its methods wait for answers: call them from a thread other than those that spin the node.
+    The methods wait for answers; call them from a thread that does not spin the node. They raise ``Interrupted`` once
+    ``stopped`` is set.
+
+    Args:
+        node: the node that has the clients and subscriptions.
+        names: names of the managed nodes, absolute or relative to the node's namespace.
+        heartbeat_timeout_s: longest time between two heartbeats [s]; 0: heartbeats are not watched.
+        stopped: set to end all waits.
     """
 
     def __init__(
@@ -104,7 +121,7 @@ class RemoteNodes:
         request = ChangeState.Request(transition=Transition(id=number))
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0.0:
-            # A request that went to a process that has died meanwhile is never answered: look, and ask again.
+            # A process that has died does not answer; request the state, and repeat the transition if need be.
             answer = self._call(
                 self._change[name], request, left, until=lambda: self.state(name, _RESEND_S), every_s=_RESEND_S
             )
@@ -129,7 +146,7 @@ class RemoteNodes:
             self._watches[name].expect()
 
     def unheard(self) -> list[str]:
-        """Nodes whose heartbeats cannot be heard, because they are published more seldom than is asked for."""
+        """Names of nodes whose heartbeat QoS does not match, because their period is too long for the timeout."""
         return [name for name, watch in self._watches.items() if watch.incompatible]
 
     def _call(
@@ -140,7 +157,12 @@ class RemoteNodes:
         until: Callable[[], str | None] | None = None,
         every_s: float = float("inf"),
     ) -> Any:
-        """The answer; None: none came. ``until`` is asked every so often; a primary state that it says is returned."""
+        """Call a service and wait for the answer, ``timeout_s`` at most.
+
+        Returns:
+            The response; None: none came; or a primary state, where ``until``, called every ``every_s`` while there is
+            no answer, returned one.
+        """
         deadline = time.monotonic() + timeout_s
         while not client.service_is_ready():
             if time.monotonic() >= deadline:
@@ -172,7 +194,13 @@ class RemoteNodes:
 
 
 class LifecycleManager(Node):
-    """See the module's docstring. A thread of its own does what takes time; the executor only hears and answers."""
+    """The node of the module's docstring. A thread runs the commands; the executor's callbacks never wait for nodes.
+
+    Attributes:
+        parameters: values of ``LifecycleManagerParameters``.
+        diagnostics: the state that is published on /diagnostics once a second.
+        supervisor: used by the thread only, except for reading its phase and message.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         self._stopping = threading.Event()
@@ -191,7 +219,7 @@ class LifecycleManager(Node):
         )
         self._commands: SimpleQueue[_Command] = SimpleQueue()
         self._warned: set[str] = set()
-        # One command at a time, and none of them in the way of the answers that it waits for.
+        # Commands run one at a time, in a group that does not block the answers that they wait for.
         commands, others = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         for name in _COMMANDS:
             self.create_service(Trigger, f"~/{name}", self._handler(name), callback_group=commands)
@@ -206,13 +234,13 @@ class LifecycleManager(Node):
         self._thread.start()
 
     def destroy_node(self) -> None:
-        """Ends the thread, then the node. The managed nodes are left as they are."""
+        """End the thread, then the node. The managed nodes keep their states."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(5.0)
         super().destroy_node()
 
-    # The supervisor's thread.
+    # The supervisor's thread
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -226,8 +254,8 @@ class LifecycleManager(Node):
                 else:
                     command.ok = getattr(self.supervisor, command.name)()
             except Interrupted:
-                pass  # another command waits, or the node ends
-            except Exception as error:  # said; the next look may go better
+                pass  # there is another command, or the node ends
+            except Exception as error:  # logged; the next check may succeed
                 self.get_logger().error(f"{type(error).__name__}: {error}")
             if command is not None:
                 command.message = self.supervisor.message
@@ -248,7 +276,7 @@ class LifecycleManager(Node):
         else:
             self.get_logger().info(text)
 
-    # The executor's threads.
+    # The executor's threads
 
     def _handler(self, name: str) -> Callable[[Any, Any], Any]:
         def handle(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -1,6 +1,6 @@
-"""Parameters files (YAML): what they give to a node, and what in them no node will read.
+"""Parameters files (YAML): the values that they give to a node, and the names in them that no node reads.
 
-ROS takes a parameter that no node declares, and a node name that no node has, without a word: ``unread`` does not.
+ROS ignores without a message a parameter that no node declares and a node name that no node has; ``unread`` finds both.
 """
 
 from __future__ import annotations
@@ -28,24 +28,28 @@ PARAMETERS: dict[str, type] = {
     "sim_camera_node": SimCameraParameters,
     "lifecycle_manager": LifecycleManagerParameters,
 }
-"""Our nodes and their parameters; the package of each has the defaults in config/NODE.yaml."""
+"""The nodes of wm and their parameter classes. The package of each node has its defaults in config/NODE.yaml."""
 
 _EVERY_NODE = ("use_sim_time", "start_type_description_service")
+"""Parameters that rclpy declares in every node."""
 _MANAGED_NODES = ("perception", "imagination")
+"""Lifecycle nodes, which also have ``ManagedNodeParameters``."""
 _FREE_GROUPS = ("qos_overrides",)
+"""Groups of parameters with names that depend on the topics; any name in them counts as read."""
 
 
 class ParamsFileError(ValueError):
-    """A file that is no parameters file."""
+    """A file cannot be read as a parameters file; the message names the file."""
 
 
 @dataclass(frozen=True)
 class Unread:
-    """A name in a parameters file that nothing reads.
+    """A name in a parameters file that no node reads.
 
     Attributes:
-        found: what it is, without the file. advice: what may have been meant; may be empty.
-        is_section: the name is that of a node, which may be of another graph.
+        found: a sentence about the name, without the file's path.
+        advice: the name that may have been meant, as a question; may be empty.
+        is_section: True: the name of a node, which another graph may have; False: the name of a parameter.
     """
 
     found: str
@@ -54,7 +58,7 @@ class Unread:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
+    """Nested mappings as one with dotted names: {"a": {"b": 1}} becomes {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -62,13 +66,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """{node name as written, with its wildcards: {parameter: value}} of a parameters file.
+    """The content of a parameters file: {node name as written, with its wildcards: {parameter: value}}.
 
-    Namespaces may be levels of the file or parts of the name. ``/a/b`` and ``a/b`` mean the same node, but are two
-    names, as for rcl.
+    Namespaces may be levels of the file or parts of the name. ``/a/b`` and ``a/b`` match the same node but are two
+    names, as in rcl.
 
     Raises:
-        ParamsFileError: it cannot be read, or has another form.
+        ParamsFileError: the file cannot be read, or has another form.
     """
     expected = "expected NODE: ros__parameters: NAME: VALUE"
     try:
@@ -96,7 +100,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _check_value(what: str, value: Any) -> None:
-    """Refuse what rcl refuses, as it ends every node that is given the file."""
+    """Refuse values that rcl refuses: they would end every node that reads the file."""
     if value is None:
         raise ParamsFileError(f"{what} has no value; expected NODE: ros__parameters: NAME: VALUE")
     if isinstance(value, list) and len({type(one) for one in value}) > 1:
@@ -104,27 +108,28 @@ def _check_value(what: str, value: Any) -> None:
 
 
 def matches(pattern: str, node: str) -> bool:
-    """Whether a node name of a parameters file, with its wildcards, means the node of this full name."""
+    """Whether a node name of a parameters file, with wildcards * and **, matches the node of this full name."""
     parts = [part for part in pattern.split("/") if part]
     expression = "".join(r"(/\w+)*" if p == "**" else r"/\w+" if p == "*" else f"/{re.escape(p)}" for p in parts)
     return re.fullmatch(expression, node) is not None
 
 
 def known_parameters(node: str) -> set[str]:
-    """Names of all parameters of one of our nodes."""
+    """Names of all parameters of a node of wm."""
     classes = (PARAMETERS[node], *((ManagedNodeParameters,) if node in _MANAGED_NODES else ()))
     return {*_EVERY_NODE, *(spec.name for parameters in classes for spec in specs(parameters))}
 
 
 def node_parameters(files: Iterable[Path], node: str) -> dict[str, Any]:
-    """What files, read one after the other, give to the node of this full name.
+    """The parameters that files, read one after the other, give to the node of this full name.
 
-    As rcl has it: a node name stands where it stood first in any of the files, later values of the same name replace
-    those before, and of several names that mean the node the last one counts. Our nodes read their package's file of
-    defaults before these files, so ``/**/perception`` stands first, and ``/**`` wins over it wherever it is written.
+    The precedence is that of rcl. A node name keeps the position of its first occurrence in the files, and later values
+    under the same name replace earlier ones. Where several names match the node, the last one has precedence. The nodes
+    of wm read their package's defaults before these files; so ``/**/perception`` comes first, and ``/**`` has
+    precedence over it at any place in these files.
 
     Raises:
-        ParamsFileError: one is no parameters file.
+        ParamsFileError: a file cannot be read as a parameters file.
     """
     own = node.rsplit("/", 1)[-1]
     sections: dict[str, dict[str, Any]] = {f"/**/{own}": {}} if own in PARAMETERS else {}
@@ -139,32 +144,32 @@ def node_parameters(files: Iterable[Path], node: str) -> dict[str, Any]:
 
 
 def graph_nodes(namespace: str) -> dict[str, str]:
-    """For ``unread``: our nodes by full name, those in this namespace and those that only a launch file starts."""
+    """The nodes of wm in this namespace, and the simulated camera: full name to name, as ``unread`` expects them."""
     own = ("perception", "imagination", "lifecycle_manager")
     return {**{full_name(namespace, name): name for name in own}, "/sim_camera_node": "sim_camera_node"}
 
 
 def full_name(namespace: str, node: str) -> str:
-    """A node's name with its namespace, which may be empty."""
+    """The full name of a node in a namespace, which may be empty."""
     space = namespace.strip("/")
     return f"/{space}/{node}" if space else f"/{node}"
 
 
 def complaints(path: Path, nodes: Mapping[str, str]) -> Iterator[str]:
-    """``unread`` in a line each, with the file's name."""
+    """One line for each result of ``unread``, with the file's path."""
     for name in unread(path, nodes):
         yield f"{path}: {name.found}{'; ' if name.advice else ''}{name.advice}"
 
 
 def unread(path: Path, nodes: Mapping[str, str]) -> Iterator[Unread]:
-    """Each name in the file that nothing will read.
+    """Yield each name in the file that no node reads.
 
     Args:
         path: the parameters file.
-        nodes: of this graph: full name, and which of ``PARAMETERS`` it is; "": another's, with unknown parameters.
+        nodes: the nodes of the graph: full name to the key in ``PARAMETERS``; "": a node with unknown parameters.
 
     Raises:
-        ParamsFileError: it is no parameters file.
+        ParamsFileError: the file cannot be read as a parameters file.
     """
     for pattern, values in read(path).items():
         meant = [node for node in nodes if matches(pattern, node)]
@@ -183,16 +188,16 @@ def unread(path: Path, nodes: Mapping[str, str]) -> Iterator[Unread]:
 
 
 def value_of(path: Path, node: str, parameter: str) -> Any:
-    """What a file gives to a parameter of the node of this full name; None: nothing.
+    """The value that a file gives to a parameter of the node of this full name; None: it gives none.
 
     Raises:
-        ParamsFileError: it is no parameters file.
+        ParamsFileError: the file cannot be read as a parameters file.
     """
     return node_parameters([path], node).get(parameter)
 
 
 def _nearest(name: str, known: set[str]) -> str:
-    # A leaf may have been written without its group, or in another.
+    # The name may lack its group, or have a wrong group.
     leaf = name.rsplit(".", 1)[-1]
     same_leaf = sorted(k for k in known if k.rsplit(".", 1)[-1] == leaf)
     near = same_leaf[:1] or difflib.get_close_matches(name, sorted(known), 1)

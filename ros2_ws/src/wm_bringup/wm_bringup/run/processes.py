@@ -1,4 +1,4 @@
-"""Runs the nodes of a graph as processes, and leaves none behind.
+"""Runs the nodes of a graph as processes, and ends all of them.
 
     with ProcessGroup(out / "logs", graph_environment()) as processes:
         processes.start("sim", node_command("wm_sim.node", parameters={"scene": "demo"}))
@@ -6,9 +6,9 @@
         while not done():
             processes.check()  # raises ProcessDied with the end of the log of a node that ended by itself
 
-Every process leads a session of its own, so that one signal reaches all it started. When the block ends, also by
-Ctrl-C or SIGTERM, they get SIGINT, then SIGTERM, then SIGKILL. When this process is killed outright, a guard process
-notices that its pipe was closed and ends them all the same.
+Every process starts a session and a process group, so that one signal reaches it and all its children. When the block
+ends, also by Ctrl-C or SIGTERM, the groups get SIGINT, then SIGTERM, then SIGKILL. When this process gets SIGKILL, a
+guard process sees the end of its pipe and ends the groups in the same way.
 """
 
 from __future__ import annotations
@@ -31,17 +31,21 @@ from typing import Any
 from wm_ros.nodes.startup import raise_interrupt
 
 _PR_SET_PDEATHSIG = 1
+"""Option of prctl(2), from linux/prctl.h: the signal that a process gets when its parent thread ends."""
 _TAIL_BYTES = 64 * 1024
+"""Length of the end of a log that the last lines are looked for in [bytes]."""
 _POLL_S = 0.02
+"""Time between two checks for the end of processes [s]: an end is noticed this much later at most."""
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the block of a ``ProcessGroup``."""
 
 try:
     _LIBC: Any = ctypes.CDLL(None)
 except (OSError, TypeError):
     _LIBC = None
 
-# Runs with -I -S: the standard library alone, so that it starts in milliseconds. It reads "+PGID" and "-PGID"; the
-# end of its input means that the supervisor is gone, however it went.
+# The guard runs with -I -S, without site packages, so that it starts in milliseconds. It reads lines "+PGID" and
+# "-PGID". The end of its input means that the process that started it has ended, for whatever reason.
 _GUARD = """
 import os, signal, sys, time
 for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -68,17 +72,17 @@ for s, wait in ((signal.SIGINT, 3.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 0.
 
 
 class NodeRefused(RuntimeError):
-    """A node that runs, but did not accept its configuration; the message names the node and says why."""
+    """A node runs but has refused its configuration; the message gives the node's name and its reason."""
 
 
 class ProcessDied(RuntimeError):
-    """A process that ended though nobody asked it to.
+    """A process has ended without a request to stop.
 
     Attributes:
-        name: the one given to ``ProcessGroup.start``.
-        returncode: exit status; negative: the signal that ended it.
-        log: file with its whole output.
-        tail: the last lines of it.
+        name: the name given to ``ProcessGroup.start``.
+        returncode: exit status; negative: the number of the signal that ended the process.
+        log: file with the whole output of the process.
+        tail: the last lines of the output.
     """
 
     def __init__(self, name: str, returncode: int, log: Path, tail: str) -> None:
@@ -96,9 +100,11 @@ class Managed:
 
     Attributes:
         name, argv: as given to ``ProcessGroup.start``.
-        log: file that has its output.
-        may_end: whether it may end with status 0 by itself (a player, a recorder with a duration).
-        started_at: ``time.monotonic()`` at its start.
+        log: file with the command line and the output of the process.
+        may_end: whether the process may end with status 0 by itself (a player, a recorder with a duration).
+        asked_to_stop: whether ``ProcessGroup.stop`` has signaled the process while it ran.
+        started_at: ``time.monotonic()`` at the start [s].
+        process: the process; it leads its session and its process group.
     """
 
     def __init__(self, name: str, argv: list[str], log: Path, env: Mapping[str, str], cwd: Path | None, may_end: bool):
@@ -121,23 +127,23 @@ class Managed:
 
     @property
     def pid(self) -> int:
-        """Process id; also that of its process group."""
+        """Process id, which is also the id of the process group."""
         return self.process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the process runs."""
         return self.process.poll() is None
 
     @property
     def returncode(self) -> int | None:
-        """Exit status, negative for a signal; None while it runs."""
+        """Exit status, or minus the number of the signal that ended the process; None while it runs."""
         return self.process.poll()
 
     @property
     def group_alive(self) -> bool:
-        """Whether it or anything that it started in its group still runs."""
-        alive = self.alive  # reaps it, or its zombie would keep the group
+        """Whether a process of the group runs: the process itself or one that it started."""
+        alive = self.alive  # this reaps the process; its zombie would keep the group
         if alive:
             return True
         try:
@@ -147,12 +153,12 @@ class Managed:
         return _group_has_living(self.pid)
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to it and to all that it started."""
+        """Send a signal to all processes of the group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
     def tail(self, lines: int = 20) -> str:
-        """The last lines of its output."""
+        """The last lines of the output, without blank lines and without the command line."""
         try:
             with self.log.open("rb") as file:
                 file.seek(0, os.SEEK_END)
@@ -165,14 +171,19 @@ class Managed:
 
 
 class ProcessGroup:
-    """Starts processes, says when one of them dies, stops all of them. A context manager.
+    """Starts processes, reports one that ends by itself, and stops all of them. A context manager.
 
     Inside the block SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does (main thread only). Start processes from
-    a thread that lives as long as they: the kernel ends them with the thread that started them.
+    a thread that lives longer than they do: the kernel ends them together with the thread that started them.
+
+    Attributes:
+        log_folder: folder of the logs.
+        env: environment variables of all processes.
+        processes: the processes by name, also those that have ended.
     """
 
     def __init__(self, log_folder: str | os.PathLike[str], env: Mapping[str, str] | None = None) -> None:
-        """Output of a process NAME goes to ``log_folder``/NAME.log. ``env`` None: the environment as it is."""
+        """The output of a process NAME goes to ``log_folder``/NAME.log. ``env`` None: this process's environment."""
         self.log_folder = Path(log_folder)
         self.env = dict(os.environ if env is None else env)
         self.env.setdefault("PYTHONUNBUFFERED", "1")
@@ -216,14 +227,14 @@ class ProcessGroup:
         """Start a process.
 
         Args:
-            name: of it, and of its log file. The name of a process that has ended may be used again.
+            name: name of the process and of its log file. The name of a process that has ended may be used again.
             argv: the program and its arguments.
-            may_end: it may end with status 0 by itself.
-            env: variables beside those of the group.
-            cwd: folder that it runs in.
+            may_end: whether the process may end with status 0 by itself.
+            env: environment variables in addition to those of the group.
+            cwd: working directory; None: that of this process.
 
         Raises:
-            ValueError: the name is in use.
+            ValueError: a running process has this name.
             ProcessDied: the program cannot be executed.
         """
         old = self.processes.get(name)
@@ -243,7 +254,11 @@ class ProcessGroup:
         return managed
 
     def check(self) -> None:
-        """Raises ProcessDied for the first process that ended though nobody asked it to."""
+        """Check that no process has ended by itself, except those that may.
+
+        Raises:
+            ProcessDied: one has; the first in the order of the starts.
+        """
         for managed in self:
             code = managed.returncode
             if code is None or managed.asked_to_stop or (managed.may_end and code == 0):
@@ -251,11 +266,11 @@ class ProcessGroup:
             raise ProcessDied(managed.name, code, managed.log, managed.tail())
 
     def wait(self, name: str, timeout_s: float | None = None) -> int:
-        """Exit status of a process, waiting for its end; ``check``s the others meanwhile.
+        """Wait for the end of a process, ``check`` the others meanwhile, and return the exit status.
 
         Raises:
-            TimeoutError: it still runs after ``timeout_s``.
-            ProcessDied: another process ended.
+            TimeoutError: the process still runs after ``timeout_s`` [s]; None: no limit.
+            ProcessDied: another process has ended by itself.
         """
         managed = self.processes[name]
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
@@ -269,10 +284,11 @@ class ProcessGroup:
     def stop(
         self, *names: str, interrupt_s: float = 6.0, terminate_s: float = 3.0, kill_s: float = 2.0
     ) -> dict[str, int | None]:
-        """Stop the processes of these names, or all, with everything they started; their exit statuses by name.
+        """Stop the process groups of these names, or all, and return the exit statuses by name.
 
-        All get SIGINT at once, those left after ``interrupt_s`` SIGTERM, and after ``terminate_s`` more SIGKILL. A
-        Ctrl-C meanwhile goes to the next step.
+        All groups get SIGINT at once. Those that still run after ``interrupt_s`` get SIGTERM, and those that still run
+        ``terminate_s`` later get SIGKILL; after ``kill_s`` more the method returns [s]. A Ctrl-C meanwhile skips the
+        rest of the present wait.
         """
         chosen = [self.processes[name] for name in names] if names else list(self)
         for managed in chosen:
@@ -291,7 +307,7 @@ class ProcessGroup:
                 hurry = self._hurry
                 deadline = time.monotonic() + seconds
                 while time.monotonic() < deadline and self._hurry == hurry:
-                    # What a leader left in its group when it ended gets no time of its own.
+                    # The deadline covers the whole group: children that outlive the leader get no extra time.
                     if not any(managed.group_alive for managed in left):
                         break
                     time.sleep(_POLL_S)
@@ -302,7 +318,7 @@ class ProcessGroup:
 
     @contextlib.contextmanager
     def _hurrying(self) -> Iterator[None]:
-        """Signals do not break off stopping; they make it go faster."""
+        """Within the block a signal does not interrupt stopping; it skips the rest of the present wait."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -327,7 +343,7 @@ class ProcessGroup:
                 start_new_session=True,
             )
         assert self._guard.stdin is not None
-        with contextlib.suppress(OSError):  # without its guard the kernel's signal still ends the direct children
+        with contextlib.suppress(OSError):  # without the guard the kernel still ends the direct children
             self._guard.stdin.write(f"{line}\n".encode())
             self._guard.stdin.flush()
 
@@ -344,27 +360,27 @@ class ProcessGroup:
 
 def _prepare_child(parent: int) -> Any:
     def prepare() -> None:
-        # A shell without job control starts background commands with SIGINT ignored, and that is inherited.
+        # A shell without job control ignores SIGINT in background commands, and children inherit that.
         for number in _ENDING_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            if os.getppid() != parent:  # it died before the request above
+            if os.getppid() != parent:  # the parent ended before prctl took effect
                 os._exit(1)
 
     return prepare
 
 
 def _group_has_living(group: int) -> bool:
-    """Whether a process group has a member that is not a zombie (nobody may reap orphans in a bare container)."""
+    """Whether a process group has a member that is not a zombie (a container without an init reaps no orphans)."""
     try:
         numbers = [name for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
         return True
     for number in numbers:
         try:
-            # The command's name, in brackets, may hold anything; the fields after it are: state, parent, group.
+            # The command's name, in brackets, may have any characters. After it come state, parent and group.
             fields = Path("/proc", number, "stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
@@ -374,15 +390,17 @@ def _group_has_living(group: int) -> bool:
 
 
 _REFUSAL = "configure refused: "
+"""Text of the log line in which a node gives the reason why it refuses its configuration."""
 _REFUSAL_BYTES = 1 << 16
+"""Length of the beginning of a log that is searched for a refusal [bytes]; nodes are configured soon after start."""
 
 
 def check_nodes(processes: ProcessGroup) -> None:
-    """Check that the processes live and that none says that it refuses its configuration.
+    """Check that the processes run and that no log reports a refused configuration.
 
     Raises:
-        ProcessDied: one ended by itself.
-        NodeRefused: one of them refused; it would go on waiting for a better configuration.
+        ProcessDied: a process has ended by itself.
+        NodeRefused: a node has refused its configuration; it would wait for another one without end.
     """
     processes.check()
     for managed in processes:

@@ -1,12 +1,12 @@
-"""How a lifecycle manager brings nodes up, watches them and brings them up again. No ROS in here.
+"""The rules by which a lifecycle manager activates nodes, watches them and recovers them. This module needs no ROS.
 
     supervisor = Supervisor(("perception", "imagination"), nodes)
     supervisor.startup()              # configure and activate, in order
     while True:
-        supervisor.watch()            # takes down and up again what failed
+        supervisor.watch()            # recovers a node that failed
         time.sleep(0.1)
 
-``nodes`` asks and hears the nodes (``wm_bringup.run.lifecycle_manager``, or a test's own).
+``nodes`` is an object of the protocol ``Nodes``, which reaches the nodes (``wm_bringup.run.lifecycle_manager``).
 """
 
 from __future__ import annotations
@@ -18,12 +18,20 @@ from enum import Enum
 from typing import Protocol
 
 _STEP_S = 0.1
+"""Time between two requests for the state of a node that does not answer yet [s]; larger: it is noticed later."""
 _REMIND_S = 10.0
+"""Time between two log messages about a node that does not answer [s]."""
 _ANSWER_S = 2.0
+"""Longest wait for the answer to a request for a state [s]; larger: an absent node holds the manager up for longer."""
 
 
 class Phase(Enum):
-    """What the manager is at; the value is what diagnostics say."""
+    """The state of the manager; diagnostics publish the value.
+
+    DOWN: no node has been activated, or all were reset or shut down. STARTING and RECOVERING: transitions are under
+    way, at the start or after a failure. ACTIVE: all nodes are active, except those that another client deactivated.
+    PAUSED: all were deactivated. FAILED: ``max_attempts`` recoveries have failed, and the nodes keep their states.
+    """
 
     DOWN = "down"
     STARTING = "starting"
@@ -34,37 +42,37 @@ class Phase(Enum):
 
 
 class Nodes(Protocol):
-    """The nodes as the supervisor sees them; names as given to it."""
+    """The supervisor's interface to the managed nodes. Names are those given to the supervisor."""
 
     def state(self, name: str, timeout_s: float) -> str | None:
-        """Its lifecycle state (unconfigured, inactive, active, finalized), asked now; None: no answer."""
+        """Request the lifecycle state: unconfigured, inactive, active, finalized, or a transition; None: no answer."""
 
     def change(self, name: str, transition: str, timeout_s: float) -> bool | None:
-        """Make it configure, activate, deactivate, cleanup or shutdown; False: it refused; None: no answer."""
+        """Request configure, activate, deactivate, cleanup or shutdown; False: the node refused; None: no answer."""
 
     def lost(self, name: str) -> str:
-        """Why its heartbeats say that it is gone; empty: they come, or never came at all."""
+        """Why the node counts as gone by its heartbeats; empty: they come, or none has ever come."""
 
     def heard_state(self, name: str) -> str:
-        """The state in its newest heartbeat; empty: none came since ``expect``."""
+        """The lifecycle state in the newest heartbeat; empty: none has come since ``expect``."""
 
     def expect(self, name: str) -> None:
-        """From now on heartbeats are due."""
+        """Count the absence of heartbeats as a failure from now on."""
 
 
 class Interrupted(Exception):
-    """Waiting was cut short: something else is asked of the manager, or it ends."""
+    """A wait has ended early, because the manager has another command or ends."""
 
 
 @dataclass(frozen=True)
 class SupervisionLimits:
-    """When to try again, and when to leave it.
+    """When the supervisor recovers nodes, and when it stops doing so.
 
     Attributes:
-        transition_s: wall-clock time that a transition may take.
-        max_attempts: failures in a row after which the nodes are left as they are; 0: none is mended.
-        retry_delay_s: between taking down and bringing up again.
-        stable_s: after so long without a failure the count starts anew.
+        transition_s: longest wall-clock time of a transition [s].
+        max_attempts: number of recoveries in a row, after which a failure is final; 0: a failure is final at once.
+        retry_delay_s: time between taking nodes down and activating them again [s].
+        stable_s: time without a failure after which the count of attempts starts again [s].
     """
 
     transition_s: float = 120.0
@@ -74,16 +82,18 @@ class SupervisionLimits:
 
 
 class Supervisor:
-    """Keeps nodes active, in order.
+    """Activates nodes in order and keeps them active.
 
-    When one fails, it and those behind it in the order are taken down, last first, and brought up again: they build
-    on it, those before it do not. Not thread-safe: one thread calls it.
+    When a node fails, the supervisor takes it and the later nodes down, last first, and activates them again. Later
+    nodes depend on it; earlier ones do not. The class is not thread-safe: one thread calls it.
 
     Attributes:
+        names: names of the nodes, in the order of activation.
+        limits: see ``SupervisionLimits``.
         phase: see ``Phase``.
-        message: what is so, for people.
-        attempts: failures in a row.
-        by_hand: nodes that somebody else made inactive; they are left so.
+        message: the state of the nodes in one sentence, for people.
+        attempts: number of failures in a row.
+        by_hand: names of nodes that another client has deactivated; the supervisor leaves them inactive.
     """
 
     def __init__(
@@ -96,10 +106,18 @@ class Supervisor:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``sleep`` may raise ``Interrupted``; ``log`` takes a text and whether it is an error.
+        """Start in ``Phase.DOWN``; no node is reached yet.
+
+        Args:
+            names: names of the nodes, in the order of activation.
+            nodes: the interface to the nodes.
+            limits: None: the defaults.
+            log: called with a text and whether it is an error.
+            sleep: waits for seconds; it may raise ``Interrupted``, which the methods pass on.
+            clock: monotonic time [s].
 
         Raises:
-            ValueError: no names, or one twice.
+            ValueError: there are no names, or one comes twice.
         """
         if not names or len(set(names)) != len(names):
             raise ValueError(f"node_names: got {list(names)}, expected at least one name, and none twice")
@@ -112,34 +130,34 @@ class Supervisor:
         self._nodes, self._log, self._sleep, self._clock = nodes, log, sleep, clock
         self._active_since = 0.0
 
-    # What is asked of it.
+    # Commands
 
     def startup(self) -> bool:
-        """Configure and activate all nodes in order; waits for those that are not there yet. Whether all are active."""
+        """Configure and activate all nodes in order, and wait for absent ones; returns whether all are active."""
         self.attempts = 0
         self._say(Phase.STARTING, f"bringing up {', '.join(self.names)}")
         return self._bring_up()
 
     def pause(self) -> bool:
-        """Deactivate all nodes, last first; they keep what they have loaded."""
+        """Deactivate all nodes, last first; they keep their models loaded. Returns whether all answered."""
         answers = [self._to_inactive(name) for name in reversed(self.names)]
         done = all(answers)
         self._say(Phase.PAUSED, "paused" if done else "paused, but not all nodes answered")
         return done
 
     def resume(self) -> bool:
-        """As ``startup``: what is inactive becomes active."""
+        """Activate all nodes, as ``startup`` does."""
         return self.startup()
 
     def reset(self) -> bool:
-        """Deactivate and clean up all nodes, last first."""
+        """Deactivate and clean up all nodes, last first. Returns whether all answered."""
         answers = [self._to_unconfigured(name) for name in reversed(self.names)]
         done = all(answers)
         self._say(Phase.DOWN, "reset" if done else "reset, but not all nodes answered")
         return done
 
     def shutdown(self) -> bool:
-        """Finalize all nodes, last first. Their processes have to be started again before they can come back."""
+        """Finalize all nodes, last first; only new processes can be activated afterwards. Returns whether all did."""
         done = True
         for name in reversed(self.names):
             state = self._nodes.state(name, _ANSWER_S)
@@ -149,7 +167,7 @@ class Supervisor:
         return done
 
     def watch(self) -> None:
-        """One look at the nodes' heartbeats; mends what failed. Does nothing but in ``Phase.ACTIVE``."""
+        """Check the heartbeats once and recover the first node that failed; no effect outside ``Phase.ACTIVE``."""
         if self.phase is not Phase.ACTIVE:
             return
         for name in self.names:
@@ -161,7 +179,7 @@ class Supervisor:
             self.attempts = 0
         self._say_active()
 
-    # How.
+    # Steps
 
     def _failure(self, name: str) -> str:
         lost = self._nodes.lost(name)
@@ -169,7 +187,7 @@ class Supervisor:
             return lost
         heard = self._nodes.heard_state(name)
         if heard == "inactive":
-            self.by_hand.add(name)  # what somebody did on purpose is not undone
+            self.by_hand.add(name)  # a deliberate deactivation is not undone
         elif heard == "active":
             self.by_hand.discard(name)
         elif heard in ("unconfigured", "finalized"):
@@ -215,7 +233,7 @@ class Supervisor:
         return False
 
     def _to_active(self, name: str) -> str:
-        """Why it could not be made active; empty: it is."""
+        """Bring one node to active; returns why that failed, empty: it is active."""
         state = self._wait_for(name)
         if state == "unconfigured":
             why = self._change(name, "configure")
@@ -235,7 +253,7 @@ class Supervisor:
         return "" if answer else f"refused to {transition}: its log and its diagnostics say why"
 
     def _wait_for(self, name: str) -> str:
-        """Its state, once it answers and is in no transition; that it is absent is said now and then."""
+        """The node's primary state, after waiting for its answer and the end of a transition; logs an absent node."""
         begun, said = self._clock(), self._clock()
         while True:
             state = self._nodes.state(name, _ANSWER_S)

@@ -1,1 +1,1 @@
-"""Players of recordings: what a camera would publish, from a folder of RGB-D frames or from a bag."""
+"""Players: they publish a recording (a folder of RGB-D frames, or a bag) on the topics of a camera driver."""

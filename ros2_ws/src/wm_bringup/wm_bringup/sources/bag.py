@@ -1,4 +1,4 @@
-"""Bags, read: MCAP files, unfinished ones too, and rosbag2 folders of MCAP or SQLite."""
+"""Reads bags: MCAP files, also unfinished ones, and rosbag2 folders of MCAP or SQLite files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ from wm_bringup.sources.playback import SourceError
 from wm_ros.stamps import NANOSECONDS
 
 _LATCHED_TYPES = {"/tf_static", "/robot_description"}
+"""Topics that ROS always publishes latched (transient local): some bags do not record the QoS."""
 
 
 @dataclass(frozen=True)
 class BagTopic:
-    """A topic of a bag: name, type (``sensor_msgs/msg/Image``), number of messages, latched or not."""
+    """A topic of a bag.
+
+    Attributes:
+        name: the topic's name in the bag, absolute.
+        type: the message type, e.g. ``sensor_msgs/msg/Image``.
+        count: the number of recorded messages.
+        latched: whether the publisher was transient local, so that late subscribers get the last message.
+    """
 
     name: str
     type: str
@@ -27,10 +35,10 @@ class BagTopic:
 
 
 def message_class(type_name: str) -> Any:
-    """The Python class of a message type.
+    """The Python class of a message type, e.g. of ``sensor_msgs/msg/Image``.
 
     Raises:
-        SourceError: this ROS installation does not have it.
+        SourceError: the name has another form, or this ROS installation does not have the type.
     """
     match = re.fullmatch(r"(\w+)/msg/(\w+)", type_name)
     if match is None:
@@ -42,10 +50,10 @@ def message_class(type_name: str) -> Any:
 
 
 def parse_remap(texts: Sequence[str]) -> dict[str, str]:
-    """``/from:=/to`` texts as a dictionary.
+    """Texts of the form ``/from:=/to`` as a dictionary from recorded to published topic names.
 
     Raises:
-        SourceError: another form, or a name twice.
+        SourceError: a text has another form, or a topic is remapped twice.
     """
     result: dict[str, str] = {}
     for text in texts:
@@ -61,15 +69,17 @@ def parse_remap(texts: Sequence[str]) -> dict[str, str]:
 class Bag:
     """An open bag, as a context manager.
 
-    MCAP files are read by ``McapFile``, unfinished ones up to where they end; rosbag2 folders by their metadata.yaml,
-    and where a killed recorder has left none (or one that does not fit) by the MCAP files in them.
+    ``McapFile`` reads MCAP files; it reads an unfinished file up to its last complete message. The rosbags library
+    reads rosbag2 folders by their metadata.yaml. A killed recorder leaves a folder with no metadata.yaml or with one
+    that does not fit its files; then the MCAP files of the folder are read one by one.
 
     Attributes:
-        topics: by name.
-        warnings: what is wrong with its files.
+        path: the file or folder.
+        topics: the topics of the bag by name.
+        warnings: one sentence for each defect of the files that does not prevent reading.
 
     Raises:
-        SourceError: no such file, or not a bag.
+        SourceError: the path does not exist or is not a bag.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -104,7 +114,7 @@ class Bag:
         try:
             self._reader = Reader(self.path)
             self._reader.open()
-        except Exception as error:  # damaged files raise what their storage library raises
+        except Exception as error:  # a damaged file raises whatever its storage library raises
             self._reader = None
             expected = "expected an .mcap or .db3 file, or a rosbag2 folder with metadata.yaml"
             known = isinstance(error, (ReaderError, OSError, ValueError, KeyError))
@@ -141,23 +151,23 @@ class Bag:
 
     @property
     def start_ns(self) -> int:
-        """Time of the first message [ns]."""
+        """Time at which the first message was recorded [ns]."""
         if self._reader is not None:
             return int(self._reader.start_time)
         return min((file.start_ns for file in self._files), default=0)
 
     @property
     def duration_s(self) -> float:
-        """From the first message to the last [s]."""
+        """Time from the first message to the last [s]."""
         if self._reader is not None:
             return max(int(self._reader.duration), 0) / NANOSECONDS
         return (max((file.end_ns for file in self._files), default=0) - self.start_ns) / NANOSECONDS
 
     def choose(self, names: Sequence[str]) -> list[BagTopic]:
-        """The topics of these names; all where none is given.
+        """The topics of these names, in their order; all topics, sorted by name, where no name is given.
 
         Raises:
-            SourceError: no such topic; lists those there are.
+            SourceError: a topic is not in the bag; the message lists the topics that are.
         """
         for name in names:
             if name not in self.topics:
@@ -165,7 +175,7 @@ class Bag:
         return [self.topics[name] for name in names] if names else sorted(self.topics.values(), key=lambda t: t.name)
 
     def messages(self, names: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
-        """Topic, time [ns] and serialized message, in order of time.
+        """Yield topic, time of recording [ns] and serialized message (CDR) of these topics, ordered by time.
 
         Raises:
             SourceError: the file is damaged.

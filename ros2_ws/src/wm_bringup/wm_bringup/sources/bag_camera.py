@@ -1,5 +1,8 @@
-"""The camera's pose in bags that have none: a camera that stands still, with gravity from an IMU or from what is
-seen."""
+"""Estimates a camera pose for bags that have none.
+
+The camera is assumed not to move. The direction of gravity comes from an IMU at rest or from the largest level surface
+in the first images.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +28,33 @@ from wm_ros.transforms import TransformBuffer, TransformError, transform_to_msg
 
 _IMU = "sensor_msgs/msg/Imu"
 _FRAMES = 12
+"""Number of frames from the start of the bag that are searched for level surfaces. More frames cost time in proportion
+and make the estimate less dependent on the noise of one frame."""
 _LEAST_IMU, _MOST_IMU = 20, 1000
+"""Number of accelerometer samples: with fewer than the first the mean is not used, and reading stops at the second
+(0.1 s and 5 s at 200 Hz)."""
 _GRAVITY_M_S2 = (8.8, 10.8)
-"""What an accelerometer at rest may show: 9.81 with the bias of a cheap one."""
+"""Range of the mean acceleration [m/s^2] that counts as gravity: 9.81 plus or minus the bias of a low-cost sensor,
+1 m/s^2. A wider range accepts accelerometers that move or are not calibrated."""
 _STEADY_M_S2 = 0.6
-"""Standard deviation of an accelerometer that is not being moved about."""
+"""Largest norm of the per-axis standard deviations [m/s^2] of an accelerometer that counts as at rest. A larger value
+accepts the vibration of a running robot, and in the end motion."""
 _OPTICAL = "optical_frame"
+"""Ending of the names of optical frames (REP-103: x right, y down, z forward)."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Names in the bag of what perception reads, and how.
+    """The topics of a bag that perception reads, and the parameters that it reads them with.
 
-    ``color_compressed``, ``depth_compressed``: sensor_msgs/CompressedImage; world_frame: of the scene graph;
-    camera_frame: of the optical frame, empty: that of the color images; resize_depth, rectify, depth_scale and
-    depth_scale_guess: perception's parameters.
+    Attributes:
+        color, depth, camera_info: topic names in the bag, before remapping.
+        color_compressed, depth_compressed: whether the topic has sensor_msgs/CompressedImage.
+        world_frame: fixed frame of the scene graph.
+        camera_frame: name of the optical frame; empty: the frame_id of the color images.
+        max_difference_ns: largest difference of the stamps of a color and a depth image that make a pair [ns].
+        resize_depth, rectify, depth_scale, depth_scale_guess: perception's parameters of these names; depth_scale is in
+            meters per unit, 0: given by the encoding.
     """
 
     color: str
@@ -57,62 +72,74 @@ class Inputs:
 
     @property
     def color_transport(self) -> str:
-        """As perception's parameter."""
+        """Value of perception's parameter ``color_transport``."""
         return "compressed" if self.color_compressed else "raw"
 
     @property
     def depth_transport(self) -> str:
-        """As perception's parameter; what is compressed says how."""
+        """Value of perception's parameter ``depth_transport``; the format of each message names its compression."""
         return "compressedDepth" if self.depth_compressed else "raw"
 
     @property
     def camera_info_topic(self) -> str:
-        """Topic of the intrinsics, in the bag."""
+        """Topic of the intrinsics in the bag."""
         return self.camera_info
 
     @property
     def color_source(self) -> str:
-        """Topic of color, in the bag."""
+        """Topic of the color images in the bag."""
         return self.color
 
     @property
     def depth_source(self) -> str:
-        """Topic of depth, in the bag."""
+        """Topic of the depth images in the bag."""
         return self.depth
 
 
 @dataclass(frozen=True)
 class StillCamera:
-    """A pose for a camera that has none: a static transform, and why it is what it is, in words."""
+    """A pose assumed for a camera that has none.
+
+    Attributes:
+        transform: geometry_msgs/TransformStamped from the world frame to the optical frame, for /tf_static.
+        note: a sentence that says how the pose was chosen.
+    """
 
     transform: Any
     note: str
 
 
 def still_camera(bag: Bag, inputs: Inputs, level: str = "auto", remap: Mapping[str, str] | None = None) -> Any:
-    """A pose where the bag's transforms say nothing of the camera; None where they do.
+    """A ``StillCamera`` where the bag's transforms do not contain the camera; None where they do.
 
-    Gravity is that of an IMU whose relation to the camera is known, else it is taken from the largest support that is
-    seen in the first frames; ``level`` off: the camera's own axes, z forward.
+    The up direction comes from an IMU at rest whose rotation to the camera is known. Where there is no such IMU it is
+    the normal of the largest support in the first frames.
+
+    Args:
+        bag: the bag.
+        inputs: the topics that perception reads, by their names in the bag.
+        level: ``off``: the world has the camera's own axes, z forward; ``auto`` and ``on``: z points up.
+        remap: recorded topic name to the name that perception subscribes to.
 
     Raises:
-        SourceError: the transforms know the camera, but not from the world frame; or nothing tells which way is up.
+        SourceError: the transforms contain the camera but no path from the world frame to it, or neither an IMU nor a
+            surface gives the up direction.
     """
     check_mode("--level", level)
     renamed = remap or {}
     of = {renamed.get(name, name): name for name in bag.topics}
-    # The names that perception sees say what is rectified already.
+    # Whether an image is rectified already is read from the topic names that perception subscribes to.
     camera = CameraInput(*(renamed.get(name, name) for name in (inputs.color, inputs.depth)))
     frames = _first_frames(bag, inputs, camera)
     if not frames:
         return None
     camera_frame = inputs.camera_frame or frames[0][1]
     if not camera_frame:
-        return None  # perception says what is missing
+        return None  # perception reports the missing frame_id
     transforms = _transforms(bag, [of[t] for t in ("/tf", "/tf_static") if t in of], inputs.world_frame)
     known = transforms.frames
     if inputs.world_frame in known:
-        return None  # there are poses; whether the camera is among them is perception's to say
+        return None  # there are poses; perception reports a camera that is not among them
     if camera_frame in known:
         raise SourceError(
             f"{bag.path}: its transforms lead to the camera {camera_frame!r}, but not from {inputs.world_frame!r}; "
@@ -139,7 +166,7 @@ def still_camera(bag: Bag, inputs: Inputs, level: str = "auto", remap: Mapping[s
 
 
 def _transforms(bag: Bag, topics: list[str], until: str) -> TransformBuffer:
-    """Transforms of a bag, up to the first that names the frame ``until``: a long bag need not be read to its end."""
+    """The bag's transforms. Reading stops at the first message with the frame ``until``, so a long bag costs little."""
     buffer = TransformBuffer(cache_s=1e9)
     for name, _, data in bag.messages(topics) if topics else ():
         if until in buffer.frames:
@@ -158,12 +185,15 @@ def _transforms(bag: Bag, topics: list[str], until: str) -> TransformBuffer:
                     static,
                 )
             except ValueError:
-                continue  # perception counts and names it
+                continue  # perception counts and reports invalid transforms
     return buffer
 
 
 def _first_frames(bag: Bag, inputs: Inputs, camera: CameraInput) -> list[tuple[Frame, str]]:
-    """Frames from the start of a bag as perception reads them, in the camera's own axes, with their frame_id."""
+    """Up to ``_FRAMES`` frames from the start of a bag, read as perception reads them.
+
+    Each comes with the frame_id of its color image. Their pose is the identity: the world has the camera's axes.
+    """
     names = [inputs.color, inputs.depth, inputs.camera_info]
     kinds = {name: message_class(bag.topics[name].type) for name in names}
     pairs = ApproximateSynchronizer(inputs.max_difference_ns)
@@ -183,13 +213,13 @@ def _first_frames(bag: Bag, inputs: Inputs, camera: CameraInput) -> list[tuple[F
             try:
                 read = camera.read(pair.color, pair.depth, info, inputs)
             except CameraInputError:
-                continue  # perception says what is wrong with it
+                continue  # perception reports why the image cannot be used
             frame = Frame(pair.stamp_ns, read.color, read.depth_m, read.camera, np.eye(4))
             found.append((frame, pair.color.header.frame_id.lstrip("/")))
         if len(found) >= _FRAMES or len(waiting) > _FRAMES:
             break
     if found and applies_guess(inputs):
-        # Which way is up is not known yet, so the median depth alone tells.
+        # The up direction is not known yet, so only the median depth can show a wrong unit.
         guess = agreed_guess([guess_depth_unit(f.depth_m, f.camera, f.world_T_camera) for f, _ in found])
         if guess is not None and not guess.others:
             factor = np.float32(guess.factor)
@@ -198,7 +228,11 @@ def _first_frames(bag: Bag, inputs: Inputs, camera: CameraInput) -> list[tuple[F
 
 
 def _imu_up(bag: Bag, camera_frame: str, transforms: TransformBuffer) -> tuple[NDArray[np.float64] | None, str]:
-    """The up direction (3,) in the camera's axes by an accelerometer at rest, and how; None and why not, or ""."""
+    """The up direction (3,), unit length, in the camera's axes from an accelerometer at rest, and a note on its source.
+
+    Returns:
+        The direction and the note; without a usable IMU None and the reason, which is empty where the bag has no IMU.
+    """
     why = ""
     for topic in bag.choose([]):
         if topic.type != _IMU or topic.count < _LEAST_IMU:
@@ -210,7 +244,7 @@ def _imu_up(bag: Bag, camera_frame: str, transforms: TransformBuffer) -> tuple[N
             message = deserialize_message(data, kind)
             a = message.linear_acceleration
             frame = message.header.frame_id.lstrip("/")
-            # REP-145: -1 says that a sensor does not measure it.
+            # REP-145: a first covariance of -1 marks a quantity that the sensor does not measure.
             if message.linear_acceleration_covariance[0] >= 0.0 and np.isfinite([a.x, a.y, a.z]).all():
                 samples.append([a.x, a.y, a.z])
             if len(samples) >= _MOST_IMU:
@@ -229,7 +263,7 @@ def _imu_up(bag: Bag, camera_frame: str, transforms: TransformBuffer) -> tuple[N
             if not (frame.endswith(_OPTICAL) and camera_frame.endswith(_OPTICAL)):
                 why = f"{topic.name} is in frame {frame!r}, whose relation to the camera is not in the bag"
                 continue
-            camera_R_imu = np.eye(3)  # one housing: its optical frames are parallel
-        # At rest an accelerometer shows what holds it up.
+            camera_R_imu = np.eye(3)  # both are optical frames of one camera housing, and those are parallel
+        # An accelerometer at rest measures the reaction to gravity, which points up.
         return camera_R_imu @ mean / size, f"gravity from {topic.name} ({frame}, {size:.2f} m/s²)"
     return None, why

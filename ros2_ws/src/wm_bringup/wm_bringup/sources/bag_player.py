@@ -1,7 +1,7 @@
-"""Plays a bag (MCAP or rosbag2 SQLite: a file, or the folder with metadata.yaml) onto the graph.
+"""Plays a bag onto the graph: an MCAP or SQLite file, or a rosbag2 folder with metadata.yaml.
 
-Messages are republished as the bytes that were recorded: nothing is decoded on the way. Types must be known to this
-ROS installation, as their publishers need them.
+The player publishes the recorded bytes and decodes no message. This ROS installation must have the message types,
+because publishers need them.
 """
 
 from __future__ import annotations
@@ -35,12 +35,17 @@ def _profile(topic: BagTopic) -> QoSProfile:
     if topic.name == "/tf":
         return qos.TF
     durability = DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE
-    # Reliable: serves subscribers of both kinds.
+    # A reliable publisher matches reliable and best-effort subscribers.
     return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
 
 
 def play(bag: Bag, options: argparse.Namespace, ros_arguments: list[str]) -> None:
-    """Publish a bag until its end, or for ever with ``options.loop``, or until a signal.
+    """Publish a bag until its end, without end with ``options.loop``, or until SIGINT or SIGTERM.
+
+    Args:
+        bag: the open bag.
+        options: the command line as ``parser`` reads it.
+        ros_arguments: arguments for rclpy, from ``--ros-args`` on.
 
     Raises:
         SourceError: a topic or type does not exist, or the file is damaged.
@@ -85,7 +90,7 @@ def play(bag: Bag, options: argparse.Namespace, ros_arguments: list[str]) -> Non
             messages = bag.messages(list(publishers))
             for name, stamp_ns, data in messages if frames is None else images_behind(messages, frames.images, lead_ns):
                 if stamp_ns < begin_ns:
-                    # What is latched holds from then on; the rest is past.
+                    # Latched messages from before the start still apply; all others are skipped.
                     if bag.topics[name].latched and first_round:
                         publishers[name].publish(data)
                         counts[name] += 1
@@ -93,7 +98,7 @@ def play(bag: Bag, options: argparse.Namespace, ros_arguments: list[str]) -> Non
                 if end_ns is not None and stamp_ns > end_ns:
                     if frames is None:
                         break
-                    continue  # images of before may be held back
+                    continue  # images from before the end may still be held back in ``images_behind``
                 ahead = frames is not None and name not in frames.images
                 if not player.wait_until(max(stamp_ns - lead_ns, begin_ns) if ahead else stamp_ns):
                     break
@@ -105,7 +110,7 @@ def play(bag: Bag, options: argparse.Namespace, ros_arguments: list[str]) -> Non
             first_round = False
             if not options.loop:
                 break
-        player.sleep(0.3)  # the last message is still under way in the middleware
+        player.sleep(0.3)  # the middleware still delivers the last message
         done = f"{counts.total()} messages on {len(counts)} topics"
         progress.show(total_s, f"{done}; {frames.steps.summary()}" if frames is not None else done, final=True)
         if frames is not None:
@@ -113,7 +118,7 @@ def play(bag: Bag, options: argparse.Namespace, ros_arguments: list[str]) -> Non
 
 
 class _Frames:
-    """Pairs of color and depth of a bag, by the node's own rule, each waited for."""
+    """Pairs the color and depth images of a bag as perception does, and waits for perception after each pair."""
 
     def __init__(
         self, player: Player, bag: Bag, publishers: dict[str, Any], remap: dict[str, str], options: argparse.Namespace
@@ -137,7 +142,7 @@ class _Frames:
         self._heard = {name: publishers[recorded[name]] for name in names if name in recorded}
 
     def stand_still(self, options: argparse.Namespace) -> None:
-        """Give the camera a pose where the bag has none. Raises SourceError."""
+        """Publish a static pose of the camera where the bag has none; see ``still_camera`` for the SourceError."""
         from wm_bringup.sources.bag_camera import Inputs, still_camera
 
         info = self._recorded.get(options.camera_info_topic)
@@ -159,11 +164,11 @@ class _Frames:
             self._transforms.send(found.transform)
 
     def wait_for_perception(self) -> None:
-        """Until it hears the camera. Raises SourceError."""
+        """Wait until perception subscribes to the camera's topics; see ``LockStep.wait_for_perception``."""
         self.steps.wait_for_perception(self._heard, self._publishers[self._color], self._subscribers)
 
     def published(self, name: str, data: bytes) -> bool:
-        """Take note of a message that went out, wait for the pair that it completes; False: a signal came."""
+        """Register a published message and wait for the report on the pair that it completes; False: a signal came."""
         if name not in self.images:
             return True
         stamp_ns = self._stamp[name](data)
@@ -180,7 +185,7 @@ class _Frames:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     result = argparse.ArgumentParser(
         prog="python -m wm_bringup.sources.bag_player",
         description="Plays an MCAP or rosbag2 bag onto the graph, with /clock from the times of recording.",
@@ -210,7 +215,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play a bag; returns the exit status: 0 played or ended by a signal, 1 with one line on what is wrong."""
+    """Play a bag. Returns the exit status: 0: played, or ended by a signal; 1: failed, with one line on stderr."""
     options, ros_arguments = parser().parse_known_args(arguments)
     if ros_arguments and ros_arguments[0] != "--ros-args":
         parser().error(f"unknown argument {ros_arguments[0]}")

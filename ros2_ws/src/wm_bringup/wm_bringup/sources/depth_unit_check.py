@@ -1,4 +1,4 @@
-"""A word on recordings whose depth looks to be in another unit than the folder's layout says."""
+"""Warns of recordings whose depth appears to be in another unit than the folder's layout specifies."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from wm_core.health.depth_unit import DepthUnitWatch
 from wm_perception.types import Frame
 
 _FRAMES = 3
+"""Number of frames checked, evenly spread over the recording. More frames cost time in proportion."""
 
 
 def depth_unit_warning(frame: Callable[[int], Frame], count: int, unit_m: float) -> str:
-    """What is wrong with the unit of depth, with the --depth-scale to try; empty: nothing that can be told.
+    """A warning that names the --depth-scale to try; empty where no other unit fits clearly better.
 
     Args:
-        frame: gives a frame by its number, in a world with z up; count: how many there are.
-        unit_m: meters per unit that they were read with.
+        frame: returns the frame of an index, with its pose in a world whose z points up.
+        count: the number of frames.
+        unit_m: meters per unit that the frames were read with.
     """
     watch = DepthUnitWatch()
     guess = None

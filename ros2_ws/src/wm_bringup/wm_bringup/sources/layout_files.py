@@ -1,4 +1,7 @@
-"""Files of RGB-D folders read: numbers, poses, intrinsics, images by number, tables; a SourceError names the file."""
+"""Reads the files of RGB-D folders: numbers, poses, intrinsics, numbered images, TUM lists.
+
+Every function raises a ``SourceError`` that names the file where it cannot be read or has an unexpected content.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,14 @@ from wm_core.rotations import matrix_to_quaternion
 from wm_ros.stamps import NANOSECONDS
 
 _ORTHONORMAL_TOLERANCE = 0.02
-"""Largest entry of R R^T - I: poses are written with three or four digits; a projection is off by far more."""
+"""Largest absolute entry of R R^T - I of a rotation R. Files have three or four digits, and a matrix
+with scale or projection exceeds it by far. A larger tolerance accepts matrices that are no rotations."""
 _IMAGES = ("jpg", "jpeg", "png")
-# Files.
+"""Endings of image files."""
 
 
 def numbers_in(path: Path, count: int, what: str) -> NDArray[np.float64]:
-    """The ``count`` numbers of a text file; ``what`` names them in the error."""
+    """The numbers (count,) of a text file, separated by white space; ``what`` names them in the error."""
     try:
         values = np.array(path.read_text().split(), dtype=np.float64)
     except (OSError, ValueError) as error:
@@ -32,13 +36,13 @@ def numbers_in(path: Path, count: int, what: str) -> NDArray[np.float64]:
 
 
 def pose_in(path: Path) -> NDArray[np.float64] | None:
-    """Camera to world; None where tracking was lost (ScanNet writes -inf)."""
+    """The camera-to-world pose (4, 4) [m] of a text file; None where tracking was lost (ScanNet writes -inf)."""
     pose = numbers_in(path, 16, "a 4x4 camera-to-world transform").reshape(4, 4)
     return rigid_pose(pose, str(path)) if np.isfinite(pose).all() else None
 
 
 def rigid_pose(pose: NDArray[np.float64], where: str) -> NDArray[np.float64]:
-    """A pose (4, 4) with its rotation made orthonormal; ``where`` names the file in the error."""
+    """A pose (4, 4) [m] with its rotation made orthonormal; ``where`` names the file in the error."""
     rotation = pose[:3, :3]
     error = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
     if error > _ORTHONORMAL_TOLERANCE or np.linalg.det(rotation) < 0.0 or not np.allclose(pose[3], [0, 0, 0, 1]):
@@ -55,7 +59,10 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def described_camera(folder: Path) -> tuple[NDArray[np.float64] | None, float | None]:
-    """Intrinsic matrix (3, 3) and depth scale of camera.yaml, else of camera-intrinsics.txt; None: not said."""
+    """Intrinsic matrix (3, 3) [pixels] and depth scale [units per meter] of camera.yaml or camera-intrinsics.txt.
+
+    camera.yaml has precedence. The value that the file does not give is None; both are None without a file.
+    """
     text, described = folder / "camera-intrinsics.txt", folder / "camera.yaml"
     if described.is_file():
         import yaml
@@ -84,7 +91,10 @@ def camera_of_matrix(folder: Path, size: tuple[int, int], matrix: NDArray[np.flo
 
 
 def scaled_matrix(matrix: NDArray[np.float64], x: float, y: float) -> NDArray[np.float64]:
-    """Intrinsics of the same view at another size; pixel centers are at whole numbers."""
+    """The intrinsic matrix (3, 3) of the same view at ``x`` times the width and ``y`` times the height.
+
+    Pixel centers have integer coordinates, so the image begins at -0.5.
+    """
     scaled = matrix.copy()
     scaled[0, 0], scaled[1, 1] = matrix[0, 0] * x, matrix[1, 1] * y
     scaled[0, 2], scaled[1, 2] = (matrix[0, 2] + 0.5) * x - 0.5, (matrix[1, 2] + 0.5) * y - 0.5
@@ -92,24 +102,28 @@ def scaled_matrix(matrix: NDArray[np.float64], x: float, y: float) -> NDArray[np
 
 
 def numbered_images(folder: Path) -> dict[int, Path]:
-    """Files N.png or N.jpg of a folder, by number."""
+    """The files N.png, N.jpg and N.jpeg of a folder by their number N."""
     return {int(p.stem): p for p in sorted(folder.iterdir()) if p.stem.isdigit() and p.suffix[1:].lower() in _IMAGES}
 
 
 def single_image(folder: Path, stem: str) -> Path | None:
-    """The image of this name without its ending, in whatever format it is there; None: it is not."""
+    """The first of ``stem``.jpg, .jpeg and .png that exists in a folder; None: none of them exists."""
     return next((folder / f"{stem}.{e}" for e in _IMAGES if (folder / f"{stem}.{e}").is_file()), None)
 
 
 def required_file(path: Path, beside: Path) -> Path:
-    """The path, if such a file exists; ``beside`` names the image that it belongs to in the error."""
+    """The path itself, where it is a file; ``beside`` is the image that it belongs to, named in the error."""
     if not path.is_file():
         raise SourceError(f"{path}: no such file, expected one beside {beside.name}")
     return path
 
 
 def frame_times_ns(numbers: list[int], rate_hz: float | None) -> list[int]:
-    """Times [ns] of frames of these numbers. Numbers count camera frames: a thinned recording keeps its pace."""
+    """Times [ns] of the frames of these numbers, from 0.
+
+    ``rate_hz`` gives the frames this rate. With None the numbers count camera frames at 30 Hz, so that a recording
+    with left-out frames keeps its speed.
+    """
     return [
         round((order / rate_hz if rate_hz else (number - numbers[0]) / 30.0) * NANOSECONDS)
         for order, number in enumerate(numbers)
@@ -117,7 +131,7 @@ def frame_times_ns(numbers: list[int], rate_hz: float | None) -> list[int]:
 
 
 def tum_table(path: Path, columns: int) -> list[list[str]]:
-    """Rows of a TUM list, sorted by the time in the first column."""
+    """Rows of a list of the TUM RGB-D benchmark, ``columns`` texts each, sorted by the time in the first column."""
     if not path.is_file():
         raise SourceError(f"{path}: no such file, expected a TUM list")
     try:

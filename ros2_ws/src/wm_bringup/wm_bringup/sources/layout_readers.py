@@ -1,4 +1,4 @@
-"""A reader for each layout of an RGB-D folder; `layouts` says what the layouts are."""
+"""One reader for each layout of an RGB-D folder; the module ``layouts`` describes the layouts."""
 
 from __future__ import annotations
 
@@ -29,29 +29,32 @@ from wm_core.geometry import invert_transform, pose_matrix
 from wm_ros.stamps import NANOSECONDS
 
 _MILLIMETERS_PER_METER = 1000.0
+"""Depth units per meter of 16-bit depth images in millimeters."""
 _TUM_DEPTH_SCALE = 5000.0
-"""Depth units per meter, by the file formats page of the TUM RGB-D benchmark."""
+"""Depth units per meter, from the file formats page of the TUM RGB-D benchmark."""
 _TUM_CAMERA = (525.0, 525.0, 319.5, 239.5)
-"""The ROS default that the TUM RGB-D benchmark names for its registered images (640x480)."""
+"""fx, fy, cx, cy [pixels] at 640x480: the ROS default, which the TUM RGB-D benchmark uses for registered images."""
 _SEVEN_SCENES_CAMERA = (585.0, 585.0, 320.0, 240.0)
-"""The Kinect depth camera that the 7-Scenes page names (640x480)."""
+"""fx, fy, cx, cy [pixels] at 640x480 of the Kinect depth camera, from the page of the 7-Scenes data set."""
 _TUM_MAX_DIFFERENCE_S = 0.02
-"""Stamps of one frame may be this far apart: the default of the benchmark's associate.py."""
+"""Largest difference of the stamps of one frame [s]: the default of the benchmark's associate.py. A larger value uses
+more frames, with poses and depth that fit the color image less well."""
 
 
 @dataclass(frozen=True)
 class FoundFrames:
-    """What a layout's reader found.
+    """The frames and cameras that a layout's reader has found.
 
     Attributes:
-        layout: its name, for people.
-        frames: in order of time; without cameras, where one camera serves all.
+        layout: name of the layout, for people.
+        frames: ordered by time. Their ``camera`` is None, except where it differs from that of the first frame.
         depth_scale: depth units per meter.
-        default_camera: fx, fy, cx, cy [pixels] of 640x480 images that the layout is known for; None: none.
+        default_camera: published fx, fy, cx, cy [pixels] of the layout's 640x480 images; None: there are none.
         color_matrix, depth_matrix: intrinsics (3, 3) or (4, 4) [pixels] of the two images; None: the folder has none.
-        color_T_depth: (4, 4) pose of the depth camera in the color camera [m]; None: not said.
-        left_out: frames without a usable pose.
-        has_poses: whether the folder has poses at all."""
+        color_T_depth: (4, 4) pose of the depth camera in the color camera [m]; None: the folder does not give it.
+        left_out: number of frames without a usable pose or depth image.
+        has_poses: whether the folder has poses.
+    """
 
     layout: str
     frames: list[RecordedFrame]
@@ -65,7 +68,7 @@ class FoundFrames:
 
 
 def read_seven_scenes(folder: Path, rate_hz: float | None) -> FoundFrames:
-    """frame-N.color.* with .depth.png and .pose.txt: 7-Scenes and tsdf-fusion."""
+    """Read frame-N.color.*, frame-N.depth.png and frame-N.pose.txt, as of 7-Scenes and tsdf-fusion."""
     colors: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         match = re.fullmatch(r"frame-(\d+)\.color\.(jpg|jpeg|png)", path.name, re.IGNORECASE)
@@ -97,7 +100,7 @@ def read_seven_scenes(folder: Path, rate_hz: float | None) -> FoundFrames:
 
 
 def read_scannet(folder: Path, rate_hz: float | None) -> FoundFrames:
-    """color/, depth/, pose/ and intrinsic/: what the reader of ScanNet's .sens files writes."""
+    """Read color/, depth/, pose/ and intrinsic/, as the reader of ScanNet's .sens files writes them."""
     colors, depths = numbered_images(folder / "color"), numbered_images(folder / "depth")
     if not colors:
         raise SourceError(f"{folder / 'color'}: no images, expected 0.jpg and so on")
@@ -119,7 +122,7 @@ def read_scannet(folder: Path, rate_hz: float | None) -> FoundFrames:
             matrices[name] = numbers_in(path, 16, "a 4x4 matrix").reshape(4, 4)
     color_T_depth = None
     if "extrinsic_color" in matrices and "extrinsic_depth" in matrices:
-        # Each takes its camera into a common frame.
+        # Each extrinsic matrix maps points of its camera to a common frame.
         to_common = [rigid_pose(matrices[f"extrinsic_{n}"], f"extrinsic_{n}.txt") for n in ("color", "depth")]
         color_T_depth = invert_transform(to_common[0]) @ to_common[1]
     return FoundFrames(
@@ -136,7 +139,7 @@ def read_scannet(folder: Path, rate_hz: float | None) -> FoundFrames:
 
 
 def read_bop(folder: Path, rate_hz: float | None) -> FoundFrames:
-    """rgb/, depth/ and scene_camera.json: BOP."""
+    """Read rgb/, depth/ and scene_camera.json, as of the BOP data sets."""
     path = folder / "scene_camera.json"
     try:
         described: dict[int, Any] = {int(k): v for k, v in json.loads(path.read_text()).items()}
@@ -164,7 +167,7 @@ def read_bop(folder: Path, rate_hz: float | None) -> FoundFrames:
             if has_poses:
                 camera_T_world = np.eye(4)
                 camera_T_world[:3, :3] = np.array(entry["cam_R_w2c"], dtype=np.float64).reshape(3, 3)
-                camera_T_world[:3, 3] = 1e-3 * np.array(entry["cam_t_w2c"], dtype=np.float64)  # BOP counts in mm
+                camera_T_world[:3, 3] = 1e-3 * np.array(entry["cam_t_w2c"], dtype=np.float64)  # BOP gives mm
                 if not np.isfinite(camera_T_world).all():
                     raise ValueError("cam_R_w2c or cam_t_w2c is not finite")
                 pose = invert_transform(rigid_pose(camera_T_world, where))
@@ -183,7 +186,7 @@ def read_bop(folder: Path, rate_hz: float | None) -> FoundFrames:
 
 
 def read_single_frame(folder: Path, rate_hz: float | None) -> FoundFrames:
-    """color.png and depth.png: one frame."""
+    """Read one frame: color.png (or .jpg) and depth.png, with pose.txt where it exists; ``rate_hz`` is not used."""
     color = single_image(folder, "color")
     assert color is not None
     depth = required_file(folder / "depth.png", color)
@@ -194,7 +197,7 @@ def read_single_frame(folder: Path, rate_hz: float | None) -> FoundFrames:
 
 
 def read_tum(folder: Path, rate_hz: float | None) -> FoundFrames:
-    """rgb.txt, depth.txt and groundtruth.txt: TUM."""
+    """Read rgb.txt, depth.txt and groundtruth.txt, as of the TUM RGB-D benchmark."""
     colors, depths = tum_table(folder / "rgb.txt", 2), tum_table(folder / "depth.txt", 2)
     has_poses = (folder / "groundtruth.txt").is_file()
     poses = np.array(tum_table(folder / "groundtruth.txt", 8), dtype=np.float64) if has_poses else None

@@ -7,8 +7,9 @@
 - BOP: ``rgb/N.png``, ``depth/N.png``, ``scene_camera.json`` (cam_K, depth_scale, cam_R_w2c, cam_t_w2c);
 - one frame: ``color.png``, ``depth.png``, ``camera-intrinsics.txt``.
 
-``camera.yaml`` with fx, fy, cx, cy and depth_scale overrides the intrinsics of any of them. Without poses a camera that
-stands still is assumed. Color may be larger than depth where it shows the same view, or where both are calibrated.
+``camera.yaml`` with fx, fy, cx, cy [pixels] and depth_scale [units per meter] overrides the intrinsics of any layout.
+Without poses the camera is assumed not to move. The color image may be larger than the depth image where it shows the
+same view, or where the folder has the calibration of both.
 """
 
 from __future__ import annotations
@@ -39,17 +40,21 @@ from wm_perception.lifting.registration import DepthToColor
 from wm_ros.stamps import NANOSECONDS
 
 _STILL_RATE_HZ = 15.0
+"""Rate at which a single frame is repeated [Hz]. A higher rate gives more identical frames in the same time."""
 _STILL_S = 3.0
-"""One frame is shown as a clip: perception believes what it has seen several times."""
+"""Time for which a single frame is repeated [s]. Perception reports an object only after several frames; a longer time
+also lets its estimates settle."""
 
 
 def open_folder(folder: str | Path, rate_hz: float | None = None) -> Recording:
     """Read and check a folder of RGB-D frames.
 
-    ``rate_hz``: frames follow each other at this rate; None: the folder's own times (numbers in names at 30 Hz).
+    Args:
+        folder: a folder of one of the layouts above.
+        rate_hz: frames per second, 0.1 to 1000; None: the folder's times (file numbers count frames at 30 Hz).
 
     Raises:
-        SourceError: names the file and what is wrong with it.
+        SourceError: the folder has no known layout, or a file is missing or wrong; the message names it.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -71,7 +76,7 @@ def open_folder(folder: str | Path, rate_hz: float | None = None) -> Recording:
     recording = _recording(path, found, rate_hz)
     recording.load(0)
     if recording.color_is_larger:
-        recording.load(len(recording.frames) - 1)  # one image of another size is no layout
+        recording.load(len(recording.frames) - 1)  # refuses a first image of another size than the rest
     return recording
 
 
@@ -90,7 +95,7 @@ def _no_layout(path: Path) -> str:
 
 
 def _recording(folder: Path, found: FoundFrames, rate_hz: float | None) -> Recording:
-    """With cameras, and color's relation to depth."""
+    """The recording of the found frames: chooses their intrinsics and the mapping of color to depth."""
     if not found.frames:
         raise SourceError(f"{folder}: {found.left_out} frames and none with a finite pose")
     first = found.frames[0]
@@ -113,7 +118,7 @@ def _recording(folder: Path, found: FoundFrames, rate_hz: float | None) -> Recor
         notes.append("no poses in the folder: a camera that stands still is assumed")
     registration, larger = None, False
     if given is None and found.color_matrix is not None and found.depth_matrix is not None:
-        # Both are calibrated.
+        # The folder has the calibration of both cameras.
         camera = camera_of_matrix(folder, size, found.depth_matrix)
         lens = camera_of_matrix(folder, color_size, found.color_matrix)
         moved = found.color_T_depth if found.color_T_depth is not None else np.eye(4)
@@ -136,7 +141,7 @@ def _recording(folder: Path, found: FoundFrames, rate_hz: float | None) -> Recor
             raise SourceError(
                 f"{first.depth}: {size[0]}x{size[1]}, expected {color_size[0]}x{color_size[1]} as {first.color.name}"
             )
-        # The matrix is of the image whose middle its principal point is nearer to.
+        # The matrix belongs to the image whose center is nearer to its principal point.
         of_color = larger and abs(known[0, 2] - 0.5 * color_size[0]) < abs(known[0, 2] - 0.5 * size[0])
         if of_color:
             known = scaled_matrix(known, size[0] / color_size[0], size[1] / color_size[1])

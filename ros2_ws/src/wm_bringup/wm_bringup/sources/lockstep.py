@@ -1,9 +1,9 @@
-"""Lock-step: a recording waits for perception, frame by frame, so that what is processed depends on stamps alone.
+"""Lock-step: the player waits for perception after each frame, so that the result depends only on the stamps.
 
-Images are given in the order of the recording, everything else (transforms, odometry, intrinsics) up to ``LEAD_S``
-before them: where a recording has the transform of an image behind the image, perception would wait for it while the
-player waits for perception. Color and depth are paired by the node's own rule; after each pair the player waits for
-perception's report on it.
+The player publishes images in the order of the recording. It publishes all other messages (transforms, odometry,
+intrinsics) up to ``LEAD_S`` earlier. Many recordings have the transform of an image after the image; without the lead
+perception would wait for the transform and the player for perception. The player pairs color and depth by the same rule
+as perception, and after each pair it waits for perception's report on it.
 """
 
 from __future__ import annotations
@@ -21,27 +21,41 @@ from wm_ros import qos
 from wm_ros.stamps import NANOSECONDS, stamp_to_ns
 
 LEAD_S = 1.0
-"""Transforms come up to this much before the images of the same time; tf keeps ten times as much."""
+"""Time by which other messages precede the images of the same stamp [s]. It must exceed the delay with which a
+recording has an image's transform, and stay below the 10 s that perception keeps of tf."""
 _RESEND_S = 5.0
+"""Time without a report after which the images are published again [s], since sensor QoS may lose them. A larger value
+delays the recovery from a loss; a smaller one repeats images that perception still processes."""
 _GIVE_UP_S = 90.0
-"""The first frame of a cold start compiles and loads; a loaded machine is slow."""
+"""Longest wait for the report on one frame [s]. The first frame compiles kernels and loads models, and a busy machine
+is slow. A larger value delays only the error."""
 _START_S = 60.0
+"""Longest wait for perception's subscriptions and its report topic [s]; a larger value delays only the error."""
 _OTHERS_S = 5.0
+"""Longest wait for the other subscribers of the color images [s]; afterwards the player starts without them."""
 _POLL_S = 0.002
+"""Time between two checks for a report [s]: each frame waits this much longer at most."""
 _FRUITLESS = 20
-"""Frames without one scene graph, after which no better ones are waited for."""
+"""Number of frames without any scene graph after which the player stops with an error. A larger value tolerates a
+longer start without usable poses."""
 
 Item = tuple[str, int, bytes]
+"""Topic, time of recording [ns] and serialized message."""
 
 
 def images_behind(messages: Iterable[Item], images: Collection[str], lead_ns: int) -> Iterator[Item]:
-    """The same messages (topic, time, bytes), those on ``images`` behind all others up to ``lead_ns`` later.
+    """Reorder messages so that an image comes after all other messages of up to ``lead_ns`` later.
 
-    The order among images, and among the others, stays.
+    The order of the images among each other, and of the other messages, is kept.
+
+    Args:
+        messages: ordered by time.
+        images: names of the image topics.
+        lead_ns: the lead of the other messages [ns].
     """
     held: deque[Item] = deque()
     for item in messages:
-        # In order of time: whatever is as old as this has come.
+        # Messages are ordered by time: all that may precede the held image have come.
         while held and held[0][1] + lead_ns < item[1]:
             yield held.popleft()
         if item[0] in images:
@@ -52,7 +66,7 @@ def images_behind(messages: Iterable[Item], images: Collection[str], lead_ns: in
 
 
 def add_lock_step(parser: argparse.ArgumentParser) -> None:
-    """Options of a player that may wait for perception, and the topics that perception reads."""
+    """Add the options of lock-step and of the topics that perception reads to a player's command line."""
     parser.add_argument(
         "--lock-step", metavar="NAMESPACE", default="", help="wait for the perception node in it after each frame"
     )
@@ -71,12 +85,13 @@ class LockStep:
     """Waits for perception's report on each frame.
 
     Args:
-        player: inside its block.
-        namespace: of the perception node.
+        player: entered, as its node receives the reports.
+        namespace: namespace of the perception node.
 
     Attributes:
-        reports: ``scene_graph``, or why a frame gave none, by number of frames.
-        reasons: by the same names, the last reason in words.
+        topic: topic of perception's reports (diagnostic_msgs/DiagnosticArray).
+        reports: number of frames by their result: ``scene_graph``, or the name of the reason why there was none.
+        reasons: the last explanation, a sentence, by the name of the reason.
     """
 
     def __init__(self, player: Player, namespace: str) -> None:
@@ -91,12 +106,17 @@ class LockStep:
         self._status[stamp_to_ns(msg.header.stamp)] = msg.status[0]
 
     def wait_for_perception(self, publishers: dict[str, Any], color: Any, subscribers: int) -> None:
-        """Until perception hears these topics (name to publisher) and says what becomes of frames.
+        """Wait until perception subscribes to the camera's topics and publishes its reports.
 
-        Then, for a few seconds, until as many others hear the color images as are said to come.
+        Then wait up to ``_OTHERS_S`` for the other subscribers of the color images.
+
+        Args:
+            publishers: publishers of the topics that perception reads, by topic name.
+            color: publisher of the color images.
+            subscribers: expected number of subscribers of the color images.
 
         Raises:
-            SourceError: it does not within a minute.
+            SourceError: a topic has no subscriber, or there are no reports, after ``_START_S``.
         """
         player = self._player
 
@@ -112,13 +132,15 @@ class LockStep:
         raise SourceError(f"lock-step: {missing} after {_START_S:g} s; is perception running (ros2 node list)?")
 
     def wait(self, stamp_ns: int, resend: Callable[[], None]) -> bool:
-        """Until perception reports on the frame of this stamp; False when a signal came first.
+        """Wait until perception reports on the frame of this stamp; False: a signal came first.
 
         Args:
-            resend: publishes the frame's images again: sensor QoS may lose them.
+            stamp_ns: stamp of the frame's color image [ns].
+            resend: publishes the frame's images again.
 
         Raises:
-            SourceError: no report within ``_GIVE_UP_S``.
+            SourceError: no report came within ``_GIVE_UP_S``, or none of the first ``_FRUITLESS`` frames gave a scene
+                graph.
         """
         begin = time.monotonic()
         due = begin + _RESEND_S
@@ -145,13 +167,17 @@ class LockStep:
         return True
 
     def summary(self) -> str:
-        """In words."""
+        """One sentence with the number of frames by result, and the reasons of those refused."""
         refused = {name: count for name, count in self.reports.items() if name != "scene_graph"}
         text = f"{self.reports.total()} frames, {self.reports['scene_graph']} scene graphs"
         return text + "".join(f"; {n} refused, {name}: {self.reasons.get(name, '')}" for name, n in refused.items())
 
     def check(self) -> None:
-        """Raises SourceError where there were frames, and none gave a scene graph, or where there were none."""
+        """Check that at least one frame gave a scene graph; without effect after a signal.
+
+        Raises:
+            SourceError: there were no frames, or none gave a scene graph.
+        """
         if self._player.stopped or self.reports["scene_graph"]:
             return
         if not self.reports:

@@ -1,4 +1,4 @@
-"""What the players share: keeping time, /clock, ending on signals, and saying how far they are."""
+"""Common parts of the players: timing, /clock, the end on signals, and the progress line."""
 
 from __future__ import annotations
 
@@ -20,20 +20,33 @@ from wm_ros.nodes.stop_flag import StopFlag
 from wm_ros.stamps import NANOSECONDS, ns_to_stamp
 
 _CLOCK_PERIOD_S = 0.01
+"""Wall-clock time between two messages on /clock [s]. A longer period makes timers on simulated time less even."""
 
 DISCOVERY_S = 0.5
-"""After the first subscriber is there, the others of the same node need about so long."""
+"""Time from the discovery of a node's first subscriber to that of its last [s]. A larger value delays the start; with a
+smaller one the first messages may reach only some of the subscribers."""
 
 
 class SourceError(ValueError):
-    """A recording that cannot be played; names the file or topic, what was found and what was expected."""
+    """A recording cannot be played; the message names the file or topic, what was found and what was expected."""
 
 
 class Player:
-    """A node that publishes in the rhythm of a recording, as a context manager.
+    """A node that publishes at the times of a recording, as a context manager.
 
-    Inside the block SIGINT and SIGTERM set ``stopped`` and end every wait; the block's end takes the node down.
-    ``speed`` 2 plays twice as fast. With ``publish_clock`` the recording's time goes out on /clock at 100 Hz.
+    Inside the block SIGINT and SIGTERM set ``stopped`` and end every wait. The end of the block destroys the node.
+
+    Args:
+        name: name of the node.
+        ros_arguments: arguments for rclpy, from ``--ros-args`` on.
+        speed: seconds of the recording per second, 0.01 to 100.
+        publish_clock: publish the recording's time on /clock at 100 Hz of wall-clock time.
+
+    Attributes:
+        node: the rclpy node; None outside the block.
+
+    Raises:
+        SourceError: ``speed`` is out of its range.
     """
 
     def __init__(self, name: str, ros_arguments: list[str], speed: float = 1.0, publish_clock: bool = True) -> None:
@@ -51,7 +64,7 @@ class Player:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, lambda *_: self._stop.set())
-        # rclpy's own handlers would end the context in the middle of a publish.
+        # rclpy's own handlers would shut the context down while a message is being published.
         rclpy.init(args=["player", *self._ros_arguments], signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node(self._name)
         self._clock_out = self.node.create_publisher(Clock, "/clock", qos.CLOCK) if self._publish_clock else None
@@ -75,7 +88,7 @@ class Player:
         self._stop.close()
 
     def _spin(self) -> None:
-        # Parameters and graph queries are answered while the recording plays.
+        # The executor answers parameter services and receives subscriptions while the recording plays.
         while not self._stop.is_set():
             try:
                 self._executor.spin_once(timeout_sec=0.2)
@@ -84,15 +97,15 @@ class Player:
 
     @property
     def stopped(self) -> bool:
-        """True once a signal asked for the end."""
+        """Whether SIGINT or SIGTERM has come."""
         return self._stop.is_set()
 
     def sleep(self, seconds: float) -> bool:
-        """Wall-clock sleep; False when it was cut short by a signal."""
+        """Sleep for wall-clock seconds; False: a signal ended the sleep early."""
         return not self._stop.wait(seconds)
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait for a condition; False when time was up or a signal came first."""
+        """Wait until a condition holds, for ``timeout_s`` [s] at most; False: it does not, or a signal came first."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() >= deadline or not self.sleep(0.05):
@@ -100,13 +113,14 @@ class Player:
         return True
 
     def restart(self) -> None:
-        """The next stamp given to ``wait_until`` is now: for the start, and for each round of a loop."""
+        """Let the next stamp given to ``wait_until`` be due at once: at the start, and in each round of a loop."""
         self._origin = None
 
     def wait_until(self, stamp_ns: int) -> bool:
-        """Wait until it is ``stamp_ns`` in the recording's time, publishing /clock; False when a signal came first.
+        """Wait until the recording's time is ``stamp_ns``, and publish /clock meanwhile; False: a signal came first.
 
-        The first stamp after the start or a ``restart`` is now. Late callers do not wait; nothing is skipped.
+        The first stamp after the start or a ``restart`` is due at once. A late caller does not wait; the player skips
+        no stamp.
         """
         if self._origin is None:
             self._origin = (time.monotonic(), stamp_ns)
@@ -122,7 +136,7 @@ class Player:
         return not self.stopped
 
     def hold(self) -> None:
-        """After something was waited for: the recording's time stood still meanwhile, nothing has to be caught up."""
+        """Continue the recording's time from its present value after a wait, so that the wait is not made up for."""
         if self._origin is not None:
             self._origin = (time.monotonic(), self._now_ns)
 
@@ -134,7 +148,13 @@ class Player:
 
 
 class Progress:
-    """One line that says how far a recording is: redrawn on a terminal, otherwise repeated every five seconds."""
+    """A progress line of a recording: redrawn five times a second on a terminal, else printed every five seconds.
+
+    Args:
+        label: text at the start of the line.
+        total_s: duration of the recording [s].
+        stream: stream that is written to; None: stderr.
+    """
 
     def __init__(self, label: str, total_s: float, stream: TextIO | None = None) -> None:
         self._label, self._total_s = label, total_s
@@ -143,7 +163,7 @@ class Progress:
         self._last = float("-inf")
 
     def show(self, position_s: float, detail: str = "", final: bool = False) -> None:
-        """The recording is ``position_s`` seconds in; ``final`` ends the line."""
+        """Show that ``position_s`` seconds of the recording have been played; ``final`` ends the line."""
         now = time.monotonic()
         if not final and now - self._last < (0.2 if self._terminal else 5.0):
             return

@@ -1,4 +1,4 @@
-"""A checked folder of RGB-D frames: what is on disk, made into frames as perception takes them."""
+"""A checked folder of RGB-D frames: it loads the files and makes them the frames that perception processes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,29 @@ from wm_perception.types import Frame
 from wm_ros.stamps import NANOSECONDS
 
 MODES = ("auto", "on", "off")
+"""Values of the options --register and --level."""
 _SATURATED = 65535
+"""Depth value of a 16-bit image that means no measurement (7-Scenes), like 0."""
 _LEVEL_FRAMES = 12
+"""Number of frames, evenly spread over the recording, that are searched for level surfaces. More frames cost time in
+proportion and make it likelier that one of them shows a support."""
 _REGISTRATION_FRAMES = 12
+"""Number of frames, evenly spread, that the color camera is estimated from. More frames cost time in proportion and
+give more different views."""
 _LEVEL_ALREADY_DEG = 1.0
+"""Tilt of the poses [degrees] below which the world counts as level. A larger value leaves more tilt uncorrected."""
 
 
 @dataclass(frozen=True)
 class RecordedFrame:
-    """One frame on disk: files, time since the start of the recording [ns], pose (4, 4) of the optical frame.
+    """One frame on disk.
 
-    ``camera`` and ``depth_scale``: of this frame, where they are not those of the recording.
+    Attributes:
+        color, depth: the image files.
+        time_ns: time since the start of the recording [ns].
+        world_T_camera: (4, 4) pose of the optical frame in the recording's world [m].
+        camera: intrinsics of this frame; None: those of the recording.
+        depth_scale: depth units per meter of this frame; None: that of the recording.
     """
 
     color: Path
@@ -40,18 +52,20 @@ class RecordedFrame:
 
 @dataclass(frozen=True)
 class Recording:
-    """A checked folder.
+    """A checked folder of RGB-D frames.
 
     Attributes:
-        frames: in order of time.
-        camera: intrinsics of the depth image, and of color once it is brought onto it.
+        folder: the folder.
+        frames: the frames, ordered by time.
+        camera: intrinsics of the depth images, and of the color images that ``load`` returns.
         depth_scale: depth units per meter.
-        layout: how the folder is laid out, in words.
-        left_out: frames without a usable pose.
-        has_poses: False: the folder has none, and a camera that stands still is assumed.
-        registration: the color camera, where color is to be brought onto depth; None: images as they are.
-        color_is_larger: color of another size than depth, but of the same view: it is scaled to the depth image.
-        notes: what was assumed or changed, in words; for people.
+        layout: name of the folder's layout, for people.
+        left_out: number of frames without a usable pose or depth image.
+        has_poses: False: the folder has no poses, and the camera is assumed not to move.
+        registration: pose and intrinsics of the color camera, with which ``load`` maps color to the depth image; None:
+            the images are aligned already.
+        color_is_larger: the color image shows the view of the depth image at a larger size; ``load`` scales it down.
+        notes: what was assumed or changed, a sentence each, for people.
     """
 
     folder: Path
@@ -67,18 +81,18 @@ class Recording:
 
     @property
     def duration_s(self) -> float:
-        """From the first frame to the last [s]."""
+        """Time from the first frame to the last [s]."""
         return (self.frames[-1].time_ns - self.frames[0].time_ns) / NANOSECONDS
 
     def camera_of(self, index: int) -> Camera:
-        """Intrinsics of one frame."""
+        """Intrinsics of the frame of an index."""
         return self.frames[index].camera or self.camera
 
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Color (H, W, 3) uint8, red first, and depth (H, W) float32 [m], 0 = no measurement, of one frame.
+        """Color (H, W, 3) uint8, RGB, and depth (H, W) float32 [m], 0: no measurement, of the frame of an index.
 
         Raises:
-            SourceError: a file does not decode or is not of the size expected.
+            SourceError: a file cannot be decoded or does not have the expected size.
         """
         frame, camera = self.frames[index], self.camera_of(index)
         color = cv2.imread(str(frame.color), cv2.IMREAD_COLOR)
@@ -110,26 +124,30 @@ class Recording:
         return rgb, meters
 
     def frame(self, index: int) -> Frame:
-        """One frame as perception takes it. Raises as ``load``."""
+        """The frame of an index as perception processes it; raises as ``load``."""
         color, depth = self.load(index)
         recorded = self.frames[index]
         return Frame(recorded.time_ns, color, depth, self.camera_of(index), recorded.world_T_camera)
 
     def with_depth_unit(self, unit_m: float) -> Recording:
-        """The same recording with its depth read as ``unit_m`` meters per unit, whatever its layout says."""
+        """The same recording with its depth read as ``unit_m`` meters per unit, in place of the layout's unit."""
         frames = tuple(replace(f, depth_scale=None) for f in self.frames)
         return replace(self, frames=frames, depth_scale=1.0 / unit_m)
 
     def registered(self, mode: str = "auto") -> Recording:
-        """The same recording with color brought onto depth, if the images do not fit each other as they are.
+        """The same recording with color mapped to the depth image, where the two are not aligned.
 
-        Recordings of a Kinect's raw streams, 7-Scenes among them, hold two unregistered images. Where both cameras are
-        known from calibration they are taken from there. ``auto``: estimated from edges only where the recording shows
-        enough different views, the gain is clear, and the camera found is one that may stand beside the other; else the
-        images are left as they are. ``on``: refuses where that is not so. ``off``: never.
+        Recordings of a Kinect's raw streams, e.g. 7-Scenes, have color and depth images of two cameras that are not
+        registered. Where the folder has the calibration of both cameras, that is used. Otherwise the color camera is
+        estimated from image edges. The estimate counts where the frames show enough different views, the edges agree
+        clearly better with it, and its camera is at a plausible place beside the depth camera.
+
+        Args:
+            mode: ``auto``: use an estimate that counts, else leave the images unchanged; ``on``: fail where the
+                estimate does not count; ``off``: leave the images unchanged.
 
         Raises:
-            SourceError: ``on``, and it cannot be told; or an image does not load.
+            SourceError: ``mode`` is ``on`` and the estimate does not count, or an image cannot be loaded.
         """
         check_mode("--register", mode)
         if mode == "off" or self.registration is not None or self.color_is_larger:
@@ -154,14 +172,17 @@ class Recording:
         return replace(self, registration=found, notes=(*self.notes, note))
 
     def leveled(self, mode: str = "auto") -> Recording:
-        """The same recording in a world whose z points up.
+        """The same recording in a world whose z axis points up.
 
-        Poses that a folder has are believed as far as they may be: ``auto`` turns the world where there are none, or
-        where no camera that is held upright can have seen what it saw with z up (7-Scenes, whose world is its first
-        camera). The turn is judged by the largest support that is seen. ``on``: always turn; ``off``: never.
+        The up direction is the normal of the largest support that the frames show.
+
+        Args:
+            mode: ``auto``: rotate the world where the folder has no poses, or where z up would mean a camera that is
+                upside down or on its side (7-Scenes, whose world is the frame of its first camera); ``on``: rotate it
+                always; ``off``: never.
 
         Raises:
-            SourceError: too little is seen to tell.
+            SourceError: the frames show no surface that gives the up direction.
         """
         check_mode("--level", mode)
         if mode == "off":
@@ -195,7 +216,7 @@ class Recording:
         return replace(self, frames=frames, notes=(*self.notes, note))
 
     def _spread(self, count: int) -> list[int]:
-        """Indices of some frames, evenly over the recording; one where all frames are the same."""
+        """Indices of up to ``count`` frames, evenly spread over the recording; only 0 where all frames are the same."""
         if len({f.depth for f in self.frames}) == 1:
             return [0]
         chosen = np.unique(np.linspace(0, len(self.frames) - 1, count).round().astype(int))
@@ -203,6 +224,10 @@ class Recording:
 
 
 def check_mode(option: str, mode: str) -> None:
-    """Raises SourceError for a mode that is none of ``MODES``."""
+    """Check that the value of an option is one of ``MODES``.
+
+    Raises:
+        SourceError: it is not; the message names the option.
+    """
     if mode not in MODES:
         raise SourceError(f"{option}: got {mode!r}, expected one of {', '.join(MODES)}")

@@ -1,7 +1,7 @@
-"""Plays a folder of RGB-D frames on the camera topics; which folders is said in ``layouts``.
+"""Plays a folder of RGB-D frames on the camera topics; the module ``layouts`` describes the folders.
 
-The world of such recordings is seldom z-up, which REP-103 asks for: where their poses do not say, it is turned so
-before it is played.
+REP-103 requires a world whose z axis points up, and few such recordings have one. Where the poses do not give the up
+direction, the player estimates it and rotates the world before it publishes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ __all__ = ["RecordedFrame", "Recording", "main", "open_folder", "play", "prepare
 
 
 def prepared(recording: Recording, register: str = "auto", level: str = "auto") -> Recording:
-    """With color on depth and the world z-up, as far as asked; ``notes`` say what was changed.
+    """The recording with color mapped to depth and the world's z up, by modes ``auto``, ``on`` or ``off``.
+
+    The ``notes`` of the result say what was changed.
 
     Raises:
         SourceError: see ``Recording.registered`` and ``Recording.leveled``.
@@ -43,10 +45,15 @@ def prepared(recording: Recording, register: str = "auto", level: str = "auto") 
 
 
 def play(recording: Recording, options: argparse.Namespace, ros_arguments: list[str]) -> None:
-    """Publish a recording until its end, or for ever with ``options.loop``, or until a signal.
+    """Publish a recording until its end, without end with ``options.loop``, or until SIGINT or SIGTERM.
+
+    Args:
+        recording: the recording.
+        options: the command line as ``parser`` reads it.
+        ros_arguments: arguments for rclpy, from ``--ros-args`` on.
 
     Raises:
-        SourceError: an image does not load.
+        SourceError: an image cannot be loaded, or lock-step fails.
     """
     with Player("rgbd_folder", ros_arguments, options.speed, options.clock) as player:
         node = player.node
@@ -96,9 +103,9 @@ def play(recording: Recording, options: argparse.Namespace, ros_arguments: list[
                 progress.show(recorded.time_ns / NANOSECONDS, f"frame {published}")
             if not options.loop:
                 break
-            # Time goes on over the seam: what was tracked stays tracked.
+            # Stamps keep ascending from round to round, so that perception keeps its tracks.
             start_ns += recording.frames[-1].time_ns - recording.frames[0].time_ns + step_ns
-        player.sleep(0.3)  # the last frame is still under way in the middleware
+        player.sleep(0.3)  # the middleware still delivers the last frame
         done = f"{published} frames published"
         progress.show(recording.duration_s, f"{done}; {steps.summary()}" if steps is not None else done, final=True)
         if steps is not None:
@@ -106,7 +113,7 @@ def play(recording: Recording, options: argparse.Namespace, ros_arguments: list[
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     result = argparse.ArgumentParser(
         prog="python -m wm_bringup.sources.rgbd_folder",
         description="Plays a folder of RGB-D frames on the camera topics, with tf and /clock.",
@@ -138,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play a folder; returns the exit status: 0 played or ended by a signal, 1 with one line on what is wrong."""
+    """Play a folder. Returns the exit status: 0: played, or ended by a signal; 1: failed, with one line on stderr."""
     options, ros_arguments = parser().parse_known_args(arguments)
     if ros_arguments and ros_arguments[0] != "--ros-args":
         parser().error(f"unknown argument {ros_arguments[0]}")
