@@ -77,7 +77,9 @@ class TrueFrame:
     """One rendered frame with its ground truth.
 
     Attributes:
-        stamp_ns: > 0; rgb (H, W, 3) uint8; depth (H, W) float32 [m], with the sensor's errors, 0 = not measured.
+        stamp_ns: > 0 [ns].
+        rgb: (H, W, 3) uint8.
+        depth: (H, W) float32 [m], with the sensor's errors, 0 = not measured.
         ids: (H, W) int32 true id of every pixel, 0 = no object (floor, walls, table).
         scene: the true scene graph, with ``visibilities`` as the seen part of each object's own image area.
         visible: true ids that are scored (``MIN_VISIBLE_PX``); gone: those that count as hidden (``_GONE_PX``).
