@@ -37,6 +37,7 @@ from wm_core.scene_graph import SceneGraph
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNTS = (1, 64, 256, 1024)
+"""Numbers of futures that requests are timed with by default."""
 REPEATS = 3
 """Requests of each number of futures up to 64; larger ones are made once."""
 # The recorder measures the latency: it subscribes to these two topics and no images.

@@ -7,7 +7,7 @@ from wm_core.rollout import POSITION, ImagineRequest, StatesWanted
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_imagination.engine import Imagination
 
-TABLE, BOX, CUP = 1, 2, 3
+TABLE, BOX, CUP = 1, 2, 3  # object ids
 scene = SceneGraph.build(
     [TABLE, BOX, CUP],
     positions=[(0.0, 0.0, -0.02), (0.0, 0.0, 0.04), (0.16, -0.02, 0.05)],

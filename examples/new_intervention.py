@@ -8,8 +8,8 @@ from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_imagination.engine import Imagination
 from wm_imagination.validation import Limits
 
-STEP_S = 1.0 / 60.0
-AIR_DENSITY_KG_M3, DRAG_COEFFICIENT = 1.2, 1.0
+STEP_S = 1.0 / 60.0  # between impulses [s]; the dynamics step at this rate
+AIR_DENSITY_KG_M3, DRAG_COEFFICIENT = 1.2, 1.0  # air at room temperature; about that of a box
 
 
 def wind(scene: SceneGraph, speed_m_s: float, duration_s: float) -> tuple[Intervention, ...]:
@@ -23,7 +23,7 @@ def wind(scene: SceneGraph, speed_m_s: float, duration_s: float) -> tuple[Interv
     )
 
 
-TABLE, BALL, CARTON, CUP = 1, 2, 3, 4
+TABLE, BALL, CARTON, CUP = 1, 2, 3, 4  # object ids
 scene = SceneGraph.build(
     [TABLE, BALL, CARTON, CUP],
     positions=[(0.0, 0.0, -0.02), (-0.2, -0.2, 0.04), (-0.2, 0.0, 0.12), (-0.2, 0.2, 0.05)],

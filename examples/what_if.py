@@ -5,7 +5,7 @@ from wm_core.rollout import ImagineRequest
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_imagination.engine import Imagination
 
-TABLE, BALL, BOX = 1, 2, 3
+TABLE, BALL, BOX = 1, 2, 3  # object ids
 scene = SceneGraph.build(
     [TABLE, BALL, BOX],
     positions=[(0.0, 0.0, -0.02), (-0.3, 0.0, 0.04), (0.0, 0.0, 0.05)],  # centers [m]; the table's top is z = 0

@@ -1,1 +1,1 @@
-"""From trained weights to what runs on a robot: ONNX in several precisions, TensorRT engines, and a parity report."""
+"""Export of trained weights for robots: ONNX files in several precisions, TensorRT engines, and a parity report."""

@@ -1,8 +1,8 @@
 """Exports models: ``wm export`` or ``make export``.
 
-From each model's torch definition and weights: ONNX in fp32, fp16 and, where there is training data to take ranges
-from, int8; TensorRT-RTX engines for a list of compute capabilities, with no GPU; an engine of standard TensorRT where
-that and a GPU are here; a parity report. With --onnx, the same of a model of your own, from its ONNX file.
+From each model's torch definition and weights: ONNX in fp32, fp16 and, where there is training data to measure ranges
+on, int8; TensorRT-RTX engines for a list of compute capabilities, without a GPU; an engine of standard TensorRT where
+TensorRT and a GPU are found; a parity report. With --onnx, the same for a model of your own, from its ONNX file.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from wm_core.inference.backends import open_session
 from wm_core.inference.base import InferenceError, Profile, onnx_metadata
 
 ARCHITECTURES = ("SM80", "SM86", "SM89", "SM120")
+"""Compute capabilities that TensorRT-RTX engines are built for by default."""
 ENGINE_PRECISIONS = ("fp32", "fp16", "int8_symmetric")
+"""Precisions that engines are built from; TensorRT does not build the asymmetric ``int8`` file."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Arguments of the command line; None: those of the process."""
     parser = argparse.ArgumentParser(
         prog="wm export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,10 +70,19 @@ def build_engines(
     console: Console,
     together: bool = False,
 ) -> list[dict[str, Any]]:
-    """TensorRT-RTX engines of these files for each architecture, and standard ones for the GPU that is here, if any.
+    """Build TensorRT-RTX engines of these files for each architecture, and TensorRT engines for this machine's GPU.
 
     Args:
-        together: one engine for all architectures.
+        files: ONNX files by precision.
+        folder: that the engines are written to.
+        architectures: compute capabilities, e.g. "SM89".
+        profile: least, usual and most shape of each input with open sizes; None: from the file's metadata.
+        console: prints what is left out, and errors.
+        together: one engine for all architectures, instead of one for each.
+
+    Returns:
+        For each engine its model, precision, runtime and architectures, with "file" (its name), "bytes",
+        "build_seconds", "layers" and "dtypes", or with "error" where the build failed.
     """
     found: list[dict[str, Any]] = []
     device = cuda.probe()
@@ -133,7 +144,7 @@ def build_engines(
 
 
 def show(console: Console, title: str, rows: Sequence[Sequence[str]]) -> None:
-    """A table; the first row is its head."""
+    """Print a table; the first row is its header."""
     table = Table(title=title, box=None, pad_edge=False, title_justify="left")
     for heading in rows[0]:
         table.add_column(heading, overflow="fold")
@@ -143,7 +154,7 @@ def show(console: Console, title: str, rows: Sequence[Sequence[str]]) -> None:
 
 
 def engine_table(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Of engines, for people."""
+    """Header and cells of a table of what ``build_engines`` returned."""
     rows = [["model", "precision", "runtime", "for", "MiB", "build s", "layers", "tensors by type"]]
     for e in found:
         dtypes = ", ".join(f"{k} {v}" for k, v in e.get("dtypes", {}).items())
@@ -163,7 +174,7 @@ def engine_table(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def registered(arguments: argparse.Namespace, console: Console) -> int:
-    """Models of the registry; exit status 1 where one is beyond tolerance."""
+    """Export models of the registry; exit status 1 where a tolerance is exceeded or an engine could not be built."""
     from export import card, graph, parity, precision, registry
 
     rows: list[parity.Row] = []
@@ -225,7 +236,7 @@ def write(
     failed: Sequence[str],
     console: Console,
 ) -> int:
-    """report.json and report.md; exit status 1 where something failed."""
+    """Write report.json and report.md; returns exit status 1 where ``failed`` has lines, else 0."""
 
     def markdown(rows: Sequence[Sequence[str]]) -> str:
         lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
@@ -242,10 +253,10 @@ def write(
 
 
 def parse_profile(texts: Sequence[str]) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] | None:
-    """Of ``--profile``; None: none given.
+    """Least, usual and most shape by input, from the values of ``--profile``; None: there are no values.
 
     Raises:
-        ValueError: not INPUT=LEAST:USUAL:MOST.
+        ValueError: not INPUT=LEAST:USUAL:MOST, or the shapes differ in length or are not ascending.
     """
     found = {}
     for text in texts:
@@ -263,7 +274,7 @@ def parse_profile(texts: Sequence[str]) -> dict[str, tuple[tuple[int, ...], tupl
 
 
 def own(arguments: argparse.Namespace, console: Console) -> int:
-    """A user's ONNX file: fp16, engines, and whether fp16 computes the same; exit status 1 where it does not."""
+    """Export a user's ONNX file: fp16 and engines; exit status 1 where fp16 exceeds its tolerance or a build failed."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -320,7 +331,7 @@ def own(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run ``wm export``; returns the exit status."""
     given = parse(arguments)
     console = Console(width=None if sys.stdout.isatty() else 220)
     try:

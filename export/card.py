@@ -1,4 +1,4 @@
-"""What the model cards say of a model's precisions and files, kept true when they are exported anew."""
+"""The sections of a model card on precisions and files, brought up to date after an export."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from export.model import Model
 from export.parity import Row
 
 _MIB = 2**20
+"""Bytes in a mebibyte."""
 
 
 def update(model: Model, rows: Sequence[Row]) -> None:
-    """Write files, checksums and precisions into a model's card (``NAME.md``) and its facts (``NAME.json``)."""
+    """Write files, checksums and precisions into a model's card (``NAME.md``) and its facts (``NAME.json``).
+
+    Args:
+        rows: one for each file and backend, see ``export.parity.compare``.
+    """
     facts_file, card_file = model.folder / f"{model.name}.json", model.folder / f"{model.name}.md"
     if not facts_file.is_file() or not card_file.is_file():
         return

@@ -1,4 +1,4 @@
-"""The dynamics, for export."""
+"""The dynamics as an exportable model: its tensors and example inputs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-# The dynamics.
-
 
 def _dynamics_network(weights: Path) -> nn.Module:
     from training.dynamics.exporting import _Exported, load_weights
 
-    # By how much deviations are widened was found by calibration after training, and is no weight.
+    # The factor that widens deviations is calibrated after training; it is stored in the metadata, not as a weight.
     return _Exported(load_weights(weights), float(_dynamics_said(weights).get("scatter_factor", "1"))).eval()
 
 
@@ -46,7 +44,7 @@ def _dynamics_facts(network: nn.Module) -> dict[str, str]:
 
 
 def _dynamics_example(rng: np.random.Generator, sizes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
-    """Objects at and about rest, with indices that are in range."""
+    """Objects near rest (0.3 m/s and 1 rad/s standard deviation), with valid indices of pairs and hulls."""
     from training.dynamics.exporting import example_inputs
     from wm_dynamics.contact_step.network import INPUTS
 
@@ -88,7 +86,7 @@ def _without_scattered_sums(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def make_dynamics() -> Model:
-    """The dynamics, with its data and its metric."""
+    """The dynamics; it has no real inputs and no metric here (``make bench-imagination`` measures it)."""
     inputs, outputs = _dynamics_tensors()
     return Model(
         name="dynamics",
@@ -106,6 +104,6 @@ def make_dynamics() -> Model:
         gpu=False,
         loads={"batch 1": {}, "1024 futures": {"bodies": 8192, "pairs": 8192, "hulls": 1024}},
         for_engines=_without_scattered_sums,
-        # Positions of meters to a tenth of a millimeter are more than half precision has.
+        # Half precision cannot hold positions of some meters to a tenth of a millimeter.
         precisions=("fp32",),
     )

@@ -1,4 +1,4 @@
-"""ONNX files: from torch, folded and simplified, with all that is known of them written inside."""
+"""ONNX files from torch: exported, constants folded, simplified, with a description in their metadata."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
-"""Old enough for TensorRT 10 on a Jetson, new enough for all that the models use."""
+"""Operator set of the files: old enough for TensorRT 10 on a Jetson, new enough for every operator of the models."""
 
 
 @lru_cache(maxsize=1)
 def revision() -> str:
-    """Of the sources when first asked, with ``-dirty`` where they differ from it; ``unknown`` outside a checkout."""
+    """Git revision of the sources at the first call, ``-dirty`` where they differ; ``unknown`` outside a checkout."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
@@ -42,8 +42,8 @@ def from_torch(model: Model, path: Path) -> Path:
     """Export a model's torch definition with its shipped weights to an fp32 ONNX file.
 
     Raises:
-        FileNotFoundError: it has no weights.
-        ValueError: the exported graph is not what the registry says.
+        FileNotFoundError: the model has no weights.
+        ValueError: tensors, axes or operator set of the graph differ from those of the registry.
     """
     import onnx
     import torch
@@ -59,7 +59,7 @@ def from_torch(model: Model, path: Path) -> Path:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode(), warnings.catch_warnings():
-        # That this exporter is the older one; it alone takes sizes that convolutions with strides make odd.
+        # torch warns that this exporter is the older one; the newer one fails on odd sizes after strided convolutions.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         torch.onnx.export(
@@ -81,14 +81,14 @@ def from_torch(model: Model, path: Path) -> Path:
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same function with constants folded, and without what is double or unused."""
+    """The same function with constants folded, and without duplicate or unused nodes."""
     import onnx
     from onnxscript import optimizer
 
     if len(model.graph.node) <= _LARGE:
         model = optimizer.optimize(model)
     else:
-        # Its rules match each node with each other: minutes, where there are thousands.
+        # The optimizer's rules compare each node with each other one, which takes minutes with thousands of nodes.
         optimizer.fold_constants(model)
         optimizer.remove_unused_nodes(model)
         _lift_constants(model)
@@ -98,10 +98,11 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 _LARGE = 1000
+"""Nodes of a graph beyond which not all rules are applied. Larger makes the export of the dynamics slower."""
 
 
 def _lift_constants(model: onnx.ModelProto) -> None:
-    """Constant nodes become initializers."""
+    """Turn Constant nodes into initializers, in place."""
     kept = []
     for node in model.graph.node:
         value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None
@@ -115,7 +116,7 @@ def _lift_constants(model: onnx.ModelProto) -> None:
 
 
 def describe(graph: onnx.ModelProto, model: Model, facts: Mapping[str, str]) -> None:
-    """Write into a file's metadata what it is, what its tensors mean and where it comes from."""
+    """Write task, tensors, axes, git revision, weights, license and card into a graph's metadata, and ``facts``."""
     card = model.folder / f"{model.name}.json"
     summary = ""
     if card.is_file():
@@ -147,7 +148,7 @@ def check(graph: onnx.ModelProto, model: Model) -> None:
     """Compare a graph with the registry.
 
     Raises:
-        ValueError: another tensor, axis or operator set.
+        ValueError: tensors, axes or operator set differ.
     """
     for kind, values, expected in (
         ("input", graph.graph.input, model.inputs),
@@ -163,7 +164,7 @@ def check(graph: onnx.ModelProto, model: Model) -> None:
 
 
 def for_engines(model: Model, source: Path, path: Path) -> Path:
-    """The fp32 file as TensorRT takes it (``Model.for_engines``)."""
+    """Write the fp32 file in the form that TensorRT can build (``Model.for_engines``); returns its path."""
     import onnx
 
     graph = onnx.load(source)
@@ -174,12 +175,12 @@ def for_engines(model: Model, source: Path, path: Path) -> Path:
 def without_scattered_sums(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same function with sums over indices (ScatterElements, reduction add) as products with a table of 0 and 1.
 
-    TensorRT-RTX 1.7 takes no reduction in ScatterElements. The table has a column for each place and a row for each
-    index, and serves all sums over the same indices: these have to be along one axis. That is much memory read at once,
-    which suits a GPU; on a CPU the sums are far cheaper as they were.
+    TensorRT-RTX 1.7 does not support reductions in ScatterElements. The table has a row for each index and a column
+    for each place, and serves all sums over the same indices, which have to be along one axis. A GPU reads such a table
+    fast; on a CPU ScatterElements is far cheaper.
 
     Raises:
-        ValueError: indices that are not one row for all.
+        ValueError: indices that are not one row, expanded to all others.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -230,7 +231,7 @@ def without_scattered_sums(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def counts(path: Path) -> dict[str, Any]:
-    """Of a file: nodes, nodes by operator, parameters, weights by type [bytes]."""
+    """Size of a file: nodes, nodes by operator, parameters, weights by type [bytes]."""
     import onnx
 
     model = onnx.load(path)

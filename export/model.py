@@ -1,4 +1,4 @@
-"""What is exported: a model's tensors, the sizes that are left open, its data, and how right it is."""
+"""What ``wm export`` must know of a model: its tensors, their open sizes, its data, and the metric of its task."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ DYNAMICS_MODELS = PACKAGES / "wm_dynamics/models"
 
 @dataclass(frozen=True)
 class Axis:
-    """A size that is left open in the file.
+    """A size of tensors that is left open in the ONNX file.
 
     Attributes:
-        least, most: bounds that the nodes keep to; ``usual``: what engines are tuned for.
+        least, most: bounds that the nodes keep to; engines are built for sizes from least to most.
+        usual: the size that engines are tuned for and that latency is measured at.
+
+    Raises:
+        ValueError: not 0 <= least <= usual <= most.
     """
 
     least: int
@@ -42,7 +46,16 @@ class Axis:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output: its shape (a number, or the name of an axis), and what its numbers mean."""
+    """An input or output of a model; all of it is written into the ONNX file's metadata.
+
+    Attributes:
+        name: of the tensor in the ONNX file.
+        shape: of each dimension its size, or the name of its ``Axis`` where the size is open.
+        unit: of the values, or where their units are listed. "probability" has its error measured against 1 instead of
+            the tensor's largest value (``export.parity.relative_error``).
+        dtype: element type, by NumPy's name.
+        normalisation: how the values are scaled before they are fed; "none": fed in their unit.
+    """
 
     name: str
     shape: tuple[int | str, ...]
@@ -53,12 +66,12 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a model is made int8.
+    """How a model is quantized to int8.
 
     Attributes:
         operators: ONNX operators whose inputs and weights become int8.
         keep: nodes that stay in fp32: any whose name contains one of these.
-        images: how many real inputs of the training set ranges are taken from.
+        images: number of real inputs of the training set that the ranges of activations are measured on.
     """
 
     operators: tuple[str, ...]
@@ -71,23 +84,28 @@ class Model:
     """One exportable model.
 
     Attributes:
-        name: of its files; ``task``: the metadata ``task``.
-        folder: where weights, ONNX file and card lie.
-        network: the torch module with the weights of a safetensors file, in evaluation mode.
+        name: stem of the model's files.
+        task: the file's metadata entry ``task``.
+        folder: holds the weights, the ONNX files and the card.
+        network: builds the torch module with the weights of a safetensors file, in evaluation mode.
         inputs, outputs: in the order of the module's arguments and results.
-        axes: of every name in their shapes.
-        facts: further metadata.
-        real: real inputs, ``training`` set or held out; the generator may end early where there is no data.
-        metric: figures of the task by name, from a function that runs the model; empty where there is no data.
-        metric_key: of these figures, the one that precisions are compared by; more is better.
-        quantization: None: int8 is not offered.
-        fp32_operators: operators that stay in fp32 in the fp16 file.
-        gpu: False: too small to gain from a GPU, which ``auto`` then leaves alone.
-        loads: sizes that are measured, by name, where they are not the usual ones.
-        for_engines: makes of the fp32 graph what TensorRT takes, where it does not take it as it is; one engine is then
-            built for all architectures at once, as it takes long.
-        precisions: that are offered.
-        example: made-up inputs of these sizes; None: normal random numbers.
+        axes: the open sizes, by the names that the shapes of inputs and outputs use.
+        facts: further metadata entries, from the module.
+        real: given a split ("train", or the held-out "seeds" or "families") and a number, at most so many real inputs;
+            fewer or none where there is no data.
+        metric: figures of the task on held-out data by name, from a function that runs the model; empty where there is
+            no data.
+        metric_key: the figure that precisions are compared by; larger is better. Empty: none.
+        quantization: how the int8 files are made; None: int8 is not offered.
+        fp32_operators: ONNX operators that stay in fp32 in the fp16 file.
+        gpu: False: too small to gain from a GPU. ``auto`` then uses none, no fp16 file is installed, and one CPU thread
+            is used in measurements.
+        loads: by label, sizes of axes at which ``make bench-engines`` measures; axes that are not named have their
+            usual size.
+        for_engines: turns the fp32 graph into one that TensorRT can build; None: TensorRT builds the graph as it is.
+            Where it is set, one engine serves all architectures, because a build takes long.
+        precisions: those of ``export.precision.PRECISIONS`` that are offered.
+        example: synthetic inputs by name, of given sizes; None: those of ``random``.
     """
 
     name: str
@@ -120,11 +138,11 @@ class Model:
         return self.folder / f"{self.name}.onnx"
 
     def shape(self, tensor: Tensor, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """Of a tensor, with these sizes of the axes."""
+        """Shape of a tensor for these sizes of the axes."""
         return tuple(s if isinstance(s, int) else sizes[s] for s in tensor.shape)
 
     def sizes(self, which: str) -> dict[str, int]:
-        """Of all axes: ``least``, ``usual`` or ``most``."""
+        """Size of every axis by name; ``which``: "least", "usual" or "most"."""
         return {name: getattr(axis, which) for name, axis in self.axes.items()}
 
     def profile(self) -> dict[str, tuple[tuple[int, ...], ...]]:
@@ -132,7 +150,10 @@ class Model:
         return {t.name: tuple(self.shape(t, self.sizes(w)) for w in ("least", "usual", "most")) for t in self.inputs}
 
     def random(self, rng: np.random.Generator, sizes: Mapping[str, int] | None = None) -> dict[str, NDArray[Any]]:
-        """Made-up inputs: those of ``example``, or normal random numbers (integers: zeros, valid indices)."""
+        """Synthetic inputs by name; ``sizes``: of the axes, None: the usual ones.
+
+        Those of ``example``, or normal random numbers of standard deviation 0.5; integers are 0, a valid index.
+        """
         sizes = sizes or self.sizes("usual")
         if self.example is not None:
             return self.example(rng, sizes)
@@ -145,5 +166,5 @@ class Model:
 
 
 def replace_real(model: Model, real: Callable[[str, int], Iterator[Feeds]]) -> Model:
-    """The same model with other real inputs, e.g. a user's own to take int8 ranges from."""
+    """The same model with other real inputs, e.g. a user's own to measure int8 ranges on."""
     return replace(model, real=real)

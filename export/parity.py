@@ -1,4 +1,4 @@
-"""Whether what is exported computes what torch computes: errors, the task's own figures, latency and memory."""
+"""Parity of exported files with the torch model: errors, the figures of the task, latency and memory."""
 
 from __future__ import annotations
 
@@ -20,22 +20,29 @@ from wm_core.inference.base import InferenceError
 from wm_core.inference.onnx_runtime import usual_threads
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 3e-2}
-"""Largest relative error, see ``relative_error``. An int8 file is judged by the task alone."""
+"""Largest relative error by precision, see ``relative_error``. int8 is judged by the figures of the task alone."""
 
 METRIC_TOLERANCE = 0.01
-"""How much of the task's figure (0..1) a precision may lose: one point."""
+"""How far the task's main figure (0..1) of a precision may be below that of torch: one point."""
 
 
 @dataclass
 class Row:
-    """One file on one backend against torch.
+    """One file on one backend, compared with torch.
 
     Attributes:
-        random_error, real_error: largest relative error over random and real inputs; None: no such inputs.
-        absolute_error: largest, over all inputs.
-        metric: the task's figures; ``metric_lost``: of the model's main figure, against torch.
-        latency_ms, p95_ms: at batch 1 and the usual sizes; memory_mib: that loading and running adds to a process.
-        problems: what is beyond tolerance.
+        model: name of the model.
+        precision: of ``export.precision.PRECISIONS``.
+        backend: of ``wm_core.inference.backends.BACKENDS``, or "torch eager".
+        device: that the backend ran on, in words.
+        file_bytes: size of the file [bytes]; 0 of torch, which has none.
+        random_error, real_error: largest relative error over random and real inputs; None: no such inputs, or not run.
+        absolute_error: largest absolute error over all inputs; None: not run.
+        metric: figures of the task by name; empty: not measured.
+        metric_lost: by how much the main figure is below that of torch; None: not measured.
+        latency_ms, p95_ms: median and 95th percentile at the usual sizes [ms]; None: not run.
+        memory_mib: what loading and running adds to the peak memory of a process [MiB]; None: not measured.
+        problems: a line for each tolerance that is exceeded, and for an error of the backend.
     """
 
     model: str
@@ -55,10 +62,11 @@ class Row:
 
 
 def relative_error(found: NDArray[Any], expected: NDArray[Any], unit: str = "") -> float:
-    """Largest difference over the largest expected value of the tensor; of probabilities, over 1.
+    """Largest absolute difference, divided by the largest absolute expected value; of a "probability", divided by 1.
 
-    Relative to the tensor and not to each number: a logit that crosses zero has no relative error of its own. Nor has a
-    probability near zero: ONNX Runtime's sigmoid is right to 6e-8, which is much of 3e-5 and nothing of a probability.
+    The scale is the tensor's and not each value's: the relative error of a logit that crosses zero is unbounded. So is
+    that of a probability near zero: ONNX Runtime's sigmoid is exact to 6e-8, a large part of a probability of 3e-5,
+    which does not matter to the task.
     """
     if not expected.size:
         return 0.0
@@ -67,7 +75,7 @@ def relative_error(found: NDArray[Any], expected: NDArray[Any], unit: str = "") 
 
 
 def threads_of(model: Model) -> int:
-    """CPU threads that a model is run with; of small tensors more than one only get in each other's way."""
+    """CPU threads that a model is run with; with small tensors more than one thread costs time."""
     return usual_threads() if model.gpu else 1
 
 
@@ -108,7 +116,7 @@ def check(model: Model, path: Path) -> tuple[float, float]:
 
 
 def latencies(run: Callable[[], object], seconds: float = 1.5, least: int = 20) -> NDArray[np.float64]:
-    """Of repeated runs [s], after a few that are not counted."""
+    """Latencies (N,) [s] of at least ``least`` runs that last at least ``seconds`` [s], after five warm-up runs."""
     for _ in range(5):
         run()
     found: list[float] = []
@@ -157,13 +165,13 @@ def memory_mib(path: Path, backend: str, shapes: Mapping[str, Sequence[int]]) ->
 
 
 def random_inputs(model: Model, count: int = 4) -> list[dict[str, NDArray[Any]]]:
-    """Of the usual sizes, and of some others within the bounds."""
+    """So many random inputs: the first of the usual sizes, the others of random sizes within the bounds."""
     rng = np.random.default_rng(17)
     found = [model.random(rng)]
     while len(found) < count:
         sizes = {}
         for name, axis in model.axes.items():
-            # Small, so that it does not take long; even, as images have to be.
+            # At most twice the usual size, which keeps runs short; even, because the networks halve images.
             most = max(axis.least, min(axis.most, 2 * axis.usual))
             sizes[name] = (
                 int(rng.integers(axis.least, most + 1)) // 2 * 2 if axis.least > 1 else int(rng.integers(1, 4))
@@ -182,7 +190,14 @@ def compare(
     measure_metric: bool = True,
     say: Callable[[str], None] = print,
 ) -> list[Row]:
-    """Every file on every backend that runs here, against torch; the first row is torch itself."""
+    """Every file on every backend that runs on this machine, against torch; the first row is torch itself.
+
+    Args:
+        files: by precision.
+        real: real inputs to compare on, beside random ones; may be empty.
+        measure_metric: False leaves out the figures of the task, which take minutes.
+        say: is called with a line of progress for each row.
+    """
     reference = torch_runner(model)
     rows = [Row(model.name, "fp32", "torch eager", device=_torch_device())]
     usual = model.random(np.random.default_rng(3))
@@ -217,7 +232,7 @@ def compare(
 
 
 def judge(row: Row, reference: Row, model: Model) -> None:
-    """Note what of a row is beyond tolerance."""
+    """Set ``metric_lost`` of a row, and append to ``problems`` each tolerance that it exceeds."""
     limit = TOLERANCE.get(row.precision)
     for name in ("random_error", "real_error"):
         value = getattr(row, name)
@@ -237,16 +252,16 @@ def _torch_device() -> str:
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For a file."""
+    """Rows for a JSON report; figures that are not finite are left out."""
     found = [asdict(row) for row in rows]
     for row in found:
-        # JSON has no NaN: of a figure that there is none of, e.g. no object of a known class.
+        # JSON has no NaN, the value of a figure without data, e.g. where no object is of a known class.
         row["metric"] = {k: v for k, v in row["metric"].items() if np.isfinite(v)}
     return found
 
 
 def table(rows: Sequence[Row], keys: Mapping[str, str]) -> list[list[str]]:
-    """Header and cells, for people; ``keys``: the main figure of each model."""
+    """Header and cells of a table to read; ``keys``: the main figure of each model by the model's name."""
 
     def number(value: float | None, form: str = ".3g") -> str:
         return "" if value is None else f"{value:{form}}"

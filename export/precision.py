@@ -1,7 +1,7 @@
-"""Lower precisions of an fp32 ONNX file: fp16, and int8 with ranges from the training set's own inputs.
+"""Lower precisions of an fp32 ONNX file: fp16, and int8 with ranges measured on inputs of the training set.
 
-The files are strongly typed: what is computed in which precision stands in the graph, as TensorRT 11 and TensorRT-RTX
-want it, and as every other runtime can follow.
+The files are strongly typed: the graph itself says what is computed in which precision. TensorRT 11 and TensorRT-RTX
+require that, and every other runtime supports it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from export.graph import describe
 from export.model import Feeds, Model
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8_symmetric")
-"""``int8``: asymmetric, for CPUs; ``int8_symmetric``: zero points of 0 and float biases, as TensorRT wants it."""
+"""``int8``: asymmetric, for CPUs; ``int8_symmetric``: zero points of 0 and float biases, as TensorRT requires."""
 
 
 class _Reader:
-    """Real inputs, one after the other, as ONNX Runtime's calibration asks for them."""
+    """Real inputs one at a time, the interface that ONNX Runtime's calibration reads; counts them."""
 
     def __init__(self, feeds: Iterator[Feeds]) -> None:
         self.feeds, self.count = feeds, 0
@@ -31,18 +31,18 @@ class _Reader:
 
 
 def facts_of(path: Path) -> dict[str, str]:
-    """A file's metadata."""
+    """Metadata entries of an ONNX file."""
     import onnx
 
     return {e.key: e.value for e in onnx.load(path, load_external_data=False).metadata_props}
 
 
 def fp16(source: Path, path: Path, model: Model) -> Path:
-    """Weights and computation in half precision; inputs and outputs stay float32."""
+    """Write the fp16 file: weights and computation in half precision, inputs and outputs float32. Returns its path."""
     import onnx
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-    # Resize and the like are refused in half precision by some runtimes only, of which none is used here.
+    # ONNX Runtime blocks Resize and Upsample because some runtimes lack them in half precision; none of those is used.
     blocked = [o for o in DEFAULT_OP_BLOCK_LIST if o not in ("Resize", "Upsample")] + list(model.fp32_operators)
     graph = convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=blocked)
     describe(graph, model, {**_own(facts_of(source)), "precision": "fp16"})
@@ -51,15 +51,15 @@ def fp16(source: Path, path: Path, model: Model) -> Path:
 
 
 def int8(source: Path, path: Path, model: Model, symmetric: bool = False, images: int | None = None) -> Path:
-    """Eight-bit weights (per channel) and activations, with QuantizeLinear and DequantizeLinear in the graph.
+    """Write an int8 file: 8-bit weights (per channel) and activations, with QuantizeLinear and DequantizeLinear nodes.
 
     Args:
         symmetric: see ``PRECISIONS``.
-        images: how many inputs of the training set to take ranges from; None: as the model says.
+        images: number of inputs of the training set to measure ranges on; None: that of the model's quantization.
 
     Raises:
-        ValueError: the model has no quantization.
-        FileNotFoundError: there is no training data to take ranges from.
+        ValueError: the model has no quantization, or no node's name matches an entry of its ``keep``.
+        FileNotFoundError: there is no training data to measure ranges on.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -72,7 +72,7 @@ def int8(source: Path, path: Path, model: Model, symmetric: bool = False, images
     prepared = path.with_suffix(".prepared.onnx")
     root = logging.getLogger()
     level = root.level
-    # It advises preprocessing, which has just been done.
+    # The quantizer logs the advice to preprocess the graph, which the first call below does.
     root.setLevel(logging.ERROR)
     try:
         quant_pre_process(str(source), str(prepared))
@@ -118,7 +118,12 @@ def int8(source: Path, path: Path, model: Model, symmetric: bool = False, images
 
 
 def make(precision: str, source: Path, path: Path, model: Model) -> Path:
-    """One of ``PRECISIONS`` but fp32, from the fp32 file."""
+    """Write one of ``PRECISIONS`` but fp32, from the fp32 file; returns its path.
+
+    Raises:
+        ValueError: another precision, or see ``int8``.
+        FileNotFoundError: see ``int8``.
+    """
     if precision == "fp16":
         return fp16(source, path, model)
     if precision in ("int8", "int8_symmetric"):
@@ -127,6 +132,6 @@ def make(precision: str, source: Path, path: Path, model: Model) -> Path:
 
 
 def _own(facts: dict[str, str]) -> dict[str, str]:
-    """Without what ``describe`` writes itself, or a quantizer's own entries."""
+    """Metadata entries without those that ``describe`` writes, and without a quantizer's own."""
     given = ("task", "tensors", "axes", "git_revision", "weights_sha256", "license", "card", "precision", "calibration")
     return {k: v for k, v in facts.items() if k not in given and "." not in k}

@@ -1,4 +1,4 @@
-"""The reasoner, for export."""
+"""The reasoner as an exportable model: its tensors, its real inputs and its metric."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from export.model import PERCEPTION_MODELS, ROOT, Axis, Feeds, Model, Runner, Te
 if TYPE_CHECKING:
     from torch import nn
 
-# The reasoner.
-
 _REASONER_DATA = ROOT / "out/data/reasoner"
 _REASONER_CLIPS = 12
-"""Held-out clips of each split that its metric is taken over: enough to see a precision go wrong."""
+"""Held-out clips of each split for the metric, enough to detect a precision that fails. Larger takes longer."""
 
 
 def _reasoner_network(weights: Path) -> nn.Module:
@@ -57,7 +55,7 @@ def _labeled_clips(split: str, clips: int) -> list[Any]:
 
 
 def _watch_labeled_clips(labeled_clips: Sequence[Any], run: Runner) -> dict[str, float]:
-    """The figures of the reasoner's card, of the reasoner with this function as its network."""
+    """Figures of the reasoner's card on these clips, with ``run`` in place of the network."""
     import json
 
     from training.reasoner.card import Result, evaluate_clip
@@ -83,7 +81,7 @@ def _reasoner_real(split: str, count: int) -> Iterator[Feeds]:
         return
     import torch
 
-    # What the network is fed while it watches clips.
+    # The inputs that the network gets while the reasoner processes clips.
     network = _reasoner_network(PERCEPTION_MODELS / "reasoner.safetensors")
     described = make_reasoner()
     fed: list[dict[str, NDArray[Any]]] = []
@@ -110,7 +108,7 @@ def _reasoner_metric(run: Runner) -> dict[str, float]:
 
 
 def make_reasoner() -> Model:
-    """The reasoner, with its data and its metric."""
+    """The reasoner, with its real inputs and its metric."""
     from wm_perception.models.reasoner import reasoner_contract
 
     inputs, outputs = reasoner_contract()

@@ -1,7 +1,7 @@
 """The models that ``wm export`` knows, each with all that exporting, checking and measuring it needs.
 
-A further model is one more ``Model`` in ``MODELS``: its torch definition, its tensors, their bounds, real inputs, and
-the metric of its task.
+A further model is one more function in ``_MAKERS`` that makes a ``Model``: its torch definition, its tensors, their
+bounds, real inputs, and the metric of its task.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _MAKERS: dict[str, Callable[[], Model]] = {
     "reasoner": make_reasoner,
     "dynamics": make_dynamics,
 }
-"""Of each model; called when it is asked for, as some import torch."""
+"""Makes each model; called only for the models that are used, because some import torch."""
 
 
 def names() -> tuple[str, ...]:
-    """Of the models whose weights are there."""
+    """Names of the models whose weights are there."""
     folders = {"dynamics": DYNAMICS_MODELS}
     return tuple(n for n in _MAKERS if (folders.get(n, PERCEPTION_MODELS) / f"{n}.safetensors").is_file())
 

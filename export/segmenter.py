@@ -1,4 +1,4 @@
-"""The segmenter, for export."""
+"""The segmenter as an exportable model: its tensors, its real inputs and its metric."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from export.model import PERCEPTION_MODELS, ROOT, Axis, Feeds, Model, Quantizati
 
 if TYPE_CHECKING:
     from torch import nn
-
-# The segmenter.
 
 _SEGMENTER_WORK = ROOT / "out/train/segmenter"
 
@@ -45,7 +43,11 @@ def _segmenter_facts(network: nn.Module) -> dict[str, str]:
 
 
 def prepared(split: str, least: int = 1) -> Any:
-    """The segmenter's images (``training.worlds.dataset.Prepared``) of train, seeds or families, or None."""
+    """The segmenter's images (``training.worlds.dataset.Prepared``) of a split; None: fewer than ``least``.
+
+    Args:
+        split: "train", "seeds" or "families".
+    """
     from training.worlds.dataset import Prepared
 
     folder = _SEGMENTER_WORK / f"features_{split}"
@@ -103,7 +105,7 @@ def _maps() -> tuple[Tensor, ...]:
 
 
 def make_segmenter() -> Model:
-    """The segmenter, with its data and its metric."""
+    """The segmenter, with its real inputs and its metric."""
     from wm_perception.segmentation.learned import CHANNELS, INPUT
 
     return Model(
@@ -120,7 +122,7 @@ def make_segmenter() -> Model:
             ),
         ),
         outputs=_maps(),
-        # A camera of 640 x 480 at stride 2 is usual; the most is one of 1280 x 720 at stride 1.
+        # Usual: a camera of 640 x 480 at stride 2; most: one of 1280 x 720 at stride 1.
         axes={
             "batch": Axis(1, 1, 4),
             "height": Axis(32, 240, 720),
@@ -132,8 +134,8 @@ def make_segmenter() -> Model:
         real=_segmenter_real,
         metric=_segmenter_metric,
         metric_key="seeds_mask_ap",
-        # The last convolutions give logits and offsets over a wide range, which eight bits cannot tell apart. The
-        # context is one pixel: nothing to gain.
+        # The last convolutions give logits and offsets over a wide range, too wide for eight bits. The context branch
+        # works on one pixel, so that int8 saves nothing there.
         loads={"batch 1": {}, "4 images": {"batch": 4}},
         quantization=Quantization(("Conv", "Add", "Relu"), ("/fine/fine.1/", "/meaning/meaning.1/", "/context/")),
     )

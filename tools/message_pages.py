@@ -12,7 +12,13 @@ _ELEMENT = re.compile(r"(?P<type>\S+)\s+(?P<name>\w+)(?P<value>\s*=\s*[^#\s]+)?\
 
 @dataclass
 class Element:
-    """A field, or a constant (``value`` as written, empty for a field), and what its comment says."""
+    """A field or constant of an interface.
+
+    Attributes:
+        type, name: as written.
+        value: of a constant, as written with its "="; empty: a field.
+        comment: the lines of its comment.
+    """
 
     type: str
     name: str

@@ -53,6 +53,7 @@ from wm_perception.evaluation import rotation_error_deg
 EFFECT_AT_S = 1.0
 """Where effect vectors are compared: the horizon of the aims."""
 CALIBRATION_TIMES_S = (0.5, 1.0)
+"""Times [s] at which true positions are compared with predictive regions (``coverage_90``)."""
 CALIBRATION_SCENARIOS = 3
 """Hypotheses of each case that are rolled out from belief samples; more need more time."""
 

@@ -15,10 +15,13 @@ from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import targets
 
+# Tolerances of ``created_energy``, which are added; larger ones find fewer violations.
 _ENERGY_OF_KINETIC = 0.05
+"""Part of the largest kinetic energy."""
 _ENERGY_HEIGHT_M = 0.005
+"""Height [m] by which what moves may be lifted."""
 _ENERGY_NOISE_J = 1e-4
-"""Tolerances of ``created_energy``; larger ones find fewer violations."""
+"""Energy [J] below which changes are rounding."""
 _OVERLAP_AT_START_M = 0.0025
 """Depth [m] from which a contact counts, and from which a pair that has it at the start is left out."""
 

@@ -17,14 +17,18 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 HORIZONS_S = (0.5, 1.0, 2.0)
+"""Horizons [s] that displacement errors are given for."""
 MOVED_M = 0.01
 """An object further than this from its start has moved; one further than this from the factual future is affected."""
 GONE_M = 0.25
 """An object so far below the table's top has left it; its path on the floor is not scored."""
+# Tolerances and level that the aims in docs/imagination_bench.md are stated for.
 EVENT_TOLERANCE_S = 0.1
+"""Difference in time [s] up to which an imagined event matches a true one. Larger matches more."""
 PENETRATION_M = 0.005
+"""Depth [m] from which one object counts as inside another. Larger counts fewer."""
 COVERAGE = 0.9
-"""Tolerances and level that the aims in docs/imagination_bench.md are stated for."""
+"""Probability that a predictive region should hold the true position."""
 MEASURED_M = 1e-3
 """Standard deviation [m] added to each axis of a predictive region: differences below a millimeter do not matter."""
 

@@ -21,6 +21,7 @@ from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.types import Frame, PerceptionConfig
 
 WIDTH, HEIGHT = 640, 480
+"""Size of the rendered images [pixels]."""
 _PERCEPTION = ROOT / "ros2_ws/src/wm_perception/wm_perception"
 
 

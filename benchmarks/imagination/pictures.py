@@ -29,7 +29,9 @@ _SIDE = 360
 _METERS = 1.5
 """Its width in the world [m]; objects start within 0.55 m of the middle."""
 _BEFORE, _TRUE, _IMAGINED = (190, 190, 190), (40, 150, 60), (215, 60, 50)
+"""RGB 0..255 of the outlines at the start, and of the true and the imagined ones at ``_AT_S``."""
 _AT_S = 1.0
+"""Time [s] of the true and imagined outlines."""
 
 
 def _outline(points: Array) -> Array:

@@ -22,6 +22,7 @@ from wm_core.interventions import ActionBatch, InterventionKind
 from wm_core.rollout import ImagineRequest, StatesWanted
 
 HYPOTHESES = 1024
+"""Hypotheses of a request: the number in the figures ``service_1024_s`` and ``service_1024_full_s``."""
 REQUESTS = ("planner", "full")
 _WAIT_S = 60.0
 """For the node to start: it loads its models and compiles its kernels."""

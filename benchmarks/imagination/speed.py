@@ -29,9 +29,12 @@ from wm_dynamics.mujoco.world import World
 from wm_dynamics.physics.backend import MAX_TIMESTEP_S
 
 OBJECTS = 8
+"""Movable objects of the scene."""
 COUNTS = (1, 64, 1024)
+"""Hypotheses of the batches that are timed."""
 KINDS = ("planner", "all_moving")
 HORIZON_S = 1.0
+"""Length of a rollout [s]."""
 TIMES = np.arange(31) / 30.0
 AS_PHYSICS = "mujoco as physics"
 MUJOCO_STEPS_S = {"mujoco 1/240 s": 1.0 / 240.0, "mujoco 2 ms": 0.002}

@@ -22,6 +22,7 @@ from wm_dynamics.mujoco.bodies import BodyDef, GeomDef
 
 KINDS = (EventKind.CONTACT, EventKind.SEPARATION, EventKind.FALL, EventKind.TOPPLE, EventKind.LEAVE)
 EVENTS_UNTIL_S = 1.0
+"""Time [s] up to which events are compared."""
 STEP_OF_INTERVENTIONS_S = 0.5 / 60.0 + 1e-3
 """Backends begin an intervention at the nearest of their steps, at most half a step of 60 Hz off."""
 

@@ -36,8 +36,9 @@ LEAST_OBJECTS = 3
 CAMERA_RATE_HZ = 15.0
 """Images a second that perception is given; more make the benchmark slower."""
 HORIZON_S = 2.0
+"""Length of the futures [s]: the longest horizon of the figures."""
 STEP_S = 1.0 / 30.0
-"""The longest horizon of the figures, and the state rate of the imagination service by default."""
+"""Time between states [s]: that of the imagination service by default."""
 MAX_SPEED_M_S = 20.0
 """A world with a faster object is left out as diverged: interventions give 2 m/s at most, a fall from a table 5."""
 

@@ -30,17 +30,20 @@ Kind = Literal["random", "lively", "busy", "away", "behind", "passing"]
 """``lively`` is for training alone."""
 
 WIDTH, HEIGHT = 640, 480
+"""Size of the images [pixels]."""
 FIRST_SEED = 50_000
 """Far from the seeds that validation during training draws."""
 HIDDEN_S = 2.0
+"""Time [s] for which objects are hidden at least."""
 _HOLD_S = 2.4
-"""Objects are hidden for at least the first; the second [s] allows for the time that covering them needs."""
+"""Time [s] for which what hides them is held: HIDDEN_S and the time that covering them needs."""
 _LEAST_S = {"random": 2.0, "busy": 5.6, "away": 5.6, "behind": 5.6, "passing": 5.6}
 _CYCLE: tuple[Kind, ...] = (
     *("random", "away", "busy", "behind", "random", "busy", "passing", "random", "busy", "away"),
 )
 """Kinds of every ten clips."""
 _BUMPS_S = (0.7, 1.4, 2.1, 2.8, 3.5, 4.2)
+"""Times [s] at which an object of a "busy" clip is sent into its neighbor."""
 
 MIN_VISIBLE_PX = 100
 """Of the 640x480 image: an object of which less is seen is not scored: neither a miss nor a phantom."""
@@ -74,7 +77,9 @@ class TrueFrame:
     """One rendered frame with its ground truth.
 
     Attributes:
-        stamp_ns: > 0; rgb (H, W, 3) uint8; depth (H, W) float32 [m], with the sensor's errors, 0 = not measured.
+        stamp_ns: > 0 [ns].
+        rgb: (H, W, 3) uint8.
+        depth: (H, W) float32 [m], with the sensor's errors, 0 = not measured.
         ids: (H, W) int32 true id of every pixel, 0 = no object (floor, walls, table).
         scene: the true scene graph, with ``visibilities`` as the seen part of each object's own image area.
         visible: true ids that are scored (``MIN_VISIBLE_PX``); gone: those that count as hidden (``_GONE_PX``).

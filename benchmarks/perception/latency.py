@@ -23,6 +23,7 @@ NAMESPACE = "/wm"
 CORES = 2
 """Cores of the nodes and the player together, so that machines can be compared."""
 START_S = 60.0
+"""Time [s] that the nodes have to start and to send a first scene graph."""
 _SETTLE_S = 2.0
 """Graphs of the first seconds are not timed: supports are found and threads are started."""
 _FRAME = "camera_color_optical_frame"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.perception.run import WorstPicture
 
 _SCALE = 2
+"""Factor by which images are enlarged, so that outlines are fine."""
 _PALETTE = np.array(
     [[255, 80, 60], [70, 200, 255], [120, 255, 90], [255, 210, 40], [230, 110, 255], [60, 255, 210], [255, 150, 40]],
     np.uint8,

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _KIB = 1024
+"""Bytes of the unit in /proc/PID/status."""
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+"""Ticks a second [Hz], the unit of processor times in /proc/PID/stat."""
 
 
 @dataclass(frozen=True)

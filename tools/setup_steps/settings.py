@@ -12,6 +12,7 @@ EXTRA_INTERFACES = ROOT / "tools" / "ros_from_pip"
 LOGS = ROOT / "out" / "setup"
 
 SUPPORTED = ((3, 10), (3, 11), (3, 12), (3, 13))
+"""Versions of CPython that ROS 2 from pip and the lock files are for."""
 SUPPORTED_TEXT = "CPython 3.10 to 3.13"
 SUPPORTED_DISTROS = ("jazzy", "kilted")
 DEFAULT_DISTRO = "kilted"

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 NEEDED = ("title", "summary", "architecture", "parameters", "license", "data", "training", "metrics", "limits")
 _MIB = 2**20
+"""Bytes in a mebibyte."""
 
 
 @dataclass(frozen=True)

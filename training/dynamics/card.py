@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 HELD_OUT_CLIPS = 60
+"""Clips of each held-out split."""
 STEPS = 60
-"""Clips of each split, and steps of a rollout (1 s)."""
+"""Steps of a rollout: 1 s."""
 WORST = 6
 """Windows that are shown."""
 _SIZE = 320

@@ -57,9 +57,11 @@ class DynamicsClip:
 
     Attributes:
         states: (T, N, 13) float32 in dynamics frames (origin at the center of mass as a robot would compute it).
-        present: (T, N); parameters: (N, PARAMETER_ROWS); bounds: (N,) [m].
-        hulls: (N, 3, HULL_POINTS) [m]; has_hull: (N,).
-        surfaces: (S, PLANE_ROWS); floor_z [m]; kinematic: (N,); is_static: (N,).
+        present: (T, N) whether a body is in the world.
+        parameters: (N, PARAMETER_ROWS); bounds: (N,) radii about the centers of mass [m].
+        hulls: (N, 3, HULL_POINTS) from the center of mass [m]; has_hull: (N,) whether it is a movable convex hull.
+        surfaces: (S, PLANE_ROWS) tops of static bodies; floor_z: height of the floor [m].
+        kinematic: (N,) whether a body follows a path; is_static: (N,).
         disturbed: (T,) True where an intervention began since the step before.
     """
 

@@ -37,7 +37,9 @@ from wm_perception.types import Frame, PerceptionConfig
 FIRST_SEED = 30_000
 """Apart from the seeds of the simulated tracks and of development clips (70000 on)."""
 SECONDS = 4.0
+"""Length of a clip [s], the same as that of simulated clips (``data.SECONDS``)."""
 _KINDS: tuple[Kind, ...] = ("lively", "busy", "lively", "busy", "random", "lively", "busy", "behind", "lively", "away")
+"""Kinds of every ten clips."""
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,11 @@ from wm_dynamics.mujoco.world import World
 from wm_sim.scenes import BuiltScene
 
 SECONDS = 4.0
+"""Length of a clip [s]. Longer clips have more events and need more time to simulate."""
 RATE_HZ = 30.0
+"""States a second of a clip [Hz]."""
 CLIPS_PER_SHARD = 20
+"""Clips of a file. With more, an interrupted run loses more work."""
 MOST_SIBLINGS = 7
 """Counterfactual worlds that are simulated for one clip; more would know more causes and need more time."""
 RAMP = 6

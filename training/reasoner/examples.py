@@ -37,15 +37,21 @@ from wm_perception.reasoning.steps import Step
 
 @dataclass(frozen=True)
 class Example:
-    """Features and labels of one clip; N objects, T steps.
+    """Features and labels of one clip; N objects, T steps. Columns of features: ``wm_perception.reasoning.features``.
 
     Attributes:
-        objects (N, T, Fo), pairs (N, N, T, Fp): features; here (N, T).
-        pair_events (N, N, T, 2), object_events (N, T, 4): 1 at the step in which it happened; touching (N, N, T).
-        shapes (N, Fs); properties (N, 3): log mass less that of the volume, friction, restitution; free (N,): not
-            moved along a path from outside.
-        contact_rows (C, Fc), contact_of (C,); step_rows (M, Fm), step_of (M,): evidence and the index of its object.
-        cause_rows (Q, Fq), caused (Q,).
+        objects: (N, T, ``OBJECT_FEATURES``).
+        pairs: (N, N, T, ``PAIR_FEATURES``).
+        here: (N, T) whether the object is tracked.
+        pair_events: (N, N, T, ``PAIR_EVENTS``) true at the step in which it happened.
+        object_events: (N, T, ``OBJECT_EVENTS``) likewise.
+        touching: (N, N, T) whether the two objects touch.
+        shapes: (N, ``SHAPE_FEATURES``).
+        properties: (N, 3) log mass less its prior from the volume, friction, restitution.
+        free: (N,) whether the properties count: a true object that follows no path.
+        contact_rows: (C, ``CONTACT_FEATURES``) evidence from contacts; contact_of: (C,) index of its object.
+        step_rows: (M, ``STEP_FEATURES``) evidence from steps; step_of: (M,) index of its object.
+        cause_rows: (Q, ``CAUSE_FEATURES``) pairs of events; caused: (Q,) whether the first caused the second.
     """
 
     objects: NDArray[np.float16]

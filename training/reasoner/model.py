@@ -31,6 +31,7 @@ from wm_perception.reasoning.features import (
 OBJECT_WIDTH, PAIR_WIDTH, HEADS, ROUNDS = 96, 64, 4, 2
 """Sizes of the shipped weights; larger ones cost time on the robot."""
 PROPERTIES = 3
+"""Properties that are estimated: log mass, friction, restitution."""
 DROPOUT = 0.1
 """Probability that a hidden value is dropped in training; more regularizes more."""
 

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from training.worlds.families import VOCABULARY
 from wm_perception.segmentation.learned import CHANNELS, OUTPUTS
 
+# Sizes of the shipped weights; larger ones cost time on the robot.
 WIDTHS = (16, 32, 64, 96, 128)
+"""Channels at each resolution, from that of the image downwards."""
 EMBEDDING = 16
-"""Sizes of the shipped weights; larger ones cost time on the robot."""
+"""Length of an appearance vector."""
 
 
 class ResidualBlock(nn.Module):

@@ -23,8 +23,11 @@ from wm_perception.segmentation.learned import CHANNELS, OFFSET_SCALE_PX, networ
 from wm_perception.types import Frame, PerceptionConfig
 
 QUANTUM = 127.0
+"""Factor by which inputs in -1..1 are stored as int8."""
 MAX_IDS = 32
+"""Ids of a clip whose class is stored, from 0; objects with larger ids have no class."""
 MIN_PIXELS = 16
+"""Pixels of an object below which it is left out of the loss. Larger ignores more objects that are mostly hidden."""
 
 
 @dataclass(frozen=True)

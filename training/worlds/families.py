@@ -22,6 +22,7 @@ VOCABULARY = ("box", "ball", "can", "capsule", "mug", "bowl", "plate", "bottle",
 """Classes of the families seen in training; anything else is an ``object``."""
 
 WHITE = (1.0, 1.0, 1.0, 1.0)
+"""RGBA 0..1 of every part."""
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,17 @@ from training.worlds.worlds import DURATION_S, random_scene
 from wm_sim.scenes import BuiltScene
 
 WIDTH, HEIGHT = 320, 240
+"""Size of the images [pixels]: that of a camera of 640 x 480 at perception's stride of 2."""
 DEPTH_UNIT_M = 1e-4
+"""Meters per unit of the stored depth, 16 bits: up to 6.5 m."""
 IMAGES = 8
+"""Images that are drawn from a clip by default."""
 SIBLINGS = 2
+"""Counterfactual siblings of a clip by default: the same world without one of its objects."""
 CLIPS_PER_SHARD = 20
+"""Clips of a file. With more, an interrupted run loses more work."""
 STATE_RATE_HZ = 30.0
+"""States a second of a clip [Hz]."""
 
 
 def image_rows(rng: np.random.Generator, rows: int, images: int) -> NDArray[np.int64]:

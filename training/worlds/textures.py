@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from training.worlds.splits import Split
 
 _TEXTURE_PIXELS = 64
+"""Side of an object's texture [pixels]; that of a surface is 4 times as long. Larger has finer detail."""
 
 Image = NDArray[np.uint8]
 Color = NDArray[np.float64]

@@ -23,14 +23,23 @@ from wm_core.scene_graph import SceneGraph, Shape
 # Limits beyond which a value is taken for a mistake, such as another unit. Chosen by hand, far beyond what a robot does
 # at a table; the limits of wm_dynamics/validity.py lie above them. Larger ones let more mistakes reach the dynamics.
 MAX_SPEED_M_S = 50.0
+"""Largest component of a linear velocity [m/s]."""
 MAX_ANGULAR_SPEED_RAD_S = 500.0
+"""Largest component of an angular velocity [rad/s]."""
 MAX_IMPULSE_N_S = 1.0e3
+"""Largest component of an impulse [N s]."""
 MAX_COORDINATE_M = 1.0e3
+"""Largest coordinate [m] of poses and paths in the graph frame, to either side of its origin."""
 MAX_POINT_M = 10.0
+"""Largest coordinate [m] of the point that an impulse acts on."""
 EXTENT_LIMITS_M = (1e-3, 10.0)
+"""Least and largest full extent [m] of a new body along each of its axes."""
 MASS_LIMITS_KG = (1e-6, 1e4)
+"""Least and largest mass [kg]."""
 MAX_FRICTION = 10.0
+"""Largest coefficient of friction."""
 SCALE_LIMITS = (0.1, 10.0)
+"""Least and largest factor of a morph along each axis of the object."""
 
 _KINDS = frozenset(InterventionKind)
 _PROPERTIES = frozenset(Property)

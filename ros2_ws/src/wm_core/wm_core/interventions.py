@@ -134,7 +134,12 @@ class Intervention:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A named list of interventions; the empty list is the factual future."""
+    """A named list of interventions; the empty list is the factual future.
+
+    Attributes:
+        name: chosen by the caller, repeated in the answer.
+        interventions: carried out at their time offsets.
+    """
 
     name: str
     interventions: tuple[Intervention, ...] = ()

@@ -180,20 +180,25 @@ class Rollout:
         present: (K, T, N) bool, or (K, 0, N) like states.
         position_std: (K, T, N) [m], or (K, 0, N) like states.
         events: see ``RolloutEvent``.
-        effect: (K, N) [m]; effect_vector: (K, N, 3) [m]; NaN where absent from one of the two futures.
-        pairs: P pairs of ids; pair_separation (K, P) [m]; pair_collision (K, P) 0..1.
+        effect: (K, N) [m] largest distance from the object's own factual future over all times, mean over samples.
+        effect_vector: (K, N, 3) [m] position at the end less that of the factual future, mean over samples.
+            Both are NaN where the object is absent from one of the two futures.
+        pairs: P pairs of ids, in the order of the request.
+        pair_separation: (K, P) [m] smallest surface distance over times and samples, negative when penetrating.
+        pair_collision: (K, P) 0..1, part of the samples in which the pair touched.
         complete: whether all of it was computed; else ``computed`` says which futures were.
         backends: K names of the dynamics that answered each; empty: all by ``backend``.
         computed: (K,) bool; dynamics_s: wall-clock time of the dynamics [s].
         warnings: sentences on doubtful input that was answered.
-        valid: (K,) bool, false: not to be acted upon, and invalid_reasons (K strings, empty where valid) say why: not
-            finite, faster or of more energy than can be, or the backend is unsure of it. Its states are as they came;
-            position_std, effect, pairs, event_probability and answers of it, and effects against an invalid factual
-            future, are NaN. Futures that were not computed are not valid either. Both empty: not checked.
+        valid: (K,) bool, false: not to be acted upon. Its states are those of the backend; position_std, effect, pairs,
+            event_probability and answers of it, and effects against an invalid factual future, are NaN. Futures that
+            were not computed are not valid either. Empty: not checked.
+        invalid_reasons: K strings, empty where valid: not finite, faster or of more energy than possible, or the
+            backend is unsure of it. Empty: not checked.
         final_states: (K, S, N, 13), final_present: (K, N), final_position_std: (K, N) [m], at the last time.
         event_kinds: E kinds; event_probability: (K, E, N) 0..1, NaN where not computed.
         path_outside: (K,) how far a kinematic body's path goes beyond the workspace [m].
-        answers: one per question.
+        answers: one for each of the request's questions about events.
         frame_times: (F,) [s].
         video: (K, F, H, W, 3) uint8 RGB, or None.
         depth: (K, F, H, W) float32 [m], 0 where nothing is, or None.

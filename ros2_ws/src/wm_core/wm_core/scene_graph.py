@@ -92,10 +92,15 @@ class Event:
 # wood 600, full bottles 1000), friction and restitution of dry everyday materials.
 PRIOR_DENSITY_KG_M3 = 400.0
 PRIOR_LOG_MASS_STD = 0.7
+"""Standard deviation of the natural logarithm of mass: a factor of 2. Larger spreads belief samples."""
 PRIOR_FRICTION = 0.5
+"""Mean coefficient of friction."""
 PRIOR_FRICTION_STD = 0.15
+"""Standard deviation of the coefficient of friction. Larger spreads belief samples."""
 PRIOR_RESTITUTION = 0.1
+"""Mean coefficient of restitution."""
 PRIOR_RESTITUTION_STD = 0.1
+"""Standard deviation of the coefficient of restitution. Larger spreads belief samples."""
 
 
 def shape_volume(shape: int, extents: ArrayLike) -> float:

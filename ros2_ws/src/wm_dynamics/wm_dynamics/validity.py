@@ -32,14 +32,16 @@ Flags = NDArray[np.bool_]
 FLOOR_BELOW_M = 1.0
 """Depth below the lowest object of the scene to which objects may fall [m]: backends put a floor 0.75 m below the
 supports."""
+# Limits above what a request may contain (50 m/s, 500 rad/s, poses of 1 km; ``wm_core.intervention_checks``), with room
+# for small objects that are given large impulses. Larger ones accept more of what a diverging solver returns.
 FASTEST_M_S = 1000.0
+"""Largest linear speed [m/s]."""
 FASTEST_RAD_S = 2000.0
+"""Largest angular speed [rad/s]."""
 FARTHEST_M = 4000.0
-"""Beyond what any request may contain (50 m/s, 500 rad/s, poses of 1 km; ``wm_core.intervention_checks``), with room
-for small objects that are given large impulses. ``FARTHEST_M`` counts from the farthest object of the scene, as the
-origin of a map may be far away."""
+"""Largest distance [m] beyond the farthest object of the scene, as the origin of a map may be far away."""
 BLOWS = 3.0
-"""Factor on the largest speed that is given: of a collision passed on by a third object, see above."""
+"""Factor on the largest speed that is given: that of a collision passed on by a third object, see above."""
 SLACK_M_S = 2.0
 """Speed that overlapping objects may leave one another with [m/s]: backends bound theirs to 1 m/s."""
 MOST_NAMED = 3

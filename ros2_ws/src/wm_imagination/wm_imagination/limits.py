@@ -13,9 +13,12 @@ class Limits:
     """Limits of one request; a request beyond them is refused before any work.
 
     Attributes:
-        max_hypotheses, max_interventions (per hypothesis), max_path_poses (per path), max_samples, max_pairs:
-            counts.
-        max_horizon_s: [s].
+        max_hypotheses: hypotheses of a request, K.
+        max_interventions: interventions of each hypothesis.
+        max_path_poses: poses of each path.
+        max_samples: belief samples of each hypothesis, S.
+        max_pairs: pairs of objects whose separation is requested.
+        max_horizon_s: length of the futures [s].
         max_times: states in time, horizon / step + 1.
         max_state_values: K * S * T * N * 13 numbers, the bulk of an answer (16 million are 64 MB).
         max_image_bytes: K * F * H * W * (3 for video, 4 for depth), uncompressed.

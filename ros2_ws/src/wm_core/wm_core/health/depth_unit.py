@@ -30,12 +30,20 @@ FACTORS = (0.001, 0.1, 0.25, 4.0, 10.0, 1000.0)
 """Factors that meters may have to be multiplied by: units of 1 mm in floats, 0.1 mm and 0.25 mm in 16 bits, and the
 reverse."""
 
-# The likelihoods below are of the module's docstring [m, nats], from those recordings.
+# The likelihoods of the module's docstring, from the recordings named there.
 _TYPICAL_M, _SPREAD = 1.2, 0.65
+"""Center [m] of the likelihood of the median depth, and its width as a natural logarithm. A larger width accepts scenes
+that are nearer and farther."""
 _BELOW_M, _BELOW_SPREAD_M = (0.15, 1.8), 0.25
-_WORLD_M, _WORLD_COST = (-0.15, 1.5), 1.6  # one world in five does not have its floor at z = 0
+"""How far [m] a level surface lies below the camera at no cost, and distance [m] outside of that which costs 1 nat."""
+_WORLD_M, _WORLD_COST = (-0.15, 1.5), 1.6
+"""World z [m] at which a level surface lies at no cost, and cost [nats] elsewhere: one world in five does not have its
+floor at z = 0."""
 _FLOOR_M, _FLOOR_GAIN = 0.1, 1.5
+"""A level surface so close [m] to world z = 0 is the floor, and gains so much [nats]. Larger trusts the world's height
+more."""
 _MOST_BELOW_COST = 3.0
+"""Largest cost [nats] of a level surface's distance below the camera, so that it alone does not decide."""
 _USUALLY_RIGHT, _SAID_BY_USER = 2.0, 8.0
 """Prior of the unit in use [nats], and of one that the user has set. Larger doubts fewer units."""
 _MEASURABLE_M = (0.05, 100.0)

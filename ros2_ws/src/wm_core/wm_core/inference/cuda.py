@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from wm_core.inference.base import BackendUnavailableError, DeviceMemoryError, InferenceError
 
 LIBRARY = "libcuda.so.1"
-_OUT_OF_MEMORY = 2
-_ATTRIBUTES = {"major": 75, "minor": 76, "integrated": 18}
-_HOST_ALLOC_DEVICEMAP = 2
-_STREAM_NON_BLOCKING = 1
-_CAPTURE_THREAD_LOCAL = 1
+# Values of cuda.h.
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+_ATTRIBUTES = {"major": 75, "minor": 76, "integrated": 18}  # CUdevice_attribute
+_HOST_ALLOC_DEVICEMAP = 2  # CU_MEMHOSTALLOC_DEVICEMAP
+_STREAM_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+_CAPTURE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,9 @@ class BodyShape:
     Attributes:
         offset: (3,) center of mass in the body frame [m].
         inertia: (3, 3) per kilogram, body axes, about the center of mass [m^2].
-        center: (3,) geometric center from the center of mass [m]; half: (3,); rounding [m]; cylinder: bool;
-            rims: (4,) as in ``PARAMETERS``.
+        center: (3,) geometric center from the center of mass [m].
+        half: (3,) half extents of the core [m]; rounding: radius about it [m]; cylinder: whether the core is one;
+            rims: (4,) [m]; all as in ``PARAMETERS``.
         bound: radius about the center of mass that holds the whole body [m].
         rolling, torsion: resistances [m].
         hull: (3, HULL_POINTS) from the center of mass [m], or None for boxes, balls, cylinders and capsules. Pairs

@@ -4,7 +4,7 @@ An operation on ``Simd`` emits an LLVM vector instruction into the Numba functio
 (``emission``), so it runs as wide as the processor is (AVX-512, AVX2, SSE, NEON) without relying on a compiler to
 find that out. A vector of width 1 is a number alone.
 
-Nothing here assumes that numbers are finite: what is not a number stays so and shows. Elementary functions are
+Nothing here assumes that numbers are finite: NaN stays NaN. Elementary functions are
 polynomials, good to about 2e-7 (exponential and logarithm: S. Moshier, Cephes, expf and logf; sine and cosine: Taylor
 series over half a period).
 """
@@ -19,9 +19,10 @@ from llvmlite import ir
 from numba.core import cgutils
 
 SIMD_WIDTH = 16
+"""Bodies or pairs in one vector: an AVX-512 register of float32; narrower processors use several registers."""
 FLOAT, INDEX, WHOLE = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _FLAGS = ("contract", "nsz")
-"""Products and sums may be fused; what is not a number must stay visible."""
+"""LLVM's fast-math flags: products and sums may be fused, the sign of zero may be lost; NaN and infinity are kept."""
 
 
 def vector_type(width: int, of: ir.Type = FLOAT) -> ir.VectorType:

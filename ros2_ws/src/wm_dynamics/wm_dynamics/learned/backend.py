@@ -49,15 +49,14 @@ CHUNK_BODIES = 16384
 """Bodies of the futures that one worker steps together at most: more need memory beyond the caches, fewer need more
 calls of the network."""
 SHARED_BODIES = 4096
-"""Below so many bodies in all a second worker gains nothing: a step costs more for its operations than for its
-bodies.
-"""
+"""Bodies of all futures of a request below which one worker makes all steps: calling the operations then costs more
+than the bodies do. Larger uses one worker for larger requests."""
 ENGINES = ("auto", "compiled", "onnxruntime")
 """Ways to make the steps, see ``LearnedDynamics``."""
 SHARED_COMPILED_BODIES = 256
+"""SHARED_BODIES of the compiled engine."""
 CHUNK_COMPILED_BODIES = 1024
-"""SHARED_BODIES and CHUNK_BODIES of the compiled engine: small chunks, so that Python prepares one while the steps of
-another are made."""
+"""CHUNK_BODIES of the compiled engine: small, so that Python prepares one chunk while another is stepped."""
 KEPT_SCENES = 4
 """Scenes whose preparation is kept for the next request, because planners send many about one scene."""
 

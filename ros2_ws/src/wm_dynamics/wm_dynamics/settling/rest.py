@@ -23,9 +23,11 @@ body that begins to slide is held."""
 SETTLE_ROUNDS = 3
 """Times that bodies are put to sleep: each round those that stand on what slept in the round before."""
 CALM_S = 1.0
+"""Time from the start [s] within which a body that was seen at rest must sleep to count as settled. Larger accepts
+slower settling and steps longer."""
 CALM_MOVE_M = 0.025
-"""A body that was seen at rest and sleeps within CALM_S of the start, no farther than CALM_MOVE_M from it, has settled:
-one perceived some degrees off the face that it stands on rocks down by a centimeter [s, m]."""
+"""Distance from the start [m] within which it must sleep: a body perceived some degrees off the face that it stands on
+rocks down by a centimeter. Larger accepts slides."""
 CALM_ROUNDS = 4
 """Times that a sample is drawn halfway to the mean, the last time all the way."""
 

@@ -18,10 +18,12 @@ from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import DynamicsResult, States
 from wm_dynamics.belief import moving_objects
 
+# An object that was seen at rest and that the factual future moves and turns by less than both has only settled:
+# perception and physics disagree by so much on where objects touch. Larger, and a real slow slide is not drawn.
 SETTLE_DISTANCE_M = 0.025
+"""Displacement of the center [m]."""
 SETTLE_ANGLE_RAD = 0.25
-"""An object that was seen at rest and that the factual future moves and turns by less has only settled [m, rad]:
-perception and physics disagree by so much on where objects touch. Larger, and a real slow slide is not drawn."""
+"""Rotation [rad]."""
 
 
 class Settling:

@@ -83,6 +83,7 @@ class Background:
 
     def _is_view_of(self, frame: ObservedFrame) -> bool:
         """Whether this is an image's viewpoint (at any resolution of the same field of view)."""
+        # Half a millimeter, half a milliradian and a quarter of a pixel: below what an image shows.
         there, here = frame.world_T_camera, self.world_T_camera
         if np.abs(there[:3, 3] - here[:3, 3]).max() > 5e-4 or np.abs(there[:3, :3] - here[:3, :3]).max() > 5e-4:
             return False
@@ -147,6 +148,7 @@ class Background:
         window = (int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1)
         area = (slice(window[1], window[1] + window[3]), slice(window[0], window[0] + window[2]))
         plane = self._support_depth(covered, np.where(ids > 0, observed, 0.0))
+        # Distance [m] within which depth agrees with the plane: a centimeter, and a percent of the depth.
         noise = 0.01 + 0.01 * plane
         # 1. Other views saw it.
         layer = self._splat_world([self._appearance.hidden], window)
@@ -156,7 +158,8 @@ class Background:
             front = np.where(ids[area] > 0, observed[area], 0.0)
             ok = mask & todo[area] & ((front <= 0.0) | (depth > front - 0.01))
             ok &= (plane[area] <= 0.0) | (depth < plane[area] + noise[area])
-            # Where the other views' knowledge ends they, too, saw the object's edge: blurred and mixed in color.
+            # At the border of what the other views saw, they saw the object's edge too, with mixed colors: a border of
+            # 3 pixels at a width of 640 is left out.
             margin = 2 * max(1, round(self.camera.width / 210)) + 1
             whole = ok | ~covered[area]
             ok &= cv2.erode(whole.astype(np.uint8), np.ones((margin, margin), np.uint8), borderValue=1) > 0
@@ -170,7 +173,7 @@ class Background:
         other = self.depth
         on_plane = (plane > 0.0) & (todo | (np.abs(other - plane) < noise))
         other[covered & on_plane] = plane[covered & on_plane]
-        # 3. Else the surroundings go on. Colors of both by inpainting.
+        # 3. Elsewhere depth continues from the surroundings. Colors of 2 and 3 by inpainting.
         if todo.any():
             rest = todo & (other <= 0.0)
             if rest.any():
@@ -184,9 +187,10 @@ class Background:
     def _blend_seam(self, filled: NDArray[np.bool_], observed: NDArray[np.bool_], area: tuple[slice, slice]) -> None:
         """Shift the filled colors so that they meet the observed ones where they border on the same surface.
 
-        Shadings and exposures differ between views; a smooth membrane of the differences at the seam removes the step
-        and leaves the texture (after Perez, Gangnet, Blake 2003, "Poisson image editing").
+        Shading and exposure differ between views; adding the smoothly filled differences at the seam removes the step
+        and keeps the texture (after Perez, Gangnet, Blake 2003, "Poisson image editing").
         """
+        # Pixels around the area, and side of the mean over a seam [pixels]. Larger blends over a wider seam.
         pad = 12
         window = tuple(slice(max(a.start - pad, 0), a.stop + pad) for a in area)
         inside, outside = filled[window], observed[window]
@@ -205,6 +209,7 @@ class Background:
         color_out, count_out = mean_of(color, outside & has_depth)
         depth_in, _ = mean_of(depth, inside)
         depth_out, _ = mean_of(depth, outside & has_depth)
+        # Both sides cover 8 % of the mean's window at least, and their depths agree: the same surface.
         seam = (count_in > 0.08) & (count_out > 0.08) & (np.abs(depth_in - depth_out) < 0.02 + 0.02 * depth_in)
         difference = np.clip(color_out - color_in, -60.0, 60.0)
         if not seam.any():
@@ -228,6 +233,7 @@ class Background:
             axis=1,
         )
         best = np.full(len(xs), np.inf)
+        # Seven pixels around the wanted ones, where measured depth is compared with the plane.
         ring = (cv2.dilate(wanted.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0) & ~wanted
         ring &= self.depth > 0.0
         ring_y, ring_x = np.nonzero(ring)
@@ -266,11 +272,13 @@ class Background:
                 / np.maximum(np.linalg.norm(spans, axis=1), 1e-9)[:, None]
             )
             orientation = np.sign(np.sum(cross(contour, np.roll(contour, -1, axis=0)))) or 1.0
-            inside[candidates] = (orientation * signed).min(axis=0) > -20.0  # seen edges lie a little inside
+            # Up to 20 mm beyond the outline count: seen edges lie a little inside of the true ones.
+            inside[candidates] = (orientation * signed).min(axis=0) > -20.0
             if len(ring_x):
                 measured = self.depth[ring_y, ring_x]
                 expected, _ = hit(ring_rays)
                 ratio = measured / expected
+                # Points within 4 % of the plane are of it; 20 of them give a steady median.
                 near = np.abs(ratio - 1.0) < 0.04
                 if near.sum() > 20:
                     t = t * float(np.median(ratio[near]))
@@ -315,7 +323,7 @@ class Background:
         if not known.any():
             self.color[:] = frame.color.reshape(-1, 3).mean(axis=0).astype(np.uint8)
             return
-        # Narrow gaps by marching inward, wide ones (never seen) by a smooth continuation.
+        # Gaps of up to 13 pixels by inpainting, wider ones (never seen) by a smooth fill.
         wide = cv2.erode(missing.astype(np.uint8), np.ones((13, 13), np.uint8), borderValue=1) > 0
         wide = (cv2.dilate(wide.astype(np.uint8), np.ones((13, 13), np.uint8)) > 0) & missing
         smooth = push_pull(self.color.astype(np.float32), known)

@@ -38,11 +38,18 @@ def push_pull(values: Float32, known: NDArray[np.bool_]) -> Float32:
 def inpaint(color: NDArray[np.uint8], hole: NDArray[np.bool_], forbidden: NDArray[np.bool_]) -> None:
     """Fill ``hole`` in place from everything but ``forbidden`` pixels.
 
-    By Telea's method (2004) near the rim; deeper in, where that draws rays, ever more by a smooth membrane.
+    By Telea's method (2004) at the edge of a hole; with distance from it, where that method draws rays, increasingly by
+    the smooth fill of ``push_pull``.
+
+    Args:
+        color: (H, W, 3) uint8 RGB, changed in place.
+        hole: (H, W) pixels to fill.
+        forbidden: (H, W) pixels that are neither filled nor used.
     """
     if not hole.any():
         return
     ys, xs = np.nonzero(hole)
+    # Pixels around the holes that are used. Larger is slower; colors from farther away hardly count.
     pad = 24
     y0, y1 = max(ys.min() - pad, 0), min(ys.max() + pad + 1, hole.shape[0])
     x0, x1 = max(xs.min() - pad, 0), min(xs.max() + pad + 1, hole.shape[1])
@@ -57,6 +64,7 @@ def inpaint(color: NDArray[np.uint8], hole: NDArray[np.bool_], forbidden: NDArra
         filled = smooth
     else:
         marched = cv2.inpaint(patch, unknown.astype(np.uint8), 4, cv2.INPAINT_TELEA).astype(np.float32)
+        # From 2 % of the image's width into the hole, the smooth fill alone.
         depth_in_hole = cv2.distanceTransform(unknown.astype(np.uint8), cv2.DIST_L2, 3)
         share = np.clip(depth_in_hole / (0.02 * hole.shape[1]), 0.0, 1.0)[..., None]
         filled = (1.0 - share) * marched + share * smooth

@@ -39,8 +39,8 @@ from wm_imagination.rendering.splatting import (
 )
 
 IN_PLACE_PIXELS = 0.75
-"""A pose change that moves every corner by less than this is drawn with the observed pixels themselves: less than a
-pixel would not show. Larger, and slow objects jump; smaller, and the noise of poses redraws objects at rest."""
+"""Movement of an object's corners [pixels] below which the observed pixels themselves are drawn: less than a pixel is
+not visible. Larger, and slow objects jump; smaller, and the noise of poses redraws objects at rest."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,7 @@ class Renderer:
         shift = np.abs(pixels_now - pixels_before)
         if not np.isfinite(shift).all():
             return np.inf
+        # A change of depth changes the size in the image: relative change, for an object a quarter of the image wide.
         toward = np.abs(z_now - z_before) / np.maximum(np.minimum(z_now, z_before), 1e-3) * self.camera.width
         return float(max(shift.max(), 0.25 * toward.max()))
 
@@ -212,7 +213,7 @@ class Renderer:
     ) -> None:
         window = layer.window
         limit = nearest[window]
-        # The noise of a surface does not hide an object that rests on it.
+        # The noise of the background's depth (4 mm, and 3 mm at 1 m, with its square) hides no object that lies on it.
         slack = np.where(ids[window] == 0, 0.004 + 0.003 * np.square(layer.depth), np.float32(0.0))
         shown = layer.mask & (layer.depth < limit + slack)
         np.copyto(color[window], layer.color, where=shown[..., None])
@@ -241,7 +242,8 @@ class Renderer:
             return self._draw_primitive(body, camera_T_object)
         scale = body.scale.astype(np.float32)
         points = move_points(camera_T_object, cloud.points * scale)
-        # The back is hidden by the front anyway; without it nothing of it shines through the gaps between splats.
+        # Samples that face away are hidden by the front; they are left out, so that none shows through gaps between
+        # splats. The limit above 0 keeps those at the silhouette; larger keeps more of the back.
         away = np.einsum("ij,ij->i", turn_vectors(camera_T_object, cloud.normals / scale), points)
         rows = np.flatnonzero((away < 0.3 * np.abs(points[:, 2])) & (points[:, 2] > NEAR_PLANE_M))
         if not len(rows):
@@ -255,6 +257,7 @@ class Renderer:
             ],
             axis=1,
         )
+        # Pixels by which splats reach beyond the outermost samples, at most 6.
         margin = int(min(6, 2 + np.ceil(float(spacing.max()) * self.camera.fx / max(float(z.min()), 0.05) / 2)))
         window = window_of(pixels, self.camera, margin)
         if window is None:
@@ -277,6 +280,7 @@ class Renderer:
         full = self._appearance.completed(body.object_id, body.color)
         if full is None:
             return None
+        # Two levels for each doubling of the distance, from samples 0.5 mm apart.
         pitch = max(distance_m, 0.1) / self.camera.fx / max(float(body.scale.max()), 1e-3)
         level = int(np.clip(np.floor(2.0 * np.log2(pitch / 0.0005)), 0, 15))
         key = body.object_id * 16 + level

@@ -11,14 +11,16 @@ from wm_core.camera import Camera
 Float32 = NDArray[np.float32]
 
 SAME_LAYER_PIXELS = 0.15
-"""Movement of an object's corners below which its layer of the previous frame is used again. Larger, and slow objects
-move in visible steps; smaller, and objects at rest are drawn again."""
+"""Movement of an object's corners [pixels] below which its layer of the previous frame is used again: far less than a
+pixel. Larger, and slow objects move in visible steps; smaller, and objects at rest are drawn again."""
 NEAR_PLANE_M = 0.05
-"""Points closer to the camera than this are not drawn: a single one would cover the image."""
+"""Depth [m, optical frame] below which points are not drawn: a single one would cover the image. Larger, and close
+objects lose parts."""
 NO_DEPTH = np.float32(1e9)
 """Depth where nothing is, beyond any depth [m]."""
 _SPLAT_SIZES = np.array([1, 2, 3, 4, 6, 9, 12], np.int32)
-"""Sizes of splats [pixels]; few, because each takes a pass over the samples."""
+"""Sides of splats [pixels]; few, because each needs a pass over the samples. A larger last one closes the surface of
+objects that are closer to the camera."""
 
 
 def splat(
@@ -49,6 +51,7 @@ def splat(
     scale = np.float32(camera.fx) / z
     u = camera_points[rows, 0] * scale + np.float32(camera.cx - x0)
     v = camera_points[rows, 1] * np.float32(camera.fy) / z + np.float32(camera.cy - y0)
+    # Factor 1.15: splats overlap a little, so that rounding to whole pixels leaves no pinholes.
     size = _SPLAT_SIZES[np.searchsorted(_SPLAT_SIZES, np.minimum(1.15 * spacing[rows] * scale, _SPLAT_SIZES[-1]))]
     index = np.full(height * width, -1, np.int32)
     nearest = np.full(height * width, NO_DEPTH, np.float32)
@@ -83,7 +86,13 @@ def splat(
 def close_pinholes(
     color: NDArray[np.uint8], depth: Float32, mask: NDArray[np.bool_], neighbors: int, rounds: int
 ) -> NDArray[np.bool_]:
-    """Fill, in place, pixels beside at least ``neighbors`` drawn ones by their mean; returns the new mask."""
+    """Fill, in place, pixels beside at least ``neighbors`` drawn ones by their mean; returns the new mask.
+
+    Args:
+        color: (h, w, 3) uint8 RGB; depth: (h, w) [m]; mask: (h, w), pixels that are drawn.
+        neighbors: of the eight around a pixel. Fewer fill wider gaps and extend edges.
+        rounds: passes, each of which fills gaps by one more pixel.
+    """
     for _ in range(rounds):
         weight = mask.astype(np.float32)
         count = cv2.boxFilter(weight, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
@@ -99,15 +108,20 @@ def close_pinholes(
 
 
 def outline(pixels: Float32, sizes: Float32, window: tuple[int, int, int, int]) -> NDArray[np.bool_]:
-    """Where a surface of samples at pixels (P, 2), of so many pixels each (P,), is: their morphological closing.
+    """Pixels (h, w) of a window that a surface covers: the morphological closing of its samples.
 
     Splats reach half their size beyond the last sample, which would make small objects visibly larger.
+
+    Args:
+        pixels: (P, 2) positions of the samples in the image [pixels]; sizes: (P,) their splats [pixels].
+        window: x, y, width, height of the part of the image.
     """
     x0, y0, width, height = window
     u = np.clip(np.round(pixels[:, 0]).astype(np.int32) - x0, 0, width - 1)
     v = np.clip(np.round(pixels[:, 1]).astype(np.int32) - y0, 0, height - 1)
     centers = np.zeros((height, width), np.uint8)
     centers[v, u] = 1
+    # The 98th percentile ignores single large splats; more than 8 pixels would close real gaps.
     reach = int(np.clip(np.ceil(np.percentile(sizes, 98)), 1, 8))
     pad = reach + 1
     padded = cv2.copyMakeBorder(centers, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)

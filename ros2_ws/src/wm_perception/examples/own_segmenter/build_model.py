@@ -21,6 +21,7 @@ import onnx.parser
 from onnx import numpy_helper
 
 HEIGHT, WIDTH = 240, 320
+"""Size of the input [pixels]; wm scales images to it. Larger finds smaller objects and is slower."""
 CLASSES = ("red object", "green object", "blue object", "gray object")
 
 MODEL = f"""

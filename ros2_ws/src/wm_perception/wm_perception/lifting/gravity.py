@@ -23,10 +23,12 @@ _CANDIDATES = 400
 _SAME_DEG = 4.0
 """Normals within this angle count as of one surface: the scatter of a structured-light sensor at 1 m."""
 _PITCH_DEG = np.array([-30.0, -15.0, 0.0, 15.0, 75.0, 90.0, 105.0])
+"""Angles [degrees] of ``_PITCH_PRIOR``, which is linear in between."""
 _PITCH_PRIOR = np.array([0.0, 0.3, 0.7, 1.0, 1.0, 0.5, 0.0])
 """Prior of the angle by which a camera is tilted down, by hand. Lower at 0 degrees: walls, which face a level camera,
 are mostly larger than the tables and floors that it sees at a flat angle. 90 degrees: straight down."""
 _ROLL_DEG = np.array([15.0, 50.0])
+"""Angles [degrees] of ``_ROLL_PRIOR``, which is linear in between."""
 _ROLL_PRIOR = np.array([1.0, 0.0])
 """Prior of the camera's roll, by hand: 1 up to 15 degrees, 0 from 50."""
 _PLAUSIBLE = 0.05

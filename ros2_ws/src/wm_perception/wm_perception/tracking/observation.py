@@ -22,7 +22,8 @@ class Observation:
     Attributes:
         points: (P, 3) world frame [m]; noise_m: standard deviation of their depth [m].
         color: (3,) mean RGB 0..255. pixels: count, at the cloud's size. area_m2: of the segment, as seen.
-        bottom: height of the support under it [m], None: none known. support_height [m].
+        bottom: height of the support under it [m], None: none known.
+        support_height: that height [m], or of its lowest point where no support is known.
         height_low, height_high: over the support [m].
         on_border: cut off by the image's edge. outside_fraction: of points beyond the outline of their support.
         over_fraction: of points, 0..1, that are over a support.

@@ -20,6 +20,7 @@ from wm_core.geometry import pose_matrix
 from wm_core.rotations import matrix_to_quaternion
 
 NANOSECONDS = 1_000_000_000
+"""Nanoseconds in a second."""
 
 
 def time_to_msg(stamp_ns: int) -> Time:

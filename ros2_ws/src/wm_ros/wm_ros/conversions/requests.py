@@ -22,8 +22,9 @@ from wm_ros.conversions.interventions import batch_from_msg, batch_to_msg, hypot
 from wm_ros.conversions.scene_graph import scene_graph_from_msg, scene_graph_to_msg
 
 DEFAULT_STEP_S = 1.0 / 30.0
+"""Time between states [s] where wm_msgs/ImagineRequest has 0, as that message says."""
 DEFAULT_VIDEO_RATE_HZ = 10.0
-"""Used where the message has 0; as wm_msgs/ImagineRequest says."""
+"""Images a second of a video [Hz] where wm_msgs/ImagineRequest has 0, as that message says."""
 _EVENT_KINDS = frozenset(EventKind)
 
 

@@ -37,7 +37,9 @@ Gone = Callable[[], bool]
 REFRESH_S = 0.5
 """Least time between queries of the graph [s], as a request checks after every step of its work."""
 _GID_BYTES = 16
+"""Bytes of an endpoint's id (a DDS GUID) that are compared."""
 _HEADER_BYTES = _GID_BYTES + 8
+"""Bytes of a request's id: the client's, then a sequence number of 64 bits."""
 # pybind11's instance of one C++ object: the object's head, pointers to value and holder (two words), to weak
 # references, and flags.
 _INSTANCE_WORDS = 5

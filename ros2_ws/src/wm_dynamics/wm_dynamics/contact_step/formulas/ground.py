@@ -55,6 +55,7 @@ UPRIGHT = 30.0
 HULL_TIP = 0.15
 """Tangent of the angle by which a hull tips to four sides for its four lowest points."""
 _THIRD_TURN_SINE = 0.8660254
+"""Sine of 120 degrees."""
 
 
 def face_points(direction: Vector, half: Vector, cylinder: Number, rims: Vector) -> tuple[Vector, Vector]:

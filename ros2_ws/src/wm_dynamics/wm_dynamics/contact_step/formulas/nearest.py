@@ -123,6 +123,7 @@ class Apart:
     """Two convex sides, b's placed in a's axes about a's center of mass.
 
     Attributes:
+        a, b: the sides, each in the axes of its own body.
         turned: (3, 3, 1) from b's axes to a's. offset: (3, 1) b's center of mass [m].
     """
 
