@@ -40,7 +40,7 @@ test:  ## all tests (ARGS="--cov --cov-report=term": with the coverage of the pa
 
 test-fast:  ## tests without a ROS graph and without the slow ones
 	$(call bootstrap,test)
-	@source tools/env.sh; exec python -m pytest -m "not ros and not slow and not exhaustive" $(ARGS)
+	@source tools/env.sh; exec python -m pytest -n logical --dist loadfile -m "not ros and not slow and not exhaustive" $(ARGS)
 
 test-exhaustive:  ## the checks that take minutes each (WITH="training export": the dynamics as a TensorRT-RTX engine)
 	$(call bootstrap,test)
