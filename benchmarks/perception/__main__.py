@@ -24,13 +24,13 @@ from rich.markup import escape
 
 from benchmarks.perception import masks
 from benchmarks.perception.clip_pool import run_clips
-from benchmarks.perception.clips import FIRST_SEED, ClipPlan, RenderedClip, plan_clips, render_clip
 from benchmarks.perception.figures import figures, worst_pictures
 from benchmarks.perception.latency import measure
 from benchmarks.perception.pictures import draw_worst_frames
 from benchmarks.perception.real import run_real_clip
 from benchmarks.perception.sizes import measure_sizes, sizes_table
 from benchmarks.perception.tables import KEYS, REAL_ROWS, ROWS, SPLITS, acceptance_table, markdown, real_table
+from training.reasoner.rendered_clips import FIRST_SEED, ClipPlan, RenderedClip, plan_clips, render_clip
 from training.worlds.worlds import random_scene
 from wm_bringup.report.results import machine_facts
 from wm_perception.models.choice import chosen

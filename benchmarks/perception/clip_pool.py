@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.perception.clips import ClipPlan, render_clip
 from benchmarks.perception.run import ClipRecord, run_clip
 from benchmarks.perception.tables import SPLITS
 from training.reasoner.metrics import clip_ground_truth
+from training.reasoner.rendered_clips import ClipPlan, render_clip
 from wm_perception.types import PerceptionConfig
 
 _RETRY_SEEDS = 1000

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.perception import masks
-from benchmarks.perception.clips import ClipPlan, RenderedClip, TrueFrame
 from training.reasoner.metrics import (
     ClipGroundTruth,
     add_counts,
@@ -21,6 +20,7 @@ from training.reasoner.metrics import (
     property_rows,
     relation_counts,
 )
+from training.reasoner.rendered_clips import ClipPlan, RenderedClip, TrueFrame
 from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph
 from wm_perception.evaluation import (

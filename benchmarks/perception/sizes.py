@@ -187,8 +187,8 @@ class Found:
 
 def what_is_found(clips: Sequence[Any], working_width: int, size: Size = SIZES[1]) -> Found:
     """The learned pipeline in process, on ``RenderedClip``s as a camera of another size sees them."""
-    from benchmarks.perception.clips import MIN_VISIBLE_PX
     from benchmarks.perception.run import WARM_UP_S
+    from training.reasoner.rendered_clips import MIN_VISIBLE_PX
     from wm_perception.evaluation import match
     from wm_perception.pipeline import PerceptionPipeline
     from wm_perception.types import Frame, PerceptionConfig
@@ -251,7 +251,7 @@ def found_table(rows: Sequence[Found]) -> Table:
 
 def main() -> int:
     """Entry point."""
-    from benchmarks.perception.clips import FIRST_SEED, ClipPlan, render_clip
+    from training.reasoner.rendered_clips import FIRST_SEED, ClipPlan, render_clip
     from wm_perception.types import PerceptionConfig
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -17,14 +17,6 @@ pytest.importorskip("pycocotools", reason="needs requirements/training.txt (make
 from benchmarks.perception import __main__ as bench
 from benchmarks.perception import real
 from benchmarks.perception.clip_pool import job
-from benchmarks.perception.clips import (
-    _LEAST_S,
-    ClipPlan,
-    TrueFrame,
-    build_scene,
-    image_area,
-    plan_clips,
-)
 from benchmarks.perception.figures import figures, reasoning_figures
 from benchmarks.perception.latency import figures as latency_figures
 from benchmarks.perception.masks import average_precision, best_ious, encode, mean_iou
@@ -38,6 +30,14 @@ from benchmarks.perception.run import (
     track_frame,
 )
 from benchmarks.perception.tables import KEYS, acceptance_table, mark, markdown, real_table
+from training.reasoner.rendered_clips import (
+    _LEAST_S,
+    ClipPlan,
+    TrueFrame,
+    build_scene,
+    image_area,
+    plan_clips,
+)
 from training.worlds.simulate import simulate
 from wm_core.camera import Camera
 from wm_core.scene_graph import SceneGraph, Shape

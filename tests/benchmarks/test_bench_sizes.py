@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from benchmarks.perception import latency
-from benchmarks.perception.clips import FIRST_SEED, ClipPlan, render_clip
 from benchmarks.perception.sizes import (
     SIZES,
     enlarged_clip,
@@ -21,6 +20,7 @@ from benchmarks.perception.sizes import (
     sizes_table,
     what_is_found,
 )
+from training.reasoner.rendered_clips import FIRST_SEED, ClipPlan, render_clip
 
 pytestmark = pytest.mark.slow
 

@@ -66,6 +66,18 @@ def test_packages_depend_only_on_those_above(package):
         assert own <= LAYERS[package], f"{path.name} imports {sorted(own - LAYERS[package])}"
 
 
+@pytest.mark.parametrize(
+    ("folder", "users"), [("training", {"export", "benchmarks"}), ("export", {"benchmarks"}), ("benchmarks", set())]
+)
+def test_training_export_and_benchmarks_are_in_layers(folder, users):
+    """Training is used by export and benchmarks, export by benchmarks, and all three by no package."""
+    for name in ({"training", "export", "benchmarks"} - users - {folder}) | {"ros2_ws/src"}:
+        files = [p for p in (ROOT / name).rglob("*.py") if not {"build", "install"} & set(p.parts)]
+        assert files
+        for path in files:
+            assert folder not in imported_roots(path), f"{path.relative_to(ROOT)} imports {folder}"
+
+
 @pytest.mark.slow
 def test_the_runtime_imports_no_torch_outside_the_optional_backend():
     for package in LAYERS:

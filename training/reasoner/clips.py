@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.perception.clips import ClipPlan, Kind, RenderedClip, render_clip
 from training.reasoner.data import LabeledClip, pack, unpack
 from training.reasoner.examples import Example, make_example
 from training.reasoner.metrics import clip_ground_truth
+from training.reasoner.rendered_clips import ClipPlan, Kind, RenderedClip, render_clip
 from wm_core.scene_graph import Event, SceneGraph
 from wm_perception.evaluation import match
 from wm_perception.pipeline import PerceptionPipeline
