@@ -266,7 +266,11 @@ def verdicts(rows: Sequence[Row], costs: dict[str, dict[str, float]], busy: bool
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.engines",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--model", action="append", help="repeatable (default: all with weights)")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each runner (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/bench/engines.json"), help="default: %(default)s")

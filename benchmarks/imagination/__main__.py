@@ -35,7 +35,11 @@ ROWS = ("accuracy", "speed", "service", "planner", "drawing")
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Arguments, checked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.imagination",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--only",
         default=",".join(ROWS),

@@ -32,7 +32,6 @@ def sources() -> list[Path]:
         p for p in _PERCEPTION.rglob("*.py") if p.name not in ("node.py", "overlay.py") and p.parent.name != "ros"
     ]
     found += (_PERCEPTION.parent / "models").glob("*.onnx")
-    found += [ROOT / "ros2_ws/src/wm_sim/wm_sim" / f"{n}.py" for n in ("rendering", "depth_noise")]
     return found
 
 

@@ -47,7 +47,7 @@ CASE_SOURCES = (
     Path(__file__),
     Path(__file__).with_name("scenarios.py"),
     *(ROOT / "training/worlds").glob("*.py"),
-    *(_PACKAGES / "wm_sim/wm_sim" / f"{name}.py" for name in ("simulator", "counterfactuals", "objects", "scenes")),
+    *(p for p in (_PACKAGES / "wm_sim/wm_sim").glob("*.py") if p.stem not in ("node", "main", "parameters", "gazebo")),
     *(_PACKAGES / "wm_dynamics/wm_dynamics/mujoco").glob("*.py"),
     _PACKAGES / "wm_dynamics/wm_dynamics/interventions.py",
     *(_PACKAGES / "wm_core/wm_core").glob("*.py"),

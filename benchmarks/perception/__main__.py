@@ -103,7 +103,11 @@ def default_clip() -> Path:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.perception",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--clips", type=int, default=16, help="of each split (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of a random clip (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=15.0, metavar="HZ", help="of frames (default: %(default)s)")

@@ -248,7 +248,8 @@ def table_of(rows: Mapping[str, Any], limit: float) -> Table:
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(
-        description="Growth of the nodes' memory, descriptors and threads on a live graph."
+        prog="python -m benchmarks.soak",
+        description="Growth of the nodes' memory, descriptors and threads on a live graph.",
     )
     parser.add_argument("--minutes", type=float, default=60.0, help="length of the run (default: %(default)s)")
     parser.add_argument("--warm-up", type=float, help="minutes that are not fitted (default: a quarter, at most 10)")

@@ -10,8 +10,6 @@ from wm_perception.pipeline import PerceptionPipeline
 
 pytestmark = pytest.mark.slow
 
-pytest.importorskip("wm_bringup.sources.rgbd_folder")
-
 
 @pytest.fixture(scope="module")
 def clip(shared_data):

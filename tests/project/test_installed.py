@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from wm_bringup.packages import PACKAGES
 from wm_core import installed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +78,7 @@ def test_another_distribution_of_the_same_module_counts(folder: Path, monkeypatc
 
 
 def test_everything_is_there_after_set_up() -> None:
-    assert installed.shortcomings([package for package, _ in PROGRAMS.values()]) == []
+    assert installed.shortcomings(list(PACKAGES)) == []
 
 
 @pytest.mark.smoke

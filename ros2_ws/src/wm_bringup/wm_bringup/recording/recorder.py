@@ -279,7 +279,7 @@ def record(
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(
-        prog="wm_bringup.recording.recorder", description="Record every topic into an MCAP file."
+        prog="python -m wm_bringup.recording.recorder", description="Record every topic into an MCAP file."
     )
     parser.add_argument("--out", type=Path, required=True, help="the MCAP file")
     parser.add_argument("--latency", type=Path, help="JSON file of latencies (default: latency.json beside --out)")

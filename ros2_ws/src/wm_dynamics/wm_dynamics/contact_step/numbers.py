@@ -6,7 +6,7 @@ part:
 
 - NumPy arrays: the oracle of the tests;
 - torch tensors: training and export (``training/dynamics/tensors.py``);
-- ``simd.LaneArray``: vector registers with sixteen bodies or pairs, which stand for the last axis.
+- ``simd_array.SimdArray``: vector registers with sixteen bodies or pairs, which stand for the last axis.
 
 Arithmetic, comparison and indexing of the leading axes are the types' own; what they spell differently is here. An
 operation without a registration for a type raises TypeError and names both.
