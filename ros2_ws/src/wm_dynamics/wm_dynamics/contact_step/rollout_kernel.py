@@ -517,7 +517,8 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                 count = broad_phase(row, bodies, pairs, surfaces, scratch)
                 body_count = _gather_bodies(row, body_count, bodies, surfaces, scratch, block)
                 if pair_count + count > near.a.shape[0]:
-                    own_near = _with_room(near, pair_count, pair_count + count)
+                    # From the owner, not from ``near``: what is borrowed does not keep the pairs that are copied alive.
+                    own_near = _with_room(own_near, pair_count, pair_count + count)
                     near = _borrowed(own_near)
                 pair_count = _gather_pairs(row, count, pair_count, bodies, pairs, scratch, near)
             if body_count:
