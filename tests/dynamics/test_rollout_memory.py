@@ -23,7 +23,7 @@ answer = LearnedDynamics(threads=1).rollout([scene], pushes, np.linspace(0.0, 0.
 assert answer.completed == len(pushes)
 print(hashlib.sha256(np.ascontiguousarray(answer.states).tobytes()).hexdigest())
 """
-"""Twenty-five objects side by side, so that the room for near pairs grows within a step; prints a hash of the states."""
+"""Twenty-five objects side by side, for which the room for near pairs has to grow; prints a hash of the states."""
 
 
 @pytest.mark.slow
