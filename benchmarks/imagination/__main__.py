@@ -127,7 +127,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenProcessPool:
         traceback.print_exc()
-        console.print("[red]error:[/] a process that scores worlds was killed (memory?); try --processes 1")
+        console.print(
+            "[red]error:[/] a process that scores worlds ended without an answer: out of memory (try --processes 1), "
+            "or a crash (PYTHONFAULTHANDLER=1 shows where)"
+        )
         return 1
     for table in tables(document):
         if table.row_count:

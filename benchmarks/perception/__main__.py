@@ -238,7 +238,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except concurrent.futures.process.BrokenProcessPool:
         traceback.print_exc()
-        console.print("[red]error:[/] a process that scores clips was killed (memory?); try --processes 1")
+        console.print(
+            "[red]error:[/] a process that scores clips ended without an answer: out of memory (try --processes 1), "
+            "or a crash (PYTHONFAULTHANDLER=1 shows where)"
+        )
         return 1
     console.print(acceptance_table(document))
     if document["sizes"]:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from dynamics_backends import dynamics_or_skip
+from dynamics_backends import shared_dynamics
 from wm_core import interventions as do
 from wm_core.intervention_checks import validate_hypotheses
 from wm_core.interventions import BodySpec, Hypothesis, Intervention, InterventionError, InterventionKind, Property
@@ -58,7 +58,7 @@ def still_scene() -> SceneGraph:
 def futures(backend: str, scene: SceneGraph, *lists: tuple[Intervention, ...]) -> np.ndarray:
     """(K, T, M, 13) states of one list of interventions each."""
     hypotheses = [Hypothesis(f"h{k}", interventions) for k, interventions in enumerate(lists)]
-    return dynamics_or_skip(backend).rollout([scene], hypotheses, TIMES).states[:, 0]
+    return shared_dynamics(backend).rollout([scene], hypotheses, TIMES).states[:, 0]
 
 
 def intervention(kind: InterventionKind, rng: np.random.Generator, at_s: float) -> Intervention:
@@ -205,7 +205,7 @@ def test_any_combination_is_answered(backend: str, seed: int, kinds: list[Interv
     rng = np.random.default_rng(seed)
     scene, several = table_scene(), tuple(intervention(k, rng, float(rng.uniform(0, 1))) for k in kinds)
     validate_hypotheses([Hypothesis("h", several)], scene, 1.0)
-    result = dynamics_or_skip(backend).rollout([scene], [FACTUAL, Hypothesis("h", several)], TIMES)
+    result = shared_dynamics(backend).rollout([scene], [FACTUAL, Hypothesis("h", several)], TIMES)
     assert np.isfinite(result.states).all() and result.completed == 2
     norms = np.linalg.norm(result.states[..., 3:7], axis=-1)
     np.testing.assert_allclose(norms, 1.0, atol=1e-3)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dynamics_backends import dynamics_or_skip
+from dynamics_backends import shared_dynamics
 from wm_core.interventions import Hypothesis, apply_impulse
 from wm_core.rollout import LINEAR_VELOCITY, POSITION, ImagineRequest
 from wm_core.scene_graph import SceneGraph
@@ -75,7 +75,7 @@ SCENES = [
 
 @pytest.fixture(scope="module")
 def learned() -> LearnedDynamics:
-    dynamics = dynamics_or_skip("learned")
+    dynamics = shared_dynamics("learned")
     assert isinstance(dynamics, LearnedDynamics)
     return dynamics
 
@@ -109,7 +109,7 @@ def test_both_engines_rest_alike() -> None:
 def test_the_documented_question_is_answered(samples: int) -> None:
     """wm imagine --push 4 0.05 0 0 --horizon 2 --samples 16, of what wm sim shows."""
     scene = perceived("demo")
-    dynamics_or_skip("auto")
+    shared_dynamics("auto")
     hypotheses = (FACTUAL, Hypothesis("push 4", (apply_impulse(4, (0.05, 0.0, 0.0)),)))
     rollout = Imagination().imagine(ImagineRequest(hypotheses, 2.0, samples=samples), scene)
     assert rollout.complete and rollout.valid[0], rollout.invalid_reasons
@@ -130,7 +130,7 @@ def test_the_documented_question_is_answered(samples: int) -> None:
 def test_auto_says_of_what_it_is_unsure_when_physics_has_no_time(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    auto = dynamics_or_skip("auto")
+    auto = shared_dynamics("auto")
     assert isinstance(auto, AutomaticDynamics)
     scene = known("demo")
     mover = int(scene.ids[~scene.is_static][0])
@@ -160,7 +160,7 @@ def test_auto_says_of_what_it_is_unsure_when_physics_has_no_time(
 
 
 def test_with_a_deadline_physics_takes_as_many_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    auto = dynamics_or_skip("auto")
+    auto = shared_dynamics("auto")
     assert isinstance(auto, AutomaticDynamics)
     scene = known("demo")
     mover = int(scene.ids[~scene.is_static][0])

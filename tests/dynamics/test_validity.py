@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dynamics_backends import dynamics_or_skip
+from dynamics_backends import shared_dynamics
 from wm_core.interventions import (
     BodySpec,
     Hypothesis,
@@ -128,7 +128,7 @@ def interventions(draw: st.DrawFn) -> Any:
 def test_what_leaves_a_backend_can_be_or_is_marked(
     imagination: Imagination, backend: str, asked: list[list[Any]], seen: bool
 ) -> None:
-    dynamics_or_skip(backend)
+    shared_dynamics(backend)
     hypotheses = tuple(Hypothesis(f"h{k}", tuple(actions)) for k, actions in enumerate(asked))
     graph = scene(seen)
     request = ImagineRequest(hypotheses, 0.5, samples=1 + seen, backend=backend, pairs=((2, 3),))
@@ -168,7 +168,7 @@ class Broken:
     name = "broken"
 
     def __init__(self, wrong: Any, factual: bool = False) -> None:
-        self.real = dynamics_or_skip("physics")
+        self.real = shared_dynamics("physics")
         self.wrong, self.factual = wrong, factual
 
     def rollout(self, scenes: Any, hypotheses: Any, times: Any, **more: Any) -> DynamicsResult:

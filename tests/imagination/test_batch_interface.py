@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dynamics_backends import dynamics_or_skip
+from dynamics_backends import shared_dynamics
 from wm_core import interventions as do
 from wm_core.interventions import BodySpec, Hypothesis, InterventionError, UnknownObjectError
 from wm_core.rollout import EventQuestion, ImagineRequest, RequestError, RolloutEvent, StatesWanted
@@ -62,7 +62,7 @@ def through_messages(request: ImagineRequest) -> ImagineRequest:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["physics", "learned", "straight"])
 def test_a_batch_answers_as_its_hypotheses_do(backend: str) -> None:
-    dynamics_or_skip(backend)
+    shared_dynamics(backend)
     batch, pairs = paths(), ((APART, PUSHER_ID), (TALL, BALL))
     whole = IMAGINATION.imagine(ask(FACTUAL, *batch.hypotheses, backend=backend, pairs=pairs), scene())
     request = ask(FACTUAL, batches=(batch,), backend=backend, pairs=pairs)
@@ -119,7 +119,7 @@ def test_event_probabilities_count_the_events() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["physics", "learned"])
 def test_without_the_ball_the_tall_one_does_not_topple(backend: str) -> None:
-    dynamics_or_skip(backend)
+    shared_dynamics(backend)
     request = ask(FACTUAL, samples=2, backend=backend)
     answer = what_would_prevent(IMAGINATION, scene(), request, EventQuestion(EventKind.TOPPLE, TALL))
     assert answer.probability == 1.0
@@ -242,7 +242,7 @@ def test_a_state_that_is_not_a_number_is_refused_and_named(field: str) -> None:
 
 @pytest.mark.parametrize("backend", ["physics", "learned", "straight", "still"])
 def test_no_objects(backend: str) -> None:
-    dynamics_or_skip(backend)
+    shared_dynamics(backend)
     empty = SceneGraph.build([], np.zeros((0, 3)), np.zeros((0, 3)))
     request = ask(FACTUAL, batches=(paths(),), backend=backend, event_kinds=PREDICTED_KINDS)
     rollout = IMAGINATION.imagine(request, empty)
@@ -256,7 +256,7 @@ def test_no_objects(backend: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["physics", "learned"])
 def test_two_hundred_objects(backend: str) -> None:
-    dynamics_or_skip(backend)
+    shared_dynamics(backend)
     x, y = np.meshgrid(np.arange(20) * 0.12, np.arange(10) * 0.12)
     positions = np.stack([x.ravel(), y.ravel(), np.full(200, 0.025)], axis=1)
     many = SceneGraph.build(
@@ -281,7 +281,7 @@ def test_two_hundred_objects(backend: str) -> None:
 @pytest.mark.parametrize("known", [True, False])
 def test_objects_inside_one_another_do_not_burst(backend: str, known: bool) -> None:
     """Two boxes sharing half their volume, and one that shares its place with a third."""
-    dynamics_or_skip(backend)
+    shared_dynamics(backend)
     covariance = np.zeros((4, 6, 6)) if known else np.tile(np.eye(6) * 0.005**2, (4, 1, 1))
     inside = SceneGraph.build(
         range(1, 5),
@@ -301,7 +301,7 @@ def test_objects_inside_one_another_do_not_burst(backend: str, known: bool) -> N
 
 @pytest.mark.parametrize("backend", ["physics", "learned", "straight"])
 def test_a_deadline_of_a_millisecond_is_answered_and_flagged(backend: str) -> None:
-    dynamics_or_skip(backend)
+    shared_dynamics(backend)
     many = do.impulse_batch(APART, np.zeros((500, 1, 3)) + [0.01, 0, 0], name="many")
     request = ask(
         FACTUAL,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dynamics_backends import dynamics_or_skip
+from dynamics_backends import shared_dynamics
 from traced_scene import BALL, BOX, CAMERA, FRONT, TABLE, make_scene, psnr, trace
 from wm_core.camera import Camera
 from wm_core.interventions import (
@@ -166,7 +166,7 @@ def test_no_scene_and_no_appearance() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_backend_answers(backend: str) -> None:
-    dynamics = dynamics_or_skip(backend)
+    dynamics = shared_dynamics(backend)
     rollout = Imagination().imagine(ask(FACTUAL, PUSH, GONE, backend=backend), make_scene())
     assert rollout.backend in (("learned", "physics") if backend == "auto" else (backend,))
     assert backend == "auto" or dynamics.name == backend
