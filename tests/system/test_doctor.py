@@ -109,10 +109,11 @@ def test_a_healthy_robot_of_a_namespace_and_a_parameters_file(
     robot.setup = HEALTHY
 
 
+@pytest.mark.parametrize("other", ["_ros2cli_daemon", "joystick"])
 def test_a_robot_that_is_discovered_late_is_heard(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
-    """On a domain of its own; the wait begins with the first node there that is not hidden."""
+    """On a domain of its own; the wait begins with the last needed stream, not with any other node."""
     monkeypatch.setattr("wm_bringup.doctor.graph.DISCOVERY_S", 60.0)  # of a busy machine
     monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + int(os.environ["ROS_DOMAIN_ID"]) % 101))
     robots: list[BrokenRobot] = []
@@ -120,12 +121,12 @@ def test_a_robot_that_is_discovered_late_is_heard(
     timer.start()
     context = rclpy.Context()
     rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
-    daemon = rclpy.create_node("_ros2cli_daemon", context=context)
+    early = rclpy.create_node(other, context=context)
     try:
         status, findings, text = doctor(capsys)
     finally:
         timer.join()
-        daemon.destroy_node()
+        early.destroy_node()
         context.try_shutdown()
         for late in robots:
             late.close()

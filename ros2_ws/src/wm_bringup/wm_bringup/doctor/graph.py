@@ -35,7 +35,7 @@ class GraphOptions:
     Attributes:
         parameters: perception's parameters.
         namespace: namespace of perception and imagination.
-        seconds: wall-clock time for which messages are received, from the discovery of another node [s].
+        seconds: wall-clock time for which messages are received, from the discovery of the publishers [s].
         use_sim_time: whether to read /clock; None: where a node publishes it.
     """
 
@@ -57,9 +57,10 @@ def stamp_of(data: bytes) -> int:
 
 
 DISCOVERY_S = 4.0
-"""Additional wait for the discovery of the first other node [s]. Fast DDS announces a participant five times in its
-first half second and then every 3 s (its defaults of initialAnnouncements and leaseDuration_announcementperiod). Where
-the first five are lost, as on a busy machine, discovery takes this long. Larger: an empty graph is reported later.
+"""Longest additional wait for the discovery of the publishers of the needed streams [s]. Fast DDS announces a
+participant five times in its first half second and then every 3 s (its defaults of initialAnnouncements and
+leaseDuration_announcementperiod). Where the first five are lost, as on a busy machine, discovery takes this long, and
+it takes this long for one participant while the others are known at once. Larger: a missing stream is reported later.
 """
 
 
@@ -99,6 +100,7 @@ class GraphListener:
         self.health = InputHealth(self.node, options.namespace)
         self.kept: dict[str, deque[bytes]] = {}
         self.arrivals: dict[str, list[float]] = {}
+        self._topics: dict[str, str] = {}
         self.statuses: dict[str, Any] = {}
         self.transforms = RosTransforms(self.node)
         self._subscribe()
@@ -138,6 +140,7 @@ class GraphListener:
     ) -> None:
         self.kept[name] = deque(maxlen=3 * FRAMES)
         self.arrivals[name] = []
+        self._topics[name] = topic
         # The silence limit is shorter than the check, so that a stream that has just stopped is not called silent.
         self.health.listen(name, role, topic, kind, parameter, profile, min(2.0, 0.6 * self.options.seconds))
 
@@ -154,24 +157,29 @@ class GraphListener:
         self.statuses.update({s.name: s for s in msg.status if s.name.partition(":")[0] in named})
 
     def listen(self) -> None:
-        """Spin for ``options.seconds`` from the discovery of another node; without one, ``DISCOVERY_S`` longer."""
-        end, alone = time.monotonic() + self.options.seconds, True
+        """Spin for ``options.seconds`` from the discovery of the last needed stream, ``DISCOVERY_S`` longer at most."""
+        start = time.monotonic()
+        end, latest = start + self.options.seconds, start + DISCOVERY_S + self.options.seconds
+        missing = self._needed()
         while True:
             now = time.monotonic()
-            if alone and self._knows_others():
-                alone, end = False, now + self.options.seconds
-            if (left := end + (DISCOVERY_S if alone else 0.0) - now) <= 0.0:
+            still = [names for names in missing if not any(self._has_publisher(name) for name in names)]
+            if len(still) < len(missing):
+                missing, end = still, now + self.options.seconds
+            if (left := (latest if missing else min(end, latest)) - now) <= 0.0:
                 return
             undecided = self.options.use_sim_time is None and not self.node.get_clock().ros_time_is_active
             if undecided and self.node.count_publishers("/clock"):
                 self.node.set_parameters([self._sim_time])
             self.executor.spin_once(timeout_sec=min(left, 0.2))
 
-    def _knows_others(self) -> bool:
-        """Whether another node is known. Hidden nodes, e.g. the daemon of the ros2 command line, do not count."""
-        own = (self.node.get_name(), self.node.get_namespace())
-        found = self.node.get_node_names_and_namespaces()
-        return any((name, space) != own and not name.startswith("_") for name, space in found)
+    def _needed(self) -> list[tuple[str, ...]]:
+        """Streams without which perception does not run; of those in one tuple, one is enough."""
+        single = [(name,) for name in ("color", "depth", "camera_info", "odometry") if name in self.kept]
+        return [*single, ("tf", "tf_static")] if self.needs_tf else single
+
+    def _has_publisher(self, name: str) -> bool:
+        return bool(self.node.count_publishers(self._topics[name]))
 
     def close(self) -> None:
         """Destroy the node and its context."""
