@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import os
 import secrets
@@ -49,6 +50,16 @@ def _refuse_unmarked_ros() -> None:
 
 _running: list[pytest.Item] = []
 """The test that runs."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """After the last test of a file with nodes, end the nodes that only circles of references keep on the graph."""
+    try:
+        return (yield)
+    finally:
+        if item.get_closest_marker("ros") and (nextitem is None or nextitem.path != item.path):
+            gc.collect()
 
 
 @pytest.hookimpl(wrapper=True)

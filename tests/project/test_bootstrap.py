@@ -469,5 +469,8 @@ def run():
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except rclpy._rclpy_pybind11.RCLError:
+        # rclpy's own signal handler ends the context in a thread of its own, also while spin() makes a wait set of it.
+        assert not rclpy.ok()
     print("clean", flush=True)
 """
