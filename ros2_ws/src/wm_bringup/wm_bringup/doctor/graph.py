@@ -175,8 +175,10 @@ class GraphListener:
 
     def _needed(self) -> list[tuple[str, ...]]:
         """Streams without which perception does not run; of those in one tuple, one is enough."""
-        single = [(name,) for name in ("color", "depth", "camera_info", "odometry") if name in self.kept]
-        return [*single, ("tf", "tf_static")] if self.needs_tf else single
+        needed: list[tuple[str, ...]] = [
+            (name,) for name in ("color", "depth", "camera_info", "odometry") if name in self.kept
+        ]
+        return [*needed, ("tf", "tf_static")] if self.needs_tf else needed
 
     def _has_publisher(self, name: str) -> bool:
         return bool(self.node.count_publishers(self._topics[name]))
