@@ -14,6 +14,7 @@ from wm_core.camera import Camera
 from wm_core.geometry import pose_matrix
 from wm_core.rollout import ImageRequest, ImagineRequest, RequestError, Rollout, RolloutEvent
 from wm_core.rotations import normalize_quaternion
+from wm_core.convex_parts import ConvexPart, hull_part
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph, Shape
 from wm_ros.conversions.basics import camera_from_msg, camera_to_msg
 from wm_ros.conversions.interventions import intervention_to_msg
@@ -78,7 +79,52 @@ def test_objects_in_any_order_come_out_sorted_and_unknown_shapes_are_refused():
     msg.objects = list(reversed(msg.objects))
     assert (np.diff(scene_graph_from_msg(msg).ids) > 0).all()
     msg.objects[0].shape = 99
-    with pytest.raises(ValueError, match=r"shape: got 99, expected 0\.\.4"):
+    with pytest.raises(ValueError, match=r"shape: got 99, expected 0\.\.5"):
+        scene_graph_from_msg(msg)
+
+
+def mug_scene() -> SceneGraph:
+    wall = ConvexPart(Shape.BOX, np.array([0.01, 0.08, 0.1]), np.array([0.03, 0.0, 0.0]))
+    floor = ConvexPart(Shape.CYLINDER, np.array([0.07, 0.07, 0.01]), np.array([0.0, 0.0, -0.045]))
+    rim = hull_part([[0, 0, 0.05], [0.01, 0, 0.05], [0, 0.01, 0.05], [0, 0, 0.06]])
+    return SceneGraph.build(
+        [1, 4], np.zeros((2, 3)), [[1, 1, 1], [0.08, 0.08, 0.1]], shapes=[0, 2], parts=[(), (wall, floor, rim)]
+    )
+
+
+def test_convex_parts_round_trip_and_the_outline_stays():
+    scene = mug_scene()
+    msg = scene_graph_to_msg(scene)
+    assert [o.shape for o in msg.objects] == [0, SceneObjectMsg.SHAPE_COMPOUND]
+    back = scene_graph_from_msg(msg)
+    assert back.shapes.tolist() == [0, 2] and back.parts[0] == () and len(back.parts[1]) == 3
+    for before, after in zip(scene.parts[1], back.parts[1], strict=True):
+        assert before.shape == after.shape
+        np.testing.assert_allclose(before.points(), after.points(), atol=1e-7)
+    np.testing.assert_allclose(back.select([1]).parts[0][1].extents, [0.07, 0.07, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda o: setattr(o, "parts", []), r"id=4\]\.parts: got 0, expected 1\.\.12"),
+        (lambda o: setattr(o, "parts", list(o.parts) * 5), r"id=4\]\.parts: got 15, expected 1\.\.12"),
+        (lambda o: setattr(o, "outline_shape", 5), r"id=4\]\.outline_shape: got 5, expected 0\.\.4"),
+        (lambda o: setattr(o.parts[1], "shape", 5), r"parts\[1\]\.shape: got 5, expected 0\.\.4"),
+        (
+            lambda o: setattr(o.parts[0].extents, "x", 0.0),
+            r"parts\[0\]\.extents: got \[0\.0, .*expected finite and > 0",
+        ),
+        (
+            lambda o: setattr(o.parts[2].pose.position, "x", float("nan")),
+            r"parts\[2\]: has a number that is not finite",
+        ),
+    ],
+)
+def test_parts_that_the_message_does_not_allow_are_refused(spoil, message):
+    msg = scene_graph_to_msg(mug_scene())
+    spoil(msg.objects[1])
+    with pytest.raises(ValueError, match=message):
         scene_graph_from_msg(msg)
 
 

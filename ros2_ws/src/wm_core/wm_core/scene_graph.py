@@ -11,15 +11,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-
-class Shape(IntEnum):
-    """Shape families; the meaning of extents is stated in wm_msgs/SceneObject."""
-
-    BOX = 0
-    SPHERE = 1
-    CYLINDER = 2
-    CAPSULE = 3
-    CONVEX = 4
+from wm_core.convex_parts import MAX_PARTS, ConvexPart
+from wm_core.shapes import Shape as Shape
 
 
 class Predicate(IntEnum):
@@ -146,6 +139,8 @@ class SceneGraph:
         visibilities, existence_probabilities: (N,) 0..1.
         first_seen_ns, last_seen_ns: (N,) int64.
         hulls: N arrays (P, 3) in the object frame [m]; (0, 3) where there is none.
+        parts: N tuples of the convex parts of objects that are not convex (at most ``MAX_PARTS``); empty: the object
+            is its shape. Shape, extents and hull then remain those of the outline.
         relations, events: see ``Relation``, ``Event``.
         class_vocabulary: C class names; class_probabilities: (N, C), rows sum to 1, or are 0 where not estimated.
         embeddings: (N, D) appearance, unit length, or 0 where not estimated.
@@ -183,12 +178,15 @@ class SceneGraph:
     class_vocabulary: tuple[str, ...] = ()
     class_probabilities: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     embeddings: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    parts: tuple[tuple[ConvexPart, ...], ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.ids)
         for name in ("class_probabilities", "embeddings"):
             if not getattr(self, name).size:
                 object.__setattr__(self, name, np.zeros((n, 0)))
+        if not self.parts:
+            object.__setattr__(self, "parts", ((),) * n)
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name in ("relations", "events", "world_T_camera", "class_vocabulary") or not hasattr(value, "__len__"):
@@ -203,6 +201,11 @@ class SceneGraph:
         for name in ("positions", "quaternions", "linear_velocities", "angular_velocities", "extents"):
             if not np.isfinite(getattr(self, name)).all():
                 raise ValueError(f"SceneGraph.{name}: has a value that is not finite")
+        for object_id, own in zip(self.ids, self.parts, strict=True):
+            if len(own) > MAX_PARTS:
+                raise ValueError(
+                    f"SceneGraph.parts: object {object_id} has {len(own)} parts, expected at most {MAX_PARTS}"
+                )
         if n and (np.diff(self.ids) <= 0).any():
             raise ValueError("SceneGraph.ids: expected ascending and unique")
         if n and (self.extents <= 0.0).any():
@@ -236,6 +239,7 @@ class SceneGraph:
                 changes[f.name] = value[rows]
         changes["class_names"] = tuple(self.class_names[i] for i in rows)
         changes["hulls"] = tuple(self.hulls[i] for i in rows)
+        changes["parts"] = tuple(self.parts[i] for i in rows)
         changes["relations"] = tuple(r for r in self.relations if r.subject in kept_ids and r.object in kept_ids)
         return replace(self, **changes)  # type: ignore[arg-type]
 
@@ -283,7 +287,7 @@ class SceneGraph:
         }
         integer = {"shapes", "first_seen_ns", "last_seen_ns"}
         for name, value in given.items():
-            if name in ("class_names", "hulls", "relations", "events", "class_vocabulary"):
+            if name in ("class_names", "hulls", "parts", "relations", "events", "class_vocabulary"):
                 values[name] = tuple(value)  # type: ignore[arg-type]
             else:
                 kind = np.int64 if name in integer else bool if name == "is_static" else np.float64

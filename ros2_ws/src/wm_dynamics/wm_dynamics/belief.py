@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from wm_core.convex_parts import ConvexPart
 from wm_core.interventions import Hypothesis
 from wm_core.rollout import STATE_SIZE
 from wm_core.rotations import normalize_quaternion
@@ -120,16 +121,23 @@ def scene_states(scene: SceneGraph) -> Array:
     ).reshape(len(scene), STATE_SIZE)
 
 
-def scene_body(scene: SceneGraph, index: int) -> BodyDef:
-    """The body of a scene object as perceived."""
+def _solids(scene: SceneGraph, index: int) -> tuple[ConvexPart, ...]:
+    """The parts of an object; of one without parts its shape."""
+    if scene.parts[index]:
+        return scene.parts[index]
     shape = Shape(int(scene.shapes[index]))
     extents = np.asarray(scene.extents[index], dtype=np.float64)
     hull = scene.hulls[index] if shape == Shape.CONVEX else np.zeros((0, 3))
     if shape == Shape.SPHERE:
         extents = np.full(3, extents.mean())
+    return (ConvexPart(shape, extents, hull=np.asarray(hull, dtype=np.float64)),)
+
+
+def scene_body(scene: SceneGraph, index: int) -> BodyDef:
+    """The body of a scene object as perceived."""
     color = (*(float(c) for c in scene.colors[index]), 1.0)
     return BodyDef(
-        (GeomDef(shape, extents, hull=np.asarray(hull, dtype=np.float64), color=color),),  # type: ignore[arg-type]
+        tuple(GeomDef(p.shape, p.extents, p.position, p.quaternion, p.hull, color) for p in _solids(scene, index)),  # type: ignore[arg-type]
         mass=float(np.clip(np.exp(scene.log_mass[index]), 1e-6, 1e5)),
         friction=float(np.clip(scene.friction[index], 0.0, 10.0)),
         restitution=float(np.clip(scene.restitution[index], 0.0, 1.0)),

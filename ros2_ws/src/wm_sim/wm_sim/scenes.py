@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from wm_core.convex_parts import ConvexPart
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, STATE_SIZE
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_points, lowest_point, rest_state
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_parts, body_points, lowest_point, rest_state
 from wm_dynamics.mujoco.world import World
 from wm_sim import objects
 from wm_sim.scene_model import PALETTE, ActionModel, SceneError, SceneModel
@@ -37,7 +39,7 @@ class BuiltScene:
         pushers: indices of the kinematic bodies.
         table_top_z: height of the table's surface [m].
         extents: (n, 3) full sizes [m].
-        shapes: the n shapes in the ground truth; compound objects are ``CONVEX``.
+        shapes: the n shapes in the ground truth; the outline of compound objects is ``CONVEX``.
         hulls: n arrays (P, 3) of points in the body's frame [m]; P is 0 where extents and shape suffice.
         colors: (n, 3) rgb 0..1.
         ids: the n true ids.
@@ -56,6 +58,11 @@ class BuiltScene:
     hulls: tuple[Array, ...]
     colors: Array
     ids: tuple[int, ...] = field(default=())
+
+    @cached_property
+    def parts(self) -> tuple[tuple[ConvexPart, ...], ...]:
+        """Of the n bodies: their convex parts; empty where a body is one part, or a static support."""
+        return tuple(() if body.is_static else body_parts(body) for body in self.bodies)
 
     def id_of(self, name: str) -> int:
         """True id of the body of a name in the file.

@@ -296,7 +296,7 @@ class Simulator:
     def ground_truth(self, with_visibility: bool = False) -> SceneGraph:
         """The true scene: every present object with its true id, class, pose, twist, shape and properties.
 
-        Without uncertainty. Compound objects (mug, bowl, bottle) come as their convex hulls. Relations: ON,
+        Without uncertainty. Compound objects (mug, bowl, bottle) come with their convex parts, in a convex outline. Relations: ON,
         for what touches something beneath it.
 
         Args:
@@ -324,6 +324,7 @@ class Simulator:
             angular_velocities=states[rows, ANGULAR_VELOCITY],
             shapes=[int(scene.shapes[i]) for i in rows],
             hulls=[scene.hulls[i] for i in rows],
+            parts=[scene.parts[i] for i in rows],
             is_static=table,
             log_mass=np.log(masses),
             log_mass_std=np.zeros(count),

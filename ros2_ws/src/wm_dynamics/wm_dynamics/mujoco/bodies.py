@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import ConvexHull, QhullError
 
+from wm_core.convex_parts import ConvexPart, merged, surface_points
 from wm_core.interventions import BodySpec
 from wm_core.rollout import POSITION, QUATERNION, STATE_SIZE
 from wm_core.rotations import normalize_quaternion, quaternion_to_matrix
@@ -18,6 +18,26 @@ Array = NDArray[np.float64]
 
 _MAX_HULL_VERTICES = 64
 """Vertices that a hull is simplified to: more cost time in every collision, fewer round off edges."""
+
+
+@dataclass(frozen=True)
+class VisualMesh:
+    """A textured mesh that a part is drawn as.
+
+    Attributes:
+        vertices: (V, 3) in the part's frame [m]. faces: (F, 3) int rows of ``vertices``, counterclockwise from outside.
+        uv: (V, 2) texture coordinates 0..1, v upwards; (0, 2): none, the part's color counts.
+        texture: (H, W, 3) uint8 rgb, its first row the top; (0, 0, 3): none.
+    """
+
+    vertices: Array
+    faces: NDArray[np.int64]
+    uv: Array = field(default_factory=lambda: np.zeros((0, 2)))
+    texture: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 3), dtype=np.uint8))
+
+    def key(self) -> int:
+        """Equal for meshes of the same content."""
+        return hash((self.vertices.tobytes(), self.faces.tobytes(), self.uv.tobytes(), self.texture.tobytes()))
 
 
 @dataclass(frozen=True)
@@ -31,7 +51,8 @@ class GeomDef:
         position, quaternion: pose of the part in the body frame [m, xyzw].
         hull: (P, 3) points in the part's frame [m], for ``CONVEX``.
         color: (4,) rgba 0..1; material: name of a material that ``decorate`` adds, or "".
-        visual_only: drawn, but without mass and collisions.
+        visual_only: drawn, but without mass and collisions. hidden: it collides, but is not drawn.
+        mesh: drawn instead of the shape; only of a part that is ``visual_only``. Extents are then its bounds.
     """
 
     shape: Shape
@@ -42,6 +63,8 @@ class GeomDef:
     color: tuple[float, float, float, float] = (0.6, 0.6, 0.6, 1.0)
     material: str = ""
     visual_only: bool = False
+    hidden: bool = False
+    mesh: VisualMesh | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +97,8 @@ class BodyDef:
                 g.color,
                 g.material,
                 g.visual_only,
+                g.hidden,
+                g.mesh.key() if g.mesh is not None else 0,
             )
             for g in self.geoms
         )
@@ -140,27 +165,16 @@ def simplify_hull(points: ArrayLike) -> Array | None:
 
 def geom_points(geom: GeomDef) -> Array:
     """Points (P, 3) in the body frame [m] whose convex hull is (for round shapes: nearly) the part."""
-    half = 0.5 * geom.extents
-    if geom.shape == Shape.CONVEX and len(geom.hull):
-        local = geom.hull
-    elif geom.shape in (Shape.SPHERE, Shape.CAPSULE):
-        index = np.arange(200) + 0.5
-        polar, azimuth = np.arccos(1.0 - 2.0 * index / 200.0), np.pi * (1.0 + 5.0**0.5) * index
-        unit = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)], axis=1)
-        unit = np.concatenate([unit, np.eye(3), -np.eye(3)])
-        if geom.shape == Shape.SPHERE:
-            local = unit * half
-        else:
-            radius = min(0.5 * (half[0] + half[1]), half[2])
-            local = unit * radius
-            local[:, 2] += np.sign(unit[:, 2]) * (half[2] - radius)
-    elif geom.shape == Shape.CYLINDER:
-        angle = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
-        ring = np.stack([half[0] * np.cos(angle), half[1] * np.sin(angle), np.full(24, half[2])], axis=1)
-        local = np.concatenate([ring, ring * [1.0, 1.0, -1.0]])
-    else:
-        local = np.array(list(itertools.product((-1.0, 1.0), repeat=3))) * half
+    local = surface_points(geom.shape, geom.extents, geom.hull)
     return local @ quaternion_to_matrix(geom.quaternion).T + geom.position
+
+
+def body_parts(body: BodyDef) -> tuple[ConvexPart, ...]:
+    """The convex parts of a body, at most ``MAX_PARTS``; empty where it is one part."""
+    solid = [g for g in body.geoms if not g.visual_only]
+    if len(solid) < 2:
+        return ()
+    return merged([ConvexPart(g.shape, g.extents, g.position, g.quaternion, g.hull) for g in solid])
 
 
 def body_points(body: BodyDef) -> Array:

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.bodies import Array, GeomDef, geom_points, simplify_hull
+from wm_dynamics.mujoco.bodies import Array, GeomDef, VisualMesh, geom_points, simplify_hull
 
 _GEOM_TYPE = {
     Shape.BOX: mujoco.mjtGeom.mjGEOM_BOX,
@@ -41,3 +41,28 @@ def set_shape(spec: mujoco.MjSpec, geom: mujoco.MjsGeom, part: GeomDef, mesh_nam
             geom.type, geom.size = _GEOM_TYPE[part.shape], [radius, length, 0.0]
     else:  # a box, or points that span no volume
         geom.type, geom.size = mujoco.mjtGeom.mjGEOM_BOX, np.maximum(half, 5e-4)
+
+
+HIDDEN_GROUP = 3
+"""Group of geoms that collide and are not drawn: MuJoCo draws groups 0 to 2 unless it is asked for more."""
+
+
+def set_mesh(spec: mujoco.MjSpec, geom: mujoco.MjsGeom, mesh: VisualMesh, name: str) -> None:
+    """Give a geom the form and the texture of a mesh, under names in ``spec`` that begin with ``name``."""
+    added = spec.add_mesh(name=name, uservert=mesh.vertices.astype(np.float32).ravel())
+    added.userface = mesh.faces.astype(np.int32).ravel()
+    # What is drawn has no mass, and scans are seldom closed.
+    added.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+    geom.type, geom.meshname = mujoco.mjtGeom.mjGEOM_MESH, name
+    if not len(mesh.uv) or not mesh.texture.size:
+        return
+    # MuJoCo's v is up from the first row, as OpenGL's is.
+    added.usertexcoord = mesh.uv.astype(np.float32).ravel()
+    texture = spec.add_texture(name=f"{name}_texture", type=mujoco.mjtTexture.mjTEXTURE_2D)
+    texture.height, texture.width, texture.nchannel = mesh.texture.shape[0], mesh.texture.shape[1], 3
+    texture.data = np.ascontiguousarray(mesh.texture[::-1]).tobytes()
+    material = spec.add_material(name=f"{name}_material", specular=0.15, shininess=0.3)
+    roles = list(material.textures)
+    roles[int(mujoco.mjtTextureRole.mjTEXROLE_RGB)] = f"{name}_texture"
+    material.textures = roles
+    geom.material = f"{name}_material"

@@ -43,7 +43,7 @@ from wm_core.rotations import normalize_quaternion, quaternion_to_matrix, rotate
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import Array, BodyDef, rest_state
 from wm_dynamics.mujoco.contacts import CONTACT_STIFFNESS, contact_solref
-from wm_dynamics.mujoco.geoms import set_shape
+from wm_dynamics.mujoco.geoms import HIDDEN_GROUP, set_mesh, set_shape
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,12 @@ class World:
             geom = added.add_geom(name=f"body{index}geom{j}", pos=part.position, quat=to_wxyz(part.quaternion))
             geom.rgba = part.color
             geom.material = part.material
-            set_shape(spec, geom, part, f"body{index}geom{j}mesh")
+            if part.mesh is not None:
+                set_mesh(spec, geom, part.mesh, f"body{index}geom{j}mesh")
+            else:
+                set_shape(spec, geom, part, f"body{index}geom{j}mesh")
+            if part.hidden:
+                geom.group = HIDDEN_GROUP
             if part.visual_only:
                 geom.contype = geom.conaffinity = 0
                 geom.mass = 0.0

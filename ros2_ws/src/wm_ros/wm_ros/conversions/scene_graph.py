@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from wm_msgs.msg import ConvexPart as ConvexPartMsg
 from wm_msgs.msg import SceneEvent as SceneEventMsg
 from wm_msgs.msg import SceneGraph as SceneGraphMsg
 from wm_msgs.msg import SceneObject as SceneObjectMsg
 from wm_msgs.msg import SceneRelation as SceneRelationMsg
 
+from wm_core.convex_parts import MAX_PARTS, ConvexPart
 from wm_core.rotations import normalize_quaternion
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph, Shape
 from wm_ros.conversions.basics import (
@@ -29,6 +31,48 @@ from wm_ros.conversions.basics import (
 )
 
 _SHAPES = frozenset(Shape)
+_COMPOUND = SceneObjectMsg.SHAPE_COMPOUND
+
+
+def _part_to_msg(part: ConvexPart) -> ConvexPartMsg:
+    return ConvexPartMsg(
+        shape=int(part.shape),
+        pose=pose_to_msg(part.position, part.quaternion),
+        extents=vector_to_msg(part.extents),
+        hull_points=float_array(part.hull),
+    )
+
+
+def _part_from_msg(msg: ConvexPartMsg) -> ConvexPart:
+    return ConvexPart(
+        Shape(msg.shape),
+        vector_from_msg(msg.extents),
+        vector_from_msg(msg.pose.position),
+        normalize_quaternion(quaternion_from_msg(msg.pose.orientation)),
+        np.array(msg.hull_points, dtype=np.float64).reshape(-1, 3),
+    )
+
+
+def _check_shape(o: SceneObjectMsg) -> None:
+    """Raises ValueError where an object's shape, or one of its parts, is not what the message allows."""
+    if o.shape not in _SHAPES and o.shape != _COMPOUND:
+        raise ValueError(f"objects[id={o.id}].shape: got {o.shape}, expected 0..{_COMPOUND}")
+    if o.shape != _COMPOUND:
+        return
+    if o.outline_shape not in _SHAPES:
+        raise ValueError(f"objects[id={o.id}].outline_shape: got {o.outline_shape}, expected 0..{max(Shape)}")
+    if not 1 <= len(o.parts) <= MAX_PARTS:
+        raise ValueError(f"objects[id={o.id}].parts: got {len(o.parts)}, expected 1..{MAX_PARTS} of SHAPE_COMPOUND")
+    for k, part in enumerate(o.parts):
+        where = f"objects[id={o.id}].parts[{k}]"
+        if part.shape not in _SHAPES:
+            raise ValueError(f"{where}.shape: got {part.shape}, expected 0..{max(Shape)}")
+        extents = vector_from_msg(part.extents)
+        if not (np.isfinite(extents).all() and (extents > 0.0).all()):
+            raise ValueError(f"{where}.extents: got {extents.tolist()}, expected finite and > 0")
+        place = [*vector_from_msg(part.pose.position), *quaternion_from_msg(part.pose.orientation), *part.hull_points]
+        if not np.isfinite(place).all():
+            raise ValueError(f"{where}: has a number that is not finite")
 
 
 def _scene_object_to_msg(scene: SceneGraph, i: int) -> SceneObjectMsg:
@@ -40,7 +84,9 @@ def _scene_object_to_msg(scene: SceneGraph, i: int) -> SceneObjectMsg:
     msg.twist.twist = twist_to_msg(scene.linear_velocities[i], scene.angular_velocities[i])
     msg.twist.covariance = scene.twist_covariances[i].ravel().tolist()
     msg.extents = vector_to_msg(scene.extents[i])
-    msg.shape = int(scene.shapes[i])
+    msg.shape = _COMPOUND if scene.parts[i] else int(scene.shapes[i])
+    msg.outline_shape = int(scene.shapes[i])
+    msg.parts = [_part_to_msg(part) for part in scene.parts[i]]
     msg.hull_points = float_array(scene.hulls[i])
     msg.is_static = bool(scene.is_static[i])
     msg.color = color_to_msg(scene.colors[i])
@@ -100,8 +146,7 @@ def scene_graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
     """
     objects = sorted(msg.objects, key=lambda o: o.id)
     for o in objects:
-        if o.shape not in _SHAPES:
-            raise ValueError(f"objects[id={o.id}].shape: got {o.shape}, expected 0..{max(Shape)}")
+        _check_shape(o)
 
     def rows(function, *shape: int) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
         return np.array([function(o) for o in objects], dtype=np.float64).reshape(len(objects), *shape)
@@ -116,7 +161,7 @@ def scene_graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
         linear_velocities=rows(lambda o: vector_from_msg(o.twist.twist.linear), 3),
         angular_velocities=rows(lambda o: vector_from_msg(o.twist.twist.angular), 3),
         extents=rows(lambda o: vector_from_msg(o.extents), 3),
-        shapes=np.array([o.shape for o in objects], dtype=np.int64),
+        shapes=np.array([o.outline_shape if o.shape == _COMPOUND else o.shape for o in objects], dtype=np.int64),
         is_static=np.array([o.is_static for o in objects], dtype=bool),
         pose_covariances=rows(lambda o: o.pose.covariance, 6, 6),
         twist_covariances=rows(lambda o: o.twist.covariance, 6, 6),
@@ -131,6 +176,7 @@ def scene_graph_from_msg(msg: SceneGraphMsg) -> SceneGraph:
         existence_probabilities=rows(lambda o: o.existence_probability),
         first_seen_ns=np.array([time_from_msg(o.first_seen) for o in objects], dtype=np.int64),
         last_seen_ns=np.array([time_from_msg(o.last_seen) for o in objects], dtype=np.int64),
+        parts=tuple(tuple(map(_part_from_msg, o.parts)) if o.shape == _COMPOUND else () for o in objects),
         hulls=tuple(np.array(o.hull_points, dtype=np.float64).reshape(-1, 3) for o in objects),
         relations=tuple(
             Relation(r.subject, Predicate(r.predicate), r.object, r.probability, time_from_msg(r.since))
