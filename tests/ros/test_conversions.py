@@ -8,13 +8,14 @@ from sensor_msgs.msg import CameraInfo
 from wm_msgs.msg import Hypothesis as HypothesisMsg
 from wm_msgs.msg import ImagineRequest as ImagineRequestMsg
 from wm_msgs.msg import Intervention as InterventionMsg
+from wm_msgs.msg import SceneObject as SceneObjectMsg
 
 from wm_core import interventions as do
 from wm_core.camera import Camera
+from wm_core.convex_parts import ConvexPart, hull_part
 from wm_core.geometry import pose_matrix
 from wm_core.rollout import ImageRequest, ImagineRequest, RequestError, Rollout, RolloutEvent
 from wm_core.rotations import normalize_quaternion
-from wm_core.convex_parts import ConvexPart, hull_part
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph, Shape
 from wm_ros.conversions.basics import camera_from_msg, camera_to_msg
 from wm_ros.conversions.interventions import intervention_to_msg
