@@ -296,8 +296,8 @@ class Simulator:
     def ground_truth(self, with_visibility: bool = False) -> SceneGraph:
         """The true scene: every present object with its true id, class, pose, twist, shape and properties.
 
-        Without uncertainty. Compound objects (mug, bowl, bottle) come with their convex parts, in a convex outline. Relations: ON,
-        for what touches something beneath it.
+        Without uncertainty. Compound objects (mug, bowl, bottle) come with their convex parts, in a convex outline.
+        Relations: ON, for what touches something beneath it.
 
         Args:
             with_visibility: measure how much of each is seen (one rendering per object); else 1.
