@@ -86,37 +86,55 @@ def hull_part(points: ArrayLike) -> ConvexPart:
 
 
 def merged(parts: Sequence[ConvexPart], limit: int = MAX_PARTS) -> tuple[ConvexPart, ...]:
-    """At most ``limit`` parts: two at a time become their common hull, those first that add the least volume."""
+    """At most ``limit`` parts: two at a time become their common hull, those first whose hull fills the least depth.
+
+    The depth of what is filled, not its volume: two segments of a wall may merge before the bars of a handle do, whose
+    hole is small and is what a hook goes through.
+    """
     kept = list(parts)
     if len(kept) <= limit:
         return tuple(kept)
-    clouds = [_corners(p.points()) for p in kept]
-    volumes = [_volume(c) for c in clouds]
-    added: dict[tuple[int, int], float] = {}
+    solids = [_Solid.of(p.points()) for p in kept]
+    filled: dict[tuple[int, int], float] = {}
     alive = set(range(len(kept)))
     while len(alive) > limit:
         for i, j in itertools.combinations(sorted(alive), 2):
-            if (i, j) not in added:
-                added[i, j] = _volume(np.concatenate([clouds[i], clouds[j]])) - volumes[i] - volumes[j]
-        i, j = min((pair for pair in added if alive.issuperset(pair)), key=lambda pair: (added[pair], pair))
+            if (i, j) not in filled:
+                filled[i, j] = solids[i].depth_between(solids[j])
+        i, j = min((pair for pair in filled if alive.issuperset(pair)), key=lambda pair: (filled[pair], pair))
         alive -= {i, j}
-        alive.add(len(clouds))
-        clouds.append(_corners(np.concatenate([clouds[i], clouds[j]])))
-        volumes.append(_volume(clouds[-1]))
-    return tuple(kept[k] if k < len(kept) else hull_part(clouds[k]) for k in sorted(alive))
+        alive.add(len(solids))
+        solids.append(_Solid.of(np.concatenate([solids[i].corners, solids[j].corners])))
+    return tuple(kept[k] if k < len(kept) else hull_part(solids[k].corners) for k in sorted(alive))
 
 
-def _corners(points: Array) -> Array:
-    """The points that span the convex hull; all of them where they span no volume."""
-    try:
-        return points[ConvexHull(points).vertices]
-    except (QhullError, ValueError):
-        return points
+@dataclass(frozen=True)
+class _Solid:
+    """A convex hull: corners (P, 3) [m], and half-spaces (F, 4), inside where ``A p + b <= 0``; none: no volume."""
+
+    corners: Array
+    planes: Array
+
+    @staticmethod
+    def of(points: Array) -> _Solid:
+        try:
+            hull = ConvexHull(points)
+        except (QhullError, ValueError):
+            return _Solid(points, np.zeros((0, 4)))
+        return _Solid(points[hull.vertices], np.unique(np.round(hull.equations, 6), axis=0))
+
+    def outside(self, points: Array) -> Array:
+        """(P,) how far points (P, 3) are outside [m], at least; to the nearest corner where it has no volume."""
+        if len(self.planes):
+            return np.asarray((points @ self.planes[:, :3].T + self.planes[:, 3]).max(axis=1))
+        return np.asarray(np.linalg.norm(points[:, None] - self.corners, axis=2).min(axis=1))
+
+    def depth_between(self, other: _Solid) -> float:
+        """Largest distance [m] from both, of points between their corners: what a common hull would fill."""
+        a, b = self.corners[:, None, None], other.corners[None, :, None]
+        between = (a + _SHARES * (b - a)).reshape(-1, 3)
+        return float(np.minimum(self.outside(between), other.outside(between)).max())
 
 
-def _volume(points: Array) -> float:
-    """Of the convex hull [m^3]; 0 where the points span none."""
-    try:
-        return float(ConvexHull(points).volume)
-    except (QhullError, ValueError):
-        return 0.0
+_SHARES = np.array([0.25, 0.5, 0.75])[:, None]
+"""Where points between two corners are looked at."""

@@ -176,3 +176,10 @@ def to_wxyz(quaternion: ArrayLike) -> Array:
     """A quaternion (4,) in the order of MuJoCo and transforms3d."""
     x, y, z, w = np.asarray(quaternion, dtype=np.float64)
     return np.array([w, x, y, z])
+
+
+def turn_about_z(to_xyzw: ArrayLike, from_xyzw: ArrayLike) -> NDArray[np.float64]:
+    """(...) turn about the vertical [rad], -pi to pi, nearest to the rotation between quaternions (..., 4)."""
+    lacking = quaternion_to_matrix(to_xyzw) @ np.swapaxes(quaternion_to_matrix(from_xyzw), -1, -2)
+    # Of a rotation matrix R, the angle a that maximizes trace(Rz(a)^T R).
+    return np.asarray(np.arctan2(lacking[..., 1, 0] - lacking[..., 0, 1], lacking[..., 0, 0] + lacking[..., 1, 1]))

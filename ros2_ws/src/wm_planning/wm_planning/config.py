@@ -63,7 +63,8 @@ class PushPlannerConfig:
         max_speed_m_s, max_turn_rad_s: of the paddle while it pushes [m/s, rad/s]; carry_speed_m_s: while it is
             carried [m/s].
         enough_m: no further round when a future costs less than this [m].
-        done_m: the target is there when its center is this close to the goal [m].
+        done_m: the target is there when its center is this close to the goal [m]; done_rad: and, where the goal has an
+            orientation, when it lacks less than this turn [rad].
         tall_ratio: an object is tall that is so many times higher than its smaller width.
         near_m: objects farther than this from the target are not imagined [m].
         paddle: full size [m]: thickness (its face points along +x), width, height.
@@ -83,6 +84,7 @@ class PushPlannerConfig:
     carry_speed_m_s: float = 0.8
     enough_m: float = 0.006
     done_m: float = 0.012
+    done_rad: float = 0.07
     tall_ratio: float = 2.2
     near_m: float = 0.40
     paddle: tuple[float, float, float] = (0.02, 0.10, 0.10)
@@ -100,6 +102,13 @@ class PushPlannerConfig:
                 f"horizon_s, execute_s: got {self.horizon_s:g}, {self.execute_s:g}, "
                 f"expected {(KNOTS + 1) * RAMP_S:g} s or more, and 0 to horizon_s"
             )
+
+    @classmethod
+    def for_poses(cls) -> PushPlannerConfig:
+        """For goals with an orientation: a narrow paddle, which turns what it pushes beside its center, and more draws,
+        as a push can err in the turn as well.
+        """
+        return cls(rollouts=128, rounds=3, elite=8, enough_m=0.003, done_m=0.01, paddle=(0.02, 0.04, 0.10))
 
     @property
     def body(self) -> BodySpec:

@@ -41,6 +41,10 @@ _START_GAP_M = 0.012
 """Distance from the target at which a push starts [m]: more than the error of the target's outline."""
 _START_TURNS = np.radians([0, 12, -12, 25, -25, 40, -40, 60, -60, 90, -90, 130, -130, 180])
 """Directions of the starts around the target, from that of its way [rad]; closest together where most pushes start."""
+_POSE_TURNS = np.radians(np.arange(16) * 22.5)
+"""Directions of the starts where the target has to be turned as well [rad]: all around."""
+_OFFSETS, _POSE_OFFSETS = (0.0, 0.25, -0.25), (0.0, 0.35, -0.35)
+"""Starts beside the line through the target's center, in widths of the target; farther out turns it more."""
 _LIFT_M = 0.03
 """Clearance at which the paddle is carried over objects [m]: more than the error of their heights."""
 
@@ -57,6 +61,7 @@ class Plan:
         target_way: (T, 2) imagined places of the target [m] during ``push``.
         cost: of the choice [m]; costs: of all that were imagined in the last round.
         way_left_m: the target's way to the goal, around what stands in between, as it is now.
+        turn_left_rad: the turn about the vertical that it lacks [rad]; 0 where the goal has no orientation.
         imagined: how many futures; seconds: planning time, wall clock.
     """
 
@@ -69,6 +74,7 @@ class Plan:
     way_left_m: float
     imagined: int
     seconds: float
+    turn_left_rad: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,14 @@ class PushPlanner:
         self._next: Array | None = None
         self._own = OwnPaddle()
 
-    def plan(self, scene: SceneGraph, target_id: int, goal: ArrayLike, pusher: PusherPose) -> Plan:
+    def plan(
+        self,
+        scene: SceneGraph,
+        target_id: int,
+        goal: ArrayLike,
+        pusher: PusherPose,
+        goal_quaternion: ArrayLike | None = None,
+    ) -> Plan:
         """The next piece of path.
 
         Args:
@@ -117,6 +130,8 @@ class PushPlanner:
             target_id: which object to push.
             goal: (2,) where its center shall be [m], graph frame.
             pusher: where the paddle is now.
+            goal_quaternion: (4,) xyzw that the target's axes shall have, of which the turn about the vertical counts;
+                None: it may be turned in any way.
 
         Raises:
             PlanError: the target is not in the scene or is static, the goal is not on a support, or no number.
@@ -124,12 +139,14 @@ class PushPlanner:
         begin = time.perf_counter()
         config = self.config
         rest = self._own.without(scene, pusher, config.paddle, target_id)
-        table = make_table(rest, target_id, np.asarray(goal, dtype=np.float64), config.tall_ratio)
+        turned = None if goal_quaternion is None else np.asarray(goal_quaternion, dtype=np.float64)
+        table = make_table(rest, target_id, np.asarray(goal, dtype=np.float64), config.tall_ratio, turned)
         left = float(table.way(table.place))
-        if float(np.linalg.norm(table.place - table.way.goal)) < config.done_m:
+        turn = float(table.turn_left(table.scene.quaternions[table.target]))
+        if float(np.linalg.norm(table.place - table.way.goal)) < config.done_m and abs(turn) < config.done_rad:
             path = self._lift(table, pusher)
             none = np.zeros((0, 2))
-            return Plan("done", path, None, none, left, np.zeros(0), left, 0, time.perf_counter() - begin)
+            return Plan("done", path, None, none, left, np.zeros(0), left, 0, time.perf_counter() - begin, turn)
         starts = self._starts(table, pusher)
         near = self._near(table)
         best: tuple[float, _Start, PusherPath, Array, Array] | None = None
@@ -176,8 +193,8 @@ class PushPlanner:
         seconds = time.perf_counter() - begin
         if start.carried:
             path = self._carry(table, pusher, push)
-            return Plan("carry", path, push, way, cost, costs, left, imagined, seconds)
-        return Plan("push", push.until(config.execute_s), push, way, cost, costs, left, imagined, seconds)
+            return Plan("carry", path, push, way, cost, costs, left, imagined, seconds, turn)
+        return Plan("push", push.until(config.execute_s), push, way, cost, costs, left, imagined, seconds, turn)
 
     def _near(self, table: Table) -> SceneGraph:
         """The scene without objects too far away to matter within the horizon."""
@@ -203,13 +220,14 @@ class PushPlanner:
         wanted = float(np.arctan2(*table.way.heading(table.place)[::-1]))
         width = float((table.own + np.roll(table.own, len(table.own) // 2)).mean())
         free: list[_Start] = []
-        for turn in _START_TURNS:
+        to_pose = table.goal_quaternion is not None
+        for turn in _POSE_TURNS if to_pose else _START_TURNS:
             yaw = wanted + turn
             ahead = np.array([np.cos(yaw), np.sin(yaw)])
             side = np.array([-ahead[1], ahead[0]])
             back = float(np.interp((yaw + np.pi) % (2 * np.pi), [*ANGLES, 2 * np.pi], [*table.own, table.own[0]]))
-            for shift in (0.0, 0.25 * width, -0.25 * width):
-                place = table.place - (back + 0.5 * config.paddle[0] + _START_GAP_M) * ahead + shift * side
+            for share in _POSE_OFFSETS if to_pose else _OFFSETS:
+                place = table.place - (back + 0.5 * config.paddle[0] + _START_GAP_M) * ahead + share * width * side
                 if self._is_free(table, place, yaw):
                     free.append(_Start(np.array([*place, z]), yaw, True, _START_GAP_M))
         starts += free
@@ -271,7 +289,8 @@ class PushPlanner:
     def _first(self, table: Table, starts: list[_Start]) -> tuple[PushPaths, NDArray[np.int64]]:
         """A straight push from every start, and the rest of the K pushes from where the paddle is."""
         config = self.config
-        left = float(table.way(table.place))
+        left = table.left_now
+        to_pose = table.goal_quaternion is not None
         chosen, controls = [], []
 
         def straight(start: _Start, share: float = 1.0, turn: float = 0.0) -> Array:
@@ -284,22 +303,23 @@ class PushPlanner:
         room = config.rollouts - (config.rollouts // 2 if here else 0)
         for s in there[:room]:
             chosen.append(s)
-            controls.append(straight(starts[s]))
+            # How far a push has to go to turn the target is not known from what is left.
+            controls.append(straight(starts[s], float(self._rng.uniform(0.2, 1.2)) if to_pose else 1.0))
         most = config.rollouts if here else room
         turns = np.linspace(-0.8, 0.8, 7) * config.max_turn_rad_s
         if here and self._next is not None:
             chosen.append(here[0])
             controls.append(self._next)
         while len(chosen) < most:
-            if here:
-                n = len(chosen)
+            n = len(chosen)
+            if here and not (to_pose and there and n % 2):
                 chosen.append(here[0])
                 base = straight(starts[here[0]], float(self._rng.uniform(0.4, 1.3)), float(turns[n % len(turns)]))
                 controls.append(base + 0.3 * self._spread() * self._rng.standard_normal(len(base)))
             else:
                 s = there[int(self._rng.integers(len(there)))]
                 chosen.append(s)
-                base = straight(starts[s], float(self._rng.uniform(0.5, 1.2)))
+                base = straight(starts[s], float(self._rng.uniform(0.2 if to_pose else 0.5, 1.2)))
                 controls.append(base + 0.7 * self._spread() * self._rng.standard_normal(len(base)))
         self._first_controls = self._limited(np.array(controls))
         index = np.array(chosen, dtype=np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from wm_core.rotations import quaternion_to_matrix
+from wm_core.rotations import quaternion_to_matrix, turn_about_z
 from wm_core.scene_graph import SceneGraph
 from wm_planning.config import PlanError
 from wm_planning.cost_to_go import CostToGo
@@ -70,7 +70,8 @@ class Table:
         top: height of the support [m]; low, high: its corners (2,) [m].
         others: (M,) rows of what else stands on it; tall: (M,) bool; outlines: (M, DIRECTIONS) [m].
         own: (DIRECTIONS,) outline of the target [m].
-        way: what is left for the target to the goal [m].
+        way: what is left for the target's center to the goal [m].
+        goal_quaternion: (4,) xyzw of the target at the goal; None: it may be turned in any way.
     """
 
     scene: SceneGraph
@@ -83,6 +84,29 @@ class Table:
     outlines: Array
     own: Array
     way: CostToGo
+    goal_quaternion: Array | None = None
+
+    @property
+    def gyration(self) -> float:
+        """Radius of gyration [m] of the target's bounds about the vertical: a turn in meters of way."""
+        sides = np.abs(quaternion_to_matrix(self.scene.quaternions[self.target])) @ self.scene.extents[self.target]
+        return float(np.hypot(sides[0], sides[1]) / np.sqrt(12.0))
+
+    def turn_left(self, quaternions: ArrayLike) -> Array:
+        """(...) turn about the vertical [rad], -pi to pi, that the target at quaternions (..., 4) lacks; 0: no goal."""
+        q = np.asarray(quaternions, dtype=np.float64)
+        if self.goal_quaternion is None:
+            return np.zeros(q.shape[:-1])
+        return turn_about_z(self.goal_quaternion, q)
+
+    def left(self, places: ArrayLike, quaternions: ArrayLike) -> Array:
+        """(...) what is left for the target at places (..., 2) [m] and quaternions (..., 4): way and turn in meters."""
+        return np.hypot(self.way(np.asarray(places)), self.gyration * self.turn_left(quaternions))
+
+    @property
+    def left_now(self) -> float:
+        """``left`` of the target as it is [m]."""
+        return float(self.left(self.place, self.scene.quaternions[self.target]))
 
     @property
     def place(self) -> Array:
@@ -101,11 +125,14 @@ def is_tall(scene: SceneGraph, i: int, ratio: float) -> bool:
     return bool(sides[2] > ratio * min(sides[0], sides[1]))
 
 
-def make_table(scene: SceneGraph, target_id: int, goal: Array, tall_ratio: float) -> Table:
+def make_table(
+    scene: SceneGraph, target_id: int, goal: Array, tall_ratio: float, goal_quaternion: Array | None = None
+) -> Table:
     """The table of a scene.
 
     Args:
         scene: without the paddle, graph frame, z up. goal: (2,) [m].
+        goal_quaternion: (4,) xyzw; None: the target may be turned in any way.
 
     Raises:
         PlanError: the target is not in the scene or is static, the goal is not on its support, or no number.
@@ -117,6 +144,10 @@ def make_table(scene: SceneGraph, target_id: int, goal: Array, tall_ratio: float
         raise PlanError(f"target_id: got {target_id}, which is static, expected a movable object")
     if goal.shape != (2,) or not np.isfinite(goal).all():
         raise PlanError(f"goal: got {goal.tolist()}, expected x and y [m]")
+    if goal_quaternion is not None:
+        goal_quaternion = np.asarray(goal_quaternion, dtype=np.float64)
+        if goal_quaternion.shape != (4,) or not abs(float(np.linalg.norm(goal_quaternion)) - 1.0) < 1e-3:
+            raise PlanError(f"goal_quaternion: got {goal_quaternion.tolist()}, expected x, y, z, w of length 1")
     low, high, top = support_of(scene, target)
     if (goal < low).any() or (goal > high).any():
         raise PlanError(
@@ -128,7 +159,7 @@ def make_table(scene: SceneGraph, target_id: int, goal: Array, tall_ratio: float
     tall = np.array([is_tall(scene, i, tall_ratio) for i in rows], dtype=bool)
     own = outline_of(scene, target)
     way = CostToGo(low, high, goal, own, scene.positions[others, :2], outlines, tall)
-    return Table(scene, target, top, low, high, others, tall, outlines, own, way)
+    return Table(scene, target, top, low, high, others, tall, outlines, own, way, goal_quaternion)
 
 
 def support_of(scene: SceneGraph, target: int) -> tuple[Array, Array, float]:

@@ -125,6 +125,27 @@ def bottle(diameter: float, height: float, color: Color, cap: Color = (0.9, 0.9,
     ]
 
 
+def tee(width: float, height: float, color: Color) -> list[GeomDef]:
+    """A T lying on its flat side, of the proportions of the Push-T task: a bar along y of a quarter of ``width``, and a
+    stem toward -x of three quarters; the whole is ``width`` x ``width`` x ``height``.
+    """
+    unit = 0.25 * width
+    return [
+        GeomDef(
+            Shape.BOX,
+            np.array([unit, width, height]),
+            position=np.array([1.5 * unit, 0.0, 0.5 * height]),
+            color=color,
+        ),
+        GeomDef(
+            Shape.BOX,
+            np.array([3.0 * unit, unit, height]),
+            position=np.array([-0.5 * unit, 0.0, 0.5 * height]),
+            color=color,
+        ),
+    ]
+
+
 def centered(parts: list[GeomDef]) -> tuple[tuple[GeomDef, ...], Array]:
     """The parts with the center of their bounds at the origin, and the full extents (3,) of these bounds [m]."""
     points = np.concatenate([geom_points(p) for p in parts if not p.visual_only])

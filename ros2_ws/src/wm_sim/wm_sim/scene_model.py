@@ -61,9 +61,11 @@ class ObjectModel(_Strict):
 
     name: str
     class_name: str = Field("object", description="class in the ground truth, e.g. ball, box, can, mug")
-    shape: Literal["box", "sphere", "cylinder", "capsule", "mug", "bowl", "bottle"]
+    shape: Literal["box", "sphere", "cylinder", "capsule", "mug", "bowl", "bottle", "tee"]
     size: list[float] = Field(
-        min_length=1, max_length=3, description="m: box x, y, z; sphere diameter; others diameter, height"
+        min_length=1,
+        max_length=3,
+        description="m: box x, y, z; sphere diameter; tee width, height; others diameter, height",
     )
     position: list[float] = Field(min_length=2, max_length=3, description="m, of the center; z: of the lowest point")
     on_top_of: str | None = Field(

@@ -85,9 +85,10 @@ _VOLUME_FACTOR = {
     "mug": 0.35,
     "bowl": 0.25,
     "bottle": 0.6,
+    "tee": 0.4375,
 }
-"""Volume of a shape divided by that of its bounds, which with the density gives the mass. The first three are exact, a
-capsule counts as a cylinder, and the last three are estimates. A larger value makes the objects heavier."""
+"""Volume of a shape divided by that of its bounds, which with the density gives the mass. The first three and the last are exact, a
+capsule counts as a cylinder, and mug, bowl and bottle are estimates. A larger value makes the objects heavier."""
 
 
 def _rgb(color: list[float] | str) -> tuple[float, float, float]:
@@ -103,6 +104,8 @@ def _parts(shape: str, extents: Array, rgba: objects.Color) -> tuple[tuple[GeomD
         return objects.centered(objects.mug(extents[0], extents[2], rgba))
     if shape == "bowl":
         return objects.centered(objects.bowl(extents[0], extents[2], rgba))
+    if shape == "tee":
+        return objects.centered(objects.tee(extents[0], extents[2], rgba))
     if shape == "bottle":
         return objects.centered(objects.bottle(extents[0], extents[2], rgba))
     kind = {"box": Shape.BOX, "sphere": Shape.SPHERE, "cylinder": Shape.CYLINDER, "capsule": Shape.CAPSULE}[shape]

@@ -1,7 +1,7 @@
 """Push tasks (``tasks``) carried out on the simulated table in closed loop: observe, plan by imagined futures, push.
 
 A task is done when the center of its target is within 3 cm of the goal, the tall object stands, and every object is on
-the table.
+the table. A task to a pose is done within 2 cm and 10 degrees.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from scipy.spatial.transform import Rotation
 
 from wm_bringup.planning.tasks import Task, make_task
 from wm_core.constants import TOPPLE_ANGLE_RAD
-from wm_core.rotations import quaternion_to_matrix, roll_pitch_yaw
+from wm_core.convex_parts import ConvexPart
+from wm_core.rotations import quaternion_to_matrix, roll_pitch_yaw, turn_about_z
 from wm_core.scene_graph import (
     PRIOR_FRICTION,
     PRIOR_FRICTION_STD,
@@ -41,6 +42,8 @@ GOAL_TOLERANCE_M = 0.03
 """Part of the task (docs/planning.md)."""
 MAX_CYCLES = 30
 """A task that takes more cycles has failed; those that succeed take a few."""
+MAX_POSE_CYCLES = 60
+"""The same, where the target has to be turned as well: a carry and a push are two cycles."""
 SETTLE_S = 0.2
 """After a push, until objects are at rest; longer makes tasks take longer in simulated time."""
 
@@ -72,7 +75,8 @@ class Episode:
     Attributes:
         seed, backend, task: what was run.
         success: see the module; reason: what failed, in words.
-        distance_m: from the target's center to the goal at the end.
+        distance_m: from the target's center to the goal at the end; turn_rad: the turn that it lacks then, about the
+            vertical, 0 where the task has none.
         plan_seconds: wall-clock time of planning in each cycle with imagined futures.
         simulated_s: simulated time of the whole task.
         steps: the cycles, where they are kept.
@@ -91,6 +95,7 @@ class Episode:
     steps: list[Step] = field(default_factory=list)
     end: SceneGraph | None = None
     track: list[tuple[float, Array, Array]] = field(default_factory=list)
+    turn_rad: float = 0.0
 
 
 def estimated(ground_truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
@@ -119,6 +124,10 @@ def estimated(ground_truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
         positions=positions,
         quaternions=quaternions,
         extents=extents,
+        parts=tuple(
+            tuple(_scaled(part, extents[i] / ground_truth.extents[i]) for part in own) if moved[i] else own
+            for i, own in enumerate(ground_truth.parts)
+        ),
         hulls=tuple(
             h * (extents[i] / ground_truth.extents[i]) if len(h) and moved[i] else h
             for i, h in enumerate(ground_truth.hulls)
@@ -132,6 +141,11 @@ def estimated(ground_truth: SceneGraph, rng: np.random.Generator) -> SceneGraph:
         restitution=np.where(moved, PRIOR_RESTITUTION, ground_truth.restitution),
         restitution_std=np.full(count, PRIOR_RESTITUTION_STD),
     )
+
+
+def _scaled(part: ConvexPart, scale: Array) -> ConvexPart:
+    """A part of an object that is larger by a factor, the same (3,) along all axes."""
+    return replace(part, extents=part.extents * scale, position=part.position * scale, hull=part.hull * scale)
 
 
 class Observer:
@@ -206,26 +220,53 @@ def follow(simulator: Simulator, path: PusherPath, on_frame: Callable[[], None] 
         on_frame()
 
 
-def judge(task: Task, simulator: Simulator, start: SceneGraph) -> tuple[bool, str, float]:
-    """Whether the task is done, what is wrong if not, and the target's distance from the goal [m]."""
+def turned(quaternion: Array, turn: float | None) -> Array | None:
+    """A quaternion (4,) xyzw turned about the vertical by an angle [rad]; None: no angle."""
+    return None if turn is None else (Rotation.from_euler("z", turn) * Rotation.from_quat(quaternion)).as_quat()
+
+
+def judge(task: Task, simulator: Simulator, start: SceneGraph) -> tuple[bool, str, float, float]:
+    """Whether the task is done, what is wrong if not, the target's distance from the goal [m] and turn from it [rad]."""
     scene, ground_truth = simulator.scene, simulator.ground_truth()
-    index = ground_truth.index(scene.id_of(task.target))
+    name = scene.id_of(task.target)
+    index = ground_truth.index(name)
     distance = float(np.linalg.norm(ground_truth.positions[index, :2] - task.goal))
+    goal = turned(start.quaternions[start.index(name)], task.turn)
+    turn = 0.0 if goal is None else float(turn_about_z(goal, ground_truth.quaternions[index]))
     wrong = []
     for i in range(len(ground_truth)):
         if ground_truth.is_static[i] or ground_truth.class_names[i] == "pusher":
             continue
-        name = scene.names[scene.ids.index(int(ground_truth.ids[i]))]
         if ground_truth.positions[i, 2] < scene.table_top_z:
-            wrong.append(f"{name} fell off the table")
-    tall = ground_truth.index(scene.id_of(task.tall))
-    before = quaternion_to_matrix(start.quaternions[start.index(scene.id_of(task.tall))])
-    tilt = float(np.arccos(np.clip(quaternion_to_matrix(ground_truth.quaternions[tall])[2] @ before[2], -1.0, 1.0)))
-    if tilt > TOPPLE_ANGLE_RAD:
-        wrong.append("the tall object toppled")
-    if distance > GOAL_TOLERANCE_M:
+            wrong.append(f"{scene.names[scene.ids.index(int(ground_truth.ids[i]))]} fell off the table")
+    if task.tall:
+        tall = ground_truth.index(scene.id_of(task.tall))
+        before = quaternion_to_matrix(start.quaternions[start.index(scene.id_of(task.tall))])
+        now = quaternion_to_matrix(ground_truth.quaternions[tall])
+        if float(np.arccos(np.clip(now[2] @ before[2], -1.0, 1.0))) > TOPPLE_ANGLE_RAD:
+            wrong.append("the tall object toppled")
+    if distance > task.tolerance_m:
         wrong.append(f"{1e3 * distance:.0f} mm from the goal")
-    return not wrong, ", ".join(wrong), distance
+    if abs(turn) > task.tolerance_rad:
+        wrong.append(f"{np.degrees(abs(turn)):.0f} degrees from the goal")
+    return not wrong, ", ".join(wrong), distance, turn
+
+
+def _goal_as_seen(
+    task: Task, start: SceneGraph, scene: SceneGraph, true_id: int, target_id: int
+) -> tuple[Array, Array | None]:
+    """Where the target's center shall be (2,) [m] and its orientation (4,), in the axes that it was first seen with.
+
+    The task says how the target shall be moved from its start; perception may have given it other axes and another
+    center than the simulator, which move along.
+    """
+    row = start.index(true_id)
+    if task.turn is None or target_id not in scene.ids:
+        return task.goal, None
+    seen = scene.index(target_id)
+    offset = scene.positions[seen, :2] - start.positions[row, :2]
+    moved = Rotation.from_euler("z", task.turn).apply([*offset, 0.0])[:2]
+    return task.goal + moved, turned(scene.quaternions[seen], task.turn)
 
 
 def run_episode(
@@ -233,9 +274,10 @@ def run_episode(
     seed: int,
     perceived: bool = False,
     *,
+    task: Task | None = None,
     config: PushPlannerConfig | None = None,
     samples: int = 1,
-    max_cycles: int = MAX_CYCLES,
+    max_cycles: int | None = None,
     imagine: Imagine | None = None,
     keep_steps: bool = False,
     on_cycle: Callable[[int, Plan], None] = lambda number, plan: None,
@@ -246,9 +288,10 @@ def run_episode(
         backend: of the imagination: learned, physics, straight, still, auto.
         seed: of the task, of the errors of ``estimated``, and of the planner's draws.
         perceived: plan from the perception pipeline on rendered images, not from ``estimated``.
-        config: of the planner; None: its defaults.
+        task: to carry out; None: ``make_task`` of the seed.
+        config: of the planner; None: its defaults, for a task to a pose ``PushPlannerConfig.for_poses``.
         samples: of the perceived state, for each path.
-        max_cycles: after which the task has failed.
+        max_cycles: after which the task has failed; None: ``MAX_CYCLES``, to a pose ``MAX_POSE_CYCLES``.
         imagine: used in place of this process's imagination.
         keep_steps: keep the cycles, and the poses of all bodies at 30 Hz, for pictures.
         on_cycle: called with the number of a cycle and its plan.
@@ -256,7 +299,12 @@ def run_episode(
     Raises:
         BackendUnavailableError, wm_core.inference.backends.InferenceError: the backend cannot run here.
     """
-    task = make_task(seed)
+    task = make_task(seed) if task is None else task
+    to_pose = task.turn is not None
+    if config is None:
+        config = PushPlannerConfig.for_poses() if to_pose else PushPlannerConfig()
+    if max_cycles is None:
+        max_cycles = MAX_POSE_CYCLES if to_pose else MAX_CYCLES
     planner = PushPlanner(imagine or in_process(_imagination(backend), backend, samples, seed), config, seed)
     rng = np.random.default_rng([seed, 815])
     with _open(task, perceived) as simulator:
@@ -282,11 +330,14 @@ def run_episode(
             if observer is not None:
                 wait(1.0)
                 target_id = observer.nearest(start.positions[start.index(target_id)])
+            goal: tuple[Array, Array | None] | None = None
             for number in range(max_cycles):
                 pusher, ground_truth = _pose(simulator), simulator.ground_truth()
                 scene = observer.scene if observer is not None else estimated(ground_truth, rng)
                 assert scene is not None
-                plan = planner.plan(scene, target_id, task.goal, pusher)
+                if goal is None:
+                    goal = _goal_as_seen(task, start, scene, simulator.scene.id_of(task.target), target_id)
+                plan = planner.plan(scene, target_id, goal[0], pusher, goal[1])
                 if keep_steps:
                     episode.steps.append(Step(plan, ground_truth, pusher))
                 if plan.imagined:
@@ -298,7 +349,7 @@ def run_episode(
         except PlanError as error:
             episode.reason = f"no plan: {error}"
         wait(0.5)
-        success, reason, distance = judge(task, simulator, start)
+        success, reason, distance, episode.turn_rad = judge(task, simulator, start)
         episode.success = success
         episode.reason = ", ".join(r for r in (episode.reason, reason) if r)
         episode.distance_m, episode.simulated_s, episode.end = distance, simulator.time_s, simulator.ground_truth()

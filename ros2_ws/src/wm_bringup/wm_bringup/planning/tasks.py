@@ -1,5 +1,8 @@
 """Push tasks on the simulated table, drawn by a seed.
 
+``make_task``: an object to a place. ``make_pose_task``: a T to a pose (Push-T, of Chi et al., "Diffusion policy", 2023,
+there in the plane).
+
 A task is a random table, an object to push, a goal 0.2 to 0.4 m away, and a tall object near the way. The ranges of
 sizes and places are set by hand for the simulated table; another range makes other tasks of the same seeds.
 """
@@ -29,8 +32,10 @@ class Task:
     Attributes:
         seed: that it was drawn by.
         scene: the table with its objects.
-        target, tall: names of objects in the scene: the one to push, and the one that must stand.
+        target, tall: names of objects in the scene: the one to push, and the one that must stand ("": none).
         goal: (2,) of the target's center [m], map frame.
+        turn: about the vertical, from the target's start to its goal [rad]; None: it may be turned in any way.
+        tolerance_m, tolerance_rad: of the target's center and of its turn, at which the task is done.
     """
 
     seed: int
@@ -38,6 +43,9 @@ class Task:
     target: str
     tall: str
     goal: Array
+    turn: float | None = None
+    tolerance_m: float = 0.03
+    tolerance_rad: float = np.pi
 
 
 def _radius(item: dict[str, Any]) -> float:
@@ -143,3 +151,50 @@ def make_task(seed: int, table_look: str = "wood") -> Task:
         )
         return Task(seed, scene, "target", "tall", goal)
     raise RuntimeError(f"seed {seed}: no room for a task after 1000 draws")
+
+
+def make_pose_task(seed: int, table_look: str = "wood") -> Task:
+    """The Push-T task of a seed: a T of 16 to 20 cm, 5 to 25 cm from its goal, turned by up to half a turn.
+
+    Done within 2 cm and 10 degrees.
+    """
+    rng = np.random.default_rng([seed, 1123])
+    half = np.array([0.5, 0.65]) - 0.2
+    start = rng.uniform(-half, half)
+    while True:
+        angle, distance = rng.uniform(-np.pi, np.pi), rng.uniform(0.05, 0.25)
+        goal = start + distance * np.array([np.cos(angle), np.sin(angle)])
+        if (np.abs(goal) < half).all():
+            break
+    config = PushPlannerConfig.for_poses()
+    target = {
+        "name": "target",
+        "class_name": "object",
+        "shape": "tee",
+        "size": [float(rng.uniform(0.16, 0.20)), float(rng.uniform(0.04, 0.06))],
+        "position": start.tolist(),
+        "yaw": float(rng.uniform(0.0, 360.0)),
+        "color": str(rng.choice(["orange", "green", "purple", "teal", "yellow", "pink", "red"])),
+        "density": float(rng.uniform(200.0, 900.0)),
+        "friction": float(rng.uniform(0.3, 0.65)),
+    }
+    scene = SceneModel.model_validate(
+        {
+            "name": f"push_t_{seed}",
+            "description": "A T to push to a pose.",
+            "duration": 300.0,
+            "table": {"size": [1.0, 1.3, 0.04], "height": 0.75, "look": table_look},
+            "objects": [target],
+            "pushers": [
+                {
+                    "name": PUSHER_NAME,
+                    "shape": "box",
+                    "size": list(config.paddle),
+                    "friction": config.paddle_friction,
+                    "path": [[0.0, *_HOME]],
+                }
+            ],
+        }
+    )
+    turn = float(rng.uniform(-np.pi, np.pi))
+    return Task(seed, scene, "target", "", goal, turn, 0.02, float(np.radians(10.0)))

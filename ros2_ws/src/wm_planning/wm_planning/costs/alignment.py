@@ -14,4 +14,4 @@ def alignment(pushes: ImaginedPushes) -> Array:
     toward = place - pushes.paths.positions[:, -1, None, :2]
     toward = toward / np.maximum(np.linalg.norm(toward, axis=-1, keepdims=True), 1e-9)
     cosine = (toward * pushes.table.way.heading(place)).sum(axis=-1)
-    return pushes.config.costs.behind * (1.0 - cosine) * np.minimum(pushes.left, 0.1)
+    return pushes.config.costs.behind * (1.0 - cosine) * np.minimum(pushes.table.way(place), 0.1)

@@ -9,6 +9,6 @@ from wm_planning.outlines import Array
 
 
 def carry(pushes: ImaginedPushes) -> Array:
-    """(K,) for pushes that the paddle is carried to, in proportion to the way that is left."""
+    """(K,) for pushes that the paddle is carried to, in proportion to what is left."""
     c, table = pushes.config.costs, pushes.table
-    return pushes.carried.astype(np.float64) * min(c.carry * float(table.way(table.place)), c.carry_most_m)
+    return pushes.carried.astype(np.float64) * min(c.carry * table.left_now, c.carry_most_m)

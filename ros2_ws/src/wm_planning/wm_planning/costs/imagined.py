@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.rollout import QUATERNION
 from wm_core.scene_graph import SceneGraph
 from wm_planning.config import PushPlannerConfig
 from wm_planning.futures import Futures
@@ -69,8 +70,8 @@ class ImaginedPushes:
 
     @cached_property
     def left(self) -> Array:
-        """(K, S) the target's way to the goal at the end [m]."""
-        return self.table.way(self.place[:, :, -1])
+        """(K, S) what is left for the target at the end, way and turn [m]."""
+        return self.table.left(self.place[:, :, -1], self.states[:, :, -1, self.target, QUATERNION])
 
     def rows_of_paths(self) -> NDArray[np.int64]:
         """(T,) rows of ``paths`` at the times of the states."""

@@ -19,7 +19,7 @@ from wm_planning.outlines import Array
 
 
 def way_left(pushes: ImaginedPushes) -> Array:
-    """(K, S) the target's way to the goal at the end."""
+    """(K, S) the target's way to the goal at the end, and the turn that it lacks."""
     return pushes.left
 
 
