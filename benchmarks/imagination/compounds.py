@@ -1,9 +1,9 @@
-"""Hollow and forked objects: six scenes, imagined with their convex parts and as one outline each, against the simulator.
+"""Hollow and forked objects: six scenes, imagined with their convex parts and as one outline each.
 
-``python -m benchmarks.imagination.compounds``: each scene is drawn several times; every dynamics backend imagines it from
-the true state and from what perception makes of rendered images, with the objects' parts and without them (the outline:
-one primitive or one convex hull). Prints the ADE at 1 s of the objects that move in truth, and a picture of each scene's
-end is written. The aim: a third of the outline's error.
+``python -m benchmarks.imagination.compounds``: each scene is drawn several times; every dynamics backend imagines it
+from the true state and from what perception makes of rendered images, with the objects' parts and without them (the
+outline: one primitive or one convex hull). Prints the ADE at 1 s, against the simulator with the true shapes, of what
+moves or is put elsewhere. The aim: a third of the outline's error.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import numpy as np
 
 from wm_bringup.planning.pushing import Episode
 from wm_bringup.planning.pushing import run_episode as _run_episode
+from wm_bringup.planning.tasks import make_pose_task, make_task
 
 BACKENDS = ("learned", "physics", "straight", "still", "auto")
 
@@ -24,11 +25,14 @@ def run_episode(backend: str, seed: int, perceived: bool = False, **options: Any
 
 
 def summary(episodes: list[Episode]) -> dict[str, Any]:
-    """``success`` (fraction), ``plan_median_s`` (per action in which something was imagined), and counts."""
+    """``success`` (fraction), ``plan_median_s``, ``plan_p95_s`` (per action in which something was imagined), and
+    counts.
+    """
     seconds = [s for e in episodes for s in e.plan_seconds]
     return {
         "success": float(np.mean([e.success for e in episodes])) if episodes else None,
         "plan_median_s": float(np.median(seconds)) if seconds else None,
+        "plan_p95_s": float(np.percentile(seconds, 95)) if seconds else None,
         "episodes": len(episodes),
         "plans": len(seconds),
     }
@@ -46,16 +50,26 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--first", type=int, default=0, help="first seed (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=1, help="of the belief, for each path (default: %(default)s)")
+    parser.add_argument(
+        "--task", choices=("place", "push-t"), default="place", help="push-t: a T to a pose (default: %(default)s)"
+    )
     parser.add_argument("--perceived", action="store_true", help="from perceived scene graphs (slow)")
     parser.add_argument("--out", type=Path, help="a folder: pictures of the tasks that failed, and the summary")
     given = parser.parse_args(arguments)
     console = Console()
+    name = f"{given.task}_{given.backend}{'_perceived' if given.perceived else ''}"
     episodes: list[Episode] = []
     with Progress(console=console) as progress:
-        bar = progress.add_task(f"planner, {given.backend}", total=given.episodes)
+        make = make_pose_task if given.task == "push-t" else make_task
+        bar = progress.add_task(f"planner, {given.task}, {given.backend}", total=given.episodes)
         for seed in range(given.first, given.first + given.episodes):
             episode = run_episode(
-                given.backend, seed, given.perceived, samples=given.samples, keep_steps=given.out is not None
+                given.backend,
+                seed,
+                given.perceived,
+                task=make(seed),
+                samples=given.samples,
+                keep_steps=given.out is not None,
             )
             episodes.append(episode)
             if not episode.success:
@@ -63,13 +77,13 @@ def main(arguments: list[str] | None = None) -> int:
                 if given.out is not None:
                     from wm_bringup.planning.push_pictures import draw_episode
 
-                    draw_episode(episode, given.out / f"{given.backend}_{seed}.png")
+                    draw_episode(episode, given.out / f"{name}_{seed}.png")
             progress.advance(bar)
     found = summary(episodes)
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / f"{given.backend}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    console.print_json(data={given.backend: found})
+        (given.out / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    console.print_json(data={name: found})
     return 0
 
 

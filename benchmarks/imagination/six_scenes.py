@@ -1,7 +1,7 @@
 """Six scenes of hollow and forked objects, each with one intervention, built as the simulator's scenes are.
 
-A ball dropped into a bowl, a spoon into a mug, two boxes stacked on a pan, a mug hooked by its handle, a T pushed at the
-end of its bar, a tower of mugs. What is imagined of them is measured by ``benchmarks.imagination.compounds``.
+A ball dropped into a bowl, a spoon into a mug, two boxes stacked on a pan, a mug hooked by its handle, a T pushed at
+the end of its bar, a tower of mugs. What is imagined of them is measured by ``benchmarks.imagination.compounds``.
 """
 
 from __future__ import annotations

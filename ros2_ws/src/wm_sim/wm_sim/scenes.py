@@ -87,8 +87,8 @@ _VOLUME_FACTOR = {
     "bottle": 0.6,
     "tee": 0.4375,
 }
-"""Volume of a shape divided by that of its bounds, which with the density gives the mass. The first three and the last are exact, a
-capsule counts as a cylinder, and mug, bowl and bottle are estimates. A larger value makes the objects heavier."""
+"""Volume of a shape divided by that of its bounds, which with the density gives the mass. Exact but for capsules,
+which count as cylinders, and mugs, bowls and bottles, which are estimates. A larger value makes the objects heavier."""
 
 
 def _rgb(color: list[float] | str) -> tuple[float, float, float]:

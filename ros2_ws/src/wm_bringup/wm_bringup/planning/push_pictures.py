@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import ConvexHull
+from scipy.spatial.transform import Rotation
 
-from wm_bringup.planning.pushing import GOAL_TOLERANCE_M, Episode
+from wm_bringup.planning.pushing import Episode
 from wm_core.scene_graph import SceneGraph
 from wm_planning.config import PushPlannerConfig
 from wm_planning.outlines import outline
@@ -40,10 +42,36 @@ def _draw_objects(axes: Any, scene: SceneGraph, task: Any, ids: dict[str, int], 
     for i in range(len(scene)):
         if scene.is_static[i] or scene.class_names[i] == "pusher":
             continue
-        support = outline(int(scene.shapes[i]), scene.extents[i], scene.quaternions[i], scene.hulls[i])
-        ring = _ring(support, scene.positions[i, :2])
-        is_tall = int(scene.ids[i]) == ids[task.tall]
-        axes.fill(ring[:, 1], ring[:, 0], color=scene.colors[i], alpha=alpha, ec="black", lw=2.0 if is_tall else 0.6)
+        rings = [
+            _ring(
+                outline(int(scene.shapes[i]), scene.extents[i], scene.quaternions[i], scene.hulls[i]),
+                scene.positions[i, :2],
+            )
+        ]
+        if scene.parts[i]:
+            turn = Rotation.from_quat(scene.quaternions[i])
+            clouds = [turn.apply(p.points())[:, :2] + scene.positions[i, :2] for p in scene.parts[i]]
+            rings = [c[ConvexHull(c).vertices] for c in clouds]
+        is_tall = int(scene.ids[i]) == ids.get(task.tall)
+        for ring in rings:
+            axes.fill(
+                ring[:, 1], ring[:, 0], color=scene.colors[i], alpha=alpha, ec="black", lw=2.0 if is_tall else 0.6
+            )
+
+
+def _draw_goal_pose(axes: Any, episode: Episode) -> None:
+    """The edges of the target's parts where they shall be, dashed; nothing where the task has no orientation."""
+    task = episode.task
+    if task.turn is None or not episode.steps:
+        return
+    start = episode.steps[0].ground_truth
+    names = ["table", *(o.name for o in task.scene.objects)]
+    row = start.index(1 + names.index(task.target))
+    turn = Rotation.from_euler("z", task.turn) * Rotation.from_quat(start.quaternions[row])
+    for part in start.parts[row]:
+        points = turn.apply(part.points())[:, :2] + task.goal
+        edge = points[ConvexHull(points).vertices]
+        axes.fill(edge[:, 1], edge[:, 0], fc="none", ec="#00796b", lw=1.4, ls="--")
 
 
 def draw_episode(episode: Episode, path: Path) -> None:
@@ -81,13 +109,14 @@ def draw_episode(episode: Episode, path: Path) -> None:
             x, y = step.plan.path.positions[0, :2]
             axes.text(y, x, str(number), fontsize=7)
             axes.plot(*step.plan.target_way[:, ::-1].T, color="#ff9800", lw=1.0, ls="--")
-    ring = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1) * GOAL_TOLERANCE_M + task.goal
+    ring = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1) * task.tolerance_m + task.goal
     axes.fill(ring[:, 1], ring[:, 0], fc="none", ec="#00796b", lw=1.8)
     axes.plot(task.goal[1], task.goal[0], "+", color="#00796b", ms=9)
     axes.set_aspect("equal")
     axes.invert_xaxis()  # y to the left, as the camera sees it
     axes.set_xlabel("y [m]")
     axes.set_ylabel("x [m], away from the camera")
+    _draw_goal_pose(axes, episode)
     what = "done" if episode.success else f"failed: {episode.reason}"
     axes.set_title(
         f"task {episode.seed}, {episode.backend}: {what}\n"
@@ -116,7 +145,7 @@ def write_episode_video(episode: Episode, path: Path, width: int = 640, height: 
         VideoWriter(path, 30, (width, height)) as video,
     ):
         pose = simulator.world_T_camera()
-        ring = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1) * GOAL_TOLERANCE_M + task.goal
+        ring = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1) * task.tolerance_m + task.goal
         points = np.column_stack([ring, np.full(len(ring), simulator.scene.table_top_z + 0.001)])
         seen = points @ invert_transform(pose)[:3, :3].T + invert_transform(pose)[:3, 3]
         camera = simulator.camera

@@ -226,7 +226,7 @@ def turned(quaternion: Array, turn: float | None) -> Array | None:
 
 
 def judge(task: Task, simulator: Simulator, start: SceneGraph) -> tuple[bool, str, float, float]:
-    """Whether the task is done, what is wrong if not, the target's distance from the goal [m] and turn from it [rad]."""
+    """Whether the task is done, what is wrong if not, and the target's distance [m] and turn [rad] from the goal."""
     scene, ground_truth = simulator.scene, simulator.ground_truth()
     name = scene.id_of(task.target)
     index = ground_truth.index(name)

@@ -7,6 +7,7 @@ clamping to the solid and taking the larger side distance inside.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 
 from wm_core import rotations
+from wm_core.convex_parts import ConvexPart
 from wm_core.scene_graph import Shape
 
 Array = NDArray[np.float64]
@@ -77,6 +79,18 @@ def signed_distance(shape: int, extents: Array, points: Array, hull: Array | Non
         return values[np.arange(len(p)), nearest], hull[nearest, :3]
     distance, g = _corner_distance(np.abs(p) - half)
     return distance, g * np.where(p < 0.0, -1.0, 1.0)
+
+
+def signed_distance_to_parts(parts: Sequence[ConvexPart], points: Array) -> tuple[Array, Array]:
+    """As ``signed_distance``, to the union of convex parts (at least one); deep inside, a bound that is not exact."""
+    best, gradients = np.full(len(points), np.inf), np.zeros((len(points), 3))
+    for part in parts:
+        matrix = rotations.matrix(part.quaternion)
+        planes = hull_planes(part.hull) if part.shape == Shape.CONVEX else None
+        distance, gradient = signed_distance(part.shape, part.extents, (points - part.position) @ matrix, planes)
+        nearer = distance < best
+        best[nearer], gradients[nearer] = distance[nearer], gradient[nearer] @ matrix.T
+    return best, gradients
 
 
 def _corner_distance(q: Array) -> tuple[Array, Array]:
@@ -154,6 +168,7 @@ def align(
     quaternion: Array,
     *,
     hull: Array | None = None,
+    parts: Sequence[ConvexPart] = (),
     prior_std_m: float = 0.05,
     prior_std_rad: tuple[float, float] = (0.05, 0.15),
     noise_m: float = 0.003,
@@ -166,6 +181,7 @@ def align(
 
     Args:
         points: (P, 3) world [m].
+        parts: of the primitive, which then is only their outline; empty: none.
         prior_std_rad: standard deviation of tilt and of turning about the vertical.
         noise_m: standard deviation of one point.
 
@@ -185,7 +201,11 @@ def align(
     for _ in range(iterations):
         matrix = rotations.matrix(turn)
         relative = points - c
-        distance, local_gradient = signed_distance(shape, extents, relative @ matrix, hull)
+        local = relative @ matrix
+        if parts:
+            distance, local_gradient = signed_distance_to_parts(parts, local)
+        else:
+            distance, local_gradient = signed_distance(shape, extents, local, hull)
         gradient = local_gradient @ matrix.T
         jacobian = np.empty((len(points), 6))
         jacobian[:, :3] = -gradient

@@ -20,6 +20,9 @@ Chosen by hand; larger means fewer false motions far away, and later true ones."
 _WAKE_AT_ONCE_M = 0.012
 """Displacement [m] that wakes an object in the first frame; smaller ones have to be seen for three. Chosen by hand,
 twice ``WAKE_M``; larger means that fast starts are noticed later."""
+_TURN_SIGMAS = 4.0
+"""Standard deviations of the measured yaw up to which a sleeping object has not turned. Larger means that slow turning
+is noticed later, smaller that noise wakes objects."""
 _STEPS_TO_WAKE = 3
 """Frames for which a smaller displacement has to last. Chosen by hand; larger means later motion and less false one."""
 _CUT_SLACK_M, _PARTIAL_SLACK_M, _WHOLE_SLACK_M = 0.007, 0.006, 0.0012
@@ -39,6 +42,9 @@ VACATED = 0.15
 ``_EXPLAINED_M``; larger means later motion."""
 _ALIGN_POINTS = 110
 """Points of a segment that are aligned to the surface. Chosen by hand; larger is slower and less noisy."""
+_ALIGNED_PARTS = 4
+"""Parts up to which an object is aligned by its parts. The walls of a mug are many and thin and say no more than its
+outline; larger costs time in every frame."""
 _LEAST_TURN_RAD_S = 0.6
 """Rate [rad/s] below which turning is no different from the noise of a fit. Chosen by hand; larger means that slow
 turning is lost."""
@@ -142,6 +148,7 @@ def measure_pose(t: Track, o: Observation, points: Array, start: Array) -> Align
         start,
         t.quaternion,
         hull=t.planes,
+        parts=t.parts if len(t.parts) <= _ALIGNED_PARTS else (),
         prior_std_m=0.03 if not sleeping else 0.02,
         # Noise does not turn what is round about the vertical.
         prior_std_rad=(tilt, 0.002 if t.is_round and (t.yaw_free or upright_axis) else spin),
@@ -194,13 +201,14 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
     # Displaced twice, the second time farther in the same direction: it is leaving.
     leaving = motion.displaced_frames >= 1 and away > 1.5 * limit and float(offset @ before) > 0.0
     leaving = leaving and away > 1.4 * float(np.linalg.norm(before))
-    motion.displaced_frames = motion.displaced_frames + 1 if away > limit else 0
+    turning = _swing_m(t, pose) > limit
+    motion.displaced_frames = motion.displaced_frames + 1 if away > limit or turning else 0
     # Over the frames since it left its place, from where it was measured before.
     steps = max(motion.displaced_frames, 1)
     since_s, origin = motion.trail[-steps] if len(motion.trail) >= steps else (stamp_s - dt, t.position)
     step = pose.position - origin
     lasting = motion.displaced_frames >= _STEPS_TO_WAKE
-    if lasting and float(np.linalg.norm(step)) < 0.5 * limit:
+    if lasting and not turning and float(np.linalg.norm(step)) < 0.5 * limit:
         # It was measured there all the time: not the object has moved, the camera's pose has drifted.
         motion.filter.shift(pose.position - t.position)
         motion.displaced_frames = 0
@@ -218,6 +226,33 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
     elif not motion.displaced_frames:
         motion.filter.settle(pose.position, noise * 4.0)
     return False
+
+
+def _swing_m(t: Track, pose: Alignment) -> float:
+    """How far [m] a measured turn about the vertical moves the rim of a sleeping object; 0 where it is within noise.
+
+    Something long that is pushed at its end turns about its middle: its center stays where it is.
+    """
+    if t.is_round or t.visibility.cut or not t.evidence.whole:
+        return 0.0
+    turn = abs(float(rotations.to_vector(rotations.multiply(pose.quaternion, rotations.conjugate(t.quaternion)))[2]))
+    if turn < _TURN_SIGMAS * float(np.sqrt(pose.covariance[5, 5])):
+        return 0.0
+    return turn * 0.25 * float(np.hypot(*_level_extents(t)))
+
+
+def _spins(t: Track, wake_m: float) -> bool:
+    """Whether an object has turned about the vertical in the last frames, by more than ``wake_m`` [m] at its rim."""
+    turns = t.motion.turns
+    if t.is_round or t.visibility.cut or not t.evidence.whole or len(turns) < 3:
+        return False
+    turned = rotations.to_vector(rotations.multiply(turns[-1][1], rotations.conjugate(turns[0][1])))
+    return abs(float(turned[2])) * 0.25 * float(np.hypot(*_level_extents(t))) > wake_m
+
+
+def _level_extents(t: Track) -> Array:
+    """(2,) of the object's bounds along the world's x and y [m]."""
+    return np.asarray(np.abs(rotations.matrix(t.quaternion)[:2]) @ t.extents)
 
 
 def _angular_velocity(t: Track) -> Array:
@@ -268,6 +303,7 @@ def _falls_asleep(t: Track, stamp_s: float, wake_m: float) -> bool:
     spread = float(np.linalg.norm(places - places.mean(axis=0) - centered[:, None] * slope, axis=1).max())
     speed = np.linalg.norm(slope)
     still = speed < TRACKED_REST_SPEED_M_S and speed * float(times[-1] - times[0]) < wake_m and spread < 2.0 * wake_m
+    still = still and not _spins(t, wake_m)
     if not still:
         return False
     motion.sleeping = True
