@@ -209,7 +209,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--backend", nargs="+", choices=BACKENDS, default=["learned", "physics"], metavar="NAME",
                         help=f"of {', '.join(BACKENDS)} (default: learned physics)")  # fmt: skip
-    parser.add_argument("--scenes", type=int, default=48, help="tried of each source at most (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=180, help="tried of each source at most (default: %(default)s)")
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES), metavar="SOURCE",
                         help=f"of {', '.join(SOURCES)} (default: all)")  # fmt: skip
     parser.add_argument(

@@ -117,10 +117,8 @@ class PreparedScene:
         self.uncertain[:n] = ~preparation.known_exactly
         self.slack: Floats = np.full(self.touching.shape, np.nan, dtype=np.float32)
         self.carried = np.zeros((m, m), dtype=bool)
-        for relation in scenes[0].relations:
-            ends = self.row_of.get(relation.subject), self.row_of.get(relation.object)
-            if relation.predicate == Predicate.ON and relation.probability >= 0.5 and None not in ends:
-                self.carried[ends] = True
+        for lower, upper in preparation.carried().items():
+            self.carried[list(upper), lower] = True
         self.first, self.second = np.triu_indices(m, 1)
         self.pairs_of = [np.flatnonzero((self.first == i) | (self.second == i)) for i in range(m)]
         self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
