@@ -87,6 +87,27 @@ class _Arrays:
         raise AttributeError(name)
 
 
+def geometry(
+    state: Sequence[Array], parameters: Array, plane: Array, pair_a: Array, pair_b: Array, hulls: Hulls
+) -> tuple[Fields, Fields]:
+    """Poses, contacts and gaps of bodies and of pairs, as ``formulas`` name them, before any force; see ``step``."""
+    names = ("position", "quaternion", "linear", "angular")
+    body: Fields = _Arrays(
+        **{name: value[:, None] for name, value in zip(names, state, strict=True)}, plane=plane[:, None]
+    )
+    for name in PARAMETERS:
+        shape: Any = BODY.shapes[name]
+        setattr(body, name, parameters[ROWS[name]].reshape(*shape, -1))
+    _place_hulls(body, hulls)
+    ground.ground_geometry(body)
+    pair: Fields = _Arrays(a=_side(body, pair_a), b=_side(body, pair_b))
+    points = _with_none(hulls.points, state[0])
+    hull_a, hull_b = (_hull(of, gather(hulls.number, index), points)
+                      for of, index in ((pair.a, pair_a), (pair.b, pair_b)))  # fmt: skip
+    pairs.pair_geometry(pair, hull_a, hull_b)
+    return body, pair
+
+
 def step(
     state: Sequence[Array],
     parameters: Array,
@@ -107,20 +128,7 @@ def step(
         slack: (B,) and (P,) depths [m] to which surfaces and pairs may overlap, as they did when first seen: the shapes
             of objects that were seen overlapping are not exact.
     """
-    names = ("position", "quaternion", "linear", "angular")
-    body: Fields = _Arrays(
-        **{name: value[:, None] for name, value in zip(names, state, strict=True)}, plane=plane[:, None]
-    )
-    for name in PARAMETERS:
-        shape: Any = BODY.shapes[name]
-        setattr(body, name, parameters[ROWS[name]].reshape(*shape, -1))
-    _place_hulls(body, hulls)
-    ground.ground_geometry(body)
-    pair: Fields = _Arrays(a=_side(body, pair_a), b=_side(body, pair_b))
-    points = _with_none(hulls.points, state[0])
-    hull_a, hull_b = (_hull(of, gather(hulls.number, index), points)
-                      for of, index in ((pair.a, pair_a), (pair.b, pair_b)))  # fmt: skip
-    pairs.pair_geometry(pair, hull_a, hull_b)
+    body, pair = geometry(state, parameters, plane, pair_a, pair_b, hulls)
     plane_gap, pair_gap = body.least_gap[0], pair.least_gap[0]
     body.slack, pair.slack = slack[0][None], slack[1][None]
 

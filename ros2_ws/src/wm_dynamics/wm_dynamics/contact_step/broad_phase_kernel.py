@@ -23,7 +23,7 @@ from wm_dynamics.contact_step.body_tables import (
 from wm_dynamics.contact_step.kernel import PLANE
 from wm_dynamics.contact_step.rollout_tables import Flags, Floats, Integers
 from wm_dynamics.contact_step.simd import SIMD_WIDTH
-from wm_dynamics.contact_step.sleeping import SLEEP_STEPS, SLOW_M_S, WAKE_M_S
+from wm_dynamics.contact_step.sleeping import SLEEP_STEPS, SLOW_M_S
 
 _NEAR_M = near_distance(STEP_S)
 _CENTER, _HALF = ROWS["center"].start, ROWS["half"].start
@@ -138,27 +138,18 @@ def _near_pairs(row, bodies, pairs, surfaces, scratch):  # type: ignore[no-untyp
 
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _wake_and_sleep(row, count, bodies, pairs, surfaces, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Wake bodies that a fast one (or a pusher) comes near; put bodies to sleep that are slow, as all bodies near them.
+def _put_to_sleep(row, count, bodies, pairs, surfaces, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Put bodies to sleep that are slow, as all bodies near them; ``rollout_kernel`` wakes what is touched.
 
     A body that touches nothing stays awake: at the top of its flight it is slow, too.
     """
     first, second, near, awake = pairs.first, pairs.second, scratch.near, scratch.awake
     surface_speed, restless, touches = scratch.surface_speed, scratch.restless, scratch.used
-    asleep, fixed, quiet_steps, present = bodies.asleep, bodies.fixed, bodies.quiet_steps, bodies.present
+    asleep, fixed, quiet_steps = bodies.asleep, bodies.fixed, bodies.quiet_steps
     kinematic, touching, on_surface = bodies.kinematic, pairs.touching, surfaces.on_surface
     slots = awake.shape[0]
     base = row * slots
-    for k in range(count):
-        i, j = first[near[k]], second[near[k]]
-        for one, other in ((i, j), (j, i)):
-            n = base + other
-            if awake[one] and surface_speed[one] > WAKE_M_S and asleep[n] and not fixed[n]:
-                asleep[n] = False
-                quiet_steps[n] = 0
     for m in range(slots):
-        n = base + m
-        awake[m] = present[n] and not asleep[n] and not fixed[n]
         touches[m] = on_surface[row, m] != -1
     for number in range(first.shape[0]):
         if touching[row, number]:
@@ -207,7 +198,7 @@ def broad_phase(row, bodies, pairs, surfaces, scratch):  # type: ignore[no-untyp
         surface_speed[m] = speed[m] + bounds[n] * spin
         restless[m] = False
     count = _near_pairs(row, bodies, pairs, surfaces, scratch)
-    _wake_and_sleep(row, count, bodies, pairs, surfaces, scratch)
+    _put_to_sleep(row, count, bodies, pairs, surfaces, scratch)
     for m in range(slots):
         used[m] = awake[m]
     kept = 0

@@ -30,6 +30,8 @@ PARAMETER_TO_ROW = np.array(_PARAMETER_TO_ROW, dtype=np.int64)
 # Rows of the tiles: to Numba, numbers of a module are constants, attributes of objects are not.
 POSITION, QUATERNION, LINEAR, ANGULAR = BODY.position, BODY.quaternion, BODY.linear, BODY.angular
 PLANE, SLACK, PAIR_SLACK = BODY.plane, BODY.slack, PAIR.slack
+PAIR_GAP, PAIR_NORMAL, PAIR_ARM_A, PAIR_ARM_B = PAIR.gap, PAIR.normal, PAIR.arm_a, PAIR.arm_b
+CONTACT_POINTS = POINTS
 LEAST_GAP, PAIR_LEAST_GAP = BODY.least_gap, PAIR.least_gap
 _IS_HULL, _HULL_POINTS, _FEATURES, _LAW = BODY.is_hull, BODY.hull_points, BODY.features, BODY.law
 _FALLS, _CYLINDER = BODY.falls, BODY.cylinder
@@ -59,7 +61,7 @@ def place(k):  # type: ignore[no-untyped-def]  # pragma: no cover
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _number(place):  # type: ignore[no-untyped-def]  # pragma: no cover
+def number_at(place):  # type: ignore[no-untyped-def]  # pragma: no cover
     """The body whose first row lies at a place."""
     return place // BODY_TILE * SIMD_WIDTH + place % BODY_TILE
 
@@ -119,7 +121,7 @@ def geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
     for k in range(tiles):
         emission.pair_geometry(pairs, k * PAIR_TILE)
     for k in range(pair_count):
-        hull_a, hull_b = hull_of[_number(a[k])], hull_of[_number(b[k])]
+        hull_a, hull_b = hull_of[number_at(a[k])], hull_of[number_at(b[k])]
         if hull_a >= 0 or hull_b >= 0:
             emission.hull_geometry(pairs, pair_place(k), hulls, hull_a * _HULL_SIZE, hulls, hull_b * _HULL_SIZE)
 

@@ -36,14 +36,19 @@ from wm_dynamics.contact_step.kernel import (
     ANGULAR,
     ANGULAR_NEXT,
     BODY_TILE,
+    CONTACT_POINTS,
     DEVIATION,
     IMPULSE,
     KEPT,
     LEAST_GAP,
     LINEAR,
     LINEAR_NEXT,
+    PAIR_ARM_A,
+    PAIR_ARM_B,
+    PAIR_GAP,
     PAIR_IMPULSE,
     PAIR_LEAST_GAP,
+    PAIR_NORMAL,
     PAIR_SLACK,
     PAIR_TILE,
     PARAMETER_TO_ROW,
@@ -56,6 +61,7 @@ from wm_dynamics.contact_step.kernel import (
     STRUCK,
     contacts,
     geometry,
+    number_at,
     pair_place,
     place,
     run_step,
@@ -72,7 +78,16 @@ from wm_dynamics.contact_step.rollout_tables import (
     SurfaceTable,
 )
 from wm_dynamics.contact_step.simd import SIMD_WIDTH
-from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, TOUCH_N_S
+from wm_dynamics.contact_step.sleeping import (
+    SCATTER_SHARE,
+    SLACK_RETURN_M,
+    TOUCH_N_S,
+    WAKE_DEPTH_M,
+    WAKE_GAP_M,
+    WAKE_M_S,
+    WAKE_ROUNDS,
+    WAKE_STEEP,
+)
 
 __all__ = ["advance", "run_step"]
 
@@ -370,6 +385,76 @@ def _fill_slack(body_count, pair_count, bodies, pairs, block, near):  # type: ig
             pair_slack[row, number] = _measured_slack(tiles[at + PAIR_LEAST_GAP * SIMD_WIDTH])
         slack = pair_slack[row, number]
         tiles[at + PAIR_SLACK * SIMD_WIDTH] = 0.0 if math.isnan(slack) else slack
+        # As they move apart, they lose what they overlapped at the start.
+        if slack > 0.0:
+            kept = max(-tiles[at + PAIR_LEAST_GAP * SIMD_WIDTH], np.float32(0.0)) + np.float32(SLACK_RETURN_M)
+            pair_slack[row, number] = min(slack, kept)
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _turning(at, arm, tiles, angular, n, x, y, z):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Speed [m/s] along a direction that turning of column n gives to the point whose arm begins in a row of a pair."""
+    p = tiles[at + arm * SIMD_WIDTH]
+    q = tiles[at + (arm + CONTACT_POINTS) * SIMD_WIDTH]
+    r = tiles[at + (arm + 2 * CONTACT_POINTS) * SIMD_WIDTH]
+    return (
+        x * (angular[1, n] * r - angular[2, n] * q)
+        + y * (angular[2, n] * p - angular[0, n] * r)
+        + z * (angular[0, n] * q - angular[1, n] * p)
+    )
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _strikes(at, a, b, allowed, tiles, linear, angular):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Whether a contact point of a pair (columns a, b) closes in fast enough, and will touch within this step.
+
+    Args:
+        allowed: overlap that may stay [m].
+    """
+    x, y, z = (
+        tiles[at + PAIR_NORMAL * SIMD_WIDTH], tiles[at + (PAIR_NORMAL + 1) * SIMD_WIDTH],
+        tiles[at + (PAIR_NORMAL + 2) * SIMD_WIDTH]
+    )  # fmt: skip
+    closing = x * (linear[0, a] - linear[0, b]) + y * (linear[1, a] - linear[1, b]) + z * (linear[2, a] - linear[2, b])
+    for c in range(CONTACT_POINTS):
+        speed = closing + _turning(at, PAIR_ARM_A + c, tiles, angular, a, x, y, z)
+        speed -= _turning(at, PAIR_ARM_B + c, tiles, angular, b, x, y, z)
+        gap = tiles[at + (PAIR_GAP + c) * SIMD_WIDTH] + allowed
+        if speed > WAKE_M_S and gap < WAKE_GAP_M + STEP_S * speed:
+            return True
+    return False
+
+
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _wake_touched(pair_count, bodies, pairs, block, near):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Wake sleeping bodies that an awake one touches in this step; returns whether there were any.
+
+    It touches one that it closes in on, that it slides on or beneath, or that it was put into; ``sleeping`` has the
+    limits. ``learned.onnx_futures`` has the same rule.
+    """
+    asleep, fixed, quiet_steps, bounds = bodies.asleep, bodies.fixed, bodies.quiet_steps, bodies.bounds
+    linear, angular, column, tiles = bodies.linear, bodies.angular, block.column, near.tiles
+    of_a, of_b, rows, numbers, slack = near.a, near.b, near.row, near.number, pairs.slack
+    any_woken = False
+    for k in range(pair_count):
+        a, b = column[number_at(of_a[k])], column[number_at(of_b[k])]
+        a_sleeps, b_sleeps = asleep[a] and not fixed[a], asleep[b] and not fixed[b]
+        if a_sleeps == b_sleeps:
+            continue
+        sleeper, mover = (a, b) if a_sleeps else (b, a)
+        if fixed[mover]:
+            continue
+        at = pair_place(k)
+        allowed = slack[rows[k], numbers[k]]
+        allowed = 0.0 if math.isnan(allowed) else allowed
+        gap = tiles[at + PAIR_LEAST_GAP * SIMD_WIDTH] + allowed
+        steep = abs(tiles[at + (PAIR_NORMAL + 2) * SIMD_WIDTH]) > WAKE_STEEP
+        slides = steep and gap < WAKE_GAP_M and _size(linear, mover) + bounds[mover] * _size(angular, mover) > WAKE_M_S
+        if slides or gap < -WAKE_DEPTH_M or _strikes(at, a, b, allowed, tiles, linear, angular):
+            asleep[sleeper] = False
+            quiet_steps[sleeper] = 0
+            any_woken = True
+    return any_woken
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -512,18 +597,24 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                     _write(row, done, bodies, outputs)
                 done += 1
             body_count, pair_count = 0, 0
-            for row in range(begin, end):
-                _set_path_velocities(row, step, paths, bodies)
-                count = broad_phase(row, bodies, pairs, surfaces, scratch)
-                body_count = _gather_bodies(row, body_count, bodies, surfaces, scratch, block)
-                if pair_count + count > near.a.shape[0]:
-                    # From the owner, not from ``near``: what is borrowed does not keep the pairs that are copied alive.
-                    own_near = _with_room(own_near, pair_count, pair_count + count)
-                    near = _borrowed(own_near)
-                pair_count = _gather_pairs(row, count, pair_count, bodies, pairs, scratch, near)
-            if body_count:
+            for _ in range(WAKE_ROUNDS):
+                body_count, pair_count = 0, 0
+                for row in range(begin, end):
+                    _set_path_velocities(row, step, paths, bodies)
+                    count = broad_phase(row, bodies, pairs, surfaces, scratch)
+                    body_count = _gather_bodies(row, body_count, bodies, surfaces, scratch, block)
+                    if pair_count + count > near.a.shape[0]:
+                        # From the owner, not from ``near``, which does not keep the pairs that are copied alive.
+                        own_near = _with_room(own_near, pair_count, pair_count + count)
+                        near = _borrowed(own_near)
+                    pair_count = _gather_pairs(row, count, pair_count, bodies, pairs, scratch, near)
+                if not body_count:
+                    break
                 geometry(block.tiles, body_count, near.tiles, pair_count, near.a, near.b, hulls, block.hull, spare)
                 _fill_slack(body_count, pair_count, bodies, pairs, block, near)
+                if not _wake_touched(pair_count, bodies, pairs, block, near):
+                    break
+            if body_count:
                 contacts(block.tiles, body_count, near.tiles, pair_count, near.a, near.b, weights)
                 _put_back(step, body_count, bodies, surfaces, noise, samples, block)
                 _set_touching(pair_count, pairs, near)

@@ -63,7 +63,6 @@ class BatchBody:
         self._table.present[self._n] = True
         self._define(self.body)
         self._put(spec.position, spec.quaternion, spec.linear_velocity, spec.angular_velocity)
-        self._wake_near()
 
     def follow(self, path: Intervention) -> None:
         """Move the body along a path from now on."""
@@ -73,26 +72,24 @@ class BatchBody:
         self._table.offsets[:, self._n] = 0.0
         self._put(path.path_positions[0], path.path_quaternions[0])
         self._state.paths.begin(self._n, path, self._now)
-        self._wake_near()
 
     def remove(self) -> None:
-        """Remove the body."""
-        self._wake_near()
+        """Remove the body; what rested on it wakes."""
+        self._state.wake_carried(self._row, self._m)
+        self._state.pairs.touching[self._row, self._state.prepared.pairs_of[self._m]] = False
         self._table.present[self._n] = False
         self._state.paths.end(self._n)
         if self._is_support:
             self._state.surfaces.rows[self._row, self._state.surfaces.row_of[self._m]] = np.nan
-            self._state.wake_future(self._row)
 
     def place(self, position: ArrayLike, quaternion: ArrayLike) -> None:
         """Move the body to a pose [m, xyzw]; it keeps its shape and is at rest there."""
-        self._wake_near()
+        self._state.wake_carried(self._row, self._m)
         self._put(position, quaternion)
         if self._table.fixed[self._n]:
             state = self.body.static_state.copy()
             state[POSITION], state[QUATERNION] = position, quaternion
             self._move_static(replace(self.body, static_state=state))
-        self._wake_near()
 
     def set_velocity(self, linear: Array, angular: Array) -> None:
         """Velocities of the body frame [m/s, rad/s]."""
@@ -130,11 +127,10 @@ class BatchBody:
             state[2] += rise_m
             self._move_static(replace(body, static_state=state))
             return
-        self._wake_near()
+        self._state.wake_carried(self._row, self._m)
         self._define(body)
         self._table.position[2, self._n] += rise_m
         self._state.wake(self._n)
-        self._wake_near()
 
     # -- parts
 
@@ -163,6 +159,7 @@ class BatchBody:
         # The pose is given exactly, so no overlap at it counts as an error of perception.
         table.plane_slack[n] = 0.0
         self._state.pairs.slack[self._row, self._state.prepared.pairs_of[self._m]] = 0.0
+        self._state.pairs.touching[self._row, self._state.prepared.pairs_of[self._m]] = False
         self._state.wake(n)
 
     def _move_static(self, body: BodyDef) -> None:
@@ -173,6 +170,3 @@ class BatchBody:
             top = surface_rows(body)
             self._state.surfaces.rows[self._row, self._state.surfaces.row_of[self._m]] = np.nan if top is None else top
         self._state.wake_future(self._row)
-
-    def _wake_near(self) -> None:
-        self._state.wake_near(self._row, self._n)

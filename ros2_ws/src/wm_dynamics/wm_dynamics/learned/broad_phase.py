@@ -18,7 +18,7 @@ from wm_dynamics.contact_step.body_tables import (
     near_distance,
 )
 from wm_dynamics.contact_step.rollout_tables import BodyTable, Flags, Integers, PairTable, SurfaceTable
-from wm_dynamics.contact_step.sleeping import SLEEP_STEPS, SLOW_M_S, WAKE_M_S
+from wm_dynamics.contact_step.sleeping import SLEEP_STEPS, SLOW_M_S
 
 
 class Participants(NamedTuple):
@@ -41,7 +41,7 @@ class Participants(NamedTuple):
 
 
 def broad_phase(bodies: BodyTable, pairs: PairTable, surfaces: SurfaceTable) -> Participants:
-    """Find the bodies and pairs of the next step, and put bodies to sleep and wake them up, in place."""
+    """Find the bodies and pairs of the next step, and put bodies to sleep, in place; ``waking`` wakes them."""
     r, m = shape = surfaces.on_surface.shape
     position, linear = bodies.position.reshape(3, r, m), bodies.linear.reshape(3, r, m)
     speed = np.sqrt((linear * linear).sum(axis=0))
@@ -70,14 +70,6 @@ def broad_phase(bodies: BodyTable, pairs: PairTable, surfaces: SurfaceTable) -> 
     if len(some):
         near[some] = _near_support(row[some], i[some], j[some], bodies, surfaces)
     row, number, i, j = row[near], number[near], i[near], j[near]
-
-    # Sleeping bodies that a fast one (or a pusher) comes near wake up.
-    fast = (surface_speed > WAKE_M_S) & awake
-    for one, other in ((i, j), (j, i)):
-        woken = fast[row, one] & asleep[row, other] & ~fixed[row, other]
-        asleep[row[woken], other[woken]] = False
-        quiet[row[woken], other[woken]] = 0
-    awake = present & ~asleep & ~fixed
 
     # Bodies that are slow, and all bodies near them too, fall asleep.
     slow = (surface_speed < SLOW_M_S) | asleep | fixed

@@ -17,10 +17,6 @@ from wm_dynamics.learned.followed_paths import FollowedPaths
 from wm_dynamics.learned.scene import Array, PreparedScene
 from wm_dynamics.mujoco.bodies import BodyDef
 
-WAKE_MARGIN_M = 0.01
-"""Bodies whose bounding balls are closer than this to one that appears or disappears wake up [m]; larger wakes more of
-them, which costs time and changes nothing else."""
-
 
 def arms(quaternions: ArrayLike, offsets: ArrayLike) -> Array:
     """(..., M, 3) offsets (M, 3) of the centers of mass in world axes [m], at orientations (..., M, 4)."""
@@ -82,7 +78,7 @@ class FutureState:
         self.pairs = PairTable(
             first=prepared.first,
             second=prepared.second,
-            slack=np.full((rows, len(prepared.first)), np.nan, dtype=np.float32),
+            slack=np.tile(prepared.slack, (k, 1)),
             touching=np.tile(prepared.touching, (k, 1)),
         )
         tops = np.tile(prepared.surfaces, (rows, 1, 1))
@@ -179,11 +175,24 @@ class FutureState:
         self.bodies.asleep[part] = self.bodies.fixed[part]
         self.bodies.quiet_steps[part] = 0
 
-    def wake_near(self, row: int, n: int) -> None:
-        """Wake bodies that may touch one (column n) that appears or disappears."""
-        table, part = self.bodies, slice(row * self.slots, (row + 1) * self.slots)
-        apart = table.position[:, part] - table.position[:, n : n + 1]
-        reach = table.bounds[part] + (table.bounds[n] + np.float32(WAKE_MARGIN_M))
-        near = (apart * apart).sum(axis=0) < reach**2
-        table.asleep[part] &= ~near | table.fixed[part]
-        table.quiet_steps[part][near] = 0
+    def wake_carried(self, row: int, m: int) -> None:
+        """Wake what rests on body m of a future, directly; call it before that body leaves.
+
+        A body rests on another that it touches and lies higher than, unless a support or the floor bears it; and on
+        what the scene graph says, as long as both sleep where they were seen.
+        """
+        prepared, table, part = self.prepared, self.bodies, slice(row * self.slots, (row + 1) * self.slots)
+        numbers = prepared.pairs_of[m]
+        others = prepared.first[numbers] + prepared.second[numbers] - m
+        height = table.position[2, part]
+        rests = self.pairs.touching[row, numbers] & (height[others] > height[m])
+        rests &= self.surfaces.on_surface[row, others] == -1
+        rests |= prepared.carried[others, m]
+        woken = row * self.slots + others[rests]
+        table.asleep[woken] = table.fixed[woken]
+        table.quiet_steps[woken] = 0
+        if m in prepared.surface_of:
+            number = prepared.surface_row[m]
+            woken = row * self.slots + np.flatnonzero(self.surfaces.on_surface[row] == number)
+            table.asleep[woken] = table.fixed[woken]
+            table.quiet_steps[woken] = 0

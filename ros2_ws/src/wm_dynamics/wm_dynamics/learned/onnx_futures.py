@@ -12,10 +12,11 @@ from wm_core.interventions import Hypothesis
 from wm_dynamics.contact_step.body_tables import HOVER_M, MAX_SLACK_M, ROWS, SLOW_START_M_S, STEP_S, surfaces_beneath
 from wm_dynamics.contact_step.network import DynamicsNetwork
 from wm_dynamics.contact_step.rollout_tables import Flags, Floats, Integers
-from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, TOUCH_N_S
+from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLACK_RETURN_M, TOUCH_N_S, WAKE_ROUNDS
 from wm_dynamics.learned.broad_phase import Participants, broad_phase
 from wm_dynamics.learned.futures import FutureBatch
 from wm_dynamics.learned.scene import Array, PreparedScene
+from wm_dynamics.learned.waking import wake_touched
 
 
 def scatter_limit(was: Floats, now: Floats) -> Floats:
@@ -66,18 +67,24 @@ class OnnxFutureBatch(FutureBatch):
         state, outputs = self.state, self.outputs
         for _ in range(count):
             state.paths.set_velocities(self.now, state.bodies)
-            active = broad_phase(state.bodies, state.pairs, state.surfaces)
+            for _ in range(WAKE_ROUNDS):
+                active = broad_phase(state.bodies, state.pairs, state.surfaces)
+                if not len(active.columns):
+                    break
+                feeds, which = self._feeds(active)
+                if not wake_touched(feeds, active, state.bodies, state.pairs):
+                    break
             if len(active.columns):
-                self._step(active)
+                self._step(active, feeds, which)
             outputs.pair_touch[self.now] = state.pairs.touching
             outputs.surface_touch[self.now] = state.surfaces.on_surface
             self.now += 1
             state.paths.set_poses(self.now, state.bodies)
 
-    def _step(self, active: Participants) -> None:
-        """One step of the network, its scatter, and what touches afterwards."""
-        bodies, pairs, surfaces = self.state.bodies, self.state.pairs, self.state.surfaces
-        row, m = np.divmod(active.columns, self.state.slots)
+    def _feeds(self, active: Participants) -> tuple[dict[str, NDArray[Any]], NDArray[np.int16]]:
+        """What the network is given of a step, but for the slack, and the row of the surface beneath each body (B,)."""
+        bodies, surfaces = self.state.bodies, self.state.surfaces
+        row = active.columns // self.state.slots
         plane, which = surfaces_beneath(
             bodies.position[:, active.columns], bodies.bounds[active.columns], surfaces.rows[row], surfaces.floor_z
         )
@@ -100,6 +107,12 @@ class OnnxFutureBatch(FutureBatch):
             "hull_row": hull_row,
             "hull_points": hulls,
         }
+        return feeds, which
+
+    def _step(self, active: Participants, feeds: dict[str, NDArray[Any]], which: NDArray[np.int16]) -> None:
+        """One step of the network, its scatter, and what touches afterwards."""
+        bodies, pairs, surfaces = self.state.bodies, self.state.pairs, self.state.surfaces
+        row, m = np.divmod(active.columns, self.state.slots)
         position, quaternion, linear, angular, plane_impulse, pair_impulse, deviation = self._run(feeds, active)
         free = ~active.held & ~bodies.kinematic[active.columns]
         struck = plane_impulse.copy()
@@ -147,6 +160,7 @@ class OnnxFutureBatch(FutureBatch):
         feeds["pair_slack"] = np.nan_to_num(pair_slack[active.pair_row, active.pair_number])
         *out, plane_gap, pair_gap = self._network.run(feeds)
         if not (new_body.any() or new_pair.any()):
+            self._lose_slack(active, pair_gap)
             return out
         columns, gap = active.columns[new_body], plane_gap[new_body]
         speed = np.linalg.norm(bodies.linear[:, columns], axis=0)
@@ -161,7 +175,13 @@ class OnnxFutureBatch(FutureBatch):
             feeds["plane_slack"] = np.nan_to_num(bodies.plane_slack[active.columns])
             feeds["pair_slack"] = pair_slack[active.pair_row, active.pair_number]
             out = self._network.run(feeds)[:7]
+        self._lose_slack(active, pair_gap)
         return out
+
+    def _lose_slack(self, active: Participants, gap: Floats) -> None:
+        """Let pairs lose what they overlapped at the start, as they move apart; ``gap``: (P,) before the step [m]."""
+        slack, at = self.state.pairs.slack, (active.pair_row, active.pair_number)
+        slack[at] = np.minimum(slack[at], np.where(slack[at] > 0.0, np.maximum(-gap, 0.0) + SLACK_RETURN_M, np.inf))
 
     def _scatter(self, columns: Integers, linear: Floats, angular: Floats, deviation: Floats, struck: Flags) -> None:
         """Set the velocities (3, B) after a step, scattered by deviations (2, B) where there are several samples, and

@@ -41,7 +41,9 @@ def scene_key(scene: SceneGraph) -> tuple[object, ...]:
         scene.extents, scene.shapes, scene.is_static, scene.pose_covariances, scene.twist_covariances, scene.log_mass,
         scene.friction, scene.restitution, *scene.hulls,
     )  # fmt: skip
-    on = frozenset(r.subject for r in scene.relations if r.predicate == Predicate.ON and r.probability >= 0.5)
+    on = frozenset(
+        (r.subject, r.object) for r in scene.relations if r.predicate == Predicate.ON and r.probability >= 0.5
+    )
     return (scene.class_names, on, *(np.asarray(a).tobytes() for a in arrays))
 
 
@@ -61,6 +63,10 @@ class PreparedScene:
         surface_of: rows of the static bodies; surfaces: (U, PLANE_ROWS) float32 their tops; surface_row: (M,) int64.
         obstacle: (M,) bool, supports.
         first, second: (Q,) int64, bodies of each pair; pairs_of: numbers of the pairs of each body.
+        uncertain: (M,) bool, bodies whose pose is not known exactly.
+        slack: (S, Q) float32, overlaps at the start of bodies that were seen at rest [m], errors of perception that may
+            stay; NaN: measured when the pair comes near.
+        carried: (M, M) bool, whether the scene graph has body i on body j.
         touching: (S, Q) bool, on_surface: (S, M) int16: what touches what at the start, once bodies were put to sleep.
         row_of: object id -> row.
     """
@@ -107,6 +113,12 @@ class PreparedScene:
         self.touching = np.zeros((s, m * (m - 1) // 2), dtype=bool)
         self.on_surface = np.full((s, m), -1, dtype=np.int16)
         self.row_of = {int(object_id): i for i, object_id in enumerate(scenes[0].ids)}
+        self.uncertain = np.zeros(m, dtype=bool)
+        self.uncertain[:n] = ~preparation.known_exactly
+        self.slack: Floats = np.full(self.touching.shape, np.nan, dtype=np.float32)
+        self.carried = np.zeros((m, m), dtype=bool)
+        for lower, upper in preparation.carried().items():
+            self.carried[list(upper), lower] = True
         self.first, self.second = np.triu_indices(m, 1)
         self.pairs_of = [np.flatnonzero((self.first == i) | (self.second == i)) for i in range(m)]
         self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
@@ -121,7 +133,7 @@ class PreparedScene:
         result.scenes = [self.scenes[s] for s in rows.tolist()]
         result.bodies = [self.bodies[s] for s in rows.tolist()]
         result.columns = self.columns[:, rows]
-        for name in ("starts", "fixed", "at_rest", "asleep", "touching", "on_surface"):
+        for name in ("starts", "fixed", "at_rest", "asleep", "touching", "on_surface", "slack"):
             setattr(result, name, getattr(self, name)[rows])
         result._noise_rows = rows
         return result

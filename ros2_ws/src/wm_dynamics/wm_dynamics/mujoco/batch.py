@@ -16,6 +16,7 @@ from wm_dynamics.mujoco.contacts import find_touches
 from wm_dynamics.mujoco.live_world import LiveWorld
 from wm_dynamics.mujoco.native import warning_kinds
 from wm_dynamics.mujoco.simulator import Simulator
+from wm_dynamics.mujoco.sleeping import still_asleep
 from wm_dynamics.mujoco.trajectory import Action, Trajectory, hold_absent
 from wm_dynamics.mujoco.world import World
 
@@ -140,7 +141,9 @@ class BatchSimulator:
         heads: list[_Course] = []
         which = np.empty(len(group), dtype=np.int64)
         for i, course in enumerate(group):
-            key = i if control is not None else (id(course.live.model), course.live.packed.tobytes())
+            key = (
+                i if control is not None else (id(course.live.model), course.live.packed.tobytes(), course.live.asleep)
+            )
             which[i] = leaders.setdefault(key, len(heads))
             if which[i] == len(heads):
                 heads.append(course)
@@ -149,10 +152,11 @@ class BatchSimulator:
             rolled = self._native(world, heads, begun, length, control)
             if rolled is None:
                 return False
-            out, touching, warned = rolled
+            out, touching, warned, asleep = rolled
         else:
             out, touching = begun[:, None][:, :0], np.zeros((len(heads), 0, len(world.pairs)), dtype=bool)
             warned = {}
+            asleep = [course.live.asleep for course in heads]
         for index, kinds in warned.items():
             raw = out[index].copy()
             for course in (c for c, i in zip(group, which, strict=True) if i == index):
@@ -163,13 +167,15 @@ class BatchSimulator:
             if length:
                 course.live.packed = out[index, -1].copy()
                 course.live.step += length
+                course.live.asleep = asleep[index]
                 course.touching.append(touching[index])
         return True
 
     def _native(
         self, world: World, heads: Sequence[_Course], begun: Array, length: int, control: Array | None
-    ) -> tuple[Array, NDArray[np.bool_], dict[int, tuple[str, ...]]] | None:
-        """MuJoCo states (B, length, nstate) in kept room, flags of touching pairs (B, length, pairs), and warnings.
+    ) -> tuple[Array, NDArray[np.bool_], dict[int, tuple[str, ...]], list[frozenset[int]]] | None:
+        """MuJoCo states (B, length, nstate) in kept room, flags of touching pairs (B, length, pairs), warnings, and B
+        times the bodies that have slept since the start.
 
         None when it was stopped in between. One call of ``mujoco.rollout`` per future: it does not wake what the
         future before it has left asleep.
@@ -178,6 +184,7 @@ class BatchSimulator:
         out = self._buffer("state", len(heads), length, world.state_size)
         sensed = self._buffer("sensed", len(heads), length, sensors)
         warned = {}
+        asleep = []
         for i, course in enumerate(heads):
             if self._should_stop is not None and self._should_stop():
                 return None
@@ -189,11 +196,13 @@ class BatchSimulator:
                 control[i : i + 1] if control is not None else None,
                 out[i : i + 1],
                 sensed[i : i + 1],
+                course.live.asleep,
             )
+            asleep.append(still_asleep(world, data, course.live.asleep))
             kinds = warning_kinds(data)
             if kinds or not np.isfinite(out[i, -1]).all():  # what is not finite stays so
                 warned[i] = kinds
-        return out, sensed[..., : len(world.pairs)] > 0.5, warned
+        return out, sensed[..., : len(world.pairs)] > 0.5, warned, asleep
 
     @staticmethod
     def _read(group: Sequence[_Course], which: NDArray[np.int64], begun: Array, out: Array) -> None:

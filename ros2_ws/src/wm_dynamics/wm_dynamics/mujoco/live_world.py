@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import mujoco
@@ -22,6 +22,7 @@ from wm_dynamics.mujoco.bodies import Array, BodyDef, rest_state
 from wm_dynamics.mujoco.contacts import find_touches
 from wm_dynamics.mujoco.native import NativeRollout
 from wm_dynamics.mujoco.penetration import OVERLAP_M, resolve_penetrations
+from wm_dynamics.mujoco.sleeping import borne_by
 from wm_dynamics.mujoco.trajectory import Action, SolverWarning, Trajectory, hold_absent
 from wm_dynamics.mujoco.variants import ModelVariants
 from wm_dynamics.mujoco.world import PARK_POSITION_M, World
@@ -48,6 +49,9 @@ class LiveWorld:
         paths: by index of the body: the step at which its path begins, the path, its mass [kg] and inertia [kg m^2].
         overruled: (index, property, value) of static bodies whose coefficients count, see ``World``.
         warnings: of MuJoCo so far.
+        asleep: bodies that have slept since the start; an awake one that touches them wakes them, and so do
+            interventions on them or on what they rest on. None, unless the maker of the world sets them.
+        carried: bodies that are known to rest on a body, by its index.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class LiveWorld:
         self.owns_model = False
         self.variants = variants
         self.warnings: tuple[SolverWarning, ...] = ()
+        self.asleep: frozenset[int] = frozenset()
+        self.carried: Mapping[int, frozenset[int]] = {}
         self.bodies = list(bodies if bodies is not None else world.bodies)
         self.world_for = world_for or world.rebuilt
         self.step = 0
@@ -162,7 +168,9 @@ class LiveWorld:
     def advance(self, steps: int) -> tuple[Array, NDArray[np.bool_], bool]:
         """Make steps; returns MuJoCo states (steps, nstate), touching pairs (steps, pairs), whether it was stable."""
         control = self.control(self.step, self.step + steps)
-        out, sensed, kinds = self.simulator.native(self.world, self.model, self.packed, steps, control)
+        out, sensed, kinds, self.asleep = self.simulator.native(
+            self.world, self.model, self.packed, steps, control, self.asleep
+        )
         stable = self.hold_unstable(out, kinds)
         self.packed = out[-1].copy()
         self.step += steps
@@ -273,10 +281,19 @@ class LiveWorld:
             path.path_times, path.path_positions, path.path_quaternions, (steps - begin) * self.world.timestep
         )
 
+    def _wake_carried(self, index: int) -> None:
+        """Wake what rests on a body, which is about to leave."""
+        if self.asleep and self.present[index]:
+            data = self.simulator.scratch(self.world)
+            self.asleep -= borne_by(self.world, self.model, data, self.packed, index)
+            self.asleep -= self.carried.get(index, frozenset())
+
     def _place(self, index: int, state: Array) -> None:
         if self.world.movable[index]:
+            self.asleep -= {index}
             self.world.pack_body(self.packed, index, state)
         else:
+            self.asleep = frozenset()
             still = rest_state(state[POSITION], state[QUATERNION])
             self.statics[index] = still
             self._change("place_static", index, tuple(still[:7].tolist()))
@@ -291,6 +308,7 @@ class LiveWorld:
             self.world, self.model, states, only=[index], max_shift_m=0.2, data=self.simulator.scratch(self.world)
         )
         for i in np.flatnonzero((moved != states).any(axis=1)):
+            self.asleep -= {int(i)}
             self.world.pack_body(self.packed, int(i), moved[i])
 
     def _overlaps(self, index: int, tolerance_m: float = OVERLAP_M) -> bool:
@@ -346,12 +364,15 @@ class _LiveBody:
 
     def remove(self) -> None:
         live, index = self._live, self._index
+        live._wake_carried(index)
+        live.asleep -= {index}
         live.present[index] = False
         live.paths.pop(index, None)
         live._change("disable", index)
         live._park(index)
 
     def place(self, position: ArrayLike, quaternion: ArrayLike) -> None:
+        self._live._wake_carried(self._index)
         self._put(rest_state(position, quaternion))
 
     def set_velocity(self, linear: Array, angular: Array) -> None:
@@ -373,7 +394,7 @@ class _LiveBody:
         # mass center.
         state[LINEAR_VELOCITY] += impulse / model.body_mass[body] - np.cross(turn, to_mass_center)
         state[ANGULAR_VELOCITY] += turn
-        live.world.pack_body(live.packed, self._index, state)
+        live._place(self._index, state)
 
     def set_property(self, which: Property, body: BodyDef) -> None:
         live, index = self._live, self._index
@@ -382,6 +403,7 @@ class _LiveBody:
             if not self.kinematic:
                 live._change("set_mass", index, body.mass)
             return
+        live.asleep = frozenset() if body.is_static else live.asleep - {index}
         name = "friction" if which == Property.FRICTION else "restitution"
         live._change(f"set_{name}", index, getattr(body, name))
         if body.is_static:
@@ -391,6 +413,7 @@ class _LiveBody:
         live, index = self._live, self._index
         state = live.statics[index].copy() if body.is_static else live._body_state(index)
         state[2] += rise_m
+        live._wake_carried(index)
         live.bodies[index] = replace(body, static_state=state) if body.is_static else body
         # Another geometry is another compiled world, of the same bodies in the same order.
         live._rebuild(live.world_for(tuple(live.bodies)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import mujoco
 import mujoco.rollout
 import numpy as np
 
 from wm_dynamics.mujoco.bodies import Array
+from wm_dynamics.mujoco.sleeping import begin_asleep, still_asleep
 from wm_dynamics.mujoco.world import World
 
 _MOST_SCRATCH = 16
@@ -34,16 +37,23 @@ class NativeRollout:
         return self._data[key][1]
 
     def native(
-        self, world: World, model: mujoco.MjModel, state: Array, steps: int, control: Array | None
-    ) -> tuple[Array, Array, tuple[str, ...]]:
-        """States (steps, nstate) and sensor values (steps, pairs) of one stretch, and the kinds of MuJoCo's warnings.
+        self,
+        world: World,
+        model: mujoco.MjModel,
+        state: Array,
+        steps: int,
+        control: Array | None,
+        asleep: Collection[int] = (),
+    ) -> tuple[Array, Array, tuple[str, ...], frozenset[int]]:
+        """States (steps, nstate) and sensor values (steps, pairs) of one stretch, the kinds of MuJoCo's warnings, and
+        which of the bodies ``asleep`` sleep at its end.
 
         After a step with a warning, MuJoCo's rollout repeats the state.
         """
         out = np.empty((1, steps, len(state)))
         sensed = np.empty((1, steps, model.nsensordata))
-        data = self.stretch(world, model, state[None].copy(), steps, control, out, sensed)
-        return out[0], sensed[0], warning_kinds(data)
+        data = self.stretch(world, model, state[None].copy(), steps, control, out, sensed, asleep)
+        return out[0], sensed[0], warning_kinds(data), still_asleep(world, data, asleep)
 
     def stretch(
         self,
@@ -54,12 +64,18 @@ class NativeRollout:
         control: Array | None,
         out: Array,
         sensed: Array,
+        asleep: Collection[int] = (),
     ) -> mujoco.MjData:
         """One stretch from a state (1, nstate), with forces (1, steps, nv) or none, written into ``out``
         (1, steps, nstate) and ``sensed`` (1, steps, pairs); returns MuJoCo's data at its end.
+
+        Args:
+            asleep: bodies that sleep at its start, whose velocities in the state become 0.
         """
         data = self.scratch(world)
         mujoco.mj_resetData(model, data)  # wakes everything, so that a stretch depends on nothing before it
+        if asleep:
+            begin_asleep(world, model, data, state[0], asleep)
         self._rollout.rollout(
             [model],
             [data],

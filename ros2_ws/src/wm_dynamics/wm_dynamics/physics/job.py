@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.interventions import Hypothesis
+from wm_core.rollout import STATE_SIZE
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.belief import hypothesis_bodies
 from wm_dynamics.mujoco.batch import BatchSimulator
@@ -96,6 +97,8 @@ class PhysicsJob:
         self._worlds: dict[Hashable, World] = {self._key(preparation.bodies): preparation.world}
         self._lives: dict[Hashable, LiveWorld] = {}
         self._stopped = threading.Event()
+        self._resting = preparation.seen_at_rest(np.asarray(starts).reshape(len(scenes), -1, STATE_SIZE))
+        self._carried = preparation.carried()
 
     def stop(self) -> None:
         """Let workers give up their batch at the next native call."""
@@ -150,6 +153,8 @@ class PhysicsJob:
                 self.world,
                 self._variants,
             )
+            start.asleep = frozenset(i for i in np.flatnonzero(self._resting[sample]) if not bodies[i].is_static)
+            start.carried = self._carried
             with self._lock:
                 if len(self._lives) >= 256:
                     self._lives.clear()

@@ -50,6 +50,9 @@ LEVEL_DEVIATIONS = 3.5
 SINK_M = 3e-5
 """What stands on something starts this deep in it, about where the contact carries it. Just touching is neither in nor
 out of contact, and whichever rounding decides would show in the future."""
+BESIDE_GAP_M = 1e-4
+"""Gap [m] that is left between bodies that lay in one another sideways: what only stands beside another does not touch
+it, so that it rests when the other leaves. Larger moves them farther than needed."""
 FALLING_SPEED_M_S = 0.15
 """Vertical speed above which a moving object is in the air, if it is also outside two standard deviations: that after
 15 ms of fall. Larger, and what begins to fall is set down; smaller, and the tracker's noise lifts what slides."""
@@ -126,6 +129,26 @@ class ScenePreparation:
         free = {i for i in moved if i < len(self.held) and self.held[i]}
         return tuple(replace(b, is_static=False) if i in free else b for i, b in enumerate(bodies))
 
+    def seen_at_rest(self, starts: Array) -> NDArray[np.bool_]:
+        """(S, N) which objects were seen at rest, and not drawn to move, of start states (S, N, 13).
+
+        Static objects, and those whose poses are known exactly, are not among them: the latter may hover.
+        """
+        moves = starts[..., LINEAR_VELOCITY].any(axis=-1) | starts[..., ANGULAR_VELOCITY].any(axis=-1)
+        rests: NDArray[np.bool_] = ~(moves | self.airborne | self.known_exactly | self.mean.is_static)
+        return rests
+
+    def carried(self) -> dict[int, frozenset[int]]:
+        """Rows of the objects that the scene graph has on an object, by its row."""
+        row_of = {int(object_id): row for row, object_id in enumerate(self.mean.ids)}
+        found: dict[int, set[int]] = {}
+        for relation in self.mean.relations:
+            upper, lower = row_of.get(relation.subject), row_of.get(relation.object)
+            likely = relation.predicate == Predicate.ON and relation.probability >= 0.5
+            if likely and upper is not None and lower is not None:
+                found.setdefault(lower, set()).add(upper)
+        return {lower: frozenset(upper) for lower, upper in found.items()}
+
     def sample_bodies(self, scene: SceneGraph) -> list[BodyDef]:
         """The bodies with the masses, frictions and restitutions of a sample."""
         properties = (column.tolist() for column in sample_properties(scene))
@@ -165,10 +188,18 @@ class ScenePreparation:
             bottoms[:, i] = states[:, i, 2] + lowest_points(self.bodies[i], states[:, i, QUATERNION])
         self._let_down(states, bottoms, fixed, uncertain, unsupported, ended)
         if not self.known_exactly.all() and not ended():
-            for s in np.flatnonzero(overlapping(self.world, states, self.data)).tolist():
+            spread = np.trace(self.mean.pose_covariances[:, :3, :3], axis1=1, axis2=2)
+            for s in np.flatnonzero(overlapping(self.world, states, self.data, BESIDE_GAP_M)).tolist():
                 if ended():
                     break
-                states[s] = resolve_penetrations(self.world, self.world.model, states[s], data=self.data)
+                states[s] = resolve_penetrations(
+                    self.world,
+                    self.world.model,
+                    states[s],
+                    data=self.data,
+                    spread=spread,
+                    beside_gap_m=BESIDE_GAP_M,
+                )
         for s, scene in enumerate(scenes):
             if scene is self.mean and self._mean_start is not None:
                 states[s] = self._mean_start

@@ -1,78 +1,62 @@
-"""Bodies of belief samples that rest under the contact network, and samples in which they would not.
+"""Bodies of belief samples that rest under the contact network.
 
-An object that was seen at rest can only be where something carries it. The draws of a belief do not know that, as each
-object is drawn by itself. So what rests in the mean is put to sleep in every sample, and a sample in which it would
-topple is drawn toward the mean.
+An object that was seen at rest rests: something carries it, whatever perception's errors say (it hovers, tilts, or lies
+in its neighbor by some millimeters). So it is put to sleep where it is, in every sample in which it was not drawn to
+move, and sleeps until something touches it or what it rests on leaves. What two objects overlap at the start may stay
+(``PreparedScene.slack``). Objects whose poses are known exactly are put to sleep where they do not move when nothing is
+done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+from numpy.typing import NDArray
 
 from wm_core.interventions import Hypothesis
-from wm_core.rollout import POSITION, QUATERNION
+from wm_dynamics.contact_step.body_tables import FLOOR_HALF_M, PLANE_ROWS
+from wm_dynamics.learned.future_state import FutureState
 from wm_dynamics.learned.futures import SETTLE_STEPS, FutureBatch
-from wm_dynamics.learned.scene import Array, Flags, PreparedScene
+from wm_dynamics.learned.scene import Array, PreparedScene
+from wm_dynamics.learned.waking import pair_fields
 
 SETTLE_MOVE_M = 0.002
-"""A body that was seen at rest and moves by less in the first SETTLE_STEPS, undisturbed, is at rest [m]; larger, and a
-body that begins to slide is held."""
+"""A body at an exactly known pose that moves by less in the first SETTLE_STEPS, undisturbed, is at rest [m]; larger,
+and a body that begins to slide is held."""
 SETTLE_ROUNDS = 3
 """Times that bodies are put to sleep: each round those that stand on what slept in the round before."""
-CALM_S = 1.0
-"""Time from the start [s] within which a body that was seen at rest must sleep to count as settled. Larger accepts
-slower settling and steps longer."""
-CALM_MOVE_M = 0.025
-"""Distance from the start [m] within which it must sleep: a body perceived some degrees off the face that it stands on
-rocks down by a centimeter. Larger accepts slides."""
-CALM_ROUNDS = 4
-"""Times that a sample is drawn halfway to the mean, the last time all the way."""
+TOUCH_STEPS = 2
+"""Steps after which it is known what touches what at the start; with more, bodies that do not fit begin to part."""
 
 Ended = Callable[[], bool]
 MakeBatch = Callable[[PreparedScene, Sequence[Hypothesis], Array], FutureBatch]
 
 
 def put_to_rest(prepared: PreparedScene, make_batch: MakeBatch, ended: Ended) -> None:
-    """Put to sleep what rests, and draw samples in which it would topple toward the mean, in place.
-
-    Answers undo the change of the positions (``wm_dynamics.settling.restoration``).
+    """Put to sleep what rests, and find what touches and what overlaps at the start, in place.
 
     Args:
         make_batch: futures of a prepared scene, as the backend makes them.
         ended: whether the time is over; what is left then is not fit to begin from.
     """
-    _put_to_sleep(prepared, make_batch, ended)
-    if prepared.samples == 1 or (prepared.asleep[0] | prepared.fixed[0])[: prepared.count].all():
-        return
-    part = prepared
-    rows = np.arange(prepared.samples)
-    for attempt in range(CALM_ROUNDS):
-        rows = rows[_restless(part, make_batch, ended)]
-        if not len(rows) or ended():
-            return
-        share = 0.5 if attempt < CALM_ROUNDS - 1 else 0.0
-        rests = np.flatnonzero(prepared.at_rest[0, : prepared.count])
-        starts = prepared.starts
-        starts[np.ix_(rows, rests)] = _toward_mean(starts[0, rests], starts[rows][:, rests], share)
-        # Samples are independent and the others rest, so that only these are stepped again, beside the mean.
-        rows = np.concatenate([[0], rows])
-        part = prepared.part(rows)
-        _put_to_sleep(part, make_batch, ended)
-        for name in ("asleep", "touching", "on_surface"):
-            getattr(prepared, name)[rows] = getattr(part, name)
-
-
-def _put_to_sleep(prepared: PreparedScene, make_batch: MakeBatch, ended: Ended) -> None:
-    """Put to sleep (S, M) what stays where it is when nothing is done.
-
-    What rests in the mean rests in every sample. It was seen to rest, so a draw of its place in which it would
-    slide or tip over (a box drawn half off the box that bears it) is wrong about the place, not about the rest.
-    """
     still = prepared.at_rest & ~prepared.fixed
     prepared.asleep[:] = False
+    seen = still & prepared.uncertain
+    if seen.any() and not ended():
+        batch = make_batch(prepared, [Hypothesis("")], np.zeros(1))
+        prepared.slack[:] = _overlaps(prepared, batch.state, seen | prepared.fixed)
+        batch = make_batch(prepared, [Hypothesis("")], np.zeros(1))
+        _make_steps(batch, TOUCH_STEPS, ended)
+        prepared.touching[:] = batch.state.pairs.touching
+        prepared.on_surface[:] = batch.state.surfaces.on_surface
+        prepared.asleep |= seen
+    _put_known_to_sleep(prepared, make_batch, still, ended)
+
+
+def _put_known_to_sleep(prepared: PreparedScene, make_batch: MakeBatch, still: NDArray[np.bool_], ended: Ended) -> None:
+    """Put to sleep (S, M) what is at an exactly known pose and stays there when nothing is done."""
     # What stands on something that rocks by a hair while both are awake may rest once that one sleeps.
     for _ in range(SETTLE_ROUNDS):
         awake = still & ~prepared.asleep
@@ -91,19 +75,42 @@ def _put_to_sleep(prepared: PreparedScene, make_batch: MakeBatch, ended: Ended) 
         prepared.asleep |= rests
 
 
-def _restless(prepared: PreparedScene, make_batch: MakeBatch, ended: Ended) -> Flags:
-    """(S,) samples in which what comes to rest in the mean, nearly where it was seen, does not."""
-    batch = make_batch(prepared, [Hypothesis("")], np.array([0.0, CALM_S]))
-    bodies, shape = batch.state.bodies, prepared.at_rest.shape
-    begin = bodies.position.copy()
-    _make_steps(batch, batch.last, ended)
-    moved = np.linalg.norm(bodies.position - begin, axis=0).reshape(shape)
-    asleep = bodies.asleep.reshape(shape)
-    calm = prepared.at_rest[0] & ~prepared.fixed[0] & asleep[0] & (moved[0] < CALM_MOVE_M)
-    unlike = ~asleep | (np.abs(moved - moved[:1]) > CALM_MOVE_M)
-    # A sample may be drawn to move (``sample_belief``): that is no contradiction.
-    found: Flags = (calm & prepared.at_rest & unlike).any(axis=1)
-    return found
+def _overlaps(prepared: PreparedScene, state: FutureState, rests: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(S, Q) depths [m] of the overlaps between bodies that rest (S, M); NaN: of pairs that are not near."""
+    bodies, slots = state.bodies, state.slots
+    first, second = prepared.first, prepared.second
+    slack = np.full(prepared.touching.shape, np.nan, dtype=np.float32)
+    row, number = np.nonzero(
+        rests[:, first] & rests[:, second] & ~(prepared.fixed[:, first] & prepared.fixed[:, second])
+    )
+    i, j = row * slots + first[number], row * slots + second[number]
+    apart = np.linalg.norm(bodies.position[:, i] - bodies.position[:, j], axis=0)
+    near = apart < bodies.bounds[i] + bodies.bounds[j]
+    row, number, i, j = row[near], number[near], i[near], j[near]
+    if not len(i):
+        return slack
+    columns, both = np.unique(np.concatenate([i, j]), return_inverse=True)
+    swap = bodies.bounds[i] > bodies.bounds[j]
+    i, j = both[: len(i)], both[len(i) :]
+    plane = np.zeros((PLANE_ROWS, len(columns)), dtype=np.float32)
+    plane[3], plane[5:] = 1.0, FLOOR_HALF_M
+    hull = bodies.hull[columns]
+    hull_row = np.flatnonzero(hull >= 0)
+    feeds: dict[str, NDArray[Any]] = {
+        "position": bodies.position[:, columns],
+        "quaternion": bodies.quaternion[:, columns],
+        "linear": bodies.linear[:, columns],
+        "angular": bodies.angular[:, columns],
+        "parameters": bodies.parameters[:, columns],
+        "plane": plane,
+        "pair_a": np.where(swap, j, i),
+        "pair_b": np.where(swap, i, j),
+        "hull_row": hull_row,
+        "hull_points": np.ascontiguousarray(state.hulls[hull[hull_row]].transpose(1, 2, 0)),
+    }
+    gap = pair_fields(feeds, np.arange(len(i))).least_gap[0]
+    slack[row, number] = np.maximum(-gap, 0.0)
+    return slack
 
 
 def _make_steps(batch: FutureBatch, count: int, ended: Ended) -> None:
@@ -112,15 +119,3 @@ def _make_steps(batch: FutureBatch, count: int, ended: Ended) -> None:
         portion = min(count, batch.portion())
         batch.make_steps(portion)
         count -= portion
-
-
-def _toward_mean(mean: Array, starts: Array, share: float) -> Array:
-    """Samples' start states (S, N, 13) with their poses at ``share`` of the way from the mean's (N, 13)."""
-    result = starts.copy()
-    result[..., POSITION] = mean[:, POSITION] + share * (starts[..., POSITION] - mean[:, POSITION])
-    if result.size:
-        origin = Rotation.from_quat(np.tile(mean[:, QUATERNION], (len(starts), 1)))
-        turn = Rotation.from_quat(starts[..., QUATERNION].reshape(-1, 4)) * origin.inv()
-        turned = Rotation.from_rotvec(share * turn.as_rotvec()) * origin
-        result[..., QUATERNION] = turned.as_quat().reshape(*starts.shape[:2], 4)
-    return result
