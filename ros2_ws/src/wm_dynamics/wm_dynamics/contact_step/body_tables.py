@@ -17,7 +17,8 @@ from scipy.spatial import ConvexHull, QhullError
 from wm_core.constants import GRAVITY_M_S2
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.bodies import BodyDef, body_points, simplify_hull
+from wm_dynamics.contact_step.part_shapes import PartShape, part_shapes, spread_points
+from wm_dynamics.mujoco.bodies import BodyDef, body_parts, body_points, simplify_hull
 from wm_dynamics.mujoco.world import ROLLING_COEFFICIENT, TORSIONAL_COEFFICIENT_M, World
 
 Array = NDArray[np.float64]
@@ -25,6 +26,10 @@ Table = NDArray[np.float32]
 
 STEP_S = 1.0 / 60.0
 """The fixed step of the network."""
+ROUND_SHARE = 0.12
+"""Part of its radius by which a hull may reach farther to one side of its axis than to another and still counts as round.
+The corners of a prism of eight sides do by 0.08, of six sides by 0.13. Larger, and stones roll on rims that they do not
+have and sink; smaller, and cans of noisy points stand on corners."""
 HULL_POINTS = 64
 """Points that stand for a hull: as many as ``simplify_hull`` leaves at most."""
 KEPT_SHAPES = 256
@@ -88,6 +93,7 @@ class BodyShape:
         rolling, torsion: resistances [m].
         hull: (3, HULL_POINTS) from the center of mass [m], or None for boxes, balls, cylinders and capsules. Pairs
             collide with it; a hull that is ``cylinder``, too, stands and lies on its rims, so that it rolls.
+        parts: of a body that is not convex, what pairs collide with instead; empty: it is its core or its hull.
     """
 
     offset: Array
@@ -101,6 +107,7 @@ class BodyShape:
     rolling: float
     torsion: float
     hull: Array | None
+    parts: tuple[PartShape, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +128,7 @@ def body_shape(body: BodyDef) -> BodyShape:
     """The shape of a body; bodies of one geometry share one.
 
     Center of mass and inertia are those that MuJoCo computes of the same parts, so they are equal in both backends. A
-    body of several parts, or a hull, is replaced by its convex hull.
+    body of several parts stands and rolls as their convex hull, its outline; pairs collide with the parts.
     """
     free = BodyDef(tuple(replace(g, material="") for g in body.geoms))
     # Not ``BodyDef.shape_key``: colors, as a camera sees them, change from frame to frame.
@@ -154,7 +161,8 @@ def _shape(keyed: _Keyed) -> BodyShape:
     plain = len(solid) == 1 and not part.position.any() and abs(part.quaternion[3]) > 1.0 - 1e-9
     round_ = part.shape in (Shape.SPHERE, Shape.CYLINDER, Shape.CAPSULE)
     rolling = ROLLING_COEFFICIENT * 0.25 * float(extents[0] + extents[1]) if plain and round_ else 0.0
-    torsion = TORSIONAL_COEFFICIENT_M if round_ or part.shape == Shape.CONVEX else 0.0
+    turns_rubbing = any(g.shape != Shape.BOX for g in solid)
+    torsion = TORSIONAL_COEFFICIENT_M if turns_rubbing else 0.0
     hull: Array | None = None
     middle, rounding, cylinder, rims, reach = np.zeros(3), 0.0, False, None, 0.0
     if plain and part.shape == Shape.SPHERE:
@@ -175,14 +183,17 @@ def _shape(keyed: _Keyed) -> BodyShape:
         if cylinder:
             rims = _rims(points - middle)
             rolling = ROLLING_COEFFICIENT * float(half[0])
-        hull = _spread(points, HULL_POINTS) - offset[:, None]
+        elif len(solid) > 1:
+            half = 0.5 * np.ptp(points, axis=0)  # of compounds it only tells what is near
+        hull = spread_points(points, HULL_POINTS) - offset[:, None]
         reach = float(np.linalg.norm(points - offset, axis=1).max())
     if rims is None:
         rims = np.array([half[0], -half[2], half[0], half[2]])
     # Of what is no hull the center of mass is the geometric center.
     bound = reach or float(np.hypot(half[0], half[2]) if cylinder else np.linalg.norm(half)) + rounding
+    parts = part_shapes(body_parts(body), offset, HULL_POINTS)
     return BodyShape(
-        offset, inertia, middle - offset, half, rounding, cylinder, rims, bound, rolling, torsion, hull
+        offset, inertia, middle - offset, half, rounding, cylinder, rims, bound, rolling, torsion, hull, parts
     )  # fmt: skip
 
 
@@ -199,11 +210,23 @@ def _bounds(points: Array) -> tuple[Array, Array, bool]:
     except (QhullError, ValueError):
         return middle, half, False
     round_ = abs(half[0] - half[1]) < 0.12 * half[:2].max() and outline < 0.9 * 4.0 * half[0] * half[1]
+    round_ = round_ and _is_of_revolution(points - middle, float(half[:2].max()))
     whole = 2.0 * half[2] * (np.pi * half[0] * half[1] if round_ else 4.0 * half[0] * half[1])
     half[:2] *= np.clip(np.sqrt(volume / whole), 0.88, 1.0)
     if round_:
         half[:2] = half[:2].mean()
     return middle, half, bool(round_)
+
+
+def _is_of_revolution(points: Array, radius: float) -> bool:
+    """Whether points (P, 3) about their middle reach equally far to all sides of the z axis, level and at a slant."""
+    azimuth = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
+    around = np.stack([np.cos(azimuth), np.sin(azimuth)], axis=1)
+    for slant in np.radians([-60.0, -30.0, 0.0, 30.0, 60.0]):
+        directions = np.column_stack([np.cos(slant) * around, np.full(len(around), np.sin(slant))])
+        if np.ptp((points @ directions.T).max(axis=0)) > ROUND_SHARE * radius:
+            return False
+    return True
 
 
 def _rims(points: Array) -> Array:
@@ -222,19 +245,6 @@ def _rims(points: Array) -> Array:
     if shoulder - low > 0.25 * (high - low):
         return np.array([foot, low, float(radius[height >= shoulder - near].max()), shoulder])
     return np.array([foot, low, top, high])
-
-
-def _spread(points: Array, count: int) -> Array:
-    """(3, count) of points (P, 3) that are far from one another (farthest point sampling); the first again where P is
-    less.
-    """
-    chosen = [int(np.argmax(np.linalg.norm(points - points.mean(axis=0), axis=1)))]
-    distance = np.linalg.norm(points - points[chosen[0]], axis=1)
-    while len(chosen) < min(count, len(points)):
-        chosen.append(int(np.argmax(distance)))
-        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
-    chosen += [chosen[0]] * (count - len(chosen))
-    return np.ascontiguousarray(points[chosen].T)
 
 
 def parameter_column(body: BodyDef, shape: BodyShape, kinematic: bool = False) -> Table:
@@ -280,9 +290,10 @@ def surface_rows(body: BodyDef) -> Table | None:
     """(PLANE_ROWS,) of the top of a static body that bodies can stand on; None where it has no level top."""
     if not body.is_static:
         return None
-    part = next((g for g in body.geoms if not g.visual_only), None)
-    if part is None or part.shape != Shape.BOX:
+    solid = [g for g in body.geoms if not g.visual_only]
+    if len(solid) != 1 or solid[0].shape != Shape.BOX:
         return None
+    part = solid[0]
     rotation = quaternion_to_matrix(body.static_state[3:7]) @ quaternion_to_matrix(part.quaternion)
     position = body.static_state[:3] + quaternion_to_matrix(body.static_state[3:7]) @ part.position
     up = int(np.argmax(np.abs(rotation[2])))

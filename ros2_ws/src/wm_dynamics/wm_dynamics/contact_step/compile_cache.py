@@ -36,9 +36,11 @@ SOURCES = (
     "kernel.py",
     "rollout_tables.py",
     "broad_phase_kernel.py",
+    "parts_kernel.py",
     "rollout_kernel.py",
     "sleeping.py",
     "body_tables.py",
+    "part_shapes.py",
 )
 """What is compiled depends on these files of this folder."""
 COMPILED_FUNCTIONS = 2

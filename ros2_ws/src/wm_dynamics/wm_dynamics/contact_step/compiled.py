@@ -30,9 +30,11 @@ from wm_dynamics.contact_step.rollout_tables import (
     Floats,
     OutputTable,
     PairTable,
+    PartTable,
     PathTable,
     Span,
     SurfaceTable,
+    no_parts,
 )
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class CompiledStep:
         span: Span,
         bodies: BodyTable,
         pairs: PairTable,
+        parts: PartTable,
         surfaces: SurfaceTable,
         hulls: Floats,
         paths: PathTable,
@@ -74,10 +77,16 @@ class CompiledStep:
         outputs: OutputTable,
     ) -> None:
         """Make steps of all futures, in place; see ``rollout_kernel.advance``."""
-        self.kernel.advance(self.weights, span, bodies, pairs, surfaces, hulls, paths, noise, outputs)
+        self.kernel.advance(self.weights, span, bodies, pairs, parts, surfaces, hulls, paths, noise, outputs)
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[Floats]:
-        """The outputs of ``DynamicsNetwork.run``, in its order."""
+    def run(self, feeds: Mapping[str, NDArray[Any]], parts: PartTable | None = None) -> list[Floats]:
+        """The outputs of ``DynamicsNetwork.run``, in its order.
+
+        Args:
+            feeds: as of the network; and where parts collide, ``pair_part_a`` and ``pair_part_b``, their rows in
+                ``parts`` (P,) int64, -1 for whole bodies. Hulls of parts are among ``hull_points``, behind those of
+                bodies.
+        """
         bodies, pairs = feeds["position"].shape[1], len(feeds["pair_a"])
         hull_of = np.full(bodies, -1, dtype=np.int64)
         hull_of[feeds["hull_row"]] = np.arange(len(feeds["hull_row"]))
@@ -90,6 +99,8 @@ class CompiledStep:
             *(np.ascontiguousarray(feeds[name], dtype=np.float32) for name in names),
             np.ascontiguousarray(feeds["pair_a"], dtype=np.int64),
             np.ascontiguousarray(feeds["pair_b"], dtype=np.int64),
+            *(feeds.get(name, np.full(pairs, -1, dtype=np.int64)) for name in ("pair_part_a", "pair_part_b")),
+            parts or no_parts(bodies),
             hulls,
             hull_of,
             np.ascontiguousarray(feeds["plane_slack"], dtype=np.float32),

@@ -6,16 +6,19 @@ of a block of futures, and what bodies and pairs exchange is copied between thei
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import float32 as f4
 from numba import int64 as i8
-from numba import njit, void
+from numba import njit, types, void
 
 from wm_dynamics.contact_step import emission
 from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS
 from wm_dynamics.contact_step.compile_cache import is_kept
-from wm_dynamics.contact_step.records import BODY, PAIR, POINTS, SWEEPS, TABLE, WEIGHTS
+from wm_dynamics.contact_step.records import BODY, PAIR, POINTS, SIDE, SWEEPS, TABLE, WEIGHTS
 from wm_dynamics.contact_step.records import PARAMETER_TO_ROW as _PARAMETER_TO_ROW
+from wm_dynamics.contact_step.rollout_tables import Integers, PartTable
 from wm_dynamics.contact_step.simd import SIMD_WIDTH
 
 KEPT = is_kept()
@@ -52,6 +55,26 @@ POSITION_NEXT, QUATERNION_NEXT, LINEAR_NEXT, ANGULAR_NEXT = (
 IMPULSE, DEVIATION = BODY.impulse, BODY.deviation
 _SWEEP_WEIGHTS, _POINTS, _HULL_SIZE = WEIGHTS.sweeps, POINTS, 3 * HULL_POINTS
 _SWEEPS = SWEEPS
+_ROTATION, _CENTER, _HALF, _ROUNDING, _CORE_CYLINDER = (
+    SIDE.rotation, SIDE.center, SIDE.half, SIDE.rounding, SIDE.cylinder
+)  # fmt: skip
+
+
+class Sides(NamedTuple):
+    """What collides in each of P pairs, with room for whole tiles.
+
+    Attributes:
+        a, b: places of the bodies.
+        part_a, part_b: rows of their parts; -1: the whole body.
+        hull_a, hull_b: rows of the hulls of those; -1: their core.
+    """
+
+    a: Integers
+    b: Integers
+    part_a: Integers
+    part_b: Integers
+    hull_a: Integers
+    hull_b: Integers
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -78,12 +101,27 @@ def _law(tile, features, law, weights):  # type: ignore[no-untyped-def]  # pragm
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _put_part(tiles, at, part, parts):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Make a side of a pair, whose first row is at ``at``, one of the parts of its body: in the part's own axes."""
+    frame, center, half = parts.frame, parts.center, parts.half
+    for i in range(3):
+        row = at + (_ROTATION + 3 * i) * SIMD_WIDTH
+        x, y, z = tiles[row], tiles[row + SIMD_WIDTH], tiles[row + 2 * SIMD_WIDTH]
+        for j in range(3):
+            tiles[row + j * SIMD_WIDTH] = x * frame[part, j] + y * frame[part, 3 + j] + z * frame[part, 6 + j]
+        tiles[at + (_CENTER + i) * SIMD_WIDTH] = center[part, i]
+        tiles[at + (_HALF + i) * SIMD_WIDTH] = half[part, i]
+    tiles[at + _ROUNDING * SIMD_WIDTH] = parts.rounding[part]
+    tiles[at + _CORE_CYLINDER * SIMD_WIDTH] = parts.cylinder[part]
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def geometry(bodies, body_count, pairs, pair_count, sides, parts, hulls, hull_of, spare):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Poses and gaps of all bodies and pairs.
 
     Args:
         bodies: tiles of ``body_count`` bodies whose given rows are filled; the rest of the last tile is filled here.
-        pairs: tiles of ``pair_count`` pairs; a, b: places of their bodies, with room for whole tiles.
+        pairs: tiles of ``pair_count`` pairs; sides: what collides in them; parts: ``PartTable``.
         hulls: (H, 3, HULL_POINTS); hull_of: hull of each body, -1 none. spare: scratch of SPARE numbers.
     """
     for k in range(body_count):
@@ -110,20 +148,27 @@ def geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
             bodies[at + row * SIMD_WIDTH] = bodies[last + row * SIMD_WIDTH]
     for k in range(tiles):
         emission.ground_geometry(bodies, k * BODY_TILE)
+    a, b, part_a, part_b, hull_a, hull_b = (
+        sides.a, sides.b, sides.part_a, sides.part_b, sides.hull_a, sides.hull_b
+    )  # fmt: skip
     tiles = (pair_count + SIMD_WIDTH - 1) // SIMD_WIDTH
     for k in range(pair_count, tiles * SIMD_WIDTH):
-        a[k], b[k] = a[pair_count - 1], b[pair_count - 1]
+        last = pair_count - 1
+        a[k], b[k], part_a[k], part_b[k] = a[last], b[last], part_a[last], part_b[last]
     for k in range(tiles * SIMD_WIDTH):
         at, of_a, of_b = pair_place(k), a[k], b[k]
         for row in range(TABLE):
             pairs[at + row * SIMD_WIDTH] = bodies[of_a + row * SIMD_WIDTH]
             pairs[at + (row + TABLE) * SIMD_WIDTH] = bodies[of_b + row * SIMD_WIDTH]
+        if part_a[k] >= 0:
+            _put_part(pairs, at, part_a[k], parts)
+        if part_b[k] >= 0:
+            _put_part(pairs, at + TABLE * SIMD_WIDTH, part_b[k], parts)
     for k in range(tiles):
         emission.pair_geometry(pairs, k * PAIR_TILE)
     for k in range(pair_count):
-        hull_a, hull_b = hull_of[number_at(a[k])], hull_of[number_at(b[k])]
-        if hull_a >= 0 or hull_b >= 0:
-            emission.hull_geometry(pairs, pair_place(k), hulls, hull_a * _HULL_SIZE, hulls, hull_b * _HULL_SIZE)
+        if hull_a[k] >= 0 or hull_b[k] >= 0:
+            emission.hull_geometry(pairs, pair_place(k), hulls, hull_a[k] * _HULL_SIZE, hulls, hull_b[k] * _HULL_SIZE)
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -189,7 +234,10 @@ def _respond(bodies, pairs, pair_count, a, b):  # type: ignore[no-untyped-def]  
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """The rest of the step, once the rows ``slack`` are filled; arguments as of ``geometry``."""
+    """The rest of the step, once the rows ``slack`` are filled; arguments as of ``geometry``, places of ``Sides``.
+
+    Pairs of parts of the same two bodies are one behind the other.
+    """
     tiles = (body_count + SIMD_WIDTH - 1) // SIMD_WIDTH
     pair_tiles = (pair_count + SIMD_WIDTH - 1) // SIMD_WIDTH
     whole = pair_tiles * SIMD_WIDTH
@@ -246,6 +294,7 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
             emission.ground_sweep(bodies, k * BODY_TILE, weights, _SWEEP_WEIGHTS + 4 * sweep)
     for k in range(pair_tiles):
         emission.pair_after(pairs, k * PAIR_TILE)
+    given = False
     for k in range(pair_count):
         at, of_a, of_b = pair_place(k), a[k], b[k]
         impulse, square = pairs[at + PAIR_IMPULSE * SIMD_WIDTH], pairs[at + _PAIR_SQUARE * SIMD_WIDTH]
@@ -253,6 +302,11 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
         bodies[of_b + STRUCK * SIMD_WIDTH] += impulse
         bodies[of_a + _SQUARE * SIMD_WIDTH] += square
         bodies[of_b + _SQUARE * SIMD_WIDTH] += square
+        # Two bodies collide once, with however many of their parts.
+        given = given and of_a == a[k - 1] and of_b == b[k - 1]
+        if given:
+            continue
+        given = impulse > 0.0
         bodies[of_a + _LIMIT * SIMD_WIDTH] += (
             pairs[at + _GIVEN_A * SIMD_WIDTH] * bodies[of_b + _START_SQUARE * SIMD_WIDTH]
         )
@@ -263,20 +317,41 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
         emission.finish(bodies, k * BODY_TILE, weights, 0)
 
 
+def table_type(kind, **fields):  # type: ignore[no-untyped-def]
+    """Numba's type of a table with fields of these types."""
+    if tuple(fields) != kind._fields:
+        raise TypeError(f"{kind.__name__}: got fields {tuple(fields)}, expected {kind._fields}")
+    return types.BaseTuple.from_types(tuple(fields.values()), kind)
+
+
+PART_TABLE = table_type(
+    PartTable,
+    begin=i8[::1], count=i8[::1], frame=f4[:, ::1], center=f4[:, ::1], half=f4[:, ::1], rounding=f4[::1],
+    cylinder=f4[::1], radius=f4[::1], hull=i8[::1],
+)  # fmt: skip
+
+
 @njit(  # type: ignore[untyped-decorator]
     void(
-        *([f4[::1]] + [f4[:, ::1]] * 6 + [i8[::1]] * 2 + [f4[:, :, ::1], i8[::1], f4[::1], f4[::1]] + [f4[:, ::1]] * 3)
+        *(
+            [f4[::1]]
+            + [f4[:, ::1]] * 6
+            + [i8[::1]] * 4
+            + [PART_TABLE, f4[:, :, ::1], i8[::1], f4[::1], f4[::1]]
+            + [f4[:, ::1]] * 3
+        )
     ),
     nogil=True,
     cache=KEPT,
 )
 def run_step(  # type: ignore[no-untyped-def]  # pragma: no cover
-    weights, position, quaternion, linear, angular, parameters, plane, pair_a, pair_b, hulls, hull_of, plane_slack,
-    pair_slack, state, plane_out, pair_out
+    weights, position, quaternion, linear, angular, parameters, plane, pair_a, pair_b, pair_part_a, pair_part_b, parts,
+    hulls, hull_of, plane_slack, pair_slack, state, plane_out, pair_out
 ):  # fmt: skip
     """One step of all bodies together, as the network's graph makes it.
 
     Args:
+        pair_part_a, pair_part_b: (P,) int64 rows of the parts that collide, -1 the whole body; parts: ``PartTable``.
         hulls: (H, 3, HULL_POINTS), hull_of: (B,) int64; the rest as in ``DynamicsStep.forward``.
         state: (13, B), plane_out: (4, B) impulse, two deviations, gap; pair_out: (2, P) impulse, gap. Filled.
     """
@@ -285,7 +360,12 @@ def run_step(  # type: ignore[no-untyped-def]  # pragma: no cover
     bodies = np.zeros(tiles * BODY_TILE, dtype=np.float32)
     pairs = np.zeros(pair_tiles * PAIR_TILE, dtype=np.float32)
     spare = np.zeros(SPARE, dtype=np.float32)
-    a, b = np.zeros(pair_tiles * SIMD_WIDTH, dtype=np.int64), np.zeros(pair_tiles * SIMD_WIDTH, dtype=np.int64)
+    room = pair_tiles * SIMD_WIDTH
+    sides = Sides(
+        np.zeros(room, dtype=np.int64), np.zeros(room, dtype=np.int64), np.full(room, -1), np.full(room, -1),
+        np.full(room, -1), np.full(room, -1)
+    )  # fmt: skip
+    a, b = sides.a, sides.b
     for k in range(body_count):
         at = place(k)
         for i in range(3):
@@ -301,10 +381,14 @@ def run_step(  # type: ignore[no-untyped-def]  # pragma: no cover
         bodies[at + SLACK * SIMD_WIDTH] = plane_slack[k]
     for k in range(pair_count):
         a[k], b[k] = place(pair_a[k]), place(pair_b[k])
+        part_a, part_b = pair_part_a[k], pair_part_b[k]
+        sides.part_a[k], sides.part_b[k] = part_a, part_b
+        sides.hull_a[k] = parts.hull[part_a] if part_a >= 0 else hull_of[pair_a[k]]
+        sides.hull_b[k] = parts.hull[part_b] if part_b >= 0 else hull_of[pair_b[k]]
         pairs[pair_place(k) + PAIR_SLACK * SIMD_WIDTH] = pair_slack[k]
     if body_count == 0:
         return
-    geometry(bodies, body_count, pairs, pair_count, a, b, hulls, hull_of, spare)
+    geometry(bodies, body_count, pairs, pair_count, sides, parts, hulls, hull_of, spare)
     contacts(bodies, body_count, pairs, pair_count, a, b, weights)
     for k in range(body_count):
         at = place(k)

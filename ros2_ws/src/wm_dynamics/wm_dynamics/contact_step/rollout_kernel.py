@@ -52,6 +52,7 @@ from wm_dynamics.contact_step.kernel import (
     PAIR_SLACK,
     PAIR_TILE,
     PARAMETER_TO_ROW,
+    PART_TABLE,
     POSITION,
     POSITION_NEXT,
     QUATERNION,
@@ -65,7 +66,9 @@ from wm_dynamics.contact_step.kernel import (
     pair_place,
     place,
     run_step,
+    table_type,
 )
+from wm_dynamics.contact_step.parts_kernel import make_part_scratch, parts_near
 from wm_dynamics.contact_step.rollout_tables import (
     BodyTable,
     Flags,
@@ -124,14 +127,21 @@ class _NearPairs(NamedTuple):
     Attributes:
         tiles: float32, their numbers, PAIR_TILE to SIMD_WIDTH pairs.
         a, b: (C,) int64, where the numbers of the smaller and of the larger body begin in ``_Block.tiles``.
+        part_a, part_b, hull_a, hull_b: (C,) int64, see ``kernel.Sides``.
         number: (C,) int64, which of the Q pairs it is.
+        column: (C,) int64, of its slack.
         row: (C,) int64, its future.
     """
 
     tiles: Floats
     a: Integers
     b: Integers
+    part_a: Integers
+    part_b: Integers
+    hull_a: Integers
+    hull_b: Integers
     number: Integers
+    column: Integers
     row: Integers
 
 
@@ -153,9 +163,9 @@ def _without_counts(_, table):  # type: ignore[no-untyped-def]
     return table(table), generate
 
 
-def _nothing(_, block, near, scratch):  # type: ignore[no-untyped-def]
+def _nothing(_, block, near, scratch, parts):  # type: ignore[no-untyped-def]
     """Nothing, but what is ``_borrowed`` of these is not freed before."""
-    return types.void(block, near, scratch), lambda context, *_: context.get_dummy_value()
+    return types.void(block, near, scratch, parts), lambda context, *_: context.get_dummy_value()
 
 
 _borrowed: Any = intrinsic(_without_counts)
@@ -303,6 +313,11 @@ def _near_pairs_of(capacity):  # type: ignore[no-untyped-def]  # pragma: no cove
         np.zeros(capacity, dtype=np.int64),
         np.zeros(capacity, dtype=np.int64),
         np.zeros(capacity, dtype=np.int64),
+        np.zeros(capacity, dtype=np.int64),
+        np.zeros(capacity, dtype=np.int64),
+        np.zeros(capacity, dtype=np.int64),
+        np.zeros(capacity, dtype=np.int64),
+        np.zeros(capacity, dtype=np.int64),
     )
 
 
@@ -312,23 +327,34 @@ def _with_room(near, pair_count, needed):  # type: ignore[no-untyped-def]  # pra
     more = _near_pairs_of((2 * needed + SIMD_WIDTH - 1) // SIMD_WIDTH * SIMD_WIDTH)
     for k in range(pair_count):
         more.a[k], more.b[k], more.number[k], more.row[k] = near.a[k], near.b[k], near.number[k], near.row[k]
+        more.part_a[k], more.part_b[k], more.column[k] = near.part_a[k], near.part_b[k], near.column[k]
+        more.hull_a[k], more.hull_b[k] = near.hull_a[k], near.hull_b[k]
     return more
 
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _gather_pairs(row, count, pair_count, bodies, pairs, scratch, near):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Append the ``count`` near pairs of a future, and clear its touches that this step computes again."""
-    first, second, touching, bounds = pairs.first, pairs.second, pairs.touching, bodies.bounds
-    places, awake, numbers = scratch.place, scratch.awake, scratch.near
-    to_a, to_b, to_number, to_row = near.a, near.b, near.number, near.row
+def _gather_pairs(row, count, pair_count, bodies, pairs, parts, scratch, part_scratch, near):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Append the ``count`` near pairs of parts of a future, and clear its touches that this step computes again."""
+    first, second, touching, bounds, hulls = pairs.first, pairs.second, pairs.touching, bodies.bounds, bodies.hull
+    places, awake, part_hull = scratch.place, scratch.awake, parts.hull
+    numbers, columns = part_scratch.number, part_scratch.column
+    part_i, part_j = part_scratch.part_i, part_scratch.part_j
+    to_a, to_b, to_number, to_row, to_column = near.a, near.b, near.number, near.row, near.column
+    to_part_a, to_part_b, to_hull_a, to_hull_b = near.part_a, near.part_b, near.hull_a, near.hull_b
     base = row * awake.shape[0]
     for k in range(count):
         number = numbers[k]
-        i, j = first[number], second[number]
-        swap = bounds[base + i] > bounds[base + j]
-        to_a[pair_count] = places[j] if swap else places[i]
-        to_b[pair_count] = places[i] if swap else places[j]
+        i, j, p, q = first[number], second[number], part_i[k], part_j[k]
+        if bounds[base + i] > bounds[base + j]:
+            i, j, p, q = j, i, q, p
+        to_a[pair_count] = places[i]
+        to_b[pair_count] = places[j]
+        to_part_a[pair_count] = p
+        to_part_b[pair_count] = q
+        to_hull_a[pair_count] = part_hull[p] if p >= 0 else hulls[base + i]
+        to_hull_b[pair_count] = part_hull[q] if q >= 0 else hulls[base + j]
         to_number[pair_count] = number
+        to_column[pair_count] = columns[k]
         to_row[pair_count] = row
         pair_count += 1
     # A pair that is not computed, since both its bodies sleep, keeps its touch.
@@ -377,9 +403,9 @@ def _fill_slack(body_count, pair_count, bodies, pairs, block, near):  # type: ig
             else:
                 plane_slack[n] = _measured_slack(gap)
         tiles[at + SLACK * SIMD_WIDTH] = 0.0 if math.isnan(plane_slack[n]) else plane_slack[n]
-    tiles, rows, numbers, pair_slack = near.tiles, near.row, near.number, pairs.slack
+    tiles, rows, columns, pair_slack = near.tiles, near.row, near.column, pairs.slack
     for k in range(pair_count):
-        at, row, number = pair_place(k), rows[k], numbers[k]
+        at, row, number = pair_place(k), rows[k], columns[k]
         if math.isnan(pair_slack[row, number]):
             # A pair that comes near through the air is measured before it touches, so its overlap is zero.
             pair_slack[row, number] = _measured_slack(tiles[at + PAIR_LEAST_GAP * SIMD_WIDTH])
@@ -434,7 +460,7 @@ def _wake_touched(pair_count, bodies, pairs, block, near):  # type: ignore[no-un
     """
     asleep, fixed, quiet_steps, bounds = bodies.asleep, bodies.fixed, bodies.quiet_steps, bodies.bounds
     linear, angular, column, tiles = bodies.linear, bodies.angular, block.column, near.tiles
-    of_a, of_b, rows, numbers, slack = near.a, near.b, near.row, near.number, pairs.slack
+    of_a, of_b, rows, columns, slack = near.a, near.b, near.row, near.column, pairs.slack
     any_woken = False
     for k in range(pair_count):
         a, b = column[number_at(of_a[k])], column[number_at(of_b[k])]
@@ -445,7 +471,7 @@ def _wake_touched(pair_count, bodies, pairs, block, near):  # type: ignore[no-un
         if fixed[mover]:
             continue
         at = pair_place(k)
-        allowed = slack[rows[k], numbers[k]]
+        allowed = slack[rows[k], columns[k]]
         allowed = 0.0 if math.isnan(allowed) else allowed
         gap = tiles[at + PAIR_LEAST_GAP * SIMD_WIDTH] + allowed
         steep = abs(tiles[at + (PAIR_NORMAL + 2) * SIMD_WIDTH]) > WAKE_STEEP
@@ -531,35 +557,32 @@ def _record_touches(row, step, pairs, surfaces, outputs):  # type: ignore[no-unt
         surface_touch[step, row, m] = on_surface[row, m]
 
 
-def _table(kind, **fields):  # type: ignore[no-untyped-def]
-    """Numba's type of a table with fields of these types."""
-    if tuple(fields) != kind._fields:
-        raise TypeError(f"{kind.__name__}: got fields {tuple(fields)}, expected {kind._fields}")
-    return types.BaseTuple.from_types(tuple(fields.values()), kind)
-
-
 _SIGNATURE = void(
     f4[::1],
-    _table(Span, now=i8, until=i8, written=i8),
-    _table(
+    table_type(Span, now=i8, until=i8, written=i8),
+    table_type(
         BodyTable,
         position=f4[:, ::1], quaternion=f4[:, ::1], linear=f4[:, ::1], angular=f4[:, ::1], parameters=f4[:, ::1],
         bounds=f4[::1], offsets=f4[:, ::1], hull=i8[::1], present=b1[::1], fixed=b1[::1], asleep=b1[::1],
         kinematic=b1[::1], obstacle=b1[::1], quiet_steps=i2[::1], plane_slack=f4[::1], left_open=f4[::1], drift=f4[::1],
     ),
-    _table(PairTable, first=i8[::1], second=i8[::1], slack=f4[:, ::1], touching=b1[:, ::1]),
-    _table(
+    table_type(
+        PairTable,
+        first=i8[::1], second=i8[::1], begin=i8[::1], stride=i8[::1], slack=f4[:, ::1], touching=b1[:, ::1],
+    ),
+    PART_TABLE,
+    table_type(
         SurfaceTable,
         rows=f4[:, :, ::1], row_of=i8[::1], friction=f4[:, ::1], restitution=f4[:, ::1], on_surface=i2[:, ::1],
         floor_z=f4,
     ),
     f4[:, :, ::1],
-    _table(
+    table_type(
         PathTable,
         begin=i8[::1], columns=i8[::1], positions=f4[:, :, ::1], turned=i8[::1], quaternions=f8[:, :, ::1],
     ),
     f4[:, :, :, ::1],
-    _table(
+    table_type(
         OutputTable,
         step=i8[::1], rest=f8[::1], states=f4[:, :, :, :, ::1], present=b1[:, :, ::1], pair_touch=b1[:, :, ::1],
         surface_touch=i2[:, :, ::1],
@@ -569,18 +592,18 @@ _SIGNATURE = void(
 
 @njit(_SIGNATURE, nogil=True, cache=KEPT)  # type: ignore[untyped-decorator]
 def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
-    weights, span, bodies, pairs, surfaces, hulls, paths, noise, outputs
+    weights, span, bodies, pairs, parts, surfaces, hulls, paths, noise, outputs
 ):
     """Steps ``span.now`` to ``span.until`` of all futures; before each step, the answer's times that are due by then.
 
     Args:
         weights: flat, as ``compiled.read_weights`` orders them.
-        span, bodies, pairs, surfaces, paths, outputs: ``rollout_tables``; changed in place.
-        hulls: (H, 3, HULL_POINTS) points about the centers of mass [m].
+        span, bodies, pairs, parts, surfaces, paths, outputs: ``rollout_tables``; changed in place.
+        hulls: (H, 3, HULL_POINTS) points of bodies and of parts about the centers of mass [m].
         noise: (steps, 6, S, M) standard normal numbers; of a single sample no steps.
     """
     bodies, pairs, surfaces = _borrowed(bodies), _borrowed(pairs), _borrowed(surfaces)
-    paths, outputs = _borrowed(paths), _borrowed(outputs)
+    parts, paths, outputs = _borrowed(parts), _borrowed(paths), _borrowed(outputs)
     rows, slots = surfaces.on_surface.shape
     samples, times = outputs.states.shape[1], outputs.step.shape[0]
     together = max(1, BLOCK_BODIES // max(slots, 1))
@@ -588,6 +611,8 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
     spare = np.zeros(SPARE, dtype=np.float32)
     own_block, own_near, own_scratch = _block_of(capacity), _near_pairs_of(0), make_scratch(slots, pairs.first.shape[0])
     block, near, scratch = _borrowed(own_block), _borrowed(own_near), _borrowed(own_scratch)
+    own_part_scratch = make_part_scratch(slots, pairs.slack.shape[1])
+    part_scratch = _borrowed(own_part_scratch)
     for begin in range(0, rows, together):
         end = min(begin + together, rows)
         done = span.written
@@ -603,14 +628,19 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                     _set_path_velocities(row, step, paths, bodies)
                     count = broad_phase(row, bodies, pairs, surfaces, scratch)
                     body_count = _gather_bodies(row, body_count, bodies, surfaces, scratch, block)
+                    count = parts_near(
+                        row, count, bodies, pairs, parts, scratch.near, scratch.surface_speed, part_scratch
+                    )
                     if pair_count + count > near.a.shape[0]:
                         # From the owner, not from ``near``, which does not keep the pairs that are copied alive.
                         own_near = _with_room(own_near, pair_count, pair_count + count)
                         near = _borrowed(own_near)
-                    pair_count = _gather_pairs(row, count, pair_count, bodies, pairs, scratch, near)
+                    pair_count = _gather_pairs(
+                        row, count, pair_count, bodies, pairs, parts, scratch, part_scratch, near
+                    )
                 if not body_count:
                     break
-                geometry(block.tiles, body_count, near.tiles, pair_count, near.a, near.b, hulls, block.hull, spare)
+                geometry(block.tiles, body_count, near.tiles, pair_count, near, parts, hulls, block.hull, spare)
                 _fill_slack(body_count, pair_count, bodies, pairs, block, near)
                 if not _wake_touched(pair_count, bodies, pairs, block, near):
                     break
@@ -621,4 +651,4 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
             for row in range(begin, end):
                 _set_path_poses(row, step, paths, bodies)
                 _record_touches(row, step, pairs, surfaces, outputs)
-    _hold(own_block, own_near, own_scratch)
+    _hold(own_block, own_near, own_scratch, own_part_scratch)

@@ -1,8 +1,8 @@
 """Tables of futures that are stepped together, which both engines of the learned dynamics share.
 
 Sizes: K hypotheses of S samples are R = K S futures; M bodies in each are N = R M columns, body m of future r in column
-r M + m; Q = M (M - 1) / 2 pairs; U static bodies (at least one row); T times of the answer. Lengths in meters, world
-axes, z up; vectors come components first.
+r M + m; Q = M (M - 1) / 2 pairs with L pairs of parts; U static bodies (at least one row); T times of the answer.
+Lengths in meters, world axes, z up; vectors come components first.
 """
 
 from __future__ import annotations
@@ -78,14 +78,58 @@ class PairTable(NamedTuple):
 
     Attributes:
         first, second: (Q,) int64, the bodies 0..M-1 of each pair, first < second.
-        slack: (R, Q) float32, overlap that is allowed to stay [m]; NaN: not measured yet.
+        begin, stride: (Q,) int64, where the L slacks of a pair's parts begin, those of part i of the first and part j of
+            the second at begin + i stride + j. A body without parts counts as one.
+        slack: (R, L) float32, overlap that is allowed to stay [m]; NaN: not measured yet.
         touching: (R, Q) bool, an impulse passed between them in the last step that computed them.
     """
 
     first: Integers
     second: Integers
+    begin: Integers
+    stride: Integers
     slack: Floats
     touching: Flags
+
+
+class PartTable(NamedTuple):
+    """The convex parts of bodies that are not convex, P in all.
+
+    Attributes:
+        begin: (N,) int64, the first part of each body; those of one body are one behind the other.
+        count: (N,) int64, how many it has; 0: it is its core or its hull.
+        frame: (P, 9) float32, the part's axes in the body's axes, row-major, axes in columns.
+        center: (P, 3) float32, middle of the part's bounds about the body's center of mass, in the part's axes [m].
+        half: (P, 3), rounding, cylinder: (P,) float32, its core, see ``body_tables.PARAMETERS``; of a hull its bounds.
+        radius: (P,) float32, about the center that holds it [m].
+        hull: (P,) int64, row among all hulls, whose points are in the part's axes; -1: the core is the part.
+    """
+
+    begin: Integers
+    count: Integers
+    frame: Floats
+    center: Floats
+    half: Floats
+    rounding: Floats
+    cylinder: Floats
+    radius: Floats
+    hull: Integers
+
+
+def no_parts(bodies: int) -> PartTable:
+    """The table of bodies without parts."""
+    none = np.zeros((0, 3), dtype=np.float32)
+    return PartTable(
+        begin=np.full(bodies, -1, dtype=np.int64),
+        count=np.zeros(bodies, dtype=np.int64),
+        frame=np.zeros((0, 9), dtype=np.float32),
+        center=none,
+        half=none,
+        rounding=none[:, 0].copy(),
+        cylinder=none[:, 0].copy(),
+        radius=none[:, 0].copy(),
+        hull=np.zeros(0, dtype=np.int64),
+    )
 
 
 class SurfaceTable(NamedTuple):

@@ -68,10 +68,8 @@ class BatchBody:
         """Move the body along a path from now on."""
         self._table.present[self._n] = True
         self._define(self.body, kinematic=True)
-        # A path moves the body's origin, wherever its mass is.
-        self._table.offsets[:, self._n] = 0.0
         self._put(path.path_positions[0], path.path_quaternions[0])
-        self._state.paths.begin(self._n, path, self._now)
+        self._state.paths.begin(self._n, path, self._now, self._table.offsets[:, self._n])
 
     def remove(self) -> None:
         """Remove the body; what rested on it wakes."""
@@ -158,14 +156,14 @@ class BatchBody:
         table.linear[:, n] = np.asarray(linear, float) + cross(angular, arm)
         # The pose is given exactly, so no overlap at it counts as an error of perception.
         table.plane_slack[n] = 0.0
-        self._state.pairs.slack[self._row, self._state.prepared.pairs_of[self._m]] = 0.0
+        self._state.pairs.slack[self._row, self._state.prepared.columns_of[self._m]] = 0.0
         self._state.pairs.touching[self._row, self._state.prepared.pairs_of[self._m]] = False
         self._state.wake(n)
 
     def _move_static(self, body: BodyDef) -> None:
         """A support at another pose, or of another size."""
         self._define(body)
-        self._table.position[:, self._n] = body.static_state[POSITION]
+        self._table.position[:, self._n] = body.static_state[POSITION] + self._state.arm(self._n)
         if self._is_support:
             top = surface_rows(body)
             self._state.surfaces.rows[self._row, self._state.surfaces.row_of[self._m]] = np.nan if top is None else top

@@ -48,6 +48,7 @@ class CompiledFutureBatch(FutureBatch):
             Span(self.now, until, self.written),
             state.bodies,
             state.pairs,
+            state.parts,
             state.surfaces,
             state.hulls,
             state.paths.table,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from wm_core.geometry import interpolate_pose
 from wm_core.interventions import Intervention
+from wm_core.rotations import quaternion_to_matrix
 from wm_dynamics.contact_step.body_tables import STEP_S
 from wm_dynamics.contact_step.rollout_tables import BodyTable, Doubles, PathTable
 
@@ -19,12 +21,16 @@ class FollowedPaths:
 
     def __init__(self, rows: int, slots: int, steps: int) -> None:
         self._rows, self._slots, self._steps = rows, slots, steps + 2
-        self._paths: dict[int, tuple[Intervention, int]] = {}
+        self._paths: dict[int, tuple[Intervention, int, Doubles]] = {}
         self._table: PathTable | None = None
 
-    def begin(self, n: int, path: Intervention, step: int) -> None:
-        """Column n follows a path from a step on, instead of the one that it has followed."""
-        self._paths[n] = (path, step)
+    def begin(self, n: int, path: Intervention, step: int, offset: ArrayLike) -> None:
+        """Column n follows a path from a step on, instead of the one that it has followed.
+
+        Args:
+            offset: (3,) center of mass in the body frame [m]: a path moves the body's origin, the table the center.
+        """
+        self._paths[n] = (path, step, np.array(offset, dtype=np.float64))
         self._table = None
 
     def end(self, n: int) -> None:
@@ -73,7 +79,7 @@ class FollowedPaths:
         quaternions: list[Doubles] = []
         groups: dict[tuple[int, bytes], list[int]] = {}
         for index, n in enumerate(columns.tolist()):
-            path, since = self._paths[n]
+            path, since, _ = self._paths[n]
             q = path.path_quaternions
             if len(q) > 1 and np.abs(q - q[0]).max() > 1e-9:
                 query = np.maximum(np.arange(steps) - since, 0) * STEP_S
@@ -94,6 +100,11 @@ class FollowedPaths:
             after = np.clip(np.searchsorted(times, query, side="right"), 1, len(times) - 1)
             weight = ((query - times[after - 1]) / (times[after] - times[after - 1]))[:, None]
             positions[members] = places[:, after - 1] * (1.0 - weight) + places[:, after] * weight
+        for index, n in enumerate(columns.tolist()):
+            path, _, offset = self._paths[n]
+            if offset.any():
+                turn = quaternions[turned[index]] if turned[index] >= 0 else path.path_quaternions[:1]
+                positions[index] += quaternion_to_matrix(turn) @ offset
         return PathTable(
             begin=np.searchsorted(columns, np.arange(self._rows + 1) * self._slots).astype(np.int64),
             columns=columns,

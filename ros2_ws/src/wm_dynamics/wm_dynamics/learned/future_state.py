@@ -12,8 +12,9 @@ from wm_core.interventions import Hypothesis
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION, STATE_SIZE
 from wm_core.rotations import quaternion_to_matrix
 from wm_dynamics.contact_step.body_tables import PARAMETER_ROWS, BodyShape, body_shape
-from wm_dynamics.contact_step.rollout_tables import BodyTable, Floats, PairTable, SurfaceTable
+from wm_dynamics.contact_step.rollout_tables import BodyTable, Floats, PairTable, PartTable, SurfaceTable
 from wm_dynamics.learned.followed_paths import FollowedPaths
+from wm_dynamics.learned.part_rows import PartRows
 from wm_dynamics.learned.scene import Array, PreparedScene
 from wm_dynamics.mujoco.bodies import BodyDef
 
@@ -78,7 +79,9 @@ class FutureState:
         self.pairs = PairTable(
             first=prepared.first,
             second=prepared.second,
-            slack=np.tile(prepared.slack, (k, 1)),
+            begin=prepared.pair_begin,
+            stride=prepared.pair_stride,
+            slack=np.tile(prepared.slack_of_columns(), (k, 1)),
             touching=np.tile(prepared.touching, (k, 1)),
         )
         tops = np.tile(prepared.surfaces, (rows, 1, 1))
@@ -92,8 +95,8 @@ class FutureState:
         )
         self.paths = FollowedPaths(self.rows, self.slots, steps)
         self.edits = 0
-        self._hulls = [prepared.hulls]
-        self._hull_count = len(prepared.hulls)
+        self._rows = PartRows(prepared.rows)
+        self._part_of, self._part_count = np.tile(prepared.part_of, rows), np.tile(prepared.part_count, rows)
         self._definitions: dict[tuple[int, int], tuple[BodyDef, BodyShape]] = {}
 
     def row(self, k: int, s: int) -> int:
@@ -102,10 +105,13 @@ class FutureState:
 
     @property
     def hulls(self) -> Floats:
-        """(H, 3, HULL_POINTS) of all bodies that have one, about their centers of mass [m]."""
-        if len(self._hulls) > 1:
-            self._hulls = [np.concatenate(self._hulls)]
-        return self._hulls[0]
+        """(H, 3, HULL_POINTS) of all bodies and parts that have one, about the bodies' centers of mass [m]."""
+        return self._rows.hulls
+
+    @property
+    def parts(self) -> PartTable:
+        """The parts of all bodies now."""
+        return self._rows.table(self._part_of, self._part_count)
 
     # -- definitions of bodies
 
@@ -138,13 +144,12 @@ class FutureState:
         origin = table.position[:, n] - self.arm(n)
         table.parameters[:, n] = self.prepared.column(body, shape, kinematic)
         table.bounds[n] = shape.bound
-        table.offsets[:, n] = 0.0 if body.is_static else shape.offset
+        table.offsets[:, n] = shape.offset
         table.position[:, n] = origin + self.arm(n)
         table.hull[n] = -1
         if shape.hull is not None and not body.is_static:
-            table.hull[n] = self._hull_count
-            self._hulls.append(shape.hull.astype(np.float32)[None])
-            self._hull_count += 1
+            table.hull[n] = self._rows.add_hull(shape.hull)
+        self._part_of[n], self._part_count[n] = self._rows.begin_of(shape), len(shape.parts)
         self.edits += 1
 
     def release(self, k: int, m: int) -> None:

@@ -155,9 +155,11 @@ class OnnxFutureBatch(FutureBatch):
         """
         bodies, pair_slack = self.state.bodies, self.state.pairs.slack
         new_body = np.isnan(bodies.plane_slack[active.columns]) & ~active.held & ~bodies.kinematic[active.columns]
-        new_pair = np.isnan(pair_slack[active.pair_row, active.pair_number])
+        # The network has whole bodies alone, so of a pair's parts the first slack counts.
+        column = self.state.pairs.begin[active.pair_number]
+        new_pair = np.isnan(pair_slack[active.pair_row, column])
         feeds["plane_slack"] = np.nan_to_num(bodies.plane_slack[active.columns])
-        feeds["pair_slack"] = np.nan_to_num(pair_slack[active.pair_row, active.pair_number])
+        feeds["pair_slack"] = np.nan_to_num(pair_slack[active.pair_row, column])
         *out, plane_gap, pair_gap = self._network.run(feeds)
         if not (new_body.any() or new_pair.any()):
             self._lose_slack(active, pair_gap)
@@ -170,17 +172,18 @@ class OnnxFutureBatch(FutureBatch):
         # A pair that comes near through the air is measured before it touches, so its overlap is zero.
         of_pairs = np.clip(-pair_gap[new_pair], 0.0, MAX_SLACK_M)
         bodies.plane_slack[columns] = of_bodies
-        pair_slack[active.pair_row[new_pair], active.pair_number[new_pair]] = of_pairs
+        pair_slack[active.pair_row[new_pair], column[new_pair]] = of_pairs
         if (np.abs(of_bodies) > 1e-5).any() or (of_pairs > 1e-5).any():
             feeds["plane_slack"] = np.nan_to_num(bodies.plane_slack[active.columns])
-            feeds["pair_slack"] = pair_slack[active.pair_row, active.pair_number]
+            feeds["pair_slack"] = pair_slack[active.pair_row, column]
             out = self._network.run(feeds)[:7]
         self._lose_slack(active, pair_gap)
         return out
 
     def _lose_slack(self, active: Participants, gap: Floats) -> None:
         """Let pairs lose what they overlapped at the start, as they move apart; ``gap``: (P,) before the step [m]."""
-        slack, at = self.state.pairs.slack, (active.pair_row, active.pair_number)
+        pairs = self.state.pairs
+        slack, at = pairs.slack, (active.pair_row, pairs.begin[active.pair_number])
         slack[at] = np.minimum(slack[at], np.where(slack[at] > 0.0, np.maximum(-gap, 0.0) + SLACK_RETURN_M, np.inf))
 
     def _scatter(self, columns: Integers, linear: Floats, angular: Floats, deviation: Floats, struck: Flags) -> None:

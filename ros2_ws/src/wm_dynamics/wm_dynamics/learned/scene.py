@@ -12,7 +12,6 @@ from wm_core.interventions import BodySpec
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY
 from wm_core.scene_graph import Predicate, SceneGraph
 from wm_dynamics.contact_step.body_tables import (
-    HULL_POINTS,
     PARAMETER_ROWS,
     PLANE_ROWS,
     BodyShape,
@@ -22,6 +21,7 @@ from wm_dynamics.contact_step.body_tables import (
     surface_rows,
 )
 from wm_dynamics.contact_step.network import Floats
+from wm_dynamics.learned.part_rows import PartRows
 from wm_dynamics.learned.sample_noise import sample_noise
 from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec
 from wm_dynamics.settling.bodies import sample_properties
@@ -41,10 +41,16 @@ def scene_key(scene: SceneGraph) -> tuple[object, ...]:
         scene.extents, scene.shapes, scene.is_static, scene.pose_covariances, scene.twist_covariances, scene.log_mass,
         scene.friction, scene.restitution, *scene.hulls,
     )  # fmt: skip
+    parts = tuple(
+        (int(p.shape), p.extents.tobytes(), p.position.tobytes(), p.quaternion.tobytes(), p.hull.tobytes())
+        for own in scene.parts
+        for p in own
+    )
+    counts = tuple(len(own) for own in scene.parts)
     on = frozenset(
         (r.subject, r.object) for r in scene.relations if r.predicate == Predicate.ON and r.probability >= 0.5
     )
-    return (scene.class_names, on, *(np.asarray(a).tobytes() for a in arrays))
+    return (scene.class_names, on, counts, parts, *(np.asarray(a).tobytes() for a in arrays))
 
 
 class PreparedScene:
@@ -59,10 +65,13 @@ class PreparedScene:
         fixed, at_rest, asleep: (S, M) bool: static; seen at rest; not stepped until something wakes it.
         columns: (PARAMETER_ROWS, S, M) float32, see ``body_tables.PARAMETERS``.
         bounds: (M,) float32 bounding radii [m]; offsets: (3, M) float32 centers of mass in the body frames [m].
-        hulls: (M, 3, HULL_POINTS) float32 [m]; hull_of: (M,) int64, row of a body's hull; -1: none.
+        rows: of the hulls and parts of the bodies; hull_of: (M,) int64, row of a body's hull; -1: none.
+        part_of, part_count: (M,) int64, row of a body's first part, and how many it has, see ``PartTable``.
         surface_of: rows of the static bodies; surfaces: (U, PLANE_ROWS) float32 their tops; surface_row: (M,) int64.
         obstacle: (M,) bool, supports.
         first, second: (Q,) int64, bodies of each pair; pairs_of: numbers of the pairs of each body.
+        pair_begin, pair_stride: (Q,) int64, see ``PairTable``. columns_of_pairs: L, of the slacks of all pairs;
+            columns_of: columns of the slacks of each body's pairs.
         uncertain: (M,) bool, bodies whose pose is not known exactly.
         slack: (S, Q) float32, overlaps at the start of bodies that were seen at rest [m], errors of perception that may
             stay; NaN: measured when the pair comes near.
@@ -90,14 +99,15 @@ class PreparedScene:
             self.columns[:, :, i] = parameter_columns(body, shape, *properties[:, :, i].T)
         self.bounds = np.zeros(m, dtype=np.float32)
         self.offsets = np.zeros((3, m), dtype=np.float32)
-        self.hulls: Floats = np.zeros((m, 3, HULL_POINTS), dtype=np.float32)
+        self.rows = PartRows()
         self.hull_of = np.full(m, -1, dtype=np.int64)
+        self.part_of, self.part_count = np.full(m, -1, dtype=np.int64), np.zeros(m, dtype=np.int64)
         for i, shape in enumerate(self.shapes):
             self.bounds[i] = shape.bound
-            if not preparation.bodies[i].is_static:
-                self.offsets[:, i] = shape.offset
+            self.offsets[:, i] = shape.offset
             if shape.hull is not None and not preparation.bodies[i].is_static:
-                self.hull_of[i], self.hulls[i] = i, shape.hull
+                self.hull_of[i] = self.rows.add_hull(shape.hull)
+            self.part_of[i], self.part_count[i] = self.rows.begin_of(shape), len(shape.parts)
         self.surface_of = [i for i, b in enumerate(preparation.bodies) if b.is_static]
         self.surfaces = np.full((max(len(self.surface_of), 1), PLANE_ROWS), np.nan, dtype=np.float32)
         self.obstacle = np.zeros(m, dtype=bool)
@@ -120,7 +130,15 @@ class PreparedScene:
         for lower, upper in preparation.carried().items():
             self.carried[list(upper), lower] = True
         self.first, self.second = np.triu_indices(m, 1)
+        several = np.maximum(self.part_count, 1)
+        self.pair_stride = several[self.second]
+        sizes = several[self.first] * self.pair_stride
+        self.pair_begin = np.cumsum(sizes) - sizes
+        self.columns_of_pairs = int(sizes.sum())
+        first, second = np.repeat(self.first, sizes), np.repeat(self.second, sizes)
+        self._columns = sizes
         self.pairs_of = [np.flatnonzero((self.first == i) | (self.second == i)) for i in range(m)]
+        self.columns_of = [np.flatnonzero((first == i) | (second == i)) for i in range(m)]
         self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
         self._columns_of: dict[tuple[int, bool], tuple[BodyDef, Floats]] = {}
         self._noise = sample_noise(s, m)
@@ -137,6 +155,10 @@ class PreparedScene:
             setattr(result, name, getattr(self, name)[rows])
         result._noise_rows = rows
         return result
+
+    def slack_of_columns(self) -> Floats:
+        """(S, L) float32, ``slack`` of each pair's parts: those of its bodies."""
+        return np.repeat(self.slack, self._columns, axis=1)
 
     def created(self, spec: BodySpec) -> tuple[BodyDef, BodyShape]:
         """The body that an intervention brings in; those of equal specifications are one."""

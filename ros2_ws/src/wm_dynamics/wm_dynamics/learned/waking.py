@@ -59,7 +59,7 @@ def wake_touched(feeds: Mapping[str, NDArray[Any]], active: Participants, bodies
     pair = pair_fields(feeds, mixed)
     sleeper = np.where(sleeps[a[mixed]], a[mixed], b[mixed])
     mover = np.where(sleeps[a[mixed]], b[mixed], a[mixed])
-    slack = pairs.slack[active.pair_row[mixed], active.pair_number[mixed]]
+    slack = pairs.slack[active.pair_row[mixed], pairs.begin[active.pair_number[mixed]]]
     allowed = np.where(np.isnan(slack), np.clip(-pair.least_gap[0], 0.0, MAX_SLACK_M), slack).astype(np.float32)
     gap = pair.least_gap[0] + allowed
     speed = np.linalg.norm(bodies.linear[:, mover], axis=0)

@@ -80,8 +80,10 @@ def _overlaps(prepared: PreparedScene, state: FutureState, rests: NDArray[np.boo
     bodies, slots = state.bodies, state.slots
     first, second = prepared.first, prepared.second
     slack = np.full(prepared.touching.shape, np.nan, dtype=np.float32)
+    # What lies in a bowl overlaps the bowl's outline and none of its parts: those are measured as they come near.
+    whole = (prepared.part_count[first] == 0) & (prepared.part_count[second] == 0)
     row, number = np.nonzero(
-        rests[:, first] & rests[:, second] & ~(prepared.fixed[:, first] & prepared.fixed[:, second])
+        whole & rests[:, first] & rests[:, second] & ~(prepared.fixed[:, first] & prepared.fixed[:, second])
     )
     i, j = row * slots + first[number], row * slots + second[number]
     apart = np.linalg.norm(bodies.position[:, i] - bodies.position[:, j], axis=0)
