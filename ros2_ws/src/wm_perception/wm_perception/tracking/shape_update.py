@@ -13,6 +13,7 @@ from wm_core.scene_graph import Shape
 from wm_perception.shapes.fitting import fit_shape
 from wm_perception.shapes.surfaces import ShapeFit
 from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.parts_update import carried_parts, update_parts
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array
 
@@ -97,7 +98,14 @@ class ShapeUpdater:
         self.max_extent_m = max_extent_m
 
     def refit(
-        self, t: Track, o: Observation, tracks: Sequence[Track], eye: Array | None, stamp_ns: int, class_name: str
+        self,
+        t: Track,
+        o: Observation,
+        tracks: Sequence[Track],
+        eye: Array | None,
+        stamp_ns: int,
+        class_name: str,
+        hollow: float = 0.0,
     ) -> None:
         """Fit a track's shape to a segment and choose among its fits.
 
@@ -105,8 +113,10 @@ class ShapeUpdater:
             tracks: all tracks: what it stands on, and what stands on it.
             eye: (3,) camera position, world [m].
             class_name: of the track, empty where classes are not estimated.
+            hollow: probability of the classes that are hollow.
         """
         evidence = t.evidence
+        before = t.position.copy(), t.quaternion, t.extents, t.shape
         evidence.stamp_ns, evidence.pixels = stamp_ns, o.pixels
         t.bottom = bottom_of(o, t, tracks)
         fit = fit_shape(o.points, t.bottom, seed=len(evidence.fits), likely=_FORMS.get(class_name, ""))
@@ -140,6 +150,8 @@ class ShapeUpdater:
             if chosen.shape == Shape.BOX:
                 t.quaternion = _slerp_yaw(t.quaternion, last.quaternion, 1.0 / same)
                 t.upright = t.quaternion
+        t.parts = carried_parts(t.parts, before, (t.position, t.quaternion, t.extents, t.shape))
+        update_parts(t, o, eye, hollow)
 
 
 def _choose(fits: list[ShapeFit]) -> tuple[ShapeFit, int, ShapeFit]:
