@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.colors import object_color
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.types import Array, Frame, PerceptionResult
 
@@ -54,7 +55,7 @@ def draw_overlay(frame: Frame, result: PerceptionResult) -> NDArray[np.uint8]:
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(image, contours, -1, color, 2, cv2.LINE_AA)
         remembered = scene.visibilities[i] < 0.05
-        for wire in _wires(int(scene.shapes[i]), scene.extents[i], scene.hulls[i]):
+        for wire in _object_wires(scene, int(i)):
             world = _to_world(scene, int(i), wire)
             if remembered:
                 for a, b in zip(world[:-1:2], world[1::2], strict=False):
@@ -83,6 +84,15 @@ def draw_overlay(frame: Frame, result: PerceptionResult) -> NDArray[np.uint8]:
 
 def _to_world(scene: SceneGraph, index: int, points: Array) -> Array:
     return points @ Rotation.from_quat(scene.quaternions[index]).as_matrix().T + scene.positions[index]
+
+
+def _object_wires(scene: SceneGraph, index: int) -> list[Array]:
+    """Of an object's parts, where it has any, else of its outline."""
+    wires = []
+    for part in scene.parts[index]:
+        turn = quaternion_to_matrix(part.quaternion)
+        wires += [wire @ turn.T + part.position for wire in _wires(int(part.shape), part.extents, part.hull)]
+    return wires or _wires(int(scene.shapes[index]), scene.extents[index], scene.hulls[index])
 
 
 def _wires(shape: int, extents: Array, hull: Array) -> list[Array]:

@@ -41,6 +41,7 @@ def build_scene(frame: Frame, supports: Sequence[Support], tracker: Tracker, wor
                 "first_seen_ns": t.first_seen_ns,
                 "last_seen_ns": t.last_seen_ns,
                 "hulls": t.hull,
+                "parts": t.parts,
                 "class_probabilities": t.appearance.class_probabilities(),
                 "embeddings": t.appearance.embedding,
             }
@@ -49,7 +50,7 @@ def build_scene(frame: Frame, supports: Sequence[Support], tracker: Tracker, wor
     names = [
         "ids", "class_names", "positions", "quaternions", "linear_velocities", "angular_velocities", "extents",
         "shapes", "is_static", "pose_covariances", "twist_covariances", "colors", "visibilities",
-        "existence_probabilities", "first_seen_ns", "last_seen_ns", "hulls",
+        "existence_probabilities", "first_seen_ns", "last_seen_ns", "hulls", "parts",
     ]  # fmt: skip
     columns = {name: [row[name] for row in rows] for name in names}
     n = len(rows)
@@ -96,6 +97,7 @@ def _support_row(s: Support) -> dict[str, Any]:
         "first_seen_ns": s.first_seen_ns,
         "last_seen_ns": s.last_seen_ns,
         "hulls": np.column_stack([local, np.full(len(local), 0.5 * _SUPPORT_THICKNESS_M)]),
+        "parts": (),
     }
 
 

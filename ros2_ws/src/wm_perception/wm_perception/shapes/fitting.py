@@ -11,6 +11,7 @@ from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.transform import Rotation
 
 from wm_core.scene_graph import Shape
+from wm_perception.shapes.revolution import profile_of
 from wm_perception.shapes.surfaces import FIT_POINTS, MIN_SIZE_M, Array, ShapeFit, signed_distance
 
 _SOFT_M = 0.004
@@ -21,12 +22,17 @@ _SHRINK = 0.0015
 unseen sides nearer."""
 _MAX_PARAMETERS_STEP_M = 0.05
 """Change of a parameter [m, rad] in one iteration at most. Larger diverges more often."""
-_RING_BINS, _RING_SIDES = 12, 16
-"""Slices of a solid of revolution at most, and sides of its hull's rings. Larger is finer and slower."""
+_RING_SIDES = 16
+"""Sides of the rings of a solid of revolution's hull. Larger is rounder and slower."""
 _PART_BEYOND_M = 0.008
 """Distance [m] beyond the wall from which points are of a handle. Larger misses thin handles."""
 _UNLIKELY_M = 0.0012
 """Residual [m] added to solids of the kind that the object's class makes unlikely. Larger trusts the class more."""
+_GOOD_BOX_M = 0.0008
+"""Residual [m] of a box up to which no other start is tried. Larger keeps boxes of wrong yaw, smaller takes time."""
+_YAWS, _EDGE_M = 30, 0.002
+"""Turns of a rectangle that are tried within 90 degrees, and the distance [m] below which all points of an edge count
+the same: depth noise. Larger blurs the edge."""
 # A cylinder's own axis is its z: to lie along x it is first tipped over.
 _TIP = Rotation.from_euler("y", np.pi / 2.0)
 
@@ -183,10 +189,6 @@ def _score(distance: Array) -> float:
 def fit_revolution(points: Array, base: float, top: float, center: Array) -> tuple[ShapeFit, Array] | None:
     """The upright solid of revolution that best explains the points: bottles, bowls, mugs with their handles.
 
-    For an axis at (a, b) and a radius R_k in each of K slices, a point of slice k has
-    ``x^2 + y^2 = 2 a x + 2 b y + (R_k^2 - a^2 - b^2)``: linear in a, b and K constants (Kasa's circle fit, with
-    one center for all slices). Points inside (the bottom of a bowl) and outside (a handle) get less weight.
-
     Args:
         points: (P, 3) world [m]. base, top: heights that it stands between [m].
         center: (2,) where the axis is guessed to be.
@@ -195,43 +197,11 @@ def fit_revolution(points: Array, base: float, top: float, center: Array) -> tup
         The solid (``Shape.CONVEX``) and the points' distances (P,) to its surface; None where the points do not
         determine one.
     """
+    found = profile_of(points, base, top, center)
+    if found is None:
+        return None
     height = top - base
-    if height < 0.02 or len(points) < 30:
-        return None
-    bins = int(np.clip(height / 0.012, 3, _RING_BINS))
-    slices = np.clip(((points[:, 2] - base) / height * bins).astype(np.int64), 0, bins - 1)
-    # Relative to the guess, so that squares stay small.
-    xy = points[:, :2] - center
-    one_hot = np.zeros((len(points), bins))
-    one_hot[np.arange(len(points)), slices] = 1.0
-    design = np.concatenate([2.0 * xy, one_hot], axis=1)
-    square = np.einsum("pi,pi->p", xy, xy)
-    filled = one_hot.sum(axis=0) >= 3
-    if filled.sum() < 2:
-        return None
-    weights = np.ones(len(points))
-    axis, radius = np.zeros(2), np.zeros(bins)
-    for _ in range(6):
-        weighted = design * weights[:, None]
-        normal = weighted.T @ design + np.diag(np.append([1e-6, 1e-6], np.full(bins, 1e-9)))
-        axis = np.linalg.solve(normal, weighted.T @ square)[:2]
-        ring = np.linalg.norm(xy - axis, axis=1)
-        for k in np.flatnonzero(filled):
-            radius[k] = np.quantile(ring[slices == k], 0.7)
-        # A weight falls off on either side of the wall, relative to the radius as the equation is quadratic.
-        weights = 1.0 / (1.0 + np.square((ring - radius[slices]) / 0.003)) / np.maximum(radius[slices], 0.01)
-    if not np.isfinite(axis).all() or radius.max() > 0.3:
-        return None
-    # Visible walls must go around enough of the axis to fix it: a flat face does not.
-    near = np.abs(ring - radius[slices]) < 0.006
-    if near.sum() < 0.4 * len(points):
-        return None
-    angle = np.arctan2(*(xy - axis)[near].T[::-1])
-    if len(np.unique((np.mod(angle, 2.0 * np.pi) / (np.pi / 12.0)).astype(np.int64))) < 8:
-        return None
-    levels = base + (np.arange(bins) + 0.5) * height / bins
-    profile = np.column_stack([radius, levels])[filled]
-    profile = np.concatenate([[[profile[0, 0], base]], profile, [[profile[-1, 0], top]]])
+    ring, wall, profile = found.ring, found.wall, found.profile
     profile = np.maximum(profile, [0.5 * MIN_SIZE_M, -np.inf])
     # Only the outline of the profile matters for a hull; at most a few rings of it.
     mirrored = np.concatenate([profile, profile * [-1.0, 1.0]])
@@ -248,9 +218,9 @@ def fit_revolution(points: Array, base: float, top: float, center: Array) -> tup
     under_top = np.abs(points[:, 2] - top)
     distance = np.where(under_top < 0.006, np.minimum(distance, under_top), distance)
     rotation = np.eye(3)
-    beyond = (ring - radius[slices] > _PART_BEYOND_M) & (ring - radius[slices] < 0.08)
+    beyond = (ring - wall > _PART_BEYOND_M) & (ring - wall < 0.08)
     if beyond.sum() >= max(5, 0.02 * len(points)):
-        part = xy[beyond] - axis
+        part = points[beyond, :2] - found.center
         direction = part.mean(axis=0)
         concentration = np.linalg.norm((part / np.linalg.norm(part, axis=1)[:, None]).mean(axis=0))
         # A handle sticks out to one side, over a fair part of the height, and is joined to the wall.
@@ -263,7 +233,7 @@ def fit_revolution(points: Array, base: float, top: float, center: Array) -> tup
     local = hull @ rotation
     low, high = local.min(axis=0), local.max(axis=0)
     middle = 0.5 * (low + high)
-    position = rotation @ middle + np.array([*(center + axis), 0.0])
+    position = rotation @ middle + np.array([*found.center, 0.0])
     try:
         vertices = local[ConvexHull(local).vertices] - middle
     except QhullError:
@@ -329,7 +299,11 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
         candidates.append((score + handicap, ShapeFit(model.shape, position, quaternion, extents, score)))
 
     # A ball has one size, a box three: where both explain the points equally well, the simpler one is chosen.
-    consider(_Box(base), [cx, cy, along, width, narrow, height], 0.0003 + (_UNLIKELY_M if likely == "round" else 0.0))
+    boxy = 0.0003 + (_UNLIKELY_M if likely == "round" else 0.0)
+    consider(_Box(base), [cx, cy, along, width, narrow, height], boxy)
+    if not candidates or candidates[0][1].residual_m > _GOOD_BOX_M:
+        # A few points beside the object turn the smallest rectangle, and the fit ends in a corner.
+        consider(_Box(base), [*_edges_start(p[:, :2]), height], boxy)
     if narrow > 0.3 * width:
         consider(_Upright(base), [cx, cy, width, height], 0.0003)
     if width > 1.15 * height and height < 2.0 * narrow:
@@ -351,6 +325,24 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
     if best.residual_m <= max(0.007, 0.06 * scale):
         return _canonical(best)
     return _hull(every, base, best.residual_m)
+
+
+def _edges_start(xy: Array) -> list[float]:
+    """x, y, yaw, length, width of the rectangle along whose edges most points (P, 2) lie.
+
+    The walls that a camera sees are two edges of the footprint; points of the top count little. The yaw has the largest
+    sum of 1 / (distance to the nearest edge), after Zhang, Xu, Dong, Dolan, Efficient L-Shape Fitting for Vehicle
+    Detection Using Laser Scanners, IEEE Intelligent Vehicles Symposium 2017.
+    """
+    yaws = np.arange(_YAWS) * 0.5 * np.pi / _YAWS
+    axes = np.stack([np.cos(yaws), np.sin(yaws), -np.sin(yaws), np.cos(yaws)], axis=1).reshape(-1, 2, 2)
+    along = axes @ xy.T
+    low, high = np.percentile(along, [2.0, 98.0], axis=2)
+    nearest = np.minimum(np.abs(along - low[..., None]), np.abs(high[..., None] - along)).min(axis=1)
+    best = int((1.0 / np.maximum(nearest, _EDGE_M)).sum(axis=1).argmax())
+    middle, sizes = 0.5 * (low[best] + high[best]), high[best] - low[best]
+    x, y = middle @ axes[best]
+    return [float(x), float(y), float(yaws[best]), float(sizes[0]), float(sizes[1])]
 
 
 def _without_stragglers(points: Array, seed: int) -> Array:

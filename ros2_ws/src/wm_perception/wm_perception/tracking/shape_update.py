@@ -13,6 +13,7 @@ from wm_core.scene_graph import Shape
 from wm_perception.shapes.fitting import fit_shape
 from wm_perception.shapes.surfaces import ShapeFit
 from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.parts_update import carried_parts, update_parts
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array
 
@@ -34,6 +35,8 @@ fewer false segments get a shape."""
 _FIT_SPEED_M_S = 0.1
 """Speed [m/s] from which objects are not fitted, as their depth and color are of different moments. Chosen by hand;
 larger means more fits, and worse ones."""
+_FACING = 0.4
+"""Cosine between a box's axis and the line of sight from which only its near end is seen. Larger moves fewer centers."""
 _FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
 """Kind of solid that each class of the segmenter makes likely."""
 
@@ -97,7 +100,14 @@ class ShapeUpdater:
         self.max_extent_m = max_extent_m
 
     def refit(
-        self, t: Track, o: Observation, tracks: Sequence[Track], eye: Array | None, stamp_ns: int, class_name: str
+        self,
+        t: Track,
+        o: Observation,
+        tracks: Sequence[Track],
+        eye: Array | None,
+        stamp_ns: int,
+        class_name: str,
+        hollow: float = 0.0,
     ) -> None:
         """Fit a track's shape to a segment and choose among its fits.
 
@@ -105,14 +115,15 @@ class ShapeUpdater:
             tracks: all tracks: what it stands on, and what stands on it.
             eye: (3,) camera position, world [m].
             class_name: of the track, empty where classes are not estimated.
+            hollow: probability of the classes that are hollow.
         """
         evidence = t.evidence
+        before = t.position.copy(), t.quaternion, t.extents, t.shape
         evidence.stamp_ns, evidence.pixels = stamp_ns, o.pixels
         t.bottom = bottom_of(o, t, tracks)
         fit = fit_shape(o.points, t.bottom, seed=len(evidence.fits), likely=_FORMS.get(class_name, ""))
         if fit.extents.max() > 1.3 * self.max_extent_m:
             return
-        fit = _under_its_load(t, fit, tracks, eye)
         # Fits to a part of it do not count any more once it, or more of it, has been seen.
         first = not evidence.fits or not evidence.whole
         whole = seen_whole(t, o)
@@ -124,15 +135,16 @@ class ShapeUpdater:
         if len(evidence.fits) > 3 * _FITS:
             evidence.fits.pop(0)
         chosen, same, last = _choose(evidence.fits)
+        # Its load may have been found after it.
+        chosen = _under_its_load(t, chosen, tracks, eye)
         axis_changed = t.shape != chosen.shape or (
             chosen.shape == Shape.CYLINDER and rotations.tilt_between(t.quaternion, chosen.quaternion) > 0.5
         )
         t.set_shape(chosen, keep_pose=not (first or axis_changed))
         if first or axis_changed:
-            shift = chosen.position - t.position
-            t.motion.filter.shift(shift)
-            t.motion.trail = deque(((s, p + shift) for s, p in t.motion.trail), maxlen=t.motion.trail.maxlen)
+            _shift(t, chosen.position - t.position)
         elif t.motion.sleeping:
+            _shift(t, _away_from_seen_side(t, before[2], before[3], eye))
             # The height of what it stands on is known better than its own: its lowest point stays.
             if t.bottom is not None:
                 lift = 0.5 * (t.bottom + 0.5 * t.vertical_extent - t.position[2])
@@ -140,6 +152,36 @@ class ShapeUpdater:
             if chosen.shape == Shape.BOX:
                 t.quaternion = _slerp_yaw(t.quaternion, last.quaternion, 1.0 / same)
                 t.upright = t.quaternion
+        t.parts = carried_parts(t.parts, before, (t.position, t.quaternion, t.extents, t.shape))
+        update_parts(t, o, eye, hollow)
+
+
+def _shift(t: Track, shift: Array) -> None:
+    """Move a track by (3,) [m], its measured positions with it: it was there all the time."""
+    t.motion.filter.shift(shift)
+    t.motion.trail = deque(((s, p + shift) for s, p in t.motion.trail), maxlen=t.motion.trail.maxlen)
+
+
+def _away_from_seen_side(t: Track, extents: Array, shape: Shape, eye: Array | None) -> Array:
+    """(3,) by which the center moves [m] when a shape of other extents is chosen: the sides that are seen stay.
+
+    Args:
+        extents, shape: before.
+    """
+    if eye is None or shape != t.shape or t.shape == Shape.CONVEX:
+        return np.zeros(3)
+    grown = 0.5 * (t.extents - extents)
+    view = line_of_sight(eye, t.position) * np.array([1.0, 1.0, 0.0])
+    view /= max(float(np.linalg.norm(view)), 1e-9)
+    if t.shape == Shape.SPHERE:
+        return np.asarray(view * grown[0])
+    shift = np.zeros(3)
+    for axis, along in enumerate(rotations.matrix(t.quaternion).T):
+        facing = float(along @ view)
+        # Of an axis across the view both ends are seen; the height is known from the support.
+        if abs(along[2]) < 0.5 and abs(facing) > _FACING:
+            shift += along * np.sign(facing) * grown[axis]
+    return shift
 
 
 def _choose(fits: list[ShapeFit]) -> tuple[ShapeFit, int, ShapeFit]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from wm_core import rotations
 from wm_core.scene_graph import Shape
+from wm_perception.shapes.part_frames import Parts
 from wm_perception.shapes.surfaces import ShapeFit, hull_planes, surface_samples
 from wm_perception.tracking.appearance import Appearance
 from wm_perception.tracking.motion import MotionFilter
@@ -116,6 +117,20 @@ class ShapeEvidence:
 
 
 @dataclass
+class PartsEvidence:
+    """What is known of a track's parts.
+
+    Attributes:
+        solid: views in succession in which it was seen to be closed; hollow: in which its inside was seen.
+        seen: 0..1, how much of the inside the kept parts are from; -1: there are none.
+    """
+
+    solid: int = 0
+    hollow: int = 0
+    seen: float = -1.0
+
+
+@dataclass
 class Track:
     """One object.
 
@@ -129,7 +144,8 @@ class Track:
         noise_m: depth noise at its distance. hits: frames in which it was seen (at most 30 while it is not).
         existence: 0..1, probability that it is there.
         first_seen_ns, last_seen_ns: stamps [ns].
-        motion, appearance, visibility, evidence: see their classes.
+        parts: convex parts in the object frame where it is not convex; empty: it is its shape.
+        motion, appearance, visibility, evidence, parts_evidence: see their classes.
     """
 
     key: int
@@ -152,6 +168,8 @@ class Track:
     existence: float = 0.5
     visibility: Visibility = field(default_factory=Visibility)
     evidence: ShapeEvidence = field(default_factory=ShapeEvidence)
+    parts: Parts = ()
+    parts_evidence: PartsEvidence = field(default_factory=PartsEvidence)
     _samples: tuple[Array, Array] | None = None
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.scene_graph import Event, EventKind, Shape
+from wm_perception.shapes.hollow import hollow_probability
 from wm_perception.tracking import motion_update, visibility
 from wm_perception.tracking.appearance import ENLARGED_FRAMES
 from wm_perception.tracking.association import Matching
@@ -153,7 +154,8 @@ class Tracker:
         fit = fit and not mixed and is_due(t, o, self._stamp_ns)
         if fit:
             name = self.class_name(t) if self.vocabulary else ""
-            self._shapes.refit(t, o, self.tracks, self._eye, self._stamp_ns, name)
+            hollow = hollow_probability(self.vocabulary, t.appearance.class_probabilities())
+            self._shapes.refit(t, o, self.tracks, self._eye, self._stamp_ns, name, hollow)
         carry = continued and not t.visibility.cut and not fit and not mixed
         start = motion_update.carried_start(t, o, points) if carry else t.position
         pose = motion_update.measure_pose(t, o, points, start)
