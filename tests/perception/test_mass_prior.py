@@ -55,8 +55,6 @@ def test_what_is_missing_to_one_is_of_no_class():
     assert whole == pytest.approx(log_mass_prior({"mug": 0.4, UNKNOWN: 0.6}, *CYLINDER))
     strange, none = (log_mass_prior({name: 1.0}, *CYLINDER) for name in ("never heard of", UNKNOWN))
     assert strange == pytest.approx(none)
-        log_mass_prior({UNKNOWN: 1.0}, *CYLINDER)
-    )
 
 
 def test_of_no_class_the_parts_tell_hollow_from_solid():
