@@ -9,6 +9,7 @@ import numpy as np
 
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.lifting.supports import Support
+from wm_perception.shapes.mass_prior import with_mass_priors
 from wm_perception.tracking.tracker import Tracker
 from wm_perception.types import Array, Frame
 
@@ -59,7 +60,7 @@ def build_scene(frame: Frame, supports: Sequence[Support], tracker: Tracker, wor
         shapes[name] = (n, 3)
     # Supports are not classified and have no embedding: their rows are 0.
     optional = {name: _rows(rows, name) for name in ("class_probabilities", "embeddings")}
-    return SceneGraph.build(
+    scene = SceneGraph.build(
         columns.pop("ids"),
         columns.pop("positions"),
         columns.pop("extents"),
@@ -70,6 +71,7 @@ def build_scene(frame: Frame, supports: Sequence[Support], tracker: Tracker, wor
         **optional,
         **{k: np.asarray(v, dtype=float).reshape(shapes[k]) if k in shapes else v for k, v in columns.items()},
     )
+    return with_mass_priors(scene)
 
 
 def _support_row(s: Support) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Beliefs about mass, friction and restitution: the network's prior and evidence, added as precisions."""
+"""Beliefs about mass, friction and restitution: priors and the network's evidence, added as precisions.
+
+The prior of mass is the scene's own, from class and parts, which the network does not see; those of friction and
+restitution are the network's.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from wm_perception.reasoning.evidence import log_mass_prior
 from wm_perception.types import Array
 
 _COLUMNS = ("log_mass", "log_mass_std", "friction", "friction_std", "restitution", "restitution_std")
+_LEAST_STD = 1e-3
+"""Least standard deviation of a prior's log mass: a scene may state masses exactly."""
 
 
 @dataclass
@@ -26,7 +32,7 @@ class _Belief:
 
 
 class PropertyBeliefs:
-    """Gaussian beliefs (log mass [kg] over that by volume, friction, restitution) of every object, by id.
+    """Gaussian beliefs (log mass [kg], friction, restitution) of every object, by id.
 
     Args:
         scales: (3,) by which the network's standard deviations have to be widened (its calibration).
@@ -64,10 +70,16 @@ class PropertyBeliefs:
             if prior is None or scene.is_static[row]:
                 continue
             belief = self._beliefs.get(who, _Belief())
-            precision = prior[3:] + belief.precision
-            mean = (prior[:3] * prior[3:] + belief.weighted) / precision
-            std = self.scales / np.sqrt(precision)
-            mean[0] += log_mass_prior(int(scene.shapes[row]), scene.extents[row])
+            # The network's evidence of mass is relative to that by volume.
+            by_volume = log_mass_prior(int(scene.shapes[row]), scene.extents[row])
+            own = (prior[3:] / self.scales**2).copy()
+            own[0] = 1.0 / max(float(scene.log_mass_std[row]), _LEAST_STD) ** 2
+            known = prior[:3].copy()
+            known[0] = scene.log_mass[row] - by_volume
+            precision = own + belief.precision / self.scales**2
+            mean = (known * own + belief.weighted / self.scales**2) / precision
+            std = 1.0 / np.sqrt(precision)
+            mean[0] += by_volume
             mean[1] = np.clip(mean[1], 0.02, 1.5)
             mean[2] = np.clip(mean[2], 0.0, 1.0)
             for n, name in enumerate(("log_mass", "friction", "restitution")):

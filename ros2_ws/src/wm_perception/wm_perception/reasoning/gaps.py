@@ -1,9 +1,17 @@
-"""Distances between the surfaces of two solids, from surface samples of one to the exact distance of the other."""
+"""Distances between the surfaces of two solids, from surface samples of one to the exact distance of the other.
+
+Of an object of several convex parts, each part is a solid of its own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
+from wm_core.convex_parts import ConvexPart
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.surfaces import hull_planes, signed_distance, surface_samples
 from wm_perception.types import Array
@@ -14,6 +22,8 @@ Solid = tuple[int, Array, Array]
 GAP_SAMPLES = 96
 """Surface samples of a solid for the gaps of relations and of true contacts. Chosen by hand; larger is slower, and gaps
 at edges and corners are less overestimated."""
+_LEAST_PART_SAMPLES = 24
+"""The least of one of several parts: its corners and the middles of its faces."""
 _NORMAL_SAMPLES = 64
 """The same for the network's features, of which every step needs many; the network was trained with it."""
 
@@ -67,6 +77,74 @@ def gap_and_normal(
         local, _ = surface_samples(*one, _NORMAL_SAMPLES)
         points = (local @ r.T + (p - q)) @ t
         distance, gradient = signed_distance(other[0], other[1], points, planes_of(other))
+        nearest = int(distance.argmin())
+        if distance[nearest] < best:
+            best, normal = float(distance[nearest]), sign * (t @ gradient[nearest])
+    return best, normal
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The convex parts of one object, or the one solid of an object without parts.
+
+    Attributes:
+        solids: K shapes; positions: (K, 3) [m] and rotations: (K, 3, 3) of each in the object's frame.
+    """
+
+    solids: tuple[Solid, ...]
+    positions: Array
+    rotations: Array
+
+    @classmethod
+    def of(cls, solid: Solid, parts: Sequence[ConvexPart] = ()) -> Pieces:
+        """The parts, or the solid where there are none."""
+        if not parts:
+            return cls((solid,), np.zeros((1, 3)), np.eye(3)[None])
+        return cls(
+            tuple((int(p.shape), np.asarray(p.extents), np.asarray(p.hull)) for p in parts),
+            np.array([p.position for p in parts]),
+            quaternion_to_matrix(np.array([p.quaternion for p in parts])),
+        )
+
+    def samples(self, count: int) -> Array:
+        """About ``count`` points (P, 3) of the surfaces of all parts, object frame [m]."""
+        each = max(count // len(self.solids), min(count, _LEAST_PART_SAMPLES))
+        return np.concatenate(
+            [
+                surface_samples(*solid, each)[0] @ r.T + p
+                for solid, p, r in zip(self.solids, self.positions, self.rotations, strict=True)
+            ]
+        )
+
+    def distance(self, points: Array) -> tuple[Array, Array]:
+        """Distance (P,) [m] of the nearest part, and its gradient (P, 3), at points (P, 3) in the object's frame."""
+        best, gradient = np.full(len(points), np.inf), np.zeros((len(points), 3))
+        for solid, position, rotation in zip(self.solids, self.positions, self.rotations, strict=True):
+            found, way = signed_distance(solid[0], solid[1], (points - position) @ rotation, planes_of(solid))
+            nearer = found < best
+            best[nearer] = found[nearer]
+            gradient[nearer] = way[nearer] @ rotation.T
+        return best, gradient
+
+
+def gap_of_pieces(
+    first: Pieces,
+    second: Pieces,
+    position_a: Array,
+    rotation_a: Array,
+    position_b: Array,
+    rotation_b: Array,
+    samples: int = _NORMAL_SAMPLES,
+) -> tuple[float, Array]:
+    """As ``gap_and_normal``, of objects of which at least one has parts."""
+    best, normal = np.inf, np.zeros(3)
+    ways = (
+        (first, second, position_a, rotation_a, position_b, rotation_b, -1.0),
+        (second, first, position_b, rotation_b, position_a, rotation_a, 1.0),
+    )
+    for one, other, p, r, q, t, sign in ways:
+        points = (one.samples(samples) @ r.T + (p - q)) @ t
+        distance, gradient = other.distance(points)
         nearest = int(distance.argmin())
         if distance[nearest] < best:
             best, normal = float(distance[nearest]), sign * (t @ gradient[nearest])

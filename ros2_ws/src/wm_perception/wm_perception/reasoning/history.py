@@ -18,7 +18,7 @@ from wm_perception.reasoning.features import (
     STEP_S,
     WINDOW,
 )
-from wm_perception.reasoning.gaps import Solid, gap_and_normal
+from wm_perception.reasoning.gaps import Pieces, Solid, gap_and_normal, gap_of_pieces
 from wm_perception.reasoning.steps import Step
 from wm_perception.types import Array
 
@@ -205,11 +205,16 @@ class MotionHistory:
         )
         moved = np.abs(self._gap_state[np.ix_(s, s)] - states).max(axis=-1) > _SAME_POSE
         solids: list[Solid] = [(int(step.shapes[m]), step.extents[m], step.hulls[m]) for m in n]
+        parts = [step.parts[m] if step.parts else () for m in n]
         for i, j in zip(*np.nonzero(np.triu((reach < NEAR_GAP_M) & moved, 1)), strict=True):
             a, b = s[i], s[j]
             towards = offsets[i, j] / max(float(distances[i, j]), 1e-6)
             if reach[i, j] > _ROUGH_M:
                 gap, normal = float(reach[i, j]), towards
+            elif parts[i] or parts[j]:
+                one, other = (Pieces.of(solids[m], parts[m]) for m in (i, j))
+                # What is in a bowl touches it on any side.
+                gap, normal = gap_of_pieces(one, other, p[i], rotations[i], p[j], rotations[j])
             else:
                 gap, normal = gap_and_normal(solids[i], solids[j], p[i], rotations[i], p[j], rotations[j])
                 if normal @ towards < 0.2:

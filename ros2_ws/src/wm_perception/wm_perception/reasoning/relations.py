@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.rotations import rotation_matrices
 from wm_core.scene_graph import EventKind, Predicate, Relation, SceneGraph
-from wm_perception.reasoning.gaps import GAP_SAMPLES, Solid, gaps_between
+from wm_perception.reasoning.containment import Container, Placed, clearance, inside
+from wm_perception.reasoning.gaps import GAP_SAMPLES, Pieces, gap_of_pieces, gaps_between
 from wm_perception.shapes.surfaces import surface_samples
 from wm_perception.types import Array, PerceptionConfig
 
 Emit = Callable[[EventKind, int, int], None]
-Gaps = dict[tuple[int, int], tuple[Array, float]]
-"""Surface gaps by pair of ids, with the poses that they were measured at."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """How two objects are to one another.
+
+    Attributes:
+        state: (22,) both poses, sizes and counts of parts that the rest was measured at; gap: of the surfaces [m].
+        nested: probability that the first is inside the second, and the second inside the first; NaN where the outer
+            one has no parts. over: likewise the height [m] of the one's underside over the other.
+    """
+
+    state: Array
+    gap: float
+    nested: tuple[float, float] = (np.nan, np.nan)
+    over: tuple[float, float] = (np.nan, np.nan)
+
+
+Gaps = dict[tuple[int, int], Meeting]
+"""By pair of ids."""
 _ENTER, _LEAVE = 0.5, 0.4
 """Probabilities at which a relation begins and ends. Chosen by hand; farther apart means fewer changes, and later
 ones."""
@@ -26,6 +46,12 @@ _CONTACT = (Predicate.TOUCHING, Predicate.ON, Predicate.SUPPORTS)
 _SMOOTH_S = 0.14
 """Time [s] over which velocities are averaged for MOVING_WITH: two frames at 15 Hz. Chosen by hand; larger means less
 noise and later relations."""
+_APART_M = 0.05
+"""Gap [m] from which an object is not inside one of parts, nor on it. Chosen by hand: things in a bowl lie against it.
+Larger is slower, and lets things hover."""
+_SUNK_M = 0.02
+"""How far [m] an object may seem to have sunk into the surface that it stands on: the limit of ON. Larger takes what is
+beside a step to be on it."""
 _LEAST = 0.05
 """Relations less probable than this count as absent. Chosen by hand; it keeps the list short."""
 
@@ -128,8 +154,9 @@ def measure_relations(
     if not len(rows):
         _occlusions(scene, _optical(scene), result)
         return result
-    gap = _gaps(scene, rotations, rows, columns, gaps)
-    samples = [surface_samples(int(scene.shapes[i]), extents[i], scene.hulls[i], GAP_SAMPLES)[0] for i in range(n)]
+    meetings = _meetings(scene, rotations, rows, columns, gaps)
+    gap = np.array([m.gap for m in meetings])
+    samples = [_surface(scene, i) for i in range(n)]
     heights = [s @ rotations[i, 2] for i, s in enumerate(samples)]
     lows = positions[:, 2] + [h.min() for h in heights]
     highs = positions[:, 2] + [h.max() for h in heights]
@@ -155,26 +182,32 @@ def measure_relations(
     )
     # Both ways: the first on the second, the second on the first.
     tops, bottoms = np.stack([rows, columns]), np.stack([columns, rows])
-    level = _soft(np.abs(lows[tops] - highs[bottoms]), 0.02, 0.004)
+    over = np.array([m.over for m in meetings]).T
+    over = np.where(np.isnan(over), lows[tops] - highs[bottoms], over)
+    level = _soft(np.abs(over), 0.02, 0.004)
     beyond = (np.abs(local[..., :2]) - 0.5 * extents[bottoms, :2]).max(axis=-1)
     on = np.where(static[tops], 0.0, np.minimum(level, _soft(beyond, 0.005, 0.003)))
     longest = extents.max(axis=1)
-    inside = (np.abs(local) < 0.45 * extents[bottoms]).all(axis=-1) & (longest[tops] < 0.95 * longest[bottoms])
+    enclosed = (np.abs(local) < 0.45 * extents[bottoms]).all(axis=-1) & (longest[tops] < 0.95 * longest[bottoms])
+    nested = np.array([m.nested for m in meetings]).T
+    # What is in a bowl is not on it.
+    on = np.where(nested >= _LEAVE, 0.0, on)
+    within = np.where(np.isnan(nested), np.where(enclosed & ~(nested[::-1] >= _LEAVE), 0.8, 0.0), nested)
     table = zip(
         rows.tolist(), columns.tolist(), *(v.tolist() for v in (gap, touch, near, approach, together, aside, deeper)),
-        *(v.tolist() for v in (side, depth, on[0], on[1], inside[0], inside[1])), strict=True,
+        *(v.tolist() for v in (side, depth, on[0], on[1], within[0], within[1])), strict=True,
     )  # fmt: skip
     still, fast = static.tolist(), (speeds > 0.03).tolist()
     for i, j, g, touching, close_by, nears, joint, right, behind, beside, apart, on_a, on_b, in_a, in_b in table:
         a, b = ids[i], ids[j]
         result[a, Predicate.TOUCHING, b] = touching
         moving = not (still[i] or still[j])
-        for top, bottom, rests, within in ((a, b, on_a, in_a), (b, a, on_b, in_b)):
+        for top, bottom, rests, inner in ((a, b, on_a, in_a), (b, a, on_b, in_b)):
             if rests >= _LEAST:
                 result[top, Predicate.ON, bottom] = rests
                 result[bottom, Predicate.SUPPORTS, top] = rests
-            if moving and within:
-                result[top, Predicate.INSIDE, bottom] = 0.8
+            if moving and inner >= _LEAST:
+                result[top, Predicate.INSIDE, bottom] = inner
         if not moving:
             continue
         result[a, Predicate.NEAR, b] = close_by
@@ -198,33 +231,58 @@ def _optical(scene: SceneGraph) -> Array:
     return np.asarray(scene.positions @ camera_T_world[:3, :3].T + camera_T_world[:3, 3])
 
 
-def _gaps(
+def _surface(scene: SceneGraph, i: int) -> Array:
+    """Points (P, 3) of an object's surface in its own frame [m]; where it has parts, those that span them."""
+    if scene.parts[i]:
+        return np.concatenate([p.points() for p in scene.parts[i]])
+    return surface_samples(int(scene.shapes[i]), scene.extents[i], scene.hulls[i], GAP_SAMPLES)[0]
+
+
+def _meetings(
     scene: SceneGraph, rotations: Array, rows: NDArray[np.int64], columns: NDArray[np.int64], known: Gaps
-) -> Array:
-    """(P,) surface gaps [m] of pairs of rows; those of pairs that have not moved are taken from ``known``."""
-    poses = np.concatenate([scene.positions, scene.quaternions, scene.extents], axis=1)
-    solids: list[Solid] = [(int(s), e, h) for s, e, h in zip(scene.shapes, scene.extents, scene.hulls, strict=True)]
-    result = np.empty(len(rows))
+) -> list[Meeting]:
+    """Of P pairs of rows; those of pairs that have not moved are taken from ``known``."""
+    counts = np.array([[float(len(p))] for p in scene.parts])
+    poses = np.concatenate([scene.positions, scene.quaternions, scene.extents, counts], axis=1)
+    result = []
     fresh: Gaps = {}
-    for k, (i, j) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+    for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
         key = int(scene.ids[i]), int(scene.ids[j])
         state = np.concatenate([poses[i], poses[j]])
         found = known.get(key)
-        if found is None or np.abs(found[0] - state).max() > 5e-4:
-            gap = gaps_between(
-                solids[i],
-                solids[j],
-                scene.positions[i : i + 1],
-                rotations[i : i + 1],
-                scene.positions[j : j + 1],
-                rotations[j : j + 1],
-            )
-            found = state, float(gap[0])
+        if found is None or np.abs(found.state - state).max() > 5e-4:
+            found = _meet(scene, rotations, i, j, state)
         fresh[key] = found
-        result[k] = found[1]
+        result.append(found)
     known.clear()
     known.update(fresh)
     return result
+
+
+def _meet(scene: SceneGraph, rotations: Array, i: int, j: int, state: Array) -> Meeting:
+    one, other = ((int(scene.shapes[m]), scene.extents[m], scene.hulls[m]) for m in (i, j))
+    if not (scene.parts[i] or scene.parts[j]):
+        a, b = slice(i, i + 1), slice(j, j + 1)
+        gap = gaps_between(one, other, scene.positions[a], rotations[a], scene.positions[b], rotations[b])
+        return Meeting(state, float(gap[0]))
+    first, second = Pieces.of(one, scene.parts[i]), Pieces.of(other, scene.parts[j])
+    places = scene.positions[i], rotations[i], scene.positions[j], rotations[j]
+    nearest, _ = gap_of_pieces(first, second, *places, samples=GAP_SAMPLES)
+    nested, over = [], []
+    for inner, outer in ((i, j), (j, i)):
+        if not scene.parts[outer] or scene.is_static[inner]:
+            nested.append(np.nan)
+            over.append(np.nan)
+        elif nearest > _APART_M:
+            nested.append(0.0)
+            over.append(np.inf)
+        else:
+            surface = _surface(scene, inner) @ rotations[inner].T + scene.positions[inner]
+            thing = Placed(surface, scene.positions[inner], scene.extents[inner])
+            container = Container(scene.parts[outer], scene.positions[outer], rotations[outer])
+            nested.append(inside(thing, container))
+            over.append(clearance(thing, container, _SUNK_M))
+    return Meeting(state, nearest, (nested[0], nested[1]), (over[0], over[1]))
 
 
 def _occlusions(scene: SceneGraph, optical: Array, result: dict[tuple[int, Predicate, int], float]) -> None:

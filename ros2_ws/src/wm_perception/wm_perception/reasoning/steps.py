@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.convex_parts import ConvexPart
 from wm_core.rotations import rotation_matrices
 from wm_core.scene_graph import SceneGraph
 from wm_perception.reasoning.features import SLOTS
@@ -24,6 +25,7 @@ class Step:
         velocities: (N, 3) world axes [m/s]; extents: (N, 3) full sizes along the objects' own axes [m].
         visibilities: (N,) 0..1.
         floors: (N,) height of the highest support below [m], -inf: none.
+        parts: N tuples of convex parts, each empty where the object is its shape; empty: of all.
     """
 
     time: float
@@ -36,6 +38,7 @@ class Step:
     hulls: tuple[Array, ...]
     visibilities: Array
     floors: Array
+    parts: tuple[tuple[ConvexPart, ...], ...] = ()
 
 
 def step_of(scene: SceneGraph, time: float) -> Step:
@@ -59,6 +62,7 @@ def step_of(scene: SceneGraph, time: float) -> Step:
         hulls=tuple(scene.hulls[k] for k in rows),
         visibilities=scene.visibilities[rows],
         floors=floors,
+        parts=tuple(scene.parts[k] for k in rows),
     )
 
 
@@ -66,7 +70,7 @@ def between(a: Step, b: Step, time: float) -> Step:
     """The instant between two steps; objects of ``b`` that ``a`` did not have are as in ``b``."""
     weight = float(np.clip((time - a.time) / max(b.time - a.time, 1e-9), 0.0, 1.0))
     if weight > 0.97:
-        return Step(time, *(getattr(b, f) for f in list(Step.__dataclass_fields__)[1:]))
+        return replace(b, time=time)
     positions, quaternions, velocities = b.positions.copy(), b.quaternions.copy(), b.velocities.copy()
     visibilities = b.visibilities.copy()
     where = {int(i): k for k, i in enumerate(a.ids)}
@@ -79,4 +83,6 @@ def between(a: Step, b: Step, time: float) -> Step:
         mixed = (1.0 - weight) * sign * a.quaternions[j] + weight * b.quaternions[k]
         quaternions[k] = mixed / np.linalg.norm(mixed)
         visibilities[k] = min(a.visibilities[j], b.visibilities[k])
-    return Step(time, b.ids, positions, quaternions, velocities, b.extents, b.shapes, b.hulls, visibilities, b.floors)
+    return Step(
+        time, b.ids, positions, quaternions, velocities, b.extents, b.shapes, b.hulls, visibilities, b.floors, b.parts
+    )
