@@ -24,6 +24,7 @@ help:  ## this list
 	@echo "PYTHON=/path/to/python3.12   the Python to use (3.10 to 3.13)"
 	@echo "ARGS='...'                   more arguments, e.g. make test ARGS='-k camera'"
 	@echo "WITH='training export'       also install torch (training), and what compiles TensorRT engines (export)"
+	@echo "WITH='training household'    also install household objects to measure perception and imagination with"
 	@echo "WM_ROS=pip|sourced           ROS 2 from pip, or the sourced one (default: the sourced one, if there is one)"
 	@echo "WM_ROS_DISTRO=kilted|jazzy   which ROS 2 from pip (default: the one in .venv, else Kilted)"
 

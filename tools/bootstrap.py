@@ -2,6 +2,7 @@
 """Makes this checkout runnable: `make setup`, and first step of every other make target.
 
     python3 tools/bootstrap.py [--with test] [--with lint] [--with docs] [--with training] [--with export]
+        [--with household]
 
 In this order, each step skipped where its stamp says that nothing it depends on has changed:
 
@@ -107,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dest="extras",
         action="append",
         default=[],
-        choices=["test", "lint", "docs", "training", "export"],
+        choices=["test", "lint", "docs", "training", "export", "household"],
         help="requirement groups beside build, ros and runtime",
     )
     arguments = parser.parse_args(argv)

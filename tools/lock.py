@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from setup_steps.python_choice import find_interpreter
 from setup_steps.settings import PIP_VERSION, REQUIREMENTS, SUPPORTED, WHEELS_ONLY
 
-GROUPS = ["build", "ros-kilted", "runtime", "test", "lint", "docs", "training", "export"]
+GROUPS = ["build", "ros-kilted", "runtime", "test", "lint", "docs", "training", "export", "household"]
 JAZZY_GROUPS = ["ros-jazzy"]
 
 

@@ -227,6 +227,24 @@ def _changed(table: _Table, at_s: float) -> Hypothesis:
     return Hypothesis("set_property", (change, sets_off))
 
 
+def pushes_and_removals(
+    scene: SceneGraph, table_top_m: float, rng: np.random.Generator
+) -> list[tuple[str, Hypothesis]] | None:
+    """The factual future, two pushes by a block, two shoves, a knock, and a removal of what carries, where one does.
+
+    Kinds: push, shove, remove. None where fewer than two objects are on the table.
+    """
+    table = _Table(scene, table_top_m, rng)
+    if len(table.rows) < 2:
+        return None
+    drawn = [("factual", Hypothesis("factual"))]
+    makers = [("push", _pusher), ("push", _pusher), ("shove", _into_neighbor), ("shove", _into_neighbor)]
+    makers.append(("shove", _knock))
+    if table.carrier() is not None:
+        makers.append(("remove", _without))
+    return drawn + [(kind, make(table, table.later())) for kind, make in makers]
+
+
 def scenarios(scene: SceneGraph, table_top_m: float, rng: np.random.Generator) -> list[tuple[str, Hypothesis]] | None:
     """The factual future and seven interventions by kind; None where fewer than two objects are on the table.
 

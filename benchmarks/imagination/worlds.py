@@ -6,7 +6,7 @@ which lead to contacts. Everything in it follows from split and seed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,11 +42,14 @@ STEP_S = 1.0 / 30.0
 MAX_SPEED_M_S = 20.0
 """A world with a faster object is left out as diverged: interventions give 2 m/s at most, a fall from a table 5."""
 
+Draw = Callable[[SceneGraph, float, np.random.Generator], list[tuple[str, Hypothesis]] | None]
+"""Hypotheses by kind, the factual one first, of a true scene, the height [m] of its table, and a generator."""
+
 _PACKAGES = ROOT / "ros2_ws/src"
 CASE_SOURCES = (
     Path(__file__),
     Path(__file__).with_name("scenarios.py"),
-    *(ROOT / "training/worlds").glob("*.py"),
+    *(ROOT / "training/worlds").rglob("*.py"),
     *(p for p in (_PACKAGES / "wm_sim/wm_sim").glob("*.py") if p.stem not in ("node", "main", "parameters", "gazebo")),
     *(_PACKAGES / "wm_dynamics/wm_dynamics/mujoco").glob("*.py"),
     _PACKAGES / "wm_dynamics/wm_dynamics/interventions.py",
@@ -92,8 +95,10 @@ class Case:
 
 
 def bare(scene: BuiltScene) -> BuiltScene:
-    """The scene without materials: the physics is the same, and nothing has to be drawn."""
-    bodies = tuple(replace(b, geoms=tuple(replace(g, material="") for g in b.geoms)) for b in scene.bodies)
+    """The scene without materials and meshes: the physics is the same, and nothing has to be drawn."""
+    bodies = tuple(
+        replace(b, geoms=tuple(replace(g, material="") for g in b.geoms if g.mesh is None)) for b in scene.bodies
+    )
     return replace(scene, bodies=bodies)
 
 
@@ -136,12 +141,18 @@ def _make_case(split: Split, seed: int) -> Case | None:
     if not usable(scene):
         return None
     rng = np.random.default_rng([SPLITS.index(split), seed, 31])
-    start_s = start_time(scene, rng)
+    return case_of(scene, split, seed, start_time(scene, rng), scenarios, rng)
+
+
+def case_of(
+    scene: BuiltScene, split: Split, seed: int, start_s: float, draw: Draw, rng: np.random.Generator
+) -> Case | None:
+    """The case of a world at an instant [s], with the hypotheses that ``draw`` gives; None: none, or it diverges."""
     with Simulator(bare(scene), seed, 64, 48, decorate=lambda _: None) as simulator:
         simulator.advance_to(start_s)
         graph = simulator.ground_truth()
         top = scene.table_top_z
-        drawn = scenarios(graph, top, rng)
+        drawn = draw(graph, top, rng)
         if drawn is None:
             return None
         kinds, hypotheses = zip(*drawn, strict=True)

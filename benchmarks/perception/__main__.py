@@ -1,7 +1,8 @@
 """Perception on worlds never seen in training, beside the aims and the pipeline without training.
 
-Held-out seeds (other worlds of the families of shapes and textures of training) and held-out families (shapes and
-textures that training never saw); docs/perception_bench.md says what each figure means. Latency is measured on a live
+Held-out seeds (other worlds of the families of shapes and textures of training), held-out families (shapes and
+textures that training never saw), and household objects where they are installed; docs/perception_bench.md says what
+each figure means. Latency is measured on a live
 graph, and a recorded clip is looked at where there is one. Prints a table; writes out/bench/perception.json and
 out/bench/perception_worst.png.
 """
@@ -29,8 +30,18 @@ from benchmarks.perception.latency import measure
 from benchmarks.perception.pictures import draw_worst_frames
 from benchmarks.perception.real import run_real_clip
 from benchmarks.perception.sizes import measure_sizes, sizes_table
-from benchmarks.perception.tables import KEYS, REAL_ROWS, ROWS, SPLITS, acceptance_table, markdown, real_table
+from benchmarks.perception.tables import (
+    KEYS,
+    REAL_ROWS,
+    ROWS,
+    SPLITS,
+    UNTRAINED,
+    acceptance_table,
+    markdown,
+    real_table,
+)
 from training.reasoner.rendered_clips import FIRST_SEED, ClipPlan, RenderedClip, plan_clips, render_clip
+from training.worlds.household.catalogue import missing
 from training.worlds.worlds import random_scene
 from wm_bringup.report.results import machine_facts
 from wm_perception.models.choice import chosen
@@ -108,11 +119,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--clips", type=int, default=16, help="of each split (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=16, help="of seeds and of families (default: %(default)s)")
+    parser.add_argument("--household-clips", type=int, default=20, help="of household (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of a random clip (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=15.0, metavar="HZ", help="of frames (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first clip (default: %(default)s)")
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, help="default: those that can be measured here")
     parser.add_argument("--segmenter-model", default="", metavar="FILE", help="in place of the shipped weights")
     parser.add_argument("--reasoner-model", default="", metavar="FILE", help="in place of the shipped weights")
     parser.add_argument("--processes", type=int, default=2, help="clips at the same time (default: %(default)s)")
@@ -125,9 +137,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.quick:
         arguments.clips, arguments.seconds = min(arguments.clips, 2), min(arguments.seconds, 2.0)
+        arguments.household_clips = min(arguments.household_clips, 2)
         arguments.latency_seconds = min(arguments.latency_seconds, 4.0)
     for name, low, high in (
         ("clips", 1, 1000),
+        ("household_clips", 1, 1000),
         ("seconds", 1.0, 60.0),
         ("rate", 1.0, 60.0),
         ("processes", 1, 64),
@@ -138,6 +152,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         value = getattr(arguments, name)
         if not low <= value <= high:
             parser.error(f"--{name.replace('_', '-')}: got {value:g}, expected {low:g} to {high:g}")
+    arguments.left_out = missing()
+    if arguments.splits is None:
+        arguments.splits = [s for s in SPLITS if s != "household" or arguments.left_out is None]
+    elif "household" in arguments.splits and arguments.left_out is not None:
+        parser.error(f"--splits household: {arguments.left_out}")
     return arguments
 
 
@@ -151,10 +170,18 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         notes.append("no trained weights are installed (make train-segmenter): only the untrained pipeline is measured")
     if not masks.available():
         notes.append("pycocotools is not installed (make setup WITH=training): masks are not measured")
+    if arguments.left_out is not None:
+        notes.append(f"household is not measured: {arguments.left_out}")
     plans = [
         plan
         for split in arguments.splits
-        for plan in plan_clips(split, arguments.clips, arguments.seconds, arguments.rate, arguments.seed)
+        for plan in plan_clips(
+            split,
+            arguments.household_clips if split == "household" else arguments.clips,
+            arguments.seconds,
+            arguments.rate,
+            arguments.seed,
+        )
     ]
     # The long ones first, so that no process waits at the end.
     plans.sort(key=lambda p: -p.seconds)
@@ -191,16 +218,14 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         notes.append(f"no recorded clip in {arguments.real_clip}: its figures are not measured")
     empty: dict[str, float | None] = dict.fromkeys(KEYS)
     document: dict[str, Any] = {
-        "seeds": values.get(("learned", "seeds"), empty),
-        "families": values.get(("learned", "families"), empty),
-        "untrained": values.get(("untrained", "seeds"), empty),
-        "untrained_families": values.get(("untrained", "families"), empty),
+        **{split: values.get(("learned", split), empty if split in arguments.splits else None) for split in SPLITS},
+        **{UNTRAINED[split]: values.get(("untrained", split)) for split in SPLITS},
         "sizes": sizes,
         "real_clip": {row[0]: real["learned"][row[0]] for row in REAL_ROWS},
         "untrained_real_clip": {row[0]: real["untrained"][row[0]] for row in REAL_ROWS},
         "details": {**details, "real_clip": real},
         "aims": {
-            split: {row[0]: row[5 + k] for row in ROWS if row[5 + k] is not None} for k, split in enumerate(SPLITS)
+            split: {row[0]: row[5][k] for row in ROWS if row[5][k] is not None} for k, split in enumerate(SPLITS)
         },
         "setting": {
             **{k: v for k, v in vars(arguments).items() if isinstance(v, (int, float, str, list))},
@@ -227,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parse(argv)
     # Wide enough for the table where the output is no terminal.
-    console = Console() if sys.stdout.isatty() else Console(width=130)
+    console = Console() if sys.stdout.isatty() else Console(width=150)
     try:
         document = run(arguments, console)
     except ModelError as error:

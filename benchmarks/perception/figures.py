@@ -60,6 +60,9 @@ def figures(records: Sequence[ClipRecord]) -> tuple[dict[str, float | None], dic
     knocked = [m.velocity_error_m_s for m in matches if low <= m.speed_m_s <= high and m.moving_s < MOVING_S]
     result["velocity_error_m_s"] = _quantile(moving, 0.5)
     tracks = score_tracks([r.tracks for r in records])
+    frames = sum(len(r.tracks) for r in records)
+    result["found_share"] = 1.0 - tracks.misses / tracks.object_frames if tracks.object_frames else None
+    result["phantoms_per_frame"] = tracks.false_positives / frames if frames else None
     result["idf1"], result["mota"] = _finite(tracks.idf1), _finite(tracks.mota)
     result["id_switches_per_1000"] = _finite(tracks.id_switches_per_1000)
     # An object that was not found before it was hidden counts as a miss there, and has no id to return to.

@@ -94,6 +94,8 @@ def install_packages(ros: str, extras: Sequence[str], version: tuple[int, int], 
     size = "about 600 MB to download, 2 GB on disk" if "runtime" in stale else "a few MB"
     if "training" in stale:
         size = "with torch; gigabytes, where it brings its CUDA libraries"
+    elif "household" in stale and "runtime" not in stale:
+        size = "about 360 MB to download, 660 MB on disk"
     with reporter.step(f"Python packages: {', '.join(stale)} ({size})"):
         LOGS.mkdir(parents=True, exist_ok=True)
         constraints = VENV / "wm-constraints.txt"

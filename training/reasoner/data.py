@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from training.reasoner.events import CausedGroundTruth, TrueEvent, caused_ground_truth, true_events
 from training.worlds.simulate import Clip, compile_world, simulate
-from training.worlds.splits import SPLITS, Split
+from training.worlds.splits import MEASURED_ONLY, SPLITS, Split
 from training.worlds.worlds import random_scene
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.scene_graph import EventKind
@@ -234,7 +234,9 @@ def make_shards(
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", choices=SPLITS, default="train", help="default: %(default)s")
+    parser.add_argument(
+        "--split", choices=[s for s in SPLITS if s not in MEASURED_ONLY], default="train", help="default: %(default)s"
+    )
     parser.add_argument("--clips", type=int, default=1000, help=f"of {SECONDS:g} s each (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="default: %(default)s")

@@ -115,11 +115,12 @@ def plan_clips(
 ) -> list[ClipPlan]:
     """Of ten clips three are random worlds, three busy ones, four worlds in which objects are hidden for two seconds.
 
-    All but the random ones last at least 5.6 s: seen, hidden for over two seconds, seen again.
+    All but the random ones last at least 5.6 s: seen, hidden for over two seconds, seen again. Those of ``household``
+    are all random worlds, every second one at rest.
     """
     plans = []
     for number in range(clips):
-        kind = _CYCLE[number % len(_CYCLE)]
+        kind: Kind = "random" if split == "household" else _CYCLE[number % len(_CYCLE)]
         plans.append(ClipPlan(split, first_seed + number, kind, max(seconds, _LEAST_S[kind]), rate_hz))
     return plans
 

@@ -6,8 +6,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Split = Literal["train", "seeds", "families", "assemblies"]
+Split = Literal["train", "seeds", "families", "assemblies", "household"]
+"""In an order that stays: a split's place in it is a part of the seed of its worlds."""
 SPLITS: tuple[Split, ...] = get_args(Split)
+MEASURED_ONLY: tuple[Split, ...] = ("household",)
+"""Splits that nothing may be trained on, because of the licenses of what is in them."""
 
 
 def generator(split: Split, seed: int, purpose: int) -> np.random.Generator:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.worlds.household.surfaces import surface_picture
 from training.worlds.splits import Split
 
 _TEXTURE_PIXELS = 64
@@ -151,7 +152,12 @@ HELD_OUT: dict[str, Texture] = {"checker": checker, "rings": rings, "cells": cel
 
 
 def random_texture(split: Split, rng: np.random.Generator, surface: bool) -> NDArray[np.uint8]:
-    """(P, P, 3) colors of an object, or (4 P, 4 P, 3) of a table, floor or wall, from the textures of a split."""
+    """(P, P, 3) colors of an object, or (4 P, 4 P, 3) of a table, floor or wall, from the textures of a split.
+
+    Half of the surfaces of ``household`` are pictures of real materials.
+    """
+    if surface and split == "household" and rng.uniform() < 0.5:
+        return surface_picture(rng, _TEXTURE_PIXELS * 4)
     if surface:
         pool = SURFACES
     else:

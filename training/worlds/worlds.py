@@ -2,7 +2,8 @@
 
 Splits: ``train``; ``seeds``, the same families of shapes and textures from seeds that training never draws;
 ``families``, shapes and textures that training never sees; ``assemblies``, more to train on: parts joined at random,
-and views that miss the table. A world depends on its split and seed alone.
+and views that miss the table; ``household``, scanned and modelled objects, for measuring alone
+(``training.worlds.household``). A world depends on its split and seed alone.
 """
 
 from __future__ import annotations
@@ -50,26 +51,17 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
     """The world of a seed: 1 to 12 objects on a table, some standing on others, up to three set in motion.
 
     Raises:
-        ValueError: no such split.
+        ValueError: no such split. MissingObjectsError: those of ``household`` are not installed.
     """
+    if split == "household":
+        from training.worlds.household.scenes import household_scene  # here, as it builds on this module
+
+        return household_scene(seed)
     rng = generator(split, seed, 0)
-    size = np.array([rng.uniform(0.6, 1.1), rng.uniform(0.8, 1.6), rng.uniform(0.02, 0.06)])
-    height = float(rng.uniform(0.35, 1.0))
-    table_state = rest_state((0.0, 0.0, height - 0.5 * size[2]))
-    board = GeomDef(Shape.BOX, size, color=(1.0, 1.0, 1.0, 1.0), material="table")
-    legs = tuple(
-        GeomDef(
-            Shape.BOX,
-            np.array([0.05, 0.05, height - size[2]]),
-            color=(0.35, 0.30, 0.26, 1.0),
-            visual_only=True,
-            position=np.array([sx * (0.5 * size[0] - 0.06), sy * (0.5 * size[1] - 0.06), -0.5 * height]),
-        )
-        for sx in (-1, 1)
-        for sy in (-1, 1)
-    )
+    size, height, board = random_table(rng)
+    table_state = board.static_state
     names, classes = ["table"], ["support"]
-    bodies = [BodyDef((board, *legs), 0.0, 0.5, 0.1, True, table_state)]
+    bodies = [board]
     states, extents, shapes = [table_state], [size], [Shape.BOX]
     corners = np.array([[sx, sy, 1.0] for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1))]) * 0.5 * size
     hulls = [corners]
@@ -105,7 +97,7 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
         shapes.append(drawn.shape)
         hulls.append(body_points(body) if drawn.shape == Shape.CONVEX else np.zeros((0, 3)))
         rolls.append(0.5 * float(full[0]) if drawn.rolls or (lying and drawn.class_name == "can") else 0.0)
-    schedule = _movers(np.array(states), np.array(extents), bodies, rolls, rng)
+    schedule = random_movers(np.array(states), np.array(extents), bodies, rolls, rng)
     pushers: tuple[int, ...] = ()
     if rng.uniform() < 0.15 and len(states) > 1:
         body, path = sweeping_pusher(np.array(states), height, rng)
@@ -128,7 +120,7 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
         duration=DURATION_S,
         table=TableModel(size=size.tolist(), height=height),
         walls=True,
-        camera=_camera(rng, split == "assemblies"),
+        camera=random_camera(rng, split == "assemblies"),
         randomize=Randomize(),
         objects=[],
         actions=[],
@@ -149,6 +141,25 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
         colors=np.array(colors),
         ids=tuple(range(TABLE_ID, TABLE_ID + len(bodies))),
     )
+
+
+def random_table(rng: np.random.Generator) -> tuple[Array, float, BodyDef]:
+    """Size (3,) of a table's top [m], the height of its surface [m], and the table."""
+    size = np.array([rng.uniform(0.6, 1.1), rng.uniform(0.8, 1.6), rng.uniform(0.02, 0.06)])
+    height = float(rng.uniform(0.35, 1.0))
+    board = GeomDef(Shape.BOX, size, color=(1.0, 1.0, 1.0, 1.0), material="table")
+    legs = tuple(
+        GeomDef(
+            Shape.BOX,
+            np.array([0.05, 0.05, height - size[2]]),
+            color=(0.35, 0.30, 0.26, 1.0),
+            visual_only=True,
+            position=np.array([sx * (0.5 * size[0] - 0.06), sy * (0.5 * size[1] - 0.06), -0.5 * height]),
+        )
+        for sx in (-1, 1)
+        for sy in (-1, 1)
+    )
+    return size, height, BodyDef((board, *legs), 0.0, 0.5, 0.1, True, rest_state((0.0, 0.0, height - 0.5 * size[2])))
 
 
 def _spot(
@@ -172,14 +183,14 @@ def _spot(
             base = carriers[int(rng.integers(len(carriers)))]
             shifted = outline + base.center
             others = [p for p in placed if p is not base]
-            if _inside(base.outline, shifted) and not any(_overlap(p.outline, shifted) for p in others):
+            if outline_inside(base.outline, shifted) and not any(outlines_overlap(p.outline, shifted) for p in others):
                 placed[:] = [replace(p, carries=False) if p is base else p for p in placed]
                 center, level = base.center, base.top
             else:
                 continue
         else:
             center, level = rng.uniform(-area, area), table_top
-            if any(_overlap(p.outline, outline + center) for p in placed):
+            if any(outlines_overlap(p.outline, outline + center) for p in placed):
                 continue
         z = level - lowest_point(body, quaternion)
         state = rest_state((center[0], center[1], z), quaternion)
@@ -188,7 +199,7 @@ def _spot(
     return None
 
 
-def _overlap(first: Array, second: Array) -> bool:
+def outlines_overlap(first: Array, second: Array) -> bool:
     """Whether two convex outlines come closer than a small clearance (separating axes)."""
     for outline in (first, second):
         edge = np.roll(outline, -1, axis=0) - outline
@@ -199,12 +210,13 @@ def _overlap(first: Array, second: Array) -> bool:
     return True
 
 
-def _inside(base: Array, outline: Array) -> bool:
+def outline_inside(base: Array, outline: Array) -> bool:
+    """Whether an outline (P, 2) lies in a convex one (Q, 2), both [m], or reaches a centimeter over it."""
     hull = ConvexHull(base)
     return bool((outline @ hull.equations[:, :2].T + hull.equations[:, 2] < 0.01).all())
 
 
-def _movers(
+def random_movers(
     states: Array, extents: Array, bodies: list[BodyDef], rolls: list[float], rng: np.random.Generator
 ) -> list[tuple[int, Intervention]]:
     """Up to three objects set in motion, mostly towards others."""
@@ -273,9 +285,11 @@ def sweeping_pusher(states: Array, table_top: float, rng: np.random.Generator) -
     return BodyDef((geom,), 0.5, 0.4, 0.1), path
 
 
-def _camera(rng: np.random.Generator, astray: bool) -> CameraModel:
+def random_camera(
+    rng: np.random.Generator, astray: bool, nearest_m: float = 0.55, farthest_m: float = 1.25
+) -> CameraModel:
     """Still, swinging around the table, or wandering as if held by hand; astray: some are directed past the table."""
-    azimuth, distance = rng.uniform(-np.pi, np.pi), rng.uniform(0.55, 1.25)
+    azimuth, distance = rng.uniform(-np.pi, np.pi), rng.uniform(nearest_m, farthest_m)
     elevation = np.radians(rng.uniform(22.0, 65.0))
     position = distance * np.array(
         [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
