@@ -257,22 +257,24 @@ class ScenePreparation:
         """Let down (S, N, 13) states, in place, what stands on something onto it, the lowest first."""
         world, data = self.world, self.data
         places, turned = self._geom_poses(states)
-        limits = [self._gap_limit(i) if uncertain[i] else 2.0 * SINK_M for i in range(len(fixed))]
+        limits = np.array([self._gap_limit(i) if uncertain[i] else 2.0 * SINK_M for i in range(len(fixed))])
+        # What is drawn higher than it was seen is let down by so much more: it was seen to rest.
+        limits = limits + np.maximum(states[:, :, 2] - self.mean.positions[:, 2], 0.0) * (uncertain & ~self.moves)
         radius = np.array([np.max(world.model.geom_rbound[g], initial=0.0) for g in world.geom_ids])
         level = states[:, :, :2]
         apart = np.linalg.norm(level[:, :, None] - level[:, None], axis=-1)  # (S, N, N)
-        beside = apart <= radius[:, None] + radius + np.array(limits)[:, None]
+        beside = apart <= radius[:, None] + radius + limits[:, :, None]
         held, free = np.flatnonzero(fixed).tolist(), np.flatnonzero(~fixed).tolist()
         for s in range(len(states)):
             if ended():
                 return
             data.geom_xpos[:], data.geom_xmat[:] = places[s], turned[s]
             settled = list(held)
-            low = bottoms[s].tolist()
+            low, reach = bottoms[s].tolist(), limits[s].tolist()
             for i in sorted(free, key=lambda i: (low[i], i)):
                 if not self.airborne[i]:
                     near = beside[s, i].tolist()
-                    gap = self._clearance(i, low[i], [j for j in settled if near[j]], limits[i])
+                    gap = self._clearance(i, low[i], [j for j in settled if near[j]], reach[i])
                     own = world.geom_ids[i]
                     if gap is not None:
                         lowered = gap + SINK_M if uncertain[i] else max(gap + SINK_M, 0.0)
