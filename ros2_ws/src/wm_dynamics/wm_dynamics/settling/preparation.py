@@ -45,6 +45,8 @@ SNAP_GAP_ON_M = 0.05
 LEVEL_ANGLE_RAD = (np.radians(5.0), np.radians(12.0))
 """Smallest and largest tilt of a standing face that is leveled; in between, ``LEVEL_DEVIATIONS`` of the tilt. Larger,
 and what leans is put upright; smaller, and what stands rocks when a future begins."""
+CHI2_1_99 = 6.635
+"""99 % quantile of the chi-square distribution with one degree of freedom."""
 LEVEL_DEVIATIONS = 3.5
 """Standard deviations of a tilt within which nearly all objects are that stand level (normal errors)."""
 SINK_M = 3e-5
@@ -99,6 +101,7 @@ class ScenePreparation:
             self.airborne[i] = speed > max(FALLING_SPEED_M_S, 2.0 * deviation)
         self.on = {r.subject for r in mean.relations if r.predicate == Predicate.ON and r.probability >= 0.5}
         self.known_exactly = ~(np.abs(mean.pose_covariances).sum(axis=(1, 2)) > 0.0).reshape(count)
+        self._forget_impossible_turns()
         self.bodies = simulated_bodies(mean, self.moves, self.airborne, self.known_exactly)
         self.floor_z = floor_height(mean, self.bodies, self.airborne) if floor_z is None else float(floor_z)
         self._make_world = make_world
@@ -107,6 +110,14 @@ class ScenePreparation:
         self.held = np.zeros(count, dtype=bool)
         self._mean_start: Array | None = None
         self._hold_unsupported()
+
+    def _forget_impossible_turns(self) -> None:
+        """Only what moves can turn over: of what rests, a turn counts that is about the vertical, and sure."""
+        spins = self.mean.angular_velocities[:, 2]
+        variances = self.mean.twist_covariances[:, 5, 5]
+        sure = spins * spins > CHI2_1_99 * np.maximum(variances, 1e-12)
+        self._spins_only = self.turns & ~self.moves & ~self.known_exactly
+        self.turns &= ~self._spins_only | sure
 
     def _hold_unsupported(self) -> None:
         """Make static what rests with nothing perceived beneath it: something unseen carries it (a chair's back).
@@ -211,6 +222,7 @@ class ScenePreparation:
         if scene is self.mean:  # samples have the velocities that were drawn
             states[:, LINEAR_VELOCITY] *= self.moves[:, None]
         states[:, ANGULAR_VELOCITY] *= self.turns[:, None]
+        states[self._spins_only, 10:12] = 0.0
         for i in np.flatnonzero(self.mean.is_static | self.held):
             states[i] = self.bodies[i].static_state
         return states
