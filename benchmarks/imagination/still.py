@@ -35,7 +35,7 @@ from wm_core.rollout import POSITION, QUATERNION
 from wm_core.rotations import quaternion_to_matrix, rotation_distance
 from wm_core.scene_graph import Predicate, SceneGraph
 from wm_dynamics.base import Dynamics
-from wm_dynamics.belief import scene_body
+from wm_dynamics.belief import moving_objects, scene_body
 from wm_dynamics.factory import make_dynamics
 from wm_dynamics.mujoco.bodies import body_points
 
@@ -45,6 +45,8 @@ MOVED_M = 0.005
 """Distance [m] from which an object counts as moved: the aim for the worst of the scenes."""
 AIMS_MM = {"median": 0.5, "worst": 5.0}
 """Largest movement in a scene [mm]."""
+ALL, CALM = "all", "all seen at rest"
+"""Rows of all scenes, and of those in which perception takes nothing to move."""
 BACKENDS = ("learned", "learned-onnxruntime", "physics")
 
 
@@ -57,6 +59,7 @@ class Still:
         moved_mm, turned_deg: largest movement of a center, and largest rotation, from the first state.
         who: id of the object that moved farthest.
         start_mm: farthest that an object's first state is from where it was perceived.
+        moving: ids of objects that perception takes to move.
         doubt: of the backend itself.
     """
 
@@ -67,6 +70,7 @@ class Still:
     turned_deg: float
     who: int
     start_mm: float
+    moving: list[int]
     doubt: str
 
 
@@ -136,6 +140,7 @@ def measure(dynamics: Dynamics, scene: StaticScene, removals: bool) -> tuple[Sti
         float(np.degrees(turned[movable].max())),
         int(graph.ids[who]),
         1e3 * float(start),
+        [int(i) for i in graph.ids[np.logical_or(*moving_objects(graph))]],
         result.doubts[0] if result.doubts else "",
     )
     on = resting_on(graph) if len(chosen) else None
@@ -153,9 +158,10 @@ def measure(dynamics: Dynamics, scene: StaticScene, removals: bool) -> tuple[Sti
 def summary(stills: Sequence[Still], removals: Sequence[Removal]) -> dict[str, Any]:
     """Figures by source, and of all: see ``rows``."""
     figures: dict[str, Any] = {}
-    for source in (*SOURCES, "all"):
-        own = [s for s in stills if source in (s.source, "all")]
-        gone = [r for r in removals if source in (r.source, "all")]
+    calm = {s.scene for s in stills if not s.moving}
+    for source in (*SOURCES, ALL, CALM):
+        own = [s for s in stills if source in (s.source, ALL) or (source == CALM and s.scene in calm)]
+        gone = [r for r in removals if source in (r.source, ALL) or (source == CALM and r.scene in calm)]
         if not own:
             continue
         moved = np.array([s.moved_mm for s in own])

@@ -36,6 +36,9 @@ from wm_sim.cameras import look_at
 from wm_sim.scene_model import load_scene
 from wm_sim.scenes import BuiltScene, build_scene
 
+FLOOR_THICKNESS_M = 1.0
+"""Of the floor's box: what falls from a table moves 8 mm in a step, and must not be below its middle before it is
+pushed out upwards. Any larger value does as well."""
 CAMERA_TOPIC = "camera"
 """Prefix of the camera's Gazebo topics; config/gz_bridge.yaml has the same."""
 STEP_S = 0.002
@@ -158,13 +161,15 @@ def to_sdf(scene: BuiltScene, width: int = 640, height: int = 480, rate_hz: floa
     floor = SubElement(world, "model", name="floor")
     _text(floor, "static", "true")
     link = SubElement(floor, "link", name="link")
-    for kind in ("collision", "visual"):
-        element = SubElement(link, kind, name=kind)
-        _text(element, "geometry/plane/normal", "0 0 1")
-        _text(element, "geometry/plane/size", "8 8")
-        if kind == "visual":
-            _text(element, "material/ambient", "0.45 0.44 0.42 1")
-            _text(element, "material/diffuse", "0.45 0.44 0.42 1")
+    # Balls, cylinders and capsules sink through a plane in Gazebo's DART (gz-sim issue 1306), not through a thick box.
+    collision = SubElement(link, "collision", name="collision")
+    _text(collision, "pose", f"0 0 {-0.5 * FLOOR_THICKNESS_M} 0 0 0")
+    _text(collision, "geometry/box/size", f"8 8 {FLOOR_THICKNESS_M}")
+    visual = SubElement(link, "visual", name="visual")
+    _text(visual, "geometry/plane/normal", "0 0 1")
+    _text(visual, "geometry/plane/size", "8 8")
+    _text(visual, "material/ambient", "0.45 0.44 0.42 1")
+    _text(visual, "material/diffuse", "0.45 0.44 0.42 1")
     compiled = World([_bare(b) for b in scene.bodies], 0.0, STEP_S, touch_sensors=False)
     for index, name in enumerate(scene.names):
         if index not in scene.pushers:

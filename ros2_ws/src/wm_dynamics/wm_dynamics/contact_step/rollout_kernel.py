@@ -431,32 +431,42 @@ def _turning(at, arm, tiles, angular, n, x, y, z):  # type: ignore[no-untyped-de
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _strikes(at, a, b, allowed, tiles, linear, angular):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Whether a contact point of a pair (columns a, b) closes in fast enough, and will touch within this step.
+def _strikes(at, a, b, allowed, tiles, linear, expected, angular):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Speed [m/s] of the contact of a pair (columns a, b) that closes in fastest, of those that are fast enough and
+    will touch within this step; 0: there is none.
 
     Args:
         allowed: overlap that may stay [m].
+        expected: (3, N) velocities that what is woken in this step is about to get [m/s].
     """
     x, y, z = (
         tiles[at + PAIR_NORMAL * SIMD_WIDTH], tiles[at + (PAIR_NORMAL + 1) * SIMD_WIDTH],
         tiles[at + (PAIR_NORMAL + 2) * SIMD_WIDTH]
     )  # fmt: skip
-    closing = x * (linear[0, a] - linear[0, b]) + y * (linear[1, a] - linear[1, b]) + z * (linear[2, a] - linear[2, b])
+    closing = (
+        x * (linear[0, a] + expected[0, a] - linear[0, b] - expected[0, b])
+        + y * (linear[1, a] + expected[1, a] - linear[1, b] - expected[1, b])
+        + z * (linear[2, a] + expected[2, a] - linear[2, b] - expected[2, b])
+    )
+    fastest = np.float32(0.0)
     for c in range(CONTACT_POINTS):
         speed = closing + _turning(at, PAIR_ARM_A + c, tiles, angular, a, x, y, z)
         speed -= _turning(at, PAIR_ARM_B + c, tiles, angular, b, x, y, z)
         gap = tiles[at + (PAIR_GAP + c) * SIMD_WIDTH] + allowed
         if speed > WAKE_M_S and gap < WAKE_GAP_M + STEP_S * speed:
-            return True
-    return False
+            fastest = max(fastest, np.float32(speed))
+    return fastest
 
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _wake_touched(pair_count, bodies, pairs, block, near):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _wake_touched(pair_count, bodies, pairs, block, near, expected):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Wake sleeping bodies that an awake one touches in this step; returns whether there were any.
 
     It touches one that it closes in on, that it slides on or beneath, or that it was put into; ``sleeping`` has the
-    limits. ``learned.onnx_futures`` has the same rule.
+    limits. ``learned.waking`` has the same rule.
+
+    Args:
+        expected: (3, N) velocities that what is struck is about to get [m/s], so that it wakes what it touches; filled.
     """
     asleep, fixed, quiet_steps, bounds = bodies.asleep, bodies.fixed, bodies.quiet_steps, bodies.bounds
     linear, angular, column, tiles = bodies.linear, bodies.angular, block.column, near.tiles
@@ -475,11 +485,16 @@ def _wake_touched(pair_count, bodies, pairs, block, near):  # type: ignore[no-un
         allowed = 0.0 if math.isnan(allowed) else allowed
         gap = tiles[at + PAIR_LEAST_GAP * SIMD_WIDTH] + allowed
         steep = abs(tiles[at + (PAIR_NORMAL + 2) * SIMD_WIDTH]) > WAKE_STEEP
-        slides = steep and gap < WAKE_GAP_M and _size(linear, mover) + bounds[mover] * _size(angular, mover) > WAKE_M_S
-        if slides or gap < -WAKE_DEPTH_M or _strikes(at, a, b, allowed, tiles, linear, angular):
+        speed = _size(linear, mover) + bounds[mover] * _size(angular, mover)
+        slides = steep and speed > WAKE_M_S and gap < WAKE_GAP_M + STEP_S * speed
+        struck = _strikes(at, a, b, allowed, tiles, linear, expected, angular)
+        if slides or gap < -WAKE_DEPTH_M or struck > 0.0:
             asleep[sleeper] = False
             quiet_steps[sleeper] = 0
             any_woken = True
+            away = struck if sleeper == b else -struck
+            for i in range(3):
+                expected[i, sleeper] = away * tiles[at + (PAIR_NORMAL + i) * SIMD_WIDTH]
     return any_woken
 
 
@@ -609,6 +624,7 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
     together = max(1, BLOCK_BODIES // max(slots, 1))
     capacity = (min(together, rows) * slots + SIMD_WIDTH - 1) // SIMD_WIDTH * SIMD_WIDTH
     spare = np.zeros(SPARE, dtype=np.float32)
+    expected = np.zeros(bodies.linear.shape, dtype=np.float32)
     own_block, own_near, own_scratch = _block_of(capacity), _near_pairs_of(0), make_scratch(slots, pairs.first.shape[0])
     block, near, scratch = _borrowed(own_block), _borrowed(own_near), _borrowed(own_scratch)
     own_part_scratch = make_part_scratch(slots, pairs.slack.shape[1])
@@ -622,6 +638,7 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                     _write(row, done, bodies, outputs)
                 done += 1
             body_count, pair_count = 0, 0
+            woken = False
             for _ in range(WAKE_ROUNDS):
                 body_count, pair_count = 0, 0
                 for row in range(begin, end):
@@ -642,8 +659,11 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                     break
                 geometry(block.tiles, body_count, near.tiles, pair_count, near, parts, hulls, block.hull, spare)
                 _fill_slack(body_count, pair_count, bodies, pairs, block, near)
-                if not _wake_touched(pair_count, bodies, pairs, block, near):
+                if not _wake_touched(pair_count, bodies, pairs, block, near, expected):
                     break
+                woken = True
+            if woken:
+                expected[:, begin * slots : end * slots] = 0.0
             if body_count:
                 contacts(block.tiles, body_count, near.tiles, pair_count, near.a, near.b, weights)
                 _put_back(step, body_count, bodies, surfaces, noise, samples, block)

@@ -15,9 +15,9 @@ WAKE_DEPTH_M = 0.002
 speed: it was put into it. Larger, and what is placed into another stays there."""
 WAKE_STEEP = 0.3
 """Vertical component of a contact's normal from which on one body bears the other, so that it takes it along."""
-WAKE_ROUNDS = 4
-"""Times that a step is begun anew since what it moves wakes something: a row of bodies that touch wakes one by one. The
-rest wakes in the next step."""
+WAKE_ROUNDS = 8
+"""Times that a step is begun anew since what it moves wakes something: a row of bodies that touch wakes one by one,
+each as if it had the speed with which it is struck. The rest of a longer row does not give way in the first step."""
 SLACK_RETURN_M = 0.002
 """Overlap [m] that may stay beyond the present one: as a pair moves apart, it loses what it overlapped at the start.
 Larger, and what comes back is let in again; smaller, and the jitter of bodies that lie in one another drives them

@@ -67,12 +67,13 @@ class OnnxFutureBatch(FutureBatch):
         state, outputs = self.state, self.outputs
         for _ in range(count):
             state.paths.set_velocities(self.now, state.bodies)
+            expected = np.zeros_like(state.bodies.linear)
             for _ in range(WAKE_ROUNDS):
                 active = broad_phase(state.bodies, state.pairs, state.surfaces)
                 if not len(active.columns):
                     break
                 feeds, which = self._feeds(active)
-                if not wake_touched(feeds, active, state.bodies, state.pairs):
+                if not wake_touched(feeds, active, state.bodies, state.pairs, expected):
                     break
             if len(active.columns):
                 self._step(active, feeds, which)

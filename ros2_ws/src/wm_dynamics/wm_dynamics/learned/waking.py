@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wm_dynamics.contact_step.array_step import Hulls, geometry
 from wm_dynamics.contact_step.body_tables import MAX_SLACK_M, STEP_S
 from wm_dynamics.contact_step.numbers import Fields
-from wm_dynamics.contact_step.rollout_tables import BodyTable, Flags, Floats, PairTable
+from wm_dynamics.contact_step.rollout_tables import BodyTable, Floats, PairTable
 from wm_dynamics.contact_step.sleeping import WAKE_DEPTH_M, WAKE_GAP_M, WAKE_M_S, WAKE_STEEP
 from wm_dynamics.learned.broad_phase import Participants
 
@@ -36,20 +36,32 @@ def pair_fields(feeds: Mapping[str, NDArray[Any]], chosen: NDArray[np.int64]) ->
     return pair
 
 
-def _strikes(pair: Fields, allowed: Floats) -> Flags:
-    """(P,) whether a contact closes in fast enough, and will touch within this step; ``allowed``: overlaps [m]."""
+def _strikes(pair: Fields, allowed: Floats, expected: Floats) -> Floats:
+    """(P,) speed [m/s] of the contact that closes in fastest, of those that are fast enough and will touch within this
+    step; 0: there is none.
+
+    Args:
+        allowed: (P,) overlaps that may stay [m].
+        expected: (3, P) what b is expected to be faster than a, by what is struck in this step [m/s].
+    """
     a, b, normal = pair.a, pair.b, pair.normal[:, 0]
     at_a = a.linear + np.cross(a.angular, pair.arm_a, axis=0)
     at_b = b.linear + np.cross(b.angular, pair.arm_b, axis=0)
-    speed = (normal[:, None] * (at_a - at_b)).sum(axis=0)
-    found: Flags = ((speed > WAKE_M_S) & (pair.gap + allowed < WAKE_GAP_M + STEP_S * speed)).any(axis=0)
-    return found
+    speed = (normal[:, None] * (at_a - at_b - expected[:, None])).sum(axis=0)
+    strikes = (speed > WAKE_M_S) & (pair.gap + allowed < WAKE_GAP_M + STEP_S * speed)
+    fastest: Floats = np.where(strikes, speed, 0.0).max(axis=0)
+    return fastest
 
 
-def wake_touched(feeds: Mapping[str, NDArray[Any]], active: Participants, bodies: BodyTable, pairs: PairTable) -> bool:
+def wake_touched(
+    feeds: Mapping[str, NDArray[Any]], active: Participants, bodies: BodyTable, pairs: PairTable, expected: Floats
+) -> bool:
     """Wake, in place, sleeping bodies that an awake one touches in this step; returns whether there were any.
 
     It touches one that it closes in on, that it slides on or beneath, or that it was put into.
+
+    Args:
+        expected: (3, N) velocities that what is struck is about to get [m/s], so that it wakes what it touches; filled.
     """
     a, b = active.columns[active.pair_a], active.columns[active.pair_b]
     sleeps = bodies.asleep & ~bodies.fixed
@@ -57,15 +69,19 @@ def wake_touched(feeds: Mapping[str, NDArray[Any]], active: Participants, bodies
     if not len(mixed):
         return False
     pair = pair_fields(feeds, mixed)
-    sleeper = np.where(sleeps[a[mixed]], a[mixed], b[mixed])
-    mover = np.where(sleeps[a[mixed]], b[mixed], a[mixed])
+    a, b = a[mixed], b[mixed]
+    sleeper, mover = np.where(sleeps[a], a, b), np.where(sleeps[a], b, a)
     slack = pairs.slack[active.pair_row[mixed], pairs.begin[active.pair_number[mixed]]]
     allowed = np.where(np.isnan(slack), np.clip(-pair.least_gap[0], 0.0, MAX_SLACK_M), slack).astype(np.float32)
     gap = pair.least_gap[0] + allowed
     speed = np.linalg.norm(bodies.linear[:, mover], axis=0)
     speed += bodies.bounds[mover] * np.linalg.norm(bodies.angular[:, mover], axis=0)
-    slides = (np.abs(pair.normal[2, 0]) > WAKE_STEEP) & (speed > WAKE_M_S) & (gap < WAKE_GAP_M)
-    woken = sleeper[slides | (gap < -WAKE_DEPTH_M) | _strikes(pair, allowed)]
+    slides = (np.abs(pair.normal[2, 0]) > WAKE_STEEP) & (speed > WAKE_M_S) & (gap < WAKE_GAP_M + STEP_S * speed)
+    struck = _strikes(pair, allowed, expected[:, b] - expected[:, a])
+    wakes = slides | (gap < -WAKE_DEPTH_M) | (struck > 0.0)
+    woken = sleeper[wakes]
     bodies.asleep[woken] = False
     bodies.quiet_steps[woken] = 0
+    away = np.where(sleeper == b, struck, -struck)
+    expected[:, woken] = (away * pair.normal[:, 0])[:, wakes]
     return bool(len(woken))

@@ -45,6 +45,8 @@ SNAP_GAP_ON_M = 0.05
 LEVEL_ANGLE_RAD = (np.radians(5.0), np.radians(12.0))
 """Smallest and largest tilt of a standing face that is leveled; in between, ``LEVEL_DEVIATIONS`` of the tilt. Larger,
 and what leans is put upright; smaller, and what stands rocks when a future begins."""
+CHI2_1_99 = 6.635
+"""99 % quantile of the chi-square distribution with one degree of freedom."""
 LEVEL_DEVIATIONS = 3.5
 """Standard deviations of a tilt within which nearly all objects are that stand level (normal errors)."""
 SINK_M = 3e-5
@@ -99,6 +101,7 @@ class ScenePreparation:
             self.airborne[i] = speed > max(FALLING_SPEED_M_S, 2.0 * deviation)
         self.on = {r.subject for r in mean.relations if r.predicate == Predicate.ON and r.probability >= 0.5}
         self.known_exactly = ~(np.abs(mean.pose_covariances).sum(axis=(1, 2)) > 0.0).reshape(count)
+        self._forget_impossible_turns()
         self.bodies = simulated_bodies(mean, self.moves, self.airborne, self.known_exactly)
         self.floor_z = floor_height(mean, self.bodies, self.airborne) if floor_z is None else float(floor_z)
         self._make_world = make_world
@@ -107,6 +110,14 @@ class ScenePreparation:
         self.held = np.zeros(count, dtype=bool)
         self._mean_start: Array | None = None
         self._hold_unsupported()
+
+    def _forget_impossible_turns(self) -> None:
+        """Only what moves can turn over: of what rests, a turn counts that is about the vertical, and sure."""
+        spins = self.mean.angular_velocities[:, 2]
+        variances = self.mean.twist_covariances[:, 5, 5]
+        sure = spins * spins > CHI2_1_99 * np.maximum(variances, 1e-12)
+        self._spins_only = self.turns & ~self.moves & ~self.known_exactly
+        self.turns &= ~self._spins_only | sure
 
     def _hold_unsupported(self) -> None:
         """Make static what rests with nothing perceived beneath it: something unseen carries it (a chair's back).
@@ -211,6 +222,7 @@ class ScenePreparation:
         if scene is self.mean:  # samples have the velocities that were drawn
             states[:, LINEAR_VELOCITY] *= self.moves[:, None]
         states[:, ANGULAR_VELOCITY] *= self.turns[:, None]
+        states[self._spins_only, 10:12] = 0.0
         for i in np.flatnonzero(self.mean.is_static | self.held):
             states[i] = self.bodies[i].static_state
         return states
@@ -257,22 +269,24 @@ class ScenePreparation:
         """Let down (S, N, 13) states, in place, what stands on something onto it, the lowest first."""
         world, data = self.world, self.data
         places, turned = self._geom_poses(states)
-        limits = [self._gap_limit(i) if uncertain[i] else 2.0 * SINK_M for i in range(len(fixed))]
+        limits = np.array([self._gap_limit(i) if uncertain[i] else 2.0 * SINK_M for i in range(len(fixed))])
+        # What is drawn higher than it was seen is let down by so much more: it was seen to rest.
+        limits = limits + np.maximum(states[:, :, 2] - self.mean.positions[:, 2], 0.0) * (uncertain & ~self.moves)
         radius = np.array([np.max(world.model.geom_rbound[g], initial=0.0) for g in world.geom_ids])
         level = states[:, :, :2]
         apart = np.linalg.norm(level[:, :, None] - level[:, None], axis=-1)  # (S, N, N)
-        beside = apart <= radius[:, None] + radius + np.array(limits)[:, None]
+        beside = apart <= radius[:, None] + radius + limits[:, :, None]
         held, free = np.flatnonzero(fixed).tolist(), np.flatnonzero(~fixed).tolist()
         for s in range(len(states)):
             if ended():
                 return
             data.geom_xpos[:], data.geom_xmat[:] = places[s], turned[s]
             settled = list(held)
-            low = bottoms[s].tolist()
+            low, reach = bottoms[s].tolist(), limits[s].tolist()
             for i in sorted(free, key=lambda i: (low[i], i)):
                 if not self.airborne[i]:
                     near = beside[s, i].tolist()
-                    gap = self._clearance(i, low[i], [j for j in settled if near[j]], limits[i])
+                    gap = self._clearance(i, low[i], [j for j in settled if near[j]], reach[i])
                     own = world.geom_ids[i]
                     if gap is not None:
                         lowered = gap + SINK_M if uncertain[i] else max(gap + SINK_M, 0.0)
