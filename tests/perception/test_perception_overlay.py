@@ -5,6 +5,7 @@ import pytest
 
 from traced_table import CONFIG, Thing, frame
 from wm_core.colors import object_color
+from wm_core.convex_parts import ConvexPart
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.overlay import draw_overlay
 from wm_perception.pipeline import PerceptionPipeline
@@ -48,3 +49,21 @@ def test_all_shapes_anywhere_can_be_drawn():
     assert set(scene.shapes.tolist()) == {int(s) for s in Shape}
     drawn = draw_overlay(seen, PerceptionResult(scene, np.zeros(seen.depth_m.shape, np.uint16)))
     assert not np.array_equal(drawn, seen.color)
+
+
+def test_few_parts_are_drawn_and_of_many_the_outline():
+    """A T of two blocks has wires within its outline; a bowl of a dozen parts has those of its hull."""
+    seen = frame(0, [])
+    block = ConvexPart(Shape.BOX, np.array([0.2, 0.05, 0.05]), np.array([0.0, 0.06, 0.0]))
+    stem = ConvexPart(Shape.BOX, np.array([0.05, 0.12, 0.05]), np.array([0.0, -0.025, 0.0]))
+    hull = np.concatenate([block.points(), stem.points()])
+
+    def drawn(parts):
+        scene = SceneGraph.build(
+            [5], [[0.0, 0.0, 0.03]], [[0.2, 0.17, 0.05]], shapes=[Shape.CONVEX], hulls=[hull], parts=[parts]
+        )
+        return draw_overlay(seen, PerceptionResult(scene, np.zeros(seen.depth_m.shape, np.uint16)))
+
+    outline, few, many = drawn(()), drawn((block, stem)), drawn((block, stem) * 3)
+    assert np.array_equal(outline, many)
+    assert not np.array_equal(outline, few)

@@ -9,6 +9,8 @@ import pytest
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import Marker
 
+from wm_core.convex_parts import ConvexPart
+from wm_core.part_solids import part_volume
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_ros import qos
 from wm_ros.images.pixels import (
@@ -53,6 +55,25 @@ def test_markers_show_objects_and_remove_what_is_gone():
     assert {(m.ns, m.id) for m in after if m.action == Marker.DELETE} == {("objects", 5), ("labels", 5)}
     assert builder.clear().markers[0].action == Marker.DELETEALL
     assert all(m.action == Marker.ADD for m in builder.build(scene).markers)
+
+
+def test_objects_of_parts_are_shown_as_their_triangles():
+    """Of a T of two blocks and of a cylinder on it: closed surfaces, turned outwards, of the volume of the parts."""
+    parts = (
+        ConvexPart(Shape.BOX, np.array([0.2, 0.05, 0.05])),
+        ConvexPart(Shape.BOX, np.array([0.05, 0.1, 0.05]), np.array([0.0, 0.075, 0.0])),
+        ConvexPart(Shape.CYLINDER, np.array([0.04, 0.04, 0.03]), np.array([0.0, 0.0, 0.04])),
+    )
+    scene = example_scene(shapes=[Shape.BOX, Shape.CONVEX, Shape.BOX], parts=((), parts, ()))
+    builder = MarkerBuilder()
+    for _ in range(2):
+        marker = next(m for m in builder.build(scene).markers if (m.ns, m.id) == ("objects", 2))
+        assert marker.type == Marker.TRIANGLE_LIST and len(marker.points) % 3 == 0
+        assert (marker.scale.x, marker.scale.y, marker.scale.z) == (1.0, 1.0, 1.0)
+        a, b, c = (np.array([[p.x, p.y, p.z] for p in marker.points[k::3]]) for k in range(3))
+        # The divergence theorem: six times the volume is the sum of the triple products.
+        enclosed = np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6.0
+        assert enclosed == pytest.approx(sum(part_volume(p) for p in parts), rel=0.01)
 
 
 @pytest.mark.smoke

@@ -2,7 +2,8 @@
 
 The first table is where the constants of wm_perception/shapes/mass_prior.py come from: the logarithm of mass over the
 volume of the outline, and over that of the parts, of objects of the training worlds and of published ones. The second
-table is the error of the prior on worlds that were not used for it, divided by the spread that it states.
+table is the error of the prior on worlds that were not used for it, divided by the spread that it states: at true
+shapes, and with `--perceived` of objects as the perception pipeline finds them in rendered images.
 """
 
 from __future__ import annotations
@@ -14,15 +15,22 @@ from typing import cast
 
 import numpy as np
 
+from training.worlds.appearance import open_simulator, random_noise
 from training.worlds.published_masses import log_densities
 from training.worlds.splits import SPLITS, Split
 from training.worlds.worlds import random_scene
 from wm_core.convex_parts import ConvexPart
 from wm_core.part_solids import solid_of
 from wm_core.scene_graph import Shape
+from wm_perception.evaluation import match
+from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.shapes.mass_prior import UNKNOWN, log_mass_prior, outline_volume
-from wm_perception.types import Array
+from wm_perception.types import Array, Frame, PerceptionConfig
 
+_PERCEIVED_FROM = 1000
+"""First seed of the worlds that are rendered: others than those of the table."""
+_FRAMES, _FRAME_S = 9, 1.0 / 15.0
+"""Images of a world, and the time between them [s]: before its first object is set in motion."""
 LEAST_PUBLISHED = 3
 """Published objects of a class from which they count: the spread of fewer says nothing."""
 
@@ -90,6 +98,44 @@ def normalized_errors(objects: Sequence[Weighed], with_class: bool, with_parts: 
     return np.array(errors), np.array(errors) / np.array(spreads)
 
 
+def perceived_errors(split: Split, worlds: int) -> Array:
+    """Of N objects that perception finds in worlds at rest, before any contact.
+
+    Returns:
+        (N, 3): error of the log mass, the stated spread, error of the logarithm of the outline's volume.
+    """
+    rows = []
+    for seed in range(_PERCEIVED_FROM, _PERCEIVED_FROM + worlds):
+        scene = random_scene(seed, split)
+        pipeline = PerceptionPipeline(PerceptionConfig(reasoner="geometric"))
+        with open_simulator(scene, seed, noise=random_noise(seed, split)) as simulator:
+            for _ in range(_FRAMES):
+                image = simulator.render()
+                found = pipeline.process(
+                    Frame(simulator.stamp_ns, image.rgb, image.depth, simulator.camera, image.world_T_camera)
+                ).scene
+                simulator.advance_to(simulator.time_s + _FRAME_S)
+            true = simulator.ground_truth()
+        pushers = {scene.ids[k] for k in scene.pushers}
+        for p, t, _ in match(found, true):
+            if int(true.ids[t]) in pushers:
+                continue
+            volumes = [
+                outline_volume(int(g.shapes[k]), g.extents[k], g.hulls[k], g.parts[k])
+                for g, k in ((found, p), (true, t))
+            ]
+            rows.append([found.log_mass[p] - true.log_mass[t], found.log_mass_std[p], np.log(volumes[0] / volumes[1])])
+    return np.array(rows).reshape(-1, 3)
+
+
+def _calibration(errors: Array, normalized: Array) -> str:
+    size = np.abs(normalized)
+    return (
+        f"n {len(errors):5d}  bias {errors.mean():5.2f}  RMS {np.sqrt((errors**2).mean()):.2f}  normalized "
+        f"{np.sqrt((normalized**2).mean()):.2f}  {(size < 1).mean():.0%} {(size < 2).mean():.0%}"
+    )
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,6 +143,7 @@ def main() -> None:
     parser.add_argument(
         "--check", nargs="*", default=["seeds", "families"], choices=SPLITS, help="default: %(default)s"
     )
+    parser.add_argument("--perceived", type=int, default=0, help="worlds that are rendered (default: %(default)s)")
     arguments = parser.parse_args()
     objects = list(drawn("train", arguments.worlds))
     # Objects of no class are drawn in this split only.
@@ -121,12 +168,16 @@ def main() -> None:
         for with_class in (True, False):
             for with_parts in (True, False):
                 errors, normalized = normalized_errors(unseen, with_class, with_parts)
-                size = np.abs(normalized)
-                print(
-                    f"{split:10s} {'class' if with_class else 'no class':9s} {'parts' if with_parts else 'outline':8s} "
-                    f"n {len(errors):5d}  bias {errors.mean():5.2f}  RMS {np.sqrt((errors**2).mean()):.2f}  normalized "
-                    f"{np.sqrt((normalized**2).mean()):.2f}  {(size < 1).mean():.0%} {(size < 2).mean():.0%}"
-                )
+                knowing = f"{'class' if with_class else 'no class':9s} {'parts' if with_parts else 'outline':8s}"
+                print(f"{split:10s} {knowing} {_calibration(errors, normalized)}")
+        if arguments.perceived:
+            found = perceived_errors(cast(Split, split), arguments.perceived)
+            volumes = found[:, 2]
+            print(f"{split:10s} {'as perceived':18s} {_calibration(found[:, 0], found[:, 0] / found[:, 1])}")
+            print(
+                f"{split:10s} perceived over true volume, logarithm: median {np.median(volumes):.2f}, half within "
+                f"{np.median(np.abs(volumes)):.2f}, standard deviation {volumes.std():.2f}"
+            )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ _SLOW_M_S = 0.03
 """Speed [m/s] below which no arrow is drawn."""
 _NEAR_PLANE_M = 0.05
 """Depth [m] nearer than which nothing is drawn."""
+_LEGIBLE_PARTS = 4
+"""Parts up to which an object's are drawn: a hammer, a T. The wires of a mug's twelve would hide it; of more parts the
+outline is drawn. Chosen by hand, by looking."""
 _TURN = np.linspace(0.0, 2.0 * np.pi, 33)
 
 
@@ -87,12 +90,15 @@ def _to_world(scene: SceneGraph, index: int, points: Array) -> Array:
 
 
 def _object_wires(scene: SceneGraph, index: int) -> list[Array]:
-    """Of an object's parts, where it has any, else of its outline."""
-    wires = []
-    for part in scene.parts[index]:
-        turn = quaternion_to_matrix(part.quaternion)
-        wires += [wire @ turn.T + part.position for wire in _wires(int(part.shape), part.extents, part.hull)]
-    return wires or _wires(int(scene.shapes[index]), scene.extents[index], scene.hulls[index])
+    """Polylines (P, 3) in the object frame [m] that show an object, or each of its parts where they are few."""
+    parts = scene.parts[index]
+    if not 0 < len(parts) <= _LEGIBLE_PARTS:
+        return _wires(int(scene.shapes[index]), scene.extents[index], scene.hulls[index])
+    return [
+        wire @ Rotation.from_quat(part.quaternion).as_matrix().T + part.position
+        for part in parts
+        for wire in _wires(int(part.shape), part.extents, part.hull)
+    ]
 
 
 def _wires(shape: int, extents: Array, hull: Array) -> list[Array]:

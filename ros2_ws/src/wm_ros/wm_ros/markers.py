@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import Point
+from scipy.spatial import ConvexHull, QhullError
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from wm_core.colors import object_color
+from wm_core.convex_parts import ConvexPart
 from wm_core.geometry import pose_matrix, transform_points
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_ros.conversions.basics import pose_to_msg, vector_to_msg
@@ -22,6 +26,8 @@ _MARKER_OF_SHAPE = {
     Shape.CAPSULE: Marker.CYLINDER,
     Shape.CONVEX: Marker.CUBE,
 }
+_KEPT_PARTS = 128
+"""Sets of parts whose triangles are kept. Larger takes memory; smaller makes them anew in scenes of more objects."""
 _MOVING_M_S = 0.02
 """Speed [m/s] above which an arrow is shown."""
 _ARROW_S = 0.5
@@ -33,12 +39,13 @@ _LABEL_HEIGHT_M = 0.03
 class MarkerBuilder:
     """Makes a MarkerArray of each scene graph, with a DELETE for each marker of the one before that is gone.
 
-    Namespaces: ``objects`` (shapes), ``labels``, ``velocities`` (arrows to the place in half a second), ``supports``
-    (outlines). Objects not seen now are drawn paler.
+    Namespaces: ``objects`` (shapes; of objects of several parts the triangles of these), ``labels``, ``velocities``
+    (arrows to the place in half a second), ``supports`` (outlines). Objects not seen now are drawn paler.
     """
 
     def __init__(self) -> None:
         self._shown: set[tuple[str, int]] = set()
+        self._triangles = _Triangles()
 
     def build(self, scene: SceneGraph) -> MarkerArray:
         """visualization_msgs/MarkerArray in the graph's frame and at its stamp."""
@@ -72,6 +79,9 @@ class MarkerBuilder:
         body.pose = pose_to_msg(scene.positions[i], scene.quaternions[i])
         body.scale = vector_to_msg(scene.extents[i])
         body.color = color
+        if scene.parts[i]:
+            body.type, body.points = Marker.TRIANGLE_LIST, self._triangles.of(scene.parts[i])
+            body.scale = vector_to_msg(np.ones(3))
         label = self._marker(scene, "labels", object_id, Marker.TEXT_VIEW_FACING)
         world_T_object = pose_matrix(scene.positions[i], scene.quaternions[i])
         # Half the height of the turned box along the frame's z.
@@ -99,6 +109,36 @@ class MarkerBuilder:
             outline.color = ColorRGBA(r=r, g=g, b=b, a=1.0)
             markers.append(outline)
         return markers
+
+
+class _Triangles:
+    """The surfaces of sets of parts as triangles, made once for each."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[int, ...], tuple[Sequence[ConvexPart], list[Point]]] = OrderedDict()
+
+    def of(self, parts: Sequence[ConvexPart]) -> list[Point]:
+        """Three points of each triangle, in the object's frame, turning counterclockwise seen from outside."""
+        # The parts are kept here, so that none of another identity gets theirs.
+        key = tuple(id(part) for part in parts)
+        if key not in self._known:
+            self._known[key] = parts, _points(np.concatenate([_hull_triangles(part.points()) for part in parts]))
+            while len(self._known) > _KEPT_PARTS:
+                self._known.popitem(last=False)
+        return self._known[key][1]
+
+
+def _hull_triangles(points: Any) -> Any:
+    """(3 T, 3) corners of the triangles of the convex hull of points (P, 3); none where they span no volume."""
+    try:
+        hull = ConvexHull(points)
+    except (QhullError, ValueError):
+        return np.zeros((0, 3))
+    corners = points[hull.simplices]
+    turning = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    inward = np.einsum("ij,ij->i", turning, hull.equations[:, :3]) < 0.0
+    corners[inward] = corners[inward][:, ::-1]
+    return corners.reshape(-1, 3)
 
 
 def _points(values: Any) -> list[Point]:

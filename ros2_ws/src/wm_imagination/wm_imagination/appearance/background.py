@@ -113,8 +113,10 @@ class BackgroundMemory:
             reach = 0.5 * float(np.linalg.norm(scene.extents[row])) + 0.03
             near = np.flatnonzero(np.abs(points - scene.positions[row].astype(np.float32)).max(axis=1) < reach)
             local = move_points(invert_transform(pose), points[near])
-            half = 0.5 * scene.extents[row].astype(np.float32)
-            found = near[(np.abs(local) <= 1.1 * half + np.float32(0.012)).all(axis=1)]
+            inside = np.zeros(len(near), bool)
+            for center, half in _bounds(scene, row):
+                inside |= (np.abs(local - center) <= 1.1 * half + np.float32(0.012)).all(axis=1)
+            found = near[inside]
             # The support beneath an object that has stood there since the first frame cannot have been seen.
             (inside_new if before is None else inside_any).append(found)
         if inside_any:
@@ -156,3 +158,12 @@ class BackgroundMemory:
         # Beside an object the mask says what covers the sample, though both may be nearer than the tolerance.
         behind_object = view.near_object.ravel()[pixel] & (z > measured - tolerance)
         return ~inside | (measured <= 0.0) | behind_static | behind_object
+
+
+def _bounds(scene: SceneGraph, row: int) -> list[tuple[Float32, Float32]]:
+    """Center and half sizes (3,) each [m] of the bounds of an object, in its frame; of each of its parts."""
+    if not scene.parts[row]:
+        return [(np.zeros(3, np.float32), 0.5 * scene.extents[row].astype(np.float32))]
+    clouds = [p.points().astype(np.float32) for p in scene.parts[row]]
+    ends = [(c.min(axis=0), c.max(axis=0)) for c in clouds]
+    return [(np.float32(0.5) * (low + high), np.float32(0.5) * (high - low)) for low, high in ends]

@@ -31,7 +31,7 @@ from wm_imagination.appearance.points import (
     SurfacePoints,
     move_points,
     newest_per_voxel,
-    sample_primitive,
+    sample_object,
     turn_vectors,
 )
 from wm_imagination.appearance.views import (
@@ -62,6 +62,7 @@ class AppearanceMemory:
         self._reusable: dict[int, bool] = {}  # whether the latest view may be kept beside the next one
         self._unseen: dict[int, SurfacePoints] = {}
         self._primitive: dict[int, tuple[int, NDArray[np.float64]]] = {}
+        self._parts: dict[int, int] = {}  # of how many parts the samples of the unseen side are
         self._seen_ns: dict[int, int] = {}
         self._snapshot: Appearance | None = None
 
@@ -289,12 +290,17 @@ class AppearanceMemory:
         return ~inside | (measured <= 0.0) | own | (z > measured - 0.5 * tolerance)
 
     def _update_primitive(self, object_id: int, scene: SceneGraph, row: int) -> None:
-        shape, extents = int(scene.shapes[row]), scene.extents[row]
+        shape, extents, parts = int(scene.shapes[row]), scene.extents[row], scene.parts[row]
         known = self._primitive.get(object_id)
-        if known is not None and known[0] == shape and (np.abs(known[1] / extents - 1.0) < 0.15).all():
+        if (
+            known is not None
+            and known[0] == shape
+            and (np.abs(known[1] / extents - 1.0) < 0.15).all()
+            and self._parts.get(object_id, 0) == len(parts)
+        ):
             return
-        self._primitive[object_id] = (shape, extents.copy())
-        self._unseen[object_id] = sample_primitive(shape, extents, scene.hulls[row], self.config.completion_points)
+        self._primitive[object_id], self._parts[object_id] = (shape, extents.copy()), len(parts)
+        self._unseen[object_id] = sample_object(shape, extents, scene.hulls[row], parts, self.config.completion_points)
 
     def _forget(self, stamp_ns: int) -> None:
         limit = stamp_ns - int(self.config.forget_after_s * 1e9)
@@ -309,5 +315,6 @@ class AppearanceMemory:
                     self._reusable,
                     self._unseen,
                     self._primitive,
+                    self._parts,
                 ):
                     table.pop(object_id, None)

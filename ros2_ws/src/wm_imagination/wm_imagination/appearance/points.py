@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -9,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 
+from wm_core.convex_parts import ConvexPart
+from wm_core.part_solids import within_any
+from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
 
 Float32 = NDArray[np.float32]
@@ -145,6 +149,34 @@ def sample_primitive(
         np.full(len(points), np.sqrt(max(area, 1e-12) / count), np.float32),
         np.full(len(points), GUESS_BIAS_M, np.float32),
     )
+
+
+_PROUD_M = 3e-4
+"""How far over its surface a sample of a part is looked for in the other parts [m]: more than the error of a hull."""
+
+
+def sample_object(
+    shape: int,
+    extents: NDArray[np.float64],
+    hull: NDArray[np.float64] | None = None,
+    parts: Sequence[ConvexPart] = (),
+    count: int = 3000,
+) -> SurfacePoints:
+    """``sample_primitive``; of an object of several parts as many samples of them, less those within another part."""
+    if not parts:
+        return sample_primitive(shape, extents, hull, count)
+    clouds = [sample_primitive(p.shape, p.extents, p.hull, max(count // len(parts), 8)) for p in parts]
+    areas = np.array([len(c) * float(c.spacing[0]) ** 2 for c in clouds])
+    shares = np.maximum(count * areas / areas.sum(), 8).astype(int)
+    kept = []
+    for k, part in enumerate(parts):
+        cloud = sample_primitive(part.shape, part.extents, part.hull, int(shares[k]))
+        turn = quaternion_to_matrix(part.quaternion)
+        points, normals = cloud.points @ turn.T + part.position, cloud.normals @ turn.T
+        placed = replace(cloud, points=points.astype(np.float32), normals=normals.astype(np.float32))
+        others = [*parts[:k], *parts[k + 1 :]]
+        kept.append(placed[~within_any(others, points + _PROUD_M * normals)])
+    return SurfacePoints.concatenate(kept)
 
 
 def complete(seen: SurfacePoints, unseen: SurfacePoints, fallback_color: NDArray[np.float64]) -> SurfacePoints:

@@ -131,13 +131,12 @@ class Background:
             pose = frame.poses.get(body.object_id)
             if pose is None or not (ids == body.object_id).any():
                 continue
-            outline, z = self.camera.project(
-                corners(body.extents) @ (self._camera_T_world @ pose)[:3, :3].T + (self._camera_T_world @ pose)[:3, 3]
-            )
-            if (z < NEAR_PLANE_M).any():
-                continue
+            camera_T_object = self._camera_T_world @ pose
             silhouette = np.zeros(depth.shape, np.uint8)
-            cv2.fillConvexPoly(silhouette, cv2.convexHull(np.round(outline).astype(np.int32)), 1)
+            for points in [p.points() for p in body.parts] or [corners(body.extents)]:
+                outline, z = self.camera.project(points @ camera_T_object[:3, :3].T + camera_T_object[:3, 3])
+                if (z >= NEAR_PLANE_M).all():
+                    cv2.fillConvexPoly(silhouette, cv2.convexHull(np.round(outline).astype(np.int32)), 1)
             owner[(silhouette > 0) & (depth <= 0.0) & (owner == 0)] = body.object_id
         return owner
 

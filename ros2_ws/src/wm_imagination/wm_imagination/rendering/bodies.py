@@ -58,6 +58,7 @@ def bodies_at(
                     scales.get(int(m), np.ones(3)),
                     styles.get(int(m)),
                     scene.hulls[m] if len(scene.hulls[m]) else None,
+                    scene.parts[m],
                 )
             )
         elif int(m) in created:

@@ -11,7 +11,7 @@ from wm_core.interventions import Hypothesis
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import targets
 from wm_imagination.appearance.model import Appearance
-from wm_imagination.appearance.points import sample_primitive
+from wm_imagination.appearance.points import sample_object
 from wm_imagination.rendering.primitives import shade
 
 _PRIMITIVE_POINTS = 1000
@@ -25,7 +25,7 @@ def object_points(
     appearance: Appearance | None,
     limit: int,
 ) -> tuple[tuple[NDArray[np.float32], ...], tuple[NDArray[np.uint8], ...]]:
-    """Points (P, 3) [m] and colors (P, 3) of every object in its own frame; of its primitive where it was never seen.
+    """Points (P, 3) [m] and colors (P, 3) of every object in its own frame; of its shape where it was never seen.
 
     Args:
         object_ids: (M,) those of the scene, then of bodies that the futures create; limit: points of each at most.
@@ -40,12 +40,12 @@ def object_points(
             if appearance is not None:
                 seen = appearance.completed(object_id, scene.colors[m])
             shape, extents = int(scene.shapes[m]), scene.extents[m]
-            hull, color = scene.hulls[m], scene.colors[m]
+            hull, parts, color = scene.hulls[m], scene.parts[m], scene.colors[m]
         else:
             body = created[m]
-            shape, extents, hull, color = int(body.shape), body.extents, None, body.color
+            shape, extents, hull, parts, color = int(body.shape), body.extents, None, (), body.color
         if seen is None or not len(seen):
-            seen = sample_primitive(shape, extents, hull, min(_PRIMITIVE_POINTS, limit))
+            seen = sample_object(shape, extents, hull, parts, min(_PRIMITIVE_POINTS, limit))
             points.append(seen.points)
             colors.append(shade(color, seen.normals))
         else:

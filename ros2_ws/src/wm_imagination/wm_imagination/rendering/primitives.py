@@ -1,4 +1,4 @@
-"""Primitives and hulls drawn by casting rays."""
+"""Primitives, hulls and objects of several convex parts, drawn by casting rays."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 
 from wm_core.camera import Camera
+from wm_core.convex_parts import ConvexPart
 from wm_core.geometry import invert_transform, pose_matrix
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_imagination.rendering.splatting import NEAR_PLANE_M, NO_DEPTH, Float32
@@ -27,6 +28,7 @@ class Body:
         restyle: (3,) 0..1, the color that replaces its own (shading and texture contrast stay); None: its
             own.
         hull: (P, 3) [m] for ``Shape.CONVEX``.
+        parts: drawn instead of the shape, where there are any.
     """
 
     object_id: int
@@ -37,6 +39,7 @@ class Body:
     scale: NDArray[np.float64] = field(default_factory=lambda: np.ones(3))
     restyle: NDArray[np.float64] | None = None
     hull: NDArray[np.float64] | None = None
+    parts: tuple[ConvexPart, ...] = ()
 
 
 def scene_bodies(scene: SceneGraph) -> list[Body]:
@@ -50,6 +53,7 @@ def scene_bodies(scene: SceneGraph) -> list[Body]:
             scene.extents[i],
             scene.colors[i],
             hull=scene.hulls[i] if len(scene.hulls[i]) else None,
+            parts=scene.parts[i],
         )
         for i in range(len(scene))
         if not scene.is_static[i]
@@ -169,6 +173,27 @@ def cast_primitive(
     normals = normals / np.where(length > 0.0, length, 1.0)
     depth = np.where(np.isfinite(hit), hit, NO_DEPTH).astype(np.float32)
     return depth.reshape(rays.shape[:2]), normals.astype(np.float32).reshape(rays.shape)
+
+
+def cast_body(body: Body, camera_T_object: NDArray[np.float64], rays: Float32) -> tuple[Float32, Float32]:
+    """As ``cast_primitive``, of a body at its scale: of its parts, the nearest at each ray."""
+    if not body.parts:
+        hull = None if body.hull is None else body.hull * body.scale
+        return cast_primitive(body.shape, body.extents * body.scale, hull, camera_T_object, rays)
+    depth = np.full(rays.shape[:2], NO_DEPTH, np.float32)
+    normals = np.zeros(rays.shape, np.float32)
+    for part in body.parts:
+        turn = pose_matrix(part.position * body.scale, part.quaternion)
+        # As in physics: a turned part is scaled along its axes nearest to those of the object.
+        weights = np.abs(turn[:3, :3])
+        scale = weights.T @ body.scale / weights.sum(axis=0)
+        own_depth, own_normals = cast_primitive(
+            part.shape, part.extents * scale, part.hull * scale, camera_T_object @ turn, rays
+        )
+        nearer = own_depth < depth
+        depth[nearer] = own_depth[nearer]
+        normals[nearer] = own_normals[nearer] @ turn[:3, :3].T.astype(np.float32)
+    return depth, normals
 
 
 _LIGHT = np.array([0.30, 0.25, 0.92]) / np.linalg.norm([0.30, 0.25, 0.92])

@@ -21,7 +21,7 @@ from wm_imagination.appearance.points import SurfacePoints, move_points, turn_ve
 from wm_imagination.rendering.background import Background
 from wm_imagination.rendering.primitives import (
     Body,
-    cast_primitive,
+    cast_body,
     corners,
     ray_directions,
     recolor,
@@ -304,8 +304,7 @@ class Renderer:
         if window is None:
             return None
         rays = ray_directions(self.camera, window)
-        hull = None if body.hull is None else body.hull * body.scale
-        depth, normals = cast_primitive(body.shape, body.extents * body.scale, hull, camera_T_object, rays)
+        depth, normals = cast_body(body, camera_T_object, rays)
         mask = depth < NO_DEPTH
         if not mask.any():
             return None
