@@ -1,7 +1,7 @@
 """What-ifs on household objects: `python -m benchmarks.imagination.household --help`.
 
-Table-tops of the household split at rest, perceived from rendered images; then an object is pushed by a block, shoved, or
-taken away from beneath another, and 2 s are imagined by each backend from the perceived state. Compared with the
+Table-tops of the household split at rest, perceived from rendered images; then an object is pushed by a block, shoved,
+or taken away from beneath another, and 2 s are imagined by each backend from the perceived state. Compared with the
 simulator, which knows the true shapes: the error at 2 s of the objects that moved there, over the error of "nothing
 moves" (aim: a third). Prints tables; writes out/bench/household_whatifs.json. Cases and perceived states are kept under
 out/bench/cache.
@@ -56,7 +56,7 @@ class Errors:
     """Errors [m] at 2 s of objects of what-ifs; those of several worlds are joined.
 
     Attributes:
-        kinds: (E,) of the intervention; worlds: (E,) seeds; objects: (E,) true ids; moves: (E,) whether it moved in truth.
+        kinds: (E,) of the intervention; worlds: (E,) seeds; objects: (E,) true ids; moves: (E,) whether it moved.
         own: (E,) of the backend; still: (E,) of "nothing moves", from the same perceived state.
     """
 
@@ -76,8 +76,8 @@ class Errors:
         """Ratios and errors of a kind of intervention; None: of all.
 
         Keys: objects (that move), ratio_of_means, ratio_of_medians (to "nothing moves"), mean_m, median_m,
-        still_mean_m, still_median_m, share_better (0..1, of the objects that move); resting, resting_p90_m (objects that
-        do not move), resting_moved_share (of them, imagined to be further than a centimeter from where they are).
+        still_mean_m, still_median_m, share_better (0..1, of the objects that move); resting, resting_p90_m (objects
+        that do not move), resting_moved_share (of them, imagined to be further than a centimeter from where they are).
         """
         chosen = np.array([kind is None or k == kind for k in self.kinds], dtype=bool)
         moves = np.array(self.moves, dtype=bool)
@@ -185,8 +185,8 @@ def document_of(worlds: Iterable[World], methods: Sequence[str]) -> dict[str, An
         result[name] = {
             **{kind or "all": errors.figures(kind) for kind in (None, *KINDS)},
             "worst": [
-                [errors.worlds[k], errors.kinds[k], errors.objects[k], round(errors.own[k], 3), round(errors.still[k], 3)]
-                for k in order
+                [e.worlds[k], e.kinds[k], e.objects[k], round(e.own[k], 3), round(e.still[k], 3)]
+                for e, k in ((errors, int(n)) for n in order)
             ],
         }
     return result
@@ -194,9 +194,9 @@ def document_of(worlds: Iterable[World], methods: Sequence[str]) -> dict[str, An
 
 def figures_table(document: dict[str, Any], methods: Sequence[str]) -> Table:
     """By method and kind."""
-    table = Table(title=f"Household what-ifs: error at {AT_S:g} s of objects that move (aim: ratio 0.33)", pad_edge=False)
-    heads = ("what", "objects", "mean mm", "still", "ratio", "median mm", "still", "ratio", "better %", "resting that move %")
-    for head in heads:
+    table = Table(title=f"Household what-ifs: error at {AT_S:g} s of what moves (aim: ratio 0.33)", pad_edge=False)
+    heads = ("what", "objects", "mean mm", "still", "ratio", "median mm", "still", "ratio", "better %")
+    for head in (*heads, "resting that move %"):
         table.add_column(head, justify="left" if head == "what" else "right")
 
     def cell(value: float | None, factor: float, decimals: int) -> str:

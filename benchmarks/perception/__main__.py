@@ -224,9 +224,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         "real_clip": {row[0]: real["learned"][row[0]] for row in REAL_ROWS},
         "untrained_real_clip": {row[0]: real["untrained"][row[0]] for row in REAL_ROWS},
         "details": {**details, "real_clip": real},
-        "aims": {
-            split: {row[0]: row[5][k] for row in ROWS if row[5][k] is not None} for k, split in enumerate(SPLITS)
-        },
+        "aims": {split: {row[0]: row[5][k] for row in ROWS if row[5][k] is not None} for k, split in enumerate(SPLITS)},
         "setting": {
             **{k: v for k, v in vars(arguments).items() if isinstance(v, (int, float, str, list))},
             "segmenters": {name: str(chosen("segmenter", config)) for name, config in configs.items()},

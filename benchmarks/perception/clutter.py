@@ -164,9 +164,7 @@ def real_frames_table(frames: dict[str, dict[str, Any]]) -> Table:
     for name, row in frames.items():
         low, high = row["objects"]
         style = "green" if low <= row["found"] <= high else "red"
-        table.add_row(
-            name, f"[{style}]{row['found']}[/]", str(low) if low == high else f"{low} to {high}", row["what"]
-        )
+        table.add_row(name, f"[{style}]{row['found']}[/]", str(low) if low == high else f"{low} to {high}", row["what"])
     return table
 
 

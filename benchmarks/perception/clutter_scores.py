@@ -1,8 +1,8 @@
 """Overlap and boundary scores of masks in clutter.
 
-The metric of unseen-object segmentation (Dave et al., "Towards Segmenting Anything That Moves", ICCV workshops 2019; Xie
-et al., "The Best of Both Modes", CoRL 2019): found masks are assigned to true ones so that the sum of F is largest, and
-pixels are counted over all objects together. F is 2 P R / (P + R).
+The metric of unseen-object segmentation (Dave et al., "Towards Segmenting Anything That Moves", ICCV workshops 2019;
+Xie et al., "The Best of Both Modes", CoRL 2019): found masks are assigned to true ones so that the sum of F is largest,
+and pixels are counted over all objects together. F is 2 P R / (P + R).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 Labels = NDArray[np.integer]
 
 BOUNDARY_SHARE = 0.003
-"""Distance within which boundaries agree, as a part of the image's diagonal (as in the papers' code); at least a pixel."""
+"""Distance within which boundaries agree, as a part of the image's diagonal, as in the papers; at least a pixel."""
 GOOD_F = 0.75
 """Overlap F above which an object counts as segmented well."""
 
@@ -28,8 +28,8 @@ class ClutterCounts:
     """Pixels and objects of images, which add up.
 
     Attributes:
-        overlap: pixels (common, found, true) of masks; boundary: (found on a true one, found, true on a found one, true)
-            of boundaries; good: true objects with F above ``GOOD_F``; true, found: how many there are.
+        overlap: pixels (common, found, true) of masks; boundary: (found on a true one, found, true on a found one,
+            true) of boundaries; good: true objects with F above ``GOOD_F``; true, found: how many there are.
     """
 
     overlap: tuple[int, int, int] = (0, 0, 0)

@@ -62,9 +62,7 @@ class Clip:
 
 def compile_world(scene: BuiltScene) -> World:
     """The physics of a scene, without materials and meshes; reuse it for the siblings of one scene."""
-    bare = [
-        replace(b, geoms=tuple(replace(g, material="") for g in b.geoms if g.mesh is None)) for b in scene.bodies
-    ]
+    bare = [replace(b, geoms=tuple(replace(g, material="") for g in b.geoms if g.mesh is None)) for b in scene.bodies]
     return World(bare, 0.0, 1.0 / (FRAME_RATE_HZ * STEPS_PER_FRAME))
 
 

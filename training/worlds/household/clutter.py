@@ -77,9 +77,7 @@ def with_bin(board: BodyDef, inner: Array, top: float, rng: np.random.Generator)
         rows.append(((length, _WALL_M, height), (0.0, sign * 0.5 * (width + _WALL_M), 0.5 * height)))
     turn = Rotation.from_euler("z", rng.uniform(-np.pi, np.pi))
     walls = tuple(
-        GeomDef(
-            Shape.BOX, np.array(full), turn.apply(center) + [0.0, 0.0, top], turn.as_quat(), color=color
-        )  # type: ignore[arg-type]
+        GeomDef(Shape.BOX, np.array(full), turn.apply(center) + [0.0, 0.0, top], turn.as_quat(), color=color)  # type: ignore[arg-type]
         for full, center in rows
     )
     return replace(board, geoms=(*board.geoms, *walls))

@@ -50,9 +50,7 @@ def whole(meshes: tuple[VisualMesh, ...]) -> tuple[Array, NDArray[np.int64]]:
         vertices.append(mesh.vertices)
         faces.append(mesh.faces + count)
         count += len(mesh.vertices)
-    _, first, inverse = np.unique(
-        np.round(np.concatenate(vertices), 6), axis=0, return_index=True, return_inverse=True
-    )
+    _, first, inverse = np.unique(np.round(np.concatenate(vertices), 6), axis=0, return_index=True, return_inverse=True)
     return np.concatenate(vertices)[first], inverse.reshape(-1)[np.concatenate(faces)]
 
 

@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_core.rotations import matrix_to_quaternion
+from wm_core.rotations import matrix_to_quaternion, quaternion_to_matrix
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import GeomDef, VisualMesh
 
@@ -53,7 +53,7 @@ class ModelFile:
                 g.shape,
                 g.extents,
                 rotation @ (g.position - origin),
-                matrix_to_quaternion(rotation @ _matrix(g.quaternion)),
+                matrix_to_quaternion(rotation @ quaternion_to_matrix(g.quaternion)),
             )
             for g in self.boxes
         )
@@ -86,12 +86,6 @@ def read_model(path: Path) -> ModelFile:
     if not drawn:
         raise ModelFileError(f"{path}: found no mesh that is drawn, expected at least one (contype 0)")
     return ModelFile(tuple(drawn), tuple(boxes))
-
-
-def _matrix(quaternion: Array) -> Array:
-    from wm_core.rotations import quaternion_to_matrix
-
-    return quaternion_to_matrix(quaternion)
 
 
 def _drawn(model: mujoco.MjModel, geom: int, rotation: Array, position: Array) -> GeomDef:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,7 @@ def load(name: str) -> ScannedObject:
     return _loaded(entry, folder)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _loaded(entry: Entry, folder: Path) -> ScannedObject:
     return scanned_object(entry, folder / entry.folder / entry.name / f"{entry.name}.xml")
 

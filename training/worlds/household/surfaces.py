@@ -1,4 +1,4 @@
-"""Pictures of real materials for tables, floors and walls of the household scenes; of the same packages as the objects."""
+"""Pictures of real materials for the tables, floors and walls of household scenes, from the packages of the objects."""
 
 from __future__ import annotations
 
