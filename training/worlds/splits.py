@@ -6,8 +6,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Split = Literal["train", "seeds", "families", "assemblies"]
+Split = Literal["train", "seeds", "families", "assemblies", "homeware"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+SEEDS_OF_A_SPLIT = 1_000_000
+"""More than the seeds of any split, so that seed + this times the split's index names a clip among all of them."""
 
 
 def generator(split: Split, seed: int, purpose: int) -> np.random.Generator:
