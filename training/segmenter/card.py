@@ -31,7 +31,7 @@ ABOUT_HOMEWARE = (
     f"The split homeware has {len(HOMEWARE)} families of household things ({', '.join(HOMEWARE)}) in heaps, bins, "
     "shelves, on tables and floors, with the depth errors of Kinect v1, RealSense D4xx and telephones' lidars. "
     "Licenses of its assets: all shapes, prints and textures are drawn by this project's own code (Apache-2.0); no "
-    "scan, photograph or mesh of others is among them; the letters of its prints are Hershey's fonts as OpenCV draws them "
+    "scan, photograph or mesh of others is among them; letters of prints are Hershey's fonts as OpenCV draws them "
     "(public domain) and DejaVu as matplotlib ships it (Bitstream Vera's license, changes in the public domain). "
     "The held-out families include a pan and a goblet. Homeware trains on pans and cups of other forms, so since it is "
     "trained on, these two are forms that are new of kinds that are not; the other held-out shapes stay unseen."

@@ -73,7 +73,7 @@ def shadow(depth: Depth, baseline_focal_m_px: float) -> NDArray[np.bool_]:
 
 
 def incidence(view: View) -> Depth:
-    """Cosine (H, W) of the angle between the line of sight and the surface's normal."""
+    """Cosine (H, W) of the angle between the line of sight and the surface's normal; 1 across steps in depth."""
     z = cv2.GaussianBlur(view.depth, (0, 0), 0.8)
     du = cv2.Sobel(z, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
     dv = cv2.Sobel(z, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
@@ -83,7 +83,9 @@ def incidence(view: View) -> Depth:
     f = np.float32(view.focal_px)
     normal = np.sqrt(np.square(f * du) + np.square(f * dv) + np.square(z + x * du + y * dv))
     ray = np.sqrt(1.0 + np.square(x / f) + np.square(y / f))
-    return np.asarray(np.clip(z / np.maximum(normal * ray, 1e-6), 0.0, 1.0), dtype=np.float32)
+    cosine = np.clip(z / np.maximum(normal * ray, 1e-6), 0.0, 1.0)
+    step = cv2.dilate(edges(view.depth, 0.08).astype(np.uint8), np.ones((5, 5), np.uint8))
+    return np.where(step > 0, 1.0, cosine).astype(np.float32)
 
 
 def edges(depth: Depth, jump: float = 0.02) -> NDArray[np.bool_]:
@@ -104,7 +106,7 @@ def weak(view: View, darkness: float, mirror: float, grazing: float, rng: np.ran
     chance = np.clip((limit - brightness) / max(darkness, 1e-6), 0.0, 1.0) * np.float32(darkness > 0.0)
     cosine = incidence(view)
     # Mirrors are lost where they are seen head-on, and much of them elsewhere.
-    shine = np.square(view.gloss) * mirror * np.where(cosine > 0.97, 1.6, 0.8)
+    shine = np.square(view.gloss) * mirror * np.where(cosine > 0.97, 1.4, 0.8)
     # Mirrored light that is not lost for other reasons: bright spots.
     shine += view.gloss * mirror * (brightness > 0.97)
     chance = np.maximum(chance, shine)
@@ -231,12 +233,11 @@ class ActiveStereo:
         depth = displaced(depth, scale, 2.0 * scale, rng)
         if self.smear > 0.0:
             soft = cv2.GaussianBlur(depth, (0, 0), max(1.5 * scale, 0.4))
-            depth = np.where(
-                edges(depth) & (smooth_noise(shape, 5.0 * scale, rng) > 1.0 - 2.0 * self.smear), soft, depth
-            )
+            ramp = edges(depth) & (smooth_noise(shape, 5.0 * scale, rng) > 1.0 - 2.0 * self.smear)
+            depth = np.where(ramp, soft, depth).astype(np.float32)
         constant = self.baseline_m * self.focal_px
         noise = 0.8 * smooth_noise(shape, self.waves_px * scale, rng) + 0.6 * smooth_noise(shape, 1.5 * scale, rng)
-        depth = depth + np.square(depth) / np.float32(constant) * np.float32(self.subpixel_px) * noise
+        depth = np.asarray(depth + np.square(depth) * np.float32(self.subpixel_px / constant) * noise, np.float32)
         return _within(quantized(depth, constant, self.step_px), lost, self.nearest_m, self.farthest_m)
 
 

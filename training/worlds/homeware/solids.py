@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike
 from training.worlds.families import WHITE, DrawnObject
 from training.worlds.homeware.surfaces import Array, Image, Surface, lathe, loft, paint
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.bodies import GeomDef
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, lowest_point
 
 WALL_PARTS = 7
 """Convex parts around a hollow thing. More are rounder inside, and slower to collide in proportion."""
@@ -134,7 +135,9 @@ def assembled(
     rolls: bool = False,
 ) -> DrawnObject:
     """An object of painted surfaces and the parts that collide, put on z = 0. Arguments as of ``DrawnObject``."""
-    mesh = paint(pieces)
+    rise = np.array([0.0, 0.0, -lowest_point(BodyDef(tuple(solids)), (0.0, 0.0, 0.0, 1.0))])
+    solids = [replace(part, position=part.position + rise) for part in solids]
+    mesh = paint([(surface.moved(rise), image) for surface, image in pieces])
     low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
     drawn = GeomDef(Shape.BOX, high - low, color=WHITE, visual_only=True, mesh=mesh)
     shape = solids[0].shape if len(solids) == 1 else Shape.CONVEX
