@@ -17,12 +17,25 @@ if TYPE_CHECKING:
 _SEGMENTER_WORK = ROOT / "out/train/segmenter"
 
 
+def _class_count(weights: Path) -> int:
+    """Classes of trained weights; where there are none yet, those of the vocabulary, which grows at its end alone."""
+    from safetensors import safe_open
+
+    from training.segmenter.model import EMBEDDING
+    from training.worlds.families import VOCABULARY
+
+    if not weights.is_file():
+        return len(VOCABULARY)
+    with safe_open(weights, "np") as file:
+        return int(file.get_slice("meaning.1.weight").get_shape()[0]) - EMBEDDING
+
+
 def _segmenter_network(weights: Path) -> nn.Module:
     from safetensors.torch import load_file
 
     from training.segmenter.model import SegmenterNetwork
 
-    network = SegmenterNetwork()
+    network = SegmenterNetwork(classes=_class_count(weights))
     network.load_state_dict(load_file(weights))
     return network.eval()
 
@@ -30,14 +43,15 @@ def _segmenter_network(weights: Path) -> nn.Module:
 def _segmenter_facts(network: nn.Module) -> dict[str, str]:
     import json
 
-    from training.segmenter.model import EMBEDDING
+    from training.segmenter.model import EMBEDDING, SegmenterNetwork
     from training.worlds.families import VOCABULARY
     from wm_perception.segmentation.learned import CHANNELS
 
+    assert isinstance(network, SegmenterNetwork)
     return {
         "version": "1",
         "channels": json.dumps(list(CHANNELS)),
-        "vocabulary": json.dumps(list(VOCABULARY)),
+        "vocabulary": json.dumps(list(VOCABULARY[: network.classes])),
         "embedding": str(EMBEDDING),
     }
 
@@ -92,10 +106,9 @@ def _segmenter_metric(run: Runner) -> dict[str, float]:
 
 def _maps() -> tuple[Tensor, ...]:
     from training.segmenter.model import EMBEDDING
-    from training.worlds.families import VOCABULARY
     from wm_perception.segmentation.learned import OUTPUTS
 
-    channels = (1, 1, 2, len(VOCABULARY), EMBEDDING)
+    channels = (1, 1, 2, _class_count(PERCEPTION_MODELS / "segmenter.safetensors"), EMBEDDING)
     sizes = (*3 * (("height", "width"),), *2 * (("half_height", "half_width"),))
     units = ("logit", "logit", "pixels / 32", "logit", "none")
     return tuple(

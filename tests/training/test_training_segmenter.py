@@ -19,6 +19,7 @@ from training.segmenter.trainer import Batches, Trainer, collate
 from training.worlds import generate as generator
 from training.worlds.contact_sheet import contact_sheet
 from training.worlds.dataset import Prepared, augment, prepare, targets
+from training.worlds.families import VOCABULARY
 from wm_perception.segmentation.learned import CHANNELS, OUTPUTS, group_pixels
 
 pytestmark = pytest.mark.slow
@@ -83,7 +84,7 @@ def test_targets_point_at_centers(prepared: Prepared) -> None:
     maps, weights, meaning = targets(mask, prepared.classes[row])
     labels, _ = group_pixels(maps[0], maps[1], maps[2:4])
     assert average_precision([mask], [(labels, np.ones(labels.max()))])[0] > 0.9
-    assert meaning.shape == (120, 160) and meaning.max() < 9
+    assert meaning.shape == (120, 160) and meaning.max() < len(VOCABULARY)
     assert (weights >= 0).all()
 
 

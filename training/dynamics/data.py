@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from scipy.spatial.transform import Rotation
 
+from training.worlds.motions import sweeping_pusher
 from training.worlds.simulate import simulate
 from training.worlds.splits import Split
-from training.worlds.worlds import random_scene, sweeping_pusher
+from training.worlds.worlds import random_scene
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from training.common.model_card import WorstFrame
 from training.worlds.dataset import QUANTUM, Prepared
 from training.worlds.families import VOCABULARY
+from training.worlds.splits import SEEDS_OF_A_SPLIT
 from wm_perception.segmentation.learned import INPUT, group_pixels, pooled
 
 MIN_VISIBLE_PX = 30
@@ -179,7 +180,7 @@ def worst_frames(
         labels, _, _ = found(network, data.inputs[row].astype(np.float32) / QUANTUM)
         frames.append(
             WorstFrame(
-                f"{split}, clip {data.clips[row]}",
+                f"{split}, clip {data.clips[row] % SEEDS_OF_A_SPLIT}",
                 f"mean IoU {quality[row]:.2f}",
                 {"color": color, "ground truth": _painted(np.array(data.masks[row])), "found": _painted(labels)},
             )

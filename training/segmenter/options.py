@@ -9,7 +9,7 @@ MODELS = Path("ros2_ws/src/wm_perception/models")
 TEMPERATURE = 0.1
 """Of the contrastive loss; larger values separate similar objects less."""
 VALIDATION_CLIPS = 40
-"""The last clips of the training set are kept for validation; not the held-out splits."""
+"""Clips of the training set that are kept for validation, the last ones of each of its splits."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Options:
 
     Attributes:
         seed: of the first weights and of every batch; steps: of the training; batch: images a step.
-        rate: highest learning rate; clips: of the training set; assemblies: further clips of random assemblies.
+        rate: highest learning rate; clips: of the training set; assemblies: further clips of random assemblies;
+        homeware: further clips of household things.
     """
 
     seed: int
@@ -27,3 +28,4 @@ class Options:
     rate: float
     clips: int
     assemblies: int = 0
+    homeware: int = 0

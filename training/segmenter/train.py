@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from training.common.command import add_options, open_console, prepare_device
@@ -23,14 +24,22 @@ from training.segmenter.options import MODELS, VALIDATION_CLIPS, Options
 from training.segmenter.trainer import Batches, Trainer, validation_loss
 from training.worlds.dataset import Prepared, prepare
 from training.worlds.generate import IMAGES, SIBLINGS, generate
+from training.worlds.splits import SEEDS_OF_A_SPLIT
+
+
+def validation_clips(clips: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The clips, of those of all images (M,), that are not trained on: the last ones of each split."""
+    known = np.unique(clips)
+    splits = np.unique(known // SEEDS_OF_A_SPLIT)
+    each = max(VALIDATION_CLIPS // max(len(splits), 1), 1)
+    return np.concatenate([known[known // SEEDS_OF_A_SPLIT == s][-each:] for s in splits] or [known])
 
 
 def train(options: Options, data: Prepared, checkpoint: Path, device: torch.device, console: Console) -> Trainer:
     """Trains to the end, from the checkpoint if there is one."""
     trainer = Trainer(options, device)
     trainer.resume(checkpoint, console)
-    clips = np.unique(data.clips)
-    watched = np.isin(data.clips, clips[-VALIDATION_CLIPS:])
+    watched = np.isin(data.clips, validation_clips(data.clips))
     rows, watch = np.flatnonzero(~watched), np.flatnonzero(watched)[::2]
     console.print(
         f"{count_parameters(trainer.network):,} parameters, {len(rows)} images to train on, {len(watch)} to watch, "
@@ -51,19 +60,24 @@ def train(options: Options, data: Prepared, checkpoint: Path, device: torch.devi
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser, MODELS, "segmenter", steps=4500, batch=8, rate=2e-3, clips=1200)
+    add_options(parser, MODELS, "segmenter", steps=6000, batch=8, rate=2e-3, clips=600)
     parser.add_argument(
         "--assemblies", type=int, default=0, help="also as many clips of random assemblies (default: none)"
+    )
+    parser.add_argument(
+        "--homeware", type=int, default=1200, help="also as many clips of household things (default: %(default)s)"
     )
     arguments = parser.parse_args()
     if arguments.batch < 2 or arguments.batch % 2:
         parser.error(f"--batch: got {arguments.batch}, expected an even number of at least 2")
     device, console = prepare_device(arguments), open_console()
     a = arguments
-    options = Options(a.seed, a.steps, a.batch, a.rate, a.clips, a.assemblies)
+    options = Options(a.seed, a.steps, a.batch, a.rate, a.clips, a.assemblies, a.homeware)
     shards = []
     if a.assemblies:
         shards = generate(a.data / "assemblies", "assemblies", a.assemblies, IMAGES, 0, a.threads, console)
+    if a.homeware:
+        shards += generate(a.data / "homeware", "homeware", a.homeware, IMAGES, 0, a.threads, console)
     shards += generate(arguments.data / "train", "train", options.clips, IMAGES, SIBLINGS, arguments.threads, console)
     data = prepare(shards, arguments.work / "features_train", arguments.threads, console)
     trainer = train(options, data, arguments.work / "checkpoint.safetensors", device, console)

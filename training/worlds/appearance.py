@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.worlds import textures
+from training.worlds.homeware.catalog import gloss
+from training.worlds.homeware.sensors import View, random_sensor
 from training.worlds.splits import Split, generator
 from training.worlds.textures import random_texture
 from wm_sim.depth_noise import DepthNoise
@@ -17,24 +19,32 @@ from wm_sim.rendering import ZFAR_M, ZNEAR_M
 from wm_sim.scenes import BuiltScene
 from wm_sim.simulator import Simulator
 
+_HOMEWARE_LIGHT = 1.4
+"""Light of ``homeware`` over that of the other splits: its images are as bright as photographs, about 110 of 255."""
+
 
 def room(scene: BuiltScene, width: int, height: int) -> Callable[[mujoco.MjSpec], None]:
     """The appearance of a world for ``Simulator``: textures, lights, walls, and furniture around the table."""
     split, seed = scene.model.name.rsplit("-", 1)
     rng = generator(cast(Split, split), int(seed), 1)
-    images = [random_texture(cast(Split, split), rng, row == 0) for row in range(len(scene.bodies))]
+    bright = _HOMEWARE_LIGHT if split == "homeware" else 1.0
+    # What is drawn as a mesh brings its texture along.
+    meshed = [any(g.mesh is not None for g in body.geoms) for body in scene.bodies]
+    images = [None if meshed[row] else random_texture(cast(Split, split), rng, row == 0) for row in range(len(meshed))]
 
     def decorate(spec: mujoco.MjSpec) -> None:
         visual = spec.visual
         visual.global_.offwidth, visual.global_.offheight = width, height
         visual.quality.offsamples = 0
-        ambient = rng.uniform(0.22, 0.5)
+        ambient = bright * rng.uniform(0.22, 0.5)
         visual.headlight.ambient = [ambient] * 3
-        visual.headlight.diffuse = [rng.uniform(0.0, 0.35)] * 3
+        visual.headlight.diffuse = [bright * rng.uniform(0.0, 0.35)] * 3
         visual.headlight.specular = [0.05, 0.05, 0.05]
         spec.stat.extent, spec.stat.center = 1.0, [0.0, 0.0, 0.75]
         visual.map.znear, visual.map.zfar = ZNEAR_M, ZFAR_M
         for row, pixels in enumerate(images):
+            if pixels is None:
+                continue
             name = "table" if row == 0 else "pusher" if row in scene.pushers else f"material{row}"
             repeat = float(rng.uniform(0.7, 3.0)) if row == 0 else 1.0
             _material(spec, name, pixels, row != 0, repeat, float(rng.uniform(0.0, 0.35)))
@@ -56,7 +66,7 @@ def room(scene: BuiltScene, width: int, height: int) -> Callable[[mujoco.MjSpec]
                 type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
                 pos=[-0.6, 0.9, 2.6],
                 dir=[rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.8), down],
-                diffuse=(tint * rng.uniform(0.25, 0.65) / (k + 1)).tolist(),
+                diffuse=(bright * tint * rng.uniform(0.25, 0.65) / (k + 1)).tolist(),
                 specular=[rng.uniform(0.0, 0.4)] * 3,
                 ambient=[0.0, 0.0, 0.0],
                 castshadow=False,
@@ -71,6 +81,9 @@ def _surroundings(spec: mujoco.MjSpec, scene: BuiltScene, rng: np.random.Generat
     box = mujoco.mjtGeom.mjGEOM_BOX
     free = {"contype": 0, "conaffinity": 0}
     reach = rng.uniform(1.4, 2.8, 4)
+    away_from_camera = _clear_of_camera(scene)
+    if away_from_camera is not None:
+        reach = np.maximum(reach, 1.4 + np.linalg.norm(scene.model.camera.position[:2]))
     for k, (dx, dy) in enumerate(((1, 0), (-1, 0), (0, 1), (0, -1))):
         if rng.uniform() < 0.25:
             continue
@@ -88,6 +101,8 @@ def _surroundings(spec: mujoco.MjSpec, scene: BuiltScene, rng: np.random.Generat
         half = rng.uniform([0.04, 0.04, 0.1], [0.3, 0.3, 0.65])
         angle = rng.uniform(-np.pi, np.pi)
         away = float(np.hypot(*half_table)) + rng.uniform(0.15, 1.0) + float(np.hypot(half[0], half[1]))
+        if away_from_camera is not None and not away_from_camera(angle):
+            continue
         spec.worldbody.add_geom(
             type=box,
             size=half,
@@ -97,6 +112,17 @@ def _surroundings(spec: mujoco.MjSpec, scene: BuiltScene, rng: np.random.Generat
             rgba=[*textures.random_color(rng), 1.0],
             **free,
         )
+
+
+def _clear_of_camera(scene: BuiltScene) -> Callable[[float], bool] | None:
+    """Whether furniture in a direction [rad] leaves the view free; None where all cameras are close, as in old splits.
+
+    The cameras of ``homeware`` may be farther away than a room's furniture, and must not look at its back.
+    """
+    if not scene.model.name.startswith("homeware"):
+        return None
+    x, y = scene.model.camera.position[:2]
+    return lambda angle: abs((angle - np.arctan2(y, x) + np.pi) % (2.0 * np.pi) - np.pi) > 0.9
 
 
 def _material(
@@ -129,6 +155,26 @@ def random_noise(seed: int, split: Split = "train", width: int = 640) -> DepthNo
         edge_width_px=max(1, round(2 * scale * rng.uniform(0.5, 1.5))),
         dropout=float(rng.choice([0.0005, 0.003, 0.01])),
     )
+
+
+Measure = Callable[
+    [NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32], float, np.random.Generator], NDArray[np.float32]
+]
+"""From color (H, W, 3), true depth (H, W) [m], ids (H, W) and focal length [pixels] to measured depth (H, W) [m]."""
+
+
+def depth_sensor(scene: BuiltScene, seed: int, split: Split, width: int) -> Measure:
+    """The depth sensor of a world by seed: in ``homeware`` one of several models, else ``random_noise``."""
+    if split != "homeware":
+        noise = random_noise(seed, split, width)
+        return lambda rgb, depth, ids, focal_px, rng: noise.apply(depth, rng)
+    distance = float(np.linalg.norm(np.subtract(scene.model.camera.position, scene.model.camera.target)))
+    sensor = random_sensor(generator(split, seed, 2), distance)
+    mirrors = np.zeros(max(scene.ids) + 1, np.float32)
+    mirrors[list(scene.ids)] = [gloss(name) for name in scene.names]
+    if isinstance(sensor, DepthNoise):
+        return lambda rgb, depth, ids, focal_px, rng: sensor.apply(depth, rng)
+    return lambda rgb, depth, ids, focal_px, rng: sensor.measure(View(rgb, depth, mirrors[ids], focal_px), rng)
 
 
 def open_simulator(

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from training.worlds.families import VOCABULARY
 from training.worlds.generate import DEPTH_UNIT_M
+from training.worlds.splits import SEEDS_OF_A_SPLIT, SPLITS
 from wm_core.camera import Camera
 from wm_perception.lifting.cloud import make_cloud
 from wm_perception.segmentation.learned import CHANNELS, OFFSET_SCALE_PX, network_input
@@ -35,8 +36,10 @@ class Prepared:
     """M images.
 
     Attributes:
-        inputs: (M, 10, h, w) int8, the network's input times 127; masks: (M, h, w) uint8 instance ids, 0 background.
-        clips: (M,) seed of the clip of each; classes: (M, 32) class of each id, -1 = none of the vocabulary.
+        inputs: (M, 10, h, w) int8, the network's input times 127.
+        masks: (M, h, w) uint8 instance ids, 0 background.
+        clips: (M,) number of the clip of each, its seed + ``SEEDS_OF_A_SPLIT`` times the split's index.
+        classes: (M, 32) class of each id, -1 = none of the vocabulary.
     """
 
     inputs: NDArray[np.int8]
@@ -89,7 +92,8 @@ def _prepare_shard(task: tuple[Path, Path, int]) -> int:
             if "rgb" not in group:
                 continue
             seed = int(group.attrs["seed"])
-            rng = np.random.default_rng([seed, 11])
+            clip = seed + SEEDS_OF_A_SPLIT * SPLITS.index(group.attrs["split"])
+            rng = np.random.default_rng([clip, 11])
             matrix = group["K"][()]
             names = json.loads(group.attrs["class_names"])
             of_class = np.full(MAX_IDS, -1, np.int8)
@@ -108,7 +112,7 @@ def _prepare_shard(task: tuple[Path, Path, int]) -> int:
                 inputs[at] = np.rint(network_input(cloud, height) * QUANTUM).astype(np.int8)
                 mask = group["mask"][k]
                 masks[at] = np.where(mask > 1, mask, 0)
-                clips[at], classes[at] = seed, of_class
+                clips[at], classes[at] = clip, of_class
                 at += 1
     return at - first
 
@@ -130,10 +134,10 @@ def prepare(shards: list[Path], folder: Path, workers: int, console: Console) ->
             counts.append(sum(len(g["rgb"]) for g in groups))
             if groups:
                 shape = groups[0]["rgb"].shape[1:3]
-        stamps.append([shard.name, shard.stat().st_size])
+        stamps.append([shard.parent.name, shard.name, shard.stat().st_size])
     total = sum(counts)
     done = folder / "done.json"
-    wanted = {"shards": stamps, "channels": list(CHANNELS), "images": total}
+    wanted = {"shards": stamps, "channels": list(CHANNELS), "vocabulary": list(VOCABULARY), "images": total}
     if not done.exists() or json.loads(done.read_text()) != wanted:
         folder.mkdir(parents=True, exist_ok=True)
         done.unlink(missing_ok=True)
@@ -203,10 +207,35 @@ def targets(
     return maps, weights, np.ascontiguousarray(meaning[::2, ::2])
 
 
+def _smaller(
+    stored: NDArray[np.int8], mask: NDArray[np.uint8], rng: np.random.Generator
+) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
+    """The picture as a part of an image that shows nothing else: things as seen from farther away."""
+    h, w = mask.shape
+    scale = rng.uniform(0.55, 0.9)
+    ch, cw = int(h * scale), int(w * scale)
+    y, x = int(rng.integers(0, h - ch + 1)), int(rng.integers(0, w - cw + 1))
+    rows = ((np.arange(ch) + 0.5) * h / ch).astype(np.intp)[:, None]
+    columns = ((np.arange(cw) + 0.5) * w / cw).astype(np.intp)
+    image, small = np.zeros_like(stored), np.zeros_like(mask)
+    image[:3] = rng.integers(-127, 128, (3, 1, 1))
+    image[:, y : y + ch, x : x + cw] = stored[:, rows, columns]
+    small[y : y + ch, x : x + cw] = mask[rows, columns]
+    return image, small
+
+
+def _compressed(color: NDArray[np.int8], quality: int) -> NDArray[np.int8]:
+    """Colors (3, h, w) after JPEG of this quality 0..100."""
+    pixels = np.clip((color.transpose(1, 2, 0) + QUANTUM), 0, 255).astype(np.uint8)
+    _, code = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray((decoded.astype(np.int16).transpose(2, 0, 1) - int(QUANTUM)).clip(-127, 127), np.int8)
+
+
 def augment(
     stored: NDArray[np.int8], mask: NDArray[np.uint8], rng: np.random.Generator | None
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """A different picture of the same scene: mirrored, enlarged, in other light, of another camera.
+    """A different picture of the same scene: mirrored, enlarged or made smaller, in other light, of another camera.
 
     Args:
         stored: (10, h, w), the input times 127; mask: (h, w); rng: None for the picture as it is.
@@ -216,14 +245,17 @@ def augment(
     """
     if rng is None:
         return stored.astype(np.float32) / np.float32(QUANTUM), mask
-    if rng.uniform() < 0.3:
+    kind = rng.uniform()
+    if kind < 0.35:
         h, w = mask.shape
-        scale = rng.uniform(1.1, 1.8)
+        scale = rng.uniform(1.1, 2.2)
         ch, cw = int(h / scale), int(w / scale)
         y, x = int(rng.integers(0, h - ch + 1)), int(rng.integers(0, w - cw + 1))
         rows = (y + (np.arange(h) + 0.5) * ch / h).astype(np.intp)
         columns = (x + (np.arange(w) + 0.5) * cw / w).astype(np.intp)
         stored, mask = stored[:, rows[:, None], columns], mask[rows[:, None], columns]
+    elif kind < 0.5:
+        stored, mask = _smaller(stored, mask, rng)
     flip = rng.uniform() < 0.5
     if flip:
         stored, mask = stored[:, :, ::-1], np.ascontiguousarray(mask[:, ::-1])
@@ -234,6 +266,8 @@ def augment(
     if rng.uniform() < 0.1:
         gray = stored[:3].mean(axis=0).astype(np.int8)
         stored = np.stack([gray, gray, gray])
+    if rng.uniform() < 0.2:
+        stored = _compressed(stored[:3], int(rng.integers(25, 85)))
     # Gain, gamma and tint as one table per channel.
     level = np.clip((np.arange(-128, 128) / QUANTUM + 1.0) / 2.0, 0.0, 1.0) ** rng.uniform(0.7, 1.5)
     gain, noise = rng.uniform(0.6, 1.4), rng.uniform(0.0, 0.25)

@@ -18,7 +18,8 @@ from wm_sim import objects
 
 Array = NDArray[np.float64]
 
-VOCABULARY = ("box", "ball", "can", "capsule", "mug", "bowl", "plate", "bottle", "tool")
+_FIRST = ("box", "ball", "can", "capsule", "mug", "bowl", "plate", "bottle", "tool")
+VOCABULARY = (*_FIRST, "cup", "pan", "basket", "tray")
 """Classes of the families seen in training; anything else is an ``object``."""
 
 WHITE = (1.0, 1.0, 1.0, 1.0)

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.worlds.appearance import open_simulator, random_noise
+from training.worlds.appearance import depth_sensor, open_simulator
+from training.worlds.motions import DURATION_S
 from training.worlds.simulate import Clip, compile_world, simulate
 from training.worlds.splits import SPLITS, Split
-from training.worlds.worlds import DURATION_S, random_scene
+from training.worlds.worlds import random_scene
 from wm_sim.scenes import BuiltScene
 
 WIDTH, HEIGHT = 320, 240
@@ -56,13 +57,13 @@ def draw_clip(scene: BuiltScene, clip: Clip, seed: int, split: Split, images: in
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), 7])
     rows = image_rows(rng, len(clip.times), images)
-    noise = random_noise(seed, split, WIDTH)
+    measure = depth_sensor(scene, seed, split, WIDTH)
     rgbs, depths, masks, poses = [], [], [], []
     with open_simulator(scene, seed, WIDTH, HEIGHT) as simulator:
         for row in rows:
             pose = simulator.world_T_camera(float(clip.times[row]))
             rgb, depth, ids = simulator.look(clip.states[row], clip.present[row], pose)
-            measured = noise.apply(depth, rng)
+            measured = measure(rgb, depth, ids, simulator.camera.fx, rng)
             rgbs.append(rgb)
             depths.append(np.clip(np.rint(measured / DEPTH_UNIT_M), 0, 65535).astype(np.uint16))
             masks.append(ids.astype(np.uint8))
@@ -103,7 +104,7 @@ def write_clip(group: Any, seed: int, split: Split, images: int, siblings: int) 
     """One clip and its counterfactual siblings into an open HDF5 group; returns how many images."""
     scene = random_scene(seed, split)
     world = compile_world(scene)
-    clip = simulate(scene, rate_hz=STATE_RATE_HZ, world=world)
+    clip = simulate(scene, rate_hz=STATE_RATE_HZ, world=world, distances=False)
     if not clip.stable:
         group.attrs["unstable"] = True
         return 0
@@ -126,7 +127,7 @@ def write_clip(group: Any, seed: int, split: Split, images: int, siblings: int) 
     touched = [i for _, i in clip.scheduled] or clip.ids[1:].tolist()
     rng = np.random.default_rng([seed, SPLITS.index(split), 8])
     for k, gone in enumerate(rng.permutation(sorted(set(touched)))[:siblings]):
-        sibling = simulate(scene, rate_hz=STATE_RATE_HZ, remove=[int(gone)], world=world)
+        sibling = simulate(scene, rate_hz=STATE_RATE_HZ, remove=[int(gone)], world=world, distances=False)
         child = group.create_group(f"siblings/{k}")
         child.attrs["intervention"] = json.dumps({"kind": "remove", "object": int(gone), "time_s": 0.0})
         _store(child, clip_arrays(sibling))

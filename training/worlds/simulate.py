@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from training.worlds.worlds import DURATION_S
+from training.worlds.motions import DURATION_S
 from wm_core.interventions import Intervention
 from wm_dynamics.mujoco.contacts import Touch, surface_distance
 from wm_dynamics.mujoco.live_world import LiveWorld
@@ -61,7 +61,7 @@ class Clip:
 
 
 def compile_world(scene: BuiltScene) -> World:
-    """The physics of a scene, without materials and meshes; reuse it for the siblings of one scene."""
+    """The physics of a scene, without materials and drawn meshes; reuse it for the siblings of one scene."""
     bare = [replace(b, geoms=tuple(replace(g, material="") for g in b.geoms if g.mesh is None)) for b in scene.bodies]
     return World(bare, 0.0, 1.0 / (FRAME_RATE_HZ * STEPS_PER_FRAME))
 
@@ -73,6 +73,7 @@ def simulate(
     remove: Sequence[int] = (),
     extra: Sequence[tuple[int, Intervention]] = (),
     world: World | None = None,
+    distances: bool = True,
 ) -> Clip:
     """A clip from the scene's start, with its schedule.
 
@@ -80,6 +81,7 @@ def simulate(
         remove: true ids that are absent from the start: the counterfactual sibling. The schedule of the others stays.
         extra: further (body index, ``Intervention``), time offsets from the start.
         world: ``compile_world(scene)``, if it was made before.
+        distances: measure ``Clip.distances``; in a pile that takes longer than all else.
     """
     world = world or compile_world(scene)
     gone = {scene.ids.index(i) for i in remove}
@@ -114,7 +116,7 @@ def simulate(
             sorted((float(do.time_offset), int(ids[index])) for index, do in schedule if index not in gone)
         ),
         stable=trajectory.stable,
-        distances=_distances(world, trajectory, ids),
+        distances=_distances(world, trajectory, ids) if distances else {},
     )
 
 

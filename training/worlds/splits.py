@@ -6,11 +6,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Split = Literal["train", "seeds", "families", "assemblies", "household"]
+Split = Literal["train", "seeds", "families", "assemblies", "household", "homeware"]
 """In an order that stays: a split's place in it is a part of the seed of its worlds."""
 SPLITS: tuple[Split, ...] = get_args(Split)
 MEASURED_ONLY: tuple[Split, ...] = ("household",)
 """Splits that nothing may be trained on, because of the licenses of what is in them."""
+SEEDS_OF_A_SPLIT = 1_000_000
+"""More than the seeds of any split, so that seed + this times the split's index names a clip among all of them."""
 
 
 def generator(split: Split, seed: int, purpose: int) -> np.random.Generator:

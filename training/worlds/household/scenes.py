@@ -16,16 +16,11 @@ from scipy.spatial.transform import Rotation
 
 from training.worlds.household.catalogue import CATALOGUE, Entry
 from training.worlds.household.scanned import ScannedObject, load
+from training.worlds.motions import DURATION_S, movers
+from training.worlds.outlines import inside, overlap
 from training.worlds.simulate import compile_world, simulate
 from training.worlds.splits import generator
-from training.worlds.worlds import (
-    DURATION_S,
-    outline_inside,
-    outlines_overlap,
-    random_camera,
-    random_movers,
-    random_table,
-)
+from training.worlds.tables import random_camera, random_table
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, body_points, lowest_point, rest_state
@@ -97,7 +92,7 @@ def household_scene(seed: int) -> BuiltScene:
         ]
         schedule: list[object] = []
         while not schedule:
-            drawn = random_movers(scene.states, scene.extents, list(scene.bodies), rolls, rng)
+            drawn = movers(scene.states, scene.extents, list(scene.bodies), rolls, rng)
             schedule = list(drawn)
         scene = replace(scene, schedule=tuple(sorted(drawn, key=lambda item: item[1].time_offset)))
     return scene
@@ -156,12 +151,12 @@ def free_place(
             base = carriers[int(rng.integers(len(carriers)))]
             others = [p for p in placed if p is not base]
             center, level = base.center, base.top
-            if not outline_inside(base.outline, outline + center):
+            if not inside(base.outline, outline + center):
                 continue
-            if any(outlines_overlap(p.outline, outline + center) for p in others):
+            if any(overlap(p.outline, outline + center) for p in others):
                 continue
             placed[:] = [replace(p, carries=False) if p is base else p for p in placed]
-        elif any(outlines_overlap(p.outline, outline + center) for p in placed):
+        elif any(overlap(p.outline, outline + center) for p in placed):
             continue
         z = level - lowest_point(body, quaternion) + _ABOVE_M
         top = z + float(points[:, 2].max())

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_core.colors import object_color
-from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.types import Array, Frame, PerceptionResult
 

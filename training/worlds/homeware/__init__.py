@@ -1,0 +1,1 @@
+"""Household things that are all made by rule: meshes, prints, worlds and sensors of the split ``homeware``."""
