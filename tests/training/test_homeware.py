@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-pytest.importorskip("matplotlib", reason="training is not installed; run: make test WITH=training")
 
 from training.worlds import families
 from training.worlds.appearance import depth_sensor, open_simulator
