@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-
 from training.worlds import families
 from training.worlds.appearance import depth_sensor, open_simulator
 from training.worlds.homeware import prints
