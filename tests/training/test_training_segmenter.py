@@ -14,12 +14,14 @@ h5py = pytest.importorskip("h5py", reason="training is not installed; run: make 
 
 from training.segmenter.evaluate import average_precision, evaluate, session, worst_frames
 from training.segmenter.exporting import export
-from training.segmenter.options import Options
+from training.segmenter.options import VALIDATION_CLIPS, Options
+from training.segmenter.train import validation_clips
 from training.segmenter.trainer import Batches, Trainer, collate
 from training.worlds import generate as generator
 from training.worlds.contact_sheet import contact_sheet
 from training.worlds.dataset import Prepared, augment, prepare, targets
 from training.worlds.families import VOCABULARY
+from training.worlds.splits import SEEDS_OF_A_SPLIT, SPLITS
 from wm_perception.segmentation.learned import CHANNELS, OUTPUTS, group_pixels
 
 pytestmark = pytest.mark.slow
@@ -76,6 +78,19 @@ def test_features_and_masks(prepared: Prepared) -> None:
     assert len(prepared.inputs) == len(prepared.masks) == 9
     assert prepared.masks.max() > 1 and 1 not in np.unique(prepared.masks)
     assert np.abs(prepared.inputs).max() == 127
+
+
+def test_clips_of_two_splits_are_told_apart(shards: list[Path], tmp_path: Path) -> None:
+    """Clip 0 of one split is not clip 0 of the other, and validation keeps clips of both."""
+    more = generator.generate(tmp_path / "homeware", "homeware", 2, 2, 0, 1, QUIET)
+    both = prepare([*more, *shards], tmp_path / "features", 1, QUIET)
+    homeware = SEEDS_OF_A_SPLIT * SPLITS.index("homeware")
+    assert np.unique(both.clips).tolist() == [0, 1, 2, homeware, homeware + 1]
+    assert {VOCABULARY[c] for c in np.unique(both.classes) if c >= 0} <= set(VOCABULARY)
+    many = np.repeat(np.concatenate([np.arange(100), homeware + np.arange(100)]), 3)
+    kept = validation_clips(many)
+    assert len(kept) == VALIDATION_CLIPS and (kept < homeware).sum() == VALIDATION_CLIPS // 2
+    assert validation_clips(np.arange(100)).tolist() == list(range(100 - VALIDATION_CLIPS, 100))
 
 
 def test_targets_point_at_centers(prepared: Prepared) -> None:

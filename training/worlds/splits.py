@@ -16,7 +16,7 @@ SEEDS_OF_A_SPLIT = 1_000_000
 
 
 def generator(split: Split, seed: int, purpose: int) -> np.random.Generator:
-    """A stream of its own for each purpose (0: the scene, 1: its appearance, 2: its depth sensor).
+    """A stream of its own for each purpose (0: the scene, 1: its appearance, 2: its depth sensor, 3: its shadows).
 
     Raises:
         ValueError: no such split.

@@ -148,10 +148,10 @@ def _around(
     kind = rng.uniform()
     if kind < 0.2:
         distance = rng.uniform(nearest, nearest + 0.3)
-    elif kind < 0.82:
-        distance = rng.uniform(nearest + 0.25, 1.35)
+    elif kind < 0.86:
+        distance = rng.uniform(nearest + 0.2, 1.2)
     else:
-        distance = rng.uniform(1.35, 3.0)
+        distance = rng.uniform(1.2, 3.0)
     low, high = elevations
     span = high - low
     elevation = low + span * rng.choice([rng.uniform(0.0, 0.25), rng.uniform(0.2, 0.7), rng.uniform(0.7, 1.0)])
