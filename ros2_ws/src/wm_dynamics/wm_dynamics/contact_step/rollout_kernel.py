@@ -23,6 +23,7 @@ from numba import int64 as i8
 from numba import njit, types, void
 from numba.extending import intrinsic
 
+from wm_core.constants import GRAVITY_M_S2
 from wm_dynamics.contact_step.body_tables import (
     HOVER_M,
     MAX_SLACK_M,
@@ -427,7 +428,7 @@ def _strikes(at, a, b, allowed, tiles, linear, expected, angular):  # type: igno
         speed = closing + _turning(at, PAIR_ARM_A + c, tiles, angular, a, x, y, z)
         speed -= _turning(at, PAIR_ARM_B + c, tiles, angular, b, x, y, z)
         gap = tiles[at + (PAIR_GAP + c) * SIMD_WIDTH] + allowed
-        if speed > WAKE_M_S and gap < WAKE_GAP_M + STEP_S * speed:
+        if speed > WAKE_M_S and gap < WAKE_GAP_M + STEP_S * (speed + GRAVITY_M_S2 * STEP_S * abs(z)):
             fastest = max(fastest, np.float32(speed))
     return fastest
 

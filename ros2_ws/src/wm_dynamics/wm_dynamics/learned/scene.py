@@ -66,7 +66,8 @@ class PreparedScene:
         uncertain: (M,) bool, bodies whose pose is not known exactly.
         slack: (S, Q) float32, overlaps at the start of bodies that were seen at rest [m], errors of perception that may
             stay; NaN: measured when the pair comes near.
-        carried: (M, M) bool, whether the scene graph has body i on body j.
+        borne: (S, M, M) bool, whether body i rests on body j at the start, of bodies that were seen at rest: by the
+            scene graph, or since they touch there and j is beneath.
         touching: (S, Q) bool, on_surface: (S, M) int16: what touches what at the start, once bodies were put to sleep.
         row_of: object id -> row.
     """
@@ -116,9 +117,9 @@ class PreparedScene:
         self.uncertain = np.zeros(m, dtype=bool)
         self.uncertain[:n] = ~preparation.known_exactly
         self.slack: Floats = np.full(self.touching.shape, np.nan, dtype=np.float32)
-        self.carried = np.zeros((m, m), dtype=bool)
+        self.borne = np.zeros((s, m, m), dtype=bool)
         for lower, upper in preparation.carried().items():
-            self.carried[list(upper), lower] = True
+            self.borne[:, list(upper), lower] = True
         self.first, self.second = np.triu_indices(m, 1)
         self.pairs_of = [np.flatnonzero((self.first == i) | (self.second == i)) for i in range(m)]
         self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
@@ -133,7 +134,7 @@ class PreparedScene:
         result.scenes = [self.scenes[s] for s in rows.tolist()]
         result.bodies = [self.bodies[s] for s in rows.tolist()]
         result.columns = self.columns[:, rows]
-        for name in ("starts", "fixed", "at_rest", "asleep", "touching", "on_surface", "slack"):
+        for name in ("starts", "fixed", "at_rest", "asleep", "touching", "on_surface", "slack", "borne"):
             setattr(result, name, getattr(self, name)[rows])
         result._noise_rows = rows
         return result
