@@ -36,6 +36,7 @@ SOURCES = (
     "kernel.py",
     "rollout_tables.py",
     "broad_phase_kernel.py",
+    "waking_kernel.py",
     "rollout_kernel.py",
     "sleeping.py",
     "body_tables.py",

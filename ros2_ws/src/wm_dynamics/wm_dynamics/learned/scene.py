@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -125,19 +124,6 @@ class PreparedScene:
         self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
         self._columns_of: dict[tuple[int, bool], tuple[BodyDef, Floats]] = {}
         self._noise = sample_noise(s, m)
-        self._noise_rows: NDArray[np.int64] | None = None
-
-    def part(self, rows: NDArray[np.int64]) -> PreparedScene:
-        """The start for some of the samples, the first of them the mean."""
-        result = copy.copy(self)
-        result.samples = len(rows)
-        result.scenes = [self.scenes[s] for s in rows.tolist()]
-        result.bodies = [self.bodies[s] for s in rows.tolist()]
-        result.columns = self.columns[:, rows]
-        for name in ("starts", "fixed", "at_rest", "asleep", "touching", "on_surface", "slack", "borne"):
-            setattr(result, name, getattr(self, name)[rows])
-        result._noise_rows = rows
-        return result
 
     def created(self, spec: BodySpec) -> tuple[BodyDef, BodyShape]:
         """The body that an intervention brings in; those of equal specifications are one."""
@@ -162,12 +148,10 @@ class PreparedScene:
 
     def noise_at(self, step: int) -> Floats:
         """(6, S, M) standard normal numbers of a step; sample 0 gets none. The same in every hypothesis."""
-        drawn = self._noise.at(step)
-        return drawn if self._noise_rows is None else drawn[:, self._noise_rows]
+        return self._noise.at(step)
 
     def noise_until(self, steps: int) -> Floats:
         """(steps or more, 6, S, M) ``noise_at`` of all steps; of a single sample, which gets none, no numbers."""
         if self.samples == 1:
             return np.zeros((0, 6, 1, self.slots), dtype=np.float32)
-        drawn = self._noise.until(steps)
-        return drawn if self._noise_rows is None else np.ascontiguousarray(drawn[:steps, :, self._noise_rows])
+        return self._noise.until(steps)

@@ -1,6 +1,6 @@
 """Which sleeping bodies an awake one touches, in NumPy.
 
-The same rule compiled: ``wm_dynamics.contact_step.rollout_kernel``.
+The same rule compiled: ``wm_dynamics.contact_step.waking_kernel``.
 """
 
 from __future__ import annotations
