@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,10 @@ def measure(dynamics: Dynamics, scene: StaticScene, removals: bool) -> tuple[Sti
         [int(i) for i in graph.ids[np.logical_or(*moving_objects(graph))]],
         result.doubts[0] if result.doubts else "",
     )
-    on = resting_on(graph) if len(chosen) else None
+    begun = replace(
+        graph, positions=states[0, 0, : len(graph), POSITION], quaternions=states[0, 0, : len(graph), QUATERNION]
+    )
+    on = resting_on(begun) if len(chosen) else None
     found = []
     for k, i in enumerate(chosen.tolist(), start=1):
         assert on is not None

@@ -33,6 +33,10 @@ class Predicate(IntEnum):
     CAUSED = 12
 
 
+CARRIED_BY = (Predicate.ON, Predicate.INSIDE)
+"""Relations whose object carries the subject."""
+
+
 class EventKind(IntEnum):
     """Events, as in wm_msgs/SceneEvent."""
 

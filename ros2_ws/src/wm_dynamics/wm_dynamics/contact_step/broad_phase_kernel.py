@@ -139,7 +139,7 @@ def _near_pairs(row, bodies, pairs, surfaces, scratch):  # type: ignore[no-untyp
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _put_to_sleep(row, count, bodies, pairs, surfaces, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Put bodies to sleep that are slow, as all bodies near them; ``rollout_kernel`` wakes what is touched.
+    """Put bodies to sleep that are slow, as all bodies near them; ``waking_kernel`` wakes what is touched.
 
     A body that touches nothing stays awake: at the top of its flight it is slow, too.
     """

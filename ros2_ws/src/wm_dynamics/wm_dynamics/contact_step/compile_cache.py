@@ -37,6 +37,7 @@ SOURCES = (
     "rollout_tables.py",
     "broad_phase_kernel.py",
     "parts_kernel.py",
+    "waking_kernel.py",
     "rollout_kernel.py",
     "sleeping.py",
     "body_tables.py",

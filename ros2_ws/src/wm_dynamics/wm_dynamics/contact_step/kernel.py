@@ -6,6 +6,7 @@ of a block of futures, and what bodies and pairs exchange is copied between thei
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -93,6 +94,12 @@ def number_at(place):  # type: ignore[no-untyped-def]  # pragma: no cover
 def pair_place(k):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Where the first row of pair ``k`` lies."""
     return (k // SIMD_WIDTH) * PAIR_TILE + k % SIMD_WIDTH
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def size(velocity, n):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Length of the vector in column n of (3, N)."""
+    return math.sqrt(velocity[0, n] ** 2 + velocity[1, n] ** 2 + velocity[2, n] ** 2)
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]

@@ -36,19 +36,14 @@ from wm_dynamics.contact_step.kernel import (
     ANGULAR,
     ANGULAR_NEXT,
     BODY_TILE,
-    CONTACT_POINTS,
     DEVIATION,
     IMPULSE,
     KEPT,
     LEAST_GAP,
     LINEAR,
     LINEAR_NEXT,
-    PAIR_ARM_A,
-    PAIR_ARM_B,
-    PAIR_GAP,
     PAIR_IMPULSE,
     PAIR_LEAST_GAP,
-    PAIR_NORMAL,
     PAIR_SLACK,
     PAIR_TILE,
     PARAMETER_TO_ROW,
@@ -62,10 +57,10 @@ from wm_dynamics.contact_step.kernel import (
     STRUCK,
     contacts,
     geometry,
-    number_at,
     pair_place,
     place,
     run_step,
+    size,
     table_type,
 )
 from wm_dynamics.contact_step.parts_kernel import make_part_scratch, parts_near
@@ -81,16 +76,8 @@ from wm_dynamics.contact_step.rollout_tables import (
     SurfaceTable,
 )
 from wm_dynamics.contact_step.simd import SIMD_WIDTH
-from wm_dynamics.contact_step.sleeping import (
-    SCATTER_SHARE,
-    SLACK_RETURN_M,
-    TOUCH_N_S,
-    WAKE_DEPTH_M,
-    WAKE_GAP_M,
-    WAKE_M_S,
-    WAKE_ROUNDS,
-    WAKE_STEEP,
-)
+from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLACK_RETURN_M, TOUCH_N_S, WAKE_ROUNDS
+from wm_dynamics.contact_step.waking_kernel import wake_touched
 
 __all__ = ["advance", "run_step"]
 
@@ -365,12 +352,6 @@ def _gather_pairs(row, count, pair_count, bodies, pairs, parts, scratch, part_sc
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _size(velocity, n):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Length of the vector in column n of (3, N)."""
-    return math.sqrt(velocity[0, n] ** 2 + velocity[1, n] ** 2 + velocity[2, n] ** 2)
-
-
-@njit(nogil=True)  # type: ignore[untyped-decorator]
 def _size_at(tiles, at):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Length of the vector in three rows of the tiles."""
     return math.sqrt(tiles[at] ** 2 + tiles[at + SIMD_WIDTH] ** 2 + tiles[at + 2 * SIMD_WIDTH] ** 2)
@@ -397,7 +378,7 @@ def _fill_slack(body_count, pair_count, bodies, pairs, block, near):  # type: ig
         at, n = place(k), column[k]
         if math.isnan(plane_slack[n]) and not held[k] and not kinematic[n]:
             gap = tiles[at + LEAST_GAP * SIMD_WIDTH]
-            moves = _size(linear, n) + bounds[n] * _size(angular, n)
+            moves = size(linear, n) + bounds[n] * size(angular, n)
             if moves < SLOW_START_M_S and 0.0 < gap < HOVER_M:
                 plane_slack[n] = -gap
             else:
@@ -418,87 +399,6 @@ def _fill_slack(body_count, pair_count, bodies, pairs, block, near):  # type: ig
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _turning(at, arm, tiles, angular, n, x, y, z):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Speed [m/s] along a direction that turning of column n gives to the point whose arm begins in a row of a pair."""
-    p = tiles[at + arm * SIMD_WIDTH]
-    q = tiles[at + (arm + CONTACT_POINTS) * SIMD_WIDTH]
-    r = tiles[at + (arm + 2 * CONTACT_POINTS) * SIMD_WIDTH]
-    return (
-        x * (angular[1, n] * r - angular[2, n] * q)
-        + y * (angular[2, n] * p - angular[0, n] * r)
-        + z * (angular[0, n] * q - angular[1, n] * p)
-    )
-
-
-@njit(nogil=True)  # type: ignore[untyped-decorator]
-def _strikes(at, a, b, allowed, tiles, linear, expected, angular):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Speed [m/s] of the contact of a pair (columns a, b) that closes in fastest, of those that are fast enough and
-    will touch within this step; 0: there is none.
-
-    Args:
-        allowed: overlap that may stay [m].
-        expected: (3, N) velocities that what is woken in this step is about to get [m/s].
-    """
-    x, y, z = (
-        tiles[at + PAIR_NORMAL * SIMD_WIDTH], tiles[at + (PAIR_NORMAL + 1) * SIMD_WIDTH],
-        tiles[at + (PAIR_NORMAL + 2) * SIMD_WIDTH]
-    )  # fmt: skip
-    closing = (
-        x * (linear[0, a] + expected[0, a] - linear[0, b] - expected[0, b])
-        + y * (linear[1, a] + expected[1, a] - linear[1, b] - expected[1, b])
-        + z * (linear[2, a] + expected[2, a] - linear[2, b] - expected[2, b])
-    )
-    fastest = np.float32(0.0)
-    for c in range(CONTACT_POINTS):
-        speed = closing + _turning(at, PAIR_ARM_A + c, tiles, angular, a, x, y, z)
-        speed -= _turning(at, PAIR_ARM_B + c, tiles, angular, b, x, y, z)
-        gap = tiles[at + (PAIR_GAP + c) * SIMD_WIDTH] + allowed
-        if speed > WAKE_M_S and gap < WAKE_GAP_M + STEP_S * speed:
-            fastest = max(fastest, np.float32(speed))
-    return fastest
-
-
-@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _wake_touched(pair_count, bodies, pairs, block, near, expected):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Wake sleeping bodies that an awake one touches in this step; returns whether there were any.
-
-    It touches one that it closes in on, that it slides on or beneath, or that it was put into; ``sleeping`` has the
-    limits. ``learned.waking`` has the same rule.
-
-    Args:
-        expected: (3, N) velocities that what is struck is about to get [m/s], so that it wakes what it touches; filled.
-    """
-    asleep, fixed, quiet_steps, bounds = bodies.asleep, bodies.fixed, bodies.quiet_steps, bodies.bounds
-    linear, angular, column, tiles = bodies.linear, bodies.angular, block.column, near.tiles
-    of_a, of_b, rows, columns, slack = near.a, near.b, near.row, near.column, pairs.slack
-    any_woken = False
-    for k in range(pair_count):
-        a, b = column[number_at(of_a[k])], column[number_at(of_b[k])]
-        a_sleeps, b_sleeps = asleep[a] and not fixed[a], asleep[b] and not fixed[b]
-        if a_sleeps == b_sleeps:
-            continue
-        sleeper, mover = (a, b) if a_sleeps else (b, a)
-        if fixed[mover]:
-            continue
-        at = pair_place(k)
-        allowed = slack[rows[k], columns[k]]
-        allowed = 0.0 if math.isnan(allowed) else allowed
-        gap = tiles[at + PAIR_LEAST_GAP * SIMD_WIDTH] + allowed
-        steep = abs(tiles[at + (PAIR_NORMAL + 2) * SIMD_WIDTH]) > WAKE_STEEP
-        speed = _size(linear, mover) + bounds[mover] * _size(angular, mover)
-        slides = steep and speed > WAKE_M_S and gap < WAKE_GAP_M + STEP_S * speed
-        struck = _strikes(at, a, b, allowed, tiles, linear, expected, angular)
-        if slides or gap < -WAKE_DEPTH_M or struck > 0.0:
-            asleep[sleeper] = False
-            quiet_steps[sleeper] = 0
-            any_woken = True
-            away = struck if sleeper == b else -struck
-            for i in range(3):
-                expected[i, sleeper] = away * tiles[at + (PAIR_NORMAL + i) * SIMD_WIDTH]
-    return any_woken
-
-
-@njit(nogil=True)  # type: ignore[untyped-decorator]
 def _scatter_limit(was, now):  # type: ignore[no-untyped-def]  # pragma: no cover
     """``learned.onnx_futures.scatter_limit`` of one body."""
     return max(was, now + SCATTER_SHARE * max(now - was, 0.0))
@@ -507,7 +407,7 @@ def _scatter_limit(was, now):  # type: ignore[no-untyped-def]  # pragma: no cove
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def _limit(velocity, n, speed):  # type: ignore[no-untyped-def]  # pragma: no cover
     """``learned.onnx_futures.limited`` of column n, in place."""
-    own = _size(velocity, n)
+    own = size(velocity, n)
     if own > speed:
         for i in range(3):
             velocity[i, n] *= speed / own
@@ -529,9 +429,9 @@ def _put_back(step, body_count, bodies, surfaces, noise, samples, block):  # typ
         deviation = tiles[at + DEVIATION * SIMD_WIDTH]
         spread = tiles[at + (DEVIATION + 1) * SIMD_WIDTH]
         sample = row % samples
-        was, then = _size(linear, n), _size_at(tiles, at + LINEAR_NEXT * SIMD_WIDTH)
+        was, then = size(linear, n), _size_at(tiles, at + LINEAR_NEXT * SIMD_WIDTH)
         fastest = _scatter_limit(was, then)
-        fastest_spin = _scatter_limit(_size(angular, n), _size_at(tiles, at + ANGULAR_NEXT * SIMD_WIDTH))
+        fastest_spin = _scatter_limit(size(angular, n), _size_at(tiles, at + ANGULAR_NEXT * SIMD_WIDTH))
         for i in range(3):
             position[i, n] = tiles[at + (POSITION_NEXT + i) * SIMD_WIDTH]
             linear[i, n] = tiles[at + (LINEAR_NEXT + i) * SIMD_WIDTH]
@@ -659,7 +559,7 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                     break
                 geometry(block.tiles, body_count, near.tiles, pair_count, near, parts, hulls, block.hull, spare)
                 _fill_slack(body_count, pair_count, bodies, pairs, block, near)
-                if not _wake_touched(pair_count, bodies, pairs, block, near, expected):
+                if not wake_touched(pair_count, bodies, pairs, block, near, expected):
                     break
                 woken = True
             if woken:

@@ -6,10 +6,10 @@ steps [m/s]. Larger, and a slow slide stops; smaller, and the jitter of a stack 
 WAKE_M_S = 0.012
 """A body that closes in on a sleeping one, or slides beneath or on it, faster than this wakes it [m/s]; above SLOW_M_S,
 so that a body on the point of falling asleep wakes nothing."""
-WAKE_GAP_M = 0.002
+WAKE_GAP_M = 0.001
 """Distance [m], beyond what two bodies overlapped at the start, within which an awake one touches a sleeping one. What
-closes in is given the way of a step on top. Larger wakes what is only passed by; smaller, and a blow meets a body that
-does not give way."""
+closes in is given the way of a step, and of its fall in it, on top. Larger wakes what is only passed by; smaller, and a
+blow meets a body that does not give way."""
 WAKE_DEPTH_M = 0.002
 """Depth [m], beyond what two bodies overlapped at the start, from which an awake one wakes a sleeping one whatever its
 speed: it was put into it. Larger, and what is placed into another stays there."""

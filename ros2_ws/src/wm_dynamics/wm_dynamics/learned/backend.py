@@ -3,7 +3,7 @@
 The network makes one fixed step of all bodies of all futures together (``training.dynamics.model`` describes it). This
 package adds which bodies are awake, which pairs are near, which surface is beneath, interventions, and outputs.
 
-Every object at rest that nothing comes near is asleep: it costs nothing and keeps its pose exactly, as in the
+Every object at rest that nothing touches is asleep: it costs nothing and keeps its pose exactly, as in the
 ``physics`` backend. Belief samples start from the same preparation as there (``ScenePreparation``), so that the two
 differ in how the world moves, not in the start. The samples beyond the first also get the scatter that the
 network learned to leave open; the random numbers depend on sample and object alone, so that hypotheses are compared

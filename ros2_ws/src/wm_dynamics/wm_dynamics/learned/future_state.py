@@ -93,6 +93,7 @@ class FutureState:
             on_surface=np.tile(prepared.on_surface, (k, 1)),
             floor_z=prepared.floor_z,
         )
+        self._begun = self.bodies.position.copy()
         self.paths = FollowedPaths(self.rows, self.slots, steps)
         self.edits = 0
         self._rows = PartRows(prepared.rows)
@@ -183,8 +184,8 @@ class FutureState:
     def wake_carried(self, row: int, m: int) -> None:
         """Wake what rests on body m of a future, directly; call it before that body leaves.
 
-        A body rests on another that it touches and lies higher than, unless a support or the floor bears it; and on
-        what the scene graph says, as long as both sleep where they were seen.
+        What sleeps where it was seen rests on what bore it there (``PreparedScene.borne``). Other bodies rest on one
+        that they touch and lie higher than, unless a support or the floor bears them.
         """
         prepared, table, part = self.prepared, self.bodies, slice(row * self.slots, (row + 1) * self.slots)
         numbers = prepared.pairs_of[m]
@@ -192,7 +193,9 @@ class FutureState:
         height = table.position[2, part]
         rests = self.pairs.touching[row, numbers] & (height[others] > height[m])
         rests &= self.surfaces.on_surface[row, others] == -1
-        rests |= prepared.carried[others, m]
+        unmoved = (table.position[:, part] == self._begun[:, part]).all(axis=0) & table.asleep[part]
+        unmoved &= prepared.uncertain & ~table.fixed[part]
+        rests = np.where(unmoved[others], prepared.borne[row % prepared.samples, others, m], rests)
         woken = row * self.slots + others[rests]
         table.asleep[woken] = table.fixed[woken]
         table.quiet_steps[woken] = 0

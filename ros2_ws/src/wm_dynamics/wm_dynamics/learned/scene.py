@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from wm_core.interventions import BodySpec
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY
-from wm_core.scene_graph import Predicate, SceneGraph
+from wm_core.scene_graph import CARRIED_BY, SceneGraph
 from wm_dynamics.contact_step.body_tables import (
     PARAMETER_ROWS,
     PLANE_ROWS,
@@ -48,7 +47,7 @@ def scene_key(scene: SceneGraph) -> tuple[object, ...]:
     )
     counts = tuple(len(own) for own in scene.parts)
     on = frozenset(
-        (r.subject, r.object) for r in scene.relations if r.predicate == Predicate.ON and r.probability >= 0.5
+        (r.subject, r.object) for r in scene.relations if r.predicate in CARRIED_BY and r.probability >= 0.5
     )
     return (scene.class_names, on, counts, parts, *(np.asarray(a).tobytes() for a in arrays))
 
@@ -75,7 +74,8 @@ class PreparedScene:
         uncertain: (M,) bool, bodies whose pose is not known exactly.
         slack: (S, Q) float32, overlaps at the start of bodies that were seen at rest [m], errors of perception that may
             stay; NaN: measured when the pair comes near.
-        carried: (M, M) bool, whether the scene graph has body i on body j.
+        borne: (S, M, M) bool, whether body i rests on body j at the start, of bodies that were seen at rest: by the
+            scene graph, or since they touch there and j is beneath.
         touching: (S, Q) bool, on_surface: (S, M) int16: what touches what at the start, once bodies were put to sleep.
         row_of: object id -> row.
     """
@@ -126,9 +126,9 @@ class PreparedScene:
         self.uncertain = np.zeros(m, dtype=bool)
         self.uncertain[:n] = ~preparation.known_exactly
         self.slack: Floats = np.full(self.touching.shape, np.nan, dtype=np.float32)
-        self.carried = np.zeros((m, m), dtype=bool)
+        self.borne = np.zeros((s, m, m), dtype=bool)
         for lower, upper in preparation.carried().items():
-            self.carried[list(upper), lower] = True
+            self.borne[:, list(upper), lower] = True
         self.first, self.second = np.triu_indices(m, 1)
         several = np.maximum(self.part_count, 1)
         self.pair_stride = several[self.second]
@@ -142,19 +142,6 @@ class PreparedScene:
         self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
         self._columns_of: dict[tuple[int, bool], tuple[BodyDef, Floats]] = {}
         self._noise = sample_noise(s, m)
-        self._noise_rows: NDArray[np.int64] | None = None
-
-    def part(self, rows: NDArray[np.int64]) -> PreparedScene:
-        """The start for some of the samples, the first of them the mean."""
-        result = copy.copy(self)
-        result.samples = len(rows)
-        result.scenes = [self.scenes[s] for s in rows.tolist()]
-        result.bodies = [self.bodies[s] for s in rows.tolist()]
-        result.columns = self.columns[:, rows]
-        for name in ("starts", "fixed", "at_rest", "asleep", "touching", "on_surface", "slack"):
-            setattr(result, name, getattr(self, name)[rows])
-        result._noise_rows = rows
-        return result
 
     def slack_of_columns(self) -> Floats:
         """(S, L) float32, ``slack`` of each pair's parts: those of its bodies."""
@@ -183,12 +170,10 @@ class PreparedScene:
 
     def noise_at(self, step: int) -> Floats:
         """(6, S, M) standard normal numbers of a step; sample 0 gets none. The same in every hypothesis."""
-        drawn = self._noise.at(step)
-        return drawn if self._noise_rows is None else drawn[:, self._noise_rows]
+        return self._noise.at(step)
 
     def noise_until(self, steps: int) -> Floats:
         """(steps or more, 6, S, M) ``noise_at`` of all steps; of a single sample, which gets none, no numbers."""
         if self.samples == 1:
             return np.zeros((0, 6, 1, self.slots), dtype=np.float32)
-        drawn = self._noise.until(steps)
-        return drawn if self._noise_rows is None else np.ascontiguousarray(drawn[:steps, :, self._noise_rows])
+        return self._noise.until(steps)

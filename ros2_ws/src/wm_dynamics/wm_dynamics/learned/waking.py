@@ -1,6 +1,6 @@
 """Which sleeping bodies an awake one touches, in NumPy.
 
-The same rule compiled: ``wm_dynamics.contact_step.rollout_kernel``.
+The same rule compiled: ``wm_dynamics.contact_step.waking_kernel``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.constants import GRAVITY_M_S2
 from wm_dynamics.contact_step.array_step import Hulls, geometry
 from wm_dynamics.contact_step.body_tables import MAX_SLACK_M, STEP_S
 from wm_dynamics.contact_step.numbers import Fields
@@ -48,7 +49,8 @@ def _strikes(pair: Fields, allowed: Floats, expected: Floats) -> Floats:
     at_a = a.linear + np.cross(a.angular, pair.arm_a, axis=0)
     at_b = b.linear + np.cross(b.angular, pair.arm_b, axis=0)
     speed = (normal[:, None] * (at_a - at_b - expected[:, None])).sum(axis=0)
-    strikes = (speed > WAKE_M_S) & (pair.gap + allowed < WAKE_GAP_M + STEP_S * speed)
+    fall = GRAVITY_M_S2 * STEP_S * np.abs(normal[2])
+    strikes = (speed > WAKE_M_S) & (pair.gap + allowed < WAKE_GAP_M + STEP_S * (speed + fall))
     fastest: Floats = np.where(strikes, speed, 0.0).max(axis=0)
     return fastest
 

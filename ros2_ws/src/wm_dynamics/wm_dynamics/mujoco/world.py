@@ -132,7 +132,8 @@ class World:
         spec.option.impratio = 10.0  # keeps stacks at rest from creeping
         spec.option.disableflags = int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         # What has come to rest (below 1 mm/s) is left alone until something touches it: 2 to 3 times faster,
-        # and bodies at rest keep their place exactly. Each native stretch starts with everything awake.
+        # and bodies at rest keep their place exactly. Each native stretch starts with everything awake but what
+        # was seen at rest and has slept since (``sleeping``).
         spec.option.enableflags = int(mujoco.mjtEnableBit.mjENBL_SLEEP)
         if self.floor_z is not None:
             floor = spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0.0, 0.0, 0.1])

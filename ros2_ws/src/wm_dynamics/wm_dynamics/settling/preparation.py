@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from wm_core.interventions import InterventionKind
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.rotations import quaternion_to_matrix
-from wm_core.scene_graph import Predicate, SceneGraph, Shape
+from wm_core.scene_graph import CARRIED_BY, SceneGraph, Shape
 from wm_dynamics.base import Array
 from wm_dynamics.belief import moving_objects, scene_states
 from wm_dynamics.mujoco.bodies import BodyDef, lowest_points
@@ -99,7 +99,7 @@ class ScenePreparation:
             speed = abs(float(mean.linear_velocities[i, 2])) if self.moves[i] else 0.0
             deviation = float(np.sqrt(max(mean.twist_covariances[i, 2, 2], 0.0)))
             self.airborne[i] = speed > max(FALLING_SPEED_M_S, 2.0 * deviation)
-        self.on = {r.subject for r in mean.relations if r.predicate == Predicate.ON and r.probability >= 0.5}
+        self.on = {r.subject for r in mean.relations if r.predicate in CARRIED_BY and r.probability >= 0.5}
         self.known_exactly = ~(np.abs(mean.pose_covariances).sum(axis=(1, 2)) > 0.0).reshape(count)
         self._forget_impossible_turns()
         self.bodies = simulated_bodies(mean, self.moves, self.airborne, self.known_exactly)
@@ -150,12 +150,12 @@ class ScenePreparation:
         return rests
 
     def carried(self) -> dict[int, frozenset[int]]:
-        """Rows of the objects that the scene graph has on an object, by its row."""
+        """Rows of the objects that the scene graph has on or inside an object, by its row."""
         row_of = {int(object_id): row for row, object_id in enumerate(self.mean.ids)}
         found: dict[int, set[int]] = {}
         for relation in self.mean.relations:
             upper, lower = row_of.get(relation.subject), row_of.get(relation.object)
-            likely = relation.predicate == Predicate.ON and relation.probability >= 0.5
+            likely = relation.predicate in CARRIED_BY and relation.probability >= 0.5
             if likely and upper is not None and lower is not None:
                 found.setdefault(lower, set()).add(upper)
         return {lower: frozenset(upper) for lower, upper in found.items()}

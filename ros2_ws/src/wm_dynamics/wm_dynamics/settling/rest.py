@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wm_core.interventions import Hypothesis
 from wm_dynamics.contact_step.body_tables import FLOOR_HALF_M, PLANE_ROWS
+from wm_dynamics.contact_step.sleeping import WAKE_STEEP
 from wm_dynamics.learned.future_state import FutureState
 from wm_dynamics.learned.futures import SETTLE_STEPS, FutureBatch
 from wm_dynamics.learned.scene import Array, PreparedScene
@@ -27,6 +28,9 @@ SETTLE_MOVE_M = 0.002
 and a body that begins to slide is held."""
 SETTLE_ROUNDS = 3
 """Times that bodies are put to sleep: each round those that stand on what slept in the round before."""
+BORNE_GAP_M = 0.002
+"""Gap [m] up to which what lies over another body at the start rests on it; larger, and what is held over it falls when
+it leaves."""
 TOUCH_STEPS = 2
 """Steps after which it is known what touches what at the start; with more, bodies that do not fit begin to part."""
 
@@ -46,7 +50,7 @@ def put_to_rest(prepared: PreparedScene, make_batch: MakeBatch, ended: Ended) ->
     seen = still & prepared.uncertain
     if seen.any() and not ended():
         batch = make_batch(prepared, [Hypothesis("")], np.zeros(1))
-        prepared.slack[:] = _overlaps(prepared, batch.state, seen | prepared.fixed)
+        _find_overlaps(prepared, batch.state, seen | prepared.fixed)
         batch = make_batch(prepared, [Hypothesis("")], np.zeros(1))
         _make_steps(batch, TOUCH_STEPS, ended)
         prepared.touching[:] = batch.state.pairs.touching
@@ -75,11 +79,10 @@ def _put_known_to_sleep(prepared: PreparedScene, make_batch: MakeBatch, still: N
         prepared.asleep |= rests
 
 
-def _overlaps(prepared: PreparedScene, state: FutureState, rests: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """(S, Q) depths [m] of the overlaps between bodies that rest (S, M); NaN: of pairs that are not near."""
+def _find_overlaps(prepared: PreparedScene, state: FutureState, rests: NDArray[np.bool_]) -> None:
+    """Set the overlaps between bodies that rest (S, M), and which of them bear one another, in place."""
     bodies, slots = state.bodies, state.slots
     first, second = prepared.first, prepared.second
-    slack = np.full(prepared.touching.shape, np.nan, dtype=np.float32)
     # What lies in a bowl overlaps the bowl's outline and none of its parts: those are measured as they come near.
     whole = (prepared.part_count[first] == 0) & (prepared.part_count[second] == 0)
     row, number = np.nonzero(
@@ -90,7 +93,7 @@ def _overlaps(prepared: PreparedScene, state: FutureState, rests: NDArray[np.boo
     near = apart < bodies.bounds[i] + bodies.bounds[j]
     row, number, i, j = row[near], number[near], i[near], j[near]
     if not len(i):
-        return slack
+        return
     columns, both = np.unique(np.concatenate([i, j]), return_inverse=True)
     swap = bodies.bounds[i] > bodies.bounds[j]
     i, j = both[: len(i)], both[len(i) :]
@@ -110,9 +113,14 @@ def _overlaps(prepared: PreparedScene, state: FutureState, rests: NDArray[np.boo
         "hull_row": hull_row,
         "hull_points": np.ascontiguousarray(state.hulls[hull[hull_row]].transpose(1, 2, 0)),
     }
-    gap = pair_fields(feeds, np.arange(len(i))).least_gap[0]
-    slack[row, number] = np.maximum(-gap, 0.0)
-    return slack
+    pair = pair_fields(feeds, np.arange(len(i)))
+    gap, upward = pair.least_gap[0], pair.normal[2, 0]
+    prepared.slack[row, number] = np.maximum(-gap, 0.0)
+    # The normal points from the first to the second of a pair in the order of the network: b lies on a where it is up.
+    a, b = np.where(swap, second[number], first[number]), np.where(swap, first[number], second[number])
+    bears = (np.abs(upward) > WAKE_STEEP) & (gap < BORNE_GAP_M)
+    upper, lower = np.where(upward > 0.0, b, a), np.where(upward > 0.0, a, b)
+    prepared.borne[row[bears], upper[bears], lower[bears]] = True
 
 
 def _make_steps(batch: FutureBatch, count: int, ended: Ended) -> None:
