@@ -36,7 +36,7 @@ _FIT_SPEED_M_S = 0.1
 """Speed [m/s] from which objects are not fitted, as their depth and color are of different moments. Chosen by hand;
 larger means more fits, and worse ones."""
 _FACING = 0.4
-"""Cosine between a box's axis and the line of sight from which only its near end is seen. Larger moves fewer centers."""
+"""Cosine of a box's axis and the line of sight from which only its near end is seen. Larger moves fewer centers."""
 _FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
 """Kind of solid that each class of the segmenter makes likely."""
 
