@@ -9,6 +9,10 @@ from wm_core.scene_graph import Shape
 from wm_perception.shapes.hollow import Hollow, Verdict, find_hollow
 from wm_perception.shapes.hollow_parts import hollow_parts
 from wm_perception.shapes.part_frames import Parts, in_object_frame, in_world, moved, scaled
+from wm_perception.shapes.prisms import find_prisms
+from wm_perception.shapes.profiles import convex_pieces, solid_of
+from wm_perception.shapes.revolution import profile_of
+from wm_perception.shapes.rim import Rim
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.track import PartsEvidence, Track
 from wm_perception.types import Array
@@ -18,19 +22,28 @@ _SURE_SOLID = 2
 which one that was hollow becomes solid. Larger costs time, and keeps false insides longer."""
 _SURE_HOLLOW = 3
 """Views of an inside after which only better ones are used."""
+_SURE_PIECES = 3
+"""Views in succession in which a solid was seen to be of several pieces after which they are kept as they are."""
+_MOST_LOOKS = 6
+"""Views after which a body without parts is not looked at any more. Larger costs time."""
+_SLICES = 4
+"""Slices of a solid of revolution at most: body, shoulder, neck, cap."""
 _LYING = 0.3
 """Vertical part of a cylinder's axis below which it lies: 17 degrees."""
+_UPRIGHT = 0.95
+"""Vertical part of an axis from which it stands: 18 degrees."""
 _SCALE_LIMIT = 1.3
 """Ratio of extents up to which parts are stretched with them; beyond, the outline is of another part of the object."""
 
 
 def settled(evidence: PartsEvidence) -> bool:
     """Whether more views of the same will change nothing."""
-    return evidence.solid >= _SURE_SOLID or evidence.hollow >= _SURE_HOLLOW
+    closed = evidence.solid >= _SURE_SOLID or evidence.looked >= _MOST_LOOKS
+    return evidence.hollow >= _SURE_HOLLOW or evidence.pieces >= _SURE_PIECES or (closed and not evidence.pieces)
 
 
 def update_parts(t: Track, o: Observation, eye: Array | None, likely: float) -> None:
-    """Look for a hollow body in a segment of a track whose shape was just fitted to it.
+    """Look for parts in a segment of a track whose shape was just fitted to it.
 
     Args:
         eye: (3,) camera position, world [m]; None: not known, then nothing is looked for.
@@ -39,32 +52,63 @@ def update_parts(t: Track, o: Observation, eye: Array | None, likely: float) -> 
     evidence = t.parts_evidence
     if eye is None or settled(evidence) or t.motion.toppled:
         return
+    evidence.looked += 1
+    base = t.bottom if t.bottom is not None else float(np.percentile(o.points[:, 2], 1.0))
     lying = t.shape in (Shape.CYLINDER, Shape.CAPSULE) and abs(rotations.matrix(t.quaternion)[2, 2]) < _LYING
     if lying:
-        verdict, hollow, turn = _find_lying(t, o, eye, likely)
+        verdict, hollow, turn = _find_lying(t, o, eye)
     else:
-        base = t.bottom if t.bottom is not None else float(np.percentile(o.points[:, 2], 1.0))
         turn = np.eye(3)
         verdict, hollow = find_hollow(o.points, eye, base, likely, o.noise_m)
+    if hollow is not None:
+        if verdict is Verdict.HOLLOW:
+            evidence.solid = 0
+            evidence.hollow += 1
+        # Later views of as much of the inside are better: classes and supports are surer.
+        if hollow.seen >= 0.9 * evidence.seen:
+            _keep(t, moved(hollow_parts(hollow), turn.T, np.zeros(3)), hollow.seen)
+        return
     if verdict is Verdict.SOLID:
         evidence.solid += 1
         evidence.hollow = 0
-        if evidence.seen <= 0.0 or evidence.solid >= _SURE_SOLID:
+        if evidence.seen == 0.0 or evidence.solid >= _SURE_SOLID:
             t.parts, evidence.seen = (), -1.0
-        return
-    if hollow is None:
-        return
-    if verdict is Verdict.HOLLOW:
-        evidence.solid = 0
-        evidence.hollow += 1
-    # Later views of as much of the inside are better: classes and supports are surer.
-    if hollow.seen >= 0.9 * evidence.seen:
-        world = moved(hollow_parts(hollow), turn.T, np.zeros(3))
-        t.parts = in_object_frame(world, t.position, t.quaternion)
-        evidence.seen = hollow.seen
+    if evidence.seen < 0.0 and seen_in_full(t, o):
+        parts = _solid_parts(t, o, eye, base)
+        evidence.pieces = evidence.pieces + 1 if parts else 0
+        # What was seen of it last is the most.
+        if parts or evidence.looked < _MOST_LOOKS:
+            _keep(t, parts, -1.0)
 
 
-def _find_lying(t: Track, o: Observation, eye: Array, likely: float) -> tuple[Verdict, Hollow | None, Array]:
+def _keep(t: Track, parts: Parts, seen: float) -> None:
+    """Keep parts that are given in the world."""
+    t.parts = in_object_frame(parts, t.position, t.quaternion)
+    t.parts_evidence.seen = seen
+
+
+def seen_in_full(t: Track, o: Observation) -> bool:
+    """Whether nothing hides a part of the segment that would look like a notch."""
+    return not o.on_border and o.hidden_fraction < 0.15 and not t.visibility.cut
+
+
+def _solid_parts(t: Track, o: Observation, eye: Array, base: float) -> Parts:
+    """Parts in the world of what is not hollow: slices of a solid of revolution, or prisms; empty: it is convex."""
+    upright = abs(float(rotations.matrix(t.quaternion)[2, 2])) > _UPRIGHT
+    if t.shape == Shape.SPHERE or (t.shape == Shape.CYLINDER and upright):
+        return ()
+    if t.yaw_free and upright:
+        top = float(t.position[2] + 0.5 * t.vertical_extent)
+        found = profile_of(o.points, base, top, t.position[:2])
+        if found is None:
+            return ()
+        pieces = convex_pieces(found.profile, _SLICES)
+        circle = Rim(found.center, np.ones(2), 0.0, True)
+        return tuple(solid_of(circle, piece) for piece in pieces) if len(pieces) > 1 else ()
+    return find_prisms(o.points, eye, base)
+
+
+def _find_lying(t: Track, o: Observation, eye: Array) -> tuple[Verdict, Hollow | None, Array]:
     """As ``find_hollow``, of a body that lies: either end of its axis may be open; and the turn (3, 3) from the world.
 
     Its class alone does not say which end that is, so only an inside that was seen counts.

@@ -122,11 +122,14 @@ class PartsEvidence:
 
     Attributes:
         solid: views in succession in which it was seen to be closed; hollow: in which its inside was seen.
-        seen: 0..1, how much of the inside the kept parts are from; -1: there are none.
+        pieces: views in succession in which a solid was seen to be of several pieces; looked: views in all.
+        seen: 0..1, how much of the inside the kept parts are from; -1: they are not of a hollow body.
     """
 
     solid: int = 0
     hollow: int = 0
+    pieces: int = 0
+    looked: int = 0
     seen: float = -1.0
 
 
