@@ -38,8 +38,8 @@ _UNLIKELY_M = 0.0012
 """Residual [m] added to solids of the kind that the object's class makes unlikely. Larger trusts the class more."""
 _GOOD_BOX_M = 0.0008
 """Residual [m] of a box up to which no other start is tried. Larger keeps boxes of wrong yaw, smaller takes time."""
-_BEYOND_POINTS_M = 0.002
-"""Distance [m] that a box's sides may lie beyond its points: half the distance of two pixels at 1.2 m."""
+_BEYOND_POINTS_M = 0.003
+"""Distance [m] that a box's sides may lie beyond its points: that of two pixels at 1 m."""
 _YAWS, _EDGE_M = 30, 0.002
 """Turns of a rectangle that are tried within 90 degrees, and the distance [m] below which all points of an edge count
 the same: depth noise. Larger blurs the edge."""
@@ -202,7 +202,7 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
         x, distance = _solve(model, p, np.array(start))
         position, rotation, extents = model.build(x)
         if model.shape == Shape.BOX:
-            position, extents, distance = _within(p, position, rotation, extents, distance)
+            position, extents, distance = _within(p, every, position, rotation, extents, distance)
         tall = float(np.abs(rotation[2]) @ extents) if model.shape != Shape.SPHERE else float(extents[2])
         # The points show the height, and bound the width: a solid must not extend far beyond them.
         if not np.isfinite(x).all() or abs(tall - height) > 0.2 * height + 0.008:
@@ -244,22 +244,22 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
 
 
 def _within(
-    points: Array, position: Array, rotation: Array, extents: Array, distance: Array
+    points: Array, every: Array, position: Array, rotation: Array, extents: Array, distance: Array
 ) -> tuple[Array, Array, Array]:
-    """Position, extents and distances (P,) of a box without what lies beyond all of its points (P, 3) sideways.
+    """Position, extents and distances (P,) of a box without what lies sideways beyond ``every`` one of its points.
 
     Points of the top are well inside a box that is too deep, and nothing pulls its far side toward them.
     """
-    local = (points - position) @ rotation
     half = 0.5 * extents
-    low, high = np.percentile(local, [0.5, 99.5], axis=0)
+    low, high = np.percentile((every - position) @ rotation, [0.3, 99.7], axis=0)
     low, high = np.maximum(low - _BEYOND_POINTS_M, -half), np.minimum(high + _BEYOND_POINTS_M, half)
     low[2], high[2] = -half[2], half[2]
     if (high - low < MIN_SIZE_M).any() or (low + half + half - high).max() < 1e-6:
         return position, extents, distance
     middle = 0.5 * (low + high)
     sizes = high - low
-    return position + rotation @ middle, sizes, signed_distance(Shape.BOX, sizes, local - middle)[0]
+    position = position + rotation @ middle
+    return position, sizes, signed_distance(Shape.BOX, sizes, (points - position) @ rotation)[0]
 
 
 def _edges_start(xy: Array) -> list[float]:

@@ -136,7 +136,8 @@ class ShapeUpdater:
             evidence.fits.pop(0)
         chosen, same, last = _choose(evidence.fits)
         # Its load may have been found after it.
-        chosen = _under_its_load(t, chosen, tracks, eye)
+        loaded = _under_its_load(t, chosen, tracks, eye)
+        deeper, chosen = loaded is not chosen, loaded
         axis_changed = t.shape != chosen.shape or (
             chosen.shape == Shape.CYLINDER and rotations.tilt_between(t.quaternion, chosen.quaternion) > 0.5
         )
@@ -144,7 +145,8 @@ class ShapeUpdater:
         if first or axis_changed:
             _shift(t, chosen.position - t.position)
         elif t.motion.sleeping:
-            _shift(t, _away_from_seen_side(t, before[2], before[3], eye))
+            if deeper and before[3] == t.shape:
+                _shift(t, _away_from_seen_side(t, before[2], eye))
             # The height of what it stands on is known better than its own: its lowest point stays.
             if t.bottom is not None:
                 lift = 0.5 * (t.bottom + 0.5 * t.vertical_extent - t.position[2])
@@ -162,25 +164,18 @@ def _shift(t: Track, shift: Array) -> None:
     t.motion.trail = deque(((s, p + shift) for s, p in t.motion.trail), maxlen=t.motion.trail.maxlen)
 
 
-def _away_from_seen_side(t: Track, extents: Array, shape: Shape, eye: Array | None) -> Array:
-    """(3,) by which the center moves [m] when a shape of other extents is chosen: the sides that are seen stay.
-
-    Args:
-        extents, shape: before.
-    """
-    if eye is None or shape != t.shape or t.shape == Shape.CONVEX:
+def _away_from_seen_side(t: Track, extents: Array, eye: Array | None) -> Array:
+    """(3,) by which a box's center moves [m] when it had other extents before: the sides that are seen stay."""
+    if eye is None:
         return np.zeros(3)
-    grown = 0.5 * (t.extents - extents)
     view = line_of_sight(eye, t.position) * np.array([1.0, 1.0, 0.0])
     view /= max(float(np.linalg.norm(view)), 1e-9)
-    if t.shape == Shape.SPHERE:
-        return np.asarray(view * grown[0])
     shift = np.zeros(3)
     for axis, along in enumerate(rotations.matrix(t.quaternion).T):
         facing = float(along @ view)
         # Of an axis across the view both ends are seen; the height is known from the support.
         if abs(along[2]) < 0.5 and abs(facing) > _FACING:
-            shift += along * np.sign(facing) * grown[axis]
+            shift += along * np.sign(facing) * 0.5 * (t.extents - extents)[axis]
     return shift
 
 
@@ -228,7 +223,7 @@ def _under_its_load(t: Track, fit: ShapeFit, tracks: Sequence[Track], eye: Array
             if beyond > 0.15 * extents[axis]:
                 extents[axis] += 2.0 * beyond
                 position += rotation[:, axis] * away[axis] * beyond
-    return replace(fit, position=position, extents=extents)
+    return replace(fit, position=position, extents=extents) if (extents != fit.extents).any() else fit
 
 
 def _like(fit: ShapeFit, reference: ShapeFit) -> Array:
