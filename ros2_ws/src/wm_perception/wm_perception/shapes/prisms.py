@@ -31,6 +31,8 @@ _LEAST_PIECE = 0.06
 """Area of a piece over that of the whole below which it is not cut off."""
 _NOTCH_CELLS = 2.0
 """Depth of a notch in cells from which it is one."""
+_NOTCH_PART = 0.1
+"""Depth of the deepest notch over the object's length from which it is not convex. Larger cuts fewer objects."""
 _EVEN_TURNS = 8
 """Directions of cuts that are tried through the bottom of a notch, beside those to the other notches."""
 _LEAST_POINTS = 6
@@ -52,6 +54,8 @@ def find_prisms(points: Array, eye: Array, base: float) -> tuple[ConvexPart, ...
         return ()
     empty = (whole > 0) & (mask == 0) & ~_shadow(raster, points, eye, base)
     if empty.sum() < _SEEN_EMPTY * whole.sum():
+        return ()
+    if _deepest_notch(mask) < max(_NOTCH_CELLS, _NOTCH_PART * max(np.ptp(np.argwhere(mask), axis=0))):
         return ()
     pieces = convex_partition(mask)
     if len(pieces) < 2:
@@ -132,6 +136,16 @@ def _notches(mask: Mask) -> list[Array]:
     found = [item for item in found if item[0] > _NOTCH_CELLS]
     found.sort(key=lambda item: -item[0])
     return [place for _, place in found[:6]]
+
+
+def _deepest_notch(mask: Mask) -> float:
+    """In cells, from the hull."""
+    notches = _notches(mask)
+    if not notches:
+        return 0.0
+    rows, columns = np.nonzero(mask)
+    hull = cv2.convexHull(np.column_stack([columns, rows]).astype(np.int32))
+    return float(cv2.pointPolygonTest(hull, (float(notches[0][0]), float(notches[0][1])), True))
 
 
 def _edges_at(mask: Mask, notch: Array) -> list[Array]:
