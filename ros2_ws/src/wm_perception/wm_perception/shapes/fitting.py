@@ -9,7 +9,9 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.transform import Rotation
 
+from wm_core import rotations
 from wm_core.scene_graph import Shape
+from wm_perception.shapes.completion import completed_hull
 from wm_perception.shapes.revolution import profile_of
 from wm_perception.shapes.solids import (
     Ball,
@@ -20,7 +22,7 @@ from wm_perception.shapes.solids import (
     UprightCylinder,
     yaw_matrix,
 )
-from wm_perception.shapes.surfaces import FIT_POINTS, MIN_SIZE_M, Array, ShapeFit, signed_distance
+from wm_perception.shapes.surfaces import FIT_POINTS, MIN_SIZE_M, Array, ShapeFit, hull_planes, signed_distance
 
 _SOFT_M = 0.004
 """Distance [m] at which the soft-L1 cost turns from square to linear: the depth noise at 1.6 m. Larger gives points of
@@ -40,6 +42,9 @@ _GOOD_BOX_M = 0.0008
 """Residual [m] of a box up to which no other start is tried. Larger keeps boxes of wrong yaw, smaller takes time."""
 _BEYOND_POINTS_M = 0.003
 """Distance [m] that a box's sides may lie beyond its points: that of two pixels at 1 m."""
+_NO_FAMILY_M, _HULL_HANDICAP_M = 0.0018, 0.0006
+"""Residual [m] of the best solid from which the completed hull is tried, and what is added to the hull's. Larger keeps
+boxes for wedges and pyramids."""
 _YAWS, _EDGE_M = 30, 0.002
 """Turns of a rectangle that are tried within 90 degrees, and the distance [m] below which all points of an edge count
 the same: depth noise. Larger blurs the edge."""
@@ -164,7 +169,9 @@ def fit_revolution(points: Array, base: float, top: float, center: Array) -> tup
     return fit, np.where(distance < -0.006, 0.5 * np.minimum(-distance, 0.006), distance)
 
 
-def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str = "") -> ShapeFit:
+def fit_shape(
+    points: Array, bottom: float | None, *, seed: int = 0, likely: str = "", eye: Array | None = None
+) -> ShapeFit:
     """The solid that best explains the visible points of one object.
 
     Box, sphere, upright and lying cylinder, lying capsule and upright solid of revolution are fitted to the
@@ -177,6 +184,7 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
         bottom: height of what it stands on [m]; None: unknown, then the lowest points.
         likely: "round" or "box" by its class (plates, bottles; boxes), which decides between solids that explain the
             points almost equally well; "": not known.
+        eye: (3,) camera position [m], by which the hidden side of solids of no family is completed; None: it is not.
         seed: of the choice of points where there are more than ``FIT_POINTS``.
 
     Raises:
@@ -235,12 +243,24 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
             # It has the most parameters: it must fit better than the others by a tenth.
             unlikely = _UNLIKELY_M if likely == "box" else 0.0
             candidates.append((1.1 * score + 0.0003 + unlikely, replace(turned[0], residual_m=score)))
+    if not candidates or min(c[1].residual_m for c in candidates) > _NO_FAMILY_M:
+        completed = completed_hull(every, base, eye)
+        if completed.shape == Shape.CONVEX:
+            distance, _ = signed_distance(
+                Shape.CONVEX,
+                completed.extents,
+                (p - completed.position) @ rotations.matrix(completed.quaternion),
+                hull_planes(completed.hull),
+            )
+            completed = replace(completed, residual_m=_score(distance))
+            unlikely = _UNLIKELY_M if likely else 0.0
+            candidates.append((1.2 * completed.residual_m + _HULL_HANDICAP_M + unlikely, completed))
     if not candidates:
-        return _hull(every, base)
+        return completed_hull(every, base, eye)
     best = min(candidates, key=lambda c: c[0])[1]
     if best.residual_m <= max(0.007, 0.06 * scale):
         return _canonical(best)
-    return _hull(every, base, best.residual_m)
+    return replace(completed_hull(every, base, eye), residual_m=best.residual_m)
 
 
 def _within(
@@ -290,19 +310,6 @@ def _without_stragglers(points: Array, seed: int) -> Array:
     gaps = cKDTree(p).query(p, k=5)[0][:, -1]
     kept = p[gaps < 3.0 * np.median(gaps)]
     return kept if len(kept) >= 0.6 * len(p) else p
-
-
-def _hull(points: Array, base: float, residual_m: float = 0.0) -> ShapeFit:
-    """The convex hull of the points and of their projection onto the base."""
-    corners = np.concatenate([points, np.column_stack([points[:, :2], np.full(len(points), base)])])
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    position, extents = 0.5 * (low + high), np.maximum(high - low, MIN_SIZE_M)
-    upright = np.array([0.0, 0.0, 0.0, 1.0])
-    try:
-        hull = corners[ConvexHull(corners).vertices]
-    except QhullError:
-        return ShapeFit(Shape.BOX, position, upright, extents, residual_m)
-    return ShapeFit(Shape.CONVEX, position, upright, extents, residual_m, hull=hull - position)
 
 
 def _canonical(fit: ShapeFit) -> ShapeFit:

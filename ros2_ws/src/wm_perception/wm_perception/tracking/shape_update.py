@@ -121,7 +121,7 @@ class ShapeUpdater:
         before = t.position.copy(), t.quaternion, t.extents, t.shape
         evidence.stamp_ns, evidence.pixels = stamp_ns, o.pixels
         t.bottom = bottom_of(o, t, tracks)
-        fit = fit_shape(o.points, t.bottom, seed=len(evidence.fits), likely=_FORMS.get(class_name, ""))
+        fit = fit_shape(o.points, t.bottom, seed=len(evidence.fits), likely=_FORMS.get(class_name, ""), eye=eye)
         if fit.extents.max() > 1.3 * self.max_extent_m:
             return
         # Fits to a part of it do not count any more once it, or more of it, has been seen.
@@ -145,9 +145,10 @@ class ShapeUpdater:
         axis_changed = t.shape != chosen.shape or (
             chosen.shape == Shape.CYLINDER and rotations.tilt_between(t.quaternion, chosen.quaternion) > 0.5
         )
-        # Parts are given where they were seen; after a motion only the last ones are still there.
+        # A hull and parts are given where they were seen; after a motion only the last ones are still there.
         there = chosen is evidence.fits[-1] or not t.motion.moved
-        anew = first or axis_changed or (len(chosen.parts) > 0 and t.hull is not chosen.hull and there)
+        own_frame = chosen.shape == Shape.CONVEX and (len(chosen.parts) > 0 or not chosen.is_round)
+        anew = first or axis_changed or (own_frame and t.hull is not chosen.hull and there)
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
             _shift(t, chosen.position - t.position)
