@@ -7,13 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.camera import Camera
 from wm_core.convex_parts import ConvexPart
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import GeomDef, geom_points
 from wm_perception.lifting.cloud import depth_noise_m
 from wm_perception.shapes.surfaces import hull_planes
+from wm_perception.tracking.observation import Observation
+from wm_perception.types import Frame
 from wm_sim import objects
+from wm_sim.cameras import look_at
 
 MAX_POINTS = 500
 """As of a segment in the pipeline."""
@@ -50,21 +54,70 @@ def seen_points(
     seen = np.stack([corners @ right, corners @ down], axis=1) / (corners @ forward)[:, None]
     at = np.stack([u.ravel(), v.ravel()], axis=1) / FOCAL_PX
     rays = rays[((at > seen.min(axis=0)) & (at < seen.max(axis=0))).all(axis=1)]
-    depth = np.full(len(rays), np.inf)
-    for solid in solids:
-        planes = hull_planes(solid)
-        ahead, offset = rays @ planes[:, :3].T, -(planes[:, :3] @ origin + planes[:, 3])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            cut = offset / ahead
-        enter = np.where(ahead < 0.0, cut, -np.inf).max(axis=1)
-        leave = np.where(ahead > 0.0, cut, np.inf).min(axis=1)
-        depth = np.where((enter < leave) & (enter > 0.0), np.minimum(depth, enter), depth)
+    depth, _ = cast(solids, origin, rays)
     rays, depth = rays[np.isfinite(depth)], depth[np.isfinite(depth)]
     rng = np.random.default_rng(seed)
     depth = depth + noise * depth_noise_m(depth.astype(np.float32)) * rng.standard_normal(len(depth))
     points = origin + rays * depth[:, None]
     points = points[points[:, 2] > 0.008]
     return points[:: max(1, len(points) // MAX_POINTS)]
+
+
+def cast(
+    solids: Sequence[NDArray[np.float64]], origin: NDArray[np.float64], rays: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """How far along rays (P, 3) the first of some convex hulls of points begins, inf: none; and which one, -1: none."""
+    depth, which = np.full(len(rays), np.inf), np.full(len(rays), -1)
+    for k, solid in enumerate(solids):
+        planes = hull_planes(solid)
+        ahead, offset = rays @ planes[:, :3].T, -(planes[:, :3] @ origin + planes[:, 3])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cut = offset / ahead
+        enter = np.where(ahead < 0.0, cut, -np.inf).max(axis=1)
+        leave = np.where(ahead > 0.0, cut, np.inf).min(axis=1)
+        nearer = (enter < leave) & (enter > 0.0) & (enter < depth)
+        depth, which = np.where(nearer, enter, depth), np.where(nearer, k, which)
+    return depth, which
+
+
+def seen_frame(
+    parts: Sequence[GeomDef], eye: Sequence[float], target: Sequence[float] = (0.0, 0.0, 0.05)
+) -> tuple[Frame, NDArray[np.int32]]:
+    """A clean frame of 320x240 pixels of parts over the table z = 0, and which part each pixel shows, 0: none."""
+    camera = Camera(320, 240, FOCAL_PX, FOCAL_PX, 159.5, 119.5)
+    pose = look_at(eye, target)
+    u, v = np.meshgrid(np.arange(320) - 159.5, np.arange(240) - 119.5)
+    rays = (np.stack([u, v, np.full_like(u, FOCAL_PX)], axis=-1).reshape(-1, 3) / FOCAL_PX) @ pose[:3, :3].T
+    depth, which = cast([geom_points(p) for p in parts], pose[:3, 3], rays)
+    with np.errstate(divide="ignore"):
+        table = np.where(rays[:, 2] < 0.0, -pose[2, 3] / rays[:, 2], np.inf)
+    which = np.where(depth < table, which, -1)
+    depth = np.minimum(depth, table)
+    colors = np.array([*(np.multiply(p.color[:3], 255.0) for p in parts), (170.0, 130.0, 90.0)])
+    image = np.where(np.isfinite(depth) & (depth < 5.0), depth, 0.0).astype(np.float32).reshape(240, 320)
+    color = colors[which].astype(np.uint8).reshape(240, 320, 3)
+    return Frame(1, color, image, camera, pose), (which + 1).astype(np.int32).reshape(240, 320)
+
+
+def segment(points: NDArray[np.float64]) -> Observation:
+    """Points (P, 3) as the segment of a whole object on the table z = 0."""
+    low, high = np.percentile(points, [2.0, 98.0], axis=0)
+    return Observation(
+        points=points,
+        noise_m=0.0015,
+        color=np.full(3, 128.0),
+        pixels=len(points),
+        bottom=0.0,
+        support_height=0.0,
+        height_low=float(low[2]),
+        height_high=float(high[2]),
+        on_border=False,
+        outside_fraction=0.0,
+        extent=float((high - low).max()),
+        center=0.5 * (low + high),
+        area_m2=0.01,
+        score=0.9,
+    )
 
 
 def contains(part: ConvexPart, points: NDArray[np.float64], slack: float = 0.0) -> NDArray[np.bool_]:

@@ -11,8 +11,9 @@ from wm_core.rotations import about_z, matrix
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import GeomDef
 from wm_perception.shapes.hollow import HOLLOW_CLASSES, Verdict, find_hollow, hollow_probability
-from wm_perception.shapes.hollow_parts import convex_pieces, hollow_parts
+from wm_perception.shapes.hollow_parts import hollow_parts
 from wm_perception.shapes.part_frames import in_object_frame, in_world, scaled
+from wm_perception.shapes.profiles import convex_pieces
 from wm_sim import objects
 
 PROPERTY = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -3,36 +3,15 @@
 import numpy as np
 import pytest
 
-from seen_objects import PLACE, WHITE, ball_fits, contains, eye_at, pan, seen_points, tray
+from seen_objects import PLACE, WHITE, ball_fits, contains, eye_at, pan, seen_points, segment, tray
 from wm_core.rotations import about_z
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import GeomDef
 from wm_perception.shapes.part_frames import in_world
 from wm_perception.tracking.births import born
-from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.parts_update import carried_parts
 from wm_perception.tracking.shape_update import ShapeUpdater
 from wm_sim import objects
-
-
-def segment(points):
-    low, high = np.percentile(points, [2.0, 98.0], axis=0)
-    return Observation(
-        points=points,
-        noise_m=0.0015,
-        color=np.full(3, 128.0),
-        pixels=len(points),
-        bottom=0.0,
-        support_height=0.0,
-        height_low=0.0,
-        height_high=float(high[2]),
-        on_border=False,
-        outside_fraction=0.0,
-        extent=float((high - low).max()),
-        center=0.5 * (low + high),
-        area_m2=0.01,
-        score=0.9,
-    )
 
 
 def tracked(solid, elevation=40, yaw=0.6, fits=4):

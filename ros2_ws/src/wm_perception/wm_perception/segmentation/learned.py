@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_perception.segmentation.one_axis import are_one_revolution
 from wm_perception.types import Cloud, Frame, PredictedObject, Segmentation
 
 Image = NDArray[np.float32]
@@ -57,6 +58,8 @@ _PART_COLOR, _PART_SHADE = 9.0, 0.3
 """Difference of mean a* + b* (0..255 each), plus this part of the difference of L*, up to which colors are one."""
 _PART_ALIKE = 0.4
 """Least cosine of embeddings. Larger joins less."""
+_PART_NOT_UNLIKE = 0.25
+"""The same of parts that have one axis, as a neck and its bottle."""
 
 Network = Callable[[Image], tuple[NDArray[np.float32], ...]]
 
@@ -179,7 +182,8 @@ def join_parts(
 
     A network divides objects of shapes that it was not trained on into parts that it knows: a stool into its seat and
     its legs. Parts are joined where they meet without a step in depth along a border that is long for the smaller of
-    the two, are of one color, and have similar embeddings. Different objects that touch differ in one of these.
+    the two, are of one color, and have similar embeddings. Different objects that touch differ in one of these. Also
+    joined are parts of one solid of revolution.
 
     Args:
         labels: (h, w) of the cloud's size, 0 = background, 1..L; count: L; embeddings: (L, D), unit length.
@@ -209,12 +213,13 @@ def join_parts(
     for pair in pairs:
         i, j = divmod(int(pair), size)
         apart = np.abs(lab[i] - lab[j])
+        alike = float(embeddings[i - 1] @ embeddings[j - 1])
         if (
             level[pair] > _PART_LEVEL * borders[pair]
             and borders[pair] > _PART_BORDER * np.sqrt(min(areas[i], areas[j]))
             and apart[1] + apart[2] + _PART_SHADE * apart[0] < _PART_COLOR
-            and float(embeddings[i - 1] @ embeddings[j - 1]) > _PART_ALIKE
-        ):
+            and alike > _PART_ALIKE
+        ) or (alike > _PART_NOT_UNLIKE and are_one_revolution(cloud, labels, i, j)):
             same[same == same[j]] = same[i]
     return np.unique(same, return_inverse=True)[1].astype(np.int64)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import cv2
@@ -10,9 +9,20 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.transform import Rotation
 
+from wm_core import rotations
 from wm_core.scene_graph import Shape
+from wm_perception.shapes.completion import completed_hull
 from wm_perception.shapes.revolution import profile_of
-from wm_perception.shapes.surfaces import FIT_POINTS, MIN_SIZE_M, Array, ShapeFit, signed_distance
+from wm_perception.shapes.solids import (
+    Ball,
+    LyingCapsule,
+    LyingCylinder,
+    Solid,
+    UprightBox,
+    UprightCylinder,
+    yaw_matrix,
+)
+from wm_perception.shapes.surfaces import FIT_POINTS, MIN_SIZE_M, Array, ShapeFit, hull_planes, signed_distance
 
 _SOFT_M = 0.004
 """Distance [m] at which the soft-L1 cost turns from square to linear: the depth noise at 1.6 m. Larger gives points of
@@ -30,108 +40,17 @@ _UNLIKELY_M = 0.0012
 """Residual [m] added to solids of the kind that the object's class makes unlikely. Larger trusts the class more."""
 _GOOD_BOX_M = 0.0008
 """Residual [m] of a box up to which no other start is tried. Larger keeps boxes of wrong yaw, smaller takes time."""
+_BEYOND_POINTS_M = 0.003
+"""Distance [m] that a box's sides may lie beyond its points: that of two pixels at 1 m."""
+_NO_FAMILY_M, _HULL_HANDICAP_M = 0.0018, 0.0006
+"""Residual [m] of the best solid from which the completed hull is tried, and what is added to the hull's. Larger keeps
+boxes for wedges and pyramids."""
 _YAWS, _EDGE_M = 30, 0.002
 """Turns of a rectangle that are tried within 90 degrees, and the distance [m] below which all points of an edge count
 the same: depth noise. Larger blurs the edge."""
-# A cylinder's own axis is its z: to lie along x it is first tipped over.
-_TIP = Rotation.from_euler("y", np.pi / 2.0)
 
 
-class _Model(ABC):
-    """A family of solids with a parameter vector; ``sizes``: indices of the parameters that are lengths."""
-
-    shape = Shape.BOX
-    sizes: tuple[int, ...] = ()
-
-    def __init__(self, base: float) -> None:
-        self.base = base
-
-    @abstractmethod
-    def build(self, x: Array) -> tuple[Array, Array, Array]:
-        """Position (3,), rotation matrix (3, 3), full extents (3,)."""
-
-    @abstractmethod
-    def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
-        """(P, len(x)) derivatives of the distances, from gradients in world and object axes (P, 3)."""
-
-
-def _turn(yaw: float) -> Array:
-    c, s = np.cos(yaw), np.sin(yaw)
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-
-
-def _by_yaw(relative: Array, gradient: Array) -> Array:
-    """Derivative of the distance when the solid turns about the vertical: -(r x g)_z."""
-    return relative[:, 1] * gradient[:, 0] - relative[:, 0] * gradient[:, 1]
-
-
-class _Box(_Model):
-    """x, y, yaw, length, width, height; stands on its base."""
-
-    shape, sizes = Shape.BOX, (3, 4, 5)
-
-    def build(self, x: Array) -> tuple[Array, Array, Array]:
-        return np.array([x[0], x[1], self.base + 0.5 * x[5]]), _turn(x[2]), x[3:6].copy()
-
-    def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
-        half = -0.5 * np.abs(local)
-        height = half[:, 2] - 0.5 * world[:, 2]
-        return np.column_stack([-world[:, :2], _by_yaw(relative, world), half[:, :2], height])
-
-
-class _Upright(_Model):
-    """x, y, diameter, height; a cylinder that stands on its base."""
-
-    shape, sizes = Shape.CYLINDER, (2, 3)
-
-    def build(self, x: Array) -> tuple[Array, Array, Array]:
-        return np.array([x[0], x[1], self.base + 0.5 * x[3]]), np.eye(3), np.array([x[2], x[2], x[3]])
-
-    def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
-        radial = -0.5 * np.hypot(local[:, 0], local[:, 1])
-        height = -0.5 * np.abs(local[:, 2]) - 0.5 * world[:, 2]
-        return np.column_stack([-world[:, :2], radial, height])
-
-
-class _Lying(_Model):
-    """x, y, yaw of the axis, diameter, length; a cylinder that lies on its base."""
-
-    shape, sizes = Shape.CYLINDER, (3, 4)
-
-    def build(self, x: Array) -> tuple[Array, Array, Array]:
-        rotation = _turn(x[2]) @ _TIP.as_matrix()
-        return np.array([x[0], x[1], self.base + 0.5 * x[3]]), rotation, np.array([x[3], x[3], x[4]])
-
-    def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
-        radial = -0.5 * np.hypot(local[:, 0], local[:, 1]) - 0.5 * world[:, 2]
-        return np.column_stack([-world[:, :2], _by_yaw(relative, world), radial, -0.5 * np.abs(local[:, 2])])
-
-
-class _LyingCapsule(_Lying):
-    """As the lying cylinder, with round ends."""
-
-    shape = Shape.CAPSULE
-
-    def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
-        # The core between the caps gets shorter as they get rounder.
-        cap = np.where(np.abs(relative @ _turn(x[2])[:, 0]) > 0.5 * (x[4] - x[3]), np.abs(local[:, 2]), 0.0)
-        radial = -0.5 + 0.5 * cap - 0.5 * world[:, 2]
-        return np.column_stack([-world[:, :2], _by_yaw(relative, world), radial, -0.5 * cap])
-
-
-class _Sphere(_Model):
-    """x, y, z, diameter."""
-
-    shape, sizes = Shape.SPHERE, (3,)
-
-    def build(self, x: Array) -> tuple[Array, Array, Array]:
-        return x[:3].copy(), np.eye(3), np.full(3, x[3])
-
-    def jacobian(self, x: Array, relative: Array, world: Array, local: Array) -> Array:
-        return np.column_stack([-world, np.full(len(world), -0.5)])
-
-
-def _solve(model: _Model, points: Array, start: Array, iterations: int = 12) -> tuple[Array, Array]:
+def _solve(model: Solid, points: Array, start: Array, iterations: int = 12) -> tuple[Array, Array]:
     """Levenberg-Marquardt on soft-L1 distances; returns the parameters and the distances (P,)."""
     x = np.array(start, dtype=np.float64)
     sizes = list(model.sizes)
@@ -226,7 +145,7 @@ def fit_revolution(points: Array, base: float, top: float, center: Array) -> tup
         # A handle sticks out to one side, over a fair part of the height, and is joined to the wall.
         if concentration > 0.95 and np.ptp(points[beyond, 2]) > 0.25 * height:
             # A handle: the object's x axis points to it, and the hull takes it in.
-            rotation = _turn(float(np.arctan2(direction[1], direction[0])))
+            rotation = yaw_matrix(float(np.arctan2(direction[1], direction[0])))
             extra = np.column_stack([part, points[beyond, 2]])
             hull = np.concatenate([hull, extra])
             distance = np.where(beyond, 0.0, distance)
@@ -250,7 +169,9 @@ def fit_revolution(points: Array, base: float, top: float, center: Array) -> tup
     return fit, np.where(distance < -0.006, 0.5 * np.minimum(-distance, 0.006), distance)
 
 
-def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str = "") -> ShapeFit:
+def fit_shape(
+    points: Array, bottom: float | None, *, seed: int = 0, likely: str = "", eye: Array | None = None
+) -> ShapeFit:
     """The solid that best explains the visible points of one object.
 
     Box, sphere, upright and lying cylinder, lying capsule and upright solid of revolution are fitted to the
@@ -263,6 +184,7 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
         bottom: height of what it stands on [m]; None: unknown, then the lowest points.
         likely: "round" or "box" by its class (plates, bottles; boxes), which decides between solids that explain the
             points almost equally well; "": not known.
+        eye: (3,) camera position [m], by which the hidden side of solids of no family is completed; None: it is not.
         seed: of the choice of points where there are more than ``FIT_POINTS``.
 
     Raises:
@@ -284,9 +206,11 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
     along = yaw if lx >= ly else yaw + 0.5 * np.pi
     candidates: list[tuple[float, ShapeFit]] = []
 
-    def consider(model: _Model, start: list[float], handicap: float) -> None:
+    def consider(model: Solid, start: list[float], handicap: float) -> None:
         x, distance = _solve(model, p, np.array(start))
         position, rotation, extents = model.build(x)
+        if model.shape == Shape.BOX:
+            position, extents, distance = _within(p, every, position, rotation, extents, distance)
         tall = float(np.abs(rotation[2]) @ extents) if model.shape != Shape.SPHERE else float(extents[2])
         # The points show the height, and bound the width: a solid must not extend far beyond them.
         if not np.isfinite(x).all() or abs(tall - height) > 0.2 * height + 0.008:
@@ -300,17 +224,17 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
 
     # A ball has one size, a box three: where both explain the points equally well, the simpler one is chosen.
     boxy = 0.0003 + (_UNLIKELY_M if likely == "round" else 0.0)
-    consider(_Box(base), [cx, cy, along, width, narrow, height], boxy)
+    consider(UprightBox(base), [cx, cy, along, width, narrow, height], boxy)
     if not candidates or candidates[0][1].residual_m > _GOOD_BOX_M:
         # A few points beside the object turn the smallest rectangle, and the fit ends in a corner.
-        consider(_Box(base), [*_edges_start(p[:, :2]), height], boxy)
+        consider(UprightBox(base), [*_edges_start(p[:, :2]), height], boxy)
     if narrow > 0.3 * width:
-        consider(_Upright(base), [cx, cy, width, height], 0.0003)
+        consider(UprightCylinder(base), [cx, cy, width, height], 0.0003)
     if width > 1.15 * height and height < 2.0 * narrow:
-        consider(_Lying(base), [cx, cy, along, height, width], 0.0003)
-        consider(_LyingCapsule(base), [cx, cy, along, height, width], 0.0006)
+        consider(LyingCylinder(base), [cx, cy, along, height, width], 0.0003)
+        consider(LyingCapsule(base), [cx, cy, along, height, width], 0.0006)
     if 0.5 < height / width < 1.8:
-        consider(_Sphere(base), [cx, cy, base + 0.5 * height, height], 0.0)
+        consider(Ball(base), [cx, cy, base + 0.5 * height, height], 0.0)
     simple = min(candidates, key=lambda c: c[0]) if candidates else None
     if simple is None or simple[1].residual_m > 0.0006:
         turned = fit_revolution(every, base, float(high), np.array([cx, cy]))
@@ -319,12 +243,43 @@ def fit_shape(points: Array, bottom: float | None, *, seed: int = 0, likely: str
             # It has the most parameters: it must fit better than the others by a tenth.
             unlikely = _UNLIKELY_M if likely == "box" else 0.0
             candidates.append((1.1 * score + 0.0003 + unlikely, replace(turned[0], residual_m=score)))
+    if not candidates or min(c[1].residual_m for c in candidates) > _NO_FAMILY_M:
+        completed = completed_hull(every, base, eye)
+        if completed.shape == Shape.CONVEX:
+            distance, _ = signed_distance(
+                Shape.CONVEX,
+                completed.extents,
+                (p - completed.position) @ rotations.matrix(completed.quaternion),
+                hull_planes(completed.hull),
+            )
+            completed = replace(completed, residual_m=_score(distance))
+            unlikely = _UNLIKELY_M if likely else 0.0
+            candidates.append((1.2 * completed.residual_m + _HULL_HANDICAP_M + unlikely, completed))
     if not candidates:
-        return _hull(every, base)
+        return completed_hull(every, base, eye)
     best = min(candidates, key=lambda c: c[0])[1]
     if best.residual_m <= max(0.007, 0.06 * scale):
         return _canonical(best)
-    return _hull(every, base, best.residual_m)
+    return replace(completed_hull(every, base, eye), residual_m=best.residual_m)
+
+
+def _within(
+    points: Array, every: Array, position: Array, rotation: Array, extents: Array, distance: Array
+) -> tuple[Array, Array, Array]:
+    """Position, extents and distances (P,) of a box without what lies sideways beyond ``every`` one of its points.
+
+    Points of the top are well inside a box that is too deep, and nothing pulls its far side toward them.
+    """
+    half = 0.5 * extents
+    low, high = np.percentile((every - position) @ rotation, [0.3, 99.7], axis=0)
+    low, high = np.maximum(low - _BEYOND_POINTS_M, -half), np.minimum(high + _BEYOND_POINTS_M, half)
+    low[2], high[2] = -half[2], half[2]
+    if (high - low < MIN_SIZE_M).any() or (low + half + half - high).max() < 1e-6:
+        return position, extents, distance
+    middle = 0.5 * (low + high)
+    sizes = high - low
+    position = position + rotation @ middle
+    return position, sizes, signed_distance(Shape.BOX, sizes, (points - position) @ rotation)[0]
 
 
 def _edges_start(xy: Array) -> list[float]:
@@ -355,19 +310,6 @@ def _without_stragglers(points: Array, seed: int) -> Array:
     gaps = cKDTree(p).query(p, k=5)[0][:, -1]
     kept = p[gaps < 3.0 * np.median(gaps)]
     return kept if len(kept) >= 0.6 * len(p) else p
-
-
-def _hull(points: Array, base: float, residual_m: float = 0.0) -> ShapeFit:
-    """The convex hull of the points and of their projection onto the base."""
-    corners = np.concatenate([points, np.column_stack([points[:, :2], np.full(len(points), base)])])
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    position, extents = 0.5 * (low + high), np.maximum(high - low, MIN_SIZE_M)
-    upright = np.array([0.0, 0.0, 0.0, 1.0])
-    try:
-        hull = corners[ConvexHull(corners).vertices]
-    except QhullError:
-        return ShapeFit(Shape.BOX, position, upright, extents, residual_m)
-    return ShapeFit(Shape.CONVEX, position, upright, extents, residual_m, hull=hull - position)
 
 
 def _canonical(fit: ShapeFit) -> ShapeFit:

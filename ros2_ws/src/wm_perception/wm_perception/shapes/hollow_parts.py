@@ -11,16 +11,12 @@ from wm_core.rotations import matrix_to_quaternion
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.handles import Handle
 from wm_perception.shapes.hollow import Hollow
+from wm_perception.shapes.profiles import convex_pieces, ellipse_points, solid_of
 from wm_perception.shapes.rim import Rim
 from wm_perception.shapes.surfaces import Array
 
 _SECTORS = 8
 """Sectors of a round wall. With floor and handle they are at most ``MAX_PARTS``."""
-_ROUND = 24
-"""Corners of a round floor."""
-_WAIST = 0.72
-"""Radius over the smaller of those above and below it from which a foot has a waist, and is cut there: a goblet's stem.
-Larger cuts feet of little waist."""
 
 _THINNEST = 0.3
 """Thickness of a round wall at the corners of its sectors, over that between them."""
@@ -31,12 +27,6 @@ def hollow_parts(hollow: Hollow) -> tuple[ConvexPart, ...]:
     handle = _handle_parts(hollow) if hollow.handle is not None else []
     foot = _foot_parts(hollow, MAX_PARTS - len(handle) - (_SECTORS if hollow.rim.elliptic else 4))
     return (*_wall_parts(hollow), *foot, *handle)
-
-
-def _corners(rim: Rim, angles: Array, factor: float, height: float) -> Array:
-    """(A, 3) points of an ellipse's multiple at angles from its first axis."""
-    local = factor * np.stack([np.cos(angles), np.sin(angles)], axis=1) * rim.half
-    return np.column_stack([rim.world(local), np.full(len(angles), height)])
 
 
 def _wall_parts(hollow: Hollow) -> list[ConvexPart]:
@@ -54,10 +44,10 @@ def _wall_parts(hollow: Hollow) -> list[ConvexPart]:
     parts = []
     for k in range(_SECTORS):
         outside = np.array([k - 0.5, k, k + 0.5]) * step
-        rows = [_corners(hollow.rim, outside, out * factor, height) for factor, height in outer]
+        rows = [ellipse_points(hollow.rim, outside, out * factor, height) for factor, height in outer]
         for height in heights:
             factor = min(into * inner_factor(hollow, height), out * outer_factor(hollow, height) - thin)
-            rows.append(_corners(hollow.rim, outside[[0, 2]], factor, height))
+            rows.append(ellipse_points(hollow.rim, outside[[0, 2]], factor, height))
         parts.append(hull_part(np.concatenate(rows)))
     return parts
 
@@ -109,59 +99,7 @@ def _foot_parts(hollow: Hollow, limit: int) -> list[ConvexPart]:
     if len(profile) < 2:
         profile = np.concatenate([[[profile[0, 0], hollow.base]], profile])
     pieces = convex_pieces(profile, min(limit, 3))
-    return [_solid(hollow.rim, piece) for piece in pieces]
-
-
-def _solid(rim: Rim, profile: Array) -> ConvexPart:
-    """The hull of multiples of the rim; profile (K, 2) are factor and height."""
-    rows = []
-    for factor, height in profile:
-        if rim.elliptic:
-            angles = 2.0 * np.pi * np.arange(_ROUND) / _ROUND
-            rows.append(_corners(rim, angles, factor / np.sqrt(np.cos(np.pi / _ROUND)), height))
-        else:
-            local = np.array(list(itertools.product((-1.0, 1.0), repeat=2))) * rim.half * factor
-            rows.append(np.column_stack([rim.world(local), np.full(4, height)]))
-    return hull_part(np.concatenate(rows))
-
-
-def convex_pieces(profile: Array, limit: int) -> list[Array]:
-    """A profile (K, 2) of radius and height, heights ascending, cut into at most ``limit`` nearly convex pieces.
-
-    Cut is where a piece's radius lies farthest, and more than a quarter, inside the line between two others.
-    """
-    pieces = [profile]
-    while len(pieces) < limit:
-        worst, where = 1.0 - _WAIST, None
-        for index, piece in enumerate(pieces):
-            for k in range(1, len(piece) - 1):
-                below, above = piece[:k, 0].max(), piece[k + 1 :, 0].max()
-                depth = 1.0 - piece[k, 0] / min(below, above)
-                if depth > worst:
-                    worst, where = depth, (index, k)
-        if where is None:
-            break
-        index, k = where
-        piece = pieces[index]
-        # The waist goes to neither side alone: both begin at its own radius.
-        first, second = _steepest(piece, k)
-        cut = [piece[: first + 1], piece[first : second + 1], piece[second:]]
-        cut = [c for c in cut if len(c) >= 2 and c[-1, 1] - c[0, 1] > 1e-4]
-        if len(pieces) - 1 + len(cut) > limit:
-            cut = [piece[: k + 1], piece[k:]]
-        pieces[index : index + 1] = cut
-    return pieces
-
-
-def _steepest(piece: Array, k: int) -> tuple[int, int]:
-    """Rows around the waist ``k`` between which the radius stays near it."""
-    narrow = piece[:, 0] < 1.25 * piece[k, 0]
-    first = second = k
-    while first > 0 and narrow[first - 1]:
-        first -= 1
-    while second < len(piece) - 1 and narrow[second + 1]:
-        second += 1
-    return first, second
+    return [solid_of(hollow.rim, piece) for piece in pieces]
 
 
 def _handle_parts(hollow: Hollow) -> list[ConvexPart]:

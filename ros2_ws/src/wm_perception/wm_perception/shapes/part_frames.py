@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.spatial import ConvexHull
 
 from wm_core.convex_parts import ConvexPart, hull_part
-from wm_core.rotations import matrix, matrix_to_quaternion
+from wm_core.rotations import about_z, matrix, matrix_to_quaternion
 from wm_core.scene_graph import Shape
-from wm_perception.shapes.surfaces import Array
+from wm_perception.shapes.surfaces import MIN_SIZE_M, Array, ShapeFit
 
 Parts = tuple[ConvexPart, ...]
 
@@ -56,3 +57,23 @@ def scaled(parts: Sequence[ConvexPart], factors: Array) -> Parts:
             own[:2] = np.sqrt(own[0] * own[1])
         stretched.append(replace(part, position=part.position * factors, extents=part.extents * own))
     return tuple(stretched)
+
+
+def outline_of(parts: Sequence[ConvexPart], yaw: float, residual_m: float, inside_seen: float) -> ShapeFit:
+    """The outline of parts that are given in the world, and they in its frame, which is turned by a yaw [rad]."""
+    quaternion = about_z(yaw)
+    turn = matrix(quaternion)
+    local = np.concatenate([part.points() for part in parts]) @ turn
+    low, high = local.min(axis=0), local.max(axis=0)
+    middle = 0.5 * (low + high)
+    position = turn @ middle
+    return ShapeFit(
+        Shape.CONVEX,
+        position,
+        quaternion,
+        np.maximum(high - low, MIN_SIZE_M),
+        residual_m,
+        local[ConvexHull(local).vertices] - middle,
+        in_object_frame(parts, position, quaternion),
+        inside_seen,
+    )

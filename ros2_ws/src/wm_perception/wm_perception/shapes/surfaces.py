@@ -115,6 +115,8 @@ class ShapeFit:
         extents: (3,) full sizes along the object's own axes [m].
         residual_m: misfit of the points [m]; 0 where none was computed.
         hull: (P, 3) vertices in the object frame [m] for ``Shape.CONVEX``, else (0, 3).
+        parts: convex parts in the object frame of what is not convex; then shape, extents and hull are its outline.
+        inside_seen: 0..1, how much of the inside of a hollow body was seen; 0: hollow by its class; -1: not hollow.
     """
 
     shape: Shape
@@ -123,6 +125,13 @@ class ShapeFit:
     extents: Array
     residual_m: float
     hull: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    parts: tuple[ConvexPart, ...] = ()
+    inside_seen: float = -1.0
+
+    @property
+    def is_round(self) -> bool:
+        """Whether a convex solid is, or may be, one of revolution."""
+        return abs(float(self.extents[0] - self.extents[1])) < 0.02 * float(self.extents[0])
 
 
 def _yaw_quaternion(yaw: float) -> Array:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 
 from wm_core import rotations
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.hollow import Hollow, Verdict, find_hollow
 from wm_perception.shapes.hollow_parts import hollow_parts
-from wm_perception.shapes.part_frames import Parts, in_object_frame, in_world, moved, scaled
+from wm_perception.shapes.part_frames import Parts, in_object_frame, in_world, moved, outline_of, scaled
+from wm_perception.shapes.prisms import find_prisms
+from wm_perception.shapes.profiles import convex_pieces, solid_of
+from wm_perception.shapes.revolution import profile_of
+from wm_perception.shapes.rim import Rim
+from wm_perception.shapes.surfaces import ShapeFit
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.track import PartsEvidence, Track
 from wm_perception.types import Array
@@ -18,66 +26,114 @@ _SURE_SOLID = 2
 which one that was hollow becomes solid. Larger costs time, and keeps false insides longer."""
 _SURE_HOLLOW = 3
 """Views of an inside after which only better ones are used."""
+_SURE_PIECES = 3
+"""Views in succession in which a solid was seen to be of several pieces after which they are kept as they are."""
+_MOST_LOOKS = 6
+"""Views after which a body without parts is not looked at any more. Larger costs time."""
+_SLICES = 4
+"""Slices of a solid of revolution at most: body, shoulder, neck, cap."""
 _LYING = 0.3
 """Vertical part of a cylinder's axis below which it lies: 17 degrees."""
+_UPRIGHT = 0.95
+"""Vertical part of an axis from which it stands: 18 degrees."""
 _SCALE_LIMIT = 1.3
 """Ratio of extents up to which parts are stretched with them; beyond, the outline is of another part of the object."""
 
 
 def settled(evidence: PartsEvidence) -> bool:
     """Whether more views of the same will change nothing."""
-    return evidence.solid >= _SURE_SOLID or evidence.hollow >= _SURE_HOLLOW
+    closed = evidence.solid >= _SURE_SOLID or evidence.looked >= _MOST_LOOKS
+    return evidence.hollow >= _SURE_HOLLOW or evidence.pieces >= _SURE_PIECES or (closed and not evidence.pieces)
 
 
-def update_parts(t: Track, o: Observation, eye: Array | None, likely: float) -> None:
-    """Look for a hollow body in a segment of a track whose shape was just fitted to it.
+def with_parts(
+    t: Track, o: Observation, fit: ShapeFit, eye: Array | None, likely: float, covered: bool = False
+) -> ShapeFit:
+    """The outline and the parts that a segment of a track shows, in place of the convex solid fitted to it; or that.
 
     Args:
         eye: (3,) camera position, world [m]; None: not known, then nothing is looked for.
         likely: probability that it is of a class that is hollow, see ``hollow_probability``.
+        covered: something stands on it, which hides a part of it.
     """
     evidence = t.parts_evidence
     if eye is None or settled(evidence) or t.motion.toppled:
-        return
-    lying = t.shape in (Shape.CYLINDER, Shape.CAPSULE) and abs(rotations.matrix(t.quaternion)[2, 2]) < _LYING
-    if lying:
-        verdict, hollow, turn = _find_lying(t, o, eye, likely)
+        return fit
+    evidence.looked += 1
+    base = t.bottom if t.bottom is not None else float(np.percentile(o.points[:, 2], 1.0))
+    upright = abs(float(rotations.matrix(fit.quaternion)[2, 2]))
+    if fit.shape in (Shape.CYLINDER, Shape.CAPSULE) and upright < _LYING:
+        verdict, hollow, turn = _find_lying(fit, o, eye)
     else:
-        base = t.bottom if t.bottom is not None else float(np.percentile(o.points[:, 2], 1.0))
         turn = np.eye(3)
         verdict, hollow = find_hollow(o.points, eye, base, likely, o.noise_m)
+    if hollow is not None:
+        if verdict is Verdict.HOLLOW:
+            evidence.solid = 0
+            evidence.hollow += 1
+        parts = moved(hollow_parts(hollow), turn.T, np.zeros(3))
+        yaw = hollow.handle.azimuth if hollow.handle is not None else hollow.rim.yaw
+        return outline_of(parts, yaw if turn[2, 2] > 0.5 else 0.0, hollow.residual_m, hollow.seen)
     if verdict is Verdict.SOLID:
         evidence.solid += 1
         evidence.hollow = 0
-        if evidence.seen <= 0.0 or evidence.solid >= _SURE_SOLID:
-            t.parts, evidence.seen = (), -1.0
-        return
-    if hollow is None:
-        return
-    if verdict is Verdict.HOLLOW:
-        evidence.solid = 0
-        evidence.hollow += 1
-    # Later views of as much of the inside are better: classes and supports are surer.
-    if hollow.seen >= 0.9 * evidence.seen:
-        world = moved(hollow_parts(hollow), turn.T, np.zeros(3))
-        t.parts = in_object_frame(world, t.position, t.quaternion)
-        evidence.seen = hollow.seen
+    if covered or not seen_in_full(t, o):
+        return fit
+    parts = _solid_parts(fit, o, eye, base)
+    evidence.pieces = evidence.pieces + 1 if parts else 0
+    if not parts:
+        return fit
+    if fit.shape == Shape.CONVEX and upright > _UPRIGHT and fit.is_round:
+        return replace(fit, parts=in_object_frame(parts, fit.position, fit.quaternion))
+    ground = np.concatenate([part.points()[:, :2] for part in parts])
+    _, _, angle = cv2.minAreaRect(np.ascontiguousarray(ground, dtype=np.float32))
+    return outline_of(parts, float(np.radians(angle)), fit.residual_m, -1.0)
 
 
-def _find_lying(t: Track, o: Observation, eye: Array, likely: float) -> tuple[Verdict, Hollow | None, Array]:
+def without_disproved(fits: list[ShapeFit], evidence: PartsEvidence) -> list[ShapeFit]:
+    """The fits but those with an inside that was since seen to be closed."""
+    if not evidence.solid:
+        return fits
+    most = 0.0 if evidence.solid < _SURE_SOLID else 1.0
+    kept = [f for f in fits if not 0.0 <= f.inside_seen <= most]
+    return kept or fits[-1:]
+
+
+def seen_in_full(t: Track, o: Observation) -> bool:
+    """Whether nothing hides a part of the segment that would look like a notch."""
+    return not o.on_border and o.hidden_fraction < 0.15 and not t.visibility.cut
+
+
+def _solid_parts(fit: ShapeFit, o: Observation, eye: Array, base: float) -> Parts:
+    """Parts in the world of what is not hollow: slices of a solid of revolution, or prisms; empty: it is convex."""
+    upright = abs(float(rotations.matrix(fit.quaternion)[2, 2])) > _UPRIGHT
+    if fit.shape == Shape.SPHERE or (fit.shape == Shape.CYLINDER and upright):
+        return ()
+    if fit.shape == Shape.CONVEX and fit.is_round and upright:
+        top = float(fit.position[2] + 0.5 * fit.extents[2])
+        found = profile_of(o.points, base, top, fit.position[:2])
+        if found is None:
+            return ()
+        pieces = convex_pieces(found.profile, _SLICES)
+        circle = Rim(found.center, np.ones(2), 0.0, True)
+        return tuple(solid_of(circle, piece) for piece in pieces) if len(pieces) > 1 else ()
+    return find_prisms(o.points, eye, base)
+
+
+def _find_lying(fit: ShapeFit, o: Observation, eye: Array) -> tuple[Verdict, Hollow | None, Array]:
     """As ``find_hollow``, of a body that lies: either end of its axis may be open; and the turn (3, 3) from the world.
 
     Its class alone does not say which end that is, so only an inside that was seen counts.
     """
     found: tuple[Verdict, Hollow | None, Array] = (Verdict.UNSEEN, None, np.eye(3))
-    axes = rotations.matrix(t.quaternion)
+    axes = rotations.matrix(fit.quaternion)
     for sign in (1.0, -1.0):
         turn = np.stack([sign * axes[:, 0], axes[:, 1], sign * axes[:, 2]])
         points, camera = o.points @ turn.T, turn @ eye
-        middle = float(turn[2] @ t.position)
+        middle = float(turn[2] @ fit.position)
         if camera[2] < middle:
             continue
-        verdict, hollow = find_hollow(points, camera, middle - 0.5 * float(t.extents[2]), 0.0, o.noise_m)
+        verdict, hollow = find_hollow(points, camera, middle - 0.5 * float(fit.extents[2]), 0.0, o.noise_m)
         if verdict is not Verdict.UNSEEN:
             found = verdict, hollow, turn
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from wm_core.scene_graph import Shape
 from wm_perception.shapes.fitting import fit_shape
 from wm_perception.shapes.surfaces import ShapeFit
 from wm_perception.tracking.observation import Observation
-from wm_perception.tracking.parts_update import carried_parts, update_parts
+from wm_perception.tracking.parts_update import carried_parts, with_parts, without_disproved
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array
 
@@ -36,7 +36,7 @@ _FIT_SPEED_M_S = 0.1
 """Speed [m/s] from which objects are not fitted, as their depth and color are of different moments. Chosen by hand;
 larger means more fits, and worse ones."""
 _FACING = 0.4
-"""Cosine between a box's axis and the line of sight from which only its near end is seen. Larger moves fewer centers."""
+"""Cosine of a box's axis and the line of sight from which only its near end is seen. Larger moves fewer centers."""
 _FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
 """Kind of solid that each class of the segmenter makes likely."""
 
@@ -121,7 +121,7 @@ class ShapeUpdater:
         before = t.position.copy(), t.quaternion, t.extents, t.shape
         evidence.stamp_ns, evidence.pixels = stamp_ns, o.pixels
         t.bottom = bottom_of(o, t, tracks)
-        fit = fit_shape(o.points, t.bottom, seed=len(evidence.fits), likely=_FORMS.get(class_name, ""))
+        fit = fit_shape(o.points, t.bottom, seed=len(evidence.fits), likely=_FORMS.get(class_name, ""), eye=eye)
         if fit.extents.max() > 1.3 * self.max_extent_m:
             return
         # Fits to a part of it do not count any more once it, or more of it, has been seen.
@@ -131,20 +131,30 @@ class ShapeUpdater:
             evidence.fits.clear()
         evidence.whole = whole
         evidence.view = line_of_sight(eye, fit.position)
+        # A load hides part of what it stands on: what looks like a notch may be none.
+        covered = next(_loads(t, fit, tracks), None) is not None
+        fit = with_parts(t, o, fit, eye, hollow, covered)
         evidence.fits.append(fit)
+        evidence.fits = without_disproved(evidence.fits, t.parts_evidence)
         if len(evidence.fits) > 3 * _FITS:
             evidence.fits.pop(0)
         chosen, same, last = _choose(evidence.fits)
         # Its load may have been found after it.
-        chosen = _under_its_load(t, chosen, tracks, eye)
+        loaded = _under_its_load(t, chosen, tracks, eye)
+        deeper, chosen = loaded is not chosen, loaded
         axis_changed = t.shape != chosen.shape or (
             chosen.shape == Shape.CYLINDER and rotations.tilt_between(t.quaternion, chosen.quaternion) > 0.5
         )
-        t.set_shape(chosen, keep_pose=not (first or axis_changed))
-        if first or axis_changed:
+        # A hull and parts are given where they were seen; after a motion only the last ones are still there.
+        there = chosen is evidence.fits[-1] or not t.motion.moved
+        own_frame = chosen.shape == Shape.CONVEX and (len(chosen.parts) > 0 or not chosen.is_round)
+        anew = first or axis_changed or (own_frame and t.hull is not chosen.hull and there)
+        t.set_shape(chosen, keep_pose=not anew)
+        if anew:
             _shift(t, chosen.position - t.position)
         elif t.motion.sleeping:
-            _shift(t, _away_from_seen_side(t, before[2], before[3], eye))
+            if deeper and before[3] == t.shape:
+                _shift(t, _away_from_seen_side(t, before[2], eye))
             # The height of what it stands on is known better than its own: its lowest point stays.
             if t.bottom is not None:
                 lift = 0.5 * (t.bottom + 0.5 * t.vertical_extent - t.position[2])
@@ -152,8 +162,13 @@ class ShapeUpdater:
             if chosen.shape == Shape.BOX:
                 t.quaternion = _slerp_yaw(t.quaternion, last.quaternion, 1.0 / same)
                 t.upright = t.quaternion
-        t.parts = carried_parts(t.parts, before, (t.position, t.quaternion, t.extents, t.shape))
-        update_parts(t, o, eye, hollow)
+        if chosen.parts:
+            t.parts = chosen.parts
+        elif t.parts_evidence.solid:
+            t.parts = ()
+        else:
+            # Only a part of it was fitted this time.
+            t.parts = carried_parts(t.parts, before, (t.position, t.quaternion, t.extents, t.shape))
 
 
 def _shift(t: Track, shift: Array) -> None:
@@ -162,34 +177,38 @@ def _shift(t: Track, shift: Array) -> None:
     t.motion.trail = deque(((s, p + shift) for s, p in t.motion.trail), maxlen=t.motion.trail.maxlen)
 
 
-def _away_from_seen_side(t: Track, extents: Array, shape: Shape, eye: Array | None) -> Array:
-    """(3,) by which the center moves [m] when a shape of other extents is chosen: the sides that are seen stay.
-
-    Args:
-        extents, shape: before.
-    """
-    if eye is None or shape != t.shape or t.shape == Shape.CONVEX:
+def _away_from_seen_side(t: Track, extents: Array, eye: Array | None) -> Array:
+    """(3,) by which a box's center moves [m] when it had other extents before: the sides that are seen stay."""
+    if eye is None:
         return np.zeros(3)
-    grown = 0.5 * (t.extents - extents)
     view = line_of_sight(eye, t.position) * np.array([1.0, 1.0, 0.0])
     view /= max(float(np.linalg.norm(view)), 1e-9)
-    if t.shape == Shape.SPHERE:
-        return np.asarray(view * grown[0])
     shift = np.zeros(3)
     for axis, along in enumerate(rotations.matrix(t.quaternion).T):
         facing = float(along @ view)
         # Of an axis across the view both ends are seen; the height is known from the support.
         if abs(along[2]) < 0.5 and abs(facing) > _FACING:
-            shift += along * np.sign(facing) * grown[axis]
+            shift += along * np.sign(facing) * 0.5 * (t.extents - extents)[axis]
     return shift
 
 
 def _choose(fits: list[ShapeFit]) -> tuple[ShapeFit, int, ShapeFit]:
     """The shape of the kind that explains its views best, the count of fits of that kind, and the last of them.
 
-    A kind's score is the sum of 1 / (residual + 1 mm) of its fits. Extents are the median of all fits of the kind; of
-    convex hulls the largest is taken.
+    An inside that was seen counts before all else, pieces of a solid where most fits have some. A kind's score is the
+    sum of 1 / (residual + 1 mm) of its fits. Extents are the median of all fits of the kind; of convex hulls the
+    largest is taken.
     """
+    compound = [f for f in fits if f.parts]
+    hollow = [f for f in compound if f.inside_seen >= 0.0]
+    if hollow or 2 * len(compound) > len(fits):
+        # The inside is known best from where most of it was seen; else the middle one by size.
+        most = max(f.inside_seen for f in compound)
+        compound = [f for f in compound if f.inside_seen >= most - 0.1]
+        compound.sort(key=lambda f: float(np.prod(f.extents)))
+        middle = compound[len(compound) // 2]
+        return middle, len(compound), middle
+    fits = [f for f in fits if not f.parts]
     score = {
         k: sum(1.0 / (f.residual_m + 0.001) for f in fits if f.shape == k) for k in sorted({f.shape for f in fits})
     }
@@ -211,24 +230,31 @@ def _under_its_load(t: Track, fit: ShapeFit, tracks: Sequence[Track], eye: Array
     if fit.shape != Shape.BOX or eye is None or t.motion.moved:
         return fit
     rotation = rotations.matrix(fit.quaternion)
-    top = fit.position[2] + 0.5 * fit.extents[2]
     position, extents = fit.position.copy(), fit.extents.copy()
-    for load in tracks:
-        # An object that has moved may lie or lean in any way.
-        if load is t or not load.id or load.motion.moved:
-            continue
-        if abs(load.position[2] - 0.5 * load.vertical_extent - top) > 0.015:
-            continue
+    for load in _loads(t, fit, tracks):
         local = (load.position - position) @ rotation
-        if (np.abs(local[:2]) > 0.5 * extents[:2] + 0.05).any():
-            continue
         away = np.where((eye - position) @ rotation > 0.0, -1.0, 1.0)
         for axis in (0, 1):
             beyond = float(away[axis] * local[axis])
             if beyond > 0.15 * extents[axis]:
                 extents[axis] += 2.0 * beyond
                 position += rotation[:, axis] * away[axis] * beyond
-    return replace(fit, position=position, extents=extents)
+    return replace(fit, position=position, extents=extents) if (extents != fit.extents).any() else fit
+
+
+def _loads(t: Track, fit: ShapeFit, tracks: Sequence[Track]) -> Iterator[Track]:
+    """The tracks that stand on a track of this shape."""
+    rotation = rotations.matrix(fit.quaternion)
+    top = float(fit.position[2] + 0.5 * (np.abs(rotation[2]) @ fit.extents))
+    for load in tracks:
+        # An object that has moved may lie or lean in any way.
+        if load is t or not load.id or load.motion.moved:
+            continue
+        if abs(load.position[2] - 0.5 * load.vertical_extent - top) > 0.015:
+            continue
+        local = (load.position - fit.position) @ rotation
+        if (np.abs(local[:2]) <= 0.5 * fit.extents[:2] + 0.05).all():
+            yield load
 
 
 def _like(fit: ShapeFit, reference: ShapeFit) -> Array:

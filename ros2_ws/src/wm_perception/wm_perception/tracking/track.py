@@ -122,12 +122,13 @@ class PartsEvidence:
 
     Attributes:
         solid: views in succession in which it was seen to be closed; hollow: in which its inside was seen.
-        seen: 0..1, how much of the inside the kept parts are from; -1: there are none.
+        pieces: views in succession in which a solid was seen to be of several pieces; looked: views in all.
     """
 
     solid: int = 0
     hollow: int = 0
-    seen: float = -1.0
+    pieces: int = 0
+    looked: int = 0
 
 
 @dataclass
@@ -253,7 +254,7 @@ class Track:
         """Take over the shape of a fit, and its orientation unless that is to be kept."""
         self.shape, self.extents, self.hull = fit.shape, fit.extents, fit.hull
         self.planes = hull_planes(fit.hull) if fit.shape == Shape.CONVEX else None
-        self.yaw_free = fit.shape == Shape.CONVEX and abs(fit.extents[0] - fit.extents[1]) < 0.02 * fit.extents[0]
+        self.yaw_free = fit.shape == Shape.CONVEX and fit.is_round
         self._samples = None
         if not keep_pose:
             self.quaternion = fit.quaternion
