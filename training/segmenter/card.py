@@ -77,7 +77,8 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
                 + (f", assemblies 0..{options.assemblies - 1}" if options.assemblies else "")
                 + "; the held-out splits draw from generators of their own",
                 "about": f"Simulated with MuJoCo: {images}, with sensor noise. Shapes held out: {', '.join(HELD_OUT)}; "
-                "textures held out: checker, rings, cells.",
+                "textures held out: checker, rings, cells. Household objects of other owners are for measuring alone "
+                "(docs/perception_bench.md): none is trained on.",
                 "splits": {
                     "train": {"clips": options.clips, "images": options.clips * IMAGES},
                     **(
