@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
@@ -242,7 +244,9 @@ def pushes_and_removals(
     makers.append(("shove", _knock))
     if table.carrier() is not None:
         makers.append(("remove", _without))
-    return drawn + [(kind, make(table, table.later())) for kind, make in makers]
+    for number, (kind, make) in enumerate(makers, start=1):
+        drawn.append((kind, replace(make(table, table.later()), name=f"{kind} {number}")))
+    return drawn
 
 
 def scenarios(scene: SceneGraph, table_top_m: float, rng: np.random.Generator) -> list[tuple[str, Hypothesis]] | None:

@@ -84,10 +84,10 @@ def perceive_frame(folder: Path, config: PerceptionConfig) -> tuple[SceneGraph, 
     first = recording.frame(0)
     for number in range(round(REAL_SECONDS * RATE_HZ)):
         stamp_ns = round(number * 1e9 / RATE_HZ) + 1
-        found = pipeline.process(Frame(stamp_ns, first.rgb, first.depth_m, first.camera, first.world_T_camera))
+        found = pipeline.process(Frame(stamp_ns, first.color, first.depth_m, first.camera, first.world_T_camera))
     assert segmenter.last is not None
     labels = segmenter.last.labels
-    small = cv2.resize(first.rgb, (labels.shape[1], labels.shape[0]), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(first.color, (labels.shape[1], labels.shape[0]), interpolation=cv2.INTER_AREA)
     return found.scene.select(~found.scene.is_static), outlined(small, labels)
 
 

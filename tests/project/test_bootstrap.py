@@ -325,7 +325,7 @@ def test_the_locks_pin_every_requirement_once_on_every_python(minor: int, ros: s
     for pin in requirements_in(constraints):
         if pin.marker is None or pin.marker.evaluate(environment):
             pins.setdefault(canonical(pin.name), []).append(pin)
-    for group in packages.groups_for(ros, ["test", "lint", "docs", "training", "export"]):
+    for group in packages.groups_for(ros, ["test", "lint", "docs", "training", "export", "household"]):
         for wanted in requirements_in(ROOT / f"requirements/{group}.txt"):
             found = pins.get(canonical(wanted.name), [])
             assert len(found) == 1, f"{wanted.name} on Python 3.{minor}: {len(found)} pins; run: make lock"

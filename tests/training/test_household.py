@@ -191,10 +191,13 @@ def test_the_catalogue_names_owners_and_known_classes() -> None:
         assert 0.0 <= entry.lies <= 1.0 and entry.density > 0.0 and entry.likely > 0.0
 
 
-def test_nothing_is_trained_on_household_objects(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_trained_on_household_objects(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "household" in MEASURED_ONLY
+    monkeypatch.setattr("sys.argv", ["data", "--split", "household"])
     with pytest.raises(SystemExit):
-        reasoner_data.main(["--split", "household"])
+        reasoner_data.main()
     assert "invalid choice: 'household'" in capsys.readouterr().err
 
 

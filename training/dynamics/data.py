@@ -23,7 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from training.worlds.motions import sweeping_pusher
 from training.worlds.simulate import simulate
-from training.worlds.splits import Split
+from training.worlds.splits import MEASURED_ONLY, SPLITS, Split
 from training.worlds.worlds import random_scene
 from wm_core.interventions import Intervention, InterventionKind
 from wm_core.rotations import quaternion_to_matrix
@@ -257,7 +257,8 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=2000, help="worlds to simulate (default %(default)s)")
-    parser.add_argument("--split", default="train", help="train, seeds or families (default %(default)s)")
+    trained = [s for s in SPLITS if s not in MEASURED_ONLY]
+    parser.add_argument("--split", choices=trained, default="train", help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")
     arguments = parser.parse_args()
     for path in generate(arguments.clips, split=arguments.split, workers=arguments.workers):

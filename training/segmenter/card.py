@@ -91,7 +91,8 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
                 + (f", homeware 0..{options.homeware - 1}" if options.homeware else "")
                 + "; the held-out splits draw from generators of their own",
                 "about": f"Simulated with MuJoCo: {images}, with sensor noise. Shapes held out: {', '.join(HELD_OUT)}; "
-                "textures held out: checker, rings, cells." + (f" {ABOUT_HOMEWARE}" if options.homeware else ""),
+                "textures held out: checker, rings, cells. Household objects of other owners are for measuring alone "
+                "(docs/perception_bench.md): none is trained on." + (f" {ABOUT_HOMEWARE}" if options.homeware else ""),
                 "splits": {
                     "train": {"clips": options.clips, "images": options.clips * IMAGES},
                     **(

@@ -26,7 +26,7 @@ OBJECTS = (6, 14)
 """Fewest and most objects that are dropped."""
 LARGEST_M = 0.20
 """Larger objects are not dropped into clutter: racks, the caddy, the pan."""
-_HEAP_M = 0.09
+_HEAP_M = 0.06
 """Half of the side of the square that a heap is dropped on [m]."""
 _BIN_M = ((0.26, 0.36), (0.22, 0.30), (0.09, 0.16))
 """Inner length, width and height of bins [m], each from the first to the second."""
@@ -90,7 +90,7 @@ def dropped(count: int, reach: Array, floor: float, rng: np.random.Generator) ->
     bodies, states = [], []
     level = floor + _APART_M
     for thing in things:
-        body = thing.body(float(rng.uniform(0.25, 0.8)), float(rng.uniform(0.0, 0.2)))
+        body = thing.body(float(rng.uniform(0.4, 0.9)), 0.0)
         quaternion = Rotation.random(random_state=rng).as_quat()
         low = lowest_point(body, quaternion)
         high = -lowest_point(body, (Rotation.from_euler("x", np.pi) * Rotation.from_quat(quaternion)).as_quat())

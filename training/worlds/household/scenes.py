@@ -33,14 +33,17 @@ OBJECTS = (3, 10)
 """Fewest and most objects of a table."""
 NEAREST_M, FARTHEST_M = 0.5, 1.4
 """Distances of the camera [m]."""
+HIGHEST_M = 1.05
+"""Height of the camera over the table [m] at most: what is further below it than 1.1 m is a floor to perception
+(``floor_below_camera_m``), on which it looks for nothing."""
 _ABOVE_M = 0.002
 """Height [m] from which objects fall onto what carries them; larger ones bounce."""
 _REST_S = 1.5
 """Time [s] in which objects come to rest; what has not by then, or fell off the table, is left out."""
 _STILL_M_S = 0.02
 """Speed [m/s] below which an object is at rest."""
-_ON_ANOTHER = 0.35
-"""How often an object is put on or into another where it fits."""
+_ON_ANOTHER = 0.12
+"""How often an object is put on or into another, where it fits."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def household_scene(seed: int) -> BuiltScene:
         found.states[: len(kept)],
         tuple(found.lying[k] for k in kept),
     )
-    camera = random_camera(rng, False, NEAREST_M, FARTHEST_M)
+    camera = camera_above(rng)
     scene = built_scene(f"household-{seed}", found, board, size, height, camera)
     if seed % 2:
         rolls = [0.0] + [
@@ -98,8 +101,16 @@ def household_scene(seed: int) -> BuiltScene:
     return scene
 
 
+def camera_above(rng: np.random.Generator) -> CameraModel:
+    """A camera at random that is never higher over the table than ``HIGHEST_M``."""
+    while True:
+        camera = random_camera(rng, False, NEAREST_M, FARTHEST_M)
+        if max([camera.position[2], *(row[3] for row in camera.path)]) <= HIGHEST_M:
+            return camera
+
+
 def draw_entries(rng: np.random.Generator, count: int) -> list[Entry]:
-    """Different objects of the catalogue at random, the large ones first."""
+    """Different objects of the catalogue at random."""
     weights = np.array([e.likely for e in CATALOGUE])
     rows = rng.choice(len(CATALOGUE), size=count, replace=False, p=weights / weights.sum())
     return [CATALOGUE[int(k)] for k in rows]
@@ -139,6 +150,7 @@ def free_place(
     rng: np.random.Generator,
 ) -> tuple[Array, Placed] | None:
     """A state (13,) on the table or on what carries, and its mark; None: no room."""
+    on_another = rng.uniform() < _ON_ANOTHER
     tilt = Rotation.from_euler("yx"[int(rng.integers(2))], 90.0 if lies else 0.0, degrees=True)
     for attempt in range(25):
         rotation = Rotation.from_euler("z", rng.uniform(-np.pi, np.pi)) * tilt
@@ -147,7 +159,7 @@ def free_place(
         outline = points[:, :2][ConvexHull(points[:, :2]).vertices]
         carriers = [p for p in placed if p.carries]
         center, level = rng.uniform(-area, area), table_top
-        if carriers and attempt < 4 and rng.uniform() < _ON_ANOTHER:
+        if carriers and attempt < 6 and on_another:
             base = carriers[int(rng.integers(len(carriers)))]
             others = [p for p in placed if p is not base]
             center, level = base.center, base.top
