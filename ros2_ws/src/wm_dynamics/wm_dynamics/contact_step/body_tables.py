@@ -17,7 +17,7 @@ from scipy.spatial import ConvexHull, QhullError
 from wm_core.constants import GRAVITY_M_S2
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
-from wm_dynamics.contact_step.part_shapes import PartShape, part_shapes, spread_points
+from wm_dynamics.contact_step.part_shapes import PartShape, outline_points, part_shapes, spread_points
 from wm_dynamics.mujoco.bodies import BodyDef, body_parts, body_points, simplify_hull
 from wm_dynamics.mujoco.world import ROLLING_COEFFICIENT, TORSIONAL_COEFFICIENT_M, World
 
@@ -177,7 +177,7 @@ def _shape(keyed: _Keyed) -> BodyShape:
         half = 0.5 * extents
     else:
         points = body_points(body)
-        simple = simplify_hull(points)
+        simple = simplify_hull(points) if len(solid) == 1 else outline_points(points, HULL_POINTS)
         points = points if simple is None else simple
         middle, half, cylinder = _bounds(points)
         if cylinder:
