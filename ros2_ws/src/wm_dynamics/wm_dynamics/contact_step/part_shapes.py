@@ -31,7 +31,7 @@ class PartShape:
     """A convex part of a body, in axes of its own about the body's center of mass.
 
     Attributes:
-        frame: (3, 3) columns: the part's axes in the body's axes. Those of a hull are normal to its largest faces, since
+        frame: (3, 3) columns: the part's axes in the body's axes. Those of a hull are normal to its largest faces, as
             the search for the nearest points begins along the axes.
         center: (3,) middle of its bounds [m], its axes.
         half, rounding, cylinder: its core as in ``body_tables.PARAMETERS``; of a hull half its bounds.

@@ -546,9 +546,7 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                     # From the owner, not from ``near``: what is borrowed does not keep the pairs that are copied alive.
                     own_near = _with_room(own_near, pair_count, pair_count + count)
                     near = _borrowed(own_near)
-                pair_count = _gather_pairs(
-                    row, count, pair_count, bodies, pairs, parts, scratch, part_scratch, near
-                )
+                pair_count = _gather_pairs(row, count, pair_count, bodies, pairs, parts, scratch, part_scratch, near)
             if body_count:
                 geometry(block.tiles, body_count, near.tiles, pair_count, near, parts, hulls, block.hull, spare)
                 _fill_slack(body_count, pair_count, bodies, pairs, block, near)
