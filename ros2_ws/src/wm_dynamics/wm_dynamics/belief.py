@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from wm_core.convex_parts import ConvexPart
 from wm_core.interventions import Hypothesis
 from wm_core.rollout import STATE_SIZE
-from wm_core.rotations import normalize_quaternion
+from wm_core.rotations import normalize_quaternion, quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.base import Array
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, body_from_spec, rest_state
@@ -156,13 +156,32 @@ def hypothesis_bodies(scene: SceneGraph, hypothesis: Hypothesis, bodies: Sequenc
     return (*bodies, *created)
 
 
-def inertia(body: BodyDef) -> Array:
-    """(3,) principal moments [kg m^2] of a body of uniform density, about its own axes."""
-    x, y, z = body.geoms[0].extents
-    shape = body.geoms[0].shape
+_SHARES = {Shape.SPHERE: np.pi / 6.0, Shape.CYLINDER: np.pi / 4.0, Shape.CAPSULE: np.pi / 4.0}
+"""Volumes of shapes as shares of those of their bounds; a capsule counts as a cylinder, a hull as its bounds."""
+
+
+def _moments(shape: Shape, extents: Array) -> Array:
+    """(3,) principal moments per kilogram [m^2] of a shape of uniform density, about its own axes."""
+    x, y, z = extents
     if shape == Shape.SPHERE:
-        return np.full(3, 0.1 * body.mass * x * x)
+        return np.full(3, 0.1 * x * x)
     if shape in (Shape.CYLINDER, Shape.CAPSULE):
-        side = body.mass * (3.0 * 0.25 * x * x + z * z) / 12.0
-        return np.array([side, side, 0.125 * body.mass * x * x])
-    return body.mass / 12.0 * np.array([y * y + z * z, x * x + z * z, x * x + y * y])
+        side = (3.0 * 0.25 * x * x + z * z) / 12.0
+        return np.array([side, side, 0.125 * x * x])
+    return np.array([y * y + z * z, x * x + z * z, x * x + y * y]) / 12.0
+
+
+def inertia(body: BodyDef) -> Array:
+    """(3,) moments [kg m^2] of a body of uniform density about axes through its center of mass, parallel to its own."""
+    solid = [g for g in body.geoms if not g.visual_only]
+    if len(solid) == 1:
+        return body.mass * _moments(solid[0].shape, solid[0].extents)
+    weights = np.array([_SHARES.get(g.shape, 1.0) * float(np.prod(g.extents)) for g in solid])
+    weights *= body.mass / weights.sum()
+    middles = np.array([g.position for g in solid])
+    arms = middles - weights @ middles / body.mass
+    result = np.zeros(3)
+    for g, weight, arm in zip(solid, weights, arms, strict=True):
+        turned = quaternion_to_matrix(g.quaternion) ** 2 @ _moments(g.shape, g.extents)
+        result += weight * (turned + arm @ arm - arm**2)
+    return result

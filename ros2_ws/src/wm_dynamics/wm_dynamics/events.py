@@ -22,7 +22,6 @@ from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERN
 from wm_core.rotations import quaternion_to_matrix, world_up
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
 from wm_dynamics.base import Array, DynamicsResult, States
-from wm_dynamics.belief import scene_body
 from wm_dynamics.mujoco.bodies import BodyDef, body_from_spec
 
 
@@ -120,12 +119,15 @@ def event_table(
                 kinematic[k, m] = True
             elif i.kind == InterventionKind.SET_POSE:
                 placed.setdefault((k, m), []).append(i.time_offset)
-    bodies: list[tuple[int, BodyDef, NDArray[np.int64]]] = [
-        (int(m), scene_body(scene, m), np.arange(done)) for m in np.flatnonzero(~scene.is_static)
+    outlines: list[tuple[int, Shape, Array, NDArray[np.int64]]] = [
+        (int(m), *_outline(scene, int(m)), np.arange(done)) for m in np.flatnonzero(~scene.is_static)
     ]
-    bodies += [(key[0], body, np.array(members)) for key, (body, members) in added.items()]
+    outlines += [
+        (key[0], body.geoms[0].shape, body.geoms[0].extents, np.array(members))
+        for key, (body, members) in added.items()
+    ]
     found = [_contact_columns(result)]
-    for m, body, members in bodies:
+    for m, shape, extents, members in outlines:
         members = members[result.present[members, :, m].any(axis=1) & ~kinematic[members, m]]
         if not len(members):
             continue
@@ -134,7 +136,7 @@ def event_table(
         for g, k in enumerate(members.tolist() if placed else ()):
             for at in sorted(placed.get((k, m), ())):
                 reference[g, t >= at - 1e-9] = min(int(np.searchsorted(t, at - 1e-9)), len(t) - 1)
-        g, s, kind, row = _motion_events(body, result.states[members, :, :, m], exists, reference, t, bounds)
+        g, s, kind, row = _motion_events(shape, extents, result.states[members, :, :, m], exists, reference, t, bounds)
         a = np.full(len(g), result.object_ids[m])
         found.append((members[g], s, kind, a, np.zeros_like(a), t[row]))
     columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
@@ -147,6 +149,12 @@ def event_table(
     return EventTable(whole(hypothesis), whole(sample), whole(kinds), whole(first), whole(second), when[order])
 
 
+def _outline(scene: SceneGraph, index: int) -> tuple[Shape, Array]:
+    """Shape and extents (3,) [m] of an object, of all its parts together; a sphere has one diameter."""
+    shape, extents = Shape(int(scene.shapes[index])), np.asarray(scene.extents[index], dtype=np.float64)
+    return shape, np.full(3, extents.mean()) if shape == Shape.SPHERE else extents
+
+
 def _contact_columns(result: DynamicsResult) -> tuple[NDArray[Any], ...]:
     """Contacts that begin or end after the start, as columns of an ``EventTable``."""
     began, ended = int(EventKind.CONTACT), int(EventKind.SEPARATION)
@@ -156,7 +164,8 @@ def _contact_columns(result: DynamicsResult) -> tuple[NDArray[Any], ...]:
 
 
 def _motion_events(
-    body: BodyDef,
+    shape: Shape,
+    extents: Array,
     states: States,
     exists: NDArray[np.bool_],
     reference: NDArray[np.int64],
@@ -166,6 +175,7 @@ def _motion_events(
     """FALL, TOPPLE, LEAVE and STOP of one object in G futures.
 
     Args:
+        shape, extents: of its outline; extents (3,) [m].
         states: (G, S, T, 13); exists: (G, T).
         reference: (G, T) row of the time from which on uprightness and height count.
         times: (T,) [s]; bounds: (2, 3) of the workspace [m], or None.
@@ -174,7 +184,7 @@ def _motion_events(
         Future 0..G-1, sample, kind and time row of each event, (E,) each.
     """
     count = states.shape[2]
-    shape, half = body.geoms[0].shape, 0.5 * body.geoms[0].extents
+    half = 0.5 * extents
     found: list[tuple[NDArray[np.int64], ...]] = []
 
     def first(kind: EventKind, happens: NDArray[np.bool_], g: NDArray[np.int64], s: NDArray[np.int64]) -> None:

@@ -14,7 +14,18 @@ from wm_dynamics.contact_step.body_tables import PARAMETERS, ROWS
 from wm_dynamics.contact_step.formulas import ground, motion, pairs
 from wm_dynamics.contact_step.formulas.nearest import Hull
 from wm_dynamics.contact_step.formulas.network import network
-from wm_dynamics.contact_step.numbers import Fields, Vector, at_least, flag, gather, join, parts, scatter_add
+from wm_dynamics.contact_step.numbers import (
+    Fields,
+    Vector,
+    at_least,
+    flag,
+    gather,
+    join,
+    parts,
+    product,
+    scatter_add,
+    where,
+)
 from wm_dynamics.contact_step.records import BODY, FEATURES, LAW, POINTS, SIDE
 
 Array = Any
@@ -69,12 +80,33 @@ class Hulls:
     Attributes:
         rows: (H,) integers, bodies.
         number: (B,) integers, 1 + which hull a body is, 0 none.
-        points: (3, HULL_POINTS, H), body frame [m].
+        points: (3, HULL_POINTS, H or more), body frame [m]; behind those of bodies the hulls of parts.
     """
 
     rows: Array
     number: Array
     points: Array
+
+
+@dataclass
+class Parts:
+    """The convex parts that collide in pairs, instead of whole bodies.
+
+    Attributes:
+        number_a, number_b: (P,) integers, 1 + which part of a and of b it is, 0 the whole body.
+        frame: (3, 3, K) axes of the parts in columns, body axes. center, half: (3, K) in the parts' axes [m].
+        rounding, cylinder: (K,), as in ``PARAMETERS``.
+        hull_number: (K,) integers, 1 + which hull a part is, 0 none; points of these hulls are in the parts' axes.
+    """
+
+    number_a: Array
+    number_b: Array
+    frame: Array
+    center: Array
+    half: Array
+    rounding: Array
+    cylinder: Array
+    hull_number: Array
 
 
 class _Arrays:
@@ -88,7 +120,13 @@ class _Arrays:
 
 
 def geometry(
-    state: Sequence[Array], parameters: Array, plane: Array, pair_a: Array, pair_b: Array, hulls: Hulls
+    state: Sequence[Array],
+    parameters: Array,
+    plane: Array,
+    pair_a: Array,
+    pair_b: Array,
+    hulls: Hulls,
+    collide: Parts | None = None,
 ) -> tuple[Fields, Fields]:
     """Poses, contacts and gaps of bodies and of pairs, as ``formulas`` name them, before any force; see ``step``."""
     names = ("position", "quaternion", "linear", "angular")
@@ -102,9 +140,11 @@ def geometry(
     ground.ground_geometry(body)
     pair: Fields = _Arrays(a=_side(body, pair_a), b=_side(body, pair_b))
     points = _with_none(hulls.points, state[0])
-    hull_a, hull_b = (_hull(of, gather(hulls.number, index), points)
-                      for of, index in ((pair.a, pair_a), (pair.b, pair_b)))  # fmt: skip
-    pairs.pair_geometry(pair, hull_a, hull_b)
+    of_a, of_b = gather(hulls.number, pair_a), gather(hulls.number, pair_b)
+    if collide is not None:
+        of_a = _put_parts(pair.a, collide, collide.number_a, of_a)
+        of_b = _put_parts(pair.b, collide, collide.number_b, of_b)
+    pairs.pair_geometry(pair, _hull(pair.a, of_a, points), _hull(pair.b, of_b, points))
     return body, pair
 
 
@@ -117,6 +157,7 @@ def step(
     hulls: Hulls,
     slack: tuple[Array, Array],
     weights: StepWeights,
+    collide: Parts | None = None,
 ) -> Stepped:
     """One step of ``STEP_S``.
 
@@ -127,8 +168,9 @@ def step(
         hulls: a hull that is a cylinder, too, stands on its rims, others on their lowest points.
         slack: (B,) and (P,) depths [m] to which surfaces and pairs may overlap, as they did when first seen: the shapes
             of objects that were seen overlapping are not exact.
+        collide: the parts of bodies that are not convex; pairs of parts of the same two bodies are pairs of their own.
     """
-    body, pair = geometry(state, parameters, plane, pair_a, pair_b, hulls)
+    body, pair = geometry(state, parameters, plane, pair_a, pair_b, hulls, collide)
     plane_gap, pair_gap = body.least_gap[0], pair.least_gap[0]
     body.slack, pair.slack = slack[0][None], slack[1][None]
 
@@ -179,7 +221,7 @@ def _place_hulls(body: Fields, hulls: Hulls) -> None:
     """On which of its points each hull stands."""
     x, y, z, w = parts(gather(body.quaternion, hulls.rows))
     down = join(-2.0 * (x * z - y * w), -2.0 * (y * z + x * w), -1.0 + 2.0 * (x * x + y * y))[:, None]
-    lowest, middle = ground.lowest_of_hull(down, hulls.points)
+    lowest, middle = ground.lowest_of_hull(down, hulls.points[..., : hulls.rows.shape[0]])
     body.hull_points = gather(_with_none(lowest, body.position[:, 0]), hulls.number)
     body.hull_middle = gather(_with_none(middle, body.position[:, 0]), hulls.number)
     body.is_hull = flag(hulls.number[None] > 0, body.cylinder) * (1.0 - body.cylinder)
@@ -187,6 +229,19 @@ def _place_hulls(body: Fields, hulls: Hulls) -> None:
 
 def _side(body: Fields, index: Array) -> _Arrays:
     return _Arrays(**{name: gather(getattr(body, name), index) for name in SIDE.shapes})
+
+
+def _put_parts(side: Fields, of: Parts, number: Array, hull_number: Array) -> Array:
+    """Make sides parts of their bodies, where they have a number (P,): in the parts' own axes; returns their hulls."""
+    chosen = number > 0
+    row = number - chosen  # the first part where there is none
+    turned = product(side.rotation, gather(of.frame, row)[:, :, None])
+    side.rotation = where(chosen, turned, side.rotation)
+    side.center = where(chosen, gather(of.center, row)[:, None], side.center)
+    side.half = where(chosen, gather(of.half, row)[:, None], side.half)
+    side.rounding = where(chosen, gather(of.rounding, row)[None], side.rounding)
+    side.cylinder = where(chosen, gather(of.cylinder, row)[None], side.cylinder)
+    return where(chosen, gather(of.hull_number, row), hull_number)
 
 
 def _hull(side: Fields, number: Array, points: Array) -> Hull:

@@ -17,7 +17,7 @@ from scipy.spatial import ConvexHull, QhullError
 from wm_core.constants import GRAVITY_M_S2
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
-from wm_dynamics.contact_step.part_shapes import PartShape, part_shapes, spread_points
+from wm_dynamics.contact_step.part_shapes import PartShape, outline_points, part_shapes, spread_points
 from wm_dynamics.mujoco.bodies import BodyDef, body_parts, body_points, simplify_hull
 from wm_dynamics.mujoco.world import ROLLING_COEFFICIENT, TORSIONAL_COEFFICIENT_M, World
 
@@ -27,9 +27,12 @@ Table = NDArray[np.float32]
 STEP_S = 1.0 / 60.0
 """The fixed step of the network."""
 ROUND_SHARE = 0.12
-"""Part of its radius by which a hull may reach farther to one side of its axis than to another and still counts as round.
-The corners of a prism of eight sides do by 0.08, of six sides by 0.13. Larger, and stones roll on rims that they do not
-have and sink; smaller, and cans of noisy points stand on corners."""
+"""Part of its radius by which a hull may reach farther to one side of its axis than to another and still counts as
+round. The corners of a prism of eight sides do by 0.08, of six sides by 0.13. Larger, and stones roll on rims that they
+do not have and sink; smaller, and cans of noisy points stand on corners."""
+LEAST_PROTRUSION_M, PROTRUSION_SHARE = 0.003, 0.05
+"""A round hull that bulges by more [m], or by more of its radius, between the two rims that it would lie on lies on its
+points instead. Larger, and a bowl on its side sinks; smaller, and a barrel does not roll."""
 HULL_POINTS = 64
 """Points that stand for a hull: as many as ``simplify_hull`` leaves at most."""
 KEPT_SHAPES = 256
@@ -177,17 +180,19 @@ def _shape(keyed: _Keyed) -> BodyShape:
         half = 0.5 * extents
     else:
         points = body_points(body)
-        simple = simplify_hull(points)
+        simple = simplify_hull(points) if len(solid) == 1 else outline_points(points, HULL_POINTS)
         points = points if simple is None else simple
         middle, half, cylinder = _bounds(points)
         if cylinder:
             rims = _rims(points - middle)
+            cylinder = _protrusion(points - middle, rims) < max(LEAST_PROTRUSION_M, PROTRUSION_SHARE * float(half[0]))
+        if cylinder:
             rolling = ROLLING_COEFFICIENT * float(half[0])
         elif len(solid) > 1:
             half = 0.5 * np.ptp(points, axis=0)  # of compounds it only tells what is near
         hull = spread_points(points, HULL_POINTS) - offset[:, None]
         reach = float(np.linalg.norm(points - offset, axis=1).max())
-    if rims is None:
+    if rims is None or (hull is not None and not cylinder):
         rims = np.array([half[0], -half[2], half[0], half[2]])
     # Of what is no hull the center of mass is the geometric center.
     bound = reach or float(np.hypot(half[0], half[2]) if cylinder else np.linalg.norm(half)) + rounding
@@ -245,6 +250,14 @@ def _rims(points: Array) -> Array:
     if shoulder - low > 0.25 * (high - low):
         return np.array([foot, low, float(radius[height >= shoulder - near].max()), shoulder])
     return np.array([foot, low, top, high])
+
+
+def _protrusion(points: Array, rims: Array) -> float:
+    """How far points (P, 3) about the center of a round body reach into a plane that it lies on with both rims [m]."""
+    radius, height = np.linalg.norm(points[:, :2], axis=1), points[:, 2]
+    slant = np.arctan2(rims[0] - rims[2], max(float(rims[3] - rims[1]), 1e-6))
+    reach = np.cos(slant) * radius + np.sin(slant) * height
+    return float(reach.max() - np.cos(slant) * rims[0] - np.sin(slant) * rims[1])
 
 
 def parameter_column(body: BodyDef, shape: BodyShape, kinematic: bool = False) -> Table:

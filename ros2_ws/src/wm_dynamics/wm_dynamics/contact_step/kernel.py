@@ -333,7 +333,7 @@ def table_type(kind, **fields):  # type: ignore[no-untyped-def]
 
 PART_TABLE = table_type(
     PartTable,
-    begin=i8[::1], count=i8[::1], frame=f4[:, ::1], center=f4[:, ::1], half=f4[:, ::1], rounding=f4[::1],
+    begin=i8[::1], part_count=i8[::1], frame=f4[:, ::1], center=f4[:, ::1], half=f4[:, ::1], rounding=f4[::1],
     cylinder=f4[::1], radius=f4[::1], hull=i8[::1],
 )  # fmt: skip
 

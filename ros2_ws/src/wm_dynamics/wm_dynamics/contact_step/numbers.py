@@ -143,6 +143,11 @@ def transposed_product(a: Matrix, b: Matrix) -> Matrix:
     return (a[:, :, None] * b[:, None]).sum(0)
 
 
+def product(a: Matrix, b: Matrix) -> Matrix:
+    """A B."""
+    return (a[:, :, None] * b[None]).sum(1)
+
+
 def unit(vector: Vector, floor: float) -> Vector:
     """Of length 1; the length counts as ``floor`` at least."""
     return vector / sqrt(dot(vector, vector) + floor * floor)

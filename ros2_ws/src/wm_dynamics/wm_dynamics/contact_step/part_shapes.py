@@ -22,6 +22,8 @@ LEAST_HALF_M = 5e-4
 """Half extents of a part that spans no volume [m], as in the MuJoCo worlds."""
 ROUND_SHARE = 0.02
 """A cylinder whose diameters differ by more of the larger half extent is a prism, as in the MuJoCo worlds."""
+_EVEN_DIRECTIONS, _OUTLINE_TIPS = 400, (0.05, 0.15, 0.3)
+"""Directions in which an outline is compared: so many evenly spread, and about each axis with these tangents."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class PartShape:
     """A convex part of a body, in axes of its own about the body's center of mass.
 
     Attributes:
-        frame: (3, 3) columns: the part's axes in the body's axes. Those of a hull are normal to its largest faces, since
+        frame: (3, 3) columns: the part's axes in the body's axes. Those of a hull are normal to its largest faces, as
             the search for the nearest points begins along the axes.
         center: (3,) middle of its bounds [m], its axes.
         half, rounding, cylinder: its core as in ``body_tables.PARAMETERS``; of a hull half its bounds.
@@ -121,6 +123,36 @@ def spread_points(points: Array, count: int) -> Array:
         distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
     chosen += [chosen[0]] * (count - len(chosen))
     return np.ascontiguousarray(points[chosen].T)
+
+
+def outline_points(points: Array, count: int) -> Array:
+    """At most ``count`` of points (P, 3) whose convex hull is nearest to that of all: the one after the other that
+    reaches farthest out of the hull of those before.
+
+    Directions near the axes count most, as what stands does so on points that a small tip makes the lowest: with points
+    spread evenly a pan missed some of its bottom's, and fell over into the table.
+    """
+    index = np.arange(_EVEN_DIRECTIONS) + 0.5
+    polar, azimuth = np.arccos(1.0 - 2.0 * index / len(index)), np.pi * (1.0 + 5.0**0.5) * index
+    even = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)], axis=1)
+    around = np.linspace(0.0, 2.0 * np.pi, 32, endpoint=False)
+    tips = np.concatenate(
+        [np.column_stack([t * np.cos(around), t * np.sin(around), np.ones(len(around))]) for t in _OUTLINE_TIPS]
+    )
+    near_axes = [np.roll(tips * [1.0, 1.0, sign], axis, axis=1) for axis in range(3) for sign in (-1.0, 1.0)]
+    directions = np.concatenate([even, *near_axes])
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    reach = points @ directions.T  # (P, D)
+    farthest, wanted = reach.argmax(axis=0), reach.max(axis=0)
+    covered = reach[farthest[0]]
+    chosen = [int(farthest[0])]
+    while len(chosen) < count:
+        worst = int(np.argmax(wanted - covered))
+        if wanted[worst] - covered[worst] < 1e-6:
+            break
+        chosen.append(int(farthest[worst]))
+        covered = np.maximum(covered, reach[chosen[-1]])
+    return points[chosen]
 
 
 def part_shapes(parts: Sequence[ConvexPart], center_of_mass: Array, hull_points: int) -> tuple[PartShape, ...]:

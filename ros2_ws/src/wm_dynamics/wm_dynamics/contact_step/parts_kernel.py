@@ -14,8 +14,8 @@ from wm_dynamics.contact_step.rollout_tables import Flags, Floats, Integers
 _NEAR_M = near_distance(STEP_S)
 _CENTER, _HALF, _ROUNDING = ROWS["center"].start, ROWS["half"].start, ROWS["rounding"].start
 _HULL_BEYOND = 1.25
-"""Factor on the core of a hull whose box holds the hull: ``body_tables`` draws cores in to the hull's volume, to 0.88 at
-most, and makes the two radii of round ones equal."""
+"""Factor on the core of a hull, beyond which no hull reaches: ``body_tables`` draws cores in to the hull's volume, to
+0.88 at most, and makes the two radii of round ones equal."""
 _PLACE, _HALF_AT, _RADIUS_AT, _NUMBERS = 9, 12, 15, 16
 """Of a placed part: where its rotation (9 numbers) ends and its center begins, its half extents, its radius; in all."""
 
@@ -100,8 +100,8 @@ def _near_boxes(a, b, margin):  # type: ignore[no-untyped-def]  # pragma: no cov
 def _place_parts(m, n, bodies, parts, scratch):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Place the boxes about the parts of body m (column n), or of one without parts the box about its core."""
     position, quaternion, boxes = bodies.position, bodies.quaternion, scratch.boxes
-    if parts.count[n] > 0:
-        for p in range(parts.count[n]):
+    if parts.part_count[n] > 0:
+        for p in range(parts.part_count[n]):
             row = parts.begin[n] + p
             rounding = parts.rounding[row]
             half = (parts.half[row, 0] + rounding, parts.half[row, 1] + rounding, parts.half[row, 2] + rounding)
@@ -133,7 +133,7 @@ def parts_near(row, count, bodies, pairs, parts, near, surface_speed, scratch): 
     """
     first, second, begin, stride = pairs.first, pairs.second, pairs.begin, pairs.stride
     column, numbers, part_i, part_j = scratch.column, scratch.number, scratch.part_i, scratch.part_j
-    placed, boxes, part_begin, part_count = scratch.placed, scratch.boxes, parts.begin, parts.count
+    placed, boxes, part_begin, part_count = scratch.placed, scratch.boxes, parts.begin, parts.part_count
     slots = placed.shape[0]
     base = row * slots
     for m in range(slots):

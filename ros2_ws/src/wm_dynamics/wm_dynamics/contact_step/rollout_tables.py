@@ -78,8 +78,8 @@ class PairTable(NamedTuple):
 
     Attributes:
         first, second: (Q,) int64, the bodies 0..M-1 of each pair, first < second.
-        begin, stride: (Q,) int64, where the L slacks of a pair's parts begin, those of part i of the first and part j of
-            the second at begin + i stride + j. A body without parts counts as one.
+        begin, stride: (Q,) int64, where the slacks of a pair's parts begin among the L: those of part i of the first
+            and part j of the second are at begin + i stride + j. A body without parts counts as one.
         slack: (R, L) float32, overlap that is allowed to stay [m]; NaN: not measured yet.
         touching: (R, Q) bool, an impulse passed between them in the last step that computed them.
     """
@@ -97,7 +97,7 @@ class PartTable(NamedTuple):
 
     Attributes:
         begin: (N,) int64, the first part of each body; those of one body are one behind the other.
-        count: (N,) int64, how many it has; 0: it is its core or its hull.
+        part_count: (N,) int64, how many it has; 0: it is its core or its hull.
         frame: (P, 9) float32, the part's axes in the body's axes, row-major, axes in columns.
         center: (P, 3) float32, middle of the part's bounds about the body's center of mass, in the part's axes [m].
         half: (P, 3), rounding, cylinder: (P,) float32, its core, see ``body_tables.PARAMETERS``; of a hull its bounds.
@@ -106,7 +106,7 @@ class PartTable(NamedTuple):
     """
 
     begin: Integers
-    count: Integers
+    part_count: Integers
     frame: Floats
     center: Floats
     half: Floats
@@ -121,7 +121,7 @@ def no_parts(bodies: int) -> PartTable:
     none = np.zeros((0, 3), dtype=np.float32)
     return PartTable(
         begin=np.full(bodies, -1, dtype=np.int64),
-        count=np.zeros(bodies, dtype=np.int64),
+        part_count=np.zeros(bodies, dtype=np.int64),
         frame=np.zeros((0, 9), dtype=np.float32),
         center=none,
         half=none,

@@ -37,7 +37,7 @@ class PartRows:
 
     @property
     def hulls(self) -> Floats:
-        """(H, 3, HULL_POINTS) about the centers of mass [m], of bodies in their axes, of parts in those of the parts."""
+        """(H, 3, HULL_POINTS) about the centers of mass [m], of bodies in their axes, of parts in axes of the parts."""
         if len(self._hulls) != 1:
             none = np.zeros((0, 3, HULL_POINTS), dtype=np.float32)
             self._hulls = [np.concatenate([none, *self._hulls])]

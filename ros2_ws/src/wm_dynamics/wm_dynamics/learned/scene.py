@@ -46,9 +46,7 @@ def scene_key(scene: SceneGraph) -> tuple[object, ...]:
         for p in own
     )
     counts = tuple(len(own) for own in scene.parts)
-    on = frozenset(
-        (r.subject, r.object) for r in scene.relations if r.predicate in CARRIED_BY and r.probability >= 0.5
-    )
+    on = frozenset((r.subject, r.object) for r in scene.relations if r.predicate in CARRIED_BY and r.probability >= 0.5)
     return (scene.class_names, on, counts, parts, *(np.asarray(a).tobytes() for a in arrays))
 
 

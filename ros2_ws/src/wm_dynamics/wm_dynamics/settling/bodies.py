@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
+from wm_core.convex_parts import hull_part
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.rotations import quaternion_to_matrix, rotation_between
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.base import Array
 from wm_dynamics.belief import scene_body
-from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, lowest_point, simplify_hull
+from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, geom_points, lowest_point, simplify_hull
 
 FLOOR_BELOW_SUPPORT_M = 0.75
 """Height of a usual table over a floor that was not seen [m]; larger, and what falls off the table lands later."""
@@ -27,6 +28,8 @@ EDGE_GAP_M = 0.03
 BASE_REACH_M, BASE_REACH_SHARE = 0.006, 0.08
 """Points of a hull that are let down to its base: so far above its lowest, or by this share of its height, whichever is
 more. Larger, and a round bottom stands that would rock; smaller, and noise of the fit makes a flat one rock."""
+FLAT_M = 1e-4
+"""Points of a part that are all this close to the base stand on it as they are [m]."""
 
 
 def sample_properties(scene: SceneGraph) -> tuple[Array, Array, Array]:
@@ -121,30 +124,56 @@ def _level(quaternion: Array) -> Array:
 
 
 def _flat_based(body: BodyDef, quaternion: ArrayLike) -> BodyDef:
-    """A hull at rest with a flat base under its lowest points, wide enough for it to stand.
+    """A hull at rest with a flat base under its lowest points, wide enough for it to stand; of a body of several parts
+    under the lowest points of all parts together.
 
     Points near the lowest (``BASE_REACH_M``, ``BASE_REACH_SHARE``) are let down to its level. If the center is
     not over the base that results (a bottom that was hidden), the outline of the lower half is let down as
     well: it rests, so something under it holds it.
     """
-    hull = simplify_hull(body.geoms[0].hull)
-    if hull is None:
+    if len(body.geoms) == 1:
+        hull = simplify_hull(body.geoms[0].hull)
+        parts = [] if hull is None else [hull]
+    else:
+        parts = [geom_points(g) for g in body.geoms]
+    if not parts:
         return body
     rotation = quaternion_to_matrix(quaternion)
-    points = hull @ rotation.T
+    turned = [part @ rotation.T for part in parts]
+    points = np.concatenate(turned)
     lowest, height = float(points[:, 2].min()), float(np.ptp(points[:, 2]))
     reach = max(BASE_REACH_M, BASE_REACH_SHARE * height)
-    center = points[:, :2].mean(axis=0)
+    outline = simplify_hull(points) if len(parts) > 1 else points
+    center = (points if outline is None else outline)[:, :2].mean(axis=0)
     while True:
-        base = points[points[:, 2] < lowest + reach].copy()
-        base[:, 2] = lowest
+        base = points[points[:, 2] < lowest + reach]
         if _inside(center, base[:, :2]) or reach >= 0.5 * height:
             break
         reach = min(2.0 * reach, 0.5 * height)
+    geoms = [
+        _let_down(geom, part, lowest, lowest + reach, rotation, len(parts) > 1)
+        for geom, part in zip(body.geoms, turned, strict=True)
+    ]
+    return replace(body, geoms=tuple(geoms))
+
+
+def _let_down(geom: GeomDef, points: Array, lowest: float, below: float, rotation: Array, is_part: bool) -> GeomDef:
+    """A part with copies of its points (P, 3), world axes about the body's origin, that are lower than ``below`` on the
+    level ``lowest`` [m]; the part itself where it has none there, or stands on that level flat.
+    """
+    base = points[points[:, 2] < below].copy()
+    if is_part and (not len(base) or base[:, 2].max() < lowest + FLAT_M):
+        return geom
+    base[:, 2] = lowest
     widened = simplify_hull(np.concatenate([points, base]) @ rotation)
     if widened is None:
-        return body
-    return replace(body, geoms=(replace(body.geoms[0], hull=widened),))
+        return geom
+    if not is_part:
+        return replace(geom, hull=widened)
+    part = hull_part(widened)
+    return replace(
+        geom, shape=part.shape, extents=part.extents, position=part.position, quaternion=part.quaternion, hull=part.hull
+    )
 
 
 def _inside(point: Array, polygon: Array) -> bool:
