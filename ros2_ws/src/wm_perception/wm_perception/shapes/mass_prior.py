@@ -53,8 +53,8 @@ PARTS_DENSITY = LogDensity(6.30, 0.90)
 """The same of mass over the volume of the parts, of an object of no known class."""
 LOG_VOLUME_STD = 0.6
 """Standard deviation of the logarithm of a perceived outline's volume over the true one: 0.5 on seeds, 0.7 on families
-that training never sees (``python -m training.worlds.masses --perceived 30``); half of the objects are within 0.2 and
-0.4, the rest are objects that come out as a part of themselves or with what they touch. Larger widens all spreads."""
+that training never sees (``python -m training.worlds.masses --perceived 30``); half of the objects are within 0.1 and
+0.22, the rest are objects that come out as a part of themselves or with what they touch. Larger widens all spreads."""
 CLASS_TRUST = 0.7
 """How far the perceived probabilities of classes are believed; the rest counts as of no class. The likeliest class is
 right of 78 % on seeds; of what is of no class it often is sure as well. Larger narrows spreads."""
