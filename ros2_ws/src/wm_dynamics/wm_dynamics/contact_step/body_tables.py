@@ -16,6 +16,7 @@ from scipy.spatial import ConvexHull, QhullError
 
 from wm_core.constants import GRAVITY_M_S2
 from wm_core.rotations import quaternion_to_matrix
+from wm_core.roundness import is_of_revolution
 from wm_core.scene_graph import Shape
 from wm_dynamics.contact_step.part_shapes import PartShape, outline_points, part_shapes, spread_points
 from wm_dynamics.mujoco.bodies import BodyDef, body_parts, body_points, simplify_hull
@@ -26,10 +27,6 @@ Table = NDArray[np.float32]
 
 STEP_S = 1.0 / 60.0
 """The fixed step of the network."""
-ROUND_SHARE = 0.12
-"""Part of its radius by which a hull may reach farther to one side of its axis than to another and still counts as
-round. The corners of a prism of eight sides do by 0.08, of six sides by 0.13. Larger, and stones roll on rims that they
-do not have and sink; smaller, and cans of noisy points stand on corners."""
 LEAST_PROTRUSION_M, PROTRUSION_SHARE = 0.003, 0.05
 """A round hull that bulges by more [m], or by more of its radius, between the two rims that it would lie on lies on its
 points instead. Larger, and a bowl on its side sinks; smaller, and a barrel does not roll."""
@@ -215,23 +212,12 @@ def _bounds(points: Array) -> tuple[Array, Array, bool]:
     except (QhullError, ValueError):
         return middle, half, False
     round_ = abs(half[0] - half[1]) < 0.12 * half[:2].max() and outline < 0.9 * 4.0 * half[0] * half[1]
-    round_ = round_ and _is_of_revolution(points - middle, float(half[:2].max()))
+    round_ = round_ and is_of_revolution(points - middle, float(half[:2].max()))
     whole = 2.0 * half[2] * (np.pi * half[0] * half[1] if round_ else 4.0 * half[0] * half[1])
     half[:2] *= np.clip(np.sqrt(volume / whole), 0.88, 1.0)
     if round_:
         half[:2] = half[:2].mean()
     return middle, half, bool(round_)
-
-
-def _is_of_revolution(points: Array, radius: float) -> bool:
-    """Whether points (P, 3) about their middle reach equally far to all sides of the z axis, level and at a slant."""
-    azimuth = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
-    around = np.stack([np.cos(azimuth), np.sin(azimuth)], axis=1)
-    for slant in np.radians([-60.0, -30.0, 0.0, 30.0, 60.0]):
-        directions = np.column_stack([np.cos(slant) * around, np.full(len(around), np.sin(slant))])
-        if np.ptp((points @ directions.T).max(axis=0)) > ROUND_SHARE * radius:
-            return False
-    return True
 
 
 def _rims(points: Array) -> Array:

@@ -17,6 +17,7 @@ from scipy.spatial import ConvexHull, QhullError
 
 from wm_core import rotations
 from wm_core.convex_parts import ConvexPart
+from wm_core.roundness import is_of_revolution
 from wm_core.scene_graph import Shape
 
 Array = NDArray[np.float64]
@@ -130,8 +131,10 @@ class ShapeFit:
 
     @property
     def is_round(self) -> bool:
-        """Whether a convex solid is, or may be, one of revolution."""
-        return abs(float(self.extents[0] - self.extents[1])) < 0.02 * float(self.extents[0])
+        """Whether a convex solid is, or may be, one of revolution: its bounds are square, and its outline is round."""
+        if abs(float(self.extents[0] - self.extents[1])) >= 0.02 * float(self.extents[0]):
+            return False
+        return not len(self.hull) or is_of_revolution(self.hull, 0.5 * float(self.extents[0]))
 
 
 def _yaw_quaternion(yaw: float) -> Array:
