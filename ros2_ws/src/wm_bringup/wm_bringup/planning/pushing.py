@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from wm_bringup.planning.tasks import Task, make_task
@@ -149,21 +149,23 @@ def _scaled(part: ConvexPart, scale: Array) -> ConvexPart:
 
 
 class Observer:
-    """Perception in this process, on images of the simulator's camera at 15 Hz.
+    """Perception in this process, on images of the simulator's camera at 15 Hz, without the paddle itself.
 
     Attributes:
         scene: newest scene graph; None: none yet.
     """
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: Simulator, paddle: ArrayLike) -> None:
         from wm_perception.pipeline import PerceptionPipeline
         from wm_perception.types import PerceptionConfig
 
         self._simulator, self._pipeline = simulator, PerceptionPipeline(PerceptionConfig())
+        self._paddle = np.asarray(paddle, dtype=np.float64)
         self.scene: SceneGraph | None = None
 
     def observe(self) -> None:
         """Process the simulator's frame, if its number is even."""
+        from wm_perception.lifting.self_filter import OwnBox, without_own_body
         from wm_perception.types import Frame
 
         simulator = self._simulator
@@ -172,6 +174,8 @@ class Observer:
         seen = simulator.render()
         stamp_ns = simulator.stamp_ns + 1  # a stamp of zero means that there is none
         frame = Frame(stamp_ns, seen.rgb, seen.depth, simulator.camera, seen.world_T_camera)
+        own = OwnBox(self._paddle, *simulator.pusher_pose())
+        frame = replace(frame, depth_m=without_own_body(frame, [own]))
         self.scene = self._pipeline.process(frame).scene
 
     def nearest(self, place: Array) -> int:
@@ -311,7 +315,7 @@ def run_episode(
         start = simulator.ground_truth()
         target_id = simulator.scene.id_of(task.target)
         episode = Episode(seed, backend, False, "", np.inf, [], 0.0, task)
-        observer = Observer(simulator) if perceived else None
+        observer = Observer(simulator, config.paddle) if perceived else None
 
         def on_frame() -> None:
             if observer is not None:
