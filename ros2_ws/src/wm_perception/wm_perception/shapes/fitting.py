@@ -39,7 +39,7 @@ _PART_BEYOND_M = 0.008
 _UNLIKELY_M = 0.0012
 """Residual [m] added to solids of the kind that the object's class makes unlikely. Larger trusts the class more."""
 _GOOD_BOX_M = 0.0008
-"""Residual [m] of the best solid up to which a box has no second start. Larger keeps boxes of wrong yaw, smaller takes time."""
+"""Residual [m] of the best solid up to which a box has no second start. Larger keeps wrong yaws, smaller takes time."""
 _BEYOND_POINTS_M = 0.003
 """Distance [m] that a box's sides may lie beyond its points: that of two pixels at 1 m."""
 _NO_FAMILY_M, _HULL_HANDICAP_M = 0.0018, 0.0006

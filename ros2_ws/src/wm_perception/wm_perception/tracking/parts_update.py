@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -34,6 +36,8 @@ _SLICES = 4
 """Slices of a solid of revolution at most: body, shoulder, neck, cap."""
 _LYING = 0.3
 """Vertical part of a cylinder's axis below which it lies: 17 degrees."""
+_NEAR_M = 0.6
+"""Distance [m] up to which other objects may hide a part of one."""
 _UPRIGHT = 0.95
 """Vertical part of an axis from which it stands: 18 degrees."""
 _SCALE_LIMIT = 1.3
@@ -47,14 +51,14 @@ def settled(evidence: PartsEvidence) -> bool:
 
 
 def with_parts(
-    t: Track, o: Observation, fit: ShapeFit, eye: Array | None, likely: float, covered: bool = False
+    t: Track, o: Observation, fit: ShapeFit, eye: Array | None, likely: float, tracks: Sequence[Track] = ()
 ) -> ShapeFit:
     """The outline and the parts that a segment of a track shows, in place of the convex solid fitted to it; or that.
 
     Args:
         eye: (3,) camera position, world [m]; None: not known, then nothing is looked for.
         likely: probability that it is of a class that is hollow, see ``hollow_probability``.
-        covered: something stands on it, which hides a part of it.
+        tracks: all tracks; others may hide a part of it.
     """
     evidence = t.parts_evidence
     if eye is None or settled(evidence) or t.motion.toppled:
@@ -77,9 +81,9 @@ def with_parts(
     if verdict is Verdict.SOLID:
         evidence.solid += 1
         evidence.hollow = 0
-    if covered or not seen_in_full(t, o):
+    if not seen_in_full(t, o):
         return fit
-    parts = _solid_parts(fit, o, eye, base)
+    parts = _solid_parts(fit, o, eye, base, partial(_surfaces, t, tracks))
     evidence.pieces = evidence.pieces + 1 if parts else 0
     if not parts:
         return fit
@@ -104,7 +108,7 @@ def seen_in_full(t: Track, o: Observation) -> bool:
     return not o.on_border and o.hidden_fraction < 0.15 and not t.visibility.cut
 
 
-def _solid_parts(fit: ShapeFit, o: Observation, eye: Array, base: float) -> Parts:
+def _solid_parts(fit: ShapeFit, o: Observation, eye: Array, base: float, others: Callable[[], Array]) -> Parts:
     """Parts in the world of what is not hollow: slices of a solid of revolution, or prisms; empty: it is convex."""
     upright = abs(float(rotations.matrix(fit.quaternion)[2, 2])) > _UPRIGHT
     if fit.shape == Shape.SPHERE or (fit.shape == Shape.CYLINDER and upright):
@@ -117,7 +121,16 @@ def _solid_parts(fit: ShapeFit, o: Observation, eye: Array, base: float) -> Part
         pieces = convex_pieces(found.profile, _SLICES)
         circle = Rim(found.center, np.ones(2), 0.0, True)
         return tuple(solid_of(circle, piece) for piece in pieces) if len(pieces) > 1 else ()
-    return find_prisms(o.points, eye, base)
+    return find_prisms(o.points, eye, base, others)
+
+
+def _surfaces(t: Track, tracks: Sequence[Track]) -> Array:
+    """(Q, 3) points of the surfaces of the tracks near a track, in the world [m]."""
+    found = [np.zeros((0, 3))]
+    for other in tracks:
+        if other is not t and np.linalg.norm(other.position - t.position) < _NEAR_M:
+            found.append(other.surface()[0] @ rotations.matrix(other.quaternion).T + other.position)
+    return np.concatenate(found)
 
 
 def _find_lying(fit: ShapeFit, o: Observation, eye: Array) -> tuple[Verdict, Hollow | None, Array]:

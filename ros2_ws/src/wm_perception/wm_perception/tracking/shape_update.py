@@ -131,9 +131,7 @@ class ShapeUpdater:
             evidence.fits.clear()
         evidence.whole = whole
         evidence.view = line_of_sight(eye, fit.position)
-        # A load hides part of what it stands on: what looks like a notch may be none.
-        covered = next(_loads(t, fit, tracks), None) is not None
-        fit = with_parts(t, o, fit, eye, hollow, covered)
+        fit = with_parts(t, o, fit, eye, hollow, tracks)
         evidence.fits.append(fit)
         evidence.fits = without_disproved(evidence.fits, t.parts_evidence)
         if len(evidence.fits) > 3 * _FITS:
