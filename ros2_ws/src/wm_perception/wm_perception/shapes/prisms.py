@@ -1,8 +1,8 @@
 """Solids that are not convex seen from above, such as a T, an L, a hammer: upright prisms of measured height.
 
 What is seen of a thing on a support is completed downward: its footprint is the outline of its points from above, cut
-into convex pieces, and each piece stands on the support and is as high as its points. Own and not CoACD, which takes
-seconds for a mesh that would first have to be made of half a surface.
+into convex pieces, and each piece stands on the support and is as high as its points. CoACD takes seconds,
+and closed meshes (docs/dependencies.md).
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ _SEEN_EMPTY = 0.08
 """Part of the hull that must be seen to be empty: what is behind the object is not. Larger misses small notches."""
 _HIDDEN_HEIGHT = 0.6
 """Part of the object's height up to which what would fill a notch may be hidden. Larger counts more as seen."""
-_MOST_PIECES = 6
-"""Pieces at most. Larger follows winding things, for more contacts."""
+_MOST_PIECES = 4
+"""Pieces at most: what needs more is a frayed mask rather than a thing. Larger follows winding things."""
+_FILLED = 0.74
+"""Area of all pieces over that of their hulls, below which they are no pieces of a thing."""
 _LEAST_PIECE = 0.06
 """Area of a piece over that of the whole below which it is not cut off."""
 _NOTCH_CELLS = 2.0
@@ -69,7 +71,8 @@ def find_prisms(
     if _deepest_notch(mask) < max(_NOTCH_CELLS, _NOTCH_PART * max(np.ptp(np.argwhere(mask), axis=0))):
         return ()
     pieces = convex_partition(mask)
-    if len(pieces) < 2:
+    filled = float(mask.sum()) / max(sum(_hull_area(piece) for piece in pieces), 1.0)
+    if len(pieces) < 2 or filled < _FILLED:
         return ()
     parts = [_prism(raster, piece, points, base) for piece in pieces]
     return tuple(part for part in parts if part is not None)

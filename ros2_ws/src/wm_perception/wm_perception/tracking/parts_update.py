@@ -32,6 +32,9 @@ _SURE_PIECES = 3
 """Views in succession in which a solid was seen to be of several pieces after which they are kept as they are."""
 _MOST_LOOKS = 6
 """Views after which a body without parts is not looked at any more. Larger costs time."""
+_THICK_SIGMAS = 10.0
+"""Height, in standard deviations of depth, from which a solid's footprint is sharp enough to be cut up. Larger takes
+tools far away for boxes, smaller cuts up heaps of paper."""
 _SLICES = 4
 """Slices of a solid of revolution at most: body, shoulder, neck, cap."""
 _LYING = 0.3
@@ -81,7 +84,7 @@ def with_parts(
     if verdict is Verdict.SOLID:
         evidence.solid += 1
         evidence.hollow = 0
-    if not seen_in_full(t, o):
+    if not seen_in_full(t, o) or fit.position[2] + 0.5 * fit.extents[2] - base < _THICK_SIGMAS * o.noise_m:
         return fit
     parts = _solid_parts(fit, o, eye, base, partial(_surfaces, t, tracks))
     evidence.pieces = evidence.pieces + 1 if parts else 0
