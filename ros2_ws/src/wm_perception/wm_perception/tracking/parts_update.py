@@ -92,8 +92,9 @@ def with_parts(
         return fit
     if fit.shape == Shape.CONVEX and upright > _UPRIGHT and fit.is_round:
         return replace(fit, parts=in_object_frame(parts, fit.position, fit.quaternion))
-    ground = np.concatenate([part.points()[:, :2] for part in parts])
-    _, _, angle = cv2.minAreaRect(np.ascontiguousarray(ground, dtype=np.float32))
+    # The axes of a hammer are those of its handle, not those of the smallest rectangle around it, which lies askew.
+    rectangles = [cv2.minAreaRect(np.ascontiguousarray(part.points()[:, :2], dtype=np.float32)) for part in parts]
+    angle = max(rectangles, key=lambda r: max(r[1]))[2]
     return outline_of(parts, float(np.radians(angle)), fit.residual_m, -1.0)
 
 
