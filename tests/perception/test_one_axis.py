@@ -7,7 +7,7 @@ from seen_objects import seen_frame
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import GeomDef
 from wm_perception.lifting.cloud import make_cloud
-from wm_perception.segmentation.one_axis import are_one_revolution
+from wm_perception.segmentation.one_axis import RevolutionSlices
 
 GREEN, WHITE, RED = (0.1, 0.5, 0.2, 1.0), (0.9, 0.9, 0.88, 1.0), (0.8, 0.1, 0.1, 1.0)
 EYE = (-0.7, 0.0, 0.5)
@@ -25,7 +25,7 @@ def joined(parts, groups, eye=EYE):
     for label, group in enumerate(groups, start=1):
         labels[np.isin(which, np.asarray(group) + 1)] = label
     assert all((labels == k).sum() > 60 for k in (1, 2))
-    return are_one_revolution(make_cloud(frame, 1, 4.0), labels, 1, 2)
+    return RevolutionSlices(make_cloud(frame, 1, 4.0), labels, 2).are_one(1, 2)
 
 
 STEPPED = [

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seen_objects import PLACE, WHITE, eye_at, placed, seen_points, segment
+from seen_objects import PLACE, WHITE, eye_at, placed, seen_frame, seen_points, segment
 from wm_core.rotations import about_z
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import GeomDef, geom_points
+from wm_perception.lifting.cloud import make_cloud
 from wm_perception.shapes.part_frames import in_world
 from wm_perception.shapes.prisms import convex_partition, find_prisms
 from wm_perception.tracking.births import born
@@ -128,3 +129,20 @@ def test_pieces_are_apart_cover_the_footprint_and_fill_their_hulls_better(given_
 def _hull_cells(mask):
     hull = cv2.convexHull(np.argwhere(mask).astype(np.int32))
     return cv2.contourArea(hull)
+
+
+def test_what_another_object_hides_is_no_notch():
+    flat = box((0.24, 0.18, 0.036), (0.0, 0.0, 0.018))
+    # A good part of the box is behind it.
+    post = box((0.05, 0.08, 0.14), (-0.125, 0.0, 0.07))
+    eye = np.array([-0.7, 0.0, 0.55])
+    frame, which = seen_frame([flat, post], eye)
+    points = make_cloud(frame, 1, 4.0).points[which == 1].astype(float)
+    points = points[points[:, 2] > 0.008]
+    points = points[:: len(points) // 500]
+    hidden_by = geom_points(post)
+    levels = np.linspace(0.0, 0.14, 16)
+    across = np.stack(np.meshgrid(*(np.linspace(*np.percentile(hidden_by[:, k], [0, 100]), 8) for k in (0, 1))), -1)
+    surface = np.concatenate([np.column_stack([across.reshape(-1, 2), np.full(64, z)]) for z in levels])
+    assert find_prisms(points, eye, 0.0) != ()
+    assert find_prisms(points, eye, 0.0, lambda: surface) == ()

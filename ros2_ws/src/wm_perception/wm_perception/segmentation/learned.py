@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_perception.segmentation.one_axis import are_one_revolution
+from wm_perception.segmentation.one_axis import RevolutionSlices
 from wm_perception.types import Cloud, Frame, PredictedObject, Segmentation
 
 Image = NDArray[np.float32]
@@ -210,6 +210,7 @@ def join_parts(
     owner = labels[inside]
     lab = np.stack([np.bincount(owner, weights=cloud.lab[..., k][inside], minlength=size) for k in range(3)], axis=1)
     lab = lab / np.maximum(areas, 1)[:, None].astype(np.float64)
+    slices = RevolutionSlices(cloud, labels, count)
     for pair in pairs:
         i, j = divmod(int(pair), size)
         apart = np.abs(lab[i] - lab[j])
@@ -219,7 +220,7 @@ def join_parts(
             and borders[pair] > _PART_BORDER * np.sqrt(min(areas[i], areas[j]))
             and apart[1] + apart[2] + _PART_SHADE * apart[0] < _PART_COLOR
             and alike > _PART_ALIKE
-        ) or (alike > _PART_NOT_UNLIKE and are_one_revolution(cloud, labels, i, j)):
+        ) or (alike > _PART_NOT_UNLIKE and slices.are_one(i, j)):
             same[same == same[j]] = same[i]
     return np.unique(same, return_inverse=True)[1].astype(np.int64)
 

@@ -10,8 +10,8 @@ from wm_core.rotations import about_z, matrix
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.surfaces import MIN_SIZE_M, Array, ShapeFit
 
-_TOP_PART = 0.12
-"""Part of the height below the top within which points are of the ridge."""
+_TOP_PART, _TOP_M = 0.12, 0.008
+"""Part of the height, and distance [m], below the top within which points are of the ridge: of what is flat all are."""
 _RIDGE = 2.5
 """Length over width of the top from which it is a ridge, across which the object is symmetric; else along the view."""
 _FACING = 0.35
@@ -51,7 +51,7 @@ def _mirrored(points: Array, base: float, eye: Array) -> Array:
     height = float(np.percentile(points[:, 2], 98.0)) - base
     view = points[:, :2].mean(axis=0) - eye[:2]
     view /= max(float(np.linalg.norm(view)), 1e-9)
-    top = points[points[:, 2] > base + (1.0 - _TOP_PART) * height][:, :2]
+    top = points[points[:, 2] > base + height - max(_TOP_PART * height, _TOP_M)][:, :2]
     if len(top) < 5 or height < MIN_SIZE_M:
         return np.zeros((0, 3))
     spread, axes = np.linalg.eigh(np.cov(top.T) + 1e-10 * np.eye(2))

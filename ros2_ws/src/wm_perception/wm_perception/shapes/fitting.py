@@ -39,7 +39,7 @@ _PART_BEYOND_M = 0.008
 _UNLIKELY_M = 0.0012
 """Residual [m] added to solids of the kind that the object's class makes unlikely. Larger trusts the class more."""
 _GOOD_BOX_M = 0.0008
-"""Residual [m] of a box up to which no other start is tried. Larger keeps boxes of wrong yaw, smaller takes time."""
+"""Residual [m] of the best solid up to which a box has no second start. Larger keeps wrong yaws, smaller takes time."""
 _BEYOND_POINTS_M = 0.003
 """Distance [m] that a box's sides may lie beyond its points: that of two pixels at 1 m."""
 _NO_FAMILY_M, _HULL_HANDICAP_M = 0.0018, 0.0006
@@ -225,9 +225,6 @@ def fit_shape(
     # A ball has one size, a box three: where both explain the points equally well, the simpler one is chosen.
     boxy = 0.0003 + (_UNLIKELY_M if likely == "round" else 0.0)
     consider(UprightBox(base), [cx, cy, along, width, narrow, height], boxy)
-    if not candidates or candidates[0][1].residual_m > _GOOD_BOX_M:
-        # A few points beside the object turn the smallest rectangle, and the fit ends in a corner.
-        consider(UprightBox(base), [*_edges_start(p[:, :2]), height], boxy)
     if narrow > 0.3 * width:
         consider(UprightCylinder(base), [cx, cy, width, height], 0.0003)
     if width > 1.15 * height and height < 2.0 * narrow:
@@ -235,6 +232,9 @@ def fit_shape(
         consider(LyingCapsule(base), [cx, cy, along, height, width], 0.0006)
     if 0.5 < height / width < 1.8:
         consider(Ball(base), [cx, cy, base + 0.5 * height, height], 0.0)
+    if not candidates or min(c[1].residual_m for c in candidates) > _GOOD_BOX_M:
+        # A few points beside the object turn the smallest rectangle, and the fit ends in a corner.
+        consider(UprightBox(base), [*_edges_start(p[:, :2]), height], boxy)
     simple = min(candidates, key=lambda c: c[0]) if candidates else None
     if simple is None or simple[1].residual_m > 0.0006:
         turned = fit_revolution(every, base, float(high), np.array([cx, cy]))

@@ -31,6 +31,8 @@ _LEVEL = 0.12
 """Tangent of the camera's elevation over the rim below which it does not look in: 7 degrees."""
 _LEAST_HEIGHT_M, _LEAST_RADIUS_M = 0.012, 0.02
 """Least height, and half the least width of the opening [m]. Smaller bodies are solid in every respect that matters."""
+_LEAST_SIGMAS = 7.0
+"""Least height in standard deviations of a point: a plate far away is flat or hollow by chance."""
 _DROP_M, _SHALLOW = 0.006, 0.3
 """Depth of an inside [m], and as a part of the height, if that is more; a ray must end at half of it, or at half of
 what its slope allows, to have seen the inside. Larger misses flat plates, smaller takes noise on a lid for an opening.
@@ -49,8 +51,11 @@ _FLOOR_PART, _FLOOR_M = 0.06, (0.004, 0.01)
 """Thickness of a floor that is not seen, as a part of the height, and its limits [m]."""
 _FOOT = 0.6
 """Radius of a foot that is not seen over that of the rim, where the wall is not seen to go straight down: of bowls."""
-_MISFIT_M = 0.003
-"""Mean distance [m] of points to the outside up to which a body is one, beside noise and 0.03 of its half width."""
+_MISFIT_M, _MISFIT_PART = 0.003, 0.12
+"""Mean distance [m] of points to the outside up to which a body is one, beside noise and 0.03 of its half width; of flat
+bodies this part of the height and 1 mm, where that is less."""
+_ON_WALL_M, _ON_WALL = 0.004, 0.8
+"""Part of the points that must lie this near [m] to the outside of a body that is hollow by its class."""
 LEVELS = 7
 """Heights at which the outer profile is measured. Larger follows curved walls more closely."""
 
@@ -119,22 +124,29 @@ def find_hollow(
         return Verdict.UNSEEN, None
     top = float(np.percentile(p[:, 2], 98.5))
     height = top - base
-    if height < _LEAST_HEIGHT_M:
+    if height < max(_LEAST_HEIGHT_M, _LEAST_SIGMAS * noise_m):
         return Verdict.UNSEEN, None
-    level = eye[2] - top < _LEVEL * float(np.linalg.norm(eye[:2] - center))
-    if not level:
+    if eye[2] - top >= _LEVEL * float(np.linalg.norm(eye[:2] - center)):
         rim = _rim_of(p, eye, top, height, noise_m, center, inscribed)
-        if rim is not None:
-            seen = _looked_into(p, eye, rim, top, height, noise_m)
-            if seen is Verdict.SOLID:
-                return Verdict.SOLID, None
-            if seen is Verdict.HOLLOW:
-                hollow = _from_above(p, points, body, eye, rim, base, top, noise_m)
-                good = hollow is not None and hollow.residual_m < _MISFIT_M + noise_m + 0.03 * float(rim.half.min())
-                return (Verdict.HOLLOW, hollow) if good else (Verdict.UNSEEN, None)
-    if likely < _CLASS_SURE:
-        return Verdict.UNSEEN, None
-    return Verdict.UNSEEN, _by_class(points, base)
+        if rim is None:
+            return Verdict.UNSEEN, None
+        # Where the camera looks down on it, only a dark inside, without depth, leaves it to the class.
+        seen = _looked_into(p, eye, rim, top, height, noise_m)
+        if seen is Verdict.SOLID:
+            return Verdict.SOLID, None
+        if seen is Verdict.HOLLOW:
+            hollow = _from_above(p, points, body, eye, rim, base, top, noise_m)
+            return (Verdict.HOLLOW, hollow) if _fits(hollow, noise_m) else (Verdict.UNSEEN, None)
+    hollow = _by_class(points, base) if likely >= _CLASS_SURE else None
+    return Verdict.UNSEEN, hollow if _fits(hollow, noise_m) else None
+
+
+def _fits(hollow: Hollow | None, noise_m: float) -> bool:
+    """Whether a body's outside explains its points."""
+    if hollow is None:
+        return False
+    wide, tall = 0.03 * float(hollow.rim.half.min()), _MISFIT_PART * (hollow.top - hollow.base)
+    return hollow.residual_m < min(_MISFIT_M + noise_m + wide, 0.001 + tall)
 
 
 def _rim_of(
@@ -318,7 +330,10 @@ def _by_class(points: Array, base: float) -> Hollow | None:
     height = top - base
     known = found.profile
     radius = float(known[-1, 0])
-    if radius < _LEAST_RADIUS_M:
+    beyond = found.ring > found.wall + 0.006
+    # A wall all around, not a lump that is round on the whole.
+    on_wall = np.abs(found.ring - found.wall)[~beyond] < _ON_WALL_M
+    if radius < _LEAST_RADIUS_M or on_wall.mean() < _ON_WALL:
         return None
     rim = Rim(found.center, np.full(2, radius), 0.0, True)
     levels = np.linspace(base, top, LEVELS)
@@ -326,8 +341,6 @@ def _by_class(points: Array, base: float) -> Hollow | None:
     wall = float(np.clip(_WALL_PART * radius, *_WALL_M))
     floor = base + float(np.clip(_FLOOR_PART * height, *_FLOOR_M))
     edge = max(float(np.interp(floor, outer[:, 1], outer[:, 0])) - wall / radius, 0.2)
-    ring = np.linalg.norm(points[:, :2] - rim.center, axis=1)
-    beyond = ring > np.interp(points[:, 2], known[:, 1], known[:, 0]) + 0.006
     handle = find_handle(points[beyond], rim, outer, base, top)
     hollow = Hollow(rim, base, top, outer, floor, min(edge, 1.0 - wall / radius), wall, handle, 0.0)
     rest = points[~beyond]

@@ -1,11 +1,13 @@
 """Solids that are not convex seen from above, such as a T, an L, a hammer: upright prisms of measured height.
 
 What is seen of a thing on a support is completed downward: its footprint is the outline of its points from above, cut
-into convex pieces, and each piece stands on the support and is as high as its points. Own and not CoACD, which takes
-seconds for a mesh that would first have to be made of half a surface.
+into convex pieces, and each piece stands on the support and is as high as its points. CoACD takes seconds,
+and closed meshes (docs/dependencies.md).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -25,8 +27,10 @@ _SEEN_EMPTY = 0.08
 """Part of the hull that must be seen to be empty: what is behind the object is not. Larger misses small notches."""
 _HIDDEN_HEIGHT = 0.6
 """Part of the object's height up to which what would fill a notch may be hidden. Larger counts more as seen."""
-_MOST_PIECES = 6
-"""Pieces at most. Larger follows winding things, for more contacts."""
+_MOST_PIECES = 4
+"""Pieces at most: what needs more is a frayed mask rather than a thing. Larger follows winding things."""
+_FILLED = 0.74
+"""Area of all pieces over that of their hulls, below which they are no pieces of a thing."""
 _LEAST_PIECE = 0.06
 """Area of a piece over that of the whole below which it is not cut off."""
 _NOTCH_CELLS = 2.0
@@ -39,11 +43,14 @@ _LEAST_POINTS = 6
 """Points of a piece from which its outline is theirs; else that of its cells."""
 
 
-def find_prisms(points: Array, eye: Array, base: float) -> tuple[ConvexPart, ...]:
+def find_prisms(
+    points: Array, eye: Array, base: float, others: Callable[[], Array] | None = None
+) -> tuple[ConvexPart, ...]:
     """The prisms of an object that is not convex seen from above; empty where it is, or where that is not seen.
 
     Args:
         points: (P, 3) of one object, z up [m]; eye: (3,) camera position [m]; base: height of what it stands on [m].
+        others: gives points (Q, 3) of the surfaces of other objects, which may hide a part of it.
     """
     if len(points) < 60:
         return ()
@@ -52,13 +59,20 @@ def find_prisms(points: Array, eye: Array, base: float) -> tuple[ConvexPart, ...
     whole = _hull_mask(mask)
     if mask.sum() > _CONVEX * whole.sum():
         return ()
-    empty = (whole > 0) & (mask == 0) & ~_shadow(raster, points, eye, base)
+    low = base + _HIDDEN_HEIGHT * (float(np.percentile(points[:, 2], 95.0)) - base)
+    empty = (whole > 0) & (mask == 0) & ~_shadow(raster, points, eye, low)
     if empty.sum() < _SEEN_EMPTY * whole.sum():
         return ()
+    if others is not None:
+        hidden = _shadow(raster, others(), eye, low).astype(np.uint8)
+        empty &= cv2.dilate(hidden, np.ones((5, 5), np.uint8)) == 0
+        if empty.sum() < _SEEN_EMPTY * whole.sum():
+            return ()
     if _deepest_notch(mask) < max(_NOTCH_CELLS, _NOTCH_PART * max(np.ptp(np.argwhere(mask), axis=0))):
         return ()
     pieces = convex_partition(mask)
-    if len(pieces) < 2:
+    filled = float(mask.sum()) / max(sum(_hull_area(piece) for piece in pieces), 1.0)
+    if len(pieces) < 2 or filled < _FILLED:
         return ()
     parts = [_prism(raster, piece, points, base) for piece in pieces]
     return tuple(part for part in parts if part is not None)
@@ -181,18 +195,18 @@ def _hull_area(mask: Mask) -> float:
     return _points_area(np.column_stack([columns, rows]))
 
 
-def _shadow(raster: Raster, points: Array, eye: Array, base: float) -> NDArray[np.bool_]:
-    """Cells in which something lower than most of the object would be hidden from the camera by its points."""
+def _shadow(raster: Raster, points: Array, eye: Array, low: float) -> NDArray[np.bool_]:
+    """Cells in which points (P, 3) hide from the camera what is at the height ``low`` [m]."""
     hidden = np.zeros(raster.filled.shape, bool)
+    points = points[points[:, 2] > low]
     level = points[:, :2] - eye[:2]
     run = np.linalg.norm(level, axis=1)
-    low = base + _HIDDEN_HEIGHT * (float(np.percentile(points[:, 2], 95.0)) - base)
-    height = np.maximum(points[:, 2] - low, 0.0)
-    length = run * height / np.maximum(eye[2] - points[:, 2], 1e-3)
-    steps = np.arange(1, max(raster.filled.shape) + 1) * raster.cell
+    length = run * (points[:, 2] - low) / np.maximum(eye[2] - points[:, 2], 1e-3)
+    steps = np.arange(max(raster.filled.shape) + 1) * raster.cell
     reach = np.minimum(steps[None], length[:, None])
     places = points[:, None, :2] + (level / np.maximum(run, 1e-6)[:, None])[:, None] * reach[..., None]
-    cells = raster.cells_of(places.reshape(-1, 2))
+    cells = np.floor((places.reshape(-1, 2) - raster.low) / raster.cell).astype(np.int64)[:, ::-1]
+    cells = cells[((cells >= 0) & (cells < raster.filled.shape)).all(axis=1)]
     hidden[cells[:, 0], cells[:, 1]] = True
     return hidden
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -30,10 +32,15 @@ _SURE_PIECES = 3
 """Views in succession in which a solid was seen to be of several pieces after which they are kept as they are."""
 _MOST_LOOKS = 6
 """Views after which a body without parts is not looked at any more. Larger costs time."""
+_THICK_SIGMAS = 10.0
+"""Height, in standard deviations of depth, from which a solid's footprint is sharp enough to be cut up. Larger takes
+tools far away for boxes, smaller cuts up heaps of paper."""
 _SLICES = 4
 """Slices of a solid of revolution at most: body, shoulder, neck, cap."""
 _LYING = 0.3
 """Vertical part of a cylinder's axis below which it lies: 17 degrees."""
+_NEAR_M = 0.6
+"""Distance [m] up to which other objects may hide a part of one."""
 _UPRIGHT = 0.95
 """Vertical part of an axis from which it stands: 18 degrees."""
 _SCALE_LIMIT = 1.3
@@ -47,14 +54,14 @@ def settled(evidence: PartsEvidence) -> bool:
 
 
 def with_parts(
-    t: Track, o: Observation, fit: ShapeFit, eye: Array | None, likely: float, covered: bool = False
+    t: Track, o: Observation, fit: ShapeFit, eye: Array | None, likely: float, tracks: Sequence[Track] = ()
 ) -> ShapeFit:
     """The outline and the parts that a segment of a track shows, in place of the convex solid fitted to it; or that.
 
     Args:
         eye: (3,) camera position, world [m]; None: not known, then nothing is looked for.
         likely: probability that it is of a class that is hollow, see ``hollow_probability``.
-        covered: something stands on it, which hides a part of it.
+        tracks: all tracks; others may hide a part of it.
     """
     evidence = t.parts_evidence
     if eye is None or settled(evidence) or t.motion.toppled:
@@ -77,16 +84,17 @@ def with_parts(
     if verdict is Verdict.SOLID:
         evidence.solid += 1
         evidence.hollow = 0
-    if covered or not seen_in_full(t, o):
+    if not seen_in_full(t, o) or fit.position[2] + 0.5 * fit.extents[2] - base < _THICK_SIGMAS * o.noise_m:
         return fit
-    parts = _solid_parts(fit, o, eye, base)
+    parts = _solid_parts(fit, o, eye, base, partial(_surfaces, t, tracks))
     evidence.pieces = evidence.pieces + 1 if parts else 0
     if not parts:
         return fit
     if fit.shape == Shape.CONVEX and upright > _UPRIGHT and fit.is_round:
         return replace(fit, parts=in_object_frame(parts, fit.position, fit.quaternion))
-    ground = np.concatenate([part.points()[:, :2] for part in parts])
-    _, _, angle = cv2.minAreaRect(np.ascontiguousarray(ground, dtype=np.float32))
+    # The axes of a hammer are those of its handle, not those of the smallest rectangle around it, which lies askew.
+    rectangles = [cv2.minAreaRect(np.ascontiguousarray(part.points()[:, :2], dtype=np.float32)) for part in parts]
+    angle = max(rectangles, key=lambda r: max(r[1]))[2]
     return outline_of(parts, float(np.radians(angle)), fit.residual_m, -1.0)
 
 
@@ -104,7 +112,7 @@ def seen_in_full(t: Track, o: Observation) -> bool:
     return not o.on_border and o.hidden_fraction < 0.15 and not t.visibility.cut
 
 
-def _solid_parts(fit: ShapeFit, o: Observation, eye: Array, base: float) -> Parts:
+def _solid_parts(fit: ShapeFit, o: Observation, eye: Array, base: float, others: Callable[[], Array]) -> Parts:
     """Parts in the world of what is not hollow: slices of a solid of revolution, or prisms; empty: it is convex."""
     upright = abs(float(rotations.matrix(fit.quaternion)[2, 2])) > _UPRIGHT
     if fit.shape == Shape.SPHERE or (fit.shape == Shape.CYLINDER and upright):
@@ -117,7 +125,16 @@ def _solid_parts(fit: ShapeFit, o: Observation, eye: Array, base: float) -> Part
         pieces = convex_pieces(found.profile, _SLICES)
         circle = Rim(found.center, np.ones(2), 0.0, True)
         return tuple(solid_of(circle, piece) for piece in pieces) if len(pieces) > 1 else ()
-    return find_prisms(o.points, eye, base)
+    return find_prisms(o.points, eye, base, others)
+
+
+def _surfaces(t: Track, tracks: Sequence[Track]) -> Array:
+    """(Q, 3) points of the surfaces of the tracks near a track, in the world [m]."""
+    found = [np.zeros((0, 3))]
+    for other in tracks:
+        if other is not t and np.linalg.norm(other.position - t.position) < _NEAR_M:
+            found.append(other.surface()[0] @ rotations.matrix(other.quaternion).T + other.position)
+    return np.concatenate(found)
 
 
 def _find_lying(fit: ShapeFit, o: Observation, eye: Array) -> tuple[Verdict, Hollow | None, Array]:

@@ -121,19 +121,19 @@ class ShapeUpdater:
         before = t.position.copy(), t.quaternion, t.extents, t.shape
         evidence.stamp_ns, evidence.pixels = stamp_ns, o.pixels
         t.bottom = bottom_of(o, t, tracks)
-        fit = fit_shape(o.points, t.bottom, seed=len(evidence.fits), likely=_FORMS.get(class_name, ""), eye=eye)
+        whole = seen_whole(t, o)
+        # Of a part of an object no far side and no notch can be known.
+        likely = _FORMS.get(class_name, "")
+        fit = fit_shape(o.points, t.bottom, seed=len(evidence.fits), likely=likely, eye=eye if whole else None)
         if fit.extents.max() > 1.3 * self.max_extent_m:
             return
         # Fits to a part of it do not count any more once it, or more of it, has been seen.
         first = not evidence.fits or not evidence.whole
-        whole = seen_whole(t, o)
         if not evidence.whole:
             evidence.fits.clear()
         evidence.whole = whole
         evidence.view = line_of_sight(eye, fit.position)
-        # A load hides part of what it stands on: what looks like a notch may be none.
-        covered = next(_loads(t, fit, tracks), None) is not None
-        fit = with_parts(t, o, fit, eye, hollow, covered)
+        fit = with_parts(t, o, fit, eye if whole else None, hollow, tracks)
         evidence.fits.append(fit)
         evidence.fits = without_disproved(evidence.fits, t.parts_evidence)
         if len(evidence.fits) > 3 * _FITS:
