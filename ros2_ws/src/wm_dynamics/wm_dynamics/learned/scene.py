@@ -63,8 +63,8 @@ class PreparedScene:
         obstacle: (M,) bool, supports.
         first, second: (Q,) int64, bodies of each pair; pairs_of: numbers of the pairs of each body.
         uncertain: (M,) bool, bodies whose pose is not known exactly.
-        slack: (S, Q) float32, overlaps at the start of bodies that were seen at rest [m], errors of perception that may
-            stay; NaN: measured when the pair comes near.
+        slack: (S, Q) float32, overlaps at the start of bodies whose poses are not known exactly [m]: errors of
+            perception that may stay; NaN: measured when the pair comes near.
         borne: (S, M, M) bool, whether body i rests on body j at the start, of bodies that were seen at rest: by the
             scene graph, or since they touch there and j is beneath.
         touching: (S, Q) bool, on_surface: (S, M) int16: what touches what at the start, once bodies were put to sleep.
