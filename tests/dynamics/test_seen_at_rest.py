@@ -281,3 +281,25 @@ def test_what_leaves_the_table_lands_on_the_floor_and_stays_there(name: str, kno
         assert np.ptp(height[-15:]) < 2e-3
         if shapes[k % 5][0] == Shape.BOX:
             assert np.linalg.norm(result.states[k, 0, -1, k % 5 + 1, ANGULAR_VELOCITY]) < 0.05
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_floor_that_was_seen_goes_on_beyond_what_was_seen_of_it(name: str) -> None:
+    """A part of the floor, 0.6 m below the table's top; the ball lands a meter beyond it."""
+    scene = seen([(Shape.SPHERE, (0.07, 0.07, 0.07), (0.5, 0.0, 0.035), (0.0, 0.0, 0.0))])
+    floor = SceneGraph.build(
+        [9], [(0.0, 0.0, -0.61)], [(1.6, 1.6, 0.02)], shapes=[Shape.BOX], class_names=["support"], is_static=[True]
+    )
+    both = SceneGraph.build(
+        [1, 2, 9],
+        np.concatenate([scene.positions, floor.positions]),
+        np.concatenate([scene.extents, floor.extents]),
+        shapes=[Shape.BOX, Shape.SPHERE, Shape.BOX],
+        class_names=["support", "object", "support"],
+        is_static=[True, False, True],
+        pose_covariances=np.concatenate([scene.pose_covariances, floor.pose_covariances]),
+    )
+    result = backend(name).rollout([both], [Hypothesis("off", (set_velocity(2, (4.0, 0.0, 1.0)),))], TIMES)
+    end = result.states[0, 0, -1, 1]
+    assert end[0] > 2.0 and end[2] == pytest.approx(-0.6 + 0.035, abs=0.004)
+    assert result.states[0, 0, :, 1, 2].min() > -0.6

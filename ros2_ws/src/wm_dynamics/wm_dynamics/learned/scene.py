@@ -70,8 +70,8 @@ class PreparedScene:
         pair_begin, pair_stride: (Q,) int64, see ``PairTable``. columns_of_pairs: L, of the slacks of all pairs;
             columns_of: columns of the slacks of each body's pairs.
         uncertain: (M,) bool, bodies whose pose is not known exactly.
-        slack: (S, Q) float32, overlaps at the start of bodies that were seen at rest [m], errors of perception that may
-            stay; NaN: measured when the pair comes near.
+        slack: (S, Q) float32, overlaps at the start of bodies whose poses are not known exactly [m]: errors of
+            perception that may stay; NaN: measured when the pair comes near.
         borne: (S, M, M) bool, whether body i rests on body j at the start, of bodies that were seen at rest: by the
             scene graph, or since they touch there and j is beneath.
         touching: (S, Q) bool, on_surface: (S, M) int16: what touches what at the start, once bodies were put to sleep.

@@ -18,6 +18,9 @@ from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, geom_points, lowest_poin
 
 FLOOR_BELOW_SUPPORT_M = 0.75
 """Height of a usual table over a floor that was not seen [m]; larger, and what falls off the table lands later."""
+FLOOR_SEEN_BELOW_M = (0.4, 1.2)
+"""Height of another support over the lowest one [m] at which the lowest is the floor, as below a table. Wider, and a
+shelf's lower board is the floor; narrower, and what falls beside the part of the floor that was seen falls on."""
 SUPPORT_THICKNESS_M = 0.03
 """Perceived supports are surfaces; they are made at least this thick, downwards. Thinner, and a fast object passes
 through within a step; thicker, and what lies beneath a table is inside it."""
@@ -63,16 +66,23 @@ def simulated_bodies(
 def floor_height(mean: SceneGraph, bodies: list[BodyDef], airborne: NDArray[np.bool_]) -> float:
     """Height [m]: 0.75 m below the lowest support, or at the lowest of what is lower: what has fallen is not in it.
 
-    A support's height is that of its box made level. Without supports: right below the lowest object (something that
-    was not perceived holds it), or 0.75 m below it when it falls.
+    Where the lowest support lies beneath another as a floor does (``FLOOR_SEEN_BELOW_M``), it is at its top. A
+    support's height is that of its box made level. Without supports: right below the lowest object (something that was
+    not perceived holds it), or 0.75 m below it when it falls.
     """
-    bottoms = []
+    heights: list[float] = []
+    bottoms: list[float] = []
     for i, body in enumerate(bodies):
         quaternion = _level(mean.quaternions[i]) if mean.is_static[i] else mean.quaternions[i]
-        bottoms.append(mean.positions[i, 2] + lowest_point(body, quaternion))
-    tops = [2.0 * mean.positions[i, 2] - bottoms[i] for i in np.flatnonzero(mean.is_static)]
+        heights.append(body.static_state[2] if mean.is_static[i] else mean.positions[i, 2])
+        bottoms.append(heights[i] + lowest_point(body, quaternion))
+    tops = [2.0 * heights[i] - bottoms[i] for i in np.flatnonzero(mean.is_static)]
     if tops:
-        return float(min(min(tops) - FLOOR_BELOW_SUPPORT_M, min(bottoms)))
+        lowest_top = min(tops)
+        low, high = FLOOR_SEEN_BELOW_M
+        if any(low <= top - lowest_top <= high for top in tops):
+            return float(min([lowest_top, *(b for b, s in zip(bottoms, mean.is_static, strict=True) if not s)]))
+        return float(min(lowest_top - FLOOR_BELOW_SUPPORT_M, min(bottoms)))
     if not bottoms:
         return 0.0
     lowest = int(np.argmin(bottoms))

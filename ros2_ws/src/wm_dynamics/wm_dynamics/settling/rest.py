@@ -48,9 +48,11 @@ def put_to_rest(prepared: PreparedScene, make_batch: MakeBatch, ended: Ended) ->
     still = prepared.at_rest & ~prepared.fixed
     prepared.asleep[:] = False
     seen = still & prepared.uncertain
-    if seen.any() and not ended():
+    if prepared.uncertain.any() and not ended():
+        # Also of what moves: it was not seen in what it lies in.
         batch = make_batch(prepared, [Hypothesis("")], np.zeros(1))
-        _find_overlaps(prepared, batch.state, seen | prepared.fixed)
+        _find_overlaps(prepared, batch.state, prepared.uncertain | prepared.fixed)
+    if seen.any() and not ended():
         batch = make_batch(prepared, [Hypothesis("")], np.zeros(1))
         _make_steps(batch, TOUCH_STEPS, ended)
         prepared.touching[:] = batch.state.pairs.touching
@@ -79,14 +81,14 @@ def _put_known_to_sleep(prepared: PreparedScene, make_batch: MakeBatch, still: N
         prepared.asleep |= rests
 
 
-def _find_overlaps(prepared: PreparedScene, state: FutureState, rests: NDArray[np.bool_]) -> None:
-    """Set the overlaps between bodies that rest (S, M), and which of them bear one another, in place."""
+def _find_overlaps(prepared: PreparedScene, state: FutureState, chosen: NDArray[np.bool_]) -> None:
+    """Set the overlaps between chosen bodies (S, M), and which of them bear one another, in place."""
     bodies, slots = state.bodies, state.slots
     first, second = prepared.first, prepared.second
     # What lies in a bowl overlaps the bowl's outline and none of its parts: those are measured as they come near.
     whole = (prepared.part_count[first] == 0) & (prepared.part_count[second] == 0)
     row, number = np.nonzero(
-        whole & rests[:, first] & rests[:, second] & ~(prepared.fixed[:, first] & prepared.fixed[:, second])
+        whole & chosen[:, first] & chosen[:, second] & ~(prepared.fixed[:, first] & prepared.fixed[:, second])
     )
     i, j = row * slots + first[number], row * slots + second[number]
     apart = np.linalg.norm(bodies.position[:, i] - bodies.position[:, j], axis=0)
