@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from training.worlds.worlds import DURATION_S
+from training.worlds.tabletop import DURATION_S
 from wm_core.interventions import Intervention
 from wm_dynamics.mujoco.contacts import Touch, surface_distance
 from wm_dynamics.mujoco.live_world import LiveWorld

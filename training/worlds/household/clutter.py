@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from training.worlds.household.scanned import load
 from training.worlds.household.scenes import Arrangement, at_rest, built_scene, draw_entries
 from training.worlds.splits import generator
-from training.worlds.worlds import random_table
+from training.worlds.tabletop import random_table
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, lowest_point, rest_state
 from wm_sim.scene_model import CameraModel

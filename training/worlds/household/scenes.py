@@ -18,7 +18,7 @@ from training.worlds.household.catalogue import CATALOGUE, Entry
 from training.worlds.household.scanned import ScannedObject, load
 from training.worlds.simulate import compile_world, simulate
 from training.worlds.splits import generator
-from training.worlds.worlds import (
+from training.worlds.tabletop import (
     DURATION_S,
     outline_inside,
     outlines_overlap,
