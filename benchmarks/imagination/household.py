@@ -177,11 +177,26 @@ def errors_of(case: Case, future: Aligned, still: Aligned) -> Errors:
 
 @dataclass
 class World:
-    """Results of a table-top: its errors by method, true objects and those found, hypotheses and those asked."""
+    """Results of a table-top.
+
+    Attributes:
+        errors: by method. objects, found: true objects, and how many of them were perceived.
+        asked: by kind (what-ifs, those of them whose object was perceived, so that they could be asked).
+    """
 
     errors: dict[str, Errors]
     objects: int
     found: int
+    asked: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def asked_of(case: Case, future: Aligned | None) -> dict[str, tuple[int, int]]:
+    """By kind: what-ifs, and those that were rolled out; None: nothing was perceived."""
+    asked = np.zeros(len(case.kinds), dtype=bool) if future is None else future.asked
+    return {
+        kind: (case.kinds.count(kind), int(sum(a for k, a in zip(case.kinds, asked, strict=True) if k == kind)))
+        for kind in (*KINDS, *MORE_KINDS)
+    }
 
 
 def run_world(seed: int, methods: Sequence[str], from_truth: bool) -> World | None:
@@ -192,25 +207,29 @@ def run_world(seed: int, methods: Sequence[str], from_truth: bool) -> World | No
     start = true_start(case) if from_truth else perceive(case)
     objects = int((~case.scene.is_static).sum())
     if start is None:
-        return World({name: Errors() for name in methods}, objects, 0)
+        return World({name: Errors() for name in methods}, objects, 0, asked_of(case, None))
     still = imagine(backend("still", 1), case, start)
     errors = {name: errors_of(case, imagine(backend(name, 1), case, start), still) for name in methods}
-    return World(errors, objects, len(start.row_of))
+    return World(errors, objects, len(start.row_of), asked_of(case, still))
 
 
 def document_of(worlds: Iterable[World], methods: Sequence[str]) -> dict[str, Any]:
     """The figures of all worlds together, by method and kind ("all" first), with the worst objects."""
     joined = {name: Errors() for name in methods}
+    asked = dict.fromkeys((*KINDS, *MORE_KINDS), (0, 0))
     objects = found = count = 0
     for world in worlds:
         count, objects, found = count + 1, objects + world.objects, found + world.found
         for name in methods:
             joined[name].join(world.errors[name])
+        for kind, (whole, part) in world.asked.items():
+            asked[kind] = (asked[kind][0] + whole, asked[kind][1] + part)
     result: dict[str, Any] = {
         "worlds": count,
         "objects": objects,
         "found_share": found / objects if objects else None,
         "aim": AIM,
+        "what_ifs": {kind: {"drawn": whole, "asked": part} for kind, (whole, part) in asked.items()},
     }
     for name, errors in joined.items():
         order = np.argsort(-np.array(errors.own))[:20]
@@ -313,6 +332,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     document |= {"notes": notes, "from": "true" if arguments.from_truth else "perceived", "seeds": seeds}
     console.print(figures_table(document, methods))
     console.print(f"{document['worlds']} table-tops, objects found: {100 * (document['found_share'] or 0.0):.1f} %")
+    drawn = ", ".join(f"{kind} {row['asked']} of {row['drawn']}" for kind, row in document["what_ifs"].items())
+    console.print(f"what-ifs whose object was perceived: {drawn}")
     for note in notes:
         console.print(f"note: {note}")
     arguments.out.mkdir(parents=True, exist_ok=True)

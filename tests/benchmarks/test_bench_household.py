@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from benchmarks.imagination import household as bench
-from benchmarks.imagination.household import KINDS, Errors, World, document_of, errors_of, seeds_of, whatif_case
+from benchmarks.imagination.household import (
+    KINDS,
+    Errors,
+    World,
+    asked_of,
+    document_of,
+    errors_of,
+    seeds_of,
+    whatif_case,
+)
 from benchmarks.imagination.scenarios import pushes_and_removals
 from benchmarks.imagination.starts import Aligned, ground_truth_of
 from benchmarks.imagination.worlds import Case
@@ -101,6 +110,8 @@ def test_what_was_not_perceived_or_not_asked_does_not_count() -> None:
     assert 4 not in lost.objects and lost.figures("remove")["objects"] == 0
     unasked = replace(future_of(case, TRUE), asked=np.array([True, False, True]))
     assert set(errors_of(case, unasked, still).kinds) == {"remove"}
+    assert asked_of(case, unasked) == {"push": (0, 0), "shove": (1, 0), "remove": (1, 1), "knock": (0, 0)}
+    assert asked_of(case, None)["remove"] == (1, 0)
 
 
 def test_an_offset_of_perception_is_no_motion_of_what_rests() -> None:
@@ -114,10 +125,15 @@ def test_an_offset_of_perception_is_no_motion_of_what_rests() -> None:
 def test_worlds_are_joined_into_one_document() -> None:
     first = Errors(["push"], [1], [2], [True], [0.1], [0.4])
     second = Errors(["push", "remove"], [2, 2], [2, 3], [True, True], [0.3, 0.0], [0.4, 0.1])
-    worlds = [World({"physics": first}, 4, 4), World({"physics": second}, 6, 5)]
+    worlds = [
+        World({"physics": first}, 4, 4, {"push": (2, 2), "remove": (1, 0)}),
+        World({"physics": second}, 6, 5, {"push": (2, 1)}),
+    ]
     document = document_of(worlds, ["physics"])
     assert document["worlds"] == 2 and document["found_share"] == pytest.approx(0.9)
     assert document["physics"]["push"]["ratio_of_means"] == pytest.approx(0.5)
+    assert document["what_ifs"]["push"] == {"drawn": 4, "asked": 3}
+    assert document["what_ifs"]["remove"] == {"drawn": 1, "asked": 0}
     assert document["physics"]["all"]["ratio_of_medians"] == pytest.approx(0.1 / 0.4)
     assert document["physics"]["worst"][0] == [2, "push", 2, 0.3, 0.4]
     assert set(document["physics"]) == {"all", *KINDS, "knock", "worst"}
