@@ -38,6 +38,9 @@ from benchmarks.imagination.worlds import CASE_SOURCES, FIRST_SEED, LEAST_OBJECT
 from training.worlds.household.catalogue import missing
 from training.worlds.household.scenes import household_scene
 from training.worlds.splits import SPLITS
+from wm_core.rollout import QUATERNION
+from wm_dynamics.mujoco.bodies import lowest_point
+from wm_sim.scenes import BuiltScene
 
 Array = NDArray[np.float64]
 
@@ -46,7 +49,13 @@ AT_S = 2.0
 START_S = 1.0
 """Instant [s] of a case: perception has seen the table for so long."""
 KINDS = ("push", "shove", "remove")
+"""Kinds of intervention that the aim is set for, and that "all" is of."""
+MORE_KINDS = ("knock",)
+"""Impulses: how far they carry follows from the mass, which is not seen; reported apart."""
 METHODS = ("learned", "physics")
+STACKED_M = 0.008
+"""Height [m] over the table from which an object's underside is on another: the thinnest dish is 17 mm high, and what
+leans is lower."""
 AIM = 1.0 / 3.0
 """Error over that of "nothing moves"."""
 
@@ -73,13 +82,13 @@ class Errors:
             getattr(self, name).extend(getattr(other, name))
 
     def figures(self, kind: str | None = None) -> dict[str, float | int | None]:
-        """Ratios and errors of a kind of intervention; None: of all.
+        """Ratios and errors of a kind of intervention; None: of all of ``KINDS``.
 
         Keys: objects (that move), ratio_of_means, ratio_of_medians (to "nothing moves"), mean_m, median_m,
         still_mean_m, still_median_m, share_better (0..1, of the objects that move); resting, resting_p90_m (objects
         that do not move), resting_moved_share (of them, imagined to be further than a centimeter from where they are).
         """
-        chosen = np.array([kind is None or k == kind for k in self.kinds], dtype=bool)
+        chosen = np.array([k == kind if kind is not None else k in KINDS for k in self.kinds], dtype=bool)
         moves = np.array(self.moves, dtype=bool)
         own, still = np.array(self.own), np.array(self.still)
         going, resting = chosen & moves, chosen & ~moves
@@ -115,8 +124,31 @@ def _made(seed: int) -> Case | None:
 
 
 def seeds_of(count: int, first: int) -> list[int]:
-    """The first ``count`` even seeds, whose table-tops are at rest."""
-    return list(range(first + first % 2, first + first % 2 + 2 * count, 2))
+    """``count`` even seeds, whose table-tops are at rest: half of them the first on which an object carries another.
+
+    The other half are the first on which none does.
+    """
+    key = fingerprint((*CASE_SOURCES, Path(__file__)))
+    return cached(f"whatif-household-seeds-{count}-{first}", key, lambda: _seeds_of(count, first))
+
+
+def _seeds_of(count: int, first: int) -> list[int]:
+    found: dict[bool, list[int]] = {True: [], False: []}
+    wanted = {True: (count + 1) // 2, False: count // 2}
+    seed = first + first % 2
+    while any(len(found[k]) < wanted[k] for k in found):
+        scene = household_scene(seed)
+        stacked = has_stack(scene)
+        if len(scene.ids) - 1 >= LEAST_OBJECTS and len(found[stacked]) < wanted[stacked]:
+            found[stacked].append(seed)
+        seed += 2
+    return sorted(found[True] + found[False])
+
+
+def has_stack(scene: BuiltScene) -> bool:
+    """Whether an object begins on or in another: its lowest point is more than ``STACKED_M`` above the table."""
+    bottoms = [s[2] + lowest_point(b, s[QUATERNION]) for b, s in zip(scene.bodies[1:], scene.states[1:], strict=True)]
+    return any(bottom > scene.table_top_z + STACKED_M for bottom in bottoms)
 
 
 def errors_of(case: Case, future: Aligned, still: Aligned) -> Errors:
@@ -145,11 +177,26 @@ def errors_of(case: Case, future: Aligned, still: Aligned) -> Errors:
 
 @dataclass
 class World:
-    """Results of a table-top: its errors by method, true objects and those found, hypotheses and those asked."""
+    """Results of a table-top.
+
+    Attributes:
+        errors: by method. objects, found: true objects, and how many of them were perceived.
+        asked: by kind (what-ifs, those of them whose object was perceived, so that they could be asked).
+    """
 
     errors: dict[str, Errors]
     objects: int
     found: int
+    asked: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def asked_of(case: Case, future: Aligned | None) -> dict[str, tuple[int, int]]:
+    """By kind: what-ifs, and those that were rolled out; None: nothing was perceived."""
+    asked = np.zeros(len(case.kinds), dtype=bool) if future is None else future.asked
+    return {
+        kind: (case.kinds.count(kind), int(sum(a for k, a in zip(case.kinds, asked, strict=True) if k == kind)))
+        for kind in (*KINDS, *MORE_KINDS)
+    }
 
 
 def run_world(seed: int, methods: Sequence[str], from_truth: bool) -> World | None:
@@ -160,30 +207,34 @@ def run_world(seed: int, methods: Sequence[str], from_truth: bool) -> World | No
     start = true_start(case) if from_truth else perceive(case)
     objects = int((~case.scene.is_static).sum())
     if start is None:
-        return World({name: Errors() for name in methods}, objects, 0)
+        return World({name: Errors() for name in methods}, objects, 0, asked_of(case, None))
     still = imagine(backend("still", 1), case, start)
     errors = {name: errors_of(case, imagine(backend(name, 1), case, start), still) for name in methods}
-    return World(errors, objects, len(start.row_of))
+    return World(errors, objects, len(start.row_of), asked_of(case, still))
 
 
 def document_of(worlds: Iterable[World], methods: Sequence[str]) -> dict[str, Any]:
     """The figures of all worlds together, by method and kind ("all" first), with the worst objects."""
     joined = {name: Errors() for name in methods}
+    asked = dict.fromkeys((*KINDS, *MORE_KINDS), (0, 0))
     objects = found = count = 0
     for world in worlds:
         count, objects, found = count + 1, objects + world.objects, found + world.found
         for name in methods:
             joined[name].join(world.errors[name])
+        for kind, (whole, part) in world.asked.items():
+            asked[kind] = (asked[kind][0] + whole, asked[kind][1] + part)
     result: dict[str, Any] = {
         "worlds": count,
         "objects": objects,
         "found_share": found / objects if objects else None,
         "aim": AIM,
+        "what_ifs": {kind: {"drawn": whole, "asked": part} for kind, (whole, part) in asked.items()},
     }
     for name, errors in joined.items():
         order = np.argsort(-np.array(errors.own))[:20]
         result[name] = {
-            **{kind or "all": errors.figures(kind) for kind in (None, *KINDS)},
+            **{kind or "all": errors.figures(kind) for kind in (None, *KINDS, *MORE_KINDS)},
             "worst": [
                 [e.worlds[k], e.kinds[k], e.objects[k], round(e.own[k], 3), round(e.still[k], 3)]
                 for e, k in ((errors, int(n)) for n in order)
@@ -203,7 +254,7 @@ def figures_table(document: dict[str, Any], methods: Sequence[str]) -> Table:
         return "-" if value is None else f"{factor * value:.{decimals}f}"
 
     for name in methods:
-        for kind in ("all", *KINDS):
+        for kind in ("all", *KINDS, *MORE_KINDS):
             row = document[name][kind]
             table.add_row(
                 f"{name}: {kind}",
@@ -281,6 +332,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     document |= {"notes": notes, "from": "true" if arguments.from_truth else "perceived", "seeds": seeds}
     console.print(figures_table(document, methods))
     console.print(f"{document['worlds']} table-tops, objects found: {100 * (document['found_share'] or 0.0):.1f} %")
+    drawn = ", ".join(f"{kind} {row['asked']} of {row['drawn']}" for kind, row in document["what_ifs"].items())
+    console.print(f"what-ifs whose object was perceived: {drawn}")
     for note in notes:
         console.print(f"note: {note}")
     arguments.out.mkdir(parents=True, exist_ok=True)

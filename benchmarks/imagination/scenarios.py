@@ -234,14 +234,15 @@ def pushes_and_removals(
 ) -> list[tuple[str, Hypothesis]] | None:
     """The factual future, two pushes by a block, two shoves, a knock, and a removal of what carries, where one does.
 
-    Kinds: push, shove, remove. None where fewer than two objects are on the table.
+    Kinds: push, shove (a velocity is set), knock (an impulse), remove. None where fewer than two objects are on the
+    table.
     """
     table = _Table(scene, table_top_m, rng)
     if len(table.rows) < 2:
         return None
     drawn = [("factual", Hypothesis("factual"))]
     makers = [("push", _pusher), ("push", _pusher), ("shove", _into_neighbor), ("shove", _into_neighbor)]
-    makers.append(("shove", _knock))
+    makers.append(("knock", _knock))
     if table.carrier() is not None:
         makers.append(("remove", _without))
     for number, (kind, make) in enumerate(makers, start=1):

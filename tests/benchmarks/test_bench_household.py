@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmarks.imagination import household as bench
-from benchmarks.imagination.household import KINDS, Errors, World, document_of, errors_of, seeds_of, whatif_case
+from benchmarks.imagination.household import (
+    KINDS,
+    Errors,
+    World,
+    asked_of,
+    document_of,
+    errors_of,
+    seeds_of,
+    whatif_case,
+)
 from benchmarks.imagination.scenarios import pushes_and_removals
 from benchmarks.imagination.starts import Aligned, ground_truth_of
 from benchmarks.imagination.worlds import Case
@@ -86,6 +97,8 @@ def test_errors_of_what_moves_over_those_of_nothing_moves() -> None:
     assert found["resting_moved_share"] == pytest.approx(1 / 3)  # 3 is imagined to go 5 cm
     shove = errors.figures("shove")
     assert shove["ratio_of_medians"] == pytest.approx(0.25) and shove["objects"] == 1
+    knocked = Errors(["knock", "push"], [1, 1], [2, 3], [True, True], [5.0, 0.1], [0.1, 0.2])
+    assert knocked.figures()["mean_m"] == pytest.approx(0.1) and knocked.figures("knock")["mean_m"] == 5.0
     nothing = errors.figures("push")
     assert nothing["ratio_of_means"] is None and nothing["mean_m"] is None and nothing["objects"] == 0
 
@@ -97,6 +110,8 @@ def test_what_was_not_perceived_or_not_asked_does_not_count() -> None:
     assert 4 not in lost.objects and lost.figures("remove")["objects"] == 0
     unasked = replace(future_of(case, TRUE), asked=np.array([True, False, True]))
     assert set(errors_of(case, unasked, still).kinds) == {"remove"}
+    assert asked_of(case, unasked) == {"push": (0, 0), "shove": (1, 0), "remove": (1, 1), "knock": (0, 0)}
+    assert asked_of(case, None)["remove"] == (1, 0)
 
 
 def test_an_offset_of_perception_is_no_motion_of_what_rests() -> None:
@@ -110,29 +125,50 @@ def test_an_offset_of_perception_is_no_motion_of_what_rests() -> None:
 def test_worlds_are_joined_into_one_document() -> None:
     first = Errors(["push"], [1], [2], [True], [0.1], [0.4])
     second = Errors(["push", "remove"], [2, 2], [2, 3], [True, True], [0.3, 0.0], [0.4, 0.1])
-    worlds = [World({"physics": first}, 4, 4), World({"physics": second}, 6, 5)]
+    worlds = [
+        World({"physics": first}, 4, 4, {"push": (2, 2), "remove": (1, 0)}),
+        World({"physics": second}, 6, 5, {"push": (2, 1)}),
+    ]
     document = document_of(worlds, ["physics"])
     assert document["worlds"] == 2 and document["found_share"] == pytest.approx(0.9)
     assert document["physics"]["push"]["ratio_of_means"] == pytest.approx(0.5)
+    assert document["what_ifs"]["push"] == {"drawn": 4, "asked": 3}
+    assert document["what_ifs"]["remove"] == {"drawn": 1, "asked": 0}
     assert document["physics"]["all"]["ratio_of_medians"] == pytest.approx(0.1 / 0.4)
     assert document["physics"]["worst"][0] == [2, "push", 2, 0.3, 0.4]
-    assert set(document["physics"]) == {"all", *KINDS, "worst"}
+    assert set(document["physics"]) == {"all", *KINDS, "knock", "worst"}
 
 
 def test_pushes_shoves_and_what_carries_is_removed() -> None:
     scene = table_with_boxes()
     drawn = pushes_and_removals(scene, TOP, np.random.default_rng(3))
     assert drawn is not None
-    assert [kind for kind, _ in drawn] == ["factual", "push", "push", "shove", "shove", "shove", "remove"]
+    assert [kind for kind, _ in drawn] == ["factual", "push", "push", "shove", "shove", "knock", "remove"]
     validate_hypotheses([h for _, h in drawn], scene, 2.0)
     assert drawn[-1][1].interventions[0].object_id == 3  # it carries 4
     alone = scene.select(np.array([True, True, False, False]))
     assert pushes_and_removals(alone, TOP, np.random.default_rng(3)) is None
 
 
-def test_table_tops_at_rest_are_those_of_even_seeds() -> None:
-    assert seeds_of(3, 70_000) == [70_000, 70_002, 70_004]
-    assert seeds_of(2, 71) == [72, 74]
+def test_half_of_the_table_tops_have_a_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of made-up table-tops: every third even seed has a box on another."""
+    monkeypatch.setattr("benchmarks.imagination.store.FOLDER", tmp_path / "cache")
+    made: list[int] = []
+
+    def scene_of(seed: int) -> SimpleNamespace:
+        made.append(seed)
+        scene = table_with_boxes()
+        states = np.zeros((4, 13))
+        states[:, :3], states[:, 6] = scene.positions, 1.0
+        states[3, :3] = (0.1, 0.0, TOP + 0.09) if seed % 6 == 0 else (0.3, 0.0, TOP + 0.03)
+        bodies = tuple(scene_body(scene, i) for i in range(4))
+        return SimpleNamespace(ids=(1, 2, 3, 4), bodies=bodies, states=states, table_top_z=TOP)
+
+    monkeypatch.setattr(bench, "household_scene", scene_of)
+    assert seeds_of(5, 71) == [72, 74, 76, 78, 84]
+    assert all(seed % 2 == 0 for seed in made)
+    count = len(made)
+    assert seeds_of(5, 71) == [72, 74, 76, 78, 84] and len(made) == count  # from the disk
 
 
 def test_without_the_objects_the_command_says_what_installs_them(

@@ -405,7 +405,8 @@ def test_a_clip_is_drawn_and_scored() -> None:
 
 def test_the_table_and_the_keys() -> None:
     wanted = (
-        "mask_ap50 mask_ap position_error_median_m position_error_p90_m extents_error_median rotation_error_median_deg "
+        "found_share phantoms_per_frame mask_ap50 mask_ap position_error_median_m position_error_p90_m "
+        "extents_error_median rotation_error_median_deg "
         "velocity_error_m_s idf1 mota id_switches_per_1000 reid_after_2s relations_macro_f1 events_f1 "
         "property_spearman property_coverage_90 caused_f1 caused_f1_baseline latency_median_s latency_p95_s rate_hz"
     )
@@ -422,7 +423,10 @@ def test_the_table_and_the_keys() -> None:
     }
     text = markdown(document)
     assert "| mask AP50 |  | 0.930 | ≥ 0.920 | - |" in text and "nothing to say" in text
-    assert acceptance_table(document).row_count == 20 and real_table(document).row_count == 3
+    assert acceptance_table(document).row_count == 22 and real_table(document).row_count == 3
+    assert "household" not in text
+    document |= {"household": {**empty, "found_share": 0.98, "phantoms_per_frame": 0.2}, "untrained_household": None}
+    assert "| visible objects found | % | - |  | - | - |  | - | 98.0 | ≥ 97.0 | - |" in markdown(document)
     assert mark(0.93, 0.92, True, "mask_ap50") == "green"
     assert mark(0.03, 0.02, False, "position_error_p90_m") == "red"
     assert mark(0.99, 0.85, True, "property_coverage_90") == "red"
@@ -444,6 +448,10 @@ def test_figures_of_clips_made_by_hand() -> None:
     )
     values, more = figures([record, record])
     assert values["mask_ap"] == pytest.approx(1.0) and values["idf1"] == 1.0 and values["mota"] == 1.0
+    assert values["found_share"] == 1.0 and values["phantoms_per_frame"] == 0.0
+    half = replace(record, tracks=[replace(f, perceived_ids=(*f.perceived_ids, 9)) for f in frames_of([[5, 0]] * 10)])
+    missed, _ = figures([half])
+    assert missed["found_share"] == 0.5 and missed["phantoms_per_frame"] == 1.0
     assert values["position_error_p90_m"] == 0.0 and values["velocity_error_m_s"] == 0.0
     assert more["velocity_samples"] == 2 and more["velocity_error_just_knocked_m_s"] == 0.7
     assert values["reid_after_2s"] == 0.5 and more["hidden_never_found"] == 2
@@ -454,12 +462,24 @@ def test_figures_of_clips_made_by_hand() -> None:
 
 
 def test_arguments_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.parse(["--quick"]).clips == 2
+    assert bench.parse(["--quick"]).clips == 2 and bench.parse(["--quick"]).household_clips == 2
     with pytest.raises(SystemExit):
         bench.parse(["--clips", "0"])
     assert "--clips: got 0, expected 1 to 1000" in capsys.readouterr().err
     assert bench.main(["--segmenter-model", "nowhere.onnx"]) == 1
     assert "nowhere.onnx" in capsys.readouterr().out
+
+
+def test_household_is_left_out_where_its_objects_are_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "missing", lambda: "not installed; run: make setup WITH=household")
+    assert bench.parse([]).splits == ["seeds", "families"]
+    with pytest.raises(SystemExit):
+        bench.parse(["--splits", "household"])
+    assert "run: make setup WITH=household" in capsys.readouterr().err
+    monkeypatch.setattr(bench, "missing", lambda: None)
+    assert bench.parse([]).splits == ["seeds", "families", "household"]
 
 
 def test_worst_frames_are_drawn(tmp_path: Path) -> None:

@@ -136,4 +136,4 @@ def _texture(model: mujoco.MjModel, geom: int) -> NDArray[np.uint8]:
     if shrink < 1.0:
         size = (max(round(shrink * width), 1), max(round(shrink * height), 1))
         return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return np.ascontiguousarray(pixels)
+    return pixels.copy()  # not a view, which would keep the model

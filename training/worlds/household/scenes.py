@@ -6,6 +6,7 @@ carries them and come to rest in the physics of the simulator before the scene b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -21,6 +22,7 @@ from training.worlds.outlines import inside, overlap
 from training.worlds.simulate import compile_world, simulate
 from training.worlds.splits import generator
 from training.worlds.tables import random_camera, random_table
+from wm_core.interventions import Intervention
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import BodyDef, body_points, lowest_point, rest_state
@@ -65,6 +67,15 @@ class Arrangement:
     states: Array
     lying: tuple[bool, ...]
 
+    def only(self, rows: Sequence[int], states: Array | None = None) -> Arrangement:
+        """These objects alone; states: (n, 13) of theirs, in place of those they have."""
+        return Arrangement(
+            tuple(self.objects[k] for k in rows),
+            tuple(self.bodies[k] for k in rows),
+            self.states[list(rows)] if states is None else states,
+            tuple(self.lying[k] for k in rows),
+        )
+
 
 @lru_cache(maxsize=8)
 def household_scene(seed: int) -> BuiltScene:
@@ -79,13 +90,7 @@ def household_scene(seed: int) -> BuiltScene:
     least, most = OBJECTS
     count = int(rng.integers(least, most + 1))
     found = at_rest(arrange(draw_entries(rng, count + 1), area, height, rng), board, height)
-    kept = range(min(count, len(found.objects)))
-    found = Arrangement(
-        tuple(found.objects[k] for k in kept),
-        tuple(found.bodies[k] for k in kept),
-        found.states[: len(kept)],
-        tuple(found.lying[k] for k in kept),
-    )
+    found = found.only(range(min(count, len(found.objects))))
     camera = camera_above(rng)
     scene = built_scene(f"household-{seed}", found, board, size, height, camera)
     if seed % 2:
@@ -93,11 +98,10 @@ def household_scene(seed: int) -> BuiltScene:
             0.5 * float(o.extents[0]) if lies and o.entry.shape == Shape.CYLINDER else 0.0
             for o, lies in zip(found.objects, found.lying, strict=True)
         ]
-        schedule: list[object] = []
-        while not schedule:
-            drawn = movers(scene.states, scene.extents, list(scene.bodies), rolls, rng)
-            schedule = list(drawn)
-        scene = replace(scene, schedule=tuple(sorted(drawn, key=lambda item: item[1].time_offset)))
+        schedule: list[tuple[int, Intervention]] = []
+        while found.objects and not schedule:
+            schedule = movers(scene.states, scene.extents, list(scene.bodies), rolls, rng)
+        scene = replace(scene, schedule=tuple(sorted(schedule, key=lambda item: item[1].time_offset)))
     return scene
 
 
@@ -182,13 +186,9 @@ def at_rest(found: Arrangement, board: BodyDef, table_top: float, seconds: float
     kept = list(range(len(found.objects)))
     states = found.states
     for _ in range(3):  # what is left out may have held others
-        some = Arrangement(
-            tuple(found.objects[k] for k in kept),
-            tuple(found.bodies[k] for k in kept),
-            states,
-            tuple(found.lying[k] for k in kept),
+        scene = built_scene(
+            "resting-0", found.only(kept, states), board, board.geoms[0].extents, table_top, CameraModel()
         )
-        scene = built_scene("resting-0", some, board, board.geoms[0].extents, table_top, CameraModel())
         clip = simulate(scene, seconds, 10.0, world=compile_world(scene))
         last = clip.states[-1, 1:]
         speed = np.linalg.norm(last[:, LINEAR_VELOCITY], axis=1)
@@ -198,12 +198,7 @@ def at_rest(found: Arrangement, board: BodyDef, table_top: float, seconds: float
         kept = [k for k, fine in zip(kept, good, strict=True) if fine]
         if good.all():
             break
-    return Arrangement(
-        tuple(found.objects[k] for k in kept),
-        tuple(found.bodies[k] for k in kept),
-        states,
-        tuple(found.lying[k] for k in kept),
-    )
+    return found.only(kept, states)
 
 
 def built_scene(

@@ -15,8 +15,8 @@ from wm_core.geometry import invert_transform, pose_matrix
 from wm_perception.types import Array, Frame
 
 MARGIN_M = 0.008
-"""The body is this much larger on all sides [m]: more than depth noise at a meter, and a pixel's mixed edge. Larger takes
-more of what is pressed against it; smaller leaves a rim of the body."""
+"""The body is this much larger on all sides [m]: more than depth noise at a meter, and a pixel's mixed edge. Larger
+takes more of what is pressed against it; smaller leaves a rim of the body."""
 _AT_LEAST_M = 0.02
 """Corners nearer to the image plane than this [m] have no place in the image: all of the image is looked at then."""
 
