@@ -281,12 +281,12 @@ def test_events_are_those_of_the_outline() -> None:
     lying = Rotation.from_euler("x", np.pi / 2).as_quat()
     states[0, 0, 10:, 1, QUATERNION] = lying
     states[0, 0, 5:12, 1, ANGULAR_VELOCITY] = 1.0
-    table = event_table([Hypothesis("")], TIMES, replace(result, states=states), graph)
+    table = event_table(graph, [Hypothesis("")], TIMES, replace(result, states=states))
     assert [EventKind(k) for k in table.kind] == [EventKind.TOPPLE, EventKind.STOP]
     states = result.states.copy()
     states[0, 0, 10:, 1, 2] -= 0.2
     states[0, 0, 9:12, 1, 9] = -1.5
-    table = event_table([Hypothesis("")], TIMES, replace(result, states=states), graph)
+    table = event_table(graph, [Hypothesis("")], TIMES, replace(result, states=states))
     assert EventKind.FALL in [EventKind(k) for k in table.kind]
 
 
