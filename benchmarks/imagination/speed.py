@@ -1,17 +1,19 @@
 """How many rollouts of a second with eight objects per second, beside MuJoCo's own threaded rollouts on the same cores.
 
-Two kinds of scenes: ``planner``, a pusher into one of eight objects at rest (most stay so), and ``all_moving``, every
-object sent off in a direction of its own. All K hypotheses of a batch differ. MuJoCo: ``mujoco.rollout`` with its own
-pool of threads, a plain model of the same bodies without sensors, at 1/240 s (twice the physics backend's step, at
-which blocks bounce too much, though it may serve a planner) and at 2 ms; with the backend's elliptic friction cones and
-with MuJoCo's default pyramidal ones, of which the faster counts. ``mujoco as physics`` has the same work to do: the
-physics backend's step, its cones, and the contact sensors that its events are read from.
+Three kinds of scenes: ``planner``, a pusher into one of eight objects at rest (most stay so), ``all_moving``, every
+object sent off in a direction of its own, and ``planner_4_of_8_compound``, as ``planner`` where four of the objects are
+a mug, a bowl, a T and a hammer of several convex parts. All K hypotheses of a batch differ. MuJoCo: ``mujoco.rollout``
+with its own pool of threads, a plain model of the same bodies without sensors, at 1/240 s (twice the physics backend's
+step, at which blocks bounce too much, though it may serve a planner) and at 2 ms; with the backend's elliptic friction
+cones and with MuJoCo's default pyramidal ones, of which the faster counts. ``mujoco as physics`` has the same work to
+do: the physics backend's step, its cones, and the contact sensors that its events are read from.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import mujoco
@@ -19,20 +21,30 @@ import mujoco.rollout
 import numpy as np
 
 from benchmarks.imagination.metrics import Array
+from wm_core.convex_parts import ConvexPart
 from wm_core.interventions import BodySpec, Hypothesis, follow_path, set_velocity
 from wm_core.rollout import ANGULAR_VELOCITY, LINEAR_VELOCITY, POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.base import Dynamics
 from wm_dynamics.belief import scene_body, scene_states
-from wm_dynamics.mujoco.bodies import body_from_spec, rest_state
+from wm_dynamics.mujoco.bodies import (
+    BodyDef,
+    GeomDef,
+    body_from_spec,
+    body_parts,
+    body_points,
+    rest_state,
+    simplify_hull,
+)
 from wm_dynamics.mujoco.world import World
 from wm_dynamics.physics.backend import MAX_TIMESTEP_S
+from wm_sim import objects
 
 OBJECTS = 8
 """Movable objects of the scene."""
 COUNTS = (1, 64, 1024)
 """Hypotheses of the batches that are timed."""
-KINDS = ("planner", "all_moving")
+PLANNER, ALL_MOVING, COMPOUND = KINDS = ("planner", "all_moving", "planner_4_of_8_compound")
 HORIZON_S = 1.0
 """Length of a rollout [s]."""
 TIMES = np.arange(31) / 30.0
@@ -66,6 +78,45 @@ def make_scene(moved: float = 0.0) -> SceneGraph:
     )
 
 
+def _of_boxes(*boxes: tuple[Sequence[float], Sequence[float]]) -> list[GeomDef]:
+    """Boxes of extents and positions [m]."""
+    return [GeomDef(Shape.BOX, np.array(extents), position=np.array(place)) for extents, place in boxes]
+
+
+def make_compound_scene() -> SceneGraph:
+    """``make_scene`` with a mug, a bowl, a T and a hammer in the places of four of its objects."""
+    scene = make_scene()
+    white = (0.9, 0.9, 0.9, 1.0)
+    drawn = {
+        1: objects.mug(0.08, 0.09, white),
+        4: objects.bowl(0.12, 0.05, white),
+        6: _of_boxes(((0.12, 0.04, 0.04), (0.0, 0.03, 0.0)), ((0.04, 0.08, 0.04), (0.0, -0.03, 0.0))),
+        8: _of_boxes(((0.03, 0.09, 0.03), (0.06, 0.0, 0.0)), ((0.12, 0.02, 0.02), (-0.01, 0.0, 0.0))),
+    }
+    positions, extents, shapes, hulls = (
+        scene.positions.copy(),
+        scene.extents.copy(),
+        scene.shapes.copy(),
+        [*scene.hulls],
+    )
+    parts: list[tuple[ConvexPart, ...]] = [()] * len(scene)
+    for row, geoms in drawn.items():
+        geoms_, extents[row] = objects.centered(geoms)
+        body = BodyDef(geoms_)
+        hull = simplify_hull(body_points(body))
+        assert hull is not None  # these have a volume
+        parts[row], hulls[row], shapes[row] = body_parts(body), hull, Shape.CONVEX
+        positions[row, 2] = 0.5 * extents[row, 2]
+    return replace(
+        scene, positions=positions, extents=extents, shapes=shapes, hulls=tuple(hulls), parts=tuple(parts)
+    )  # fmt: skip
+
+
+def scene_of(kind: str) -> SceneGraph:
+    """The scene of a kind of ``KINDS``."""
+    return make_compound_scene() if kind == COMPOUND else make_scene()
+
+
 def push_paths(count: int, seed: int = 0) -> tuple[Array, Array]:
     """Starts and ends (count, 3) [m] of pushes of 0.2 to 0.3 m, each into one of the eight objects."""
     rng = np.random.default_rng(seed)
@@ -89,7 +140,7 @@ def velocities(count: int, seed: int = 0) -> Array:
 
 def hypotheses(kind: str, count: int) -> tuple[Hypothesis, ...]:
     """K different hypotheses of a kind of ``KINDS``."""
-    if kind == "planner":
+    if kind != ALL_MOVING:
         pushes = zip(*push_paths(count), strict=True)
         return tuple(
             Hypothesis(f"push {k}", (follow_path([0.0, HORIZON_S], [start.tolist(), end.tolist()], body=PUSHER),))
@@ -138,10 +189,10 @@ class PlainMujoco:
     def __init__(
         self, kind: str, count: int, step_s: float, pyramidal: bool, threads: int, touch_sensors: bool = False
     ) -> None:
-        scene = make_scene()
+        scene = scene_of(kind)
         bodies = [scene_body(scene, i) for i in range(len(scene))]
         states = np.tile(scene_states(scene), (count, 1, 1))
-        if kind == "planner":
+        if kind != ALL_MOVING:
             bodies.append(body_from_spec(PUSHER))
             starts, ends = push_paths(count)
             pusher = np.tile(rest_state(np.zeros(3)), (count, 1, 1))
@@ -154,10 +205,10 @@ class PlainMujoco:
         def weightless(spec: mujoco.MjSpec) -> None:
             spec.body(f"body{len(bodies) - 1}").gravcomp = 1.0
 
-        decorate = weightless if kind == "planner" else None
+        decorate = weightless if kind != ALL_MOVING else None
         world = World(bodies, -0.75, step_s, decorate, touch_sensors=touch_sensors)
         self.model = world.model
-        if kind == "planner":
+        if kind != ALL_MOVING:
             world.make_kinematic(self.model, len(bodies) - 1)
         if pyramidal:
             self.model.opt.cone, self.model.opt.impratio = mujoco.mjtCone.mjCONE_PYRAMIDAL, 1.0
@@ -201,13 +252,13 @@ def measure(
     backend has it) -> K.
     """
     result: dict[str, dict[str, dict[str, float]]] = {}
-    scene = make_scene()
     for kind in KINDS:
+        scene = scene_of(kind)
         rows: dict[str, dict[str, float]] = {name: {} for name in (*backends, *MUJOCO_STEPS_S, AS_PHYSICS)}
         for count in counts:
             batch = hypotheses(kind, count)
             calls: dict[str, Callable[[], Any]] = {
-                name: lambda d=dynamics, a=batch: d.rollout([scene], a, TIMES)  # type: ignore[misc]
+                name: lambda d=dynamics, a=batch, g=scene: d.rollout([g], a, TIMES)  # type: ignore[misc]
                 for name, dynamics in backends.items()
             }
             plain = {

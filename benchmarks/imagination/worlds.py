@@ -64,7 +64,7 @@ class Case:
 
     Attributes:
         split, seed, start_s: which world, and when [s] after its start (a whole number of frames at 15 Hz).
-        scene: the true scene graph then, without covariance, shapes as one primitive or one convex hull.
+        scene: the true scene graph then, without covariance; shapes as primitives or hulls, with their convex parts.
         bodies: the true bodies of its objects, in its order, with all their parts.
         hypotheses: K, with true object ids; kinds: K names of the interventions.
         times: (T,) [s] after the instant, from 0 to 2 in steps of 1/30.

@@ -471,10 +471,10 @@ def test_mujoco_runs_the_same_scene_as_the_backends(kind: str) -> None:
     finally:
         plain.close()
     physics = make_dynamics("physics", threads=1, max_timestep_s=1.0 / 240.0)
-    result = physics.rollout([speed.make_scene()], speed.hypotheses(kind, 3), speed.TIMES)
+    result = physics.rollout([speed.scene_of(kind)], speed.hypotheses(kind, 3), speed.TIMES)
     apart = np.linalg.norm(last[:, :, :3] - result.states[:, 0, -1, 1:, :3], axis=-1)
     assert np.median(apart) < 0.005 and apart.max() < 0.06
-    validate_hypotheses(speed.hypotheses(kind, 3), speed.make_scene(), 1.0)
+    validate_hypotheses(speed.hypotheses(kind, 3), speed.scene_of(kind), 1.0)
 
 
 def test_the_planner_asks_the_service_for_the_same_pushes() -> None:

@@ -69,7 +69,8 @@ class LearnedDynamics(Dynamics):
         threads: workers; None: the processors of this process.
         floor_z: height of the floor [m]; None: 0.75 m below the lowest support.
         engine: what makes the steps: ``compiled`` (for this processor), ``onnxruntime``, or ``auto``: compiled, or
-            ONNX Runtime where that is not possible (the reason is logged).
+            ONNX Runtime where that is not possible (the reason is logged). The ONNX graph has whole bodies alone: in
+            ONNX Runtime objects of several parts collide as their convex outlines, which is logged, too.
 
     Attributes:
         engine: ``compiled`` or ``onnxruntime``.
@@ -109,6 +110,7 @@ class LearnedDynamics(Dynamics):
         self.floor_z = floor_z
         self._kept: OrderedDict[tuple[object, ...], PreparedScene] = OrderedDict()
         self._lock = threading.Lock()
+        self._warned_of_parts = False
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="wm_learned")
 
     def close(self) -> None:
@@ -183,6 +185,9 @@ class LearnedDynamics(Dynamics):
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
+        if self._compiled is None and any(scenes[0].parts) and not self._warned_of_parts:
+            self._warned_of_parts = True
+            log.warning("dynamics: ONNX Runtime makes the steps, so objects of several parts collide as their outlines")
         preparation = ScenePreparation(scenes[0], self.floor_z, 1.0 / 240.0)
         known = PreparedScene(preparation, scenes, preparation.starts(scenes, ended=ended), slots)
         put_to_rest(known, self._futures, ended)
