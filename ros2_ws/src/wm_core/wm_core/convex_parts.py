@@ -100,7 +100,7 @@ def merged(parts: Sequence[ConvexPart], limit: int = MAX_PARTS) -> tuple[ConvexP
     while len(alive) > limit:
         for i, j in itertools.combinations(sorted(alive), 2):
             if (i, j) not in filled:
-                filled[i, j] = solids[i].depth_between(solids[j])
+                filled[i, j] = round(solids[i].depth_between(solids[j]), _EQUAL_DIGITS)
         i, j = min((pair for pair in filled if alive.issuperset(pair)), key=lambda pair: (filled[pair], pair))
         alive -= {i, j}
         alive.add(len(solids))
@@ -136,5 +136,8 @@ class _Solid:
         return float(np.minimum(self.outside(between), other.outside(between)).max())
 
 
+_EQUAL_DIGITS = 4
+"""Depths [m] that are equal to so many digits are: walls around a circle merge in their order, by twos, and not as
+rounding has it, by threes and ones."""
 _SHARES = np.array([0.25, 0.5, 0.75])[:, None]
 """Where points between two corners are looked at."""

@@ -191,7 +191,8 @@ class FutureState:
         numbers = prepared.pairs_of[m]
         others = prepared.first[numbers] + prepared.second[numbers] - m
         height = table.position[2, part]
-        rests = self.pairs.touching[row, numbers] & (height[others] > height[m])
+        # What lies in a bowl is lower than the bowl's center of mass.
+        rests = self.pairs.touching[row, numbers] & ((height[others] > height[m]) | (prepared.part_count[m] > 0))
         rests &= self.surfaces.on_surface[row, others] == -1
         unmoved = (table.position[:, part] == self._begun[:, part]).all(axis=0) & table.asleep[part]
         unmoved &= prepared.uncertain & ~table.fixed[part]
