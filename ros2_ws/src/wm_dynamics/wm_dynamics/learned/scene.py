@@ -68,7 +68,7 @@ class PreparedScene:
         surface_of: rows of the static bodies; surfaces: (U, PLANE_ROWS) float32 their tops; surface_row: (M,) int64.
         obstacle: (M,) bool, supports.
         first, second: (Q,) int64, bodies of each pair; pair_begin, pair_stride: (Q,) int64, see ``PairTable``.
-        columns_of_pairs: L, of the slacks of all pairs; pairs_of: columns of the slacks of each body's pairs.
+        columns_of_pairs: L, of the slacks of all pairs; slacks_of: columns of the slacks of each body's pairs.
         touching: (S, Q) bool, on_surface: (S, M) int16: what touches what at the start, once bodies were put to sleep.
         row_of: object id -> row.
     """
@@ -123,7 +123,7 @@ class PreparedScene:
         self.pair_begin = np.cumsum(sizes) - sizes
         self.columns_of_pairs = int(sizes.sum())
         first, second = np.repeat(self.first, sizes), np.repeat(self.second, sizes)
-        self.pairs_of = [np.flatnonzero((first == i) | (second == i)) for i in range(m)]
+        self.slacks_of = [np.flatnonzero((first == i) | (second == i)) for i in range(m)]
         self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
         self._columns_of: dict[tuple[int, bool], tuple[BodyDef, Floats]] = {}
         self._noise = sample_noise(s, m)
