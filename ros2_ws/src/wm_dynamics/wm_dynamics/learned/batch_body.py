@@ -156,7 +156,7 @@ class BatchBody:
         table.linear[:, n] = np.asarray(linear, float) + cross(angular, arm)
         # The pose is given exactly, so no overlap at it counts as an error of perception.
         table.plane_slack[n] = 0.0
-        self._state.pairs.slack[self._row, self._state.prepared.columns_of[self._m]] = 0.0
+        self._state.pairs.slack[self._row, self._state.prepared.slacks_of[self._m]] = 0.0
         self._state.pairs.touching[self._row, self._state.prepared.pairs_of[self._m]] = False
         self._state.wake(n)
 

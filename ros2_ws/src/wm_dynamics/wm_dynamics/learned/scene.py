@@ -68,7 +68,7 @@ class PreparedScene:
         obstacle: (M,) bool, supports.
         first, second: (Q,) int64, bodies of each pair; pairs_of: numbers of the pairs of each body.
         pair_begin, pair_stride: (Q,) int64, see ``PairTable``. columns_of_pairs: L, of the slacks of all pairs;
-            columns_of: columns of the slacks of each body's pairs.
+            slacks_of: columns of the slacks of each body's pairs.
         uncertain: (M,) bool, bodies whose pose is not known exactly.
         slack: (S, Q) float32, overlaps at the start of bodies whose poses are not known exactly [m]: errors of
             perception that may stay; NaN: measured when the pair comes near.
@@ -136,7 +136,7 @@ class PreparedScene:
         first, second = np.repeat(self.first, sizes), np.repeat(self.second, sizes)
         self._columns = sizes
         self.pairs_of = [np.flatnonzero((self.first == i) | (self.second == i)) for i in range(m)]
-        self.columns_of = [np.flatnonzero((first == i) | (second == i)) for i in range(m)]
+        self.slacks_of = [np.flatnonzero((first == i) | (second == i)) for i in range(m)]
         self._created: dict[tuple[object, ...], tuple[BodyDef, BodyShape]] = {}
         self._columns_of: dict[tuple[int, bool], tuple[BodyDef, Floats]] = {}
         self._noise = sample_noise(s, m)
