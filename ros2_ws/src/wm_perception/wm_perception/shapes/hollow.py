@@ -52,8 +52,8 @@ _FLOOR_PART, _FLOOR_M = 0.06, (0.004, 0.01)
 _FOOT = 0.6
 """Radius of a foot that is not seen over that of the rim, where the wall is not seen to go straight down: of bowls."""
 _MISFIT_M, _MISFIT_PART = 0.003, 0.12
-"""Mean distance [m] of points to the outside up to which a body is one, beside noise and 0.03 of its half width; of flat
-bodies this part of the height and 1 mm, where that is less."""
+"""Mean distance [m] of points to the outside up to which a body is one, beside noise and 0.03 of its half width; of
+flat bodies this part of the height and 1 mm, where that is less."""
 _ON_WALL_M, _ON_WALL = 0.004, 0.8
 """Part of the points that must lie this near [m] to the outside of a body that is hollow by its class."""
 LEVELS = 7
