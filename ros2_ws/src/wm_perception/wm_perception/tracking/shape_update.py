@@ -159,9 +159,9 @@ class ShapeUpdater:
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
             _shift(t, chosen.position - t.position)
-        elif t.motion.sleeping:
-            if deeper and before[3] == t.shape:
-                _shift(t, _away_from_seen_side(t, before[2], eye))
+        elif t.shape == Shape.BOX and before[3] == Shape.BOX and (deeper or not t.motion.moved):
+            _shift(t, _away_from_seen_side(t, before[2], eye))
+        if t.motion.sleeping and not anew:
             # The height of what it stands on is known better than its own: its lowest point stays.
             if t.bottom is not None:
                 lift = 0.5 * (t.bottom + 0.5 * t.vertical_extent - t.position[2])
