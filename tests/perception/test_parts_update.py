@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from seen_objects import PLACE, WHITE, ball_fits, contains, eye_at, pan, seen_points, segment, tray
-from wm_core.rotations import about_z
+from wm_core.rotations import about_z, matrix
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import GeomDef
 from wm_perception.shapes.part_frames import in_world
@@ -71,3 +71,17 @@ def test_parts_are_stretched_with_their_outline_and_stay_where_they_are_in_a_new
     for a, b in zip(in_world(track.parts, old[0], old[1]), stayed, strict=True):
         assert np.allclose(a.points().min(axis=0), b.points().min(axis=0))
         assert np.allclose(a.points().max(axis=0), b.points().max(axis=0))
+
+
+def test_a_hammer_is_as_long_as_its_handle_shows_wherever_it_points():
+    def bar(size, center):
+        return GeomDef(Shape.BOX, np.array(size), position=np.array(center), color=WHITE)
+
+    hammer = [bar((0.24, 0.026, 0.026), (0.0, 0.0, 0.013)), bar((0.036, 0.11, 0.036), (0.12, 0.0, 0.018))]
+    # Of its bounds: the head ends at 0.138, the handle at -0.12.
+    middle, size = np.array([0.009, 0.0, 0.018]), np.array([0.258, 0.11, 0.036])
+    for yaw in (0.2, 1.3, -0.9, 2.6):
+        track, _ = tracked(hammer, 45, yaw)
+        assert 2 <= len(track.parts) <= 3
+        assert np.abs(np.sort(track.extents) - np.sort(size)).max() < 0.015
+        assert np.linalg.norm(track.position - (matrix(about_z(yaw)) @ middle + PLACE)) < 0.01

@@ -130,7 +130,7 @@ def _solid_parts(fit: ShapeFit, o: Observation, eye: Array, base: float, others:
 
 def _surfaces(t: Track, tracks: Sequence[Track]) -> Array:
     """(Q, 3) points of the surfaces of the tracks near a track, in the world [m]."""
-    found = [np.zeros((0, 3))]
+    found: list[Array] = [np.zeros((0, 3))]
     for other in tracks:
         if other is not t and np.linalg.norm(other.position - t.position) < _NEAR_M:
             found.append(other.surface()[0] @ rotations.matrix(other.quaternion).T + other.position)

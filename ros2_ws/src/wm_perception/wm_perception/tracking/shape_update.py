@@ -37,6 +37,12 @@ _FIT_SPEED_M_S = 0.1
 larger means more fits, and worse ones."""
 _FACING = 0.4
 """Cosine of a box's axis and the line of sight from which only its near end is seen. Larger moves fewer centers."""
+_LOW_VIEW, _FRONT = 0.25, 0.85
+"""Slope of the view down on a box's top up to which the top does not show its depth, and cosine between the view and an
+axis from which its sides do not either. Larger slopes and smaller cosines change more boxes."""
+_LEAST_DEPTH = 0.35
+"""Depth over the smaller of width and height that such a box has at least: of cartons, which are flat (5 to 9 cm of
+12 to 22). Larger makes the far sides of flat things too far."""
 _FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
 """Kind of solid that each class of the segmenter makes likely."""
 
@@ -127,6 +133,7 @@ class ShapeUpdater:
         fit = fit_shape(o.points, t.bottom, seed=len(evidence.fits), likely=likely, eye=eye if whole else None)
         if fit.extents.max() > 1.3 * self.max_extent_m:
             return
+        fit = _of_likely_depth(fit, eye)
         # Fits to a part of it do not count any more once it, or more of it, has been seen.
         first = not evidence.fits or not evidence.whole
         if not evidence.whole:
@@ -152,9 +159,9 @@ class ShapeUpdater:
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
             _shift(t, chosen.position - t.position)
-        elif t.motion.sleeping:
-            if deeper and before[3] == t.shape:
-                _shift(t, _away_from_seen_side(t, before[2], eye))
+        elif t.shape == Shape.BOX and before[3] == Shape.BOX and (deeper or not t.motion.moved):
+            _shift(t, _away_from_seen_side(t, before[2], eye))
+        if t.motion.sleeping and not anew:
             # The height of what it stands on is known better than its own: its lowest point stays.
             if t.bottom is not None:
                 lift = 0.5 * (t.bottom + 0.5 * t.vertical_extent - t.position[2])
@@ -219,6 +226,29 @@ def _choose(fits: list[ShapeFit]) -> tuple[ShapeFit, int, ShapeFit]:
         return max(same, key=lambda f: float(np.prod(f.extents))), len(same), last
     extents = np.median([_like(f, last) for f in same], axis=0)
     return ShapeFit(kind, last.position, last.quaternion, extents, last.residual_m), len(same), last
+
+
+def _of_likely_depth(fit: ShapeFit, eye: Array | None) -> ShapeFit:
+    """A box of which only the front is seen, made as deep as things of its width and height are at least.
+
+    The smallest box that explains a front has hardly any depth. From above, the top shows how deep it is.
+    """
+    if fit.shape != Shape.BOX or eye is None:
+        return fit
+    rotation = rotations.matrix(fit.quaternion)
+    view = fit.position - eye
+    run = float(np.linalg.norm(view[:2]))
+    if eye[2] - (fit.position[2] + 0.5 * fit.extents[2]) > _LOW_VIEW * run:
+        return fit
+    facing = rotation[:2, :2].T @ view[:2] / max(run, 1e-9)
+    axis = int(np.abs(facing).argmax())
+    likely = _LEAST_DEPTH * float(min(fit.extents[1 - axis], fit.extents[2]))
+    if abs(facing[axis]) < _FRONT or fit.extents[axis] >= likely:
+        return fit
+    extents = fit.extents.copy()
+    extents[axis] = likely
+    shift = 0.5 * (likely - fit.extents[axis]) * np.sign(facing[axis])
+    return replace(fit, position=fit.position + rotation[:, axis] * shift, extents=extents)
 
 
 def _under_its_load(t: Track, fit: ShapeFit, tracks: Sequence[Track], eye: Array | None) -> ShapeFit:
