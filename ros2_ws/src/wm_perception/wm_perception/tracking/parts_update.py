@@ -133,7 +133,7 @@ def _surfaces(t: Track, tracks: Sequence[Track]) -> Array:
     found: list[Array] = [np.zeros((0, 3))]
     for other in tracks:
         if other is not t and np.linalg.norm(other.position - t.position) < _NEAR_M:
-            found.append(other.surface()[0] @ rotations.matrix(other.quaternion).T + other.position)
+            found.append(np.asarray(other.surface()[0] @ rotations.matrix(other.quaternion).T + other.position))
     return np.concatenate(found)
 
 
