@@ -56,7 +56,7 @@ def test_help_of_commands(name, capsys):
 
 def test_version_is_that_of_the_changelog(capsys):
     assert main(["--version"]) == 0
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    newest = re.search(r"^## (\d\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert capsys.readouterr().out == f"wm {newest[1]}\n"
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from tests.tabletop_images import BOXES, CAMERA, look_down, render
+from tabletop_images import BOXES, CAMERA, look_down, render
 from wm_perception.lifting.self_filter import OwnBox, without_own_body
 from wm_perception.types import Frame
 

@@ -176,7 +176,7 @@ def test_the_robot_installs_nothing_that_no_package_needs() -> None:
     [
         ("tests", ("build", "runtime", "test", "training", "export")),
         ("benchmarks", ("runtime", "training")),
-        ("training", ("runtime", "training")),
+        ("training", ("runtime", "training", "household")),
         ("export", ("runtime", "training", "export")),
         ("examples", ("runtime",)),
     ],

@@ -20,6 +20,7 @@ setup(
     install_requires=[
         "numpy>=1.26",
         "opencv-python-headless>=4.11,<4.12",
+        "scipy>=1.13",
     ],
     zip_safe=True,
     maintainer="wm maintainers",

@@ -16,6 +16,8 @@ _RIDGE = 2.5
 """Length over width of the top from which it is a ridge, across which the object is symmetric; else along the view."""
 _FACING = 0.35
 """Cosine between the view and the normal of the plane of symmetry from which the far side is hidden."""
+_SHADOW_M = 0.005
+"""What may reach beyond the shadow of the ridge [m]: an edge of pixels. Larger completes what would be seen."""
 _BEYOND_RIDGE = 0.5
 """Depth seen beyond the ridge, over that before it, from which the far side is seen. Larger completes more."""
 
@@ -66,6 +68,10 @@ def _mirrored(points: Array, base: float, eye: Array) -> Array:
     if high - ridge > _BEYOND_RIDGE * (ridge - low):
         return np.zeros((0, 3))
     near = (along < ridge) & (along > low - 0.005)
+    # Only what the ridge hides can be there: beyond its shadow on the base the camera would have seen it.
+    ahead = float(np.linalg.norm(top.mean(axis=0) - eye[:2]))
+    over = max(float(eye[2]) - base - height, 1e-3)
+    near &= 2.0 * ridge - along < ridge + height * ahead / over + _SHADOW_M
     copies = points[near].copy()
     copies[:, :2] += 2.0 * (ridge - along[near])[:, None] * normal
     return copies

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -300,16 +302,31 @@ def _edges_start(xy: Array) -> list[float]:
     return [float(x), float(y), float(yaws[best]), float(sizes[0]), float(sizes[1])]
 
 
+_STRAGGLER_GAPS = 3.0
+"""Gap to the fourth neighbor, in medians, from which a point is isolated, or a group of points is apart. Larger keeps
+more of what is between two surfaces; smaller takes sparse surfaces apart."""
+_LEAST_GROUP = 0.05
+"""Part of the points from which a group that is apart is of the object, whose middle something hides. Larger drops ends
+of objects; smaller keeps pieces of the background."""
+
+
 def _without_stragglers(points: Array, seed: int) -> Array:
-    """At most three times ``FIT_POINTS`` of points (P, 3), without isolated ones between two surfaces."""
+    """At most three times ``FIT_POINTS`` of points (P, 3), without isolated ones and small groups apart."""
     p = points
     if len(p) > 3 * FIT_POINTS:
         p = p[np.random.default_rng(seed).choice(len(p), 3 * FIT_POINTS, replace=False)]
     if len(p) < 40:
         return p
     gaps = cKDTree(p).query(p, k=5)[0][:, -1]
-    kept = p[gaps < 3.0 * np.median(gaps)]
-    return kept if len(kept) >= 0.6 * len(p) else p
+    near = _STRAGGLER_GAPS * float(np.median(gaps))
+    kept = p[gaps < near]
+    if len(kept) < 0.6 * len(p):
+        return p
+    # Neighboring pixels of the background, which a mask takes in beside an edge, are not isolated: they are few.
+    pairs = cKDTree(kept).query_pairs(near, output_type="ndarray")
+    links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(kept), len(kept)))
+    _, group = connected_components(links, directed=False)
+    return kept[np.bincount(group)[group] >= _LEAST_GROUP * len(kept)]
 
 
 def _canonical(fit: ShapeFit) -> ShapeFit:

@@ -153,7 +153,7 @@ class ShapeUpdater:
             chosen.shape == Shape.CYLINDER and rotations.tilt_between(t.quaternion, chosen.quaternion) > 0.5
         )
         # A hull and parts are given where they were seen; after a motion only the last ones are still there.
-        there = chosen is evidence.fits[-1] or not t.motion.moved
+        there = chosen.hull is evidence.fits[-1].hull or not t.motion.moved
         own_frame = chosen.shape == Shape.CONVEX and (len(chosen.parts) > 0 or not chosen.is_round)
         anew = first or axis_changed or (own_frame and t.hull is not chosen.hull and there)
         t.set_shape(chosen, keep_pose=not anew)
@@ -215,7 +215,8 @@ def _choose(fits: list[ShapeFit]) -> tuple[ShapeFit, int, ShapeFit]:
         compound.sort(key=lambda f: float(np.prod(f.extents)))
         middle = compound[len(compound) // 2]
         return middle, len(compound), middle
-    fits = [f for f in fits if not f.parts]
+    # Pieces that only some fits have are not of the object; the outline of those fits is as good as that of others.
+    fits = [replace(f, parts=()) if f.parts else f for f in fits]
     score = {
         k: sum(1.0 / (f.residual_m + 0.001) for f in fits if f.shape == k) for k in sorted({f.shape for f in fits})
     }
