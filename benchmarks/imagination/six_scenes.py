@@ -212,7 +212,8 @@ def hook_by_handle(rng: np.random.Generator) -> Scene:
     """A rod goes through a mug's handle from the side and draws it along."""
     s = 1.0 + _VARIATION * rng.uniform(-1, 1, 1)
     diameter, height = 0.085 * s[0], 0.095
-    items = [_Item("mug", "mug", tuple(objects.mug(diameter, height, _color(1))), (0.0, 0.0), 0.0)]
+    # The handle points aside, where the camera sees it, and through its hole.
+    items = [_Item("mug", "mug", tuple(objects.mug(diameter, height, _color(1))), (0.0, 0.0), 1.9)]
     built = _build("hook by the handle", items, rng)
     state = built.states[1]
     axis = Rotation.from_quat(state[3:7])
