@@ -109,6 +109,16 @@ class Robot:
     def _on_graph(self, msg: SceneGraphMsg) -> None:
         self.graphs.append(scene_graph_from_msg(msg))
 
+    def said(self, name: str) -> str:
+        """The newest message of a diagnostic status; empty where none of this name has come yet (1 Hz)."""
+        status = self.diagnostics.get(name)
+        return "" if status is None else str(status.message)
+
+    def level(self, name: str) -> bytes:
+        """The newest level of a diagnostic status; empty where none of this name has come yet."""
+        status = self.diagnostics.get(name)
+        return b"" if status is None else bytes(status.level)
+
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         self.diagnostics.update({s.name: s for s in msg.status})
         self.diagnostics_stamp_ns = stamp_to_ns(msg.header.stamp)
@@ -128,7 +138,7 @@ class Robot:
 
     @property
     def counters_message(self) -> str:
-        return self.diagnostics["perception: counters"].message
+        return self.said("perception: counters")
 
     def spin_until(
         self, condition: Callable[[], Any], what: str, timeout_s: float = 15.0, each: Callable[[], None] | None = None
@@ -193,7 +203,7 @@ class Robot:
         before = self.counter(name)
 
         def said() -> bool:
-            message = self.diagnostics["perception: counters"].message if self.diagnostics else ""
+            message = self.said("perception: counters")
             return self.counter(name) > before and all(t in message for t in texts)
 
         self.spin_until(said, f"counter {name} with {texts}", each=publish)

@@ -208,7 +208,7 @@ def test_a_distorted_camera_gives_true_positions_and_pixels(driver: Driver, node
         mask, true_mask = ids == graph.ids[near], true_ids == true_id
         assert (mask & true_mask).sum() / (mask | true_mask).sum() > 0.75, true_id
     removed = f"distortion ({model}) is removed"
-    robot.spin_until(lambda: removed in robot.diagnostics["perception: camera"].message, removed, each=driver.send)
+    robot.spin_until(lambda: removed in robot.said("perception: camera"), removed, each=driver.send)
 
 
 def test_bayer_yuv_and_regions_with_binning(driver: Driver, node: NodeProcess) -> None:

@@ -333,16 +333,12 @@ def test_a_slow_pipeline_takes_the_newest_frame_and_queues_nothing(robot: Robot)
 
 def test_silence_is_an_error_that_names_the_topics(robot: Robot) -> None:
     def silent() -> bool:
-        return all(
-            robot.diagnostics[f"perception: {n} input"].level == b"\x02" for n in ("color", "depth", "camera_info")
-        )
+        return all(robot.level(f"perception: {n} input") == b"\x02" for n in ("color", "depth", "camera_info"))
 
     robot.spin_until(silent, "an error on every input")
-    assert "/camera/depth/image_raw" in robot.diagnostics["perception: depth input"].message
+    assert "/camera/depth/image_raw" in robot.said("perception: depth input")
     robot.expect_graph()
-    robot.spin_until(
-        lambda: robot.diagnostics["perception: color input"].level == b"\x00", "recovery", each=robot.frame
-    )
+    robot.spin_until(lambda: robot.level("perception: color input") == b"\x00", "recovery", each=robot.frame)
 
 
 @pytest.mark.smoke
