@@ -108,7 +108,7 @@ class PushPlannerConfig:
         """For goals with an orientation: a narrow paddle, which turns what it pushes beside its center, and more draws,
         as a push can err in the turn as well.
         """
-        return cls(rollouts=128, rounds=3, elite=8, enough_m=0.003, done_m=0.01, paddle=(0.02, 0.04, 0.10))
+        return cls(rollouts=96, rounds=3, elite=8, enough_m=0.003, done_m=0.01, paddle=(0.02, 0.04, 0.10))
 
     @property
     def body(self) -> BodySpec:
