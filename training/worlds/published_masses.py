@@ -1,7 +1,9 @@
 """Published masses and sizes of everyday objects, by class.
 
 Masses and sizes: Calli, Walsman, Singh, Srinivasa, Abbeel, Dollar 2015, "Benchmarking in Manipulation Research: The YCB
-Object and Model Set" (arXiv:1502.03143), table of the objects. Only objects whose outline these sizes give.
+Object and Model Set" (arXiv:1502.03143), table of the objects. Only objects whose outline these sizes give. Masses were
+compared with a public listing of that table; sizes and fill factors were written down from memory and estimated by
+hand, and have not been checked against it.
 """
 
 from __future__ import annotations
