@@ -87,9 +87,16 @@ class Appearance:
 
     def distance(self, o: Observation) -> float:
         """Difference of a segment, about 1 where it is doubtful: of embeddings, where there are any, and mean color."""
-        color = min(float(np.abs(o.color - self.color).mean()) / COLOR_STEP, 4.0)
-        if len(o.embedding) and len(self.embedding) == len(o.embedding):
-            apart = 1.0 - float(o.embedding @ self.embedding)
+        return self._difference(o.color, o.embedding)
+
+    def apart(self, other: Appearance) -> float:
+        """The same difference of another track."""
+        return self._difference(other.color, other.embedding)
+
+    def _difference(self, other_color: Array, embedding: Array) -> float:
+        color = min(float(np.abs(other_color - self.color).mean()) / COLOR_STEP, 4.0)
+        if len(embedding) and len(self.embedding) == len(embedding):
+            apart = 1.0 - float(embedding @ self.embedding)
             return 0.7 * min(apart / EMBEDDING_STEP, 4.0) + 0.3 * color
         return color
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,8 @@ from scipy.optimize import linear_sum_assignment
 from wm_core.rotations import matrix
 from wm_perception.shapes.surfaces import signed_distance
 from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.one_or_two import OneOrTwo
+from wm_perception.tracking.pieces import holds_pieces, joined, share_on, share_under
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array
 
@@ -32,6 +33,12 @@ for farther away."""
 _FRAGMENT_M = 0.012
 """Distance [m] to the surface within which three quarters of a further piece of an object must lie. Chosen by hand;
 larger means that small neighbors are taken for pieces."""
+_ON_SEEN = 0.75
+"""Part of a segment that must lie on what was seen of an object before for it to be a piece of that. Larger means that
+more pieces become objects, smaller that small objects on large ones are taken for pieces."""
+_UNDER = 0.6
+"""Part of what was seen of an object that must lie on another's segment for that to cover both. Larger means fewer
+votes for one object."""
 _SHARE, _SHARE_POINTS = 0.25, 15
 """Part of a segment's points, and their count, that must be nearer to another object for the segment to be divided.
 Chosen by hand; larger means that merged segments stay whole more often."""
@@ -112,11 +119,17 @@ def _solve(cost: Array, gate: float) -> list[tuple[int, int]]:
 
 
 def is_fragment(track: Track, seen: Observation, o: Observation) -> bool:
-    """Whether a segment is a further piece of an object of which this frame already shows another segment."""
-    if o.pixels > 1.2 * seen.pixels or o.extent > 1.1 * float(track.extents.max()) + 0.01:
+    """Whether a segment is a further piece of an object of which this frame already shows another segment.
+
+    By the fitted shape, of what looks like the object; or, however it looks, by the points that were seen of the object
+    when it was one segment.
+    """
+    if o.extent > 1.1 * float(track.extents.max()) + 0.01:
         return False
+    if share_on(track, o) > _ON_SEEN:
+        return track.appearance.distance(o) < 1.0 or holds_pieces(track)
     near = outside(track, o.sample())
-    if float((near < _FRAGMENT_M + o.noise_m).mean()) < 0.75:
+    if o.pixels > 1.2 * seen.pixels or float((near < _FRAGMENT_M + o.noise_m).mean()) < 0.75:
         return False
     return track.appearance.distance(o) < 1.0
 
@@ -144,10 +157,17 @@ class Matching:
         by_track: observation by index of the track.
         assigned: (L,) index of the track of each label, -1 = none.
         found_again: indices of tracks that were found away from their place, by appearance.
+        in_pieces: indices of tracks with several segments that do not look alike.
+        one: (index, index) of a track with a segment and of another that is of the same object.
     """
 
-    def __init__(self, tracks: Sequence[Track], observations: Sequence[Observation | None]) -> None:
+    def __init__(
+        self, tracks: Sequence[Track], observations: Sequence[Observation | None], votes: OneOrTwo | None = None
+    ) -> None:
         self.observations = observations
+        self.in_pieces: set[int] = set()
+        self.one: list[tuple[int, int]] = []
+        self._votes = votes or OneOrTwo()
         self.by_track: dict[int, Observation] = {}
         self.assigned: NDArray[np.int64] = np.full(len(observations), -1, dtype=np.int64)
         self.found_again: set[int] = set()
@@ -190,13 +210,15 @@ class Matching:
                 if np.linalg.norm(o.center - t.position) > 0.5 * float(np.linalg.norm(t.extents)) + 0.02:
                     continue
                 if is_fragment(t, whole, o):
-                    points = np.concatenate([whole.points, o.points])
-                    self.by_track[row] = replace(whole, points=points, pixels=whole.pixels + o.pixels)
+                    self.by_track[row] = joined([whole, o])
                     self.assigned[label] = row
+                    if t.appearance.distance(o) >= 1.0:
+                        self.in_pieces.add(row)
                     break
 
     def _divide_merged(self) -> None:
-        """Give tracks without a segment their part of a neighbor's that covers both."""
+        """Give tracks without a segment their part of a neighbor's that covers both, unless they are one object."""
+        self._votes.apart({self._tracks[row].key: self._tracks[row] for row in self.by_track})
         for row in self._free_tracks():
             t = self._tracks[row]
             if not t.id or t.visibility.misses > _LOST_FRAMES:
@@ -206,6 +228,11 @@ class Matching:
                 apart = float(np.linalg.norm(keeper.position - t.position))
                 if apart > 0.5 * float(np.linalg.norm(t.extents) + np.linalg.norm(keeper.extents)) + 0.02:
                     continue
+                if share_under(t, self.by_track[holder]) > _UNDER:
+                    self._votes.covered(keeper, t)
+                    if self._votes.are_one(keeper, t):
+                        self.one.append((holder, row))
+                        break
                 if keeper.appearance.is_like(t.appearance):
                     continue
                 parts = divide(keeper, t, self.by_track[holder])

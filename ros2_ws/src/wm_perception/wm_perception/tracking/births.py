@@ -21,6 +21,15 @@ missed, smaller that noise is taken for objects."""
 _ONE_COLOR = 30.0
 """Mean difference of RGB (0..255) below which a track mostly inside another one is the same object. Chosen by hand;
 larger means fewer double tracks, and that objects inside others are lost."""
+_BESIDE_M = 0.012
+"""Distance [m] to another object up to which a new one is beside it. Chosen by hand, as the tracker's for pieces; larger
+means that more new objects have to be seen for longer."""
+_HEIR_M, _HEIR_M_S, _HEIR_FARTHEST_M = 0.06, 1.2, 0.5
+"""How far [m] from the place of a lost object, how much more for each second, and how far at the most it may have been
+found as a new one. Chosen by hand; larger means that more new objects inherit ids."""
+_HEIR_APPEARANCE, _HEIR_SIZE = 0.8, 0.6
+"""Difference of appearance, about 1 where it is doubtful, and of the logarithm of sizes up to which it may be the same.
+Chosen by hand; larger as before."""
 _ONE_EMBEDDING = 0.5
 """Cosine of embeddings below which two tracks are never of one object. Chosen by hand; larger means more double
 tracks."""
@@ -59,6 +68,32 @@ def is_part(o: Observation, tracks: Sequence[Track]) -> bool:
         if aside and np.percentile(distance, 10.0) < 0.012 and np.percentile(distance, 90.0) < 0.045:
             return True
     return False
+
+
+def is_beside(o: Observation, tracks: Sequence[Track]) -> bool:
+    """Whether a segment is right beside an object that is seen, or on it."""
+    sample = o.sample()
+    for t in tracks:
+        if not t.id or not t.visibility.seen_now:
+            continue
+        if np.linalg.norm(o.center - t.position) > 0.5 * float(np.linalg.norm(t.extents)) + o.extent:
+            continue
+        local = (sample - t.position) @ rotations.matrix(t.quaternion)
+        distance, _ = signed_distance(t.shape, t.extents, local, t.planes)
+        if float(np.percentile(distance, 5.0)) < _BESIDE_M + o.noise_m:
+            return True
+    return False
+
+
+def is_heir(gone: Track, t: Track) -> bool:
+    """Whether a track that is seen now is a lost object: as near as it may have come, alike, and born since."""
+    if not t.visibility.seen_now or t.first_seen_ns < gone.last_seen_ns - 200_000_000:
+        return False
+    reach = min(_HEIR_M + _HEIR_M_S * gone.visibility.unseen_s, _HEIR_FARTHEST_M)
+    if float(np.linalg.norm(t.position - gone.position)) > reach:
+        return False
+    size = abs(np.log((t.appearance.seen_extent + 0.01) / (gone.appearance.seen_extent + 0.01)))
+    return bool(size < _HEIR_SIZE and gone.appearance.apart(t.appearance) < _HEIR_APPEARANCE)
 
 
 def born(o: Observation, key: int, tracks: Sequence[Track], eye: Array | None, stamp_ns: int) -> Track:

@@ -13,6 +13,7 @@ from wm_perception.shapes.part_frames import Parts
 from wm_perception.shapes.surfaces import ShapeFit, hull_planes, surface_samples
 from wm_perception.tracking.appearance import Appearance
 from wm_perception.tracking.motion import MotionFilter
+from wm_perception.tracking.seen_surface import SeenSurface
 from wm_perception.types import Array
 
 WAKE_M = 0.006
@@ -145,6 +146,10 @@ class Track:
         noise_m: depth noise at its distance. hits: frames in which it was seen (at most 30 while it is not).
         existence: 0..1, probability that it is there.
         first_seen_ns, last_seen_ns: stamps [ns].
+        seen: what has been seen of its surface as one segment, None: nothing yet.
+        whole_frames, pieces_frames: frames in which it had one segment over all that, and in which it had several that
+            do not look alike.
+        beside: it was born right beside another object, of which it may be a part.
         parts: convex parts in the object frame where it is not convex; empty: it is its shape.
         motion, appearance, visibility, evidence, parts_evidence: see their classes.
     """
@@ -167,6 +172,10 @@ class Track:
     noise_m: float = 0.0
     hits: int = 1
     existence: float = 0.5
+    seen: SeenSurface | None = None
+    whole_frames: int = 0
+    pieces_frames: int = 0
+    beside: bool = False
     visibility: Visibility = field(default_factory=Visibility)
     evidence: ShapeEvidence = field(default_factory=ShapeEvidence)
     parts: Parts = ()

@@ -12,9 +12,11 @@ from wm_perception.shapes.hollow import hollow_probability
 from wm_perception.tracking import motion_update, visibility
 from wm_perception.tracking.appearance import ENLARGED_FRAMES
 from wm_perception.tracking.association import Matching
-from wm_perception.tracking.births import born, is_one_object, is_part, may_be_born
+from wm_perception.tracking.births import born, is_beside, is_heir, is_one_object, is_part, may_be_born
 from wm_perception.tracking.motion import MotionModels
 from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.one_or_two import OneOrTwo
+from wm_perception.tracking.pieces import count_pieces, remember
 from wm_perception.tracking.shape_update import SETTLED_FITS, ShapeUpdater, is_due
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array, Cloud, PerceptionConfig, PredictedObject, Segmentation
@@ -22,6 +24,9 @@ from wm_perception.types import Array, Cloud, PerceptionConfig, PredictedObject,
 _SURE_HITS, _SURE_SCORE = 2, 0.5
 """Frames after which a track gets an id where the segmenter is sure of it, and the mean score for that, instead of
 ``confirm_hits``. Chosen by hand; larger means later and fewer false objects."""
+_BESIDE_HITS = 8
+"""The same for what appears right beside an object, of which it may be a part. Chosen by hand; larger means that parts
+which are seen apart now and then become objects less often, and that what is set down beside others is late."""
 _CLASS_SURE = 0.5
 """A class is named when it is likelier than all others together; larger means more objects without a class."""
 _UNCLAIMED_S = 2.5
@@ -51,6 +56,7 @@ class Tracker:
         self.vocabulary: tuple[str, ...] = ()
         self._shapes = ShapeUpdater(config.max_extent_m)
         self._models = MotionModels()
+        self._votes = OneOrTwo()
         self._new_id = new_id
         self._next_key = 0
         self._event_id = 0
@@ -108,7 +114,7 @@ class Tracker:
         self._eye = cloud.world_T_camera[:3, 3]
         self._scored = len(segmentation.scores) > 0
         self._set_vocabulary(segmentation)
-        matching = Matching(self.tracks, observations)
+        matching = Matching(self.tracks, observations, self._votes)
         matching.solve(segmentation.keys, dt)
         for t in self.tracks:
             t.visibility.seen_now = False
@@ -118,14 +124,25 @@ class Tracker:
             fits = len(t.evidence.fits)
             # A track without a shape cannot wait for its turn; one that has been fitted several times can.
             fit = budget > (0 if fits else -2) and not (hurried and fits >= SETTLED_FITS)
-            budget -= self._observe(t, matching.by_track[row], dt, fit, found_again=row in matching.found_again)
+            o = matching.by_track[row]
+            again = row in matching.found_again
+            before = t.seen.in_world(t.position, t.quaternion) if t.seen is not None else None
+            count_pieces(t, o, row in matching.in_pieces)
+            fitted = self._observe(t, o, dt, fit, found_again=again)
+            budget -= fitted
+            if fitted and t.seen is not None and before is not None:
+                t.seen.move(before, t.position, t.quaternion)
+            remember(t, o, cloud, again)
         for label, o in sorted(matching.free(), key=lambda item: item[1].height_low):
             if may_be_born(o, self.config) and not is_part(o, self.tracks):
                 self._next_key += 1
-                self.tracks.append(born(o, self._next_key, self.tracks, self._eye, self._stamp_ns))
+                fresh = born(o, self._next_key, self.tracks, self._eye, self._stamp_ns)
+                fresh.beside = is_beside(o, self.tracks)
+                remember(fresh, o, cloud, anew=True)
+                self.tracks.append(fresh)
                 matching.assigned[label] = len(self.tracks) - 1
         visibility.update_visibility(self.tracks, cloud, dt, self._scored)
-        return self._cull(matching.assigned)
+        return self._cull(matching.assigned, matching.one)
 
     def _set_vocabulary(self, segmentation: Segmentation) -> None:
         """Set the segmenter's vocabulary; a new one clears the classes of the tracks."""
@@ -165,7 +182,8 @@ class Tracker:
             self._emit(kind, t.id)
         t.motion.last_center = o.center
         sure = t.appearance.score >= _SURE_SCORE
-        enough = t.hits >= (_SURE_HITS if sure and o.sure else self.config.confirm_hits)
+        needed = _SURE_HITS if sure and o.sure else self.config.confirm_hits
+        enough = t.hits >= (_BESIDE_HITS if t.beside else needed)
         if t.id == 0 and enough and (t.evidence.fits or sure):
             t.id = self._new_id()
             self._emit(EventKind.ENTER, t.id)
@@ -186,12 +204,31 @@ class Tracker:
         t.existence = min(0.999, 1.0 - (1.0 - t.existence) * (1.0 - 0.5 * o.score if o.sure else 0.7))
         t.support_height = o.support_height
 
-    def _cull(self, assigned: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Drop tracks that are gone or double; returns ``assigned`` by the indices of those that are left."""
+    def _cull(self, assigned: NDArray[np.int64], one: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+        """Drop tracks that are gone or double; returns ``assigned`` by the indices of those that are left.
+
+        Args:
+            one: indices of a track with a segment, and of one that is of the same object.
+        """
         dropped = {i for i, t in enumerate(self.tracks) if self._is_gone(t)}
         for i in sorted(dropped):
-            if self.tracks[i].id:
-                self._emit(EventKind.LEAVE, self.tracks[i].id)
+            gone = self.tracks[i]
+            heirs = [t for j, t in enumerate(self.tracks) if j not in dropped and gone.id and is_heir(gone, t)]
+            if heirs:
+                # It has come to rest elsewhere, where it looked like another object at first.
+                _hand_over(gone, min(heirs, key=lambda t: float(np.linalg.norm(t.position - gone.position))))
+            if gone.id:
+                self._emit(EventKind.LEAVE, gone.id)
+        for keeper, double in one:
+            if keeper in dropped or double in dropped:
+                continue
+            a, b = self.tracks[keeper], self.tracks[double]
+            if b.id and (not a.id or b.first_seen_ns < a.first_seen_ns):
+                a.id, b.id = b.id, a.id
+                a.first_seen_ns = min(a.first_seen_ns, b.first_seen_ns)
+            dropped.add(double)
+            if b.id:
+                self._emit(EventKind.LEAVE, b.id)
         # Two tracks of one object: the younger goes, unless only it is seen.
         for i, a in enumerate(self.tracks):
             for j in range(i + 1, len(self.tracks)):
@@ -211,9 +248,16 @@ class Tracker:
         renumber = np.full(len(self.tracks) + 1, -1, dtype=np.int64)
         renumber[kept] = np.arange(len(kept))
         self.tracks = [self.tracks[i] for i in kept]
+        self._votes.forget(self.tracks)
         return renumber[assigned]
 
     def _is_gone(self, t: Track) -> bool:
         if not t.id:
             return t.visibility.misses >= _UNCONFIRMED_MISSES
         return t.visibility.empty_frames >= self.config.empty_frames or t.visibility.unclaimed_s > _UNCLAIMED_S
+
+
+def _hand_over(gone: Track, heir: Track) -> None:
+    """Exchange the ids of a track that is dropped and of its heir, which has had another one for less long."""
+    gone.id, heir.id = heir.id, gone.id
+    heir.first_seen_ns = min(gone.first_seen_ns, heir.first_seen_ns)

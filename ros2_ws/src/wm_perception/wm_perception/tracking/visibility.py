@@ -23,9 +23,16 @@ that objects which were taken away are remembered for longer."""
 _EMPTY_MEMORY = 0.7
 """Factor of the existence probability per frame in which its place is empty. Chosen by hand; larger: it falls
 slower."""
+_LEAST_COLOR = 0.3
+"""Part of what was seen of an object that must still show its color where it is in plain sight and the segmenter finds
+no object, or its place counts as empty: the depth image cannot show that something flat has left. Larger means that
+objects are forgotten when shadows pass over them, smaller that flat ones are remembered where they are not."""
 _UNCLAIMED_RATE, _UNSEEN_RATE = 0.7, 0.02
 """Decay of the existence probability [1/s] while the segmenter finds no object in plain sight, and while the object is
 hidden or out of view. Chosen by hand; larger means that it is believed in for a shorter time."""
+_PLAIN = 0.6
+"""Part of the surface that must be in view and uncovered for an object to be in plain sight. Chosen by hand; larger
+means that lost objects are remembered for longer."""
 _LEAST_EXISTENCE = 0.05
 """Existence probability of what is not seen does not fall below this. Chosen by hand."""
 _STILL_M_S = 0.15
@@ -65,7 +72,10 @@ def update_visibility(tracks: Sequence[Track], cloud: Cloud, dt: float, scored: 
         visibility = t.visibility
         visibility.fraction, visibility.in_view, visibility.vacated = clear * in_view, in_view, vacated
         if not visibility.seen_now:
-            _miss(t, empty if in_view >= 0.3 else 0.0, dt, scored)
+            gone = in_view >= 0.3 and empty > _EMPTY_FRACTION
+            if not gone and t.seen is not None and scored and visibility.fraction > _PLAIN:
+                gone = t.seen.color_share(cloud, t.position, t.quaternion, tolerance) < _LEAST_COLOR
+            _miss(t, gone, dt, scored)
 
 
 def _compare_depths(tracks: Sequence[Track], cloud: Cloud) -> tuple[list[int], NDArray[np.bool_], Array]:
@@ -94,8 +104,8 @@ def _compare_depths(tracks: Sequence[Track], cloud: Cloud) -> tuple[list[int], N
     return [len(face) for face in faces], inside, np.where(inside, cloud.depth[v, u] - depth, np.nan)
 
 
-def _miss(t: Track, empty_fraction: float, dt: float, scored: bool) -> None:
-    """A frame without a segment of a track; ``empty_fraction`` of its place shows what is behind it."""
+def _miss(t: Track, gone: bool, dt: float, scored: bool) -> None:
+    """A frame without a segment of a track; ``gone``: its place was seen to be empty."""
     visibility, motion = t.visibility, t.motion
     visibility.misses += 1
     visibility.unseen_s += dt
@@ -103,12 +113,12 @@ def _miss(t: Track, empty_fraction: float, dt: float, scored: bool) -> None:
         motion.filter.forget_velocity(0.05)
         motion.angular_velocity = np.zeros(3)
     t.hits = min(t.hits, 30)
-    if empty_fraction > _EMPTY_FRACTION:
+    if gone:
         visibility.empty_frames += 1
         t.existence *= _EMPTY_MEMORY
         return
     rate = _UNSEEN_RATE
-    if scored and visibility.fraction > 0.6:
+    if scored and visibility.fraction > _PLAIN:
         # Something is there in plain sight, but the segmenter finds no object.
         visibility.unclaimed_s += dt
         rate = _UNCLAIMED_RATE

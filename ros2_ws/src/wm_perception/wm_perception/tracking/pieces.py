@@ -1,0 +1,79 @@
+"""Segments that are pieces of one object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.seen_surface import SeenSurface
+from wm_perception.tracking.track import Track
+from wm_perception.types import Cloud
+
+_WHOLE_WEIGHT, _PIECES_AT_FIRST = 2.0, 8.0
+"""A piece is held by its object while the frames in which it was a segment of its own are fewer than these times the
+frames in which the object was seen whole, plus this many. Larger means that objects which were seen as one at first are
+told apart later, smaller that parts become objects."""
+_WHOLE = 0.8
+"""Part of what was seen before that a segment must cover for the object to be seen whole again. Larger counts fewer."""
+_FRESH_HITS = 5
+"""Frames after which what was seen is renewed. Smaller is slower, larger lags behind a camera that moves."""
+_FULL_EXTENT = 0.85
+"""Extent of a segment over the usual one from which it may be all of the object. Smaller forgets pieces that the
+segmenter leaves out."""
+
+
+def holds_pieces(t: Track) -> bool:
+    """Whether what lies on a track's seen surface is a piece of it, however it looks."""
+    return t.pieces_frames < _WHOLE_WEIGHT * t.whole_frames + _PIECES_AT_FIRST
+
+
+def share_on(t: Track, o: Observation) -> float:
+    """Part 0..1 of a segment's points that lie on what has been seen of a track before."""
+    return t.seen.share_on(o, t.position, t.quaternion) if t.seen is not None else 0.0
+
+
+def share_under(t: Track, o: Observation) -> float:
+    """Part 0..1 of what has been seen of a track that lies on a segment's points."""
+    return t.seen.share_under(o, t.position, t.quaternion) if t.seen is not None else 0.0
+
+
+def count_pieces(t: Track, o: Observation, in_pieces: bool) -> None:
+    """Count a frame in which an object is seen whole, or in pieces."""
+    if in_pieces:
+        t.pieces_frames += 1
+    elif t.seen is not None and share_under(t, o) > _WHOLE:
+        t.whole_frames += 1
+
+
+def remember(t: Track, o: Observation, cloud: Cloud, anew: bool) -> None:
+    """Keep what a segment shows of a track at its current pose, where it is all that can be seen of it.
+
+    Args:
+        anew: what was kept is of no use any more, as its frame has changed.
+    """
+    full = not t.visibility.cut and o.extent > _FULL_EXTENT * t.appearance.seen_extent
+    if t.seen is None or anew or (full and t.hits % _FRESH_HITS == 0):
+        t.seen = SeenSurface.of(o, t.position, t.quaternion, cloud)
+
+
+def joined(pieces: Sequence[Observation]) -> Observation:
+    """One segment of several; scores, embedding and classes are those of the largest."""
+    largest = max(pieces, key=lambda o: o.pixels)
+    points = np.concatenate([o.points for o in pieces])
+    weights = np.array([float(o.pixels) for o in pieces])
+    low, high = np.percentile(points, 2.0, axis=0), np.percentile(points, 98.0, axis=0)
+    return replace(
+        largest,
+        points=points,
+        pixels=int(weights.sum()),
+        area_m2=sum(o.area_m2 for o in pieces),
+        color=weights @ np.stack([o.color for o in pieces]) / weights.sum(),
+        extent=float((high - low).max()),
+        center=0.5 * (low + high),
+        height_low=min(o.height_low for o in pieces),
+        height_high=max(o.height_high for o in pieces),
+        on_border=any(o.on_border for o in pieces),
+    )
