@@ -22,8 +22,8 @@ _ONE_COLOR = 30.0
 """Mean difference of RGB (0..255) below which a track mostly inside another one is the same object. Chosen by hand;
 larger means fewer double tracks, and that objects inside others are lost."""
 _BESIDE_M = 0.012
-"""Distance [m] to another object up to which a new one is beside it. Chosen by hand, as the tracker's for pieces; larger
-means that more new objects have to be seen for longer."""
+"""Distance [m] to another object up to which a new one is beside it. Chosen by hand, as for fragments in the
+association; larger means that more new objects have to be seen for longer."""
 _HEIR_M, _HEIR_M_S, _HEIR_FARTHEST_M = 0.06, 1.2, 0.5
 """How far [m] from the place of a lost object, how much more for each second, and how far at the most it may have been
 found as a new one. Chosen by hand; larger means that more new objects inherit ids."""

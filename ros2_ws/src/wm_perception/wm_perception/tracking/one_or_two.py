@@ -12,6 +12,7 @@ that parts are published as objects for longer, smaller that objects which touch
 _OVER = 1.5
 """... and over the frames in which they were apart. Larger means that what was two for long stays two."""
 
+
 @dataclass
 class Votes:
     """Attributes: one, two: frames in which a pair had one segment, and in which it had two."""

@@ -1,4 +1,4 @@
-"""The part of a track's surface that has been seen as one segment, by which later segments are known as pieces of it."""
+"""The part of a surface that was seen as one segment, by which later segments are known as pieces of it."""
 
 from __future__ import annotations
 
