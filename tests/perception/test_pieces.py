@@ -141,9 +141,9 @@ def test_frames_apart_outweigh_frames_as_one():
 
 def test_a_flat_thing_that_has_left_is_seen_by_color():
     flat = GeomDef(Shape.BOX, np.array([0.15, 0.15, 0.006]), np.array([0.0, 0.0, 0.003]), color=HANDLE)
-    table = GeomDef(Shape.BOX, np.array([0.8, 0.8, 0.02]), np.array([0.0, 0.0, -0.01]), color=(0.7, 0.6, 0.4, 1.0))
-    cloud, (o, _) = seen([flat, table])
-    empty, _ = seen([table])
+    other = GeomDef(Shape.BOX, np.array([0.04, 0.04, 0.04]), np.array([0.0, -0.25, 0.02]), color=HEAD)
+    cloud, (o, _) = seen([flat, other])
+    empty, _ = seen([other])
     t = born(o, 1, [], EYE, 0)
     t.id = 1
     remember(t, o, cloud, anew=True)
