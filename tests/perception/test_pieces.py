@@ -82,7 +82,7 @@ def test_what_was_merged_at_first_is_told_apart_in_the_end():
 
 
 def test_a_neighbor_is_no_piece():
-    cloud, _, _, t = hammer()
+    _, _, _, t = hammer()
     _, (head, handle, neighbor) = seen([*PARTS, NEIGHBOR])
     matching = Matching([t], [joined([head, handle]), neighbor])
     matching.solve(NO_KEYS, 1.0 / 15.0)
