@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from training.worlds.masses import density_table, drawn, mixed, normalized_errors
+from training.worlds.families import VOCABULARY
+from training.worlds.masses import density_table, drawn, mixed, normalized_errors, weighed
 from training.worlds.published_masses import PUBLISHED, log_densities
 from wm_perception.shapes.mass_prior import OUTLINE_DENSITIES, UNKNOWN
 
@@ -11,9 +12,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_constants_are_those_of_the_data():
-    objects = list(drawn("train", 50)) + [o for o in drawn("assemblies", 50) if o.class_name == UNKNOWN]
-    table = density_table(objects)
-    assert set(table) == set(OUTLINE_DENSITIES) - {"cylinder"}
+    table = density_table(weighed(50))
+    assert set(table) == set(OUTLINE_DENSITIES) - {"cylinder"} == {*VOCABULARY, UNKNOWN}
     for name, (count, _, _, (mean, std)) in table.items():
         density = OUTLINE_DENSITIES[name]
         # Three standard errors of so many draws.

@@ -44,7 +44,8 @@ _LEAST_DEPTH = 0.35
 """Depth over the smaller of width and height that such a box has at least: of cartons, which are flat (5 to 9 cm of
 12 to 22). Larger makes the far sides of flat things too far."""
 _FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
-"""Kind of solid that each class of the segmenter makes likely."""
+"""Kind of solid that each class of the segmenter makes likely. The others (tools, trays, baskets, and pans, which are
+round but for the handle) are left to the geometry."""
 
 
 def line_of_sight(eye: Array | None, position: Array) -> Array:
