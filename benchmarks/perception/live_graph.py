@@ -285,7 +285,8 @@ class LiveGraph:
         topics = [GRAPHS, REPORTS, *([MASKS] if self._masks else [])]
         node = self._player.node
         self._until(lambda: all(node.count_publishers(t) for t in topics), "publishers of " + ", ".join(topics))
-        self._player.sleep(DISCOVERY_S)
+        if not self._player.sleep(DISCOVERY_S):
+            raise KeyboardInterrupt
         for kept in (self._graphs, self._ids, self._reports):
             kept.clear()
 
