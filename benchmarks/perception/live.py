@@ -45,7 +45,7 @@ from wm_perception.types import PerceptionConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 _MOST_FAILURES = 3
-"""Clips that fail one after the other, after which the run ends: the graph is broken, and each takes minutes."""
+"""Clips that fail before any succeeds, after which the run ends: the graph is broken, and each takes minutes."""
 
 
 def configuration(arguments: argparse.Namespace) -> PerceptionConfig:
@@ -150,7 +150,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Play all clips and score them; returns the document that is written.
 
     Raises:
-        LiveError, ProcessDied, NodeRefused: the graph does not work.
+        LiveError, ProcessDied, NodeRefused: the graph does not start, or no clip was measured.
         ModelError: weights were named that cannot be used.
     """
     config = configuration(arguments)
@@ -180,11 +180,11 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             frames = round(plan.seconds * plan.rate_hz)
             try:
                 record, given, pipeline = _clip(plan, graph, arguments, config, lambda: progress.advance(bar))
-            except (LiveError, ValueError) as error:  # the other clips stand without it; the run fails at its end
+            except (LiveError, ProcessDied, ValueError) as error:  # the other clips stand without it; the run fails
                 failures.append(f"failed, left out: clip {plan.name}: {type(error).__name__}: {error}")
                 console.print(f"[red]{escape(failures[-1])}[/]")
-                if len(failures) >= _MOST_FAILURES and not live:
-                    raise
+                if isinstance(error, ProcessDied) or (len(failures) >= _MOST_FAILURES and not live):
+                    break
                 continue
             live.append(record)
             answers.append(given)
@@ -192,6 +192,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             progress.update(bar, completed=done * frames)
             if not console.is_terminal:
                 console.print(f"  {done}/{len(plans)} {plan.name}: {given.dropped} of {given.published} frames dropped")
+    if not live:
+        raise LiveError(f"no clip was measured; {failures[-1]}")
     values, more = live_figures(live, answers)
     document: dict[str, Any] = {
         "live": values,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from benchmarks.perception.live_graph import Answers, LiveError, LiveGraph, as_s
 from benchmarks.perception.run import ClipRecord, ClipScorer, run_clip
 from training.reasoner.metrics import clip_ground_truth
 from training.reasoner.rendered_clips import FIRST_SEED, ClipPlan, RenderedClip
-from wm_bringup.run.processes import NodeRefused
+from wm_bringup.run.processes import NodeRefused, ProcessDied
 from wm_core.scene_graph import Event, EventKind, Predicate, Relation, SceneGraph
 from wm_perception.types import PerceptionConfig
 
@@ -129,6 +129,46 @@ def test_arguments_that_cannot_be(given: list[str], said: str, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         live.parse(given)
     assert said in capsys.readouterr().err
+
+
+class DyingGraph:
+    """In place of ``LiveGraph``: publishes the true scenes of so many clips, and then its node ends."""
+
+    lives = 1
+
+    def __init__(self, *_: object) -> None:
+        self.played = 0
+
+    def __enter__(self) -> DyingGraph:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, clip: RenderedClip, on_frame: Callable[[int], None]) -> Answers:
+        if self.played == self.lives:
+            raise ProcessDied("perception", -9, Path("perception.log"), "its last words")
+        self.played += 1
+        scenes = {n: f.scene for n, f in enumerate(clip.frames)}
+        return Answers(len(clip.frames), scenes, {}, dict.fromkeys(scenes, 0.05), {}, 1.0)
+
+
+@pytest.mark.parametrize("lives", [0, 1])
+def test_what_was_measured_before_the_node_died_is_said(
+    clip: RenderedClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: int
+) -> None:
+    monkeypatch.setattr(live, "LiveGraph", DyingGraph)
+    monkeypatch.setattr(DyingGraph, "lives", lives)
+    monkeypatch.setattr(live, "draw_clip", lambda plan: clip)
+    arguments = live.parse(["--split", "seeds", "--clips", "3", "--segmenter", "geometric", "--out", str(tmp_path)])
+    console = Console(file=io.StringIO(), width=150)
+    if not lives:
+        with pytest.raises(LiveError, match=r"no clip was measured; .*perception ended by itself"):
+            live.run(arguments, console)
+        return
+    document = live.run(arguments, console)
+    assert document["failures"] == 1 and document["live"]["found_share"] == 1.0
+    assert "its last words" in document["notes"][0]
 
 
 @pytest.mark.ros
