@@ -18,7 +18,8 @@ def test_the_constants_are_those_of_the_data():
         density = OUTLINE_DENSITIES[name]
         # Three standard errors of so many draws.
         assert density.mean == pytest.approx(mean, abs=3.0 * std / np.sqrt(count)), name
-        assert density.std == pytest.approx(std, rel=0.35), name
+        # Likewise, of a spread: of the classes of household things few are drawn.
+        assert density.std == pytest.approx(std, rel=max(0.35, 3.0 / np.sqrt(2.0 * (count - 1)))), name
 
 
 @pytest.mark.parametrize("with_parts", [True, False])
