@@ -40,7 +40,7 @@ LEAST_GAP, PAIR_LEAST_GAP = BODY.least_gap, PAIR.least_gap
 _IS_HULL, _HULL_POINTS, _FEATURES, _LAW = BODY.is_hull, BODY.hull_points, BODY.features, BODY.law
 _FALLS, _CYLINDER = BODY.falls, BODY.cylinder
 _AT, _AT_A, _AT_B = BODY.at, PAIR.at_a, PAIR.at_b
-_MASS_SCALE, _MASS_SCALE_A, _MASS_SCALE_B = BODY.mass_scale, PAIR.mass_scale_a, PAIR.mass_scale_b
+_MASS_SCALE_A, _MASS_SCALE_B = PAIR.mass_scale_a, PAIR.mass_scale_b
 _PAIR_FEATURES, _PAIR_LAW = PAIR.features, PAIR.law
 _CROWD, _PAIRS, _HELD_BY, _WEIGHT, _LOAD = BODY.crowd, BODY.pairs, BODY.held_by, BODY.weight, BODY.load
 _START_SQUARE, _LIMIT, STRUCK, _SQUARE, _MOVING = (
@@ -54,6 +54,7 @@ POSITION_NEXT, QUATERNION_NEXT, LINEAR_NEXT, ANGULAR_NEXT = (
     BODY.position_next, BODY.quaternion_next, BODY.linear_next, BODY.angular_next
 )  # fmt: skip
 IMPULSE, DEVIATION = BODY.impulse, BODY.deviation
+INVERSE_MASS, INVERSE, MASS_SCALE, GAP, GROUND_ARM = BODY.inverse_mass, BODY.inverse, BODY.mass_scale, BODY.gap, BODY.arm
 _SWEEP_WEIGHTS, _POINTS, _HULL_SIZE = WEIGHTS.sweeps, POINTS, 3 * HULL_POINTS
 _SWEEPS = SWEEPS
 _ROTATION, _CENTER, _HALF, _ROUNDING, _CORE_CYLINDER = (
@@ -270,8 +271,8 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
     for k in range(tiles):
         emission.ground_begin(bodies, k * BODY_TILE)
     if pair_count:
-        _copy(pairs, _MASS_SCALE_A, bodies, whole, a, _MASS_SCALE)
-        _copy(pairs, _MASS_SCALE_B, bodies, whole, b, _MASS_SCALE)
+        _copy(pairs, _MASS_SCALE_A, bodies, whole, a, MASS_SCALE)
+        _copy(pairs, _MASS_SCALE_B, bodies, whole, b, MASS_SCALE)
         _copy(pairs, _CROWD_A, bodies, whole, a, _CROWD)
         _copy(pairs, _CROWD_B, bodies, whole, b, _CROWD)
         _copy(pairs, _PAIRS_A, bodies, whole, a, _PAIRS)

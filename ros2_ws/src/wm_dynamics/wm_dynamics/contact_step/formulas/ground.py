@@ -105,10 +105,15 @@ def face_points(direction: Vector, half: Vector, cylinder: Number, rims: Vector)
 
 
 def lowest_of_hull(down: Vector, hull: Vector) -> tuple[Vector, Vector]:
-    """Lowest points (3, 4) of a hull as it tips to four sides, and their mean (3, 1); ``down`` in body axes."""
+    """Lowest points (3, 4) of a hull as it tips to four sides, and their mean (3, 1); ``down`` in body axes.
+
+    The sides are diagonal to the body's axes: tipped along them, what is as a box would stand on the middles of its
+    edges, which hold a turn or a blow at a corner less than corners do.
+    """
     axis = longest_axis(abs(down))
-    one, two = HULL_TIP * axis[[2, 0, 1]], HULL_TIP * axis[[1, 2, 0]]
-    lowest = farthest(hull, join(down + one, down - one, down + two, down - two, axis=1), 1e-7)
+    one, two = HULL_TIP * 0.7071068 * axis[[2, 0, 1]], HULL_TIP * 0.7071068 * axis[[1, 2, 0]]
+    more, less = one + two, one - two
+    lowest = farthest(hull, join(down + more, down - more, down + less, down - less, axis=1), 1e-7)
     return lowest, total(lowest, axis=1) * 0.25
 
 
