@@ -38,6 +38,8 @@ SOURCES = (
     "broad_phase_kernel.py",
     "parts_kernel.py",
     "waking_kernel.py",
+    "compilable.py",
+    "manifold.py",
     "overlaps.py",
     "overlaps_kernel.py",
     "rollout_kernel.py",

@@ -17,6 +17,7 @@ from numba import njit, types, void
 from wm_dynamics.contact_step import emission
 from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS
 from wm_dynamics.contact_step.compile_cache import is_kept
+from wm_dynamics.contact_step.manifold import LEFT_OUT_M, TOUCHING_M, keep_widest
 from wm_dynamics.contact_step.records import BODY, PAIR, POINTS, SIDE, SWEEPS, TABLE, WEIGHTS
 from wm_dynamics.contact_step.records import PARAMETER_TO_ROW as _PARAMETER_TO_ROW
 from wm_dynamics.contact_step.rollout_tables import Integers, PartTable
@@ -54,7 +55,13 @@ POSITION_NEXT, QUATERNION_NEXT, LINEAR_NEXT, ANGULAR_NEXT = (
     BODY.position_next, BODY.quaternion_next, BODY.linear_next, BODY.angular_next
 )  # fmt: skip
 IMPULSE, DEVIATION = BODY.impulse, BODY.deviation
-INVERSE_MASS, INVERSE, MASS_SCALE, GAP, GROUND_ARM = BODY.inverse_mass, BODY.inverse, BODY.mass_scale, BODY.gap, BODY.arm
+INVERSE_MASS, INVERSE, MASS_SCALE, GAP, GROUND_ARM = (
+    BODY.inverse_mass,
+    BODY.inverse,
+    BODY.mass_scale,
+    BODY.gap,
+    BODY.arm,
+)
 _SWEEP_WEIGHTS, _POINTS, _HULL_SIZE = WEIGHTS.sweeps, POINTS, 3 * HULL_POINTS
 _SWEEPS = SWEEPS
 _ROTATION, _CENTER, _HALF, _ROUNDING, _CORE_CYLINDER = (
@@ -139,11 +146,10 @@ def geometry(bodies, body_count, pairs, pair_count, sides, parts, hulls, hull_of
         if hull < 0 or bodies[at + _FALLS * SIMD_WIDTH] <= 0.0 or bodies[at + _CYLINDER * SIMD_WIDTH] > 0.5:
             bodies[at + _IS_HULL * SIMD_WIDTH] = 0.0
             continue
-        q = at + QUATERNION * SIMD_WIDTH
-        x, y, z, w = bodies[q], bodies[q + SIMD_WIDTH], bodies[q + 2 * SIMD_WIDTH], bodies[q + 3 * SIMD_WIDTH]
-        spare[0] = -2 * (x * z - y * w)
-        spare[1] = -2 * (y * z + x * w)
-        spare[2] = -(1 - 2 * (x * x + y * y))
+        for i in range(4):
+            spare[i] = bodies[at + (QUATERNION + i) * SIMD_WIDTH]
+        for i in range(3):
+            spare[4 + i] = bodies[at + (ANGULAR + i) * SIMD_WIDTH]
         emission.hull_lowest(spare, 0, hulls, hull * _HULL_SIZE, spare, SIMD_WIDTH)
         bodies[at + _IS_HULL * SIMD_WIDTH] = 1.0
         for i in range(15):
@@ -241,6 +247,80 @@ def _respond(bodies, pairs, pair_count, a, b):  # type: ignore[no-untyped-def]  
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
+def _touches(pairs, at, c):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Whether contact c of the pair at a place is one of those that are taken together."""
+    return pairs[at + (PAIR_GAP + c) * SIMD_WIDTH] + pairs[at + PAIR_SLACK * SIMD_WIDTH] < TOUCHING_M
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _put_contact(pairs, to, arm_a, arm_b, gap, n):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Put contact n of the lists into the pair at a place, where one was left out or else does not touch."""
+    slot = -1
+    for c in range(_POINTS):
+        if slot < 0 and pairs[to + (PAIR_GAP + c) * SIMD_WIDTH] == LEFT_OUT_M:
+            slot = c
+    for c in range(_POINTS):
+        if slot < 0 and not _touches(pairs, to, c):
+            slot = c
+    for i in range(3):
+        pairs[to + (PAIR_ARM_A + _POINTS * i + slot) * SIMD_WIDTH] = arm_a[n, i]
+        pairs[to + (PAIR_ARM_B + _POINTS * i + slot) * SIMD_WIDTH] = arm_b[n, i]
+    pairs[to + (PAIR_GAP + slot) * SIMD_WIDTH] = gap[n] - pairs[to + PAIR_SLACK * SIMD_WIDTH]
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _merge(pairs, begin, end):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Make the contacts of pairs ``begin`` to ``end``, which are of the same two bodies, one set; see ``manifold``."""
+    count, touching = 0, 0
+    for k in range(begin, end):
+        at, before = pair_place(k), count
+        for c in range(_POINTS):
+            if _touches(pairs, at, c):
+                count += 1
+        if count > before:
+            touching += 1
+    if touching < 2:
+        return
+    at_of, state = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    normal, arm_a, arm_b = (
+        np.zeros((count, 3), dtype=np.float32), np.zeros((count, 3), dtype=np.float32),
+        np.zeros((count, 3), dtype=np.float32)
+    )  # fmt: skip
+    gap, apart = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
+    n = 0
+    for k in range(begin, end):
+        at = pair_place(k)
+        for c in range(_POINTS):
+            if not _touches(pairs, at, c):
+                continue
+            at_of[n] = at
+            gap[n] = pairs[at + (PAIR_GAP + c) * SIMD_WIDTH] + pairs[at + PAIR_SLACK * SIMD_WIDTH]
+            for i in range(3):
+                normal[n, i] = pairs[at + (PAIR_NORMAL + i) * SIMD_WIDTH]
+                arm_a[n, i] = pairs[at + (PAIR_ARM_A + _POINTS * i + c) * SIMD_WIDTH]
+                arm_b[n, i] = pairs[at + (PAIR_ARM_B + _POINTS * i + c) * SIMD_WIDTH]
+            pairs[at + (PAIR_GAP + c) * SIMD_WIDTH] = LEFT_OUT_M
+            n += 1
+    keep_widest(count, normal, arm_a, gap, state, apart)
+    for n in range(count):
+        if state[n] > 1:
+            _put_contact(pairs, at_of[state[n] - 2], arm_a, arm_b, gap, n)
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _merge_contacts(pairs, pair_count, a, b):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Of all pairs of bodies of which several parts touch."""
+    begin = 0
+    while begin < pair_count:
+        end = begin + 1
+        while end < pair_count and a[end] == a[begin] and b[end] == b[begin]:
+            end += 1
+        if end - begin > 1:
+            _merge(pairs, begin, end)
+        begin = end
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
 def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ignore[no-untyped-def]  # pragma: no cover
     """The rest of the step, once the rows ``slack`` are filled; arguments as of ``geometry``, places of ``Sides``.
 
@@ -253,6 +333,7 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
         emission.ground_before(bodies, k * BODY_TILE)
     for k in range(pair_count, whole):
         pairs[pair_place(k) + PAIR_SLACK * SIMD_WIDTH] = 0.0
+    _merge_contacts(pairs, pair_count, a, b)
     for k in range(pair_tiles):
         emission.pair_before(pairs, k * PAIR_TILE)
     _add(bodies, _CROWD, pairs, pair_count, a, _NEAR_SUM)

@@ -4,9 +4,9 @@ in another is moved out.
 Eight Jacobi sweeps do not converge where many bodies press on one another, where a light one lies beneath heavy ones,
 or where a blow hits the end of a long one. So in futures in which a contact would be deeper than ``DEEP_M`` after the
 step, two solutions follow contact by contact (projected Gauss-Seidel). The first is of velocities: contacts that close
-in are stopped, without bounce, which can only take energy away. The second is of poses alone (split impulse; Guendelman,
-Bridson and Fedkiw 2003, Nonconvex rigid bodies with stacking; as pseudo-velocities in Catto 2014, Box2D): bodies are
-moved apart to ``LEFT_M`` without getting a velocity by it.
+in are stopped, without bounce, which can only take energy away. The second is of poses alone (split impulse: Guendelman
+and others 2003, Nonconvex rigid bodies with stacking; Catto 2014, Box2D): bodies are moved apart to ``LEFT_M`` without
+getting a velocity by it.
 
 Gaps after the step are those before it and the motion of the contact's points along the normal; distances are not
 searched again. The functions are plain Python over arrays: ``overlaps_kernel`` compiles them, the futures of ONNX
@@ -15,23 +15,10 @@ Runtime call them as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from wm_dynamics.contact_step.body_tables import STEP_S
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-try:
-    from numba.extending import register_jitable as _jitable
-except ImportError:  # then nothing compiles them
-
-    def _jitable(function: Function) -> Function:
-        return function
-
-
-compilable: Callable[[Function], Function] = _jitable
-"""Marks a function that compiled code may call, and that stays one of Python."""
+from wm_dynamics.contact_step.compilable import compilable
 
 DEEP_M = 0.002
 """Depth [m], beyond what may stay, that a contact may have after a step before its future is solved again. Larger lets
@@ -44,8 +31,8 @@ MOST_M = 0.01
 """Farthest that a contact moves two bodies apart in one step [m]. Larger throws what was put deep into another out of
 it at once, and may throw it into a third; smaller takes more steps."""
 NEAR_M = 0.005
-"""Gap [m] up to which contacts are looked at. Larger costs time; smaller, and a fast body is found when it is in another,
-one step later."""
+"""Gap [m] up to which contacts are looked at. Larger costs time; smaller, and a fast body is found a step later, when
+it is in another."""
 STOP_SWEEPS, APART_SWEEPS = 12, 16
 """Sweeps of the two solutions. More hold longer rows of bodies, and cost time in futures with deep contacts alone."""
 

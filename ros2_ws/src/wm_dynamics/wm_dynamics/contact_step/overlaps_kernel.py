@@ -70,10 +70,10 @@ def _after_ground(at, c, bodies):  # type: ignore[no-untyped-def]  # pragma: no 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def _is_near(at, tiles):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Whether a contact of a pair is near enough that it may be deep after the step."""
-    for c in range(CONTACT_POINTS):
-        if tiles[at + (PAIR_GAP + c) * SIMD_WIDTH] < NEAR_M:
-            return True
-    return False
+    least = tiles[at + PAIR_GAP * SIMD_WIDTH]
+    for c in range(1, CONTACT_POINTS):
+        least = min(least, tiles[at + (PAIR_GAP + c) * SIMD_WIDTH])
+    return least < NEAR_M
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
