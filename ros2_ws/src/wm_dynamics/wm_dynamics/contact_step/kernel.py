@@ -14,8 +14,9 @@ from numba import float32 as f4
 from numba import int64 as i8
 from numba import njit, types, void
 
+from wm_core.constants import GRAVITY_M_S2
 from wm_dynamics.contact_step import emission
-from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS
+from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, STEP_S
 from wm_dynamics.contact_step.compile_cache import is_kept
 from wm_dynamics.contact_step.manifold import LEFT_OUT_M, TOUCHING_M, keep_widest
 from wm_dynamics.contact_step.records import BODY, PAIR, POINTS, SIDE, SWEEPS, TABLE, WEIGHTS
@@ -40,6 +41,7 @@ CONTACT_POINTS = POINTS
 LEAST_GAP, PAIR_LEAST_GAP = BODY.least_gap, PAIR.least_gap
 _IS_HULL, _HULL_POINTS, _FEATURES, _LAW = BODY.is_hull, BODY.hull_points, BODY.features, BODY.law
 _FALLS, _CYLINDER = BODY.falls, BODY.cylinder
+_OF_B = PAIR.b
 _AT, _AT_A, _AT_B = BODY.at, PAIR.at_a, PAIR.at_b
 _MASS_SCALE_A, _MASS_SCALE_B = PAIR.mass_scale_a, PAIR.mass_scale_b
 _PAIR_FEATURES, _PAIR_LAW = PAIR.features, PAIR.law
@@ -247,21 +249,44 @@ def _respond(bodies, pairs, pair_count, a, b):  # type: ignore[no-untyped-def]  
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _touches(pairs, at, c):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Whether contact c of the pair at a place is one of those that are taken together."""
-    return pairs[at + (PAIR_GAP + c) * SIMD_WIDTH] + pairs[at + PAIR_SLACK * SIMD_WIDTH] < TOUCHING_M
+def _speed(pairs, at, side, arm, c):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Speed along the normal [m/s] of contact c of the pair at a place, on the side whose first row is given."""
+    v, w, n = at + (side + LINEAR) * SIMD_WIDTH, at + (side + ANGULAR) * SIMD_WIDTH, at + PAIR_NORMAL * SIMD_WIDTH
+    r = at + (arm + c) * SIMD_WIDTH
+    x, y, z = pairs[r], pairs[r + _POINTS * SIMD_WIDTH], pairs[r + 2 * _POINTS * SIMD_WIDTH]
+    wx, wy, wz = pairs[w], pairs[w + SIMD_WIDTH], pairs[w + 2 * SIMD_WIDTH]
+    falling = pairs[n + 2 * SIMD_WIDTH] * pairs[at + (side + _FALLS) * SIMD_WIDTH] * np.float32(GRAVITY_M_S2 * STEP_S)
+    return (
+        pairs[n] * (pairs[v] + wy * z - wz * y)
+        + pairs[n + SIMD_WIDTH] * (pairs[v + SIMD_WIDTH] + wz * x - wx * z)
+        + pairs[n + 2 * SIMD_WIDTH] * (pairs[v + 2 * SIMD_WIDTH] + wx * y - wy * x)
+        - falling
+    )
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _put_contact(pairs, to, arm_a, arm_b, gap, n):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Put contact n of the lists into the pair at a place, where one was left out or else does not touch."""
+def _expected_gap(pairs, at, c):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Gap of contact c of the pair at a place after a step without contacts [m]."""
+    closing = _speed(pairs, at, _OF_B, PAIR_ARM_B, c) - _speed(pairs, at, 0, PAIR_ARM_A, c)
+    gap = pairs[at + (PAIR_GAP + c) * SIMD_WIDTH] + pairs[at + PAIR_SLACK * SIMD_WIDTH]
+    return gap + np.float32(STEP_S) * closing
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _put_contact(pairs, to, arm_a, arm_b, gap, n, taken):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Put contact n of the lists into the pair at a place, where one was left out or else does not touch.
+
+    Args:
+        taken: (POINTS,) slots that have one already.
+    """
     slot = -1
     for c in range(_POINTS):
-        if slot < 0 and pairs[to + (PAIR_GAP + c) * SIMD_WIDTH] == LEFT_OUT_M:
+        if slot < 0 and not taken[c] and pairs[to + (PAIR_GAP + c) * SIMD_WIDTH] == LEFT_OUT_M:
             slot = c
     for c in range(_POINTS):
-        if slot < 0 and not _touches(pairs, to, c):
+        if slot < 0 and not taken[c]:
             slot = c
+    taken[slot] = True
     for i in range(3):
         pairs[to + (PAIR_ARM_A + _POINTS * i + slot) * SIMD_WIDTH] = arm_a[n, i]
         pairs[to + (PAIR_ARM_B + _POINTS * i + slot) * SIMD_WIDTH] = arm_b[n, i]
@@ -275,7 +300,7 @@ def _merge(pairs, begin, end):  # type: ignore[no-untyped-def]  # pragma: no cov
     for k in range(begin, end):
         at, before = pair_place(k), count
         for c in range(_POINTS):
-            if _touches(pairs, at, c):
+            if _expected_gap(pairs, at, c) < TOUCHING_M:
                 count += 1
         if count > before:
             touching += 1
@@ -286,14 +311,16 @@ def _merge(pairs, begin, end):  # type: ignore[no-untyped-def]  # pragma: no cov
         np.zeros((count, 3), dtype=np.float32), np.zeros((count, 3), dtype=np.float32),
         np.zeros((count, 3), dtype=np.float32)
     )  # fmt: skip
-    gap, apart = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
+    gap, expected = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
+    apart = np.zeros(count, dtype=np.float32)
     n = 0
     for k in range(begin, end):
         at = pair_place(k)
         for c in range(_POINTS):
-            if not _touches(pairs, at, c):
+            after = _expected_gap(pairs, at, c)
+            if not after < TOUCHING_M:
                 continue
-            at_of[n] = at
+            at_of[n], expected[n] = at, after
             gap[n] = pairs[at + (PAIR_GAP + c) * SIMD_WIDTH] + pairs[at + PAIR_SLACK * SIMD_WIDTH]
             for i in range(3):
                 normal[n, i] = pairs[at + (PAIR_NORMAL + i) * SIMD_WIDTH]
@@ -301,10 +328,15 @@ def _merge(pairs, begin, end):  # type: ignore[no-untyped-def]  # pragma: no cov
                 arm_b[n, i] = pairs[at + (PAIR_ARM_B + _POINTS * i + c) * SIMD_WIDTH]
             pairs[at + (PAIR_GAP + c) * SIMD_WIDTH] = LEFT_OUT_M
             n += 1
-    keep_widest(count, normal, arm_a, gap, state, apart)
-    for n in range(count):
-        if state[n] > 1:
-            _put_contact(pairs, at_of[state[n] - 2], arm_a, arm_b, gap, n)
+    keep_widest(count, normal, arm_a, expected, state, apart)
+    taken = np.zeros(_POINTS, dtype=np.bool_)
+    for first in range(count):
+        if state[first] != 2 + first:
+            continue
+        taken[:] = False
+        for n in range(count):
+            if state[n] == 2 + first:
+                _put_contact(pairs, at_of[first], arm_a, arm_b, gap, n, taken)
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
