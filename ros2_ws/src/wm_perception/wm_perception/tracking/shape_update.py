@@ -159,6 +159,9 @@ class ShapeUpdater:
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
             _shift(t, chosen.position - t.position)
+            # Other axes than before: the turn from the old to the new ones is none of the object.
+            t.motion.turns.clear()
+            t.motion.angular_velocity = np.zeros(3)
         elif t.shape == Shape.BOX and before[3] == Shape.BOX and (deeper or not t.motion.moved):
             _shift(t, _away_from_seen_side(t, before[2], eye))
         if t.motion.sleeping and not anew:
