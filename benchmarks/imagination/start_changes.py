@@ -8,6 +8,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from rich.table import Table
 
 from wm_core.rollout import POSITION
 from wm_core.scene_graph import SceneGraph
@@ -19,6 +20,14 @@ from wm_dynamics.settling.projection import PartPairs, deepest
 
 OVERLAPS_MM = 1e3 * OVERLAP_M
 """Depth [mm] from which two bodies lie in one another."""
+ROWS = {
+    "all": "moved: all objects",
+    "clear": "moved: what overlapped nothing",
+    "overlapping": "moved: what overlapped something",
+    "overlap": "... by",
+    "beyond_overlap": "... and was moved beyond that by",
+}
+"""Rows of the table, by their names in the figures."""
 _STEP_S = 1.0 / 240.0
 _NEAR_M = 1e-6
 """Distance [m] up to which parts are looked at: only what overlaps counts."""
@@ -85,6 +94,22 @@ def changes_summary(changes: Sequence[StartChanges]) -> dict[str, Any]:
         "passing": len(passing),
         "passing_worst_mm": max(passing, default=0.0),
     }
+
+
+def changes_table(figures: dict[str, Any]) -> Table:
+    """The figures for people."""
+    left, passing = figures["left"], figures["passing"]
+    result = Table(
+        title="start against what was perceived [mm]",
+        caption=f"overlaps that are left: {left}, worst {figures['left_worst_mm']:.1f} mm; deeper than errors of poses "
+        f"explain, so that they stay: {passing}, worst {figures['passing_worst_mm']:.0f} mm",
+    )
+    for name in ("what", "objects", "median", "p90", "worst"):
+        result.add_column(name)
+    for key, what in ROWS.items():
+        f = figures[key]
+        result.add_row(what, str(f["objects"]), f"{f['median_mm']:.2f}", f"{f['p90_mm']:.1f}", f"{f['worst_mm']:.1f}")
+    return result
 
 
 def _spread(values: Any) -> dict[str, float]:

@@ -225,7 +225,7 @@ class ScenePreparation:
     def _position_covariances(self, fixed: NDArray[np.bool_], stands: NDArray[np.bool_]) -> Array:
         """(N, 3, 3) covariances of the positions [m^2], given what stands on something (N,); 0: fixed (N,)."""
         covariances = self.mean.pose_covariances[:, :3, :3].copy()
-        covariances[fixed] = 0.0
+        covariances[fixed | ~np.isfinite(covariances).all(axis=(1, 2))] = 0.0
         for i in np.flatnonzero(stands & ~fixed).tolist():
             # What carries it measures its height.
             column = covariances[i][:, 2]

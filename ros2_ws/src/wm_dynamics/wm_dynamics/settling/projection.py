@@ -139,7 +139,7 @@ class MinimumChange:
     def explained(self, found: Overlap) -> bool:
         """Whether errors of two bodies' poses explain how deep they lie in one another."""
         variance = float(found.normal @ (self._covariances[found.a] + self._covariances[found.b]) @ found.normal)
-        return -found.distance <= min(MOST_M, EXPLAINED_DEVIATIONS * float(np.sqrt(variance)))
+        return -found.distance <= min(MOST_M, EXPLAINED_DEVIATIONS * float(np.sqrt(max(variance, 0.0))))
 
     def unexplained(self, states: Array) -> list[tuple[int, int]]:
         """Pairs of bodies at states (n, 13) that lie in one another deeper than is explained by their poses."""
