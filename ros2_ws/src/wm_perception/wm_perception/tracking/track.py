@@ -73,20 +73,6 @@ class MotionState:
     extent_jitter_m: Array = field(default_factory=lambda: np.zeros(3))
     last_size: Array | None = None
 
-    @property
-    def jumped(self) -> bool:
-        """Whether it has never rested, and went in the last step alone where its velocity points.
-
-        So does a segment that is taken for another object's. What is knocked goes on from there in the next frame.
-        """
-        if self.moved or len(self.trail) < 3:
-            return False
-        (_, first), (_, second), (_, third) = list(self.trail)[-3:]
-        before, last = second - first, third - second
-        along = float(before @ last)
-        squared = float(last @ last)
-        return squared > (2.0 * WAKE_M) ** 2 and along < _CARRIED_ON * squared
-
 
 @dataclass
 class Visibility:
@@ -210,9 +196,23 @@ class Track:
         # The seen part of an object that has always been cut off or hidden in part grows: that resembles motion.
         part = self.visibility.cut and not self.evidence.whole
         new = motion.frames < _NEW_FRAMES and (part or moved < 2.0 * WAKE_M)
-        if motion.sleeping or new or motion.jumped or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
+        if motion.sleeping or new or self.jumped or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
             return np.zeros(3)
         return v
+
+    @property
+    def jumped(self) -> bool:
+        """Whether it has never rested, and went in the last step alone where its velocity points, by half its size.
+
+        So does a segment that is taken for another object's. What is knocked goes on from there in the next frame.
+        """
+        motion = self.motion
+        if motion.moved or len(motion.trail) < 3:
+            return False
+        first, second, third = (place for _, place in list(motion.trail)[-3:])
+        before, last = second - first, third - second
+        far = float(np.linalg.norm(last)) > 0.5 * float(self.extents.max())
+        return far and float(before @ last) < _CARRIED_ON * float(last @ last)
 
     @property
     def is_round(self) -> bool:
