@@ -43,11 +43,11 @@ def track() -> tuple[Track, Observation]:
 def see(t: Track, o: Observation, places: NDArray[np.float64], residual_m: float = 0.001) -> list[NDArray[np.float64]]:
     """Measure a track at places (T, 3), a frame each; its velocity after each."""
     found = []
-    for n, place in enumerate(places):
+    for place in places:
         motion_update.predict(t, STEP_S, 1.0, MODELS)
         t.motion.frames += 1
         pose = Alignment(place, t.quaternion.copy(), COVARIANCE, residual_m)
-        motion_update.update_motion(t, o, pose, STEP_S, (n + 1) * STEP_S)
+        motion_update.update_motion(t, o, pose, STEP_S, t.motion.frames * STEP_S)
         found.append(t.velocity.copy())
     return found
 
@@ -89,7 +89,7 @@ def test_poses_of_a_shape_that_does_not_fit_are_no_motion(fits: bool) -> None:
     """The same wandering poses: of a shape that explains its points the object moves, else it does not for sure."""
     t, o = track()
     angles = np.linspace(0.0, 2.0 * np.pi, 15)
-    places = t.position + 0.02 * np.stack([np.cos(angles) - 1.0, np.sin(angles), 0.0 * angles], axis=1)
+    places = t.position + 0.06 * np.stack([np.cos(angles) - 1.0, np.sin(angles), 0.0 * angles], axis=1)
     sure = []
     for place in places:
         velocity = see(t, o, place[None], 0.001 if fits else 0.015)[0]
