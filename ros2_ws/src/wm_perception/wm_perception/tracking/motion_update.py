@@ -29,9 +29,10 @@ _CUT_SLACK_M, _PARTIAL_SLACK_M, _WHOLE_SLACK_M = 0.007, 0.006, 0.0012
 """Standard deviation [m] of a measured position beyond that of the alignment: of objects that the image cuts off, of
 partly hidden ones, of those seen whole. Chosen by hand; larger means smoother and later positions."""
 _EXPLAINED_M = 0.004
-"""Mean distance [m] of points to the surface up to which a partly seen object's shape explains them; twice what is
-above it is added to the position's deviation. From the work against false motion on the recorded clip (8 % to 1 % of
-the objects over the frames, commit fb11c0a); larger means that wrong shapes of partly seen objects move more."""
+"""Mean distance [m] of points to the surface up to which an object's shape explains them; twice what is above it is
+added to the position's deviation, and no turn is taken from its orientation. From the work against false motion on the
+recorded clip (8 % to 1 % of the objects over the frames, commit fb11c0a); larger means that objects of wrong shapes
+move more."""
 _SAME_SIZE_M = 0.003
 """Change [m] of a segment's extents between frames that is noise. Origin as ``_EXPLAINED_M``; larger means that less of
 a growing segment is taken for uncertainty."""
@@ -172,9 +173,9 @@ def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s:
     partial = o.hidden_fraction > 0.25 or t.visibility.fraction < 0.5
     slack = _CUT_SLACK_M if o.on_border else _PARTIAL_SLACK_M if partial else _WHOLE_SLACK_M
     slack = 0.3 * o.noise_m + 0.5 * pose.residual_m + slack
-    if t.visibility.cut:
-        # A shape that does not explain the seen part may be aligned to it wrongly.
-        slack += 2.0 * max(pose.residual_m - _EXPLAINED_M, 0.0)
+    # A shape that does not explain the seen part may be aligned to it wrongly.
+    misfit = max(pose.residual_m - _EXPLAINED_M, 0.0)
+    slack += 2.0 * misfit
     wake_m = max(WAKE_M, _WAKE_SIGMAS * o.noise_m)
     wake_m *= 2.5 if o.on_border else 2.0 if partial else 1.0
     noise = pose.covariance[:3, :3] + np.eye(3) * slack**2 + np.diag(motion.extent_jitter_m**2)
@@ -187,7 +188,11 @@ def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s:
         t.quaternion = pose.quaternion
     motion.rotation_covariance = np.clip(pose.covariance[3:, 3:], -0.25, 0.25) + np.eye(3) * 0.01**2
     motion.trail.append((stamp_s, pose.position.copy()))
-    motion.turns.append((stamp_s, t.quaternion.copy()))
+    if misfit > 0.0:
+        motion.turns.clear()
+        motion.angular_velocity = np.zeros(3)
+    else:
+        motion.turns.append((stamp_s, t.quaternion.copy()))
     motion.angular_velocity = _angular_velocity(t)
     if _falls_asleep(t, stamp_s, wake_m) and t.hits > 12:
         events.append(EventKind.STOP)

@@ -43,6 +43,12 @@ axis from which its sides do not either. Larger slopes and smaller cosines chang
 _LEAST_DEPTH = 0.35
 """Depth over the smaller of width and height that such a box has at least: of cartons, which are flat (5 to 9 cm of
 12 to 22). Larger makes the far sides of flat things too far."""
+_MISPLACED = 0.25
+"""Part of its size by which the first shape of an object may be away from the box about its segment, or the first that
+was seen whole from that of its part, so that both went the same way. Chosen by hand; larger keeps the velocities of
+wrong boxes, smaller loses those of objects that come into view moving."""
+_UNKNOWN_M_S = 0.5
+"""Standard deviation of a velocity that nothing is known of [m/s], as of a new track."""
 _FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
 """Kind of solid that each class of the segmenter makes likely. The others (tools, trays, baskets, and pans, which are
 round but for the handle) are left to the geometry."""
@@ -159,7 +165,15 @@ class ShapeUpdater:
         anew = first or axis_changed or (own_frame and t.hull is not chosen.hull and there)
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
-            _shift(t, chosen.position - t.position)
+            shift = chosen.position - t.position
+            _shift(t, shift)
+            if first and float(np.linalg.norm(shift)) > _MISPLACED * float(chosen.extents.max()):
+                # What was followed so far was something else than its center.
+                t.motion.filter.forget_velocity(_UNKNOWN_M_S)
+                t.motion.trail.clear()
+            # Other axes than before: the turn from the old to the new ones is none of the object.
+            t.motion.turns.clear()
+            t.motion.angular_velocity = np.zeros(3)
         elif t.shape == Shape.BOX and before[3] == Shape.BOX and (deeper or not t.motion.moved):
             _shift(t, _away_from_seen_side(t, before[2], eye))
         if t.motion.sleeping and not anew:

@@ -24,6 +24,10 @@ with the measurement of false motion on the recorded clip (commit 4ab077b); larg
 _SLOW_M_S = 0.025
 """Speed [m/s] below which a velocity is reported as zero, up to twice of it where it is within its own deviation;
 origin as ``_NEW_FRAMES``. Larger means that slow motion is lost, smaller that noise makes objects drift in rollouts."""
+_CARRIED_ON = 0.25
+"""Part of a step that the one before must have gone along it, for the two to be one motion: from rest, what is
+accelerated evenly goes a third as far in the first step as in the second. Chosen by that; larger means later velocities
+of what falls, smaller that jumps of segments are taken for motion."""
 _BIAS_M = 0.0015
 """Standard deviation [m] of every center, whatever its size. With the factors below calibrated on random worlds of the
 training split; larger means wider stated covariances."""
@@ -192,9 +196,23 @@ class Track:
         # The seen part of an object that has always been cut off or hidden in part grows: that resembles motion.
         part = self.visibility.cut and not self.evidence.whole
         new = motion.frames < _NEW_FRAMES and (part or moved < 2.0 * WAKE_M)
-        if motion.sleeping or new or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
+        if motion.sleeping or new or self.jumped or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
             return np.zeros(3)
         return v
+
+    @property
+    def jumped(self) -> bool:
+        """Whether it has never rested, and went in the last step alone where its velocity points, by half its size.
+
+        So does a segment that is taken for another object's. What is knocked goes on from there in the next frame.
+        """
+        motion = self.motion
+        if motion.moved or len(motion.trail) < 3:
+            return False
+        first, second, third = (place for _, place in list(motion.trail)[-3:])
+        before, last = second - first, third - second
+        far = float(np.linalg.norm(last)) > 0.5 * float(self.extents.max())
+        return far and float(before @ last) < _CARRIED_ON * float(last @ last)
 
     @property
     def is_round(self) -> bool:
