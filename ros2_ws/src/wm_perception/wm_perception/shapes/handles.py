@@ -13,8 +13,9 @@ _LEAST_POINTS = 6
 """Points that a handle has at least. Larger misses thin ones far away."""
 _BEYOND_M = 0.006
 """Distance [m] from the wall from which points are of the handle. Smaller takes noise for one."""
-_ONE_SIDE = 0.9
-"""Length of the mean direction of its points, 1 if all are in one. Larger misses wide handles near the wall."""
+_SIDE, _ONE_SIDE = 0.87, 0.6
+"""Cosine within which directions are of one side (30 degrees), and the part of the points beyond the wall that must be
+on the handle's. Larger misses handles beside which something else sticks out, smaller takes noise for handles."""
 _THICK_M, _WIDE_M = (0.008, 0.02), (0.008, 0.05)
 """Limits of a handle's thickness in the plane of its bow, and of its width across [m]."""
 _LOOP_HEIGHT = 0.35
@@ -63,12 +64,15 @@ def find_handle(points: Array, rim: Rim, outer: Array, base: float, top: float) 
     if kept.sum() < _LEAST_POINTS:
         return None
     from_center, ring, wall, z = from_center[kept], ring[kept], wall[kept], points[kept, 2]
+    # What lies in the body, and mixed pixels, stick out elsewhere: the side with the most points is the handle's.
     directions = from_center / ring[:, None]
-    mean = np.median(directions, axis=0)
-    length = float(np.linalg.norm(mean))
-    if length < 1e-6 or float(np.linalg.norm(directions.mean(axis=0))) < _ONE_SIDE:
+    beside = directions @ directions.T > _SIDE
+    most = beside[int(beside.sum(axis=1).argmax())]
+    if most.sum() < max(_LEAST_POINTS, _ONE_SIDE * len(most)):
         return None
-    mean /= length
+    from_center, ring, wall, z = from_center[most], ring[most], wall[most], z[most]
+    mean = np.median(directions[most], axis=0)
+    mean /= max(float(np.linalg.norm(mean)), 1e-9)
     aside = from_center @ np.array([-mean[1], mean[0]])
     on_it = (np.abs(aside - np.median(aside)) < _WIDE_M[1]) & (from_center @ mean > 0.0)
     if on_it.sum() < _LEAST_POINTS:
