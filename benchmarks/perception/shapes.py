@@ -86,7 +86,7 @@ class Row:
 
 def pipeline_for(clip: RenderedClip, oracle: bool, config: PerceptionConfig | None = None) -> PerceptionPipeline:
     """A pipeline with the true masks of a clip, or with the segmenter of the configuration."""
-    config = config or PerceptionConfig(inference_threads=1)
+    config = config or PerceptionConfig(inference_threads=1, reasoner="geometric")
     return PerceptionPipeline(config, OracleSegmenter(clip)) if oracle else PerceptionPipeline(config)
 
 

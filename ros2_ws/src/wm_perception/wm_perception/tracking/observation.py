@@ -32,8 +32,9 @@ class Observation:
         extent: longest side of its bounds [m]. center: (3,) middle of its bounds, world [m].
         score: 0..1 from the segmenter, NaN where it gives none.
         embedding: (D,) unit length, or (0,). classes: (C,) probabilities in the order of the vocabulary, or (0,).
-        cut: (P,) bool, points beside an outline where the object goes on unseen: behind something nearer, or beyond the
-            image; (0,): not known. cut_share: part 0..1 of its outline that is such.
+        rim: (P,) of each point: 2 beside an outline where the object goes on unseen (behind something nearer, or beyond
+            the image), 1 beside its own outline, else 0; (0,): not known. cut_share: part 0..1 of the outline where
+            the object goes on.
         past: (S, 3) points of other surfaces [m] that are seen past the object: it is not on the way to them.
     """
 
@@ -55,7 +56,7 @@ class Observation:
     score: float = float("nan")
     embedding: Array = field(default_factory=lambda: np.zeros(0))
     classes: Array = field(default_factory=lambda: np.zeros(0))
-    cut: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    rim: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     cut_share: float = 0.0
     past: Array = field(default_factory=lambda: np.zeros((0, 3)))
 
@@ -79,6 +80,6 @@ class Observation:
             extent=float((high - low).max()),
             center=0.5 * (low + high),
             hidden_fraction=max(self.hidden_fraction, 0.5),
-            cut=np.zeros(0, bool),
+            rim=np.zeros(0, np.uint8),
             cut_share=max(self.cut_share, 0.5),
         )

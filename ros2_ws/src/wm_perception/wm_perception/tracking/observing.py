@@ -77,7 +77,7 @@ def observe(
             continue
         # Evenly sampled; more would make everything slower and nothing better.
         some = slice(None, None, max(1, len(rows) // _MAX_POINTS))
-        cut = outline.cut[rows[some], columns[some]]
+        rim = outline.rim[rows[some], columns[some]]
         rows, columns = rows[some] + box[0].start, columns[some] + box[1].start
         points = cloud.points[rows, columns].astype(np.float64)
         heights = height[rows, columns]
@@ -119,7 +119,7 @@ def observe(
                 score=float(segmentation.scores[label - 1]) if len(segmentation.scores) else float("nan"),
                 embedding=_row(segmentation.embeddings, label - 1),
                 classes=_row(segmentation.class_probabilities, label - 1),
-                cut=cut,
+                rim=rim,
                 cut_share=outline.cut_share,
                 past=cloud.points[outline.past[:, 0], outline.past[:, 1]].astype(np.float64),
             )

@@ -24,6 +24,8 @@ _RINGS_PX = (2, 5, 11)
 allows for masks that are a pixel or two too small; larger ones see past what is narrow and hides a part."""
 _PAST_POINTS = 48
 """Of these samples at most. More bound unseen sides more closely, for more time in fits."""
+FREE, CUT = np.uint8(1), np.uint8(2)
+"""Points beside an outline that is the object's own, and beside one beyond which it goes on unseen."""
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (5, 5))
 _SQUARE = np.ones((5, 5), np.uint8)
 
@@ -34,14 +36,15 @@ class Outline:
 
     Attributes:
         leaked: (h, w) of its box: pixels of the mask with the depth of what hides the rest of it.
-        cut: (h, w) of its box: pixels beside an outline beyond which the object goes on unseen.
+        rim: (h, w) of its box: ``CUT`` beside an outline beyond which the object goes on unseen, ``FREE`` beside one
+            that is its own, else 0.
         hidden_share: part 0..1 of the outline along which something nearer covers what may be more of it; cut_share:
             the same, and what the image's edge cuts off.
         past: (S, 2) rows and columns in the image of surfaces seen past the mask.
     """
 
     leaked: NDArray[np.bool_]
-    cut: NDArray[np.bool_]
+    rim: NDArray[np.uint8]
     hidden_share: float
     cut_share: float
     past: NDArray[np.int64]
@@ -81,10 +84,11 @@ def outline_of(
     margin = np.minimum(np.minimum(rows, h - 1 - rows), np.minimum(columns, w - 1 - columns))
     at_edge = (mask > 0) & (margin < edge_pixels)
     edge = int(((mask > 0) & (margin == margin[mask > 0].min())).sum()) if at_edge.any() else 0
-    cut = (beside & (mask > 0)) | ((mask > 0) & (margin < edge_pixels + _BESIDE_PX) & at_edge.any())
+    rim = np.where((mask > 0) & (cv2.erode(mask, _CROSS, borderValue=1) == 0), FREE, np.uint8(0))
+    rim[(beside & (mask > 0)) | ((mask > 0) & (margin < edge_pixels + _BESIDE_PX) & at_edge.any())] = CUT
     return Outline(
         leaked[inner],
-        cut[inner],
+        rim[inner],
         float(hiding.sum()) / count,
         # The ring is about two pixels wide.
         min((float(hiding.sum()) + 2.0 * edge) / (count + 2.0 * edge), 1.0),

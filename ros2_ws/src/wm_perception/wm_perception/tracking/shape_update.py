@@ -11,7 +11,9 @@ import numpy as np
 from wm_core import rotations
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.fitting import fit_shape
-from wm_perception.shapes.surfaces import ShapeFit
+from wm_perception.shapes.free_space import FreeSpace
+from wm_perception.shapes.surfaces import ShapeFit, align
+from wm_perception.shapes.unseen import completed
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.parts_update import carried_parts, with_parts, without_disproved
 from wm_perception.tracking.track import Track
@@ -43,6 +45,14 @@ axis from which its sides do not either. Larger slopes and smaller cosines chang
 _LEAST_DEPTH = 0.35
 """Depth over the smaller of width and height that such a box has at least: of cartons, which are flat (5 to 9 cm of
 12 to 22). Larger makes the far sides of flat things too far."""
+_CUT_SHARE, _WHOLE_SHARE = 0.2, 0.25
+"""Part of the outline that something hides from which ends beside it may go on, and up to which an object is seen
+whole. Smaller: more is completed that is not hidden; fewer views count as whole."""
+_CENTER_POINTS = 120
+"""Points of a segment to which a shape of new extents is aligned. Larger is slower and less noisy."""
+_NEW_SIZE_M = 0.002
+"""Change of extents [m] from which the center is measured anew: it moves with them, though the object does not. Larger
+keeps the average of many frames, and the error of the first shape."""
 _FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
 """Kind of solid that each class of the segmenter makes likely."""
 
@@ -92,7 +102,7 @@ def is_due(t: Track, o: Observation, stamp_ns: int) -> bool:
 
 def seen_whole(t: Track, o: Observation) -> bool:
     """Whether a segment shows the whole side of an object that faces the camera."""
-    return t.visibility.fraction > 0.75 and not o.on_border and o.hidden_fraction < 0.25
+    return t.visibility.fraction > 0.75 and not o.on_border and o.cut_share < _WHOLE_SHARE
 
 
 class ShapeUpdater:
@@ -130,17 +140,22 @@ class ShapeUpdater:
         whole = seen_whole(t, o)
         # Of a part of an object no far side and no notch can be known.
         likely = _FORMS.get(class_name, "")
-        fit = fit_shape(o.points, t.bottom, seed=len(evidence.fits), likely=likely, eye=eye if whole else None)
+        free = FreeSpace.up_to(eye, o.past, o.noise_m) if eye is not None else None
+        fit = fit_shape(
+            o.points, t.bottom, seed=len(evidence.fits), likely=likely, eye=eye if whole else None, free=free
+        )
         if fit.extents.max() > 1.3 * self.max_extent_m:
             return
         fit = _of_likely_depth(fit, eye)
+        if o.cut_share > _CUT_SHARE:
+            fit = completed(fit, o.points, o.rim, class_name, free)
         # Fits to a part of it do not count any more once it, or more of it, has been seen.
         first = not evidence.fits or not evidence.whole
         if not evidence.whole:
             evidence.fits.clear()
         evidence.whole = whole
         evidence.view = line_of_sight(eye, fit.position)
-        fit = with_parts(t, o, fit, eye if whole else None, hollow, tracks)
+        fit = with_parts(t, o, fit, eye if whole else None, hollow, tracks, class_name)
         evidence.fits.append(fit)
         evidence.fits = without_disproved(evidence.fits, t.parts_evidence)
         if len(evidence.fits) > 3 * _FITS:
@@ -159,6 +174,8 @@ class ShapeUpdater:
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
             _shift(t, chosen.position - t.position)
+        elif t.shape != Shape.BOX and np.abs(t.extents - before[2]).max() > _NEW_SIZE_M:
+            _shift(t, _center_of(t, last if last is evidence.fits[-1] else None, o) - t.position)
         elif t.shape == Shape.BOX and before[3] == Shape.BOX and (deeper or not t.motion.moved):
             _shift(t, _away_from_seen_side(t, before[2], eye))
         if t.motion.sleeping and not anew:
@@ -182,6 +199,13 @@ def _shift(t: Track, shift: Array) -> None:
     """Move a track by (3,) [m], its measured positions with it: it was there all the time."""
     t.motion.filter.shift(shift)
     t.motion.trail = deque(((s, p + shift) for s, p in t.motion.trail), maxlen=t.motion.trail.maxlen)
+
+
+def _center_of(t: Track, fit: ShapeFit | None, o: Observation) -> Array:
+    """(3,) where the center of a track's new shape is [m]: from that of its last fit on, which may have other extents."""
+    start = t.position if fit is None else fit.position
+    points = o.sample(_CENTER_POINTS)
+    return align(t.shape, t.extents, points, start, t.quaternion, hull=t.planes, prior_std_rad=(0.002, 0.002)).position
 
 
 def _away_from_seen_side(t: Track, extents: Array, eye: Array | None) -> Array:
