@@ -16,7 +16,7 @@ from wm_perception.shapes.surfaces import ShapeFit, align
 from wm_perception.shapes.unseen import completed
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.parts_update import carried_parts, with_parts, without_disproved
-from wm_perception.tracking.track import Track
+from wm_perception.tracking.track import Track, View
 from wm_perception.types import Array
 
 SETTLED_FITS = 3
@@ -48,6 +48,15 @@ _LEAST_DEPTH = 0.35
 _CUT_SHARE, _WHOLE_SHARE = 0.2, 0.25
 """Part of the outline that something hides from which ends beside it may go on, and up to which an object is seen
 whole. Smaller: more is completed that is not hidden; fewer views count as whole."""
+_VIEWS, _VIEW_POINTS = 3, 200
+"""Earlier views that are fitted with the current one, and points kept of each. Larger averages more noise, and keeps
+what was wrongly marked for longer."""
+_SAME_VIEW = (0.6, 1.6)
+"""Limits of an earlier view's pixels over those of the current one. Wider also joins views of less of the object."""
+_AS_GOOD, _AS_GOOD_M = 1.2, 0.0002
+"""Factor, and residual [m], by which the last fit may be worse than the best one. Larger follows the last one more."""
+_NEW_PLACE_M = 0.003
+"""Distance [m] of a fit's center from the track's from which it is another place. Larger keeps the track's."""
 _CENTER_POINTS = 120
 """Points of a segment to which a shape of new extents is aligned. Larger is slower and less noisy."""
 _NEW_SIZE_M = 0.002
@@ -89,7 +98,8 @@ def is_due(t: Track, o: Observation, stamp_ns: int) -> bool:
     # A rough shape from what can be seen is better than none: it is fitted again when more comes into sight, or
     # when it is found to be wrong.
     wrong = evidence.residual_m > _WRONG_M and since_ns > _REFIT_NS
-    rough = not evidence.whole and len(o.points) >= 60 and (o.pixels > 1.15 * evidence.pixels or wrong)
+    again = len(evidence.fits) < _FITS and since_ns > _REFIT_NS * min(len(evidence.fits), 6)
+    rough = not evidence.whole and len(o.points) >= 60 and (o.pixels > 1.15 * evidence.pixels or wrong or again)
     rough = rough and (o.sure or t.hits >= _PATIENCE_FRAMES)
     slow = motion.sleeping or float(np.linalg.norm(t.velocity)) < _FIT_SPEED_M_S or len(evidence.fits) < 2
     # Often at first, then less and less: fits take longer than all other steps.
@@ -140,18 +150,28 @@ class ShapeUpdater:
         whole = seen_whole(t, o)
         # Of a part of an object no far side and no notch can be known.
         likely = _FORMS.get(class_name, "")
-        free = FreeSpace.up_to(eye, o.past, o.noise_m) if eye is not None else None
+        current = View(
+            o.sample(_VIEW_POINTS), o.pixels, FreeSpace.up_to(eye, o.past, o.noise_m) if eye is not None else None
+        )
+        earlier = earlier_views(t, current, whole)
+        free = FreeSpace.together([current.free, *(v.free for v in earlier)])
         fit = fit_shape(
-            o.points, t.bottom, seed=len(evidence.fits), likely=likely, eye=eye if whole else None, free=free
+            np.concatenate([o.points, *(v.points for v in earlier)]),
+            t.bottom,
+            seed=len(evidence.fits),
+            likely=likely,
+            eye=eye if whole else None,
+            free=free,
         )
         if fit.extents.max() > 1.3 * self.max_extent_m:
             return
         fit = _of_likely_depth(fit, eye)
         if o.cut_share > _CUT_SHARE:
             fit = completed(fit, o.points, o.rim, class_name, free)
+        evidence.views = [*earlier, current][-_VIEWS:]
         # Fits to a part of it do not count any more once it, or more of it, has been seen.
-        first = not evidence.fits or not evidence.whole
-        if not evidence.whole:
+        first = not evidence.fits or (whole and not evidence.whole) or (not whole and not earlier)
+        if first:
             evidence.fits.clear()
         evidence.whole = whole
         evidence.view = line_of_sight(eye, fit.position)
@@ -160,7 +180,7 @@ class ShapeUpdater:
         evidence.fits = without_disproved(evidence.fits, t.parts_evidence)
         if len(evidence.fits) > 3 * _FITS:
             evidence.fits.pop(0)
-        chosen, same, last = _choose(evidence.fits)
+        chosen, same, last = _choose(evidence.fits, not t.motion.moved)
         # Its load may have been found after it.
         loaded = _under_its_load(t, chosen, tracks, eye)
         deeper, chosen = loaded is not chosen, loaded
@@ -171,6 +191,8 @@ class ShapeUpdater:
         there = chosen.hull is evidence.fits[-1].hull or not t.motion.moved
         own_frame = chosen.shape == Shape.CONVEX and (len(chosen.parts) > 0 or not chosen.is_round)
         anew = first or axis_changed or (own_frame and t.hull is not chosen.hull and there)
+        # At rest a fit stands where it was found: its center and its sizes belong together.
+        anew = anew or (not t.motion.moved and _differs(t, chosen))
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
             _shift(t, chosen.position - t.position)
@@ -223,7 +245,23 @@ def _away_from_seen_side(t: Track, extents: Array, eye: Array | None) -> Array:
     return shift
 
 
-def _choose(fits: list[ShapeFit]) -> tuple[ShapeFit, int, ShapeFit]:
+def earlier_views(t: Track, current: View, whole: bool) -> list[View]:
+    """The earlier views of an object at rest that show the same of it as the current one."""
+    if t.motion.moved or (whole and not t.evidence.whole):
+        return []
+    least, most = _SAME_VIEW
+    return [v for v in t.evidence.views if least * current.pixels < v.pixels < most * current.pixels]
+
+
+def _differs(t: Track, fit: ShapeFit) -> bool:
+    """Whether a fit differs from a track by more than the noise of both."""
+    if t.shape != fit.shape:
+        return True
+    moved = float(np.linalg.norm(fit.position - t.position))
+    return bool(np.abs(fit.extents - t.extents).max() > _NEW_SIZE_M or moved > _NEW_PLACE_M)
+
+
+def _choose(fits: list[ShapeFit], at_rest: bool) -> tuple[ShapeFit, int, ShapeFit]:
     """The shape of the kind that explains its views best, the count of fits of that kind, and the last of them.
 
     An inside that was seen counts before all else, pieces of a solid where most fits have some. A kind's score is the
@@ -247,6 +285,11 @@ def _choose(fits: list[ShapeFit]) -> tuple[ShapeFit, int, ShapeFit]:
     kind = max(score, key=score.__getitem__)
     same = [f for f in fits if f.shape == kind]
     last = same[-1]
+    if at_rest:
+        # The last one is to the points of all views that are kept; an earlier one may have begun better.
+        best = min(same, key=lambda f: f.residual_m)
+        chosen = last if last.residual_m < _AS_GOOD * best.residual_m + _AS_GOOD_M else best
+        return chosen, len(same), chosen
     if kind == Shape.CONVEX:
         return max(same, key=lambda f: float(np.prod(f.extents))), len(same), last
     extents = np.median([_like(f, last) for f in same], axis=0)
