@@ -45,9 +45,10 @@ _GOOD_BOX_M = 0.0008
 """Residual [m] of the best solid up to which a box has no second start. Larger keeps wrong yaws, smaller takes time."""
 _BEYOND_POINTS_M = 0.003
 """Distance [m] that a box's sides may lie beyond its points: that of two pixels at 1 m."""
-_NO_FAMILY_M, _HULL_HANDICAP_M = 0.0018, 0.0006
-"""Residual [m] of the best solid from which the completed hull is tried, and what is added to the hull's. Larger keeps
-boxes for wedges and pyramids."""
+_NO_FAMILY_M = 0.0018
+"""Residual [m] of the best solid from which the completed hull is tried. Larger is faster."""
+_HULL_FACTOR, _HULL_HANDICAP_M = 1.2, 0.0006
+"""Factor of the completed hull's residual, and what is added to it [m]. Larger keeps boxes for wedges and pyramids."""
 _INTRUSION = 1.0
 """Residual [m] for each meter of mean depth to which rays of free space go through a solid. Larger trusts masks more."""
 _YAWS, _EDGE_M = 30, 0.002
@@ -276,7 +277,7 @@ def fit_shape(
             )
             completed = replace(completed, residual_m=_score(distance))
             unlikely = (_UNLIKELY_M if likely else 0.0) + _intrusion_of(free, completed)
-            candidates.append((1.2 * completed.residual_m + _HULL_HANDICAP_M + unlikely, completed))
+            candidates.append((_HULL_FACTOR * completed.residual_m + _HULL_HANDICAP_M + unlikely, completed))
     if not candidates:
         return completed_hull(every, base, eye)
     best = min(candidates, key=lambda c: c[0])[1]

@@ -125,7 +125,9 @@ def find_handle(points: Array, rim: Rim, outer: Array, base: float, top: float) 
     return Handle(azimuth, begin, reach, high - thick, high, width, thick, False, rise)
 
 
-def hidden_handle(hollow_rim: Rim, base: float, top: float, length: float, eye: Array, free: FreeSpace) -> Handle | None:
+def hidden_handle(
+    hollow_rim: Rim, base: float, top: float, length: float, eye: Array, free: FreeSpace
+) -> Handle | None:
     """The handle of a body that has one by its class and shows none: where nothing would have been seen past it.
 
     Directions that are free are left out; of the others the middle one is taken, the farthest from the camera where

@@ -48,9 +48,9 @@ outline; larger costs time in every frame."""
 _WITHIN_M = 0.004
 """Depth [m] within the outline of an object of several parts, beside the noise, from which points are not of its
 outside. Chosen by hand, as thick as a wall; larger pulls bowls toward the camera, smaller loses noisy points."""
-_HOLLOW_SPIN = 0.02
-"""Standard deviation [rad] of the turn about the vertical in one frame of what is aligned by the outline of many parts.
-Larger lets mugs slide around their handles, smaller is late where they are turned."""
+_HOLLOW_SPIN, _HOLLOW_STILL, _SLOW_SPIN_M_S = 0.02, 0.004, 0.05
+"""Standard deviation [rad] of the turn about the vertical in one frame of what is aligned by the outline of many parts,
+of what moves and of what is slower than a speed [m/s]. Larger lets mugs slide around their handles, smaller is late where they are turned."""
 _LEAST_TURN_RAD_S = 0.6
 """Rate [rad/s] below which turning is no different from the noise of a fit. Chosen by hand; larger means that slow
 turning is lost."""
@@ -163,7 +163,7 @@ def measure_pose(t: Track, o: Observation, points: Array, start: Array) -> Align
     tilt, spin = (0.012, 0.04) if sleeping or not t.evidence.fits else (0.05, 0.15)
     if t.parts and not by_parts:
         # A handle that is not seen does not hold the yaw of what is round but for it, and its outline slides around.
-        spin = _HOLLOW_SPIN if t.motion.moved else 0.2 * _HOLLOW_SPIN
+        spin = _HOLLOW_SPIN if np.linalg.norm(t.velocity) > _SLOW_SPIN_M_S else _HOLLOW_STILL
     return align(
         t.shape,
         t.extents,

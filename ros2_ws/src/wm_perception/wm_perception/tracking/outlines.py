@@ -96,9 +96,7 @@ def outline_of(
     )
 
 
-def _past(
-    around: NDArray[np.float32], known: NDArray[np.bool_], mask: NDArray[np.uint8]
-) -> NDArray[np.int64]:
+def _past(around: NDArray[np.float32], known: NDArray[np.bool_], mask: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(S, 2) pixels of the window around a mask that show something behind the front of the object.
 
     They are outside of the mask's convex hull: what is seen through a handle is within the object's outline.

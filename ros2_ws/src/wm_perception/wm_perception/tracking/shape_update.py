@@ -267,6 +267,10 @@ def _choose(fits: list[ShapeFit], at_rest: bool) -> tuple[ShapeFit, int, ShapeFi
     An inside that was seen counts before all else, pieces of a solid where most fits have some. A kind's score is the
     sum of 1 / (residual + 1 mm) of its fits. Extents are the median of all fits of the kind; of convex hulls the
     largest is taken.
+
+    Args:
+        at_rest: it has not moved since its birth: then fits stand where the object does, and of the kind the last one
+            is taken, which is to the points of several views, or the best where that is better by far.
     """
     compound = [f for f in fits if f.parts]
     hollow = [f for f in compound if f.inside_seen >= 0.0]
@@ -286,7 +290,6 @@ def _choose(fits: list[ShapeFit], at_rest: bool) -> tuple[ShapeFit, int, ShapeFi
     same = [f for f in fits if f.shape == kind]
     last = same[-1]
     if at_rest:
-        # The last one is to the points of all views that are kept; an earlier one may have begun better.
         best = min(same, key=lambda f: f.residual_m)
         chosen = last if last.residual_m < _AS_GOOD * best.residual_m + _AS_GOOD_M else best
         return chosen, len(same), chosen
