@@ -195,9 +195,7 @@ def tables(rows: Sequence[Row], worst: int = 25) -> str:
     limit = float(np.percentile(errors, 90.0)) if len(rows) else 0.0
     lines = []
     for title, key in GROUPS.items():
-        lines.append(
-            f"{title:24} {'rows':>6} {'median':>7} {'p90':>6} {'sizes':>6}  {'over p90':>8}  offsets away, left, up"
-        )
+        lines.append(f"{title:24} {'rows':>6} {'median':>7} {'p90':>6} {'sizes':>6}  {'over p90':>8}  away, left, up")
         groups = sorted({key(r) for r in rows})
         for group in groups:
             own = [r for r in rows if key(r) == group]

@@ -50,7 +50,7 @@ _NO_FAMILY_M = 0.0018
 _HULL_FACTOR, _HULL_HANDICAP_M = 1.2, 0.0006
 """Factor of the completed hull's residual, and what is added to it [m]. Larger keeps boxes for wedges and pyramids."""
 _INTRUSION = 1.0
-"""Residual [m] for each meter of mean depth to which rays of free space go through a solid. Larger trusts masks more."""
+"""Residual [m] for each meter of mean depth to which rays go through a solid. Larger trusts masks more."""
 _YAWS, _EDGE_M = 30, 0.002
 """Turns of a rectangle that are tried within 90 degrees, and the distance [m] below which all points of an edge count
 the same: depth noise. Larger blurs the edge."""
@@ -228,8 +228,11 @@ def fit_shape(
     candidates: list[tuple[float, ShapeFit]] = []
 
     def consider(model: Solid, start: list[float], handicap: float) -> None:
-        x, distance = _solve(model, p, np.array(start), free)
+        x, distance = _solve(model, p, np.array(start))
         position, rotation, extents = model.build(x)
+        if free is not None and len(free.intruders(model.shape, extents, position, rotation)):
+            x, distance = _solve(model, p, x, free)
+            position, rotation, extents = model.build(x)
         if model.shape == Shape.BOX:
             position, extents, distance = _within(p, every, position, rotation, extents, distance)
         tall = float(np.abs(rotation[2]) @ extents) if model.shape != Shape.SPHERE else float(extents[2])

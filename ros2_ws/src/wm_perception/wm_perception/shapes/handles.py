@@ -125,30 +125,28 @@ def find_handle(points: Array, rim: Rim, outer: Array, base: float, top: float) 
     return Handle(azimuth, begin, reach, high - thick, high, width, thick, False, rise)
 
 
-def hidden_handle(
-    hollow_rim: Rim, base: float, top: float, length: float, eye: Array, free: FreeSpace
-) -> Handle | None:
+def hidden_handle(rim: Rim, base: float, top: float, length: float, eye: Array, free: FreeSpace) -> Handle | None:
     """The handle of a body that has one by its class and shows none: where nothing would have been seen past it.
 
     Directions that are free are left out; of the others the middle one is taken, the farthest from the camera where
     they are all around. None: there is no place for one.
 
     Args:
-        hollow_rim: of the body; base, top: heights that it stands between [m]; length: of the body with its handle [m].
+        rim: of the body; base, top: heights that it stands between [m]; length: of the body with its handle [m].
         eye: (3,) camera position [m]; free: what is seen past the body.
     """
-    radius = float(hollow_rim.half.mean())
+    radius = float(rim.half.mean())
     run = length - 2.0 * radius
     if run < _LEAST_RUN_M:
         return None
     height = top - base
-    behind = float(np.arctan2(*(hollow_rim.center - eye[:2])[::-1]))
+    behind = float(np.arctan2(*(rim.center - eye[:2])[::-1]))
     size = np.array([run, _BOW_M[0], _BOW_HEIGHT * height])
     allowed = []
     for turn in 2.0 * np.pi * (np.arange(_TURNS) - _TURNS // 2) / _TURNS:
         c, s = np.cos(behind + turn), np.sin(behind + turn)
         out = radius + 0.5 * run
-        center = np.array([hollow_rim.center[0] + c * out, hollow_rim.center[1] + s * out, base + 0.55 * height])
+        center = np.array([rim.center[0] + c * out, rim.center[1] + s * out, base + 0.55 * height])
         rotation = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
         _, distance = free.deepest(Shape.BOX, size, center, rotation)
         # Its own pixels would hide what is behind it: it cannot be where the camera sees past the body, or in front.

@@ -50,7 +50,8 @@ _WITHIN_M = 0.004
 outside. Chosen by hand, as thick as a wall; larger pulls bowls toward the camera, smaller loses noisy points."""
 _HOLLOW_SPIN, _HOLLOW_STILL, _SLOW_SPIN_M_S = 0.02, 0.004, 0.05
 """Standard deviation [rad] of the turn about the vertical in one frame of what is aligned by the outline of many parts,
-of what moves and of what is slower than a speed [m/s]. Larger lets mugs slide around their handles, smaller is late where they are turned."""
+of what moves and of what is slower than a speed [m/s]. Larger lets mugs slide around their handles, smaller is late
+where they are turned."""
 _LEAST_TURN_RAD_S = 0.6
 """Rate [rad/s] below which turning is no different from the noise of a fit. Chosen by hand; larger means that slow
 turning is lost."""

@@ -224,7 +224,7 @@ def _shift(t: Track, shift: Array) -> None:
 
 
 def _center_of(t: Track, fit: ShapeFit | None, o: Observation) -> Array:
-    """(3,) where the center of a track's new shape is [m]: from that of its last fit on, which may have other extents."""
+    """(3,) where the center of a track's new shape is [m], from that of its last fit on, whose extents may differ."""
     start = t.position if fit is None else fit.position
     points = o.sample(_CENTER_POINTS)
     return align(t.shape, t.extents, points, start, t.quaternion, hull=t.planes, prior_std_rad=(0.002, 0.002)).position
