@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from wm_core import rotations
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.completion import completed_hull
-from wm_perception.shapes.free_space import FreeSpace
+from wm_perception.shapes.free_space import ALLOWED_M, FreeSpace
 from wm_perception.shapes.revolution import profile_of
 from wm_perception.shapes.solids import (
     Ball,
@@ -61,7 +61,7 @@ def _solve(
 ) -> tuple[Array, Array]:
     """Levenberg-Marquardt on soft-L1 distances; returns the parameters and the distances (P,).
 
-    Where the solid reaches into free space, the deepest points of the rays in it are to come to its surface.
+    Where the solid reaches into free space, the deepest points of the rays in it are to come near its surface.
     """
     x = np.array(start, dtype=np.float64)
     sizes = list(model.sizes)
@@ -75,6 +75,7 @@ def _solve(
         if free is not None:
             relative = np.concatenate([relative, free.intruders(model.shape, extents, position, rotation) - position])
         distance, local = signed_distance(model.shape, extents, relative @ rotation)
+        distance[len(points) :] += ALLOWED_M
         cost = float(2.0 * _SOFT_M**2 * (np.sqrt(1.0 + np.square(distance / _SOFT_M)) - 1.0).sum())
         cost += shrink * float(values[sizes] @ values[sizes])
         return distance, relative, local @ rotation.T, local, cost
