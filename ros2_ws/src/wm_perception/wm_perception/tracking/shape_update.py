@@ -55,6 +55,9 @@ _SAME_VIEW = (0.6, 1.6)
 """Limits of an earlier view's pixels over those of the current one. Wider also joins views of less of the object."""
 _AS_GOOD, _AS_GOOD_M = 1.2, 0.0002
 """Factor, and residual [m], by which the last fit may be worse than the best one. Larger follows the last one more."""
+_ALIKE, _ALIKE_M, _ALIKE_PLACE_M = 0.12, 0.002, 0.008
+"""Part of the extents, and distances of extents and centers [m], within which fits of one object agree, so that their
+differences are noise. Larger averages over more of them, and over wrong ones."""
 _NEW_PLACE_M = 0.003
 """Distance [m] of a fit's center from the track's from which it is another place. Larger keeps the track's."""
 _CENTER_POINTS = 120
@@ -292,11 +295,28 @@ def _choose(fits: list[ShapeFit], at_rest: bool) -> tuple[ShapeFit, int, ShapeFi
     if at_rest:
         best = min(same, key=lambda f: f.residual_m)
         chosen = last if last.residual_m < _AS_GOOD * best.residual_m + _AS_GOOD_M else best
-        return chosen, len(same), chosen
+        return _averaged(chosen, same), len(same), chosen
     if kind == Shape.CONVEX:
         return max(same, key=lambda f: float(np.prod(f.extents))), len(same), last
     extents = np.median([_like(f, last) for f in same], axis=0)
     return ShapeFit(kind, last.position, last.quaternion, extents, last.residual_m), len(same), last
+
+
+def _averaged(fit: ShapeFit, fits: Sequence[ShapeFit]) -> ShapeFit:
+    """A fit with the median center and extents of those that agree with it; hulls as they are."""
+    if fit.shape == Shape.CONVEX:
+        return fit
+    alike = [
+        f
+        for f in fits
+        if (np.abs(_like(f, fit) - fit.extents) < _ALIKE * fit.extents + _ALIKE_M).all()
+        and np.linalg.norm(f.position - fit.position) < _ALIKE_PLACE_M
+    ]
+    return replace(
+        fit,
+        position=np.median([f.position for f in alike], axis=0),
+        extents=np.median([_like(f, fit) for f in alike], axis=0),
+    )
 
 
 def _of_likely_depth(fit: ShapeFit, eye: Array | None) -> ShapeFit:
