@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wm_perception.shapes.size_table import SIZES_MM
 from wm_perception.shapes.surfaces import Array
@@ -31,7 +32,7 @@ def _sizes(name: str) -> Array:
     return np.concatenate([table, table[:, [1, 0, 2]]])
 
 
-def likely_extents(class_name: str, extents: Array, known: Array, rank: float = 0.5) -> Array:
+def likely_extents(class_name: str, extents: Array, known: NDArray[np.bool_], rank: float = 0.5) -> Array:
     """Likely full sizes (3,) of an object along two level axes and upward [m].
 
     Args:
