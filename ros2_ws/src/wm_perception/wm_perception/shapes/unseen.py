@@ -80,7 +80,7 @@ def completed(
     ends = open_ends(fit, points, rim)
     if not ends.any():
         return fit
-    likely = likely_extents(class_name, fit.extents, ~ends.any(axis=1), _RANK)
+    likely = likely_extents(class_name, fit.extents, np.asarray(~ends.any(axis=1)), _RANK)
     more = np.maximum(likely - fit.extents, 0.0)
     before = _intrusion(fit, free)
     for step in _STEPS:
