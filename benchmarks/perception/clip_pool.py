@@ -38,15 +38,21 @@ def draw_clip(plan: ClipPlan) -> RenderedClip:
     raise AssertionError("unreachable")
 
 
-def job(plan: ClipPlan, configs: dict[str, PerceptionConfig]) -> tuple[ClipPlan, dict[str, ClipRecord]]:
+def job(
+    plan: ClipPlan, configs: dict[str, PerceptionConfig], oracle_masks: bool = False
+) -> tuple[ClipPlan, dict[str, ClipRecord]]:
     """Render a clip once and run every pipeline on it."""
     clip = draw_clip(plan)
     ground_truth = clip_ground_truth(clip.world, clip.ground_truth)
-    return clip.plan, {name: run_clip(clip, config, ground_truth) for name, config in configs.items()}
+    return clip.plan, {name: run_clip(clip, config, ground_truth, oracle_masks) for name, config in configs.items()}
 
 
 def run_clips(
-    plans: Sequence[ClipPlan], configs: dict[str, PerceptionConfig], processes: int, console: Console
+    plans: Sequence[ClipPlan],
+    configs: dict[str, PerceptionConfig],
+    processes: int,
+    console: Console,
+    oracle_masks: bool = False,
 ) -> tuple[dict[str, dict[str, list[ClipRecord]]], list[str]]:
     """Records by pipeline and split, and a line for each clip that failed and is left out."""
     failures: list[str] = []
@@ -58,7 +64,7 @@ def run_clips(
         concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool,
     ):
         bar = progress.add_task("clips", total=len(plans))
-        waiting = {pool.submit(job, plan, configs): plan for plan in plans}
+        waiting = {pool.submit(job, plan, configs, oracle_masks): plan for plan in plans}
         for done, future in enumerate(concurrent.futures.as_completed(waiting), start=1):
             plan = waiting[future]
             try:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.perception import masks
+from benchmarks.perception.oracle import OracleSegmenter
 from training.reasoner.metrics import (
     ClipGroundTruth,
     add_counts,
@@ -174,13 +175,16 @@ class ClipRecord:
     worst: list[WorstPicture] = field(default_factory=list)
 
 
-def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_ground_truth: ClipGroundTruth) -> ClipRecord:
+def run_clip(
+    clip: RenderedClip, config: PerceptionConfig, clip_ground_truth: ClipGroundTruth, oracle_masks: bool = False
+) -> ClipRecord:
     """Run a pipeline of this configuration on a clip.
 
     Args:
         clip_ground_truth: true events and causes, by ``training.reasoner.metrics.clip_ground_truth``.
+        oracle_masks: the true masks and classes in place of the configuration's segmenter.
     """
-    segmenter = Watched(make_segmenter(config))
+    segmenter = Watched(OracleSegmenter(clip) if oracle_masks else make_segmenter(config))
     pipeline = PerceptionPipeline(config, segmenter)
     scorer = ClipScorer(clip)
     for number, frame in enumerate(clip.frames):

@@ -7,7 +7,7 @@ import numpy as np
 from wm_core import rotations
 from wm_core.constants import TOPPLE_ANGLE_RAD, TRACKED_REST_SPEED_M_S, TRACKED_REST_TIME_S
 from wm_core.scene_graph import EventKind, Shape
-from wm_perception.shapes.surfaces import Alignment, align, signed_distance
+from wm_perception.shapes.surfaces import Alignment, align, signed_distance, signed_distance_to_parts
 from wm_perception.tracking.association import outside
 from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.observation import Observation
@@ -49,6 +49,10 @@ outline; larger costs time in every frame."""
 _WITHIN_M = 0.004
 """Depth [m] within the outline of an object of several parts, beside the noise, from which points are not of its
 outside. Chosen by hand, as thick as a wall; larger pulls bowls toward the camera, smaller loses noisy points."""
+_HOLLOW_SPIN, _HOLLOW_STILL, _SLOW_SPIN_M_S = 0.02, 0.004, 0.05
+"""Standard deviation [rad] of the turn about the vertical in one frame of what is aligned by the outline of many parts,
+of what moves and of what is slower than a speed [m/s]. Larger lets mugs slide around their handles, smaller is late
+where they are turned."""
 _LEAST_TURN_RAD_S = 0.6
 """Rate [rad/s] below which turning is no different from the noise of a fit. Chosen by hand; larger means that slow
 turning is lost."""
@@ -144,13 +148,24 @@ def measure_pose(t: Track, o: Observation, points: Array, start: Array) -> Align
     """The pose of a track's shape that fits points (P, 3) best, from a start position (3,)."""
     sleeping = t.motion.sleeping
     by_parts = 0 < len(t.parts) <= _ALIGNED_PARTS
+    parts = t.parts if by_parts else ()
     if t.parts and not by_parts:
+        # The outline between a body and its handle is not there: what is seen of the body would pull it. The walls'
+        # outline is the body's.
+        parts = t.body_and_handle()
+        local = (points - start) @ rotations.matrix(t.quaternion)
         # What is seen within the outline, the inside of a bowl or a notch, would pull the outline toward it.
-        within = signed_distance(t.shape, t.extents, (points - start) @ rotations.matrix(t.quaternion), t.planes)[0]
+        if parts:
+            within = signed_distance_to_parts(parts, local)[0]
+        else:
+            within = signed_distance(t.shape, t.extents, local, t.planes)[0]
         outer = points[within > -_WITHIN_M - o.noise_m]
         points = outer if len(outer) >= 20 else points
     upright_axis = t.shape == Shape.CYLINDER and abs(rotations.matrix(t.quaternion)[2, 2]) > 0.9
     tilt, spin = (0.012, 0.04) if sleeping or not t.evidence.fits else (0.05, 0.15)
+    if t.parts and not by_parts:
+        # A handle that is not seen does not hold the yaw of what is round but for it, and its outline slides around.
+        spin = _HOLLOW_SPIN if np.linalg.norm(t.velocity) > _SLOW_SPIN_M_S else _HOLLOW_STILL
     return align(
         t.shape,
         t.extents,
@@ -158,7 +173,7 @@ def measure_pose(t: Track, o: Observation, points: Array, start: Array) -> Align
         start,
         t.quaternion,
         hull=t.planes,
-        parts=t.parts if by_parts else (),
+        parts=parts,
         prior_std_m=0.03 if not sleeping else 0.02,
         # Noise does not turn what is round about the vertical.
         prior_std_rad=(tilt, 0.002 if t.is_round and (t.yaw_free or upright_axis) else spin),

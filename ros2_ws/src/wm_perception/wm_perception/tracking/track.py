@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wm_core import rotations
+from wm_core.convex_parts import hull_part
 from wm_core.scene_graph import Shape
+from wm_perception.shapes.free_space import FreeSpace
 from wm_perception.shapes.part_frames import Parts
 from wm_perception.shapes.surfaces import ShapeFit, hull_planes, surface_samples
 from wm_perception.tracking.appearance import Appearance
@@ -100,6 +102,19 @@ class Visibility:
     empty_frames: int = 0
 
 
+@dataclass(frozen=True)
+class View:
+    """What one frame showed of an object at rest.
+
+    Attributes:
+        points: (P, 3) of it, world frame [m]; pixels: of its segment; free: what was seen past it, None: nothing.
+    """
+
+    points: Array
+    pixels: int
+    free: FreeSpace | None
+
+
 @dataclass
 class ShapeEvidence:
     """The fits from which a track's shape was chosen.
@@ -110,6 +125,7 @@ class ShapeEvidence:
         stamp_ns, pixels: of the segment that was fitted last.
         residual_m: mean distance of the current segment's points to the surface.
         view: (3,) unit vector in the world frame from the camera to the object when it was fitted last.
+        views: earlier ones that were fitted, of an object that has not moved since; they are fitted with the next.
     """
 
     fits: list[ShapeFit] = field(default_factory=list)
@@ -118,6 +134,7 @@ class ShapeEvidence:
     pixels: int = 0
     residual_m: float = 0.0
     view: Array = field(default_factory=lambda: np.array([1.0, 0.0, 0.0]))
+    views: list[View] = field(default_factory=list)
 
 
 @dataclass
@@ -176,6 +193,7 @@ class Track:
     parts: Parts = ()
     parts_evidence: PartsEvidence = field(default_factory=PartsEvidence)
     _samples: tuple[Array, Array] | None = None
+    _merged: tuple[Parts, Parts] = ((), ())
 
     @property
     def position(self) -> Array:
@@ -283,3 +301,12 @@ class Track:
         if self._samples is None:
             self._samples = surface_samples(self.shape, self.extents, self.hull)
         return self._samples
+
+    def body_and_handle(self) -> Parts:
+        """The outline of a hollow body's walls and floor, and its handle's parts; empty where it has no handle."""
+        if self._merged[0] is not self.parts:
+            handle = tuple(part for part in self.parts if part.shape != Shape.CONVEX)
+            walls = [part.points() for part in self.parts if part.shape == Shape.CONVEX]
+            merged = (hull_part(np.concatenate(walls)), *handle) if handle and walls else ()
+            self._merged = (self.parts, merged)
+        return self._merged[1]
