@@ -254,9 +254,11 @@ class PerceptionResult:
         instance_ids: (H, W) uint16 persistent object id of every pixel; 0 = background and supports.
         timings_s: durations [s] of the pipeline's steps, by name.
         warnings: sentences on the frame's faults; empty: none.
+        segmentation: the instances of this frame that were tracked; None: not known.
     """
 
     scene: SceneGraph
     instance_ids: NDArray[np.uint16]
     timings_s: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    segmentation: Segmentation | None = None

@@ -1,0 +1,106 @@
+"""Instances without what is no thing: pieces of walls and of the sides of bins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_perception.lifting.structure import Structure
+from wm_perception.types import Cloud, Segmentation
+
+_MOSTLY = 0.5
+"""Part of an instance on walls or sides from which it is dropped. Larger keeps walls that were taken for objects,
+smaller drops things that lean on walls."""
+_PARTLY = 0.08
+"""Part of an instance on walls or sides from which these pixels are cut off. Larger leaves strips of wall on things."""
+_LEFT = 0.35
+"""Part of an instance that must be left when pixels were cut off. Larger drops more that is half hidden by a wall."""
+_SAMPLES = 4000
+"""Pixels of instances that are looked at. Larger: slower, and surer of small instances."""
+_WHOLE = 0.6
+"""Part of the pixels of a container's sides that are of one instance, from which the segmenter has seen it as one
+thing: a tray, a basket. Larger drops more of these."""
+
+
+def without_structure(
+    segmentation: Segmentation, cloud: Cloud, structure: Structure, longest_m: float
+) -> tuple[Segmentation, tuple[int, ...]]:
+    """The instances that are things.
+
+    An instance that is mostly on a wall, or on the sides of a container, is dropped; from others that are partly on
+    them those pixels are cut off. Where one instance has most of a container's sides, the container is that thing.
+
+    Args:
+        longest_m: a container that is longer is never one of the instances.
+
+    Returns:
+        What is left, labels renumbered, and the indices in ``structure.containers`` of those that are instances.
+    """
+    count = len(segmentation.keys)
+    if not structure or not count:
+        return segmentation, ()
+    labels = segmentation.labels.ravel()
+    points, depth = cloud.points.reshape(-1, 3), cloud.depth.ravel()
+    pixels = np.flatnonzero(labels)
+    things = _containers_as_things(structure, segmentation.labels, cloud, longest_m)
+    others = replace(structure, containers=tuple(c for k, c in enumerate(structure.containers) if k not in things))
+    some = pixels[:: max(1, len(pixels) // _SAMPLES)]
+    on = _on(others, points[some], depth[some])
+    sizes = np.maximum(np.bincount(labels[some], minlength=count + 1), 1)
+    share = np.bincount(labels[some], weights=on, minlength=count + 1) / sizes
+    if share.max() < _PARTLY:
+        return segmentation, tuple(things)
+    keep = share < _MOSTLY
+    keep[0] = False
+    cut = keep & (share >= _PARTLY)
+    result = labels.copy()
+    if cut.any():
+        rows = pixels[cut[labels[pixels]]]
+        away = rows[_on(others, points[rows], depth[rows])]
+        result[away] = 0
+        before = np.bincount(labels[rows], minlength=count + 1)
+        lost = np.bincount(labels[away], minlength=count + 1)
+        keep &= before - lost >= _LEFT * before
+    number = (np.cumsum(keep) * keep).astype(np.int32)
+    return _some(segmentation, number[result].reshape(segmentation.labels.shape), keep[1:]), tuple(things)
+
+
+def _on(structure: Structure, points: NDArray[np.float32], depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray(structure.on_walls(points, depth) | (structure.on_sides(points, depth) >= 0))
+
+
+def _containers_as_things(
+    structure: Structure, labels: NDArray[np.int32], cloud: Cloud, longest_m: float
+) -> dict[int, int]:
+    """Which containers are one instance, and which."""
+    things: dict[int, int] = {}
+    if not structure.containers:
+        return things
+    every = np.s_[::3, ::3]
+    owner = labels[every].ravel()
+    side = structure.on_sides(cloud.points[every].reshape(-1, 3), cloud.depth[every].ravel())
+    for index, container in enumerate(structure.containers):
+        if float(container.shape.sizes.max()) > longest_m:
+            continue
+        votes = np.bincount(owner[side == index])
+        if len(votes) > 1 and votes[1:].max() > _WHOLE * votes.sum():
+            things[index] = int(votes[1:].argmax()) + 1
+    return things
+
+
+def _some(segmentation: Segmentation, labels: NDArray[np.int32], keep: NDArray[np.bool_]) -> Segmentation:
+    """Some of the instances (L,), with their new labels (h, w)."""
+    names = tuple(n for n, k in zip(segmentation.class_names, keep, strict=False) if k)
+    return replace(
+        segmentation,
+        labels=labels,
+        keys=segmentation.keys[keep],
+        class_names=names,
+        scores=segmentation.scores[keep] if len(segmentation.scores) else segmentation.scores,
+        embeddings=segmentation.embeddings[keep] if segmentation.embeddings.size else segmentation.embeddings,
+        class_probabilities=segmentation.class_probabilities[keep]
+        if segmentation.class_probabilities.size
+        else segmentation.class_probabilities,
+    )
