@@ -194,7 +194,7 @@ class PerceptionPipeline:
             segmentation = self.segmenter.decode(begun.inferred, cloud, candidates, height, predicted)
         else:
             segmentation = self.segmenter.segment(frame, cloud, candidates, height, predicted)
-        segmentation, whole = without_structure(segmentation, cloud, begun.structure, self.config.max_extent_m)
+        segmentation, whole = without_structure(segmentation, cloud, height, begun.structure, self.config.max_extent_m)
         containers = self._containers.update(begun.structure, whole)
         laps.lap("segment")
         observations = observe(cloud, height, begun.which, begun.supports, segmentation, candidates, self._edge_pixels)

@@ -15,6 +15,9 @@ _MOSTLY = 0.5
 smaller drops things that lean on walls."""
 _PARTLY = 0.08
 """Part of an instance on walls or sides from which these pixels are cut off. Larger leaves strips of wall on things."""
+_LOW_M, _RAISED = 0.02, 0.25
+"""Height over the support [m] up to which pixels of an instance are not counted, where this part of it at least is
+higher. Larger drops low things beside a side that are one instance with it."""
 _LEFT = 0.35
 """Part of an instance that must be left when pixels were cut off. Larger drops more that is half hidden by a wall."""
 _SAMPLES = 4000
@@ -25,7 +28,11 @@ thing: a tray, a basket. Larger drops more of these."""
 
 
 def without_structure(
-    segmentation: Segmentation, cloud: Cloud, structure: Structure, longest_m: float
+    segmentation: Segmentation,
+    cloud: Cloud,
+    height: NDArray[np.float32],
+    structure: Structure,
+    longest_m: float,
 ) -> tuple[Segmentation, tuple[int, ...]]:
     """The instances that are things.
 
@@ -33,6 +40,7 @@ def without_structure(
     them those pixels are cut off. Where one instance has most of a container's sides, the container is that thing.
 
     Args:
+        height: (h, w) over the support below each pixel [m], NaN where there is none.
         longest_m: a container that is longer is never one of the instances.
 
     Returns:
@@ -48,8 +56,12 @@ def without_structure(
     others = replace(structure, containers=tuple(c for k, c in enumerate(structure.containers) if k not in things))
     some = pixels[:: max(1, len(pixels) // _SAMPLES)]
     on = _on(others, points[some], depth[some])
-    sizes = np.maximum(np.bincount(labels[some], minlength=count + 1), 1)
-    share = np.bincount(labels[some], weights=on, minlength=count + 1) / sizes
+    # What lies low may be the floor of a bin that was taken into a piece of its side.
+    low = height.ravel()[some] < _LOW_M
+    sizes = np.bincount(labels[some], minlength=count + 1)
+    raised = np.bincount(labels[some], weights=on | ~low, minlength=count + 1)
+    raised = np.where(raised >= _RAISED * sizes, raised, sizes)
+    share = np.bincount(labels[some], weights=on, minlength=count + 1) / np.maximum(raised, 1)
     if share.max() < _PARTLY:
         return segmentation, tuple(things)
     keep = share < _MOSTLY
