@@ -31,9 +31,8 @@ from wm_perception.evaluation import (
     reappearances,
     rotation_error_deg,
 )
-from wm_perception.models.segmenter import make_segmenter
 from wm_perception.pipeline import PerceptionPipeline
-from wm_perception.types import Frame, PerceptionConfig, Segmentation, Segmenter
+from wm_perception.types import Frame, PerceptionConfig
 
 WARM_UP_S = 0.5
 """Frames before this are not scored: an object is published after it was seen a few times."""
@@ -46,32 +45,6 @@ _PICTURES_PER_CLIP = 3
 
 Masks = list[dict[str, Any]]
 Counts = dict[str, NDArray[np.float64]]
-
-
-class Watched:
-    """A segmenter that keeps its last result.
-
-    Attributes:
-        segmenter: the one that does the work; last: its last result, None before the first.
-    """
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        self.segmenter = segmenter
-        self.last: Segmentation | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.segmenter, name)
-
-    def segment(self, *arguments: Any, **named: Any) -> Segmentation:
-        """As the segmenter."""
-        self.last = self.segmenter.segment(*arguments, **named)
-        return self.last
-
-    def decode(self, *arguments: Any, **named: Any) -> Segmentation:
-        """As the segmenter; not called where it has no ``infer``, see ``TwoStageSegmenter``."""
-        decode: Any = self.segmenter.decode  # type: ignore[attr-defined]
-        self.last = decode(*arguments, **named)
-        return self.last
 
 
 @dataclass(frozen=True)
@@ -179,8 +152,7 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_ground_truth: Cl
     Args:
         clip_ground_truth: true events and causes, by ``training.reasoner.metrics.clip_ground_truth``.
     """
-    segmenter = Watched(make_segmenter(config))
-    pipeline = PerceptionPipeline(config, segmenter)
+    pipeline = PerceptionPipeline(config)
     record = ClipRecord(clip.plan)
     visible: list[set[int]] = []
     gone: list[set[int]] = []
@@ -213,7 +185,7 @@ def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_ground_truth: Cl
             for p, t, _ in pairs
             if int(frame.scene.ids[t]) in frame.visible
         ]
-        segmentation = segmenter.last
+        segmentation = result.segmentation
         assert segmentation is not None
         labels = segmentation.labels
         step = max(1, round(clip.camera.height / labels.shape[0]))

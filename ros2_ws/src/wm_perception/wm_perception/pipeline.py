@@ -195,11 +195,13 @@ class PerceptionPipeline:
         else:
             segmentation = self.segmenter.segment(frame, cloud, candidates, height, predicted)
         segmentation, whole = without_structure(segmentation, cloud, height, begun.structure, self.config.max_extent_m)
-        containers = self._containers.update(begun.structure, whole)
         laps.lap("segment")
         observations = observe(cloud, height, begun.which, begun.supports, segmentation, candidates, self._edge_pixels)
         assigned = self.tracker.update(cloud, segmentation, observations, begun.since_last_s, hurried=begun.searched)
         laps.lap("track")
+        # A container that is one instance is an object of its own until it is a track that is published.
+        tracked = [k for k, label in whole.items() if self._id_of(assigned[label - 1])]
+        containers = self._containers.update(begun.structure, tracked)
         for kind, ids in ((EventKind.ENTER, self._containers.entered), (EventKind.LEAVE, self._containers.left)):
             for object_id in ids:
                 self.tracker.report(kind, object_id)
@@ -211,12 +213,15 @@ class PerceptionPipeline:
         laps.lap("instances")
         return PerceptionResult(scene, ids, {**begun.timings_s, **laps.timings_s}, begun.warnings, segmentation)
 
+    def _id_of(self, row: int) -> int:
+        """Id of a track by its index, 0: not published, or none."""
+        return self.tracker.tracks[row].id if row >= 0 else 0
+
     def _instances(self, segmentation: Segmentation, assigned: NDArray[np.int64]) -> NDArray[np.uint16]:
         """(h, w) ids of the tracks, 0: none."""
         table = np.zeros(len(segmentation.keys) + 1, dtype=np.uint16)
         for label, row in enumerate(assigned, start=1):
-            if row >= 0:
-                table[label] = self.tracker.tracks[row].id
+            table[label] = self._id_of(row)
         return table[segmentation.labels]
 
     @staticmethod

@@ -48,6 +48,8 @@ openings, smaller finds bins between things."""
 _WALL_M = (0.016, 0.05)
 """Least and greatest half thickness [m] of walls. Sensors with coarse depth blur a wall of 1 cm over several; larger
 takes in more of what leans on walls."""
+_ALIGNED_M = 0.025
+"""Distance [m] from a side, as found in cells, up to which its pixels place it. Larger lets things beside move it."""
 _WALL_PART = 0.9
 """Part of a side's pixels that are taken to be within its thickness. Larger: thicker sides where depth is blurred."""
 _WALL_MORE_M = 0.004
@@ -269,7 +271,7 @@ def _aligned(places: list[NDArray[np.float32]], corner: Array, far: Array) -> tu
         own, along = xy[:, axis], xy[:, 1 - axis]
         beside = (along > corner[1 - axis] + _WALL_M[1]) & (along < far[1 - axis] - _WALL_M[1])
         for side in (corner, far):
-            near = own[beside & (np.abs(own - side[axis]) < _WALL_M[1])]
+            near = own[beside & (np.abs(own - side[axis]) < _ALIGNED_M)]
             if len(near) >= 8:
                 side[axis] = float(np.quantile(near, [0.05, 0.95]).mean())
         reach = np.minimum(np.abs(own - corner[axis]), np.abs(own - far[axis]))[beside]

@@ -194,8 +194,10 @@ def _joined(points: NDArray[np.float32], labels: NDArray[np.int32], height_m: fl
         mine = owner == group
         hull = cv2.convexHull(cells[mine][:, ::-1].astype(np.int32))
         filled = cv2.fillPoly(np.zeros(grid.shape, np.uint8), [hull], (1,))
+        # Beyond its edge what is lower is seen.
+        inner = cv2.erode(filled, np.ones((3, 3), np.uint8))
         within = int(filled.sum())
-        if within * _JOIN_CELL_M**2 < _JOINED_M2 or int((filled & lower).sum()) > _LOWER_SHARE * within:
+        if within * _JOIN_CELL_M**2 < _JOINED_M2 or int((inner & lower).sum()) > _LOWER_SHARE * within:
             continue
         result[rows[mine], columns[mine]] = int(labels[rows[mine], columns[mine]].min())
     return result

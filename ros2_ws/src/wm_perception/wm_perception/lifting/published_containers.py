@@ -30,7 +30,7 @@ class PublishedContainers:
         """The containers to publish in this frame.
 
         Args:
-            whole: indices in ``structure.containers`` of those that are one instance of this frame.
+            whole: indices in ``structure.containers`` of those that are one tracked instance of this frame.
         """
         shares = {}
         for index, container in enumerate(structure.containers):

@@ -33,7 +33,7 @@ def without_structure(
     height: NDArray[np.float32],
     structure: Structure,
     longest_m: float,
-) -> tuple[Segmentation, tuple[int, ...]]:
+) -> tuple[Segmentation, dict[int, int]]:
     """The instances that are things.
 
     An instance that is mostly on a wall, or on the sides of a container, is dropped; from others that are partly on
@@ -44,11 +44,12 @@ def without_structure(
         longest_m: a container that is longer is never one of the instances.
 
     Returns:
-        What is left, labels renumbered, and the indices in ``structure.containers`` of those that are instances.
+        What is left, labels renumbered, and the label of each container that is an instance, by its index in
+        ``structure.containers``.
     """
     count = len(segmentation.keys)
     if not structure or not count:
-        return segmentation, ()
+        return segmentation, {}
     labels = segmentation.labels.ravel()
     points, depth = cloud.points.reshape(-1, 3), cloud.depth.ravel()
     pixels = np.flatnonzero(labels)
@@ -63,7 +64,7 @@ def without_structure(
     raised = np.where(raised >= _RAISED * sizes, raised, sizes)
     share = np.bincount(labels[some], weights=on, minlength=count + 1) / np.maximum(raised, 1)
     if share.max() < _PARTLY:
-        return segmentation, tuple(things)
+        return segmentation, things
     keep = share < _MOSTLY
     keep[0] = False
     cut = keep & (share >= _PARTLY)
@@ -76,7 +77,8 @@ def without_structure(
         lost = np.bincount(labels[away], minlength=count + 1)
         keep &= before - lost >= _LEFT * before
     number = (np.cumsum(keep) * keep).astype(np.int32)
-    return _some(segmentation, number[result].reshape(segmentation.labels.shape), keep[1:]), tuple(things)
+    left = {k: int(number[label]) for k, label in things.items() if keep[label]}
+    return _some(segmentation, number[result].reshape(segmentation.labels.shape), keep[1:]), left
 
 
 def _on(structure: Structure, points: NDArray[np.float32], depth: NDArray[np.float32]) -> NDArray[np.bool_]:
