@@ -172,23 +172,22 @@ def test_nothing_is_changed_without_structure():
 
 
 def _updated(structure: StructureMap, things: list[Thing], count: int, start: int) -> None:
+    cloud, height, which, supports = lifted(seen(0, things, STEEP_VIEW, noise_m=0.001, seed=start))
     for k in range(count):
-        cloud, height, which, supports = lifted(seen(0, things, STEEP_VIEW, noise_m=0.001, seed=start + k))
         structure.update(cloud, height, which, supports, start + k)
 
 
-@pytest.mark.slow
 def test_a_bin_keeps_its_id_while_it_is_pushed_and_is_forgotten_when_it_is_gone():
     ids = iter(range(40, 99))
     structure = StructureMap(CONFIG, lambda: next(ids))
     _updated(structure, bin_of((0.0, 0.0), (0.36, 0.28, 0.1)), 4, 1)
     before = structure.snapshot()
-    _updated(structure, bin_of((0.06, 0.02), (0.36, 0.28, 0.1)), 8, 5)
+    _updated(structure, bin_of((0.06, 0.02), (0.36, 0.28, 0.1)), 12, 5)
     after = structure.snapshot()
     assert [c.id for c in before.containers] == [c.id for c in after.containers] == [40]
     assert before.containers[0].shape.center == pytest.approx([0.0, 0.0], abs=0.01)
     assert after.containers[0].shape.center == pytest.approx([0.06, 0.02], abs=0.012)
-    _updated(structure, [], 30, 20)
+    _updated(structure, [], 45, 20)
     assert structure.snapshot().containers == ()
 
 

@@ -17,7 +17,7 @@ from wm_perception.types import Array, Cloud, PerceptionConfig
 
 _FIRST_SEARCHES = 3
 """Frames at the start that are all searched, as nothing is known yet."""
-_EVERY = 5
+_EVERY = 10
 """After that, frames from one search to the next at least. Larger is cheaper, and sees a pushed bin move later."""
 _MISSED = 4
 """Searches without a wall, or without a container that is in view, after which it is forgotten. Larger keeps what was
