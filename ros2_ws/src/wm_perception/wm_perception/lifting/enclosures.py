@@ -39,6 +39,9 @@ _INNER = 0.38
 only."""
 _LOW_SHARE = 0.2
 """Part of the seen cells within that must be lower than the rim. Larger misses heaped bins."""
+_LEAST_SLOPE = 0.4
+"""Tangent of the angle (22 degrees) from which a camera must look down at the middle of the rim. Larger misses bins far
+away, smaller finds bins between things on shelves."""
 _RIM_M, _RIM_SHARE = 0.015, 0.12
 """Difference from the height of the rim [m], and as a part of it, up to which a cell of a side is at the rim. Larger
 takes in boxes and bottles of unlike heights."""
@@ -124,9 +127,15 @@ def find_enclosures(
             candidate = _at_yaw(seen.of(here), raised[here], yaw, support)
             if candidate is not None and (best is None or candidate[0] > best[0]):
                 best = candidate
-        if best is not None:
+        if best is not None and _looked_into(best[1], cloud.world_T_camera[:3, 3]):
             found.append(best[1])
     return found
+
+
+def _looked_into(shape: Enclosure, eye: Array) -> bool:
+    """Whether a camera at ``eye`` (3,) [m] looks down into a container, and not at things in a row."""
+    away = float(np.linalg.norm(eye[:2] - shape.center))
+    return float(eye[2]) - shape.top_m > _LEAST_SLOPE * away
 
 
 @dataclass(frozen=True)
