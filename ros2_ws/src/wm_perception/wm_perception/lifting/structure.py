@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wm_perception.lifting.cloud import depth_noise_m
 from wm_perception.lifting.enclosures import Enclosure, find_enclosures
 from wm_perception.lifting.supports import Support
-from wm_perception.lifting.walls import Wall, find_walls
+from wm_perception.lifting.walls import Wall, find_walls, turned
 from wm_perception.types import Array, Cloud, PerceptionConfig
 
 _FIRST_SEARCHES = 3
@@ -36,6 +36,9 @@ _AVERAGED = 8
 """Sightings over which the place of a container that stands still is averaged. Larger: nearer to the truth, later."""
 _WALL_LAYER_M, _WALL_NOISE = 0.015, 2.0
 """Half thickness [m] of a wall, and in standard deviations of depth. Larger takes in flat things that lean on it."""
+_FLAT, _FACING = 0.9, 0.85
+"""Vertical part of a normal from which a pixel is the top of a thing, and cosine to the walls' directions (32 degrees)
+under which it is of something round or turned, where it is at a side. Smaller cuts less off what leans on sides."""
 _BEYOND_M = 0.03
 """How far beyond its seen rectangle a wall may go on, and above its rim a container [m]."""
 
@@ -92,8 +95,14 @@ class Structure:
             on[near[within]] = True
         return on
 
-    def on_sides(self, points: NDArray[np.float32], depth: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Index of the container whose sides each point (P, 3) [m], seen at a depth (P,) [m], is of; -1: of none."""
+    def on_sides(
+        self, points: NDArray[np.float32], depth: NDArray[np.float32], normals: NDArray[np.float32] | None = None
+    ) -> NDArray[np.int64]:
+        """Index of the container whose sides each point (P, 3) [m], seen at a depth (P,) [m], is of; -1: of none.
+
+        Args:
+            normals: (P, 3) unit, NaN where unknown: those that face as no side does are of no side.
+        """
         which = np.full(len(points), -1, np.int64)
         noise = np.float32(_WALL_NOISE) * depth_noise_m(depth)
         for index, container in enumerate(self.containers):
@@ -101,8 +110,20 @@ class Structure:
             with np.errstate(invalid="ignore"):
                 on = np.abs(shape.inward_m(points[:, :2])) < np.maximum(np.float32(shape.wall_m), noise)
                 on &= points[:, 2] < np.float32(shape.top_m + _BEYOND_M)
-            which[on] = index
+            rows = np.flatnonzero(on)
+            if normals is not None:
+                rows = rows[~_faces_otherwise(normals[rows], shape.yaw)]
+            which[rows] = index
         return which
+
+
+def _faces_otherwise(normals: NDArray[np.float32], yaw: float) -> NDArray[np.bool_]:
+    """Which normals (P, 3) are known, and neither along nor across walls of a yaw [rad], nor between these and up."""
+    x, y = turned(normals[:, :2], yaw)
+    with np.errstate(invalid="ignore"):
+        level = np.hypot(x, y)
+        askew = np.maximum(np.abs(x), np.abs(y)) < np.float32(_FACING) * level
+        return np.asarray((normals[:, 2] > _FLAT) | (askew & (level > 0.5)))
 
 
 class StructureMap:

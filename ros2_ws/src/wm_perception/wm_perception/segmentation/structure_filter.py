@@ -51,12 +51,12 @@ def without_structure(
     if not structure or not count:
         return segmentation, {}
     labels = segmentation.labels.ravel()
-    points, depth = cloud.points.reshape(-1, 3), cloud.depth.ravel()
+    points, normals, depth = cloud.points.reshape(-1, 3), cloud.normals.reshape(-1, 3), cloud.depth.ravel()
     pixels = np.flatnonzero(labels)
     things = _containers_as_things(structure, segmentation.labels, cloud, longest_m)
     others = replace(structure, containers=tuple(c for k, c in enumerate(structure.containers) if k not in things))
     some = pixels[:: max(1, len(pixels) // _SAMPLES)]
-    on = _on(others, points[some], depth[some])
+    on = _on(others, points[some], depth[some], normals[some])
     # What lies low may be the floor of a bin that was taken into a piece of its side.
     low = height.ravel()[some] < _LOW_M
     sizes = np.bincount(labels[some], minlength=count + 1)
@@ -71,7 +71,7 @@ def without_structure(
     result = labels.copy()
     if cut.any():
         rows = pixels[cut[labels[pixels]]]
-        away = rows[_on(others, points[rows], depth[rows])]
+        away = rows[_on(others, points[rows], depth[rows], normals[rows])]
         result[away] = 0
         before = np.bincount(labels[rows], minlength=count + 1)
         lost = np.bincount(labels[away], minlength=count + 1)
@@ -81,8 +81,13 @@ def without_structure(
     return _some(segmentation, number[result].reshape(segmentation.labels.shape), keep[1:]), left
 
 
-def _on(structure: Structure, points: NDArray[np.float32], depth: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return np.asarray(structure.on_walls(points, depth) | (structure.on_sides(points, depth) >= 0))
+def _on(
+    structure: Structure,
+    points: NDArray[np.float32],
+    depth: NDArray[np.float32],
+    normals: NDArray[np.float32],
+) -> NDArray[np.bool_]:
+    return np.asarray(structure.on_walls(points, depth) | (structure.on_sides(points, depth, normals) >= 0))
 
 
 def _containers_as_things(
