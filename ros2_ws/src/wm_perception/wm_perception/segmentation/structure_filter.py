@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from wm_perception.lifting.structure import Structure
 from wm_perception.types import Cloud, Segmentation
 
-_MOSTLY = 0.5
+_MOSTLY = 0.7
 """Part of an instance on walls or sides from which it is dropped. Larger keeps walls that were taken for objects,
 smaller drops things that lean on walls."""
-_PARTLY = 0.08
+_PARTLY = 0.25
 """Part of an instance on walls or sides from which these pixels are cut off. Larger leaves strips of wall on things."""
 _LOW_M, _RAISED = 0.02, 0.25
 """Height over the support [m] up to which pixels of an instance are not counted, where this part of it at least is
