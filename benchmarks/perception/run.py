@@ -32,9 +32,8 @@ from wm_perception.evaluation import (
     reappearances,
     rotation_error_deg,
 )
-from wm_perception.models.segmenter import make_segmenter
 from wm_perception.pipeline import PerceptionPipeline
-from wm_perception.types import Frame, PerceptionConfig, Segmentation, Segmenter
+from wm_perception.types import Frame, PerceptionConfig
 
 WARM_UP_S = 0.5
 """Frames before this are not scored: an object is published after it was seen a few times."""
@@ -47,32 +46,6 @@ _PICTURES_PER_CLIP = 3
 
 Masks = list[dict[str, Any]]
 Counts = dict[str, NDArray[np.float64]]
-
-
-class Watched:
-    """A segmenter that keeps its last result.
-
-    Attributes:
-        segmenter: the one that does the work; last: its last result, None before the first.
-    """
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        self.segmenter = segmenter
-        self.last: Segmentation | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.segmenter, name)
-
-    def segment(self, *arguments: Any, **named: Any) -> Segmentation:
-        """As the segmenter."""
-        self.last = self.segmenter.segment(*arguments, **named)
-        return self.last
-
-    def decode(self, *arguments: Any, **named: Any) -> Segmentation:
-        """As the segmenter; not called where it has no ``infer``, see ``TwoStageSegmenter``."""
-        decode: Any = self.segmenter.decode  # type: ignore[attr-defined]
-        self.last = decode(*arguments, **named)
-        return self.last
 
 
 @dataclass(frozen=True)
@@ -184,8 +157,7 @@ def run_clip(
         clip_ground_truth: true events and causes, by ``training.reasoner.metrics.clip_ground_truth``.
         oracle_masks: the true masks and classes in place of the configuration's segmenter.
     """
-    segmenter = Watched(OracleSegmenter(clip) if oracle_masks else make_segmenter(config))
-    pipeline = PerceptionPipeline(config, segmenter)
+    pipeline = PerceptionPipeline(config, OracleSegmenter(clip) if oracle_masks else None)
     scorer = ClipScorer(clip)
     for number, frame in enumerate(clip.frames):
         begin = time.perf_counter()
@@ -193,7 +165,7 @@ def run_clip(
             Frame(frame.stamp_ns, frame.rgb, frame.depth, clip.camera, frame.scene.world_T_camera)
         )
         seconds = time.perf_counter() - begin
-        segmentation = segmenter.last
+        segmentation = result.segmentation
         assert segmentation is not None
         count = len(segmentation.keys)
         scores = segmentation.scores if len(segmentation.scores) else np.ones(count, np.float32)
