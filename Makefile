@@ -16,7 +16,7 @@ define bootstrap
 	@$(PYTHON) tools/bootstrap.py $(foreach extra,$(1) $(WITH),--with $(extra))
 endef
 
-.PHONY: help setup demo test test-fast test-exhaustive lint lint-types format docs bench bench-perception bench-imagination bench-engines soak export data train-segmenter train-reasoner train-dynamics lock check-wheels clean distclean
+.PHONY: help setup demo test test-fast test-exhaustive lint lint-types format docs bench bench-perception bench-live bench-imagination bench-engines soak export data train-segmenter train-reasoner train-dynamics lock check-wheels clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
@@ -74,6 +74,10 @@ bench:  ## measure; results in out/bench/
 bench-perception:  ## perception on held-out worlds, beside the aims; results in out/bench/perception.json
 	$(call bootstrap,training)
 	@source tools/env.sh; exec python -m benchmarks.perception $(ARGS)
+
+bench-live:  ## perception through the live graph: household objects; results in out/bench/perception_live.json
+	$(call bootstrap,training household)
+	@source tools/env.sh; exec python -m benchmarks.perception.live $(ARGS)
 
 bench-imagination:  ## imagined futures on held-out worlds, beside the aims; results in out/bench/imagination.json
 	$(call bootstrap,training)

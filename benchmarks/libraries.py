@@ -27,7 +27,7 @@ from wm_core import geometry, rotations
 from wm_core.scene_graph import Shape
 from wm_imagination.appearance.points import SurfacePoints, newest_per_voxel
 from wm_perception.lifting.cloud import make_cloud
-from wm_perception.lifting.supports import find_planes
+from wm_perception.lifting.planes import find_planes
 from wm_perception.shapes import fitting
 from wm_perception.shapes.surfaces import align, surface_samples
 from wm_perception.types import PerceptionConfig

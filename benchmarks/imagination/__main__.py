@@ -23,7 +23,7 @@ from rich.markup import escape
 
 from benchmarks.imagination import speed
 from benchmarks.imagination.document import AIMS, EMPTY, SPLITS
-from benchmarks.imagination.run import unavailable
+from benchmarks.imagination.run import FROM, unavailable
 from benchmarks.imagination.steps import STEPS
 from benchmarks.imagination.tables import markdown, tables
 from benchmarks.imagination.worlds import FIRST_SEED
@@ -49,6 +49,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--worlds", type=int, default=20, help="of each split (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first world (default: %(default)s)")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
+    parser.add_argument(
+        "--states",
+        nargs="+",
+        choices=FROM,
+        default=list(FROM),
+        help="that futures begin with; true alone needs no images, and takes some 15 s a world (default: both)",
+    )
     parser.add_argument("--samples", type=int, default=20, help="of the belief, for the 90 %% regions; 0: none")
     parser.add_argument("--processes", type=int, default=2, help="worlds at the same time (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=50, help="of the planner, each method (default: %(default)s)")

@@ -56,7 +56,7 @@ def run_accuracy(
     """Worlds, errors, effects, events, calibration, and the picture."""
     seeds: dict[Any, list[int]] = {s: world_seeds(s, arguments.worlds, arguments.seed) for s in arguments.splits}
     with Bar(console, "worlds", sum(map(len, seeds.values()))) as bar:
-        found, failures = run_worlds(seeds, methods, arguments.samples, arguments.processes, on_done=bar)
+        found, failures = run_worlds(seeds, methods, arguments.samples, arguments.processes, arguments.states, bar)
     outcomes: dict[str, Outcome] = {str(split): outcome for split, outcome in found.items()}
     document |= accuracy_document(outcomes)
     document["worlds"] = {split: {"seeds": seeds[split], "used": outcomes[split].worlds} for split in seeds}

@@ -3,9 +3,10 @@
     source tools/env.sh && python -m benchmarks.imagination.still [--backend learned physics] [--scenes 20]
 
 Perceives scenes in which nothing moves (random worlds, the simulator's own scenes, and real frames where recordings
-are there, see WM_SHARED_DATA), imagines two seconds in which nothing is done, and reports how far anything moved. Then
-removes each object of some of the scenes, and counts the other objects that moved although they did not rest on it.
-Perceived scenes are kept in out/bench/cache. Prints tables; writes still.json.
+are there, see WM_SHARED_DATA), imagines two seconds in which nothing is done, and reports how far anything moved, and
+how far the start of these futures is from what was perceived. Then removes each object of some of the scenes, and
+counts the other objects that moved although they did not rest on it. Perceived scenes are kept in out/bench/cache.
+Prints tables; writes still.json.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmarks.imagination.start_changes import StartChanges, changes_summary, changes_table, start_changes
 from benchmarks.imagination.steps import Bar
 from benchmarks.imagination.still_scenes import SOURCES, StaticScene, recordings_folder, scenes_of, static_scene
 from benchmarks.imagination.store import ROOT
@@ -243,6 +245,7 @@ def run(given: argparse.Namespace, console: Console) -> dict[str, Any]:
     document: dict[str, Any] = {"failures": [], "backends": {}, "scenes": {}, "removals": {}}
     made = [m for source in given.sources for m in scenes_of(source, given.scenes, given.recordings)]
     scenes: list[StaticScene] = []
+    changes: dict[str, StartChanges] = {}
     with Bar(console, "perceived", len(made)) as bar:
         for one in made:
             try:
@@ -252,7 +255,12 @@ def run(given: argparse.Namespace, console: Console) -> dict[str, Any]:
                 scene = None
             if scene is not None:
                 scenes.append(scene)
+                changes[scene.name] = start_changes(scene.graph)
             bar(one[1])
+    if changes:
+        document["starts"] = changes_summary(list(changes.values()))
+        document["starts_by_scene"] = {name: asdict(c) for name, c in changes.items()}
+        console.print(changes_table(document["starts"]))
     for name in given.backend:
         base, _, engine = name.partition("-")
         dynamics = make_dynamics(base, **({"engine": engine} if engine else {}))

@@ -132,6 +132,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--camera-rate", type=float, default=30.0, metavar="HZ", help="live (default: %(default)s)")
     parser.add_argument("--latency-seconds", type=float, default=12.0, help="of each measurement; 0: none")
     parser.add_argument("--real-clip", type=Path, default=default_clip(), help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--oracle-masks",
+        action="store_true",
+        help="the true masks and classes in place of the segmenters: what is left is not theirs; no latencies",
+    )
     parser.add_argument("--quick", action="store_true", help="about a minute: 4 short clips, few figures mean much")
     parser.add_argument("--out", type=Path, default=ROOT / "out/bench", help="folder (default: %(default)s)")
     arguments = parser.parse_args(argv)
@@ -152,6 +157,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         value = getattr(arguments, name)
         if not low <= value <= high:
             parser.error(f"--{name.replace('_', '-')}: got {value:g}, expected {low:g} to {high:g}")
+    if arguments.oracle_masks:
+        arguments.latency_seconds = 0.0
     arguments.left_out = missing()
     if arguments.splits is None:
         arguments.splits = [s for s in SPLITS if s != "household" or arguments.left_out is None]
@@ -170,6 +177,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         notes.append("no trained weights are installed (make train-segmenter): only the untrained pipeline is measured")
     if not masks.available():
         notes.append("pycocotools is not installed (make setup WITH=training): masks are not measured")
+    if arguments.oracle_masks:
+        notes.append("with the true masks and classes in place of the segmenters, but for the recorded clip")
     if arguments.left_out is not None:
         notes.append(f"household is not measured: {arguments.left_out}")
     plans = [
@@ -186,7 +195,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     # The long ones first, so that no process waits at the end.
     plans.sort(key=lambda p: -p.seconds)
     console.print(f"{len(plans)} clips, {sum(p.seconds for p in plans):.0f} s at {arguments.rate:g} Hz")
-    records, failures = run_clips(plans, configs, arguments.processes, console)
+    records, failures = run_clips(plans, configs, arguments.processes, console, arguments.oracle_masks)
     notes += failures
     values: dict[tuple[str, str], dict[str, float | None]] = {}
     details: dict[str, Any] = {}

@@ -14,30 +14,45 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.perception.run import ClipRecord, run_clip
 from benchmarks.perception.tables import SPLITS
 from training.reasoner.metrics import clip_ground_truth
-from training.reasoner.rendered_clips import ClipPlan, render_clip
+from training.reasoner.rendered_clips import ClipPlan, RenderedClip, render_clip
 from wm_perception.types import PerceptionConfig
 
 _RETRY_SEEDS = 1000
 """Added to the seed of a world whose physics diverges: further than any run has clips."""
+_TRIES = 5
+"""Worlds that are tried in place of one whose physics diverges, itself included."""
 
 
-def job(plan: ClipPlan, configs: dict[str, PerceptionConfig]) -> tuple[ClipPlan, dict[str, ClipRecord]]:
-    """Render a clip once and run every pipeline on it. A world whose physics diverges is replaced by another."""
-    for attempt in range(5):
-        tried = replace(plan, seed=plan.seed + attempt * _RETRY_SEEDS)
+def draw_clip(plan: ClipPlan) -> RenderedClip:
+    """Render a clip. A world whose physics diverges is replaced by another, which its plan says.
+
+    Raises:
+        ValueError: so do four others.
+    """
+    for attempt in range(_TRIES):
         try:
-            clip = render_clip(tried)
+            return render_clip(replace(plan, seed=plan.seed + attempt * _RETRY_SEEDS))
         except ValueError:
-            if attempt == 4:
+            if attempt == _TRIES - 1:
                 raise
-            continue
-        break
+    raise AssertionError("unreachable")
+
+
+def job(
+    plan: ClipPlan, configs: dict[str, PerceptionConfig], oracle_masks: bool = False
+) -> tuple[ClipPlan, dict[str, ClipRecord]]:
+    """Render a clip once and run every pipeline on it."""
+    clip = draw_clip(plan)
     ground_truth = clip_ground_truth(clip.world, clip.ground_truth)
-    return tried, {name: run_clip(clip, config, ground_truth) for name, config in configs.items()}
+    return clip.plan, {name: run_clip(clip, config, ground_truth, oracle_masks) for name, config in configs.items()}
 
 
 def run_clips(
-    plans: Sequence[ClipPlan], configs: dict[str, PerceptionConfig], processes: int, console: Console
+    plans: Sequence[ClipPlan],
+    configs: dict[str, PerceptionConfig],
+    processes: int,
+    console: Console,
+    oracle_masks: bool = False,
 ) -> tuple[dict[str, dict[str, list[ClipRecord]]], list[str]]:
     """Records by pipeline and split, and a line for each clip that failed and is left out."""
     failures: list[str] = []
@@ -49,7 +64,7 @@ def run_clips(
         concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool,
     ):
         bar = progress.add_task("clips", total=len(plans))
-        waiting = {pool.submit(job, plan, configs): plan for plan in plans}
+        waiting = {pool.submit(job, plan, configs, oracle_masks): plan for plan in plans}
         for done, future in enumerate(concurrent.futures.as_completed(waiting), start=1):
             plan = waiting[future]
             try:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.perception import masks
+from benchmarks.perception.oracle import OracleSegmenter
 from training.reasoner.metrics import (
     ClipGroundTruth,
     add_counts,
@@ -31,9 +32,8 @@ from wm_perception.evaluation import (
     reappearances,
     rotation_error_deg,
 )
-from wm_perception.models.segmenter import make_segmenter
 from wm_perception.pipeline import PerceptionPipeline
-from wm_perception.types import Frame, PerceptionConfig, Segmentation, Segmenter
+from wm_perception.types import Frame, PerceptionConfig
 
 WARM_UP_S = 0.5
 """Frames before this are not scored: an object is published after it was seen a few times."""
@@ -46,32 +46,6 @@ _PICTURES_PER_CLIP = 3
 
 Masks = list[dict[str, Any]]
 Counts = dict[str, NDArray[np.float64]]
-
-
-class Watched:
-    """A segmenter that keeps its last result.
-
-    Attributes:
-        segmenter: the one that does the work; last: its last result, None before the first.
-    """
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        self.segmenter = segmenter
-        self.last: Segmentation | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.segmenter, name)
-
-    def segment(self, *arguments: Any, **named: Any) -> Segmentation:
-        """As the segmenter."""
-        self.last = self.segmenter.segment(*arguments, **named)
-        return self.last
-
-    def decode(self, *arguments: Any, **named: Any) -> Segmentation:
-        """As the segmenter; not called where it has no ``infer``, see ``TwoStageSegmenter``."""
-        decode: Any = self.segmenter.decode  # type: ignore[attr-defined]
-        self.last = decode(*arguments, **named)
-        return self.last
 
 
 @dataclass(frozen=True)
@@ -130,14 +104,15 @@ class ReasoningCounts:
 
 
 def count_reasoning(
+    numbers: Sequence[int],
     scenes: Sequence[SceneGraph],
     known_as: Sequence[dict[int, int]],
     clip: RenderedClip,
     clip_ground_truth: ClipGroundTruth,
 ) -> ReasoningCounts:
-    """Relations, events, causes and properties perceived in a clip, against the ground truth."""
+    """Relations, events, causes and properties perceived in the frames of these numbers, against the ground truth."""
     relations: Counts = {}
-    for number, (scene, names) in enumerate(zip(scenes, known_as, strict=True)):
+    for number, scene, names in zip(numbers, scenes, known_as, strict=True):
         if clip.ground_truth.times[number] >= WARM_UP_S:
             add_counts(relations, relation_counts(scene, clip.frames[number].scene, names))
     return ReasoningCounts(
@@ -173,71 +148,134 @@ class ClipRecord:
     worst: list[WorstPicture] = field(default_factory=list)
 
 
-def run_clip(clip: RenderedClip, config: PerceptionConfig, clip_ground_truth: ClipGroundTruth) -> ClipRecord:
+def run_clip(
+    clip: RenderedClip, config: PerceptionConfig, clip_ground_truth: ClipGroundTruth, oracle_masks: bool = False
+) -> ClipRecord:
     """Run a pipeline of this configuration on a clip.
 
     Args:
         clip_ground_truth: true events and causes, by ``training.reasoner.metrics.clip_ground_truth``.
+        oracle_masks: the true masks and classes in place of the configuration's segmenter.
     """
-    segmenter = Watched(make_segmenter(config))
-    pipeline = PerceptionPipeline(config, segmenter)
-    record = ClipRecord(clip.plan)
-    visible: list[set[int]] = []
-    gone: list[set[int]] = []
-    found: list[dict[int, int]] = []
-    scenes: list[SceneGraph] = []
-    known_as: list[dict[int, int]] = []
-    since: dict[int, float] = {}
+    pipeline = PerceptionPipeline(config, OracleSegmenter(clip) if oracle_masks else None)
+    scorer = ClipScorer(clip)
     for number, frame in enumerate(clip.frames):
         begin = time.perf_counter()
         result = pipeline.process(
             Frame(frame.stamp_ns, frame.rgb, frame.depth, clip.camera, frame.scene.world_T_camera)
         )
-        record.seconds.append(time.perf_counter() - begin)
-        pairs = match(result.scene, frame.scene)
-        names = [(int(result.scene.ids[p]), int(frame.scene.ids[t]), d) for p, t, d in pairs]
-        known = {t: p for p, t, _ in names if t in frame.visible}
-        scenes.append(result.scene)
-        known_as.append({p: t for p, t, _ in names})
-        visible.append(set(frame.visible))
-        gone.append(set(frame.gone))
-        found.append(known)
+        seconds = time.perf_counter() - begin
+        segmentation = result.segmentation
+        assert segmentation is not None
+        count = len(segmentation.keys)
+        scores = segmentation.scores if len(segmentation.scores) else np.ones(count, np.float32)
+        scorer.add(number, result.scene, seconds, FoundMasks(segmentation.labels, scores))
+    return scorer.finish(clip_ground_truth)
+
+
+@dataclass(frozen=True)
+class FoundMasks:
+    """Instances found in an image.
+
+    Attributes:
+        labels: (h, w), 0 = background, 1..L; the image's size or a whole fraction of it.
+        scores: (L,) of labels 1..L, 0..1.
+    """
+
+    labels: NDArray[np.integer[Any]]
+    scores: NDArray[np.floating[Any]]
+
+
+class ClipScorer:
+    """Compares the scene graphs of a clip with the ground truth, in the order of its frames.
+
+    A frame without a scene graph is left out: it is neither a miss nor a find. Who plays a clip to a node that may pass
+    over frames says how many those were.
+
+    Args:
+        clip: that was perceived.
+    """
+
+    def __init__(self, clip: RenderedClip) -> None:
+        self._clip = clip
+        self._record = ClipRecord(clip.plan)
+        self._numbers: list[int] = []
+        self._found: list[dict[int, int]] = []
+        self._scenes: list[SceneGraph] = []
+        self._known_as: list[dict[int, int]] = []
+        self._since: dict[int, float] = {}
+        self._followed = 0
+
+    def add(self, number: int, scene: SceneGraph, seconds: float, found: FoundMasks | None = None) -> None:
+        """Score the scene graph of a frame.
+
+        Args:
+            number: of the frame, higher than that of the call before.
+            scene: as perceived.
+            seconds: that it took [s].
+            found: the masks; None: there are none to score.
+        """
+        clip, record = self._clip, self._record
+        frame = clip.frames[number]
+        record.seconds.append(seconds)
+        pairs = match(scene, frame.scene)
+        names = [(int(scene.ids[p]), int(frame.scene.ids[t]), d) for p, t, d in pairs]
+        self._numbers.append(number)
+        self._scenes.append(scene)
+        self._known_as.append({p: t for p, t, _ in names})
+        self._found.append({t: p for p, t, _ in names if t in frame.visible})
+        self._follow_motion(number)
         now = float(clip.ground_truth.times[number])
-        fast = np.linalg.norm(frame.scene.linear_velocities, axis=1) >= VELOCITY_BAND_M_S[0]
-        since = {int(i): since.get(int(i), now) for i in frame.scene.ids[fast]}
         if now < WARM_UP_S:
-            continue
-        record.tracks.append(track_frame(result.scene, frame, names, clip.camera))
+            return
+        record.tracks.append(track_frame(scene, frame, names, clip.camera))
         record.matches += [
-            errors_of(result.scene, p, frame.scene, t, now - since.get(int(frame.scene.ids[t]), now))
+            errors_of(scene, p, frame.scene, t, now - self._since.get(int(frame.scene.ids[t]), now))
             for p, t, _ in pairs
             if int(frame.scene.ids[t]) in frame.visible
         ]
-        segmentation = segmenter.last
-        assert segmentation is not None
-        labels = segmentation.labels
-        step = max(1, round(clip.camera.height / labels.shape[0]))
+        if found is not None:
+            self._score_masks(number, frame, found)
+
+    def finish(self, clip_ground_truth: ClipGroundTruth) -> ClipRecord:
+        """The record, once all frames were added; ``clip_ground_truth`` as of ``run_clip``."""
+        clip, record = self._clip, self._record
+        frames = [clip.frames[n] for n in self._numbers]
+        record.returns = reappearances(
+            clip.ground_truth.times[self._numbers],
+            [set(f.visible) for f in frames],
+            [set(f.gone) for f in frames],
+            self._found,
+        )
+        record.reasoning = count_reasoning(self._numbers, self._scenes, self._known_as, clip, clip_ground_truth)
+        return record
+
+    def _follow_motion(self, number: int) -> None:
+        """Since when each true object has been moving, also over frames that were left out."""
+        for frame, now in zip(
+            self._clip.frames[self._followed : number + 1],
+            self._clip.ground_truth.times[self._followed : number + 1],
+            strict=True,
+        ):
+            fast = np.linalg.norm(frame.scene.linear_velocities, axis=1) >= VELOCITY_BAND_M_S[0]
+            self._since = {int(i): self._since.get(int(i), float(now)) for i in frame.scene.ids[fast]}
+        self._followed = number + 1
+
+    def _score_masks(self, number: int, frame: TrueFrame, found: FoundMasks) -> None:
+        labels, record = found.labels, self._record
+        step = max(1, round(self._clip.camera.height / labels.shape[0]))
         ground_truth = np.ascontiguousarray(frame.ids[::step, ::step][: labels.shape[0], : labels.shape[1]])
-        scores = segmentation.scores if len(segmentation.scores) else np.ones(len(segmentation.keys), np.float32)
         if masks.available():
             record.ground_truths.append(masks.encode(ground_truth))
-            record.predictions.append(masks.encode(labels, scores))
+            record.predictions.append(masks.encode(labels, found.scores))
         quality = masks.mean_iou(ground_truth, labels, sorted(frame.visible))
         record.quality.append(quality)
-        record.worst.append(
-            WorstPicture(
-                clip.plan.name,
-                number,
-                quality,
-                cv2.resize(frame.rgb, (ground_truth.shape[1], ground_truth.shape[0]), interpolation=cv2.INTER_AREA),
-                ground_truth,
-                labels.copy(),
-            )
+        size = (ground_truth.shape[1], ground_truth.shape[0])
+        picture = cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA)
+        name = self._clip.plan.name
+        record.worst = _apart(
+            [*record.worst, WorstPicture(name, number, quality, picture, ground_truth, labels.astype(np.int32))]
         )
-        record.worst = _apart(record.worst)
-    record.returns = reappearances(clip.ground_truth.times, visible, gone, found)
-    record.reasoning = count_reasoning(scenes, known_as, clip, clip_ground_truth)
-    return record
 
 
 def _apart(pictures: list[WorstPicture]) -> list[WorstPicture]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.imagination.start_changes import changes_summary, changes_table, start_changes
 from benchmarks.imagination.still import ALL, CALM, measure, parse, resting_on, summary
 from benchmarks.imagination.still_scenes import StaticScene, scenes_of
 from wm_core.scene_graph import Predicate, Relation, SceneGraph, Shape
@@ -50,6 +51,24 @@ def test_movement_is_counted(name: str) -> None:
     figures = summary([still], removals)
     assert figures[ALL]["over_5_mm"] == figures[CALM]["over_5_mm"] == int(falls)
     assert figures["seeds"]["removals_that_move_others"] == (3 if falls else 0)
+
+
+def test_changes_of_the_start_are_counted_with_what_demands_them() -> None:
+    uncertain = replace(tower(), pose_covariances=np.tile(np.diag([0.005**2] * 3 + [0.01**2] * 3), (5, 1, 1)))
+    clear = start_changes(uncertain)
+    assert max(clear.moved_mm) < 0.1 and clear.overlap_mm == [0.0] * 4 and not clear.left_mm and not clear.passing_mm
+    uncertain.positions[4, 0] = 0.056
+    beside = start_changes(uncertain)
+    np.testing.assert_allclose(beside.moved_mm, [2.0, 0.0, 0.0, 2.0], atol=0.2)
+    np.testing.assert_allclose(beside.overlap_mm, [4.0, 0.0, 0.0, 4.0], atol=0.01)
+    uncertain.positions[4, 0] = 0.02
+    inside = start_changes(uncertain)
+    np.testing.assert_allclose(inside.passing_mm, [40.0], atol=0.1)
+    assert max(inside.moved_mm) < 0.1
+    figures = changes_summary([clear, beside, inside])
+    assert figures["all"]["objects"] == 12 and figures["overlapping"]["objects"] == 2
+    assert figures["beyond_overlap"]["worst_mm"] == 0.0 and figures["passing"] == 1
+    assert changes_table(figures).row_count == 5
 
 
 def test_arguments_and_missing_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,11 +14,13 @@ from wm_bringup.planning.pushing import run_episode
 from wm_bringup.planning.tasks import make_pose_task
 from wm_core.rotations import turn_about_z
 from wm_core.scene_graph import SceneGraph
+from wm_dynamics.mujoco.bodies import body_points
 from wm_planning.config import PlanError, PushPlannerConfig
 from wm_planning.futures import Futures
 from wm_planning.paths import PusherPose
 from wm_planning.planner import PushPlanner
 from wm_planning.table import make_table
+from wm_sim.cameras import look_at, make_camera
 from wm_sim.scenes import build_scene
 
 
@@ -92,6 +94,29 @@ def test_pose_tasks_are_as_described():
         assert 0.049 < float(np.linalg.norm(task.goal - start[:2])) < 0.251
         assert task.turn is not None and abs(task.turn) <= np.pi
         assert len(built.parts[built.names.index("target")]) == 2
+
+
+def test_the_camera_sees_all_of_a_t_at_its_start_and_at_its_goal():
+    """Perception cannot know the pose of what is out of view."""
+    for seed in range(100):
+        task = make_pose_task(seed)
+        built = build_scene(task.scene, seed)
+        body = built.bodies[built.names.index("target")]
+        start = built.states[built.names.index("target")]
+        points = body_points(body)
+        seen_from = task.scene.camera
+        base = np.array([0.0, 0.0, built.table_top_z])
+        world_T_camera = look_at(base + seen_from.position, base + seen_from.target)
+        camera = make_camera(640, 480, seen_from.vertical_fov)
+        assert task.turn is not None
+        for place, turn in ((start[:2], 0.0), (task.goal, task.turn)):
+            turned = Rotation.from_euler("z", turn) * Rotation.from_quat(start[3:7])
+            world = turned.apply(points) + [*place, start[2]]
+            x, y, z = ((world - world_T_camera[:3, 3]) @ world_T_camera[:3, :3]).T
+            column, row = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
+            # What is cut off by the image's edge, within a dozen pixels, is not fitted whole.
+            assert (column > 12.0).all() and (column < 627.0).all(), seed
+            assert (row > 12.0).all() and (row < 467.0).all(), seed
 
 
 @pytest.mark.slow

@@ -217,7 +217,8 @@ def write_card(
         "baseline": baseline,
         "directions": dict.fromkeys(metrics["seeds"], "down"),
         "limits": [
-            "A concave object is represented by its convex hull: objects in a bowl or on a handle move wrongly.",
+            "A concave object whose parts are not known is its convex hull: objects in a bowl or on a handle move "
+            "wrongly.",
             "A support is a level rectangle; an object half over its edge is held by the part of its face above it.",
             "Objects that slide on a face go about a tenth too far; restitution of those that land on a face is too "
             "low.",

@@ -1,15 +1,23 @@
-"""The trained dynamics as ONNX file and as weights."""
+"""The trained dynamics as ONNX file and as weights.
+
+``python -m training.dynamics.exporting``: the ONNX file anew from the weights beside it, after the formulas of the step
+were changed (``wm_dynamics.contact_step.formulas``). The facts in its metadata are kept.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
 
+import onnx
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from training.common.exporting import export_onnx
 from training.dynamics.model import DynamicsStep
+from training.dynamics.options import MODELS
 from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, ROWS, VERSION
 from wm_dynamics.contact_step.network import INPUTS, OUTPUTS
 
@@ -72,3 +80,24 @@ def load_weights(path: Path) -> DynamicsStep:
     network = DynamicsStep()
     network.load_state_dict(load_file(path))
     return network.eval()
+
+
+def export_again(folder: Path) -> None:
+    """Write ``dynamics.onnx`` of a folder anew from ``dynamics.safetensors`` there, with the old file's facts."""
+    path = folder / "dynamics.onnx"
+    facts = {p.key: p.value for p in onnx.load(path).metadata_props}
+    made_here = ("task", "version", "step_s", "sweeps", "units")
+    kept = {key: value for key, value in facts.items() if key not in made_here}
+    export(load_weights(folder / "dynamics.safetensors"), path, kept, float(facts["scatter_factor"]))
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=MODELS, help="folder of the files (default: %(default)s)")
+    export_again(parser.parse_args().models)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -65,6 +65,17 @@ def drawn(split: Split, worlds: int) -> Iterator[Weighed]:
                 )
 
 
+def weighed(worlds: int) -> list[Weighed]:
+    """The objects that the constants are made from, of so many worlds of each split.
+
+    Those of no class are drawn in ``assemblies`` only, those of the classes of household things in ``homeware`` only.
+    """
+    objects = list(drawn("train", worlds))
+    known = {o.class_name for o in objects}
+    objects += [o for o in drawn("assemblies", worlds) if o.class_name == UNKNOWN]
+    return objects + [o for o in drawn("homeware", worlds) if o.class_name not in {*known, UNKNOWN}]
+
+
 def mixed(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation of the even mixture of two samples; of the first alone where the second is short."""
     groups = [np.asarray(first)] + ([np.asarray(second)] if len(second) >= LEAST_PUBLISHED else [])
@@ -145,10 +156,11 @@ def main() -> None:
     )
     parser.add_argument("--perceived", type=int, default=0, help="worlds that are rendered (default: %(default)s)")
     arguments = parser.parse_args()
-    objects = list(drawn("train", arguments.worlds))
-    # Objects of no class are drawn in this split only.
-    objects += [o for o in drawn("assemblies", arguments.worlds) if o.class_name == UNKNOWN]
-    print(f"log density [kg/m^3]: mean and standard deviation; {arguments.worlds} worlds each of train and assemblies")
+    objects = weighed(arguments.worlds)
+    print(
+        f"log density [kg/m^3]: mean and standard deviation; {arguments.worlds} worlds each of train, assemblies and, "
+        "of the classes that these have not, homeware"
+    )
     print(f"{'class':10s} {'drawn':>6s} {'outline':>12s} {'parts':>12s} {'published':>16s} {'mixture':>12s}")
     table = density_table(objects)
     for name, (count, outline, parts, (mean, std)) in table.items():

@@ -129,7 +129,7 @@ class SceneGraph:
         stamp_ns: time of the image that it was made from [ns].
         frame_id: fixed frame, z up, gravity along -z (REP-103, REP-105).
         ids: (N,) int64, persistent, ascending, >= 1.
-        class_names: N names; "object" unknown, "support" a table or shelf surface.
+        class_names: N names; "object" unknown, "support" a table or shelf surface, "container" a bin.
         positions: (N, 3) centers of the extents [m].
         quaternions: (N, 4) x, y, z, w.
         linear_velocities: (N, 3) [m/s]; angular_velocities: (N, 3) [rad/s, frame axes].

@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.camera import Camera
+from wm_core.scene_graph import EventKind
 from wm_perception.lifting.cloud import make_cloud
+from wm_perception.lifting.published_containers import PublishedContainers
+from wm_perception.lifting.structure import Container, Structure, StructureMap
 from wm_perception.lifting.supports import Support, SupportMap
 from wm_perception.lifting.working_size import enlarged, reduced, reduction
 from wm_perception.models.reasoner import make_reasoner
@@ -19,6 +22,7 @@ from wm_perception.models.segmenter import make_segmenter
 from wm_perception.reasoning.reasoner import Reasoner
 from wm_perception.scene_building import build_scene
 from wm_perception.segmentation.geometric import candidate_pixels
+from wm_perception.segmentation.structure_filter import without_structure
 from wm_perception.tracking.observing import observe
 from wm_perception.tracking.tracker import Tracker
 from wm_perception.types import (
@@ -42,7 +46,8 @@ class BegunFrame:
         cloud: of ``frame``, (h, w) at the pipeline's stride.
         height: (h, w) over the support below each pixel [m]; which: (h, w) index of that support in ``supports``, -1:
             none.
-        supports: copies of those known at this frame; searched: whether new ones were searched for in it.
+        supports: copies of those known at this frame; structure: walls and containers known at this frame; searched:
+            whether new ones of either were searched for in it.
         inferred: output of the segmenter's network; None for a segmenter that is not a ``TwoStageSegmenter``.
         timings_s: durations so far [s], by name; warnings: sentences on the frame's faults.
     """
@@ -55,6 +60,7 @@ class BegunFrame:
     height: NDArray[np.float32]
     which: NDArray[np.int32]
     supports: tuple[Support, ...]
+    structure: Structure
     searched: bool
     inferred: Any
     timings_s: dict[str, float]
@@ -107,7 +113,9 @@ class PerceptionPipeline:
     def reset(self) -> None:
         """Forget everything but the ids given: they are not used again."""
         self.supports = SupportMap(self.config, self._new_id)
+        self.structure = StructureMap(self.config, self._new_id)
         self.tracker = Tracker(self.config, self._new_id)
+        self._containers = PublishedContainers()
         self.reasoner.reset()
         self._last_stamp_ns: int | None = None
 
@@ -153,6 +161,9 @@ class PerceptionPipeline:
         height, which = self.supports.heights(cloud)
         supports, searched = self.supports.snapshot(), self.supports.searched
         laps.lap("supports")
+        self.structure.update(cloud, height, which, supports, frame.stamp_ns, busy=searched)
+        structure, searched = self.structure.snapshot(), searched or self.structure.searched
+        laps.lap("structure")
         inferred = None
         if isinstance(self.segmenter, TwoStageSegmenter):
             inferred = self.segmenter.infer(frame, cloud, height)
@@ -166,6 +177,7 @@ class PerceptionPipeline:
             height,
             which,
             supports,
+            structure,
             searched,
             inferred,
             laps.timings_s,
@@ -182,22 +194,49 @@ class PerceptionPipeline:
             segmentation = self.segmenter.decode(begun.inferred, cloud, candidates, height, predicted)
         else:
             segmentation = self.segmenter.segment(frame, cloud, candidates, height, predicted)
+        segmentation, whole = without_structure(segmentation, cloud, height, begun.structure, self.config.max_extent_m)
         laps.lap("segment")
         observations = observe(cloud, height, begun.which, begun.supports, segmentation, candidates, self._edge_pixels)
         assigned = self.tracker.update(cloud, segmentation, observations, begun.since_last_s, hurried=begun.searched)
         laps.lap("track")
-        scene = build_scene(frame, begun.supports, self.tracker, self.config.world_frame)
+        # A container that is one instance is an object of its own until it is a track that is published.
+        tracked = [k for k, label in whole.items() if self._id_of(assigned[label - 1])]
+        containers = self._containers.update(begun.structure, tracked)
+        for kind, ids in ((EventKind.ENTER, self._containers.entered), (EventKind.LEAVE, self._containers.left)):
+            for object_id in ids:
+                self.tracker.report(kind, object_id)
+        scene = build_scene(frame, begun.supports, self.tracker, self.config.world_frame, containers)
         scene = self.reasoner.update(scene, self.tracker.events)
         laps.lap("relations")
-        ids = self._instance_ids(begun.full, begun.factor * self.config.stride, segmentation, assigned)
+        instances = self._with_sides(self._instances(segmentation, assigned), cloud, candidates, containers)
+        ids = enlarged(instances, begun.factor * self.config.stride, begun.full.height, begun.full.width)
         laps.lap("instances")
-        return PerceptionResult(scene, ids, {**begun.timings_s, **laps.timings_s}, begun.warnings)
+        return PerceptionResult(scene, ids, {**begun.timings_s, **laps.timings_s}, begun.warnings, segmentation)
 
-    def _instance_ids(
-        self, camera: Camera, factor: int, segmentation: Segmentation, assigned: NDArray[np.int64]
-    ) -> NDArray[np.uint16]:
+    def _id_of(self, row: int) -> int:
+        """Id of a track by its index, 0: not published, or none."""
+        return self.tracker.tracks[row].id if row >= 0 else 0
+
+    def _instances(self, segmentation: Segmentation, assigned: NDArray[np.int64]) -> NDArray[np.uint16]:
+        """(h, w) ids of the tracks, 0: none."""
         table = np.zeros(len(segmentation.keys) + 1, dtype=np.uint16)
         for label, row in enumerate(assigned, start=1):
-            if row >= 0:
-                table[label] = self.tracker.tracks[row].id
-        return enlarged(table[segmentation.labels], factor, camera.height, camera.width)
+            table[label] = self._id_of(row)
+        return table[segmentation.labels]
+
+    @staticmethod
+    def _with_sides(
+        instances: NDArray[np.uint16],
+        cloud: Cloud,
+        candidates: NDArray[np.bool_],
+        containers: tuple[Container, ...],
+    ) -> NDArray[np.uint16]:
+        """The ids with those of containers, where nothing else is."""
+        if not containers:
+            return instances
+        pixels = np.flatnonzero(candidates & (instances == 0))
+        structure = Structure(containers=containers)
+        which = structure.on_sides(cloud.points.reshape(-1, 3)[pixels], cloud.depth.ravel()[pixels])
+        ids = np.array([0, *(c.id for c in containers)], np.uint16)
+        instances.ravel()[pixels] = ids[which + 1]
+        return instances

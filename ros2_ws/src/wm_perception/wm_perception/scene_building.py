@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from wm_core.scene_graph import SceneGraph, Shape
+from wm_perception.lifting.container_object import container_row
+from wm_perception.lifting.structure import Container
 from wm_perception.lifting.supports import Support
 from wm_perception.shapes.mass_prior import with_mass_priors
 from wm_perception.tracking.tracker import Tracker
@@ -17,9 +19,16 @@ _SUPPORT_THICKNESS_M = 0.04
 """Thickness [m] of the box that stands for a support, of which only the top is seen. Chosen by hand."""
 
 
-def build_scene(frame: Frame, supports: Sequence[Support], tracker: Tracker, world_frame: str) -> SceneGraph:
-    """The scene graph at a frame, without relations: supports seen at least twice, and tracks that have an id."""
+def build_scene(
+    frame: Frame,
+    supports: Sequence[Support],
+    tracker: Tracker,
+    world_frame: str,
+    containers: Sequence[Container] = (),
+) -> SceneGraph:
+    """The scene graph at a frame, without relations: supports seen twice, containers, tracks with an id."""
     rows: list[dict[str, Any]] = [_support_row(s) for s in supports if s.frames >= 2]
+    rows += [container_row(c) for c in containers]
     for t in tracker.tracks:
         if t.id == 0:
             continue

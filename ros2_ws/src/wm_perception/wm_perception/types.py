@@ -70,7 +70,11 @@ class PerceptionConfig:
         0.012, "half thickness of a support's layer of points", unit="m", minimum=0.003, maximum=0.05
     )
     floor_below_camera_m: float = parameter(
-        1.1, "supports deeper than this below the camera carry no tracked objects", unit="m", minimum=0.2, maximum=10.0
+        1.1,
+        "supports deeper than this below the camera carry no tracked objects, unless a lower one is seen",
+        unit="m",
+        minimum=0.2,
+        maximum=10.0,
     )
     min_height_m: float = parameter(
         0.008, "what is lower than this over its support is no object", unit="m", minimum=0.003, maximum=0.1
@@ -254,9 +258,11 @@ class PerceptionResult:
         instance_ids: (H, W) uint16 persistent object id of every pixel; 0 = background and supports.
         timings_s: durations [s] of the pipeline's steps, by name.
         warnings: sentences on the frame's faults; empty: none.
+        segmentation: the instances of this frame that were tracked; None: not known.
     """
 
     scene: SceneGraph
     instance_ids: NDArray[np.uint16]
     timings_s: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    segmentation: Segmentation | None = None

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from wm_perception.lifting.cloud import make_cloud
-from wm_perception.lifting.supports import find_planes
+from wm_perception.lifting.planes import find_planes
+from wm_perception.lifting.supports import carries
 from wm_perception.types import Frame, PerceptionConfig
 
 _FACES_UP = 0.94
@@ -64,7 +65,8 @@ def reasons(frame: Frame, config: PerceptionConfig) -> Sequence[str]:
         return found
     camera_height = float(frame.world_T_camera[2, 3])
     below = [camera_height - plane.height_m for plane, _ in planes]
-    if min(below) > config.floor_below_camera_m:
+    lowest = min(plane.height_m for plane, _ in planes)
+    if not any(carries(plane.height_m, lowest, camera_height, config) for plane, _ in planes):
         found.append(
             f"the only level surfaces are {min(below):.2f} m and more below the camera, and objects are looked for "
             f"down to floor_below_camera_m ({config.floor_below_camera_m:g} m)"

@@ -14,6 +14,7 @@ from wm_dynamics.contact_step.body_tables import PARAMETERS, ROWS
 from wm_dynamics.contact_step.formulas import ground, motion, pairs
 from wm_dynamics.contact_step.formulas.nearest import Hull
 from wm_dynamics.contact_step.formulas.network import network
+from wm_dynamics.contact_step.manifold import merge
 from wm_dynamics.contact_step.numbers import (
     Fields,
     Vector,
@@ -175,6 +176,8 @@ def step(
     body.slack, pair.slack = slack[0][None], slack[1][None]
 
     ground.ground_before(body)
+    if collide is not None:
+        merge(pair, pair_a, pair_b)
     pairs.pair_before(pair)
     body.crowd = scatter_add(scatter_add(body.crowd, pair_a, pair.near_sum), pair_b, pair.near_sum)
     body.pairs = scatter_add(scatter_add(body.pairs, pair_a, pair.beside), pair_b, pair.beside)
@@ -219,9 +222,8 @@ def _with_none(values: Array, like: Array) -> Array:
 
 def _place_hulls(body: Fields, hulls: Hulls) -> None:
     """On which of its points each hull stands."""
-    x, y, z, w = parts(gather(body.quaternion, hulls.rows))
-    down = join(-2.0 * (x * z - y * w), -2.0 * (y * z + x * w), -1.0 + 2.0 * (x * x + y * y))[:, None]
-    lowest, middle = ground.lowest_of_hull(down, hulls.points[..., : hulls.rows.shape[0]])
+    down, later = ground.down_in_body(gather(body.quaternion, hulls.rows), gather(body.angular, hulls.rows))
+    lowest, middle = ground.lowest_of_hull(down, later, hulls.points[..., : hulls.rows.shape[0]])
     body.hull_points = gather(_with_none(lowest, body.position[:, 0]), hulls.number)
     body.hull_middle = gather(_with_none(middle, body.position[:, 0]), hulls.number)
     body.is_hull = flag(hulls.number[None] > 0, body.cylinder) * (1.0 - body.cylinder)

@@ -80,14 +80,19 @@ def _turned_back(quaternion, n, x, y, z):  # type: ignore[no-untyped-def]  # pra
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _near_support(static, mover, top, position, quaternion, parameters, bounds):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _near_support(static, mover, top, position, quaternion, parameters, bounds, hull):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Whether a body (column) is near a support from the side or below, or over its edge.
 
-    From above its surface ``top`` (PLANE_ROWS,) is what counts; NaN: it has no level one.
+    From above its surface ``top`` (PLANE_ROWS,) is what counts; NaN: it has no level one. A hull that reaches over the
+    edge is near all the same, as the lowest of its points may be beyond it.
     """
     if position[2, mover] > top[0] - SUNK_M:
+        reach = bounds[mover] if hull[mover] >= 0 else np.float32(0.0)
         dx, dy = position[0, mover] - top[1], position[1, mover] - top[2]
-        if abs(top[3] * dx + top[4] * dy) <= top[5] and abs(top[3] * dy - top[4] * dx) <= top[6]:
+        if (
+            abs(top[3] * dx + top[4] * dy) <= top[5] - reach
+            and abs(top[3] * dy - top[4] * dx) <= top[6] - reach
+        ):  # fmt: skip
             return False
     local = _turned_back(
         quaternion,
@@ -110,7 +115,7 @@ def _near_pairs(row, bodies, pairs, surfaces, scratch):  # type: ignore[no-untyp
     first, second, awake, speed = pairs.first, pairs.second, scratch.awake, scratch.speed
     position, bounds, fixed, kinematic = bodies.position, bodies.bounds, bodies.fixed, bodies.kinematic
     present, obstacle, quaternion, parameters = bodies.present, bodies.obstacle, bodies.quaternion, bodies.parameters
-    tops, row_of, near = surfaces.rows, surfaces.row_of, scratch.near
+    tops, row_of, near, hull = surfaces.rows, surfaces.row_of, scratch.near, bodies.hull
     base = row * awake.shape[0]
     count = 0
     for number in range(first.shape[0]):
@@ -122,9 +127,9 @@ def _near_pairs(row, bodies, pairs, surfaces, scratch):  # type: ignore[no-untyp
             continue
         if obstacle[a] or obstacle[b]:
             if fixed[a] and obstacle[a]:
-                is_near = _near_support(a, b, tops[row, row_of[i]], position, quaternion, parameters, bounds)
+                is_near = _near_support(a, b, tops[row, row_of[i]], position, quaternion, parameters, bounds, hull)
             else:
-                is_near = _near_support(b, a, tops[row, row_of[j]], position, quaternion, parameters, bounds)
+                is_near = _near_support(b, a, tops[row, row_of[j]], position, quaternion, parameters, bounds, hull)
         else:
             x, y, z = (
                 position[0, a] - position[0, b], position[1, a] - position[1, b], position[2, a] - position[2, b]

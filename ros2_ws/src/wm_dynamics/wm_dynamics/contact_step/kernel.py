@@ -14,9 +14,11 @@ from numba import float32 as f4
 from numba import int64 as i8
 from numba import njit, types, void
 
+from wm_core.constants import GRAVITY_M_S2
 from wm_dynamics.contact_step import emission
-from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS
+from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, STEP_S
 from wm_dynamics.contact_step.compile_cache import is_kept
+from wm_dynamics.contact_step.manifold import LEFT_OUT_M, TOUCHING_M, keep_widest
 from wm_dynamics.contact_step.records import BODY, PAIR, POINTS, SIDE, SWEEPS, TABLE, WEIGHTS
 from wm_dynamics.contact_step.records import PARAMETER_TO_ROW as _PARAMETER_TO_ROW
 from wm_dynamics.contact_step.rollout_tables import Integers, PartTable
@@ -39,8 +41,9 @@ CONTACT_POINTS = POINTS
 LEAST_GAP, PAIR_LEAST_GAP = BODY.least_gap, PAIR.least_gap
 _IS_HULL, _HULL_POINTS, _FEATURES, _LAW = BODY.is_hull, BODY.hull_points, BODY.features, BODY.law
 _FALLS, _CYLINDER = BODY.falls, BODY.cylinder
+_OF_B = PAIR.b
 _AT, _AT_A, _AT_B = BODY.at, PAIR.at_a, PAIR.at_b
-_MASS_SCALE, _MASS_SCALE_A, _MASS_SCALE_B = BODY.mass_scale, PAIR.mass_scale_a, PAIR.mass_scale_b
+_MASS_SCALE_A, _MASS_SCALE_B = PAIR.mass_scale_a, PAIR.mass_scale_b
 _PAIR_FEATURES, _PAIR_LAW = PAIR.features, PAIR.law
 _CROWD, _PAIRS, _HELD_BY, _WEIGHT, _LOAD = BODY.crowd, BODY.pairs, BODY.held_by, BODY.weight, BODY.load
 _START_SQUARE, _LIMIT, STRUCK, _SQUARE, _MOVING = (
@@ -54,6 +57,13 @@ POSITION_NEXT, QUATERNION_NEXT, LINEAR_NEXT, ANGULAR_NEXT = (
     BODY.position_next, BODY.quaternion_next, BODY.linear_next, BODY.angular_next
 )  # fmt: skip
 IMPULSE, DEVIATION = BODY.impulse, BODY.deviation
+INVERSE_MASS, INVERSE, MASS_SCALE, GAP, GROUND_ARM = (
+    BODY.inverse_mass,
+    BODY.inverse,
+    BODY.mass_scale,
+    BODY.gap,
+    BODY.arm,
+)
 _SWEEP_WEIGHTS, _POINTS, _HULL_SIZE = WEIGHTS.sweeps, POINTS, 3 * HULL_POINTS
 _SWEEPS = SWEEPS
 _ROTATION, _CENTER, _HALF, _ROUNDING, _CORE_CYLINDER = (
@@ -138,11 +148,10 @@ def geometry(bodies, body_count, pairs, pair_count, sides, parts, hulls, hull_of
         if hull < 0 or bodies[at + _FALLS * SIMD_WIDTH] <= 0.0 or bodies[at + _CYLINDER * SIMD_WIDTH] > 0.5:
             bodies[at + _IS_HULL * SIMD_WIDTH] = 0.0
             continue
-        q = at + QUATERNION * SIMD_WIDTH
-        x, y, z, w = bodies[q], bodies[q + SIMD_WIDTH], bodies[q + 2 * SIMD_WIDTH], bodies[q + 3 * SIMD_WIDTH]
-        spare[0] = -2 * (x * z - y * w)
-        spare[1] = -2 * (y * z + x * w)
-        spare[2] = -(1 - 2 * (x * x + y * y))
+        for i in range(4):
+            spare[i] = bodies[at + (QUATERNION + i) * SIMD_WIDTH]
+        for i in range(3):
+            spare[4 + i] = bodies[at + (ANGULAR + i) * SIMD_WIDTH]
         emission.hull_lowest(spare, 0, hulls, hull * _HULL_SIZE, spare, SIMD_WIDTH)
         bodies[at + _IS_HULL * SIMD_WIDTH] = 1.0
         for i in range(15):
@@ -240,6 +249,110 @@ def _respond(bodies, pairs, pair_count, a, b):  # type: ignore[no-untyped-def]  
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
+def _speed(pairs, at, side, arm, c):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Speed along the normal [m/s] of contact c of the pair at a place, on the side whose first row is given."""
+    v, w, n = at + (side + LINEAR) * SIMD_WIDTH, at + (side + ANGULAR) * SIMD_WIDTH, at + PAIR_NORMAL * SIMD_WIDTH
+    r = at + (arm + c) * SIMD_WIDTH
+    x, y, z = pairs[r], pairs[r + _POINTS * SIMD_WIDTH], pairs[r + 2 * _POINTS * SIMD_WIDTH]
+    wx, wy, wz = pairs[w], pairs[w + SIMD_WIDTH], pairs[w + 2 * SIMD_WIDTH]
+    falling = pairs[n + 2 * SIMD_WIDTH] * pairs[at + (side + _FALLS) * SIMD_WIDTH] * np.float32(GRAVITY_M_S2 * STEP_S)
+    return (
+        pairs[n] * (pairs[v] + wy * z - wz * y)
+        + pairs[n + SIMD_WIDTH] * (pairs[v + SIMD_WIDTH] + wz * x - wx * z)
+        + pairs[n + 2 * SIMD_WIDTH] * (pairs[v + 2 * SIMD_WIDTH] + wx * y - wy * x)
+        - falling
+    )
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _expected_gap(pairs, at, c):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Gap of contact c of the pair at a place after a step without contacts [m]."""
+    closing = _speed(pairs, at, _OF_B, PAIR_ARM_B, c) - _speed(pairs, at, 0, PAIR_ARM_A, c)
+    gap = pairs[at + (PAIR_GAP + c) * SIMD_WIDTH] + pairs[at + PAIR_SLACK * SIMD_WIDTH]
+    return gap + np.float32(STEP_S) * closing
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _put_contact(pairs, to, arm_a, arm_b, gap, n, taken):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Put contact n of the lists into the pair at a place, where one was left out or else does not touch.
+
+    Args:
+        taken: (POINTS,) slots that have one already.
+    """
+    slot = -1
+    for c in range(_POINTS):
+        if slot < 0 and not taken[c] and pairs[to + (PAIR_GAP + c) * SIMD_WIDTH] == LEFT_OUT_M:
+            slot = c
+    for c in range(_POINTS):
+        if slot < 0 and not taken[c]:
+            slot = c
+    taken[slot] = True
+    for i in range(3):
+        pairs[to + (PAIR_ARM_A + _POINTS * i + slot) * SIMD_WIDTH] = arm_a[n, i]
+        pairs[to + (PAIR_ARM_B + _POINTS * i + slot) * SIMD_WIDTH] = arm_b[n, i]
+    pairs[to + (PAIR_GAP + slot) * SIMD_WIDTH] = gap[n] - pairs[to + PAIR_SLACK * SIMD_WIDTH]
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _merge(pairs, begin, end):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Make the contacts of pairs ``begin`` to ``end``, which are of the same two bodies, one set; see ``manifold``."""
+    count, touching = 0, 0
+    for k in range(begin, end):
+        at, before = pair_place(k), count
+        for c in range(_POINTS):
+            if _expected_gap(pairs, at, c) < TOUCHING_M:
+                count += 1
+        if count > before:
+            touching += 1
+    if touching < 2:
+        return
+    at_of, state = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    normal, arm_a, arm_b = (
+        np.zeros((count, 3), dtype=np.float32), np.zeros((count, 3), dtype=np.float32),
+        np.zeros((count, 3), dtype=np.float32)
+    )  # fmt: skip
+    gap, expected = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
+    apart = np.zeros(count, dtype=np.float32)
+    n = 0
+    for k in range(begin, end):
+        at = pair_place(k)
+        for c in range(_POINTS):
+            after = _expected_gap(pairs, at, c)
+            if not after < TOUCHING_M:
+                continue
+            at_of[n], expected[n] = at, after
+            gap[n] = pairs[at + (PAIR_GAP + c) * SIMD_WIDTH] + pairs[at + PAIR_SLACK * SIMD_WIDTH]
+            for i in range(3):
+                normal[n, i] = pairs[at + (PAIR_NORMAL + i) * SIMD_WIDTH]
+                arm_a[n, i] = pairs[at + (PAIR_ARM_A + _POINTS * i + c) * SIMD_WIDTH]
+                arm_b[n, i] = pairs[at + (PAIR_ARM_B + _POINTS * i + c) * SIMD_WIDTH]
+            pairs[at + (PAIR_GAP + c) * SIMD_WIDTH] = LEFT_OUT_M
+            n += 1
+    keep_widest(count, normal, arm_a, expected, state, apart)
+    taken = np.zeros(_POINTS, dtype=np.bool_)
+    for first in range(count):
+        if state[first] != 2 + first:
+            continue
+        taken[:] = False
+        for n in range(count):
+            if state[n] == 2 + first:
+                _put_contact(pairs, at_of[first], arm_a, arm_b, gap, n, taken)
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _merge_contacts(pairs, pair_count, a, b):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Of all pairs of bodies of which several parts touch."""
+    begin = 0
+    while begin < pair_count:
+        end = begin + 1
+        while end < pair_count and a[end] == a[begin] and b[end] == b[begin]:
+            end += 1
+        if end - begin > 1:
+            _merge(pairs, begin, end)
+        begin = end
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
 def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ignore[no-untyped-def]  # pragma: no cover
     """The rest of the step, once the rows ``slack`` are filled; arguments as of ``geometry``, places of ``Sides``.
 
@@ -252,6 +365,7 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
         emission.ground_before(bodies, k * BODY_TILE)
     for k in range(pair_count, whole):
         pairs[pair_place(k) + PAIR_SLACK * SIMD_WIDTH] = 0.0
+    _merge_contacts(pairs, pair_count, a, b)
     for k in range(pair_tiles):
         emission.pair_before(pairs, k * PAIR_TILE)
     _add(bodies, _CROWD, pairs, pair_count, a, _NEAR_SUM)
@@ -270,8 +384,8 @@ def contacts(bodies, body_count, pairs, pair_count, a, b, weights):  # type: ign
     for k in range(tiles):
         emission.ground_begin(bodies, k * BODY_TILE)
     if pair_count:
-        _copy(pairs, _MASS_SCALE_A, bodies, whole, a, _MASS_SCALE)
-        _copy(pairs, _MASS_SCALE_B, bodies, whole, b, _MASS_SCALE)
+        _copy(pairs, _MASS_SCALE_A, bodies, whole, a, MASS_SCALE)
+        _copy(pairs, _MASS_SCALE_B, bodies, whole, b, MASS_SCALE)
         _copy(pairs, _CROWD_A, bodies, whole, a, _CROWD)
         _copy(pairs, _CROWD_B, bodies, whole, b, _CROWD)
         _copy(pairs, _PAIRS_A, bodies, whole, a, _PAIRS)

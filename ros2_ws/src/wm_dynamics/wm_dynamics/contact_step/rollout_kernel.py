@@ -63,6 +63,7 @@ from wm_dynamics.contact_step.kernel import (
     size,
     table_type,
 )
+from wm_dynamics.contact_step.overlaps_kernel import part_overlaps
 from wm_dynamics.contact_step.parts_kernel import make_part_scratch, parts_near
 from wm_dynamics.contact_step.rollout_tables import (
     BodyTable,
@@ -566,6 +567,7 @@ def advance(  # type: ignore[no-untyped-def]  # pragma: no cover
                 expected[:, begin * slots : end * slots] = 0.0
             if body_count:
                 contacts(block.tiles, body_count, near.tiles, pair_count, near.a, near.b, weights)
+                part_overlaps(body_count, pair_count, slots, block, near)
                 _put_back(step, body_count, bodies, surfaces, noise, samples, block)
                 _set_touching(pair_count, pairs, near)
             for row in range(begin, end):

@@ -110,7 +110,9 @@ def _touches(pairs: PairTable, surfaces: SurfaceTable) -> Flags:
 
 
 def _near_support(row: Integers, i: Integers, j: Integers, bodies: BodyTable, surfaces: SurfaceTable) -> Flags:
-    """(P,) pairs with a support that are near it from the side or below: from above, its surface is what counts."""
+    """(P,) pairs with a support that are near it from the side or below: from above, its surface is what counts, but of
+    hulls that reach over its edge.
+    """
     m = surfaces.on_surface.shape[1]
     static_first = bodies.fixed[row * m + i] & bodies.obstacle[row * m + i]
     static, mover = np.where(static_first, i, j), np.where(static_first, j, i)
@@ -118,8 +120,10 @@ def _near_support(row: Integers, i: Integers, j: Integers, bodies: BodyTable, su
     top = surfaces.rows[row, surfaces.row_of[static]].T
     beside = ~(position[2] > top[0] - SUNK_M)  # also where there is no level top
     dx, dy = position[0] - top[1], position[1] - top[2]
-    beside |= np.abs(top[3] * dx + top[4] * dy) > top[5]
-    beside |= np.abs(top[3] * dy - top[4] * dx) > top[6]
+    own = row * m + mover
+    over = np.where(bodies.hull[own] >= 0, bodies.bounds[own], np.float32(0.0))
+    beside |= np.abs(top[3] * dx + top[4] * dy) > top[5] - over
+    beside |= np.abs(top[3] * dy - top[4] * dx) > top[6] - over
     result = np.zeros(len(row), dtype=bool)
     some = np.flatnonzero(beside)
     if len(some):

@@ -15,6 +15,7 @@ from wm_dynamics.contact_step.rollout_tables import Flags, Floats, Integers
 from wm_dynamics.contact_step.sleeping import SCATTER_SHARE, SLACK_RETURN_M, TOUCH_N_S, WAKE_ROUNDS
 from wm_dynamics.learned.broad_phase import Participants, broad_phase
 from wm_dynamics.learned.futures import FutureBatch
+from wm_dynamics.learned.overlaps import part_overlaps
 from wm_dynamics.learned.scene import Array, PreparedScene
 from wm_dynamics.learned.waking import wake_touched
 
@@ -150,7 +151,7 @@ class OnnxFutureBatch(FutureBatch):
         return self._tables
 
     def _run(self, feeds: dict[str, NDArray[Any]], active: Participants) -> list[Floats]:
-        """The network's outputs but for the gaps.
+        """The network's outputs but for the gaps, with what is deep moved apart.
 
         The overlaps of bodies and pairs that are computed for the first time are measured, and the step is repeated.
         """
@@ -163,6 +164,7 @@ class OnnxFutureBatch(FutureBatch):
         feeds["pair_slack"] = np.nan_to_num(pair_slack[active.pair_row, column])
         *out, plane_gap, pair_gap = self._network.run(feeds)
         if not (new_body.any() or new_pair.any()):
+            self._part_overlaps(feeds, active, out, plane_gap, pair_gap)
             self._lose_slack(active, pair_gap)
             return out
         columns, gap = active.columns[new_body], plane_gap[new_body]
@@ -178,8 +180,22 @@ class OnnxFutureBatch(FutureBatch):
             feeds["plane_slack"] = np.nan_to_num(bodies.plane_slack[active.columns])
             feeds["pair_slack"] = pair_slack[active.pair_row, column]
             out = self._network.run(feeds)[:7]
+        feeds["pair_slack"] = np.nan_to_num(pair_slack[active.pair_row, column])
+        self._part_overlaps(feeds, active, out, plane_gap, pair_gap)
         self._lose_slack(active, pair_gap)
         return out
+
+    def _part_overlaps(
+        self,
+        feeds: dict[str, NDArray[Any]],
+        active: Participants,
+        out: list[Floats],
+        plane_gap: Floats,
+        pair_gap: Floats,
+    ) -> None:
+        """``part_overlaps`` of the network's outputs, in place."""
+        rows, bounds = active.columns // self.state.slots, self.state.bodies.bounds[active.columns]
+        part_overlaps(feeds, active, rows, bounds, (plane_gap, pair_gap), (out[0], out[1], out[2], out[3]))
 
     def _lose_slack(self, active: Participants, gap: Floats) -> None:
         """Let pairs lose what they overlapped at the start, as they move apart; ``gap``: (P,) before the step [m]."""

@@ -1,4 +1,7 @@
-"""Bodies of a world that lie in one another: which do, and moving them apart without speed."""
+"""Bodies of a world that lie in one another: which do, and moving what is placed into another out of it without speed.
+
+What was perceived in one another is moved apart elsewhere (``wm_dynamics.settling.projection``).
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ what is left is up to the contact spring."""
 
 
 def overlapping(world: World, states: Array, data: mujoco.MjData, beside_gap_m: float = 0.0) -> NDArray[np.bool_]:
-    """(S,) which of states (S, n, 13) have bodies that ``resolve_penetrations`` would move apart.
+    """(S,) which of states (S, n, 13) have bodies that are to be moved apart.
 
     Args:
         data: scratch data of the world, whatever is in it.
-        beside_gap_m: as of ``resolve_penetrations``.
+        beside_gap_m: wanted between bodies whose contact is less steep than 45 degrees [m]; 0: they may touch.
     """
     found = np.zeros(len(states), dtype=bool)
     rows = np.flatnonzero(world.movable)
@@ -66,20 +69,16 @@ def resolve_penetrations(
     max_shift_m: float = 0.05,
     tolerance_m: float = OVERLAP_M,
     data: mujoco.MjData | None = None,
-    spread: Array | None = None,
-    beside_gap_m: float = 0.0,
 ) -> Array:
     """States (n, 13) with overlapping bodies moved apart, without giving them any speed.
 
     The deepest contact of each pair moves its bodies along the normal: the upper one where the normal is
-    steeper than 45 degrees, else both, by their inverse masses or their uncertainty. At most ``max_shift_m`` per
+    steeper than 45 degrees, else both, by their inverse masses. At most ``max_shift_m`` per
     body; what is left is up to the contact spring.
 
     Args:
         only: resolve contacts that involve one of these bodies; None: all.
         data: scratch data of the world, whatever is in it; None: made here.
-        spread: (n,) variances [m^2] of the positions, by which both bodies are moved; None: by their inverse masses.
-        beside_gap_m: left between bodies whose contact is less steep [m]; 0: they may touch.
     """
     states = states.copy()
     if not world.movable.any():
@@ -96,7 +95,7 @@ def resolve_penetrations(
         mujoco.mj_comPos(model, data)
         mujoco.mj_collision(model, data)
         deepest: dict[tuple[int, int], tuple[float, Array]] = {}
-        for c in _deep(data, tolerance_m, beside_gap_m):
+        for c in _deep(data, tolerance_m, 0.0):
             contact = data.contact[int(c)]
             a = index_of.get(int(model.geom_bodyid[contact.geom1]), -1)
             b = index_of.get(int(model.geom_bodyid[contact.geom2]), -1)
@@ -107,9 +106,8 @@ def resolve_penetrations(
         if not deepest:
             break
         for (a, b), (distance, normal) in deepest.items():
-            share_a, share_b = _shares(world, model, a, b, normal, spread)
-            beside = beside_gap_m > 0.0 and abs(normal[2]) <= _STEEP
-            depth = -distance + (beside_gap_m if beside else -0.5 * tolerance_m)
+            share_a, share_b = _shares(world, model, a, b, normal)
+            depth = -distance - 0.5 * tolerance_m
             for index, share, sign in ((a, share_a, -1.0), (b, share_b, 1.0)):
                 if share > 0.0:
                     moved = states[index, POSITION] + sign * share * depth * normal
@@ -119,9 +117,7 @@ def resolve_penetrations(
     return states
 
 
-def _shares(
-    world: World, model: mujoco.MjModel, a: int, b: int, normal: Array, spread: Array | None
-) -> tuple[float, float]:
+def _shares(world: World, model: mujoco.MjModel, a: int, b: int, normal: Array) -> tuple[float, float]:
     """Shares of a penetration by which each body of a contact is moved; ``normal`` points from a to b."""
 
     def free(index: int) -> bool:
@@ -133,8 +129,5 @@ def _shares(
         return float(free_a), float(free_b)
     if abs(normal[2]) > _STEEP:
         return (0.0, 1.0) if normal[2] > 0.0 else (1.0, 0.0)
-    if spread is not None and spread[a] + spread[b] > 0.0:
-        # The least change of the two positions, weighted by what is known of them.
-        return float(spread[a] / (spread[a] + spread[b])), float(spread[b] / (spread[a] + spread[b]))
     mass_a, mass_b = model.body_mass[world.body_ids[a]], model.body_mass[world.body_ids[b]]
     return float(mass_b / (mass_a + mass_b)), float(mass_a / (mass_a + mass_b))

@@ -82,6 +82,7 @@ class World:
         timestep: physics step [s].
         decorate: called with the ``mujoco.MjSpec`` before it is compiled, to add lights, cameras, textures.
         touch_sensors: report contacts between bodies (off for worlds that are only drawn).
+        passing: pairs of indices of bodies that do not collide.
 
     Attributes:
         bodies, floor_z, timestep: as given.
@@ -100,12 +101,14 @@ class World:
         timestep: float,
         decorate: Callable[[mujoco.MjSpec], None] | None = None,
         touch_sensors: bool = True,
+        passing: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.bodies = tuple(bodies)
         self.floor_z = floor_z
         self.timestep = float(timestep)
         self._decorate = decorate
         self._touch_sensors = touch_sensors
+        self._passing = tuple(passing)
         n = len(self.bodies)
         self.movable = np.array([not b.is_static for b in self.bodies], dtype=bool).reshape(n)
         self.pairs = [(i, j) for i, j in itertools.combinations(range(n), 2) if self.movable[i] or self.movable[j]]
@@ -141,6 +144,8 @@ class World:
             self._set_static_contact(floor)
         for i, body in enumerate(self.bodies):
             self._add_body(spec, i, body)
+        for i, j in self._passing:
+            spec.add_exclude(bodyname1=f"body{i}", bodyname2=f"body{j}")
         if self._touch_sensors:
             body_type = mujoco.mjtObj.mjOBJ_BODY
             for i, j in self.pairs:
@@ -198,7 +203,7 @@ class World:
 
     def rebuilt(self, bodies: Sequence[BodyDef]) -> World:
         """A world of other bodies, compiled with the same floor, step and decoration."""
-        return World(bodies, self.floor_z, self.timestep, self._decorate, self._touch_sensors)
+        return World(bodies, self.floor_z, self.timestep, self._decorate, self._touch_sensors, self._passing)
 
     # -- properties, on a copy of the model
 

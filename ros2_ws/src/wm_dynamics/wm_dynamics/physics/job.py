@@ -39,18 +39,29 @@ class WorldCache:
         self._lock = threading.Lock()
         self._worlds: dict[Hashable, World] = {}
 
-    def get(self, bodies: Sequence[BodyDef], floor_z: float | None, timestep: float) -> World:
-        """The world of these bodies, compiled now or before; it is shared and must not be changed."""
+    def get(
+        self,
+        bodies: Sequence[BodyDef],
+        floor_z: float | None,
+        timestep: float,
+        passing: Sequence[tuple[int, int]] = (),
+    ) -> World:
+        """The world of these bodies, compiled now or before; it is shared and must not be changed.
+
+        Args:
+            passing: as of ``World``.
+        """
         # Masses and the like are part of the key although they can be changed in a copy: changing them rounds.
         key = (
             tuple((b.shape_key(), b.mass, b.friction, b.restitution) for b in bodies),
             floor_z,
             timestep,
+            tuple(passing),
         )
         with self._lock:
             world = self._worlds.pop(key, None)
             if world is None:
-                world = World(bodies, floor_z, timestep)
+                world = World(bodies, floor_z, timestep, passing=passing)
                 if len(self._worlds) >= _MOST_WORLDS:
                     del self._worlds[next(iter(self._worlds))]
             self._worlds[key] = world  # the last in the order is the last one used
@@ -130,7 +141,9 @@ class PhysicsJob:
                     replace(b, mass=f.mass, friction=f.friction, restitution=f.restitution)
                     for b, f in zip(bodies, [*first, *bodies[len(first) :]], strict=True)
                 ]
-                self._worlds[key] = self._cache.get(bodies, self.preparation.floor_z, self.preparation.world.timestep)
+                self._worlds[key] = self._cache.get(
+                    bodies, self.preparation.floor_z, self.preparation.world.timestep, self.preparation.passing
+                )
             return self._worlds[key]
 
     def _live(self, bodies: Sequence[BodyDef], sample: int, simulator: Simulator) -> LiveWorld:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +17,7 @@ from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.base import Array
 from wm_dynamics.belief import scene_body
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, geom_points, lowest_point, simplify_hull
+from wm_dynamics.mujoco.world import World
 
 FLOOR_BELOW_SUPPORT_M = 0.75
 """Height of a usual table over a floor that was not seen [m]; larger, and what falls off the table lands later."""
@@ -33,6 +36,26 @@ BASE_REACH_M, BASE_REACH_SHARE = 0.006, 0.08
 more. Larger, and a round bottom stands that would rock; smaller, and noise of the fit makes a flat one rock."""
 FLAT_M = 1e-4
 """Points of a part that are all this close to the base stand on it as they are [m]."""
+
+
+class MakeWorld(Protocol):
+    """Makes or finds the compiled world of bodies, a floor, a time step, and pairs that do not collide."""
+
+    def __call__(
+        self,
+        bodies: Sequence[BodyDef],
+        floor_z: float | None,
+        timestep: float,
+        passing: Sequence[tuple[int, int]] = (),
+    ) -> World:
+        """The world; it may be shared."""
+
+
+def make_world(
+    bodies: Sequence[BodyDef], floor_z: float | None, timestep: float, passing: Sequence[tuple[int, int]] = ()
+) -> World:
+    """A compiled world of its own."""
+    return World(bodies, floor_z, timestep, passing=passing)
 
 
 def sample_properties(scene: SceneGraph) -> tuple[Array, Array, Array]:

@@ -23,9 +23,9 @@ from wm_core.scene_graph import CARRIED_BY, SceneGraph, Shape
 from wm_dynamics.base import Array
 from wm_dynamics.belief import moving_objects, scene_states
 from wm_dynamics.mujoco.bodies import BodyDef, lowest_points
-from wm_dynamics.mujoco.penetration import overlapping, resolve_penetrations
-from wm_dynamics.mujoco.world import World
-from wm_dynamics.settling.bodies import floor_height, sample_properties, simulated_bodies
+from wm_dynamics.mujoco.penetration import overlapping
+from wm_dynamics.settling.bodies import MakeWorld, floor_height, make_world, sample_properties, simulated_bodies
+from wm_dynamics.settling.projection import MinimumChange, PartPairs, movable_pairs
 
 FREEING_KINDS = (
     InterventionKind.REMOVE,
@@ -55,6 +55,9 @@ out of contact, and whichever rounding decides would show in the future."""
 BESIDE_GAP_M = 1e-4
 """Gap [m] that is left between bodies that lay in one another sideways: what only stands beside another does not touch
 it, so that it rests when the other leaves. Larger moves them farther than needed."""
+STANDS_M = 0.001
+"""Standard deviation of the height of what stands on something, which says how high it is [m]. Larger, and what
+overlaps its neighbor is lifted over it; smaller, and it is moved aside along the table however far that is."""
 FALLING_SPEED_M_S = 0.15
 """Vertical speed above which a moving object is in the air, if it is also outside two standard deviations: that after
 15 ms of fall. Larger, and what begins to fall is set down; smaller, and the tracker's noise lifts what slides."""
@@ -71,7 +74,7 @@ class ScenePreparation:
         mean: the mean sample, N objects.
         floor_z: height of the floor [m]; None: ``floor_height``.
         timestep: of the world [s].
-        make_world: makes or finds the compiled world of bodies, a floor and a time step.
+        make_world: makes or finds the compiled world.
 
     Attributes:
         bodies: N bodies, properties of the mean.
@@ -81,6 +84,8 @@ class ScenePreparation:
         known_exactly: (N,) bool, objects whose pose has no covariance.
         on: ids of objects that are on something in the scene graph.
         held: (N,) bool, objects that only something unseen carries (``_hold_unsupported``).
+        passing: pairs of rows that lie in one another deeper than errors of their poses explain: their shapes are
+            wrong, or they are parts of one object. They stay as they were seen, and do not repel one another.
         world, data: the compiled world of the bodies, and scratch data of it.
     """
 
@@ -89,7 +94,7 @@ class ScenePreparation:
         mean: SceneGraph,
         floor_z: float | None,
         timestep: float,
-        make_world: Callable[[Sequence[BodyDef], float | None, float], World] = World,
+        make_world: MakeWorld = make_world,
     ) -> None:
         self.mean = mean
         self.moves, self.turns = moving_objects(mean)
@@ -108,6 +113,7 @@ class ScenePreparation:
         self.world = make_world(self.bodies, self.floor_z, timestep)
         self.data = mujoco.MjData(self.world.model)
         self.held = np.zeros(count, dtype=bool)
+        self.passing: list[tuple[int, int]] = []
         self._mean_start: Array | None = None
         self._hold_unsupported()
 
@@ -130,9 +136,15 @@ class ScenePreparation:
         for i in hanging:
             self.held[i] = True
             self.bodies[i] = replace(self.bodies[i], is_static=True, static_state=start[i].copy())
+        if not self.known_exactly.all():
+            stands = ~(self.known_exactly | self.airborne | self.mean.is_static)
+            stands[unsupported] = False
+            covariances = self._position_covariances(self.mean.is_static, stands)
+            parts = PartPairs(self.world, self.data, movable_pairs(self.mean.is_static | self.known_exactly))
+            self.passing = MinimumChange(parts, covariances).unexplained(start)
         self._mean_start = None if hanging else start
-        if hanging:
-            self.world = self._make_world(self.bodies, self.floor_z, self.world.timestep)
+        if hanging or self.passing:
+            self.world = self._make_world(self.bodies, self.floor_z, self.world.timestep, self.passing)
             self.data = mujoco.MjData(self.world.model)
 
     def freed(self, bodies: Sequence[BodyDef], moved: Sequence[int]) -> tuple[BodyDef, ...]:
@@ -197,24 +209,28 @@ class ScenePreparation:
         bottoms = np.zeros(states.shape[:2])
         for i in np.flatnonzero(~fixed).tolist():
             bottoms[:, i] = states[:, i, 2] + lowest_points(self.bodies[i], states[:, i, QUATERNION])
-        self._let_down(states, bottoms, fixed, uncertain, unsupported, ended)
+        stands = self._let_down(states, bottoms, fixed, uncertain, unsupported, ended)
         if not self.known_exactly.all() and not ended():
-            spread = np.trace(self.mean.pose_covariances[:, :3, :3], axis1=1, axis2=2)
+            parts = PartPairs(self.world, self.data, movable_pairs(fixed | self.known_exactly))
             for s in np.flatnonzero(overlapping(self.world, states, self.data, BESIDE_GAP_M)).tolist():
                 if ended():
                     break
-                states[s] = resolve_penetrations(
-                    self.world,
-                    self.world.model,
-                    states[s],
-                    data=self.data,
-                    spread=spread,
-                    beside_gap_m=BESIDE_GAP_M,
-                )
+                covariances = self._position_covariances(fixed, stands[s])
+                states[s] = MinimumChange(parts, covariances, BESIDE_GAP_M).apply(states[s], ended)
         for s, scene in enumerate(scenes):
             if scene is self.mean and self._mean_start is not None:
                 states[s] = self._mean_start
         return states
+
+    def _position_covariances(self, fixed: NDArray[np.bool_], stands: NDArray[np.bool_]) -> Array:
+        """(N, 3, 3) covariances of the positions [m^2], given what stands on something (N,); 0: fixed (N,)."""
+        covariances = self.mean.pose_covariances[:, :3, :3].copy()
+        covariances[fixed | ~np.isfinite(covariances).all(axis=(1, 2))] = 0.0
+        for i in np.flatnonzero(stands & ~fixed).tolist():
+            # What carries it measures its height.
+            column = covariances[i][:, 2]
+            covariances[i] -= np.outer(column, column) / max(float(column[2]) + STANDS_M**2, 1e-12)
+        return covariances
 
     def _seen(self, scene: SceneGraph) -> Array:
         """(N, 13) states of a sample as it was drawn; what does not move is at rest, what is fixed in its place."""
@@ -265,9 +281,14 @@ class ScenePreparation:
         uncertain: NDArray[np.bool_],
         unsupported: list[int] | None,
         ended: Callable[[], bool],
-    ) -> None:
-        """Let down (S, N, 13) states, in place, what stands on something onto it, the lowest first."""
+    ) -> NDArray[np.bool_]:
+        """Let down (S, N, 13) states, in place, what stands on something onto it, the lowest first.
+
+        Returns:
+            (S, N) which uncertain objects stand on something.
+        """
         world, data = self.world, self.data
+        stands = np.zeros(states.shape[:2], dtype=bool)
         places, turned = self._geom_poses(states)
         limits = np.array([self._gap_limit(i) if uncertain[i] else 2.0 * SINK_M for i in range(len(fixed))])
         # What is drawn higher than it was seen is let down by so much more: it was seen to rest.
@@ -279,7 +300,7 @@ class ScenePreparation:
         held, free = np.flatnonzero(fixed).tolist(), np.flatnonzero(~fixed).tolist()
         for s in range(len(states)):
             if ended():
-                return
+                return stands
             data.geom_xpos[:], data.geom_xmat[:] = places[s], turned[s]
             settled = list(held)
             low, reach = bottoms[s].tolist(), limits[s].tolist()
@@ -292,6 +313,7 @@ class ScenePreparation:
                         lowered = gap + SINK_M if uncertain[i] else max(gap + SINK_M, 0.0)
                         states[s, i, 2] -= lowered
                         if uncertain[i]:
+                            stands[s, i] = True
                             self._set_rolling(i, states[s, i])
                     else:
                         lowered = 0.0
@@ -299,6 +321,7 @@ class ScenePreparation:
                             unsupported.append(i)
                     data.geom_xpos[own, 2] = places[s, own, 2] - lowered
                 settled.append(i)
+        return stands
 
     def _geom_poses(self, states: Array) -> tuple[Array, Array]:
         """(S, G, 3) places and (S, G, 9) rotation matrices of the world's geoms at states (S, N, 13)."""

@@ -31,6 +31,9 @@ SETTLE_ROUNDS = 3
 BORNE_GAP_M = 0.002
 """Gap [m] up to which what lies over another body at the start rests on it; larger, and what is held over it falls when
 it leaves."""
+DEEP_M = 1.0
+"""Overlap that is allowed to parts of what lies in one another deeper than errors of poses explain [m]: more than any,
+as the first step lowers it to what it is (``SLACK_RETURN_M``)."""
 TOUCH_STEPS = 2
 """Steps after which it is known what touches what at the start; with more, bodies that do not fit begin to part."""
 
@@ -52,6 +55,9 @@ def put_to_rest(prepared: PreparedScene, make_batch: MakeBatch, ended: Ended) ->
         # Also of what moves: it was not seen in what it lies in.
         batch = make_batch(prepared, [Hypothesis("")], np.zeros(1))
         _find_overlaps(prepared, batch.state, prepared.uncertain | prepared.fixed)
+        for a, b in prepared.preparation.passing:
+            own = prepared.slack[:, (prepared.first == a) & (prepared.second == b)]
+            prepared.slack[:, (prepared.first == a) & (prepared.second == b)] = np.where(np.isnan(own), DEEP_M, own)
     if seen.any() and not ended():
         batch = make_batch(prepared, [Hypothesis("")], np.zeros(1))
         _make_steps(batch, TOUCH_STEPS, ended)

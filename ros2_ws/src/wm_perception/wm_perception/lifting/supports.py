@@ -8,17 +8,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_perception.lifting.planes import Plane, find_planes
 from wm_perception.types import Array, Cloud, PerceptionConfig
 
 CELL_M = 0.02
 """Size of the cells in which a support's footprint is remembered [m]."""
-_UPRIGHT_COSINE = 0.94
-"""Cosine of the angle to the vertical (20 degrees) up to which a normal may be of a support. Smaller takes more of the
-noise of far surfaces in, and more of what is not level."""
-_BIN_M = 0.01
-"""Height [m] of a bin in the search for planes: several times the noise of near depth. Larger merges lower steps."""
 _MAX_EXTENT_M = 6.0
 """Supports longer than this [m] take in no further planes. Larger lets floors grow over more of a building."""
+_RAISED_M = 0.3
+"""Height [m] over the lowest surface seen from which a surface is furniture's and not the floor: lower than seats and
+shelves' boards. Larger leaves low tables to be floors where the camera is high, smaller takes steps for tables."""
 _OFFSET, _ROW = 1 << 20, 1 << 21
 """Codes of cells are ``x * _ROW + y``, with this offset so that both are positive: 21 km each way."""
 
@@ -32,25 +31,6 @@ def cell_codes(xy: NDArray[np.float32]) -> NDArray[np.int64]:
 def _decode(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Integer cells (C, 2) of codes."""
     return np.stack([codes // _ROW, codes % _ROW], axis=1) - _OFFSET
-
-
-@dataclass(frozen=True)
-class Plane:
-    """A plane ``z = a x + b y + c`` in the world frame.
-
-    Attributes:
-        coefficients: (3,) a, b and c [m].
-        height_m: mean height of the points that it was fitted to [m].
-    """
-
-    coefficients: Array
-    height_m: float
-
-    def height_over(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Height [m] of points (..., 3) over the plane."""
-        a, b, c = (np.float32(v) for v in self.coefficients)
-        height = points[..., 2] - (a * points[..., 0] + b * points[..., 1] + c)
-        return height.astype(np.float32, copy=False)
 
 
 @dataclass
@@ -144,70 +124,15 @@ class Support:
         return result
 
 
-def find_planes(cloud: Cloud, config: PerceptionConfig) -> list[tuple[Plane, NDArray[np.bool_]]]:
-    """Horizontal patches of a frame that are large enough, largest first.
+def carries(height_m: float, lowest_m: float, camera_height_m: float, config: PerceptionConfig) -> bool:
+    """Whether objects are searched for on a surface: not on those too deep below the camera (the floor).
 
-    Returns:
-        Plane and pixel mask (h/2, w/2), true at every other pixel in both directions that is on it.
+    What is seen to be raised over another surface is no floor, however deep it is.
+
+    Args:
+        height_m: of the surface; lowest_m: of the lowest one seen, inf: none; camera_height_m: of the camera [m].
     """
-    # A quarter of the pixels is plenty for surfaces of this size.
-    cloud = replace(
-        cloud,
-        points=cloud.points[::2, ::2],
-        normals=cloud.normals[::2, ::2],
-        depth=cloud.depth[::2, ::2],
-        rgb=cloud.rgb[::2, ::2],
-        camera=replace(cloud.camera, fx=0.5 * cloud.camera.fx, fy=0.5 * cloud.camera.fy),
-    )
-    z = cloud.points[..., 2]
-    # A hole can have a normal, from the pixels around it, but no height.
-    flat = (cloud.normals[..., 2] > _UPRIGHT_COSINE) & np.isfinite(z)
-    if int(flat.sum()) < config.min_pixels:
-        return []
-    # A pixel covers z^2 / (fx fy) of a surface that faces the camera, more when it is seen at an angle.
-    view = cloud.points - cloud.world_T_camera[:3, 3].astype(np.float32)
-    distance = np.sqrt(np.einsum("hwi,hwi->hw", view, view))
-    cosine = np.clip(-view[..., 2] / np.maximum(distance, 1e-6), 0.1, 1.0)
-    area = np.where(flat, np.square(cloud.depth) / (cloud.camera.fx * cloud.camera.fy) / cosine, 0.0)
-    heights, areas = z[flat], area[flat]
-    low = float(heights.min())
-    bins = np.floor((heights - low) / _BIN_M).astype(np.int64)
-    histogram = np.bincount(bins, weights=areas)
-    window = np.convolve(histogram, np.ones(3), mode="same")
-    found: list[tuple[Plane, NDArray[np.bool_], float]] = []
-    for peak in np.argsort(window)[::-1][:12]:
-        if window[peak] < config.support_min_area_m2:
-            break
-        height = low + (peak + 0.5) * _BIN_M
-        if any(abs(height - p.height_m) < 0.03 for p, _, _ in found):
-            continue
-        layer = flat & (np.abs(z - height) < 2.5 * _BIN_M)
-        count, labels = cv2.connectedComponents(layer.view(np.uint8), connectivity=8)
-        patch_areas = np.bincount(labels[layer], weights=area[layer], minlength=count)
-        for label in np.flatnonzero(patch_areas >= config.support_min_area_m2):
-            mask = labels == label
-            plane = _fit(cloud.points[mask])
-            if plane is None:
-                continue
-            inlier = mask & (np.abs(plane.height_over(cloud.points)) < config.support_tolerance_m)
-            plane = _fit(cloud.points[inlier]) if int(inlier.sum()) >= 30 else None
-            if plane is not None:
-                found.append((plane, inlier, float(patch_areas[label])))
-    found.sort(key=lambda entry: -entry[2])
-    return [(plane, mask) for plane, mask, _ in found]
-
-
-def _fit(points: NDArray[np.float32]) -> Plane | None:
-    """Least-squares plane, or None where it is not level (more than 8 degrees)."""
-    if len(points) > 3000:
-        points = points[:: len(points) // 3000 + 1]
-    p = points.astype(np.float64)
-    mean = p.mean(axis=0)
-    design = np.column_stack([p[:, :2] - mean[:2], np.ones(len(p))])
-    (a, b, c), *_ = np.linalg.lstsq(design, p[:, 2], rcond=None)
-    if np.hypot(a, b) > 0.14:
-        return None
-    return Plane(np.array([a, b, c - a * mean[0] - b * mean[1]]), float(c))
+    return height_m > min(camera_height_m - config.floor_below_camera_m, lowest_m + _RAISED_M)
 
 
 class SupportMap:
@@ -306,9 +231,9 @@ class SupportMap:
                     return
 
     def carrying(self, camera_height_m: float) -> list[Support]:
-        """Supports on which objects are searched for: all but those too deep below the camera (the floor)."""
-        limit = camera_height_m - self.config.floor_below_camera_m
-        return [s for s in self.supports if s.height_m > limit]
+        """Supports on which objects are searched for, see ``carries``."""
+        lowest = min((s.height_m for s in self.supports if s.frames >= 2), default=np.inf)
+        return [s for s in self.supports if carries(s.height_m, lowest, camera_height_m, self.config)]
 
     def heights(self, cloud: Cloud) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Height over the highest support under each pixel [m], NaN where none is, and that support's index."""

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from wm_core import rotations
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.completion import completed_hull
+from wm_perception.shapes.free_space import ALLOWED_M, FreeSpace
 from wm_perception.shapes.revolution import profile_of
 from wm_perception.shapes.solids import (
     Ball,
@@ -44,16 +45,24 @@ _GOOD_BOX_M = 0.0008
 """Residual [m] of the best solid up to which a box has no second start. Larger keeps wrong yaws, smaller takes time."""
 _BEYOND_POINTS_M = 0.003
 """Distance [m] that a box's sides may lie beyond its points: that of two pixels at 1 m."""
-_NO_FAMILY_M, _HULL_HANDICAP_M = 0.0018, 0.0006
-"""Residual [m] of the best solid from which the completed hull is tried, and what is added to the hull's. Larger keeps
-boxes for wedges and pyramids."""
+_NO_FAMILY_M = 0.0018
+"""Residual [m] of the best solid from which the completed hull is tried. Larger is faster."""
+_HULL_FACTOR, _HULL_HANDICAP_M = 1.2, 0.0006
+"""Factor of the completed hull's residual, and what is added to it [m]. Larger keeps boxes for wedges and pyramids."""
+_INTRUSION = 1.0
+"""Residual [m] for each meter of mean depth to which rays go through a solid. Larger trusts masks more."""
 _YAWS, _EDGE_M = 30, 0.002
 """Turns of a rectangle that are tried within 90 degrees, and the distance [m] below which all points of an edge count
 the same: depth noise. Larger blurs the edge."""
 
 
-def _solve(model: Solid, points: Array, start: Array, iterations: int = 12) -> tuple[Array, Array]:
-    """Levenberg-Marquardt on soft-L1 distances; returns the parameters and the distances (P,)."""
+def _solve(
+    model: Solid, points: Array, start: Array, free: FreeSpace | None = None, iterations: int = 12
+) -> tuple[Array, Array]:
+    """Levenberg-Marquardt on soft-L1 distances; returns the parameters and the distances (P,).
+
+    Where the solid reaches into free space, the deepest points of the rays in it are to come near its surface.
+    """
     x = np.array(start, dtype=np.float64)
     sizes = list(model.sizes)
     x[sizes] = np.maximum(x[sizes], MIN_SIZE_M)
@@ -63,11 +72,15 @@ def _solve(model: Solid, points: Array, start: Array, iterations: int = 12) -> t
     def distances(values: Array) -> tuple[Array, Array, Array, Array, float]:
         position, rotation, extents = model.build(values)
         relative = points - position
+        if free is not None:
+            relative = np.concatenate([relative, free.intruders(model.shape, extents, position, rotation) - position])
         distance, local = signed_distance(model.shape, extents, relative @ rotation)
+        distance[len(points) :] += ALLOWED_M
         cost = float(2.0 * _SOFT_M**2 * (np.sqrt(1.0 + np.square(distance / _SOFT_M)) - 1.0).sum())
         cost += shrink * float(values[sizes] @ values[sizes])
         return distance, relative, local @ rotation.T, local, cost
 
+    count = len(points)
     distance, relative, world, local, cost = distances(x)
     for _ in range(iterations):
         jacobian = model.jacobian(x, relative, world, local)
@@ -93,7 +106,7 @@ def _solve(model: Solid, points: Array, start: Array, iterations: int = 12) -> t
             damping *= 10.0
             if damping > 1e3:
                 break
-    return x, distance
+    return x, distance[:count]
 
 
 def _score(distance: Array) -> float:
@@ -172,7 +185,13 @@ def fit_revolution(points: Array, base: float, top: float, center: Array) -> tup
 
 
 def fit_shape(
-    points: Array, bottom: float | None, *, seed: int = 0, likely: str = "", eye: Array | None = None
+    points: Array,
+    bottom: float | None,
+    *,
+    seed: int = 0,
+    likely: str = "",
+    eye: Array | None = None,
+    free: FreeSpace | None = None,
 ) -> ShapeFit:
     """The solid that best explains the visible points of one object.
 
@@ -187,6 +206,7 @@ def fit_shape(
         likely: "round" or "box" by its class (plates, bottles; boxes), which decides between solids that explain the
             points almost equally well; "": not known.
         eye: (3,) camera position [m], by which the hidden side of solids of no family is completed; None: it is not.
+        free: what is seen past the object, where the solid must not be; None: not known.
         seed: of the choice of points where there are more than ``FIT_POINTS``.
 
     Raises:
@@ -211,6 +231,9 @@ def fit_shape(
     def consider(model: Solid, start: list[float], handicap: float) -> None:
         x, distance = _solve(model, p, np.array(start))
         position, rotation, extents = model.build(x)
+        if free is not None and len(free.intruders(model.shape, extents, position, rotation)):
+            x, distance = _solve(model, p, x, free)
+            position, rotation, extents = model.build(x)
         if model.shape == Shape.BOX:
             position, extents, distance = _within(p, every, position, rotation, extents, distance)
         tall = float(np.abs(rotation[2]) @ extents) if model.shape != Shape.SPHERE else float(extents[2])
@@ -220,6 +243,7 @@ def fit_shape(
         if extents.max() > (2.0 if likely == "round" else 1.6) * scale:
             return
         score = _score(distance)
+        handicap += _intrusion(free, model.shape, extents, position, rotation)
         handicap += _UNLIKELY_M if likely == "box" and model.shape != Shape.BOX else 0.0
         quaternion = Rotation.from_matrix(rotation).as_quat()
         candidates.append((score + handicap, ShapeFit(model.shape, position, quaternion, extents, score)))
@@ -244,6 +268,7 @@ def fit_shape(
             score = _score(turned[1])
             # It has the most parameters: it must fit better than the others by a tenth.
             unlikely = _UNLIKELY_M if likely == "box" else 0.0
+            unlikely += _intrusion_of(free, turned[0])
             candidates.append((1.1 * score + 0.0003 + unlikely, replace(turned[0], residual_m=score)))
     if not candidates or min(c[1].residual_m for c in candidates) > _NO_FAMILY_M:
         completed = completed_hull(every, base, eye)
@@ -255,14 +280,29 @@ def fit_shape(
                 hull_planes(completed.hull),
             )
             completed = replace(completed, residual_m=_score(distance))
-            unlikely = _UNLIKELY_M if likely else 0.0
-            candidates.append((1.2 * completed.residual_m + _HULL_HANDICAP_M + unlikely, completed))
+            unlikely = (_UNLIKELY_M if likely else 0.0) + _intrusion_of(free, completed)
+            candidates.append((_HULL_FACTOR * completed.residual_m + _HULL_HANDICAP_M + unlikely, completed))
     if not candidates:
         return completed_hull(every, base, eye)
     best = min(candidates, key=lambda c: c[0])[1]
     if best.residual_m <= max(0.007, 0.06 * scale):
         return _canonical(best)
     return replace(completed_hull(every, base, eye), residual_m=best.residual_m)
+
+
+def _intrusion(
+    free: FreeSpace | None, shape: int, extents: Array, position: Array, rotation: Array, planes: Array | None = None
+) -> float:
+    """What is added to the residual [m] of a solid that reaches into free space."""
+    if free is None:
+        return 0.0
+    return _INTRUSION * free.intrusion_m(shape, extents, position, rotation, planes)
+
+
+def _intrusion_of(free: FreeSpace | None, fit: ShapeFit) -> float:
+    """The same of a hull."""
+    planes = hull_planes(fit.hull) if fit.shape == Shape.CONVEX else None
+    return _intrusion(free, fit.shape, fit.extents, fit.position, rotations.matrix(fit.quaternion), planes)
 
 
 def _within(

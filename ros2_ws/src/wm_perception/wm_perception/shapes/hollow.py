@@ -128,13 +128,12 @@ def find_hollow(
         return Verdict.UNSEEN, None
     if eye[2] - top >= _LEVEL * float(np.linalg.norm(eye[:2] - center)):
         rim = _rim_of(p, eye, top, height, noise_m, center, inscribed)
-        if rim is None:
-            return Verdict.UNSEEN, None
-        # Where the camera looks down on it, only a dark inside, without depth, leaves it to the class.
-        seen = _looked_into(p, eye, rim, top, height, noise_m)
+        # Where the camera looks down on it, only a dark inside, without depth, leaves it to the class; and a rim of
+        # which something in the opening, or before it, hides a part.
+        seen = _looked_into(p, eye, rim, top, height, noise_m) if rim is not None else Verdict.UNSEEN
         if seen is Verdict.SOLID:
             return Verdict.SOLID, None
-        if seen is Verdict.HOLLOW:
+        if rim is not None and seen is Verdict.HOLLOW:
             hollow = _from_above(p, points, body, eye, rim, base, top, noise_m)
             return (Verdict.HOLLOW, hollow) if _fits(hollow, noise_m) else (Verdict.UNSEEN, None)
     hollow = _by_class(points, base) if likely >= _CLASS_SURE else None

@@ -42,6 +42,10 @@ OUTLINE_DENSITIES: dict[str, LogDensity] = {
     "plate": LogDensity(5.54, 0.65),
     "bottle": LogDensity(6.32, 0.67),
     "tool": LogDensity(6.02, 0.96),
+    "cup": LogDensity(5.09, 0.59),
+    "pan": LogDensity(5.05, 0.58),
+    "basket": LogDensity(4.61, 0.69),
+    "tray": LogDensity(4.16, 0.72),
     UNKNOWN: LogDensity(5.84, 0.85),
 }
 """Of mass over the volume of the outline, by class: ``python -m training.worlds.masses --worlds 300`` prints them

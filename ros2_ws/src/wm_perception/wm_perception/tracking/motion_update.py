@@ -7,7 +7,7 @@ import numpy as np
 from wm_core import rotations
 from wm_core.constants import TOPPLE_ANGLE_RAD, TRACKED_REST_SPEED_M_S, TRACKED_REST_TIME_S
 from wm_core.scene_graph import EventKind, Shape
-from wm_perception.shapes.surfaces import Alignment, align, signed_distance
+from wm_perception.shapes.surfaces import Alignment, align, signed_distance, signed_distance_to_parts
 from wm_perception.tracking.association import outside
 from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.observation import Observation
@@ -29,9 +29,10 @@ _CUT_SLACK_M, _PARTIAL_SLACK_M, _WHOLE_SLACK_M = 0.007, 0.006, 0.0012
 """Standard deviation [m] of a measured position beyond that of the alignment: of objects that the image cuts off, of
 partly hidden ones, of those seen whole. Chosen by hand; larger means smoother and later positions."""
 _EXPLAINED_M = 0.004
-"""Mean distance [m] of points to the surface up to which a partly seen object's shape explains them; twice what is
-above it is added to the position's deviation. From the work against false motion on the recorded clip (8 % to 1 % of
-the objects over the frames, commit fb11c0a); larger means that wrong shapes of partly seen objects move more."""
+"""Mean distance [m] of points to the surface up to which an object's shape explains them; twice what is above it is
+added to the position's deviation, and no turn is taken from its orientation. From the work against false motion on the
+recorded clip (8 % to 1 % of the objects over the frames, commit fb11c0a); larger means that objects of wrong shapes
+move more."""
 _SAME_SIZE_M = 0.003
 """Change [m] of a segment's extents between frames that is noise. Origin as ``_EXPLAINED_M``; larger means that less of
 a growing segment is taken for uncertainty."""
@@ -48,6 +49,10 @@ outline; larger costs time in every frame."""
 _WITHIN_M = 0.004
 """Depth [m] within the outline of an object of several parts, beside the noise, from which points are not of its
 outside. Chosen by hand, as thick as a wall; larger pulls bowls toward the camera, smaller loses noisy points."""
+_HOLLOW_SPIN, _HOLLOW_STILL, _SLOW_SPIN_M_S = 0.02, 0.004, 0.05
+"""Standard deviation [rad] of the turn about the vertical in one frame of what is aligned by the outline of many parts,
+of what moves and of what is slower than a speed [m/s]. Larger lets mugs slide around their handles, smaller is late
+where they are turned."""
 _LEAST_TURN_RAD_S = 0.6
 """Rate [rad/s] below which turning is no different from the noise of a fit. Chosen by hand; larger means that slow
 turning is lost."""
@@ -143,13 +148,24 @@ def measure_pose(t: Track, o: Observation, points: Array, start: Array) -> Align
     """The pose of a track's shape that fits points (P, 3) best, from a start position (3,)."""
     sleeping = t.motion.sleeping
     by_parts = 0 < len(t.parts) <= _ALIGNED_PARTS
+    parts = t.parts if by_parts else ()
     if t.parts and not by_parts:
+        # The outline between a body and its handle is not there: what is seen of the body would pull it. The walls'
+        # outline is the body's.
+        parts = t.body_and_handle()
+        local = (points - start) @ rotations.matrix(t.quaternion)
         # What is seen within the outline, the inside of a bowl or a notch, would pull the outline toward it.
-        within = signed_distance(t.shape, t.extents, (points - start) @ rotations.matrix(t.quaternion), t.planes)[0]
+        if parts:
+            within = signed_distance_to_parts(parts, local)[0]
+        else:
+            within = signed_distance(t.shape, t.extents, local, t.planes)[0]
         outer = points[within > -_WITHIN_M - o.noise_m]
         points = outer if len(outer) >= 20 else points
     upright_axis = t.shape == Shape.CYLINDER and abs(rotations.matrix(t.quaternion)[2, 2]) > 0.9
     tilt, spin = (0.012, 0.04) if sleeping or not t.evidence.fits else (0.05, 0.15)
+    if t.parts and not by_parts:
+        # A handle that is not seen does not hold the yaw of what is round but for it, and its outline slides around.
+        spin = _HOLLOW_SPIN if np.linalg.norm(t.velocity) > _SLOW_SPIN_M_S else _HOLLOW_STILL
     return align(
         t.shape,
         t.extents,
@@ -157,7 +173,7 @@ def measure_pose(t: Track, o: Observation, points: Array, start: Array) -> Align
         start,
         t.quaternion,
         hull=t.planes,
-        parts=t.parts if by_parts else (),
+        parts=parts,
         prior_std_m=0.03 if not sleeping else 0.02,
         # Noise does not turn what is round about the vertical.
         prior_std_rad=(tilt, 0.002 if t.is_round and (t.yaw_free or upright_axis) else spin),
@@ -172,9 +188,9 @@ def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s:
     partial = o.hidden_fraction > 0.25 or t.visibility.fraction < 0.5
     slack = _CUT_SLACK_M if o.on_border else _PARTIAL_SLACK_M if partial else _WHOLE_SLACK_M
     slack = 0.3 * o.noise_m + 0.5 * pose.residual_m + slack
-    if t.visibility.cut:
-        # A shape that does not explain the seen part may be aligned to it wrongly.
-        slack += 2.0 * max(pose.residual_m - _EXPLAINED_M, 0.0)
+    # A shape that does not explain the seen part may be aligned to it wrongly.
+    misfit = max(pose.residual_m - _EXPLAINED_M, 0.0)
+    slack += 2.0 * misfit
     wake_m = max(WAKE_M, _WAKE_SIGMAS * o.noise_m)
     wake_m *= 2.5 if o.on_border else 2.0 if partial else 1.0
     noise = pose.covariance[:3, :3] + np.eye(3) * slack**2 + np.diag(motion.extent_jitter_m**2)
@@ -187,7 +203,11 @@ def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s:
         t.quaternion = pose.quaternion
     motion.rotation_covariance = np.clip(pose.covariance[3:, 3:], -0.25, 0.25) + np.eye(3) * 0.01**2
     motion.trail.append((stamp_s, pose.position.copy()))
-    motion.turns.append((stamp_s, t.quaternion.copy()))
+    if misfit > 0.0:
+        motion.turns.clear()
+        motion.angular_velocity = np.zeros(3)
+    else:
+        motion.turns.append((stamp_s, t.quaternion.copy()))
     motion.angular_velocity = _angular_velocity(t)
     if _falls_asleep(t, stamp_s, wake_m) and t.hits > 12:
         events.append(EventKind.STOP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wm_perception.types import Array
 
@@ -31,6 +32,10 @@ class Observation:
         extent: longest side of its bounds [m]. center: (3,) middle of its bounds, world [m].
         score: 0..1 from the segmenter, NaN where it gives none.
         embedding: (D,) unit length, or (0,). classes: (C,) probabilities in the order of the vocabulary, or (0,).
+        rim: (P,) of each point: 2 beside an outline where the object goes on unseen (behind something nearer, or beyond
+            the image), 1 beside its own outline, else 0; (0,): not known. cut_share: part 0..1 of the outline where
+            the object goes on.
+        past: (S, 3) points of other surfaces [m] that are seen past the object: it is not on the way to them.
     """
 
     points: Array
@@ -51,6 +56,9 @@ class Observation:
     score: float = float("nan")
     embedding: Array = field(default_factory=lambda: np.zeros(0))
     classes: Array = field(default_factory=lambda: np.zeros(0))
+    rim: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    cut_share: float = 0.0
+    past: Array = field(default_factory=lambda: np.zeros((0, 3)))
 
     @property
     def sure(self) -> bool:
@@ -72,4 +80,6 @@ class Observation:
             extent=float((high - low).max()),
             center=0.5 * (low + high),
             hidden_fraction=max(self.hidden_fraction, 0.5),
+            rim=np.zeros(0, np.uint8),
+            cut_share=max(self.cut_share, 0.5),
         )

@@ -12,6 +12,7 @@ from scipy import ndimage
 from wm_perception.lifting.cloud import depth_noise_m
 from wm_perception.lifting.supports import Support
 from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.outlines import outline_of
 from wm_perception.types import Array, Cloud, Segmentation
 
 _MAX_POINTS = 500
@@ -25,8 +26,9 @@ pixels of farther objects, smaller loses points of near ones."""
 _STEP_M = 0.03
 """Step in depth [m] behind which a pixel at a mask's rim is of another surface. Larger keeps more of the background,
 smaller drops parts of steep surfaces."""
-_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (5, 5))
-_SQUARE = np.ones((5, 5), np.uint8)
+_LEAST_LEFT = 0.2
+"""Part of a mask's points that must be left without those that something nearer leaks into. Larger keeps the leaked
+points of slivers."""
 
 
 def observe(
@@ -62,6 +64,9 @@ def observe(
         clear = mask & candidates[box]
         use = clear if int(clear.sum()) >= _CLEAR_SHARE * pixels else mask
         use = use & ~_behind(cloud.depth[box], mask)
+        outline = outline_of(cloud.depth, segmentation.labels, label, box, edge_pixels)
+        cleared = use & ~outline.leaked
+        use = cleared if int(cleared.sum()) >= _LEAST_LEFT * int(use.sum()) else use
         if noise > _MIXED_PIXEL_NOISE_M:
             # Far away, a sensor's outermost pixels mix the object with what is behind it.
             inner = cv2.erode(use.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
@@ -72,6 +77,7 @@ def observe(
             continue
         # Evenly sampled; more would make everything slower and nothing better.
         some = slice(None, None, max(1, len(rows) // _MAX_POINTS))
+        rim = outline.rim[rows[some], columns[some]]
         rows, columns = rows[some] + box[0].start, columns[some] + box[1].start
         points = cloud.points[rows, columns].astype(np.float64)
         heights = height[rows, columns]
@@ -109,10 +115,13 @@ def observe(
                 center=center,
                 area_m2=pixels * depth**2 / (cloud.camera.fx * cloud.camera.fy),
                 over_fraction=float(tall.mean()),
-                hidden_fraction=_hidden_fraction(cloud.depth, segmentation.labels, label, box),
+                hidden_fraction=outline.hidden_share,
                 score=float(segmentation.scores[label - 1]) if len(segmentation.scores) else float("nan"),
                 embedding=_row(segmentation.embeddings, label - 1),
                 classes=_row(segmentation.class_probabilities, label - 1),
+                rim=rim,
+                cut_share=outline.cut_share,
+                past=cloud.points[outline.past[:, 0], outline.past[:, 1]].astype(np.float64),
             )
         )
     return observations
@@ -127,23 +136,6 @@ def _outside(points: Array, support: Support) -> float:
 def _row(values: NDArray[np.float32], row: int) -> Array:
     """One row (D,) in double precision, or (0,) where there are none."""
     return values[row].astype(np.float64) if values.size else np.zeros(0)
-
-
-def _hidden_fraction(
-    depth: NDArray[np.float32], labels: NDArray[np.int32], label: int, box: tuple[slice, slice]
-) -> float:
-    """Part 0..1 of a segment's outline beyond which something nearer (by 2 cm) may cover more of it."""
-    h, w = labels.shape
-    window = tuple(slice(max(s.start - 2, 0), min(s.stop + 2, n)) for s, n in zip(box, (h, w), strict=True))
-    mask = (labels[window] == label).astype(np.uint8)
-    ring = (cv2.dilate(mask, _CROSS) > 0) & (mask == 0)
-    count = int(ring.sum())
-    if not count:
-        return 0.0
-    around = depth[window]
-    own = cv2.dilate(np.where((mask > 0) & np.isfinite(around), around, np.float32(0.0)), _SQUARE)
-    with np.errstate(invalid="ignore"):
-        return float((around[ring] < own[ring] - 0.02).sum()) / count
 
 
 def _behind(depth: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

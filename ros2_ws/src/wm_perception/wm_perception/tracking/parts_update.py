@@ -11,6 +11,8 @@ import numpy as np
 
 from wm_core import rotations
 from wm_core.scene_graph import Shape
+from wm_perception.shapes.free_space import FreeSpace
+from wm_perception.shapes.handles import hidden_handle
 from wm_perception.shapes.hollow import Hollow, Verdict, find_hollow
 from wm_perception.shapes.hollow_parts import hollow_parts
 from wm_perception.shapes.part_frames import Parts, in_object_frame, in_world, moved, outline_of, scaled
@@ -18,6 +20,7 @@ from wm_perception.shapes.prisms import find_prisms
 from wm_perception.shapes.profiles import convex_pieces, solid_of
 from wm_perception.shapes.revolution import profile_of
 from wm_perception.shapes.rim import Rim
+from wm_perception.shapes.size_prior import likely_extents
 from wm_perception.shapes.surfaces import ShapeFit
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.track import PartsEvidence, Track
@@ -43,6 +46,8 @@ _NEAR_M = 0.6
 """Distance [m] up to which other objects may hide a part of one."""
 _UPRIGHT = 0.95
 """Vertical part of an axis from which it stands: 18 degrees."""
+_WITH_HANDLE = frozenset(("mug",))
+"""Classes of bodies with one handle, which is hidden where none is seen."""
 _SCALE_LIMIT = 1.3
 """Ratio of extents up to which parts are stretched with them; beyond, the outline is of another part of the object."""
 
@@ -54,7 +59,13 @@ def settled(evidence: PartsEvidence) -> bool:
 
 
 def with_parts(
-    t: Track, o: Observation, fit: ShapeFit, eye: Array | None, likely: float, tracks: Sequence[Track] = ()
+    t: Track,
+    o: Observation,
+    fit: ShapeFit,
+    eye: Array | None,
+    likely: float,
+    tracks: Sequence[Track] = (),
+    class_name: str = "",
 ) -> ShapeFit:
     """The outline and the parts that a segment of a track shows, in place of the convex solid fitted to it; or that.
 
@@ -62,6 +73,7 @@ def with_parts(
         eye: (3,) camera position, world [m]; None: not known, then nothing is looked for.
         likely: probability that it is of a class that is hollow, see ``hollow_probability``.
         tracks: all tracks; others may hide a part of it.
+        class_name: of the track, "" where it is not known.
     """
     evidence = t.parts_evidence
     if eye is None or settled(evidence) or t.motion.toppled:
@@ -75,6 +87,8 @@ def with_parts(
         turn = np.eye(3)
         verdict, hollow = find_hollow(o.points, eye, base, likely, o.noise_m)
     if hollow is not None:
+        if hollow.handle is None and class_name in _WITH_HANDLE and turn[2, 2] > 0.5 and hollow.rim.elliptic:
+            hollow = _with_hidden_handle(hollow, o, eye, class_name)
         if verdict is Verdict.HOLLOW:
             evidence.solid = 0
             evidence.hollow += 1
@@ -96,6 +110,18 @@ def with_parts(
     rectangles = [cv2.minAreaRect(np.ascontiguousarray(part.points()[:, :2], dtype=np.float32)) for part in parts]
     angle = max(rectangles, key=lambda r: max(r[1]))[2]
     return outline_of(parts, float(np.radians(angle)), fit.residual_m, -1.0)
+
+
+def _with_hidden_handle(hollow: Hollow, o: Observation, eye: Array, class_name: str) -> Hollow:
+    """The same with the handle that bodies of its class have, where one can be that is not seen."""
+    free = FreeSpace.up_to(eye, o.past, o.noise_m)
+    if free is None:
+        return hollow
+    wide = 2.0 * float(hollow.rim.half.mean())
+    seen = np.array([wide, wide, hollow.top - hollow.base])
+    sizes = likely_extents(class_name, seen, np.array([False, True, True]))
+    handle = hidden_handle(hollow.rim, hollow.base, hollow.top, float(sizes[0]), eye, free)
+    return replace(hollow, handle=handle)
 
 
 def without_disproved(fits: list[ShapeFit], evidence: PartsEvidence) -> list[ShapeFit]:

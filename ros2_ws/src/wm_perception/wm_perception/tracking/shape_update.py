@@ -11,10 +11,12 @@ import numpy as np
 from wm_core import rotations
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.fitting import fit_shape
-from wm_perception.shapes.surfaces import ShapeFit
+from wm_perception.shapes.free_space import FreeSpace
+from wm_perception.shapes.surfaces import ShapeFit, align
+from wm_perception.shapes.unseen import completed
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.parts_update import carried_parts, with_parts, without_disproved
-from wm_perception.tracking.track import Track
+from wm_perception.tracking.track import Track, View
 from wm_perception.types import Array
 
 SETTLED_FITS = 3
@@ -43,8 +45,35 @@ axis from which its sides do not either. Larger slopes and smaller cosines chang
 _LEAST_DEPTH = 0.35
 """Depth over the smaller of width and height that such a box has at least: of cartons, which are flat (5 to 9 cm of
 12 to 22). Larger makes the far sides of flat things too far."""
+_MISPLACED = 0.25
+"""Part of its size by which the first shape of an object may be away from the box about its segment, or the first that
+was seen whole from that of its part, so that both went the same way. Chosen by hand; larger keeps the velocities of
+wrong boxes, smaller loses those of objects that come into view moving."""
+_UNKNOWN_M_S = 0.5
+"""Standard deviation of a velocity that nothing is known of [m/s], as of a new track."""
+_CUT_SHARE, _WHOLE_SHARE = 0.2, 0.25
+"""Part of the outline that something hides from which ends beside it may go on, and up to which an object is seen
+whole. Smaller: more is completed that is not hidden; fewer views count as whole."""
+_VIEWS, _VIEW_POINTS = 3, 200
+"""Earlier views that are fitted with the current one, and points kept of each. Larger averages more noise, and keeps
+what was wrongly marked for longer."""
+_SAME_VIEW = (0.6, 1.6)
+"""Limits of an earlier view's pixels over those of the current one. Wider also joins views of less of the object."""
+_AS_GOOD, _AS_GOOD_M = 1.2, 0.0002
+"""Factor, and residual [m], by which the last fit may be worse than the best one. Larger follows the last one more."""
+_ALIKE, _ALIKE_M, _ALIKE_PLACE_M = 0.12, 0.002, 0.008
+"""Part of the extents, and distances of extents and centers [m], within which fits of one object agree, so that their
+differences are noise. Larger averages over more of them, and over wrong ones."""
+_NEW_PLACE_M = 0.003
+"""Distance [m] of a fit's center from the track's from which it is another place. Larger keeps the track's."""
+_CENTER_POINTS = 120
+"""Points of a segment to which a shape of new extents is aligned. Larger is slower and less noisy."""
+_NEW_SIZE_M = 0.002
+"""Change of extents [m] from which the center is measured anew: it moves with them, though the object does not. Larger
+keeps the average of many frames, and the error of the first shape."""
 _FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
-"""Kind of solid that each class of the segmenter makes likely."""
+"""Kind of solid that each class of the segmenter makes likely. The others (tools, trays, baskets, and pans, which are
+round but for the handle) are left to the geometry."""
 
 
 def line_of_sight(eye: Array | None, position: Array) -> Array:
@@ -79,7 +108,8 @@ def is_due(t: Track, o: Observation, stamp_ns: int) -> bool:
     # A rough shape from what can be seen is better than none: it is fitted again when more comes into sight, or
     # when it is found to be wrong.
     wrong = evidence.residual_m > _WRONG_M and since_ns > _REFIT_NS
-    rough = not evidence.whole and len(o.points) >= 60 and (o.pixels > 1.15 * evidence.pixels or wrong)
+    again = len(evidence.fits) < _FITS and since_ns > _REFIT_NS * min(len(evidence.fits), 6)
+    rough = not evidence.whole and len(o.points) >= 60 and (o.pixels > 1.15 * evidence.pixels or wrong or again)
     rough = rough and (o.sure or t.hits >= _PATIENCE_FRAMES)
     slow = motion.sleeping or float(np.linalg.norm(t.velocity)) < _FIT_SPEED_M_S or len(evidence.fits) < 2
     # Often at first, then less and less: fits take longer than all other steps.
@@ -92,7 +122,7 @@ def is_due(t: Track, o: Observation, stamp_ns: int) -> bool:
 
 def seen_whole(t: Track, o: Observation) -> bool:
     """Whether a segment shows the whole side of an object that faces the camera."""
-    return t.visibility.fraction > 0.75 and not o.on_border and o.hidden_fraction < 0.25
+    return t.visibility.fraction > 0.75 and not o.on_border and o.cut_share < _WHOLE_SHARE
 
 
 class ShapeUpdater:
@@ -130,22 +160,37 @@ class ShapeUpdater:
         whole = seen_whole(t, o)
         # Of a part of an object no far side and no notch can be known.
         likely = _FORMS.get(class_name, "")
-        fit = fit_shape(o.points, t.bottom, seed=len(evidence.fits), likely=likely, eye=eye if whole else None)
+        current = View(
+            o.sample(_VIEW_POINTS), o.pixels, FreeSpace.up_to(eye, o.past, o.noise_m) if eye is not None else None
+        )
+        earlier = earlier_views(t, current, whole)
+        free = FreeSpace.together([current.free, *(v.free for v in earlier)])
+        fit = fit_shape(
+            np.concatenate([o.points, *(v.points for v in earlier)]),
+            t.bottom,
+            seed=len(evidence.fits),
+            likely=likely,
+            eye=eye if whole else None,
+            free=free,
+        )
         if fit.extents.max() > 1.3 * self.max_extent_m:
             return
         fit = _of_likely_depth(fit, eye)
+        if o.cut_share > _CUT_SHARE:
+            fit = completed(fit, o.points, o.rim, class_name, free)
+        evidence.views = [*earlier, current][-_VIEWS:]
         # Fits to a part of it do not count any more once it, or more of it, has been seen.
-        first = not evidence.fits or not evidence.whole
-        if not evidence.whole:
+        first = not evidence.fits or (whole and not evidence.whole) or (not whole and not earlier)
+        if first:
             evidence.fits.clear()
         evidence.whole = whole
         evidence.view = line_of_sight(eye, fit.position)
-        fit = with_parts(t, o, fit, eye if whole else None, hollow, tracks)
+        fit = with_parts(t, o, fit, eye if whole else None, hollow, tracks, class_name)
         evidence.fits.append(fit)
         evidence.fits = without_disproved(evidence.fits, t.parts_evidence)
         if len(evidence.fits) > 3 * _FITS:
             evidence.fits.pop(0)
-        chosen, same, last = _choose(evidence.fits)
+        chosen, same, last = _choose(evidence.fits, not t.motion.moved)
         # Its load may have been found after it.
         loaded = _under_its_load(t, chosen, tracks, eye)
         deeper, chosen = loaded is not chosen, loaded
@@ -155,10 +200,23 @@ class ShapeUpdater:
         # A hull and parts are given where they were seen; after a motion only the last ones are still there.
         there = chosen.hull is evidence.fits[-1].hull or not t.motion.moved
         own_frame = chosen.shape == Shape.CONVEX and (len(chosen.parts) > 0 or not chosen.is_round)
-        anew = first or axis_changed or (own_frame and t.hull is not chosen.hull and there)
+        new_axes = first or axis_changed or (own_frame and t.hull is not chosen.hull and there)
+        # At rest a fit stands where it was found: its center and its sizes belong together.
+        anew = new_axes or (not t.motion.moved and _differs(t, chosen))
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
-            _shift(t, chosen.position - t.position)
+            shift = chosen.position - t.position
+            _shift(t, shift)
+            if first and float(np.linalg.norm(shift)) > _MISPLACED * float(chosen.extents.max()):
+                # What was followed so far was something else than its center.
+                t.motion.filter.forget_velocity(_UNKNOWN_M_S)
+                t.motion.trail.clear()
+            if new_axes:
+                # The turn from the old to the new ones is none of the object.
+                t.motion.turns.clear()
+                t.motion.angular_velocity = np.zeros(3)
+        elif t.shape != Shape.BOX and np.abs(t.extents - before[2]).max() > _NEW_SIZE_M:
+            _shift(t, _center_of(t, last if last is evidence.fits[-1] else None, o) - t.position)
         elif t.shape == Shape.BOX and before[3] == Shape.BOX and (deeper or not t.motion.moved):
             _shift(t, _away_from_seen_side(t, before[2], eye))
         if t.motion.sleeping and not anew:
@@ -184,6 +242,13 @@ def _shift(t: Track, shift: Array) -> None:
     t.motion.trail = deque(((s, p + shift) for s, p in t.motion.trail), maxlen=t.motion.trail.maxlen)
 
 
+def _center_of(t: Track, fit: ShapeFit | None, o: Observation) -> Array:
+    """(3,) where the center of a track's new shape is [m], from that of its last fit on, whose extents may differ."""
+    start = t.position if fit is None else fit.position
+    points = o.sample(_CENTER_POINTS)
+    return align(t.shape, t.extents, points, start, t.quaternion, hull=t.planes, prior_std_rad=(0.002, 0.002)).position
+
+
 def _away_from_seen_side(t: Track, extents: Array, eye: Array | None) -> Array:
     """(3,) by which a box's center moves [m] when it had other extents before: the sides that are seen stay."""
     if eye is None:
@@ -199,12 +264,32 @@ def _away_from_seen_side(t: Track, extents: Array, eye: Array | None) -> Array:
     return shift
 
 
-def _choose(fits: list[ShapeFit]) -> tuple[ShapeFit, int, ShapeFit]:
+def earlier_views(t: Track, current: View, whole: bool) -> list[View]:
+    """The earlier views of an object at rest that show the same of it as the current one."""
+    if t.motion.moved or (whole and not t.evidence.whole):
+        return []
+    least, most = _SAME_VIEW
+    return [v for v in t.evidence.views if least * current.pixels < v.pixels < most * current.pixels]
+
+
+def _differs(t: Track, fit: ShapeFit) -> bool:
+    """Whether a fit differs from a track by more than the noise of both."""
+    if t.shape != fit.shape:
+        return True
+    moved = float(np.linalg.norm(fit.position - t.position))
+    return bool(np.abs(fit.extents - t.extents).max() > _NEW_SIZE_M or moved > _NEW_PLACE_M)
+
+
+def _choose(fits: list[ShapeFit], at_rest: bool) -> tuple[ShapeFit, int, ShapeFit]:
     """The shape of the kind that explains its views best, the count of fits of that kind, and the last of them.
 
     An inside that was seen counts before all else, pieces of a solid where most fits have some. A kind's score is the
     sum of 1 / (residual + 1 mm) of its fits. Extents are the median of all fits of the kind; of convex hulls the
     largest is taken.
+
+    Args:
+        at_rest: it has not moved since its birth: then fits stand where the object does, and of the kind the last one
+            is taken, which is to the points of several views, or the best where that is better by far.
     """
     compound = [f for f in fits if f.parts]
     hollow = [f for f in compound if f.inside_seen >= 0.0]
@@ -223,10 +308,31 @@ def _choose(fits: list[ShapeFit]) -> tuple[ShapeFit, int, ShapeFit]:
     kind = max(score, key=score.__getitem__)
     same = [f for f in fits if f.shape == kind]
     last = same[-1]
+    if at_rest:
+        best = min(same, key=lambda f: f.residual_m)
+        chosen = last if last.residual_m < _AS_GOOD * best.residual_m + _AS_GOOD_M else best
+        return _averaged(chosen, same), len(same), chosen
     if kind == Shape.CONVEX:
         return max(same, key=lambda f: float(np.prod(f.extents))), len(same), last
     extents = np.median([_like(f, last) for f in same], axis=0)
     return ShapeFit(kind, last.position, last.quaternion, extents, last.residual_m), len(same), last
+
+
+def _averaged(fit: ShapeFit, fits: Sequence[ShapeFit]) -> ShapeFit:
+    """A fit with the median center and extents of those that agree with it; hulls as they are."""
+    if fit.shape == Shape.CONVEX:
+        return fit
+    alike = [
+        f
+        for f in fits
+        if (np.abs(_like(f, fit) - fit.extents) < _ALIKE * fit.extents + _ALIKE_M).all()
+        and np.linalg.norm(f.position - fit.position) < _ALIKE_PLACE_M
+    ]
+    return replace(
+        fit,
+        position=np.median([f.position for f in alike], axis=0),
+        extents=np.median([_like(f, fit) for f in alike], axis=0),
+    )
 
 
 def _of_likely_depth(fit: ShapeFit, eye: Array | None) -> ShapeFit:

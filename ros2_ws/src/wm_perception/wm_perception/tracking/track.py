@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wm_core import rotations
+from wm_core.convex_parts import hull_part
 from wm_core.scene_graph import Shape
+from wm_perception.shapes.free_space import FreeSpace
 from wm_perception.shapes.part_frames import Parts
 from wm_perception.shapes.surfaces import ShapeFit, hull_planes, surface_samples
 from wm_perception.tracking.appearance import Appearance
@@ -25,6 +27,10 @@ with the measurement of false motion on the recorded clip (commit 4ab077b); larg
 _SLOW_M_S = 0.025
 """Speed [m/s] below which a velocity is reported as zero, up to twice of it where it is within its own deviation;
 origin as ``_NEW_FRAMES``. Larger means that slow motion is lost, smaller that noise makes objects drift in rollouts."""
+_CARRIED_ON = 0.25
+"""Part of a step that the one before must have gone along it, for the two to be one motion: from rest, what is
+accelerated evenly goes a third as far in the first step as in the second. Chosen by that; larger means later velocities
+of what falls, smaller that jumps of segments are taken for motion."""
 _BIAS_M = 0.0015
 """Standard deviation [m] of every center, whatever its size. With the factors below calibrated on random worlds of the
 training split; larger means wider stated covariances."""
@@ -97,6 +103,19 @@ class Visibility:
     empty_frames: int = 0
 
 
+@dataclass(frozen=True)
+class View:
+    """What one frame showed of an object at rest.
+
+    Attributes:
+        points: (P, 3) of it, world frame [m]; pixels: of its segment; free: what was seen past it, None: nothing.
+    """
+
+    points: Array
+    pixels: int
+    free: FreeSpace | None
+
+
 @dataclass
 class ShapeEvidence:
     """The fits from which a track's shape was chosen.
@@ -107,6 +126,7 @@ class ShapeEvidence:
         stamp_ns, pixels: of the segment that was fitted last.
         residual_m: mean distance of the current segment's points to the surface.
         view: (3,) unit vector in the world frame from the camera to the object when it was fitted last.
+        views: earlier ones that were fitted, of an object that has not moved since; they are fitted with the next.
     """
 
     fits: list[ShapeFit] = field(default_factory=list)
@@ -115,6 +135,7 @@ class ShapeEvidence:
     pixels: int = 0
     residual_m: float = 0.0
     view: Array = field(default_factory=lambda: np.array([1.0, 0.0, 0.0]))
+    views: list[View] = field(default_factory=list)
 
 
 @dataclass
@@ -181,6 +202,7 @@ class Track:
     parts: Parts = ()
     parts_evidence: PartsEvidence = field(default_factory=PartsEvidence)
     _samples: tuple[Array, Array] | None = None
+    _merged: tuple[Parts, Parts] = ((), ())
 
     @property
     def position(self) -> Array:
@@ -201,9 +223,23 @@ class Track:
         # The seen part of an object that has always been cut off or hidden in part grows: that resembles motion.
         part = self.visibility.cut and not self.evidence.whole
         new = motion.frames < _NEW_FRAMES and (part or moved < 2.0 * WAKE_M)
-        if motion.sleeping or new or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
+        if motion.sleeping or new or self.jumped or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
             return np.zeros(3)
         return v
+
+    @property
+    def jumped(self) -> bool:
+        """Whether it has never rested, and went in the last step alone where its velocity points, by half its size.
+
+        So does a segment that is taken for another object's. What is knocked goes on from there in the next frame.
+        """
+        motion = self.motion
+        if motion.moved or len(motion.trail) < 3:
+            return False
+        first, second, third = (place for _, place in list(motion.trail)[-3:])
+        before, last = second - first, third - second
+        far = float(np.linalg.norm(last)) > 0.5 * float(self.extents.max())
+        return far and float(before @ last) < _CARRIED_ON * float(last @ last)
 
     @property
     def is_round(self) -> bool:
@@ -274,3 +310,12 @@ class Track:
         if self._samples is None:
             self._samples = surface_samples(self.shape, self.extents, self.hull)
         return self._samples
+
+    def body_and_handle(self) -> Parts:
+        """The outline of a hollow body's walls and floor, and its handle's parts; empty where it has no handle."""
+        if self._merged[0] is not self.parts:
+            handle = tuple(part for part in self.parts if part.shape != Shape.CONVEX)
+            walls = [part.points() for part in self.parts if part.shape == Shape.CONVEX]
+            merged = (hull_part(np.concatenate(walls)), *handle) if handle and walls else ()
+            self._merged = (self.parts, merged)
+        return self._merged[1]

@@ -71,6 +71,10 @@ class Tracker:
             return self.vocabulary[int(p.argmax())] if len(p) and p.max() >= _CLASS_SURE else "object"
         return {Shape.BOX: "box", Shape.SPHERE: "ball", Shape.CYLINDER: "cylinder"}.get(t.shape, "object")
 
+    def report(self, kind: EventKind, object_id: int) -> None:
+        """Record an event of an object that is not tracked here, at the current stamp."""
+        self._emit(kind, object_id)
+
     def _emit(self, kind: EventKind, a: int) -> None:
         """Record an event at the current stamp."""
         self._event_id += 1

@@ -109,7 +109,7 @@ def _miss(t: Track, gone: bool, dt: float, scored: bool) -> None:
     visibility, motion = t.visibility, t.motion
     visibility.misses += 1
     visibility.unseen_s += dt
-    if np.linalg.norm(motion.filter.velocity) < _STILL_M_S:
+    if t.jumped or np.linalg.norm(motion.filter.velocity) < _STILL_M_S:
         motion.filter.forget_velocity(0.05)
         motion.angular_velocity = np.zeros(3)
     t.hits = min(t.hits, 30)
