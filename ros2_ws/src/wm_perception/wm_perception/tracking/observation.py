@@ -60,6 +60,10 @@ class Observation:
     cut_share: float = 0.0
     past: Array = field(default_factory=lambda: np.zeros((0, 3)))
 
+    def __post_init__(self) -> None:
+        if len(self.rim) not in (0, len(self.points)):
+            raise ValueError(f"rim: got {len(self.rim)}, expected one for each of {len(self.points)} points, or none")
+
     @property
     def sure(self) -> bool:
         """Whether the segmenter is sure that this is one whole object."""
