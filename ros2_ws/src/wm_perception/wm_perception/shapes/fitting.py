@@ -51,6 +51,10 @@ _HULL_FACTOR, _HULL_HANDICAP_M = 1.2, 0.0006
 """Factor of the completed hull's residual, and what is added to it [m]. Larger keeps boxes for wedges and pyramids."""
 _INTRUSION = 1.0
 """Residual [m] for each meter of mean depth to which rays go through a solid. Larger trusts masks more."""
+_HOPELESS = 2.0
+"""Factor of the best residual so far from which a solid is not fitted again to free space. Larger takes more time."""
+_AGAIN = 5
+"""Steps of that fit, which starts from the solid that fits the points. More follow long unseen sides farther."""
 _YAWS, _EDGE_M = 30, 0.002
 """Turns of a rectangle that are tried within 90 degrees, and the distance [m] below which all points of an edge count
 the same: depth noise. Larger blurs the edge."""
@@ -231,8 +235,10 @@ def fit_shape(
     def consider(model: Solid, start: list[float], handicap: float) -> None:
         x, distance = _solve(model, p, np.array(start))
         position, rotation, extents = model.build(x)
-        if free is not None and len(free.intruders(model.shape, extents, position, rotation)):
-            x, distance = _solve(model, p, x, free)
+        so_far = min((c[1].residual_m for c in candidates), default=np.inf)
+        intrudes = free is not None and len(free.intruders(model.shape, extents, position, rotation)) > 0
+        if intrudes and _score(distance) < _HOPELESS * so_far + _NO_FAMILY_M:
+            x, distance = _solve(model, p, x, free, _AGAIN)
             position, rotation, extents = model.build(x)
         if model.shape == Shape.BOX:
             position, extents, distance = _within(p, every, position, rotation, extents, distance)
@@ -243,7 +249,7 @@ def fit_shape(
         if extents.max() > (2.0 if likely == "round" else 1.6) * scale:
             return
         score = _score(distance)
-        handicap += _intrusion(free, model.shape, extents, position, rotation)
+        handicap += _intrusion(free, model.shape, extents, position, rotation) if intrudes else 0.0
         handicap += _UNLIKELY_M if likely == "box" and model.shape != Shape.BOX else 0.0
         quaternion = Rotation.from_matrix(rotation).as_quat()
         candidates.append((score + handicap, ShapeFit(model.shape, position, quaternion, extents, score)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +37,7 @@ class Observation:
         rim: (P,) of each point: 2 beside an outline where the object goes on unseen (behind something nearer, or beyond
             the image), 1 beside its own outline, else 0; (0,): not known. cut_share: part 0..1 of the outline where
             the object goes on.
-        past: (S, 3) points of other surfaces [m] that are seen past the object: it is not on the way to them.
+        past_of: gives ``past``, which is looked for only where a shape is fitted.
     """
 
     points: Array
@@ -58,11 +60,16 @@ class Observation:
     classes: Array = field(default_factory=lambda: np.zeros(0))
     rim: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     cut_share: float = 0.0
-    past: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    past_of: Callable[[], Array] = lambda: np.zeros((0, 3))
 
     def __post_init__(self) -> None:
         if len(self.rim) not in (0, len(self.points)):
             raise ValueError(f"rim: got {len(self.rim)}, expected one for each of {len(self.points)} points, or none")
+
+    @cached_property
+    def past(self) -> Array:
+        """(S, 3) points of other surfaces [m] that are seen past the object: it is not on the way to them."""
+        return self.past_of()
 
     @property
     def sure(self) -> bool:

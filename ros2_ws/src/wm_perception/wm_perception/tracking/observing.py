@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from scipy import ndimage
 from wm_perception.lifting.cloud import depth_noise_m
 from wm_perception.lifting.supports import Support
 from wm_perception.tracking.observation import Observation
-from wm_perception.tracking.outlines import outline_of
+from wm_perception.tracking.outlines import Outline, outline_of
 from wm_perception.types import Array, Cloud, Segmentation
 
 _MAX_POINTS = 500
@@ -121,10 +122,15 @@ def observe(
                 classes=_row(segmentation.class_probabilities, label - 1),
                 rim=rim,
                 cut_share=outline.cut_share,
-                past=cloud.points[outline.past[:, 0], outline.past[:, 1]].astype(np.float64),
+                past_of=partial(_points_past, cloud, outline),
             )
         )
     return observations
+
+
+def _points_past(cloud: Cloud, outline: Outline) -> Array:
+    """``Observation.past``."""
+    return cloud.points[outline.past[:, 0], outline.past[:, 1]].astype(np.float64)
 
 
 def _outside(points: Array, support: Support) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -40,14 +41,22 @@ class Outline:
             that is its own, else 0.
         hidden_share: part 0..1 of the outline along which something nearer covers what may be more of it; cut_share:
             the same, and what the image's edge cuts off.
-        past: (S, 2) rows and columns in the image of surfaces seen past the mask.
+        around: (H, W) depth [m] of a window about the mask; mask: (H, W) the mask in it; origin: row and column of the
+            window in the image.
     """
 
     leaked: NDArray[np.bool_]
     rim: NDArray[np.uint8]
     hidden_share: float
     cut_share: float
-    past: NDArray[np.int64]
+    around: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+    origin: tuple[int, int]
+
+    @cached_property
+    def past(self) -> NDArray[np.int64]:
+        """(S, 2) rows and columns in the image of surfaces seen past the mask; looked for when they are asked for."""
+        return _past(self.around, np.isfinite(self.around), self.mask) + np.array(self.origin)
 
 
 def outline_of(
@@ -92,7 +101,9 @@ def outline_of(
         float(hiding.sum()) / count,
         # The ring is about two pixels wide.
         min((float(hiding.sum()) + 2.0 * edge) / (count + 2.0 * edge), 1.0),
-        _past(around, known, mask) + np.array(low),
+        around,
+        mask,
+        (low[0], low[1]),
     )
 
 

@@ -79,5 +79,5 @@ def joined(pieces: Sequence[Observation]) -> Observation:
         on_border=any(o.on_border for o in pieces),
         rim=np.concatenate(rims) if all(map(len, rims)) else np.zeros(0, np.uint8),
         cut_share=float(weights @ [o.cut_share for o in pieces] / weights.sum()),
-        past=np.concatenate([o.past for o in pieces]),
+        past_of=lambda: np.concatenate([o.past for o in pieces]),
     )
