@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.traced_table import CONFIG, Thing, camera_pose, frame
+from traced_table import CONFIG, Thing, camera_pose, frame
 from wm_perception.lifting.cloud import make_cloud
 from wm_perception.lifting.supports import Support, SupportMap
 from wm_perception.types import Cloud, Frame

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.traced_bins import lifted
-from tests.traced_table import CONFIG, Thing, camera_pose, frame
+from traced_bins import lifted
+from traced_table import CONFIG, Thing, camera_pose, frame
 from wm_perception.lifting.cloud import make_cloud
 from wm_perception.lifting.planes import find_planes
 from wm_perception.lifting.supports import carries

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.traced_bins import around, bin_of, lifted, seen
-from tests.traced_table import CONFIG, Thing
+from traced_bins import around, bin_of, lifted, seen
+from traced_table import CONFIG, Thing
 from wm_core.scene_graph import Predicate
 from wm_perception.lifting.container_object import CLASS_NAME, container_parts
 from wm_perception.lifting.enclosures import Enclosure, find_enclosures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,6 @@ for more time."""
 ALLOWED_M = 0.003
 """Depth [m] in a solid up to which a ray has not gone through it: a pixel at 0.8 m, by which outlines are off. Larger
 allows more, smaller shrinks solids."""
-_MOST_RAYS = 96
-"""Rays of several views that are kept, evenly. More bound unseen sides more closely, for more time in fits."""
 _MARGIN_M = 0.004
 """Way [m] before its end, beside the noise, from which a ray is not known to be free. Larger is safer with sensors that
 are wrong at edges."""
@@ -45,19 +42,6 @@ class FreeSpace:
             np.tile(np.asarray(eye, np.float64), (len(ends), 1)),
             ways / np.maximum(lengths, 1e-9)[:, None],
             np.maximum(lengths - _MARGIN_M - 2.0 * noise_m, 0.0),
-        )
-
-    @staticmethod
-    def together(spaces: Sequence[FreeSpace | None]) -> FreeSpace | None:
-        """The rays of several views; None where there are none."""
-        known = [space for space in spaces if space is not None]
-        if not known:
-            return None
-        some = slice(None, None, -(-sum(len(space.lengths) for space in known) // _MOST_RAYS))
-        return FreeSpace(
-            np.concatenate([space.eyes for space in known])[some],
-            np.concatenate([space.directions for space in known])[some],
-            np.concatenate([space.lengths for space in known])[some],
         )
 
     def deepest(

@@ -16,7 +16,7 @@ from wm_perception.shapes.surfaces import ShapeFit, align
 from wm_perception.shapes.unseen import completed
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.parts_update import carried_parts, with_parts, without_disproved
-from wm_perception.tracking.track import Track, View
+from wm_perception.tracking.track import Track
 from wm_perception.types import Array
 
 SETTLED_FITS = 3
@@ -54,16 +54,12 @@ _UNKNOWN_M_S = 0.5
 _CUT_SHARE, _WHOLE_SHARE = 0.2, 0.25
 """Part of the outline that something hides from which ends beside it may go on, and up to which an object is seen
 whole. Smaller: more is completed that is not hidden; fewer views count as whole."""
-_VIEWS, _VIEW_POINTS = 3, 200
-"""Earlier views that are fitted with the current one, and points kept of each. Larger averages more noise, and keeps
-what was wrongly marked for longer."""
-_SAME_VIEW = (0.6, 1.6)
-"""Limits of an earlier view's pixels over those of the current one. Wider also joins views of less of the object."""
-_AS_GOOD, _AS_GOOD_M = 1.2, 0.0002
-"""Factor, and residual [m], by which the last fit may be worse than the best one. Larger follows the last one more."""
 _ALIKE, _ALIKE_M, _ALIKE_PLACE_M = 0.12, 0.002, 0.008
 """Part of the extents, and distances of extents and centers [m], within which fits of one object agree, so that their
 differences are noise. Larger averages over more of them, and over wrong ones."""
+_EARLY_FRAMES = 10
+"""Frames in which an object at rest may be moved to where a fit has it. Larger mends later what was wrong at first, and
+follows masks that waver."""
 _NEW_PLACE_M = 0.003
 """Distance [m] of a fit's center from the track's from which it is another place. Larger keeps the track's."""
 _CENTER_POINTS = 120
@@ -160,13 +156,9 @@ class ShapeUpdater:
         whole = seen_whole(t, o)
         # Of a part of an object no far side and no notch can be known.
         likely = _FORMS.get(class_name, "")
-        current = View(
-            o.sample(_VIEW_POINTS), o.pixels, FreeSpace.up_to(eye, o.past, o.noise_m) if eye is not None else None
-        )
-        earlier = earlier_views(t, current, whole)
-        free = FreeSpace.together([current.free, *(v.free for v in earlier)])
+        free = FreeSpace.up_to(eye, o.past, o.noise_m) if eye is not None else None
         fit = fit_shape(
-            np.concatenate([o.points, *(v.points for v in earlier)]),
+            o.points,
             t.bottom,
             seed=len(evidence.fits),
             likely=likely,
@@ -178,9 +170,8 @@ class ShapeUpdater:
         fit = _of_likely_depth(fit, eye)
         if o.cut_share > _CUT_SHARE:
             fit = completed(fit, o.points, o.rim, class_name, free)
-        evidence.views = [*earlier, current][-_VIEWS:]
         # Fits to a part of it do not count any more once it, or more of it, has been seen.
-        first = not evidence.fits or (whole and not evidence.whole) or (not whole and not earlier)
+        first = not evidence.fits or not evidence.whole
         if first:
             evidence.fits.clear()
         evidence.whole = whole
@@ -201,8 +192,10 @@ class ShapeUpdater:
         there = chosen.hull is evidence.fits[-1].hull or not t.motion.moved
         own_frame = chosen.shape == Shape.CONVEX and (len(chosen.parts) > 0 or not chosen.is_round)
         new_axes = first or axis_changed or (own_frame and t.hull is not chosen.hull and there)
-        # At rest a fit stands where it was found: its center and its sizes belong together.
-        anew = new_axes or (not t.motion.moved and _differs(t, chosen))
+        # At rest a fit stands where it was found: its center and its sizes belong together. Later fits, to masks that
+        # waver or from a camera that is off, do not move what has been followed.
+        early = not t.motion.moved and t.hits <= _EARLY_FRAMES
+        anew = new_axes or (early and _differs(t, chosen))
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
             shift = chosen.position - t.position
@@ -264,14 +257,6 @@ def _away_from_seen_side(t: Track, extents: Array, eye: Array | None) -> Array:
     return shift
 
 
-def earlier_views(t: Track, current: View, whole: bool) -> list[View]:
-    """The earlier views of an object at rest that show the same of it as the current one."""
-    if t.motion.moved or (whole and not t.evidence.whole):
-        return []
-    least, most = _SAME_VIEW
-    return [v for v in t.evidence.views if least * current.pixels < v.pixels < most * current.pixels]
-
-
 def _differs(t: Track, fit: ShapeFit) -> bool:
     """Whether a fit differs from a track by more than the noise of both."""
     if t.shape != fit.shape:
@@ -288,8 +273,8 @@ def _choose(fits: list[ShapeFit], at_rest: bool) -> tuple[ShapeFit, int, ShapeFi
     largest is taken.
 
     Args:
-        at_rest: it has not moved since its birth: then fits stand where the object does, and of the kind the last one
-            is taken, which is to the points of several views, or the best where that is better by far.
+        at_rest: it has not moved since its birth: then fits stand where the object does, and of the kind those that
+            agree with the middle one are averaged, their centers too.
     """
     compound = [f for f in fits if f.parts]
     hollow = [f for f in compound if f.inside_seen >= 0.0]
@@ -309,8 +294,8 @@ def _choose(fits: list[ShapeFit], at_rest: bool) -> tuple[ShapeFit, int, ShapeFi
     same = [f for f in fits if f.shape == kind]
     last = same[-1]
     if at_rest:
-        best = min(same, key=lambda f: f.residual_m)
-        chosen = last if last.residual_m < _AS_GOOD * best.residual_m + _AS_GOOD_M else best
+        middle = np.median([_like(f, last) for f in same], axis=0)
+        chosen = min(same, key=lambda f: float(np.abs(_like(f, last) - middle).sum()))
         return _averaged(chosen, same), len(same), chosen
     if kind == Shape.CONVEX:
         return max(same, key=lambda f: float(np.prod(f.extents))), len(same), last

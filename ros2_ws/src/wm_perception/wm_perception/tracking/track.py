@@ -10,7 +10,6 @@ import numpy as np
 from wm_core import rotations
 from wm_core.convex_parts import hull_part
 from wm_core.scene_graph import Shape
-from wm_perception.shapes.free_space import FreeSpace
 from wm_perception.shapes.part_frames import Parts
 from wm_perception.shapes.surfaces import ShapeFit, hull_planes, surface_samples
 from wm_perception.tracking.appearance import Appearance
@@ -103,19 +102,6 @@ class Visibility:
     empty_frames: int = 0
 
 
-@dataclass(frozen=True)
-class View:
-    """What one frame showed of an object at rest.
-
-    Attributes:
-        points: (P, 3) of it, world frame [m]; pixels: of its segment; free: what was seen past it, None: nothing.
-    """
-
-    points: Array
-    pixels: int
-    free: FreeSpace | None
-
-
 @dataclass
 class ShapeEvidence:
     """The fits from which a track's shape was chosen.
@@ -126,7 +112,6 @@ class ShapeEvidence:
         stamp_ns, pixels: of the segment that was fitted last.
         residual_m: mean distance of the current segment's points to the surface.
         view: (3,) unit vector in the world frame from the camera to the object when it was fitted last.
-        views: earlier ones that were fitted, of an object that has not moved since; they are fitted with the next.
     """
 
     fits: list[ShapeFit] = field(default_factory=list)
@@ -135,7 +120,6 @@ class ShapeEvidence:
     pixels: int = 0
     residual_m: float = 0.0
     view: Array = field(default_factory=lambda: np.array([1.0, 0.0, 0.0]))
-    views: list[View] = field(default_factory=list)
 
 
 @dataclass
