@@ -155,7 +155,12 @@ def test_distortion_is_said_where_it_is_not_removed(perception: Console) -> None
     robot = perception.robot
     robot.setup = FAULTS["distorted"]
     camera = "perception: camera"
-    perception.eventually(lambda: "distortion (plumb_bob) is removed" in robot.diagnostics[camera].message, "a status")
+    perception.eventually(
+        lambda: (
+            camera in robot.diagnostics and "distortion (plumb_bob) is removed" in robot.diagnostics[camera].message
+        ),
+        "a status",
+    )
     assert perception.status().message == "nothing is wrong with them"
     request = SetParameters.Request()
     off = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="off")

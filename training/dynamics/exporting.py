@@ -7,6 +7,8 @@ were changed (``wm_dynamics.contact_step.formulas``). The facts in its metadata 
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +22,13 @@ from training.dynamics.model import DynamicsStep
 from training.dynamics.options import MODELS
 from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, ROWS, VERSION
 from wm_dynamics.contact_step.network import INPUTS, OUTPUTS
+from wm_perception.models.files import sha256
+
+EXPORTED_AGAIN = (
+    "The file was exported anew with changed formulas of contacts after these figures were taken; "
+    "benchmarks.imagination has those of the present one."
+)
+"""Note in the card of weights whose step was changed after training."""
 
 
 class _Exported(torch.nn.Module):
@@ -89,6 +98,28 @@ def export_again(folder: Path) -> None:
     made_here = ("task", "version", "step_s", "sweeps", "units")
     kept = {key: value for key, value in facts.items() if key not in made_here}
     export(load_weights(folder / "dynamics.safetensors"), path, kept, float(facts["scatter_factor"]))
+    _state_in_card(folder, path)
+
+
+def _state_in_card(folder: Path, path: Path) -> None:
+    """Name the new file in the card, and say that its figures are of the one before."""
+    card, page = folder / "dynamics.json", folder / "dynamics.md"
+    facts = json.loads(card.read_text())
+    after, size = sha256(path), path.stat().st_size
+    before = facts["files"][path.name]["sha256"]
+    facts["files"][path.name] = {"bytes": size, "sha256": after}
+    row = f"| `{path.name}` | {size / 2**20:.2f} MiB | `{after}` |"
+    text = re.sub(
+        rf"\| `{path.name}` \| [^|]* \| `[0-9a-f]+` \|",
+        f"| `{path.name}` | {size / 2**20:.2f} MiB | `{after}` |",
+        page.read_text(),
+    )
+    if EXPORTED_AGAIN not in facts["notes"] and after != before:
+        facts["notes"].append(EXPORTED_AGAIN)
+        last = facts["notes"][-2]
+        text = text.replace(f"- {last}\n", f"- {last}\n- {EXPORTED_AGAIN}\n")
+    card.write_text(json.dumps(facts, indent=1) + "\n")
+    page.write_text(text)
 
 
 def main() -> int:
