@@ -109,11 +109,7 @@ def _state_in_card(folder: Path, path: Path) -> None:
     before = facts["files"][path.name]["sha256"]
     facts["files"][path.name] = {"bytes": size, "sha256": after}
     row = f"| `{path.name}` | {size / 2**20:.2f} MiB | `{after}` |"
-    text = re.sub(
-        rf"\| `{path.name}` \| [^|]* \| `[0-9a-f]+` \|",
-        f"| `{path.name}` | {size / 2**20:.2f} MiB | `{after}` |",
-        page.read_text(),
-    )
+    text = re.sub(rf"\| `{path.name}` \| [^|]* \| `[0-9a-f]+` \|", row, page.read_text())
     if EXPORTED_AGAIN not in facts["notes"] and after != before:
         facts["notes"].append(EXPORTED_AGAIN)
         last = facts["notes"][-2]
