@@ -7,13 +7,15 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+
+def _as_it_is(function: Function) -> Function:
+    return function
+
+
 try:
-    from numba.extending import register_jitable as _jitable
+    from numba.extending import register_jitable
+
+    compilable: Callable[[Function], Function] = register_jitable
 except ImportError:  # then nothing compiles them
-
-    def _jitable(function: Function) -> Function:
-        return function
-
-
-compilable: Callable[[Function], Function] = _jitable
+    compilable = _as_it_is
 """Marks such a function."""

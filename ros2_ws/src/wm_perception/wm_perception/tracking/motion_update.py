@@ -271,12 +271,16 @@ def _swing_m(t: Track, pose: Alignment) -> float:
 
 
 def _spins(t: Track, wake_m: float) -> bool:
-    """Whether an object has turned about the vertical in the last frames, by more than ``wake_m`` [m] at its rim."""
+    """Whether an object turns about the vertical by more than ``wake_m`` [m] at its rim in the time of rest.
+
+    The last frames are fewer than that time has, so their turn is carried on to it.
+    """
     turns = t.motion.turns
     if t.is_round or t.visibility.cut or not t.evidence.whole or len(turns) < 3:
         return False
     turned = rotations.to_vector(rotations.multiply(turns[-1][1], rotations.conjugate(turns[0][1])))
-    return abs(float(turned[2])) * 0.25 * float(np.hypot(*_level_extents(t))) > wake_m
+    longer = max(TRACKED_REST_TIME_S / max(turns[-1][0] - turns[0][0], 1e-3), 1.0)
+    return abs(float(turned[2])) * longer * 0.25 * float(np.hypot(*_level_extents(t))) > wake_m
 
 
 def _level_extents(t: Track) -> Array:
