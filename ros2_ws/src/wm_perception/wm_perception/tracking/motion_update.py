@@ -53,6 +53,9 @@ _HOLLOW_SPIN, _HOLLOW_STILL, _SLOW_SPIN_M_S = 0.02, 0.004, 0.05
 """Standard deviation [rad] of the turn about the vertical in one frame of what is aligned by the outline of many parts,
 of what moves and of what is slower than a speed [m/s]. Larger lets mugs slide around their handles, smaller is late
 where they are turned."""
+_CARRIED_ON_RAD = 0.06
+"""Turn [rad] in the last frames that is no noise of fits. Larger puts to sleep what turns slowly, smaller keeps noise
+awake."""
 _LEAST_TURN_RAD_S = 0.6
 """Rate [rad/s] below which turning is no different from the noise of a fit. Chosen by hand; larger means that slow
 turning is lost."""
@@ -273,14 +276,16 @@ def _swing_m(t: Track, pose: Alignment) -> float:
 def _spins(t: Track, wake_m: float) -> bool:
     """Whether an object turns about the vertical by more than ``wake_m`` [m] at its rim in the time of rest.
 
-    The last frames are fewer than that time has, so their turn is carried on to it.
+    The last frames are fewer than that time has, so a turn that is no noise is carried on to it.
     """
     turns = t.motion.turns
     if t.is_round or t.visibility.cut or not t.evidence.whole or len(turns) < 3:
         return False
     turned = rotations.to_vector(rotations.multiply(turns[-1][1], rotations.conjugate(turns[0][1])))
-    longer = max(TRACKED_REST_TIME_S / max(turns[-1][0] - turns[0][0], 1e-3), 1.0)
-    return abs(float(turned[2])) * longer * 0.25 * float(np.hypot(*_level_extents(t))) > wake_m
+    turn = abs(float(turned[2]))
+    if turn > _CARRIED_ON_RAD:
+        turn *= max(TRACKED_REST_TIME_S / max(turns[-1][0] - turns[0][0], 1e-3), 1.0)
+    return turn * 0.25 * float(np.hypot(*_level_extents(t))) > wake_m
 
 
 def _level_extents(t: Track) -> Array:
