@@ -30,8 +30,8 @@ _JOINED_M2 = 0.15
 """Area [m^2] of the outline from which joined patches are a surface: more than two large cartons side by side. Larger
 misses boards full of things, smaller takes the tops of cartons."""
 _DIVIDED_REACH_M = 2.0
-"""Depth [m] up to which surfaces are joined from patches. Larger finds far worktops, on which things jump with the noise
-of depth (8 % of the objects of the recorded clip were said to move)."""
+"""Depth [m] up to which surfaces are joined from patches. Larger finds far worktops, on which things jump with the
+noise of depth (8 % of the objects of the recorded clip were said to move)."""
 _LOWER_M, _LOWER_SHARE = 0.03, 0.03
 """Depth [m] under the patches of what is lower, and the part of the outline that may be. Larger joins things' tops."""
 _MOST_CELLS = 250_000
