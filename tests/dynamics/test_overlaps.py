@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from compound_things import Array, compound, scene
@@ -14,7 +13,6 @@ from dynamics_backends import shared_dynamics
 from wm_core.interventions import Hypothesis, set_pose
 from wm_core.rollout import POSITION
 from wm_core.scene_graph import Shape
-from wm_dynamics.contact_step.formulas.ground import down_in_body, lowest_of_hull
 from wm_dynamics.contact_step.manifold import KEPT, SAME_WAY, keep_widest
 from wm_dynamics.contact_step.overlaps import LEFT_M, Touching, closing, separate
 from wm_dynamics.mujoco.bodies import GeomDef
@@ -107,32 +105,7 @@ def test_of_contacts_that_push_one_way_four_are_kept_and_the_deepest(seed: int, 
             assert own > 0.5 * widest
 
 
-def lowest(points: Array, turn: Rotation, angular: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> NDArray[np.float64]:
-    """(4, 3) what a hull of points (P, 3) stands on, in the world."""
-    quaternion, spin = turn.as_quat()[:, None, None], np.array(angular)[:, None, None]
-    found, _ = lowest_of_hull(*down_in_body(quaternion, spin), points.T[:, :, None])
-    return np.asarray(turn.apply(found[:, :, 0].T))
-
-
 CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
-
-
-def test_a_hull_like_a_box_stands_on_its_four_corners() -> None:
-    box = CORNERS * [0.1, 0.02, 0.01]
-    for turn in (Rotation.identity(), Rotation.from_euler("z", 0.7), Rotation.from_euler("x", 0.5 * np.pi)):
-        stands = lowest(box, turn)
-        assert len(np.unique(np.round(stands, 6), axis=0)) == 4
-        np.testing.assert_allclose(stands[:, 2], turn.apply(box)[:, 2].min(), atol=1e-9)
-
-
-def test_a_screwdriver_lies_on_its_handle_until_its_shaft_comes_down() -> None:
-    """The end of the shaft is 11 mm above the table; taken for a contact, it let the handle's front end sink in."""
-    angle = np.linspace(0.0, 2.0 * np.pi, 16, endpoint=False)
-    ring = np.stack([0.0 * angle, np.cos(angle), np.sin(angle)], axis=1)
-    points = np.concatenate([0.0175 * ring + [-0.115, 0.0, 0.0], 0.0175 * ring, 0.006 * ring + [0.115, 0.0, 0.0]])
-    assert lowest(points, Rotation.identity())[:, 0].max() < 1e-6
-    falls = lowest(points, Rotation.identity(), (0.0, 5.5, 0.0))
-    assert falls[:, 0].max() > 0.114, "as it tips to the shaft's side, the shaft counts before it is down"
 
 
 @pytest.mark.slow

@@ -226,8 +226,6 @@ def scene(seed: int = 0) -> SceneGraph:
     )
 
 
-STONE = 7
-"""Row of the hull of ``scene``."""
 SPEC = BodySpec(shape=Shape.BOX, extents=np.array([0.03, 0.08, 0.06]))
 HYPOTHESES = (
     Hypothesis("factual"),
@@ -255,12 +253,11 @@ def test_rollouts_are_those_of_the_graph(both: tuple[LearnedDynamics, LearnedDyn
     assert np.isfinite(a.states).all()
     for k, hypothesis in enumerate(HYPOTHESES):
         apart = np.linalg.norm(a.states[k, ..., POSITION] - b.states[k, ..., POSITION], axis=-1)
-        assert np.delete(apart[:, :8], STONE, axis=-1).max() < 3e-3, hypothesis.name
-        # A rounding can decide on which of its corners a stone stands that rolls.
-        assert apart[:, :8, STONE].max() < 1.5e-2, hypothesis.name
+        assert apart[:, :8].max() < 3e-3, hypothesis.name
         # Later, a rounding can decide what hits what by a hair.
         assert np.quantile(apart, 0.95) < 5e-3, hypothesis.name
-    np.testing.assert_allclose(a.scatter, b.scatter, rtol=0.3, atol=3e-3)
+    # A stone that falls off with its table lands on a corner that rounding decides.
+    assert (np.abs(a.scatter - b.scatter) > 3e-3 + 0.3 * b.scatter).sum() <= 1
     touched = [
         {(c.hypothesis, c.sample, c.a, c.b) for c in r.contacts if c.began and c.time_s < 0.3} for r in (a, b)
     ]  # fmt: skip

@@ -222,8 +222,9 @@ def _with_none(values: Array, like: Array) -> Array:
 
 def _place_hulls(body: Fields, hulls: Hulls) -> None:
     """On which of its points each hull stands."""
-    down, later = ground.down_in_body(gather(body.quaternion, hulls.rows), gather(body.angular, hulls.rows))
-    lowest, middle = ground.lowest_of_hull(down, later, hulls.points[..., : hulls.rows.shape[0]])
+    x, y, z, w = parts(gather(body.quaternion, hulls.rows))
+    down = join(-2.0 * (x * z - y * w), -2.0 * (y * z + x * w), -1.0 + 2.0 * (x * x + y * y))[:, None]
+    lowest, middle = ground.lowest_of_hull(down, hulls.points[..., : hulls.rows.shape[0]])
     body.hull_points = gather(_with_none(lowest, body.position[:, 0]), hulls.number)
     body.hull_middle = gather(_with_none(middle, body.position[:, 0]), hulls.number)
     body.is_hull = flag(hulls.number[None] > 0, body.cylinder) * (1.0 - body.cylinder)

@@ -161,15 +161,13 @@ class _Named:
         raise AttributeError(name)
 
 
-def _hull_lowest(pose: Memory, hull: Memory, out: Memory) -> None:
-    """The points that one hull stands on (rows 0 to 11), and their mean (12 to 14).
+def _hull_lowest(down: Memory, hull: Memory, out: Memory) -> None:
+    """Lowest points of one hull as it tips to four sides (rows 0 to 11), and their mean (12 to 14).
 
-    ``pose``: quaternion and angular velocity of the body, 7 numbers. ``hull``: 3 times HULL_POINTS numbers.
+    ``down``: 3 numbers, body axes. ``hull``: 3 times HULL_POINTS numbers.
     """
-    quaternion = array_of([pose.number(i)[0] for i in range(4)], (4, 1))
-    angular = array_of([pose.number(4 + i)[0] for i in range(3)], (3, 1))
-    now, later = ground.down_in_body(quaternion, angular)
-    points, middle = ground.lowest_of_hull(now, later, HullPoints(hull.builder, hull.pointer, HULL_POINTS))
+    direction = array_of([down.number(i)[0] for i in range(3)], (3, 1))
+    points, middle = ground.lowest_of_hull(direction, HullPoints(hull.builder, hull.pointer, HULL_POINTS))
     for row, value in enumerate([*points.flat, *middle.flat]):
         store(out.builder, out.pointer, row * SIMD_WIDTH, value)
 

@@ -148,10 +148,11 @@ def geometry(bodies, body_count, pairs, pair_count, sides, parts, hulls, hull_of
         if hull < 0 or bodies[at + _FALLS * SIMD_WIDTH] <= 0.0 or bodies[at + _CYLINDER * SIMD_WIDTH] > 0.5:
             bodies[at + _IS_HULL * SIMD_WIDTH] = 0.0
             continue
-        for i in range(4):
-            spare[i] = bodies[at + (QUATERNION + i) * SIMD_WIDTH]
-        for i in range(3):
-            spare[4 + i] = bodies[at + (ANGULAR + i) * SIMD_WIDTH]
+        q = at + QUATERNION * SIMD_WIDTH
+        x, y, z, w = bodies[q], bodies[q + SIMD_WIDTH], bodies[q + 2 * SIMD_WIDTH], bodies[q + 3 * SIMD_WIDTH]
+        spare[0] = -2 * (x * z - y * w)
+        spare[1] = -2 * (y * z + x * w)
+        spare[2] = -(1 - 2 * (x * x + y * y))
         emission.hull_lowest(spare, 0, hulls, hull * _HULL_SIZE, spare, SIMD_WIDTH)
         bodies[at + _IS_HULL * SIMD_WIDTH] = 1.0
         for i in range(15):

@@ -52,12 +52,8 @@ from wm_dynamics.contact_step.numbers import (
 
 UPRIGHT = 30.0
 """Round objects that lean by less than some 10 degrees (tangent squared 1 / 30) stand upright."""
-HULL_TIP, HULL_LEAN = 0.15, 0.03
-"""Tangents of the angles by which a hull tips to four sides for its four lowest points, see ``lowest_of_hull``."""
-HULL_RAISED_M = 0.002
-"""How far above its lowest point [m] a hull's points that it tips to count as those that it stands on."""
-HALF_SQUARE = 0.7071068
-"""Sine and cosine of 45 degrees."""
+HULL_TIP = 0.15
+"""Tangent of the angle by which a hull tips to four sides for its four lowest points."""
 _THIRD_TURN_SINE = 0.8660254
 """Sine of 120 degrees."""
 
@@ -108,31 +104,12 @@ def face_points(direction: Vector, half: Vector, cylinder: Number, rims: Vector)
     return blend(box, rim, cylinder), blend(middle, rim_middle, cylinder)
 
 
-def lowest_of_hull(down: Vector, later: Vector, hull: Vector) -> tuple[Vector, Vector]:
-    """The points (3, 4) of a hull that it stands on, and their mean (3, 1).
-
-    Those that are lowest as it tips to four sides by ``HULL_TIP``, where they are about as low as the lowest; else, as
-    of a screwdriver, which lies on its handle and not on the end of its shaft, those that are lowest as it tips by
-    ``HULL_LEAN``. The sides are diagonal to the body's axes: tipped along them, what is as a box would stand on the
-    middles of its edges, which hold a turn or a blow at a corner less than corners do.
-
-    Args:
-        down, later: (3, 1) the direction down, now and after a step, in body axes.
-    """
+def lowest_of_hull(down: Vector, hull: Vector) -> tuple[Vector, Vector]:
+    """Lowest points (3, 4) of a hull as it tips to four sides, and their mean (3, 1); ``down`` in body axes."""
     axis = longest_axis(abs(down))
-    one, two = axis[[2, 0, 1]], axis[[1, 2, 0]]
-    sides = join(one + two, -one - two, one - two, two - one, axis=1)
-    outer, inner = (farthest(hull, down + tip * HALF_SQUARE * sides, 1e-7) for tip in (HULL_TIP, HULL_LEAN))
-    raised = at_most(*(most(dot(way, inner)) - dot(way, outer) for way in (down, later)))
-    lowest = where(raised < HULL_RAISED_M, outer, inner)
+    one, two = HULL_TIP * axis[[2, 0, 1]], HULL_TIP * axis[[1, 2, 0]]
+    lowest = farthest(hull, join(down + one, down - one, down + two, down - two, axis=1), 1e-7)
     return lowest, total(lowest, axis=1) * 0.25
-
-
-def down_in_body(quaternion: Vector, angular: Vector) -> tuple[Vector, Vector]:
-    """The direction down (3, 1) in the axes of bodies, now and, by their angular velocities, after a step."""
-    rotation = rotation_of(quaternion)
-    turned = rotation[0] * angular[1] - rotation[1] * angular[0]
-    return -rotation[2], STEP_S * turned - rotation[2]
 
 
 def _drawn_to_the_edge(arm: Vector, toward: Vector, position: Vector, plane: Vector) -> tuple[Vector, Mask]:
