@@ -50,7 +50,7 @@ def test_a_bin_is_found_where_it_is(length, width, high, yaw, azimuth, elevation
     bin_ = found[0]
     c, s = np.cos(yaw), np.sin(yaw)
     assert bin_.center == pytest.approx([c * 0.02 + s * 0.03, s * 0.02 - c * 0.03], abs=0.012)
-    assert sorted(bin_.sizes) == pytest.approx(sorted((length, width)), abs=0.03)
+    assert sorted(bin_.sizes) == pytest.approx(sorted((length, width)), abs=0.022)
     assert bin_.top_m - bin_.bottom_m == pytest.approx(high, abs=0.012)
     # Its first axis is along its walls.
     assert np.sin(2.0 * (bin_.yaw - yaw)) == pytest.approx(0.0, abs=0.1)

@@ -51,6 +51,9 @@ openings, smaller finds bins between things."""
 _WALL_M = (0.016, 0.05)
 """Least and greatest half thickness [m] of walls. Sensors with coarse depth blur a wall of 1 cm over several; larger
 takes in more of what leans on walls."""
+_FACE_PIXELS, _FACE_M = 40, 0.02
+"""Pixels of a face from which its side is placed by it and not by the rim, and depth [m] across which they may lie: else
+some are of what stands beside it. More pixels and less depth: by the rim, which is thin and lost where depth blurs."""
 _ALIGNED_M = 0.025
 """Distance [m] from a side, as found in cells, up to which its pixels place it. Larger lets things beside move it."""
 _WALL_PART = 0.9
@@ -159,6 +162,7 @@ class _Map:
         wall: for each axis (X, Y), whether pixels there may be of a side across that axis; inner: for each axis and
             sense of its normal (-1 first), whether pixels there face that way.
         places: (P, 2) of the pixels that may be of a side across each axis [m], a list of two.
+        raised: (R, 3) of the raised pixels, with their height [m].
     """
 
     def __init__(self, seen: _Seen, raised: NDArray[np.bool_], yaw: float) -> None:
@@ -171,6 +175,7 @@ class _Map:
         use = np.flatnonzero((column >= 0) & (row >= 0) & (column < size[0]) & (row < size[1]))
         code = column[use] * np.int32(size[1]) + row[use]
         high, heights = raised[use], seen.height[use]
+        self.raised = np.stack([x[use[high]], y[use[high]], heights[high]], axis=1)
         # The last of those that are written to a cell stays: the highest.
         order = np.argsort(heights, kind="stable")
         self.top = np.full(size, -1.0, np.float32)
@@ -260,7 +265,7 @@ def _at_yaw(pixels: _Seen, raised: NDArray[np.bool_], yaw: float, support: Suppo
             continue
         corner = seen.low + CELL_M * (np.array([x[row, 0], y[row, 0]]) + 0.5)
         far = seen.low + CELL_M * (np.array([x[row, 1], y[row, 1]]) + 0.5)
-        corner, far, thick = _aligned(seen.places, corner, far)
+        corner, far, thick = _aligned(seen.places, seen.raised[seen.raised[:, 2] > rim - _RIM_M, :2], corner, far)
         middle, c, s = 0.5 * (corner + far), np.cos(yaw), np.sin(yaw)
         center = np.array([c * middle[0] - s * middle[1], s * middle[0] + c * middle[1]])
         base = support.height_m
@@ -268,19 +273,27 @@ def _at_yaw(pixels: _Seen, raised: NDArray[np.bool_], yaw: float, support: Suppo
     return None
 
 
-def _aligned(places: list[NDArray[np.float32]], corner: Array, far: Array) -> tuple[Array, Array, float]:
+def _aligned(
+    places: list[NDArray[np.float32]], rim: NDArray[np.float32], corner: Array, far: Array
+) -> tuple[Array, Array, float]:
     """Corners (2,), (2,) moved to the middle of what is seen of each side, and the half thickness of the sides [m].
 
     Args:
-        places: (P, 2) [m] of the pixels that face across each axis, a list of two.
+        places: (P, 2) [m] of the pixels that face across each axis, a list of two. rim: (R, 2) [m] of those at the
+            height of the rim, by which a side is placed of which no face is seen.
     """
     corner, far = corner.copy(), far.copy()
     distances = []
     for axis, xy in enumerate(places):
         own, along = xy[:, axis], xy[:, 1 - axis]
         beside = (along > corner[1 - axis] + _WALL_M[1]) & (along < far[1 - axis] - _WALL_M[1])
+        top, across = rim[:, axis], rim[:, 1 - axis]
+        on_top = (across > corner[1 - axis] + _WALL_M[1]) & (across < far[1 - axis] - _WALL_M[1])
         for side in (corner, far):
             near = own[beside & (np.abs(own - side[axis]) < _ALIGNED_M)]
+            if len(near) < _FACE_PIXELS or np.ptp(np.quantile(near, [0.05, 0.95])) > _FACE_M:
+                edge = top[on_top & (np.abs(top - side[axis]) < _ALIGNED_M)]
+                near = edge if len(edge) >= 8 else near
             if len(near) >= 8:
                 side[axis] = float(np.quantile(near, [0.05, 0.95]).mean())
         reach = np.minimum(np.abs(own - corner[axis]), np.abs(own - far[axis]))[beside]
