@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,9 +38,22 @@ class ConvexPart:
 
     def points(self) -> Array:
         """Points (P, 3) in the object's frame [m] whose convex hull is (for round shapes: nearly) the part."""
-        return surface_points(self.shape, self.extents, self.hull) @ quaternion_to_matrix(self.quaternion).T + (
-            self.position
-        )
+        return self._points
+
+    @cached_property
+    def rotation(self) -> Array:
+        """(3, 3) the object's frame from the part's."""
+        return _fixed(quaternion_to_matrix(self.quaternion))
+
+    @cached_property
+    def _points(self) -> Array:
+        return _fixed(surface_points(self.shape, self.extents, self.hull) @ self.rotation.T + self.position)
+
+
+def _fixed(array: Array) -> Array:
+    """An array that is kept, so that nobody may write into it."""
+    array.flags.writeable = False
+    return array
 
 
 def _sphere_points(count: int) -> Array:

@@ -51,8 +51,6 @@ _HULL_FACTOR, _HULL_HANDICAP_M = 1.2, 0.0006
 """Factor of the completed hull's residual, and what is added to it [m]. Larger keeps boxes for wedges and pyramids."""
 _INTRUSION = 1.0
 """Residual [m] for each meter of mean depth to which rays go through a solid. Larger trusts masks more."""
-_HOPELESS = 2.0
-"""Factor of the best residual so far from which a solid is not fitted again to free space. Larger takes more time."""
 _AGAIN = 5
 """Steps of that fit, which starts from the solid that fits the points. More follow long unseen sides farther."""
 _YAWS, _EDGE_M = 30, 0.002
@@ -232,12 +230,24 @@ def fit_shape(
     along = yaw if lx >= ly else yaw + 0.5 * np.pi
     candidates: list[tuple[float, ShapeFit]] = []
 
-    def consider(model: Solid, start: list[float], handicap: float) -> None:
+    tried: list[tuple[float, float, Solid, Array, Array]] = []
+
+    def attempt(model: Solid, start: list[float], handicap: float) -> None:
         x, distance = _solve(model, p, np.array(start))
+        handicap += _UNLIKELY_M if likely == "box" and model.shape != Shape.BOX else 0.0
+        tried.append((_score(distance) + handicap, handicap, model, x, distance))
+
+    def consider() -> None:
+        """The attempts, the best first, until free space, which only adds to them, cannot change which is best."""
+        for bound, handicap, model, x, distance in sorted(tried, key=lambda a: a[0]):
+            if bound < min((c[0] for c in candidates), default=np.inf):
+                refine(model, x, distance, handicap)
+        tried.clear()
+
+    def refine(model: Solid, x: Array, distance: Array, handicap: float) -> None:
         position, rotation, extents = model.build(x)
-        so_far = min((c[1].residual_m for c in candidates), default=np.inf)
         intrudes = free is not None and len(free.intruders(model.shape, extents, position, rotation)) > 0
-        if intrudes and _score(distance) < _HOPELESS * so_far + _NO_FAMILY_M:
+        if intrudes:
             x, distance = _solve(model, p, x, free, _AGAIN)
             position, rotation, extents = model.build(x)
         if model.shape == Shape.BOX:
@@ -250,23 +260,24 @@ def fit_shape(
             return
         score = _score(distance)
         handicap += _intrusion(free, model.shape, extents, position, rotation) if intrudes else 0.0
-        handicap += _UNLIKELY_M if likely == "box" and model.shape != Shape.BOX else 0.0
         quaternion = Rotation.from_matrix(rotation).as_quat()
         candidates.append((score + handicap, ShapeFit(model.shape, position, quaternion, extents, score)))
 
     # A ball has one size, a box three: where both explain the points equally well, the simpler one is chosen.
     boxy = 0.0003 + (_UNLIKELY_M if likely == "round" else 0.0)
-    consider(UprightBox(base), [cx, cy, along, width, narrow, height], boxy)
+    attempt(UprightBox(base), [cx, cy, along, width, narrow, height], boxy)
     if narrow > 0.3 * width:
-        consider(UprightCylinder(base), [cx, cy, width, height], 0.0003)
+        attempt(UprightCylinder(base), [cx, cy, width, height], 0.0003)
     if width > 1.15 * height and height < 2.0 * narrow:
-        consider(LyingCylinder(base), [cx, cy, along, height, width], 0.0003)
-        consider(LyingCapsule(base), [cx, cy, along, height, width], 0.0006)
+        attempt(LyingCylinder(base), [cx, cy, along, height, width], 0.0003)
+        attempt(LyingCapsule(base), [cx, cy, along, height, width], 0.0006)
     if 0.5 < height / width < 1.8:
-        consider(Ball(base), [cx, cy, base + 0.5 * height, height], 0.0)
+        attempt(Ball(base), [cx, cy, base + 0.5 * height, height], 0.0)
+    consider()
     if not candidates or min(c[1].residual_m for c in candidates) > _GOOD_BOX_M:
         # A few points beside the object turn the smallest rectangle, and the fit ends in a corner.
-        consider(UprightBox(base), [*_edges_start(p[:, :2]), height], boxy)
+        attempt(UprightBox(base), [*_edges_start(p[:, :2]), height], boxy)
+        consider()
     simple = min(candidates, key=lambda c: c[0]) if candidates else None
     if simple is None or simple[1].residual_m > 0.0006:
         turned = fit_revolution(every, base, float(high), np.array([cx, cy]))

@@ -86,7 +86,7 @@ def signed_distance_to_parts(parts: Sequence[ConvexPart], points: Array) -> tupl
     """As ``signed_distance``, to the union of convex parts (at least one); deep inside, a bound that is not exact."""
     best, gradients = np.full(len(points), np.inf), np.zeros((len(points), 3))
     for part in parts:
-        matrix = rotations.matrix(part.quaternion)
+        matrix = part.rotation
         planes = hull_planes(part.hull) if part.shape == Shape.CONVEX else None
         distance, gradient = signed_distance(part.shape, part.extents, (points - part.position) @ matrix, planes)
         nearer = distance < best

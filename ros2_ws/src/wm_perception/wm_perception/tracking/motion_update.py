@@ -105,11 +105,10 @@ def update_extent_jitter(t: Track, o: Observation) -> None:
     that is how uncertain its position is.
     """
     motion = t.motion
-    size = np.ptp(np.percentile(o.points, [2.0, 98.0], axis=0), axis=0)
     if motion.last_size is not None:
-        changed = np.maximum(np.abs(size - motion.last_size) - 2.0 * o.noise_m - _SAME_SIZE_M, 0.0)
+        changed = np.maximum(np.abs(o.size - motion.last_size) - 2.0 * o.noise_m - _SAME_SIZE_M, 0.0)
         motion.extent_jitter_m = np.maximum(0.5 * changed, _JITTER_MEMORY * motion.extent_jitter_m)
-    motion.last_size = size
+    motion.last_size = o.size
     # The extents of an object that is seen whole change by turning and toppling, too, and so do those of one that has
     # left its place.
     if not t.visibility.cut and not (motion.sleeping and t.visibility.vacated < VACATED):

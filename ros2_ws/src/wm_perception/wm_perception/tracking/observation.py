@@ -71,6 +71,13 @@ class Observation:
         """(S, 3) points of other surfaces [m] that are seen past the object: it is not on the way to them."""
         return self.past_of()
 
+    @cached_property
+    def size(self) -> Array:
+        """(3,) extents of its points along the world axes [m], without the outermost 2 % on either side."""
+        ranks = np.sort(self.points, axis=0)
+        outermost = int(0.02 * (len(ranks) - 1))
+        return np.asarray(ranks[-1 - outermost] - ranks[outermost])
+
     @property
     def sure(self) -> bool:
         """Whether the segmenter is sure that this is one whole object."""

@@ -88,13 +88,15 @@ def outline_of(
     with np.errstate(invalid="ignore"):
         leaked = (mask > 0) & (far - around > _STEP_M) & (np.abs(around - near) < _LEAKED * (far - near))
     beside = cv2.dilate(hiding.astype(np.uint8), np.ones((2 * _BESIDE_PX + 1,) * 2, np.uint8)) > 0
-    rows = np.arange(window[0].start, window[0].stop)[:, None]
-    columns = np.arange(window[1].start, window[1].stop)[None]
-    margin = np.minimum(np.minimum(rows, h - 1 - rows), np.minimum(columns, w - 1 - columns))
-    at_edge = (mask > 0) & (margin < edge_pixels)
-    edge = int(((mask > 0) & (margin == margin[mask > 0].min())).sum()) if at_edge.any() else 0
     rim = np.where((mask > 0) & (cv2.erode(mask, _CROSS, borderValue=1) == 0), FREE, np.uint8(0))
-    rim[(beside & (mask > 0)) | ((mask > 0) & (margin < edge_pixels + _BESIDE_PX) & at_edge.any())] = CUT
+    rim[beside & (mask > 0)] = CUT
+    edge = 0
+    if min(box[0].start, box[1].start, h - box[0].stop, w - box[1].stop) < edge_pixels:
+        rows = np.arange(window[0].start, window[0].stop)[:, None]
+        columns = np.arange(window[1].start, window[1].stop)[None]
+        margin = np.minimum(np.minimum(rows, h - 1 - rows), np.minimum(columns, w - 1 - columns))
+        edge = int(((mask > 0) & (margin == margin[mask > 0].min())).sum())
+        rim[(mask > 0) & (margin < edge_pixels + _BESIDE_PX)] = CUT
     return Outline(
         leaked[inner],
         rim[inner],

@@ -20,6 +20,8 @@ _WHOLE = 0.8
 """Part of what was seen before that a segment must cover for the object to be seen whole again. Larger counts fewer."""
 _FRESH_HITS = 5
 """Frames after which what was seen is renewed. Smaller is slower, larger lags behind a camera that moves."""
+_COUNTED = 3
+"""Frames of which one is looked at for whether the object is seen whole. Larger is faster and coarser."""
 _FULL_EXTENT = 0.85
 """Extent of a segment over the usual one from which it may be all of the object. Smaller forgets pieces that the
 segmenter leaves out."""
@@ -44,8 +46,8 @@ def count_pieces(t: Track, o: Observation, in_pieces: bool) -> None:
     """Count a frame in which an object is seen whole, or in pieces."""
     if in_pieces:
         t.pieces_frames += 1
-    elif t.seen is not None and share_under(t, o) > _WHOLE:
-        t.whole_frames += 1
+    elif t.seen is not None and t.hits % _COUNTED == 0 and share_under(t, o) > _WHOLE:
+        t.whole_frames += _COUNTED
 
 
 def remember(t: Track, o: Observation, cloud: Cloud, anew: bool) -> None:
