@@ -52,7 +52,7 @@ _WALL_M = (0.016, 0.05)
 """Least and greatest half thickness [m] of walls. Sensors with coarse depth blur a wall of 1 cm over several; larger
 takes in more of what leans on walls."""
 _FACE_PIXELS, _FACE_M = 40, 0.02
-"""Pixels of a face from which its side is placed by it and not by the rim, and depth [m] across which they may lie: else
+"""Pixels of a face from which it places its side, not the rim, and depth [m] across which they may lie: else
 some are of what stands beside it. More pixels and less depth: by the rim, which is thin and lost where depth blurs."""
 _ALIGNED_M = 0.025
 """Distance [m] from a side, as found in cells, up to which its pixels place it. Larger lets things beside move it."""
