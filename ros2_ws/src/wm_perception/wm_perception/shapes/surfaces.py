@@ -26,6 +26,9 @@ FIT_POINTS = 160
 """Points a shape is fitted to: more make it slower, not better."""
 MIN_SIZE_M = 0.008
 """Least extent [m] of a fitted shape: the least height at which pixels count as an object (``min_height_m``)."""
+_ALIGNED_M, _ALIGNED_RAD = 0.001, 0.01
+"""A step [m, rad] after which alignment ends: as steps fall off with their square, what is left is a tenth of a
+millimeter. Larger is faster."""
 _PLANES: OrderedDict[bytes, Array] = OrderedDict()
 _SAMPLES: OrderedDict[tuple[object, ...], tuple[Array, Array]] = OrderedDict()
 _CACHED = 256
@@ -58,17 +61,17 @@ def signed_distance(shape: int, extents: Array, points: Array, hull: Array | Non
     p = np.asarray(points, dtype=np.float64)
     half = 0.5 * np.asarray(extents, dtype=np.float64)
     if shape == Shape.SPHERE:
-        norm = np.linalg.norm(p, axis=1)
+        norm = np.sqrt(np.einsum("pi,pi->p", p, p))
         return norm - half.mean(), p / np.maximum(norm, 1e-9)[:, None]
     if shape == Shape.CAPSULE:
         radius = 0.5 * (half[0] + half[1])
         core = max(half[2] - radius, 0.0)
         q = p.copy()
         q[:, 2] -= np.clip(p[:, 2], -core, core)
-        norm = np.linalg.norm(q, axis=1)
+        norm = np.sqrt(np.einsum("pi,pi->p", q, q))
         return norm - radius, q / np.maximum(norm, 1e-9)[:, None]
     if shape == Shape.CYLINDER:
-        ring = np.linalg.norm(p[:, :2], axis=1)
+        ring = np.sqrt(np.einsum("pi,pi->p", p[:, :2], p[:, :2]))
         q = np.stack([ring - 0.5 * (half[0] + half[1]), np.abs(p[:, 2]) - half[2]], axis=1)
         distance, g = _corner_distance(q)
         radial = p[:, :2] / np.maximum(ring, 1e-9)[:, None]
@@ -98,12 +101,13 @@ def _corner_distance(q: Array) -> tuple[Array, Array]:
     """Distance and gradient of ``{q <= 0}`` in coordinates that are side distances."""
     outside = np.maximum(q, 0.0)
     norm = np.sqrt(np.einsum("pi,pi->p", outside, outside))
-    deepest = q.argmax(axis=1)
-    rows = np.arange(len(q))
     gradient = outside / np.maximum(norm, 1e-12)[:, None]
     inside = np.flatnonzero(norm <= 0.0)
-    gradient[inside, deepest[inside]] = 1.0
-    return np.where(norm > 0.0, norm, q[rows, deepest]), gradient
+    if len(inside):
+        deepest = q[inside].argmax(axis=1)
+        gradient[inside, deepest] = 1.0
+        norm[inside] = q[inside, deepest]
+    return norm, gradient
 
 
 @dataclass(frozen=True)
@@ -234,10 +238,12 @@ def align(
             step *= 0.05 / length
         c = c + step[:3]
         turn = rotations.multiply(rotations.from_vector(step[3:]), turn)
-        if np.abs(step[:3]).max() < 3e-4 and np.abs(step[3:]).max() < 3e-3:
+        if np.abs(step[:3]).max() < _ALIGNED_M and np.abs(step[3:]).max() < _ALIGNED_RAD:
             break
     turn /= np.linalg.norm(turn)
-    return Alignment(c, turn, np.linalg.inv(normal_matrix), float(np.median(np.abs(distance))))
+    misfit = np.abs(distance)
+    half = len(misfit) // 2
+    return Alignment(c, turn, np.linalg.inv(normal_matrix), float(np.partition(misfit, half)[half]))
 
 
 def surface_samples(shape: int, extents: Array, hull: Array, count: int = 160) -> tuple[Array, Array]:

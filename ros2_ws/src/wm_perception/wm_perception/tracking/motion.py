@@ -154,7 +154,7 @@ class MotionFilter:
         self._same(mean, spread)
 
     def _same(self, mean: Array, covariance: Array) -> None:
-        self.means, self.covariances = np.tile(mean, (3, 1)), np.tile(covariance, (3, 1, 1))
+        self.means, self.covariances = np.array([mean] * 3), np.array([covariance] * 3)
         self._collect()
 
     def shift(self, offset: Array) -> None:

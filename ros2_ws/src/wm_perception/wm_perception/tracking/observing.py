@@ -59,7 +59,7 @@ def observe(
         # A network may mark pixels without depth.
         mask = (segmentation.labels[box] == label) & np.isfinite(cloud.depth[box])
         pixels = int(mask.sum())
-        depth = float(np.median(cloud.depth[box][mask])) if pixels else 0.0
+        depth = float(np.partition(cloud.depth[box][mask], pixels // 2)[pixels // 2]) if pixels else 0.0
         noise = float(depth_noise_m(np.array(depth, np.float32)))
         # A network's masks reach over the object's rim, onto the support and the background.
         clear = mask & candidates[box]
