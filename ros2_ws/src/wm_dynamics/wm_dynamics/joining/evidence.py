@@ -1,0 +1,313 @@
+"""Which perceived objects are parts of one body.
+
+A segmenter cuts an object in two where its color or its shape changes: a drill and its battery, a pan and its handle.
+Two objects count as parts of one body when all of this holds:
+
+* They touch, and have touched since both were first seen, so they have never been seen apart.
+* Both rest, and one of them could not rest where it is by what it touches (``equilibrium.can_rest``): nothing bears it,
+  or its center of mass lies beyond what does.
+* The camera sees that nothing is beneath it. The lower half of what is behind something else looks as if it hovered.
+* They touch in a face, not in a point: that of a handle on its pan is as large as the handle is thick.
+* Together, as one body, they can rest.
+
+So two boxes on or beside one another are two whatever their colors are, and a mug on a book is not one with the book.
+A wrong join is worse than a missed one: what is missed is held in the air until something moves it (``settling``), what
+is wrong is dragged along.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_core.rollout import POSITION, QUATERNION
+from wm_core.rotations import quaternion_to_matrix
+from wm_core.scene_graph import CARRIED_BY, Predicate, SceneGraph
+from wm_dynamics.base import Array
+from wm_dynamics.belief import moving_objects, scene_states
+from wm_dynamics.joining.equilibrium import SLAB_M, Touch, can_rest, common_face, touch_between
+from wm_dynamics.mujoco.bodies import geom_points
+from wm_dynamics.mujoco.world import World
+from wm_dynamics.settling.bodies import floor_height, simulated_bodies
+
+SINCE_NS = 1_000_000_000
+"""Time after both were first seen within which a touch counts as there from the beginning [ns]: shapes take about so
+long to be known. Longer takes what was soon put down beside another to have been there always."""
+LEAST_TOUCH = 0.5
+"""Least probability of a relation that counts."""
+GAP_DEVIATIONS = 2.576
+"""Standard deviations of a distance up to which two objects may touch: the 99 % quantile of a normal error."""
+GAP_M = (0.005, 0.02)
+"""Smallest and largest gap [m] up to which two objects may touch. Larger lets what hovers stand on what is beneath it;
+smaller, and what stands seems to hover, by an error of its height."""
+FRICTION = 0.9
+"""Coefficient with which objects are asked whether they can rest: that of dry rubber, which nothing usual exceeds.
+Smaller takes what leans to be attached to what it leans on."""
+CENTER_SHARE = 0.15
+"""Part of its size by which an object's center of mass may be off that of its shape filled evenly: a hammer's head is
+heavier than its handle. Larger joins fewer, smaller joins a hammer to the book that it lies on."""
+LEAST_JOINT = 0.6
+"""Least width of a joint, as part of the thickness of the thinner of the two: of a handle that ends at its pan it is 1.
+Larger joins fewer, smaller joins round things to what they stand beside (``JOINT_SLAB``)."""
+JOINT_SLAB = 0.06
+"""Thickness of the layers that make a joint as part of the thickness of the thinner of the two. With it a cylinder's
+side touches a plane in half its diameter, and faces may be tilted to one another by 6 degrees."""
+CLEARLY = 1.5
+"""Ratio of the joints' areas from which on an object belongs to that one of two neighbors. Smaller joins some to the
+wrong one, larger leaves more apart."""
+LEAST_SEEN = 1.0 / 3.0
+"""Part of the places beneath an object that the camera has to see. Larger joins fewer: an object hides some of what is
+beneath it by itself. Smaller takes what was not seen for empty."""
+DEEPEST_M = 0.3
+"""How far below an object places are looked at [m]."""
+
+
+def attached_rows(mean: SceneGraph) -> tuple[tuple[int, ...], ...]:
+    """Rows of the objects that are one body, ascending, a tuple for each body of several.
+
+    Objects whose poses are known exactly are taken as they are: nothing is attached to them.
+    """
+    moves, _ = moving_objects(mean)
+    known_exactly = ~(np.abs(mean.pose_covariances).sum(axis=(1, 2)) > 0.0).reshape(len(mean))
+    rests = ~(moves | mean.is_static | known_exactly)
+    pairs = _touching_since_seen(mean, rests)
+    if not pairs or not any(_may_hover(mean, i) for i in {i for pair in pairs for i in pair}):
+        return ()
+    return _Scene(mean, moves, known_exactly).joined(pairs)
+
+
+def _touching_since_seen(mean: SceneGraph, rests: NDArray[np.bool_]) -> set[tuple[int, int]]:
+    """Pairs of rows, ascending, of objects at rest that have touched since both were first seen."""
+    row_of = {int(object_id): row for row, object_id in enumerate(mean.ids)}
+    found = set()
+    for relation in mean.relations:
+        a, b = row_of.get(relation.subject), row_of.get(relation.object)
+        if relation.predicate != Predicate.TOUCHING or a is None or b is None or not (rests[a] and rests[b]):
+            continue
+        since = int(max(mean.first_seen_ns[a], mean.first_seen_ns[b])) + SINCE_NS
+        if relation.probability >= LEAST_TOUCH and relation.since_ns <= since:
+            found.add((min(a, b), max(a, b)))
+    return found
+
+
+def _may_hover(mean: SceneGraph, row: int) -> bool:
+    """Whether it is not plain that an object stands: quick, as most do."""
+    own = int(mean.ids[row])
+    rows = {int(object_id): i for i, object_id in enumerate(mean.ids)}
+    for relation in mean.relations:
+        lower = rows.get(relation.object)
+        if relation.subject != own or relation.predicate not in CARRIED_BY or lower is None:
+            continue
+        if relation.probability >= LEAST_TOUCH and not mean.is_static[lower]:
+            return False  # its center is over, or in, what carries it
+    points = _outline_points(mean, row)
+    bottom = float(points[:, 2].min())
+    foot = points[points[:, 2] < bottom + GAP_M[0], :2]
+    inside = ((foot.min(axis=0) <= mean.positions[row, :2]) & (mean.positions[row, :2] <= foot.max(axis=0))).all()
+    for i in np.flatnonzero(mean.is_static).tolist():
+        if inside and abs(bottom - (mean.positions[i, 2] + 0.5 * mean.extents[i, 2])) < _gap_limit(mean, row, i):
+            return False
+    return True
+
+
+def _outline_points(mean: SceneGraph, row: int) -> Array:
+    """(P, 3) corners of an object's hull or bounds in the graph frame [m]."""
+    hull = mean.hulls[row]
+    if not len(hull):
+        hull = 0.5 * mean.extents[row] * np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
+    return np.asarray(hull @ quaternion_to_matrix(mean.quaternions[row]).T + mean.positions[row])
+
+
+def _gap_limit(mean: SceneGraph, a: int, b: int) -> float:
+    """Largest gap [m] at which two objects may touch, by the errors of their positions."""
+    spread = sum(np.trace(mean.pose_covariances[i, :3, :3]) / 3.0 for i in (a, b) if not mean.is_static[i])
+    return float(np.clip(GAP_DEVIATIONS * np.sqrt(max(spread, 0.0)), *GAP_M))
+
+
+@dataclass
+class _Cluster:
+    """Objects that are one body so far: their rows, mass [kg], center of mass (3,) and bounds (2, 3) [m]."""
+
+    rows: frozenset[int]
+    mass: float
+    center: Array
+    bounds: Array
+
+    @property
+    def margin(self) -> Array:
+        """(2,) how far the center of mass may be off along x and y [m]."""
+        return CENTER_SHARE * np.asarray((self.bounds[1] - self.bounds[0])[:2])
+
+    def with_other(self, other: _Cluster) -> _Cluster:
+        """Both as one."""
+        mass = self.mass + other.mass
+        center = (self.mass * self.center + other.mass * other.center) / mass
+        low, high = np.minimum(self.bounds[0], other.bounds[0]), np.maximum(self.bounds[1], other.bounds[1])
+        return _Cluster(self.rows | other.rows, mass, center, np.stack([low, high]))
+
+
+class _Scene:
+    """The bodies of a scene where they were seen, and what touches what."""
+
+    def __init__(self, mean: SceneGraph, moves: NDArray[np.bool_], known_exactly: NDArray[np.bool_]) -> None:
+        self._mean = mean
+        airborne = np.zeros(len(mean), dtype=bool)
+        bodies = simulated_bodies(mean, moves, airborne, known_exactly)
+        self._floor_z = floor_height(mean, bodies, airborne)
+        self._world = World(bodies, self._floor_z, 1.0 / 240.0, touch_sensors=False)
+        self._data = mujoco.MjData(self._world.model)
+        states = scene_states(mean)
+        for i in np.flatnonzero(mean.is_static):
+            states[i] = bodies[i].static_state
+        self._world.set_positions(self._data, states)
+        mujoco.mj_kinematics(self._world.model, self._data)
+        mujoco.mj_comPos(self._world.model, self._data)
+        rotations = quaternion_to_matrix(states[:, QUATERNION])
+        self._parts = [
+            [geom_points(g) @ rotations[i].T + states[i, POSITION] for g in body.geoms]
+            for i, body in enumerate(bodies)
+        ]
+        self._touches: dict[tuple[int, int], list[Touch]] = {}
+
+    def joined(self, pairs: set[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
+        """Rows of the bodies of several objects, of pairs that have touched since both were seen."""
+        clusters = {i: self._single(i) for i in sorted({i for pair in pairs for i in pair})}
+        again = True
+        while again:
+            again = False
+            for one in sorted({min(c.rows) for c in clusters.values()}):
+                own = clusters[one]
+                partner = self._partner(own, clusters, pairs)
+                if partner is not None:
+                    both = own.with_other(partner)
+                    clusters.update(dict.fromkeys(both.rows, both))
+                    again = True
+                    break
+        bodies = {tuple(sorted(c.rows)) for c in clusters.values() if len(c.rows) > 1}
+        return tuple(sorted(bodies))
+
+    def _single(self, row: int) -> _Cluster:
+        body = self._world.body_ids[row]
+        points = np.concatenate(self._parts[row])
+        bounds = np.stack([points.min(axis=0), points.max(axis=0)])
+        mass = float(np.exp(self._mean.log_mass[row]))
+        return _Cluster(frozenset([row]), mass, self._data.xipos[body].copy(), bounds)
+
+    def _partner(
+        self, own: _Cluster, clusters: dict[int, _Cluster], pairs: set[tuple[int, int]]
+    ) -> _Cluster | None:
+        """What objects that cannot rest by themselves are a part of; None: they can, or nothing that is sure."""
+        others = {id(c): c for a, b in pairs for c in self._across(own, clusters, a, b)}
+        if not others or self._rests(own) or not self._seen_beneath(own):
+            return None
+        found = []
+        for other in others.values():
+            area, share = self._joint(own, other)
+            if share >= LEAST_JOINT and self._rests(own.with_other(other)):
+                found.append((area, min(other.rows), other))
+        found.sort(key=lambda f: f[:2], reverse=True)
+        if not found or (len(found) > 1 and found[0][0] < CLEARLY * found[1][0]):
+            return None
+        return found[0][2]
+
+    @staticmethod
+    def _across(own: _Cluster, clusters: dict[int, _Cluster], a: int, b: int) -> list[_Cluster]:
+        """The other cluster of a pair, if one of its two objects is of ``own`` and the other is not."""
+        if (a in own.rows) == (b in own.rows):
+            return []
+        return [clusters[b if a in own.rows else a]]
+
+    def _rests(self, cluster: _Cluster) -> bool:
+        touches = [self._on_floor(row) for row in sorted(cluster.rows)]
+        for row in sorted(cluster.rows):
+            touches += [self.touches(other, row) for other in range(len(self._mean)) if other not in cluster.rows]
+        return can_rest(cluster.center, cluster.margin, list(itertools.chain(*touches)), FRICTION)
+
+    def _joint(self, own: _Cluster, other: _Cluster) -> tuple[float, float]:
+        """Area [m^2] of the face in which two clusters touch, and its width as part of the thinner one's thickness."""
+        best = (0.0, 0.0)
+        for a, b in itertools.product(sorted(own.rows), sorted(other.rows)):
+            thickness = float(min(self._mean.extents[a].min(), self._mean.extents[b].min()))
+            area, width = common_face(self._measured(a, b, JOINT_SLAB * thickness))
+            best = max(best, (area, width / thickness))
+        return best
+
+    def touches(self, first: int, second: int) -> list[Touch]:
+        """Surfaces in which two objects touch, by parts; normals from the first to the second."""
+        if first > second:
+            return [t.reversed() for t in self.touches(second, first)]
+        if (first, second) not in self._touches:
+            self._touches[first, second] = self._measured(first, second)
+        return self._touches[first, second]
+
+    def _measured(self, first: int, second: int, slab_m: float = SLAB_M) -> list[Touch]:
+        model, geoms = self._world.model, self._world.geom_ids
+        limit, found = _gap_limit(self._mean, first, second), []
+        for (m, a), (n, b) in itertools.product(enumerate(geoms[first]), enumerate(geoms[second])):
+            apart = np.linalg.norm(self._data.geom_xpos[a] - self._data.geom_xpos[b])
+            if apart > model.geom_rbound[a] + model.geom_rbound[b] + limit:
+                continue
+            distance, normal = self._distance(a, b, limit)
+            if normal is not None:
+                found.append(touch_between(self._parts[first][m], self._parts[second][n], normal, -distance, slab_m))
+        return found
+
+    def _distance(self, a: int, b: int, limit: float) -> tuple[float, Array | None]:
+        """Distance [m] and direction (3,) from one geom to another; None: farther than the limit."""
+        model, data, ends = self._world.model, self._data, np.zeros(6)
+        distance = mujoco.mj_geomDistance(model, data, a, b, limit, ends)
+        between = ends[3:] - ends[:3]
+        if abs(distance) < 1e-7:
+            # They touch to rounding, and there is no direction: look from a little way off.
+            toward = data.geom_xpos[b] - data.geom_xpos[a]
+            away = 1e-5 * toward / max(float(np.linalg.norm(toward)), 1e-9)
+            data.geom_xpos[b] += away
+            moved = mujoco.mj_geomDistance(model, data, a, b, limit, ends)
+            data.geom_xpos[b] -= away
+            between = (ends[3:] - ends[:3]) * np.sign(moved)
+        elif distance >= limit:
+            return distance, None
+        else:
+            between = between * np.sign(distance)
+        length = float(np.linalg.norm(between))
+        return distance, between / length if length > 1e-9 else None
+
+    def _on_floor(self, row: int) -> list[Touch]:
+        """The points of an object that are on the floor."""
+        points = np.concatenate(self._parts[row])
+        low = points[points[:, 2] < self._floor_z + _gap_limit(self._mean, row, row)]
+        return [Touch(low, np.array([0.0, 0.0, 1.0]), 0.0)] if len(low) else []
+
+    def _seen_beneath(self, cluster: _Cluster) -> bool:
+        """Whether the camera sees that nothing is beneath objects, where they have nothing right beneath them."""
+        model, data = self._world.model, self._data
+        eye = self._mean.world_T_camera[:3, 3]
+        seen = []
+        for row in sorted(cluster.rows):
+            body = self._world.body_ids[row]
+            limit = _gap_limit(self._mean, row, row)
+            points = np.concatenate(self._parts[row])
+            bottom = float(points[:, 2].min())
+            rotation = quaternion_to_matrix(self._mean.quaternions[row])
+            reach = 0.35 * rotation * self._mean.extents[row]  # columns: its axes
+            level = reach[:, np.argsort(np.abs(reach[2]))[:2]].T * [1.0, 1.0, 0.0]
+            middle = np.array([*cluster.center[:2], bottom]) if len(cluster.rows) == 1 else points.mean(axis=0)
+            for offset in (np.zeros(3), level[0], -level[0], level[1], -level[1]):
+                place = np.array([*(middle + offset)[:2], bottom - 1e-3])
+                deep = mujoco.mj_ray(model, data, place, np.array([0.0, 0.0, -1.0]), None, 1, body, _ANY)
+                deep = min(deep, DEEPEST_M) if deep >= 0.0 else DEEPEST_M
+                if deep <= limit:
+                    continue
+                for share in (0.25, 0.5, 0.75):
+                    ray = place - [0.0, 0.0, share * deep] - eye
+                    hit = mujoco.mj_ray(model, data, eye, ray, None, 1, -1, _ANY)
+                    seen.append(hit < 0.0 or hit >= 1.0)
+        return bool(seen) and float(np.mean(seen)) >= LEAST_SEEN
+
+
+_ANY = np.zeros(1, dtype=np.int32)
+"""Where MuJoCo writes which geom a ray met; it is not looked at."""
