@@ -78,6 +78,7 @@ class DynamicsResult:
         scatter: (K, M) standard deviation [m] of positions at the last time that the dynamics itself leaves open
             (belief samples come on top); empty: the backend does not say.
         warnings: what the solver warned of, in order of hypothesis, sample, time.
+        joined: ids of the objects that were one body (``wm_dynamics.joining``), for each body of several.
     """
 
     object_ids: NDArray[np.int64]
@@ -91,6 +92,7 @@ class DynamicsResult:
     factual: Mapping[str, tuple[States, NDArray[np.bool_]]] = field(default_factory=dict)
     scatter: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     warnings: tuple[FutureWarned, ...] = ()
+    joined: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

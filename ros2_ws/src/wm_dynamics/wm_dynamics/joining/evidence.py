@@ -18,6 +18,7 @@ is wrong is dragged along.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import mujoco
@@ -66,23 +67,12 @@ DEEPEST_M = 0.3
 """How far below an object places are looked at [m]."""
 
 
-def attached_rows(mean: SceneGraph) -> tuple[tuple[int, ...], ...]:
-    """Rows of the objects that are one body, ascending, a tuple for each body of several.
-
-    Objects whose poses are known exactly are taken as they are: nothing is attached to them.
+def touching_since_seen(mean: SceneGraph) -> frozenset[tuple[int, int]]:
+    """Pairs of rows, ascending, of objects at rest that have touched since both were first seen, of which one at least
+    does not plainly stand: there is hardly ever one. Objects whose poses are known exactly are taken as they are.
     """
-    moves, _ = moving_objects(mean)
-    known_exactly = ~(np.abs(mean.pose_covariances).sum(axis=(1, 2)) > 0.0).reshape(len(mean))
-    rests = ~(moves | mean.is_static | known_exactly)
-    pairs = _touching_since_seen(mean, rests)
-    if not pairs or not any(_may_hover(mean, i) for i in {i for pair in pairs for i in pair}):
-        return ()
-    return _Scene(mean, moves, known_exactly).joined(pairs)
-
-
-def _touching_since_seen(mean: SceneGraph, rests: NDArray[np.bool_]) -> set[tuple[int, int]]:
-    """Pairs of rows, ascending, of objects at rest that have touched since both were first seen."""
     row_of = {int(object_id): row for row, object_id in enumerate(mean.ids)}
+    rests = ~(moving_objects(mean)[0] | mean.is_static | _known_exactly(mean))
     found = set()
     for relation in mean.relations:
         a, b = row_of.get(relation.subject), row_of.get(relation.object)
@@ -91,7 +81,22 @@ def _touching_since_seen(mean: SceneGraph, rests: NDArray[np.bool_]) -> set[tupl
         since = int(max(mean.first_seen_ns[a], mean.first_seen_ns[b])) + SINCE_NS
         if relation.probability >= LEAST_TOUCH and relation.since_ns <= since:
             found.add((min(a, b), max(a, b)))
-    return found
+    hover = {i: _may_hover(mean, i) for i in {i for pair in found for i in pair}}
+    return frozenset(found) if any(hover.values()) else frozenset()
+
+
+def attached_rows(mean: SceneGraph, pairs: Collection[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
+    """Rows of the objects that are one body, ascending, a tuple for each body of several.
+
+    Args:
+        pairs: of rows that can be of one (``touching_since_seen``).
+    """
+    return _Scene(mean).joined(pairs) if pairs else ()
+
+
+def _known_exactly(mean: SceneGraph) -> NDArray[np.bool_]:
+    """(N,) objects whose pose has no covariance."""
+    return ~(np.abs(mean.pose_covariances).sum(axis=(1, 2)) > 0.0).reshape(len(mean))
 
 
 def _may_hover(mean: SceneGraph, row: int) -> bool:
@@ -153,10 +158,10 @@ class _Cluster:
 class _Scene:
     """The bodies of a scene where they were seen, and what touches what."""
 
-    def __init__(self, mean: SceneGraph, moves: NDArray[np.bool_], known_exactly: NDArray[np.bool_]) -> None:
+    def __init__(self, mean: SceneGraph) -> None:
         self._mean = mean
         airborne = np.zeros(len(mean), dtype=bool)
-        bodies = simulated_bodies(mean, moves, airborne, known_exactly)
+        bodies = simulated_bodies(mean, moving_objects(mean)[0], airborne, _known_exactly(mean))
         self._floor_z = floor_height(mean, bodies, airborne)
         self._world = World(bodies, self._floor_z, 1.0 / 240.0, touch_sensors=False)
         self._data = mujoco.MjData(self._world.model)
@@ -168,12 +173,11 @@ class _Scene:
         mujoco.mj_comPos(self._world.model, self._data)
         rotations = quaternion_to_matrix(states[:, QUATERNION])
         self._parts = [
-            [geom_points(g) @ rotations[i].T + states[i, POSITION] for g in body.geoms]
-            for i, body in enumerate(bodies)
+            [geom_points(g) @ rotations[i].T + states[i, POSITION] for g in body.geoms] for i, body in enumerate(bodies)
         ]
         self._touches: dict[tuple[int, int], list[Touch]] = {}
 
-    def joined(self, pairs: set[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
+    def joined(self, pairs: Collection[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
         """Rows of the bodies of several objects, of pairs that have touched since both were seen."""
         clusters = {i: self._single(i) for i in sorted({i for pair in pairs for i in pair})}
         again = True
@@ -198,7 +202,7 @@ class _Scene:
         return _Cluster(frozenset([row]), mass, self._data.xipos[body].copy(), bounds)
 
     def _partner(
-        self, own: _Cluster, clusters: dict[int, _Cluster], pairs: set[tuple[int, int]]
+        self, own: _Cluster, clusters: dict[int, _Cluster], pairs: Collection[tuple[int, int]]
     ) -> _Cluster | None:
         """What objects that cannot rest by themselves are a part of; None: they can, or nothing that is sure."""
         others = {id(c): c for a, b in pairs for c in self._across(own, clusters, a, b)}
@@ -285,7 +289,7 @@ class _Scene:
     def _seen_beneath(self, cluster: _Cluster) -> bool:
         """Whether the camera sees that nothing is beneath objects, where they have nothing right beneath them."""
         model, data = self._world.model, self._data
-        eye = self._mean.world_T_camera[:3, 3]
+        eye = self._mean.world_T_camera[:3, 3].copy()
         seen = []
         for row in sorted(cluster.rows):
             body = self._world.body_ids[row]
