@@ -78,7 +78,6 @@ class DynamicsResult:
         scatter: (K, M) standard deviation [m] of positions at the last time that the dynamics itself leaves open
             (belief samples come on top); empty: the backend does not say.
         warnings: what the solver warned of, in order of hypothesis, sample, time.
-        joined: ids of the objects that were one body (``wm_dynamics.joining``), for each body of several.
     """
 
     object_ids: NDArray[np.int64]
@@ -92,7 +91,6 @@ class DynamicsResult:
     factual: Mapping[str, tuple[States, NDArray[np.bool_]]] = field(default_factory=dict)
     scatter: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     warnings: tuple[FutureWarned, ...] = ()
-    joined: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,6 +163,10 @@ class Dynamics(ABC):
         """
         t = check_scenes(scenes, times)
         return self.answer(RolloutCall(scenes, hypotheses, t, deadline, should_stop, on_hypothesis))
+
+    def joined(self, mean: SceneGraph) -> tuple[tuple[int, ...], ...]:
+        """Ids of the objects of a scene that are one body in its futures, for each body of several."""
+        return ()
 
     @abstractmethod
     def answer(self, call: RolloutCall) -> DynamicsResult:

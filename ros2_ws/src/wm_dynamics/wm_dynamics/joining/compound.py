@@ -70,7 +70,7 @@ class Compound:
 
 
 def placed(body: BodyDef, place: Array, turn: Array) -> list[ConvexPart]:
-    """The parts of a body whose frame is at a place (3,) [m] and turned by (4,) xyzw, in the frame in which it is so."""
+    """The parts of a body in the frame in which the body's is at a place (3,) [m] and turned by (4,) xyzw."""
     rotation = quaternion_to_matrix(turn)
     return [
         ConvexPart(g.shape, g.extents, place + rotation @ g.position, multiply(turn, g.quaternion), g.hull)

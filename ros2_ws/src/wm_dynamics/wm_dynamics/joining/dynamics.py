@@ -57,6 +57,11 @@ class JoiningDynamics(Dynamics):
         )
         return expansion.result(self.answer(inner))
 
+    def joined(self, mean: SceneGraph) -> tuple[tuple[int, ...], ...]:
+        """See ``wm_dynamics.base.Dynamics.joined``."""
+        known = _KNOWN.of(mean)
+        return () if known is None else tuple(tuple(int(mean.ids[i]) for i in c.rows) for c in known.compounds)
+
 
 class _KnownScenes:
     """What is one body in the last few scenes."""

@@ -5,8 +5,8 @@ touches exist with
 
     sum f = (0, 0, 1),    sum (p - c) x f = 0,    f in the friction cone about the normal at p,
 
-a linear program once the cones are pyramids. Source: T. Bretl and S. Lall, Testing static equilibrium for legged robots,
-IEEE Transactions on Robotics 24(4), 2008.
+a linear program once the cones are pyramids. Source: T. Bretl and S. Lall, Testing static equilibrium for legged
+robots, IEEE Transactions on Robotics 24(4), 2008.
 """
 
 from __future__ import annotations

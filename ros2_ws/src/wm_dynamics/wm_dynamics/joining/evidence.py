@@ -25,6 +25,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.convex_parts import ConvexPart
+from wm_core.part_solids import part_volume
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import CARRIED_BY, Predicate, SceneGraph
@@ -135,10 +137,13 @@ def _gap_limit(mean: SceneGraph, a: int, b: int) -> float:
 
 @dataclass
 class _Cluster:
-    """Objects that are one body so far: their rows, mass [kg], center of mass (3,) and bounds (2, 3) [m]."""
+    """Objects that are one body so far: their rows, volume [m^3], center of mass (3,) and bounds (2, 3) [m].
+
+    The center is that of what fills them evenly, which is what they have as one body (``compound``).
+    """
 
     rows: frozenset[int]
-    mass: float
+    volume: float
     center: Array
     bounds: Array
 
@@ -149,10 +154,10 @@ class _Cluster:
 
     def with_other(self, other: _Cluster) -> _Cluster:
         """Both as one."""
-        mass = self.mass + other.mass
-        center = (self.mass * self.center + other.mass * other.center) / mass
+        volume = self.volume + other.volume
+        center = (self.volume * self.center + other.volume * other.center) / volume
         low, high = np.minimum(self.bounds[0], other.bounds[0]), np.maximum(self.bounds[1], other.bounds[1])
-        return _Cluster(self.rows | other.rows, mass, center, np.stack([low, high]))
+        return _Cluster(self.rows | other.rows, volume, center, np.stack([low, high]))
 
 
 class _Scene:
@@ -198,8 +203,9 @@ class _Scene:
         body = self._world.body_ids[row]
         points = np.concatenate(self._parts[row])
         bounds = np.stack([points.min(axis=0), points.max(axis=0)])
-        mass = float(np.exp(self._mean.log_mass[row]))
-        return _Cluster(frozenset([row]), mass, self._data.xipos[body].copy(), bounds)
+        solid = [g for g in self._world.bodies[row].geoms if not g.visual_only]
+        volume = sum(part_volume(ConvexPart(g.shape, g.extents, hull=g.hull)) for g in solid)
+        return _Cluster(frozenset([row]), volume, self._data.xipos[body].copy(), bounds)
 
     def _partner(
         self, own: _Cluster, clusters: dict[int, _Cluster], pairs: Collection[tuple[int, int]]

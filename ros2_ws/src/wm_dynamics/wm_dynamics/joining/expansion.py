@@ -46,8 +46,6 @@ class Expansion:
             self._hold_removed(k, states[k], present[k])
         factual = {name: self._future(0, *own) for name, own in found.factual.items()}
         scatter = found.scatter[:, self._columns] if found.scatter.size else found.scatter
-        ids = self._scene.mean.ids
-        joined = tuple(tuple(int(ids[row]) for row in c.rows) for c in self._scene.compounds)
         result = replace(
             found,
             object_ids=self._call.object_ids,
@@ -55,7 +53,6 @@ class Expansion:
             present=present,
             factual=factual,
             scatter=scatter,
-            joined=joined,
         )
         return replace(result, contacts=member_contacts(self._scene, self._call, result))
 
