@@ -187,10 +187,10 @@ class _Scene:
         clusters = {i: self._single(i) for i in sorted({i for pair in pairs for i in pair})}
         again = True
         while again:
-            again = False
-            for one in sorted({min(c.rows) for c in clusters.values()}):
+            again, falling = False, self._falling(clusters)
+            for one in sorted({min(clusters[row].rows) for row in falling}):
                 own = clusters[one]
-                partner = self._partner(own, clusters, pairs)
+                partner = self._partner(own, clusters, pairs, falling)
                 if partner is not None:
                     both = own.with_other(partner)
                     clusters.update(dict.fromkeys(both.rows, both))
@@ -198,6 +198,19 @@ class _Scene:
                     break
         bodies = {tuple(sorted(c.rows)) for c in clusters.values() if len(c.rows) > 1}
         return tuple(sorted(bodies))
+
+    def _falling(self, clusters: dict[int, _Cluster]) -> frozenset[int]:
+        """Rows of what cannot rest, also not by what else cannot rest: all others hold one another."""
+        falling: frozenset[int] = frozenset()
+        while True:
+            more = {
+                row
+                for row, own in clusters.items()
+                if row == min(own.rows) and row not in falling and not self._rests(own, falling)
+            }
+            if not more:
+                return falling
+            falling |= {row for one in more for row in clusters[one].rows}
 
     def _single(self, row: int) -> _Cluster:
         body = self._world.body_ids[row]
@@ -208,16 +221,20 @@ class _Scene:
         return _Cluster(frozenset([row]), volume, self._data.xipos[body].copy(), bounds)
 
     def _partner(
-        self, own: _Cluster, clusters: dict[int, _Cluster], pairs: Collection[tuple[int, int]]
+        self,
+        own: _Cluster,
+        clusters: dict[int, _Cluster],
+        pairs: Collection[tuple[int, int]],
+        falling: frozenset[int],
     ) -> _Cluster | None:
-        """What objects that cannot rest by themselves are a part of; None: they can, or nothing that is sure."""
+        """What objects that cannot rest by themselves are a part of; None: nothing that is sure."""
         others = {id(c): c for a, b in pairs for c in self._across(own, clusters, a, b)}
-        if not others or self._rests(own) or not self._seen_beneath(own):
+        if not others or not self._seen_beneath(own):
             return None
         found = []
         for other in others.values():
             area, share = self._joint(own, other)
-            if share >= LEAST_JOINT and self._rests(own.with_other(other)):
+            if share >= LEAST_JOINT and self._rests(own.with_other(other), falling):
                 found.append((area, min(other.rows), other))
         found.sort(key=lambda f: f[:2], reverse=True)
         if not found or (len(found) > 1 and found[0][0] < CLEARLY * found[1][0]):
@@ -231,10 +248,11 @@ class _Scene:
             return []
         return [clusters[b if a in own.rows else a]]
 
-    def _rests(self, cluster: _Cluster) -> bool:
+    def _rests(self, cluster: _Cluster, falling: frozenset[int] = frozenset()) -> bool:
+        """Whether a cluster can rest by what it touches, of which what falls itself is no help."""
         touches = [self._on_floor(row) for row in sorted(cluster.rows)]
-        for row in sorted(cluster.rows):
-            touches += [self.touches(other, row) for other in range(len(self._mean)) if other not in cluster.rows]
+        others = sorted(set(range(len(self._mean))) - cluster.rows - falling)
+        touches += [self.touches(other, row) for row in sorted(cluster.rows) for other in others]
         return can_rest(cluster.center, cluster.margin, list(itertools.chain(*touches)), FRICTION)
 
     def _joint(self, own: _Cluster, other: _Cluster) -> tuple[float, float]:
