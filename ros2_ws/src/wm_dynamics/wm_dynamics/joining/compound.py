@@ -149,7 +149,7 @@ class JoinedScene:
                 column[rows] = values  # indexed above, so a copy
             else:
                 replaced = dict(zip(rows, values, strict=True))
-                changes[name] = tuple(replaced.get(n, v) for n, v in enumerate(column))  # type: ignore[call-overload]
+                changes[name] = tuple(replaced.get(n, v) for n, v in enumerate(column))  # type: ignore[arg-type]
         return replace(scene, **changes)  # type: ignore[arg-type]
 
     def _relations(self, scene: SceneGraph) -> tuple[Relation, ...]:

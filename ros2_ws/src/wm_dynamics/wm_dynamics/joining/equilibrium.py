@@ -123,8 +123,8 @@ def can_rest(center: ArrayLike, margin_m: ArrayLike, touches: Sequence[Touch], f
 
 def _tangents(normal: Array) -> tuple[Array, Array]:
     """Two unit vectors (3,) at right angles to one another and to a normal (3,)."""
-    u = np.cross(normal, np.eye(3)[int(np.argmin(np.abs(normal)))])
-    u /= np.linalg.norm(u)
+    u: Array = np.cross(normal, np.eye(3)[int(np.argmin(np.abs(normal)))])
+    u = u / float(np.linalg.norm(u))
     return u, np.cross(normal, u)
 
 

@@ -53,12 +53,12 @@ Smaller takes what leans to be attached to what it leans on."""
 CENTER_SHARE = 0.15
 """Part of its size by which an object's center of mass may be off that of its shape filled evenly: a hammer's head is
 heavier than its handle. Larger joins fewer, smaller joins a hammer to the book that it lies on."""
-LEAST_JOINT = 0.6
-"""Least width of a joint, as part of the thickness of the thinner of the two: of a handle that ends at its pan it is 1.
-Larger joins fewer, smaller joins round things to what they stand beside (``JOINT_SLAB``)."""
-JOINT_SLAB = 0.06
-"""Thickness of the layers that make a joint as part of the thickness of the thinner of the two. With it a cylinder's
-side touches a plane in half its diameter, and faces may be tilted to one another by 6 degrees."""
+LEAST_JOINT = 0.5
+"""Least width of a joint, as part of the thickness of the thinner of the two: of a handle that ends at its pan it is 1,
+as perceived about 0.6. Larger joins fewer, smaller joins round things to what they stand beside (``JOINT_SLAB_M``)."""
+JOINT_SLAB_M = 0.003
+"""Thickness of the layers that make a joint [m], beyond what the two overlap by: about the errors of fitted surfaces.
+With it a cylinder of 66 mm touches a plane in 0.43 of its diameter, and one of 50 mm in half of it."""
 CLEARLY = 1.5
 """Ratio of the joints' areas from which on an object belongs to that one of two neighbors. Smaller joins some to the
 wrong one, larger leaves more apart."""
@@ -260,7 +260,7 @@ class _Scene:
         best = (0.0, 0.0)
         for a, b in itertools.product(sorted(own.rows), sorted(other.rows)):
             thickness = float(min(self._mean.extents[a].min(), self._mean.extents[b].min()))
-            area, width = common_face(self._measured(a, b, JOINT_SLAB * thickness))
+            area, width = common_face(self._measured(a, b, JOINT_SLAB_M))
             best = max(best, (area, width / thickness))
         return best
 
