@@ -309,6 +309,22 @@ def test_a_member_is_removed_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BOTH)
+def test_what_is_left_of_a_turning_body_goes_on(name: str) -> None:
+    """Its center of mass is elsewhere from then on; its points have the velocities that they had."""
+    up = set_pose(BLOCK, (0.0, 0.0, 1.0))
+    spin = set_velocity(BLOCK, (0.0, 0.0, 0.0), (0.0, 0.0, 6.0))
+    times = np.linspace(0.0, 0.2, 13)
+    block = states_of(rollout(name, glued(), up, spin, remove(BAR, 0.1), times=times), BLOCK)
+    before, after = block[5], block[7]  # a step before, and a step after
+    change = np.diff(block[:6, LINEAR_VELOCITY], axis=0).mean(axis=0)
+    assert np.linalg.norm((after - before)[LINEAR_VELOCITY][:2] - 2.0 * change[:2]) < 0.1
+    assert np.abs(after - before)[ANGULAR_VELOCITY].max() < 0.3
+    # With its center of mass in its middle, what is left flies straight on.
+    later = block[7:, LINEAR_VELOCITY]
+    assert np.abs(later[:, :2] - later[0, :2]).max() < 0.01
+
+
+@pytest.mark.parametrize("name", BOTH)
 def test_interventions_mean_what_they_say_of_a_member(name: str) -> None:
     scene = glued()
     lifted = (set_pose(BAR, (0.0, 0.0, 1.0), Rotation.from_euler("z", 1.2).as_quat().tolist(), 0.2),)

@@ -125,7 +125,8 @@ def _tangents(normal: Array) -> tuple[Array, Array]:
     """Two unit vectors (3,) at right angles to one another and to a normal (3,)."""
     u: Array = np.cross(normal, np.eye(3)[int(np.argmin(np.abs(normal)))])
     u = u / float(np.linalg.norm(u))
-    return u, np.cross(normal, u)
+    v: Array = np.cross(normal, u)
+    return u, v
 
 
 def _facing(points: Array, direction: Array, thickness: float) -> Array:

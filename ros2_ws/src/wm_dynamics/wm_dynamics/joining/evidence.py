@@ -3,7 +3,8 @@
 A segmenter cuts an object in two where its color or its shape changes: a drill and its battery, a pan and its handle.
 Two objects count as parts of one body when all of this holds:
 
-* They touch, and have touched since both were first seen, so they have never been seen apart.
+* They touch, and have touched since both were first seen, so they have never been seen apart. Both are seen in large
+  part, and where they are is known.
 * Both rest, and one of them could not rest where it is by what it touches (``equilibrium.can_rest``): nothing bears it,
   or its center of mass lies beyond what does.
 * The camera sees that nothing is beneath it. The lower half of what is behind something else looks as if it hovered.
@@ -40,6 +41,14 @@ from wm_dynamics.settling.bodies import floor_height, simulated_bodies
 SINCE_NS = 1_000_000_000
 """Time after both were first seen within which a touch counts as there from the beginning [ns]: shapes take about so
 long to be known. Longer takes what was soon put down beside another to have been there always."""
+LEAST_VISIBLE = 0.75
+"""Least visible part of objects that can be of one body: parts hide some of one another. What is hidden more has a
+shape that was guessed, down to a table that it may not reach. Smaller joins things of heaps."""
+MOST_UNSURE_M = 0.015
+"""Largest standard deviation of a position [m] of what can be of one body. Larger joins what is hardly known."""
+STILL_M_S = 0.01
+"""Speed from which an object is not certain to rest [m/s]: the tracker gives what rests a speed of 0. Larger joins what
+is being carried off."""
 LEAST_TOUCH = 0.5
 """Least probability of a relation that counts."""
 GAP_DEVIATIONS = 2.576
@@ -75,6 +84,8 @@ def touching_since_seen(mean: SceneGraph) -> frozenset[tuple[int, int]]:
     """
     row_of = {int(object_id): row for row, object_id in enumerate(mean.ids)}
     rests = ~(moving_objects(mean)[0] | mean.is_static | _known_exactly(mean))
+    rests &= np.linalg.norm(mean.linear_velocities, axis=1) < STILL_M_S
+    rests &= (mean.visibilities >= LEAST_VISIBLE) & (_spread_m(mean) <= MOST_UNSURE_M)
     found = set()
     for relation in mean.relations:
         a, b = row_of.get(relation.subject), row_of.get(relation.object)
@@ -94,6 +105,12 @@ def attached_rows(mean: SceneGraph, pairs: Collection[tuple[int, int]]) -> tuple
         pairs: of rows that can be of one (``touching_since_seen``).
     """
     return _Scene(mean).joined(pairs) if pairs else ()
+
+
+def _spread_m(mean: SceneGraph) -> Array:
+    """(N,) standard deviation of positions along an axis, the mean over the axes [m]."""
+    variances = np.einsum("nii->n", mean.pose_covariances[:, :3, :3]) / 3.0
+    return np.asarray(np.sqrt(np.maximum(np.nan_to_num(variances, nan=np.inf), 0.0)))
 
 
 def _known_exactly(mean: SceneGraph) -> NDArray[np.bool_]:
@@ -131,13 +148,14 @@ def _outline_points(mean: SceneGraph, row: int) -> Array:
 
 def _gap_limit(mean: SceneGraph, a: int, b: int) -> float:
     """Largest gap [m] at which two objects may touch, by the errors of their positions."""
-    spread = sum(np.trace(mean.pose_covariances[i, :3, :3]) / 3.0 for i in (a, b) if not mean.is_static[i])
-    return float(np.clip(GAP_DEVIATIONS * np.sqrt(max(spread, 0.0)), *GAP_M))
+    spread = _spread_m(mean)[[i for i in (a, b) if not mean.is_static[i]]]
+    return float(np.clip(GAP_DEVIATIONS * np.linalg.norm(spread), *GAP_M))
 
 
 @dataclass
 class _Cluster:
-    """Objects that are one body so far: their rows, volume [m^3], center of mass (3,) and bounds (2, 3) [m].
+    """Objects that are one body so far: their rows, volume [m^3], center of mass (3,) and bounds (2, 3) [m], and how
+    far they may be off in relation to what they touch [m].
 
     The center is that of what fills them evenly, which is what they have as one body (``compound``).
     """
@@ -146,18 +164,20 @@ class _Cluster:
     volume: float
     center: Array
     bounds: Array
+    unsure_m: float
 
     @property
     def margin(self) -> Array:
         """(2,) how far the center of mass may be off along x and y [m]."""
-        return CENTER_SHARE * np.asarray((self.bounds[1] - self.bounds[0])[:2])
+        return CENTER_SHARE * np.asarray((self.bounds[1] - self.bounds[0])[:2]) + self.unsure_m
 
     def with_other(self, other: _Cluster) -> _Cluster:
         """Both as one."""
         volume = self.volume + other.volume
         center = (self.volume * self.center + other.volume * other.center) / volume
         low, high = np.minimum(self.bounds[0], other.bounds[0]), np.maximum(self.bounds[1], other.bounds[1])
-        return _Cluster(self.rows | other.rows, volume, center, np.stack([low, high]))
+        unsure = max(self.unsure_m, other.unsure_m)
+        return _Cluster(self.rows | other.rows, volume, center, np.stack([low, high]), unsure)
 
 
 class _Scene:
@@ -218,7 +238,8 @@ class _Scene:
         bounds = np.stack([points.min(axis=0), points.max(axis=0)])
         solid = [g for g in self._world.bodies[row].geoms if not g.visual_only]
         volume = sum(part_volume(ConvexPart(g.shape, g.extents, hull=g.hull)) for g in solid)
-        return _Cluster(frozenset([row]), volume, self._data.xipos[body].copy(), bounds)
+        unsure = GAP_DEVIATIONS * float(_spread_m(self._mean)[row])
+        return _Cluster(frozenset([row]), volume, self._data.xipos[body].copy(), bounds, unsure)
 
     def _partner(
         self,
