@@ -123,10 +123,9 @@ def can_rest(center: ArrayLike, margin_m: ArrayLike, touches: Sequence[Touch], f
 
 def _tangents(normal: Array) -> tuple[Array, Array]:
     """Two unit vectors (3,) at right angles to one another and to a normal (3,)."""
-    u: Array = np.cross(normal, np.eye(3)[int(np.argmin(np.abs(normal)))])
-    u = u / float(np.linalg.norm(u))
-    v: Array = np.cross(normal, u)
-    return u, v
+    u = np.cross(normal, np.eye(3)[int(np.argmin(np.abs(normal)))])
+    u = np.asarray(u / np.linalg.norm(u), dtype=np.float64)
+    return u, np.asarray(np.cross(normal, u), dtype=np.float64)
 
 
 def _facing(points: Array, direction: Array, thickness: float) -> Array:
