@@ -202,6 +202,16 @@ def test_what_may_stand_on_something_hidden_is_no_part_of_what_hides_it() -> Non
         assert shared_dynamics("physics").joined(scene) == joined
 
 
+@pytest.mark.parametrize("gap", [0.0, 0.02])
+def test_what_bridges_two_is_part_of_neither(gap: float) -> None:
+    """A bar from a box to another, whose top was seen too low."""
+    left = solid(Shape.BOX, (0.06, 0.1, 0.1), (-0.1, 0.0, 0.05))
+    right = solid(Shape.BOX, (0.06, 0.1, 0.1 - gap), (0.1, 0.0, 0.05 - 0.5 * gap))
+    bar = solid(Shape.BOX, (0.25, 0.06, 0.03), (0.0, 0.0, 0.115))
+    scene = seen([left, right, bar], [(2, 4)], world_T_camera=camera_at(0.0, -0.7, 0.3))
+    assert shared_dynamics("physics").joined(scene) == ()
+
+
 def test_a_touch_in_a_line_joins_nothing() -> None:
     """A can that seems to hover beside a box: it stands on something that was not found."""
     block = solid(Shape.BOX, (0.08, 0.08, 0.12), (0.0, 0.0, 0.06))

@@ -56,6 +56,9 @@ GAP_DEVIATIONS = 2.576
 GAP_M = (0.005, 0.02)
 """Smallest and largest gap [m] up to which two objects may touch. Larger lets what hovers stand on what is beneath it;
 smaller, and what stands seems to hover, by an error of its height."""
+BEARING_GAP_M = 0.03
+"""Gap [m] up to which an object may be borne by another, not by a surface, when it is asked whether it can rest: tops
+of objects are known worse. Larger joins fewer; smaller joins what bridges two boxes to one of them."""
 FRICTION = 0.9
 """Coefficient with which objects are asked whether they can rest: that of dry rubber, which nothing usual exceeds.
 Smaller takes what leans to be attached to what it leans on."""
@@ -281,21 +284,23 @@ class _Scene:
         best = (0.0, 0.0)
         for a, b in itertools.product(sorted(own.rows), sorted(other.rows)):
             thickness = float(min(self._mean.extents[a].min(), self._mean.extents[b].min()))
-            area, width = common_face(self._measured(a, b, JOINT_SLAB_M))
+            area, width = common_face(self._measured(a, b, _gap_limit(self._mean, a, b), JOINT_SLAB_M))
             best = max(best, (area, width / thickness))
         return best
 
     def touches(self, first: int, second: int) -> list[Touch]:
-        """Surfaces in which two objects touch, by parts; normals from the first to the second."""
+        """Surfaces in which two objects may bear one another, by parts; normals from the first to the second."""
         if first > second:
             return [t.reversed() for t in self.touches(second, first)]
         if (first, second) not in self._touches:
-            self._touches[first, second] = self._measured(first, second)
+            on_surface = self._mean.is_static[first] or self._mean.is_static[second]
+            limit = _gap_limit(self._mean, first, second) if on_surface else BEARING_GAP_M
+            self._touches[first, second] = self._measured(first, second, limit)
         return self._touches[first, second]
 
-    def _measured(self, first: int, second: int, slab_m: float = SLAB_M) -> list[Touch]:
+    def _measured(self, first: int, second: int, limit: float, slab_m: float = SLAB_M) -> list[Touch]:
         model, geoms = self._world.model, self._world.geom_ids
-        limit, found = _gap_limit(self._mean, first, second), []
+        found = []
         for (m, a), (n, b) in itertools.product(enumerate(geoms[first]), enumerate(geoms[second])):
             apart = np.linalg.norm(self._data.geom_xpos[a] - self._data.geom_xpos[b])
             if apart > model.geom_rbound[a] + model.geom_rbound[b] + limit:
