@@ -171,6 +171,9 @@ class Broken:
         self.real = shared_dynamics("physics")
         self.wrong, self.factual = wrong, factual
 
+    def joined(self, mean: Any) -> tuple[tuple[int, ...], ...]:
+        return self.real.joined(mean)
+
     def rollout(self, scenes: Any, hypotheses: Any, times: Any, **more: Any) -> DynamicsResult:
         result = self.real.rollout(scenes, hypotheses, times)
         self.wrong(result.states[0 if self.factual else 1])

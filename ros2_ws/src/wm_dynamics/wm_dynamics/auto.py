@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_dynamics.base import Dynamics, DynamicsResult, RolloutCall
+from wm_dynamics.base import DynamicsResult, RolloutCall
+from wm_dynamics.joining.dynamics import JoiningDynamics
 from wm_dynamics.learned.backend import LearnedDynamics
 from wm_dynamics.physics.backend import PhysicsDynamics
 from wm_dynamics.validity import check_futures
@@ -36,7 +37,7 @@ RESERVE = 1.3
 missed more often."""
 
 
-class AutomaticDynamics(Dynamics):
+class AutomaticDynamics(JoiningDynamics):
     """Answers by the learned backend, and by physics where that is unsure; the result names who answered.
 
     A future is unsure when the network leaves more than ``UNSURE_M`` of any object's position open, or when it is not

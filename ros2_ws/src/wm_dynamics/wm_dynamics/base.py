@@ -164,6 +164,10 @@ class Dynamics(ABC):
         t = check_scenes(scenes, times)
         return self.answer(RolloutCall(scenes, hypotheses, t, deadline, should_stop, on_hypothesis))
 
+    def joined(self, mean: SceneGraph) -> tuple[tuple[int, ...], ...]:
+        """Ids of the objects of a scene that are one body in its futures, for each body of several."""
+        return ()
+
     @abstractmethod
     def answer(self, call: RolloutCall) -> DynamicsResult:
         """The result of a checked call, see ``rollout``."""

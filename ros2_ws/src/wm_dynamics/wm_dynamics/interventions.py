@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from wm_core.interventions import BodySpec, Intervention, InterventionKind, Property
-from wm_dynamics.mujoco.bodies import Array, BodyDef, lowest_point, scaled_body
+from wm_core.rotations import quaternion_to_matrix
+from wm_dynamics.mujoco.bodies import Array, BodyDef, GeomDef, lowest_point, scaled_body
 
 _FIELDS = {Property.MASS: "mass", Property.FRICTION: "friction", Property.RESTITUTION: "restitution"}
+
+
+@dataclass(frozen=True)
+class MemberIntervention(Intervention):
+    """An intervention on a member of a body of several objects (``wm_dynamics.joining``), as the body has it.
+
+    Attributes:
+        arm: (3,) from the body's origin to the member's center, in the body's axes [m]: the velocity that is set is
+            that of the member's center, and the point of an impulse is an offset from there.
+        gain, more: a property of the body becomes ``gain`` times what it was, plus ``more``.
+        geoms: ``MORPH``: the body's parts from now on; its mass becomes ``gain`` times what it was.
+        keeps_foot: ``MORPH``: its lowest point stays at its height, else its origin.
+    """
+
+    arm: Array = field(default_factory=lambda: np.zeros(3))
+    gain: float = 1.0
+    more: float = 0.0
+    geoms: tuple[GeomDef, ...] = ()
+    keeps_foot: bool = False
 
 
 class BodyHandle(Protocol):
@@ -88,7 +108,10 @@ def apply(do: Intervention, handle: BodyHandle) -> None:
     elif kind == InterventionKind.SET_PROPERTY:
         handle.set_property(do.property, with_property(handle.body, do))
     elif kind == InterventionKind.MORPH:
-        handle.set_shape(*morphed(handle.body, do.scale, handle.quaternion))
+        if isinstance(do, MemberIntervention):
+            handle.set_shape(*_reshaped(handle.body, do, handle.quaternion))
+        else:
+            handle.set_shape(*morphed(handle.body, do.scale, handle.quaternion))
     elif handle.kinematic:
         return
     elif kind == InterventionKind.SET_POSE:
@@ -96,15 +119,33 @@ def apply(do: Intervention, handle: BodyHandle) -> None:
     elif handle.body.is_static:
         return
     elif kind == InterventionKind.SET_VELOCITY:
-        handle.set_velocity(do.linear_velocity, do.angular_velocity)
+        # v of the origin = v of the center - w x arm
+        linear = do.linear_velocity - np.cross(do.angular_velocity, _arm(do, handle))
+        handle.set_velocity(linear, do.angular_velocity)
     elif kind == InterventionKind.APPLY_IMPULSE:
-        handle.push(do.impulse, do.point)
+        handle.push(do.impulse, do.point + _arm(do, handle))
+
+
+def _arm(do: Intervention, handle: BodyHandle) -> Array:
+    """(3,) from the body's origin to what the intervention is on [m], world axes."""
+    if not isinstance(do, MemberIntervention):
+        return np.zeros(3)
+    return np.asarray(quaternion_to_matrix(handle.quaternion) @ do.arm)
+
+
+def _reshaped(body: BodyDef, do: MemberIntervention, quaternion: ArrayLike) -> tuple[BodyDef, float]:
+    """The body with other parts, and how far it has to rise [m]."""
+    new = replace(body, geoms=do.geoms, mass=do.gain * body.mass)
+    return new, lowest_point(body, quaternion) - lowest_point(new, quaternion) if do.keeps_foot else 0.0
 
 
 def with_property(body: BodyDef, do: Intervention) -> BodyDef:
     """The body after a SET_PROPERTY: a value, or a factor of what it was; restitution within 0..1."""
     name = _FIELDS[do.property]
-    value = do.value * getattr(body, name) if do.value_is_factor else do.value
+    if isinstance(do, MemberIntervention):
+        value = do.gain * getattr(body, name) + do.more
+    else:
+        value = do.value * getattr(body, name) if do.value_is_factor else do.value
     if do.property == Property.RESTITUTION:
         value = float(np.clip(value, 0.0, 1.0))
     return replace(body, **{name: float(value)})  # type: ignore[arg-type]

@@ -69,6 +69,7 @@ def check_futures(
     object_ids: NDArray[np.int64],
     doubts: Sequence[str] = (),
     completed: int | None = None,
+    joined: Sequence[Sequence[int]] = (),
 ) -> Validity:
     """Check futures.
 
@@ -78,13 +79,14 @@ def check_futures(
         times: (T,) [s]; states: (K, S, T, M, 13); object_ids: (M,).
         doubts: K reasons of the backend not to trust a future, empty strings where it does; empty: it trusts all.
         completed: futures that were computed, the first of the K; the others are not checked. None: all.
+        joined: ids of the objects that were one body, for each such body (``Dynamics.joined``).
     """
     count, samples = states.shape[:2]
     completed = count if completed is None else completed
     reasons = list(doubts) if len(doubts) else [""] * count
     if states.shape[3] and completed:
         # What the scene alone allows every hypothesis allows, so few futures need limits of their own.
-        bodies = _Bodies(scenes, states.shape[3])
+        bodies = _Bodies(scenes, states.shape[3], joined)
         usual = _limits(scenes, Hypothesis(""), bodies)
         suspects = np.flatnonzero(_may_be_beyond(usual, states[:completed]))
         suspects = suspects[_beyond([usual], states[suspects]).any(axis=1)]
@@ -147,7 +149,8 @@ def _limits(scenes: Sequence[SceneGraph], hypothesis: Hypothesis, scene_bodies: 
     speed = math.sqrt(2.0 * GRAVITY_M_S2 * float(drop[bodies.free].max(initial=0.0)))
     speed = max(speed, float((linear + spin).max(initial=0.0)))
     for m, do in actions:
-        energy, faster = _given(do, most[:, m], mass[:, m], inertia[:, m], total, float(reach[m]))
+        far = scene_bodies.spans[m] + float(reach[m])
+        energy, faster = _given(do, most[:, bodies.one_with(m)].sum(axis=1), mass[:, m], inertia[:, m], total, far)
         root += np.sqrt(energy)
         speed += faster
     root += np.sqrt(0.5 * total) * SLACK_M_S
@@ -169,9 +172,10 @@ class _Bodies:
         free: (M,) bool, neither static nor on a path.
         lowest: bottom of the lowest [m].
         linear, spin: (S, M) speeds [m/s, rad/s] with which they begin.
+        spans: (M,) largest size of the body of several objects that each is one of [m]; 0: it is one by itself.
     """
 
-    def __init__(self, scenes: Sequence[SceneGraph], slots: int) -> None:
+    def __init__(self, scenes: Sequence[SceneGraph], slots: int, joined: Sequence[Sequence[int]] = ()) -> None:
         mean, n = scenes[0], len(scenes[0])
         self.least = np.zeros((len(scenes), slots))
         self.least[:, :n] = np.clip(np.exp([scene.log_mass for scene in scenes]), 1e-6, 1e5)
@@ -188,6 +192,11 @@ class _Bodies:
             self.height[:n] = heights.max(axis=0)
             upright = np.abs(quaternion_to_matrix(mean.quaternions)[:, 2])  # (N, 3), the vertical in their axes
             self.lowest = float((heights - 0.5 * (upright * mean.extents).sum(axis=1)).min())
+        self._groups = [[mean.index(i) for i in ids] for ids in joined]
+        self.spans = np.zeros(slots)
+        for rows in self._groups:
+            sizes = np.linalg.norm(mean.extents[rows], axis=1)
+            self.spans[rows] = np.linalg.norm(np.ptp(mean.positions[rows], axis=0)) + sizes.max()
         self.linear, self.spin = np.zeros((2, len(scenes), slots))
         self.linear[:, :n] = [np.linalg.norm(scene.linear_velocities, axis=1) for scene in scenes]
         self.spin[:, :n] = [np.linalg.norm(scene.angular_velocities, axis=1) for scene in scenes]
@@ -199,8 +208,18 @@ class _Bodies:
             setattr(result, name, getattr(self, name).copy())
         return result
 
+    def one_with(self, m: int) -> list[int]:
+        """Body m, then those that are one body with it."""
+        return [m] + [n for rows in self._groups if m in rows for n in rows if n != m]
+
     def apply(self, m: int, do: Intervention) -> None:
-        """Widen the ranges of body m by an intervention."""
+        """Widen the ranges of body m, and of what is one body with it, by an intervention."""
+        if do.kind in (InterventionKind.SET_POSE, InterventionKind.FOLLOW_PATH):
+            heights = do.path_positions[:, 2] if do.kind == InterventionKind.FOLLOW_PATH else do.position[2:3]
+            for n in self.one_with(m)[1:]:
+                self.height[n] = max(self.height[n], float(heights.max(initial=self.height[n])) + self.spans[m])
+                # What follows a path with the body has no mass that falls, as that body has none.
+                self.free[n] &= do.kind != InterventionKind.FOLLOW_PATH
         if do.creates_body and do.body is not None:
             self.smallest[m] = self.largest[m] = do.body.extents
             self.least[:, m] = self.most[:, m] = do.body.effective_mass

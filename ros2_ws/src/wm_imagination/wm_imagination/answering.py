@@ -121,6 +121,7 @@ class Answering:
         rows = row_of[:count]
 
         scenes = sample_belief(scene, request.samples, request.seed)
+        joined = self.dynamics.joined(scene)
         begin = time.monotonic()
         result = self.dynamics.rollout(
             scenes,
@@ -133,7 +134,14 @@ class Answering:
         dynamics_s = time.monotonic() - begin
         done = np.arange(len(hypotheses)) < result.completed
         judged = check_futures(
-            scenes, hypotheses, self.times, result.states, result.object_ids, result.doubts, result.completed
+            scenes,
+            hypotheses,
+            self.times,
+            result.states,
+            result.object_ids,
+            result.doubts,
+            result.completed,
+            joined,
         )
         good = done & judged.valid
         effect, effect_vector = effects_of(result, good)
@@ -224,7 +232,7 @@ class Answering:
     ) -> Callable[[int, NDArray[np.float32], NDArray[np.bool_]], None]:
         """A callback that reports each hypothesis of the request as it is done."""
         assert self.on_progress is not None
-        tell, done = self.on_progress, 0
+        tell, done, joined = self.on_progress, 0, self.dynamics.joined(self.scene)
         settling: Settling | None = None
 
         def on_hypothesis(row: int, states: NDArray[np.float32], present: NDArray[np.bool_]) -> None:
@@ -239,7 +247,7 @@ class Answering:
             if settling is not None:
                 settling.restore_centers(states)
             partial = self._rollout((hypotheses[row].name,), states[None], present[None])
-            judged = check_futures(scenes, [hypotheses[row]], self.times, states[None], self.object_ids)
+            judged = check_futures(scenes, [hypotheses[row]], self.times, states[None], self.object_ids, joined=joined)
             partial = replace(partial, computed=np.ones(1, bool), valid=judged.valid, invalid_reasons=judged.reasons)
             tell(Progress(self.dynamics_share * done / count, k, partial))
 

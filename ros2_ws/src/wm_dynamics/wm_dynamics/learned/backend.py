@@ -28,7 +28,6 @@ from wm_core.interventions import Hypothesis
 from wm_core.scene_graph import SceneGraph
 from wm_dynamics.base import (
     Contact,
-    Dynamics,
     DynamicsResult,
     RolloutCall,
     default_threads,
@@ -36,6 +35,7 @@ from wm_dynamics.base import (
 )
 from wm_dynamics.contact_step.compiled import CompiledStep
 from wm_dynamics.contact_step.network import DynamicsNetwork, default_model
+from wm_dynamics.joining.dynamics import JoiningDynamics
 from wm_dynamics.learned.compiled_futures import CompiledFutureBatch
 from wm_dynamics.learned.futures import FutureBatch
 from wm_dynamics.learned.onnx_futures import OnnxFutureBatch
@@ -61,7 +61,7 @@ KEPT_SCENES = 4
 """Scenes whose preparation is kept for the next request, because planners send many about one scene."""
 
 
-class LearnedDynamics(Dynamics):
+class LearnedDynamics(JoiningDynamics):
     """Rigid-body futures by the contact network.
 
     Args:

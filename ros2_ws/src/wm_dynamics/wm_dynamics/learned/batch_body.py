@@ -126,8 +126,12 @@ class BatchBody:
             self._move_static(replace(body, static_state=state))
             return
         self._state.wake_carried(self._row, self._m)
+        before = self._state.arm(self._n)
         self._define(body)
         self._table.position[2, self._n] += rise_m
+        # The origin keeps its velocity; that of the center of mass, which the table has, is another where it has moved.
+        angular = self._table.angular[:, self._n].astype(float)
+        self._table.linear[:, self._n] += cross(angular, self._state.arm(self._n) - before)
         self._state.wake(self._n)
 
     # -- parts

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from wm_core.interventions import Hypothesis
 from wm_dynamics.base import (
     Contact,
-    Dynamics,
     DynamicsResult,
     FutureWarned,
     RolloutCall,
     default_threads,
     empty_result,
 )
+from wm_dynamics.joining.dynamics import JoiningDynamics
 from wm_dynamics.mujoco.batch import BatchSimulator
 from wm_dynamics.mujoco.trajectory import Trajectory
 from wm_dynamics.physics.job import PhysicsJob, WorldCache
@@ -41,7 +41,7 @@ MOST_IN_BATCH = 16
 """Futures of one batch at most: as many as scratch data is kept for (``mujoco.native``)."""
 
 
-class PhysicsDynamics(Dynamics):
+class PhysicsDynamics(JoiningDynamics):
     """Rigid-body futures by MuJoCo, on a pool of threads (native calls release the interpreter lock).
 
     Args:

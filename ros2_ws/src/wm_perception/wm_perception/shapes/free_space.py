@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
+from wm_core.shapes import Shape
 from wm_perception.shapes.surfaces import Array, signed_distance
 
 _SAMPLES = 8
@@ -17,6 +19,13 @@ allows more, smaller shrinks solids."""
 _MARGIN_M = 0.004
 """Way [m] before its end, beside the noise, from which a ray is not known to be free. Larger is safer with sensors that
 are wrong at edges."""
+_HOVER_M = 0.015
+"""Least height [m] over what it would stand on from which an object is asked whether it hovers. Smaller asks of what
+only seems to, by the blur of depth at its lower edge."""
+_CORE = 0.6
+"""Part of its length and width within which an object would reach down. Larger takes rays that pass by an edge."""
+_SECTIONS, _LEAST_SECTIONS = 6, 5
+"""Sections of an object's length, and of those the ones beneath which a ray has to pass. More need more to be seen."""
 
 
 @dataclass(frozen=True)
@@ -87,3 +96,25 @@ class FreeSpace:
         """Mean depth [m] over all rays to which they go through a solid."""
         _, distance = self.deepest(shape, extents, position, rotation, planes)
         return float(np.maximum(-distance - ALLOWED_M, 0.0).sum()) / len(self.lengths)
+
+
+def is_free_beneath(free: FreeSpace, points: Array, bottom: float) -> bool:
+    """Whether rays pass beneath the points (P, 3) of an object, so that it does not reach down to ``bottom`` [m].
+
+    A handle, or a part that a segmenter cut off, hovers; what something in front hides does not seem to, as no ray that
+    is known to be free passes there.
+    """
+    low = float(np.percentile(points[:, 2], 2.0))
+    gap = low - bottom
+    if gap < _HOVER_M:
+        return False
+    (x, y), (length, width), angle = cv2.minAreaRect(np.ascontiguousarray(points[:, :2], dtype=np.float32))
+    yaw = np.radians(angle) + (0.0 if length >= width else 0.5 * np.pi)
+    axis, rotation = np.array([np.cos(yaw), np.sin(yaw), 0.0]), np.eye(3)
+    rotation[:, 0], rotation[:, 1] = axis, [-axis[1], axis[0], 0.0]
+    long, narrow = max(length, width), max(min(length, width), 2.0 * ALLOWED_M)
+    extents = np.array([_CORE * long, max(_CORE * narrow, 2.5 * ALLOWED_M), 0.75 * gap])
+    middle = np.array([x, y, bottom + 0.5 * gap])
+    through = (free.intruders(Shape.BOX, extents, middle, rotation) - middle) @ axis
+    sections = np.floor((through / extents[0] + 0.5) * _SECTIONS)
+    return len(np.unique(np.clip(sections, 0, _SECTIONS - 1))) >= _LEAST_SECTIONS

@@ -11,7 +11,7 @@ import numpy as np
 from wm_core import rotations
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.fitting import fit_shape
-from wm_perception.shapes.free_space import FreeSpace
+from wm_perception.shapes.free_space import FreeSpace, is_free_beneath
 from wm_perception.shapes.surfaces import ShapeFit, align
 from wm_perception.shapes.unseen import completed
 from wm_perception.tracking.observation import Observation
@@ -157,6 +157,8 @@ class ShapeUpdater:
         # Of a part of an object no far side and no notch can be known.
         likely = _FORMS.get(class_name, "")
         free = FreeSpace.up_to(eye, o.past, o.noise_m) if eye is not None else None
+        if t.bottom is not None and free is not None and is_free_beneath(free, o.points, t.bottom):
+            t.bottom = None
         fit = fit_shape(
             o.points,
             t.bottom,
