@@ -232,7 +232,8 @@ class ShapeUpdater:
 def _shift(t: Track, shift: Array) -> None:
     """Move a track by (3,) [m], its measured positions with it: it was there all the time."""
     t.motion.filter.shift(shift)
-    t.motion.trail = deque(((s, p + shift) for s, p in t.motion.trail), maxlen=t.motion.trail.maxlen)
+    trail = t.motion.trail
+    t.motion.trail = deque((m._replace(position=m.position + shift) for m in trail), maxlen=trail.maxlen)
 
 
 def _center_of(t: Track, fit: ShapeFit | None, o: Observation) -> Array:
