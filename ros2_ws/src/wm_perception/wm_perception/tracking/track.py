@@ -87,6 +87,14 @@ class MotionState:
     extent_jitter_m: Array = field(default_factory=lambda: np.zeros(3))
     last_size: Array | None = None
 
+    def shift_trail(self, shift: Array) -> None:
+        """Move the places where it was measured by (3,) [m], as its center is another one of the object's points now.
+
+        By as much as two shapes differ that are aligned to the same segment: what is left of the way from the first
+        place to the last is the object's.
+        """
+        self.trail = deque((m._replace(position=m.position + shift) for m in self.trail), maxlen=self.trail.maxlen)
+
 
 @dataclass
 class Visibility:

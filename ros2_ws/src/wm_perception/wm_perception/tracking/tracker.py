@@ -174,6 +174,7 @@ class Tracker:
         rows = motion_update.rows_to_align(t, o, mixed)
         points = o.points[rows]
         fit = fit and not mixed and is_due(t, o, self._stamp_ns)
+        before = motion_update.measure_pose(t, o, rows, t.position, self._eye).position if fit else np.zeros(3)
         if fit:
             name = self.class_name(t) if self.vocabulary else ""
             hollow = hollow_probability(self.vocabulary, t.appearance.class_probabilities())
@@ -181,6 +182,8 @@ class Tracker:
         carry = continued and not t.visibility.cut and not fit and not mixed
         start = motion_update.carried_start(t, o, points) if carry else t.position
         pose = motion_update.measure_pose(t, o, rows, start, self._eye)
+        if fit:
+            t.motion.shift_trail(pose.position - before)
         t.evidence.residual_m = pose.residual_m
         events = motion_update.update_motion(t, o, pose, dt, self._stamp_ns * 1e-9)
         for kind in events:
