@@ -22,7 +22,7 @@ from wm_perception.types import Cloud, Frame, PerceptionConfig, PredictedObject,
 
 RATE_HZ = 7.5
 FRAMES = 36
-SIZE = np.array([0.28, 0.2, 0.014])
+SIZE = np.array([0.28, 0.2, 0.02])
 CROSS = ndimage.generate_binary_structure(2, 1)
 
 
@@ -73,7 +73,7 @@ def follow(seed: int, in_pieces: bool, speed: float) -> tuple[list[SceneGraph], 
     across = np.array([-way[1], way[0], 0.0])
     for n in range(FRAMES):
         angle = 0.02 * n
-        eye = 1.9 * np.array([-np.cos(angle), -np.sin(angle), 0.55])
+        eye = 1.7 * np.array([-np.cos(angle), -np.sin(angle), 0.5])
         place = way * speed * n / RATE_HZ + [0.0, 0.0, 0.5 * SIZE[2]]
         quaternion = np.array([0.0, 0.0, np.sin(0.5 * yaw), np.cos(0.5 * yaw)])
         item = GeomDef(Shape.BOX, SIZE, place, quaternion, color=(0.2, 0.3, 0.8, 1.0))
