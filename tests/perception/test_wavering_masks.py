@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from seen_objects import seen_frame
 from wm_core.scene_graph import SceneGraph, Shape
@@ -22,8 +21,9 @@ from wm_perception.types import Cloud, Frame, PerceptionConfig, PredictedObject,
 
 RATE_HZ = 7.5
 FRAMES = 36
+RIM_PX = 2.2
+"""Standard deviation [pixels] of where a side of the mask is."""
 SIZE = np.array([0.28, 0.2, 0.02])
-CROSS = ndimage.generate_binary_structure(2, 1)
 
 
 class Wavering:
@@ -35,6 +35,7 @@ class Wavering:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
+        self.off = np.zeros(4)
         self.truth = np.zeros((0, 0), bool)
         self.pieces = np.zeros((0, 0), np.int32)
 
@@ -46,13 +47,13 @@ class Wavering:
         height: NDArray[np.float32],
         predicted: list[PredictedObject],
     ) -> Segmentation:
+        # Each side is off as a whole, and for some frames: outward or inward by some pixels.
+        self.off = 0.7 * self.off + self.rng.normal(0.0, RIM_PX * np.sqrt(1.0 - 0.7**2), 4)
         mask = self.truth.copy()
-        for axis in (0, 1):
-            for way in (-1, 1):
-                # A side is off as a whole: by a pixel outward, a pixel inward, or not.
-                moved = np.roll(self.truth, way, axis)
-                off = int(self.rng.integers(-1, 2))
-                mask = mask | moved if off > 0 else mask & moved if off < 0 else mask
+        for (axis, way), off in zip(((0, -1), (0, 1), (1, -1), (1, 1)), np.rint(self.off).astype(int), strict=True):
+            for k in range(1, abs(off) + 1):
+                moved = np.roll(self.truth, np.sign(off) * way * k, axis)
+                mask = mask | moved if off > 0 else mask & moved
         labels = np.where(mask, np.maximum(self.pieces, 1), 0)
         names = [n for n in np.unique(labels) if n and (labels == n).sum() > 60]
         table = np.zeros(int(labels.max()) + 1, np.int32)
@@ -109,8 +110,9 @@ def divided(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("in_pieces", [False, True])
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000))
+@example(seed=4)
 def test_what_lies_has_no_velocity_and_falls_asleep(in_pieces: bool, seed: int) -> None:
     scenes, pipeline = follow(seed, in_pieces, 0.0)
     assert all(len(scene) == 1 for scene in scenes[8:])
