@@ -69,7 +69,7 @@ class Observation:
         if len(self.rim) not in (0, len(self.points)):
             raise ValueError(f"rim: got {len(self.rim)}, expected one for each of {len(self.points)} points, or none")
         if len(self.normals) not in (0, len(self.points)):
-            raise ValueError(f"normals: got {len(self.normals)}, expected as many as points, {len(self.points)}, or none")
+            raise ValueError(f"normals: got {len(self.normals)}, expected one for each of {len(self.points)}, or none")
 
     @cached_property
     def past(self) -> Array:
