@@ -194,7 +194,8 @@ class Alignment:
             return self.position, covariance
         both = np.linalg.inv(covariance)
         alone = np.linalg.inv(both - np.eye(3) * (self.prior_std_m**-2 - _UNSEEN_M**-2))
-        return self.start + alone @ both @ (self.position - self.start), alone
+        position = self.start + alone @ both @ (self.position - self.start)
+        return np.asarray(position, np.float64), np.asarray(alone, np.float64)
 
 
 def align(
