@@ -267,6 +267,7 @@ def _from_above(
         return None
     floor, factor = _inner_profile(inner, base, top, half, wall, noise_m)
     outer = _outer_profile(p[outside], eye, rim, base, top, inner, wall, (floor, factor))
+    factor = min(factor, max(float(np.interp(floor, outer[:, 1], outer[:, 0])) - wall / half, 0.1))
     local = rim.local(p[inside][:, :2]) / rim.half
     sectors = np.mod(np.arctan2(local[:, 1], local[:, 0]) / (2.0 * np.pi) * _RIM_SECTORS, _RIM_SECTORS)
     handle = find_handle(every[~body], rim, outer, base, top)
@@ -325,6 +326,8 @@ def _outer_profile(
     slope = (eye[2] - top) / max(float(np.linalg.norm(eye[:2] - rim.center)) - half, 1e-3)
     bound = 1.0 - (top - levels) / (max(slope, 1e-3) * half)
     least = np.interp(levels, [floor[0], top], [floor[1], 1.0 - wall / half]) + wall / half
+    # Beneath what was seen of the inside, what was seen of the outside says more of it.
+    least[np.isfinite(factors) & (levels < inner[:, 1].min())] = 0.0
     known = np.flatnonzero(np.isfinite(factors))
     lowest = int(known[0])
     if lowest == 1:
