@@ -31,9 +31,9 @@ _DISPLACED = 11.345
 """Normalized square of the way of an object from which it has left its place: the 99 % bound of chi-square with 3
 degrees of freedom. Larger means later velocities of what comes into view moving."""
 _WELL, _RECENT = 4.0, 3
-"""Variance of a measured place over that of the surest one up to which its way may begin there, and last frames of
-which the surest is its end: where an end is hidden for a frame, nothing is said against a motion. Larger begins at
-vaguer places, and keeps a velocity for longer of which nothing is seen any more."""
+"""Variance of a measured place over that of the surest one up to which a way may begin or end there, and last frames in
+one of which it ends: where an end is hidden for a frame, nothing is said against a motion. Larger takes vaguer places,
+and keeps a velocity for longer of which nothing is seen any more."""
 _CARRIED_ON = 0.25
 """Part of a step that the one before must have gone along it, for the two to be one motion: from rest, what is
 accelerated evenly goes a third as far in the first step as in the second. Chosen by that; larger means later velocities
@@ -246,9 +246,10 @@ class Track:
         motion = self.motion
         if motion.moved or len(motion.trail) < 2:
             return motion.moved
-        doubt = [float(np.trace(m.covariance)) for m in motion.trail]
-        first = next(m for m, d in zip(motion.trail, doubt, strict=True) if d <= _WELL * min(doubt))
-        last = min(list(motion.trail)[-_RECENT:], key=lambda m: float(np.trace(m.covariance)))
+        doubted = [(m, float(np.trace(m.covariance))) for m in motion.trail]
+        recent = doubted[-_RECENT:]
+        first = next(m for m, d in doubted if d <= _WELL * min(d for _, d in doubted))
+        last = next(m for m, d in reversed(recent) if d <= _WELL * min(d for _, d in recent))
         way = last.position - first.position
         return float(way @ np.linalg.solve(first.covariance + last.covariance, way)) > _DISPLACED
 
