@@ -36,8 +36,8 @@ class Wavering:
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.off = np.zeros(4)
-        self.truth = np.zeros((0, 0), bool)
-        self.pieces = np.zeros((0, 0), np.int32)
+        self.truth: NDArray[np.bool_] = np.zeros((0, 0), bool)
+        self.pieces: NDArray[np.int32] = np.zeros((0, 0), np.int32)
 
     def segment(
         self,
