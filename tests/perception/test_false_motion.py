@@ -63,7 +63,7 @@ def test_new_axes_of_a_shape_are_no_turn() -> None:
     ShapeUpdater(0.5).refit(t, o, [t], EYE, 1, "")
     for n in range(3, 9):
         motion_update.predict(t, STEP_S, 1.0, MODELS)
-        pose = motion_update.measure_pose(t, o, motion_update.points_to_align(t, o, False), t.position)
+        pose = motion_update.measure_pose(t, o, motion_update.rows_to_align(t, o, False), t.position)
         motion_update.update_motion(t, o, pose, STEP_S, (n + 1) * STEP_S)
         assert np.linalg.norm(t.motion.angular_velocity) < 0.6, f"frame {n}"
 

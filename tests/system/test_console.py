@@ -144,6 +144,9 @@ def test_perception_says_what_is_wrong(perception: Console, fault: str) -> None:
 
 
 def test_then_a_healthy_robot_silences_it(perception: Console) -> None:
+    # The last of the cases; where they are divided between processes, it may not have been in this one.
+    perception.robot.setup = FAULTS["wrong_type"]
+    perception.eventually(lambda: said(perception.process.output, "wrong_type.color"), "a cause that can end")
     perception.robot.setup = HEALTHY
     perception.eventually(lambda: perception.status().message == "nothing is wrong with them", "nothing wrong")
     perception.eventually(lambda: "wrong_type.color: over" in perception.process.output, "the end of the last cause")
@@ -161,7 +164,7 @@ def test_distortion_is_said_where_it_is_not_removed(perception: Console) -> None
         ),
         "a status",
     )
-    assert perception.status().message == "nothing is wrong with them"
+    perception.eventually(lambda: perception.status().message == "nothing is wrong with them", "nothing wrong")
     request = SetParameters.Request()
     off = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="off")
     request.parameters = [Parameter(name="rectify", value=off)]

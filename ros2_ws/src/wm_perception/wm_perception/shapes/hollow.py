@@ -119,25 +119,53 @@ def find_hollow(
     if len(points) < 30:
         return Verdict.UNSEEN, None
     body, center, inscribed = body_mask(rasterize(points[:, :2]), points[:, :2])
-    p = points[body]
-    if len(p) < 30:
-        return Verdict.UNSEEN, None
-    top = float(np.percentile(p[:, 2], 98.5))
-    height = top - base
-    if height < max(_LEAST_HEIGHT_M, _LEAST_SIGMAS * noise_m):
-        return Verdict.UNSEEN, None
-    if eye[2] - top >= _LEVEL * float(np.linalg.norm(eye[:2] - center)):
-        rim = _rim_of(p, eye, top, height, noise_m, center, inscribed)
-        # Where the camera looks down on it, only a dark inside, without depth, leaves it to the class; and a rim of
-        # which something in the opening, or before it, hides a part.
-        seen = _looked_into(p, eye, rim, top, height, noise_m) if rim is not None else Verdict.UNSEEN
-        if seen is Verdict.SOLID:
-            return Verdict.SOLID, None
-        if rim is not None and seen is Verdict.HOLLOW:
-            hollow = _from_above(p, points, body, eye, rim, base, top, noise_m)
-            return (Verdict.HOLLOW, hollow) if _fits(hollow, noise_m) else (Verdict.UNSEEN, None)
+    top = float(np.percentile(points[body, 2], 98.5)) if body.any() else base
+    verdict, hollow = _opening(points, body, center, inscribed, eye, base, top, noise_m)
+    if hollow is None and not body.all():
+        # Of a deep body the floor is not seen, and from above the far wall is apart from the near one.
+        low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+        wide = 0.5 * float((high - low).min())
+        every = np.ones(len(points), bool)
+        again, whole = _opening(points, every, 0.5 * (low + high), wide, eye, base, top, noise_m)
+        verdict, hollow = (again, whole) if whole is not None else (verdict, None)
+    if verdict is not Verdict.UNSEEN:
+        return (Verdict.UNSEEN if verdict is Verdict.HOLLOW and hollow is None else verdict), hollow
     hollow = _by_class(points, base) if likely >= _CLASS_SURE else None
     return Verdict.UNSEEN, hollow if _fits(hollow, noise_m) else None
+
+
+def _opening(
+    points: Array,
+    body: NDArray[np.bool_],
+    center: Array,
+    inscribed: float,
+    eye: Array,
+    base: float,
+    top: float,
+    noise_m: float,
+) -> tuple[Verdict, Hollow | None]:
+    """What is seen of an opening at the height ``top`` [m] of the points (P, 3) that are of the body, (P,) bool.
+
+    Args:
+        center, inscribed: of the largest circle within their outline from above, (2,) and radius [m].
+
+    Returns:
+        What was seen, and the body; None where none is seen that explains the points.
+    """
+    p = points[body]
+    height = top - base
+    if len(p) < 30 or height < max(_LEAST_HEIGHT_M, _LEAST_SIGMAS * noise_m):
+        return Verdict.UNSEEN, None
+    if eye[2] - top < _LEVEL * float(np.linalg.norm(eye[:2] - center)):
+        return Verdict.UNSEEN, None
+    rim = _rim_of(p, eye, top, height, noise_m, center, inscribed)
+    # Where the camera looks down on it, only a dark inside, without depth, leaves it to the class; and a rim of which
+    # something in the opening, or before it, hides a part.
+    seen = _looked_into(p, eye, rim, top, height, noise_m) if rim is not None else Verdict.UNSEEN
+    if rim is None or seen is not Verdict.HOLLOW:
+        return seen, None
+    hollow = _from_above(p, points, body, eye, rim, base, top, noise_m)
+    return Verdict.HOLLOW, hollow if _fits(hollow, noise_m) else None
 
 
 def _fits(hollow: Hollow | None, noise_m: float) -> bool:
@@ -239,6 +267,7 @@ def _from_above(
         return None
     floor, factor = _inner_profile(inner, base, top, half, wall, noise_m)
     outer = _outer_profile(p[outside], eye, rim, base, top, inner, wall, (floor, factor))
+    factor = min(factor, max(float(np.interp(floor, outer[:, 1], outer[:, 0])) - wall / half, 0.1))
     local = rim.local(p[inside][:, :2]) / rim.half
     sectors = np.mod(np.arctan2(local[:, 1], local[:, 0]) / (2.0 * np.pi) * _RIM_SECTORS, _RIM_SECTORS)
     handle = find_handle(every[~body], rim, outer, base, top)
@@ -297,6 +326,8 @@ def _outer_profile(
     slope = (eye[2] - top) / max(float(np.linalg.norm(eye[:2] - rim.center)) - half, 1e-3)
     bound = 1.0 - (top - levels) / (max(slope, 1e-3) * half)
     least = np.interp(levels, [floor[0], top], [floor[1], 1.0 - wall / half]) + wall / half
+    # Beneath what was seen of the inside, what was seen of the outside says more of it.
+    least[np.isfinite(factors) & (levels < inner[:, 1].min())] = 0.0
     known = np.flatnonzero(np.isfinite(factors))
     lowest = int(known[0])
     if lowest == 1:

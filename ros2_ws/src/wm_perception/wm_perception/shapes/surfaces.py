@@ -19,6 +19,7 @@ from wm_core import rotations
 from wm_core.convex_parts import ConvexPart
 from wm_core.roundness import is_of_revolution
 from wm_core.scene_graph import Shape
+from wm_perception.shapes.rim_error import RimError
 
 Array = NDArray[np.float64]
 
@@ -29,6 +30,14 @@ MIN_SIZE_M = 0.008
 _ALIGNED_M, _ALIGNED_RAD = 0.001, 0.01
 """A step [m, rad] after which alignment ends: as steps fall off with their square, what is left is a tenth of a
 millimeter. Larger is faster."""
+_INDEPENDENT = 15.0
+"""Independent points that all those of a segment are worth: neighboring pixels share their error. Chosen by hand;
+larger states smaller covariances."""
+_SIDES = 4.0
+"""The same of points that say where a mask ends: each of its sides is off as a whole. Larger trusts rims more."""
+_UNSEEN_M = 0.3
+"""Standard deviation [m] of a measured position along directions of which the points say nothing, about the size of the
+largest objects. Larger changes nothing, smaller pretends that it was measured."""
 _PLANES: OrderedDict[bytes, Array] = OrderedDict()
 _SAMPLES: OrderedDict[tuple[object, ...], tuple[Array, Array]] = OrderedDict()
 _CACHED = 256
@@ -168,12 +177,29 @@ class Alignment:
         position: (3,) world frame [m]; quaternion: (4,) x, y, z, w, world from object.
         covariance: (6, 6) over position and rotation vector, world axes [m, rad].
         residual_m: median |distance| of the points to the surface [m].
+        start: (3,) position [m] about which the prior was, and prior_std_m its standard deviation; None, inf: no prior.
     """
 
     position: Array
     quaternion: Array
     covariance: Array
     residual_m: float
+    start: Array | None = None
+    prior_std_m: float = float("inf")
+
+    def measured(self) -> tuple[Array, Array]:
+        """Position (3,) [m] and its covariance (3, 3) [m^2] by the points alone, without the prior at the start.
+
+        A filter that predicted the start must not take it for measured: where the points say nothing (the top of
+        something flat, of which no end is seen), that would confirm whatever velocity it has.
+        """
+        covariance = self.covariance[:3, :3]
+        if self.start is None or not np.isfinite(self.prior_std_m):
+            return self.position, covariance
+        both = np.linalg.inv(covariance)
+        alone = np.linalg.inv(both - np.eye(3) * (self.prior_std_m**-2 - _UNSEEN_M**-2))
+        position = self.start + alone @ both @ (self.position - self.start)
+        return np.asarray(position, np.float64), np.asarray(alone, np.float64)
 
 
 def align(
@@ -188,6 +214,7 @@ def align(
     prior_std_m: float = 0.05,
     prior_std_rad: tuple[float, float] = (0.05, 0.15),
     noise_m: float = 0.003,
+    rim: RimError | None = None,
     iterations: int = 5,
 ) -> Alignment:
     """Turn and shift a primitive onto points by Gauss-Newton on its signed distance, with a prior at the start pose.
@@ -200,6 +227,7 @@ def align(
         parts: of the primitive, which then is only their outline; empty: none.
         prior_std_rad: standard deviation of tilt and of turning about the vertical.
         noise_m: standard deviation of one point.
+        rim: how far the mask's rim may be off, None: the points are as sure of where the solid ends as of its surface.
 
     Returns:
         The pose; its covariance is the inverse of the normal matrix, prior included.
@@ -210,8 +238,8 @@ def align(
     information = np.diag(
         1.0 / np.array([prior_std_m] * 3 + [prior_std_rad[0], prior_std_rad[0], prior_std_rad[1]]) ** 2
     )
-    # Neighboring pixels share their error: 150 points are worth about 15 independent ones.
-    weight_per_point = 1.0 / (noise_m**2 * max(len(points) / 15.0, 1.0))
+    shared = noise_m**2 * max(len(points) / _INDEPENDENT, 1.0)
+    variance, spread = np.full(len(points), shared), np.full(len(points), noise_m)
     normal_matrix = information
     distance = np.zeros(len(points))
     for _ in range(iterations):
@@ -223,12 +251,16 @@ def align(
         else:
             distance, local_gradient = signed_distance(shape, extents, local, hull)
         gradient = local_gradient @ matrix.T
+        if rim is not None:
+            off = rim.std_m(gradient)
+            variance = shared + off**2 * max(float((off > noise_m).sum()) / _SIDES, 1.0)
+            spread = np.sqrt(noise_m**2 + off**2)
         jacobian = np.empty((len(points), 6))
         jacobian[:, :3] = -gradient
         # r x g, written out: np.cross is slower than the rest of the step together.
         for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
             jacobian[:, 3 + i] = relative[:, k] * gradient[:, j] - relative[:, j] * gradient[:, k]
-        weights = weight_per_point * np.minimum(1.0, 2.0 * noise_m / np.maximum(np.abs(distance), 1e-9))
+        weights = np.minimum(1.0, 2.0 * spread / np.maximum(np.abs(distance), 1e-9)) / variance
         deviation = np.concatenate([c - start, rotations.to_vector(rotations.multiply(turn, back))])
         weighted = (jacobian * weights[:, None]).T
         normal_matrix = information + weighted @ jacobian
@@ -244,6 +276,8 @@ def align(
     misfit = np.abs(distance)
     half = len(misfit) // 2
     return Alignment(c, turn, np.linalg.inv(normal_matrix), float(np.partition(misfit, half)[half]))
+    residual = float(np.median(np.abs(distance)))
+    return Alignment(c, turn, np.linalg.inv(normal_matrix), residual, start, prior_std_m)
 
 
 def surface_samples(shape: int, extents: Array, hull: Array, count: int = 160) -> tuple[Array, Array]:

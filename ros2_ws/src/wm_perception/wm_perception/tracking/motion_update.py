@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wm_core import rotations
 from wm_core.constants import TOPPLE_ANGLE_RAD, TRACKED_REST_SPEED_M_S, TRACKED_REST_TIME_S
 from wm_core.scene_graph import EventKind, Shape
+from wm_perception.shapes.rim_error import RimError
 from wm_perception.shapes.surfaces import Alignment, align, signed_distance, signed_distance_to_parts
 from wm_perception.tracking.association import outside
 from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.observation import Observation
-from wm_perception.tracking.track import WAKE_M, Track
+from wm_perception.tracking.track import WAKE_M, Measured, Track
 from wm_perception.types import Array
 
 _WAKE_SIGMAS = 4.5
@@ -115,17 +117,17 @@ def update_extent_jitter(t: Track, o: Observation) -> None:
         motion.extent_jitter_m = np.zeros(3)
 
 
-def points_to_align(t: Track, o: Observation, mixed: bool) -> Array:
-    """(P, 3) points of a segment to align a track to; of a merged segment (``mixed``) those near its surface."""
-    points = o.points
-    if len(points) > _ALIGN_POINTS:
+def rows_to_align(t: Track, o: Observation, mixed: bool) -> NDArray[np.int64]:
+    """(P,) rows of a segment's points to align a track to; of a merged segment (``mixed``) those near its surface."""
+    rows = np.arange(len(o.points))
+    if len(rows) > _ALIGN_POINTS:
         # Other ones in every frame, so that their errors differ from frame to frame.
-        step = len(points) / _ALIGN_POINTS
-        points = points[((np.arange(_ALIGN_POINTS) + (0.37 * t.hits) % 1.0) * step).astype(np.int64)]
+        step = len(rows) / _ALIGN_POINTS
+        rows = ((np.arange(_ALIGN_POINTS) + (0.37 * t.hits) % 1.0) * step).astype(np.int64)
     if mixed:
-        near = points[outside(t, points) < 0.02 + 2.0 * o.noise_m]
-        points = near if len(near) >= 20 else points
-    return points
+        near = rows[outside(t, o.points[rows]) < 0.02 + 2.0 * o.noise_m]
+        rows = near if len(near) >= 20 else rows
+    return rows
 
 
 def carried_start(t: Track, o: Observation, points: Array) -> Array:
@@ -146,8 +148,15 @@ def carried_start(t: Track, o: Observation, points: Array) -> Array:
     return carried if there < 0.8 * here else start
 
 
-def measure_pose(t: Track, o: Observation, points: Array, start: Array) -> Alignment:
-    """The pose of a track's shape that fits points (P, 3) best, from a start position (3,)."""
+def measure_pose(
+    t: Track, o: Observation, rows: NDArray[np.int64], start: Array, eye: Array | None = None
+) -> Alignment:
+    """The pose of a track's shape that fits some points of a segment best.
+
+    Args:
+        rows: (P,) of the points. start: (3,) position from which it is sought; eye: (3,) camera position, world [m].
+    """
+    points = o.points[rows]
     sleeping = t.motion.sleeping
     by_parts = 0 < len(t.parts) <= _ALIGNED_PARTS
     parts = t.parts if by_parts else ()
@@ -161,8 +170,9 @@ def measure_pose(t: Track, o: Observation, points: Array, start: Array) -> Align
             within = signed_distance_to_parts(parts, local)[0]
         else:
             within = signed_distance(t.shape, t.extents, local, t.planes)[0]
-        outer = points[within > -_WITHIN_M - o.noise_m]
-        points = outer if len(outer) >= 20 else points
+        outer = within > -_WITHIN_M - o.noise_m
+        if int(outer.sum()) >= 20:
+            rows, points = rows[outer], points[outer]
     upright_axis = t.shape == Shape.CYLINDER and abs(rotations.matrix(t.quaternion)[2, 2]) > 0.9
     tilt, spin = (0.012, 0.04) if sleeping or not t.evidence.fits else (0.05, 0.15)
     if t.parts and not by_parts:
@@ -180,7 +190,16 @@ def measure_pose(t: Track, o: Observation, points: Array, start: Array) -> Align
         # Noise does not turn what is round about the vertical.
         prior_std_rad=(tilt, 0.002 if t.is_round and (t.yaw_free or upright_axis) else spin),
         noise_m=max(0.002, o.noise_m),
+        rim=_rim_error(o, rows, eye),
     )
+
+
+def _rim_error(o: Observation, rows: NDArray[np.int64], eye: Array | None) -> RimError | None:
+    """Of some points of a segment, seen from (3,); None where their normals are not known."""
+    if eye is None or not len(o.normals):
+        return None
+    rays = o.points[rows] - eye
+    return RimError(o.normals[rows], rays / np.linalg.norm(rays, axis=1, keepdims=True), o.pixel_m)
 
 
 def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s: float) -> list[EventKind]:
@@ -195,16 +214,17 @@ def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s:
     slack += 2.0 * misfit
     wake_m = max(WAKE_M, _WAKE_SIGMAS * o.noise_m)
     wake_m *= 2.5 if o.on_border else 2.0 if partial else 1.0
-    noise = pose.covariance[:3, :3] + np.eye(3) * slack**2 + np.diag(motion.extent_jitter_m**2)
+    position, covariance = (pose.position, pose.covariance[:3, :3]) if motion.sleeping else pose.measured()
+    noise = covariance + np.eye(3) * slack**2 + np.diag(motion.extent_jitter_m**2)
     events = []
     if motion.sleeping:
         if _wakes(t, pose, noise, dt, stamp_s, wake_m):
             events.append(EventKind.MOVE)
     else:
-        motion.filter.update(pose.position, noise)
+        motion.filter.update(position, noise)
         t.quaternion = pose.quaternion
     motion.rotation_covariance = np.clip(pose.covariance[3:, 3:], -0.25, 0.25) + np.eye(3) * 0.01**2
-    motion.trail.append((stamp_s, pose.position.copy()))
+    motion.trail.append(Measured(stamp_s, pose.position.copy(), noise))
     if misfit > 0.0:
         motion.turns.clear()
         motion.angular_velocity = np.zeros(3)
@@ -228,7 +248,7 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
     sigma = float(np.sqrt(np.trace(noise) / 3.0))
     away = float(np.linalg.norm(offset))
     limit = max(wake_m, 3.0 * sigma)
-    before = motion.trail[-1][1] - t.position if motion.trail else np.zeros(3)
+    before = motion.trail[-1].position - t.position if motion.trail else np.zeros(3)
     # Displaced twice, the second time farther in the same direction: it is leaving.
     leaving = motion.displaced_frames >= 1 and away > 1.5 * limit and float(offset @ before) > 0.0
     leaving = leaving and away > 1.4 * float(np.linalg.norm(before))
@@ -236,7 +256,7 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
     motion.displaced_frames = motion.displaced_frames + 1 if away > limit or turning else 0
     # Over the frames since it left its place, from where it was measured before.
     steps = max(motion.displaced_frames, 1)
-    since_s, origin = motion.trail[-steps] if len(motion.trail) >= steps else (stamp_s - dt, t.position)
+    since_s, origin = motion.trail[-steps][:2] if len(motion.trail) >= steps else (stamp_s - dt, t.position)
     step = pose.position - origin
     lasting = motion.displaced_frames >= _STEPS_TO_WAKE
     if lasting and not turning and float(np.linalg.norm(step)) < 0.5 * limit:
@@ -327,14 +347,14 @@ def _falls_asleep(t: Track, stamp_s: float, wake_m: float) -> bool:
     motion = t.motion
     if motion.sleeping or len(motion.trail) < 5:
         return False
-    recent = [(s, p) for s, p in motion.trail if stamp_s - s <= TRACKED_REST_TIME_S + 1e-6]
+    recent = [m for m in motion.trail if stamp_s - m.stamp_s <= TRACKED_REST_TIME_S + 1e-6]
     if len(recent) < 6:
         # Slow cameras: as many as it takes to span that time.
         recent = list(motion.trail)[-6:]
-    if recent[0][0] > stamp_s - 0.9 * TRACKED_REST_TIME_S:
+    if recent[0].stamp_s > stamp_s - 0.9 * TRACKED_REST_TIME_S:
         return False
-    times = np.array([s for s, _ in recent])
-    places = np.stack([p for _, p in recent])
+    times = np.array([m.stamp_s for m in recent])
+    places = np.stack([m.position for m in recent])
     centered = times - times.mean()
     slope = centered @ (places - places.mean(axis=0)) / max(float(centered @ centered), 1e-9)
     spread = float(np.linalg.norm(places - places.mean(axis=0) - centered[:, None] * slope, axis=1).max())

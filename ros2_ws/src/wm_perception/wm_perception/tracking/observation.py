@@ -37,6 +37,8 @@ class Observation:
         rim: (P,) of each point: 2 beside an outline where the object goes on unseen (behind something nearer, or beyond
             the image), 1 beside its own outline, else 0; (0,): not known. cut_share: part 0..1 of the outline where
             the object goes on.
+        normals: (P, 3) unit vectors of the surface at each point, world axes, toward the camera, NaN where unknown;
+            (0, 3): not known.
         past_of: gives ``past``, which is looked for only where a shape is fitted.
     """
 
@@ -60,11 +62,14 @@ class Observation:
     classes: Array = field(default_factory=lambda: np.zeros(0))
     rim: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     cut_share: float = 0.0
+    normals: Array = field(default_factory=lambda: np.zeros((0, 3)))
     past_of: Callable[[], Array] = lambda: np.zeros((0, 3))
 
     def __post_init__(self) -> None:
         if len(self.rim) not in (0, len(self.points)):
             raise ValueError(f"rim: got {len(self.rim)}, expected one for each of {len(self.points)} points, or none")
+        if len(self.normals) not in (0, len(self.points)):
+            raise ValueError(f"normals: got {len(self.normals)}, expected one for each of {len(self.points)}, or none")
 
     @cached_property
     def past(self) -> Array:
@@ -77,6 +82,11 @@ class Observation:
         ranks = np.sort(self.points, axis=0)
         outermost = int(0.02 * (len(ranks) - 1))
         return np.asarray(ranks[-1 - outermost] - ranks[outermost])
+
+    @property
+    def pixel_m(self) -> float:
+        """What one of its pixels covers across the line of sight [m]."""
+        return float(np.sqrt(self.area_m2 / self.pixels))
 
     @property
     def sure(self) -> bool:
@@ -99,5 +109,6 @@ class Observation:
             center=0.5 * (low + high),
             hidden_fraction=max(self.hidden_fraction, 0.5),
             rim=np.zeros(0, np.uint8),
+            normals=np.zeros((0, 3)),
             cut_share=max(self.cut_share, 0.5),
         )

@@ -121,6 +121,7 @@ def observe(
                 embedding=_row(segmentation.embeddings, label - 1),
                 classes=_row(segmentation.class_probabilities, label - 1),
                 rim=rim,
+                normals=cloud.normals[rows, columns].astype(np.float64),
                 cut_share=outline.cut_share,
                 past_of=partial(_points_past, cloud, outline),
             )

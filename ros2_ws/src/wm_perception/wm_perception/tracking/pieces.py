@@ -66,7 +66,7 @@ def joined(pieces: Sequence[Observation]) -> Observation:
     largest = max(pieces, key=lambda o: o.pixels)
     points = np.concatenate([o.points for o in pieces])
     weights = np.array([float(o.pixels) for o in pieces])
-    rims = [o.rim for o in pieces]
+    rims, normals = [o.rim for o in pieces], [o.normals for o in pieces]
     low, high = np.percentile(points, 2.0, axis=0), np.percentile(points, 98.0, axis=0)
     return replace(
         largest,
@@ -80,6 +80,7 @@ def joined(pieces: Sequence[Observation]) -> Observation:
         height_high=max(o.height_high for o in pieces),
         on_border=any(o.on_border for o in pieces),
         rim=np.concatenate(rims) if all(map(len, rims)) else np.zeros(0, np.uint8),
+        normals=np.concatenate(normals) if all(map(len, normals)) else np.zeros((0, 3)),
         cut_share=float(weights @ [o.cut_share for o in pieces] / weights.sum()),
         past_of=lambda: np.concatenate([o.past for o in pieces]),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -143,6 +142,8 @@ class ShapeUpdater:
     ) -> None:
         """Fit a track's shape to a segment and choose among its fits.
 
+        The track may be shifted by that; where it was measured before is left to the caller, see ``shift_trail``.
+
         Args:
             tracks: all tracks: what it stands on, and what stands on it.
             eye: (3,) camera position, world [m].
@@ -201,7 +202,7 @@ class ShapeUpdater:
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
             shift = chosen.position - t.position
-            _shift(t, shift)
+            t.motion.filter.shift(shift)
             if first and float(np.linalg.norm(shift)) > _MISPLACED * float(chosen.extents.max()):
                 # What was followed so far was something else than its center.
                 t.motion.filter.forget_velocity(_UNKNOWN_M_S)
@@ -211,9 +212,9 @@ class ShapeUpdater:
                 t.motion.turns.clear()
                 t.motion.angular_velocity = np.zeros(3)
         elif t.shape != Shape.BOX and np.abs(t.extents - before[2]).max() > _NEW_SIZE_M:
-            _shift(t, _center_of(t, last if last is evidence.fits[-1] else None, o) - t.position)
+            t.motion.filter.shift(_center_of(t, last if last is evidence.fits[-1] else None, o) - t.position)
         elif t.shape == Shape.BOX and before[3] == Shape.BOX and (deeper or not t.motion.moved):
-            _shift(t, _away_from_seen_side(t, before[2], eye))
+            t.motion.filter.shift(_away_from_seen_side(t, before[2], eye))
         if t.motion.sleeping and not anew:
             # The height of what it stands on is known better than its own: its lowest point stays.
             if t.bottom is not None:
@@ -229,12 +230,6 @@ class ShapeUpdater:
         else:
             # Only a part of it was fitted this time.
             t.parts = carried_parts(t.parts, before, (t.position, t.quaternion, t.extents, t.shape))
-
-
-def _shift(t: Track, shift: Array) -> None:
-    """Move a track by (3,) [m], its measured positions with it: it was there all the time."""
-    t.motion.filter.shift(shift)
-    t.motion.trail = deque(((s, p + shift) for s, p in t.motion.trail), maxlen=t.motion.trail.maxlen)
 
 
 def _center_of(t: Track, fit: ShapeFit | None, o: Observation) -> Array:

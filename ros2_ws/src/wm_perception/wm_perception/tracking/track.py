@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,13 @@ with the measurement of false motion on the recorded clip (commit 4ab077b); larg
 _SLOW_M_S = 0.025
 """Speed [m/s] below which a velocity is reported as zero, up to twice of it where it is within its own deviation;
 origin as ``_NEW_FRAMES``. Larger means that slow motion is lost, smaller that noise makes objects drift in rollouts."""
+_DISPLACED = 11.345
+"""Normalized square of the way of an object from which it has left its place: the 99 % bound of chi-square with 3
+degrees of freedom. Larger means later velocities of what comes into view moving."""
+_WELL, _RECENT = 4.0, 3
+"""Variance of a measured place over that of the surest one up to which a way may begin or end there, and last frames in
+one of which it ends: where an end is hidden for a frame, nothing is said against a motion. Larger takes vaguer places,
+and keeps a velocity for longer of which nothing is seen any more."""
 _CARRIED_ON = 0.25
 """Part of a step that the one before must have gone along it, for the two to be one motion: from rest, what is
 accelerated evenly goes a third as far in the first step as in the second. Chosen by that; larger means later velocities
@@ -41,6 +49,14 @@ _BIAS_HULL = (0.035, 0.05)
 """... and of convex hulls."""
 
 
+class Measured(NamedTuple):
+    """Where an object was measured: stamp [s], position (3,) [m] and its covariance (3, 3) [m^2]."""
+
+    stamp_s: float
+    position: Array
+    covariance: Array
+
+
 @dataclass
 class MotionState:
     """Position and motion in the world frame.
@@ -53,7 +69,7 @@ class MotionState:
         moved: it has been seen to move since its birth. toppled: it has turned over by more than 45 degrees.
         displaced_frames: frames in succession in which a sleeping object was measured away from its place.
         frames: frames since its birth, or since it was last found away from its place.
-        trail: (stamp [s], measured position (3,) [m]) of the last frames.
+        trail: where it was measured in the last frames.
         turns: (stamp [s], quaternion (4,) xyzw) of the last frames.
         last_position: (3,) estimate in the frame before [m]; last_center: (3,) of its segment then [m].
         extent_jitter_m: (3,) world axes, half of what the seen extents change by without motion.
@@ -68,12 +84,20 @@ class MotionState:
     toppled: bool = False
     displaced_frames: int = 0
     frames: int = 0
-    trail: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=40))
+    trail: deque[Measured] = field(default_factory=lambda: deque(maxlen=40))
     turns: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=5))
     last_position: Array | None = None
     last_center: Array | None = None
     extent_jitter_m: Array = field(default_factory=lambda: np.zeros(3))
     last_size: Array | None = None
+
+    def shift_trail(self, shift: Array) -> None:
+        """Move the places where it was measured by (3,) [m], as its center is another one of the object's points now.
+
+        By as much as two shapes differ that are aligned to the same segment: what is left of the way from the first
+        place to the last is the object's.
+        """
+        self.trail = deque((m._replace(position=m.position + shift) for m in self.trail), maxlen=self.trail.maxlen)
 
 
 @dataclass
@@ -203,13 +227,31 @@ class Track:
         v = motion.filter.mean[3:6]
         speed = float(np.linalg.norm(v))
         sigma = float(np.sqrt(np.trace(motion.filter.covariance[3:6, 3:6]) / 3.0))
-        moved = float(np.linalg.norm(motion.trail[-1][1] - motion.trail[0][1])) if motion.trail else 0.0
+        way = motion.trail[-1].position - motion.trail[0].position if motion.trail else np.zeros(3)
         # The seen part of an object that has always been cut off or hidden in part grows: that resembles motion.
         part = self.visibility.cut and not self.evidence.whole
-        new = motion.frames < _NEW_FRAMES and (part or moved < 2.0 * WAKE_M)
-        if motion.sleeping or new or self.jumped or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
+        new = motion.frames < _NEW_FRAMES and (part or float(np.linalg.norm(way)) < 2.0 * WAKE_M)
+        still = motion.sleeping or new or self.jumped or not self.displaced
+        if still or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
             return np.zeros(3)
         return v
+
+    @property
+    def displaced(self) -> bool:
+        """Whether it has rested and moved, or else is elsewhere than at first by more than its measured places are off.
+
+        What comes into view rests until it is seen to move: the place of something flat and far away is known by where
+        its mask ends, and so wanders with it.
+        """
+        motion = self.motion
+        if motion.moved or len(motion.trail) < 2:
+            return motion.moved
+        doubted = [(m, float(np.trace(m.covariance))) for m in motion.trail]
+        recent = doubted[-_RECENT:]
+        first = next(m for m, d in doubted if d <= _WELL * min(d for _, d in doubted))
+        last = next(m for m, d in reversed(recent) if d <= _WELL * min(d for _, d in recent))
+        way = last.position - first.position
+        return float(way @ np.linalg.solve(first.covariance + last.covariance, way)) > _DISPLACED
 
     @property
     def jumped(self) -> bool:
@@ -220,7 +262,7 @@ class Track:
         motion = self.motion
         if motion.moved or len(motion.trail) < 3:
             return False
-        first, second, third = (place for _, place in list(motion.trail)[-3:])
+        first, second, third = (m.position for m in list(motion.trail)[-3:])
         before, last = second - first, third - second
         far = float(np.linalg.norm(last)) > 0.5 * float(self.extents.max())
         return far and float(before @ last) < _CARRIED_ON * float(last @ last)

@@ -171,15 +171,19 @@ class Tracker:
         enlarged = t.evidence.fits and t.appearance.is_enlarged(o)
         t.appearance.enlarged_frames = t.appearance.enlarged_frames + 1 if enlarged else 0
         mixed = 0 < t.appearance.enlarged_frames < ENLARGED_FRAMES
-        points = motion_update.points_to_align(t, o, mixed)
+        rows = motion_update.rows_to_align(t, o, mixed)
+        points = o.points[rows]
         fit = fit and not mixed and is_due(t, o, self._stamp_ns)
+        before = motion_update.measure_pose(t, o, rows, t.position, self._eye).position if fit else np.zeros(3)
         if fit:
             name = self.class_name(t) if self.vocabulary else ""
             hollow = hollow_probability(self.vocabulary, t.appearance.class_probabilities())
             self._shapes.refit(t, o, self.tracks, self._eye, self._stamp_ns, name, hollow)
         carry = continued and not t.visibility.cut and not fit and not mixed
         start = motion_update.carried_start(t, o, points) if carry else t.position
-        pose = motion_update.measure_pose(t, o, points, start)
+        pose = motion_update.measure_pose(t, o, rows, start, self._eye)
+        if fit:
+            t.motion.shift_trail(pose.position - before)
         t.evidence.residual_m = pose.residual_m
         events = motion_update.update_motion(t, o, pose, dt, self._stamp_ns * 1e-9)
         for kind in events:
