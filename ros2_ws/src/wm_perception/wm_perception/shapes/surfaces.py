@@ -275,8 +275,7 @@ def align(
     turn /= np.linalg.norm(turn)
     misfit = np.abs(distance)
     half = len(misfit) // 2
-    return Alignment(c, turn, np.linalg.inv(normal_matrix), float(np.partition(misfit, half)[half]))
-    residual = float(np.median(np.abs(distance)))
+    residual = float(np.partition(misfit, half)[half])
     return Alignment(c, turn, np.linalg.inv(normal_matrix), residual, start, prior_std_m)
 
 
