@@ -60,9 +60,9 @@ def train(options: Options, data: Prepared, checkpoint: Path, device: torch.devi
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser, MODELS, "segmenter", steps=14000, batch=8, rate=2e-3, clips=1000)
+    add_options(parser, MODELS, "segmenter", steps=5000, batch=8, rate=2e-3, clips=600)
     parser.add_argument(
-        "--assemblies", type=int, default=300, help="also as many clips of random assemblies (default: %(default)s)"
+        "--assemblies", type=int, default=0, help="also as many clips of random assemblies (default: none)"
     )
     parser.add_argument(
         "--homeware", type=int, default=1200, help="also as many clips of household things (default: %(default)s)"
