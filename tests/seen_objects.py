@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from wm_dynamics.mujoco.bodies import GeomDef, geom_points
 from wm_perception.lifting.cloud import depth_noise_m
 from wm_perception.shapes.surfaces import hull_planes
 from wm_perception.tracking.observation import Observation
-from wm_perception.types import Frame
+from wm_perception.types import Frame, Segmentation
 from wm_sim import objects
 from wm_sim.cameras import look_at
 
@@ -118,6 +119,16 @@ def segment(points: NDArray[np.float64]) -> Observation:
         area_m2=0.01,
         score=0.9,
     )
+
+
+def segmentation_of(ids: NDArray[Any], least: int = 1, score: float = 1.0) -> Segmentation:
+    """What a segmenter says that was told the masks: ids (h, w) of objects, 0: none, of ``least`` pixels or more."""
+    present = [number for number in np.unique(ids) if number and int((ids == number).sum()) >= least]
+    labels = np.zeros(ids.shape, np.int32)
+    for row, number in enumerate(present, start=1):
+        labels[ids == number] = row
+    count = len(present)
+    return Segmentation(labels, np.full(count, -1, np.int64), ("object",) * count, np.full(count, score, np.float32))
 
 
 def contains(part: ConvexPart, points: NDArray[np.float64], slack: float = 0.0) -> NDArray[np.bool_]:

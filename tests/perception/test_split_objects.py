@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from dynamics_backends import shared_dynamics
+from seen_objects import segmentation_of
 from traced_scene import BALL, BOX, CAMERA, FRONT, make_scene, trace
 from wm_core.interventions import Hypothesis, apply_impulse
 from wm_core.rollout import POSITION, QUATERNION
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_perception.pipeline import PerceptionPipeline
-from wm_perception.types import Cloud, Frame, PerceptionConfig, PredictedObject, Segmentation
+from wm_perception.types import Frame, PerceptionConfig, Segmentation
 
 NOISE_M = 0.001
 """Standard deviation of the depth images' noise [m]."""
@@ -27,27 +28,12 @@ class TrueMasks:
     def __init__(self, ids: NDArray[np.uint16]) -> None:
         self.ids = ids
 
-    def segment(
-        self,
-        frame: Frame,
-        cloud: Cloud,
-        candidates: NDArray[np.bool_],
-        height: NDArray[np.float32],
-        predicted: list[PredictedObject],
-    ) -> Segmentation:
+    def segment(self, frame, cloud, candidates, height, predicted) -> Segmentation:
         """As ``Segmenter.segment``."""
         h, w = cloud.depth.shape
         step = self.ids.shape[0] // h
         ids = self.ids[::step, ::step][:h, :w]
-        present = [i for i in (BOX, BALL) if (ids == i).any()]
-        labels = np.zeros((h, w), np.int32)
-        for row, number in enumerate(present):
-            labels[ids == number] = row + 1
-        count = len(present)
-        nothing = np.zeros((0, 0), np.float32)
-        return Segmentation(
-            labels, np.full(count, -1, np.int64), ("object",) * count, np.ones(count, np.float32), nothing, (), nothing
-        )
+        return segmentation_of(np.where(np.isin(ids, (BOX, BALL)), ids, 0))
 
 
 def perceived(

@@ -10,14 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from seen_objects import seen_frame
+from seen_objects import seen_frame, segmentation_of
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.mujoco.bodies import GeomDef
 from wm_perception.lifting.cloud import depth_noise_m
 from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.shapes.rim_error import RimError
 from wm_perception.shapes.surfaces import align
-from wm_perception.types import Cloud, Frame, PerceptionConfig, PredictedObject, Segmentation
+from wm_perception.types import Frame, PerceptionConfig, Segmentation
 
 RATE_HZ = 7.5
 FRAMES = 36
@@ -39,14 +39,8 @@ class Wavering:
         self.truth: NDArray[np.bool_] = np.zeros((0, 0), bool)
         self.pieces: NDArray[np.int32] = np.zeros((0, 0), np.int32)
 
-    def segment(
-        self,
-        frame: Frame,
-        cloud: Cloud,
-        candidates: NDArray[np.bool_],
-        height: NDArray[np.float32],
-        predicted: list[PredictedObject],
-    ) -> Segmentation:
+    def segment(self, frame, cloud, candidates, height, predicted) -> Segmentation:
+        """As ``Segmenter.segment``."""
         # Each side is off as a whole, and for some frames: outward or inward by some pixels.
         self.off = 0.7 * self.off + self.rng.normal(0.0, RIM_PX * np.sqrt(1.0 - 0.7**2), 4)
         mask = self.truth.copy()
@@ -54,13 +48,7 @@ class Wavering:
             for k in range(1, abs(off) + 1):
                 moved = np.roll(self.truth, np.sign(off) * way * k, axis)
                 mask = mask | moved if off > 0 else mask & moved
-        labels = np.where(mask, np.maximum(self.pieces, 1), 0)
-        names = [n for n in np.unique(labels) if n and (labels == n).sum() > 60]
-        table = np.zeros(int(labels.max()) + 1, np.int32)
-        for k, name in enumerate(names, start=1):
-            table[name] = k
-        count = len(names)
-        return Segmentation(table[labels], np.full(count, -1, np.int64), scores=np.full(count, 0.9, np.float32))
+        return segmentation_of(np.where(mask, np.maximum(self.pieces, 1), 0), least=61, score=0.9)
 
 
 def follow(seed: int, in_pieces: bool, speed: float) -> tuple[list[SceneGraph], PerceptionPipeline]:

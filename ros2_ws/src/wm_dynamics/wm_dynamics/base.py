@@ -162,7 +162,11 @@ class Dynamics(ABC):
             ValueError: no scene, samples of different ids, or times that do not ascend from 0.
         """
         t = check_scenes(scenes, times)
-        return self.answer(RolloutCall(scenes, hypotheses, t, deadline, should_stop, on_hypothesis))
+        return self.respond(RolloutCall(scenes, hypotheses, t, deadline, should_stop, on_hypothesis))
+
+    def respond(self, call: RolloutCall) -> DynamicsResult:
+        """The result of a checked call by the objects that it names; the backend's ``answer``, if nothing is joined."""
+        return self.answer(call)
 
     def joined(self, mean: SceneGraph) -> tuple[tuple[int, ...], ...]:
         """Ids of the objects of a scene that are one body in its futures, for each body of several."""

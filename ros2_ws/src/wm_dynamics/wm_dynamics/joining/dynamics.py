@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from numpy.typing import ArrayLike
-
-from wm_core.interventions import Hypothesis
 from wm_core.scene_graph import SceneGraph
-from wm_dynamics.base import Dynamics, DynamicsResult, OnHypothesis, RolloutCall, check_scenes
+from wm_dynamics.base import Dynamics, DynamicsResult, RolloutCall
 from wm_dynamics.joining.compound import JoinedScene
 from wm_dynamics.joining.evidence import attached_rows, touching_since_seen
 from wm_dynamics.joining.expansion import Expansion
 from wm_dynamics.joining.translation import joined_hypothesis
-from wm_dynamics.learned.scene import scene_key
+from wm_dynamics.scene_key import scene_key
 
 log = logging.getLogger(__name__)
 
@@ -29,31 +26,18 @@ class JoiningDynamics(Dynamics):
     its answer comes back by the objects of the scene that was given. Contacts within a body are none.
     """
 
-    def rollout(
-        self,
-        scenes: Sequence[SceneGraph],
-        hypotheses: Sequence[Hypothesis],
-        times: ArrayLike,
-        *,
-        deadline: float | None = None,
-        should_stop: Callable[[], bool] | None = None,
-        on_hypothesis: OnHypothesis | None = None,
-    ) -> DynamicsResult:
-        """See ``wm_dynamics.base.Dynamics.rollout``."""
-        t = check_scenes(scenes, times)
-        call = RolloutCall(scenes, hypotheses, t, deadline, should_stop, on_hypothesis)
-        joined = _KNOWN.of(scenes[0])
+    def respond(self, call: RolloutCall) -> DynamicsResult:
+        """See ``wm_dynamics.base.Dynamics.respond``."""
+        joined = _KNOWN.of(call.scenes[0])
         if joined is None:
             return self.answer(call)
-        translated = [joined_hypothesis(joined, h) for h in hypotheses]
+        translated = [joined_hypothesis(joined, h) for h in call.hypotheses]
         expansion = Expansion(joined, call, [h.removed for h in translated])
-        inner = RolloutCall(
-            [joined.joined(scene) for scene in scenes],
-            [h.hypothesis for h in translated],
-            t,
-            deadline,
-            should_stop,
-            None if on_hypothesis is None else expansion.tell,
+        inner = replace(
+            call,
+            scenes=[joined.joined(scene) for scene in call.scenes],
+            hypotheses=[h.hypothesis for h in translated],
+            on_hypothesis=None if call.on_hypothesis is None else expansion.tell,
         )
         return expansion.result(self.answer(inner))
 

@@ -39,7 +39,8 @@ from wm_dynamics.joining.dynamics import JoiningDynamics
 from wm_dynamics.learned.compiled_futures import CompiledFutureBatch
 from wm_dynamics.learned.futures import FutureBatch
 from wm_dynamics.learned.onnx_futures import OnnxFutureBatch
-from wm_dynamics.learned.scene import Array, PreparedScene, scene_key
+from wm_dynamics.learned.scene import Array, PreparedScene
+from wm_dynamics.scene_key import scene_key
 from wm_dynamics.settling.preparation import ScenePreparation
 from wm_dynamics.settling.rest import put_to_rest
 

@@ -238,7 +238,7 @@ def fit_shape(
         tried.append((_score(distance) + handicap, handicap, model, x, distance))
 
     def consider() -> None:
-        """The attempts, the best first, until free space, which only adds to them, cannot change which is best."""
+        """The attempts, best first, while they fit better than what is found: free space only adds to a misfit."""
         for bound, handicap, model, x, distance in sorted(tried, key=lambda a: a[0]):
             if bound < min((c[0] for c in candidates), default=np.inf):
                 refine(model, x, distance, handicap)
