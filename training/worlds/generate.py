@@ -2,7 +2,8 @@
 
 HDF5, because a clip is arrays of many kinds and lengths that are read a few frames at a time: chunked, compressed,
 self-describing, readable from any language, one library. A shard is written beside its place and moved there when it is
-whole, so a run that was cut off goes on where it stopped, and the bytes depend on the seeds alone.
+whole, so a run that was cut off goes on where it stopped. States, depth and masks depend on the seeds alone; colors are
+an OpenGL driver's, and may differ by a level or two of 255 in a few pixels.
 """
 
 from __future__ import annotations
