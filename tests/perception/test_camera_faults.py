@@ -68,7 +68,7 @@ class Driver:
                 out.publish(msg)
 
     def expect_objects(self, what: str) -> SceneGraph:
-        """New tracks of the box and the ball, where they are to within 2.5 cm: of the ball few pixels are seen."""
+        """New tracks of the box and the ball, where they are to within 2 cm."""
         robot = self.robot
         self.restart_time()
         first_ns = robot.stamp_ns
@@ -79,7 +79,7 @@ class Driver:
                 return None
             seen = ~graph.is_static & (graph.visibilities > 0.5)
             errors = [np.linalg.norm(graph.positions[seen] - TRUTH.positions[k], axis=1) for k in (1, 2)]
-            right = seen.sum() == 2 and all(len(e) and e.min() < 0.025 for e in errors)
+            right = seen.sum() == 2 and all(len(e) and e.min() < 0.02 for e in errors)
             return graph if right and "support" in graph.class_names else None
 
         return robot.spin_until(found, f"a table and two objects where they are: {what}", 30.0, each=self.send)

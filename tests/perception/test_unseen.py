@@ -55,6 +55,9 @@ def test_free_space_that_a_can_only_touches_does_not_change_it():
     assert free.intrusion_m(Shape.CYLINDER, 2.0 * bounded.extents, bounded.position, np.eye(3)) > 0.005
 
 
+NOWHERE = np.zeros((60, 80), bool)
+
+
 def test_an_end_beside_something_nearer_goes_on_and_an_outline_of_its_own_ends():
     depth = np.full((60, 80), 1.2, np.float32)
     labels = np.zeros((60, 80), np.int32)
@@ -63,7 +66,7 @@ def test_an_end_beside_something_nearer_goes_on_and_an_outline_of_its_own_ends()
     depth[10:50, 50:60] = 0.8
     # What hides it leaks into its mask by a pixel.
     depth[20:40, 49] = 0.8
-    outline = outline_of(depth, labels, 1, (slice(20, 40), slice(20, 50)), 2)
+    outline = outline_of(depth, labels, 1, (slice(20, 40), slice(20, 50)), 2, NOWHERE)
     assert outline.leaked[:, -1].all()
     assert not outline.leaked[:, :-2].any()
     assert (outline.rim[5:15, 28:] == CUT).all()
@@ -73,12 +76,29 @@ def test_an_end_beside_something_nearer_goes_on_and_an_outline_of_its_own_ends()
     assert (labels[outline.past[:, 0], outline.past[:, 1]] == 0).all()
 
 
+def test_the_surface_that_an_object_stands_on_does_not_hide_it():
+    """In few pixels it comes nearer by centimeters from row to row, as it does in front of what hides."""
+    depth = np.repeat(np.linspace(2.0, 0.8, 60, dtype=np.float32)[:, None], 80, axis=1)
+    ground = np.ones((60, 80), bool)
+    labels = np.zeros((60, 80), np.int32)
+    labels[25:35, 30:40] = 1
+    ground[labels == 1] = False
+    depth[labels == 1] = depth[34, 0]
+    box = (slice(25, 35), slice(30, 40))
+    assert outline_of(depth, labels, 1, box, 2, NOWHERE).hidden_share > 0.2
+    alone = outline_of(depth, labels, 1, box, 2, ground)
+    assert alone.hidden_share == alone.cut_share == 0.0
+    # A thing that stands before it is no ground.
+    depth[25:35, 40:46], ground[25:35, 40:46] = 0.7, False
+    assert outline_of(depth, labels, 1, box, 2, ground).hidden_share > 0.15
+
+
 def test_the_image_edge_cuts_an_object():
     depth = np.full((60, 80), 1.0, np.float32)
     labels = np.zeros((60, 80), np.int32)
     labels[20:40, 60:80] = 1
     depth[labels == 0] = 1.5
-    outline = outline_of(depth, labels, 1, (slice(20, 40), slice(60, 80)), 2)
+    outline = outline_of(depth, labels, 1, (slice(20, 40), slice(60, 80)), 2, NOWHERE)
     assert (outline.rim[5:15, -1] == CUT).all()
     assert outline.cut_share > 0.15
     assert outline.hidden_share == 0.0

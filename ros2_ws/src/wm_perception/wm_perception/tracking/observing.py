@@ -65,7 +65,9 @@ def observe(
         clear = mask & candidates[box]
         use = clear if int(clear.sum()) >= _CLEAR_SHARE * pixels else mask
         use = use & ~_behind(cloud.depth[box], mask)
-        outline = outline_of(cloud.depth, segmentation.labels, label, box, edge_pixels)
+        below = which[box][mask]
+        index = int(np.bincount(below[below >= 0]).argmax()) if (below >= 0).any() else -1
+        outline = outline_of(cloud.depth, segmentation.labels, label, box, edge_pixels, ~candidates & (which == index))
         cleared = use & ~outline.leaked
         use = cleared if int(cleared.sum()) >= _LEAST_LEFT * int(use.sum()) else use
         if noise > _MIXED_PIXEL_NOISE_M:
@@ -82,9 +84,7 @@ def observe(
         rows, columns = rows[some] + box[0].start, columns[some] + box[1].start
         points = cloud.points[rows, columns].astype(np.float64)
         heights = height[rows, columns]
-        over = which[rows, columns]
         tall = np.isfinite(heights)
-        index = int(np.bincount(over[over >= 0]).argmax()) if (over >= 0).any() else -1
         ranks = np.sort(points, axis=0)[(np.array([0.01, 0.02, 0.98, 0.99]) * (len(points) - 1)).astype(int)]
         center = 0.5 * (ranks[1] + ranks[2])
         bottom: float | None = None

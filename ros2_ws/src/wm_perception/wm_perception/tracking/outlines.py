@@ -65,11 +65,13 @@ def outline_of(
     label: int,
     box: tuple[slice, slice],
     edge_pixels: int,
+    ground: NDArray[np.bool_],
 ) -> Outline:
     """The outline of a label in its bounding box.
 
     Args:
         depth: (h, w) [m], NaN where unknown. edge_pixels: a mask this near to the image's edge is cut off by it.
+        ground: (h, w) pixels of the surface that the object stands on: before it, that is nearer and hides nothing.
     """
     h, w = labels.shape
     reach = _RINGS_PX[-1] + 1
@@ -82,7 +84,7 @@ def outline_of(
     far = cv2.dilate(np.where((mask > 0) & known, around, np.float32(0.0)), _SQUARE)
     ring = (cv2.dilate(mask, _CROSS) > 0) & (mask == 0)
     with np.errstate(invalid="ignore"):
-        hiding = ring & (around < far - _NEARER_M)
+        hiding = ring & (around < far - _NEARER_M) & ~ground[window]
     count = max(int(ring.sum()), 1)
     near = cv2.erode(np.where((mask == 0) & known, around, np.float32(1e3)), _SQUARE)
     with np.errstate(invalid="ignore"):
