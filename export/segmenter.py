@@ -27,7 +27,7 @@ def _class_count(weights: Path) -> int:
     if not weights.is_file():
         return len(VOCABULARY)
     with safe_open(weights, "np") as file:
-        return int(file.get_slice("meaning.1.weight").get_shape()[0]) - EMBEDDING
+        return int(file.get_slice("meaning.3.weight").get_shape()[0]) - EMBEDDING
 
 
 def _segmenter_network(weights: Path) -> nn.Module:
@@ -150,5 +150,5 @@ def make_segmenter() -> Model:
         # The last convolutions give logits and offsets over a wide range, too wide for eight bits. The context branch
         # works on one pixel, so that int8 saves nothing there.
         loads={"batch 1": {}, "4 images": {"batch": 4}},
-        quantization=Quantization(("Conv", "Add", "Relu"), ("/fine/fine.1/", "/meaning/meaning.1/", "/context/")),
+        quantization=Quantization(("Conv", "Add", "Relu"), ("/fine/fine.1/", "/meaning/meaning.3/", "/context/")),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from rich.console import Console
 torch = pytest.importorskip("torch", reason="training is not installed; run: make test WITH=training")
 h5py = pytest.importorskip("h5py", reason="training is not installed; run: make test WITH=training")
 
+from training.segmenter import validate
 from training.segmenter.evaluate import average_precision, evaluate, session, worst_frames
 from training.segmenter.exporting import export
-from training.segmenter.options import VALIDATION_CLIPS, Options
-from training.segmenter.train import validation_clips
-from training.segmenter.trainer import Batches, Trainer, collate
+from training.segmenter.options import VALIDATION_CLIPS, Options, validation_clips
+from training.segmenter.trainer import SETTLING_RATE, Batches, Trainer, collate
 from training.worlds import generate as generator
 from training.worlds.contact_sheet import contact_sheet
 from training.worlds.dataset import Prepared, augment, prepare, targets
@@ -159,6 +160,23 @@ def test_export_says_what_torch_says(prepared: Prepared, tmp_path: Path) -> None
     assert len(worst) == 2 and worst[0].panels["ground truth"].shape == (240, 320, 3)
 
 
+def test_validation_is_scored_by_split(
+    shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = Trainer(Options(seed=1, steps=1, batch=2, rate=1e-3, clips=3), torch.device("cpu"))
+    export(trainer.average, tmp_path / "segmenter.onnx", {"seed": "1"})
+    options = ["--model", str(tmp_path / "segmenter.onnx"), "--work", str(tmp_path), "--threads", "1"]
+    monkeypatch.setattr("sys.argv", ["validate", *options])
+    with pytest.raises(SystemExit, match="1"):
+        validate.main()
+    assert "features_train: found no features (done.json)" in capsys.readouterr().err
+    prepare(shards, tmp_path / "features_train", 1, QUIET)
+    validate.main()
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "│ train" in line]
+    images, ap50, ap = row.split("│")[2:5]
+    assert int(images) == 9 and 0.0 <= float(ap) <= float(ap50) <= 1.0
+
+
 def test_perfect_masks_have_full_precision() -> None:
     mask = np.zeros((60, 80), np.uint8)
     mask[5:25, 5:25], mask[30:50, 30:60] = 2, 3
@@ -174,6 +192,28 @@ def test_learning_rate_rises_and_falls() -> None:
     options = Options(seed=1, steps=1000, batch=2, rate=1e-3, clips=1)
     rates = [Trainer.recipe.learning_rate(s, options) for s in range(1000)]
     assert max(rates) == pytest.approx(1e-3) and rates[0] < 1e-5 + 1e-3 / 200 and rates[-1] < 2e-5
+
+
+def test_settling_steps_begin_at_a_tenth_of_the_rate() -> None:
+    options = Options(seed=1, steps=1000, batch=2, rate=1e-3, clips=1, settling=200)
+    rates = [Trainer.recipe.learning_rate(s, options) for s in range(1000)]
+    plain = Options(seed=1, steps=800, batch=2, rate=1e-3, clips=1)
+    assert rates[:800] == [Trainer.recipe.learning_rate(s, plain) for s in range(800)]
+    assert rates[800] == pytest.approx(SETTLING_RATE * 1e-3) and rates[-1] < 2e-5
+    assert all(a >= b for a, b in itertools.pairwise(rates[800:]))
+
+
+def test_settling_steps_alone_see_stacks(prepared: Prepared) -> None:
+    # Clips 1 and 2 stand for an assembly and a stack; their masks have ids by which the batches tell them apart.
+    clips, masks = prepared.clips.copy(), np.minimum(prepared.masks, 199)
+    for clip, split in ((1, "assemblies"), (2, "stacks")):
+        clips[prepared.clips == clip] += SEEDS_OF_A_SPLIT * SPLITS.index(split)
+        masks[prepared.clips == clip] = 200 + clip
+    data = Prepared(prepared.inputs, masks, clips, np.tile(prepared.classes[:1], (len(clips), 1)))
+    batches = Batches(data, np.arange(len(clips)), Options(1, 48, 2, 1e-3, 3, settling=24), 0)
+    drawn = [{int(i) for i in np.unique(batch[4]) if i > 200} for _, batch in zip(range(48), batches, strict=False)]
+    assert set.union(*drawn[:24]) == {201} and set.union(*drawn[24:]) == {201, 202}
+    assert validation_clips(clips).max() == clips[prepared.clips == 1][0]
 
 
 def test_things_too_small_to_tell_do_not_count() -> None:

@@ -14,6 +14,7 @@ from training.worlds.simulate import FAR_M, compile_world, simulate
 from training.worlds.splits import MEASURED_ONLY, SPLITS
 from training.worlds.worlds import random_scene
 from wm_core.scene_graph import Shape
+from wm_dynamics.mujoco.bodies import lowest_point
 
 
 @pytest.mark.parametrize("split", [s for s in SPLITS if s not in MEASURED_ONLY])
@@ -56,6 +57,24 @@ def test_things_stand_still_until_something_happens(seed: int, split: str) -> No
     # Round objects may roll a little and lying bottles settle; nothing is thrown apart by an overlap.
     assert clip.stable
     assert (np.linalg.norm(clip.states[:, 1:, 7:10], axis=2) < 0.6).all(), moved
+
+
+@pytest.mark.slow
+def test_things_of_stacks_stand_on_each_other() -> None:
+    raised, fallen = [], []
+    for seed in range(12):
+        scene = random_scene(seed, "stacks")
+        free = [k for k in range(1, len(scene.bodies)) if k not in scene.pushers]
+        foot = [
+            state[2] + lowest_point(body, state[3:7])
+            for body, state in ((scene.bodies[k], scene.states[k]) for k in free)
+        ]
+        up = np.array(foot) > scene.table_top_z + 0.005
+        clip = simulate(scene, seconds=0.3)
+        assert clip.stable
+        raised += up.tolist()
+        fallen += (clip.states[-1, free, 2] < clip.states[0, free, 2] - 0.01)[up].tolist()
+    assert np.mean(raised) > 0.25 and np.mean(fallen) < 0.1
 
 
 def test_without_what_touches_nothing_all_else_is_the_same() -> None:

@@ -69,6 +69,7 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
         metrics[split] = {k: None if np.isnan(v) else round(v, 4) for k, v in facts.items()}
     device = torch.cuda.get_device_name() if trainer.device.type == "cuda" else f"CPU, {arguments.threads} threads"
     clips = arguments.held_out_clips
+    more = {"assemblies": options.assemblies, "homeware": options.homeware, "stacks": options.stacks}
     images = f"{IMAGES} images of {WIDTH} x {HEIGHT} from each clip of {DURATION_S:g} s"
     card = write_model_card(
         arguments.models,
@@ -87,24 +88,15 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
             "data": {
                 "command": "make data",
                 "seeds": f"train 0..{options.clips - 1}"
-                + (f", assemblies 0..{options.assemblies - 1}" if options.assemblies else "")
-                + (f", homeware 0..{options.homeware - 1}" if options.homeware else "")
+                + "".join(f", {s} 0..{n - 1}" for s, n in more.items() if n)
+                + (f" (stacks in the last {options.settling} steps alone)" if options.stacks else "")
                 + "; the held-out splits draw from generators of their own",
                 "about": f"Simulated with MuJoCo: {images}, with sensor noise. Shapes held out: {', '.join(HELD_OUT)}; "
                 "textures held out: checker, rings, cells. Household objects of other owners are for measuring alone "
                 "(docs/perception_bench.md): none is trained on." + (f" {ABOUT_HOMEWARE}" if options.homeware else ""),
                 "splits": {
                     "train": {"clips": options.clips, "images": options.clips * IMAGES},
-                    **(
-                        {"assemblies": {"clips": options.assemblies, "images": options.assemblies * IMAGES}}
-                        if options.assemblies
-                        else {}
-                    ),
-                    **(
-                        {"homeware": {"clips": options.homeware, "images": options.homeware * IMAGES}}
-                        if options.homeware
-                        else {}
-                    ),
+                    **{s: {"clips": n, "images": n * IMAGES} for s, n in more.items() if n},
                     **{s: {"clips": clips, "images": r.images, "things": r.objects} for s, r in results.items()},
                 },
             },

@@ -74,7 +74,13 @@ class SegmenterNetwork(nn.Module):
         self.decoder = nn.ModuleList([Fusion(a, b) for a, b in itertools.pairwise(widths)])
         self.head = nn.Conv2d(widths[0], 24, 3, 1, 1)
         self.fine = nn.Sequential(nn.ReLU(), nn.Conv2d(24, 4 * 4, 1), nn.PixelShuffle(2))
-        self.meaning = nn.Sequential(nn.ReLU(), nn.Conv2d(24, classes + EMBEDDING, 1))
+        # What a thing is needs its surroundings more than its outline, and features that masks do not compete for.
+        self.meaning = nn.Sequential(
+            nn.Conv2d(widths[1], 48, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(48),
+            nn.ReLU(),
+            nn.Conv2d(48, classes + EMBEDDING, 1),
+        )
         self.classes = classes
         # Few pixels are of objects and fewer are centers: the first outputs say so.
         with torch.no_grad():
@@ -92,10 +98,10 @@ class SegmenterNetwork(nn.Module):
             levels.append(h)
         # A summary of the whole image is added to every pixel.
         h = functional.relu(h + self.context(h.mean(dim=(2, 3), keepdim=True)))
-        for k in range(len(self.decoder) - 1, -1, -1):
+        for k in range(len(self.decoder) - 1, 0, -1):
             h = self.decoder[k](levels[k], h)
-        h = self.head(h)
-        fine, meaning = self.fine(h), self.meaning(h)
+        meaning = functional.interpolate(self.meaning(h), size=levels[0].shape[-2:], mode="bilinear")
+        fine = self.fine(self.head(self.decoder[0](levels[0], h)))
         return (
             fine[:, 0:1],
             fine[:, 1:2],

@@ -13,26 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
 from training.common.command import add_options, open_console, prepare_device
 from training.common.exporting import save_weights
 from training.common.trainer import count_parameters
 from training.segmenter.exporting import export
-from training.segmenter.options import MODELS, VALIDATION_CLIPS, Options
+from training.segmenter.options import MODELS, Options, validation_clips
 from training.segmenter.trainer import Batches, Trainer, validation_loss
 from training.worlds.dataset import Prepared, prepare
 from training.worlds.generate import IMAGES, SIBLINGS, generate
-from training.worlds.splits import SEEDS_OF_A_SPLIT
-
-
-def validation_clips(clips: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The clips, of those of all images (M,), that are not trained on: the last ones of each split."""
-    known = np.unique(clips)
-    splits = np.unique(known // SEEDS_OF_A_SPLIT)
-    each = max(VALIDATION_CLIPS // max(len(splits), 1), 1)
-    return np.concatenate([known[known // SEEDS_OF_A_SPLIT == s][-each:] for s in splits] or [known])
 
 
 def train(options: Options, data: Prepared, checkpoint: Path, device: torch.device, console: Console) -> Trainer:
@@ -60,24 +50,40 @@ def train(options: Options, data: Prepared, checkpoint: Path, device: torch.devi
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser, MODELS, "segmenter", steps=5000, batch=8, rate=2e-3, clips=600)
+    add_options(parser, MODELS, "segmenter", steps=17000, batch=8, rate=2e-3, clips=1000)
     parser.add_argument(
-        "--assemblies", type=int, default=0, help="also as many clips of random assemblies (default: none)"
+        "--assemblies", type=int, default=300, help="also as many clips of random assemblies (default: %(default)s)"
     )
     parser.add_argument(
         "--homeware", type=int, default=1200, help="also as many clips of household things (default: %(default)s)"
     )
+    parser.add_argument(
+        "--settling",
+        type=int,
+        default=3000,
+        help="how many of the steps, the last ones, see stacks too (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--stacks",
+        type=int,
+        default=400,
+        help="also as many clips of things that stand on each other (default: %(default)s)",
+    )
     arguments = parser.parse_args()
+    if not 0 <= arguments.settling < arguments.steps:
+        parser.error(f"--settling: got {arguments.settling}, expected 0 to {arguments.steps - 1}, fewer than --steps")
     if arguments.batch < 2 or arguments.batch % 2:
         parser.error(f"--batch: got {arguments.batch}, expected an even number of at least 2")
     device, console = prepare_device(arguments), open_console()
     a = arguments
-    options = Options(a.seed, a.steps, a.batch, a.rate, a.clips, a.assemblies, a.homeware)
+    options = Options(a.seed, a.steps, a.batch, a.rate, a.clips, a.assemblies, a.homeware, a.stacks, a.settling)
     shards = []
     if a.assemblies:
         shards = generate(a.data / "assemblies", "assemblies", a.assemblies, IMAGES, 0, a.threads, console)
     if a.homeware:
         shards += generate(a.data / "homeware", "homeware", a.homeware, IMAGES, 0, a.threads, console)
+    if a.stacks:
+        shards += generate(a.data / "stacks", "stacks", a.stacks, IMAGES, 0, a.threads, console)
     shards += generate(arguments.data / "train", "train", options.clips, IMAGES, SIBLINGS, arguments.threads, console)
     data = prepare(shards, arguments.work / "features_train", arguments.threads, console)
     trainer = train(options, data, arguments.work / "checkpoint.safetensors", device, console)

@@ -160,8 +160,20 @@ def prepare(shards: list[Path], folder: Path, workers: int, console: Console) ->
             for count in pool.imap_unordered(_prepare_shard, tasks):
                 progress.advance(bar, count)
         done.write_text(json.dumps(wanted))
-    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("inputs", "masks", "clips", "classes")]
-    return Prepared(*arrays)
+    return load_prepared(folder)
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """Features of a folder as ``prepare`` left them.
+
+    Raises:
+        FileNotFoundError: none there, or not all.
+    """
+    if not (folder / "done.json").is_file():
+        raise FileNotFoundError(f"{folder}: found no features (done.json), expected some; run: make train-segmenter")
+    return Prepared(
+        *(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("inputs", "masks", "clips", "classes"))
+    )
 
 
 def targets(

@@ -381,6 +381,9 @@ TRAINING: dict[str, tuple[Family, float]] = {
 ASSEMBLIES: dict[str, tuple[Family, float]] = {**TRAINING, "assembly": (assembly, 11.0), "lump": (lump, 2.0)}
 """What the segmenter also learns from: about half of these objects are of no family at all."""
 
+STACKED: dict[str, tuple[Family, float]] = {**TRAINING, "box": (box, 9.0), "can": (can, 3.0)}
+"""Of the split ``stacks``: mostly what stands firmly on another."""
+
 HELD_OUT: dict[str, tuple[Family, float]] = {
     "wedge": (wedge, 1.0),
     "cone": (cone, 1.0),

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Split = Literal["train", "seeds", "families", "assemblies", "household", "homeware"]
+Split = Literal["train", "seeds", "families", "assemblies", "household", "homeware", "stacks"]
 """In an order that stays: a split's place in it is a part of the seed of its worlds."""
 SPLITS: tuple[Split, ...] = get_args(Split)
 MEASURED_ONLY: tuple[Split, ...] = ("household",)

@@ -3,8 +3,8 @@
 Splits: ``train``; ``seeds``, the same families of shapes and textures from seeds that training never draws;
 ``families``, shapes and textures that training never sees; ``assemblies``, more to train on: parts joined at random,
 and views that miss the table; ``homeware``, household things with prints, in piles, bins and shelves
-(``training.worlds.homeware``); ``household``, scanned and modelled objects, for measuring alone
-(``training.worlds.household``). A world depends on its split and seed alone.
+(``training.worlds.homeware``); ``stacks``, blocks and cans that stand on each other; ``household``, scanned and
+modelled objects, for measuring alone (``training.worlds.household``). A world depends on its split and seed alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from wm_sim.scenes import TABLE_ID, BuiltScene
 
 Array = NDArray[np.float64]
 
-_POOLS = {"families": families.HELD_OUT, "assemblies": families.ASSEMBLIES}
+_POOLS = {"families": families.HELD_OUT, "assemblies": families.ASSEMBLIES, "stacks": families.STACKED}
 
 _DENSITY_KG_M3 = (120.0, 1200.0)
 """Of the materials: from foam and light wood to plastics."""
@@ -70,7 +70,7 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
     placed: list[_Placed] = []
     pool = _POOLS.get(split, families.TRAINING)
     area = np.array([min(0.40, 0.5 * size[0]), min(0.55, 0.5 * size[1])]) * rng.uniform(0.5, 0.95)
-    for _ in range(int(rng.integers(1, 13))):
+    for _ in range(int(rng.integers(5 if split == "stacks" else 1, 13))):
         family, drawn = families.draw(pool, rng)
         parts, full = centered(list(drawn.parts))
         index = len(bodies)
@@ -85,7 +85,8 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
         )
         lying = not drawn.stands or (drawn.lies and rng.uniform() < 0.3)
         turn = Rotation.from_euler("y", 90.0 if lying else 0.0, degrees=True)
-        spot = _spot(body, turn, drawn, placed, area, height, lying, rng)
+        place = _stacked_spot if split == "stacks" else _spot
+        spot = place(body, turn, drawn, placed, area, height, lying, rng)
         if spot is None:
             continue
         state, mark = spot
@@ -179,3 +180,47 @@ def _spot(
         top = z + float(points[:, 2].max())
         return state, _Placed(outline + center, center, top, drawn.carries and not lying)
     return None
+
+
+_STACKED = 0.75
+"""How likely a thing is put onto another one in ``stacks``, where one can carry it."""
+_LEAST_FOOT = 0.4
+"""Smallest width of what carries, as a share of that of what it carries: a wider one hides it from above."""
+_OVER = 0.3
+"""Largest offset of what is carried, as a share of the narrower half width. It stays on what carries it."""
+
+
+def _stacked_spot(
+    body: BodyDef,
+    turn: Rotation,
+    drawn: families.DrawnObject,
+    placed: list[_Placed],
+    area: Array,
+    table_top: float,
+    lying: bool,
+    rng: np.random.Generator,
+) -> tuple[Array, _Placed] | None:
+    """As ``_spot``, but onto another thing more often than not, turned and shifted, and wider than it or narrower."""
+    for _ in range(6):
+        carriers = [p for p in placed if p.carries]
+        if not carriers or lying or rng.uniform() > _STACKED:
+            break
+        base = carriers[int(rng.integers(len(carriers)))]
+        rotation = Rotation.from_euler("z", rng.uniform(-np.pi, np.pi)) * turn
+        points = rotation.apply(body_points(body))
+        outline = points[:, :2][ConvexHull(points[:, :2]).vertices]
+        own, below = 0.5 * float(np.ptp(outline, axis=0).min()), 0.5 * float(np.ptp(base.outline, axis=0).min())
+        if below < _LEAST_FOOT * own:
+            continue
+        bearing = rng.uniform(-np.pi, np.pi)
+        offset = _OVER * min(own, below) * float(rng.uniform()) * np.array([np.cos(bearing), np.sin(bearing)])
+        shifted = outline + base.center + offset
+        if any(p is not base and p.top > base.top + 0.001 and overlap(p.outline, shifted) for p in placed):
+            continue
+        placed[:] = [replace(p, carries=False) if p is base else p for p in placed]
+        quaternion = rotation.as_quat()
+        z = base.top - lowest_point(body, quaternion)
+        state = rest_state((*(base.center + offset), z), quaternion)
+        mark = _Placed(shifted, base.center + offset, z + float(points[:, 2].max()), drawn.carries)
+        return state, mark
+    return _spot(body, turn, drawn, placed, area, table_top, lying, rng)
