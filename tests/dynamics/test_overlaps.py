@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from compound_things import Array, compound, scene
@@ -13,6 +14,7 @@ from dynamics_backends import shared_dynamics
 from wm_core.interventions import Hypothesis, set_pose
 from wm_core.rollout import POSITION
 from wm_core.scene_graph import Shape
+from wm_dynamics.contact_step.formulas.ground import lowest_of_hull
 from wm_dynamics.contact_step.manifold import KEPT, SAME_WAY, keep_widest
 from wm_dynamics.contact_step.overlaps import LEFT_M, Touching, closing, separate
 from wm_dynamics.mujoco.bodies import GeomDef
@@ -106,6 +108,36 @@ def test_of_contacts_that_push_one_way_four_are_kept_and_the_deepest(seed: int, 
 
 
 CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+
+
+def lowest(points: Array, turn: Rotation) -> NDArray[np.float64]:
+    """(4, 3) what a hull of points (P, 3) stands on, in the world."""
+    down = turn.inv().apply([0.0, 0.0, -1.0])[:, None, None]
+    found, _ = lowest_of_hull(down, points.T[:, :, None])
+    return np.asarray(turn.apply(found[:, :, 0].T))
+
+
+@pytest.mark.parametrize("lean", [0.0, 0.005])
+def test_a_hull_that_stands_flat_does_so_on_its_four_corners(lean: float) -> None:
+    box = CORNERS * [0.1, 0.02, 0.01]
+    for turn in (Rotation.identity(), Rotation.from_euler("z", 0.7), Rotation.from_euler("x", 0.5 * np.pi)):
+        leaning = Rotation.from_euler("y", lean) * turn
+        stands, all_corners = lowest(box, leaning), leaning.apply(box)
+        assert len(np.unique(np.round(stands, 6), axis=0)) == 4
+        assert np.abs(stands[:, None] - all_corners[None]).max(axis=-1).min(axis=1).max() < 1e-9
+        assert stands[:, 2].max() < all_corners[:, 2].min() + 0.002
+
+
+def test_a_hull_that_leans_stands_on_its_lowest_edge_and_no_corner_in_the_air() -> None:
+    """A screwdriver's shaft ends 11 mm above the table; taken for a contact, it let the handle's front end sink in."""
+    angle = np.linspace(0.0, 2.0 * np.pi, 16, endpoint=False)
+    ring = np.stack([0.0 * angle, np.cos(angle), np.sin(angle)], axis=1)
+    points = np.concatenate([0.0175 * ring + [-0.115, 0.0, 0.0], 0.0175 * ring, 0.006 * ring + [0.115, 0.0, 0.0]])
+    assert (lowest(points, Rotation.identity())[:, 2] < -0.0174).sum() >= 3
+    box = CORNERS * [0.1, 0.02, 0.01]
+    for angles in ([0.0, 0.3, 0.0], [0.2, 0.3, 0.1]):
+        leaning = Rotation.from_euler("xyz", angles)
+        assert lowest(box, leaning)[:, 2].min() == pytest.approx(leaning.apply(box)[:, 2].min(), abs=1e-9)
 
 
 @pytest.mark.slow

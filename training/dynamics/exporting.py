@@ -1,17 +1,34 @@
-"""The trained dynamics as ONNX file and as weights."""
+"""The trained dynamics as ONNX file and as weights.
+
+``python -m training.dynamics.exporting``: the ONNX file anew from the weights beside it, after the formulas of the step
+were changed (``wm_dynamics.contact_step.formulas``). The facts in its metadata are kept.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import re
+import sys
 from pathlib import Path
 
+import onnx
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from training.common.exporting import export_onnx
 from training.dynamics.model import DynamicsStep
+from training.dynamics.options import MODELS
 from wm_dynamics.contact_step.body_tables import HULL_POINTS, PARAMETER_ROWS, PLANE_ROWS, ROWS, VERSION
 from wm_dynamics.contact_step.network import INPUTS, OUTPUTS
+from wm_perception.models.files import sha256
+
+EXPORTED_AGAIN = (
+    "The file was exported anew with changed formulas of contacts after these figures were taken; "
+    "benchmarks.imagination has those of the present one."
+)
+"""Note in the card of weights whose step was changed after training."""
 
 
 class _Exported(torch.nn.Module):
@@ -72,3 +89,42 @@ def load_weights(path: Path) -> DynamicsStep:
     network = DynamicsStep()
     network.load_state_dict(load_file(path))
     return network.eval()
+
+
+def export_again(folder: Path) -> None:
+    """Write ``dynamics.onnx`` of a folder anew from ``dynamics.safetensors`` there, with the old file's facts."""
+    path = folder / "dynamics.onnx"
+    facts = {p.key: p.value for p in onnx.load(path).metadata_props}
+    made_here = ("task", "version", "step_s", "sweeps", "units")
+    kept = {key: value for key, value in facts.items() if key not in made_here}
+    export(load_weights(folder / "dynamics.safetensors"), path, kept, float(facts["scatter_factor"]))
+    _state_in_card(folder, path)
+
+
+def _state_in_card(folder: Path, path: Path) -> None:
+    """Name the new file in the card, and say that its figures are of the one before."""
+    card, page = folder / "dynamics.json", folder / "dynamics.md"
+    facts = json.loads(card.read_text())
+    after, size = sha256(path), path.stat().st_size
+    before = facts["files"][path.name]["sha256"]
+    facts["files"][path.name] = {"bytes": size, "sha256": after}
+    row = f"| `{path.name}` | {size / 2**20:.2f} MiB | `{after}` |"
+    text = re.sub(rf"\| `{path.name}` \| [^|]* \| `[0-9a-f]+` \|", row, page.read_text())
+    if EXPORTED_AGAIN not in facts["notes"] and after != before:
+        facts["notes"].append(EXPORTED_AGAIN)
+        last = facts["notes"][-2]
+        text = text.replace(f"- {last}\n", f"- {last}\n- {EXPORTED_AGAIN}\n")
+    card.write_text(json.dumps(facts, indent=1) + "\n")
+    page.write_text(text)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=MODELS, help="folder of the files (default: %(default)s)")
+    export_again(parser.parse_args().models)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -54,6 +54,10 @@ UPRIGHT = 30.0
 """Round objects that lean by less than some 10 degrees (tangent squared 1 / 30) stand upright."""
 HULL_TIP = 0.15
 """Tangent of the angle by which a hull tips to four sides for its four lowest points."""
+HULL_RAISED_M = 0.002
+"""How far a hull's corners may be above its lowest point [m] where it stands flat on them."""
+HALF_SQUARE = 0.7071068
+"""Sine and cosine of 45 degrees."""
 _THIRD_TURN_SINE = 0.8660254
 """Sine of 120 degrees."""
 
@@ -105,10 +109,19 @@ def face_points(direction: Vector, half: Vector, cylinder: Number, rims: Vector)
 
 
 def lowest_of_hull(down: Vector, hull: Vector) -> tuple[Vector, Vector]:
-    """Lowest points (3, 4) of a hull as it tips to four sides, and their mean (3, 1); ``down`` in body axes."""
+    """The points (3, 4) of a hull that it stands on, and their mean (3, 1); ``down`` in body axes.
+
+    A hull that stands flat does so on the four of its points that are lowest as it tips by ``HULL_TIP`` to four sides
+    diagonal to its axes: about its corners, which hold a turn as they should. Tipped along its axes, as all others are,
+    what is like a box stands on the middles of its edges.
+    """
     axis = longest_axis(abs(down))
     one, two = HULL_TIP * axis[[2, 0, 1]], HULL_TIP * axis[[1, 2, 0]]
     lowest = farthest(hull, join(down + one, down - one, down + two, down - two, axis=1), 1e-7)
+    tips = HALF_SQUARE * join(one + two, -one - two, one - two, two - one, axis=1)
+    corners = farthest(hull, down + tips, 1e-7)
+    flat = most(dot(down, lowest)) - least(dot(down, corners)) < HULL_RAISED_M
+    lowest = where(flat, corners, lowest)
     return lowest, total(lowest, axis=1) * 0.25
 
 
