@@ -55,6 +55,8 @@ _HOLLOW_SPIN, _HOLLOW_STILL, _SLOW_SPIN_M_S = 0.02, 0.004, 0.05
 """Standard deviation [rad] of the turn about the vertical in one frame of what is aligned by the outline of many parts,
 of what moves and of what is slower than a speed [m/s]. Larger lets mugs slide around their handles, smaller is late
 where they are turned."""
+_WATCHED = 1.5
+"""Frames since an object was last measured within which it was watched: more than one, less than two."""
 _CARRIED_ON_RAD = 0.06
 """Turn [rad] in the last frames that is no noise of fits. Larger puts to sleep what turns slowly, smaller keeps noise
 awake."""
@@ -110,6 +112,7 @@ def update_extent_jitter(t: Track, o: Observation) -> None:
     if motion.last_size is not None:
         changed = np.maximum(np.abs(o.size - motion.last_size) - 2.0 * o.noise_m - _SAME_SIZE_M, 0.0)
         motion.extent_jitter_m = np.maximum(0.5 * changed, _JITTER_MEMORY * motion.extent_jitter_m)
+        motion.growth_m = np.maximum(0.5 * changed, _JITTER_MEMORY * motion.growth_m)
     motion.last_size = o.size
     # The extents of an object that is seen whole change by turning and toppling, too, and so do those of one that has
     # left its place.
@@ -224,7 +227,7 @@ def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s:
         motion.filter.update(position, noise)
         t.quaternion = pose.quaternion
     motion.rotation_covariance = np.clip(pose.covariance[3:, 3:], -0.25, 0.25) + np.eye(3) * 0.01**2
-    motion.trail.append(Measured(stamp_s, pose.position.copy(), noise))
+    motion.trail.append(Measured(stamp_s, pose.position.copy(), noise if motion.moved else noise + _doubt(t, o)))
     if misfit > 0.0:
         motion.turns.clear()
         motion.angular_velocity = np.zeros(3)
@@ -239,6 +242,19 @@ def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s:
         motion.toppled = True
         events.append(EventKind.TOPPLE)
     return events if t.id else []
+
+
+def _doubt(t: Track, o: Observation) -> Array:
+    """Covariance (3, 3) [m^2] of the place of what has not been seen to move, beyond that of its measured pose.
+
+    A segment that grows is no sign of motion even where nothing hides the object, and of what is cut off half of what
+    is not seen of its extents may be on either side.
+    """
+    unseen = np.zeros(3)
+    if t.visibility.cut:
+        bounds = np.abs(rotations.matrix(t.quaternion)) @ t.extents
+        unseen = 0.5 * np.maximum(bounds - o.size, 0.0)
+    return np.diag(t.motion.growth_m**2 + unseen**2)
 
 
 def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, wake_m: float) -> bool:
@@ -264,7 +280,9 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
         motion.filter.shift(pose.position - t.position)
         motion.displaced_frames = 0
     elif away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or lasting or leaving:
-        motion.sleeping, motion.moved = False, True
+        # What was out of view may have been moved meanwhile; whether it moves now is seen in the frames to come.
+        watched = bool(motion.trail) and stamp_s - motion.trail[-1].stamp_s < _WATCHED * dt
+        motion.sleeping, motion.moved = False, motion.moved or watched
         velocity = step / max(stamp_s - since_s, 1e-3)
         # It may have begun to move at any moment since the last frame, so that it is faster by now.
         spread = 0.3 * float(np.linalg.norm(velocity)) + 0.1

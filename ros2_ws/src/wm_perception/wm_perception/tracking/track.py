@@ -73,6 +73,7 @@ class MotionState:
         turns: (stamp [s], quaternion (4,) xyzw) of the last frames.
         last_position: (3,) estimate in the frame before [m]; last_center: (3,) of its segment then [m].
         extent_jitter_m: (3,) world axes, half of what the seen extents change by without motion.
+        growth_m: (3,) the same, whether the object is seen whole or not; a turn changes it too.
         last_size: (3,) extents of its last segment, world axes [m].
     """
 
@@ -89,6 +90,7 @@ class MotionState:
     last_position: Array | None = None
     last_center: Array | None = None
     extent_jitter_m: Array = field(default_factory=lambda: np.zeros(3))
+    growth_m: Array = field(default_factory=lambda: np.zeros(3))
     last_size: Array | None = None
 
     def shift_trail(self, shift: Array) -> None:
