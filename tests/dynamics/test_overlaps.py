@@ -128,7 +128,7 @@ def test_a_hull_that_stands_flat_does_so_on_its_four_corners(lean: float) -> Non
         assert stands[:, 2].max() < all_corners[:, 2].min() + 0.002
 
 
-def test_a_hull_that_leans_stands_on_its_lowest_edge_and_no_corner_in_the_air() -> None:
+def test_a_hull_that_leans_stands_on_what_is_lowest() -> None:
     """A screwdriver's shaft ends 11 mm above the table; taken for a contact, it let the handle's front end sink in."""
     angle = np.linspace(0.0, 2.0 * np.pi, 16, endpoint=False)
     ring = np.stack([0.0 * angle, np.cos(angle), np.sin(angle)], axis=1)

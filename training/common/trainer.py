@@ -63,7 +63,11 @@ class Recipe:
         if step < self.warm_up:
             return options.rate * (step + 1) / self.warm_up
         done = min(1.0, (step - self.warm_up) / max(options.steps - self.warm_up, 1))
-        return options.rate * (self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * done)))
+        return options.rate * self.fallen(1.0, done)
+
+    def fallen(self, top: float, done: float) -> float:
+        """Learning rate as a fraction of the highest, after a part 0..1 of a cosine from ``top`` to the floor."""
+        return self.floor + (top - self.floor) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 Network = TypeVar("Network", bound=nn.Module)

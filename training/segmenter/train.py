@@ -23,6 +23,7 @@ from training.segmenter.options import MODELS, Options, validation_clips
 from training.segmenter.trainer import Batches, Trainer, validation_loss
 from training.worlds.dataset import Prepared, prepare
 from training.worlds.generate import IMAGES, SIBLINGS, generate
+from training.worlds.splits import Split
 
 
 def train(options: Options, data: Prepared, checkpoint: Path, device: torch.device, console: Console) -> Trainer:
@@ -77,14 +78,16 @@ def main() -> None:
     device, console = prepare_device(arguments), open_console()
     a = arguments
     options = Options(a.seed, a.steps, a.batch, a.rate, a.clips, a.assemblies, a.homeware, a.stacks, a.settling)
+    more: tuple[tuple[Split, int], ...] = (
+        ("assemblies", a.assemblies),
+        ("homeware", a.homeware),
+        ("stacks", a.stacks),
+    )
     shards = []
-    if a.assemblies:
-        shards = generate(a.data / "assemblies", "assemblies", a.assemblies, IMAGES, 0, a.threads, console)
-    if a.homeware:
-        shards += generate(a.data / "homeware", "homeware", a.homeware, IMAGES, 0, a.threads, console)
-    if a.stacks:
-        shards += generate(a.data / "stacks", "stacks", a.stacks, IMAGES, 0, a.threads, console)
-    shards += generate(arguments.data / "train", "train", options.clips, IMAGES, SIBLINGS, arguments.threads, console)
+    for split, clips in more:
+        if clips:
+            shards += generate(a.data / split, split, clips, IMAGES, 0, a.threads, console)
+    shards += generate(a.data / "train", "train", a.clips, IMAGES, SIBLINGS, a.threads, console)
     data = prepare(shards, arguments.work / "features_train", arguments.threads, console)
     trainer = train(options, data, arguments.work / "checkpoint.safetensors", device, console)
     weights = arguments.models / "segmenter.safetensors"

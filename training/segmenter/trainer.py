@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 from collections.abc import Iterator
@@ -149,9 +148,7 @@ class Recipe(common.Recipe):
         before = options.steps - options.settling
         if step < before:
             return super().learning_rate(step, replace(options, steps=before, settling=0))
-        done = (step - before) / options.settling
-        top = SETTLING_RATE - self.floor
-        return options.rate * (self.floor + top * 0.5 * (1.0 + math.cos(math.pi * done)))
+        return options.rate * self.fallen(SETTLING_RATE, (step - before) / options.settling)
 
 
 class Trainer(common.Trainer[SegmenterNetwork, tuple[NDArray[Any], ...]]):

@@ -9,23 +9,22 @@ modelled objects, for measuring alone (``training.worlds.household``). A world d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 from training.worlds import families
 from training.worlds.homeware.scenes import homeware_scene
 from training.worlds.household.scenes import household_scene
 from training.worlds.motions import DURATION_S, movers, sweeping_pusher
-from training.worlds.outlines import inside, overlap
 from training.worlds.splits import Split, generator
 from training.worlds.tables import random_camera, random_table
+from training.worlds.tabletop import Tabletop, Thing
 from training.worlds.textures import random_texture
 from wm_core.scene_graph import Shape
-from wm_dynamics.mujoco.bodies import BodyDef, body_points, lowest_point, rest_state
+from wm_dynamics.mujoco.bodies import BodyDef, body_points, rest_state
 from wm_sim.objects import centered
 from wm_sim.scene_model import Randomize, SceneModel, TableModel
 from wm_sim.scenes import TABLE_ID, BuiltScene
@@ -36,16 +35,6 @@ _POOLS = {"families": families.HELD_OUT, "assemblies": families.ASSEMBLIES, "sta
 
 _DENSITY_KG_M3 = (120.0, 1200.0)
 """Of the materials: from foam and light wood to plastics."""
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """An object on the table from above: outline (P, 2), center (2,) and top [m], whether it may carry another."""
-
-    outline: Array
-    center: Array
-    top: float
-    carries: bool
 
 
 def random_scene(seed: int, split: Split = "train") -> BuiltScene:
@@ -67,9 +56,9 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
     corners = np.array([[sx, sy, 1.0] for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1))]) * 0.5 * size
     hulls = [corners]
     rolls: list[float] = [0.0]
-    placed: list[_Placed] = []
     pool = _POOLS.get(split, families.TRAINING)
     area = np.array([min(0.40, 0.5 * size[0]), min(0.55, 0.5 * size[1])]) * rng.uniform(0.5, 0.95)
+    tabletop = Tabletop(area, height)
     for _ in range(int(rng.integers(5 if split == "stacks" else 1, 13))):
         family, drawn = families.draw(pool, rng)
         parts, full = centered(list(drawn.parts))
@@ -85,12 +74,10 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
         )
         lying = not drawn.stands or (drawn.lies and rng.uniform() < 0.3)
         turn = Rotation.from_euler("y", 90.0 if lying else 0.0, degrees=True)
-        place = _stacked_spot if split == "stacks" else _spot
-        spot = place(body, turn, drawn, placed, area, height, lying, rng)
-        if spot is None:
+        thing = Thing(body, turn, lying, drawn.carries and not lying)
+        state = tabletop.stack(thing, rng) if split == "stacks" else tabletop.put(thing, rng)
+        if state is None:
             continue
-        state, mark = spot
-        placed.append(mark)
         names.append(f"{family}{index}")
         classes.append(drawn.class_name)
         bodies.append(body)
@@ -143,84 +130,3 @@ def random_scene(seed: int, split: Split = "train") -> BuiltScene:
         colors=np.array(colors),
         ids=tuple(range(TABLE_ID, TABLE_ID + len(bodies))),
     )
-
-
-def _spot(
-    body: BodyDef,
-    turn: Rotation,
-    drawn: families.DrawnObject,
-    placed: list[_Placed],
-    area: Array,
-    table_top: float,
-    lying: bool,
-    rng: np.random.Generator,
-) -> tuple[Array, _Placed] | None:
-    """A free place on the table or on a carrier: the state (13,) there and its mark. None: no room."""
-    for attempt in range(25):
-        rotation = Rotation.from_euler("z", rng.uniform(-np.pi, np.pi)) * turn
-        quaternion = rotation.as_quat()
-        points = rotation.apply(body_points(body))
-        outline = points[:, :2][ConvexHull(points[:, :2]).vertices]
-        carriers = [p for p in placed if p.carries]
-        if carriers and attempt < 3 and rng.uniform() < 0.25:
-            base = carriers[int(rng.integers(len(carriers)))]
-            shifted = outline + base.center
-            others = [p for p in placed if p is not base]
-            if inside(base.outline, shifted) and not any(overlap(p.outline, shifted) for p in others):
-                placed[:] = [replace(p, carries=False) if p is base else p for p in placed]
-                center, level = base.center, base.top
-            else:
-                continue
-        else:
-            center, level = rng.uniform(-area, area), table_top
-            if any(overlap(p.outline, outline + center) for p in placed):
-                continue
-        z = level - lowest_point(body, quaternion)
-        state = rest_state((center[0], center[1], z), quaternion)
-        top = z + float(points[:, 2].max())
-        return state, _Placed(outline + center, center, top, drawn.carries and not lying)
-    return None
-
-
-_STACKED = 0.75
-"""How likely a thing is put onto another one in ``stacks``, where one can carry it."""
-_LEAST_FOOT = 0.4
-"""Smallest width of what carries, as a share of that of what it carries: a wider one hides it from above."""
-_OVER = 0.3
-"""Largest offset of what is carried, as a share of the narrower half width. It stays on what carries it."""
-
-
-def _stacked_spot(
-    body: BodyDef,
-    turn: Rotation,
-    drawn: families.DrawnObject,
-    placed: list[_Placed],
-    area: Array,
-    table_top: float,
-    lying: bool,
-    rng: np.random.Generator,
-) -> tuple[Array, _Placed] | None:
-    """As ``_spot``, but onto another thing more often than not, turned and shifted, and wider than it or narrower."""
-    for _ in range(6):
-        carriers = [p for p in placed if p.carries]
-        if not carriers or lying or rng.uniform() > _STACKED:
-            break
-        base = carriers[int(rng.integers(len(carriers)))]
-        rotation = Rotation.from_euler("z", rng.uniform(-np.pi, np.pi)) * turn
-        points = rotation.apply(body_points(body))
-        outline = points[:, :2][ConvexHull(points[:, :2]).vertices]
-        own, below = 0.5 * float(np.ptp(outline, axis=0).min()), 0.5 * float(np.ptp(base.outline, axis=0).min())
-        if below < _LEAST_FOOT * own:
-            continue
-        bearing = rng.uniform(-np.pi, np.pi)
-        offset = _OVER * min(own, below) * float(rng.uniform()) * np.array([np.cos(bearing), np.sin(bearing)])
-        shifted = outline + base.center + offset
-        if any(p is not base and p.top > base.top + 0.001 and overlap(p.outline, shifted) for p in placed):
-            continue
-        placed[:] = [replace(p, carries=False) if p is base else p for p in placed]
-        quaternion = rotation.as_quat()
-        z = base.top - lowest_point(body, quaternion)
-        state = rest_state((*(base.center + offset), z), quaternion)
-        mark = _Placed(shifted, base.center + offset, z + float(points[:, 2].max()), drawn.carries)
-        return state, mark
-    return _spot(body, turn, drawn, placed, area, table_top, lying, rng)

@@ -56,7 +56,7 @@ HULL_TIP = 0.15
 """Tangent of the angle by which a hull tips to four sides for its four lowest points."""
 HULL_RAISED_M = 0.002
 """How far a hull's corners may be above its lowest point [m] where it stands flat on them."""
-HALF_SQUARE = 0.7071068
+SQRT_HALF = 0.7071068
 """Sine and cosine of 45 degrees."""
 _THIRD_TURN_SINE = 0.8660254
 """Sine of 120 degrees."""
@@ -118,7 +118,7 @@ def lowest_of_hull(down: Vector, hull: Vector) -> tuple[Vector, Vector]:
     axis = longest_axis(abs(down))
     one, two = HULL_TIP * axis[[2, 0, 1]], HULL_TIP * axis[[1, 2, 0]]
     lowest = farthest(hull, join(down + one, down - one, down + two, down - two, axis=1), 1e-7)
-    tips = HALF_SQUARE * join(one + two, -one - two, one - two, two - one, axis=1)
+    tips = SQRT_HALF * join(one + two, -one - two, one - two, two - one, axis=1)
     corners = farthest(hull, down + tips, 1e-7)
     flat = most(dot(down, lowest)) - least(dot(down, corners)) < HULL_RAISED_M
     lowest = where(flat, corners, lowest)
