@@ -6,6 +6,7 @@ import itertools
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
@@ -50,6 +51,9 @@ class Robot:
         )
 
 
+STACK = {"sim_camera_node", "perception", "imagination", "lifecycle_manager"}
+
+
 @pytest.fixture(scope="class")
 def two_robots(tmp_path_factory) -> Iterator[tuple[Processes, Asker, dict[str, Robot]]]:
     """Two whole stacks: simulator, perception, imagination, lifecycle manager; the first makes the clock."""
@@ -87,16 +91,22 @@ def two_robots(tmp_path_factory) -> Iterator[tuple[Processes, Asker, dict[str, R
         yield processes, asker, robots
 
 
+def whole_stack(asker: Asker, robot: str) -> list[tuple[str, str]]:
+    """Names and namespaces of a robot's nodes; empty as long as others are known than those that it has."""
+    nodes = asker.node.get_node_names_and_namespaces()
+    own = [(node, space) for node, space in nodes if space.split("/")[1:2] == [robot]]
+    return own if {node for node, _ in own} == STACK else []
+
+
 class TestTwoRobots:
     """Two stacks for all of them."""
 
     def test_share_no_name(self, two_robots):
         """Topics and services of every node are its own robot's, but for those that are made to be shared."""
         _, asker, robots = two_robots
-        nodes = asker.node.get_node_names_and_namespaces()
         for robot in robots.values():
-            own = [(node, space) for node, space in nodes if space.split("/")[1:2] == [robot.name]]
-            assert {node for node, _ in own} == {"sim_camera_node", "perception", "imagination", "lifecycle_manager"}
+            # One that serves others already may not have been announced to this node yet.
+            own = eventually(partial(whole_stack, asker, robot.name), 30.0, f"the nodes of {robot.name}")
             for node, space in own:
                 names: list[str] = []
                 for find in (
