@@ -91,7 +91,7 @@ def test_input_is_bounded_whatever_the_depth(depth: float) -> None:
     assert image[4, 15].all() and not image[4, 30].any()
 
 
-def test_odd_sizes_are_padded_and_what_has_no_depth_is_dropped() -> None:
+def test_odd_sizes_are_padded_and_masks_reach_over_pixels_without_depth() -> None:
     sizes = []
 
     def network(image: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -107,16 +107,20 @@ def test_odd_sizes_are_padded_and_what_has_no_depth_is_dropped() -> None:
         return logit(foreground)[None, None], logit(center)[None, None], offset[None], classes, embedding
 
     f = frame(45, 61)
-    f.depth_m[10:20] = 0.0
+    f.depth_m[10:14] = 0.0
     cloud = make_cloud(f, 1, 4.0)
     known = np.isfinite(cloud.depth)
     found = LearnedSegmenter(network, VOCABULARY).segment(f, cloud, known, np.full((45, 61), np.nan, np.float32), [])
     assert sizes == [(46, 62)]
     assert found.labels.shape == (45, 61)
     assert len(found.scores) == 1 and found.class_names == ("ball",)
-    assert not found.labels[10:20].any() and found.labels[25, 15] == 1
+    assert found.labels[12, 15] == found.labels[25, 15] == 1
     assert np.linalg.norm(found.embeddings[0]) == pytest.approx(1.0)
     assert found.class_probabilities.shape == (1, 2)
+    f.depth_m[10:30] = 0.0
+    cloud = make_cloud(f, 1, 4.0)
+    found = LearnedSegmenter(network, VOCABULARY).segment(f, cloud, known, np.full((45, 61), np.nan, np.float32), [])
+    assert not found.labels.any() and not len(found.scores), "what has no depth at all cannot be lifted"
 
 
 def test_means_over_labels() -> None:
@@ -132,12 +136,18 @@ def test_what_is_over_no_support_is_dropped_where_supports_are_known() -> None:
     height = np.full((30, 40), np.nan, np.float32)
     height[10:] = 0.05
     height[15:25, 20:30] = 0.9
-    kept, scores = over_supports(labels, np.array([0.9, 0.8, 0.7], np.float32), height, 0.6)
+    depth = np.ones((30, 40), np.float32)
+    kept, scores = over_supports(labels, np.array([0.9, 0.8, 0.7], np.float32), height, depth, 0.6)
     assert scores.tolist() == pytest.approx([0.8])
     assert (kept[15:25, 5:15] == 1).all() and (kept == 1).sum() == 100 and kept.max() == 1
     unknown = np.full((30, 40), np.nan, np.float32)
-    kept, scores = over_supports(labels, np.array([0.9, 0.8, 0.7], np.float32), unknown, 0.6)
+    kept, scores = over_supports(labels, np.array([0.9, 0.8, 0.7], np.float32), unknown, depth, 0.6)
     assert len(scores) == 3 and kept is labels
+    # What has hardly any depth cannot be lifted; what has some is judged by it.
+    depth[2:8, 2:20], depth[15:25, 5:15] = np.nan, np.nan
+    depth[15:18, 5:15], height[18:25, 5:15] = 1.0, np.nan
+    kept, scores = over_supports(labels, np.array([0.9, 0.8, 0.7], np.float32), height, depth, 0.6)
+    assert scores.tolist() == pytest.approx([0.8]) and (kept == 1).sum() == 100
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_perception.segmentation.confidence import expected_iou, touched_share
+from wm_perception.segmentation.edges import to_color_edges
 from wm_perception.segmentation.one_axis import RevolutionSlices
 from wm_perception.types import Cloud, Frame, PredictedObject, Segmentation
 
@@ -155,21 +157,30 @@ def group_pixels(
 
 
 def over_supports(
-    labels: NDArray[np.int32], scores: NDArray[np.float32], height: NDArray[np.float32], max_height_m: float
+    labels: NDArray[np.int32],
+    scores: NDArray[np.float32],
+    height: NDArray[np.float32],
+    depth: NDArray[np.float32],
+    max_height_m: float,
+    min_pixels: int = 20,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The instances of which at least a quarter is over a support, where any support is known.
+    """The instances that can be lifted, and of which at least a quarter is over a support, where any support is known.
 
-    The network was not trained on rooms without a table in view, where it finds objects in walls.
+    A mask reaches over pixels without depth, as of a glossy lid, but without enough that have it, it can be neither
+    lifted nor tracked. The network was not trained on rooms without a table in view, where it finds objects in walls.
     """
-    if not len(scores) or not np.isfinite(height).any():
+    if not len(scores):
         return labels, scores
-    with np.errstate(invalid="ignore"):
-        over = (height > -0.02) & (height < max_height_m)
-    inside = labels > 0
+    inside = (labels > 0) & np.isfinite(depth)
     owner = labels[inside]
     sizes = np.bincount(owner, minlength=len(scores) + 1)
-    covered = np.bincount(owner, weights=over[inside], minlength=len(scores) + 1)
-    keep = (covered >= _OVER_SUPPORT * sizes) & (sizes > 0)
+    keep = sizes >= min_pixels
+    if np.isfinite(height).any():
+        with np.errstate(invalid="ignore"):
+            over = (height > -0.02) & (height < max_height_m)
+        covered = np.bincount(owner, weights=over[inside], minlength=len(scores) + 1)
+        keep &= covered >= _OVER_SUPPORT * sizes
+    keep[0] = False
     if keep[1:].all():
         return labels, scores
     return (np.cumsum(keep) * keep).astype(np.int32)[labels], scores[keep[1:]]
@@ -188,6 +199,8 @@ def join_parts(
     Args:
         labels: (h, w) of the cloud's size, 0 = background, 1..L; count: L; embeddings: (L, D), unit length.
     """
+    # Across pixels without depth it is not known whether there is a step.
+    labels = np.where(np.isfinite(cloud.depth), labels, 0)
     same = np.arange(count + 1, dtype=np.int64)
     if count < 2:
         return same
@@ -277,12 +290,10 @@ class LearnedSegmenter:
         """Instances from the network's maps; see ``TwoStageSegmenter``."""
         h, w = cloud.depth.shape
         foreground, center, offset, classes, embedding = inferred
-        # A mask without depth can be neither lifted nor tracked.
-        known = np.isfinite(cloud.depth)
         labels, scores = group_pixels(
-            _sigmoid(foreground[0, 0, :h, :w]) * known, _sigmoid(center[0, 0, :h, :w]), offset[0, :, :h, :w]
+            _sigmoid(foreground[0, 0, :h, :w]), _sigmoid(center[0, 0, :h, :w]), offset[0, :, :h, :w]
         )
-        labels, scores = over_supports(labels, scores, height, self.max_height_m)
+        labels, scores = over_supports(labels, scores, height, cloud.depth, self.max_height_m)
         count = len(scores)
         if not count:
             return Segmentation(labels, np.zeros(0, np.int64))
@@ -295,6 +306,8 @@ class LearnedSegmenter:
             scores = np.bincount(new[1:] - 1, weights=scores * areas) / np.bincount(new[1:] - 1, weights=areas)
             labels, scores = new.astype(np.int32)[labels], scores.astype(np.float32)
             means = pooled(maps, labels, count)
+        labels = to_color_edges(labels, count, cloud.rgb)
+        scores = expected_iou(scores, touched_share(labels, count))
         logits, vectors = means[:, : len(self.vocabulary)], means[:, len(self.vocabulary) :]
         exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = exponent / exponent.sum(axis=1, keepdims=True)

@@ -52,7 +52,8 @@ def without_structure(
         return segmentation, {}
     labels = segmentation.labels.ravel()
     points, normals, depth = cloud.points.reshape(-1, 3), cloud.normals.reshape(-1, 3), cloud.depth.ravel()
-    pixels = np.flatnonzero(labels)
+    # Whether a pixel without depth is on a wall is not known.
+    pixels = np.flatnonzero((labels > 0) & np.isfinite(depth))
     things = _containers_as_things(structure, segmentation.labels, cloud, longest_m)
     others = replace(structure, containers=tuple(c for k, c in enumerate(structure.containers) if k not in things))
     some = pixels[:: max(1, len(pixels) // _SAMPLES)]

@@ -50,14 +50,15 @@ def observe(
         edge_pixels: a segment this near to the image's edge is cut off by it.
     """
     observations: list[Observation | None] = []
-    boxes = ndimage.find_objects(segmentation.labels, max_label=len(segmentation.keys))
-    h, w = segmentation.labels.shape
+    # A network may mark pixels without depth.
+    labels = np.where(np.isfinite(cloud.depth), segmentation.labels, 0)
+    boxes = ndimage.find_objects(labels, max_label=len(segmentation.keys))
+    h, w = labels.shape
     for label, box in enumerate(boxes, start=1):
         if box is None:
             observations.append(None)
             continue
-        # A network may mark pixels without depth.
-        mask = (segmentation.labels[box] == label) & np.isfinite(cloud.depth[box])
+        mask = labels[box] == label
         pixels = int(mask.sum())
         depth = float(np.partition(cloud.depth[box][mask], pixels // 2)[pixels // 2]) if pixels else 0.0
         noise = float(depth_noise_m(np.array(depth, np.float32)))
@@ -67,7 +68,7 @@ def observe(
         use = use & ~_behind(cloud.depth[box], mask)
         below = which[box][mask]
         index = int(np.bincount(below[below >= 0]).argmax()) if (below >= 0).any() else -1
-        outline = outline_of(cloud.depth, segmentation.labels, label, box, edge_pixels, ~candidates & (which == index))
+        outline = outline_of(cloud.depth, labels, label, box, edge_pixels, ~candidates & (which == index))
         cleared = use & ~outline.leaked
         use = cleared if int(cleared.sum()) >= _LEAST_LEFT * int(use.sum()) else use
         if noise > _MIXED_PIXEL_NOISE_M:

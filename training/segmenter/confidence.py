@@ -1,0 +1,119 @@
+"""Fits how far an instance can be trusted (wm_perception/segmentation/confidence.py).
+
+``python -m training.segmenter.confidence`` runs the network on images that it was trained on, compares its instances
+with the true ones, and prints the three numbers of the logistic function, and AP on the validation clips with the
+network's scores, with the expected IoU, and with the true IoU in their place. It reads the features that
+``make train-segmenter`` made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from scipy.optimize import minimize
+
+from training.segmenter.evaluate import Network, average_precision, found, session
+from training.segmenter.options import MODELS, validation_clips
+from training.worlds.dataset import QUANTUM, Prepared, load_prepared
+from training.worlds.splits import SEEDS_OF_A_SPLIT, SPLITS
+from wm_perception.segmentation.confidence import OFFSET, SCORE_GAIN, TOUCH_GAIN, expected_iou, touched_share
+
+Array = NDArray[np.float64]
+
+
+def true_ious(labels: NDArray[np.int32], count: int, ground_truth: NDArray[np.uint8]) -> Array:
+    """(L,) the largest IoU of each instance with a true one.
+
+    Args:
+        labels: (h, w), 0 = background, 1..L; count: L; ground_truth: (h, w) ids, 0 = background.
+    """
+    common = np.zeros((int(ground_truth.max()) + 1, count + 1))
+    np.add.at(common, (ground_truth.ravel(), labels.ravel()), 1.0)
+    union = common.sum(axis=1, keepdims=True) + common.sum(axis=0, keepdims=True) - common
+    overlap = (common / np.maximum(union, 1.0))[1:, 1:]
+    return np.asarray(overlap.max(axis=0) if len(overlap) else np.zeros(count), np.float64)
+
+
+def fitted(evidence: Array, ious: Array) -> Array:
+    """(3,) gains of the score and of the touched share, and the offset, by the cross entropy of the IoUs.
+
+    Args:
+        evidence: (N, 2) scores and touched shares; ious: (N,) 0..1.
+    """
+
+    def loss(parameters: Array) -> float:
+        logit = evidence @ parameters[:2] + parameters[2]
+        return float(np.mean(np.logaddexp(0.0, logit) - ious * logit))
+
+    return np.asarray(minimize(loss, np.array([1.0, 0.0, 0.0])).x)
+
+
+def instances(
+    network: Network, data: Prepared, rows: NDArray[np.int64], progress: Callable[[], None]
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32], Array, Array]]:
+    """True masks, labels, scores, touched shares and true IoUs of each of the images."""
+    for row in rows:
+        labels, scores, _ = found(network, data.inputs[row].astype(np.float32) / QUANTUM)
+        truth = np.array(data.masks[row])
+        yield truth, labels, scores, touched_share(labels, len(scores)), true_ious(labels, len(scores), truth)
+        progress()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model", type=Path, default=MODELS / "segmenter.onnx", help="ONNX file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("out/train/segmenter"), help="folder of the training (default: %(default)s)"
+    )
+    parser.add_argument("--images", type=int, default=1500, help="to fit to (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
+    arguments = parser.parse_args()
+    try:
+        data = load_prepared(arguments.work / "features_train")
+        network = session(arguments.model, arguments.threads)
+    except (FileNotFoundError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
+    clips = np.asarray(data.clips)
+    kept = validation_clips(clips)
+    trained = np.flatnonzero(~np.isin(clips, kept) & (clips // SEEDS_OF_A_SPLIT != SPLITS.index("stacks")))
+    trained = np.sort(np.random.default_rng(0).permutation(trained)[: arguments.images])
+    console = Console()
+    with Progress(console=console) as progress:
+        bar = progress.add_task("images to fit to", total=len(trained))
+        seen = list(instances(network, data, trained, lambda: progress.advance(bar)))
+        evidence = np.concatenate([np.column_stack([s, t]) for _, _, s, t, _ in seen]).astype(np.float64)
+        parameters = fitted(evidence, np.concatenate([iou for *_, iou in seen]))
+        table = Table(
+            "split", "network's score", "expected IoU", "true IoU", title="validation AP, by what it is ranked by"
+        )
+        for index in np.unique(kept // SEEDS_OF_A_SPLIT):
+            rows = np.flatnonzero(np.isin(clips, kept[kept // SEEDS_OF_A_SPLIT == index]))
+            bar = progress.add_task(SPLITS[index], total=len(rows))
+            images = list(instances(network, data, rows, lambda bar=bar: progress.advance(bar)))  # type: ignore[misc]
+            truths = [image[0] for image in images]
+            ranked = (
+                [(labels, scores) for _, labels, scores, _, _ in images],
+                [(labels, expected_iou(scores, touched)) for _, labels, scores, touched, _ in images],
+                [(labels, iou.astype(np.float32)) for _, labels, _, _, iou in images],
+            )
+            table.add_row(SPLITS[index], *(f"{average_precision(truths, by)[1]:.3f}" for by in ranked))
+    console.print(table)
+    console.print(
+        f"fitted to {len(evidence)} instances: SCORE_GAIN, TOUCH_GAIN, OFFSET = {np.round(parameters, 2).tolist()}"
+    )
+    console.print(f"in use: {[SCORE_GAIN, TOUCH_GAIN, OFFSET]}")
+
+
+if __name__ == "__main__":
+    main()
