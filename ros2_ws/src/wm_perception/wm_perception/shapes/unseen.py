@@ -30,7 +30,7 @@ hide corners more often than halves (of some 90 cut ends on homeware half went o
 more."""
 _STEPS = (1.0, 0.8, 0.6, 0.4, 0.2)
 """Parts of the likely extension that are tried, until free space allows one."""
-_ALLOWED_M = 0.0006
+ALLOWED_INTRUSION_M = 0.0006
 """Mean intrusion into free space [m] that an extension may add. Larger trusts the prior more than what is seen."""
 _OWN_POINT, _CUT_POINT = 1, 2
 """See ``Observation.rim``."""
@@ -82,10 +82,10 @@ def completed(
         return fit
     likely = likely_extents(class_name, fit.extents, np.asarray(~ends.any(axis=1)), _RANK)
     more = np.maximum(likely - fit.extents, 0.0)
-    before = _intrusion(fit, free)
+    before = intrusion_m(fit, free)
     for step in _STEPS:
         longer = extended(fit, ends, step * more)
-        if free is None or _intrusion(longer, free) < before + _ALLOWED_M:
+        if free is None or intrusion_m(longer, free) < before + ALLOWED_INTRUSION_M:
             return longer
     return fit
 
@@ -114,7 +114,8 @@ def extended(fit: ShapeFit, ends: NDArray[np.bool_], more: Array) -> ShapeFit:
     return replace(fit, position=position, extents=extents, hull=hull)
 
 
-def _intrusion(fit: ShapeFit, free: FreeSpace | None) -> float:
+def intrusion_m(fit: ShapeFit, free: FreeSpace | None) -> float:
+    """Mean depth [m] to which rays that are free go through a fit; 0 where none is known."""
     if free is None:
         return 0.0
     planes = hull_planes(fit.hull) if fit.shape == Shape.CONVEX else None

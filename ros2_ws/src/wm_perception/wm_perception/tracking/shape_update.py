@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from wm_perception.shapes.fitting import fit_shape
 from wm_perception.shapes.free_space import FreeSpace, is_free_beneath
 from wm_perception.shapes.surfaces import ShapeFit, align
 from wm_perception.shapes.unseen import completed
+from wm_perception.tracking.loads import under_its_load
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.parts_update import carried_parts, with_parts, without_disproved
 from wm_perception.tracking.track import Track
@@ -186,7 +187,7 @@ class ShapeUpdater:
             evidence.fits.pop(0)
         chosen, same, last = _choose(evidence.fits, not t.motion.moved)
         # Its load may have been found after it.
-        loaded = _under_its_load(t, chosen, tracks, eye)
+        loaded = under_its_load(t, chosen, tracks, eye, free)
         deeper, chosen = loaded is not chosen, loaded
         axis_changed = t.shape != chosen.shape or (
             chosen.shape == Shape.CYLINDER and rotations.tilt_between(t.quaternion, chosen.quaternion) > 0.5
@@ -338,42 +339,6 @@ def _of_likely_depth(fit: ShapeFit, eye: Array | None) -> ShapeFit:
     extents[axis] = likely
     shift = 0.5 * (likely - fit.extents[axis]) * np.sign(facing[axis])
     return replace(fit, position=fit.position + rotation[:, axis] * shift, extents=extents)
-
-
-def _under_its_load(t: Track, fit: ShapeFit, tracks: Sequence[Track], eye: Array | None) -> ShapeFit:
-    """A box made as deep as it must be to carry what stands on it.
-
-    A load hides the far part of the box's top, so that the fit ends too early. A load that would hang over the far edge
-    is assumed to stand in the middle.
-    """
-    if fit.shape != Shape.BOX or eye is None or t.motion.moved:
-        return fit
-    rotation = rotations.matrix(fit.quaternion)
-    position, extents = fit.position.copy(), fit.extents.copy()
-    for load in _loads(t, fit, tracks):
-        local = (load.position - position) @ rotation
-        away = np.where((eye - position) @ rotation > 0.0, -1.0, 1.0)
-        for axis in (0, 1):
-            beyond = float(away[axis] * local[axis])
-            if beyond > 0.15 * extents[axis]:
-                extents[axis] += 2.0 * beyond
-                position += rotation[:, axis] * away[axis] * beyond
-    return replace(fit, position=position, extents=extents) if (extents != fit.extents).any() else fit
-
-
-def _loads(t: Track, fit: ShapeFit, tracks: Sequence[Track]) -> Iterator[Track]:
-    """The tracks that stand on a track of this shape."""
-    rotation = rotations.matrix(fit.quaternion)
-    top = float(fit.position[2] + 0.5 * (np.abs(rotation[2]) @ fit.extents))
-    for load in tracks:
-        # An object that has moved may lie or lean in any way.
-        if load is t or not load.id or load.motion.moved:
-            continue
-        if abs(load.position[2] - 0.5 * load.vertical_extent - top) > 0.015:
-            continue
-        local = (load.position - fit.position) @ rotation
-        if (np.abs(local[:2]) <= 0.5 * fit.extents[:2] + 0.05).all():
-            yield load
 
 
 def _like(fit: ShapeFit, reference: ShapeFit) -> Array:
