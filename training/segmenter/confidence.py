@@ -20,11 +20,12 @@ from rich.progress import Progress
 from rich.table import Table
 from scipy.optimize import minimize
 
-from training.segmenter.evaluate import Network, average_precision, found, session
+from training.segmenter.evaluate import Network, average_precision, colors, found, session
 from training.segmenter.options import MODELS, validation_clips
 from training.worlds.dataset import QUANTUM, Prepared, load_prepared
 from training.worlds.splits import SEEDS_OF_A_SPLIT, SPLITS
 from wm_perception.segmentation.confidence import OFFSET, SCORE_GAIN, TOUCH_GAIN, expected_iou, touched_share
+from wm_perception.segmentation.edges import to_color_edges
 
 Array = NDArray[np.float64]
 
@@ -61,7 +62,9 @@ def instances(
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32], Array, Array]]:
     """True masks, labels, scores, touched shares and true IoUs of each of the images."""
     for row in rows:
-        labels, scores, _ = found(network, data.inputs[row].astype(np.float32) / QUANTUM)
+        image = data.inputs[row].astype(np.float32) / QUANTUM
+        labels, scores, _ = found(network, image, refined=False)
+        labels = to_color_edges(labels, len(scores), colors(image))
         truth = np.array(data.masks[row])
         yield truth, labels, scores, touched_share(labels, len(scores)), true_ious(labels, len(scores), truth)
         progress()

@@ -15,6 +15,8 @@ from training.common.model_card import WorstFrame
 from training.worlds.dataset import QUANTUM, Prepared
 from training.worlds.families import VOCABULARY
 from training.worlds.splits import SEEDS_OF_A_SPLIT
+from wm_perception.segmentation.confidence import expected_iou, touched_share
+from wm_perception.segmentation.edges import to_color_edges
 from wm_perception.segmentation.learned import INPUT, group_pixels, pooled
 
 MIN_VISIBLE_PX = 30
@@ -57,17 +59,32 @@ def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.float32(1.0) / (np.float32(1.0) + np.exp(-np.clip(x, -30.0, 30.0)))
 
 
-def found(network: Network, image: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str]]:
-    """Labels (h, w), scores (L,) and class names of one input (10, h, w)."""
+def found(
+    network: Network, image: NDArray[np.float32], refined: bool = True
+) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str]]:
+    """Labels (h, w), scores (L,) and class names of one input (10, h, w).
+
+    Args:
+        refined: outlines moved to edges of color and scores that are expected IoUs, as in ``LearnedSegmenter.decode``;
+            but for parts, which are joined there by the metric cloud, and are not here.
+    """
     foreground, center, offset, classes, _ = network(image[None])
     labels, scores = group_pixels(_sigmoid(foreground[0, 0]), _sigmoid(center[0, 0]), offset[0])
     if not len(scores):
         return labels, scores, []
     logits = pooled(classes[0], labels, len(scores))
+    if refined:
+        labels = to_color_edges(labels, len(scores), colors(image))
+        scores = expected_iou(scores, touched_share(labels, len(scores)))
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
     best = exponent.argmax(axis=1)
     sure = exponent.max(axis=1) / exponent.sum(axis=1)
     return labels, scores, [VOCABULARY[k] if p >= 0.5 else "object" for k, p in zip(best, sure, strict=True)]
+
+
+def colors(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 red, green and blue of an input (10, h, w)."""
+    return np.asarray(np.clip((image[:3].transpose(1, 2, 0) + 1.0) * 127.5, 0.0, 255.0), np.uint8)
 
 
 def average_precision(
@@ -126,12 +143,14 @@ def average_precision(
     return float(evaluation.stats[1]), float(evaluation.stats[0])
 
 
-def evaluate(network: Network, data: Prepared, progress: Callable[[int], None] = lambda _: None) -> Evaluation:
-    """Scores of a network on prepared images."""
+def evaluate(
+    network: Network, data: Prepared, progress: Callable[[int], None] = lambda _: None, refined: bool = True
+) -> Evaluation:
+    """Scores of a network on prepared images; ``refined`` as for ``found``."""
     ground_truths, predictions, quality = [], [], np.ones(len(data.masks))
     right = known = rejected = unknown = objects = 0
     for row in range(len(data.masks)):
-        labels, scores, names = found(network, data.inputs[row].astype(np.float32) / QUANTUM)
+        labels, scores, names = found(network, data.inputs[row].astype(np.float32) / QUANTUM, refined)
         ground_truth = np.array(data.masks[row])
         ground_truths.append(ground_truth)
         predictions.append((labels, scores))

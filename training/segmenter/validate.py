@@ -1,7 +1,8 @@
 """Masks of a segmenter on the clips that its training keeps for validation, by split.
 
 ``python -m training.segmenter.validate``: for choosing between weights, as the held-out splits are for measuring alone.
-It reads the features that ``make train-segmenter`` made.
+It reads the features that ``make train-segmenter`` made. The network alone is without what follows it: outlines at
+edges of color, and scores that know what an instance touches.
 """
 
 from __future__ import annotations
@@ -39,14 +40,17 @@ def main() -> None:
         parser.exit(1, f"{error}\n")
     kept = validation_clips(np.asarray(data.clips))
     console = Console()
-    table = Table("split", "images", "AP50", "AP", "classes right", title=str(arguments.model))
+    table = Table(
+        "split", "images", "AP50", "AP", "AP of the network alone", "classes right", title=str(arguments.model)
+    )
     with Progress(console=console) as progress:
         for index in np.unique(kept // SEEDS_OF_A_SPLIT):
             rows = np.flatnonzero(np.isin(data.clips, kept[kept // SEEDS_OF_A_SPLIT == index]))
             part = Prepared(data.inputs[rows], data.masks[rows], data.clips[rows], data.classes[rows])
-            bar = progress.add_task(SPLITS[index], total=len(rows))
-            found = evaluate(network, part, lambda done, bar=bar: progress.update(bar, completed=done))  # type: ignore[misc]
-            figures = (found.mask_ap50, found.mask_ap, found.class_accuracy)
+            bar = progress.add_task(SPLITS[index], total=2 * len(rows))
+            found = evaluate(network, part, lambda _, bar=bar: progress.advance(bar))  # type: ignore[misc]
+            alone = evaluate(network, part, lambda _, bar=bar: progress.advance(bar), refined=False)  # type: ignore[misc]
+            figures = (found.mask_ap50, found.mask_ap, alone.mask_ap, found.class_accuracy)
             table.add_row(SPLITS[index], str(len(rows)), *("-" if np.isnan(v) else f"{v:.3f}" for v in figures))
     console.print(table)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SCORE_GAIN, TOUCH_GAIN, OFFSET = 5.87, -1.23, -2.83
+SCORE_GAIN, TOUCH_GAIN, OFFSET = 5.97, -1.43, -2.55
 """Of the logistic function that gives the expected IoU with the true mask, from the network's score and the touched
 part of the outline; fitted by ``python -m training.segmenter.confidence``, which prints them."""
 _WINDOW = np.ones((3, 3), np.uint8)
