@@ -312,7 +312,7 @@ _FAR = Cloud(
     *(np.zeros((12, 16, 3), np.float32) for _ in range(2)),
     depth=np.full((12, 16), 5.0, np.float32),
     rgb=np.zeros((12, 16, 3), np.uint8),
-    lab=np.zeros((12, 16, 3), np.float32),
+    lab_of=lambda: np.zeros((12, 16, 3), np.float32),
     camera=Camera(16, 12, 12.0, 12.0, 7.5, 5.5),
     world_T_camera=camera_pose(),
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -173,7 +175,7 @@ class Cloud:
         points: (h, w, 3) float32 world coordinates [m], NaN where there is no depth.
         normals: (h, w, 3) float32 unit normals toward the camera, NaN where unknown.
         depth: (h, w) float32 [m], NaN where unknown.
-        rgb: (h, w, 3) uint8; lab: (h, w, 3) float32, CIE L*a*b* scaled to 0..255.
+        rgb: (h, w, 3) uint8; lab_of: gives ``lab``, which not every frame needs.
         camera: intrinsics at this size. world_T_camera: (4, 4).
     """
 
@@ -181,9 +183,14 @@ class Cloud:
     normals: NDArray[np.float32]
     depth: NDArray[np.float32]
     rgb: NDArray[np.uint8]
-    lab: NDArray[np.float32]
+    lab_of: Callable[[], NDArray[np.float32]]
     camera: Camera
     world_T_camera: Array
+
+    @cached_property
+    def lab(self) -> NDArray[np.float32]:
+        """(h, w, 3) float32, CIE L*a*b* scaled to 0..255."""
+        return self.lab_of()
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,14 @@ class Plane:
 
     def height_over(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Height [m] of points (..., 3) over the plane."""
+        return self.height_at(points[..., 0], points[..., 1], points[..., 2])
+
+    def height_at(
+        self, x: NDArray[np.float32], y: NDArray[np.float32], z: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The same by coordinates (...,): faster where each is contiguous."""
         a, b, c = (np.float32(v) for v in self.coefficients)
-        height = points[..., 2] - (a * points[..., 0] + b * points[..., 1] + c)
-        return height.astype(np.float32, copy=False)
+        return (z - (a * x + b * y + c)).astype(np.float32, copy=False)
 
 
 def find_planes(cloud: Cloud, config: PerceptionConfig) -> list[tuple[Plane, NDArray[np.bool_]]]:
