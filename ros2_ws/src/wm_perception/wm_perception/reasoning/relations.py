@@ -244,14 +244,15 @@ def _meetings(
     """Of P pairs of rows; those of pairs that have not moved are taken from ``known``."""
     counts = np.array([[float(len(p))] for p in scene.parts])
     poses = np.concatenate([scene.positions, scene.quaternions, scene.extents, counts], axis=1)
+    states = np.concatenate([poses[rows], poses[columns]], axis=1)
     result = []
     fresh: Gaps = {}
-    for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
-        key = int(scene.ids[i]), int(scene.ids[j])
-        state = np.concatenate([poses[i], poses[j]])
+    ids, pieces = scene.ids.tolist(), _AllPieces(scene)
+    for i, j, state in zip(rows.tolist(), columns.tolist(), states, strict=True):
+        key = ids[i], ids[j]
         found = known.get(key)
         if found is None or np.abs(found.state - state).max() > 5e-4:
-            found = _meet(scene, rotations, i, j, state)
+            found = _meet(scene, rotations, i, j, state, pieces)
         fresh[key] = found
         result.append(found)
     known.clear()
@@ -259,15 +260,28 @@ def _meetings(
     return result
 
 
-def _meet(scene: SceneGraph, rotations: Array, i: int, j: int, state: Array) -> Meeting:
+class _AllPieces(dict[int, Pieces]):
+    """``Pieces`` by the row of an object, made when they are asked for: an object is in several pairs."""
+
+    def __init__(self, scene: SceneGraph) -> None:
+        super().__init__()
+        self._scene = scene
+
+    def __missing__(self, row: int) -> Pieces:
+        scene = self._scene
+        solid = int(scene.shapes[row]), scene.extents[row], scene.hulls[row]
+        made = self[row] = Pieces.of(solid, scene.parts[row])
+        return made
+
+
+def _meet(scene: SceneGraph, rotations: Array, i: int, j: int, state: Array, pieces: _AllPieces) -> Meeting:
     one, other = ((int(scene.shapes[m]), scene.extents[m], scene.hulls[m]) for m in (i, j))
     if not (scene.parts[i] or scene.parts[j]):
         a, b = slice(i, i + 1), slice(j, j + 1)
         gap = gaps_between(one, other, scene.positions[a], rotations[a], scene.positions[b], rotations[b])
         return Meeting(state, float(gap[0]))
-    first, second = Pieces.of(one, scene.parts[i]), Pieces.of(other, scene.parts[j])
     places = scene.positions[i], rotations[i], scene.positions[j], rotations[j]
-    nearest, _ = gap_of_pieces(first, second, *places, samples=GAP_SAMPLES)
+    nearest, _ = gap_of_pieces(pieces[i], pieces[j], *places, samples=GAP_SAMPLES)
     nested, over = [], []
     for inner, outer in ((i, j), (j, i)):
         if not scene.parts[outer] or scene.is_static[inner]:

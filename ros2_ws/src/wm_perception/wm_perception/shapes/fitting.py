@@ -25,7 +25,15 @@ from wm_perception.shapes.solids import (
     UprightCylinder,
     yaw_matrix,
 )
-from wm_perception.shapes.surfaces import FIT_POINTS, MIN_SIZE_M, Array, ShapeFit, hull_planes, signed_distance
+from wm_perception.shapes.surfaces import (
+    FIT_POINTS,
+    MIN_SIZE_M,
+    Array,
+    ShapeFit,
+    distance_to,
+    hull_planes,
+    signed_distance,
+)
 
 _SOFT_M = 0.004
 """Distance [m] at which the soft-L1 cost turns from square to linear: the depth noise at 1.6 m. Larger gives points of
@@ -290,7 +298,7 @@ def fit_shape(
     if not candidates or min(c[1].residual_m for c in candidates) > _NO_FAMILY_M:
         completed = completed_hull(every, base, eye)
         if completed.shape == Shape.CONVEX:
-            distance, _ = signed_distance(
+            distance = distance_to(
                 Shape.CONVEX,
                 completed.extents,
                 (p - completed.position) @ rotations.matrix(completed.quaternion),
@@ -338,7 +346,7 @@ def _within(
     middle = 0.5 * (low + high)
     sizes = high - low
     position = position + rotation @ middle
-    return position, sizes, signed_distance(Shape.BOX, sizes, (points - position) @ rotation)[0]
+    return position, sizes, distance_to(Shape.BOX, sizes, (points - position) @ rotation)
 
 
 def _edges_start(xy: Array) -> list[float]:
