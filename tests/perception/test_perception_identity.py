@@ -345,6 +345,7 @@ def test_what_is_round_does_not_spin(shape, speed, seed):
         )  # fmt: skip
         tracker.predict(round(n * 1e9 / 30.0), 1.0 / 30.0)
         tracker.update(_FAR, Segmentation(np.zeros((12, 16), np.int32), np.array([-1]), scores=np.ones(1)), [seen], DT)
+        tracker.fit_shapes()
         (track,) = tracker.tracks
         axis = rotations.matrix(track.quaternion)[:, 2]
         turns.append((track.shape, track.quaternion.copy()))

@@ -84,8 +84,10 @@ class _Laps:
 class PerceptionPipeline:
     """Segment, lift to 3D, track, relate: one call per frame, state kept between calls.
 
-    ``process`` is ``begin`` and then ``finish``. The next frame may be begun, in another thread, before this one is
-    finished: what they share is not changed by ``begin``. Frames are begun in order and finished in that order.
+    ``process`` is ``begin``, ``finish`` and ``settle``. The next frame may be begun, in another thread, before this one
+    is finished and settled: what they share is not changed by ``begin``. Frames are begun in order and finished in that
+    order. The result of ``finish`` may be used before ``settle`` is called, which takes as long as the rest of the work
+    in some frames; ``finish`` of the next frame calls it where nobody did.
 
     Args:
         config: see ``PerceptionConfig``.
@@ -128,7 +130,9 @@ class PerceptionPipeline:
         Raises:
             ValueError: the frame is not later than the previous one (call ``reset`` when time starts again).
         """
-        return self.finish(self.begin(frame))
+        result = self.finish(self.begin(frame))
+        self.settle()
+        return result
 
     def begin(self, frame: Frame) -> BegunFrame:
         """The first half of the work on a frame: its points, the supports, and the segmenter's network.
@@ -187,6 +191,7 @@ class PerceptionPipeline:
     def finish(self, begun: BegunFrame) -> PerceptionResult:
         """The second half: instances, tracks, relations, the scene graph at the frame that was begun."""
         frame, cloud, height = begun.frame, begun.cloud, begun.height
+        self.settle()
         laps = _Laps()
         predicted = self.tracker.predict(frame.stamp_ns, begun.since_last_s)
         candidates = candidate_pixels(cloud, height, self.config.min_height_m, self.config.max_height_m)
@@ -212,6 +217,10 @@ class PerceptionPipeline:
         ids = enlarged(instances, begun.factor * self.config.stride, begun.full.height, begun.full.width)
         laps.lap("instances")
         return PerceptionResult(scene, ids, {**begun.timings_s, **laps.timings_s}, begun.warnings, segmentation)
+
+    def settle(self) -> None:
+        """What is left to do after ``finish``, for the frames to come: fits of shapes. Nothing the second time."""
+        self.tracker.fit_shapes()
 
     def _id_of(self, row: int) -> int:
         """Id of a track by its index, 0: not published, or none."""
