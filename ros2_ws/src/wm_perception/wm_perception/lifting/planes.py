@@ -54,9 +54,7 @@ class Plane:
         """Height [m] of points (..., 3) over the plane."""
         return self.height_at(points[..., 0], points[..., 1], points[..., 2])
 
-    def height_at(
-        self, x: NDArray[np.float32], y: NDArray[np.float32], z: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    def height_at(self, x: NDArray[np.float32], y: NDArray[np.float32], z: NDArray[np.float32]) -> NDArray[np.float32]:
         """The same by coordinates (...,): faster where each is contiguous."""
         a, b, c = (np.float32(v) for v in self.coefficients)
         return (z - (a * x + b * y + c)).astype(np.float32, copy=False)

@@ -14,7 +14,7 @@ import numpy as np
 from wm_core.convex_parts import ConvexPart
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
-from wm_perception.shapes.surfaces import distance_to, hull_planes, signed_distance, surface_samples
+from wm_perception.shapes.surfaces import hull_planes, signed_distance, surface_distance, surface_samples
 from wm_perception.types import Array
 
 Solid = tuple[int, Array, Array]
@@ -60,7 +60,7 @@ def gaps_between(
         turn = np.einsum("tji,tjk->tik", s, r)
         shift = np.einsum("tji,tj->ti", s, p - q)
         points = np.einsum("tik,pk->tpi", turn, local) + shift[:, None]
-        distance = distance_to(other[0], other[1], points.reshape(-1, 3), planes_of(other))
+        distance = surface_distance(other[0], other[1], points.reshape(-1, 3), planes_of(other))
         result = np.minimum(result, distance.reshape(len(p), -1).min(axis=1))
     return result
 
@@ -78,7 +78,7 @@ def gap_and_normal(
         local, _ = surface_samples(*one, _NORMAL_SAMPLES)
         points = (local @ r.T + (p - q)) @ t
         planes = planes_of(other)
-        distance = distance_to(other[0], other[1], points, planes)
+        distance = surface_distance(other[0], other[1], points, planes)
         nearest = int(distance.argmin())
         if distance[nearest] < best:
             gradient = signed_distance(other[0], other[1], points[nearest : nearest + 1], planes)[1][0]
@@ -131,7 +131,7 @@ class Pieces:
         """The least distance [m] of any part to points (P, 3) in the object's frame, and which point and part it is."""
         best, point, part = np.inf, 0, 0
         for k, (solid, position, rotation) in enumerate(zip(self.solids, self.positions, self.rotations, strict=True)):
-            found = distance_to(solid[0], solid[1], (points - position) @ rotation, self.planes[k])
+            found = surface_distance(solid[0], solid[1], (points - position) @ rotation, self.planes[k])
             at = int(found.argmin())
             if found[at] < best:
                 best, point, part = float(found[at]), at, k

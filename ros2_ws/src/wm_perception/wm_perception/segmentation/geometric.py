@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
 from wm_perception.lifting.cloud import depth_noise_m
-from wm_perception.shapes.surfaces import distance_to, hull_planes
+from wm_perception.shapes.surfaces import hull_planes, signed_distance
 from wm_perception.types import Array, Cloud, Frame, PredictedObject, Segmentation
 
 _CREASE_RADIANS = np.radians(35.0)
@@ -274,7 +274,7 @@ def distance_to(predicted: PredictedObject, points: NDArray[np.float32]) -> Arra
             planes = hull_planes(predicted.hull)
         except ValueError:
             planes = None
-    distance = distance_to(predicted.shape, predicted.extents, local, planes)
+    distance, _ = signed_distance(predicted.shape, predicted.extents, local, planes)
     result[near] = np.where(distance < 0.0, -0.5 * distance, distance)
     return result
 

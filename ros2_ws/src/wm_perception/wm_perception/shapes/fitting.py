@@ -30,9 +30,9 @@ from wm_perception.shapes.surfaces import (
     MIN_SIZE_M,
     Array,
     ShapeFit,
-    distance_to,
     hull_planes,
     signed_distance,
+    surface_distance,
 )
 
 _SOFT_M = 0.004
@@ -298,7 +298,7 @@ def fit_shape(
     if not candidates or min(c[1].residual_m for c in candidates) > _NO_FAMILY_M:
         completed = completed_hull(every, base, eye)
         if completed.shape == Shape.CONVEX:
-            distance = distance_to(
+            distance = surface_distance(
                 Shape.CONVEX,
                 completed.extents,
                 (p - completed.position) @ rotations.matrix(completed.quaternion),
@@ -346,7 +346,7 @@ def _within(
     middle = 0.5 * (low + high)
     sizes = high - low
     position = position + rotation @ middle
-    return position, sizes, distance_to(Shape.BOX, sizes, (points - position) @ rotation)
+    return position, sizes, surface_distance(Shape.BOX, sizes, (points - position) @ rotation)
 
 
 def _edges_start(xy: Array) -> list[float]:

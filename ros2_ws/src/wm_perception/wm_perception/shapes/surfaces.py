@@ -94,7 +94,7 @@ def signed_distance(shape: int, extents: Array, points: Array, hull: Array | Non
     return distance, g * np.where(p < 0.0, -1.0, 1.0)
 
 
-def distance_to(shape: int, extents: Array, points: Array, hull: Array | None = None) -> Array:
+def surface_distance(shape: int, extents: Array, points: Array, hull: Array | None = None) -> Array:
     """The distances (P,) of ``signed_distance`` without their gradients, which take as long again."""
     p = np.asarray(points, dtype=np.float64)
     half = 0.5 * np.asarray(extents, dtype=np.float64)
@@ -191,7 +191,7 @@ def fit_box(points: Array, bottom: float, top: float) -> ShapeFit:
     position = np.array([cx, cy, 0.5 * (bottom + top)])
     extents = np.maximum([lx, ly, top - bottom], MIN_SIZE_M)
     quaternion = _yaw_quaternion(yaw)
-    distance = distance_to(Shape.BOX, extents, _local(points, position, quaternion))
+    distance = surface_distance(Shape.BOX, extents, _local(points, position, quaternion))
     return ShapeFit(Shape.BOX, position, quaternion, extents, float(np.median(np.abs(distance))))
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from wm_core.rotations import matrix
-from wm_perception.shapes.surfaces import distance_to
+from wm_perception.shapes.surfaces import surface_distance
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.one_or_two import OneOrTwo
 from wm_perception.tracking.pieces import holds_pieces, joined, share_on, share_under
@@ -50,7 +50,7 @@ means that remembered places claim points for longer."""
 def outside(track: Track, points: Array) -> Array:
     """|distance| [m] of world points (P, 3) to a track's surface; half as much inside, where fits are vague."""
     local = (points - track.position) @ matrix(track.quaternion)
-    distance = distance_to(track.shape, track.extents, local, track.planes)
+    distance = surface_distance(track.shape, track.extents, local, track.planes)
     return np.where(distance < 0.0, -0.5 * distance, distance)
 
 
