@@ -113,6 +113,8 @@ class Support:
         cells = self.solid_cells()
         if len(cells) < 3:
             cells = _decode(self.cells)
+        # The outermost cells alone: the others' corners are within.
+        cells = cv2.convexHull(cells.astype(np.int32)).reshape(-1, 2).astype(np.int64)
         corners = (cells[:, None, :] + np.array([[0, 0], [0, 1], [1, 0], [1, 1]])).reshape(-1, 2) * CELL_M
         hull = cv2.convexHull(corners.astype(np.float32)).reshape(-1, 2)
         (cx, cy), (lx, ly), angle = cv2.minAreaRect(hull)
