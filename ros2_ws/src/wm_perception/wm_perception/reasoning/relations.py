@@ -52,6 +52,9 @@ Larger is slower, and lets things hover."""
 _SUNK_M = 0.02
 """How far [m] an object may seem to have sunk into the surface that it stands on: the limit of ON. Larger takes what is
 beside a step to be on it."""
+_OUT_OF_REACH = 1.3
+"""Distance of bounds, over that at which objects are near, from which no gap is measured: nothing that depends on it is
+as probable as ``_LEAST``. Larger is slower."""
 _LEAST = 0.05
 """Relations less probable than this count as absent. Chosen by hand; it keeps the list short."""
 
@@ -154,7 +157,7 @@ def measure_relations(
     if not len(rows):
         _occlusions(scene, _optical(scene), result)
         return result
-    meetings = _meetings(scene, rotations, rows, columns, gaps)
+    meetings = _meetings(scene, rotations, rows, columns, gaps, max(_OUT_OF_REACH * config.near_m, _APART_M))
     gap = np.array([m.gap for m in meetings])
     samples = [_surface(scene, i) for i in range(n)]
     heights = [s @ rotations[i, 2] for i, s in enumerate(samples)]
@@ -239,16 +242,30 @@ def _surface(scene: SceneGraph, i: int) -> Array:
 
 
 def _meetings(
-    scene: SceneGraph, rotations: Array, rows: NDArray[np.int64], columns: NDArray[np.int64], known: Gaps
+    scene: SceneGraph,
+    rotations: Array,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    known: Gaps,
+    far_m: float,
 ) -> list[Meeting]:
-    """Of P pairs of rows; those of pairs that have not moved are taken from ``known``."""
+    """Of P pairs of rows; those of pairs that have not moved are taken from ``known``.
+
+    Where the bounds along the world's axes are farther apart than ``far_m`` [m], that is the gap.
+    """
     counts = np.array([[float(len(p))] for p in scene.parts])
     poses = np.concatenate([scene.positions, scene.quaternions, scene.extents, counts], axis=1)
     states = np.concatenate([poses[rows], poses[columns]], axis=1)
     result = []
     fresh: Gaps = {}
     ids, pieces = scene.ids.tolist(), _AllPieces(scene)
-    for i, j, state in zip(rows.tolist(), columns.tolist(), states, strict=True):
+    halves = 0.5 * np.einsum("nij,nj->ni", np.abs(rotations), scene.extents)
+    beyond = np.abs(scene.positions[rows] - scene.positions[columns]) - halves[rows] - halves[columns]
+    bounds = np.linalg.norm(np.maximum(beyond, 0.0), axis=1).tolist()
+    for i, j, state, bound in zip(rows.tolist(), columns.tolist(), states, bounds, strict=True):
+        if bound > far_m:
+            result.append(_apart(scene, i, j, state, bound))
+            continue
         key = ids[i], ids[j]
         found = known.get(key)
         if found is None or np.abs(found.state - state).max() > 5e-4:
@@ -258,6 +275,13 @@ def _meetings(
     known.clear()
     known.update(fresh)
     return result
+
+
+def _apart(scene: SceneGraph, i: int, j: int, state: Array, gap: float) -> Meeting:
+    """Of two objects that are far from each other: neither is inside the other, nor on it."""
+    outer = [bool(scene.parts[m]) and not scene.is_static[n] for n, m in ((i, j), (j, i))]
+    nested, over = ([value if o else np.nan for o in outer] for value in (0.0, np.inf))
+    return Meeting(state, gap, (nested[0], nested[1]), (over[0], over[1]))
 
 
 class _AllPieces(dict[int, Pieces]):
