@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,6 @@ from wm_perception.types import (
     Frame,
     PerceptionConfig,
     PerceptionResult,
-    Segmentation,
     Segmenter,
     TwoStageSegmenter,
 )
@@ -213,9 +214,15 @@ class PerceptionPipeline:
         scene = build_scene(frame, begun.supports, self.tracker, self.config.world_frame, containers)
         scene = self.reasoner.update(scene, self.tracker.events)
         laps.lap("relations")
-        instances = self._with_sides(self._instances(segmentation, assigned), cloud, candidates, containers)
-        ids = enlarged(instances, begun.factor * self.config.stride, begun.full.height, begun.full.width)
-        laps.lap("instances")
+        sides = partial(self._with_sides, cloud=cloud, candidates=candidates, containers=containers)
+        ids = partial(
+            self._ids_of_pixels,
+            segmentation.labels,
+            self._table(assigned),
+            sides if containers else None,
+            begun.factor * self.config.stride,
+            begun.full,
+        )
         return PerceptionResult(scene, ids, {**begun.timings_s, **laps.timings_s}, begun.warnings, segmentation)
 
     def settle(self) -> None:
@@ -226,12 +233,21 @@ class PerceptionPipeline:
         """Id of a track by its index, 0: not published, or none."""
         return self.tracker.tracks[row].id if row >= 0 else 0
 
-    def _instances(self, segmentation: Segmentation, assigned: NDArray[np.int64]) -> NDArray[np.uint16]:
-        """(h, w) ids of the tracks, 0: none."""
-        table = np.zeros(len(segmentation.keys) + 1, dtype=np.uint16)
-        for label, row in enumerate(assigned, start=1):
-            table[label] = self._id_of(row)
-        return table[segmentation.labels]
+    def _table(self, assigned: NDArray[np.int64]) -> NDArray[np.uint16]:
+        """(L + 1,) ids of the tracks of labels 0..L, 0: none."""
+        return np.array([0, *(self._id_of(row) for row in assigned)], np.uint16)
+
+    @staticmethod
+    def _ids_of_pixels(
+        labels: NDArray[np.int32],
+        table: NDArray[np.uint16],
+        sides: Callable[[NDArray[np.uint16]], NDArray[np.uint16]] | None,
+        factor: int,
+        full: Camera,
+    ) -> NDArray[np.uint16]:
+        """``PerceptionResult.instance_ids``; ``sides`` adds those of containers."""
+        instances = table[labels]
+        return enlarged(instances if sides is None else sides(instances), factor, full.height, full.width)
 
     @staticmethod
     def _with_sides(
@@ -241,8 +257,6 @@ class PerceptionPipeline:
         containers: tuple[Container, ...],
     ) -> NDArray[np.uint16]:
         """The ids with those of containers, where nothing else is."""
-        if not containers:
-            return instances
         pixels = np.flatnonzero(candidates & (instances == 0))
         structure = Structure(containers=containers)
         which = structure.on_sides(cloud.points.reshape(-1, 3)[pixels], cloud.depth.ravel()[pixels])

@@ -262,14 +262,19 @@ class PerceptionResult:
 
     Attributes:
         scene: the scene graph at the frame's stamp.
-        instance_ids: (H, W) uint16 persistent object id of every pixel; 0 = background and supports.
+        ids_of: gives ``instance_ids``, which not every frame needs.
         timings_s: durations [s] of the pipeline's steps, by name.
         warnings: sentences on the frame's faults; empty: none.
         segmentation: the instances of this frame that were tracked; None: not known.
     """
 
     scene: SceneGraph
-    instance_ids: NDArray[np.uint16]
+    ids_of: Callable[[], NDArray[np.uint16]]
     timings_s: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     segmentation: Segmentation | None = None
+
+    @cached_property
+    def instance_ids(self) -> NDArray[np.uint16]:
+        """(H, W) persistent object id of every pixel; 0 = background and supports."""
+        return self.ids_of()
