@@ -100,9 +100,11 @@ def _solve(
         gradient = weighted.T @ distance
         normal[sizes, sizes] += shrink
         gradient[sizes] += shrink * x[sizes]
-        normal[np.diag_indices(len(x))] *= 1.0 + damping
-        normal[np.diag_indices(len(x))] += 1e-6
-        step = np.clip(-np.linalg.solve(normal, gradient), -_MAX_PARAMETERS_STEP_M, _MAX_PARAMETERS_STEP_M)
+        diagonal = normal.reshape(-1)[:: len(x) + 1]
+        diagonal *= 1.0 + damping
+        diagonal += 1e-6
+        step = -np.linalg.solve(normal, gradient)
+        np.minimum(np.maximum(step, -_MAX_PARAMETERS_STEP_M, out=step), _MAX_PARAMETERS_STEP_M, out=step)
         tried = x + step
         tried[sizes] = np.maximum(tried[sizes], MIN_SIZE_M)
         result = distances(tried)

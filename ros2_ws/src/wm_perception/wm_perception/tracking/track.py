@@ -136,6 +136,7 @@ class ShapeEvidence:
         fits: the last ones; all to the whole object, or all to parts of it.
         whole: whether they are to the whole object.
         stamp_ns, pixels: of the segment that was fitted last.
+        partial: fits in succession to a part of the object, of which no more came into sight.
         residual_m: mean distance of the current segment's points to the surface.
         view: (3,) unit vector in the world frame from the camera to the object when it was fitted last.
     """
@@ -144,6 +145,7 @@ class ShapeEvidence:
     whole: bool = False
     stamp_ns: int = 0
     pixels: int = 0
+    partial: int = 0
     residual_m: float = 0.0
     view: Array = field(default_factory=lambda: np.array([1.0, 0.0, 0.0]))
 
