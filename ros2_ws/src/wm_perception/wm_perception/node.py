@@ -34,6 +34,7 @@ from wm_perception.types import Frame, PerceptionConfig, PerceptionResult
 from wm_ros.health.diagnostics import Level, RateMonitor
 from wm_ros.health.inputs import InputHealth
 from wm_ros.nodes.lifecycle import ManagedNode
+from wm_ros.nodes.memory import share_arenas
 from wm_ros.nodes.running import run_node
 from wm_ros.stamps import Pair
 
@@ -285,6 +286,7 @@ class PerceptionNode(ManagedNode):
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM."""
+    share_arenas()
     sys.exit(run_node(PerceptionNode))
 
 

@@ -311,7 +311,8 @@ class Track:
         # Calibrated on random worlds of the training split, by how much of an object its solid was fitted to.
         wider = (1.0 if self.evidence.whole else 3.5) * (1.5 if self.visibility.cut else 1.0)
         across, along = wider * across, wider * along
-        same = [f.extents for f in self.evidence.fits if f.shape == self.shape]
+        # The level axes of two outlines may be named the other way round.
+        same = [[*np.sort(f.extents[:2]), f.extents[2]] for f in self.evidence.fits if f.shape == self.shape]
         spread = 0.5 * float(np.std(same, axis=0).max()) if len(same) >= 3 and self.shape != Shape.BOX else 0.0
         level = (_BIAS_M + across * size + spread) ** 2
         view = self.evidence.view
