@@ -24,9 +24,9 @@ takes, and a quarter to those of a video. ``Trimmer`` returns what is left of th
 """
 KEPT_BYTES = 8 << 20
 """Free memory at the end of an arena that is kept. Where the bound on large blocks is set, glibc gives back what
-exceeds 128 KiB whenever a block is freed there. Each image that came was then copied to fresh pages: 2 ms of processor for one
-of 640x480 with its depth, 0.2 when they are used again. Larger is as good for larger images, and holds more back for
-good: ``Trimmer`` does not reach the ends of arenas.
+exceeds 128 KiB whenever a block is freed there. Each image that came was then copied to fresh pages: 2 ms of
+processor for one of 640x480 with its depth, 0.2 when they are used again. Larger is as good for larger images, and
+holds more back for good: ``Trimmer`` does not reach the ends of arenas.
 """
 TRIM_S = 2.0
 """Least time between trims [s]: one takes about 2 ms after a request for images, less after others."""
