@@ -262,7 +262,12 @@ class LearnedSegmenter:
         network: from the input (1, 10, h, w) to the five maps named in ``OUTPUTS``.
         vocabulary: names of the classes, in the order of the network's output.
         max_height_m: instances higher than this over their support are dropped [m].
+
+    Attributes:
+        uses_tracks: False, ``predicted`` is not looked at.
     """
+
+    uses_tracks = False
 
     def __init__(self, network: Network, vocabulary: tuple[str, ...], max_height_m: float = 0.6) -> None:
         self.network, self.vocabulary, self.max_height_m = network, vocabulary, max_height_m

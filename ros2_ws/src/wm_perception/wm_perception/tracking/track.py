@@ -230,6 +230,9 @@ class Track:
         motion = self.motion
         v = motion.filter.mean[3:6]
         speed = float(np.linalg.norm(v))
+        if motion.sleeping or speed < _SLOW_M_S:
+            # As of most objects; what follows takes longer.
+            return np.zeros(3)
         sigma = float(np.sqrt(np.trace(motion.filter.covariance[3:6, 3:6]) / 3.0))
         way = motion.trail[-1].position - motion.trail[0].position if motion.trail else np.zeros(3)
         # The seen part of an object that has always been cut off or hidden in part grows: that resembles motion.

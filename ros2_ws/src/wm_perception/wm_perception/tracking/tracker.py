@@ -82,12 +82,15 @@ class Tracker:
         self._event_id += 1
         self.events.append(Event(self._event_id, kind, a, 0, self._stamp_ns, 1.0))
 
-    def predict(self, stamp_ns: int, dt: float) -> list[PredictedObject]:
-        """Advance every track by ``dt`` [s]; returns where each is expected."""
+    def predict(self, stamp_ns: int, dt: float) -> None:
+        """Advance every track by ``dt`` [s]."""
         self._stamp_ns = stamp_ns
         self.events = []
         for t in self.tracks:
             motion_update.predict(t, dt, self.config.gap_reset_s, self._models)
+
+    def predicted(self, dt: float) -> list[PredictedObject]:
+        """Where each track is expected, after it was advanced by ``dt`` [s]."""
         return [
             PredictedObject(
                 t.key,
