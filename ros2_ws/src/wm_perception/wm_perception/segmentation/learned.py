@@ -110,7 +110,7 @@ def network_input(cloud: Cloud, height: NDArray[np.float32]) -> Image:
 
 
 def _median(values: NDArray[np.float32]) -> float:
-    """Of at least one value; NumPy's own takes ten times as long."""
+    """Of at least one value; NumPy's own takes several times as long."""
     half = len(values) // 2
     if len(values) % 2:
         return float(np.partition(values, half)[half])
