@@ -102,7 +102,7 @@ class SegmenterNetwork(nn.Module):
         out, channels = folded.out_channels, folded.in_channels // 4
         direct = nn.Conv2d(channels, out, 6, 2, 2, bias=False)
         with torch.no_grad():
-            # Channels of folded pixels are (channel, row, column); rows and columns interleave with those of the kernel.
+            # Channels of folded pixels are (channel, row, column); the last two interleave with those of the kernel.
             apart = folded.weight.reshape(out, channels, 2, 2, 3, 3)
             direct.weight.copy_(apart.permute(0, 1, 4, 2, 5, 3).reshape(out, channels, 6, 6))
         copied.stem[0], copied.stem[1] = nn.Identity(), direct.to(folded.weight.device)
