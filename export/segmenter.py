@@ -37,7 +37,7 @@ def _segmenter_network(weights: Path) -> nn.Module:
 
     network = SegmenterNetwork(classes=_class_count(weights))
     network.load_state_dict(load_file(weights))
-    return network.eval()
+    return network.eval().unfolded()
 
 
 def _segmenter_facts(network: nn.Module) -> dict[str, str]:

@@ -47,7 +47,7 @@ class StandInPipeline:
     """One object where depth is seen, held by permanence where it is not; its id grows with each reset."""
 
     def __init__(self, config: PerceptionConfig) -> None:
-        self.resets = 0
+        self.resets = self.settled = 0
         self.world_frame = config.world_frame
 
     def reset(self) -> None:
@@ -76,6 +76,9 @@ class StandInPipeline:
         )
         ids = np.where(frame.depth_m > 0.0, 1 + self.resets, 0).astype(np.int32)
         return SimpleNamespace(scene=scene, instance_ids=ids, timings_s={"all": 0.001}, warnings=())
+
+    def settle(self) -> None:
+        self.settled += 1
 
 
 class Robot:

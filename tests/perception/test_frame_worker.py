@@ -86,6 +86,31 @@ def test_without_overlap_an_item_is_finished_first(stages: Stages) -> None:
     assert worker.stop(PATIENCE_S)
 
 
+def test_what_is_left_of_an_item_runs_beside_the_next_first_stage_and_before_its_second(stages: Stages) -> None:
+    def first(item: int):
+        rest = stages.first(item)
+
+        def left() -> None:
+            stages.note("left", item)
+            stages._pass("left", item)
+            stages.note("done", item)
+
+        return lambda: (rest(), left)[1]
+
+    worker = FrameWorker(first, overlap=False)
+    stages.gate("left", 1)
+    worker.offer(1)
+    stages.wait("left", 1)
+    worker.offer(2)
+    stages.wait("begin", 2)
+    time.sleep(0.05)
+    assert ("second", 2) not in stages.notes and not worker.wait_until_idle(0.01)
+    stages.gate("left", 1).set()
+    stages.wait("done", 2)
+    assert stages.notes.index(("done", 1)) < stages.notes.index(("second", 2))
+    assert worker.wait_until_idle(PATIENCE_S) and worker.stop(PATIENCE_S)
+
+
 def test_of_what_waits_the_newest_is_taken_merged_with_what_it_replaces(stages: Stages) -> None:
     worker = FrameWorker(stages.first, merge=lambda old, new: old + new)
     stages.gate("first", 1)
@@ -132,6 +157,26 @@ def test_the_first_stage_can_wait_for_all_earlier_items(stages: Stages) -> None:
     stages.wait("end", 3)
     assert stages.notes.index(("end", 1)) < stages.notes.index(("drained", 3))
     assert worker.stop(PATIENCE_S)
+
+
+def test_the_first_stage_can_wait_for_what_is_left_of_earlier_items(stages: Stages) -> None:
+    def first(item: int):
+        if item == 2:
+            worker.drain()
+            stages.note("drained", item)
+        rest = stages.first(item)
+        return lambda: (rest(), lambda: stages._pass("left", item))[1]
+
+    worker = FrameWorker(first, overlap=False)
+    stages.gate("left", 1)
+    worker.offer(1)
+    stages.wait("end", 1)
+    worker.offer(2)
+    time.sleep(0.05)
+    assert ("drained", 2) not in stages.notes
+    stages.gate("left", 1).set()
+    stages.wait("drained", 2)
+    assert worker.wait_until_idle(PATIENCE_S) and worker.stop(PATIENCE_S)
 
 
 def test_stopped_in_either_stage_or_in_a_drain_it_drops_what_waits_and_says_what_hangs(stages: Stages) -> None:

@@ -312,7 +312,7 @@ _FAR = Cloud(
     *(np.zeros((12, 16, 3), np.float32) for _ in range(2)),
     depth=np.full((12, 16), 5.0, np.float32),
     rgb=np.zeros((12, 16, 3), np.uint8),
-    lab=np.zeros((12, 16, 3), np.float32),
+    lab_of=lambda: np.zeros((12, 16, 3), np.float32),
     camera=Camera(16, 12, 12.0, 12.0, 7.5, 5.5),
     world_T_camera=camera_pose(),
 )
@@ -345,6 +345,7 @@ def test_what_is_round_does_not_spin(shape, speed, seed):
         )  # fmt: skip
         tracker.predict(round(n * 1e9 / 30.0), 1.0 / 30.0)
         tracker.update(_FAR, Segmentation(np.zeros((12, 16), np.int32), np.array([-1]), scores=np.ones(1)), [seen], DT)
+        tracker.fit_shapes()
         (track,) = tracker.tracks
         axis = rotations.matrix(track.quaternion)[:, 2]
         turns.append((track.shape, track.quaternion.copy()))

@@ -47,7 +47,7 @@ def test_all_shapes_anywhere_can_be_drawn():
         is_static=[i == 0 for i in range(n)],
     )
     assert set(scene.shapes.tolist()) == {int(s) for s in Shape}
-    drawn = draw_overlay(seen, PerceptionResult(scene, np.zeros(seen.depth_m.shape, np.uint16)))
+    drawn = draw_overlay(seen, PerceptionResult(scene, lambda: np.zeros(seen.depth_m.shape, np.uint16)))
     assert not np.array_equal(drawn, seen.color)
 
 
@@ -62,7 +62,7 @@ def test_few_parts_are_drawn_and_of_many_the_outline():
         scene = SceneGraph.build(
             [5], [[0.0, 0.0, 0.03]], [[0.2, 0.17, 0.05]], shapes=[Shape.CONVEX], hulls=[hull], parts=[parts]
         )
-        return draw_overlay(seen, PerceptionResult(scene, np.zeros(seen.depth_m.shape, np.uint16)))
+        return draw_overlay(seen, PerceptionResult(scene, lambda: np.zeros(seen.depth_m.shape, np.uint16)))
 
     outline, few, many = drawn(()), drawn((block, stem)), drawn((block, stem) * 3)
     assert np.array_equal(outline, many)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import torch
@@ -88,6 +89,24 @@ class SegmenterNetwork(nn.Module):
             assert isinstance(bias, Tensor)
             bias[:4] = -2.0
             bias[4:8] = -3.0
+
+    def unfolded(self) -> SegmenterNetwork:
+        """A copy that is the same function, with its first convolution on the pixels as they are.
+
+        3x3 on pixels folded two by two is 6x6 in steps of two. Runtimes convolve faster than they fold: ONNX Runtime
+        took 1.5 of 13 ms less for int8, 3.4 of 27 ms for fp32 (one thread of a 2 GHz EPYC).
+        """
+        copied = copy.deepcopy(self)
+        folded = copied.stem[1]
+        assert isinstance(folded, nn.Conv2d)
+        out, channels = folded.out_channels, folded.in_channels // 4
+        direct = nn.Conv2d(channels, out, 6, 2, 2, bias=False)
+        with torch.no_grad():
+            # Channels of folded pixels are (channel, row, column); the last two interleave with those of the kernel.
+            apart = folded.weight.reshape(out, channels, 2, 2, 3, 3)
+            direct.weight.copy_(apart.permute(0, 1, 4, 2, 5, 3).reshape(out, channels, 6, 6))
+        copied.stem[0], copied.stem[1] = nn.Identity(), direct.to(folded.weight.device)
+        return copied.train(self.training)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """(B, 10, h, w), h and w even, to the maps named in ``OUTPUTS``."""

@@ -1,4 +1,7 @@
-"""A worker that processes the newest frame in two halves: the first of the next frame beside the second of this one."""
+"""A worker that processes the newest frame in two halves: the first of the next frame beside the second of this one.
+
+What is left of the second half when its result is out runs beside the first half of the next frame in any case.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+
+Rest = Callable[[], Callable[[], None] | None]
+"""A second half; what it returns is left to do when its result is out, None: nothing."""
 
 OVERLAP = ("auto", "always", "never")
 
@@ -26,17 +32,18 @@ class FrameWorker(Generic[Item]):
 
     ``first`` gets an item and returns a function without arguments, the second half. That is called in the second
     thread, in the order of the items, while the first thread may already process the next one. Where the second half is
-    the slower one, the first begins no further item while one waits between the two. Neither half may raise.
+    the slower one, the first begins no further item while one waits between the two. What the second half returns is
+    called after it in the same thread, before the second half of the next item. None of them may raise.
 
     Args:
         first: the first half. merge: of an item that still waits and a newer one, the item to process.
-        overlap: False: an item is finished before the next is begun.
+        overlap: False: an item is finished, but for what is left to do then, before the next is begun.
         name: of the threads.
     """
 
     def __init__(
         self,
-        first: Callable[[Item], Callable[[], None]],
+        first: Callable[[Item], Rest],
         merge: Callable[[Item, Item], Item] = lambda old, new: new,
         overlap: bool = True,
         name: str = "frames",
@@ -44,8 +51,8 @@ class FrameWorker(Generic[Item]):
         self._first, self._merge, self._overlap = first, merge, overlap
         self._wake = threading.Condition()
         self._waiting: Item | None = None
-        self._rest: Callable[[], None] | None = None
-        self._in_first = self._in_second = False
+        self._rest: Rest | None = None
+        self._in_first = self._in_second = self._in_left = False
         self._working = True
         # Daemon threads: a frame that hangs does not keep the process from ending.
         self._threads = [
@@ -85,7 +92,7 @@ class FrameWorker(Generic[Item]):
         return not any(thread.is_alive() for thread in self._threads)
 
     def _drained(self) -> bool:
-        return self._rest is None and not self._in_second
+        return self._rest is None and not (self._in_second or self._in_left)
 
     def _idle(self) -> bool:
         return self._waiting is None and not self._in_first and self._drained()
@@ -118,8 +125,15 @@ class FrameWorker(Generic[Item]):
                 rest, self._rest = self._rest, None
                 self._in_second = True
                 self._wake.notify_all()
-            rest()
+            left = rest()
             del rest
             with self._wake:
-                self._in_second = False
+                self._in_second, self._in_left = False, left is not None
+                self._wake.notify_all()
+            if left is None:
+                continue
+            left()
+            del left
+            with self._wake:
+                self._in_left = False
                 self._wake.notify_all()

@@ -22,7 +22,7 @@ from wm_core.frames import prefixed
 from wm_core.health.findings import Finding
 from wm_core.health.inputs import check_registration
 from wm_core.inference.onnx_runtime import cores
-from wm_perception.frame_worker import FrameWorker, overlaps
+from wm_perception.frame_worker import FrameWorker, Rest, overlaps
 from wm_perception.inspection import FrameInspector
 from wm_perception.parameters import PerceptionParameters
 from wm_perception.ros.bad_frames import BadFrameError, BadFrames
@@ -34,6 +34,7 @@ from wm_perception.types import Frame, PerceptionConfig, PerceptionResult
 from wm_ros.health.diagnostics import Level, RateMonitor
 from wm_ros.health.inputs import InputHealth
 from wm_ros.nodes.lifecycle import ManagedNode
+from wm_ros.nodes.memory import share_arenas
 from wm_ros.nodes.running import run_node
 from wm_ros.stamps import Pair
 
@@ -80,8 +81,8 @@ class PerceptionNode(ManagedNode):
 
     Args:
         pipeline: makes an object with the interface of ``PerceptionPipeline``: ``finish(begin(frame))`` is a
-            ``PerceptionResult``, where the next frame may be begun before this one is finished; ``reset()`` forgets
-            tracks after time was set back, and ids are never used again.
+            ``PerceptionResult``, where the next frame may be begun before this one is finished; ``settle()`` is called
+            when that is published; ``reset()`` forgets tracks after time was set back, and ids are never used again.
     """
 
     def __init__(self, pipeline: Callable[[PerceptionConfig], Any] = make_pipeline, **kwargs: Any) -> None:
@@ -173,7 +174,7 @@ class PerceptionNode(ManagedNode):
             # Not an alarm: a camera faster than the machine is normal.
             self.diagnostics.counter("frames_passed_over", level=Level.OK).add()
 
-    def _begin(self, pair: Pair) -> Callable[[], None]:
+    def _begin(self, pair: Pair) -> Rest:
         """The first half of the work on a pair of images; returns the second."""
         try:
             finish = self._begin_frame(pair)
@@ -184,16 +185,26 @@ class PerceptionNode(ManagedNode):
             return partial(self._perceived.report, pair.stamp_ns, (error.counter, error.detail))
         except Exception as error:  # counted and logged; the next frame may be better
             return partial(self._perceived.report, pair.stamp_ns, self._failed(error))
-        return partial(self._finish, pair.stamp_ns, finish)
+        return partial(self._finish, pair.stamp_ns, finish, self._pipeline)
 
-    def _finish(self, stamp_ns: int, finish: Callable[[], None]) -> None:
-        """The second half: ``finish`` is what ``_begin_frame`` returned."""
+    def _finish(self, stamp_ns: int, finish: Callable[[], None], pipeline: Any) -> Callable[[], None]:
+        """The second half: ``finish`` is what ``_begin_frame`` returned; returns what is left then."""
         refused = None
         try:
             finish()
         except Exception as error:  # counted and logged; the next frame may be better
             refused = self._failed(error)
         self._perceived.report(stamp_ns, refused)
+        return partial(self._settle, pipeline)
+
+    def _settle(self, pipeline: Any) -> None:
+        """What is left to do for a frame that is published."""
+        started_s = time.monotonic()
+        try:
+            pipeline.settle()
+        except Exception as error:  # counted and logged; the next frame may be better
+            self._failed(error)
+        self.diagnostics.latency("stage after publishing").add(time.monotonic() - started_s)
 
     def _failed(self, error: Exception) -> tuple[str, str]:
         self.report_exception("pipeline", error)
@@ -275,6 +286,7 @@ class PerceptionNode(ManagedNode):
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM."""
+    share_arenas()
     sys.exit(run_node(PerceptionNode))
 
 

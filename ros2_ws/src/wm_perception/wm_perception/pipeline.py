@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,6 @@ from wm_perception.types import (
     Frame,
     PerceptionConfig,
     PerceptionResult,
-    Segmentation,
     Segmenter,
     TwoStageSegmenter,
 )
@@ -84,8 +85,10 @@ class _Laps:
 class PerceptionPipeline:
     """Segment, lift to 3D, track, relate: one call per frame, state kept between calls.
 
-    ``process`` is ``begin`` and then ``finish``. The next frame may be begun, in another thread, before this one is
-    finished: what they share is not changed by ``begin``. Frames are begun in order and finished in that order.
+    ``process`` is ``begin``, ``finish`` and ``settle``. The next frame may be begun, in another thread, before this one
+    is finished and settled: what they share is not changed by ``begin``. Frames are begun in order and finished in that
+    order. The result of ``finish`` may be used before ``settle`` is called, which takes as long as the rest of the work
+    in some frames; ``finish`` of the next frame calls it where nobody did.
 
     Args:
         config: see ``PerceptionConfig``.
@@ -128,7 +131,9 @@ class PerceptionPipeline:
         Raises:
             ValueError: the frame is not later than the previous one (call ``reset`` when time starts again).
         """
-        return self.finish(self.begin(frame))
+        result = self.finish(self.begin(frame))
+        self.settle()
+        return result
 
     def begin(self, frame: Frame) -> BegunFrame:
         """The first half of the work on a frame: its points, the supports, and the segmenter's network.
@@ -187,8 +192,12 @@ class PerceptionPipeline:
     def finish(self, begun: BegunFrame) -> PerceptionResult:
         """The second half: instances, tracks, relations, the scene graph at the frame that was begun."""
         frame, cloud, height = begun.frame, begun.cloud, begun.height
+        self.settle()
         laps = _Laps()
-        predicted = self.tracker.predict(frame.stamp_ns, begun.since_last_s)
+        self.tracker.predict(frame.stamp_ns, begun.since_last_s)
+        # They take a tenth of a millisecond each.
+        uses_tracks = getattr(self.segmenter, "uses_tracks", True)
+        predicted = self.tracker.predicted(begun.since_last_s) if uses_tracks else []
         candidates = candidate_pixels(cloud, height, self.config.min_height_m, self.config.max_height_m)
         if isinstance(self.segmenter, TwoStageSegmenter):
             segmentation = self.segmenter.decode(begun.inferred, cloud, candidates, height, predicted)
@@ -208,21 +217,40 @@ class PerceptionPipeline:
         scene = build_scene(frame, begun.supports, self.tracker, self.config.world_frame, containers)
         scene = self.reasoner.update(scene, self.tracker.events)
         laps.lap("relations")
-        instances = self._with_sides(self._instances(segmentation, assigned), cloud, candidates, containers)
-        ids = enlarged(instances, begun.factor * self.config.stride, begun.full.height, begun.full.width)
-        laps.lap("instances")
+        sides = partial(self._with_sides, cloud=cloud, candidates=candidates, containers=containers)
+        ids = partial(
+            self._ids_of_pixels,
+            segmentation.labels,
+            self._table(assigned),
+            sides if containers else None,
+            begun.factor * self.config.stride,
+            begun.full,
+        )
         return PerceptionResult(scene, ids, {**begun.timings_s, **laps.timings_s}, begun.warnings, segmentation)
+
+    def settle(self) -> None:
+        """What is left to do after ``finish``, for the frames to come: fits of shapes. Nothing the second time."""
+        self.tracker.fit_shapes()
 
     def _id_of(self, row: int) -> int:
         """Id of a track by its index, 0: not published, or none."""
         return self.tracker.tracks[row].id if row >= 0 else 0
 
-    def _instances(self, segmentation: Segmentation, assigned: NDArray[np.int64]) -> NDArray[np.uint16]:
-        """(h, w) ids of the tracks, 0: none."""
-        table = np.zeros(len(segmentation.keys) + 1, dtype=np.uint16)
-        for label, row in enumerate(assigned, start=1):
-            table[label] = self._id_of(row)
-        return table[segmentation.labels]
+    def _table(self, assigned: NDArray[np.int64]) -> NDArray[np.uint16]:
+        """(L + 1,) ids of the tracks of labels 0..L, 0: none."""
+        return np.array([0, *(self._id_of(row) for row in assigned)], np.uint16)
+
+    @staticmethod
+    def _ids_of_pixels(
+        labels: NDArray[np.int32],
+        table: NDArray[np.uint16],
+        sides: Callable[[NDArray[np.uint16]], NDArray[np.uint16]] | None,
+        factor: int,
+        full: Camera,
+    ) -> NDArray[np.uint16]:
+        """``PerceptionResult.instance_ids``; ``sides`` adds those of containers."""
+        instances = table[labels]
+        return enlarged(instances if sides is None else sides(instances), factor, full.height, full.width)
 
     @staticmethod
     def _with_sides(
@@ -232,8 +260,6 @@ class PerceptionPipeline:
         containers: tuple[Container, ...],
     ) -> NDArray[np.uint16]:
         """The ids with those of containers, where nothing else is."""
-        if not containers:
-            return instances
         pixels = np.flatnonzero(candidates & (instances == 0))
         structure = Structure(containers=containers)
         which = structure.on_sides(cloud.points.reshape(-1, 3)[pixels], cloud.depth.ravel()[pixels])

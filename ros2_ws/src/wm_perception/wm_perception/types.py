@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -173,7 +175,7 @@ class Cloud:
         points: (h, w, 3) float32 world coordinates [m], NaN where there is no depth.
         normals: (h, w, 3) float32 unit normals toward the camera, NaN where unknown.
         depth: (h, w) float32 [m], NaN where unknown.
-        rgb: (h, w, 3) uint8; lab: (h, w, 3) float32, CIE L*a*b* scaled to 0..255.
+        rgb: (h, w, 3) uint8; lab_of: gives ``lab``, which not every frame needs.
         camera: intrinsics at this size. world_T_camera: (4, 4).
     """
 
@@ -181,9 +183,14 @@ class Cloud:
     normals: NDArray[np.float32]
     depth: NDArray[np.float32]
     rgb: NDArray[np.uint8]
-    lab: NDArray[np.float32]
+    lab_of: Callable[[], NDArray[np.float32]]
     camera: Camera
     world_T_camera: Array
+
+    @cached_property
+    def lab(self) -> NDArray[np.float32]:
+        """(h, w, 3) float32, CIE L*a*b* scaled to 0..255."""
+        return self.lab_of()
 
 
 @dataclass(frozen=True)
@@ -255,14 +262,19 @@ class PerceptionResult:
 
     Attributes:
         scene: the scene graph at the frame's stamp.
-        instance_ids: (H, W) uint16 persistent object id of every pixel; 0 = background and supports.
+        ids_of: gives ``instance_ids``, which not every frame needs.
         timings_s: durations [s] of the pipeline's steps, by name.
         warnings: sentences on the frame's faults; empty: none.
         segmentation: the instances of this frame that were tracked; None: not known.
     """
 
     scene: SceneGraph
-    instance_ids: NDArray[np.uint16]
+    ids_of: Callable[[], NDArray[np.uint16]]
     timings_s: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     segmentation: Segmentation | None = None
+
+    @cached_property
+    def instance_ids(self) -> NDArray[np.uint16]:
+        """(H, W) persistent object id of every pixel; 0 = background and supports."""
+        return self.ids_of()

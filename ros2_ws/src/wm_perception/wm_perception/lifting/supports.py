@@ -113,6 +113,8 @@ class Support:
         cells = self.solid_cells()
         if len(cells) < 3:
             cells = _decode(self.cells)
+        # The outermost cells alone: the others' corners are within.
+        cells = cv2.convexHull(cells.astype(np.int32)).reshape(-1, 2).astype(np.int64)
         corners = (cells[:, None, :] + np.array([[0, 0], [0, 1], [1, 0], [1, 1]])).reshape(-1, 2) * CELL_M
         hull = cv2.convexHull(corners.astype(np.float32)).reshape(-1, 2)
         (cx, cy), (lx, ly), angle = cv2.minAreaRect(hull)
@@ -241,28 +243,29 @@ class SupportMap:
         which = np.full(cloud.depth.shape, -1, dtype=np.int32)
         camera_height = float(cloud.world_T_camera[2, 3])
         carrying = {s.id for s in self.carrying(camera_height)}
+        x, y, z = cv2.split(cloud.points)
         for index, support in enumerate(self.supports):
             if support.id not in carrying:
                 continue
-            inside = self._inside(support, cloud)
+            inside = self._inside(support, x, y)
             plane = support.plane
             if not support.seen_now:
                 plane = Plane(np.array([0.0, 0.0, support.height_m]), support.height_m)
-            height = plane.height_over(cloud.points)
+            height = plane.height_at(x, y, z)
             better = inside & (height > -0.02) & ~(over <= height)
             over[better] = height[better]
             which[better] = index
         return over, which
 
     @staticmethod
-    def _inside(support: Support, cloud: Cloud) -> NDArray[np.bool_]:
-        """(h, w): whether each pixel's point is over the support's outline."""
+    def _inside(support: Support, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """(h, w): whether points at (x, y) are over the support's outline."""
         grid, low = support.grid()
         if not grid.size:
-            return np.zeros(cloud.depth.shape, dtype=bool)
+            return np.zeros(x.shape, dtype=bool)
         # Nearest, about the middles of the cells; what is not a number falls outside.
-        u = cv2.addWeighted(cloud.points[..., 0], 1.0 / CELL_M, cloud.points[..., 0], 0.0, -float(low[0]) - 0.5)
-        v = cv2.addWeighted(cloud.points[..., 1], 1.0 / CELL_M, cloud.points[..., 1], 0.0, -float(low[1]) - 0.5)
+        u = cv2.addWeighted(x, 1.0 / CELL_M, x, 0.0, -float(low[0]) - 0.5)
+        v = cv2.addWeighted(y, 1.0 / CELL_M, y, 0.0, -float(low[1]) - 0.5)
         cv2.patchNaNs(u, -9.0)
         cv2.patchNaNs(v, -9.0)
         return cv2.remap(grid, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0) > 0

@@ -6,14 +6,15 @@ Of an object of several convex parts, each part is a solid of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from wm_core.convex_parts import ConvexPart
 from wm_core.rotations import quaternion_to_matrix
 from wm_core.scene_graph import Shape
-from wm_perception.shapes.surfaces import hull_planes, signed_distance, surface_samples
+from wm_perception.shapes.surfaces import hull_planes, signed_distance, surface_distance, surface_samples
 from wm_perception.types import Array
 
 Solid = tuple[int, Array, Array]
@@ -59,7 +60,7 @@ def gaps_between(
         turn = np.einsum("tji,tjk->tik", s, r)
         shift = np.einsum("tji,tj->ti", s, p - q)
         points = np.einsum("tik,pk->tpi", turn, local) + shift[:, None]
-        distance, _ = signed_distance(other[0], other[1], points.reshape(-1, 3), planes_of(other))
+        distance = surface_distance(other[0], other[1], points.reshape(-1, 3), planes_of(other))
         result = np.minimum(result, distance.reshape(len(p), -1).min(axis=1))
     return result
 
@@ -76,10 +77,12 @@ def gap_and_normal(
     for one, other, p, r, q, t, sign in ways:
         local, _ = surface_samples(*one, _NORMAL_SAMPLES)
         points = (local @ r.T + (p - q)) @ t
-        distance, gradient = signed_distance(other[0], other[1], points, planes_of(other))
+        planes = planes_of(other)
+        distance = surface_distance(other[0], other[1], points, planes)
         nearest = int(distance.argmin())
         if distance[nearest] < best:
-            best, normal = float(distance[nearest]), sign * (t @ gradient[nearest])
+            gradient = signed_distance(other[0], other[1], points[nearest : nearest + 1], planes)[1][0]
+            best, normal = float(distance[nearest]), sign * (t @ gradient)
     return best, normal
 
 
@@ -94,6 +97,7 @@ class Pieces:
     solids: tuple[Solid, ...]
     positions: Array
     rotations: Array
+    _samples: dict[int, Array] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, solid: Solid, parts: Sequence[ConvexPart] = ()) -> Pieces:
@@ -108,23 +112,36 @@ class Pieces:
 
     def samples(self, count: int) -> Array:
         """About ``count`` points (P, 3) of the surfaces of all parts, object frame [m]."""
-        each = max(count // len(self.solids), min(count, _LEAST_PART_SAMPLES))
-        return np.concatenate(
-            [
-                surface_samples(*solid, each)[0] @ r.T + p
-                for solid, p, r in zip(self.solids, self.positions, self.rotations, strict=True)
-            ]
-        )
+        if count not in self._samples:
+            each = max(count // len(self.solids), min(count, _LEAST_PART_SAMPLES))
+            self._samples[count] = np.concatenate(
+                [
+                    surface_samples(*solid, each)[0] @ r.T + p
+                    for solid, p, r in zip(self.solids, self.positions, self.rotations, strict=True)
+                ]
+            )
+        return self._samples[count]
 
-    def distance(self, points: Array) -> tuple[Array, Array]:
-        """Distance (P,) [m] of the nearest part, and its gradient (P, 3), at points (P, 3) in the object's frame."""
-        best, gradient = np.full(len(points), np.inf), np.zeros((len(points), 3))
-        for solid, position, rotation in zip(self.solids, self.positions, self.rotations, strict=True):
-            found, way = signed_distance(solid[0], solid[1], (points - position) @ rotation, planes_of(solid))
-            nearer = found < best
-            best[nearer] = found[nearer]
-            gradient[nearer] = way[nearer] @ rotation.T
-        return best, gradient
+    @cached_property
+    def planes(self) -> tuple[Array | None, ...]:
+        """``planes_of`` each part."""
+        return tuple(planes_of(solid) for solid in self.solids)
+
+    def nearest(self, points: Array) -> tuple[float, int, int]:
+        """The least distance [m] of any part to points (P, 3) in the object's frame, and which point and part it is."""
+        best, point, part = np.inf, 0, 0
+        for k, (solid, position, rotation) in enumerate(zip(self.solids, self.positions, self.rotations, strict=True)):
+            found = surface_distance(solid[0], solid[1], (points - position) @ rotation, self.planes[k])
+            at = int(found.argmin())
+            if found[at] < best:
+                best, point, part = float(found[at]), at, k
+        return best, point, part
+
+    def gradient(self, point: Array, part: int) -> Array:
+        """(3,) of the distance of a part at a point (3,), both in the object's frame."""
+        solid, rotation = self.solids[part], self.rotations[part]
+        local = ((point - self.positions[part]) @ rotation)[None]
+        return np.asarray(rotation @ signed_distance(solid[0], solid[1], local, self.planes[part])[1][0])
 
 
 def gap_of_pieces(
@@ -144,8 +161,7 @@ def gap_of_pieces(
     )
     for one, other, p, r, q, t, sign in ways:
         points = (one.samples(samples) @ r.T + (p - q)) @ t
-        distance, gradient = other.distance(points)
-        nearest = int(distance.argmin())
-        if distance[nearest] < best:
-            best, normal = float(distance[nearest]), sign * (t @ gradient[nearest])
+        distance, point, part = other.nearest(points)
+        if distance < best:
+            best, normal = distance, sign * (t @ other.gradient(points[point], part))
     return best, normal

@@ -206,13 +206,17 @@ class MotionHistory:
         moved = np.abs(self._gap_state[np.ix_(s, s)] - states).max(axis=-1) > _SAME_POSE
         solids: list[Solid] = [(int(step.shapes[m]), step.extents[m], step.hulls[m]) for m in n]
         parts = [step.parts[m] if step.parts else () for m in n]
+        pieces: dict[int, Pieces] = {}
         for i, j in zip(*np.nonzero(np.triu((reach < NEAR_GAP_M) & moved, 1)), strict=True):
             a, b = s[i], s[j]
             towards = offsets[i, j] / max(float(distances[i, j]), 1e-6)
             if reach[i, j] > _ROUGH_M:
                 gap, normal = float(reach[i, j]), towards
             elif parts[i] or parts[j]:
-                one, other = (Pieces.of(solids[m], parts[m]) for m in (i, j))
+                # Each object is in several pairs.
+                for m in {i, j} - pieces.keys():
+                    pieces[m] = Pieces.of(solids[m], parts[m])
+                one, other = pieces[i], pieces[j]
                 # What is in a bowl touches it on any side.
                 gap, normal = gap_of_pieces(one, other, p[i], rotations[i], p[j], rotations[j])
             else:

@@ -52,6 +52,9 @@ Larger is slower, and lets things hover."""
 _SUNK_M = 0.02
 """How far [m] an object may seem to have sunk into the surface that it stands on: the limit of ON. Larger takes what is
 beside a step to be on it."""
+_OUT_OF_REACH = 1.3
+"""Distance of bounds, over that at which objects are near, from which no gap is measured: nothing that depends on it is
+as probable as ``_LEAST``. Larger is slower."""
 _LEAST = 0.05
 """Relations less probable than this count as absent. Chosen by hand; it keeps the list short."""
 
@@ -154,7 +157,7 @@ def measure_relations(
     if not len(rows):
         _occlusions(scene, _optical(scene), result)
         return result
-    meetings = _meetings(scene, rotations, rows, columns, gaps)
+    meetings = _meetings(scene, rotations, rows, columns, gaps, max(_OUT_OF_REACH * config.near_m, _APART_M))
     gap = np.array([m.gap for m in meetings])
     samples = [_surface(scene, i) for i in range(n)]
     heights = [s @ rotations[i, 2] for i, s in enumerate(samples)]
@@ -239,19 +242,34 @@ def _surface(scene: SceneGraph, i: int) -> Array:
 
 
 def _meetings(
-    scene: SceneGraph, rotations: Array, rows: NDArray[np.int64], columns: NDArray[np.int64], known: Gaps
+    scene: SceneGraph,
+    rotations: Array,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    known: Gaps,
+    far_m: float,
 ) -> list[Meeting]:
-    """Of P pairs of rows; those of pairs that have not moved are taken from ``known``."""
+    """Of P pairs of rows; those of pairs that have not moved are taken from ``known``.
+
+    Where the bounds along the world's axes are farther apart than ``far_m`` [m], that is the gap.
+    """
     counts = np.array([[float(len(p))] for p in scene.parts])
     poses = np.concatenate([scene.positions, scene.quaternions, scene.extents, counts], axis=1)
+    states = np.concatenate([poses[rows], poses[columns]], axis=1)
     result = []
     fresh: Gaps = {}
-    for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
-        key = int(scene.ids[i]), int(scene.ids[j])
-        state = np.concatenate([poses[i], poses[j]])
+    ids, pieces = scene.ids.tolist(), _AllPieces(scene)
+    halves = 0.5 * np.einsum("nij,nj->ni", np.abs(rotations), scene.extents)
+    beyond = np.abs(scene.positions[rows] - scene.positions[columns]) - halves[rows] - halves[columns]
+    bounds = np.linalg.norm(np.maximum(beyond, 0.0), axis=1).tolist()
+    for i, j, state, bound in zip(rows.tolist(), columns.tolist(), states, bounds, strict=True):
+        if bound > far_m:
+            result.append(_apart(scene, i, j, state, bound))
+            continue
+        key = ids[i], ids[j]
         found = known.get(key)
         if found is None or np.abs(found.state - state).max() > 5e-4:
-            found = _meet(scene, rotations, i, j, state)
+            found = _meet(scene, rotations, i, j, state, pieces)
         fresh[key] = found
         result.append(found)
     known.clear()
@@ -259,15 +277,35 @@ def _meetings(
     return result
 
 
-def _meet(scene: SceneGraph, rotations: Array, i: int, j: int, state: Array) -> Meeting:
+def _apart(scene: SceneGraph, i: int, j: int, state: Array, gap: float) -> Meeting:
+    """Of two objects that are far from each other: neither is inside the other, nor on it."""
+    outer = [bool(scene.parts[m]) and not scene.is_static[n] for n, m in ((i, j), (j, i))]
+    nested, over = ([value if o else np.nan for o in outer] for value in (0.0, np.inf))
+    return Meeting(state, gap, (nested[0], nested[1]), (over[0], over[1]))
+
+
+class _AllPieces(dict[int, Pieces]):
+    """``Pieces`` by the row of an object, made when they are asked for: an object is in several pairs."""
+
+    def __init__(self, scene: SceneGraph) -> None:
+        super().__init__()
+        self._scene = scene
+
+    def __missing__(self, row: int) -> Pieces:
+        scene = self._scene
+        solid = int(scene.shapes[row]), scene.extents[row], scene.hulls[row]
+        made = self[row] = Pieces.of(solid, scene.parts[row])
+        return made
+
+
+def _meet(scene: SceneGraph, rotations: Array, i: int, j: int, state: Array, pieces: _AllPieces) -> Meeting:
     one, other = ((int(scene.shapes[m]), scene.extents[m], scene.hulls[m]) for m in (i, j))
     if not (scene.parts[i] or scene.parts[j]):
         a, b = slice(i, i + 1), slice(j, j + 1)
         gap = gaps_between(one, other, scene.positions[a], rotations[a], scene.positions[b], rotations[b])
         return Meeting(state, float(gap[0]))
-    first, second = Pieces.of(one, scene.parts[i]), Pieces.of(other, scene.parts[j])
     places = scene.positions[i], rotations[i], scene.positions[j], rotations[j]
-    nearest, _ = gap_of_pieces(first, second, *places, samples=GAP_SAMPLES)
+    nearest, _ = gap_of_pieces(pieces[i], pieces[j], *places, samples=GAP_SAMPLES)
     nested, over = [], []
     for inner, outer in ((i, j), (j, i)):
         if not scene.parts[outer] or scene.is_static[inner]:

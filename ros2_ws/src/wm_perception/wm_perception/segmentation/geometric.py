@@ -64,7 +64,7 @@ class GeometricSegmenter:
             normals=cloud.normals[window],
             depth=cloud.depth[window],
             rgb=cloud.rgb[window],
-            lab=cloud.lab[window],
+            lab_of=lambda: cloud.lab[window],
         )
         creases = self._creases(part)
         pieces, count = self._pieces(part, candidates[window], creases)
@@ -315,7 +315,7 @@ def candidate_pixels(
     with np.errstate(invalid="ignore"):
         threshold = np.maximum(min_height_m, 3.0 * depth_noise_m(cloud.depth))
         clear = (height > threshold) & (height < max_height_m)
-    filled = np.nan_to_num(cloud.depth, nan=0.0)
+    filled = np.where(np.isfinite(cloud.depth), cloud.depth, np.float32(0.0))
     low = cv2.erode(np.where(filled > 0, filled, np.float32(99.0)), np.ones((3, 3), np.uint8))
     high = cv2.dilate(filled, np.ones((3, 3), np.uint8))
     flying = (filled - low > 0.015) & (high - filled > 0.015)

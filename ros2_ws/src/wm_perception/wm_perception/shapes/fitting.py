@@ -25,7 +25,15 @@ from wm_perception.shapes.solids import (
     UprightCylinder,
     yaw_matrix,
 )
-from wm_perception.shapes.surfaces import FIT_POINTS, MIN_SIZE_M, Array, ShapeFit, hull_planes, signed_distance
+from wm_perception.shapes.surfaces import (
+    FIT_POINTS,
+    MIN_SIZE_M,
+    Array,
+    ShapeFit,
+    hull_planes,
+    signed_distance,
+    surface_distance,
+)
 
 _SOFT_M = 0.004
 """Distance [m] at which the soft-L1 cost turns from square to linear: the depth noise at 1.6 m. Larger gives points of
@@ -92,9 +100,11 @@ def _solve(
         gradient = weighted.T @ distance
         normal[sizes, sizes] += shrink
         gradient[sizes] += shrink * x[sizes]
-        normal[np.diag_indices(len(x))] *= 1.0 + damping
-        normal[np.diag_indices(len(x))] += 1e-6
-        step = np.clip(-np.linalg.solve(normal, gradient), -_MAX_PARAMETERS_STEP_M, _MAX_PARAMETERS_STEP_M)
+        diagonal = normal.reshape(-1)[:: len(x) + 1]
+        diagonal *= 1.0 + damping
+        diagonal += 1e-6
+        step = -np.linalg.solve(normal, gradient)
+        np.minimum(np.maximum(step, -_MAX_PARAMETERS_STEP_M, out=step), _MAX_PARAMETERS_STEP_M, out=step)
         tried = x + step
         tried[sizes] = np.maximum(tried[sizes], MIN_SIZE_M)
         result = distances(tried)
@@ -290,7 +300,7 @@ def fit_shape(
     if not candidates or min(c[1].residual_m for c in candidates) > _NO_FAMILY_M:
         completed = completed_hull(every, base, eye)
         if completed.shape == Shape.CONVEX:
-            distance, _ = signed_distance(
+            distance = surface_distance(
                 Shape.CONVEX,
                 completed.extents,
                 (p - completed.position) @ rotations.matrix(completed.quaternion),
@@ -338,7 +348,7 @@ def _within(
     middle = 0.5 * (low + high)
     sizes = high - low
     position = position + rotation @ middle
-    return position, sizes, signed_distance(Shape.BOX, sizes, (points - position) @ rotation)[0]
+    return position, sizes, surface_distance(Shape.BOX, sizes, (points - position) @ rotation)
 
 
 def _edges_start(xy: Array) -> list[float]:

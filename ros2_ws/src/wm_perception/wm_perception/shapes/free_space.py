@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from wm_core.shapes import Shape
-from wm_perception.shapes.surfaces import Array, signed_distance
+from wm_perception.shapes.surfaces import Array, surface_distance
 
 _SAMPLES = 8
 """Places on each ray at which a solid is looked for, and again around the deepest of them. Larger finds what is thin,
@@ -74,7 +74,7 @@ class FreeSpace:
             steps = start[:, None] + width[:, None] * np.linspace(0.0, 1.0, _SAMPLES)
             points = eyes[rows, None] + steps[..., None] * directions[rows, None]
             local = (points.reshape(-1, 3) - position) @ rotation
-            found = signed_distance(shape, extents, local, planes)[0].reshape(steps.shape)
+            found = surface_distance(shape, extents, local, planes).reshape(steps.shape)
             k = (np.arange(len(rows)), found.argmin(axis=1))
             best[rows], distance[rows] = steps[k], found[k]
             # Again, more closely, for the rays that may go into the solid between these places.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,13 @@ class RimError:
     rays: Array
     pixel_m: float
 
+    @cached_property
+    def _faces(self) -> tuple[Array, Array]:
+        """Normals (P, 3), known or taken, and how they face the camera (P,), negative: the same for all gradients."""
+        known = np.isfinite(self.normals[:, :1])
+        n = np.where(known, self.normals, -self.rays)
+        return n, np.minimum(np.einsum("pi,pi->p", n, self.rays), -_LEAST_FACING)
+
     def std_m(self, gradients: Array) -> Array:
         """(P,) standard deviations [m] of the points along unit vectors (P, 3), world axes, for a rim off by a pixel.
 
@@ -40,8 +48,6 @@ class RimError:
         the length of ``s (g - n (g . v) / (n . v))``, n the normal and v the ray: nothing along the normal itself.
         Where no normal is known the surface is taken to face the camera.
         """
-        known = np.isfinite(self.normals[:, :1])
-        n = np.where(known, self.normals, -self.rays)
-        facing = np.minimum(np.einsum("pi,pi->p", n, self.rays), -_LEAST_FACING)
+        n, facing = self._faces
         along = np.einsum("pi,pi->p", gradients, self.rays) / facing
         return np.asarray(self.pixel_m * np.linalg.norm(gradients - n * along[:, None], axis=1))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from wm_core.rotations import matrix
-from wm_perception.shapes.surfaces import signed_distance
+from wm_perception.shapes.surfaces import surface_distance
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.one_or_two import OneOrTwo
 from wm_perception.tracking.pieces import holds_pieces, joined, share_on, share_under
@@ -49,9 +49,8 @@ means that remembered places claim points for longer."""
 
 def outside(track: Track, points: Array) -> Array:
     """|distance| [m] of world points (P, 3) to a track's surface; half as much inside, where fits are vague."""
-    distance, _ = signed_distance(
-        track.shape, track.extents, (points - track.position) @ matrix(track.quaternion), track.planes
-    )
+    local = (points - track.position) @ matrix(track.quaternion)
+    distance = surface_distance(track.shape, track.extents, local, track.planes)
     return np.where(distance < 0.0, -0.5 * distance, distance)
 
 
@@ -71,10 +70,15 @@ def assign(tracks: Sequence[Track], observations: Sequence[Observation], dt: flo
         speed = float(np.linalg.norm(t.motion.filter.velocity))
         unit = float(np.clip(0.006 + 1.5 * spread + 0.25 * speed * min(dt, 0.2), 0.008, 0.12))
         reach = 0.5 * float(np.linalg.norm(t.extents)) + 4.0 * unit + 0.05
-        near = np.flatnonzero(np.linalg.norm(centers - t.position, axis=1) < reach)
-        for c in near:
+        near = np.flatnonzero(np.linalg.norm(centers - t.position, axis=1) < reach).tolist()
+        if not near:
+            continue
+        # The points of all segments at once, as each call takes longer than its points.
+        away = np.minimum(outside(t, np.concatenate([samples[c] for c in near])), _FAR_M)
+        ends = np.cumsum([len(samples[c]) for c in near]).tolist()
+        for c, begin, end in zip(near, [0, *ends], ends, strict=False):
             o = observations[c]
-            apart = float(np.minimum(outside(t, samples[c]), _FAR_M).mean())
+            apart = float(away[begin:end].mean())
             size = abs(np.log((o.extent + 0.01) / (t.appearance.seen_extent + 0.01)))
             place = apart / (unit + o.noise_m)
             if place > 6.0:

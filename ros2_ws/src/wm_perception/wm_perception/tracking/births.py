@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wm_core import rotations
-from wm_perception.shapes.surfaces import fit_box, signed_distance
+from wm_perception.shapes.surfaces import fit_box, surface_distance
 from wm_perception.tracking.appearance import Appearance
 from wm_perception.tracking.motion import MotionFilter
 from wm_perception.tracking.observation import Observation
@@ -62,7 +62,7 @@ def is_part(o: Observation, tracks: Sequence[Track]) -> bool:
         if not t.visibility.seen_now or not t.id or o.extent > 0.7 * float(t.extents.max()):
             continue
         local = (o.points - t.position) @ rotations.matrix(t.quaternion)
-        distance, _ = signed_distance(t.shape, t.extents, local, t.planes)
+        distance = surface_distance(t.shape, t.extents, local, t.planes)
         # On top of it, it may be an object of its own.
         aside = float(np.percentile(o.points[:, 2], 10.0)) < t.position[2] + 0.3 * t.vertical_extent
         if aside and np.percentile(distance, 10.0) < 0.012 and np.percentile(distance, 90.0) < 0.045:
@@ -79,7 +79,7 @@ def is_beside(o: Observation, tracks: Sequence[Track]) -> bool:
         if np.linalg.norm(o.center - t.position) > 0.5 * float(np.linalg.norm(t.extents)) + o.extent:
             continue
         local = (sample - t.position) @ rotations.matrix(t.quaternion)
-        distance, _ = signed_distance(t.shape, t.extents, local, t.planes)
+        distance = surface_distance(t.shape, t.extents, local, t.planes)
         if float(np.percentile(distance, 5.0)) < _BESIDE_M + o.noise_m:
             return True
     return False
@@ -140,7 +140,7 @@ def _in_one_place(a: Track, b: Track) -> bool:
             return True
         local, _ = other.surface()
         world = local @ rotations.matrix(other.quaternion).T + other.position
-        distance, _ = signed_distance(one.shape, one.extents, (world - one.position) @ turn, one.planes)
+        distance = surface_distance(one.shape, one.extents, (world - one.position) @ turn, one.planes)
         if alike and float((distance < 0.0).mean()) > 0.5:
             return True
     return False

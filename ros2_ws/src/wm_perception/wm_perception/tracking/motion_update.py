@@ -9,7 +9,7 @@ from wm_core import rotations
 from wm_core.constants import TOPPLE_ANGLE_RAD, TRACKED_REST_SPEED_M_S, TRACKED_REST_TIME_S
 from wm_core.scene_graph import EventKind, Shape
 from wm_perception.shapes.rim_error import RimError
-from wm_perception.shapes.surfaces import Alignment, align, signed_distance, signed_distance_to_parts
+from wm_perception.shapes.surfaces import Alignment, align, signed_distance_to_parts, surface_distance
 from wm_perception.tracking.association import outside
 from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.observation import Observation
@@ -172,7 +172,7 @@ def measure_pose(
         if parts:
             within = signed_distance_to_parts(parts, local)[0]
         else:
-            within = signed_distance(t.shape, t.extents, local, t.planes)[0]
+            within = surface_distance(t.shape, t.extents, local, t.planes)
         outer = within > -_WITHIN_M - o.noise_m
         if int(outer.sum()) >= 20:
             rows, points = rows[outer], points[outer]

@@ -54,6 +54,7 @@ def observe(
     labels = np.where(np.isfinite(cloud.depth), segmentation.labels, 0)
     boxes = ndimage.find_objects(labels, max_label=len(segmentation.keys))
     h, w = labels.shape
+    grounds: dict[int, NDArray[np.bool_]] = {}
     for label, box in enumerate(boxes, start=1):
         if box is None:
             observations.append(None)
@@ -68,23 +69,26 @@ def observe(
         use = use & ~_behind(cloud.depth[box], mask)
         below = which[box][mask]
         index = int(np.bincount(below[below >= 0]).argmax()) if (below >= 0).any() else -1
-        outline = outline_of(cloud.depth, labels, label, box, edge_pixels, ~candidates & (which == index))
+        if index not in grounds:
+            grounds[index] = ~candidates & (which == index)
+        outline = outline_of(cloud.depth, labels, label, box, edge_pixels, grounds[index])
         cleared = use & ~outline.leaked
         use = cleared if int(cleared.sum()) >= _LEAST_LEFT * int(use.sum()) else use
         if noise > _MIXED_PIXEL_NOISE_M:
             # Far away, a sensor's outermost pixels mix the object with what is behind it.
             inner = cv2.erode(use.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
             use = inner if int(inner.sum()) >= 0.35 * pixels else use
-        rows, columns = np.nonzero(use)
+        rows, columns = np.divmod(np.flatnonzero(use), use.shape[1])
         if len(rows) < 8 or pixels < 12:
             observations.append(None)
             continue
         # Evenly sampled; more would make everything slower and nothing better.
         some = slice(None, None, max(1, len(rows) // _MAX_POINTS))
         rim = outline.rim[rows[some], columns[some]]
-        rows, columns = rows[some] + box[0].start, columns[some] + box[1].start
-        points = cloud.points[rows, columns].astype(np.float64)
-        heights = height[rows, columns]
+        # By index into the flat image: faster than by rows and columns.
+        at = (rows[some] + box[0].start) * w + columns[some] + box[1].start
+        points = cloud.points.reshape(-1, 3)[at].astype(np.float64)
+        heights = height.ravel()[at]
         tall = np.isfinite(heights)
         ranks = np.sort(points, axis=0)[(np.array([0.01, 0.02, 0.98, 0.99]) * (len(points) - 1)).astype(int)]
         center = 0.5 * (ranks[1] + ranks[2])
@@ -105,7 +109,7 @@ def observe(
             Observation(
                 points=points,
                 noise_m=noise,
-                color=cloud.rgb[rows, columns].mean(axis=0),
+                color=cloud.rgb.reshape(-1, 3)[at].sum(axis=0, dtype=np.int64) / len(at),
                 pixels=pixels,
                 bottom=bottom,
                 support_height=support_height,
@@ -122,7 +126,7 @@ def observe(
                 embedding=_row(segmentation.embeddings, label - 1),
                 classes=_row(segmentation.class_probabilities, label - 1),
                 rim=rim,
-                normals=cloud.normals[rows, columns].astype(np.float64),
+                normals=cloud.normals.reshape(-1, 3)[at].astype(np.float64),
                 cut_share=outline.cut_share,
                 past_of=partial(_points_past, cloud, outline),
             )

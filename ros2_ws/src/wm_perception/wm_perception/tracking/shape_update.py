@@ -28,6 +28,8 @@ objects for more time."""
 _REFIT_NS = 300_000_000
 """Time [ns] between fits, times their count up to 6. Chosen by hand, to keep fits a small part of a frame; larger means
 less computing and later corrections."""
+_MORE = 1.15
+"""Pixels over those of the last fit from which more of an object has come into sight. Smaller: more fits."""
 _WRONG_M = 0.004
 """Mean distance [m] of points to the surface from which a rough shape counts as wrong. Chosen by hand; larger means
 fewer fits."""
@@ -104,8 +106,8 @@ def is_due(t: Track, o: Observation, stamp_ns: int) -> bool:
     # A rough shape from what can be seen is better than none: it is fitted again when more comes into sight, or
     # when it is found to be wrong.
     wrong = evidence.residual_m > _WRONG_M and since_ns > _REFIT_NS
-    again = len(evidence.fits) < _FITS and since_ns > _REFIT_NS * min(len(evidence.fits), 6)
-    rough = not evidence.whole and len(o.points) >= 60 and (o.pixels > 1.15 * evidence.pixels or wrong or again)
+    again = since_ns > _REFIT_NS * min(evidence.partial, 6)
+    rough = not evidence.whole and len(o.points) >= 60 and (o.pixels > _MORE * evidence.pixels or wrong or again)
     rough = rough and (o.sure or t.hits >= _PATIENCE_FRAMES)
     slow = motion.sleeping or float(np.linalg.norm(t.velocity)) < _FIT_SPEED_M_S or len(evidence.fits) < 2
     # Often at first, then less and less: fits take longer than all other steps.
@@ -153,9 +155,11 @@ class ShapeUpdater:
         """
         evidence = t.evidence
         before = t.position.copy(), t.quaternion, t.extents, t.shape
+        whole = seen_whole(t, o)
+        more = o.pixels > _MORE * evidence.pixels
+        evidence.partial = 0 if whole else 1 if more else evidence.partial + 1
         evidence.stamp_ns, evidence.pixels = stamp_ns, o.pixels
         t.bottom = bottom_of(o, t, tracks)
-        whole = seen_whole(t, o)
         # Of a part of an object no far side and no notch can be known.
         likely = _FORMS.get(class_name, "")
         free = FreeSpace.up_to(eye, o.past, o.noise_m) if eye is not None else None

@@ -136,6 +136,7 @@ class ShapeEvidence:
         fits: the last ones; all to the whole object, or all to parts of it.
         whole: whether they are to the whole object.
         stamp_ns, pixels: of the segment that was fitted last.
+        partial: fits in succession to a part of the object, of which no more came into sight.
         residual_m: mean distance of the current segment's points to the surface.
         view: (3,) unit vector in the world frame from the camera to the object when it was fitted last.
     """
@@ -144,6 +145,7 @@ class ShapeEvidence:
     whole: bool = False
     stamp_ns: int = 0
     pixels: int = 0
+    partial: int = 0
     residual_m: float = 0.0
     view: Array = field(default_factory=lambda: np.array([1.0, 0.0, 0.0]))
 
@@ -228,6 +230,9 @@ class Track:
         motion = self.motion
         v = motion.filter.mean[3:6]
         speed = float(np.linalg.norm(v))
+        if motion.sleeping or speed < _SLOW_M_S:
+            # As of most objects; what follows takes longer.
+            return np.zeros(3)
         sigma = float(np.sqrt(np.trace(motion.filter.covariance[3:6, 3:6]) / 3.0))
         way = motion.trail[-1].position - motion.trail[0].position if motion.trail else np.zeros(3)
         # The seen part of an object that has always been cut off or hidden in part grows: that resembles motion.
@@ -309,7 +314,8 @@ class Track:
         # Calibrated on random worlds of the training split, by how much of an object its solid was fitted to.
         wider = (1.0 if self.evidence.whole else 3.5) * (1.5 if self.visibility.cut else 1.0)
         across, along = wider * across, wider * along
-        same = [f.extents for f in self.evidence.fits if f.shape == self.shape]
+        # The level axes of two outlines may be named the other way round.
+        same = [[*np.sort(f.extents[:2]), f.extents[2]] for f in self.evidence.fits if f.shape == self.shape]
         spread = 0.5 * float(np.std(same, axis=0).max()) if len(same) >= 3 and self.shape != Shape.BOX else 0.0
         level = (_BIAS_M + across * size + spread) ** 2
         view = self.evidence.view

@@ -63,6 +63,8 @@ class Tracker:
         self._stamp_ns = 0
         self._eye: Array | None = None
         self._scored = False
+        self._hurried = False
+        self._to_fit: list[tuple[Track, Observation]] = []
 
     def class_name(self, t: Track) -> str:
         """The class that is likelier than all others together; by shape where the segmenter gives no classes."""
@@ -80,12 +82,15 @@ class Tracker:
         self._event_id += 1
         self.events.append(Event(self._event_id, kind, a, 0, self._stamp_ns, 1.0))
 
-    def predict(self, stamp_ns: int, dt: float) -> list[PredictedObject]:
-        """Advance every track by ``dt`` [s]; returns where each is expected."""
+    def predict(self, stamp_ns: int, dt: float) -> None:
+        """Advance every track by ``dt`` [s]."""
         self._stamp_ns = stamp_ns
         self.events = []
         for t in self.tracks:
             motion_update.predict(t, dt, self.config.gap_reset_s, self._models)
+
+    def predicted(self, dt: float) -> list[PredictedObject]:
+        """Where each track is expected, after it was advanced by ``dt`` [s]."""
         return [
             PredictedObject(
                 t.key,
@@ -110,11 +115,14 @@ class Tracker:
     ) -> NDArray[np.int64]:
         """Update with a frame's segments; returns for each label 1..L the index of its track, -1 = none.
 
+        Shapes are fitted by ``fit_shapes``, when the frame's scene has been built.
+
         Args:
             observations: of the labels 1..L, None where a label has too few points.
             dt: time since the frame before [s].
             hurried: the search for supports has taken long, so only tracks with few fits are fitted.
         """
+        self._to_fit, self._hurried = [], hurried
         self._eye = cloud.world_T_camera[:3, 3]
         self._scored = len(segmentation.scores) > 0
         self._set_vocabulary(segmentation)
@@ -122,31 +130,55 @@ class Tracker:
         matching.solve(segmentation.keys, dt)
         for t in self.tracks:
             t.visibility.seen_now = False
-        budget = self.config.fits_per_frame
         for row in sorted(matching.by_track, key=lambda row: self.tracks[row].evidence.stamp_ns):
             t = self.tracks[row]
-            fits = len(t.evidence.fits)
-            # A track without a shape cannot wait for its turn; one that has been fitted several times can.
-            fit = budget > (0 if fits else -2) and not (hurried and fits >= SETTLED_FITS)
             o = matching.by_track[row]
             again = row in matching.found_again
-            before = t.seen.in_world(t.position, t.quaternion) if t.seen is not None else None
             count_pieces(t, o, row in matching.in_pieces)
-            fitted = self._observe(t, o, dt, fit, found_again=again)
-            budget -= fitted
-            if fitted and t.seen is not None and before is not None:
-                t.seen.move(before, t.position, t.quaternion)
+            self._observe(t, o, dt, found_again=again)
             remember(t, o, cloud, again)
+            self._to_fit.append((t, o))
         for label, o in sorted(matching.free(), key=lambda item: item[1].height_low):
             if may_be_born(o, self.config) and not is_part(o, self.tracks):
                 self._next_key += 1
                 fresh = born(o, self._next_key, self.tracks, self._eye, self._stamp_ns)
                 fresh.beside = is_beside(o, self.tracks)
                 remember(fresh, o, cloud, anew=True)
+                self._to_fit.append((fresh, o))
                 self.tracks.append(fresh)
                 matching.assigned[label] = len(self.tracks) - 1
         visibility.update_visibility(self.tracks, cloud, dt, self._scored)
         return self._cull(matching.assigned, matching.one)
+
+    def fit_shapes(self) -> None:
+        """Fit the shapes that are due in the frame of the last update; nobody has to wait for the rest of them.
+
+        That is how many a frame, whatever they take: results do not depend on when this is called before the next one.
+        """
+        pending, self._to_fit = self._to_fit, []
+        budget = self.config.fits_per_frame
+        alive = {t.key for t in self.tracks}
+        for t, o in sorted(pending, key=lambda pair: pair[0].evidence.stamp_ns):
+            fits = len(t.evidence.fits)
+            # A track without a shape cannot wait for its turn; one that has been fitted several times can.
+            may = budget > (0 if fits else -2) and not (self._hurried and fits >= SETTLED_FITS)
+            if may and t.key in alive and not _is_mixed(t) and is_due(t, o, self._stamp_ns):
+                self._fit(t, o)
+                budget -= 1
+
+    def _fit(self, t: Track, o: Observation) -> None:
+        """Fit the shape of a track to its segment, and carry over to it what is known of the track."""
+        seen = t.seen.in_world(t.position, t.quaternion) if t.seen is not None else None
+        rows = motion_update.rows_to_align(t, o, False)
+        before = motion_update.measure_pose(t, o, rows, t.position, self._eye).position
+        name = self.class_name(t) if self.vocabulary else ""
+        hollow = hollow_probability(self.vocabulary, t.appearance.class_probabilities())
+        self._shapes.refit(t, o, self.tracks, self._eye, self._stamp_ns, name, hollow)
+        pose = motion_update.measure_pose(t, o, rows, t.position, self._eye)
+        t.motion.shift_trail(pose.position - before)
+        t.evidence.residual_m = pose.residual_m
+        if t.seen is not None and seen is not None:
+            t.seen.move(seen, t.position, t.quaternion)
 
     def _set_vocabulary(self, segmentation: Segmentation) -> None:
         """Set the segmenter's vocabulary; a new one clears the classes of the tracks."""
@@ -155,11 +187,10 @@ class Tracker:
             for t in self.tracks:
                 t.appearance.log_classes = np.zeros(0)
 
-    def _observe(self, t: Track, o: Observation, dt: float, fit: bool, found_again: bool) -> int:
-        """Update a track from its segment; returns how many shape fits that took.
+    def _observe(self, t: Track, o: Observation, dt: float, found_again: bool) -> None:
+        """Update a track from its segment.
 
         Args:
-            fit: its shape may be fitted.
             found_again: it was found away from where it was expected, by its appearance.
         """
         continued = t.visibility.misses == 0 and not found_again
@@ -170,20 +201,11 @@ class Tracker:
         # A segment that suddenly is much larger has merged with another one, unless it stays so.
         enlarged = t.evidence.fits and t.appearance.is_enlarged(o)
         t.appearance.enlarged_frames = t.appearance.enlarged_frames + 1 if enlarged else 0
-        mixed = 0 < t.appearance.enlarged_frames < ENLARGED_FRAMES
+        mixed = _is_mixed(t)
         rows = motion_update.rows_to_align(t, o, mixed)
-        points = o.points[rows]
-        fit = fit and not mixed and is_due(t, o, self._stamp_ns)
-        before = motion_update.measure_pose(t, o, rows, t.position, self._eye).position if fit else np.zeros(3)
-        if fit:
-            name = self.class_name(t) if self.vocabulary else ""
-            hollow = hollow_probability(self.vocabulary, t.appearance.class_probabilities())
-            self._shapes.refit(t, o, self.tracks, self._eye, self._stamp_ns, name, hollow)
-        carry = continued and not t.visibility.cut and not fit and not mixed
-        start = motion_update.carried_start(t, o, points) if carry else t.position
+        carry = continued and not t.visibility.cut and not mixed
+        start = motion_update.carried_start(t, o, o.points[rows]) if carry else t.position
         pose = motion_update.measure_pose(t, o, rows, start, self._eye)
-        if fit:
-            t.motion.shift_trail(pose.position - before)
         t.evidence.residual_m = pose.residual_m
         events = motion_update.update_motion(t, o, pose, dt, self._stamp_ns * 1e-9)
         for kind in events:
@@ -195,7 +217,6 @@ class Tracker:
         if t.id == 0 and enough and (t.evidence.fits or sure):
             t.id = self._new_id()
             self._emit(EventKind.ENTER, t.id)
-        return int(fit)
 
     def _count_sighting(self, t: Track, o: Observation) -> None:
         """Appearance, visibility and counters of a track that has a segment."""
@@ -263,6 +284,11 @@ class Tracker:
         if not t.id:
             return t.visibility.misses >= _UNCONFIRMED_MISSES
         return t.visibility.empty_frames >= self.config.empty_frames or t.visibility.unclaimed_s > _UNCLAIMED_S
+
+
+def _is_mixed(t: Track) -> bool:
+    """Whether the segment of a track seems to have merged with another one in this frame."""
+    return 0 < t.appearance.enlarged_frames < ENLARGED_FRAMES
 
 
 def _hand_over(gone: Track, heir: Track) -> None:
