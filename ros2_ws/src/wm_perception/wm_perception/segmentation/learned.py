@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_perception.segmentation.one_axis import RevolutionSlices
+from wm_perception.segmentation.part_links import group, joined, with_links
 from wm_perception.types import Cloud, Frame, PredictedObject, Segmentation
 
 Image = NDArray[np.float32]
@@ -257,7 +258,8 @@ class LearnedSegmenter:
         predicted: list[PredictedObject],
     ) -> Segmentation:
         """See ``Segmenter.segment``. ``candidates`` is not used: the network also finds flat objects."""
-        return self.decode(self.infer(frame, cloud, height), cloud, candidates, height, predicted)
+        parts = self.decode(self.infer(frame, cloud, height), cloud, candidates, height, predicted)
+        return joined(parts, group(len(parts.keys), parts.pairs, parts.log_odds))
 
     def infer(self, frame: Frame, cloud: Cloud, height: NDArray[np.float32]) -> tuple[Image, ...]:
         """The network's maps, named in ``OUTPUTS``, of a size padded to even numbers."""
@@ -288,13 +290,6 @@ class LearnedSegmenter:
             return Segmentation(labels, np.zeros(0, np.int64))
         maps = np.concatenate([classes[0], embedding[0]])
         means = pooled(maps, labels, count)
-        new = join_parts(labels, count, _unit(means[:, len(self.vocabulary) :]), cloud)
-        if int(new.max()) < count:
-            areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-            count = int(new.max())
-            scores = np.bincount(new[1:] - 1, weights=scores * areas) / np.bincount(new[1:] - 1, weights=areas)
-            labels, scores = new.astype(np.int32)[labels], scores.astype(np.float32)
-            means = pooled(maps, labels, count)
         logits, vectors = means[:, : len(self.vocabulary)], means[:, len(self.vocabulary) :]
         exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = exponent / exponent.sum(axis=1, keepdims=True)
@@ -303,7 +298,7 @@ class LearnedSegmenter:
         names = tuple(
             self.vocabulary[k] if probabilities[row, k] >= _UNKNOWN_CLASS else "object" for row, k in enumerate(best)
         )
-        return Segmentation(
+        segmentation = Segmentation(
             labels,
             np.full(count, -1, np.int64),
             names,
@@ -312,6 +307,7 @@ class LearnedSegmenter:
             self.vocabulary,
             probabilities.astype(np.float32),
         )
+        return with_links(segmentation, offset[0, :, :h, :w] * np.float32(OFFSET_SCALE_PX), cloud, height)
 
 
 def pooled(maps: Image, labels: NDArray[np.int32], count: int) -> NDArray[np.float32]:

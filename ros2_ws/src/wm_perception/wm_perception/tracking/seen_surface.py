@@ -68,6 +68,19 @@ class SeenSurface:
         near = _squared(own, o.sample(2 * _POINTS)).min(axis=1) < (self.reach_m + o.noise_m) ** 2
         return float(near.mean())
 
+    def shares(self, points: Array, noise_m: float, position: Array, quaternion: Array) -> tuple[float, float]:
+        """Part 0..1 of points (P, 3) [m] that lie on this surface, and part of this surface that lies on them.
+
+        Few points are compared, so the surface lies on them within the distance of one from the next.
+        """
+        squared = _squared(points, self.in_world(position, quaternion)[::2])
+        reach = 1.4 * self.reach_m + noise_m
+        on = float((squared.min(axis=1) < reach**2).mean())
+        apart = _squared(points, points)
+        np.fill_diagonal(apart, np.inf)
+        spacing = float(np.median(np.sqrt(np.maximum(apart.min(axis=1), 0.0))))
+        return on, float((squared.min(axis=0) < max(reach, _SPACING * spacing) ** 2).mean())
+
     def color_share(self, cloud: Cloud, position: Array, quaternion: Array, tolerance_m: float) -> float:
         """Part 0..1 of this surface whose place still shows its color; NaN where too little of it is in sight.
 
