@@ -307,7 +307,12 @@ class LearnedSegmenter:
             self.vocabulary,
             probabilities.astype(np.float32),
         )
-        return with_links(segmentation, offset[0, :, :h, :w] * np.float32(OFFSET_SCALE_PX), cloud, height)
+        return with_links(segmentation, self.offset_px(inferred, (h, w)), cloud, height)
+
+    @staticmethod
+    def offset_px(inferred: tuple[Image, ...], shape: tuple[int, ...]) -> Image:
+        """(2, h, w) x and y from each pixel of an image of this shape to the middle of its object [pixels]."""
+        return np.asarray(inferred[OUTPUTS.index("offset")][0, :, : shape[0], : shape[1]] * np.float32(OFFSET_SCALE_PX))
 
 
 def pooled(maps: Image, labels: NDArray[np.int32], count: int) -> NDArray[np.float32]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from wm_perception.segmentation.one_axis import RevolutionSlices
-from wm_perception.types import Array, Cloud
+from wm_perception.types import Array, Cloud, Segmentation
 
 BORDER_PX = 4
 """Least length of a border [pixels] for two segments to be neighbors. Larger compares fewer pairs."""
@@ -49,110 +51,72 @@ of the class probabilities. votes: distance of the centers that the network's of
 areas together. vote_gap: the part of that distance by which the votes jump at the border: 1 where the network sees two.
 bend: of the surface at the border, positive where it is convex; turn: cosine of normals; plane_step: distance of either
 pixel from the other's plane [cm]. score: the smaller one; score_both: the larger. hang: height over the support of the
-lower end of the upper one [10 cm], where it is not over the other one. aside: part of the upper one's outline, seen from
+lower end of the upper one [10 cm], where it is not over the other one. aside: part of the upper one's outline, from
 above, that is beyond the other's. above: cosine of the way from one middle to the other with the vertical. wider: the
 logarithm of the upper one's width over the lower one's. one_axis: both are slices of one solid of revolution.
 """
 
 
 def part_features(
-    labels: NDArray[np.int32],
-    scores: NDArray[np.float32],
-    offset_px: NDArray[np.float32],
-    embeddings: NDArray[np.float32],
-    classes: NDArray[np.float32],
-    cloud: Cloud,
-    height: NDArray[np.float32],
+    parts: Segmentation, offset_px: NDArray[np.float32], cloud: Cloud, height: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], Array]:
     """Neighboring segments (P, 2), the smaller label first, and what speaks for them being one (P, F), see FEATURES.
 
     Args:
-        labels: (h, w), 0 = background, 1..L; scores: (L,); embeddings: (L, D) unit length; classes: (L, C).
+        parts: segments with scores, embeddings and class probabilities.
         offset_px: (2, h, w) x and y from each pixel to the middle of its object, by the network [pixels].
         height: (h, w) over the support [m], NaN where there is none.
     """
+    labels, scores = parts.labels, parts.scores
     count = len(scores)
-    none = np.zeros((0, 2), np.int64), np.zeros((0, len(FEATURES)))
-    if count < 2:
-        return none
-    h, w = labels.shape
-    size = count + 1
-    ones, others, inner, outer, steps = [], [], [], [], []
-    depth = cloud.depth.ravel()
-    flat = labels.ravel()
-    for first, second, stride, across in ((np.s_[1:, :], np.s_[:-1, :], w, 0), (np.s_[:, 1:], np.s_[:, :-1], 1, 1)):
-        a, b = labels[first], labels[second]
-        rows, columns = np.nonzero((a != b) & (a > 0) & (b > 0))
-        after = (rows + (across == 0)) * w + columns + (across == 1)
-        before = after - stride
-        place = (after // w) if across == 0 else (after % w)
-        room = (place >= _INSIDE_PX + 1) & (place + _INSIDE_PX < (h if across == 0 else w))
-        far_after = np.where(room, after + _INSIDE_PX * stride, after)
-        far_before = np.where(room, before - _INSIDE_PX * stride, before)
-        swap = flat[after] > flat[before]
-        ones.append(np.where(swap, before, after))
-        others.append(np.where(swap, after, before))
-        inner.append(np.where(swap, far_before, far_after))
-        outer.append(np.where(swap, far_after, far_before))
-    one, other = np.concatenate(ones), np.concatenate(others)
-    near, far = np.concatenate(inner), np.concatenate(outer)
-    key = flat[one].astype(np.int64) * size + flat[other]
-    pairs, index = np.unique(key, return_inverse=True)
-    borders = np.bincount(index, minlength=len(pairs))
-    use = borders >= BORDER_PX
-    if not use.any():
-        return none
-    number = np.where(use, np.cumsum(use) - 1, -1)[index]
-    rows = number >= 0
-    one, other, near, far, number = one[rows], other[rows], near[rows], far[rows], number[rows]
-    found = np.stack([pairs[use] // size, pairs[use] % size], axis=1)
-    borders = borders[use].astype(np.float64)
-    p = len(found)
+    border = _borders(labels) if count > 1 else None
+    if border is None:
+        return np.zeros((0, 2), np.int64), np.zeros((0, len(FEATURES)))
+    pairs, number, one, other, near, far = border
+    p, w, flat, size = len(pairs), labels.shape[1], labels.ravel(), count + 1
+    lengths = np.bincount(number, minlength=p).astype(np.float64)
+    within = (flat[near] == flat[one]) & (flat[far] == flat[other])
 
-    def mean(values: NDArray[np.floating], where: NDArray[np.bool_] | None = None, empty: float = 0.0) -> Array:
-        known = np.isfinite(values) if where is None else where & np.isfinite(values)
+    def mean(values: NDArray[np.floating[Any]], where: NDArray[np.bool_], empty: float = 0.0) -> Array:
+        known = where & np.isfinite(values)
         total = np.bincount(number[known], minlength=p)
         summed = np.bincount(number[known], weights=values[known], minlength=p)
         return np.where(total > 0, summed / np.maximum(total, 1), empty)
 
-    steps = np.abs(depth[one] - depth[other])
-    with np.errstate(invalid="ignore"):
-        level = mean((steps < _STEP_M).astype(np.float64))
-    within = (flat[near] == flat[one]) & (flat[far] == flat[other])
-    lab = cloud.lab.reshape(-1, 3)
-    shift = np.abs(lab[near] - lab[far])
+    depth, lab = cloud.depth.ravel(), cloud.lab.reshape(-1, 3)
     points, normals = cloud.points.reshape(-1, 3), cloud.normals.reshape(-1, 3)
+    with np.errstate(invalid="ignore"):
+        level = mean((np.abs(depth[one] - depth[other]) < _STEP_M).astype(np.float64), np.ones(len(one), np.bool_))
+    shift = np.abs(lab[near] - lab[far])
     way = points[far] - points[near]
     length = np.maximum(np.linalg.norm(way, axis=1), 1e-4)
     bend = np.einsum("pi,pi->p", normals[far] - normals[near], way) / length
     turn = np.einsum("pi,pi->p", normals[far], normals[near])
-    plane_step = np.minimum(
-        np.abs(np.einsum("pi,pi->p", normals[near], way)), np.abs(np.einsum("pi,pi->p", normals[far], way))
-    )
+    steps = [np.abs(np.einsum("pi,pi->p", normals[side], way)) for side in (near, far)]
 
     inside = np.flatnonzero(flat)
     owner = flat[inside]
     areas = np.bincount(owner, minlength=size).astype(np.float64)
-    some = np.maximum(areas, 1.0)
-    middle_lab = np.stack([np.bincount(owner, weights=lab[inside, k], minlength=size) for k in range(3)], 1) / some[:, None]
-    vote_x = (inside % w) + offset_px[0].ravel()[inside]
-    vote_y = (inside // w) + offset_px[1].ravel()[inside]
-    centers = np.stack([np.bincount(owner, weights=v, minlength=size) for v in (vote_x, vote_y)], 1) / some[:, None]
-    i, j = found.T
-    both = np.sqrt(np.maximum(areas[i] + areas[j], 1.0))
+    votes_x = np.arange(w, dtype=np.float32) + offset_px[0]
+    votes_y = np.arange(labels.shape[0], dtype=np.float32)[:, None] + offset_px[1]
+    votes = np.stack([votes_x.ravel(), votes_y.ravel()], axis=1)
+
+    def of_segments(values: NDArray[np.float32]) -> Array:
+        columns = [np.bincount(owner, weights=values[inside, k], minlength=size) for k in range(values.shape[1])]
+        return np.asarray(np.stack(columns, axis=1) / np.maximum(areas, 1.0)[:, None])
+
+    i, j = pairs.T
+    centers, colors = of_segments(votes), of_segments(lab)
     between = centers[j] - centers[i]
     apart = np.maximum(np.linalg.norm(between, axis=1), 1e-3)
-    votes = np.stack(
-        [(far % w) + offset_px[0].ravel()[far], (far // w) + offset_px[1].ravel()[far]], axis=1
-    ) - np.stack([(near % w) + offset_px[0].ravel()[near], (near // w) + offset_px[1].ravel()[near]], axis=1)
-    jump = np.einsum("pi,pi->p", votes, (between / apart[:, None])[number])
-    shades = np.abs(middle_lab[i] - middle_lab[j])
-    zones = _zones(found, flat, points, height)
-    slices = RevolutionSlices(cloud, labels, count)
+    jump = np.einsum("pi,pi->p", votes[far] - votes[near], (between / apart[:, None])[number])
+    shades = np.abs(colors[i] - colors[j])
     small = np.minimum(areas[i], areas[j])
+    slices = RevolutionSlices(cloud, labels, count)
+    classes, embeddings = parts.class_probabilities, parts.embeddings
     columns = (
         level,
-        np.log(borders / np.sqrt(small)),
+        np.log(lengths / np.sqrt(small)),
         np.log(small / np.maximum(areas[i], areas[j])),
         shades[:, 0] / 30.0,
         (shades[:, 1] + shades[:, 2]) / 30.0,
@@ -160,17 +124,64 @@ def part_features(
         mean(shift[:, 1] + shift[:, 2], within) / 30.0,
         np.einsum("pd,pd->p", embeddings[i - 1], embeddings[j - 1]).astype(np.float64),
         np.einsum("pd,pd->p", classes[i - 1], classes[j - 1]).astype(np.float64),
-        np.minimum(apart / both, 3.0),
-        np.clip(mean(jump, within, 0.0) / np.maximum(apart, 2.0), -1.0, 2.0),
+        np.minimum(apart / np.sqrt(areas[i] + areas[j]), 3.0),
+        np.clip(mean(jump, within) / np.maximum(apart, 2.0), -1.0, 2.0),
         mean(bend, within),
         mean(turn, within, 0.5),
-        100.0 * np.minimum(mean(plane_step, within, 0.01), 0.05),
+        100.0 * np.minimum(mean(np.minimum(*steps), within, 0.01), 0.05),
         np.minimum(scores[i - 1], scores[j - 1]).astype(np.float64),
         np.maximum(scores[i - 1], scores[j - 1]).astype(np.float64),
-        *zones,
-        np.array([float(slices.are_one(int(a), int(b))) for a, b in found]),
+        *_zones(pairs, flat, points, height),
+        np.array([float(slices.are_one(int(a), int(b))) for a, b in pairs]),
     )
-    return found, np.stack(columns, axis=1)
+    return pairs, np.stack(columns, axis=1)
+
+
+def _borders(labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], ...] | None:
+    """Where segments (h, w) meet; None: nowhere.
+
+    Returns:
+        pairs (P, 2) of labels, the smaller first. For B places at their borders: number (B,) of the pair, flat indices
+        (B,) of the two pixels that touch, of the smaller label and of the larger one, and of those ``_INSIDE_PX``
+        further in, likewise; at the image's edge the same again.
+    """
+    h, w = labels.shape
+    flat = labels.ravel()
+    found: list[tuple[NDArray[np.int64], ...]] = []
+    for first, second, stride in ((np.s_[1:, :], np.s_[:-1, :], w), (np.s_[:, 1:], np.s_[:, :-1], 1)):
+        a, b = labels[first], labels[second]
+        rows, columns = np.nonzero((a != b) & (a > 0) & (b > 0))
+        after = (rows + (stride == w)) * w + columns + (stride == 1)
+        before = after - stride
+        place, sides = (after // w, h) if stride == w else (after % w, w)
+        room = np.where((place > _INSIDE_PX) & (place + _INSIDE_PX < sides), _INSIDE_PX * stride, 0)
+        swap = flat[after] > flat[before]
+        found.append(
+            (
+                np.where(swap, before, after),
+                np.where(swap, after, before),
+                np.where(swap, before - room, after + room),
+                np.where(swap, after + room, before - room),
+            )
+        )
+    one, other, near, far = (np.concatenate(ends) for ends in zip(*found, strict=True))
+    if not len(one):
+        return None
+    size = int(labels.max()) + 1
+    keys, number = np.unique(flat[one].astype(np.int64) * size + flat[other], return_inverse=True)
+    use = np.bincount(number, minlength=len(keys)) >= BORDER_PX
+    if not use.any():
+        return None
+    rows = use[number]
+    number = (np.cumsum(use) - 1)[number][rows]
+    return (
+        np.stack([keys[use] // size, keys[use] % size], axis=1),
+        number,
+        one[rows],
+        other[rows],
+        near[rows],
+        far[rows],
+    )
 
 
 def _zones(

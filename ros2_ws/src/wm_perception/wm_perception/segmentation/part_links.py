@@ -45,15 +45,7 @@ def with_links(
     segmentation: Segmentation, offset_px: NDArray[np.float32], cloud: Cloud, height: NDArray[np.float32]
 ) -> Segmentation:
     """The segmentation with the log-odds of its neighboring segments, see ``part_features`` for the arguments."""
-    pairs, features = part_features(
-        segmentation.labels,
-        segmentation.scores,
-        offset_px,
-        segmentation.embeddings,
-        segmentation.class_probabilities,
-        cloud,
-        height,
-    )
+    pairs, features = part_features(segmentation, offset_px, cloud, height)
     weights = np.array([_WEIGHTS[name] for name in FEATURES])
     odds = np.clip(features @ weights + _CONSTANT, -_LOG_ODDS, _LOG_ODDS)
     return replace(segmentation, pairs=pairs, log_odds=odds)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,12 @@ from wm_perception.segmentation.part_links import group, joined
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array, Cloud, Segmentation
 
-_PER_FRAME = 0.25
-"""Part of a frame's log-odds that is remembered: frames in succession show nearly the same, and err alike. Larger
-decides sooner and wavers more."""
-_MOST = 3.0
-"""Remembered log-odds are no larger than this: one in 20. Larger keeps a wrong decision for longer against what later
-frames show."""
+_PER_FRAME = 0.15
+"""Weight of a frame in what is remembered (half of it is of the last 0.3 s at 15 Hz). Larger decides sooner and wavers
+more."""
+_VIEWS, _MOST = 3.0, 4.0
+"""Frames of one view err alike, so that all together count as this many of their mean; and remembered log-odds are no
+larger than the latter, one in 55. Larger holds what was decided against what a frame shows."""
 _HELD = 1.0
 """Log-odds by which two objects in the scene graph must be one to be joined, and one must be two to be divided. Larger
 changes ids less often, and later."""
@@ -34,36 +35,55 @@ noise for motion."""
 _RIGID = 0.3
 """Difference of the ways of two tracks over the longer way up to which they went together. Larger takes what was pushed
 along for a part."""
-_WENT = 2.0
-"""Log-odds of one object when two tracks went together once. Larger joins what is pushed or carried along."""
-_SAMPLES = 48
-"""Points of a segment by which its track is found. Larger is slower."""
+_TOGETHER, _APART = 4.0, -8.0
+"""Log-odds of one object when two tracks went together, and when one of them went without the other. Larger joins what
+is pushed or carried along, as far as its look leaves that open."""
+_APART_FRAMES = 5
+"""Frames in succession in which two tracks must have gone apart: one of two that start together is noticed later.
+Larger divides later what was joined."""
+_SAMPLES, _LEAST_SAMPLES = 48, 8
+"""Points of a segment by which its track is found, and how many it must have. Larger is slower."""
 
 
 @dataclass
-class _Pair:
-    """Attributes: odds: remembered log-odds; places: (2, 3) of both tracks when their ways were last compared [m]."""
+class _Joint:
+    """Two tracks, or the parts of one.
 
-    odds: float
-    places: Array
+    Attributes:
+        look: remembered log-odds of being one by the segmenter; motion: by their ways.
+        places: (2, 3) of both tracks when their ways were last compared [m]; frames_apart: in succession in which
+            these ways differ.
+    """
+
+    look: float
+    motion: float = 0.0
+    places: Array = field(default_factory=lambda: np.zeros((2, 3)))
+    frames_apart: int = 0
+
+    @property
+    def odds(self) -> float:
+        """Log-odds of being one."""
+        return self.look + self.motion
+
+    def learn(self, odds: float) -> None:
+        """A frame's log-odds."""
+        self.look += _PER_FRAME * (float(np.clip(_VIEWS * odds, -_MOST, _MOST)) - self.look)
 
 
 class PartMemory:
     """Remembers for every track, and for every pair of tracks with neighboring segments, the log-odds of being one.
 
     A frame's log-odds of two neighboring segments are those of the segmenter plus what is remembered: of the track that
-    both are of, or of the two tracks that they are of. Motion decides at once.
+    both are of, or of the two tracks that they are of. What moves together or apart weighs more than how it looks.
     """
 
     def __init__(self) -> None:
-        self._inner: dict[int, float] = {}
-        self._pairs: dict[tuple[int, int], _Pair] = {}
+        self._joints: dict[tuple[int, int], _Joint] = {}
 
     def forget(self, tracks: Sequence[Track]) -> None:
         """Keep only what is known of these tracks."""
         keys = {t.key for t in tracks}
-        self._inner = {k: v for k, v in self._inner.items() if k in keys}
-        self._pairs = {pair: v for pair, v in self._pairs.items() if keys.issuperset(pair)}
+        self._joints = {pair: joint for pair, joint in self._joints.items() if keys.issuperset(pair)}
 
     def join(
         self, segmentation: Segmentation, tracks: Sequence[Track], cloud: Cloud
@@ -74,14 +94,15 @@ class PartMemory:
         have its key.
         """
         count = len(segmentation.keys)
-        if not count:
+        if not count or (not len(segmentation.pairs) and not self._joints):
             return segmentation, []
         by_key = {t.key: t for t in tracks}
         self._compare_ways(by_key)
         owner = self._owners(segmentation, tracks, cloud) if tracks else {}
         odds = segmentation.log_odds.copy()
         for n, (i, j) in enumerate(segmentation.pairs.tolist()):
-            odds[n] += self._remembered(owner.get(i), owner.get(j), by_key)
+            if i in owner and j in owner:
+                odds[n] += self._remembered(by_key[owner[i]], by_key[owner[j]])
         new = group(count, segmentation.pairs, odds)
         self._learn(segmentation, owner, by_key)
         merged: list[tuple[Track, Track]] = []
@@ -95,110 +116,99 @@ class PartMemory:
             for key in owners[1:]:
                 kept, gone = older(kept, by_key[key])
                 merged.append((kept, gone))
+                # What has made them one goes on to hold the parts of one together.
+                self._joints[kept.key, kept.key] = self._joint(kept, gone)
             keys[members - 1] = kept.key
-        result = joined(replace(segmentation, keys=keys, log_odds=odds), new)
-        return result, merged
+        return joined(replace(segmentation, keys=keys, log_odds=odds), new), merged
 
-    def _remembered(self, a: int | None, b: int | None, by_key: dict[int, Track]) -> float:
+    def _joint(self, a: Track, b: Track) -> _Joint:
+        """What is known of two tracks, or of the parts of one: at first that it was seen whole.
+
+        Of two tracks one may have been cut off the other, whose parts were not one.
+        """
+        pair = (min(a.key, b.key), max(a.key, b.key))
+        if pair not in self._joints:
+            if a is b:
+                whole = 1.0 - (1.0 - _PER_FRAME) ** a.whole_frames
+                self._joints[pair] = _Joint(whole * min(_VIEWS * _COVERED, _MOST))
+            else:
+                own = [self._joints[t.key, t.key].odds for t in (a, b) if (t.key, t.key) in self._joints]
+                places = np.stack([t.position for t in sorted((a, b), key=lambda t: t.key)])
+                self._joints[pair] = _Joint(min(*own, 0.0, 0.0), places=places)
+        return self._joints[pair]
+
+    def _remembered(self, a: Track, b: Track) -> float:
         """What is remembered of two segments of these tracks, and by how much they must be otherwise for a change."""
-        if a is None or b is None:
-            return 0.0
-        if a == b:
-            return self._inner.get(a, 0.0) + _HELD * (by_key[a].id > 0)
-        pair = self._pairs.get((min(a, b), max(a, b)))
-        both = by_key[a].id > 0 and by_key[b].id > 0
-        return (pair.odds if pair else min(self._inner.get(a, 0.0), self._inner.get(b, 0.0), 0.0)) - _HELD * both
+        odds = self._joint(a, b).odds
+        return odds + _HELD * (a.id > 0) if a is b else odds - _HELD * (a.id > 0 and b.id > 0)
 
     def _owners(self, segmentation: Segmentation, tracks: Sequence[Track], cloud: Cloud) -> dict[int, int]:
         """The key of the track that each label with a neighbor is of, where that is known; learns of covered tracks."""
         owner: dict[int, int] = {}
         linked = set(segmentation.pairs.ravel().tolist())
-        known = set(self._inner).union(*self._pairs) if self._pairs else set(self._inner)
+        known = {key for pair in self._joints for key in pair}
         places = np.stack([t.position for t in tracks])
         reach = np.array([0.5 * float(np.linalg.norm(t.extents)) + 0.03 for t in tracks])
-        covered: dict[int, list[tuple[int, float]]] = {}
+        covered: dict[int, list[int]] = {}
         for label, box in enumerate(ndimage.find_objects(segmentation.labels, len(segmentation.keys)), start=1):
             if box is None or (label not in linked and not known):
                 continue
             points = _sample(segmentation.labels[box] == label, cloud.points[box])
-            if len(points) < 8:
+            if len(points) < _LEAST_SAMPLES:
                 continue
-            low, high = points.min(axis=0), points.max(axis=0)
-            outside = np.maximum(np.maximum(low - places, places - high), 0.0)
-            near = np.flatnonzero(np.square(outside).sum(axis=1) < np.square(reach))
+            outside = np.maximum(np.maximum(points.min(axis=0) - places, places - points.max(axis=0)), 0.0)
             best = 0.0
-            for row in near.tolist():
+            for row in np.flatnonzero(np.square(outside).sum(axis=1) < np.square(reach)).tolist():
                 t = tracks[row]
                 if t.seen is None or (label not in linked and t.key not in known):
                     continue
                 on, under = t.seen.shares(points, t.noise_m, t.position, t.quaternion)
                 if under > _UNDER:
-                    covered.setdefault(label, []).append((t.key, under))
+                    covered.setdefault(label, []).append(t.key)
                 fit = on * (0.5 + 0.5 * under)
                 if on > _ON and fit > best:
                     best, owner[label] = fit, t.key
         self._learn_covered(covered, owner)
         return owner
 
-    def _learn_covered(self, covered: dict[int, list[tuple[int, float]]], owner: dict[int, int]) -> None:
+    def _learn_covered(self, covered: dict[int, list[int]], owner: dict[int, int]) -> None:
         """One segment covers a track, or two."""
-        counts: dict[int, int] = {}
-        for key in owner.values():
-            counts[key] = counts.get(key, 0) + 1
-        for label, found in covered.items():
-            keys = sorted(key for key, _ in found)
-            for n, a in enumerate(keys):
-                if counts.get(a, 0) == 1 and owner.get(label) == a:
-                    self._add_inner(a, _COVERED)
-                for b in keys[n + 1 :]:
-                    if (a, b) in self._pairs:
-                        self._add(self._pairs[a, b], _COVERED)
+        parts = list(owner.values())
+        for label, keys in covered.items():
+            for pair in itertools.combinations_with_replacement(sorted(keys), 2):
+                whole = pair[0] != pair[1] or (owner.get(label) == pair[0] and parts.count(pair[0]) == 1)
+                if whole and pair in self._joints:
+                    self._joints[pair].learn(_COVERED)
 
     def _learn(self, segmentation: Segmentation, owner: dict[int, int], by_key: dict[int, Track]) -> None:
-        """Remember a part of this frame's log-odds: of one track those of its weakest joint."""
-        inner: dict[int, list[tuple[float, int, int]]] = {}
-        between: dict[tuple[int, int], float] = {}
+        """Remember this frame's log-odds: of one track those of its weakest joint, of two those of their strongest."""
+        links: dict[tuple[int, int], list[tuple[float, int, int]]] = {}
         for (i, j), odds in zip(segmentation.pairs.tolist(), segmentation.log_odds.tolist(), strict=True):
-            a, b = owner.get(i), owner.get(j)
-            if a is None or b is None:
-                continue
-            if a == b:
-                inner.setdefault(a, []).append((odds, i, j))
-            else:
-                pair = (min(a, b), max(a, b))
-                between[pair] = max(between.get(pair, -np.inf), odds)
-        for key, links in inner.items():
-            self._add_inner(key, _weakest(links))
-        for pair, odds in between.items():
-            if pair not in self._pairs:
-                start = min(self._inner.get(pair[0], 0.0), self._inner.get(pair[1], 0.0), 0.0)
-                self._pairs[pair] = _Pair(start, np.stack([by_key[k].position for k in pair]))
-            self._add(self._pairs[pair], odds)
-
-    def _add_inner(self, key: int, odds: float) -> None:
-        self._inner[key] = float(np.clip(self._inner.get(key, 0.0) + _PER_FRAME * odds, -_MOST, _MOST))
-
-    @staticmethod
-    def _add(pair: _Pair, odds: float) -> None:
-        pair.odds = float(np.clip(pair.odds + _PER_FRAME * odds, -_MOST, _MOST))
+            if i in owner and j in owner:
+                pair = (min(owner[i], owner[j]), max(owner[i], owner[j]))
+                links.setdefault(pair, []).append((odds, i, j))
+        for (a, b), found in links.items():
+            self._joint(by_key[a], by_key[b]).learn(_weakest(found) if a == b else max(found)[0])
 
     def _compare_ways(self, by_key: dict[int, Track]) -> None:
         """Tracks that moved apart are two; that moved together they are likelier one."""
-        for (a, b), pair in self._pairs.items():
+        for (a, b), joint in self._joints.items():
             one, other = by_key[a], by_key[b]
-            if not (one.visibility.seen_now and other.visibility.seen_now):
+            if a == b or not (one.visibility.seen_now and other.visibility.seen_now):
                 continue
-            ways = np.stack([one.position, other.position]) - pair.places
+            ways = np.stack([one.position, other.position]) - joint.places
             far = np.linalg.norm(ways, axis=1)
             least = max(_MOVED_M, _MOVED * float(max(one.extents.max(), other.extents.max())))
-            if far.max() < least:
-                continue
-            if float(np.linalg.norm(ways[1] - ways[0])) < _RIGID * far.max():
-                pair.odds = min(pair.odds + _WENT, _MOST)
-                pair.places = pair.places + ways
-            elif one.motion.moved or other.motion.moved:
-                pair.odds = -_MOST
-                pair.places = pair.places + ways
+            apart = float(np.linalg.norm(ways[1] - ways[0]))
+            if far.min() > least and apart < _RIGID * far.max():
+                joint.motion = _TOGETHER if joint.motion >= 0.0 else joint.motion
+            else:
+                went = apart > least and (one.motion.moved or other.motion.moved)
+                joint.frames_apart = joint.frames_apart + 1 if went else 0
+                if joint.frames_apart < _APART_FRAMES:
+                    continue
+                joint.motion = _APART
+            joint.places, joint.frames_apart = joint.places + ways, 0
 
 
 def older(a: Track, b: Track) -> tuple[Track, Track]:
