@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_perception.segmentation.one_axis import RevolutionSlices
 from wm_perception.segmentation.part_links import group, joined, with_links
 from wm_perception.types import Cloud, Frame, PredictedObject, Segmentation
 
@@ -48,19 +47,6 @@ _UNKNOWN_CLASS = 0.5
 """Class probability below which the name is object. Larger names fewer classes."""
 _OVER_SUPPORT = 0.25
 """Part of an instance that must be over a support. Larger drops objects that hang over an edge."""
-# Joining of parts, measured on worlds of random assemblies (mask AP50 0.892 to 0.929, commit acb3397).
-_PART_STEP_M = 0.012
-"""Step in depth [m] across a border up to which it is level, ..."""
-_PART_LEVEL = 0.5
-"""... and the part of the border that must be."""
-_PART_BORDER_PX, _PART_BORDER = 4, 0.5
-"""Least length of a border [pixels], also over the root of the smaller area. Larger joins less."""
-_PART_COLOR, _PART_SHADE = 9.0, 0.3
-"""Difference of mean a* + b* (0..255 each), plus this part of the difference of L*, up to which colors are one."""
-_PART_ALIKE = 0.4
-"""Least cosine of embeddings. Larger joins less."""
-_PART_NOT_UNLIKE = 0.25
-"""The same of parts that have one axis, as a neck and its bottle."""
 
 Network = Callable[[Image], tuple[NDArray[np.float32], ...]]
 
@@ -176,56 +162,6 @@ def over_supports(
     return (np.cumsum(keep) * keep).astype(np.int32)[labels], scores[keep[1:]]
 
 
-def join_parts(
-    labels: NDArray[np.int32], count: int, embeddings: NDArray[np.float32], cloud: Cloud
-) -> NDArray[np.int64]:
-    """Which instances are parts of one object, (L + 1,): the new label 0..K of each old one 0..L.
-
-    A network divides objects of shapes that it was not trained on into parts that it knows: a stool into its seat and
-    its legs. Parts are joined where they meet without a step in depth along a border that is long for the smaller of
-    the two, are of one color, and have similar embeddings. Different objects that touch differ in one of these. Also
-    joined are parts of one solid of revolution.
-
-    Args:
-        labels: (h, w) of the cloud's size, 0 = background, 1..L; count: L; embeddings: (L, D), unit length.
-    """
-    same = np.arange(count + 1, dtype=np.int64)
-    if count < 2:
-        return same
-    size = count + 1
-    borders, level = np.zeros(size * size), np.zeros(size * size)
-    for first, second in ((np.s_[1:, :], np.s_[:-1, :]), (np.s_[:, 1:], np.s_[:, :-1])):
-        a, b = labels[first], labels[second]
-        rows, columns = np.nonzero((a != b) & (a > 0) & (b > 0))
-        one, other = a[rows, columns], b[rows, columns]
-        key = np.minimum(one, other) * size + np.maximum(one, other)
-        step = np.abs(cloud.depth[first][rows, columns] - cloud.depth[second][rows, columns])
-        borders += np.bincount(key, minlength=size * size)
-        with np.errstate(invalid="ignore"):
-            level += np.bincount(key, weights=step < _PART_STEP_M, minlength=size * size)
-    pairs = np.flatnonzero(borders >= _PART_BORDER_PX)
-    if not len(pairs):
-        return same
-    areas = np.bincount(labels.ravel(), minlength=size)
-    inside = labels > 0
-    owner = labels[inside]
-    lab = np.stack([np.bincount(owner, weights=cloud.lab[..., k][inside], minlength=size) for k in range(3)], axis=1)
-    lab = lab / np.maximum(areas, 1)[:, None].astype(np.float64)
-    slices = RevolutionSlices(cloud, labels, count)
-    for pair in pairs:
-        i, j = divmod(int(pair), size)
-        apart = np.abs(lab[i] - lab[j])
-        alike = float(embeddings[i - 1] @ embeddings[j - 1])
-        if (
-            level[pair] > _PART_LEVEL * borders[pair]
-            and borders[pair] > _PART_BORDER * np.sqrt(min(areas[i], areas[j]))
-            and apart[1] + apart[2] + _PART_SHADE * apart[0] < _PART_COLOR
-            and alike > _PART_ALIKE
-        ) or (alike > _PART_NOT_UNLIKE and slices.are_one(i, j)):
-            same[same == same[j]] = same[i]
-    return np.unique(same, return_inverse=True)[1].astype(np.int64)
-
-
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6), np.float32)
 
@@ -276,7 +212,11 @@ class LearnedSegmenter:
         height: NDArray[np.float32],
         predicted: list[PredictedObject],
     ) -> Segmentation:
-        """Instances from the network's maps; see ``TwoStageSegmenter``."""
+        """Segments from the network's maps, and the log-odds of neighbors being one object; see ``TwoStageSegmenter``.
+
+        A network divides objects of shapes that it was not trained on into parts that it knows: a stool into its seat
+        and its legs.
+        """
         h, w = cloud.depth.shape
         foreground, center, offset, classes, embedding = inferred
         # A mask without depth can be neither lifted nor tracked.

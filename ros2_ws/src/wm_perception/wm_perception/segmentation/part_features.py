@@ -17,6 +17,8 @@ _STEP_M = 0.012
 _INSIDE_PX = 2
 """Pixels from a border at which surfaces and colors are compared, as the outermost ones mix both. Larger looks past
 small parts."""
+_QUANTILES = (0.04, 0.5, 0.96)
+"""Of a segment's points along each axis: its lower end, middle and upper end."""
 _ZONE_SAMPLES = 3
 """Every so many pixels of a segment tell its place. Larger is faster and coarser."""
 FEATURES = (
@@ -197,14 +199,14 @@ def _zones(
     hang, aside, above, wider = (np.zeros(len(pairs)) for _ in range(4))
     for label in np.unique(pairs):
         rows = some[np.searchsorted(owner, label) : np.searchsorted(owner, label, side="right")]
-        own = points[rows].astype(np.float64)
+        own = points[rows]
         known = np.isfinite(own[:, 0])
-        own, heights = own[known], over[rows][known]
+        own, heights = np.sort(own[known], axis=0), np.sort(over[rows][known])  # what is not known is last
         if len(own) < 3:
             continue
-        low, middle, high = np.percentile(own, (4.0, 50.0, 96.0), axis=0)
-        heights = heights[np.isfinite(heights)]
-        base = float(np.percentile(heights, 4.0)) if len(heights) else 0.0
+        low, middle, high = own[(np.array(_QUANTILES) * (len(own) - 1)).astype(int)].astype(np.float64)
+        tall = int(np.isfinite(heights).sum())
+        base = float(heights[int(_QUANTILES[0] * (tall - 1))]) if tall else 0.0
         bounds[int(label)] = low, middle, high, base
     for n, (a, b) in enumerate(pairs):
         if int(a) not in bounds or int(b) not in bounds:

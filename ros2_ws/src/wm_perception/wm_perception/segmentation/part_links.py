@@ -11,29 +11,29 @@ from numpy.typing import NDArray
 from wm_perception.segmentation.part_features import FEATURES, part_features
 from wm_perception.types import Array, Cloud, Segmentation
 
-_CONSTANT = 9.125
+_CONSTANT = 6.600
 _WEIGHTS: Mapping[str, float] = {
-    "level": 1.391,
-    "border": -0.236,
-    "small": -0.348,
-    "shade": -1.041,
-    "color": -1.532,
-    "border_shade": -0.392,
-    "border_color": -0.373,
-    "embedding": 0.739,
-    "classes": 0.576,
-    "votes": -4.640,
-    "vote_gap": 0.914,
-    "bend": -0.089,
-    "turn": 0.624,
-    "plane_step": -0.423,
-    "score": -0.611,
-    "score_both": -9.094,
-    "hang": -0.206,
-    "aside": 0.564,
-    "above": 0.030,
-    "wider": -0.165,
-    "one_axis": 7.719,
+    "level": 1.154,
+    "border": -0.061,
+    "small": -0.058,
+    "shade": -0.824,
+    "color": -1.457,
+    "border_shade": -0.363,
+    "border_color": -0.287,
+    "embedding": 1.050,
+    "classes": 0.266,
+    "votes": -3.495,
+    "vote_gap": 0.814,
+    "bend": -0.072,
+    "turn": 0.068,
+    "plane_step": -0.437,
+    "score": -1.396,
+    "score_both": -5.917,
+    "hang": -0.388,
+    "aside": 1.118,
+    "above": 0.391,
+    "wider": -0.005,
+    "one_axis": 2.664,
 }
 """Of a logistic regression on ``FEATURES``, by ``python -m training.segmenter.part_odds`` on neighboring segments of
 rendered worlds that the network was not trained on, each pair known to be one object or two."""

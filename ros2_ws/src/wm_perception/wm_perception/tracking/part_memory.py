@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wm_perception.segmentation.part_links import group, joined
+from wm_perception.tracking.seen_surface import shares
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array, Cloud, Segmentation
 
@@ -68,6 +69,33 @@ class _Joint:
     def learn(self, odds: float) -> None:
         """A frame's log-odds."""
         self.look += _PER_FRAME * (float(np.clip(_VIEWS * odds, -_MOST, _MOST)) - self.look)
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """What was seen of a track, where it is now.
+
+    Attributes:
+        points: (P, 3) world [m]; low, high: (3,) their bounds [m]; reach_m: distance up to which a point is on it [m].
+    """
+
+    track: Track
+    points: Array
+    low: Array
+    high: Array
+    reach_m: float
+
+    @classmethod
+    def of(cls, t: Track) -> _Surface:
+        """Half of the points that are kept of a track that was seen: so it reaches farther."""
+        assert t.seen is not None
+        points = t.seen.in_world(t.position, t.quaternion)[::2]
+        reach = 1.4 * t.seen.reach_m + t.noise_m
+        return cls(t, points, points.min(axis=0) - reach, points.max(axis=0) + reach, reach)
+
+    def meets(self, low: Array, high: Array) -> bool:
+        """Whether points of these bounds may lie on it."""
+        return bool((low < self.high).all() and (high > self.low).all())
 
 
 class PartMemory:
@@ -147,22 +175,21 @@ class PartMemory:
         owner: dict[int, int] = {}
         linked = set(segmentation.pairs.ravel().tolist())
         known = {key for pair in self._joints for key in pair}
-        places = np.stack([t.position for t in tracks])
-        reach = np.array([0.5 * float(np.linalg.norm(t.extents)) + 0.03 for t in tracks])
+        surfaces = [_Surface.of(t) for t in tracks if t.seen is not None and (linked or t.key in known)]
         covered: dict[int, list[int]] = {}
         for label, box in enumerate(ndimage.find_objects(segmentation.labels, len(segmentation.keys)), start=1):
             if box is None or (label not in linked and not known):
                 continue
-            points = _sample(segmentation.labels[box] == label, cloud.points[box])
+            points, spacing = _sample(segmentation.labels[box] == label, cloud.points[box])
             if len(points) < _LEAST_SAMPLES:
                 continue
-            outside = np.maximum(np.maximum(points.min(axis=0) - places, places - points.max(axis=0)), 0.0)
+            low, high = points.min(axis=0), points.max(axis=0)
             best = 0.0
-            for row in np.flatnonzero(np.square(outside).sum(axis=1) < np.square(reach)).tolist():
-                t = tracks[row]
-                if t.seen is None or (label not in linked and t.key not in known):
+            for surface in surfaces:
+                t = surface.track
+                if (label not in linked and t.key not in known) or not surface.meets(low, high):
                     continue
-                on, under = t.seen.shares(points, t.noise_m, t.position, t.quaternion)
+                on, under = shares(points, surface.points, surface.reach_m, max(surface.reach_m, spacing))
                 if under > _UNDER:
                     covered.setdefault(label, []).append(t.key)
                 fit = on * (0.5 + 0.5 * under)
@@ -234,8 +261,12 @@ def _weakest(links: list[tuple[float, int, int]]) -> float:
     return float(least)
 
 
-def _sample(mask: NDArray[np.bool_], points: NDArray[np.float32]) -> Array:
-    """At most ``_SAMPLES`` points (P, 3) of a mask [m]."""
+def _sample(mask: NDArray[np.bool_], points: NDArray[np.float32]) -> tuple[Array, float]:
+    """At most ``_SAMPLES`` points (P, 3) of a mask [m], and how far they are apart [m]."""
     own = points[mask]
     own = own[np.isfinite(own[:, 0])]
-    return own[:: max(1, len(own) // _SAMPLES)][:_SAMPLES].astype(np.float64)
+    some = own[:: max(1, len(own) // _SAMPLES)][:_SAMPLES].astype(np.float64)
+    if len(some) < 2:
+        return some, 0.0
+    # As of a square face of this size; of what is seen at a slant they are farther apart.
+    return some, float(np.linalg.norm(some.max(axis=0) - some.min(axis=0)) / np.sqrt(len(some)))

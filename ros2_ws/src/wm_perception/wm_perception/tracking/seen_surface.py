@@ -68,19 +68,6 @@ class SeenSurface:
         near = _squared(own, o.sample(2 * _POINTS)).min(axis=1) < (self.reach_m + o.noise_m) ** 2
         return float(near.mean())
 
-    def shares(self, points: Array, noise_m: float, position: Array, quaternion: Array) -> tuple[float, float]:
-        """Part 0..1 of points (P, 3) [m] that lie on this surface, and part of this surface that lies on them.
-
-        Few points are compared, so the surface lies on them within the distance of one from the next.
-        """
-        squared = _squared(points, self.in_world(position, quaternion)[::2])
-        reach = 1.4 * self.reach_m + noise_m
-        on = float((squared.min(axis=1) < reach**2).mean())
-        apart = _squared(points, points)
-        np.fill_diagonal(apart, np.inf)
-        spacing = float(np.median(np.sqrt(np.maximum(apart.min(axis=1), 0.0))))
-        return on, float((squared.min(axis=0) < max(reach, _SPACING * spacing) ** 2).mean())
-
     def color_share(self, cloud: Cloud, position: Array, quaternion: Array, tolerance_m: float) -> float:
         """Part 0..1 of this surface whose place still shows its color; NaN where too little of it is in sight.
 
@@ -95,6 +82,17 @@ class SeenSurface:
         apart = np.abs(colors[known] - self.colors[known])
         same = apart[:, 1] + apart[:, 2] + _SHADE * apart[:, 0] < _COLOR
         return float((same & (behind[known] < tolerance_m)).mean())
+
+
+def shares(points: Array, surface: Array, on_m: float, under_m: float) -> tuple[float, float]:
+    """Part 0..1 of points (P, 3) [m] that lie on a surface, and part of the surface (Q, 3) that lies on them.
+
+    Args:
+        on_m, under_m: distances [m] up to which they do.
+    """
+    squared = _squared(points, surface)
+    on, under = squared.min(axis=1) < on_m**2, squared.min(axis=0) < under_m**2
+    return float(on.mean()), float(under.mean())
 
 
 def _squared(points: Array, others: Array) -> Array:
