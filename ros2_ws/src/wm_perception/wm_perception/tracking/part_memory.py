@@ -42,6 +42,9 @@ is pushed or carried along, as far as its look leaves that open."""
 _APART_FRAMES = 5
 """Frames in succession in which two tracks must have gone apart: one of two that start together is noticed later.
 Larger divides later what was joined."""
+_NEW_HITS = 2
+"""Frames of a track from which it counts that it was never a neighbor before: what was cut off another one is its
+neighbor at once. Larger joins what comes together later."""
 _SAMPLES, _LEAST_SAMPLES = 48, 8
 """Points of a segment by which its track is found, and how many it must have. Larger is slower."""
 
@@ -131,6 +134,9 @@ class PartMemory:
         for n, (i, j) in enumerate(segmentation.pairs.tolist()):
             if i in owner and j in owner:
                 odds[n] += self._remembered(by_key[owner[i]], by_key[owner[j]])
+            elif (i in owner or j in owner) and by_key[owner.get(i, owner.get(j, 0))].id:
+                # What an object did not show before is likelier another one.
+                odds[n] -= _HELD
         new = group(count, segmentation.pairs, odds)
         self._learn(segmentation, owner, by_key)
         merged: list[tuple[Track, Track]] = []
@@ -150,19 +156,19 @@ class PartMemory:
         return joined(replace(segmentation, keys=keys, log_odds=odds), new), merged
 
     def _joint(self, a: Track, b: Track) -> _Joint:
-        """What is known of two tracks, or of the parts of one: at first that it was seen whole.
+        """What is known of two tracks, or of the parts of one: at first for how long they were seen as two, or as one.
 
         Of two tracks one may have been cut off the other, whose parts were not one.
         """
         pair = (min(a.key, b.key), max(a.key, b.key))
         if pair not in self._joints:
             if a is b:
-                whole = 1.0 - (1.0 - _PER_FRAME) ** a.whole_frames
-                self._joints[pair] = _Joint(whole * min(_VIEWS * _COVERED, _MOST))
+                self._joints[pair] = _Joint(_MOST * _settled(a.whole_frames))
             else:
                 own = [self._joints[t.key, t.key].odds for t in (a, b) if (t.key, t.key) in self._joints]
                 places = np.stack([t.position for t in sorted((a, b), key=lambda t: t.key)])
-                self._joints[pair] = _Joint(min(*own, 0.0, 0.0), places=places)
+                look = -_MOST * _settled(min(a.hits, b.hits) - _NEW_HITS)
+                self._joints[pair] = _Joint(min(*own, look, look), places=places)
         return self._joints[pair]
 
     def _remembered(self, a: Track, b: Track) -> float:
@@ -236,6 +242,11 @@ class PartMemory:
                     continue
                 joint.motion = _APART
             joint.places, joint.frames_apart = joint.places + ways, 0
+
+
+def _settled(frames: int) -> float:
+    """Part 0..1 of what is remembered that so many equal frames make up."""
+    return float(1.0 - (1.0 - _PER_FRAME) ** max(frames, 0))
 
 
 def older(a: Track, b: Track) -> tuple[Track, Track]:
