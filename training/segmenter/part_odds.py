@@ -34,7 +34,7 @@ from wm_perception.types import Frame, PerceptionConfig
 
 Array = NDArray[np.float64]
 
-OF: tuple[tuple[Split, int], ...] = (("homeware", 170), ("assemblies", 130), ("stacks", 60), ("train", 70))
+OF: tuple[tuple[Split, int], ...] = (("homeware", 240), ("assemblies", 200), ("stacks", 110), ("train", 120))
 """Worlds of each split by default. More of stacks joins less of what stands on one another."""
 FIRST_SEED = 520_000
 """Seed of the first world of each split: the network was trained on smaller ones."""

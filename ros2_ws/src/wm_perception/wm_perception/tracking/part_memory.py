@@ -42,9 +42,6 @@ is pushed or carried along, as far as its look leaves that open."""
 _APART_FRAMES = 5
 """Frames in succession in which two tracks must have gone apart: one of two that start together is noticed later.
 Larger divides later what was joined."""
-_NEW_HITS = 2
-"""Frames of a track from which it counts that it was never a neighbor before: what was cut off another one is its
-neighbor at once. Larger joins what comes together later."""
 _SAMPLES, _LEAST_SAMPLES = 48, 8
 """Points of a segment by which its track is found, and how many it must have. Larger is slower."""
 
@@ -134,9 +131,6 @@ class PartMemory:
         for n, (i, j) in enumerate(segmentation.pairs.tolist()):
             if i in owner and j in owner:
                 odds[n] += self._remembered(by_key[owner[i]], by_key[owner[j]])
-            elif (i in owner or j in owner) and by_key[owner.get(i, owner.get(j, 0))].id:
-                # What an object did not show before is likelier another one.
-                odds[n] -= _HELD
         new = group(count, segmentation.pairs, odds)
         self._learn(segmentation, owner, by_key)
         merged: list[tuple[Track, Track]] = []
@@ -156,7 +150,7 @@ class PartMemory:
         return joined(replace(segmentation, keys=keys, log_odds=odds), new), merged
 
     def _joint(self, a: Track, b: Track) -> _Joint:
-        """What is known of two tracks, or of the parts of one: at first for how long they were seen as two, or as one.
+        """What is known of two tracks, or of the parts of one: at first that it was seen whole.
 
         Of two tracks one may have been cut off the other, whose parts were not one.
         """
@@ -167,7 +161,9 @@ class PartMemory:
             else:
                 own = [self._joints[t.key, t.key].odds for t in (a, b) if (t.key, t.key) in self._joints]
                 places = np.stack([t.position for t in sorted((a, b), key=lambda t: t.key)])
-                look = -_MOST * _settled(min(a.hits, b.hits) - _NEW_HITS)
+                # What has moved has come here, and both were seen alone; at rest a gap in the image says nothing.
+                came = a.motion.moved or b.motion.moved
+                look = -_MOST * _settled(min(a.hits, b.hits)) if came else 0.0
                 self._joints[pair] = _Joint(min(*own, look, look), places=places)
         return self._joints[pair]
 
