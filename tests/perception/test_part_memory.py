@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seen_objects import segmentation_of
+from seen_objects import segment, segmentation_of
 from traced_scene import BALL, BOX, CAMERA, FRONT, make_scene, trace
+from wm_core.camera import Camera
 from wm_core.scene_graph import EventKind, SceneGraph, Shape
+from wm_perception.lifting.cloud import make_cloud
 from wm_perception.pipeline import PerceptionPipeline
-from wm_perception.types import Frame, PerceptionConfig, Segmentation
+from wm_perception.tracking.births import born
+from wm_perception.tracking.part_memory import PartMemory
+from wm_perception.tracking.pieces import remember
+from wm_perception.tracking.track import Track
+from wm_perception.types import Cloud, Frame, PerceptionConfig, Segmentation
 
 EXTENTS = ((0.1, 0.1, 0.1), (0.05, 0.12, 0.05))
 """A block, and a bar beside it [m]."""
@@ -158,3 +164,39 @@ def test_what_moves_apart_is_two_from_then_on() -> None:
     for _ in range(10):
         scene = watched.see(1.5, 0.0, -0.08)
     assert objects(scene) == before
+
+
+def test_a_track_in_two_groups_is_of_one_of_them() -> None:
+    """Four segments in a row, of which the middle two lie on one track, are joined two and two."""
+    cloud, tracks = row_of_tracks()
+    labels = np.zeros(cloud.depth.shape, np.int32)
+    for k in range(4):
+        labels[20:40, 10 + 15 * k : 25 + 15 * k] = k + 1
+    found = Segmentation(
+        labels,
+        np.full(4, -1, np.int64),
+        ("object",) * 4,
+        np.full(4, 0.9, np.float32),
+        pairs=np.array([[1, 2], [2, 3], [3, 4]]),
+        log_odds=np.array([6.0, -6.0, 6.0]),
+    )
+    result, merged = PartMemory().join(found, tracks, cloud)
+    assert len(result.keys) == 2
+    assert len({gone.key for _, gone in merged}) == len(merged)
+    named = [key for key in result.keys.tolist() if key >= 0]
+    assert len(set(named)) == len(named)
+    assert not {gone.key for _, gone in merged} & set(named)
+
+
+def row_of_tracks() -> tuple[Cloud, list[Track]]:
+    """A wall 1 m before the camera, and tracks on it: left, middle and right of what is 60 pixels wide."""
+    camera = Camera(80, 60, 100.0, 100.0, 39.5, 29.5)
+    frame = Frame(1, np.full((60, 80, 3), 128, np.uint8), np.full((60, 80), 1.0, np.float32), camera, np.eye(4))
+    cloud = make_cloud(frame, 1, 4.0)
+    tracks = []
+    for key, (left, right) in enumerate(((10, 25), (25, 55), (55, 70)), start=1):
+        o = segment(cloud.points[20:40, left:right].reshape(-1, 3).astype(float))
+        t = born(o, key, [], np.zeros(3), key)
+        remember(t, o, cloud, anew=True)
+        tracks.append(t)
+    return cloud, tracks

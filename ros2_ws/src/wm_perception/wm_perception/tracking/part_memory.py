@@ -135,11 +135,14 @@ class PartMemory:
         self._learn(segmentation, owner, by_key)
         merged: list[tuple[Track, Track]] = []
         keys = segmentation.keys.copy()
+        taken: set[int] = set()
         for label in range(1, int(new.max()) + 1):
             members = np.flatnonzero(new == label)
-            owners = sorted({owner[int(m)] for m in members if int(m) in owner})
+            # A track of which another group has segments, too, is of that one.
+            owners = sorted({owner[int(m)] for m in members if int(m) in owner} - taken)
             if len(members) < 2 or not owners:
                 continue
+            taken.update(owners)
             kept = by_key[owners[0]]
             for key in owners[1:]:
                 kept, gone = older(kept, by_key[key])
