@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from seen_objects import segmentation_of
+from seen_objects import segment, segmentation_of
 from traced_scene import BALL, CAMERA, look_at, make_scene, trace
 from wm_core.scene_graph import Shape
 from wm_perception.pipeline import PerceptionPipeline
@@ -66,12 +66,18 @@ def test_where_the_camera_looks_at_the_floor_high_things_are_objects() -> None:
     assert len(heights) == 1 and heights[0] < 0.0
 
 
-def test_cut_off_by_the_image_it_may_be_higher() -> None:
-    o = type("Seen", (), {"beneath_m": 0.7, "height_high": 0.2, "on_border": True})
-    assert is_furniture(o)
-    o.on_border = False
-    assert not is_furniture(o)
-    o.height_high = 0.35
-    assert is_furniture(o)
-    o.beneath_m = 0.0
-    assert not is_furniture(o)
+@pytest.mark.parametrize(
+    ("changed", "furniture"),
+    [
+        ({}, True),
+        ({"height_high": 0.2}, False),
+        ({"height_high": 0.2, "on_border": True}, True),  # it may be higher
+        ({"height_low": 0.4, "height_high": 0.55}, False),  # it falls off the table
+        ({"height_low": 0.4, "height_high": 0.55, "hidden_fraction": 0.3}, True),  # the table hides its foot
+        ({"beneath_m": 0.0, "on_border": True}, False),
+    ],
+)
+def test_what_counts_as_furniture(changed, furniture) -> None:
+    o = segment(np.random.default_rng(0).uniform(-0.1, 0.1, (60, 3)))
+    seen = replace(o, **{"beneath_m": 0.7, "height_low": 0.01, "height_high": 0.4, **changed})
+    assert is_furniture(seen) is furniture

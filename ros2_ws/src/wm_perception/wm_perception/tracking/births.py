@@ -34,6 +34,9 @@ _FURNITURE_M = 0.3
 """Height [m] over a floor from which what stands beside a table is furniture, and how far that floor is beneath the
 surface that the camera looks at: the height from which a surface is a seat or a table in ``SupportMap``. Larger takes
 stools for objects, smaller misses bottles on the floor."""
+_FOOT_M, _FOOT_HIDDEN = 0.05, 0.2
+"""Height [m] of its lower end up to which something stands on the floor, and part of its outline that must be hidden
+for that end not to be known. Larger takes what falls off a table for furniture."""
 _ONE_EMBEDDING = 0.5
 """Cosine of embeddings below which two tracks are never of one object. Chosen by hand; larger means more double
 tracks."""
@@ -63,9 +66,13 @@ def may_be_born(o: Observation, config: PerceptionConfig) -> bool:
 def is_furniture(o: Observation) -> bool:
     """Whether a segment stands on the floor beside the surface that the camera looks at, and is as high as a seat.
 
-    Where the image cuts it off, it may be higher than what is seen of it.
+    Where something hides its foot it may stand there; in the air it does not. Where the image cuts it off, it may be
+    higher than what is seen of it.
     """
-    return o.beneath_m > _FURNITURE_M and (o.height_high > _FURNITURE_M or o.on_border)
+    if o.beneath_m < _FURNITURE_M:
+        return False
+    stands = o.height_low < _FOOT_M or o.hidden_fraction > _FOOT_HIDDEN
+    return o.on_border or (stands and o.height_high > _FURNITURE_M)
 
 
 def is_part(o: Observation, tracks: Sequence[Track]) -> bool:
