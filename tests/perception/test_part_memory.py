@@ -200,3 +200,23 @@ def row_of_tracks() -> tuple[Cloud, list[Track]]:
         remember(t, o, cloud, anew=True)
         tracks.append(t)
     return cloud, tracks
+
+
+def test_two_objects_are_not_joined_by_what_lies_between_them() -> None:
+    cloud, tracks = row_of_tracks()
+    left, _, right = tracks
+    left.id, right.id = 1, 2
+    labels = np.zeros(cloud.depth.shape, np.int32)
+    for k, columns in enumerate((np.s_[10:25], np.s_[25:55], np.s_[55:70]), start=1):
+        labels[20:40, columns] = k
+    found = Segmentation(
+        labels,
+        np.full(3, -1, np.int64),
+        ("object",) * 3,
+        np.full(3, 0.9, np.float32),
+        pairs=np.array([[1, 2], [2, 3]]),
+        log_odds=np.array([2.0, 1.0]),
+    )
+    result, merged = PartMemory().join(found, [left, right], cloud)
+    assert merged == []
+    assert sorted(result.keys.tolist()) == [-1, left.key], "the middle is of the one that it is likelier of"

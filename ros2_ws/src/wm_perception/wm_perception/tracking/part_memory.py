@@ -131,7 +131,8 @@ class PartMemory:
         for n, (i, j) in enumerate(segmentation.pairs.tolist()):
             if i in owner and j in owner:
                 odds[n] += self._remembered(by_key[owner[i]], by_key[owner[j]])
-        new = group(count, segmentation.pairs, odds)
+        held, against = self._held_apart(segmentation, owner, by_key)
+        new = group(count, np.concatenate([segmentation.pairs, held]), np.concatenate([odds, against]))
         self._learn(segmentation, owner, by_key)
         merged: list[tuple[Track, Track]] = []
         keys = segmentation.keys.copy()
@@ -169,6 +170,24 @@ class PartMemory:
                 look = -_MOST * _settled(min(a.hits, b.hits)) if came else 0.0
                 self._joints[pair] = _Joint(min(*own, look, look), places=places)
         return self._joints[pair]
+
+    def _held_apart(
+        self, segmentation: Segmentation, owner: dict[int, int], by_key: dict[int, Track]
+    ) -> tuple[NDArray[np.int64], Array]:
+        """Pairs (P, 2) of labels of two objects that are no neighbors, and log-odds (P,) that these are one.
+
+        Without these, two objects would be joined by what lies between them and is of neither yet.
+        """
+        linked = set(map(tuple, segmentation.pairs.tolist()))
+        pairs, odds = [], []
+        for i, j in itertools.combinations(sorted(owner), 2):
+            a, b = by_key[owner[i]], by_key[owner[j]]
+            if a is b or not (a.id and b.id) or (i, j) in linked:
+                continue
+            joint = self._joints.get((min(a.key, b.key), max(a.key, b.key)))
+            pairs.append((i, j))
+            odds.append(joint.odds - _HELD if joint else -_MOST)
+        return np.array(pairs, np.int64).reshape(-1, 2), np.array(odds)
 
     def _remembered(self, a: Track, b: Track) -> float:
         """What is remembered of two segments of these tracks, and by how much they must be otherwise for a change."""
