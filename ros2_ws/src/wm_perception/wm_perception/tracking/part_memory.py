@@ -186,7 +186,8 @@ class PartMemory:
                 continue
             joint = self._joints.get((min(a.key, b.key), max(a.key, b.key)))
             pairs.append((i, j))
-            odds.append(joint.odds - _HELD if joint else -_MOST)
+            # They are held apart, never together, by what is no border in this frame.
+            odds.append(min(joint.odds - _HELD, 0.0) if joint else -_MOST)
         return np.array(pairs, np.int64).reshape(-1, 2), np.array(odds)
 
     def _remembered(self, a: Track, b: Track) -> float:
@@ -251,7 +252,9 @@ class PartMemory:
             far = np.linalg.norm(ways, axis=1)
             least = max(_MOVED_M, _MOVED * float(max(one.extents.max(), other.extents.max())))
             apart = float(np.linalg.norm(ways[1] - ways[0]))
-            if far.min() > least and apart < _RIGID * far.max():
+            # A center also shifts with the fitted shape: only what is seen to move has gone anywhere.
+            both = one.motion.moved and other.motion.moved
+            if both and far.min() > least and apart < _RIGID * far.max():
                 joint.motion = _TOGETHER if joint.motion >= 0.0 else joint.motion
             else:
                 went = apart > least and (one.motion.moved or other.motion.moved)
