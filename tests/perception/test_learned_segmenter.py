@@ -13,7 +13,6 @@ from wm_perception.segmentation.learned import (
     CHANNELS,
     LearnedSegmenter,
     group_pixels,
-    join_parts,
     network_input,
     over_supports,
     pooled,
@@ -148,29 +147,3 @@ def test_what_is_over_no_support_is_dropped_where_supports_are_known() -> None:
     depth[15:18, 5:15], height[18:25, 5:15] = 1.0, np.nan
     kept, scores = over_supports(labels, np.array([0.9, 0.8, 0.7], np.float32), height, depth, 0.6)
     assert scores.tolist() == pytest.approx([0.8]) and (kept == 1).sum() == 100
-
-
-@pytest.mark.parametrize(
-    ("other_color", "step_m", "alike", "gap", "joined"),
-    [
-        ((200, 60, 60), 0.0, True, 0, True),
-        ((185, 52, 52), 0.004, True, 0, True),
-        ((60, 60, 200), 0.0, True, 0, False),
-        ((200, 60, 60), 0.05, True, 0, False),
-        ((200, 60, 60), 0.0, False, 0, False),
-        ((200, 60, 60), 0.0, True, 3, False),
-    ],
-)
-def test_parts_of_one_look_that_meet_without_a_step_are_one_thing(other_color, step_m, alike, gap, joined) -> None:
-    color = np.full((48, 64, 3), 120, np.uint8)
-    depth = np.full((48, 64), 1.0, np.float32)
-    labels = np.zeros((48, 64), np.int32)
-    seat, leg, far = np.s_[10:18, 10:40], np.s_[18 + gap : 36 + gap, 20:28], np.s_[10:30, 50:60]
-    for number, (part, look) in enumerate(((seat, (200, 60, 60)), (leg, other_color), (far, (200, 60, 60))), start=1):
-        color[part], labels[part] = look, number
-    depth[leg] += np.float32(step_m)
-    f = Frame(1, color, depth, Camera(64, 48, 200.0, 200.0, 32.0, 24.0), np.eye(4))
-    embeddings = np.eye(3, dtype=np.float32)[[0, 0 if alike else 1, 0]]
-    new = join_parts(labels, 3, embeddings, make_cloud(f, 1, 4.0))
-    # What lies apart stays apart, whatever it looks like.
-    assert new.tolist() == ([0, 1, 1, 2] if joined else [0, 1, 2, 3])

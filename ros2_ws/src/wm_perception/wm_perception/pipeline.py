@@ -32,6 +32,7 @@ from wm_perception.types import (
     Frame,
     PerceptionConfig,
     PerceptionResult,
+    RefiningSegmenter,
     Segmenter,
     TwoStageSegmenter,
 )
@@ -203,6 +204,9 @@ class PerceptionPipeline:
             segmentation = self.segmenter.decode(begun.inferred, cloud, candidates, height, predicted)
         else:
             segmentation = self.segmenter.segment(frame, cloud, candidates, height, predicted)
+        segmentation = self.tracker.join(segmentation, cloud)
+        if isinstance(self.segmenter, RefiningSegmenter):
+            segmentation = self.segmenter.refine(segmentation, cloud)
         segmentation, whole = without_structure(segmentation, cloud, height, begun.structure, self.config.max_extent_m)
         laps.lap("segment")
         observations = observe(cloud, height, begun.which, begun.supports, segmentation, candidates, self._edge_pixels)

@@ -204,6 +204,8 @@ class Segmentation:
         scores: (L,) 0..1, probability that each is one whole object; empty: not estimated.
         embeddings: (L, D) appearance, unit length; (0, 0): none.
         vocabulary: C class names; class_probabilities: (L, C), rows sum to 1; both empty: not classified.
+        pairs: (P, 2) labels that are neighbors, the smaller first; log_odds: (P,) that both are parts of one object;
+            empty: not estimated, every label is one object.
     """
 
     labels: NDArray[np.int32]
@@ -213,6 +215,8 @@ class Segmentation:
     embeddings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     vocabulary: tuple[str, ...] = ()
     class_probabilities: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    pairs: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    log_odds: Array = field(default_factory=lambda: np.zeros(0))
 
 
 class Segmenter(Protocol):
@@ -253,6 +257,18 @@ class TwoStageSegmenter(Segmenter, Protocol):
         predicted: list[PredictedObject],
     ) -> Segmentation:
         """Instances from what ``infer`` returned; the other arguments as for ``segment``."""
+        ...
+
+
+@runtime_checkable
+class RefiningSegmenter(TwoStageSegmenter, Protocol):
+    """A segmenter that looks at its instances again when the tracker has joined parts of one object.
+
+    ``segment`` refines what it returns.
+    """
+
+    def refine(self, segmentation: Segmentation, cloud: Cloud) -> Segmentation:
+        """The same instances with other outlines and scores."""
         ...
 
 

@@ -7,6 +7,7 @@ Cheng et al., Panoptic-DeepLab, CVPR 2020; pixels go to the center that they poi
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from wm_perception.segmentation.confidence import expected_iou, touched_share
 from wm_perception.segmentation.edges import to_color_edges
-from wm_perception.segmentation.one_axis import RevolutionSlices
+from wm_perception.segmentation.part_links import group, joined, with_links
 from wm_perception.types import Cloud, Frame, PredictedObject, Segmentation
 
 Image = NDArray[np.float32]
@@ -49,19 +50,6 @@ _UNKNOWN_CLASS = 0.5
 """Class probability below which the name is object. Larger names fewer classes."""
 _OVER_SUPPORT = 0.25
 """Part of an instance that must be over a support. Larger drops objects that hang over an edge."""
-# Joining of parts, measured on worlds of random assemblies (mask AP50 0.892 to 0.929, commit acb3397).
-_PART_STEP_M = 0.012
-"""Step in depth [m] across a border up to which it is level, ..."""
-_PART_LEVEL = 0.5
-"""... and the part of the border that must be."""
-_PART_BORDER_PX, _PART_BORDER = 4, 0.5
-"""Least length of a border [pixels], also over the root of the smaller area. Larger joins less."""
-_PART_COLOR, _PART_SHADE = 9.0, 0.3
-"""Difference of mean a* + b* (0..255 each), plus this part of the difference of L*, up to which colors are one."""
-_PART_ALIKE = 0.4
-"""Least cosine of embeddings. Larger joins less."""
-_PART_NOT_UNLIKE = 0.25
-"""The same of parts that have one axis, as a neck and its bottle."""
 
 Network = Callable[[Image], tuple[NDArray[np.float32], ...]]
 
@@ -202,61 +190,6 @@ def over_supports(
     return (np.cumsum(keep) * keep).astype(np.int32)[labels], scores[keep[1:]]
 
 
-def join_parts(
-    labels: NDArray[np.int32], count: int, embeddings: NDArray[np.float32], cloud: Cloud
-) -> NDArray[np.int64]:
-    """Which instances are parts of one object, (L + 1,): the new label 0..K of each old one 0..L.
-
-    A network divides objects of shapes that it was not trained on into parts that it knows: a stool into its seat and
-    its legs. Parts are joined where they meet without a step in depth along a border that is long for the smaller of
-    the two, are of one color, and have similar embeddings. Different objects that touch differ in one of these. Also
-    joined are parts of one solid of revolution.
-
-    Args:
-        labels: (h, w) of the cloud's size, 0 = background, 1..L; count: L; embeddings: (L, D), unit length.
-    """
-    # Across pixels without depth it is not known whether there is a step.
-    labels = np.where(np.isfinite(cloud.depth), labels, 0)
-    same = np.arange(count + 1, dtype=np.int64)
-    if count < 2:
-        return same
-    size = count + 1
-    borders, level = np.zeros(size * size), np.zeros(size * size)
-    for first, second in ((np.s_[1:, :], np.s_[:-1, :]), (np.s_[:, 1:], np.s_[:, :-1])):
-        a, b = labels[first], labels[second]
-        # Few pixels differ from their neighbor, and fewer of these are of two instances.
-        rows, columns = np.divmod(np.flatnonzero(a != b), a.shape[1])
-        both = (a[rows, columns] > 0) & (b[rows, columns] > 0)
-        rows, columns = rows[both], columns[both]
-        one, other = a[rows, columns], b[rows, columns]
-        key = np.minimum(one, other) * size + np.maximum(one, other)
-        step = np.abs(cloud.depth[first][rows, columns] - cloud.depth[second][rows, columns])
-        borders += np.bincount(key, minlength=size * size)
-        with np.errstate(invalid="ignore"):
-            level += np.bincount(key, weights=step < _PART_STEP_M, minlength=size * size)
-    pairs = np.flatnonzero(borders >= _PART_BORDER_PX)
-    if not len(pairs):
-        return same
-    areas = np.bincount(labels.ravel(), minlength=size)
-    inside = np.flatnonzero(labels)
-    owner, colors = labels.ravel()[inside], cloud.lab.reshape(-1, 3)[inside]
-    lab = np.stack([np.bincount(owner, weights=colors[:, k], minlength=size) for k in range(3)], axis=1)
-    lab = lab / np.maximum(areas, 1)[:, None].astype(np.float64)
-    slices = RevolutionSlices(cloud, labels, count)
-    for pair in pairs:
-        i, j = divmod(int(pair), size)
-        apart = np.abs(lab[i] - lab[j])
-        alike = float(embeddings[i - 1] @ embeddings[j - 1])
-        if (
-            level[pair] > _PART_LEVEL * borders[pair]
-            and borders[pair] > _PART_BORDER * np.sqrt(min(areas[i], areas[j]))
-            and apart[1] + apart[2] + _PART_SHADE * apart[0] < _PART_COLOR
-            and alike > _PART_ALIKE
-        ) or (alike > _PART_NOT_UNLIKE and slices.are_one(i, j)):
-            same[same == same[j]] = same[i]
-    return np.unique(same, return_inverse=True)[1].astype(np.int64)
-
-
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6), np.float32)
 
@@ -294,7 +227,8 @@ class LearnedSegmenter:
         predicted: list[PredictedObject],
     ) -> Segmentation:
         """See ``Segmenter.segment``. ``candidates`` is not used: the network also finds flat objects."""
-        return self.decode(self.infer(frame, cloud, height), cloud, candidates, height, predicted)
+        parts = self.decode(self.infer(frame, cloud, height), cloud, candidates, height, predicted)
+        return self.refine(joined(parts, group(len(parts.keys), parts.pairs, parts.log_odds)), cloud)
 
     def infer(self, frame: Frame, cloud: Cloud, height: NDArray[np.float32]) -> tuple[Image, ...]:
         """The network's maps, named in ``OUTPUTS``, of a size padded to even numbers."""
@@ -311,7 +245,11 @@ class LearnedSegmenter:
         height: NDArray[np.float32],
         predicted: list[PredictedObject],
     ) -> Segmentation:
-        """Instances from the network's maps; see ``TwoStageSegmenter``."""
+        """Segments from the network's maps, and the log-odds of neighbors being one object; see ``TwoStageSegmenter``.
+
+        A network divides objects of shapes that it was not trained on into parts that it knows: a stool into its seat
+        and its legs.
+        """
         h, w = cloud.depth.shape
         foreground, center, offset, classes, embedding = inferred
         labels, scores = group_pixels(
@@ -323,15 +261,6 @@ class LearnedSegmenter:
             return Segmentation(labels, np.zeros(0, np.int64))
         maps = np.concatenate([classes[0], embedding[0]])
         means = pooled(maps, labels, count)
-        new = join_parts(labels, count, _unit(means[:, len(self.vocabulary) :]), cloud)
-        if int(new.max()) < count:
-            areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-            count = int(new.max())
-            scores = np.bincount(new[1:] - 1, weights=scores * areas) / np.bincount(new[1:] - 1, weights=areas)
-            labels, scores = new.astype(np.int32)[labels], scores.astype(np.float32)
-            means = pooled(maps, labels, count)
-        labels = to_color_edges(labels, count, cloud.rgb)
-        scores = expected_iou(scores, touched_share(labels, count))
         logits, vectors = means[:, : len(self.vocabulary)], means[:, len(self.vocabulary) :]
         exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = exponent / exponent.sum(axis=1, keepdims=True)
@@ -340,7 +269,7 @@ class LearnedSegmenter:
         names = tuple(
             self.vocabulary[k] if probabilities[row, k] >= _UNKNOWN_CLASS else "object" for row, k in enumerate(best)
         )
-        return Segmentation(
+        segmentation = Segmentation(
             labels,
             np.full(count, -1, np.int64),
             names,
@@ -349,6 +278,19 @@ class LearnedSegmenter:
             self.vocabulary,
             probabilities.astype(np.float32),
         )
+        return with_links(segmentation, self.offset_px(inferred, (h, w)), cloud, height)
+
+    def refine(self, segmentation: Segmentation, cloud: Cloud) -> Segmentation:
+        """Whole objects with outlines at edges of color, and expected IoUs as scores; see ``RefiningSegmenter``."""
+        count = len(segmentation.scores)
+        labels = to_color_edges(segmentation.labels, count, cloud.rgb)
+        scores = expected_iou(segmentation.scores, touched_share(labels, count))
+        return replace(segmentation, labels=labels, scores=scores)
+
+    @staticmethod
+    def offset_px(inferred: tuple[Image, ...], shape: tuple[int, ...]) -> Image:
+        """(2, h, w) x and y from each pixel of an image of this shape to the middle of its object [pixels]."""
+        return np.asarray(inferred[OUTPUTS.index("offset")][0, :, : shape[0], : shape[1]] * np.float32(OFFSET_SCALE_PX))
 
 
 def pooled(maps: Image, labels: NDArray[np.int32], count: int) -> NDArray[np.float32]:

@@ -79,7 +79,7 @@ def without_structure(
         keep &= before - lost >= _LEFT * before
     number = (np.cumsum(keep) * keep).astype(np.int32)
     left = {k: int(number[label]) for k, label in things.items() if keep[label]}
-    return _some(segmentation, number[result].reshape(segmentation.labels.shape), keep[1:]), left
+    return _some(segmentation, number, number[result].reshape(segmentation.labels.shape), keep[1:]), left
 
 
 def _on(
@@ -110,8 +110,12 @@ def _containers_as_things(
     return things
 
 
-def _some(segmentation: Segmentation, labels: NDArray[np.int32], keep: NDArray[np.bool_]) -> Segmentation:
-    """Some of the instances (L,), with their new labels (h, w)."""
+def _some(
+    segmentation: Segmentation, number: NDArray[np.int32], labels: NDArray[np.int32], keep: NDArray[np.bool_]
+) -> Segmentation:
+    """Some of the instances (L,), with the new number of each (L + 1,), and their new labels (h, w)."""
+    pairs = number[segmentation.pairs]
+    both = (pairs > 0).all(axis=1)
     names = tuple(n for n, k in zip(segmentation.class_names, keep, strict=False) if k)
     return replace(
         segmentation,
@@ -123,4 +127,6 @@ def _some(segmentation: Segmentation, labels: NDArray[np.int32], keep: NDArray[n
         class_probabilities=segmentation.class_probabilities[keep]
         if segmentation.class_probabilities.size
         else segmentation.class_probabilities,
+        pairs=pairs[both].astype(np.int64),
+        log_odds=segmentation.log_odds[both],
     )

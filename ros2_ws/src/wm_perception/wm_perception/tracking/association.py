@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,12 +166,17 @@ class Matching:
     """
 
     def __init__(
-        self, tracks: Sequence[Track], observations: Sequence[Observation | None], votes: OneOrTwo | None = None
+        self,
+        tracks: Sequence[Track],
+        observations: Sequence[Observation | None],
+        votes: OneOrTwo | None = None,
+        apart: Collection[tuple[int, int]] = (),
     ) -> None:
         self.observations = observations
         self.in_pieces: set[int] = set()
         self.one: list[tuple[int, int]] = []
         self._votes = votes or OneOrTwo()
+        self._apart = apart
         self.by_track: dict[int, Observation] = {}
         self.assigned: NDArray[np.int64] = np.full(len(observations), -1, dtype=np.int64)
         self.found_again: set[int] = set()
@@ -211,6 +216,8 @@ class Matching:
         for label, o in self.free():
             for row, whole in list(self.by_track.items()):
                 t = self._tracks[row]
+                if self._are_apart(label, row):
+                    continue
                 if np.linalg.norm(o.center - t.position) > 0.5 * float(np.linalg.norm(t.extents)) + 0.02:
                     continue
                 if is_fragment(t, whole, o):
@@ -219,6 +226,10 @@ class Matching:
                     if t.appearance.distance(o) >= 1.0:
                         self.in_pieces.add(row)
                     break
+
+    def _are_apart(self, label: int, row: int) -> bool:
+        """Whether a label beside one of a track's was found to be of another object."""
+        return any(self.assigned[a + b - label] == row for a, b in self._apart if label in (a, b))
 
     def _divide_merged(self) -> None:
         """Give tracks without a segment their part of a neighbor's that covers both, unless they are one object."""

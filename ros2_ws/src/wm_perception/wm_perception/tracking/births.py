@@ -30,6 +30,13 @@ found as a new one. Chosen by hand; larger means that more new objects inherit i
 _HEIR_APPEARANCE, _HEIR_SIZE = 0.8, 0.6
 """Difference of appearance, about 1 where it is doubtful, and of the logarithm of sizes up to which it may be the same.
 Chosen by hand; larger as before."""
+_FURNITURE_M = 0.3
+"""Height [m] over a floor from which what stands beside a table is furniture, and how far that floor is beneath the
+surface that the camera looks at: the height from which a surface is a seat or a table in ``SupportMap``. Larger takes
+stools for objects, smaller misses bottles on the floor."""
+_FOOT_M, _FOOT_HIDDEN = 0.05, 0.2
+"""Height [m] of its lower end up to which something stands on the floor, and part of its outline that must be hidden
+for that end not to be known. Larger takes what falls off a table for furniture."""
 _ONE_EMBEDDING = 0.5
 """Cosine of embeddings below which two tracks are never of one object. Chosen by hand; larger means more double
 tracks."""
@@ -39,6 +46,8 @@ def may_be_born(o: Observation, config: PerceptionConfig) -> bool:
     """Whether a segment may be a new object."""
     # Furniture and walls are beside every support; the rim of a table is not over it.
     if o.over_fraction < 0.5 or o.height_high < max(config.min_height_m, 3.0 * o.noise_m):
+        return False
+    if is_furniture(o):
         return False
     if o.sure:
         # It may be cut off by the image's edge, and flat.
@@ -52,6 +61,18 @@ def may_be_born(o: Observation, config: PerceptionConfig) -> bool:
         and (not o.on_border or (o.height_low < 0.03 and o.outside_fraction == 0.0))
         and o.outside_fraction < 0.5
     )
+
+
+def is_furniture(o: Observation) -> bool:
+    """Whether a segment stands on the floor beside the surface that the camera looks at, and is as high as a seat.
+
+    Where something hides its foot it may stand there; in the air it does not. Where the image cuts it off, it may be
+    higher than what is seen of it.
+    """
+    if o.beneath_m < _FURNITURE_M:
+        return False
+    stands = o.height_low < _FOOT_M or o.hidden_fraction > _FOOT_HIDDEN
+    return o.on_border or (stands and o.height_high > _FURNITURE_M)
 
 
 def is_part(o: Observation, tracks: Sequence[Track]) -> bool:

@@ -39,6 +39,7 @@ class Observation:
             the object goes on.
         normals: (P, 3) unit vectors of the surface at each point, world axes, toward the camera, NaN where unknown;
             (0, 3): not known.
+        beneath_m: how far its support is beneath the one that the camera looks at [m]; negative above it.
         past_of: gives ``past``, which is looked for only where a shape is fitted.
     """
 
@@ -63,6 +64,7 @@ class Observation:
     rim: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     cut_share: float = 0.0
     normals: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    beneath_m: float = 0.0
     past_of: Callable[[], Array] = lambda: np.zeros((0, 3))
 
     def __post_init__(self) -> None:

@@ -50,6 +50,7 @@ def observe(
         edge_pixels: a segment this near to the image's edge is cut off by it.
     """
     observations: list[Observation | None] = []
+    looked_at = _looked_at(which, supports)
     # A network may mark pixels without depth.
     labels = np.where(np.isfinite(cloud.depth), segmentation.labels, 0)
     boxes = ndimage.find_objects(labels, max_label=len(segmentation.keys))
@@ -128,10 +129,19 @@ def observe(
                 rim=rim,
                 normals=cloud.normals.reshape(-1, 3)[at].astype(np.float64),
                 cut_share=outline.cut_share,
+                beneath_m=looked_at - supports[index].height_m if index >= 0 else 0.0,
                 past_of=partial(_points_past, cloud, outline),
             )
         )
     return observations
+
+
+def _looked_at(which: NDArray[np.int32], supports: Sequence[Support]) -> float:
+    """Height [m] of the support that most of the image's middle is over; -inf: of none."""
+    h, w = which.shape
+    middle = which[h // 4 : h - h // 4 : 4, w // 4 : w - w // 4 : 4]
+    counts = np.bincount(middle[middle >= 0], minlength=1)
+    return supports[int(counts.argmax())].height_m if counts.any() else -np.inf
 
 
 def _points_past(cloud: Cloud, outline: Outline) -> Array:

@@ -84,6 +84,17 @@ class SeenSurface:
         return float((same & (behind[known] < tolerance_m)).mean())
 
 
+def shares(points: Array, surface: Array, on_m: float, under_m: float) -> tuple[float, float]:
+    """Part 0..1 of points (P, 3) [m] that lie on a surface, and part of the surface (Q, 3) that lies on them.
+
+    Args:
+        on_m, under_m: distances [m] up to which they do.
+    """
+    squared = _squared(points, surface)
+    on, under = squared.min(axis=1) < on_m**2, squared.min(axis=0) < under_m**2
+    return float(on.mean()), float(under.mean())
+
+
 def _squared(points: Array, others: Array) -> Array:
     """(P, Q) squared distances [m^2] between points (P, 3) and (Q, 3)."""
     dots = points @ others.T

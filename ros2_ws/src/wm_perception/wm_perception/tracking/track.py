@@ -339,6 +339,18 @@ class Track:
             self.quaternion = fit.quaternion
             self.upright = fit.quaternion
 
+    def take_in(self, part: Track) -> None:
+        """Another track turns out to be a part of this one: its shape is to be fitted anew, to the whole."""
+        self.evidence.fits.clear()
+        self.evidence.whole = False
+        self.seen = None
+        corners = np.stack([sign * 0.5 * t.extents for t in (self, part) for sign in (-1.0, 1.0)])
+        turns = [rotations.matrix(t.quaternion) for t in (self, self, part, part)]
+        reach = [np.abs(turn) @ np.abs(corner) for turn, corner in zip(turns, corners, strict=True)]
+        low = np.minimum(self.position - reach[0], part.position - reach[2])
+        high = np.maximum(self.position + reach[0], part.position + reach[2])
+        self.appearance.seen_extent = float((high - low).max())
+
     def surface(self) -> tuple[Array, Array]:
         """Surface points (P, 3) [m] and outward normals (P, 3) in the object frame; cached."""
         if self._samples is None:

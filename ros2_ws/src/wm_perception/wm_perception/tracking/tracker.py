@@ -16,6 +16,7 @@ from wm_perception.tracking.births import born, is_beside, is_heir, is_one_objec
 from wm_perception.tracking.motion import MotionModels
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.one_or_two import OneOrTwo
+from wm_perception.tracking.part_memory import PartMemory
 from wm_perception.tracking.pieces import count_pieces, remember
 from wm_perception.tracking.shape_update import SETTLED_FITS, ShapeUpdater, is_due
 from wm_perception.tracking.track import Track
@@ -57,6 +58,7 @@ class Tracker:
         self._shapes = ShapeUpdater(config.max_extent_m)
         self._models = MotionModels()
         self._votes = OneOrTwo()
+        self._parts = PartMemory()
         self._new_id = new_id
         self._next_key = 0
         self._event_id = 0
@@ -105,6 +107,16 @@ class Tracker:
             for t in self.tracks
         ]
 
+    def join(self, segmentation: Segmentation, cloud: Cloud) -> Segmentation:
+        """The segmentation with segments of one object joined; merges tracks that turn out to be of one object."""
+        result, merged = self._parts.join(segmentation, self.tracks, cloud)
+        for kept, gone in merged:
+            kept.take_in(gone)
+            self.tracks = [t for t in self.tracks if t is not gone]
+            if gone.id:
+                self._emit(EventKind.LEAVE, gone.id)
+        return result
+
     def update(
         self,
         cloud: Cloud,
@@ -126,7 +138,8 @@ class Tracker:
         self._eye = cloud.world_T_camera[:3, 3]
         self._scored = len(segmentation.scores) > 0
         self._set_vocabulary(segmentation)
-        matching = Matching(self.tracks, observations, self._votes)
+        apart = {(int(a) - 1, int(b) - 1) for a, b in segmentation.pairs}
+        matching = Matching(self.tracks, observations, self._votes, apart)
         matching.solve(segmentation.keys, dt)
         for t in self.tracks:
             t.visibility.seen_now = False
@@ -278,6 +291,7 @@ class Tracker:
         renumber[kept] = np.arange(len(kept))
         self.tracks = [self.tracks[i] for i in kept]
         self._votes.forget(self.tracks)
+        self._parts.forget(self.tracks)
         return renumber[assigned]
 
     def _is_gone(self, t: Track) -> bool:

@@ -1,0 +1,175 @@
+"""The weights by which neighboring segments are parts of one object: `python -m training.segmenter.part_odds`.
+
+Renders worlds that the network was not trained on, divides their images into segments with it, and fits a logistic
+regression from what speaks for and against two neighbors being one (`wm_perception.segmentation.part_features`) to
+whether they truly are. Prints the weights, as they stand in `wm_perception.segmentation.part_links`, and how many pairs
+of either kind are joined by them, each world by weights from the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.optimize import minimize
+
+from training.segmenter.options import MODELS
+from training.worlds.generate import DEPTH_UNIT_M, WIDTH, draw_clip
+from training.worlds.simulate import simulate
+from training.worlds.splits import SPLITS, Split
+from training.worlds.worlds import random_scene
+from wm_core.camera import Camera
+from wm_perception.models.segmenter import make_segmenter
+from wm_perception.pipeline import PerceptionPipeline
+from wm_perception.segmentation.learned import LearnedSegmenter
+from wm_perception.segmentation.part_features import FEATURES, part_features
+from wm_perception.types import Frame, PerceptionConfig
+
+Array = NDArray[np.float64]
+
+OF: tuple[tuple[Split, int], ...] = (("homeware", 240), ("assemblies", 200), ("stacks", 110), ("train", 120))
+"""Worlds of each split by default. More of stacks joins less of what stands on one another."""
+FIRST_SEED = 520_000
+"""Seed of the first world of each split: the network was trained on smaller ones."""
+SECONDS, RATE_HZ, IMAGES = 2.0, 15.0, 6
+"""Length of a clip [s], its states a second, and the images drawn of it: objects fall and are pushed in some."""
+PURE = 0.7
+"""Part of a segment that must be of one object for its pairs to be counted. Larger leaves out more bad masks."""
+RIDGE = 1.0
+"""Weight of the squared weights of features in units of their deviation. Larger makes them smaller."""
+FOLDS = 5
+"""Parts of the worlds that are told by weights from the others."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Neighboring segments.
+
+    Attributes:
+        features: (P, F); one: (P,) whether both are of one object; world: (P,) number of the world; split: (P,) its
+            index in ``SPLITS``.
+    """
+
+    features: Array
+    one: NDArray[np.bool_]
+    world: NDArray[np.int64]
+    split: NDArray[np.int64]
+
+
+def images(split: Split, seed: int) -> Iterator[tuple[Frame, NDArray[np.int64]]]:
+    """Images of a world, with the true ids (h, w) of what can be moved; none where its physics diverges."""
+    scene = random_scene(seed, split)
+    clip = simulate(scene, SECONDS, RATE_HZ, distances=False)
+    if not clip.stable:
+        return
+    drawn = draw_clip(scene, clip, seed, split, IMAGES)
+    h, w = drawn["mask"].shape[1:]
+    matrix = drawn["K"]
+    camera = Camera(w, h, matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+    fixed = clip.ids[clip.is_static]
+    for rgb, depth, mask, pose in zip(
+        drawn["rgb"], drawn["depth"], drawn["mask"], drawn["world_T_camera"], strict=True
+    ):
+        ids = np.where(np.isin(mask, fixed), 0, mask).astype(np.int64)
+        yield Frame(1, rgb, depth.astype(np.float32) * np.float32(DEPTH_UNIT_M), camera, pose), ids
+
+
+def neighbors(
+    pipeline: PerceptionPipeline, segmenter: LearnedSegmenter, frame: Frame, ids: NDArray[np.int64]
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Features (P, F) of an image's neighboring segments, and whether they are of one object (P,)."""
+    pipeline.reset()
+    begun = pipeline.begin(frame)
+    parts = segmenter.decode(begun.inferred, begun.cloud, np.zeros(ids.shape, np.bool_), begun.height, [])
+    count = len(parts.keys)
+    if count < 2:
+        return np.zeros((0, len(FEATURES))), np.zeros(0, np.bool_)
+    votes = np.zeros((count + 1, int(ids.max()) + 1))
+    np.add.at(votes, (parts.labels.ravel(), ids.ravel()), 1.0)
+    owner = votes.argmax(axis=1)
+    pure = (votes.max(axis=1) >= PURE * np.maximum(votes.sum(axis=1), 1.0)) & (owner > 0)
+    pairs, features = part_features(parts, segmenter.offset_px(begun.inferred, ids.shape), begun.cloud, begun.height)
+    use = pure[pairs].all(axis=1)
+    return features[use], (owner[pairs[:, 0]] == owner[pairs[:, 1]])[use]
+
+
+def collect(segmenter: LearnedSegmenter, worlds: dict[Split, int], first_seed: int, console: Console) -> Pairs:
+    """Neighboring segments of all images of some worlds of each split."""
+    config = PerceptionConfig(stride=1, working_width=WIDTH, reasoner="geometric")
+    pipeline = PerceptionPipeline(config, segmenter)
+    features, one, world, split = [], [], [], []
+    plan = [(name, seed) for name, count in worlds.items() for seed in range(first_seed, first_seed + count)]
+    for number, (name, seed) in enumerate(track(plan, "worlds", console=console)):
+        for frame, ids in images(name, seed):
+            found, same = neighbors(pipeline, segmenter, frame, ids)
+            features.append(found)
+            one.append(same)
+            world.append(np.full(len(same), number))
+            split.append(np.full(len(same), SPLITS.index(name)))
+    return Pairs(np.concatenate(features), np.concatenate(one), np.concatenate(world), np.concatenate(split))
+
+
+def fit(features: Array, one: NDArray[np.bool_]) -> tuple[Array, float]:
+    """Weights (F,) and constant of the logistic regression with the largest likelihood, less the ridge."""
+    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+    design = np.column_stack([(features - mean) / deviation, np.ones(len(features))])
+
+    def loss(b: Array) -> tuple[float, Array]:
+        odds = design @ b
+        ridge = RIDGE * np.append(b[:-1], 0.0)
+        value = np.logaddexp(0.0, np.where(one, -odds, odds)).sum() + 0.5 * float(ridge @ b)
+        return float(value), design.T @ (1.0 / (1.0 + np.exp(-odds)) - one) + ridge
+
+    b = minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B").x
+    weights = b[:-1] / deviation
+    return weights, float(b[-1] - weights @ mean)
+
+
+def held_out_odds(pairs: Pairs) -> Array:
+    """Log-odds (P,) of every pair, by weights from the worlds of other folds."""
+    odds = np.zeros(len(pairs.one))
+    for fold in range(FOLDS):
+        rest, own = pairs.world % FOLDS != fold, pairs.world % FOLDS == fold
+        weights, constant = fit(pairs.features[rest], pairs.one[rest])
+        odds[own] = pairs.features[own] @ weights + constant
+    return odds
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=MODELS / "segmenter.onnx", help="default: %(default)s")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="default: %(default)s")
+    parser.add_argument("--share", type=float, default=1.0, help="part of the worlds (default: %(default)s)")
+    arguments = parser.parse_args()
+    config = PerceptionConfig(segmenter="learned", segmenter_model=str(arguments.model))
+    segmenter = make_segmenter(config)
+    if not isinstance(segmenter, LearnedSegmenter):
+        parser.exit(1, f"{arguments.model}: expected the trained network's file\n")
+    console = Console()
+    worlds = {name: max(1, round(count * arguments.share)) for name, count in OF}
+    pairs = collect(segmenter, worlds, arguments.first_seed, console)
+    odds = held_out_odds(pairs)
+    table = Table("split", "pairs", "of one object", "of these joined", "of two joined")
+    for index in np.unique(pairs.split):
+        own = pairs.split == index
+        joined = odds[own] > 0.0
+        one = pairs.one[own]
+        shares = (one.mean(), joined[one].mean() if one.any() else np.nan, joined[~one].mean())
+        table.add_row(SPLITS[index], str(int(own.sum())), *(f"{share:.3f}" for share in shares))
+    console.print(table)
+    weights, constant = fit(pairs.features, pairs.one)
+    for name, weight in zip(FEATURES, weights, strict=True):
+        console.print(f'"{name}": {weight:.3f},')
+    console.print(f"constant {constant:.3f}")
+
+
+if __name__ == "__main__":
+    main()
