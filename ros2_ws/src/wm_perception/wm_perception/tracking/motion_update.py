@@ -13,6 +13,7 @@ from wm_perception.shapes.surfaces import Alignment, align, signed_distance, sig
 from wm_perception.tracking.association import outside
 from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.surface_flow import Way
 from wm_perception.tracking.track import WAKE_M, Measured, Track
 from wm_perception.types import Array
 
@@ -57,6 +58,14 @@ of what moves and of what is slower than a speed [m/s]. Larger lets mugs slide a
 where they are turned."""
 _WATCHED = 1.5
 """Frames since an object was last measured within which it was watched: more than one, less than two."""
+_WAY_M_S = 0.04
+"""Standard deviation [m/s] of the mean velocity by the way of an object's surface, beyond that of its points: the flow
+is off as a whole where much is alike. Measured on worlds of ``train`` and ``assemblies``; larger trusts it less."""
+_CONTRADICTS = 21.108
+"""Normalized square of the way's innovation from which it is not of the object: the 99.99 % bound of chi-square with 3
+degrees of freedom. Larger follows what a mask reaches over."""
+_UNKNOWN_M_S = 0.5
+"""Standard deviation of a velocity that nothing is known of [m/s], as of a new track."""
 _CARRIED_ON_RAD = 0.06
 """Turn [rad] in the last frames that is no noise of fits. Larger puts to sleep what turns slowly, smaller keeps noise
 awake."""
@@ -95,7 +104,7 @@ def restart(t: Track, center: Array) -> None:
     """Begin anew at a world position (3,): the object was found away from its place."""
     motion = t.motion
     motion.filter = MotionFilter(center, 0.02, 0.3)
-    motion.sleeping, motion.moved = False, True
+    motion.sleeping, motion.moved, motion.seen_moving = False, True, False
     motion.trail.clear()
     motion.turns.clear()
     motion.frames = 0
@@ -205,9 +214,32 @@ def _rim_error(o: Observation, rows: NDArray[np.int64], eye: Array | None) -> Ri
     return RimError(o.normals[rows], rays / np.linalg.norm(rays, axis=1, keepdims=True), o.pixel_m)
 
 
-def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s: float) -> list[EventKind]:
-    """Update with a measured pose; returns the events: MOVE, STOP, TOPPLE."""
+def is_doubtful(t: Track, pose: Alignment) -> bool:
+    """Whether a measured center may shift without motion: of what is seen in part, or of a shape that is not right.
+
+    Then the way of its surface says how it moves.
+    """
+    return t.visibility.cut or not t.evidence.whole or pose.residual_m > _EXPLAINED_M
+
+
+def update_motion(
+    t: Track,
+    o: Observation,
+    pose: Alignment,
+    dt: float,
+    stamp_s: float,
+    come: bool = False,
+    way: Way | None = None,
+) -> list[EventKind]:
+    """Update with a measured pose; returns the events: MOVE, STOP, TOPPLE.
+
+    Args:
+        come: its surface is where it was not a moment ago, see ``SeenThrough``.
+        way: that its surface has gone since the frame before, None: not known.
+    """
     motion = t.motion
+    motion.moved |= come
+    motion.seen_moving = come or (motion.seen_moving and _watched(t, dt, stamp_s))
     # Of an object that is cut off by the image's edge or hidden in part, the position of the rest is a guess.
     partial = o.hidden_fraction > 0.25 or t.visibility.fraction < 0.5
     slack = _CUT_SLACK_M if o.on_border else _PARTIAL_SLACK_M if partial else _WHOLE_SLACK_M
@@ -218,16 +250,22 @@ def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s:
     wake_m = max(WAKE_M, _WAKE_SIGMAS * o.noise_m)
     wake_m *= 2.5 if o.on_border else 2.0 if partial else 1.0
     position, covariance = (pose.position, pose.covariance[:3, :3]) if motion.sleeping else pose.measured()
+    doubtful = is_doubtful(t, pose)
+    if motion.doubtful and not doubtful and not motion.sleeping:
+        # Its center is known better now, and so is another one: none of that is motion.
+        motion.filter.shift(position - motion.filter.position)
+    motion.doubtful = doubtful
     noise = covariance + np.eye(3) * slack**2 + np.diag(motion.extent_jitter_m**2)
     events = []
     if motion.sleeping:
         if _wakes(t, pose, noise, dt, stamp_s, wake_m):
             events.append(EventKind.MOVE)
     else:
-        motion.filter.update(position, noise)
+        _follow(t, position, noise, way, dt)
         t.quaternion = pose.quaternion
+    motion.measured_s = stamp_s
     motion.rotation_covariance = np.clip(pose.covariance[3:, 3:], -0.25, 0.25) + np.eye(3) * 0.01**2
-    motion.trail.append(Measured(stamp_s, pose.position.copy(), noise if motion.moved else noise + _doubt(t, o)))
+    motion.trail.append(Measured(stamp_s, pose.position.copy(), noise if motion.seen_moving else noise + _doubt(t, o)))
     if misfit > 0.0:
         motion.turns.clear()
         motion.angular_velocity = np.zeros(3)
@@ -242,6 +280,21 @@ def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s:
         motion.toppled = True
         events.append(EventKind.TOPPLE)
     return events if t.id else []
+
+
+def _follow(t: Track, position: Array, noise: Array, way: Way | None, dt: float) -> None:
+    """Update what moves with its measured position (3,), covariance ``noise`` (3, 3), or with its surface's way."""
+    motion, filtered = t.motion, t.motion.filter
+    if motion.doubtful:
+        covariance = np.zeros((3, 3)) if way is None else way.covariance + np.eye(3) * (_WAY_M_S * dt) ** 2
+        off = np.zeros(3) if way is None else way.offset - filtered.velocity * dt
+        spread = covariance + filtered.covariance[3:6, 3:6] * dt**2
+        # What contradicts all that was known is the way of something else.
+        if way is not None and float(off @ np.linalg.solve(spread, off)) < _CONTRADICTS:
+            filtered.update_way(way.offset, covariance, dt)
+            filtered.update_place(position, noise)
+            return
+    filtered.update(position, noise)
 
 
 def _doubt(t: Track, o: Observation) -> Array:
@@ -281,11 +334,12 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
         motion.displaced_frames = 0
     elif away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or lasting or leaving:
         # What was out of view may have been moved meanwhile; whether it moves now is seen in the frames to come.
-        watched = bool(motion.trail) and stamp_s - motion.trail[-1].stamp_s < _WATCHED * dt
+        watched = _watched(t, dt, stamp_s)
         motion.sleeping, motion.moved = False, motion.moved or watched
-        velocity = step / max(stamp_s - since_s, 1e-3)
+        motion.seen_moving |= watched
+        velocity = step / max(stamp_s - since_s, 1e-3) if watched else np.zeros(3)
         # It may have begun to move at any moment since the last frame, so that it is faster by now.
-        spread = 0.3 * float(np.linalg.norm(velocity)) + 0.1
+        spread = 0.3 * float(np.linalg.norm(velocity)) + 0.1 if watched else _UNKNOWN_M_S
         motion.filter = MotionFilter(pose.position, max(sigma, 0.003), spread, 4.0, velocity)
         motion.displaced_frames = 0
         t.quaternion = pose.quaternion
@@ -295,6 +349,11 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
     elif not motion.displaced_frames:
         motion.filter.settle(pose.position, noise * 4.0)
     return False
+
+
+def _watched(t: Track, dt: float, stamp_s: float) -> bool:
+    """Whether a track was measured in the frame before."""
+    return t.motion.measured_s is not None and stamp_s - t.motion.measured_s < _WATCHED * dt
 
 
 def _swing_m(t: Track, pose: Alignment) -> float:

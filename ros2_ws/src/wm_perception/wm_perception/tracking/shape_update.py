@@ -203,8 +203,10 @@ class ShapeUpdater:
         if anew:
             shift = chosen.position - t.position
             t.motion.filter.shift(shift)
-            if first and float(np.linalg.norm(shift)) > _MISPLACED * float(chosen.extents.max()):
-                # What was followed so far was something else than its center.
+            misplaced = first and float(np.linalg.norm(shift)) > _MISPLACED * float(chosen.extents.max())
+            if misplaced and not t.motion.seen_moving:
+                # What was followed so far was something else than its center. What was seen to move has its velocity
+                # from its surface.
                 t.motion.filter.forget_velocity(_UNKNOWN_M_S)
                 t.motion.trail.clear()
             if new_axes:

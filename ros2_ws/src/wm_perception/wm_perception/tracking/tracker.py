@@ -17,7 +17,9 @@ from wm_perception.tracking.motion import MotionModels
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.one_or_two import OneOrTwo
 from wm_perception.tracking.pieces import count_pieces, remember
+from wm_perception.tracking.seen_through import SeenThrough
 from wm_perception.tracking.shape_update import SETTLED_FITS, ShapeUpdater, is_due
+from wm_perception.tracking.surface_flow import SurfaceFlow
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array, Cloud, PerceptionConfig, PredictedObject, Segmentation
 
@@ -57,6 +59,8 @@ class Tracker:
         self._shapes = ShapeUpdater(config.max_extent_m)
         self._models = MotionModels()
         self._votes = OneOrTwo()
+        self._through = SeenThrough()
+        self._flow = SurfaceFlow()
         self._new_id = new_id
         self._next_key = 0
         self._event_id = 0
@@ -116,6 +120,7 @@ class Tracker:
             hurried: the search for supports has taken long, so only tracks with few fits are fitted.
         """
         self._eye = cloud.world_T_camera[:3, 3]
+        self._flow.add(cloud, self._stamp_ns)
         self._scored = len(segmentation.scores) > 0
         self._set_vocabulary(segmentation)
         matching = Matching(self.tracks, observations, self._votes)
@@ -146,6 +151,7 @@ class Tracker:
                 self.tracks.append(fresh)
                 matching.assigned[label] = len(self.tracks) - 1
         visibility.update_visibility(self.tracks, cloud, dt, self._scored)
+        self._through.add(cloud, self._stamp_ns)
         return self._cull(matching.assigned, matching.one)
 
     def _set_vocabulary(self, segmentation: Segmentation) -> None:
@@ -185,7 +191,10 @@ class Tracker:
         if fit:
             t.motion.shift_trail(pose.position - before)
         t.evidence.residual_m = pose.residual_m
-        events = motion_update.update_motion(t, o, pose, dt, self._stamp_ns * 1e-9)
+        come = self._through.has_come(o.sample(96), o.noise_m, self._stamp_ns)
+        follow = not t.motion.sleeping and motion_update.is_doubtful(t, pose)
+        way = self._flow.way_of(o.points, pose.position, o.noise_m) if follow else None
+        events = motion_update.update_motion(t, o, pose, dt, self._stamp_ns * 1e-9, come, way)
         for kind in events:
             self._emit(kind, t.id)
         t.motion.last_center = o.center
