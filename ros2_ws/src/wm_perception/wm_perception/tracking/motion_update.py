@@ -61,6 +61,9 @@ _WATCHED = 1.5
 _WAY_M_S = 0.04
 """Standard deviation [m/s] of the mean velocity by the way of an object's surface, beyond that of its points: the flow
 is off as a whole where much is alike. Measured on worlds of ``train`` and ``assemblies``; larger trusts it less."""
+_GROWS_M = 0.001
+"""Growth of a segment [m], see ``MotionState.growth_m``, from which its center shifts. Larger takes slow growth for
+motion."""
 _CONTRADICTS = 21.108
 """Normalized square of the way's innovation from which it is not of the object: the 99.99 % bound of chi-square with 3
 degrees of freedom. Larger follows what a mask reaches over."""
@@ -217,9 +220,12 @@ def _rim_error(o: Observation, rows: NDArray[np.int64], eye: Array | None) -> Ri
 def is_doubtful(t: Track, pose: Alignment) -> bool:
     """Whether a measured center may shift without motion: of what is seen in part, or of a shape that is not right.
 
-    Then the way of its surface says how it moves.
+    So may that of a segment that grows, unless it is known to move: then it turns. Then the way of its surface says how
+    it moves.
     """
-    return t.visibility.cut or not t.evidence.whole or pose.residual_m > _EXPLAINED_M
+    motion = t.motion
+    grows = not motion.seen_moving and float(motion.growth_m.max()) > _GROWS_M
+    return grows or t.visibility.cut or not t.evidence.whole or pose.residual_m > _EXPLAINED_M
 
 
 def update_motion(
@@ -333,13 +339,14 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
         motion.filter.shift(pose.position - t.position)
         motion.displaced_frames = 0
     elif away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or lasting or leaving:
-        # What was out of view may have been moved meanwhile; whether it moves now is seen in the frames to come.
+        # What was out of view may have been moved meanwhile, and a center may shift without motion; whether it moves is
+        # seen in the frames to come.
         watched = _watched(t, dt, stamp_s)
         motion.sleeping, motion.moved = False, motion.moved or watched
-        motion.seen_moving |= watched
-        velocity = step / max(stamp_s - since_s, 1e-3) if watched else np.zeros(3)
+        motion.seen_moving |= watched and not motion.doubtful
+        velocity = step / max(stamp_s - since_s, 1e-3) if motion.seen_moving else np.zeros(3)
         # It may have begun to move at any moment since the last frame, so that it is faster by now.
-        spread = 0.3 * float(np.linalg.norm(velocity)) + 0.1 if watched else _UNKNOWN_M_S
+        spread = 0.3 * float(np.linalg.norm(velocity)) + 0.1 if motion.seen_moving else _UNKNOWN_M_S
         motion.filter = MotionFilter(pose.position, max(sigma, 0.003), spread, 4.0, velocity)
         motion.displaced_frames = 0
         t.quaternion = pose.quaternion
