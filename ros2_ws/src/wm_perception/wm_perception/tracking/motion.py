@@ -230,7 +230,8 @@ class MotionFilter:
 
     def update_way(self, way: Array, covariance: Array, dt: float) -> None:
         """Update with the way (3,) [m] gone in the last ``dt`` [s], covariance (3, 3): that at the mean velocity."""
-        self._measured(np.kron([[0.0, dt, -0.5 * dt**2]], np.eye(3)), way, covariance)
+        seen = np.asarray(np.kron([[0.0, dt, -0.5 * dt**2]], np.eye(3)), np.float64)
+        self._measured(seen, way, covariance)
 
     def _measured(self, seen: Array, value: Array, covariance: Array) -> None:
         """Update the modes and their probabilities with a measured value (3,) of ``seen`` (3, 9) times the state."""

@@ -11,6 +11,7 @@ from wm_core.scene_graph import EventKind, Shape
 from wm_perception.shapes.rim_error import RimError
 from wm_perception.shapes.surfaces import Alignment, align, signed_distance, signed_distance_to_parts
 from wm_perception.tracking.association import outside
+from wm_perception.tracking.following import EXPLAINED_M, agrees, follow, is_doubtful
 from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.surface_flow import Way
@@ -31,19 +32,14 @@ _STEPS_TO_WAKE = 3
 _CUT_SLACK_M, _PARTIAL_SLACK_M, _WHOLE_SLACK_M = 0.007, 0.006, 0.0012
 """Standard deviation [m] of a measured position beyond that of the alignment: of objects that the image cuts off, of
 partly hidden ones, of those seen whole. Chosen by hand; larger means smoother and later positions."""
-_EXPLAINED_M = 0.004
-"""Mean distance [m] of points to the surface up to which an object's shape explains them; twice what is above it is
-added to the position's deviation, and no turn is taken from its orientation. From the work against false motion on the
-recorded clip (8 % to 1 % of the objects over the frames, commit fb11c0a); larger means that objects of wrong shapes
-move more."""
 _SAME_SIZE_M = 0.003
-"""Change [m] of a segment's extents between frames that is noise. Origin as ``_EXPLAINED_M``; larger means that less of
+"""Change [m] of a segment's extents between frames that is noise. Origin as ``EXPLAINED_M``; larger means that less of
 a growing segment is taken for uncertainty."""
 _JITTER_MEMORY = 0.7
-"""Part of the extent jitter that is kept per frame. Origin as ``_EXPLAINED_M``; larger means longer uncertainty."""
+"""Part of the extent jitter that is kept per frame. Origin as ``EXPLAINED_M``; larger means longer uncertainty."""
 VACATED = 0.15
 """Part of a sleeping object's place that must be seen to be vacated for changed extents to count as motion. Origin as
-``_EXPLAINED_M``; larger means later motion."""
+``EXPLAINED_M``; larger means later motion."""
 _ALIGN_POINTS = 110
 """Points of a segment that are aligned to the surface. Chosen by hand; larger is slower and less noisy."""
 _ALIGNED_PARTS = 4
@@ -58,15 +54,6 @@ of what moves and of what is slower than a speed [m/s]. Larger lets mugs slide a
 where they are turned."""
 _WATCHED = 1.5
 """Frames since an object was last measured within which it was watched: more than one, less than two."""
-_WAY_M_S = 0.04
-"""Standard deviation [m/s] of the mean velocity by the way of an object's surface, beyond that of its points: the flow
-is off as a whole where much is alike. Measured on worlds of ``train`` and ``assemblies``; larger trusts it less."""
-_GROWS_M = 0.001
-"""Growth of a segment [m], see ``MotionState.growth_m``, from which its center shifts. Larger takes slow growth for
-motion."""
-_CONTRADICTS = 21.108
-"""Normalized square of the way's innovation from which it is not of the object: the 99.99 % bound of chi-square with 3
-degrees of freedom. Larger follows what a mask reaches over."""
 _UNKNOWN_M_S = 0.5
 """Standard deviation of a velocity that nothing is known of [m/s], as of a new track."""
 _CARRIED_ON_RAD = 0.06
@@ -217,17 +204,6 @@ def _rim_error(o: Observation, rows: NDArray[np.int64], eye: Array | None) -> Ri
     return RimError(o.normals[rows], rays / np.linalg.norm(rays, axis=1, keepdims=True), o.pixel_m)
 
 
-def is_doubtful(t: Track, pose: Alignment) -> bool:
-    """Whether a measured center may shift without motion: of what is seen in part, or of a shape that is not right.
-
-    So may that of a segment that grows, unless it is known to move: then it turns. Then the way of its surface says how
-    it moves.
-    """
-    motion = t.motion
-    grows = not motion.seen_moving and float(motion.growth_m.max()) > _GROWS_M
-    return grows or t.visibility.cut or not t.evidence.whole or pose.residual_m > _EXPLAINED_M
-
-
 def update_motion(
     t: Track,
     o: Observation,
@@ -251,7 +227,7 @@ def update_motion(
     slack = _CUT_SLACK_M if o.on_border else _PARTIAL_SLACK_M if partial else _WHOLE_SLACK_M
     slack = 0.3 * o.noise_m + 0.5 * pose.residual_m + slack
     # A shape that does not explain the seen part may be aligned to it wrongly.
-    misfit = max(pose.residual_m - _EXPLAINED_M, 0.0)
+    misfit = max(pose.residual_m - EXPLAINED_M, 0.0)
     slack += 2.0 * misfit
     wake_m = max(WAKE_M, _WAKE_SIGMAS * o.noise_m)
     wake_m *= 2.5 if o.on_border else 2.0 if partial else 1.0
@@ -267,11 +243,12 @@ def update_motion(
         if _wakes(t, pose, noise, dt, stamp_s, wake_m):
             events.append(EventKind.MOVE)
     else:
-        _follow(t, position, noise, way, dt)
+        follow(t, position, noise, way, dt)
         t.quaternion = pose.quaternion
     motion.measured_s = stamp_s
     motion.rotation_covariance = np.clip(pose.covariance[3:, 3:], -0.25, 0.25) + np.eye(3) * 0.01**2
     motion.trail.append(Measured(stamp_s, pose.position.copy(), noise if motion.seen_moving else noise + _doubt(t, o)))
+    motion.seen_moving |= way is not None and agrees(t, way, dt)
     if misfit > 0.0:
         motion.turns.clear()
         motion.angular_velocity = np.zeros(3)
@@ -286,21 +263,6 @@ def update_motion(
         motion.toppled = True
         events.append(EventKind.TOPPLE)
     return events if t.id else []
-
-
-def _follow(t: Track, position: Array, noise: Array, way: Way | None, dt: float) -> None:
-    """Update what moves with its measured position (3,), covariance ``noise`` (3, 3), or with its surface's way."""
-    motion, filtered = t.motion, t.motion.filter
-    if motion.doubtful:
-        covariance = np.zeros((3, 3)) if way is None else way.covariance + np.eye(3) * (_WAY_M_S * dt) ** 2
-        off = np.zeros(3) if way is None else way.offset - filtered.velocity * dt
-        spread = covariance + filtered.covariance[3:6, 3:6] * dt**2
-        # What contradicts all that was known is the way of something else.
-        if way is not None and float(off @ np.linalg.solve(spread, off)) < _CONTRADICTS:
-            filtered.update_way(way.offset, covariance, dt)
-            filtered.update_place(position, noise)
-            return
-    filtered.update(position, noise)
 
 
 def _doubt(t: Track, o: Observation) -> Array:

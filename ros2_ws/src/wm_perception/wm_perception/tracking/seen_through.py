@@ -50,7 +50,8 @@ class SeenThrough:
         """Keep the view of a frame, after its objects were looked at."""
         known = np.where(np.isfinite(cloud.depth), cloud.depth, np.float32(0.0))
         nearest = cv2.erode(known, np.ones((_BESIDE_PX, _BESIDE_PX), np.uint8))
-        self._views.append(_View(stamp_ns, nearest, cloud.camera, np.linalg.inv(cloud.world_T_camera)))
+        camera_T_world = np.asarray(np.linalg.inv(cloud.world_T_camera), np.float64)
+        self._views.append(_View(stamp_ns, np.asarray(nearest, np.float32), cloud.camera, camera_T_world))
 
     def has_come(self, points: Array, noise_m: float, stamp_ns: int) -> bool:
         """Whether the surface at points (P, 3), world [m], has come there in the last moments.

@@ -184,7 +184,9 @@ class ShapeUpdater:
         evidence.fits = without_disproved(evidence.fits, t.parts_evidence)
         if len(evidence.fits) > 3 * _FITS:
             evidence.fits.pop(0)
-        chosen, same, last = _choose(evidence.fits, not t.motion.moved)
+        # What moves, though that is not sure yet, is not where it was fitted before.
+        at_rest = not t.motion.moved and float(np.linalg.norm(t.motion.filter.velocity)) < _FIT_SPEED_M_S
+        chosen, same, last = _choose(evidence.fits, at_rest)
         # Its load may have been found after it.
         loaded = _under_its_load(t, chosen, tracks, eye)
         deeper, chosen = loaded is not chosen, loaded

@@ -18,8 +18,8 @@ _LONGEST_NS = 250_000_000
 _POINTS = 160
 """Points of an object whose way is looked for. Larger is slower and less noisy."""
 _LEAST, _LEAST_SHARE = 16, 0.5
-"""Points that have to agree on one rigid motion, and their part of those whose flow is known. Smaller takes the motion of
-what a mask reaches over for the object's."""
+"""Points that have to agree on one rigid motion, and their part of those whose flow is known. Smaller takes the motion
+of what a mask reaches over for the object's."""
 _LEAST_GRAIN, _GRAIN_PX = 0.0005, 9
 """Least of the two eigenvalues of the gradients' covariance at a pixel (``cv2.cornerMinEigenVal``) from which its flow
 is known, and the side [pixels] of the square that it is taken over: elsewhere the flow is guessed from what is around,
@@ -51,7 +51,7 @@ class SurfaceFlow:
     def __init__(self) -> None:
         self._before: tuple[int, Cloud] | None = None
         self._now: tuple[int, Cloud] | None = None
-        self._search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def add(self, cloud: Cloud, stamp_ns: int) -> None:
         """The frame that is looked at from now on."""

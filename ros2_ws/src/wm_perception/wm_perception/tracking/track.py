@@ -66,7 +66,8 @@ class MotionState:
         angular_velocity: (3,) world axes [rad/s].
         rotation_covariance: (3, 3) world axes [rad^2].
         sleeping: at rest; its pose is held until it is measured elsewhere.
-        moved: it has been seen to move since its birth, or was found elsewhere. toppled: it has turned over by more than 45 degrees.
+        moved: it has been seen to move since its birth, or was found elsewhere.
+        toppled: it has turned over by more than 45 degrees.
         seen_moving: it has been seen to move since it was last lost from sight.
         displaced_frames: frames in succession in which a sleeping object was measured away from its place.
         frames: frames since its birth, or since it was last found away from its place.

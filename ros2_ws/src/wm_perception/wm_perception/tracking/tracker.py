@@ -13,6 +13,7 @@ from wm_perception.tracking import motion_update, visibility
 from wm_perception.tracking.appearance import ENLARGED_FRAMES
 from wm_perception.tracking.association import Matching
 from wm_perception.tracking.births import born, is_beside, is_heir, is_one_object, is_part, may_be_born
+from wm_perception.tracking.following import is_doubtful
 from wm_perception.tracking.motion import MotionModels
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.one_or_two import OneOrTwo
@@ -192,7 +193,7 @@ class Tracker:
             t.motion.shift_trail(pose.position - before)
         t.evidence.residual_m = pose.residual_m
         come = self._through.has_come(o.sample(96), o.noise_m, self._stamp_ns)
-        follow = not t.motion.sleeping and motion_update.is_doubtful(t, pose)
+        follow = not t.motion.sleeping and is_doubtful(t, pose)
         way = self._flow.way_of(o.points, pose.position, o.noise_m) if follow else None
         events = motion_update.update_motion(t, o, pose, dt, self._stamp_ns * 1e-9, come, way)
         for kind in events:
