@@ -11,7 +11,7 @@ from wm_core.scene_graph import EventKind, Shape
 from wm_perception.shapes.rim_error import RimError
 from wm_perception.shapes.surfaces import Alignment, align, signed_distance, signed_distance_to_parts
 from wm_perception.tracking.association import outside
-from wm_perception.tracking.following import EXPLAINED_M, agrees, follow, is_doubtful
+from wm_perception.tracking.following import EXPLAINED_M, follow, goes_on, is_doubtful
 from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.surface_flow import Way
@@ -220,6 +220,8 @@ def update_motion(
         way: that its surface has gone since the frame before, None: not known.
     """
     motion = t.motion
+    come = come or goes_on(motion.last_way, way, dt)
+    motion.last_way = None if way is None else way.offset / dt
     motion.moved |= come
     motion.seen_moving = come or (motion.seen_moving and _watched(t, dt, stamp_s))
     # Of an object that is cut off by the image's edge or hidden in part, the position of the rest is a guess.
@@ -248,7 +250,6 @@ def update_motion(
     motion.measured_s = stamp_s
     motion.rotation_covariance = np.clip(pose.covariance[3:, 3:], -0.25, 0.25) + np.eye(3) * 0.01**2
     motion.trail.append(Measured(stamp_s, pose.position.copy(), noise if motion.seen_moving else noise + _doubt(t, o)))
-    motion.seen_moving |= way is not None and agrees(t, way, dt)
     if misfit > 0.0:
         motion.turns.clear()
         motion.angular_velocity = np.zeros(3)

@@ -203,7 +203,9 @@ class ShapeUpdater:
         anew = new_axes or (early and _differs(t, chosen))
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
-            shift = chosen.position - t.position
+            # A fit of before stands where the object was then.
+            there = at_rest or last is evidence.fits[-1]
+            shift = (chosen.position if there else _center_of(t, None, o)) - t.position
             t.motion.filter.shift(shift)
             misplaced = first and float(np.linalg.norm(shift)) > _MISPLACED * float(chosen.extents.max())
             if misplaced and not t.motion.seen_moving:
