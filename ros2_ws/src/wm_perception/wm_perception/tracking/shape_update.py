@@ -153,7 +153,11 @@ class ShapeUpdater:
         evidence = t.evidence
         before = t.position.copy(), t.quaternion, t.extents, t.shape
         evidence.stamp_ns, evidence.pixels = stamp_ns, o.pixels
-        t.bottom = bottom_of(o, t, tracks)
+        goes_up_or_down = abs(float(t.motion.filter.velocity[2])) > _FIT_SPEED_M_S
+        if goes_up_or_down and t.bottom is not None:
+            # It stands on nothing: what it was thought to stand on has made the fits before too high.
+            evidence.fits.clear()
+        t.bottom = None if goes_up_or_down else bottom_of(o, t, tracks)
         whole = seen_whole(t, o)
         # Of a part of an object no far side and no notch can be known.
         likely = _FORMS.get(class_name, "")
@@ -184,9 +188,7 @@ class ShapeUpdater:
         evidence.fits = without_disproved(evidence.fits, t.parts_evidence)
         if len(evidence.fits) > 3 * _FITS:
             evidence.fits.pop(0)
-        # What moves, though that is not sure yet, is not where it was fitted before.
-        at_rest = not t.motion.moved and float(np.linalg.norm(t.motion.filter.velocity)) < _FIT_SPEED_M_S
-        chosen, same, last = _choose(evidence.fits, at_rest)
+        chosen, same, last = _choose(evidence.fits, not t.motion.moved)
         # Its load may have been found after it.
         loaded = _under_its_load(t, chosen, tracks, eye)
         deeper, chosen = loaded is not chosen, loaded
@@ -203,8 +205,9 @@ class ShapeUpdater:
         anew = new_axes or (early and _differs(t, chosen))
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
-            # A fit of before stands where the object was then.
-            there = at_rest or last is evidence.fits[-1]
+            # A fit of before stands where the object was then, which may be elsewhere though that is not sure yet.
+            slow = float(np.linalg.norm(t.motion.filter.velocity)) < _FIT_SPEED_M_S
+            there = len(evidence.fits) == 1 or (not t.motion.moved and slow)
             shift = (chosen.position if there else _center_of(t, None, o)) - t.position
             t.motion.filter.shift(shift)
             misplaced = first and float(np.linalg.norm(shift)) > _MISPLACED * float(chosen.extents.max())
