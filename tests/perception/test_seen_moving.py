@@ -153,6 +153,26 @@ def test_what_slides_into_view_has_its_velocity_at_once(seed: int) -> None:
     assert np.median(errors) < 0.06 and max(errors) < 0.2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("speed", [0.3, 0.5])
+def test_what_comes_down_is_not_as_high_as_it_hangs(speed: float) -> None:
+    """It stands on nothing: what is below it is not its bottom."""
+    segmenter, rng = Told(), np.random.default_rng(0)
+    pipeline = PerceptionPipeline(PerceptionConfig(stride=1, reasoner="geometric"), segmenter)
+    size = np.array([0.05, 0.1, 0.1])
+    for n in range(12):
+        hanging = box(np.array([0.0, 0.0, 0.42 - speed * n / RATE_HZ]), size)
+        still = box(np.array([0.1, 0.3, 0.0]))
+        frame, segmenter.labels = look([hanging, still], *around(0, 0.0), rng, n)
+        scene = pipeline.process(frame).scene
+    thing = min(
+        np.flatnonzero(~scene.is_static), key=lambda k: np.linalg.norm((scene.positions[k] - hanging.position)[:2])
+    )
+    assert scene.extents[thing].max() < 0.14
+    np.testing.assert_allclose(scene.positions[thing], hanging.position, atol=0.025)
+    np.testing.assert_allclose(scene.linear_velocities[thing], [0.0, 0.0, -speed], atol=0.05)
+
+
 def clouds(parts_at: Callable[[int], list[GeomDef]], camera: float, seed: int) -> list[tuple[Cloud, Array]]:
     """Clouds of five frames, and the points (P, 3) of the first part in each."""
     rng = np.random.default_rng(seed)
