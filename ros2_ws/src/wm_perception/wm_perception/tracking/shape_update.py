@@ -153,7 +153,7 @@ class ShapeUpdater:
         evidence = t.evidence
         before = t.position.copy(), t.quaternion, t.extents, t.shape
         evidence.stamp_ns, evidence.pixels = stamp_ns, o.pixels
-        goes_up_or_down = not t.motion.moved and abs(float(t.motion.filter.velocity[2])) > _FIT_SPEED_M_S
+        goes_up_or_down = abs(float(t.motion.filter.velocity[2])) > _FIT_SPEED_M_S
         if goes_up_or_down and t.bottom is not None:
             # It stands on nothing: what it was thought to stand on has made the fits before too high.
             evidence.fits.clear()
