@@ -33,6 +33,8 @@ _WHITE_STEP_S = 1.0 / 30.0
 """Correlation time of the white acceleration [s]: a frame at 30 Hz."""
 _FIRST_WEIGHTS = np.array([0.45, 0.5, 0.05])
 """Probabilities of the modes of a new filter."""
+_PLACE = np.eye(3, 9)
+"""(3, 9) from the state to its position."""
 _MOST_PERIODS = 64
 """Frame periods whose matrices are kept: cameras whose stamps jitter have a new one in each frame."""
 
@@ -213,12 +215,33 @@ class MotionFilter:
     def update(self, position: Array, covariance: Array) -> float:
         """Update with a measured position (3,), covariance (3, 3); returns the normalized innovation squared before."""
         nis = self.distance(position, covariance)
-        s = self.covariances[:, :3, :3] + covariance
+        self._measured(_PLACE, position, covariance)
+        return nis
+
+    def update_place(self, position: Array, covariance: Array) -> None:
+        """Update the position alone with a measured one (3,), covariance (3, 3), which may shift without motion."""
+        p = self.covariance[:3, :3]
+        gain = np.zeros((9, 3))
+        gain[:3] = p @ np.linalg.inv(p + covariance)
+        self.means = self.means + (position - self.means[:, :3]) @ gain.T
+        keep = np.eye(9) - gain @ _PLACE
+        self.covariances = keep @ self.covariances @ keep.T + gain @ covariance @ gain.T
+        self._collect()
+
+    def update_way(self, way: Array, covariance: Array, dt: float) -> None:
+        """Update with the way (3,) [m] gone in the last ``dt`` [s], covariance (3, 3): that at the mean velocity."""
+        seen = np.asarray(np.kron([[0.0, dt, -0.5 * dt**2]], np.eye(3)), np.float64)
+        self._measured(seen, way, covariance)
+
+    def _measured(self, seen: Array, value: Array, covariance: Array) -> None:
+        """Update the modes and their probabilities with a measured value (3,) of ``seen`` (3, 9) times the state."""
+        crossed = self.covariances @ seen.T
+        s = seen @ crossed + covariance
         inverse = np.linalg.inv(s)
-        off = position - self.means[:, :3]
-        gain = self.covariances[:, :, :3] @ inverse
+        off = value - self.means @ seen.T
+        gain = crossed @ inverse
         self.means = self.means + np.einsum("mij,mj->mi", gain, off)
-        keep = np.eye(9) - np.concatenate([gain, np.zeros((3, 9, 6))], axis=2)
+        keep = np.eye(9) - gain @ seen
         self.covariances = keep @ self.covariances @ keep.transpose(0, 2, 1) + gain @ covariance @ gain.transpose(
             0, 2, 1
         )
@@ -227,4 +250,3 @@ class MotionFilter:
         self.weights = np.maximum(weights / weights.sum(), 1e-6)
         self.weights /= self.weights.sum()
         self._collect()
-        return nis

@@ -11,8 +11,10 @@ from wm_core.scene_graph import EventKind, Shape
 from wm_perception.shapes.rim_error import RimError
 from wm_perception.shapes.surfaces import Alignment, align, signed_distance_to_parts, surface_distance
 from wm_perception.tracking.association import outside
+from wm_perception.tracking.following import EXPLAINED_M, follow, goes_on, is_doubtful
 from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.surface_flow import Way
 from wm_perception.tracking.track import WAKE_M, Measured, Track
 from wm_perception.types import Array
 
@@ -30,19 +32,14 @@ _STEPS_TO_WAKE = 3
 _CUT_SLACK_M, _PARTIAL_SLACK_M, _WHOLE_SLACK_M = 0.007, 0.006, 0.0012
 """Standard deviation [m] of a measured position beyond that of the alignment: of objects that the image cuts off, of
 partly hidden ones, of those seen whole. Chosen by hand; larger means smoother and later positions."""
-_EXPLAINED_M = 0.004
-"""Mean distance [m] of points to the surface up to which an object's shape explains them; twice what is above it is
-added to the position's deviation, and no turn is taken from its orientation. From the work against false motion on the
-recorded clip (8 % to 1 % of the objects over the frames, commit fb11c0a); larger means that objects of wrong shapes
-move more."""
 _SAME_SIZE_M = 0.003
-"""Change [m] of a segment's extents between frames that is noise. Origin as ``_EXPLAINED_M``; larger means that less of
+"""Change [m] of a segment's extents between frames that is noise. Origin as ``EXPLAINED_M``; larger means that less of
 a growing segment is taken for uncertainty."""
 _JITTER_MEMORY = 0.7
-"""Part of the extent jitter that is kept per frame. Origin as ``_EXPLAINED_M``; larger means longer uncertainty."""
+"""Part of the extent jitter that is kept per frame. Origin as ``EXPLAINED_M``; larger means longer uncertainty."""
 VACATED = 0.15
 """Part of a sleeping object's place that must be seen to be vacated for changed extents to count as motion. Origin as
-``_EXPLAINED_M``; larger means later motion."""
+``EXPLAINED_M``; larger means later motion."""
 _ALIGN_POINTS = 110
 """Points of a segment that are aligned to the surface. Chosen by hand; larger is slower and less noisy."""
 _ALIGNED_PARTS = 4
@@ -57,6 +54,8 @@ of what moves and of what is slower than a speed [m/s]. Larger lets mugs slide a
 where they are turned."""
 _WATCHED = 1.5
 """Frames since an object was last measured within which it was watched: more than one, less than two."""
+_UNKNOWN_M_S = 0.5
+"""Standard deviation of a velocity that nothing is known of [m/s], as of a new track."""
 _CARRIED_ON_RAD = 0.06
 """Turn [rad] in the last frames that is no noise of fits. Larger puts to sleep what turns slowly, smaller keeps noise
 awake."""
@@ -95,7 +94,7 @@ def restart(t: Track, center: Array) -> None:
     """Begin anew at a world position (3,): the object was found away from its place."""
     motion = t.motion
     motion.filter = MotionFilter(center, 0.02, 0.3)
-    motion.sleeping, motion.moved = False, True
+    motion.sleeping, motion.moved, motion.seen_moving = False, True, False
     motion.trail.clear()
     motion.turns.clear()
     motion.frames = 0
@@ -205,29 +204,52 @@ def _rim_error(o: Observation, rows: NDArray[np.int64], eye: Array | None) -> Ri
     return RimError(o.normals[rows], rays / np.linalg.norm(rays, axis=1, keepdims=True), o.pixel_m)
 
 
-def update_motion(t: Track, o: Observation, pose: Alignment, dt: float, stamp_s: float) -> list[EventKind]:
-    """Update with a measured pose; returns the events: MOVE, STOP, TOPPLE."""
+def update_motion(
+    t: Track,
+    o: Observation,
+    pose: Alignment,
+    dt: float,
+    stamp_s: float,
+    come: bool = False,
+    way: Way | None = None,
+) -> list[EventKind]:
+    """Update with a measured pose; returns the events: MOVE, STOP, TOPPLE.
+
+    Args:
+        come: its surface is where it was not a moment ago, see ``SeenThrough``.
+        way: that its surface has gone since the frame before, None: not known.
+    """
     motion = t.motion
+    come = come or goes_on(motion.last_way, way, dt)
+    motion.last_way = None if way is None else way.offset / dt
+    motion.moved |= come
+    motion.seen_moving = come or (motion.seen_moving and _watched(t, dt, stamp_s))
     # Of an object that is cut off by the image's edge or hidden in part, the position of the rest is a guess.
     partial = o.hidden_fraction > 0.25 or t.visibility.fraction < 0.5
     slack = _CUT_SLACK_M if o.on_border else _PARTIAL_SLACK_M if partial else _WHOLE_SLACK_M
     slack = 0.3 * o.noise_m + 0.5 * pose.residual_m + slack
     # A shape that does not explain the seen part may be aligned to it wrongly.
-    misfit = max(pose.residual_m - _EXPLAINED_M, 0.0)
+    misfit = max(pose.residual_m - EXPLAINED_M, 0.0)
     slack += 2.0 * misfit
     wake_m = max(WAKE_M, _WAKE_SIGMAS * o.noise_m)
     wake_m *= 2.5 if o.on_border else 2.0 if partial else 1.0
     position, covariance = (pose.position, pose.covariance[:3, :3]) if motion.sleeping else pose.measured()
+    doubtful = is_doubtful(t, pose)
+    if motion.doubtful and not doubtful and not motion.sleeping:
+        # Its center is known better now, and so is another one: none of that is motion.
+        motion.filter.shift(position - motion.filter.position)
+    motion.doubtful = doubtful
     noise = covariance + np.eye(3) * slack**2 + np.diag(motion.extent_jitter_m**2)
     events = []
     if motion.sleeping:
         if _wakes(t, pose, noise, dt, stamp_s, wake_m):
             events.append(EventKind.MOVE)
     else:
-        motion.filter.update(position, noise)
+        follow(t, position, noise, way, dt)
         t.quaternion = pose.quaternion
+    motion.measured_s = stamp_s
     motion.rotation_covariance = np.clip(pose.covariance[3:, 3:], -0.25, 0.25) + np.eye(3) * 0.01**2
-    motion.trail.append(Measured(stamp_s, pose.position.copy(), noise if motion.moved else noise + _doubt(t, o)))
+    motion.trail.append(Measured(stamp_s, pose.position.copy(), noise if motion.seen_moving else noise + _doubt(t, o)))
     if misfit > 0.0:
         motion.turns.clear()
         motion.angular_velocity = np.zeros(3)
@@ -280,12 +302,14 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
         motion.filter.shift(pose.position - t.position)
         motion.displaced_frames = 0
     elif away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or lasting or leaving:
-        # What was out of view may have been moved meanwhile; whether it moves now is seen in the frames to come.
-        watched = bool(motion.trail) and stamp_s - motion.trail[-1].stamp_s < _WATCHED * dt
+        # What was out of view may have been moved meanwhile, and a center may shift without motion; whether it moves is
+        # seen in the frames to come.
+        watched = _watched(t, dt, stamp_s)
         motion.sleeping, motion.moved = False, motion.moved or watched
-        velocity = step / max(stamp_s - since_s, 1e-3)
+        motion.seen_moving |= watched and not motion.doubtful
+        velocity = step / max(stamp_s - since_s, 1e-3) if motion.seen_moving else np.zeros(3)
         # It may have begun to move at any moment since the last frame, so that it is faster by now.
-        spread = 0.3 * float(np.linalg.norm(velocity)) + 0.1
+        spread = 0.3 * float(np.linalg.norm(velocity)) + 0.1 if motion.seen_moving else _UNKNOWN_M_S
         motion.filter = MotionFilter(pose.position, max(sigma, 0.003), spread, 4.0, velocity)
         motion.displaced_frames = 0
         t.quaternion = pose.quaternion
@@ -295,6 +319,11 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
     elif not motion.displaced_frames:
         motion.filter.settle(pose.position, noise * 4.0)
     return False
+
+
+def _watched(t: Track, dt: float, stamp_s: float) -> bool:
+    """Whether a track was measured in the frame before."""
+    return t.motion.measured_s is not None and stamp_s - t.motion.measured_s < _WATCHED * dt
 
 
 def _swing_m(t: Track, pose: Alignment) -> float:

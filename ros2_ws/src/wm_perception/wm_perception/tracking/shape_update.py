@@ -159,7 +159,11 @@ class ShapeUpdater:
         more = o.pixels > _MORE * evidence.pixels
         evidence.partial = 0 if whole else 1 if more else evidence.partial + 1
         evidence.stamp_ns, evidence.pixels = stamp_ns, o.pixels
-        t.bottom = bottom_of(o, t, tracks)
+        goes_up_or_down = abs(float(t.motion.filter.velocity[2])) > _FIT_SPEED_M_S
+        if goes_up_or_down and t.bottom is not None:
+            # It stands on nothing: what it was thought to stand on has made the fits before too high.
+            evidence.fits.clear()
+        t.bottom = None if goes_up_or_down else bottom_of(o, t, tracks)
         # Of a part of an object no far side and no notch can be known.
         likely = _FORMS.get(class_name, "")
         free = FreeSpace.up_to(eye, o.past, o.noise_m) if eye is not None else None
@@ -206,10 +210,15 @@ class ShapeUpdater:
         anew = new_axes or (early and _differs(t, chosen))
         t.set_shape(chosen, keep_pose=not anew)
         if anew:
-            shift = chosen.position - t.position
+            # A fit of before stands where the object was then, which may be elsewhere though that is not sure yet.
+            slow = float(np.linalg.norm(t.motion.filter.velocity)) < _FIT_SPEED_M_S
+            there = len(evidence.fits) == 1 or (not t.motion.moved and slow)
+            shift = (chosen.position if there else _center_of(t, None, o)) - t.position
             t.motion.filter.shift(shift)
-            if first and float(np.linalg.norm(shift)) > _MISPLACED * float(chosen.extents.max()):
-                # What was followed so far was something else than its center.
+            misplaced = first and float(np.linalg.norm(shift)) > _MISPLACED * float(chosen.extents.max())
+            if misplaced and not t.motion.seen_moving:
+                # What was followed so far was something else than its center. What was seen to move has its velocity
+                # from its surface.
                 t.motion.filter.forget_velocity(_UNKNOWN_M_S)
                 t.motion.trail.clear()
             if new_axes:

@@ -66,9 +66,14 @@ class MotionState:
         angular_velocity: (3,) world axes [rad/s].
         rotation_covariance: (3, 3) world axes [rad^2].
         sleeping: at rest; its pose is held until it is measured elsewhere.
-        moved: it has been seen to move since its birth. toppled: it has turned over by more than 45 degrees.
+        moved: it has been seen to move since its birth, or was found elsewhere.
+        toppled: it has turned over by more than 45 degrees.
+        seen_moving: it has been seen to move since it was last lost from sight.
         displaced_frames: frames in succession in which a sleeping object was measured away from its place.
         frames: frames since its birth, or since it was last found away from its place.
+        doubtful: its measured center may shift without motion, see ``motion_update.is_doubtful``.
+        last_way: (3,) mean velocity by the way of its surface in the last step [m/s], None: not known.
+        measured_s: stamp of the last frame in which it was measured [s], None: in none since its birth.
         trail: where it was measured in the last frames.
         turns: (stamp [s], quaternion (4,) xyzw) of the last frames.
         last_position: (3,) estimate in the frame before [m]; last_center: (3,) of its segment then [m].
@@ -82,9 +87,13 @@ class MotionState:
     rotation_covariance: Array = field(default_factory=lambda: np.diag([0.02**2] * 3))
     sleeping: bool = False
     moved: bool = False
+    seen_moving: bool = False
     toppled: bool = False
     displaced_frames: int = 0
     frames: int = 0
+    doubtful: bool = False
+    last_way: Array | None = None
+    measured_s: float | None = None
     trail: deque[Measured] = field(default_factory=lambda: deque(maxlen=40))
     turns: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=5))
     last_position: Array | None = None
@@ -238,6 +247,7 @@ class Track:
         # The seen part of an object that has always been cut off or hidden in part grows: that resembles motion.
         part = self.visibility.cut and not self.evidence.whole
         new = motion.frames < _NEW_FRAMES and (part or float(np.linalg.norm(way)) < 2.0 * WAKE_M)
+        new = new and not motion.seen_moving
         still = motion.sleeping or new or self.jumped or not self.displaced
         if still or speed < _SLOW_M_S or (speed < 2.0 * _SLOW_M_S and speed < sigma):
             return np.zeros(3)
@@ -245,14 +255,14 @@ class Track:
 
     @property
     def displaced(self) -> bool:
-        """Whether it has rested and moved, or else is elsewhere than at first by more than its measured places are off.
+        """Whether it was seen to move, or else is elsewhere than at first by more than its measured places are off.
 
         What comes into view rests until it is seen to move: the place of something flat and far away is known by where
         its mask ends, and so wanders with it.
         """
         motion = self.motion
-        if motion.moved or len(motion.trail) < 2:
-            return motion.moved
+        if motion.seen_moving or len(motion.trail) < 2:
+            return motion.seen_moving
         doubted = [(m, float(np.trace(m.covariance))) for m in motion.trail]
         recent = doubted[-_RECENT:]
         first = next(m for m, d in doubted if d <= _WELL * min(d for _, d in doubted))
@@ -262,12 +272,12 @@ class Track:
 
     @property
     def jumped(self) -> bool:
-        """Whether it has never rested, and went in the last step alone where its velocity points, by half its size.
+        """Whether it was not seen to move, and went in the last step alone where its velocity points, by half its size.
 
         So does a segment that is taken for another object's. What is knocked goes on from there in the next frame.
         """
         motion = self.motion
-        if motion.moved or len(motion.trail) < 3:
+        if motion.seen_moving or len(motion.trail) < 3:
             return False
         first, second, third = (m.position for m in list(motion.trail)[-3:])
         before, last = second - first, third - second

@@ -13,12 +13,15 @@ from wm_perception.tracking import motion_update, visibility
 from wm_perception.tracking.appearance import ENLARGED_FRAMES
 from wm_perception.tracking.association import Matching
 from wm_perception.tracking.births import born, is_beside, is_heir, is_one_object, is_part, may_be_born
+from wm_perception.tracking.following import is_doubtful
 from wm_perception.tracking.motion import MotionModels
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.one_or_two import OneOrTwo
 from wm_perception.tracking.part_memory import PartMemory
 from wm_perception.tracking.pieces import count_pieces, remember
+from wm_perception.tracking.seen_through import SeenThrough
 from wm_perception.tracking.shape_update import SETTLED_FITS, ShapeUpdater, is_due
+from wm_perception.tracking.surface_flow import SurfaceFlow
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array, Cloud, PerceptionConfig, PredictedObject, Segmentation
 
@@ -59,6 +62,8 @@ class Tracker:
         self._models = MotionModels()
         self._votes = OneOrTwo()
         self._parts = PartMemory()
+        self._through = SeenThrough()
+        self._flow = SurfaceFlow()
         self._new_id = new_id
         self._next_key = 0
         self._event_id = 0
@@ -136,6 +141,7 @@ class Tracker:
         """
         self._to_fit, self._hurried = [], hurried
         self._eye = cloud.world_T_camera[:3, 3]
+        self._flow.add(cloud, self._stamp_ns)
         self._scored = len(segmentation.scores) > 0
         self._set_vocabulary(segmentation)
         apart = {(int(a) - 1, int(b) - 1) for a, b in segmentation.pairs}
@@ -161,6 +167,7 @@ class Tracker:
                 self.tracks.append(fresh)
                 matching.assigned[label] = len(self.tracks) - 1
         visibility.update_visibility(self.tracks, cloud, dt, self._scored)
+        self._through.add(cloud, self._stamp_ns)
         return self._cull(matching.assigned, matching.one)
 
     def fit_shapes(self) -> None:
@@ -220,7 +227,10 @@ class Tracker:
         start = motion_update.carried_start(t, o, o.points[rows]) if carry else t.position
         pose = motion_update.measure_pose(t, o, rows, start, self._eye)
         t.evidence.residual_m = pose.residual_m
-        events = motion_update.update_motion(t, o, pose, dt, self._stamp_ns * 1e-9)
+        come = self._through.has_come(o.sample(96), o.noise_m, self._stamp_ns)
+        follow = not t.motion.sleeping and is_doubtful(t, pose)
+        way = self._flow.way_of(o.points, pose.position, o.noise_m) if follow else None
+        events = motion_update.update_motion(t, o, pose, dt, self._stamp_ns * 1e-9, come, way)
         for kind in events:
             self._emit(kind, t.id)
         t.motion.last_center = o.center
