@@ -11,29 +11,29 @@ from numpy.typing import NDArray
 from wm_perception.segmentation.part_features import FEATURES, part_features
 from wm_perception.types import Array, Cloud, Segmentation
 
-_CONSTANT = 6.600
+_CONSTANT = 7.142
 _WEIGHTS: Mapping[str, float] = {
-    "level": 1.154,
-    "border": -0.061,
-    "small": -0.058,
-    "shade": -0.824,
-    "color": -1.457,
-    "border_shade": -0.363,
-    "border_color": -0.287,
-    "embedding": 1.050,
-    "classes": 0.266,
-    "votes": -3.495,
-    "vote_gap": 0.814,
-    "bend": -0.072,
-    "turn": 0.068,
-    "plane_step": -0.437,
-    "score": -1.396,
-    "score_both": -5.917,
-    "hang": -0.388,
-    "aside": 1.118,
-    "above": 0.391,
-    "wider": -0.005,
-    "one_axis": 2.664,
+    "level": 1.358,
+    "border": -0.281,
+    "small": -0.057,
+    "shade": -0.909,
+    "color": -1.379,
+    "border_shade": -0.323,
+    "border_color": -0.283,
+    "embedding": 1.117,
+    "classes": 0.366,
+    "votes": -4.042,
+    "vote_gap": 0.691,
+    "bend": -0.084,
+    "turn": 0.118,
+    "plane_step": -0.388,
+    "score": -1.752,
+    "score_both": -5.706,
+    "hang": -0.181,
+    "aside": 0.833,
+    "above": 0.279,
+    "wider": 0.037,
+    "one_axis": 1.720,
 }
 """Of a logistic regression on ``FEATURES``, by ``python -m training.segmenter.part_odds`` on neighboring segments of
 rendered worlds that the network was not trained on, each pair known to be one object or two."""

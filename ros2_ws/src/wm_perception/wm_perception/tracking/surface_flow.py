@@ -5,6 +5,7 @@ The center of a fitted shape shifts with what is seen of the object and with the
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import cv2
@@ -34,6 +35,17 @@ _SPIN_RAD_S = 8.0
 """Standard deviation [rad/s] of how fast objects turn, about any axis: of balls that roll and of what tumbles."""
 
 
+_of_thread = threading.local()
+
+
+def _search() -> cv2.DISOpticalFlow:
+    """The search for flow, one for each thread: it works in memory of its own, and cannot be copied as trackers are."""
+    if not hasattr(_of_thread, "search"):
+        _of_thread.search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search: cv2.DISOpticalFlow = _of_thread.search
+    return search
+
+
 @dataclass(frozen=True)
 class Way:
     """Displacement (3,) [m] of an object's center since the frame before, world axes, and its covariance (3, 3)."""
@@ -51,7 +63,6 @@ class SurfaceFlow:
     def __init__(self) -> None:
         self._before: tuple[int, Cloud] | None = None
         self._now: tuple[int, Cloud] | None = None
-        self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def add(self, cloud: Cloud, stamp_ns: int) -> None:
         """The frame that is looked at from now on."""
@@ -98,7 +109,7 @@ class SurfaceFlow:
         high = np.minimum(pixels.max(axis=0) + _MARGIN_PX, now.depth.shape[::-1])
         crop = np.s_[low[1] : high[1], low[0] : high[0]]
         gray = cv2.cvtColor(now.rgb[crop], cv2.COLOR_RGB2GRAY)
-        flow = self._search.calc(gray, cv2.cvtColor(before.rgb[crop], cv2.COLOR_RGB2GRAY), None)
+        flow = _search().calc(gray, cv2.cvtColor(before.rgb[crop], cv2.COLOR_RGB2GRAY), None)
         u, v = (pixels - low).T
         known = cv2.cornerMinEigenVal(gray, _GRAIN_PX)[v, u] > _LEAST_GRAIN
         return pixels + flow[v, u].astype(np.float64), known
