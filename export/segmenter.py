@@ -97,7 +97,7 @@ def _segmenter_metric(run: Runner) -> dict[str, float]:
         data = prepared(split)
         if data is None:
             continue
-        found = evaluate(network, data)
+        found = evaluate(network, data, refined=False)
         figures[f"{split}_mask_ap"] = found.mask_ap
         figures[f"{split}_mask_ap50"] = found.mask_ap50
         figures[f"{split}_class_accuracy"] = found.class_accuracy

@@ -52,7 +52,12 @@ def measure(arguments: argparse.Namespace, console: Console) -> tuple[dict[str, 
         data = prepare(shards, arguments.work / f"features_{split}", arguments.threads, console)
         with Progress(console=console) as progress:
             bar = progress.add_task(f"evaluation: {split}", total=len(data.masks))
-            results[split] = evaluate(network, data, lambda done: progress.update(bar, completed=done))  # noqa: B023
+            results[split] = evaluate(
+                network,
+                data,
+                lambda done: progress.update(bar, completed=done),  # noqa: B023
+                refined=False,
+            )
         worst += worst_frames(network, data, results[split].quality, split, 5)
     return results, worst
 
