@@ -10,6 +10,8 @@ _OUTER_PX, _INNER_PX = 1, 3
 """Pixels on both sides of an outline that are decided anew, where an instance meets the background and where it meets
 another one. Measured on development clips (mask AP 0.610 without, 0.666 with these and with 1 and 2, 0.644 with 1 and
 5, 0.646 with 2 and 3, 0.577 with 3 and 5). Larger reaches edges that are further off, and leaks where there is none."""
+_AROUND_PX = _OUTER_PX + 2
+"""Pixels about all instances that are looked at: those that are decided anew and, around them, background."""
 _MARKED = 0.3
 """Part of an instance that must be left as its marker; what is thinner keeps all of its pixels. Larger leaves more
 outlines as they were."""
@@ -32,8 +34,18 @@ def to_color_edges(labels: NDArray[np.int32], count: int, rgb: NDArray[np.uint8]
     Returns:
         (h, w), the same labels; none is lost.
     """
-    if not count:
+    left, top, width, height = cv2.boundingRect((labels > 0).astype(np.uint8))
+    if not count or not width:
         return labels
+    # Beyond their surroundings there is nothing but background.
+    low, high = (max(top - _AROUND_PX, 0), max(left - _AROUND_PX, 0)), (top + height, left + width)
+    window = tuple(slice(a, b + _AROUND_PX) for a, b in zip(low, high, strict=True))
+    result = labels.copy()
+    result[window] = _flooded(labels[window], count, np.ascontiguousarray(rgb[window], np.uint8))
+    return result
+
+
+def _flooded(labels: NDArray[np.int32], count: int, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
     image = labels.astype(np.uint16)
     covered = (labels > 0).astype(np.uint8)
     # The background is kept out of the lowest neighbor: 0 - 1 is the largest of unsigned numbers.
@@ -48,7 +60,7 @@ def to_color_edges(labels: NDArray[np.int32], count: int, rgb: NDArray[np.uint8]
     if thin.any():
         keep = thin[labels]
         markers[keep] = labels[keep] + 1
-    flooded = cv2.watershed(np.ascontiguousarray(rgb, np.uint8), markers.astype(np.int32)) - 1
+    flooded = cv2.watershed(rgb, markers.astype(np.int32)) - 1
     # OpenCV gives the image's outermost pixels to nobody.
     for outermost in (np.s_[:1], np.s_[-1:], np.s_[:, :1], np.s_[:, -1:]):
         flooded[outermost] = labels[outermost]
