@@ -98,3 +98,15 @@ def test_scaled_camera_sees_the_same_directions():
     point = np.array([[0.2, -0.1, 1.0]])
     full_pixel, half_pixel = camera.project(point)[0][0], half.project(point)[0][0]
     assert np.allclose((full_pixel + 0.5) / 2.0 - 0.5, half_pixel)
+
+
+@given(hnp.arrays(np.float64, (20, 3), elements=coordinates))
+def test_nearest_pixels_are_of_points_before_the_camera_and_within_half_a_pixel(points):
+    camera = Camera(64, 48, 40.0, 42.0, 31.5, 23.5)
+    rows, columns, depths, inside = camera.nearest_pixels(points)
+    pixels, _ = camera.project(points)
+    assert np.allclose(depths, points[:, 2])
+    assert (rows >= 0).all() and (rows < 48).all() and (columns >= 0).all() and (columns < 64).all()
+    assert (np.abs(pixels[inside] - np.stack([columns, rows], axis=1)[inside]) <= 0.5).all()
+    beyond = (points[:, 2] <= 1e-6) | ~((pixels > -0.5) & (pixels < np.array([63.5, 47.5]))).all(axis=1)
+    assert (inside == ~beyond).all() and not rows[~inside].any() and not columns[~inside].any()

@@ -32,6 +32,12 @@ class Stages:
         with self.changed:
             assert self.changed.wait_for(lambda: (what, item) in self.notes, PATIENCE_S), (what, item, self.notes)
 
+    def hold(self, stage: str, item: int, worker: FrameWorker) -> None:
+        """Offer an item to a worker, and wait until it stands before the gate of a stage."""
+        self.gate(stage, item)
+        worker.offer(item)
+        self.wait(stage, item)
+
     def _pass(self, stage: str, item: int) -> None:
         gate = self.gates.get((stage, item))
         assert gate is None or gate.wait(PATIENCE_S), f"{stage} of {item} was not let through"
@@ -58,9 +64,7 @@ def stages():
 
 def test_the_next_item_is_begun_while_the_last_is_finished(stages: Stages) -> None:
     worker = FrameWorker(stages.first)
-    stages.gate("second", 1)
-    worker.offer(1)
-    stages.wait("second", 1)
+    stages.hold("second", 1, worker)
     worker.offer(2)
     stages.wait("begin", 2)
     assert ("end", 1) not in stages.notes
@@ -74,9 +78,7 @@ def test_the_next_item_is_begun_while_the_last_is_finished(stages: Stages) -> No
 
 def test_without_overlap_an_item_is_finished_first(stages: Stages) -> None:
     worker = FrameWorker(stages.first, overlap=False)
-    stages.gate("second", 1)
-    worker.offer(1)
-    stages.wait("second", 1)
+    stages.hold("second", 1, worker)
     worker.offer(2)
     time.sleep(0.05)
     assert ("begin", 2) not in stages.notes
@@ -98,9 +100,7 @@ def test_what_is_left_of_an_item_runs_beside_the_next_first_stage_and_before_its
         return lambda: (rest(), left)[1]
 
     worker = FrameWorker(first, overlap=False)
-    stages.gate("left", 1)
-    worker.offer(1)
-    stages.wait("left", 1)
+    stages.hold("left", 1, worker)
     worker.offer(2)
     stages.wait("begin", 2)
     time.sleep(0.05)
@@ -147,9 +147,7 @@ def test_the_first_stage_can_wait_for_all_earlier_items(stages: Stages) -> None:
         return stages.first(item)
 
     worker = FrameWorker(first)
-    stages.gate("second", 1)
-    worker.offer(1)
-    stages.wait("second", 1)
+    stages.hold("second", 1, worker)
     worker.offer(3)
     time.sleep(0.05)
     assert ("drained", 3) not in stages.notes
@@ -187,9 +185,7 @@ def test_stopped_in_either_stage_or_in_a_drain_it_drops_what_waits_and_says_what
         return stages.first(item)
 
     worker = FrameWorker(first)
-    stages.gate("second", 1)
-    worker.offer(1)
-    stages.wait("second", 1)
+    stages.hold("second", 1, worker)
     worker.offer(2)
     stages.wait("begin", 2)
     worker.offer(3)

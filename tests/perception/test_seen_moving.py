@@ -223,7 +223,7 @@ def test_what_moves_has_come_and_its_way_is_known(angle: float, speed: float, ca
         came.append(through.has_come(points[::7], 0.0015, stamp_ns))
         through.add(cloud, stamp_ns)
         flow.add(cloud, stamp_ns)
-        way = flow.way_of(points, velocity * n / RATE_HZ, 0.0015)
+        way = flow.displacement_of(points, velocity * n / RATE_HZ, 0.0015)
         if n == 0:
             assert way is None
         else:

@@ -8,10 +8,7 @@ network's scores, with the expected IoU, and with the true IoU in their place. I
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +17,10 @@ from rich.progress import Progress
 from rich.table import Table
 from scipy.optimize import minimize
 
-from training.segmenter.evaluate import Network, average_precision, colors, found, session
-from training.segmenter.options import MODELS, validation_clips
-from training.worlds.dataset import QUANTUM, Prepared, load_prepared
+from training.segmenter.evaluate import Network, average_precision, colors, found
+from training.segmenter.features import command_line, loaded, validation_rows
+from training.segmenter.options import validation_clips
+from training.worlds.dataset import QUANTUM, Prepared
 from training.worlds.splits import SEEDS_OF_A_SPLIT, SPLITS
 from wm_perception.segmentation.confidence import OFFSET, SCORE_GAIN, TOUCH_GAIN, expected_iou, touched_share
 from wm_perception.segmentation.edges import to_color_edges
@@ -72,24 +70,14 @@ def instances(
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--model", type=Path, default=MODELS / "segmenter.onnx", help="ONNX file (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--work", type=Path, default=Path("out/train/segmenter"), help="folder of the training (default: %(default)s)"
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--images", type=int, default=1500, help="to fit to (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
     arguments = parser.parse_args()
-    try:
-        data = load_prepared(arguments.work / "features_train")
-        network = session(arguments.model, arguments.threads)
-    except (FileNotFoundError, ValueError) as error:
-        parser.exit(1, f"{error}\n")
+    data, network = loaded(parser, arguments)
     clips = np.asarray(data.clips)
-    kept = validation_clips(clips)
-    trained = np.flatnonzero(~np.isin(clips, kept) & (clips // SEEDS_OF_A_SPLIT != SPLITS.index("stacks")))
+    trained = np.flatnonzero(
+        ~np.isin(clips, validation_clips(clips)) & (clips // SEEDS_OF_A_SPLIT != SPLITS.index("stacks"))
+    )
     trained = np.sort(np.random.default_rng(0).permutation(trained)[: arguments.images])
     console = Console()
     with Progress(console=console) as progress:
@@ -100,9 +88,8 @@ def main() -> None:
         table = Table(
             "split", "network's score", "expected IoU", "true IoU", title="validation AP, by what it is ranked by"
         )
-        for index in np.unique(kept // SEEDS_OF_A_SPLIT):
-            rows = np.flatnonzero(np.isin(clips, kept[kept // SEEDS_OF_A_SPLIT == index]))
-            bar = progress.add_task(SPLITS[index], total=len(rows))
+        for split, rows in validation_rows(clips):
+            bar = progress.add_task(split, total=len(rows))
             images = list(instances(network, data, rows, lambda bar=bar: progress.advance(bar)))  # type: ignore[misc]
             truths = [image[0] for image in images]
             ranked = (
@@ -110,7 +97,7 @@ def main() -> None:
                 [(labels, expected_iou(scores, touched)) for _, labels, scores, touched, _ in images],
                 [(labels, iou.astype(np.float32)) for _, labels, _, _, iou in images],
             )
-            table.add_row(SPLITS[index], *(f"{average_precision(truths, by)[1]:.3f}" for by in ranked))
+            table.add_row(split, *(f"{average_precision(truths, by)[1]:.3f}" for by in ranked))
     console.print(table)
     console.print(
         f"fitted to {len(evidence)} instances: SCORE_GAIN, TOUCH_GAIN, OFFSET = {np.round(parameters, 2).tolist()}"

@@ -7,51 +7,33 @@ edges of color, and scores that know what an instance touches.
 
 from __future__ import annotations
 
-import argparse
-import os
-from pathlib import Path
-
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from training.segmenter.evaluate import evaluate, session
-from training.segmenter.options import MODELS, validation_clips
-from training.worlds.dataset import Prepared, load_prepared
-from training.worlds.splits import SEEDS_OF_A_SPLIT, SPLITS
+from training.segmenter.evaluate import evaluate
+from training.segmenter.features import command_line, loaded, validation_rows
+from training.worlds.dataset import Prepared
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--model", type=Path, default=MODELS / "segmenter.onnx", help="ONNX file (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--work", type=Path, default=Path("out/train/segmenter"), help="folder of the training (default: %(default)s)"
-    )
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
+    parser = command_line(__doc__)
     arguments = parser.parse_args()
-    try:
-        data = load_prepared(arguments.work / "features_train")
-        network = session(arguments.model, arguments.threads)
-    except (FileNotFoundError, ValueError) as error:
-        parser.exit(1, f"{error}\n")
-    kept = validation_clips(np.asarray(data.clips))
+    data, network = loaded(parser, arguments)
     console = Console()
     table = Table(
         "split", "images", "AP50", "AP", "AP of the network alone", "classes right", title=str(arguments.model)
     )
     with Progress(console=console) as progress:
-        for index in np.unique(kept // SEEDS_OF_A_SPLIT):
-            rows = np.flatnonzero(np.isin(data.clips, kept[kept // SEEDS_OF_A_SPLIT == index]))
+        for split, rows in validation_rows(np.asarray(data.clips)):
             part = Prepared(data.inputs[rows], data.masks[rows], data.clips[rows], data.classes[rows])
-            bar = progress.add_task(SPLITS[index], total=2 * len(rows))
+            bar = progress.add_task(split, total=2 * len(rows))
             found = evaluate(network, part, lambda _, bar=bar: progress.advance(bar))  # type: ignore[misc]
             alone = evaluate(network, part, lambda _, bar=bar: progress.advance(bar), refined=False)  # type: ignore[misc]
             figures = (found.mask_ap50, found.mask_ap, alone.mask_ap, found.class_accuracy)
-            table.add_row(SPLITS[index], str(len(rows)), *("-" if np.isnan(v) else f"{v:.3f}" for v in figures))
+            table.add_row(split, str(len(rows)), *("-" if np.isnan(v) else f"{v:.3f}" for v in figures))
     console.print(table)
 
 

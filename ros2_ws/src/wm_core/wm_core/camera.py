@@ -76,3 +76,15 @@ class Camera:
         z = p[:, 2]
         safe = np.where(z > 1e-6, z, np.nan)
         return np.stack([self.fx * p[:, 0] / safe + self.cx, self.fy * p[:, 1] / safe + self.cy], axis=-1), z
+
+    def nearest_pixels(
+        self, points: ArrayLike
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+        """Rows (P,) and columns (P,) of the pixels that points (P, 3) [m, optical frame] fall on, depths (P,) [m], and
+        whether each is in the image (P,); rows and columns of those outside are 0."""
+        pixels, depth = self.project(points)
+        with np.errstate(invalid="ignore"):
+            inside = (pixels > -0.5).all(axis=1) & (pixels < np.array([self.width, self.height]) - 0.5).all(axis=1)
+        inside &= depth > 0.0
+        nearest = np.round(np.where(inside[:, None], pixels, 0.0)).astype(np.int64)
+        return nearest[:, 1], nearest[:, 0], depth, inside

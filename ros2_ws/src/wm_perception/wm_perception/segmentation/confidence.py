@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_perception.segmentation.edges import beside_others
+
 SCORE_GAIN, TOUCH_GAIN, OFFSET = 5.97, -1.43, -2.55
 """Of the logistic function that gives the expected IoU with the true mask, from the network's score and the touched
 part of the outline; fitted by ``python -m training.segmenter.confidence``, which prints them."""
-_WINDOW = np.ones((3, 3), np.uint8)
 
 
 def touched_share(labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:
@@ -22,13 +23,9 @@ def touched_share(labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:
     Args:
         labels: (h, w), 0 = background, 1..L; count: L.
     """
-    image = labels.astype(np.uint16)
-    highest, lowest = cv2.dilate(image, _WINDOW), cv2.erode(image, _WINDOW)
-    # The least label about a pixel but the background; where that is the pixel's own, no other is lower.
-    least = cv2.erode(image - np.uint16(1), _WINDOW) + np.uint16(1)
-    inside = labels > 0
-    rim = inside & ((highest != image) | (lowest != image))
-    touching = rim & ((highest != image) | (least != image))
+    touching = beside_others(labels, 1)
+    covered = (labels > 0).astype(np.uint8)
+    rim = touching | (cv2.erode(covered, np.ones((3, 3), np.uint8)) != covered)
     of_rim = np.bincount(labels[rim], minlength=count + 1)[1:]
     of_touching = np.bincount(labels[touching], minlength=count + 1)[1:]
     return np.asarray(of_touching / np.maximum(of_rim, 1), np.float64)

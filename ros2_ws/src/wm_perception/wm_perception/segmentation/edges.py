@@ -21,6 +21,18 @@ def _window(pixels: int) -> NDArray[np.uint8]:
     return np.ones((2 * pixels + 1,) * 2, np.uint8)
 
 
+def beside_others(labels: NDArray[np.int32], reach_px: int) -> NDArray[np.bool_]:
+    """(h, w) whether a pixel of an instance has one of another instance within ``reach_px`` rows and columns.
+
+    Args:
+        labels: (h, w), 0 = background.
+    """
+    image = labels.astype(np.uint16)
+    # The background is kept out of the lowest neighbor: 0 - 1 is the largest of unsigned numbers.
+    lowest = cv2.erode(image - np.uint16(1), _window(reach_px)) + np.uint16(1)
+    return np.asarray((labels > 0) & ((cv2.dilate(image, _window(reach_px)) != image) | (lowest != image)))
+
+
 def to_color_edges(labels: NDArray[np.int32], count: int, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
     """The labels with outlines on the edges of color that are within a few pixels of them.
 
@@ -46,11 +58,8 @@ def to_color_edges(labels: NDArray[np.int32], count: int, rgb: NDArray[np.uint8]
 
 
 def _flooded(labels: NDArray[np.int32], count: int, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
-    image = labels.astype(np.uint16)
     covered = (labels > 0).astype(np.uint8)
-    # The background is kept out of the lowest neighbor: 0 - 1 is the largest of unsigned numbers.
-    lowest = cv2.erode(image - np.uint16(1), _window(_INNER_PX)) + np.uint16(1)
-    meets = (covered > 0) & ((cv2.dilate(image, _window(_INNER_PX)) != image) | (lowest != image))
+    meets = beside_others(labels, _INNER_PX)
     outer = cv2.dilate(covered, _window(_OUTER_PX)) != cv2.erode(covered, _window(_OUTER_PX), borderValue=1)
     markers = labels + 1
     markers[meets | outer] = 0

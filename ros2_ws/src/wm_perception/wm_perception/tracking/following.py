@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from wm_perception.shapes.surfaces import Alignment
-from wm_perception.tracking.surface_flow import Way
+from wm_perception.tracking.surface_flow import Displacement
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array
 
@@ -39,7 +39,7 @@ def is_doubtful(t: Track, pose: Alignment) -> bool:
     return grows or t.visibility.cut or not t.evidence.whole or pose.residual_m > EXPLAINED_M
 
 
-def follow(t: Track, position: Array, noise: Array, way: Way | None, dt: float) -> None:
+def follow(t: Track, position: Array, noise: Array, way: Displacement | None, dt: float) -> None:
     """Update what moves with its measured position (3,), covariance ``noise`` (3, 3), or with its surface's way."""
     motion, filtered = t.motion, t.motion.filter
     if motion.doubtful:
@@ -54,7 +54,7 @@ def follow(t: Track, position: Array, noise: Array, way: Way | None, dt: float) 
     filtered.update(position, noise)
 
 
-def goes_on(before: Array | None, way: Way | None, dt: float) -> bool:
+def goes_on(before: Array | None, way: Displacement | None, dt: float) -> bool:
     """Whether a surface went on as in the step ``before`` (3,) [m/s]: twice the same is no error of the flow."""
     if before is None or way is None:
         return False

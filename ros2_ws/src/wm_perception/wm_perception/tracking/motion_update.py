@@ -14,7 +14,7 @@ from wm_perception.tracking.association import outside
 from wm_perception.tracking.following import EXPLAINED_M, follow, goes_on, is_doubtful
 from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.observation import Observation
-from wm_perception.tracking.surface_flow import Way
+from wm_perception.tracking.surface_flow import Displacement
 from wm_perception.tracking.track import WAKE_M, Measured, Track
 from wm_perception.types import Array
 
@@ -211,7 +211,7 @@ def update_motion(
     dt: float,
     stamp_s: float,
     come: bool = False,
-    way: Way | None = None,
+    way: Displacement | None = None,
 ) -> list[EventKind]:
     """Update with a measured pose; returns the events: MOVE, STOP, TOPPLE.
 
@@ -220,8 +220,8 @@ def update_motion(
         way: that its surface has gone since the frame before, None: not known.
     """
     motion = t.motion
-    come = come or goes_on(motion.last_way, way, dt)
-    motion.last_way = None if way is None else way.offset / dt
+    come = come or goes_on(motion.last_flow, way, dt)
+    motion.last_flow = None if way is None else way.offset / dt
     motion.moved |= come
     motion.seen_moving = come or (motion.seen_moving and _watched(t, dt, stamp_s))
     # Of an object that is cut off by the image's edge or hidden in part, the position of the rest is a guess.

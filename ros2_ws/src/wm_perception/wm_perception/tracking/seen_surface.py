@@ -107,11 +107,6 @@ def _colors(points: Array, cloud: Cloud) -> tuple[Array, Array]:
     """Colors (P, 3) of the pixels at world points, NaN outside of the image; (P,) their depth minus the points' [m]."""
     camera_T_world = np.linalg.inv(cloud.world_T_camera)
     optical = points @ camera_T_world[:3, :3].T + camera_T_world[:3, 3]
-    pixels, depth = cloud.camera.project(optical)
-    h, w = cloud.depth.shape
-    with np.errstate(invalid="ignore"):
-        inside = (pixels > -0.5).all(axis=1) & (pixels[:, 0] < w - 0.5) & (pixels[:, 1] < h - 0.5) & (depth > 0.0)
-    u = np.round(np.where(inside, pixels[:, 0], 0.0)).astype(np.int64)
-    v = np.round(np.where(inside, pixels[:, 1], 0.0)).astype(np.int64)
+    v, u, depth, inside = cloud.camera.nearest_pixels(optical)
     colors = np.where(inside[:, None], cloud.lab[v, u], np.nan)
     return colors.astype(np.float64), np.where(inside, cloud.depth[v, u] - depth, np.nan)

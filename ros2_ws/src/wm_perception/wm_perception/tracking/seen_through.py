@@ -63,12 +63,8 @@ class SeenThrough:
         view = next((v for v, age in zip(reversed(self._views), reversed(ages), strict=True) if age >= _AGO_NS), None)
         if view is None or stamp_ns - view.stamp_ns > _LATEST_NS:
             return False
-        h, w = view.nearest.shape
         optical = points @ view.camera_T_world[:3, :3].T + view.camera_T_world[:3, 3]
-        pixels, depth = view.camera.project(optical)
-        with np.errstate(invalid="ignore"):
-            inside = (pixels > -0.5).all(axis=1) & (pixels[:, 0] < w - 0.5) & (pixels[:, 1] < h - 0.5) & (depth > 0.0)
-        u, v = np.round(pixels[inside]).astype(np.int64).T
-        deeper = view.nearest[v, u] - depth[inside] > _DEEPER_M + _DEEPER_SIGMAS * noise_m
-        come = int(deeper.sum())
+        v, u, depth, inside = view.camera.nearest_pixels(optical)
+        deeper = view.nearest[v, u] - depth > _DEEPER_M + _DEEPER_SIGMAS * noise_m
+        come = int((inside & deeper).sum())
         return come >= max(_LEAST_POINTS, _SHARE * len(points))

@@ -47,7 +47,7 @@ def _search() -> cv2.DISOpticalFlow:
 
 
 @dataclass(frozen=True)
-class Way:
+class Displacement:
     """Displacement (3,) [m] of an object's center since the frame before, world axes, and its covariance (3, 3)."""
 
     offset: Array
@@ -68,7 +68,7 @@ class SurfaceFlow:
         """The frame that is looked at from now on."""
         self._before, self._now = self._now, (stamp_ns, cloud)
 
-    def way_of(self, points: Array, center: Array, noise_m: float) -> Way | None:
+    def displacement_of(self, points: Array, center: Array, noise_m: float) -> Displacement | None:
         """How far an object has gone since the frame before; None where that cannot be seen.
 
         Args:
@@ -81,7 +81,10 @@ class SurfaceFlow:
         if s1 - s0 > _LONGEST_NS or before.depth.shape != now.depth.shape:
             return None
         points = points[:: max(1, len(points) // _POINTS)]
-        pixels, valid = _pixels(points, now)
+        camera_T_world = np.linalg.inv(now.world_T_camera)
+        optical = points @ camera_T_world[:3, :3].T + camera_T_world[:3, 3]
+        rows, columns, _, valid = now.camera.nearest_pixels(optical)
+        pixels = np.stack([columns, rows], axis=1)
         if int(valid.sum()) < _LEAST:
             return None
         points, pixels = points[valid], pixels[valid]
@@ -115,16 +118,7 @@ class SurfaceFlow:
         return pixels + flow[v, u].astype(np.float64), known
 
 
-def _pixels(points: Array, cloud: Cloud) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    camera_T_world = np.linalg.inv(cloud.world_T_camera)
-    pixels, depth = cloud.camera.project(points @ camera_T_world[:3, :3].T + camera_T_world[:3, 3])
-    h, w = cloud.depth.shape
-    with np.errstate(invalid="ignore"):
-        valid = (pixels > -0.5).all(axis=1) & (pixels[:, 0] < w - 0.5) & (pixels[:, 1] < h - 0.5) & (depth > 0.0)
-    return np.round(np.where(valid[:, None], pixels, 0.0)).astype(np.int64), valid
-
-
-def _rigid(earlier: Array, later: Array, center: Array, spread: float, dt: float) -> Way | None:
+def _rigid(earlier: Array, later: Array, center: Array, spread: float, dt: float) -> Displacement | None:
     """The rigid motion back from points (P, 3) to earlier ones, by iteratively reweighted least squares."""
     arms = later - center
     ways = later - earlier
@@ -149,4 +143,4 @@ def _rigid(earlier: Array, later: Array, center: Array, spread: float, dt: float
     if agree < max(_LEAST, _LEAST_SHARE * len(later)):
         return None
     covariance = np.linalg.inv(normal)
-    return Way(found[:3], covariance[:3, :3])
+    return Displacement(found[:3], covariance[:3, :3])

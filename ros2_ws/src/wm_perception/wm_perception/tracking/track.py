@@ -72,7 +72,7 @@ class MotionState:
         displaced_frames: frames in succession in which a sleeping object was measured away from its place.
         frames: frames since its birth, or since it was last found away from its place.
         doubtful: its measured center may shift without motion, see ``motion_update.is_doubtful``.
-        last_way: (3,) mean velocity by the way of its surface in the last step [m/s], None: not known.
+        last_flow: (3,) mean velocity by the flow of its surface in the last step [m/s], None: not known.
         measured_s: stamp of the last frame in which it was measured [s], None: in none since its birth.
         trail: where it was measured in the last frames.
         turns: (stamp [s], quaternion (4,) xyzw) of the last frames.
@@ -92,7 +92,7 @@ class MotionState:
     displaced_frames: int = 0
     frames: int = 0
     doubtful: bool = False
-    last_way: Array | None = None
+    last_flow: Array | None = None
     measured_s: float | None = None
     trail: deque[Measured] = field(default_factory=lambda: deque(maxlen=40))
     turns: deque[tuple[float, Array]] = field(default_factory=lambda: deque(maxlen=5))

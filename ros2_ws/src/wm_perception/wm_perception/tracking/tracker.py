@@ -28,6 +28,8 @@ from wm_perception.types import Array, Cloud, PerceptionConfig, PredictedObject,
 _SURE_HITS, _SURE_SCORE = 2, 0.5
 """Frames after which a track gets an id where the segmenter is sure of it, and the mean score for that, instead of
 ``confirm_hits``. Chosen by hand; larger means later and fewer false objects."""
+_COME_POINTS = 96
+"""Points of a segment of which it is asked whether they lie where the camera saw through before. Larger is slower."""
 _BESIDE_HITS = 8
 """The same for what appears right beside an object, of which it may be a part. Chosen by hand; larger means that parts
 which are seen apart now and then become objects less often, and that what is set down beside others is late."""
@@ -227,9 +229,9 @@ class Tracker:
         start = motion_update.carried_start(t, o, o.points[rows]) if carry else t.position
         pose = motion_update.measure_pose(t, o, rows, start, self._eye)
         t.evidence.residual_m = pose.residual_m
-        come = self._through.has_come(o.sample(96), o.noise_m, self._stamp_ns)
+        come = self._through.has_come(o.sample(_COME_POINTS), o.noise_m, self._stamp_ns)
         follow = not t.motion.sleeping and is_doubtful(t, pose)
-        way = self._flow.way_of(o.points, pose.position, o.noise_m) if follow else None
+        way = self._flow.displacement_of(o.points, pose.position, o.noise_m) if follow else None
         events = motion_update.update_motion(t, o, pose, dt, self._stamp_ns * 1e-9, come, way)
         for kind in events:
             self._emit(kind, t.id)

@@ -87,7 +87,6 @@ def _compare_depths(tracks: Sequence[Track], cloud: Cloud) -> tuple[list[int], N
     """
     camera_T_world = np.linalg.inv(cloud.world_T_camera)
     eye = cloud.world_T_camera[:3, 3]
-    h, w = cloud.depth.shape
     faces = []
     for t in tracks:
         local, normals = t.surface()
@@ -96,11 +95,7 @@ def _compare_depths(tracks: Sequence[Track], cloud: Cloud) -> tuple[list[int], N
         facing = np.einsum("pi,pi->p", normals @ turn, eye - points) > 0.0
         faces.append(points[facing])
     optical = np.concatenate(faces) @ camera_T_world[:3, :3].T + camera_T_world[:3, 3]
-    pixels, depth = cloud.camera.project(optical)
-    with np.errstate(invalid="ignore"):
-        inside = (pixels > -0.5).all(axis=1) & (pixels[:, 0] < w - 0.5) & (pixels[:, 1] < h - 0.5) & (depth > 0.0)
-    u = np.round(np.where(inside, pixels[:, 0], 0.0)).astype(np.int64)
-    v = np.round(np.where(inside, pixels[:, 1], 0.0)).astype(np.int64)
+    v, u, depth, inside = cloud.camera.nearest_pixels(optical)
     return [len(face) for face in faces], inside, np.where(inside, cloud.depth[v, u] - depth, np.nan)
 
 
