@@ -106,11 +106,12 @@ def _segmenter_metric(run: Runner) -> dict[str, float]:
 
 def _maps() -> tuple[Tensor, ...]:
     from training.segmenter.model import EMBEDDING
+    from wm_perception.segmentation.division import APART_PX
     from wm_perception.segmentation.learned import OUTPUTS
 
-    channels = (1, 1, 2, _class_count(PERCEPTION_MODELS / "segmenter.safetensors"), EMBEDDING)
-    sizes = (*3 * (("height", "width"),), *2 * (("half_height", "half_width"),))
-    units = ("logit", "logit", "pixels / 32", "logit", "none")
+    channels = (1, 1, 2, _class_count(PERCEPTION_MODELS / "segmenter.safetensors"), EMBEDDING, len(APART_PX))
+    sizes = (*3 * (("height", "width"),), *2 * (("half_height", "half_width"),), ("height", "width"))
+    units = ("logit", "logit", "pixels / 32", "logit", "none", "logit")
     return tuple(
         Tensor(name, ("batch", count, *size), unit)
         for name, count, size, unit in zip(OUTPUTS, channels, sizes, units, strict=True)

@@ -78,6 +78,7 @@ def learned_model(
         "offset": ("B", 2, "h", "w"),
         "classes": ("B", len(CLASSES), "h2", "w2"),
         "embedding": ("B", 16, "h2", "w2"),
+        "apart": ("B", 4, "h", "w"),
     }
     nodes, constants = [], []
     rng = np.random.default_rng(0)

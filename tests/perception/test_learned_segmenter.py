@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from wm_core.camera import Camera
 from wm_perception.lifting.cloud import make_cloud
+from wm_perception.segmentation.division import APART_PX
 from wm_perception.segmentation.learned import (
     CHANNELS,
     LearnedSegmenter,
@@ -103,7 +104,8 @@ def test_odd_sizes_are_padded_and_masks_reach_over_pixels_without_depth() -> Non
         classes[:, 1] = 5.0
         embedding = np.ones((1, 4, h // 2, w // 2), np.float32)
         logit = lambda p: np.log(np.clip(p, 1e-4, 1 - 1e-4) / (1 - np.clip(p, 1e-4, 1 - 1e-4)))  # noqa: E731
-        return logit(foreground)[None, None], logit(center)[None, None], offset[None], classes, embedding
+        apart = np.full((1, len(APART_PX), h, w), -5.0, np.float32)
+        return logit(foreground)[None, None], logit(center)[None, None], offset[None], classes, embedding, apart
 
     f = frame(45, 61)
     f.depth_m[10:14] = 0.0

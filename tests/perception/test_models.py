@@ -245,5 +245,5 @@ def test_threads_are_no_more_than_the_machine_has(monkeypatch: pytest.MonkeyPatc
 def test_channels_are_those_of_the_contract():
     inputs, outputs = segmenter.learned_contract(len(CHANNELS), 7)
     assert str(inputs[0]) == "'image' float32 (B, 10, h, w)"
-    assert [t.name for t in outputs] == ["foreground", "centre", "offset", "classes", "embedding"]
+    assert [t.name for t in outputs] == ["foreground", "centre", "offset", "classes", "embedding", "apart"]
     assert dataclasses.replace(outputs[0], optional=True).shapes == (("B", 1, "h", "w"),)

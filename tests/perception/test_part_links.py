@@ -15,6 +15,7 @@ from wm_core.camera import Camera
 from wm_perception.lifting.cloud import make_cloud
 from wm_perception.lifting.structure import Structure
 from wm_perception.lifting.walls import Wall
+from wm_perception.segmentation.division import APART_PX
 from wm_perception.segmentation.part_features import FEATURES, part_features
 from wm_perception.segmentation.part_links import group, joined, with_links
 from wm_perception.segmentation.structure_filter import without_structure
@@ -25,9 +26,9 @@ SEAT, FAR = np.s_[10:18, 10:40], np.s_[10:30, 50:60]
 
 
 def stool(
-    color: tuple[int, int, int] = RED, step_m: float = 0.0, alike: float = 1.0, gap: int = 0, score: float = 0.6
-) -> tuple[Segmentation, NDArray[np.float32], Cloud, NDArray[np.float32]]:
-    """A seat, its leg, and something else: the segmentation, offsets to the middles of each, the cloud, heights."""
+    color: tuple[int, int, int] = RED, step_m: float = 0.0, alike: float = 1.0, gap: int = 0, score: float = 0.6, apart: float = -2.0
+) -> tuple[Segmentation, NDArray[np.float32], NDArray[np.float32], Cloud, NDArray[np.float32]]:
+    """A seat, its leg, and something else: segmentation, offsets to the middle of each, borders, cloud, heights."""
     rgb = np.full((48, 64, 3), 120, np.uint8)
     depth = np.full((48, 64), 1.0, np.float32)
     labels = np.zeros((48, 64), np.int32)
@@ -45,7 +46,8 @@ def stool(
     classes = np.full((3, 4), 0.25, np.float32)
     scores = np.full(3, score, np.float32)
     found = Segmentation(labels, np.full(3, -1, np.int64), ("object",) * 3, scores, embeddings, tuple("abcd"), classes)
-    return found, offset, cloud, np.full((48, 64), 0.1, np.float32)
+    borders = np.full((len(APART_PX), 48, 64), apart, np.float32)
+    return found, offset, borders, cloud, np.full((48, 64), 0.1, np.float32)
 
 
 def odds(**changed) -> float:
@@ -61,6 +63,7 @@ def test_parts_of_one_look_that_meet_without_a_step_are_likelier_one_thing() -> 
     assert odds(color=BLUE) < min(same - 2.0, 0.0)
     assert odds(step_m=0.05) < same - 0.5
     assert odds(alike=0.0) < same
+    assert odds(apart=3.0) < same - 1.0, "the network sees a border"
     assert odds(score=0.95) < same - 1.0, "two segments that the network is sure of are two"
 
 
@@ -75,9 +78,10 @@ def test_features_are_named_finite_and_as_described() -> None:
     assert of["level"] == 1.0 and of["embedding"] == pytest.approx(1.0) and of["color"] == pytest.approx(0.0, abs=0.05)
     assert of["border"] == pytest.approx(np.log(8 / 12.0)) and of["small"] == pytest.approx(np.log(144 / 240))
     assert of["classes"] == pytest.approx(0.25) and of["score"] == of["score_both"] == pytest.approx(0.6)
+    assert of["apart"] == of["apart_far"] == pytest.approx(-2.0)
     # Pixels on either side point at their own part's middle, all the way.
     assert of["vote_gap"] == pytest.approx(1.0, abs=0.05)
-    _, without_depth = part_features(*stool()[:2], replace_depth(stool()[2]), stool()[3])
+    _, without_depth = part_features(*stool()[:3], replace_depth(stool()[3]), stool()[4])
     assert np.isfinite(without_depth).all()
 
 

@@ -68,7 +68,7 @@ def found(
         refined: outlines moved to edges of color and scores that are expected IoUs, as in ``LearnedSegmenter.decode``;
             but for parts, which are joined there by the metric cloud, and are not here.
     """
-    foreground, center, offset, classes, _ = network(image[None])
+    foreground, center, offset, classes, *_ = network(image[None])
     labels, scores = group_pixels(_sigmoid(foreground[0, 0]), _sigmoid(center[0, 0]), offset[0])
     if not len(scores):
         return labels, scores, []

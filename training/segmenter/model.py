@@ -10,6 +10,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from training.worlds.families import VOCABULARY
+from wm_perception.segmentation.division import APART_PX
 from wm_perception.segmentation.learned import CHANNELS, OUTPUTS
 
 # Sizes of the shipped weights; larger ones cost time on the robot.
@@ -52,7 +53,7 @@ class Fusion(nn.Module):
 
 
 class SegmenterNetwork(nn.Module):
-    """Maps at full resolution (foreground, center, offset) and at half (classes, embedding).
+    """Maps at full resolution (foreground, center, offset, apart) and at half (classes, embedding).
 
     Pixels are folded two by two into channels first and unfolded last (Shi et al., CVPR 2016), so that no pixel
     is lost and all convolutions work at half its size or less.
@@ -82,6 +83,10 @@ class SegmenterNetwork(nn.Module):
             nn.ReLU(),
             nn.Conv2d(48, classes + EMBEDDING, 1),
         )
+        # Whether two pixels are of two things shows at their border, where votes for centers are least sure.
+        self.apart = nn.Sequential(
+            nn.Conv2d(widths[0], 24, 3, 1, 1), nn.ReLU(), nn.Conv2d(24, 4 * len(APART_PX), 1), nn.PixelShuffle(2)
+        )
         self.classes = classes
         # Few pixels are of objects and fewer are centers: the first outputs say so.
         with torch.no_grad():
@@ -108,7 +113,7 @@ class SegmenterNetwork(nn.Module):
         copied.stem[0], copied.stem[1] = nn.Identity(), direct.to(folded.weight.device)
         return copied.train(self.training)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, 10, h, w), h and w even, to the maps named in ``OUTPUTS``."""
         h = self.stem(image)
         levels = [h]
@@ -120,13 +125,15 @@ class SegmenterNetwork(nn.Module):
         for k in range(len(self.decoder) - 1, 0, -1):
             h = self.decoder[k](levels[k], h)
         meaning = functional.interpolate(self.meaning(h), size=levels[0].shape[-2:], mode="bilinear")
-        fine = self.fine(self.head(self.decoder[0](levels[0], h)))
+        finest = self.decoder[0](levels[0], h)
+        fine = self.fine(self.head(finest))
         return (
             fine[:, 0:1],
             fine[:, 1:2],
             fine[:, 2:4],
             meaning[:, : self.classes],
             meaning[:, self.classes :],
+            self.apart(finest),
         )
 
 

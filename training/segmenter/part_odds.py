@@ -28,7 +28,7 @@ from training.worlds.worlds import random_scene
 from wm_core.camera import Camera
 from wm_perception.models.segmenter import make_segmenter
 from wm_perception.pipeline import PerceptionPipeline
-from wm_perception.segmentation.learned import LearnedSegmenter
+from wm_perception.segmentation.learned import OUTPUTS, LearnedSegmenter
 from wm_perception.segmentation.part_features import FEATURES, part_features
 from wm_perception.types import Frame, PerceptionConfig
 
@@ -95,7 +95,14 @@ def neighbors(
     np.add.at(votes, (parts.labels.ravel(), ids.ravel()), 1.0)
     owner = votes.argmax(axis=1)
     pure = (votes.max(axis=1) >= PURE * np.maximum(votes.sum(axis=1), 1.0)) & (owner > 0)
-    pairs, features = part_features(parts, segmenter.offset_px(begun.inferred, ids.shape), begun.cloud, begun.height)
+    h, w = ids.shape
+    pairs, features = part_features(
+        parts,
+        segmenter.offset_px(begun.inferred, ids.shape),
+        begun.inferred[OUTPUTS.index("apart")][0, :, :h, :w],
+        begun.cloud,
+        begun.height,
+    )
     use = pure[pairs].all(axis=1)
     return features[use], (owner[pairs[:, 0]] == owner[pairs[:, 1]])[use]
 

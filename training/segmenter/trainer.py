@@ -17,7 +17,7 @@ from torch import Tensor
 from training.common import trainer as common
 from training.segmenter.model import SegmenterNetwork
 from training.segmenter.options import TEMPERATURE, Options
-from training.worlds.dataset import Prepared, augment, targets
+from training.worlds.dataset import Prepared, apart, augment, targets
 from training.worlds.splits import SEEDS_OF_A_SPLIT, SPLITS
 
 SETTLING_RATE = 0.1
@@ -26,6 +26,10 @@ colors may be two, and too little to forget shapes."""
 STACKS_SHARE = 0.2
 """Part of the pairs of settling steps that is of stacks. With 0.15 a block on another one was told apart in some images
 and not in others; without assemblies beside them 0.15 was enough, and unseen shapes were divided more often."""
+
+
+APART_WEIGHT = 3.0
+"""Further weight of neighbors that are of two objects; larger divides more."""
 
 
 class Batches:
@@ -65,12 +69,12 @@ class Batches:
 
 
 def collate(data: Prepared, rows: list[int], rng: np.random.Generator | None) -> tuple[NDArray[Any], ...]:
-    """Images (B, 10, h, w), maps (B, 4, h, w), weights (B, 2, h, w), classes (B, h/2, w/2), masks (B, h/2, w/2)."""
-    columns: list[list[NDArray[Any]]] = [[], [], [], [], []]
+    """Images (B, 10, h, w), maps (B, 4, h, w), weights (B, 2, h, w), classes (B, h/2, w/2), masks (B, h/2, w/2), apart (B, N, h, w)."""
+    columns: list[list[NDArray[Any]]] = [[], [], [], [], [], []]
     for row in rows:
         image, mask = augment(data.inputs[row], np.array(data.masks[row]), rng)
         maps, weights, meaning = targets(mask, data.classes[row])
-        values: tuple[NDArray[Any], ...] = (image, maps, weights, meaning, mask[::2, ::2])
+        values: tuple[NDArray[Any], ...] = (image, maps, weights, meaning, mask[::2, ::2], apart(mask))
         for column, value in zip(columns, values, strict=True):
             column.append(value)
     return tuple(np.stack(c) for c in columns)
@@ -78,8 +82,8 @@ def collate(data: Prepared, rows: list[int], rng: np.random.Generator | None) ->
 
 def losses(outputs: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """The loss of each map, a mean over the batch. A larger factor weighs its map more."""
-    foreground, center, offset, classes, embedding = (o.float() for o in outputs)
-    _, maps, weights, meaning, masks = batch
+    foreground, center, offset, classes, embedding, two = (o.float() for o in outputs)
+    _, maps, weights, meaning, masks, borders = batch
     border = weights[:, 0:1]
     inside = maps[:, 0:1]
     entropy = functional.binary_cross_entropy_with_logits(foreground, inside, weight=border)
@@ -91,6 +95,10 @@ def losses(outputs: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> dict[str, 
     heat = functional.binary_cross_entropy_with_logits(center, target, weight=(1.0 + 12.0 * target) * (border > 0))
     step = functional.smooth_l1_loss(offset, maps[:, 2:4], beta=0.05, reduction="none").sum(1)
     towards = (step * weights[:, 1]).sum() / weights[:, 1].sum().clamp(min=1.0)
+    # Few neighbors are of two objects; each channel counts alike.
+    told = (borders < 2).float() * (1.0 + APART_WEIGHT * (borders == 1))
+    divided = functional.binary_cross_entropy_with_logits(two, (borders == 1).float(), weight=told, reduction="none")
+    division = divided.sum((0, 2, 3)) / told.sum((0, 2, 3)).clamp(min=1.0)
     small = functional.interpolate(weights[:, 1:2], size=meaning.shape[-2:])[:, 0]
     known = meaning >= 0
     kinds = functional.cross_entropy(classes, meaning, ignore_index=-100, reduction="none")
@@ -101,6 +109,7 @@ def losses(outputs: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> dict[str, 
         "offset": 2.0 * towards,
         "classes": 0.3 * kind,
         "embedding": 0.15 * contrast(embedding, masks),
+        "apart": division.mean(),
     }
 
 

@@ -20,6 +20,7 @@ from training.worlds.generate import DEPTH_UNIT_M
 from training.worlds.splits import SEEDS_OF_A_SPLIT, SPLITS
 from wm_core.camera import Camera
 from wm_perception.lifting.cloud import make_cloud
+from wm_perception.segmentation.division import APART_PX
 from wm_perception.segmentation.learned import CHANNELS, OFFSET_SCALE_PX, network_input
 from wm_perception.types import Frame, PerceptionConfig
 
@@ -217,6 +218,21 @@ def targets(
         if number < MAX_IDS and classes[number] >= 0:
             meaning[box][inside] = classes[number]
     return maps, weights, np.ascontiguousarray(meaning[::2, ::2])
+
+
+def apart(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Whether each pixel of an instance mask (h, w) and its neighbors ``APART_PX`` are of two objects.
+
+    Returns:
+        (N, h, w): 0 one object, 1 two, 2 not known: either is background, or beyond the image.
+    """
+    h, w = mask.shape
+    result = np.full((len(APART_PX), h, w), 2, np.uint8)
+    for channel, (down, right) in zip(result, APART_PX, strict=True):
+        here, there = mask[: h - down, : w - right], mask[down:, right:]
+        both = (here > 0) & (there > 0)
+        channel[: h - down, : w - right][both] = (here != there)[both]
+    return result
 
 
 def _smaller(

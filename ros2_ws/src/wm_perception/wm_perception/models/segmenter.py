@@ -24,10 +24,11 @@ _EMBEDDING_SIZE = 16
 
 def learned_contract(channels: int, classes: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Inputs and outputs of wm's own segmenter; h and w are even, h2 and w2 half of them."""
+    from wm_perception.segmentation.division import APART_PX
     from wm_perception.segmentation.learned import INPUT, OUTPUTS
 
     full, half = ("h", "w"), ("h2", "w2")
-    sizes = ((1, *full), (1, *full), (2, *full), (classes, *half), (_EMBEDDING_SIZE, *half))
+    sizes = ((1, *full), (1, *full), (2, *full), (classes, *half), (_EMBEDDING_SIZE, *half), (len(APART_PX), *full))
     return (Tensor(INPUT, ("B", channels, *full)),), tuple(
         Tensor(name, ("B", *size)) for name, size in zip(OUTPUTS, sizes, strict=True)
     )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_perception.segmentation.confidence import expected_iou, touched_share
+from wm_perception.segmentation.division import divide
 from wm_perception.segmentation.edges import to_color_edges
 from wm_perception.segmentation.part_links import group, joined, with_links
 from wm_perception.types import Cloud, Frame, PredictedObject, Segmentation
@@ -35,7 +36,7 @@ CHANNELS = (
 """Of the network's input, each in -1..1; see ``network_input``."""
 
 INPUT = "image"
-OUTPUTS = ("foreground", "centre", "offset", "classes", "embedding")
+OUTPUTS = ("foreground", "centre", "offset", "classes", "embedding", "apart")
 """Names of the network's tensors in its file."""
 # Scales of the input and output that the network was trained with.
 OFFSET_SCALE_PX = 32.0
@@ -251,14 +252,15 @@ class LearnedSegmenter:
         and its legs.
         """
         h, w = cloud.depth.shape
-        foreground, center, offset, classes, embedding = inferred
+        foreground, center, offset, classes, embedding, apart = inferred
         labels, scores = group_pixels(
             _sigmoid(foreground[0, 0, :h, :w]), _sigmoid(center[0, 0, :h, :w]), offset[0, :, :h, :w]
         )
         labels, scores = over_supports(labels, scores, height, cloud.depth, self.max_height_m)
-        count = len(scores)
-        if not count:
+        if not len(scores):
             return Segmentation(labels, np.zeros(0, np.int64))
+        labels, whole = divide(labels, apart[0, :, :h, :w])
+        scores, count = scores[whole - 1], len(whole)
         maps = np.concatenate([classes[0], embedding[0]])
         means = pooled(maps, labels, count)
         logits, vectors = means[:, : len(self.vocabulary)], means[:, len(self.vocabulary) :]
@@ -278,7 +280,7 @@ class LearnedSegmenter:
             self.vocabulary,
             probabilities.astype(np.float32),
         )
-        return with_links(segmentation, self.offset_px(inferred, (h, w)), cloud, height)
+        return with_links(segmentation, self.offset_px(inferred, (h, w)), apart[0, :, :h, :w], cloud, height)
 
     def refine(self, segmentation: Segmentation, cloud: Cloud) -> Segmentation:
         """Whole objects with outlines at edges of color, and expected IoUs as scores; see ``RefiningSegmenter``."""

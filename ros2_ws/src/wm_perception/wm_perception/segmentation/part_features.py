@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_perception.segmentation.division import APART_PX
 from wm_perception.segmentation.one_axis import RevolutionSlices
 from wm_perception.types import Array, Cloud, Segmentation
 
@@ -43,6 +45,8 @@ FEATURES = (
     "above",
     "wider",
     "one_axis",
+    "apart",
+    "apart_far",
 )
 """Names of the columns of ``part_features``.
 
@@ -55,18 +59,24 @@ bend: of the surface at the border, positive where it is convex; turn: cosine of
 pixel from the other's plane [cm]. score: the smaller one; score_both: the larger. hang: height over the support of the
 lower end of the upper one [10 cm], where it is not over the other one. aside: part of the upper one's outline, from
 above, that is beyond the other's. above: cosine of the way from one middle to the other with the vertical. wider: the
-logarithm of the upper one's width over the lower one's. one_axis: both are slices of one solid of revolution.
+logarithm of the upper one's width over the lower one's. one_axis: both are slices of one solid of revolution. apart: mean log-odds along the border, by the network, that pixels on either
+side of it are of two objects; apart_far: of pixels further from it.
 """
 
 
 def part_features(
-    parts: Segmentation, offset_px: NDArray[np.float32], cloud: Cloud, height: NDArray[np.float32]
+    parts: Segmentation,
+    offset_px: NDArray[np.float32],
+    apart: NDArray[np.float32],
+    cloud: Cloud,
+    height: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], Array]:
     """Neighboring segments (P, 2), the smaller label first, and what speaks for them being one (P, F), see FEATURES.
 
     Args:
         parts: segments with scores, embeddings and class probabilities.
         offset_px: (2, h, w) x and y from each pixel to the middle of its object, by the network [pixels].
+        apart: (N, h, w) log-odds that pixels and their neighbors ``APART_PX`` are of two objects, by the network.
         height: (h, w) over the support [m], NaN where there is none.
     """
     labels, scores = parts.labels, parts.scores
@@ -135,6 +145,7 @@ def part_features(
         np.maximum(scores[i - 1], scores[j - 1]).astype(np.float64),
         *_zones(pairs, flat, points, height),
         np.array([float(slices.are_one(int(a), int(b))) for a, b in pairs]),
+        *(mean(values, known) for values, known in _across(apart, flat, one, other)),
     )
     return pairs, np.stack(columns, axis=1)
 
@@ -184,6 +195,31 @@ def _borders(labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], ...] | None:
         near[rows],
         far[rows],
     )
+
+
+def _across(
+    apart: NDArray[np.float32], flat: NDArray[np.int32], one: NDArray[np.int64], other: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    """For each distance in ``APART_PX``, log-odds (B,) across the borders' places, and whether both ends are in them.
+
+    Args:
+        flat: labels of the flat image; one, other: (B,) flat indices of pixels that touch.
+    """
+    count, h, w = apart.shape
+    first = np.minimum(one, other)
+    level = np.abs(one - other) == 1
+    row, column = np.divmod(first, w)
+    sides = np.sort(np.stack([flat[one], flat[other]]), axis=0)
+    for k in range(0, count, 2):
+        values, known = np.zeros(len(first), np.float32), np.zeros(len(first), np.bool_)
+        for channel, along, place, stride in ((k, level, column, 1), (k + 1, ~level, row, w)):
+            reach = max(APART_PX[channel])
+            back = (reach - 1) // 2
+            start = first - back * stride
+            use = along & (place >= back) & (place - back + reach < (w if stride == 1 else h))
+            use[use] = (np.sort(np.stack([flat[start[use]], flat[start[use] + reach * stride]]), axis=0) == sides[:, use]).all(axis=0)
+            values[use], known[use] = apart[channel].ravel()[start[use]], True
+        yield values, known
 
 
 def _zones(

@@ -34,6 +34,8 @@ _WEIGHTS: Mapping[str, float] = {
     "above": 0.279,
     "wider": 0.037,
     "one_axis": 1.720,
+    "apart": -0.5,
+    "apart_far": -0.2,
 }
 """Of a logistic regression on ``FEATURES``, by ``python -m training.segmenter.part_odds`` on neighboring segments of
 rendered worlds that the network was not trained on, each pair known to be one object or two."""
@@ -42,10 +44,14 @@ _LOG_ODDS = 6.0
 
 
 def with_links(
-    segmentation: Segmentation, offset_px: NDArray[np.float32], cloud: Cloud, height: NDArray[np.float32]
+    segmentation: Segmentation,
+    offset_px: NDArray[np.float32],
+    apart: NDArray[np.float32],
+    cloud: Cloud,
+    height: NDArray[np.float32],
 ) -> Segmentation:
     """The segmentation with the log-odds of its neighboring segments, see ``part_features`` for the arguments."""
-    pairs, features = part_features(segmentation, offset_px, cloud, height)
+    pairs, features = part_features(segmentation, offset_px, apart, cloud, height)
     weights = np.array([_WEIGHTS[name] for name in FEATURES])
     odds = np.clip(features @ weights + _CONSTANT, -_LOG_ODDS, _LOG_ODDS)
     return replace(segmentation, pairs=pairs, log_odds=odds)
