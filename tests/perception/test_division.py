@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -68,6 +68,7 @@ def test_borders_lie_between_the_two_that_are_compared() -> None:
     assert {14, 15} <= set(columns.tolist()) and all(abs(c - 14.5) < 2.0 for c in columns)
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6), st.integers(1, 5))
 def test_every_pixel_keeps_its_instance(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)

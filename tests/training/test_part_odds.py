@@ -1,14 +1,18 @@
-"""The regression by which neighboring segments are one object."""
+"""The network by which neighboring segments are one object."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pytest
 
-from training.segmenter.part_odds import FOLDS, Pairs, fit, held_out_odds
+pytest.importorskip("torch", reason="training is not installed; run: make test WITH=training")
+
+from training.segmenter.part_odds import FOLDS, HIDDEN, MEMBERS, Pairs, fit, held_out_odds
 from training.worlds.splits import SPLITS
 from wm_perception.segmentation.part_features import FEATURES
-from wm_perception.segmentation.part_links import _WEIGHTS
+from wm_perception.segmentation.part_network import PartNetwork, shipped
 
 
 def drawn(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -20,14 +24,33 @@ def drawn(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return features, rng.uniform(size=count) < 1.0 / (1.0 + np.exp(-odds)), true
 
 
-def test_the_weights_that_made_the_labels_are_found() -> None:
+def test_the_odds_that_made_the_labels_are_found() -> None:
     features, one, true = drawn(20_000)
-    weights, constant = fit(features, one)
-    assert weights == pytest.approx(true, abs=0.1)
-    assert constant == pytest.approx(0.5, abs=0.15)
+    network = fit(features, one)
+    fresh = drawn(20_000)[0][:500] + 0.1
+    wanted = fresh @ true + 0.5
+    likely = np.abs(wanted) < 4.0
+    assert np.abs(network.log_odds(fresh) - wanted)[likely].mean() < 0.4
 
 
-def test_every_pair_is_told_by_weights_from_other_worlds() -> None:
+def test_what_only_two_features_together_say_is_found() -> None:
+    rng = np.random.default_rng(6)
+    features = rng.normal(size=(8000, 3))
+    one = features[:, 0] * features[:, 1] > 0.0
+    network = fit(features[:6000], one[:6000])
+    assert ((network.log_odds(features[6000:]) > 0.0) == one[6000:]).mean() > 0.9
+
+
+def test_a_network_comes_back_from_its_file() -> None:
+    features, one, _ = drawn(2000)
+    network = fit(features, one)
+    stored = json.loads(json.dumps(network.as_dict("abc")))
+    assert PartNetwork.from_dict(stored, "abc").log_odds(features) == pytest.approx(network.log_odds(features), abs=0.02)
+    with pytest.raises(ValueError, match=r"got features a, b, c; expected a, c, b; .*part_odds"):
+        PartNetwork.from_dict(stored, "acb")
+
+
+def test_every_pair_is_told_by_a_network_from_other_worlds() -> None:
     features, one, true = drawn(4000)
     world = np.arange(4000) // 100
     # In the worlds of one fold all labels are the wrong way around: that must not change what is said of them.
@@ -37,5 +60,7 @@ def test_every_pair_is_told_by_weights_from_other_worlds() -> None:
     assert np.corrcoef(odds[wrong], features[wrong] @ true)[0, 1] > 0.95
 
 
-def test_the_shipped_weights_are_of_these_features() -> None:
-    assert tuple(_WEIGHTS) == FEATURES
+def test_the_shipped_network_is_of_these_features() -> None:
+    network = shipped()
+    assert len(network.mean) == len(FEATURES) and network.hidden.shape == (len(FEATURES), HIDDEN * MEMBERS)
+    assert np.isfinite(network.log_odds(np.zeros((2, len(FEATURES))))).all()

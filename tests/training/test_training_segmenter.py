@@ -14,10 +14,12 @@ torch = pytest.importorskip("torch", reason="training is not installed; run: mak
 h5py = pytest.importorskip("h5py", reason="training is not installed; run: make test WITH=training")
 
 from training.segmenter import validate
+from training.segmenter.borders import BorderTrainer
 from training.segmenter.evaluate import average_precision, evaluate, session, worst_frames
 from training.segmenter.exporting import export
 from training.segmenter.options import VALIDATION_CLIPS, Options, validation_clips
 from training.segmenter.trainer import SETTLING_RATE, Batches, Trainer, collate
+from training.segmenter.train import train_borders
 from training.worlds import generate as generator
 from training.worlds.contact_sheet import contact_sheet
 from training.worlds.dataset import Prepared, augment, prepare, targets
@@ -158,6 +160,26 @@ def test_export_says_what_torch_says(prepared: Prepared, tmp_path: Path) -> None
     assert 0.0 <= result.mask_ap50 <= 1.0 and result.images == 2
     worst = worst_frames(network, prepared, np.linspace(0.0, 1.0, 9), "train", 2)
     assert len(worst) == 2 and worst[0].panels["ground truth"].shape == (240, 320, 3)
+
+
+def test_the_head_for_borders_learns_alone(prepared: Prepared, tmp_path: Path) -> None:
+    options = Options(seed=1, steps=1, batch=2, rate=1e-3, clips=3)
+    network = Trainer(options, torch.device("cpu")).average
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    trainer = BorderTrainer(network, options, 30, torch.device("cpu"))
+    batch = collate(prepared, [0, 1], None)
+    first = trainer.watched([batch])
+    for _ in range(30):
+        trainer.train_step(batch)
+    trainer.average.load_state_dict(trainer.network.state_dict())
+    assert trainer.watched([batch]) < 0.7 * first
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name], atol=0.0, rtol=0.0, msg=name)
+    checkpoint = tmp_path / "borders.safetensors"
+    trainer.save(checkpoint)
+    train_borders(network, options, 30, prepared, checkpoint, torch.device("cpu"), QUIET)
+    for name, value in trainer.average.state_dict().items():
+        torch.testing.assert_close(network.apart.state_dict()[name], value, msg=name)
 
 
 def test_validation_is_scored_by_split(

@@ -18,9 +18,11 @@ from rich.console import Console
 from training.common.command import add_options, open_console, prepare_device
 from training.common.exporting import save_weights
 from training.common.trainer import count_parameters
+from training.segmenter.borders import BorderTrainer
 from training.segmenter.exporting import export
+from training.segmenter.model import SegmenterNetwork
 from training.segmenter.options import MODELS, Options, validation_clips
-from training.segmenter.trainer import Batches, Trainer, validation_loss
+from training.segmenter.trainer import Batches, Trainer, collate, validation_loss
 from training.worlds.dataset import Prepared, prepare
 from training.worlds.generate import IMAGES, SIBLINGS, generate
 from training.worlds.splits import Split
@@ -48,6 +50,34 @@ def train(options: Options, data: Prepared, checkpoint: Path, device: torch.devi
     return trainer
 
 
+def train_borders(
+    network: SegmenterNetwork,
+    options: Options,
+    steps: int,
+    data: Prepared,
+    checkpoint: Path,
+    device: torch.device,
+    console: Console,
+) -> BorderTrainer:
+    """Trains the head for borders of a trained network, from the checkpoint if there is one; the network gets it."""
+    trainer = BorderTrainer(network, options, steps, device)
+    trainer.resume(checkpoint, console)
+    watched = np.isin(data.clips, validation_clips(data.clips))
+    rows, watch = np.flatnonzero(~watched), np.flatnonzero(watched)[::4]
+    console.print(f"borders: {count_parameters(trainer.network):,} parameters")
+    batches = iter(Batches(data, rows, trainer.options, trainer.step))  # type: ignore[arg-type]
+    kept = [collate(data, watch[k : k + 8].tolist(), None) for k in range(0, len(watch), 8)]
+
+    def watched_losses(smooth: dict[str, float]) -> dict[str, float]:
+        loss = trainer.watched(kept)
+        console.print(f"borders, step {trainer.step}: {smooth['apart']:.3f}; validation {loss:.3f}")
+        return {"validation": loss, **smooth}
+
+    trainer.fit(lambda _: next(batches), watched_losses, 250, checkpoint, console)
+    network.apart.load_state_dict(trainer.average.state_dict())
+    return trainer
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -70,6 +100,12 @@ def main() -> None:
         default=400,
         help="also as many clips of things that stand on each other (default: %(default)s)",
     )
+    parser.add_argument(
+        "--borders",
+        type=int,
+        default=2500,
+        help="further steps, of the head that sees borders between objects alone (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     if not 0 <= arguments.settling < arguments.steps:
         parser.error(f"--settling: got {arguments.settling}, expected 0 to {arguments.steps - 1}, fewer than --steps")
@@ -90,6 +126,9 @@ def main() -> None:
     shards += generate(a.data / "train", "train", a.clips, IMAGES, SIBLINGS, a.threads, console)
     data = prepare(shards, arguments.work / "features_train", arguments.threads, console)
     trainer = train(options, data, arguments.work / "checkpoint.safetensors", device, console)
+    train_borders(
+        trainer.average, options, a.borders, data, a.work / "borders.safetensors", device, console
+    )
     weights = arguments.models / "segmenter.safetensors"
     save_weights(trainer.average, weights)
     export(

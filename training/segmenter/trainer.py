@@ -28,10 +28,6 @@ STACKS_SHARE = 0.2
 and not in others; without assemblies beside them 0.15 was enough, and unseen shapes were divided more often."""
 
 
-APART_WEIGHT = 3.0
-"""Further weight of neighbors that are of two objects; larger divides more."""
-
-
 class Batches:
     """Random batches of pairs of images of one clip, with their targets, made in a thread ahead of time.
 
@@ -81,9 +77,13 @@ def collate(data: Prepared, rows: list[int], rng: np.random.Generator | None) ->
 
 
 def losses(outputs: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """The loss of each map, a mean over the batch. A larger factor weighs its map more."""
-    foreground, center, offset, classes, embedding, two = (o.float() for o in outputs)
-    _, maps, weights, meaning, masks, borders = batch
+    """The loss of each map but apart, a mean over the batch. A larger factor weighs its map more.
+
+    Args:
+        outputs: of ``SegmenterNetwork.features``; batch: see ``collate``.
+    """
+    foreground, center, offset, classes, embedding, _ = (o.float() for o in outputs)
+    _, maps, weights, meaning, masks, _ = batch
     border = weights[:, 0:1]
     inside = maps[:, 0:1]
     entropy = functional.binary_cross_entropy_with_logits(foreground, inside, weight=border)
@@ -95,10 +95,6 @@ def losses(outputs: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> dict[str, 
     heat = functional.binary_cross_entropy_with_logits(center, target, weight=(1.0 + 12.0 * target) * (border > 0))
     step = functional.smooth_l1_loss(offset, maps[:, 2:4], beta=0.05, reduction="none").sum(1)
     towards = (step * weights[:, 1]).sum() / weights[:, 1].sum().clamp(min=1.0)
-    # Few neighbors are of two objects; each channel counts alike.
-    told = (borders < 2).float() * (1.0 + APART_WEIGHT * (borders == 1))
-    divided = functional.binary_cross_entropy_with_logits(two, (borders == 1).float(), weight=told, reduction="none")
-    division = divided.sum((0, 2, 3)) / told.sum((0, 2, 3)).clamp(min=1.0)
     small = functional.interpolate(weights[:, 1:2], size=meaning.shape[-2:])[:, 0]
     known = meaning >= 0
     kinds = functional.cross_entropy(classes, meaning, ignore_index=-100, reduction="none")
@@ -109,7 +105,6 @@ def losses(outputs: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> dict[str, 
         "offset": 2.0 * towards,
         "classes": 0.3 * kind,
         "embedding": 0.15 * contrast(embedding, masks),
-        "apart": division.mean(),
     }
 
 
@@ -183,7 +178,7 @@ class Trainer(common.Trainer[SegmenterNetwork, tuple[NDArray[Any], ...]]):
         """Losses of a network, on the trainer's device and in its precision."""
         tensors = tuple(torch.from_numpy(b).to(self.device) for b in batch)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
-            outputs = network(tensors[0].to(memory_format=torch.channels_last))
+            outputs = network.features(tensors[0].to(memory_format=torch.channels_last))
         return losses(outputs, tensors)
 
 

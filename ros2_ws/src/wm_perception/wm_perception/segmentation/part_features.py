@@ -120,8 +120,8 @@ def part_features(
     i, j = pairs.T
     centers, colors = of_segments(votes), of_segments(lab)
     between = centers[j] - centers[i]
-    apart = np.maximum(np.linalg.norm(between, axis=1), 1e-3)
-    jump = np.einsum("pi,pi->p", votes[far] - votes[near], (between / apart[:, None])[number])
+    gap = np.maximum(np.linalg.norm(between, axis=1), 1e-3)
+    jump = np.einsum("pi,pi->p", votes[far] - votes[near], (between / gap[:, None])[number])
     shades = np.abs(colors[i] - colors[j])
     small = np.minimum(areas[i], areas[j])
     slices = RevolutionSlices(cloud, labels, count)
@@ -136,8 +136,8 @@ def part_features(
         mean(shift[:, 1] + shift[:, 2], within) / 30.0,
         np.einsum("pd,pd->p", embeddings[i - 1], embeddings[j - 1]).astype(np.float64),
         np.einsum("pd,pd->p", classes[i - 1], classes[j - 1]).astype(np.float64),
-        np.minimum(apart / np.sqrt(areas[i] + areas[j]), 3.0),
-        np.clip(mean(jump, within) / np.maximum(apart, 2.0), -1.0, 2.0),
+        np.minimum(gap / np.sqrt(areas[i] + areas[j]), 3.0),
+        np.clip(mean(jump, within) / np.maximum(gap, 2.0), -1.0, 2.0),
         mean(bend, within),
         mean(turn, within, 0.5),
         100.0 * np.minimum(mean(np.minimum(*steps), within, 0.01), 0.05),

@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_perception.segmentation.part_features import FEATURES, part_features
+from wm_perception.segmentation.part_features import part_features
+from wm_perception.segmentation.part_network import shipped
 from wm_perception.types import Array, Cloud, Segmentation
 
-_CONSTANT = 7.142
-_WEIGHTS: Mapping[str, float] = {
-    "level": 1.358,
-    "border": -0.281,
-    "small": -0.057,
-    "shade": -0.909,
-    "color": -1.379,
-    "border_shade": -0.323,
-    "border_color": -0.283,
-    "embedding": 1.117,
-    "classes": 0.366,
-    "votes": -4.042,
-    "vote_gap": 0.691,
-    "bend": -0.084,
-    "turn": 0.118,
-    "plane_step": -0.388,
-    "score": -1.752,
-    "score_both": -5.706,
-    "hang": -0.181,
-    "aside": 0.833,
-    "above": 0.279,
-    "wider": 0.037,
-    "one_axis": 1.720,
-    "apart": -0.5,
-    "apart_far": -0.2,
-}
-"""Of a logistic regression on ``FEATURES``, by ``python -m training.segmenter.part_odds`` on neighboring segments of
-rendered worlds that the network was not trained on, each pair known to be one object or two."""
 _LOG_ODDS = 6.0
-"""Log-odds are no larger than this: surer than one in 400 the regression is nowhere."""
+"""Log-odds are no larger than this: surer than one in 400 the network is nowhere."""
 
 
 def with_links(
@@ -52,8 +24,7 @@ def with_links(
 ) -> Segmentation:
     """The segmentation with the log-odds of its neighboring segments, see ``part_features`` for the arguments."""
     pairs, features = part_features(segmentation, offset_px, apart, cloud, height)
-    weights = np.array([_WEIGHTS[name] for name in FEATURES])
-    odds = np.clip(features @ weights + _CONSTANT, -_LOG_ODDS, _LOG_ODDS)
+    odds = np.clip(shipped().log_odds(features), -_LOG_ODDS, _LOG_ODDS)
     return replace(segmentation, pairs=pairs, log_odds=odds)
 
 
