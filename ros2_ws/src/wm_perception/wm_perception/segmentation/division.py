@@ -11,7 +11,7 @@ Image = NDArray[np.float32]
 
 APART_PX = ((0, 3), (3, 0), (0, 9), (9, 0))
 """Rows down and columns to the right of the pixel that each channel of the network's ``apart`` compares a pixel with."""
-_BORDER = -1.0
+_BORDER = 0.5
 """Log-odds of two objects between a pixel's neighbors, to its left and right or above and below it, from which it is
 on a border. Smaller divides more, and what is divided must be joined again."""
 _MIN_PIXELS = 20
