@@ -220,3 +220,27 @@ def test_two_objects_are_not_joined_by_what_lies_between_them() -> None:
     result, merged = PartMemory().join(found, [left, right], cloud)
     assert merged == []
     assert sorted(result.keys.tolist()) == [-1, left.key], "the middle is of the one that it is likelier of"
+
+
+@pytest.mark.parametrize("strays", [0.0, 0.05, 0.2])
+def test_pixels_that_show_what_is_far_behind_do_not_make_one_of_two(strays: float) -> None:
+    """At an outline some pixels are of the background: a segment lies over no more of its neighbor for these."""
+    cloud, (left, middle, _) = row_of_tracks()
+    labels = np.zeros(cloud.depth.shape, np.int32)
+    labels[20:40, 10:25], labels[20:40, 25:55] = 1, 2
+    rows, columns = np.nonzero(labels == 1)
+    random = np.random.default_rng(0)
+    far = random.permutation(len(rows))[: int(strays * len(rows))]
+    cloud.points[rows[far], columns[far]] = random.uniform((-1.0, -1.0, 1.0), (1.0, 1.0, 3.0), (len(far), 3))
+    found = Segmentation(
+        labels,
+        np.full(2, -1, np.int64),
+        ("object",) * 2,
+        np.full(2, 0.9, np.float32),
+        pairs=np.array([[1, 2]]),
+        log_odds=np.array([-0.2]),
+    )
+    memory = PartMemory()
+    for _ in range(20):
+        result, merged = memory.join(found, [left, middle], cloud)
+        assert not merged and len(result.keys) == 2

@@ -44,6 +44,9 @@ _APART_FRAMES = 5
 Larger divides later what was joined."""
 _SAMPLES, _LEAST_SAMPLES = 48, 8
 """Points of a segment by which its track is found, and how many it must have. Larger is slower."""
+_SPACING = 2.0
+"""Distance up to which a segment lies over a point of a track, over the distance of neighboring points of the segment
+(median). Larger takes what lies close beside a segment to be covered by it; smaller loses what is between its points."""
 
 
 @dataclass
@@ -300,5 +303,7 @@ def _sample(mask: NDArray[np.bool_], points: NDArray[np.float32]) -> tuple[Array
     some = own[:: max(1, len(own) // _SAMPLES)][:_SAMPLES].astype(np.float64)
     if len(some) < 2:
         return some, 0.0
-    # As of a square face of this size; of what is seen at a slant they are farther apart.
-    return some, float(np.linalg.norm(some.max(axis=0) - some.min(axis=0)) / np.sqrt(len(some)))
+    # By most of them: a few pixels at an outline that show what is far behind it say nothing of the rest.
+    squared = np.square(some[:, None] - some[None]).sum(axis=2)
+    np.fill_diagonal(squared, np.inf)
+    return some, _SPACING * float(np.median(np.sqrt(squared.min(axis=1))))
