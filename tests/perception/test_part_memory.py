@@ -142,10 +142,11 @@ def slide(watched: Watched, odds: float, block: Callable[[float], float], bar: C
 
 
 def test_what_moves_together_is_one_where_its_look_leaves_it_open() -> None:
-    watched = Watched()
-    assert len(watched.watch([-0.5] * 20)[-1]) == 2
-    scene = slide(watched, -0.5, lambda x: x, lambda x: x)
-    assert len(objects(scene)) == 1
+    still, moved = Watched(), Watched()
+    for watched in (still, moved):
+        assert len(watched.watch([-0.5] * 20)[-1]) == 2
+    assert len(objects(slide(still, 0.4, lambda x: 0.0, lambda x: 0.0))) == 2
+    assert len(objects(slide(moved, 0.4, lambda x: x, lambda x: x))) == 1
 
 
 def test_what_is_pushed_along_stays_another_object_where_it_looks_like_one() -> None:

@@ -45,7 +45,9 @@ def test_a_network_comes_back_from_its_file() -> None:
     features, one, _ = drawn(2000)
     network = fit(features, one)
     stored = json.loads(json.dumps(network.as_dict("abc")))
-    assert PartNetwork.from_dict(stored, "abc").log_odds(features) == pytest.approx(network.log_odds(features), abs=0.02)
+    assert PartNetwork.from_dict(stored, "abc").log_odds(features) == pytest.approx(
+        network.log_odds(features), abs=0.02
+    )
     with pytest.raises(ValueError, match=r"got features a, b, c; expected a, c, b; .*part_odds"):
         PartNetwork.from_dict(stored, "acb")
 
@@ -55,7 +57,7 @@ def test_every_pair_is_told_by_a_network_from_other_worlds() -> None:
     world = np.arange(4000) // 100
     # In the worlds of one fold all labels are the wrong way around: that must not change what is said of them.
     wrong = world % FOLDS == 2
-    pairs = Pairs(features, one ^ wrong, world, np.full(4000, SPLITS.index("train")))
+    pairs = Pairs(features, one ^ wrong, world, np.full(4000, SPLITS.index("train")), np.zeros(4000))
     odds = held_out_odds(pairs)
     assert np.corrcoef(odds[wrong], features[wrong] @ true)[0, 1] > 0.95
 

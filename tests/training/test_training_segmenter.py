@@ -18,8 +18,8 @@ from training.segmenter.borders import BorderTrainer
 from training.segmenter.evaluate import average_precision, evaluate, session, worst_frames
 from training.segmenter.exporting import export
 from training.segmenter.options import VALIDATION_CLIPS, Options, validation_clips
-from training.segmenter.trainer import SETTLING_RATE, Batches, Trainer, collate
 from training.segmenter.train import train_borders
+from training.segmenter.trainer import SETTLING_RATE, Batches, Trainer, collate
 from training.worlds import generate as generator
 from training.worlds.contact_sheet import contact_sheet
 from training.worlds.dataset import Prepared, augment, prepare, targets

@@ -65,7 +65,10 @@ class Batches:
 
 
 def collate(data: Prepared, rows: list[int], rng: np.random.Generator | None) -> tuple[NDArray[Any], ...]:
-    """Images (B, 10, h, w), maps (B, 4, h, w), weights (B, 2, h, w), classes (B, h/2, w/2), masks (B, h/2, w/2), apart (B, N, h, w)."""
+    """Images (B, 10, h, w), maps (B, 4, h, w), weights (B, 2, h, w), and what is apart (B, N, h, w), which comes last.
+
+    Before that come classes (B, h/2, w/2) and masks (B, h/2, w/2).
+    """
     columns: list[list[NDArray[Any]]] = [[], [], [], [], [], []]
     for row in rows:
         image, mask = augment(data.inputs[row], np.array(data.masks[row]), rng)

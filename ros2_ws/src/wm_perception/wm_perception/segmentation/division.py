@@ -10,19 +10,20 @@ from scipy import ndimage
 Image = NDArray[np.float32]
 
 APART_PX = ((0, 3), (3, 0), (0, 9), (9, 0))
-"""Rows down and columns to the right of the pixel that each channel of the network's ``apart`` compares a pixel with."""
-_BORDER = 0.5
+"""Rows down and columns to the right of the other pixel that each channel of the network's ``apart`` looks at."""
+BORDER = 0.0
 """Log-odds of two objects between a pixel's neighbors, to its left and right or above and below it, from which it is
 on a border. Smaller divides more, and what is divided must be joined again."""
 _MIN_PIXELS = 20
 """Of what is left of a part without its border. Larger leaves small things with what they touch."""
 
 
-def borders(apart: Image) -> NDArray[np.bool_]:
+def borders(apart: Image, least: float = BORDER) -> NDArray[np.bool_]:
     """(h, w) whether a pixel lies on a border between two objects.
 
     Args:
         apart: (N, h, w) log-odds that a pixel and its neighbors ``APART_PX`` are of two objects.
+        least: of a border.
     """
     across = np.full(apart.shape[1:], -np.inf, np.float32)
     for channel, (down, right) in zip(apart, APART_PX[:2], strict=False):
@@ -30,21 +31,23 @@ def borders(apart: Image) -> NDArray[np.bool_]:
         h, w = max(channel.shape[0] - down, 0), max(channel.shape[1] - right, 0)
         middle = across[down // 2 : down // 2 + h, right // 2 : right // 2 + w]
         np.maximum(middle, channel[:h, :w], out=middle)
-    return across > _BORDER
+    return across > least
 
 
-def divide(labels: NDArray[np.int32], apart: Image) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def divide(
+    labels: NDArray[np.int32], apart: Image, least: float = BORDER
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Instances (h, w), 1..L, in parts that borders separate, and the instance 1..L that each part is of.
 
     Every pixel of an instance goes to the nearest part of it.
 
     Args:
-        labels: (h, w), 0 = background, none without a pixel; apart: see ``borders``.
+        labels: (h, w), 0 = background, none without a pixel; apart, least: see ``borders``.
 
     Returns:
         (h, w) the parts 1..P, P >= L; (P,).
     """
-    inner = (~borders(apart)).astype(np.uint8)
+    inner = (~borders(apart, least)).astype(np.uint8)
     result = np.zeros_like(labels)
     owners: list[int] = []
     for number, window in enumerate(ndimage.find_objects(labels), start=1):

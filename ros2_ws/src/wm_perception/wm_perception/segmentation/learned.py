@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_perception.segmentation.confidence import expected_iou, touched_share
-from wm_perception.segmentation.division import divide
+from wm_perception.segmentation.division import BORDER, divide
 from wm_perception.segmentation.edges import to_color_edges
 from wm_perception.segmentation.part_links import group, joined, with_links
 from wm_perception.types import Cloud, Frame, PredictedObject, Segmentation
@@ -206,9 +206,10 @@ class LearnedSegmenter:
     """The trained network as a ``Segmenter``.
 
     Args:
-        network: from the input (1, 10, h, w) to the five maps named in ``OUTPUTS``.
+        network: from the input (1, 10, h, w) to the maps named in ``OUTPUTS``.
         vocabulary: names of the classes, in the order of the network's output.
         max_height_m: instances higher than this over their support are dropped [m].
+        border: log-odds from which pixels are on a border between two objects, see ``division.borders``.
 
     Attributes:
         uses_tracks: False, ``predicted`` is not looked at.
@@ -216,8 +217,10 @@ class LearnedSegmenter:
 
     uses_tracks = False
 
-    def __init__(self, network: Network, vocabulary: tuple[str, ...], max_height_m: float = 0.6) -> None:
-        self.network, self.vocabulary, self.max_height_m = network, vocabulary, max_height_m
+    def __init__(
+        self, network: Network, vocabulary: tuple[str, ...], max_height_m: float = 0.6, border: float = BORDER
+    ) -> None:
+        self.network, self.vocabulary, self.max_height_m, self.border = network, vocabulary, max_height_m, border
 
     def segment(
         self,
@@ -259,7 +262,7 @@ class LearnedSegmenter:
         labels, scores = over_supports(labels, scores, height, cloud.depth, self.max_height_m)
         if not len(scores):
             return Segmentation(labels, np.zeros(0, np.int64))
-        labels, whole = divide(labels, apart[0, :, :h, :w])
+        labels, whole = divide(labels, apart[0, :, :h, :w], self.border)
         scores, count = scores[whole - 1], len(whole)
         maps = np.concatenate([classes[0], embedding[0]])
         means = pooled(maps, labels, count)

@@ -59,8 +59,9 @@ bend: of the surface at the border, positive where it is convex; turn: cosine of
 pixel from the other's plane [cm]. score: the smaller one; score_both: the larger. hang: height over the support of the
 lower end of the upper one [10 cm], where it is not over the other one. aside: part of the upper one's outline, from
 above, that is beyond the other's. above: cosine of the way from one middle to the other with the vertical. wider: the
-logarithm of the upper one's width over the lower one's. one_axis: both are slices of one solid of revolution. apart: mean log-odds along the border, by the network, that pixels on either
-side of it are of two objects; apart_far: of pixels further from it.
+logarithm of the upper one's width over the lower one's. one_axis: both are slices of one solid of revolution. apart:
+mean log-odds along the border, by the network, that pixels on either side of it are of two objects; apart_far: of
+pixels further from it.
 """
 
 
@@ -217,7 +218,9 @@ def _across(
             back = (reach - 1) // 2
             start = first - back * stride
             use = along & (place >= back) & (place - back + reach < (w if stride == 1 else h))
-            use[use] = (np.sort(np.stack([flat[start[use]], flat[start[use] + reach * stride]]), axis=0) == sides[:, use]).all(axis=0)
+            use[use] = (
+                np.sort(np.stack([flat[start[use]], flat[start[use] + reach * stride]]), axis=0) == sides[:, use]
+            ).all(axis=0)
             values[use], known[use] = apart[channel].ravel()[start[use]], True
         yield values, known
 

@@ -21,12 +21,13 @@ more."""
 _VIEWS, _MOST = 3.0, 4.0
 """Frames of one view err alike, so that all together count as this many of their mean; and remembered log-odds are no
 larger than the latter, one in 55. Larger holds what was decided against what a frame shows."""
-_HELD = 1.0
+_HELD = 3.0
 """Log-odds by which two objects in the scene graph must be one to be joined, and one must be two to be divided. Larger
 changes ids less often, and later."""
 _COVERED = 2.0
-"""Log-odds that two tracks are one object, of a frame in which one segment covers both (or all of one track): the
-network takes one object for two far more often than two for one. Larger joins what was seen as one for moments."""
+"""Log-odds that all of a track is one object, of a frame in which one segment covers it: of 2431 such segments in
+random worlds 2059 were of its object. A segment that covers two tracks says nothing: in 281 of 344 of these cases they
+were two objects, which the network saw as one. Larger joins what was seen as one for moments."""
 _ON, _UNDER = 0.5, 0.6
 """Part of a segment that must lie on what was seen of a track to be of it, and part of the latter that must lie under a
 segment to be covered. Larger finds the tracks of fewer segments."""
@@ -36,9 +37,9 @@ noise for motion."""
 _RIGID = 0.3
 """Difference of the ways of two tracks over the longer way up to which they went together. Larger takes what was pushed
 along for a part."""
-_TOGETHER, _APART = 4.0, -8.0
-"""Log-odds of one object when two tracks went together, and when one of them went without the other. Larger joins what
-is pushed or carried along, as far as its look leaves that open."""
+_TOGETHER, _APART = 1.5, -8.0
+"""Log-odds of one object when two tracks went together, and when one of them went without the other. In random worlds
+most of what went together was pushed along or fell, 10 of 12 pairs. A larger first one joins what is carried."""
 _APART_FRAMES = 5
 """Frames in succession in which two tracks must have gone apart: one of two that start together is noticed later.
 Larger divides later what was joined."""
@@ -46,7 +47,7 @@ _SAMPLES, _LEAST_SAMPLES = 48, 8
 """Points of a segment by which its track is found, and how many it must have. Larger is slower."""
 _SPACING = 2.0
 """Distance up to which a segment lies over a point of a track, over the distance of neighboring points of the segment
-(median). Larger takes what lies close beside a segment to be covered by it; smaller loses what is between its points."""
+(median). Larger takes what lies close beside a segment to be covered by it; smaller loses what is between them."""
 
 
 @dataclass
@@ -227,13 +228,12 @@ class PartMemory:
         return owner
 
     def _learn_covered(self, covered: dict[int, list[int]], owner: dict[int, int]) -> None:
-        """One segment covers a track, or two."""
+        """One segment covers all of a track, and is of it alone."""
         parts = list(owner.values())
         for label, keys in covered.items():
-            for pair in itertools.combinations_with_replacement(sorted(keys), 2):
-                whole = pair[0] != pair[1] or (owner.get(label) == pair[0] and parts.count(pair[0]) == 1)
-                if whole and pair in self._joints:
-                    self._joints[pair].learn(_COVERED)
+            key = owner.get(label)
+            if key in keys and parts.count(key) == 1 and (key, key) in self._joints:
+                self._joints[key, key].learn(_COVERED)
 
     def _learn(self, segmentation: Segmentation, owner: dict[int, int], by_key: dict[int, Track]) -> None:
         """Remember this frame's log-odds: of one track those of its weakest joint, of two those of their strongest."""
