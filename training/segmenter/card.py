@@ -22,6 +22,7 @@ from training.worlds.motions import DURATION_S
 from training.worlds.splits import Split
 
 if TYPE_CHECKING:
+    from training.segmenter.borders import BorderTrainer
     from training.segmenter.options import Options
     from training.segmenter.trainer import Trainer
 
@@ -62,7 +63,9 @@ def measure(arguments: argparse.Namespace, console: Console) -> tuple[dict[str, 
     return results, worst
 
 
-def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer, console: Console) -> None:
+def write_card(
+    arguments: argparse.Namespace, options: Options, trainer: Trainer, borders: BorderTrainer, console: Console
+) -> None:
     """Measures, and writes the model card beside the weights."""
     import torch
 
@@ -87,7 +90,7 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
             "appearance.",
             "architecture": f"Residual U-Net, widths {WIDTHS}, that gives foreground, center and offset maps, grouped "
             f"into instances as in Panoptic-DeepLab, {len(VOCABULARY)} classes ({', '.join(VOCABULARY)}), "
-            "and 16 numbers of appearance.",
+            "16 numbers of appearance, and a head for borders between objects, which sees the image as well.",
             "parameters": count_parameters(trainer.network),
             "license": "Apache-2.0, as the project; trained on its own simulated images alone",
             "data": {
@@ -109,8 +112,9 @@ def write_card(arguments: argparse.Namespace, options: Options, trainer: Trainer
                 "command": "make train-segmenter",
                 "seed": options.seed,
                 "steps": options.steps,
+                "steps_of_the_head_for_borders": borders.step,
                 "batch": options.batch,
-                "seconds": round(trainer.seconds),
+                "seconds": round(trainer.seconds + borders.seconds),
                 "device": device,
                 "precision": "bfloat16" if trainer.half else "float32",
             },

@@ -126,7 +126,7 @@ def main() -> None:
     shards += generate(a.data / "train", "train", a.clips, IMAGES, SIBLINGS, a.threads, console)
     data = prepare(shards, arguments.work / "features_train", arguments.threads, console)
     trainer = train(options, data, arguments.work / "checkpoint.safetensors", device, console)
-    train_borders(trainer.average, options, a.borders, data, a.work / "borders.safetensors", device, console)
+    borders = train_borders(trainer.average, options, a.borders, data, a.work / "borders.safetensors", device, console)
     weights = arguments.models / "segmenter.safetensors"
     save_weights(trainer.average, weights)
     export(
@@ -137,7 +137,7 @@ def main() -> None:
     with contextlib.suppress(KeyboardInterrupt):
         from training.segmenter.card import write_card
 
-        write_card(arguments, options, trainer, console)
+        write_card(arguments, options, trainer, borders, console)
 
 
 if __name__ == "__main__":
