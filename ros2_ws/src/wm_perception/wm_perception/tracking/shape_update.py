@@ -16,7 +16,7 @@ from wm_perception.shapes.unseen import completed
 from wm_perception.tracking.loads import under_its_load
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.parts_update import carried_parts, with_parts, without_disproved
-from wm_perception.tracking.track import Track
+from wm_perception.tracking.track import PartsEvidence, Track
 from wm_perception.types import Array
 
 SETTLED_FITS = 3
@@ -69,6 +69,14 @@ _CENTER_POINTS = 120
 _NEW_SIZE_M = 0.002
 """Change of extents [m] from which the center is measured anew: it moves with them, though the object does not. Larger
 keeps the average of many frames, and the error of the first shape."""
+_FOOT_M = 0.03
+"""Height [m] over the support up to which the lowest point that is seen stands on it. Larger takes what lies on other
+things for standing on the support."""
+_LEVEL_M_S = 0.05
+"""Vertical speed [m/s] up to which what is seen down to the support lies on it. Larger takes falling for lying."""
+_IMPOSSIBLE, _IMPOSSIBLE_MOVING, _IMPOSSIBLE_M = 0.15, 0.4, 0.02
+"""Part of its height, at rest and sliding, and distance [m], by which its lowest point may be away from what it lies on.
+Larger keeps wrong shapes of what was fitted while it fell; smaller than the error of supports fits good ones anew."""
 _FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
 """Kind of solid that each class of the segmenter makes likely. The others (tools, trays, baskets, and pans, which are
 round but for the handle) are left to the geometry."""
@@ -84,7 +92,7 @@ def line_of_sight(eye: Array | None, position: Array) -> Array:
 
 def bottom_of(o: Observation, own: Track | None, tracks: Sequence[Track]) -> float | None:
     """Height [m] of what an object stands on: the support, or the top of an object under it."""
-    if o.height_low < 0.03:
+    if o.height_low < _FOOT_M:
         return o.bottom
     low = float(np.percentile(o.points[:, 2], 2.0))
     for t in tracks:
@@ -99,10 +107,28 @@ def bottom_of(o: Observation, own: Track | None, tracks: Sequence[Track]) -> flo
     return o.bottom
 
 
+def is_impossible(t: Track, o: Observation) -> bool:
+    """Whether what lies or slides, with nothing before it, would reach into what it lies on, or hover over it.
+
+    Its shape is of when it fell, or of when a hand held it: it was thought to reach down to the support. Of such a
+    shape a part is never seen, so ``seen_whole`` says nothing here.
+    """
+    hidden = o.on_border or o.cut_share >= _WHOLE_SHARE
+    level = t.motion.sleeping or abs(float(t.motion.filter.velocity[2])) < _LEVEL_M_S
+    if hidden or not (level and t.evidence.fits) or o.bottom is None or o.height_low >= _FOOT_M:
+        return False
+    points = t.surface()[0] @ rotations.matrix(t.quaternion)[2]
+    low, height = float(points.min()), float(np.ptp(points))
+    share = _IMPOSSIBLE if t.motion.sleeping else _IMPOSSIBLE_MOVING
+    return abs(t.position[2] + low - o.bottom) > max(_IMPOSSIBLE_M, share * height)
+
+
 def is_due(t: Track, o: Observation, stamp_ns: int) -> bool:
     """Whether the shape of a track should be fitted to this segment."""
     evidence, motion = t.evidence, t.motion
     since_ns = stamp_ns - evidence.stamp_ns
+    if since_ns > _REFIT_NS and len(o.points) >= 30 and is_impossible(t, o):
+        return True
     # A rough shape from what can be seen is better than none: it is fitted again when more comes into sight, or
     # when it is found to be wrong.
     wrong = evidence.residual_m > _WRONG_M and since_ns > _REFIT_NS
@@ -155,6 +181,10 @@ class ShapeUpdater:
         """
         evidence = t.evidence
         before = t.position.copy(), t.quaternion, t.extents, t.shape
+        if is_impossible(t, o):
+            evidence.fits.clear()
+            evidence.whole, t.motion.toppled = False, False
+            t.parts_evidence, t.parts = PartsEvidence(), ()
         whole = seen_whole(t, o)
         more = o.pixels > _MORE * evidence.pixels
         evidence.partial = 0 if whole else 1 if more else evidence.partial + 1
