@@ -1,4 +1,4 @@
-"""Outlines of tracks: stacks, of which the upper object hides the top of the lower one; what has fallen; what is due."""
+"""Outlines of tracks: of stacks, of which the upper object hides the top of the lower one, and of what has fallen."""
 
 from dataclasses import replace
 

@@ -75,7 +75,7 @@ things for standing on the support."""
 _LEVEL_M_S = 0.05
 """Vertical speed [m/s] up to which what is seen down to the support lies on it. Larger takes falling for lying."""
 _IMPOSSIBLE, _IMPOSSIBLE_MOVING, _IMPOSSIBLE_M = 0.15, 0.4, 0.02
-"""Part of its height, at rest and sliding, and distance [m], by which its lowest point may be away from what it lies on.
+"""Part of its height, at rest and sliding, and distance [m], by which its lowest point may be off what it lies on.
 Larger keeps wrong shapes of what was fitted while it fell; smaller than the error of supports fits good ones anew."""
 _FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
 """Kind of solid that each class of the segmenter makes likely. The others (tools, trays, baskets, and pans, which are
