@@ -151,5 +151,8 @@ def make_segmenter() -> Model:
         # The last convolutions give logits and offsets over a wide range, too wide for eight bits. The context branch
         # works on one pixel, so that int8 saves nothing there.
         loads={"batch 1": {}, "4 images": {"batch": 4}},
-        quantization=Quantization(("Conv", "Add", "Relu"), ("/fine/fine.1/", "/meaning/meaning.3/", "/context/")),
+        quantization=Quantization(
+            ("Conv", "Add", "Relu"),
+            ("/fine/fine.1/", "/meaning/meaning.3/", "/apart/layers/layers.6/", "/context/"),
+        ),
     )

@@ -103,8 +103,8 @@ def test_int8_keeps_what_it_was_told_to(exported: dict[str, Path], tmp_path: Pat
     convolutions = [n for n in found.graph.node if n.op_type == "Conv"]
     weights = {n.name: made.get(n.input[1]) for n in convolutions}
     plain = [name for name, node in weights.items() if node is None or node.op_type != "DequantizeLinear"]
-    assert len(convolutions) == 28
-    assert sorted(n.split("/")[1] for n in plain) == ["context", "fine", "meaning"]
+    assert len(convolutions) == 31
+    assert sorted(n.split("/")[1] for n in plain) == ["apart", "context", "fine", "meaning"]
     assert onnx_metadata(path)["calibration"] == "min-max over 2 inputs of the training set"
     with open_session(path, "onnxruntime_cpu") as session:
         assert all(np.isfinite(v).all() for v in session.run(feeds[0]).values())
