@@ -57,10 +57,10 @@ class PartNetwork:
                 f"{FILE}: got features {', '.join(stored['features'])}; expected {', '.join(names)}; fit it again: "
                 "python -m training.segmenter.part_odds"
             )
-        return cls(
-            *(np.array(stored[k], np.float64) for k in ("mean", "deviation", "hidden", "offset", "out")),
-            constant=float(stored["constant"]),
+        mean, deviation, hidden, offset, out = (
+            np.array(stored[k], np.float64) for k in ("mean", "deviation", "hidden", "offset", "out")
         )
+        return cls(mean, deviation, hidden, offset, out, float(stored["constant"]))
 
 
 @cache
