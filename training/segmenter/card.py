@@ -112,7 +112,7 @@ def write_card(
                 "command": "make train-segmenter",
                 "seed": options.seed,
                 "steps": options.steps,
-                "steps_of_the_head_for_borders": borders.step,
+                "border_head_steps": borders.step,
                 "batch": options.batch,
                 "seconds": round(trainer.seconds + borders.seconds),
                 "device": device,

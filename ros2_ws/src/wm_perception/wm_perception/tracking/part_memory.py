@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wm_perception.segmentation.part_links import group, joined
-from wm_perception.tracking.seen_surface import shares
+from wm_perception.tracking.seen_surface import shares, spacing_of
 from wm_perception.tracking.track import Track
 from wm_perception.types import Array, Cloud, Segmentation
 
@@ -205,7 +205,7 @@ class PartMemory:
         linked = set(segmentation.pairs.ravel().tolist())
         known = {key for pair in self._joints for key in pair}
         surfaces = [_Surface.of(t) for t in tracks if t.seen is not None and (linked or t.key in known)]
-        covered: dict[int, list[int]] = {}
+        covered: dict[int, bool] = {}
         for label, box in enumerate(ndimage.find_objects(segmentation.labels, len(segmentation.keys)), start=1):
             if box is None or (label not in linked and not known):
                 continue
@@ -219,20 +219,17 @@ class PartMemory:
                 if (label not in linked and t.key not in known) or not surface.meets(low, high):
                     continue
                 on, under = shares(points, surface.points, surface.reach_m, max(surface.reach_m, spacing))
-                if under > _UNDER:
-                    covered.setdefault(label, []).append(t.key)
                 fit = on * (0.5 + 0.5 * under)
                 if on > _ON and fit > best:
-                    best, owner[label] = fit, t.key
-        self._learn_covered(covered, owner)
+                    best, owner[label], covered[label] = fit, t.key, under > _UNDER
+        self._learn_covered([owner[label] for label, all_of_it in covered.items() if all_of_it], owner)
         return owner
 
-    def _learn_covered(self, covered: dict[int, list[int]], owner: dict[int, int]) -> None:
-        """One segment covers all of a track, and is of it alone."""
+    def _learn_covered(self, covered: list[int], owner: dict[int, int]) -> None:
+        """The tracks of these keys are each covered by one of their segments; those that have no other are one."""
         parts = list(owner.values())
-        for label, keys in covered.items():
-            key = owner.get(label)
-            if key in keys and parts.count(key) == 1 and (key, key) in self._joints:
+        for key in covered:
+            if parts.count(key) == 1 and (key, key) in self._joints:
                 self._joints[key, key].learn(_COVERED)
 
     def _learn(self, segmentation: Segmentation, owner: dict[int, int], by_key: dict[int, Track]) -> None:
@@ -301,9 +298,4 @@ def _sample(mask: NDArray[np.bool_], points: NDArray[np.float32]) -> tuple[Array
     own = points[mask]
     own = own[np.isfinite(own[:, 0])]
     some = own[:: max(1, len(own) // _SAMPLES)][:_SAMPLES].astype(np.float64)
-    if len(some) < 2:
-        return some, 0.0
-    # By most of them: a few pixels at an outline that show what is far behind it say nothing of the rest.
-    squared = np.square(some[:, None] - some[None]).sum(axis=2)
-    np.fill_diagonal(squared, np.inf)
-    return some, _SPACING * float(np.median(np.sqrt(squared.min(axis=1))))
+    return some, _SPACING * spacing_of(some)

@@ -42,12 +42,9 @@ class SeenSurface:
     def of(cls, o: Observation, position: Array, quaternion: Array, cloud: Cloud | None) -> SeenSurface:
         """What a segment shows of an object at this pose, with the colors of the cloud that it is of."""
         world = o.sample(_POINTS)
-        squared = _squared(world, world)
-        np.fill_diagonal(squared, np.inf)
-        spacing = float(np.median(np.sqrt(squared.min(axis=1)))) if len(world) > 1 else 0.0
         colors = _colors(world, cloud)[0] if cloud is not None else np.zeros((0, 3))
         local = (world - position) @ rotations.matrix(quaternion)
-        return cls(local, colors, max(_LEAST_REACH_M, _SPACING * spacing))
+        return cls(local, colors, max(_LEAST_REACH_M, _SPACING * spacing_of(world)))
 
     def in_world(self, position: Array, quaternion: Array) -> Array:
         """(P, 3) world [m], at the object's pose."""
@@ -82,6 +79,18 @@ class SeenSurface:
         apart = np.abs(colors[known] - self.colors[known])
         same = apart[:, 1] + apart[:, 2] + _SHADE * apart[:, 0] < _COLOR
         return float((same & (behind[known] < tolerance_m)).mean())
+
+
+def spacing_of(points: Array) -> float:
+    """Distance between neighboring points (P, 3) [m], the median, 0 of fewer than two.
+
+    A few that are far from all others, as pixels at an outline that show what is behind it, change it little.
+    """
+    if len(points) < 2:
+        return 0.0
+    squared = _squared(points, points)
+    np.fill_diagonal(squared, np.inf)
+    return float(np.median(np.sqrt(np.maximum(squared.min(axis=1), 0.0))))
 
 
 def shares(points: Array, surface: Array, on_m: float, under_m: float) -> tuple[float, float]:
