@@ -71,11 +71,15 @@ class Quantization:
     Attributes:
         operators: ONNX operators whose inputs and weights become int8.
         keep: nodes that stay in fp32: any whose name contains one of these.
+        narrow: convolutions whose weights get seven bits: any whose name contains one of these. CPUs without VNNI sum
+            pairs of products in 16 bits, in which those of eight bits overflow where neighboring channels are both
+            large (see ``wm_core.inference.onnx_runtime.int8_is_fast``).
         images: number of real inputs of the training set that the ranges of activations are measured on.
     """
 
     operators: tuple[str, ...]
     keep: tuple[str, ...]
+    narrow: tuple[str, ...] = ()
     images: int = 64
 
 

@@ -76,12 +76,15 @@ def int8(source: Path, path: Path, model: Model, symmetric: bool = False, images
     root.setLevel(logging.ERROR)
     try:
         quant_pre_process(str(source), str(prepared))
-        nodes = [n.name for n in onnx.load(prepared).graph.node]
-        kept = [n for n in nodes if any(word in n for word in plan.keep)]
-        missing = [word for word in plan.keep if not any(word in n for n in nodes)]
-        if missing:
-            raise ValueError(f"{model.name}: no node's name contains {missing[0]!r}, as Quantization.keep has it")
+        nodes = onnx.load(prepared).graph.node
+        for field in ("keep", "narrow"):
+            for word in getattr(plan, field):
+                if not any(word in n.name for n in nodes):
+                    raise ValueError(f"{model.name}: no node's name contains {word!r}, as Quantization.{field} has it")
+        kept = [n.name for n in nodes if any(word in n.name for word in plan.keep)]
+        narrow = [n for n in nodes if n.op_type == "Conv" and any(word in n.name for word in plan.narrow)]
         options: dict[str, Any] = {"ActivationSymmetric": True, "QuantizeBias": False} if symmetric else {}
+        options["TensorQuantOverrides"] = {n.input[1]: [{"axis": 0, "reduce_range": True}] for n in narrow}
         try:
             quantize_static(
                 str(prepared),

@@ -43,11 +43,11 @@ def _segmenter_network(weights: Path) -> nn.Module:
 def _segmenter_facts(network: nn.Module) -> dict[str, str]:
     import json
 
-    from training.segmenter.model import EMBEDDING, SegmenterNetwork
+    from training.segmenter.model import EMBEDDING, UnfoldedNetwork
     from training.worlds.families import VOCABULARY
     from wm_perception.segmentation.learned import CHANNELS
 
-    assert isinstance(network, SegmenterNetwork)
+    assert isinstance(network, UnfoldedNetwork)
     return {
         "version": "1",
         "channels": json.dumps(list(CHANNELS)),
@@ -153,6 +153,7 @@ def make_segmenter() -> Model:
         loads={"batch 1": {}, "4 images": {"batch": 4}},
         quantization=Quantization(
             ("Conv", "Add", "Relu"),
-            ("/fine/fine.1/", "/meaning/meaning.3/", "/apart/layers/layers.6/", "/context/"),
+            ("/fine/fine.1/", "/meaning/meaning.3/", "/layers/layers.6/", "/context/"),
+            ("/stem/",),
         ),
     )

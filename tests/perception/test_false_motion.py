@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -82,6 +84,25 @@ def test_the_way_of_a_misplaced_box_is_not_that_of_the_object(off_m: float) -> N
     t.motion.filter.shift(-4.0 * step)
     ShapeUpdater(0.5).refit(t, o, [t], EYE, 1, "")
     assert (np.linalg.norm(t.velocity) > 0.2) == (off_m == 0.0)
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_the_way_of_a_growing_part_is_not_that_of_the_object(moving: bool) -> None:
+    """What comes into view at the image's edge is followed by the middle of what is in view until it is seen whole."""
+    o = observed()
+    part = replace(o, cut_share=0.5, on_border=True)
+    t = born(part, 1, [], EYE, 1)
+    ShapeUpdater(0.5).refit(t, part, [t], EYE, 1, "")
+    assert t.evidence.fits and not t.evidence.whole
+    t.id, t.motion.frames = 1, 20
+    step = np.array([0.0, 0.02, 0.0])
+    see(t, o, t.position + np.arange(1, 6)[:, None] * step)
+    assert np.linalg.norm(t.motion.filter.velocity) > 0.2
+    t.motion.filter.shift(-5.0 * step)
+    t.motion.seen_moving = moving
+    ShapeUpdater(0.5).refit(t, o, [t], EYE, 2, "")
+    assert t.evidence.whole
+    assert (np.linalg.norm(t.motion.filter.velocity) > 0.2) == moving
 
 
 @pytest.mark.parametrize("fits", [True, False])

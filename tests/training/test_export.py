@@ -103,9 +103,13 @@ def test_int8_keeps_what_it_was_told_to(exported: dict[str, Path], tmp_path: Pat
     convolutions = [n for n in found.graph.node if n.op_type == "Conv"]
     weights = {n.name: made.get(n.input[1]) for n in convolutions}
     plain = [name for name, node in weights.items() if node is None or node.op_type != "DequantizeLinear"]
-    assert len(convolutions) == 31
-    assert sorted(n.split("/")[1] for n in plain) == ["apart", "context", "fine", "meaning"]
+    assert len(convolutions) == 32
+    assert sorted(n.split("/")[1] for n in plain) == ["context", "fine", "layers", "meaning"]
     assert onnx_metadata(path)["calibration"] == "min-max over 2 inputs of the training set"
+    # Seven bits where sums of pairs would overflow without VNNI.
+    values = {i.name: onnx.numpy_helper.to_array(i) for i in found.graph.initializer}
+    quantized = {name: values[node.input[0]] for name, node in weights.items() if node and name not in plain}
+    assert all((np.abs(v).max() <= 64) == ("/stem/" in name) for name, v in quantized.items())
     with open_session(path, "onnxruntime_cpu") as session:
         assert all(np.isfinite(v).all() for v in session.run(feeds[0]).values())
 
@@ -116,10 +120,11 @@ def test_int8_without_data_or_plan_is_refused(exported: dict[str, Path], tmp_pat
         precision.int8(exported["segmenter"], tmp_path / "a.onnx", model)
     with pytest.raises(ValueError, match="reasoner: has no int8"):
         precision.int8(exported["reasoner"], tmp_path / "a.onnx", registry.model("reasoner"))
-    plan = Quantization(("Conv",), ("/absent/",))
-    wrong = dataclasses.replace(registry.model("segmenter"), quantization=plan)
-    with pytest.raises(ValueError, match="no node's name contains '/absent/'"):
-        precision.int8(exported["segmenter"], tmp_path / "a.onnx", wrong)
+    for field in ("keep", "narrow"):
+        plan = dataclasses.replace(Quantization(("Conv",), ()), **{field: ("/absent/",)})
+        wrong = dataclasses.replace(registry.model("segmenter"), quantization=plan)
+        with pytest.raises(ValueError, match=f"no node's name contains '/absent/', as Quantization.{field} has it"):
+            precision.int8(exported["segmenter"], tmp_path / "a.onnx", wrong)
     with pytest.raises(ValueError, match="precision: got 'int4'"):
         precision.make("int4", exported["segmenter"], tmp_path / "a.onnx", model)
 

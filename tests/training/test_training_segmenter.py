@@ -17,6 +17,7 @@ from training.segmenter import validate
 from training.segmenter.borders import BorderTrainer
 from training.segmenter.evaluate import average_precision, evaluate, session, worst_frames
 from training.segmenter.exporting import export
+from training.segmenter.model import SegmenterNetwork
 from training.segmenter.options import VALIDATION_CLIPS, Options, validation_clips
 from training.segmenter.train import train_borders
 from training.segmenter.trainer import SETTLING_RATE, Batches, Trainer, collate
@@ -243,3 +244,20 @@ def test_things_too_small_to_tell_do_not_count() -> None:
     mask[5:25, 5:25], mask[50:54, 70:74] = 2, 3
     labels = (mask == 2).astype(np.int32)
     assert average_precision([mask], [(labels, np.ones(1, np.float32))])[1] == pytest.approx(1.0)
+
+
+def test_what_runtimes_get_is_the_same_function():
+    torch.manual_seed(4)
+    network = SegmenterNetwork().eval()
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            for values in (part.running_mean, part.weight, part.bias):
+                torch.nn.init.normal_(values, 0.2, 0.5)
+            torch.nn.init.uniform_(part.running_var, 0.3, 2.0)
+    # No side is a multiple of the deepest level's step.
+    image = 2.0 * torch.rand(2, len(CHANNELS), 38, 54) - 1.0
+    with torch.no_grad():
+        before, after = network(image), network.unfolded()(image)
+    for name, one, other in zip(OUTPUTS, before, after, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4, msg=name)
+    assert isinstance(network.stem[0], torch.nn.PixelUnshuffle)

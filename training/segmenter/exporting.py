@@ -15,7 +15,7 @@ from wm_perception.segmentation.learned import CHANNELS, INPUT, OUTPUTS
 
 def export(network: SegmenterNetwork, path: Path, facts: dict[str, str]) -> None:
     """Writes the ONNX file: any batch, any even image size; ``facts`` go into its metadata."""
-    network = network.cpu().float().eval().to(memory_format=torch.contiguous_format).unfolded()  # type: ignore[call-overload]
+    plain = network.cpu().float().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     example = torch.zeros(2, len(CHANNELS), 240, 320)
     axes = {INPUT: {0: "batch", 2: "height", 3: "width"}}
     for name in OUTPUTS:
@@ -29,4 +29,4 @@ def export(network: SegmenterNetwork, path: Path, facts: dict[str, str]) -> None
         "embedding": str(EMBEDDING),
         **facts,
     }
-    export_onnx(network, path, (example,), (INPUT,), OUTPUTS, axes, facts)
+    export_onnx(plain.unfolded(), path, (example,), (INPUT,), OUTPUTS, axes, facts)

@@ -96,7 +96,7 @@ class Support:
     def outside(self, xy: Array) -> Array:
         """(P,) bool: which points (P, 2) [m] are beyond the outline."""
         outline = self.rectangle()[3]
-        edges = np.roll(outline, -1, axis=0) - outline
+        edges = np.concatenate([outline[1:], outline[:1]]) - outline
         x, y = xy[:, :1] - outline[:, 0], xy[:, 1:] - outline[:, 1]
         side = edges[:, 0] * y - edges[:, 1] * x
         # The hull's sense of turning is OpenCV's: outside is where a side is of the other sign than the middle.

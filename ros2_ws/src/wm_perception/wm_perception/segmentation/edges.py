@@ -78,7 +78,7 @@ def _flooded(labels: NDArray[np.int32], count: int, rgb: NDArray[np.uint8]) -> N
 
 def _without_lines(flooded: NDArray[np.int32], rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Labels in which the lines between two floods (-1) are of the neighbor with the most similar color."""
-    rows, columns = np.nonzero(flooded < 0)
+    rows, columns = np.divmod(np.flatnonzero(flooded < 0), flooded.shape[1])
     own = rgb[rows, columns].astype(np.int32)
     least, best = np.full(len(rows), np.iinfo(np.int32).max), np.zeros(len(rows), np.int32)
     for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):

@@ -303,9 +303,14 @@ def pooled(maps: Image, labels: NDArray[np.int32], count: int) -> NDArray[np.flo
     h, w = maps.shape[1:]
     small = labels[: 2 * h : 2, : 2 * w : 2]
     maps = maps[:, : small.shape[0], : small.shape[1]]
-    inside = np.flatnonzero(small)
-    owner = small.ravel()[inside] - 1
-    sizes = np.maximum(np.bincount(owner, minlength=count), 1)
-    values = maps.reshape(len(maps), -1)[:, inside]
-    sums = [np.bincount(owner, weights=channel, minlength=count) for channel in values]
-    return (np.stack(sums, axis=1) / sizes[:, None]).astype(np.float32)
+    flat = small.ravel()
+    inside = np.flatnonzero(flat)
+    means = np.zeros((count, len(maps)), np.float32)
+    if not len(inside):
+        return means
+    # In the order of labels, so that each label's pixels lie together.
+    inside = inside[np.argsort(flat[inside], kind="stable")]
+    present, first = np.unique(flat[inside], return_index=True)
+    sums = np.add.reduceat(maps.reshape(len(maps), -1)[:, inside], first, axis=1, dtype=np.float64)
+    means[present - 1] = (sums / np.diff(first, append=len(inside))).T
+    return means

@@ -164,9 +164,10 @@ def _borders(labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], ...] | None:
     found: list[tuple[NDArray[np.int64], ...]] = []
     for first, second, stride in ((np.s_[1:, :], np.s_[:-1, :], w), (np.s_[:, 1:], np.s_[:, :-1], 1)):
         a, b = labels[first], labels[second]
-        rows, columns = np.nonzero((a != b) & (a > 0) & (b > 0))
-        after = (rows + (stride == w)) * w + columns + (stride == 1)
-        before = after - stride
+        # Flat indices at once: those of two axes take several times as long.
+        at = np.flatnonzero((a != b) & (a > 0) & (b > 0))
+        before = at if stride == w else at + at // max(w - 1, 1)
+        after = before + stride
         place, sides = (after // w, h) if stride == w else (after % w, w)
         room = np.where((place > _INSIDE_PX) & (place + _INSIDE_PX < sides), _INSIDE_PX * stride, 0)
         swap = flat[after] > flat[before]

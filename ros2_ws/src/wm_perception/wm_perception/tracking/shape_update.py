@@ -214,6 +214,7 @@ class ShapeUpdater:
             fit = completed(fit, o.points, o.rim, class_name, free)
         # Fits to a part of it do not count any more once it, or more of it, has been seen.
         first = not evidence.fits or not evidence.whole
+        was_part = bool(evidence.fits) and not evidence.whole and whole
         if first:
             evidence.fits.clear()
         evidence.whole = whole
@@ -246,9 +247,9 @@ class ShapeUpdater:
             shift = (chosen.position if there else _center_of(t, None, o)) - t.position
             t.motion.filter.shift(shift)
             misplaced = first and float(np.linalg.norm(shift)) > _MISPLACED * float(chosen.extents.max())
-            if misplaced and not t.motion.seen_moving:
-                # What was followed so far was something else than its center. What was seen to move has its velocity
-                # from its surface.
+            if (misplaced or was_part) and not t.motion.seen_moving:
+                # What was followed so far was something else than its center, as the middle of a part that grew. What
+                # was seen to move has its velocity from its surface.
                 t.motion.filter.forget_velocity(_UNKNOWN_M_S)
                 t.motion.trail.clear()
             if new_axes:
