@@ -27,8 +27,7 @@ pytestmark = pytest.mark.slow
 PLAN = ClipPlan("seeds", FIRST_SEED + 900_000, "random", 1.4, 10.0)
 """A world of primitives, of a seed that no benchmark draws."""
 SAME_M = 1e-6
-"""Positions over the live graph may differ from those in process by this [m]: the camera's pose is sent as a
-quaternion."""
+"""Positions over the live graph may differ from those in process by this [m]: those of objects are sent as well."""
 KEYS = (
     *("found_share", "phantoms_per_frame", "position_error_median_m", "position_error_p90_m", "extents_error_median"),
     *("rotation_error_median_deg", "idf1", "mota", "relations_macro_f1"),
