@@ -179,6 +179,9 @@ def registered(arguments: argparse.Namespace, console: Console) -> int:
 
     rows: list[parity.Row] = []
     built: list[dict[str, Any]] = []
+    unknown = [p for p in arguments.precision or () if p not in precision.PRECISIONS]
+    if unknown:
+        raise ValueError(f"--precision: got {unknown[0]!r}, expected one of {', '.join(precision.PRECISIONS)}")
     for name in arguments.model or registry.names():
         model = registry.model(name)
         folder = arguments.out / name

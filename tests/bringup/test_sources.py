@@ -89,6 +89,7 @@ def break_depth_type(folder: Path) -> None:
     ("damage", "texts"),
     [
         (lambda f: shutil.rmtree(f), ("clip: no such folder",)),
+        (lambda f: (shutil.rmtree(f), f.write_text("")), ("clip: is a file, expected a folder",)),
         (lambda f: [p.unlink() for p in f.glob("*.color.png")], ("clip", "expected frame-N.color.jpg")),
         (lambda f: (f / "frame-000004.depth.png").unlink(), ("frame-000004.depth.png: no such file",)),
         (lambda f: (f / "frame-000004.pose.txt").write_text("1 2 3"), ("frame-000004.pose.txt: 3 numbers", "16")),

@@ -16,6 +16,7 @@ from dynamics_backends import shared_dynamics
 from wm_core.interventions import (
     BodySpec,
     Hypothesis,
+    Intervention,
     apply_impulse,
     follow_path,
     morph,
@@ -30,6 +31,7 @@ from wm_dynamics.contact_step.body_tables import body_shape
 from wm_dynamics.events import event_table
 from wm_dynamics.learned.backend import LearnedDynamics
 from wm_dynamics.mujoco.bodies import BodyDef, GeomDef, lowest_point
+from wm_dynamics.physics.backend import PhysicsDynamics
 from wm_dynamics.separation import surface_separation
 from wm_dynamics.settling.preparation import ScenePreparation
 
@@ -92,6 +94,34 @@ def test_a_spoon_in_a_mug_stays_and_leans_on_its_rim(backend: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("away", [remove(2), set_pose(2, (0.5, 0.5, 0.1))], ids=["removed", "put elsewhere"])
+@pytest.mark.parametrize(
+    ("below", "above", "lands_m"),
+    [
+        (compound(cup(), (0.0, 0.0, 0.0)), compound(cup(), (0.0, 0.0, 0.1)), 0.05),
+        (bowl((0.0, 0.0, 0.0)), solid(Shape.SPHERE, (0.04,) * 3, (0.0, 0.0, 0.0299)), 0.02),
+        (compound(LETTER_T, (0.0, 0.0, 0.0)), solid(Shape.BOX, (0.03,) * 3, (0.0, 0.0, 0.055)), 0.015),
+        (solid(Shape.BOX, (0.16, 0.16, 0.05), (0.0, 0.0, 0.025)), bowl((0.0, 0.0, 0.05)), 0.035),
+    ],
+    ids=["mug on mug", "ball in bowl", "box on T", "bowl on box"],
+)
+def test_what_rests_on_what_leaves_falls(
+    backend: str, away: Intervention, below: Thing, above: Thing, lands_m: float
+) -> None:
+    """Both were seen at rest, and no relation says which carries which."""
+    graph = scene([below, above])
+    deviations = np.diag([0.003] * 3 + [0.015] * 3)
+    graph = replace(graph, pose_covariances=np.where(graph.is_static[:, None, None], 0.0, np.square(deviations)))
+    states = future(backend, graph, Hypothesis("away", (away,)))
+    row = graph.index(3)
+    assert abs(states[0, row, 2] - above.position[2]) < 0.004
+    assert states[-1, row, 2] == pytest.approx(lands_m, abs=0.004)
+    assert np.linalg.norm(states[-1, row, :2] - states[0, row, :2]) < 0.05
+    still = future(backend, graph, Hypothesis("nothing"))
+    assert np.abs(still[:, row] - still[:1, row]).max() == 0.0
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_mug_stands_on_a_mug_rim_on_foot(backend: str) -> None:
     graph = scene([compound(cup(), (0.0, 0.0, 0.0)), compound(cup(), (0.004, 0.003, 0.105))])
@@ -327,3 +357,13 @@ def test_a_compound_may_have_one_part_that_spans_no_volume() -> None:
     flat = GeomDef(Shape.CONVEX, np.array([0.1, 0.1, 0.0]), hull=np.array([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0.0]]))
     shape = body_shape(BodyDef((flat, GeomDef(Shape.BOX, np.array([0.05, 0.05, 0.05])))))
     assert len(shape.parts) == 2 and np.isfinite(shape.parts[0].center).all() and shape.parts[0].half.min() > 0.0
+
+
+@pytest.mark.parametrize("room", ["too little", "enough"])
+def test_contacts_that_found_no_room_are_doubted(monkeypatch: pytest.MonkeyPatch, room: str) -> None:
+    if room == "too little":
+        monkeypatch.setattr("wm_dynamics.mujoco.world._ARENA_BYTES", 8 << 20)
+    mugs = scene([compound(cup(), (0.0, 0.0, 0.0)) for _ in range(6)])
+    moves = Hypothesis("moves", (set_velocity(2, (1.0, 0.0, 0.0)),))
+    result = PhysicsDynamics().rollout([mugs], [moves], np.arange(3) / 60.0)
+    assert ("no room for all contacts" in "".join(result.doubts)) == (room == "too little"), result.doubts

@@ -177,6 +177,12 @@ def test_a_profile_that_is_none_is_refused(text: str):
         command.parse_profile([text])
 
 
+def test_precisions_that_are_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    given = ["--model", "segmenter", "--precision", "fp32", "--precision", "fp7", "--out", str(tmp_path / "out")]
+    assert command.main(given) == 1
+    assert "--precision: got 'fp7', expected one of fp32, fp16" in capsys.readouterr().err
+
+
 def test_a_model_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """From an ONNX file alone: half precision, compared, and engines where TensorRT-RTX is installed."""
     from square_model import square

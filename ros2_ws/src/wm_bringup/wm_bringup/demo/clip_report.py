@@ -149,7 +149,7 @@ def write_clip_report(
     if imagined is not None:
         for k, (hypothesis, _, _) in enumerate(imagined.scenarios):
             chosen = sorted({int(i) for i in np.linspace(0, _last_worth_showing(imagined, k), 5).round()})
-            headings = [f"+{imagined.times[c]:.1f} s" for c in chosen]
+            headings = [f"+{imagined.times[c]:.2f} s" for c in chosen]
             strip = sheet([(hypothesis.name, [imagined.pictures[k][c] for c in chosen])], headings, 280)
             strips[hypothesis.name] = save_png(stills / f"{hypothesis.name}.png", strip)
     _data(out / "run.json", recording, graphs, rows, object_id, imagined, len(frames))

@@ -205,7 +205,7 @@ def save_png(path: Path, picture: Picture) -> Path:
 
 
 def sheet(
-    rows: Sequence[tuple[str, Sequence[Picture]]], columns: Sequence[str], width: int, label: int = 110
+    rows: Sequence[tuple[str, Sequence[Picture]]], columns: Sequence[str], width: int, label: int = 130
 ) -> Picture:
     """A contact sheet: labeled rows of pictures of one size under column headings, ``width`` pixels each picture."""
     first = rows[0][1][0]

@@ -58,7 +58,7 @@ def open_folder(folder: str | Path, rate_hz: float | None = None) -> Recording:
     """
     path = Path(folder)
     if not path.is_dir():
-        raise SourceError(f"{path}: no such folder")
+        raise SourceError(f"{path}: is a file, expected a folder" if path.exists() else f"{path}: no such folder")
     if rate_hz is not None and not 0.1 <= rate_hz <= 1000.0:
         raise SourceError(f"rate: got {rate_hz:g} Hz, expected 0.1 to 1000 Hz")
     if (path / "rgb.txt").is_file():

@@ -196,7 +196,10 @@ class FutureState:
         rests &= self.surfaces.on_surface[row, others] == -1
         unmoved = (table.position[:, part] == self._begun[:, part]).all(axis=0) & table.asleep[part]
         unmoved &= prepared.uncertain & ~table.fixed[part]
-        rests = np.where(unmoved[others], prepared.borne[row % prepared.samples, others, m], rests)
+        borne = prepared.borne[row % prepared.samples, others, m]
+        # Bearing is measured of outlines: with parts there is what touches, and what the scene graph says.
+        parts = (prepared.part_count[others] > 0) | (prepared.part_count[m] > 0)
+        rests = np.where(unmoved[others], borne | (parts & rests), rests)
         woken = row * self.slots + others[rests]
         table.asleep[woken] = table.fixed[woken]
         table.quiet_steps[woken] = 0

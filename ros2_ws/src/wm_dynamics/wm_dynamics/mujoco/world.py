@@ -61,6 +61,9 @@ _KINEMATIC_MASS_RATIO = 1.0e6
 solver's matrices are ill-conditioned."""
 _MOVING, _STATIC, KINEMATIC = 1, 2, 4
 """Collision bits: moving bodies collide with everything, static bodies and pushers with moving bodies alone."""
+_ARENA_BYTES = 64 << 20
+"""Room for the contacts of a step, of which MuJoCo touches what it needs: eight mugs of twelve parts at one place take
+more than 8 MiB, with which contacts were left out. Larger costs nothing until it is used."""
 _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 
 
@@ -126,7 +129,7 @@ class World:
 
     def _compile(self) -> mujoco.MjModel:
         spec = mujoco.MjSpec()
-        spec.memory = 8 << 20
+        spec.memory = _ARENA_BYTES
         spec.option.timestep = self.timestep
         spec.option.gravity = [0.0, 0.0, -GRAVITY_M_S2]
         # Euler's explicit gyroscopic term drives what is long and spins fast: a bottle at 130 rad/s went to 10^9 m/s.

@@ -32,6 +32,8 @@ from wm_ros.conversions.basics import (
 
 _SHAPES = frozenset(Shape)
 _COMPOUND = SceneObjectMsg.SHAPE_COMPOUND
+_ROUNDING = 1e-9
+"""Below 0 a variance may be by this much [m^2, rad^2]: what filters' rounding leaves of exactly known ones."""
 
 
 def _part_to_msg(part: ConvexPart) -> ConvexPartMsg:
@@ -57,6 +59,14 @@ def _check_shape(o: SceneObjectMsg) -> None:
     """Raises ValueError where an object's shape, or one of its parts, is not what the message allows."""
     if o.shape not in _SHAPES and o.shape != _COMPOUND:
         raise ValueError(f"objects[id={o.id}].shape: got {o.shape}, expected 0..{_COMPOUND}")
+    _check_hull(o.hull_points, f"objects[id={o.id}]")
+    for name, covariance in (("pose", o.pose.covariance), ("twist", o.twist.covariance)):
+        values = np.asarray(covariance, dtype=np.float64)
+        # Rounding may leave a variance a hair below 0.
+        if not np.isfinite(values).all() or (values[::7] < -_ROUNDING).any():
+            raise ValueError(
+                f"objects[id={o.id}].{name}.covariance: got {values.tolist()}, expected finite numbers, variances >= 0"
+            )
     if o.shape != _COMPOUND:
         return
     if o.outline_shape not in _SHAPES:
@@ -70,9 +80,18 @@ def _check_shape(o: SceneObjectMsg) -> None:
         extents = vector_from_msg(part.extents)
         if not (np.isfinite(extents).all() and (extents > 0.0).all()):
             raise ValueError(f"{where}.extents: got {extents.tolist()}, expected finite and > 0")
-        place = [*vector_from_msg(part.pose.position), *quaternion_from_msg(part.pose.orientation), *part.hull_points]
+        _check_hull(part.hull_points, where)
+        place = [*vector_from_msg(part.pose.position), *quaternion_from_msg(part.pose.orientation)]
         if not np.isfinite(place).all():
             raise ValueError(f"{where}: has a number that is not finite")
+
+
+def _check_hull(points: Sequence[float], where: str) -> None:
+    """Raises ValueError where hull points are not triples of finite numbers."""
+    if len(points) % 3:
+        raise ValueError(f"{where}.hull_points: got {len(points)} numbers, expected x, y, z of each point")
+    if len(points) and not np.isfinite(np.asarray(points, dtype=np.float64)).all():
+        raise ValueError(f"{where}.hull_points: has a number that is not finite")
 
 
 def _scene_object_to_msg(scene: SceneGraph, i: int) -> SceneObjectMsg:
