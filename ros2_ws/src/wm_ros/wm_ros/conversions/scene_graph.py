@@ -32,8 +32,6 @@ from wm_ros.conversions.basics import (
 
 _SHAPES = frozenset(Shape)
 _COMPOUND = SceneObjectMsg.SHAPE_COMPOUND
-_ROUNDING = 1e-9
-"""Below 0 a variance may be by this much [m^2, rad^2]: what filters' rounding leaves of exactly known ones."""
 
 
 def _part_to_msg(part: ConvexPart) -> ConvexPartMsg:
@@ -60,13 +58,6 @@ def _check_shape(o: SceneObjectMsg) -> None:
     if o.shape not in _SHAPES and o.shape != _COMPOUND:
         raise ValueError(f"objects[id={o.id}].shape: got {o.shape}, expected 0..{_COMPOUND}")
     _check_hull(o.hull_points, f"objects[id={o.id}]")
-    for name, covariance in (("pose", o.pose.covariance), ("twist", o.twist.covariance)):
-        values = np.asarray(covariance, dtype=np.float64)
-        # Rounding may leave a variance a hair below 0.
-        if not np.isfinite(values).all() or (values[::7] < -_ROUNDING).any():
-            raise ValueError(
-                f"objects[id={o.id}].{name}.covariance: got {values.tolist()}, expected finite numbers, variances >= 0"
-            )
     if o.shape != _COMPOUND:
         return
     if o.outline_shape not in _SHAPES:
