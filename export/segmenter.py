@@ -37,17 +37,17 @@ def _segmenter_network(weights: Path) -> nn.Module:
 
     network = SegmenterNetwork(classes=_class_count(weights))
     network.load_state_dict(load_file(weights))
-    return network.eval().unfolded()
+    return network.eval().for_runtimes()
 
 
 def _segmenter_facts(network: nn.Module) -> dict[str, str]:
     import json
 
-    from training.segmenter.model import EMBEDDING, UnfoldedNetwork
+    from training.segmenter.model import EMBEDDING, RuntimeNetwork
     from training.worlds.families import VOCABULARY
     from wm_perception.segmentation.learned import CHANNELS
 
-    assert isinstance(network, UnfoldedNetwork)
+    assert isinstance(network, RuntimeNetwork)
     return {
         "version": "1",
         "channels": json.dumps(list(CHANNELS)),

@@ -105,7 +105,8 @@ class Answers:
 def as_sent(clip: RenderedClip) -> RenderedClip:
     """The clip with depth and poses as messages have them: in whole millimeters, and by way of quaternions.
 
-    A last bit of a pose can decide a pixel, and that the shape that is fitted: both ways get the same ones.
+    The last bit of a pose can change a pixel's label, and so the shape that is fitted. Perception in this process and
+    over the graph get the same bits.
     """
 
     def sent(frame: TrueFrame) -> TrueFrame:

@@ -122,6 +122,7 @@ def test_what_rests_on_what_leaves_falls(
     assert np.abs(still[:, row] - still[:1, row]).max() == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_mug_stands_on_a_mug_rim_on_foot(backend: str) -> None:
     graph = scene([compound(cup(), (0.0, 0.0, 0.0)), compound(cup(), (0.004, 0.003, 0.105))])
@@ -359,6 +360,7 @@ def test_a_compound_may_have_one_part_that_spans_no_volume() -> None:
     assert len(shape.parts) == 2 and np.isfinite(shape.parts[0].center).all() and shape.parts[0].half.min() > 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ["too little", "enough"])
 def test_contacts_that_found_no_room_are_doubted(monkeypatch: pytest.MonkeyPatch, room: str) -> None:
     if room == "too little":

@@ -29,4 +29,4 @@ def export(network: SegmenterNetwork, path: Path, facts: dict[str, str]) -> None
         "embedding": str(EMBEDDING),
         **facts,
     }
-    export_onnx(plain.unfolded(), path, (example,), (INPUT,), OUTPUTS, axes, facts)
+    export_onnx(plain.for_runtimes(), path, (example,), (INPUT,), OUTPUTS, axes, facts)

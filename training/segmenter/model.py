@@ -123,9 +123,9 @@ class SegmenterNetwork(nn.Module):
             bias[4:8] = -3.0
         self.apart = BorderHead(widths[0])
 
-    def unfolded(self) -> UnfoldedNetwork:
-        """The same function in evaluation, for runtimes."""
-        return UnfoldedNetwork(self)
+    def for_runtimes(self) -> RuntimeNetwork:
+        """The same function in evaluation, as runtimes take least time for it."""
+        return RuntimeNetwork(self)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, 10, h, w), h and w even, to the maps named in ``OUTPUTS``."""
@@ -156,11 +156,11 @@ class SegmenterNetwork(nn.Module):
         )
 
 
-class UnfoldedNetwork(nn.Module):
-    """A trained network as the same function, which folds the image once for both of its readers, by a convolution.
+class RuntimeNetwork(nn.Module):
+    """A trained network as the same function, which folds the image once for the stem and the head, by a convolution.
 
-    Runtimes convolve faster than they transpose, and small runs of channels faster than large kernels. Its weights are
-    0 and 1, which eight bits hold exactly.
+    ONNX Runtime convolves faster than it transposes. The convolution's weights are 0 and 1, which eight bits hold
+    exactly.
     """
 
     def __init__(self, network: SegmenterNetwork) -> None:
@@ -180,4 +180,4 @@ class UnfoldedNetwork(nn.Module):
         return *maps, self.network.apart.of_folded(folded, finest)
 
 
-__all__ = ["EMBEDDING", "OUTPUTS", "WIDTHS", "SegmenterNetwork", "UnfoldedNetwork"]
+__all__ = ["EMBEDDING", "OUTPUTS", "WIDTHS", "RuntimeNetwork", "SegmenterNetwork"]

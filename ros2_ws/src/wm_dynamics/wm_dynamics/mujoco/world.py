@@ -62,8 +62,8 @@ solver's matrices are ill-conditioned."""
 _MOVING, _STATIC, KINEMATIC = 1, 2, 4
 """Collision bits: moving bodies collide with everything, static bodies and pushers with moving bodies alone."""
 _ARENA_BYTES = 64 << 20
-"""Room for the contacts of a step, of which MuJoCo touches what it needs: eight mugs of twelve parts at one place take
-more than 8 MiB, with which contacts were left out. Larger costs nothing until it is used."""
+"""Room for the contacts of a step: with 8 MiB those of six mugs of twelve parts at one place were left out. Larger is
+reserved by each of MuJoCo's data, and taken where it is used."""
 _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 
 

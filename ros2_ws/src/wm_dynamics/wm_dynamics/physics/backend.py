@@ -38,7 +38,7 @@ BATCH_S = 0.2
 """Wanted time of a batch of futures [s]: longer, and progress and stops are late; shorter, and the overhead of a batch
 counts, on a busy machine above all."""
 _OVERFLOWS = ("CONTACTFULL", "CNSTRFULL")
-"""MuJoCo's warnings after which contacts are missing, and things go through one another."""
+"""MuJoCo's warnings that contacts were left out, after which states are wrong without being unstable."""
 MOST_IN_BATCH = 16
 """Futures of one batch at most: as many as scratch data is kept for (``mujoco.native``)."""
 
@@ -144,12 +144,13 @@ class PhysicsDynamics(JoiningDynamics):
         present[completed:] = False
         kept = tuple(c for c in contacts if c.hypothesis < completed)
         warned = tuple(w for w in warnings if w.hypothesis < completed)
-        doubts = tuple(f"{n} of {len(scenes)} samples: MuJoCo diverged" if n else "" for n in unstable.tolist())
+        doubts = [f"{n} of {len(scenes)} samples: MuJoCo diverged" if n else "" for n in unstable.tolist()]
         for w in warned:
             if w.kind in _OVERFLOWS and not doubts[w.hypothesis]:
-                reason = f"sample {w.sample}: MuJoCo had no room for all contacts ({w.kind}) from {w.time_s:.2f} s on"
-                doubts = (*doubts[: w.hypothesis], reason, *doubts[w.hypothesis + 1 :])
-        return DynamicsResult(ids, states, present, kept, completed, self.name, doubts=doubts, warnings=warned)
+                doubts[w.hypothesis] = (
+                    f"sample {w.sample}: MuJoCo had no room for all contacts ({w.kind}) from {w.time_s:.2f} s on"
+                )
+        return DynamicsResult(ids, states, present, kept, completed, self.name, doubts=tuple(doubts), warnings=warned)
 
     @staticmethod
     def _await(

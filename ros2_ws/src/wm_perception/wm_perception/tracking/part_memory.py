@@ -213,12 +213,12 @@ class PartMemory:
             if len(points) < _LEAST_SAMPLES:
                 continue
             low, high = points.min(axis=0), points.max(axis=0)
-            best, spacing = 0.0, -1.0
+            best, spacing = 0.0, None
             for surface in surfaces:
                 t = surface.track
                 if (label not in linked and t.key not in known) or not surface.meets(low, high):
                     continue
-                spacing = _SPACING * spacing_of(points) if spacing < 0.0 else spacing
+                spacing = _SPACING * spacing_of(points) if spacing is None else spacing
                 on, under = shares(points, surface.points, surface.reach_m, max(surface.reach_m, spacing))
                 fit = on * (0.5 + 0.5 * under)
                 if on > _ON and fit > best:

@@ -48,9 +48,9 @@ _LEAST_DEPTH = 0.35
 """Depth over the smaller of width and height that such a box has at least: of cartons, which are flat (5 to 9 cm of
 12 to 22). Larger makes the far sides of flat things too far."""
 _MISPLACED = 0.25
-"""Part of its size by which the first shape of an object may be away from the box about its segment, or the first that
-was seen whole from that of its part, so that both went the same way. Chosen by hand; larger keeps the velocities of
-wrong boxes, smaller loses those of objects that come into view moving."""
+"""Part of its size by which the first shape of an object may be away from the box about its segment, or that of more
+of it from that of less, so that both went the same way. Chosen by hand; larger keeps the velocities of wrong boxes,
+smaller loses those of objects that come into view moving."""
 _UNKNOWN_M_S = 0.5
 """Standard deviation of a velocity that nothing is known of [m/s], as of a new track."""
 _CUT_SHARE, _WHOLE_SHARE = 0.2, 0.25
@@ -214,7 +214,7 @@ class ShapeUpdater:
             fit = completed(fit, o.points, o.rim, class_name, free)
         # Fits to a part of it do not count any more once it, or more of it, has been seen.
         first = not evidence.fits or not evidence.whole
-        was_part = bool(evidence.fits) and not evidence.whole and whole
+        was_part = first and whole and bool(evidence.fits)
         if first:
             evidence.fits.clear()
         evidence.whole = whole
