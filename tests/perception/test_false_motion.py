@@ -16,6 +16,7 @@ from wm_perception.tracking import motion_update
 from wm_perception.tracking.births import born
 from wm_perception.tracking.motion import MotionModels
 from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.pose_measuring import measure_pose, rows_to_align
 from wm_perception.tracking.shape_update import ShapeUpdater
 from wm_perception.tracking.track import Track
 
@@ -65,7 +66,7 @@ def test_new_axes_of_a_shape_are_no_turn() -> None:
     ShapeUpdater(0.5).refit(t, o, [t], EYE, 1, "")
     for n in range(3, 9):
         motion_update.predict(t, STEP_S, 1.0, MODELS)
-        pose = motion_update.measure_pose(t, o, motion_update.rows_to_align(t, o, False), t.position)
+        pose = measure_pose(t, o, rows_to_align(t, o, False), t.position)
         motion_update.update_motion(t, o, pose, STEP_S, (n + 1) * STEP_S)
         assert np.linalg.norm(t.motion.angular_velocity) < 0.6, f"frame {n}"
 

@@ -315,6 +315,7 @@ _FAR = Cloud(
     lab_of=lambda: np.zeros((12, 16, 3), np.float32),
     camera=Camera(16, 12, 12.0, 12.0, 7.5, 5.5),
     world_T_camera=camera_pose(),
+    nearest=np.full((12, 16), 5.0, np.float32),
 )
 
 

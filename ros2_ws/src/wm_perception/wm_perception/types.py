@@ -27,6 +27,8 @@ class Frame:
         depth_m: (H, W) float32 [m], registered to the color image; 0 or NaN where nothing was measured.
         camera: intrinsics of both.
         world_T_camera: (4, 4) pose of the optical frame in a fixed frame with z up.
+        own_depth_m: (H, W) float32 [m], depth of the robot's own body, which ``depth_m`` leaves out, 0 elsewhere: it is
+            no object, and hides what is behind it. None: none of it is in the image.
     """
 
     stamp_ns: int
@@ -34,6 +36,7 @@ class Frame:
     depth_m: NDArray[np.float32]
     camera: Camera
     world_T_camera: Array
+    own_depth_m: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         expected = (self.camera.height, self.camera.width)
@@ -43,6 +46,8 @@ class Frame:
             raise ValueError(f"color image: got shape {self.color.shape}, expected {(*expected, 3)} (camera info)")
         if np.shape(self.world_T_camera) != (4, 4) or not np.isfinite(self.world_T_camera).all():
             raise ValueError("world_T_camera: expected a finite 4x4 transform")
+        if self.own_depth_m is not None and self.own_depth_m.shape != expected:
+            raise ValueError(f"own depth: got shape {self.own_depth_m.shape}, expected {expected} (camera info)")
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,7 @@ class Cloud:
         depth: (h, w) float32 [m], NaN where unknown.
         rgb: (h, w, 3) uint8; lab_of: gives ``lab``, which not every frame needs.
         camera: intrinsics at this size. world_T_camera: (4, 4).
+        nearest: (h, w) float32 [m], as ``depth``, but that of the robot's own body where that is seen.
     """
 
     points: NDArray[np.float32]
@@ -186,6 +192,7 @@ class Cloud:
     lab_of: Callable[[], NDArray[np.float32]]
     camera: Camera
     world_T_camera: Array
+    nearest: NDArray[np.float32]
 
     @cached_property
     def lab(self) -> NDArray[np.float32]:

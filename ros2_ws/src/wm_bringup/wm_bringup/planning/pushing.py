@@ -175,8 +175,7 @@ class Observer:
         stamp_ns = simulator.stamp_ns + 1  # a stamp of zero means that there is none
         frame = Frame(stamp_ns, seen.rgb, seen.depth, simulator.camera, seen.world_T_camera)
         own = OwnBox(self._paddle, *simulator.pusher_pose())
-        frame = replace(frame, depth_m=without_own_body(frame, [own]))
-        self.scene = self._pipeline.process(frame).scene
+        self.scene = self._pipeline.process(without_own_body(frame, [own])).scene
 
     def nearest(self, place: Array) -> int:
         """Id of the movable object that is seen nearest to a place (3,) [m].

@@ -41,7 +41,11 @@ def make_cloud(frame: Frame, stride: int, max_depth_m: float) -> Cloud:
     normals = cv2.transform(_normals(points, smooth), frame.world_T_camera[:3, :3].astype(np.float64))
     rgb = _every(frame.color, stride)
     known = np.where(valid, smooth, np.float32(np.nan))
-    return Cloud(world, normals, known, rgb, partial(_lab, rgb), small, frame.world_T_camera)
+    nearest = known
+    if frame.own_depth_m is not None:
+        own = frame.own_depth_m[::stride, ::stride]
+        nearest = np.where(own > 0.0, own, known)
+    return Cloud(world, normals, known, rgb, partial(_lab, rgb), small, frame.world_T_camera, nearest)
 
 
 def _every(color: NDArray[np.uint8], stride: int) -> NDArray[np.uint8]:

@@ -1,15 +1,15 @@
 """Depth images without the robot's own body.
 
 A robot knows from its joints where its arm or paddle is. Seen as one more object, and pressed against what it moves, it
-would be taken for a part of that. So its pixels are left unmeasured, as the self filters of robots do.
+would be taken for a part of that. So its pixels are left unmeasured, as the self filters of robots do. Their depth is
+kept apart: behind it objects go on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wm_core.geometry import invert_transform, pose_matrix
 from wm_perception.types import Array, Frame
@@ -34,8 +34,8 @@ class OwnBox:
     quaternion: Array
 
 
-def without_own_body(frame: Frame, boxes: list[OwnBox], margin_m: float = MARGIN_M) -> NDArray[np.float32]:
-    """The depth image (H, W) [m] of a frame with what lies in the boxes set to 0, not measured."""
+def without_own_body(frame: Frame, boxes: list[OwnBox], margin_m: float = MARGIN_M) -> Frame:
+    """The frame with the depth of what lies in the boxes in ``Frame.own_depth_m``, and not measured."""
     depth = np.array(frame.depth_m, dtype=np.float32)
     camera = frame.camera
     for box in boxes:
@@ -58,4 +58,5 @@ def without_own_body(frame: Frame, boxes: list[OwnBox], margin_m: float = MARGIN
         rays = np.stack([(x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, np.ones(part.shape)], axis=-1)
         points = (rays * part[..., None] - camera_T_box[:3, 3]) @ camera_T_box[:3, :3]
         part[(np.abs(points) < half).all(axis=-1)] = 0.0
-    return depth
+    own = np.where((depth == 0.0) & (frame.depth_m > 0.0), frame.depth_m, np.float32(0.0))
+    return replace(frame, depth_m=depth, own_depth_m=own)

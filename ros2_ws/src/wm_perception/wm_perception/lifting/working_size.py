@@ -32,9 +32,10 @@ def reduced(frame: Frame, factor: int) -> Frame:
     color = cv2.resize(frame.color[: height * factor, : width * factor], (width, height), interpolation=cv2.INTER_AREA)
     middle = factor // 2
     depth = np.ascontiguousarray(frame.depth_m[middle::factor, middle::factor][:height, :width])
+    own = None if frame.own_depth_m is None else frame.own_depth_m[middle::factor, middle::factor][:height, :width]
     c = frame.camera
     camera = Camera(width, height, c.fx / factor, c.fy / factor, (c.cx - middle) / factor, (c.cy - middle) / factor)
-    return replace(frame, color=np.asarray(color, np.uint8), depth_m=depth, camera=camera)
+    return replace(frame, color=np.asarray(color, np.uint8), depth_m=depth, camera=camera, own_depth_m=own)
 
 
 def enlarged(small: NDArray[np.uint16], factor: int, height: int, width: int) -> NDArray[np.uint16]:

@@ -202,7 +202,8 @@ class Alignment:
     Attributes:
         position: (3,) world frame [m]; quaternion: (4,) x, y, z, w, world from object.
         covariance: (6, 6) over position and rotation vector, world axes [m, rad].
-        residual_m: median |distance| of the points to the surface [m].
+        residual_m: median |distance| of the points to the surface [m]; mean_m: the mean of it, which says more of ends;
+            start_mean_m: the mean at the start pose.
         start: (3,) position [m] about which the prior was, and prior_std_m its standard deviation; None, inf: no prior.
     """
 
@@ -212,6 +213,8 @@ class Alignment:
     residual_m: float
     start: Array | None = None
     prior_std_m: float = float("inf")
+    mean_m: float = 0.0
+    start_mean_m: float = 0.0
 
     def measured(self) -> tuple[Array, Array]:
         """Position (3,) [m] and its covariance (3, 3) [m^2] by the points alone, without the prior at the start.
@@ -268,7 +271,8 @@ def align(
     variance, spread = np.full(len(points), shared), np.full(len(points), noise_m)
     normal_matrix = information
     distance = np.zeros(len(points))
-    for _ in range(iterations):
+    start_mean = 0.0
+    for iteration in range(iterations):
         matrix = rotations.matrix(turn)
         relative = points - c
         local = relative @ matrix
@@ -276,6 +280,8 @@ def align(
             distance, local_gradient = signed_distance_to_parts(parts, local)
         else:
             distance, local_gradient = signed_distance(shape, extents, local, hull)
+        if not iteration:
+            start_mean = float(np.abs(distance).mean())
         gradient = local_gradient @ matrix.T
         if rim is not None:
             off = rim.std_m(gradient)
@@ -302,7 +308,8 @@ def align(
     misfit = np.abs(distance)
     half = len(misfit) // 2
     residual = float(np.partition(misfit, half)[half])
-    return Alignment(c, turn, np.linalg.inv(normal_matrix), residual, start, prior_std_m)
+    covariance = np.linalg.inv(normal_matrix)
+    return Alignment(c, turn, covariance, residual, start, prior_std_m, float(misfit.mean()), start_mean)
 
 
 def surface_samples(shape: int, extents: Array, hull: Array, count: int = 160) -> tuple[Array, Array]:

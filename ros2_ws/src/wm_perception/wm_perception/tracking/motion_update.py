@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wm_core import rotations
 from wm_core.constants import TOPPLE_ANGLE_RAD, TRACKED_REST_SPEED_M_S, TRACKED_REST_TIME_S
 from wm_core.scene_graph import EventKind, Shape
-from wm_perception.shapes.rim_error import RimError
-from wm_perception.shapes.surfaces import Alignment, align, signed_distance_to_parts, surface_distance
-from wm_perception.tracking.association import outside
+from wm_perception.shapes.surfaces import Alignment
 from wm_perception.tracking.following import EXPLAINED_M, follow, goes_on, is_doubtful
 from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.observation import Observation
@@ -27,6 +24,11 @@ twice ``WAKE_M``; larger means that fast starts are noticed later."""
 _TURN_SIGMAS = 4.0
 """Standard deviations of the measured yaw up to which a sleeping object has not turned. Larger means that slow turning
 is noticed later, smaller that noise wakes objects."""
+_OFF, _OFF_SIGMAS, _OFF_TURN_RAD = 1.6, 0.3, 0.05
+"""How much farther points are from the parts of a sleeping object where it is held than where it is measured, as a
+ratio and in depth noise, from which it is elsewhere, and the turn [rad] from which that is a motion and no drift of the
+camera. Of a T at rest the ratio is 1.0 to 1.5, of one that was pushed by 8 mm and 4 degrees 2. Larger notice small
+pushes of tools less, smaller take noise for them."""
 _STEPS_TO_WAKE = 3
 """Frames for which a smaller displacement has to last. Chosen by hand; larger means later motion and less false one."""
 _CUT_SLACK_M, _PARTIAL_SLACK_M, _WHOLE_SLACK_M = 0.007, 0.006, 0.0012
@@ -40,18 +42,6 @@ _JITTER_MEMORY = 0.7
 VACATED = 0.15
 """Part of a sleeping object's place that must be seen to be vacated for changed extents to count as motion. Origin as
 ``EXPLAINED_M``; larger means later motion."""
-_ALIGN_POINTS = 110
-"""Points of a segment that are aligned to the surface. Chosen by hand; larger is slower and less noisy."""
-_ALIGNED_PARTS = 4
-"""Parts up to which an object is aligned by its parts. The walls of a mug are many and thin and say no more than its
-outline; larger costs time in every frame."""
-_WITHIN_M = 0.004
-"""Depth [m] within the outline of an object of several parts, beside the noise, from which points are not of its
-outside. Chosen by hand, as thick as a wall; larger pulls bowls toward the camera, smaller loses noisy points."""
-_HOLLOW_SPIN, _HOLLOW_STILL, _SLOW_SPIN_M_S = 0.02, 0.004, 0.05
-"""Standard deviation [rad] of the turn about the vertical in one frame of what is aligned by the outline of many parts,
-of what moves and of what is slower than a speed [m/s]. Larger lets mugs slide around their handles, smaller is late
-where they are turned."""
 _WATCHED = 1.5
 """Frames since an object was last measured within which it was watched: more than one, less than two."""
 _UNKNOWN_M_S = 0.5
@@ -117,91 +107,6 @@ def update_extent_jitter(t: Track, o: Observation) -> None:
     # left its place.
     if not t.visibility.cut and not (motion.sleeping and t.visibility.vacated < VACATED):
         motion.extent_jitter_m = np.zeros(3)
-
-
-def rows_to_align(t: Track, o: Observation, mixed: bool) -> NDArray[np.int64]:
-    """(P,) rows of a segment's points to align a track to; of a merged segment (``mixed``) those near its surface."""
-    rows = np.arange(len(o.points))
-    if len(rows) > _ALIGN_POINTS:
-        # Other ones in every frame, so that their errors differ from frame to frame.
-        step = len(rows) / _ALIGN_POINTS
-        rows = ((np.arange(_ALIGN_POINTS) + (0.37 * t.hits) % 1.0) * step).astype(np.int64)
-    if mixed:
-        near = rows[outside(t, o.points[rows]) < 0.02 + 2.0 * o.noise_m]
-        rows = near if len(near) >= 20 else rows
-    return rows
-
-
-def carried_start(t: Track, o: Observation, points: Array) -> Array:
-    """(3,) where alignment starts: the predicted position, or the last one moved by as much as the segment's center.
-
-    The second where it explains the points (P, 3) better.
-    """
-    start = t.position
-    motion = t.motion
-    if motion.last_position is None or motion.last_center is None:
-        return start
-    carried = motion.last_position + (o.center - motion.last_center)
-    if np.linalg.norm(carried - start) <= 0.006:
-        return start
-    some = points[::2]
-    here = float(np.minimum(outside(t, some), 0.05).mean())
-    there = float(np.minimum(outside(t, some - (carried - t.position)), 0.05).mean())
-    return carried if there < 0.8 * here else start
-
-
-def measure_pose(
-    t: Track, o: Observation, rows: NDArray[np.int64], start: Array, eye: Array | None = None
-) -> Alignment:
-    """The pose of a track's shape that fits some points of a segment best.
-
-    Args:
-        rows: (P,) of the points. start: (3,) position from which it is sought; eye: (3,) camera position, world [m].
-    """
-    points = o.points[rows]
-    sleeping = t.motion.sleeping
-    by_parts = 0 < len(t.parts) <= _ALIGNED_PARTS
-    parts = t.parts if by_parts else ()
-    if t.parts and not by_parts:
-        # The outline between a body and its handle is not there: what is seen of the body would pull it. The walls'
-        # outline is the body's.
-        parts = t.body_and_handle()
-        local = (points - start) @ rotations.matrix(t.quaternion)
-        # What is seen within the outline, the inside of a bowl or a notch, would pull the outline toward it.
-        if parts:
-            within = signed_distance_to_parts(parts, local)[0]
-        else:
-            within = surface_distance(t.shape, t.extents, local, t.planes)
-        outer = within > -_WITHIN_M - o.noise_m
-        if int(outer.sum()) >= 20:
-            rows, points = rows[outer], points[outer]
-    upright_axis = t.shape == Shape.CYLINDER and abs(rotations.matrix(t.quaternion)[2, 2]) > 0.9
-    tilt, spin = (0.012, 0.04) if sleeping or not t.evidence.fits else (0.05, 0.15)
-    if t.parts and not by_parts:
-        # A handle that is not seen does not hold the yaw of what is round but for it, and its outline slides around.
-        spin = _HOLLOW_SPIN if np.linalg.norm(t.velocity) > _SLOW_SPIN_M_S else _HOLLOW_STILL
-    return align(
-        t.shape,
-        t.extents,
-        points,
-        start,
-        t.quaternion,
-        hull=t.planes,
-        parts=parts,
-        prior_std_m=0.03 if not sleeping else 0.02,
-        # Noise does not turn what is round about the vertical.
-        prior_std_rad=(tilt, 0.002 if t.is_round and (t.yaw_free or upright_axis) else spin),
-        noise_m=max(0.002, o.noise_m),
-        rim=_rim_error(o, rows, eye),
-    )
-
-
-def _rim_error(o: Observation, rows: NDArray[np.int64], eye: Array | None) -> RimError | None:
-    """Of some points of a segment, seen from (3,); None where their normals are not known."""
-    if eye is None or not len(o.normals):
-        return None
-    rays = o.points[rows] - eye
-    return RimError(o.normals[rows], rays / np.linalg.norm(rays, axis=1, keepdims=True), o.pixel_m)
 
 
 def update_motion(
@@ -290,8 +195,9 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
     # Displaced twice, the second time farther in the same direction: it is leaving.
     leaving = motion.displaced_frames >= 1 and away > 1.5 * limit and float(offset @ before) > 0.0
     leaving = leaving and away > 1.4 * float(np.linalg.norm(before))
-    turning = _swing_m(t, pose) > limit
-    motion.displaced_frames = motion.displaced_frames + 1 if away > limit or turning else 0
+    off = t.parts and pose.start_mean_m > max(_OFF * pose.mean_m, pose.mean_m + _OFF_SIGMAS * t.noise_m)
+    turning = _swing_m(t, pose) > limit or (off and _turn_rad(t, pose) > _OFF_TURN_RAD)
+    motion.displaced_frames = motion.displaced_frames + 1 if away > limit or turning or off else 0
     # Over the frames since it left its place, from where it was measured before.
     steps = max(motion.displaced_frames, 1)
     since_s, origin = motion.trail[-steps][:2] if len(motion.trail) >= steps else (stamp_s - dt, t.position)
@@ -326,6 +232,11 @@ def _watched(t: Track, dt: float, stamp_s: float) -> bool:
     return t.motion.measured_s is not None and stamp_s - t.motion.measured_s < _WATCHED * dt
 
 
+def _turn_rad(t: Track, pose: Alignment) -> float:
+    """Angle [rad] about the vertical between a track and a measured pose."""
+    return abs(float(rotations.to_vector(rotations.multiply(pose.quaternion, rotations.conjugate(t.quaternion)))[2]))
+
+
 def _swing_m(t: Track, pose: Alignment) -> float:
     """How far [m] a measured turn about the vertical moves the rim of a sleeping object; 0 where it is within noise.
 
@@ -333,7 +244,7 @@ def _swing_m(t: Track, pose: Alignment) -> float:
     """
     if t.is_round or t.visibility.cut or not t.evidence.whole:
         return 0.0
-    turn = abs(float(rotations.to_vector(rotations.multiply(pose.quaternion, rotations.conjugate(t.quaternion)))[2]))
+    turn = _turn_rad(t, pose)
     if turn < _TURN_SIGMAS * float(np.sqrt(pose.covariance[5, 5])):
         return 0.0
     return turn * 0.25 * float(np.hypot(*_level_extents(t)))

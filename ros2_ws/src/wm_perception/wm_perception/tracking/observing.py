@@ -72,7 +72,7 @@ def observe(
         index = int(np.bincount(below[below >= 0]).argmax()) if (below >= 0).any() else -1
         if index not in grounds:
             grounds[index] = ~candidates & (which == index)
-        outline = outline_of(cloud.depth, labels, label, box, edge_pixels, grounds[index])
+        outline = outline_of(cloud.depth, labels, label, box, edge_pixels, grounds[index], cloud.nearest)
         cleared = use & ~outline.leaked
         use = cleared if int(cleared.sum()) >= _LEAST_LEFT * int(use.sum()) else use
         if noise > _MIXED_PIXEL_NOISE_M:

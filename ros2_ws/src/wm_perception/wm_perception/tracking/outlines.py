@@ -66,12 +66,14 @@ def outline_of(
     box: tuple[slice, slice],
     edge_pixels: int,
     ground: NDArray[np.bool_],
+    nearest: NDArray[np.float32] | None = None,
 ) -> Outline:
     """The outline of a label in its bounding box.
 
     Args:
         depth: (h, w) [m], NaN where unknown. edge_pixels: a mask this near to the image's edge is cut off by it.
         ground: (h, w) pixels of the surface that the object stands on: before it, that is nearer and hides nothing.
+        nearest: (h, w) [m], depth with what hides objects and is none, see ``Cloud``; None: there is no such thing.
     """
     h, w = labels.shape
     reach = _RINGS_PX[-1] + 1
@@ -80,13 +82,14 @@ def outline_of(
     inner = tuple(slice(s.start - a, s.stop - a) for a, s in zip(low, box, strict=True))
     mask = (labels[window] == label).astype(np.uint8)
     around = depth[window]
-    known = np.isfinite(around)
-    far = cv2.dilate(np.where((mask > 0) & known, around, np.float32(0.0)), _SQUARE)
+    nearest = around if nearest is None else nearest[window]
+    known = np.isfinite(nearest)
+    far = cv2.dilate(np.where((mask > 0) & known, nearest, np.float32(0.0)), _SQUARE)
     ring = (cv2.dilate(mask, _CROSS) > 0) & (mask == 0)
     with np.errstate(invalid="ignore"):
-        hiding = ring & (around < far - _NEARER_M) & ~ground[window]
+        hiding = ring & (nearest < far - _NEARER_M) & ~ground[window]
     count = max(int(ring.sum()), 1)
-    near = cv2.erode(np.where((mask == 0) & known, around, np.float32(1e3)), _SQUARE)
+    near = cv2.erode(np.where((mask == 0) & known, nearest, np.float32(1e3)), _SQUARE)
     with np.errstate(invalid="ignore"):
         leaked = (mask > 0) & (far - around > _STEP_M) & (np.abs(around - near) < _LEAKED * (far - near))
     beside = cv2.dilate(hiding.astype(np.uint8), np.ones((2 * _BESIDE_PX + 1,) * 2, np.uint8)) > 0

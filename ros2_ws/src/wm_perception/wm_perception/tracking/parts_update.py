@@ -52,10 +52,15 @@ _SCALE_LIMIT = 1.3
 """Ratio of extents up to which parts are stretched with them; beyond, the outline is of another part of the object."""
 
 
+def sure_of_parts(evidence: PartsEvidence) -> bool:
+    """Whether the parts that were found are kept as they are: fits after them are of the outline alone."""
+    return evidence.hollow >= _SURE_HOLLOW or evidence.pieces >= _SURE_PIECES
+
+
 def settled(evidence: PartsEvidence) -> bool:
     """Whether more views of the same will change nothing."""
     closed = evidence.solid >= _SURE_SOLID or evidence.looked >= _MOST_LOOKS
-    return evidence.hollow >= _SURE_HOLLOW or evidence.pieces >= _SURE_PIECES or (closed and not evidence.pieces)
+    return sure_of_parts(evidence) or (closed and not evidence.pieces)
 
 
 def with_parts(

@@ -15,7 +15,7 @@ from wm_perception.shapes.surfaces import ShapeFit, align
 from wm_perception.shapes.unseen import completed
 from wm_perception.tracking.loads import under_its_load
 from wm_perception.tracking.observation import Observation
-from wm_perception.tracking.parts_update import carried_parts, with_parts, without_disproved
+from wm_perception.tracking.parts_update import carried_parts, sure_of_parts, with_parts, without_disproved
 from wm_perception.tracking.track import PartsEvidence, Track
 from wm_perception.types import Array
 
@@ -129,6 +129,8 @@ def is_due(t: Track, o: Observation, stamp_ns: int) -> bool:
     since_ns = stamp_ns - evidence.stamp_ns
     if since_ns > _REFIT_NS and len(o.points) >= 30 and is_impossible(t, o):
         return True
+    if evidence.whole and t.parts and sure_of_parts(t.parts_evidence):
+        return False
     # A rough shape from what can be seen is better than none: it is fitted again when more comes into sight, or
     # when it is found to be wrong.
     wrong = evidence.residual_m > _WRONG_M and since_ns > _REFIT_NS

@@ -12,7 +12,7 @@ from wm_core import rotations
 from wm_core.convex_parts import hull_part
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.part_frames import Parts
-from wm_perception.shapes.surfaces import ShapeFit, hull_planes, surface_samples
+from wm_perception.shapes.surfaces import ShapeFit, hull_planes, surface_distance, surface_samples
 from wm_perception.tracking.appearance import Appearance
 from wm_perception.tracking.motion import MotionFilter
 from wm_perception.tracking.seen_surface import SeenSurface
@@ -38,6 +38,9 @@ _CARRIED_ON = 0.25
 """Part of a step that the one before must have gone along it, for the two to be one motion: from rest, what is
 accelerated evenly goes a third as far in the first step as in the second. Chosen by that; larger means later velocities
 of what falls, smaller that jumps of segments are taken for motion."""
+_OVER_M, _OVER = 0.012, 0.9
+"""Distance [m] from an outline up to which a point is of it, and share of the points of a part of it. Larger shares and
+smaller distances fit the shapes of whole objects anew when something has hidden a part of them."""
 _BIAS_M = 0.0015
 """Standard deviation [m] of every center, whatever its size. With the factors below calibrated on random worlds of the
 training split; larger means wider stated covariances."""
@@ -80,6 +83,7 @@ class MotionState:
         extent_jitter_m: (3,) world axes, half of what the seen extents change by without motion.
         growth_m: (3,) the same, whether the object is seen whole or not; a turn changes it too.
         last_size: (3,) extents of its last segment, world axes [m].
+        astray_frames: frames in succession in which its parts were away from what was seen of it.
     """
 
     filter: MotionFilter
@@ -101,6 +105,7 @@ class MotionState:
     extent_jitter_m: Array = field(default_factory=lambda: np.zeros(3))
     growth_m: Array = field(default_factory=lambda: np.zeros(3))
     last_size: Array | None = None
+    astray_frames: int = 0
 
     def shift_trail(self, shift: Array) -> None:
         """Move the places where it was measured by (3,) [m], as its center is another one of the object's points now.
@@ -350,9 +355,15 @@ class Track:
             self.upright = fit.quaternion
 
     def take_in(self, part: Track) -> None:
-        """Another track turns out to be a part of this one: its shape is to be fitted anew, to the whole."""
+        """Another track turns out to be a part of this one: its shape is fitted anew, to the whole, where that is more.
+
+        Of an object that was seen whole, what is seen beside something in front of it is a part that is known.
+        """
+        if self.evidence.whole and self._reaches_over(part):
+            return
         self.evidence.fits.clear()
         self.evidence.whole = False
+        self.parts, self.parts_evidence = (), PartsEvidence()
         self.seen = None
         corners = np.stack([sign * 0.5 * t.extents for t in (self, part) for sign in (-1.0, 1.0)])
         turns = [rotations.matrix(t.quaternion) for t in (self, self, part, part)]
@@ -360,6 +371,12 @@ class Track:
         low = np.minimum(self.position - reach[0], part.position - reach[2])
         high = np.maximum(self.position + reach[0], part.position + reach[2])
         self.appearance.seen_extent = float((high - low).max())
+
+    def _reaches_over(self, part: Track) -> bool:
+        """Whether nearly all of another track is within the outline of this one."""
+        points = part.surface()[0] @ rotations.matrix(part.quaternion).T + part.position
+        local = (points - self.position) @ rotations.matrix(self.quaternion)
+        return float((surface_distance(self.shape, self.extents, local, self.planes) < _OVER_M).mean()) > _OVER
 
     def surface(self) -> tuple[Array, Array]:
         """Surface points (P, 3) [m] and outward normals (P, 3) in the object frame; cached."""

@@ -96,7 +96,7 @@ def _compare_depths(tracks: Sequence[Track], cloud: Cloud) -> tuple[list[int], N
         faces.append(points[facing])
     optical = np.concatenate(faces) @ camera_T_world[:3, :3].T + camera_T_world[:3, 3]
     v, u, depth, inside = cloud.camera.nearest_pixels(optical)
-    return [len(face) for face in faces], inside, np.where(inside, cloud.depth[v, u] - depth, np.nan)
+    return [len(face) for face in faces], inside, np.where(inside, cloud.nearest[v, u] - depth, np.nan)
 
 
 def _miss(t: Track, gone: bool, dt: float, scored: bool) -> None:
