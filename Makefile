@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 ARGS ?=
 WITH ?=
+PROCESSES ?= 2
 
 # Said here and not in the script, because a Python this old could not read the script.
 define bootstrap
@@ -23,6 +24,7 @@ help:  ## this list
 	@echo
 	@echo "PYTHON=/path/to/python3.12   the Python to use (3.10 to 3.13)"
 	@echo "ARGS='...'                   more arguments, e.g. make test ARGS='-k camera'"
+	@echo "PROCESSES=2                  that share the tests of make test (each has nodes of its own; 0: in one, in order)"
 	@echo "WITH='training export'       also install torch (training), and what compiles TensorRT engines (export)"
 	@echo "WITH='training household'    also install household objects to measure perception and imagination with"
 	@echo "WM_ROS=pip|sourced           ROS 2 from pip, or the sourced one (default: the sourced one, if there is one)"
@@ -37,7 +39,7 @@ demo:  ## the whole system on a simulated table; results in out/demo/
 
 test:  ## all tests (ARGS="--cov --cov-report=term": with the coverage of the packages, a sixth longer)
 	$(call bootstrap,test)
-	@source tools/env.sh; exec python -m pytest $(ARGS)
+	@source tools/env.sh; exec python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 test-fast:  ## tests without a ROS graph and without the slow ones
 	$(call bootstrap,test)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,10 +29,18 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit("the workspace is not in this environment; run: make test   (or: source tools/env.sh)", 4)
     # Nobody else's nodes in our tests, and ours in nobody else's. 1 to 101 are free of Linux's ephemeral ports.
     # Set here, before any test module can import rclpy; the nodes that tests start inherit it.
-    os.environ["ROS_DOMAIN_ID"] = str(1 + secrets.randbelow(101))
+    os.environ["ROS_DOMAIN_ID"] = str(_domain_id())
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ.pop("ROS_LOCALHOST_ONLY", None)
     _refuse_unmarked_ros()
+
+
+def _domain_id() -> int:
+    """A random one, another for each of the processes that share a run's tests (pytest-xdist)."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    first = secrets.randbelow(101) if run is None else zlib.crc32(run.encode())
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return 1 + (first + worker) % 101
 
 
 def _refuse_unmarked_ros() -> None:

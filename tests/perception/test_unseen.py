@@ -76,6 +76,25 @@ def test_an_end_beside_something_nearer_goes_on_and_an_outline_of_its_own_ends()
     assert (labels[outline.past[:, 0], outline.past[:, 1]] == 0).all()
 
 
+def test_an_object_goes_on_behind_the_robots_own_body_and_ends_before_it():
+    """The depth image has nothing where the body is."""
+    depth = np.full((60, 80), 1.2, np.float32)
+    labels = np.zeros((60, 80), np.int32)
+    labels[20:40, 20:50] = 1
+    depth[20:40, 20:50] = 1.0
+    depth[10:50, 50:60] = np.nan
+    box = (slice(20, 40), slice(20, 50))
+    alone = outline_of(depth, labels, 1, box, 2, NOWHERE)
+    assert alone.hidden_share == 0.0 and not (alone.rim == CUT).any()
+    for own, hides in ((0.8, True), (1.1, False)):
+        nearest = np.where(np.isnan(depth), np.float32(own), depth)
+        outline = outline_of(depth, labels, 1, box, 2, NOWHERE, nearest)
+        assert (outline.hidden_share > 0.05) == hides
+        assert (outline.rim[5:15, 28:] == CUT).all() == hides
+        # The body is no surface that is seen past the object.
+        assert np.isfinite(depth[outline.past[:, 0], outline.past[:, 1]]).all()
+
+
 def test_the_surface_that_an_object_stands_on_does_not_hide_it():
     """In few pixels it comes nearer by centimeters from row to row, as it does in front of what hides."""
     depth = np.repeat(np.linspace(2.0, 0.8, 60, dtype=np.float32)[:, None], 80, axis=1)

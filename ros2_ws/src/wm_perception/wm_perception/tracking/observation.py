@@ -40,6 +40,7 @@ class Observation:
         normals: (P, 3) unit vectors of the surface at each point, world axes, toward the camera, NaN where unknown;
             (0, 3): not known.
         beneath_m: how far its support is beneath the one that the camera looks at [m]; negative above it.
+        measured_share: part 0..1 of its pixels that have depth. depth_spread_m: between 5 and 95 % of their depths [m].
         past_of: gives ``past``, which is looked for only where a shape is fitted.
     """
 
@@ -65,6 +66,8 @@ class Observation:
     cut_share: float = 0.0
     normals: Array = field(default_factory=lambda: np.zeros((0, 3)))
     beneath_m: float = 0.0
+    measured_share: float = 1.0
+    depth_spread_m: float = 0.0
     past_of: Callable[[], Array] = lambda: np.zeros((0, 3))
 
     def __post_init__(self) -> None:

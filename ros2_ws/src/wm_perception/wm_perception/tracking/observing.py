@@ -53,6 +53,7 @@ def observe(
     looked_at = _looked_at(which, supports)
     # A network may mark pixels without depth.
     labels = np.where(np.isfinite(cloud.depth), segmentation.labels, 0)
+    marked = np.bincount(segmentation.labels.ravel(), minlength=len(segmentation.keys) + 1)
     boxes = ndimage.find_objects(labels, max_label=len(segmentation.keys))
     h, w = labels.shape
     grounds: dict[int, NDArray[np.bool_]] = {}
@@ -62,7 +63,8 @@ def observe(
             continue
         mask = labels[box] == label
         pixels = int(mask.sum())
-        depth = float(np.partition(cloud.depth[box][mask], pixels // 2)[pixels // 2]) if pixels else 0.0
+        ranks = (pixels // 20, pixels // 2, pixels - 1 - pixels // 20)
+        near, depth, far = np.partition(cloud.depth[box][mask], ranks)[list(ranks)].tolist() if pixels else (0.0,) * 3
         noise = float(depth_noise_m(np.array(depth, np.float32)))
         # A network's masks reach over the object's rim, onto the support and the background.
         clear = mask & candidates[box]
@@ -129,6 +131,8 @@ def observe(
                 rim=rim,
                 normals=cloud.normals.reshape(-1, 3)[at].astype(np.float64),
                 cut_share=outline.cut_share,
+                measured_share=pixels / float(marked[label]),
+                depth_spread_m=far - near,
                 beneath_m=looked_at - supports[index].height_m if index >= 0 else 0.0,
                 past_of=partial(_points_past, cloud, outline),
             )

@@ -373,8 +373,10 @@ class Track:
         self.appearance.seen_extent = float((high - low).max())
 
     def _reaches_over(self, part: Track) -> bool:
-        """Whether nearly all of another track is within the outline of this one."""
-        points = part.surface()[0] @ rotations.matrix(part.quaternion).T + part.position
+        """Whether nearly all that was seen of another track is within the outline of this one."""
+        if part.seen is None:
+            return False
+        points = part.seen.in_world(part.position, part.quaternion)
         local = (points - self.position) @ rotations.matrix(self.quaternion)
         return float((surface_distance(self.shape, self.extents, local, self.planes) < _OVER_M).mean()) > _OVER
 
