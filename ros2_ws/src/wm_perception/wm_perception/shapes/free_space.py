@@ -24,8 +24,12 @@ _HOVER_M = 0.015
 only seems to, by the blur of depth at its lower edge."""
 _CORE = 0.6
 """Part of its length and width within which an object would reach down. Larger takes rays that pass by an edge."""
-_SECTIONS, _LEAST_SECTIONS = 6, 5
-"""Sections of an object's length, and of those the ones beneath which a ray has to pass. More need more to be seen."""
+_SECTIONS, _LEAST_SECTIONS, _LEAST_FREE = 6, 5, 2
+"""Sections of an object's length, of those the ones beneath which a ray has to pass, and how many of those suffice
+where others end beneath the rest. More need more to be seen."""
+_BORNE_M, _INTO_M = 0.035, 0.01
+"""How far [m] beneath the lowest of an object's points, and over it, what bears it may end. Larger takes what stands
+beside it for that."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,12 @@ class FreeSpace:
         return float(np.maximum(-distance - ALLOWED_M, 0.0).sum()) / len(self.lengths)
 
 
-def is_free_beneath(free: FreeSpace, points: Array, bottom: float) -> bool:
+def is_free_beneath(free: FreeSpace, points: Array, bottom: float, others: Array | None = None) -> bool:
     """Whether rays pass beneath the points (P, 3) of an object, so that it does not reach down to ``bottom`` [m].
 
     A handle, or a part that a segmenter cut off, hovers; what something in front hides does not seem to, as no ray that
-    is known to be free passes there.
+    is known to be free passes there. What lies across other things has their tops under its ends: points (Q, 3) on the
+    surfaces of ``others`` [m].
     """
     low = float(np.percentile(points[:, 2], 2.0))
     gap = low - bottom
@@ -115,6 +120,17 @@ def is_free_beneath(free: FreeSpace, points: Array, bottom: float) -> bool:
     long, narrow = max(length, width), max(min(length, width), 2.0 * ALLOWED_M)
     extents = np.array([_CORE * long, max(_CORE * narrow, 2.5 * ALLOWED_M), 0.75 * gap])
     middle = np.array([x, y, bottom + 0.5 * gap])
-    through = (free.intruders(Shape.BOX, extents, middle, rotation) - middle) @ axis
-    sections = np.floor((through / extents[0] + 0.5) * _SECTIONS)
-    return len(np.unique(np.clip(sections, 0, _SECTIONS - 1))) >= _LEAST_SECTIONS
+    through = (free.intruders(Shape.BOX, extents, middle, rotation) - middle) @ axis / extents[0]
+    sections = _sections(through)
+    if others is not None and len(sections) >= _LEAST_FREE:
+        top = others[(others[:, 2] > low - _BORNE_M) & (others[:, 2] < low + _INTO_M)]
+        local = (top - middle) @ rotation[:, :2]
+        # It reaches as far as the object does, where rays may pass by its ends.
+        within = (np.abs(local[:, 0]) < 0.5 * long) & (np.abs(local[:, 1]) < 0.5 * extents[1])
+        sections |= _sections(np.clip(local[within, 0] / extents[0], -0.5, 0.5))
+    return len(sections) >= _LEAST_SECTIONS
+
+
+def _sections(places: Array) -> set[int]:
+    """The sections 0 to 5 of places (P,) along an object, its ends at -0.5 and 0.5."""
+    return set(np.clip(np.floor((places + 0.5) * _SECTIONS), 0, _SECTIONS - 1).astype(int).tolist())

@@ -105,7 +105,7 @@ def with_parts(
         evidence.hollow = 0
     if not seen_in_full(t, o) or fit.position[2] + 0.5 * fit.extents[2] - base < _THICK_SIGMAS * o.noise_m:
         return fit
-    parts = _solid_parts(fit, o, eye, base, partial(_surfaces, t, tracks))
+    parts = _solid_parts(fit, o, eye, base, partial(surfaces_near, t, tracks))
     evidence.pieces = evidence.pieces + 1 if parts else 0
     if not parts:
         return fit
@@ -159,7 +159,7 @@ def _solid_parts(fit: ShapeFit, o: Observation, eye: Array, base: float, others:
     return find_prisms(o.points, eye, base, others)
 
 
-def _surfaces(t: Track, tracks: Sequence[Track]) -> Array:
+def surfaces_near(t: Track, tracks: Sequence[Track]) -> Array:
     """(Q, 3) points of the surfaces of the tracks near a track, in the world [m]."""
     found: list[Array] = [np.zeros((0, 3))]
     for other in tracks:

@@ -11,11 +11,18 @@ from wm_core import rotations
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.fitting import fit_shape
 from wm_perception.shapes.free_space import FreeSpace, is_free_beneath
+from wm_perception.shapes.leaning import fit_leaning
 from wm_perception.shapes.surfaces import ShapeFit, align
 from wm_perception.shapes.unseen import completed
 from wm_perception.tracking.loads import under_its_load
 from wm_perception.tracking.observation import Observation
-from wm_perception.tracking.parts_update import carried_parts, sure_of_parts, with_parts, without_disproved
+from wm_perception.tracking.parts_update import (
+    carried_parts,
+    sure_of_parts,
+    surfaces_near,
+    with_parts,
+    without_disproved,
+)
 from wm_perception.tracking.track import PartsEvidence, Track
 from wm_perception.types import Array
 
@@ -199,8 +206,8 @@ class ShapeUpdater:
         # Of a part of an object no far side and no notch can be known.
         likely = _FORMS.get(class_name, "")
         free = FreeSpace.up_to(eye, o.past, o.noise_m) if eye is not None else None
-        if t.bottom is not None and free is not None and is_free_beneath(free, o.points, t.bottom):
-            t.bottom = None
+        if t.bottom is not None and free is not None:
+            t.bottom = None if is_free_beneath(free, o.points, t.bottom, surfaces_near(t, tracks)) else t.bottom
         fit = fit_shape(
             o.points,
             t.bottom,
@@ -209,6 +216,9 @@ class ShapeUpdater:
             eye=eye if whole else None,
             free=free,
         )
+        if whole and o.height_low >= _FOOT_M:
+            # It stands on other things than the support, or leans.
+            fit = fit_leaning(o.points, fit, o.bottom, seed=len(evidence.fits), likely=likely, eye=eye, free=free)
         if fit.extents.max() > 1.3 * self.max_extent_m:
             return
         fit = _of_likely_depth(fit, eye)
