@@ -89,7 +89,7 @@ def test_what_lies_across_two_things_does_not_reach_down_between_them(yaw: float
         [end + turn.apply(rng.uniform([-0.04, -0.06, 0.1], [0.04, 0.06, 0.1], (60, 3))) for end in ends]
     )
     side = turn.apply([0.0, 1.0, 0.0])
-    middle = along * np.linspace(-0.15 * gap, 0.15 * gap, 30)[:, None]
+    middle = along * np.linspace(-0.28 * gap, 0.28 * gap, 30)[:, None]
     near, far = middle - 0.5 * side + [0.0, 0.0, 0.07], middle + 0.5 * side + [0.0, 0.0, 0.03]
     ways = far - near
     lengths = np.linalg.norm(ways, axis=1)
