@@ -97,7 +97,7 @@ def test_what_lies_across_two_things_does_not_reach_down_between_them(yaw: float
     assert is_free_beneath(free, points, 0.0, tops)
     # Neither tells alone: it may go on down behind what hides its foot.
     assert not is_free_beneath(free, points, 0.0)
-    nowhere = FreeSpace(free.eyes, -free.directions, free.lengths)
+    nowhere = FreeSpace(free.eyes, free.directions, 0.1 * free.lengths)
     assert not is_free_beneath(nowhere, points, 0.0, tops)
     assert not is_free_beneath(free, points, 0.0, tops - [0.0, 0.0, 0.06])
     assert not is_free_beneath(free, points, 0.09, tops)
