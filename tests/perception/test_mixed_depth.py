@@ -35,26 +35,43 @@ def observation_of(frame: Frame, ids: np.ndarray) -> Observation:
     return found[0]
 
 
-def test_a_segment_says_how_much_of_it_has_depth_and_how_far_it_reaches() -> None:
+def test_a_segment_says_how_much_of_it_has_depth_and_how_uneven_that_is() -> None:
     frame, ids = seen_frame(BOX, EYE)
-    whole = observation_of(frame, ids)
-    assert whole.measured_share == 1.0
-    assert 0.03 < whole.depth_spread_m < 0.16
+    assert observation_of(frame, ids).measured_share == 1.0 and observation_of(frame, ids).uneven_m == 0.0
     depth = frame.depth_m.copy()
     rows = np.arange(depth.shape[0]) % 4 > 0
     depth[rows] = np.where(ids[rows] > 0, 0.0, depth[rows])
     some = observation_of(replace(frame, depth_m=depth), ids)
     assert some.measured_share == pytest.approx(0.25, abs=0.02)
-    assert some.depth_spread_m == pytest.approx(whole.depth_spread_m, abs=0.01)
-    assert not is_between_surfaces(whole) and not is_between_surfaces(some)
+    # The faces of a box of 12 cm are no plane.
+    assert 0.005 < some.uneven_m < 0.08 and not is_between_surfaces(some)
+    # What is behind leaks into the same pixels, more or less.
+    rng = np.random.default_rng(0)
+    mixed = np.where((ids > 0) & (depth > 0.0), depth + rng.uniform(0.0, 0.5, depth.shape), depth)
+    made_up = observation_of(replace(frame, depth_m=mixed.astype(np.float32)), ids)
+    assert made_up.uneven_m > 0.3 and is_between_surfaces(made_up)
+    assert not may_be_born(made_up, PerceptionConfig()) and may_be_born(some, PerceptionConfig())
+
+
+@pytest.mark.parametrize("share", [0.7, 0.5, 0.35])
+@pytest.mark.parametrize("elevation", [25.0, 35.0, 45.0])
+@pytest.mark.parametrize("size", [(0.14, 0.01, 0.01), (0.22, 0.012, 0.012), (0.4, 0.015, 0.015), (0.3, 0.04, 0.015)])
+def test_thin_things_that_are_half_measured_and_seen_along_are_objects(
+    size: tuple[float, float, float], elevation: float, share: float
+) -> None:
+    thing = [GeomDef(Shape.BOX, np.array(size), position=np.array([0.0, 0.0, 0.5 * size[2]]))]
+    frame, ids = seen_frame(thing, eye_at(elevation), (0.0, 0.0, 0.02))
+    lost = (ids > 0) & (np.random.default_rng(0).random(ids.shape) > share)
+    o = observation_of(replace(frame, depth_m=np.where(lost, np.float32(0.0), frame.depth_m)), ids)
+    assert o.measured_share < 0.8 and not is_between_surfaces(o)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(0.05, 1.0), st.floats(0.0, 0.4), st.floats(1e-5, 0.05))
-def test_neither_gaps_alone_nor_depth_alone_make_a_segment_nothing(share: float, spread: float, area: float) -> None:
-    o = replace(segment(seen_points(BOX, EYE)), measured_share=share, depth_spread_m=spread, area_m2=area)
+def test_neither_gaps_alone_nor_depth_alone_make_a_segment_nothing(share: float, uneven: float, area: float) -> None:
+    o = replace(segment(seen_points(BOX, EYE)), measured_share=share, uneven_m=uneven, area_m2=area)
     assert may_be_born(replace(o, measured_share=1.0), PerceptionConfig())
-    assert may_be_born(replace(o, depth_spread_m=0.0), PerceptionConfig())
+    assert may_be_born(replace(o, uneven_m=0.0), PerceptionConfig())
     assert may_be_born(o, PerceptionConfig()) == (not is_between_surfaces(o))
 
 

@@ -30,6 +30,13 @@ _LEAST_TILT, _MOST_TILT = np.radians(6.0), np.radians(65.0)
 """Tilts [rad] of the axis that are no noise and no standing. Chosen by hand; wider tries more, and takes time."""
 _UNDER_M = 0.012
 """How far [m] it may reach beneath the surface that it would stand on. Larger keeps what is tilted too far."""
+_UPRIGHT = 0.995
+"""Vertical part of one of its axes from which a solid is upright or lies flat: 6 degrees, as ``_LEAST_TILT``."""
+
+
+def is_tilted(fit: ShapeFit) -> bool:
+    """Whether none of a solid's axes is vertical."""
+    return bool(np.abs(rotations.matrix(fit.quaternion)[2]).max() < _UPRIGHT)
 
 
 def fit_leaning(

@@ -30,10 +30,11 @@ found as a new one. Chosen by hand; larger means that more new objects inherit i
 _HEIR_APPEARANCE, _HEIR_SIZE = 0.8, 0.6
 """Difference of appearance, about 1 where it is doubtful, and of the logarithm of sizes up to which it may be the same.
 Chosen by hand; larger as before."""
-_MEASURED, _DEEP = 0.75, 4.0
+_MEASURED, _UNEVEN = 0.75, 1.0
 """Part of a segment's pixels that have depth up to which it may be the mixed depth beside an object's edge, and how
-many times its size across that is then spread in depth. On real frames of a stereo camera slivers beside a hammer had
-0.3 to 0.7 and 4.5 to 10, all objects 0.85 and more and 3 or less. Larger and smaller take what glitters for nothing."""
+uneven that is then for its size. On real frames of a stereo camera slivers beside a hammer had 0.3 to 0.7 and 1.1 to 5,
+objects 0.85 and more. Pens that are seen along and half measured have 0.5. Larger and smaller take what glitters for
+nothing."""
 _FURNITURE_M = 0.3
 """Height [m] over a floor from which what stands beside a table is furniture, and how far that floor is beneath the
 surface that the camera looks at: the height from which a surface is a seat or a table in ``SupportMap``. Larger takes
@@ -82,9 +83,9 @@ def is_furniture(o: Observation) -> bool:
 def is_between_surfaces(o: Observation) -> bool:
     """Whether a segment is of the depths that a stereo camera makes up between an object's edge and what is behind it.
 
-    They are few, and spread along the line of sight by far more than across it.
+    They are few, and on no surface: they differ along the line of sight by more than the segment is large.
     """
-    return o.measured_share < _MEASURED and o.depth_spread_m > _DEEP * float(np.sqrt(o.area_m2))
+    return o.measured_share < _MEASURED and o.uneven_m > _UNEVEN * float(np.sqrt(o.area_m2 / o.measured_share))
 
 
 def is_part(o: Observation, tracks: Sequence[Track]) -> bool:

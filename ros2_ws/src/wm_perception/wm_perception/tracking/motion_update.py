@@ -195,16 +195,19 @@ def _wakes(t: Track, pose: Alignment, noise: Array, dt: float, stamp_s: float, w
     # Displaced twice, the second time farther in the same direction: it is leaving.
     leaving = motion.displaced_frames >= 1 and away > 1.5 * limit and float(offset @ before) > 0.0
     leaving = leaving and away > 1.4 * float(np.linalg.norm(before))
-    off = t.parts and pose.start_mean_m > max(_OFF * pose.mean_m, pose.mean_m + _OFF_SIGMAS * t.noise_m)
+    off = bool(t.parts) and not t.visibility.cut
+    off = off and pose.start_mean_m > max(_OFF * pose.mean_m, pose.mean_m + _OFF_SIGMAS * t.noise_m)
     turning = _swing_m(t, pose) > limit or (off and _turn_rad(t, pose) > _OFF_TURN_RAD)
-    motion.displaced_frames = motion.displaced_frames + 1 if away > limit or turning or off else 0
+    displaced = away > limit or turning
+    motion.displaced_frames = motion.displaced_frames + 1 if displaced or off else 0
     # Over the frames since it left its place, from where it was measured before.
     steps = max(motion.displaced_frames, 1)
     since_s, origin = motion.trail[-steps][:2] if len(motion.trail) >= steps else (stamp_s - dt, t.position)
     step = pose.position - origin
     lasting = motion.displaced_frames >= _STEPS_TO_WAKE
-    if lasting and not turning and float(np.linalg.norm(step)) < 0.5 * limit:
-        # It was measured there all the time: not the object has moved, the camera's pose has drifted.
+    if lasting and not turning and (float(np.linalg.norm(step)) < 0.5 * limit or not displaced):
+        # It was measured there all the time: not the object has moved, the camera's pose has drifted. Or it has moved
+        # by less than can be told from that.
         motion.filter.shift(pose.position - t.position)
         motion.displaced_frames = 0
     elif away > max(_WAKE_AT_ONCE_M, 2.0 * wake_m, 4.0 * sigma) or lasting or leaving:

@@ -40,7 +40,8 @@ class Observation:
         normals: (P, 3) unit vectors of the surface at each point, world axes, toward the camera, NaN where unknown;
             (0, 3): not known.
         beneath_m: how far its support is beneath the one that the camera looks at [m]; negative above it.
-        measured_share: part 0..1 of its pixels that have depth. depth_spread_m: between 5 and 95 % of their depths [m].
+        measured_share: part 0..1 of its pixels that have depth. uneven_m: between 5 and 95 % of
+            what their depths differ from a plane's by [m], 0 where nearly all have depth.
         past_of: gives ``past``, which is looked for only where a shape is fitted.
     """
 
@@ -67,7 +68,7 @@ class Observation:
     normals: Array = field(default_factory=lambda: np.zeros((0, 3)))
     beneath_m: float = 0.0
     measured_share: float = 1.0
-    depth_spread_m: float = 0.0
+    uneven_m: float = 0.0
     past_of: Callable[[], Array] = lambda: np.zeros((0, 3))
 
     def __post_init__(self) -> None:

@@ -27,6 +27,10 @@ pixels of farther objects, smaller loses points of near ones."""
 _STEP_M = 0.03
 """Step in depth [m] behind which a pixel at a mask's rim is of another surface. Larger keeps more of the background,
 smaller drops parts of steep surfaces."""
+_GAPS = 0.9
+"""Part of a mask's pixels that have depth up to which it is asked how uneven that is. Larger takes time."""
+_FARTHEST_M = 20.0
+"""Depth [m] of what a plane through few pixels has behind it. Larger lets one pixel decide."""
 _LEAST_LEFT = 0.2
 """Part of a mask's points that must be left without those that something nearer leaks into. Larger keeps the leaked
 points of slivers."""
@@ -63,8 +67,7 @@ def observe(
             continue
         mask = labels[box] == label
         pixels = int(mask.sum())
-        ranks = (pixels // 20, pixels // 2, pixels - 1 - pixels // 20)
-        near, depth, far = np.partition(cloud.depth[box][mask], ranks)[list(ranks)].tolist() if pixels else (0.0,) * 3
+        depth = float(np.partition(cloud.depth[box][mask], pixels // 2)[pixels // 2]) if pixels else 0.0
         noise = float(depth_noise_m(np.array(depth, np.float32)))
         # A network's masks reach over the object's rim, onto the support and the background.
         clear = mask & candidates[box]
@@ -132,7 +135,7 @@ def observe(
                 normals=cloud.normals.reshape(-1, 3)[at].astype(np.float64),
                 cut_share=outline.cut_share,
                 measured_share=pixels / float(marked[label]),
-                depth_spread_m=far - near,
+                uneven_m=_uneven_m(cloud.depth[box], mask) if pixels < _GAPS * marked[label] else 0.0,
                 beneath_m=looked_at - supports[index].height_m if index >= 0 else 0.0,
                 past_of=partial(_points_past, cloud, outline),
             )
@@ -157,6 +160,17 @@ def _outside(points: Array, support: Support) -> float:
     """Fraction of points (P, 3) beyond the seen outline of their support."""
     sample = points[:: max(1, len(points) // 40), :2]
     return float(support.outside(sample).mean())
+
+
+def _uneven_m(depth: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
+    """``Observation.uneven_m`` of a mask; the reciprocal of a plane's depth is linear in the image."""
+    rows, columns = np.nonzero(mask)
+    seen = depth[rows, columns].astype(np.float64)
+    image = np.stack([rows - rows.mean(), columns - columns.mean(), np.ones(len(rows))], axis=1)
+    of_plane = image @ np.linalg.lstsq(image, 1.0 / seen, rcond=None)[0]
+    off = np.sort(seen - 1.0 / np.maximum(of_plane, 1.0 / _FARTHEST_M))
+    outermost = len(off) // 20
+    return float(off[-1 - outermost] - off[outermost])
 
 
 def _row(values: NDArray[np.float32], row: int) -> Array:

@@ -30,7 +30,7 @@ _SURE_SOLID = 2
 """Views in succession in which a body was seen to be closed before it is not looked at for an inside any more, and in
 which one that was hollow becomes solid. Larger costs time, and keeps false insides longer."""
 _SURE_HOLLOW = 3
-"""Views of an inside after which only better ones are used."""
+"""Views of an inside after which they are kept as they are."""
 _SURE_PIECES = 3
 """Views in succession in which a solid was seen to be of several pieces after which they are kept as they are."""
 _MOST_LOOKS = 6

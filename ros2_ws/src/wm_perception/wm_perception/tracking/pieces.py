@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.parts_update import sure_of_parts
 from wm_perception.tracking.seen_surface import SeenSurface
 from wm_perception.tracking.track import Track
 from wm_perception.types import Cloud
@@ -18,6 +19,13 @@ frames in which the object was seen whole, plus this many. Larger means that obj
 told apart later, smaller that parts become objects."""
 _WHOLE = 0.8
 """Part of what was seen before that a segment must cover for the object to be seen whole again. Larger counts fewer."""
+_THERE = 0.8
+"""Part of what was seen of an object that shows its color and depth, up to which a part of it has gone. Larger takes
+shadows for that, smaller keeps the shape of two things of which a small one has left."""
+_STILL_M_S = 0.05
+"""Speed [m/s] up to which poses are good enough to ask. Larger asks of what is pushed."""
+_GONE_M = 0.008
+"""Depth [m], plus three times the noise, behind a point from which it is not there, as in ``visibility``."""
 _FRESH_HITS = 5
 """Frames after which what was seen is renewed. Smaller is slower, larger lags behind a camera that moves."""
 _COUNTED = 3
@@ -50,6 +58,18 @@ def count_pieces(t: Track, o: Observation, in_pieces: bool) -> None:
         t.whole_frames += _COUNTED
 
 
+def count_less(t: Track, cloud: Cloud) -> None:
+    """Count a frame in which a part of an object whose parts are sure is not where it was seen.
+
+    What its place shows says so: a segmenter may leave out what is still there.
+    """
+    if t.seen is None or t.hits % _COUNTED or not t.parts or not sure_of_parts(t.parts_evidence):
+        return
+    still = not t.visibility.cut and float(np.linalg.norm(t.velocity)) < _STILL_M_S
+    there = t.seen.color_share(cloud, t.position, t.quaternion, _GONE_M + 3.0 * t.noise_m) if still else 1.0
+    t.less_frames = t.less_frames + _COUNTED if there < _THERE else 0
+
+
 def remember(t: Track, o: Observation, cloud: Cloud, anew: bool) -> None:
     """Keep what a segment shows of a track at its current pose, where it is all that can be seen of it.
 
@@ -57,7 +77,7 @@ def remember(t: Track, o: Observation, cloud: Cloud, anew: bool) -> None:
         anew: what was kept is of no use any more, as its frame has changed.
     """
     full = not t.visibility.cut and o.extent > _FULL_EXTENT * t.appearance.seen_extent
-    if t.seen is None or anew or (full and t.hits % _FRESH_HITS == 0):
+    if t.seen is None or anew or (full and t.hits % _FRESH_HITS == 0 and not t.less_frames):
         t.seen = SeenSurface.of(o, t.position, t.quaternion, cloud)
 
 

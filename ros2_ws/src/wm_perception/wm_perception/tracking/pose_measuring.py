@@ -96,7 +96,7 @@ def measure_pose(
             rows, points = rows[outer], points[outer]
     upright_axis = t.shape == Shape.CYLINDER and abs(rotations.matrix(t.quaternion)[2, 2]) > 0.9
     tilt, spin = (0.012, 0.04) if sleeping or not t.evidence.fits else (0.05, 0.15)
-    if by_parts and t.evidence.whole:
+    if by_parts and t.evidence.whole and not t.visibility.cut:
         # Its arms say how it is turned, at rest too: held, it would be found half way when it has been turned.
         spin = 0.15
     if t.parts and not by_parts:
@@ -127,7 +127,8 @@ def without_wrong_turn(
     held where it was. Arguments as for ``measure_pose``.
     """
     motion = t.motion
-    if not 0 < len(t.parts) <= _ALIGNED_PARTS or pose.mean_m < _ASTRAY * _noise_m(o):
+    few = 0 < len(t.parts) <= _ALIGNED_PARTS and not t.visibility.cut
+    if not few or pose.mean_m < _ASTRAY * _noise_m(o):
         motion.astray_frames = 0
         return pose
     motion.astray_frames += 1

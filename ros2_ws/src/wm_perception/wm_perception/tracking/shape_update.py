@@ -11,9 +11,10 @@ from wm_core import rotations
 from wm_core.scene_graph import Shape
 from wm_perception.shapes.fitting import fit_shape
 from wm_perception.shapes.free_space import FreeSpace, is_free_beneath
-from wm_perception.shapes.leaning import fit_leaning
+from wm_perception.shapes.leaning import fit_leaning, is_tilted
 from wm_perception.shapes.surfaces import ShapeFit, align
 from wm_perception.shapes.unseen import completed
+from wm_perception.tracking.fit_choice import choose
 from wm_perception.tracking.loads import under_its_load
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.parts_update import (
@@ -63,9 +64,6 @@ _UNKNOWN_M_S = 0.5
 _CUT_SHARE, _WHOLE_SHARE = 0.2, 0.25
 """Part of the outline that something hides from which ends beside it may go on, and up to which an object is seen
 whole. Smaller: more is completed that is not hidden; fewer views count as whole."""
-_ALIKE, _ALIKE_M, _ALIKE_PLACE_M = 0.12, 0.002, 0.008
-"""Part of the extents, and distances of extents and centers [m], within which fits of one object agree, so that their
-differences are noise. Larger averages over more of them, and over wrong ones."""
 _EARLY_FRAMES = 10
 """Frames in which an object at rest may be moved to where a fit has it. Larger mends later what was wrong at first, and
 follows masks that waver."""
@@ -84,6 +82,9 @@ _LEVEL_M_S = 0.05
 _IMPOSSIBLE, _IMPOSSIBLE_MOVING, _IMPOSSIBLE_M = 0.15, 0.4, 0.02
 """Part of its height, at rest and sliding, and distance [m], by which its lowest point may be off what it lies on.
 Larger keeps wrong shapes of what was fitted while it fell; smaller than the error of supports fits good ones anew."""
+_LESS_FRAMES = 15
+"""Frames, a second, in which a part of an object is gone after which it is fitted anew: two things that touched were
+one, and one of them was taken away. Larger keeps the shape of both for longer."""
 _FORMS = dict.fromkeys(("ball", "can", "cup", "mug", "bowl", "plate", "bottle", "cylinder"), "round") | {"box": "box"}
 """Kind of solid that each class of the segmenter makes likely. The others (tools, trays, baskets, and pans, which are
 round but for the handle) are left to the geometry."""
@@ -134,7 +135,7 @@ def is_due(t: Track, o: Observation, stamp_ns: int) -> bool:
     """Whether the shape of a track should be fitted to this segment."""
     evidence, motion = t.evidence, t.motion
     since_ns = stamp_ns - evidence.stamp_ns
-    if since_ns > _REFIT_NS and len(o.points) >= 30 and is_impossible(t, o):
+    if since_ns > _REFIT_NS and len(o.points) >= 30 and (is_impossible(t, o) or t.less_frames >= _LESS_FRAMES):
         return True
     if evidence.whole and t.parts and sure_of_parts(t.parts_evidence):
         return False
@@ -190,10 +191,11 @@ class ShapeUpdater:
         """
         evidence = t.evidence
         before = t.position.copy(), t.quaternion, t.extents, t.shape
-        if is_impossible(t, o):
+        if is_impossible(t, o) or t.less_frames >= _LESS_FRAMES:
             evidence.fits.clear()
             evidence.whole, t.motion.toppled = False, False
             t.parts_evidence, t.parts = PartsEvidence(), ()
+            t.seen, t.less_frames = (None, 0) if t.less_frames >= _LESS_FRAMES else (t.seen, t.less_frames)
         whole = seen_whole(t, o)
         more = o.pixels > _MORE * evidence.pixels
         evidence.partial = 0 if whole else 1 if more else evidence.partial + 1
@@ -218,7 +220,9 @@ class ShapeUpdater:
         )
         if whole and o.height_low >= _FOOT_M:
             # It stands on other things than the support, or leans.
+            upright = fit
             fit = fit_leaning(o.points, fit, o.bottom, seed=len(evidence.fits), likely=likely, eye=eye, free=free)
+            t.bottom = t.bottom if fit is upright else None
         if fit.extents.max() > 1.3 * self.max_extent_m:
             return
         fit = _of_likely_depth(fit, eye)
@@ -236,7 +240,7 @@ class ShapeUpdater:
         evidence.fits = without_disproved(evidence.fits, t.parts_evidence)
         if len(evidence.fits) > 3 * _FITS:
             evidence.fits.pop(0)
-        chosen, same, last = _choose(evidence.fits, not t.motion.moved)
+        chosen, same, last = choose(evidence.fits, not t.motion.moved)
         # Its load may have been found after it.
         loaded = under_its_load(t, chosen, tracks, eye, free)
         deeper, chosen = loaded is not chosen, loaded
@@ -270,14 +274,14 @@ class ShapeUpdater:
                 t.motion.angular_velocity = np.zeros(3)
         elif t.shape != Shape.BOX and np.abs(t.extents - before[2]).max() > _NEW_SIZE_M:
             t.motion.filter.shift(_center_of(t, last if last is evidence.fits[-1] else None, o) - t.position)
-        elif t.shape == Shape.BOX and before[3] == Shape.BOX and (deeper or not t.motion.moved):
+        elif t.shape == before[3] == Shape.BOX and (deeper or not t.motion.moved) and not is_tilted(chosen):
             t.motion.filter.shift(_away_from_seen_side(t, before[2], eye))
         if t.motion.sleeping and not anew:
             # The height of what it stands on is known better than its own: its lowest point stays.
             if t.bottom is not None:
                 lift = 0.5 * (t.bottom + 0.5 * t.vertical_extent - t.position[2])
                 t.motion.filter.shift(np.array([0.0, 0.0, lift]))
-            if chosen.shape == Shape.BOX:
+            if chosen.shape == Shape.BOX and not is_tilted(chosen):
                 t.quaternion = _slerp_yaw(t.quaternion, last.quaternion, 1.0 / same)
                 t.upright = t.quaternion
         if chosen.parts:
@@ -319,61 +323,6 @@ def _differs(t: Track, fit: ShapeFit) -> bool:
     return bool(np.abs(fit.extents - t.extents).max() > _NEW_SIZE_M or moved > _NEW_PLACE_M)
 
 
-def _choose(fits: list[ShapeFit], at_rest: bool) -> tuple[ShapeFit, int, ShapeFit]:
-    """The shape of the kind that explains its views best, the count of fits of that kind, and the last of them.
-
-    An inside that was seen counts before all else, pieces of a solid where most fits have some. A kind's score is the
-    sum of 1 / (residual + 1 mm) of its fits. Extents are the median of all fits of the kind; of convex hulls the
-    largest is taken.
-
-    Args:
-        at_rest: it has not moved since its birth: then fits stand where the object does, and of the kind those that
-            agree with the middle one are averaged, their centers too.
-    """
-    compound = [f for f in fits if f.parts]
-    hollow = [f for f in compound if f.inside_seen >= 0.0]
-    if hollow or 2 * len(compound) > len(fits):
-        # The inside is known best from where most of it was seen; else the middle one by size.
-        most = max(f.inside_seen for f in compound)
-        compound = [f for f in compound if f.inside_seen >= most - 0.1]
-        compound.sort(key=lambda f: float(np.prod(f.extents)))
-        middle = compound[len(compound) // 2]
-        return middle, len(compound), middle
-    # Pieces that only some fits have are not of the object; the outline of those fits is as good as that of others.
-    fits = [replace(f, parts=()) if f.parts else f for f in fits]
-    score = {
-        k: sum(1.0 / (f.residual_m + 0.001) for f in fits if f.shape == k) for k in sorted({f.shape for f in fits})
-    }
-    kind = max(score, key=score.__getitem__)
-    same = [f for f in fits if f.shape == kind]
-    last = same[-1]
-    if at_rest:
-        middle = np.median([_like(f, last) for f in same], axis=0)
-        chosen = min(same, key=lambda f: float(np.abs(_like(f, last) - middle).sum()))
-        return _averaged(chosen, same), len(same), chosen
-    if kind == Shape.CONVEX:
-        return max(same, key=lambda f: float(np.prod(f.extents))), len(same), last
-    extents = np.median([_like(f, last) for f in same], axis=0)
-    return ShapeFit(kind, last.position, last.quaternion, extents, last.residual_m), len(same), last
-
-
-def _averaged(fit: ShapeFit, fits: Sequence[ShapeFit]) -> ShapeFit:
-    """A fit with the median center and extents of those that agree with it; hulls as they are."""
-    if fit.shape == Shape.CONVEX:
-        return fit
-    alike = [
-        f
-        for f in fits
-        if (np.abs(_like(f, fit) - fit.extents) < _ALIKE * fit.extents + _ALIKE_M).all()
-        and np.linalg.norm(f.position - fit.position) < _ALIKE_PLACE_M
-    ]
-    return replace(
-        fit,
-        position=np.median([f.position for f in alike], axis=0),
-        extents=np.median([_like(f, fit) for f in alike], axis=0),
-    )
-
-
 def _of_likely_depth(fit: ShapeFit, eye: Array | None) -> ShapeFit:
     """A box of which only the front is seen, made as deep as things of its width and height are at least.
 
@@ -395,16 +344,6 @@ def _of_likely_depth(fit: ShapeFit, eye: Array | None) -> ShapeFit:
     extents[axis] = likely
     shift = 0.5 * (likely - fit.extents[axis]) * np.sign(facing[axis])
     return replace(fit, position=fit.position + rotation[:, axis] * shift, extents=extents)
-
-
-def _like(fit: ShapeFit, reference: ShapeFit) -> Array:
-    """Extents of a fit in the axes of another of the same kind (boxes may have swapped x and y)."""
-    if fit.shape != Shape.BOX:
-        return fit.extents
-    yaw = 2.0 * np.arctan2(fit.quaternion[2], fit.quaternion[3])
-    other = 2.0 * np.arctan2(reference.quaternion[2], reference.quaternion[3])
-    turns = int(np.round((yaw - other) / (0.5 * np.pi)))
-    return fit.extents[[1, 0, 2]] if turns % 2 else fit.extents
 
 
 def _slerp_yaw(current: Array, target: Array, weight: float) -> Array:

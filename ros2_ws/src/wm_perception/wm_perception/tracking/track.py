@@ -151,7 +151,7 @@ class ShapeEvidence:
         whole: whether they are to the whole object.
         stamp_ns, pixels: of the segment that was fitted last.
         partial: fits in succession to a part of the object, of which no more came into sight.
-        residual_m: mean distance of the current segment's points to the surface.
+        residual_m: median distance of the current segment's points to the surface.
         view: (3,) unit vector in the world frame from the camera to the object when it was fitted last.
     """
 
@@ -196,6 +196,7 @@ class Track:
         seen: what has been seen of its surface as one segment, None: nothing yet.
         whole_frames, pieces_frames: frames in which it had one segment over all that, and in which it had several that
             do not look alike.
+        less_frames: frames in succession in which a part of what was seen of it before is gone.
         beside: it was born right beside another object, of which it may be a part.
         parts: convex parts in the object frame where it is not convex; empty: it is its shape.
         motion, appearance, visibility, evidence, parts_evidence: see their classes.
@@ -222,6 +223,7 @@ class Track:
     seen: SeenSurface | None = None
     whole_frames: int = 0
     pieces_frames: int = 0
+    less_frames: int = 0
     beside: bool = False
     visibility: Visibility = field(default_factory=Visibility)
     evidence: ShapeEvidence = field(default_factory=ShapeEvidence)

@@ -18,7 +18,7 @@ from wm_perception.tracking.motion import MotionModels
 from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.one_or_two import OneOrTwo
 from wm_perception.tracking.part_memory import PartMemory
-from wm_perception.tracking.pieces import count_pieces, remember
+from wm_perception.tracking.pieces import count_less, count_pieces, remember
 from wm_perception.tracking.pose_measuring import carried_start, measure_pose, rows_to_align, without_wrong_turn
 from wm_perception.tracking.seen_through import SeenThrough
 from wm_perception.tracking.shape_update import SETTLED_FITS, ShapeUpdater, is_due
@@ -157,6 +157,7 @@ class Tracker:
             o = matching.by_track[row]
             again = row in matching.found_again
             count_pieces(t, o, row in matching.in_pieces)
+            count_less(t, cloud)
             self._observe(t, o, dt, found_again=again)
             remember(t, o, cloud, again)
             self._to_fit.append((t, o))
