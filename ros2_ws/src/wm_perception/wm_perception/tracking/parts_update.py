@@ -113,8 +113,11 @@ def with_parts(
         return replace(fit, parts=in_object_frame(parts, fit.position, fit.quaternion))
     # The axes of a hammer are those of its handle, not those of the smallest rectangle around it, which lies askew.
     rectangles = [cv2.minAreaRect(np.ascontiguousarray(part.points()[:, :2], dtype=np.float32)) for part in parts]
-    angle = max(rectangles, key=lambda r: max(r[1]))[2]
-    return outline_of(parts, float(np.radians(angle)), fit.residual_m, -1.0)
+    yaw = float(np.radians(max(rectangles, key=lambda r: max(r[1]))[2]))
+    # Named as before: who has seen an object in some axes goes on with them.
+    before = 2.0 * float(np.arctan2(t.quaternion[2], t.quaternion[3]))
+    yaw += 0.5 * np.pi * float(np.round((before - yaw) / (0.5 * np.pi)))
+    return outline_of(parts, yaw, fit.residual_m, -1.0)
 
 
 def _with_hidden_handle(hollow: Hollow, o: Observation, eye: Array, class_name: str) -> Hollow:

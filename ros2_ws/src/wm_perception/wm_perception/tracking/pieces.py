@@ -22,6 +22,8 @@ _WHOLE = 0.8
 _THERE = 0.8
 """Part of what was seen of an object that shows its color and depth, up to which a part of it has gone. Larger takes
 shadows for that, smaller keeps the shape of two things of which a small one has left."""
+_AREA = 0.85
+"""Part of the area that was seen of it before up to which its segment is smaller. Larger takes turns for that."""
 _STILL_M_S = 0.05
 """Speed [m/s] up to which poses are good enough to ask. Larger asks of what is pushed."""
 _GONE_M = 0.008
@@ -58,14 +60,16 @@ def count_pieces(t: Track, o: Observation, in_pieces: bool) -> None:
         t.whole_frames += _COUNTED
 
 
-def count_less(t: Track, cloud: Cloud) -> None:
+def count_less(t: Track, o: Observation, cloud: Cloud) -> None:
     """Count a frame in which a part of an object whose parts are sure is not where it was seen.
 
-    What its place shows says so: a segmenter may leave out what is still there.
+    Its segment is smaller, and what its place shows says so: a segmenter may leave out what is still there, and a pose
+    may be off.
     """
     if t.seen is None or t.hits % _COUNTED or not t.parts or not sure_of_parts(t.parts_evidence):
         return
-    still = not t.visibility.cut and float(np.linalg.norm(t.velocity)) < _STILL_M_S
+    smaller = o.area_m2 < _AREA * t.seen.area_m2
+    still = smaller and not t.visibility.cut and float(np.linalg.norm(t.velocity)) < _STILL_M_S
     there = t.seen.color_share(cloud, t.position, t.quaternion, _GONE_M + 3.0 * t.noise_m) if still else 1.0
     t.less_frames = t.less_frames + _COUNTED if there < _THERE else 0
 

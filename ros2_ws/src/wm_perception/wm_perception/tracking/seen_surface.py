@@ -31,12 +31,13 @@ class SeenSurface:
     Attributes:
         points: (P, 3) object frame [m].
         colors: (P, 3) CIE L*a*b* scaled to 0..255, NaN where the pixel was not in the image.
-        reach_m: distance up to which a point is on this surface [m].
+        reach_m: distance up to which a point is on this surface [m]. area_m2: of the segment, as seen; 0: not known.
     """
 
     points: Array
     colors: Array = field(default_factory=lambda: np.zeros((0, 3)))
     reach_m: float = _LEAST_REACH_M
+    area_m2: float = 0.0
 
     @classmethod
     def of(cls, o: Observation, position: Array, quaternion: Array, cloud: Cloud | None) -> SeenSurface:
@@ -44,7 +45,7 @@ class SeenSurface:
         world = o.sample(_POINTS)
         colors = _colors(world, cloud)[0] if cloud is not None else np.zeros((0, 3))
         local = (world - position) @ rotations.matrix(quaternion)
-        return cls(local, colors, max(_LEAST_REACH_M, _SPACING * spacing_of(world)))
+        return cls(local, colors, max(_LEAST_REACH_M, _SPACING * spacing_of(world)), o.area_m2)
 
     def in_world(self, position: Array, quaternion: Array) -> Array:
         """(P, 3) world [m], at the object's pose."""

@@ -157,7 +157,7 @@ class Tracker:
             o = matching.by_track[row]
             again = row in matching.found_again
             count_pieces(t, o, row in matching.in_pieces)
-            count_less(t, cloud)
+            count_less(t, o, cloud)
             self._observe(t, o, dt, found_again=again)
             remember(t, o, cloud, again)
             self._to_fit.append((t, o))
