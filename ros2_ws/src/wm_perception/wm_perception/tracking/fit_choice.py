@@ -28,10 +28,11 @@ def choose(fits: list[ShapeFit], at_rest: bool) -> tuple[ShapeFit, int, ShapeFit
         at_rest: it has not moved since its birth: then fits stand where the object does, and of the kind those that
             agree with the middle one are averaged, their centers too.
     """
-    # One that lies across others is seen so in most views; solids of another turn have other sizes.
+    # One that lies across others is seen so in most views; solids of another turn have other sizes. The last one
+    # breaks ties.
     tilted = [f for f in fits if is_tilted(f)]
-    if tilted:
-        fits = tilted if 2 * len(tilted) > len(fits) - is_tilted(fits[-1]) else [f for f in fits if not is_tilted(f)]
+    upright = [f for f in fits if not is_tilted(f)]
+    fits = tilted if len(tilted) + is_tilted(fits[-1]) > len(upright) else upright
     compound = [f for f in fits if f.parts]
     hollow = [f for f in compound if f.inside_seen >= 0.0]
     if hollow or 2 * len(compound) > len(fits):

@@ -25,7 +25,7 @@ _TURN_SIGMAS = 4.0
 """Standard deviations of the measured yaw up to which a sleeping object has not turned. Larger means that slow turning
 is noticed later, smaller that noise wakes objects."""
 _OFF, _OFF_SIGMAS, _OFF_TURN_RAD = 1.6, 0.3, 0.05
-"""How much farther points are from the parts of a sleeping object where it is held than where it is measured, as a
+"""How much farther points are from the parts of a sleeping object where its alignment starts than where it ends, as a
 ratio and in depth noise, from which it is elsewhere, and the turn [rad] from which that is a motion and no drift of the
 camera. Of a T at rest the ratio is 1.0 to 1.5, of one that was pushed by 8 mm and 4 degrees 2. Larger notice small
 pushes of tools less, smaller take noise for them."""

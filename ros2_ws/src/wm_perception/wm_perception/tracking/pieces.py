@@ -11,6 +11,7 @@ from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.parts_update import sure_of_parts
 from wm_perception.tracking.seen_surface import SeenSurface
 from wm_perception.tracking.track import Track
+from wm_perception.tracking.visibility import VACATED_M
 from wm_perception.types import Cloud
 
 _WHOLE_WEIGHT, _PIECES_AT_FIRST = 2.0, 8.0
@@ -26,8 +27,6 @@ _AREA = 0.85
 """Part of the area that was seen of it before up to which its segment is smaller. Larger takes turns for that."""
 _STILL_M_S = 0.05
 """Speed [m/s] up to which poses are good enough to ask. Larger asks of what is pushed."""
-_GONE_M = 0.008
-"""Depth [m], plus three times the noise, behind a point from which it is not there, as in ``visibility``."""
 _FRESH_HITS = 5
 """Frames after which what was seen is renewed. Smaller is slower, larger lags behind a camera that moves."""
 _COUNTED = 3
@@ -70,7 +69,7 @@ def count_less(t: Track, o: Observation, cloud: Cloud) -> None:
         return
     smaller = o.area_m2 < _AREA * t.seen.area_m2
     still = smaller and not t.visibility.cut and float(np.linalg.norm(t.velocity)) < _STILL_M_S
-    there = t.seen.color_share(cloud, t.position, t.quaternion, _GONE_M + 3.0 * t.noise_m) if still else 1.0
+    there = t.seen.color_share(cloud, t.position, t.quaternion, VACATED_M + 3.0 * t.noise_m) if still else 1.0
     t.less_frames = t.less_frames + _COUNTED if there < _THERE else 0
 
 

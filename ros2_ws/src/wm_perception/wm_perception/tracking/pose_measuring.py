@@ -79,7 +79,7 @@ def measure_pose(
     """
     points = o.points[rows]
     sleeping = t.motion.sleeping
-    by_parts = 0 < len(t.parts) <= _ALIGNED_PARTS
+    by_parts = _is_of_few_parts(t)
     parts = t.parts if by_parts else ()
     if t.parts and not by_parts:
         # The outline between a body and its handle is not there: what is seen of the body would pull it. The walls'
@@ -127,13 +127,14 @@ def without_wrong_turn(
     held where it was. Arguments as for ``measure_pose``.
     """
     motion = t.motion
-    few = 0 < len(t.parts) <= _ALIGNED_PARTS and not t.visibility.cut
-    if not few or pose.mean_m < _ASTRAY * _noise_m(o):
+    noise_m = _noise_m(o)
+    if not _is_of_few_parts(t) or t.visibility.cut or pose.mean_m < _ASTRAY * noise_m:
         motion.astray_frames = 0
         return pose
     motion.astray_frames += 1
     if motion.astray_frames > _LOOKS and motion.astray_frames % _SELDOM:
         return pose
+    rim = _rim_error(o, rows, eye)
     turned = [
         align(
             t.shape,
@@ -144,8 +145,8 @@ def without_wrong_turn(
             hull=t.planes,
             parts=t.parts,
             prior_std_m=0.03,
-            noise_m=_noise_m(o),
-            rim=_rim_error(o, rows, eye),
+            noise_m=noise_m,
+            rim=rim,
         )
         for turn in _TURNS
     ]
@@ -154,6 +155,11 @@ def without_wrong_turn(
         return pose
     motion.astray_frames = 0
     return best
+
+
+def _is_of_few_parts(t: Track) -> bool:
+    """Whether an object is aligned by its parts, and not by its outline."""
+    return 0 < len(t.parts) <= _ALIGNED_PARTS
 
 
 def _noise_m(o: Observation) -> float:

@@ -191,11 +191,13 @@ class ShapeUpdater:
         """
         evidence = t.evidence
         before = t.position.copy(), t.quaternion, t.extents, t.shape
-        if is_impossible(t, o) or t.less_frames >= _LESS_FRAMES:
+        less = t.less_frames >= _LESS_FRAMES
+        if less:
+            t.seen, t.less_frames = None, 0
+        if less or is_impossible(t, o):
             evidence.fits.clear()
             evidence.whole, t.motion.toppled = False, False
             t.parts_evidence, t.parts = PartsEvidence(), ()
-            t.seen, t.less_frames = (None, 0) if t.less_frames >= _LESS_FRAMES else (t.seen, t.less_frames)
         whole = seen_whole(t, o)
         more = o.pixels > _MORE * evidence.pixels
         evidence.partial = 0 if whole else 1 if more else evidence.partial + 1
@@ -208,8 +210,9 @@ class ShapeUpdater:
         # Of a part of an object no far side and no notch can be known.
         likely = _FORMS.get(class_name, "")
         free = FreeSpace.up_to(eye, o.past, o.noise_m) if eye is not None else None
-        if t.bottom is not None and free is not None:
-            t.bottom = None if is_free_beneath(free, o.points, t.bottom, surfaces_near(t, tracks)) else t.bottom
+        near = surfaces_near(t, tracks)
+        if t.bottom is not None and free is not None and is_free_beneath(free, o.points, t.bottom, near):
+            t.bottom = None
         fit = fit_shape(
             o.points,
             t.bottom,
@@ -222,7 +225,8 @@ class ShapeUpdater:
             # It stands on other things than the support, or leans.
             upright = fit
             fit = fit_leaning(o.points, fit, o.bottom, seed=len(evidence.fits), likely=likely, eye=eye, free=free)
-            t.bottom = t.bottom if fit is upright else None
+            if fit is not upright:
+                t.bottom = None
         if fit.extents.max() > 1.3 * self.max_extent_m:
             return
         fit = _of_likely_depth(fit, eye)

@@ -14,7 +14,7 @@ from wm_perception.types import Array, Cloud
 _TOLERANCE_M, _TOLERANCE_PER_EXTENT = 0.025, 0.1
 """A measured depth within 2.5 cm plus a tenth of the largest extent is taken to be the object's own surface. Chosen by
 hand; larger means that objects close in front hide less, and that departures from in front of a wall show less."""
-_VACATED_M = 0.008
+VACATED_M = 0.008
 """Depth [m], plus three times the noise, behind a surface from which it counts as vacated. From the work against false
 motion on the recorded clip (commit fb11c0a); larger means that thin objects are never seen to leave."""
 _EMPTY_FRACTION = 0.65
@@ -62,7 +62,7 @@ def update_visibility(tracks: Sequence[Track], cloud: Cloud, dt: float, scored: 
         measured = max(int(np.isfinite(off).sum()), 1)
         tolerance = _TOLERANCE_M + _TOLERANCE_PER_EXTENT * float(t.extents.max())
         # An object no higher than this cannot be seen to have left: the top of another one would show the same depth.
-        beneath = _VACATED_M + 3.0 * t.noise_m
+        beneath = VACATED_M + 3.0 * t.noise_m
         # Only what something nearer covers is hidden. What lies deeper (the inside of a bowl) is in sight all the same,
         # and where nothing was measured it is as elsewhere.
         with np.errstate(invalid="ignore"):
