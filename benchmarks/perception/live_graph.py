@@ -40,12 +40,17 @@ from wm_bringup.sources.playback import DISCOVERY_S, Player
 from wm_core.rotations import matrix_to_quaternion, quaternion_to_matrix
 from wm_core.scene_graph import SceneGraph
 from wm_ros import qos
-from wm_ros.conversions.basics import transform_from_pose_msg, transform_to_pose_msg
+from wm_ros.conversions.basics import (
+    quaternion_from_msg,
+    transform_from_pose_msg,
+    transform_to_pose_msg,
+    vector_from_msg,
+)
 from wm_ros.conversions.scene_graph import scene_graph_from_msg
 from wm_ros.images.camera_info import camera_to_info
 from wm_ros.images.pixels import array_to_image, depth_in_meters, depth_to_millimeters, image_to_array, rgb_to_image
 from wm_ros.stamps import stamp_to_ns
-from wm_ros.transforms import RosTransformBroadcaster, transform_to_msg
+from wm_ros.transforms import RosTransformBroadcaster, TransformBuffer, transform_to_msg
 
 NAMESPACE = "/wm"
 NODE = f"{NAMESPACE}/perception"
@@ -111,23 +116,31 @@ def as_sent(clip: RenderedClip) -> RenderedClip:
 
     def sent(frame: TrueFrame) -> TrueFrame:
         depth = depth_in_meters(depth_to_millimeters(frame.depth))
-        return replace(frame, depth=depth, scene=replace(frame.scene, world_T_camera=_pose_as_sent(frame.scene)))
+        scene = replace(frame.scene, world_T_camera=pose_as_sent(frame.scene.world_T_camera))
+        return replace(frame, depth=depth, scene=scene)
 
     return replace(clip, frames=tuple(map(sent, clip.frames)))
 
 
-def _pose_as_sent(scene: SceneGraph) -> NDArray[np.float64]:
-    """The camera's pose (4, 4), or one that differs in late digits, which a message gives back to the bit."""
-    pose = np.array(scene.world_T_camera, np.float64)
+def pose_as_sent(world_T_camera: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The pose (4, 4), or one that differs in late digits, which the node's transforms give back to the bit."""
+    pose = np.array(world_T_camera, np.float64)
     quaternion = matrix_to_quaternion(pose[:3, :3])
     # Of nine poses in ten a few conversions find one that stays; of the others last bits go to and fro for ever.
     for digits in range(16, 6, -1):
         pose[:3, :3] = quaternion_to_matrix(np.round(quaternion, digits))
         for _ in range(4):
             before, pose = pose, transform_from_pose_msg(transform_to_pose_msg(pose))
-            if np.array_equal(before, pose):
+            if np.array_equal(before, pose) and np.array_equal(before, _looked_up(pose)):
                 return pose
     return pose
+
+
+def _looked_up(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A pose from a buffer of transforms: it normalizes quaternions once more than a message's conversion does."""
+    buffer, sent = TransformBuffer(), transform_to_pose_msg(pose)
+    buffer.set("map", _FRAME, 1, vector_from_msg(sent.position), quaternion_from_msg(sent.orientation))
+    return buffer.lookup("map", _FRAME, 1)
 
 
 def shifted(scene: SceneGraph, offset_ns: int) -> SceneGraph:

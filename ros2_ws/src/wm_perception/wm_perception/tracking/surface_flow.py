@@ -27,6 +27,10 @@ is known, and the side [pixels] of the square that it is taken over: elsewhere t
 which may be at rest. Larger finds fewer ways, and surer ones."""
 _MARGIN_PX = 32
 """Pixels about an object in which its flow is looked for, the farthest that it may have gone. Larger is slower."""
+_LEAST_CROP_PX = 48
+"""Least sides [pixels] of what flow is looked for in. On sides below 46 OpenCV's search (4.11) takes finer scales than
+its preset's and keeps them for all searches to come, so that a way depends on what was looked at before; on a dozen
+pixels it can end the process. Larger is slower."""
 _FLOW_PX = 0.6
 """Standard deviation [pixels] of the flow at a point. Larger trusts it less."""
 _INDEPENDENT = 12.0
@@ -78,7 +82,8 @@ class SurfaceFlow:
         if self._before is None or self._now is None:
             return None
         (s0, before), (s1, now) = self._before, self._now
-        if s1 - s0 > _LONGEST_NS or before.depth.shape != now.depth.shape:
+        shape = now.depth.shape
+        if s1 - s0 > _LONGEST_NS or before.depth.shape != shape or min(shape) < _LEAST_CROP_PX:
             return None
         points = points[:: max(1, len(points) // _POINTS)]
         camera_T_world = np.linalg.inv(now.world_T_camera)
@@ -90,7 +95,7 @@ class SurfaceFlow:
         points, pixels = points[valid], pixels[valid]
         back, known = self._flow_at(pixels, before, now)
         points, back = points[known], back[known]
-        h, w = now.depth.shape
+        h, w = shape
         inside = (back > -0.5).all(axis=1) & (back[:, 0] < w - 0.5) & (back[:, 1] < h - 0.5)
         a, b = np.round(np.where(inside[:, None], back, 0.0)).astype(np.int64).T
         # Moved by what is left of a pixel.
@@ -108,8 +113,9 @@ class SurfaceFlow:
 
     def _flow_at(self, pixels: NDArray[np.int64], before: Cloud, now: Cloud) -> tuple[Array, NDArray[np.bool_]]:
         """Where pixels (P, 2), as (u, v), were in the frame before, (P, 2), and for which of them that is known."""
-        low = np.maximum(pixels.min(axis=0) - _MARGIN_PX, 0)
-        high = np.minimum(pixels.max(axis=0) + _MARGIN_PX, now.depth.shape[::-1])
+        size = np.array(now.depth.shape[::-1])
+        low = np.clip(pixels.min(axis=0) - _MARGIN_PX, 0, size - _LEAST_CROP_PX)
+        high = np.clip(pixels.max(axis=0) + _MARGIN_PX, low + _LEAST_CROP_PX, size)
         crop = np.s_[low[1] : high[1], low[0] : high[0]]
         gray = cv2.cvtColor(now.rgb[crop], cv2.COLOR_RGB2GRAY)
         flow = _search().calc(gray, cv2.cvtColor(before.rgb[crop], cv2.COLOR_RGB2GRAY), None)
