@@ -42,7 +42,7 @@ class Observation:
         beneath_m: how far its support is beneath the one that the camera looks at [m]; negative above it.
         measured_share: part 0..1 of its pixels that have depth. uneven_m: between 5 and 95 % of
             what their depths differ from a plane's by [m], 0 where nearly all have depth.
-        past_of: gives ``past``, which is looked for only where a shape is fitted.
+        past_of, edge_of: give ``past`` and ``edge``, which are looked for only where they are needed.
     """
 
     points: Array
@@ -70,6 +70,7 @@ class Observation:
     measured_share: float = 1.0
     uneven_m: float = 0.0
     past_of: Callable[[], Array] = lambda: np.zeros((0, 3))
+    edge_of: Callable[[], tuple[Array, Array]] = lambda: (np.zeros((0, 3)), np.zeros((0, 3)))
 
     def __post_init__(self) -> None:
         if len(self.rim) not in (0, len(self.points)):
@@ -81,6 +82,29 @@ class Observation:
     def past(self) -> Array:
         """(S, 3) points of other surfaces [m] that are seen past the object: it is not on the way to them."""
         return self.past_of()
+
+    @cached_property
+    def edge(self) -> tuple[Array, Array]:
+        """(E, 3) where its surface is in its outermost pixels [m], where the depth of those is not trusted; normals.
+
+        Their depth may be of what is behind; they are put on the surface of the pixels beside them. (E, 3) normals as
+        ``normals``.
+        """
+        return self.edge_of()
+
+    @cached_property
+    def with_edge(self) -> Observation:
+        """The same with its outermost pixels."""
+        points, normals = self.edge
+        if not len(points) or len(self.normals) != len(self.points):
+            return self
+        return replace(
+            self,
+            points=np.concatenate([self.points, points]),
+            normals=np.concatenate([self.normals, normals]),
+            rim=np.zeros(0, np.uint8),
+            edge_of=lambda: (np.zeros((0, 3)), np.zeros((0, 3))),
+        )
 
     @cached_property
     def size(self) -> Array:
@@ -116,5 +140,6 @@ class Observation:
             hidden_fraction=max(self.hidden_fraction, 0.5),
             rim=np.zeros(0, np.uint8),
             normals=np.zeros((0, 3)),
+            edge_of=lambda: (np.zeros((0, 3)), np.zeros((0, 3))),
             cut_share=max(self.cut_share, 0.5),
         )

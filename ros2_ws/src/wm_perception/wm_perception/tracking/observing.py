@@ -29,6 +29,12 @@ _STEP_M = 0.03
 smaller drops parts of steep surfaces."""
 _GAPS = 0.9
 """Part of a mask's pixels that have depth up to which it is asked how uneven that is. Larger takes time."""
+_BESIDE = ((0, -1), (0, 1), (-1, 0), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
+"""Rows and columns from a pixel to those beside it."""
+_TOP_PERCENT = 95.0
+"""Of an object's points [%] that are below its top. Larger takes noise for it."""
+_LEAST_SLOPE = 0.2
+"""Slope of the view down on what is level, from which it is known where it goes on. Smaller trusts heights more."""
 _FARTHEST_M = 20.0
 """Depth [m] of what a plane through few pixels has behind it. Larger lets one pixel decide."""
 _LEAST_LEFT = 0.2
@@ -80,10 +86,12 @@ def observe(
         outline = outline_of(cloud.depth, labels, label, box, edge_pixels, grounds[index], cloud.nearest)
         cleared = use & ~outline.leaked
         use = cleared if int(cleared.sum()) >= _LEAST_LEFT * int(use.sum()) else use
+        edge = np.zeros_like(use)
         if noise > _MIXED_PIXEL_NOISE_M:
             # Far away, a sensor's outermost pixels mix the object with what is behind it.
             inner = cv2.erode(use.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
-            use = inner if int(inner.sum()) >= 0.35 * pixels else use
+            if int(inner.sum()) >= 0.35 * pixels:
+                edge, use = use & ~inner, inner
         rows, columns = np.divmod(np.flatnonzero(use), use.shape[1])
         if len(rows) < 8 or pixels < 12:
             observations.append(None)
@@ -138,6 +146,7 @@ def observe(
                 uneven_m=_uneven_m(cloud.depth[box], mask) if pixels < _GAPS * marked[label] else 0.0,
                 beneath_m=looked_at - supports[index].height_m if index >= 0 else 0.0,
                 past_of=partial(_points_past, cloud, outline),
+                edge_of=partial(_points_of_edge, cloud, box, edge, use, noise),
             )
         )
     return observations
@@ -154,6 +163,33 @@ def _looked_at(which: NDArray[np.int32], supports: Sequence[Support]) -> float:
 def _points_past(cloud: Cloud, outline: Outline) -> Array:
     """``Observation.past``."""
     return cloud.points[outline.past[:, 0], outline.past[:, 1]].astype(np.float64)
+
+
+def _points_of_edge(
+    cloud: Cloud, box: tuple[slice, slice], edge: NDArray[np.bool_], inner: NDArray[np.bool_], noise_m: float
+) -> tuple[Array, Array]:
+    """``Observation.edge``, of two masks in a box of the image.
+
+    What is at the top of the object goes on level; what is below it is as far away as the pixel beside. The normals
+    there say neither, as they are of both sides of the edge.
+    """
+    if not edge.any():
+        return np.zeros((0, 3)), np.zeros((0, 3))
+    rows, columns = np.nonzero(edge)
+    padded = np.pad(inner, 1)
+    beside = np.stack([padded[1 + dy :, 1 + dx :][rows, columns] for dy, dx in _BESIDE], axis=1)
+    known = beside.any(axis=1)
+    rows, columns, first = rows[known], columns[known], beside[known].argmax(axis=1)
+    dy, dx = np.array(_BESIDE)[first].T
+    v, u = rows + box[0].start, columns + box[1].start
+    eye, anchor = cloud.world_T_camera[:3, 3], cloud.points[v + dy, u + dx].astype(np.float64)
+    rays = (cloud.points[v, u] - eye) / cloud.depth[v, u][:, None]
+    top = float(np.percentile(cloud.points[box][inner][:, 2], _TOP_PERCENT))
+    level = (anchor[:, 2] > top - 3.0 * noise_m) & (rays[:, 2] < -_LEAST_SLOPE)
+    scale = np.where(
+        level, (anchor[:, 2] - eye[2]) / np.minimum(rays[:, 2], -_LEAST_SLOPE), cloud.depth[v + dy, u + dx]
+    )
+    return eye + rays * scale[:, None], np.where(level[:, None], [0.0, 0.0, 1.0], np.nan)
 
 
 def _outside(points: Array, support: Support) -> float:

@@ -159,7 +159,8 @@ def _solid_parts(fit: ShapeFit, o: Observation, eye: Array, base: float, others:
         pieces = convex_pieces(found.profile, _SLICES)
         circle = Rim(found.center, np.ones(2), 0.0, True)
         return tuple(solid_of(circle, piece) for piece in pieces) if len(pieces) > 1 else ()
-    return find_prisms(o.points, eye, base, others)
+    # Their outlines are all that is measured of prisms: without the outermost pixels they are too small.
+    return find_prisms(np.concatenate([o.points, o.edge[0]]), eye, base, others)
 
 
 def surfaces_near(t: Track, tracks: Sequence[Track]) -> Array:

@@ -106,4 +106,5 @@ def joined(pieces: Sequence[Observation]) -> Observation:
         normals=np.concatenate(normals) if all(map(len, normals)) else np.zeros((0, 3)),
         cut_share=float(weights @ [o.cut_share for o in pieces] / weights.sum()),
         past_of=lambda: np.concatenate([o.past for o in pieces]),
+        edge_of=lambda: (np.concatenate([o.edge[0] for o in pieces]), np.concatenate([o.edge[1] for o in pieces])),
     )

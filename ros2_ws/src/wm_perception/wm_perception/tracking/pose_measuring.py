@@ -38,6 +38,15 @@ _LOOKS, _SELDOM = 3, 8
 not its pose. Larger and smaller take more time."""
 
 
+def points_to_align(t: Track, o: Observation) -> Observation:
+    """The segment with the points that a track is aligned to.
+
+    Of prisms, which end where the segment ends, its outermost pixels say where that is. Without them what is far would
+    be drawn toward the camera: a row of pixels covers more of a table than a column.
+    """
+    return o.with_edge if _is_of_few_parts(t) and not t.is_round else o
+
+
 def rows_to_align(t: Track, o: Observation, mixed: bool) -> NDArray[np.int64]:
     """(P,) rows of a segment's points to align a track to; of a merged segment (``mixed``) those near its surface."""
     rows = np.arange(len(o.points))

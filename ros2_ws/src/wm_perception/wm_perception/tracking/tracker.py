@@ -19,7 +19,13 @@ from wm_perception.tracking.observation import Observation
 from wm_perception.tracking.one_or_two import OneOrTwo
 from wm_perception.tracking.part_memory import PartMemory
 from wm_perception.tracking.pieces import count_less, count_pieces, remember
-from wm_perception.tracking.pose_measuring import carried_start, measure_pose, rows_to_align, without_wrong_turn
+from wm_perception.tracking.pose_measuring import (
+    carried_start,
+    measure_pose,
+    points_to_align,
+    rows_to_align,
+    without_wrong_turn,
+)
 from wm_perception.tracking.seen_through import SeenThrough
 from wm_perception.tracking.shape_update import SETTLED_FITS, ShapeUpdater, is_due
 from wm_perception.tracking.surface_flow import SurfaceFlow
@@ -193,12 +199,14 @@ class Tracker:
     def _fit(self, t: Track, o: Observation) -> None:
         """Fit the shape of a track to its segment, and carry over to it what is known of the track."""
         seen = t.seen.in_world(t.position, t.quaternion) if t.seen is not None else None
-        rows = rows_to_align(t, o, False)
-        before = measure_pose(t, o, rows, t.position, self._eye).position
+        aligned = points_to_align(t, o)
+        rows = rows_to_align(t, aligned, False)
+        before = measure_pose(t, aligned, rows, t.position, self._eye).position
         name = self.class_name(t) if self.vocabulary else ""
         hollow = hollow_probability(self.vocabulary, t.appearance.class_probabilities())
         self._shapes.refit(t, o, self.tracks, self._eye, self._stamp_ns, name, hollow)
-        pose = measure_pose(t, o, rows, t.position, self._eye)
+        aligned = points_to_align(t, o)
+        pose = measure_pose(t, aligned, rows_to_align(t, aligned, False), t.position, self._eye)
         t.motion.shift_trail(pose.position - before)
         t.evidence.residual_m = pose.residual_m
         if t.seen is not None and seen is not None:
@@ -226,10 +234,11 @@ class Tracker:
         enlarged = t.evidence.fits and t.appearance.is_enlarged(o)
         t.appearance.enlarged_frames = t.appearance.enlarged_frames + 1 if enlarged else 0
         mixed = _is_mixed(t)
-        rows = rows_to_align(t, o, mixed)
+        aligned = points_to_align(t, o)
+        rows = rows_to_align(t, aligned, mixed)
         carry = continued and not t.visibility.cut and not mixed
-        start = carried_start(t, o, o.points[rows]) if carry else t.position
-        pose = without_wrong_turn(t, o, rows, measure_pose(t, o, rows, start, self._eye), self._eye)
+        start = carried_start(t, o, aligned.points[rows]) if carry else t.position
+        pose = without_wrong_turn(t, aligned, rows, measure_pose(t, aligned, rows, start, self._eye), self._eye)
         t.evidence.residual_m = pose.residual_m
         come = self._through.has_come(o.sample(_COME_POINTS), o.noise_m, self._stamp_ns)
         follow = not t.motion.sleeping and is_doubtful(t, pose)

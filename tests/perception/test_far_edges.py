@@ -1,0 +1,96 @@
+"""What is far is as large as it is: its outermost pixels count, though their depth is not trusted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from seen_objects import eye_at, seen_frame, segmentation_of
+from wm_core.scene_graph import SceneGraph, Shape
+from wm_dynamics.mujoco.bodies import GeomDef
+from wm_perception.lifting.cloud import depth_noise_m
+from wm_perception.pipeline import PerceptionPipeline
+from wm_perception.types import Frame, PerceptionConfig, Segmentation
+
+BAR, STEM, HIGH_M = 0.18, 0.13, 0.04
+EYE = eye_at(40.0, 1.45)
+
+
+class Told:
+    """A segmenter that is told its labels, (h, w)."""
+
+    def __init__(self) -> None:
+        self.labels: NDArray[np.int32] = np.zeros((0, 0), np.int32)
+
+    def segment(self, frame, cloud, candidates, height, predicted) -> Segmentation:
+        """As ``Segmenter.segment``."""
+        return segmentation_of(self.labels, least=30, score=0.9)
+
+
+def tee(yaw: float) -> list[GeomDef]:
+    """A T, whose center between its extents is at the origin."""
+    turn = Rotation.from_euler("z", yaw)
+
+    def box(size: tuple[float, float], along: float) -> GeomDef:
+        place = turn.apply([along, 0.0, 0.5 * HIGH_M])
+        return GeomDef(Shape.BOX, np.array([*size, HIGH_M]), place, turn.as_quat(), color=(0.1, 0.4, 0.4, 1.0))
+
+    return [box((0.05, BAR), 0.5 * STEM), box((STEM, 0.05), -0.025)]
+
+
+def seen(yaw: float, seed: int) -> tuple[Frame, NDArray[np.int32]]:
+    """A frame with a depth camera's noise, whose edges lie between an object and what is behind; and the mask."""
+    frame, which = seen_frame(tee(yaw), EYE, (0.0, 0.0, 0.0))
+    rng = np.random.default_rng(seed)
+    table, _ = seen_frame([], EYE, (0.0, 0.0, 0.0))
+    mask = which > 0
+    padded = np.pad(mask, 1)
+    around = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    share = np.where(mask & ~around, rng.uniform(0.0, 0.3, mask.shape), 0.0)
+    mixed = (1.0 - share) * frame.depth_m + share * table.depth_m
+    noisy = mixed + 0.5 * depth_noise_m(frame.depth_m) * rng.standard_normal(mask.shape)
+    return replace(frame, depth_m=noisy.astype(np.float32)), mask.astype(np.int32)
+
+
+def perceived(yaws: list[float]) -> list[SceneGraph]:
+    """The scene after each of some yaws was looked at for half a second."""
+    told = Told()
+    pipeline = PerceptionPipeline(PerceptionConfig(segmenter="geometric", stride=1), segmenter=told)
+    scenes, number = [], 0
+    for yaw in yaws:
+        for _ in range(16):
+            frame, told.labels = seen(yaw, number)
+            number += 1
+            scene = pipeline.process(replace(frame, stamp_ns=1 + number * 33_333_333)).scene
+        scenes.append(scene)
+    return scenes
+
+
+def the_tee(scene: SceneGraph) -> int:
+    (row,) = np.flatnonzero(~scene.is_static)
+    return int(row)
+
+
+@pytest.mark.parametrize("yaw_deg", [0.0, 60.0, 130.0, 200.0, 290.0])
+def test_a_far_tee_is_as_large_as_it_is(yaw_deg: float) -> None:
+    (scene,) = perceived([np.radians(yaw_deg)])
+    row = the_tee(scene)
+    assert 2 <= len(scene.parts[row]) <= 4
+    level = np.sort(scene.extents[row, :2])
+    assert np.abs(level - np.sort([BAR, STEM + 0.05])).max() < 0.012
+    assert np.linalg.norm(scene.positions[row, :2]) < 0.005
+
+
+@pytest.mark.parametrize("turns_deg", [(0.0, 15.0, 30.0, 45.0, 60.0, 75.0, 90.0), (200.0, 185.0, 170.0, 155.0, 140.0)])
+def test_a_far_tee_that_turns_keeps_its_center(turns_deg: tuple[float, ...]) -> None:
+    """A row of pixels covers more at its far side than at its near one: lost, it moves the center with the turn."""
+    scenes = perceived([float(np.radians(t)) for t in turns_deg])
+    offsets = []
+    for turn_deg, scene in zip(turns_deg, scenes, strict=True):
+        row = the_tee(scene)
+        offsets.append(Rotation.from_euler("z", -turn_deg, degrees=True).apply(scene.positions[row])[:2])
+    assert np.ptp(offsets, axis=0).max() < 0.006
