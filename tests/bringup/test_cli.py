@@ -200,7 +200,7 @@ def test_view_says_what_is_wrong():
     Console(file=out, width=160).print(view.render())
     assert "median 50 ms" in out.getvalue() and "15.0" in out.getvalue() and "speed [m/s]" in out.getvalue()
     assert "perception: color input: nothing yet" in out.getvalue()
-    assert view.line().startswith("2 objects (0 moving)") and "nothing yet" in view.line()
+    assert view.line().startswith("1 object (0 moving)") and "nothing yet" in view.line()
 
 
 def test_what_a_recording_does_not_say_again():

@@ -183,6 +183,7 @@ def test_report_holds_everything_it_shows(tmp_path, results, recording):
     (tmp_path / "demo.mp4").write_bytes(b"not really a video")
     page.write_demo_report(tmp_path / "report.html", results, results.metrics(60.0), stills, tmp_path / "demo.mp4")
     text = (tmp_path / "report.html").read_text()
+    assert "dynamics of the futures" in text and "physics" in text
     sources = re.findall(r'src="([^"]{0,40})', text)
     assert len(sources) > len(results.futures) and all(source.startswith("data:") for source in sources)
     assert base64.b64encode(b"not really a video").decode() in text

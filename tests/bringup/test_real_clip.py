@@ -39,6 +39,9 @@ def test_the_mug_stays_one_thing_and_is_imagined_away(shared_data: Path, tmp_pat
     fall, rest = (np.array(found["imagined"][name]["path_m"]) for name in ("push", "factual"))
     assert fall[0, 2] - fall[-1, 2] > 0.2
     assert np.linalg.norm(rest[-1] - rest[0]) < 0.03
+    gone = found["imagined"]["remove"]["path_m"]
+    assert gone[-1] is None, "a place for what is not there"
+    assert {q["backend"] for q in found["imagined"].values()} <= {"learned", "physics"}
     pictures = {name: cv2.imread(str(out / "stills" / f"{name}.png")) for name in ("factual", "remove", "push")}
     assert all(p is not None and p.std() > 10.0 for p in pictures.values())
     assert np.abs(pictures["factual"].astype(int) - pictures["remove"]).max() > 60

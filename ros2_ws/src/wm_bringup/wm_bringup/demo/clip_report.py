@@ -87,8 +87,9 @@ class ImaginedClip:
         scenarios: K (hypothesis, title, what is changed).
         pictures: K lists of P pictures (H, W, 3).
         times: (P,) of the pictures [s] after the graph's stamp.
-        paths: (K, T, 3) of the object's center [m].
-        round_trip_s: from the request to its answer."""
+        paths: (K, T, 3) of the object's center [m], NaN where it is absent.
+        round_trip_s: from the request to its answer.
+        backends: K names of the dynamics that answered."""
 
     object_id: int
     graph: SceneGraph
@@ -98,6 +99,7 @@ class ImaginedClip:
     times: NDArray[np.float64]
     paths: NDArray[np.float32]
     round_trip_s: float
+    backends: tuple[str, ...]
 
 
 def presence_picture(rows: list[Presence], object_id: int | None, width: int = 1120) -> Picture:
@@ -144,8 +146,11 @@ def write_clip_report(
     strips: dict[str, Path] = {}
     save_png(stills / "presence.png", presence_picture(shown, object_id))
     with_overlay = [f for f in frames if f.overlay is not None]
-    if with_overlay:
-        save_png(stills / "overlay.png", with_overlay[len(with_overlay) // 2].overlay)  # type: ignore[arg-type]
+    shown = with_overlay[len(with_overlay) // 2] if with_overlay else None
+    if imagined is not None:
+        shown = next((f for f in with_overlay if f.stamp_ns == imagined.graph.stamp_ns), shown)
+    if shown is not None:
+        save_png(stills / "overlay.png", shown.overlay)  # type: ignore[arg-type]
     if imagined is not None:
         for k, (hypothesis, _, _) in enumerate(imagined.scenarios):
             chosen = sorted({int(i) for i in np.linspace(0, _last_worth_showing(imagined, k), 5).round()})
@@ -166,8 +171,10 @@ def write_clip_report(
         "hidden and remembered. Supports (tables, the floor) are green.</p>"
     )
     body += [picture_html(stills / "presence.png"), _object_table(graphs[-1], rows)]
-    if with_overlay:
-        body.append(picture_html(stills / "overlay.png", "The scene graph drawn over the camera's picture."))
+    if shown is not None:
+        number = next(n for n, frame in enumerate(frames, start=1) if frame is shown)
+        which = f"frame {number} of {len(frames)}"
+        body.append(picture_html(stills / "overlay.png", f"The scene graph drawn over the camera's picture, {which}."))
     if imagined is not None:
         body.append("<h2>What if?</h2>")
         body.append(
@@ -179,7 +186,10 @@ def write_clip_report(
             body.append(f"<h3>{escape(title)} <small>{escape(detail)}</small></h3>")
             body.append(picture_html(strips[hypothesis.name]))
     body.append("<h2>Where this was run</h2>")
-    body.append(table(["", ""], [[escape(k), escape(v)] for k, v in machine_facts().items()], left=(0, 1)))
+    facts = machine_facts()
+    if imagined is not None:
+        facts["dynamics of the futures"] = ", ".join(sorted(set(imagined.backends)))
+    body.append(table(["", ""], [[escape(k), escape(v)] for k, v in facts.items()], left=(0, 1)))
     (out / "report.html").write_text(page(f"wm: {recording.folder.name}", lead, [part for part in body if part]))
 
 
@@ -243,7 +253,11 @@ def _data(
             q[0].name: {
                 "question": q[1],
                 "detail": q[2],
-                "path_m": [[round(float(v), 4) for v in point] for point in imagined.paths[k][::3]],
+                "backend": imagined.backends[k],
+                "path_m": [
+                    [round(float(v), 4) for v in point] if np.isfinite(point).all() else None
+                    for point in imagined.paths[k][::3]
+                ],
             }
             for k, q in enumerate(imagined.scenarios)
         }

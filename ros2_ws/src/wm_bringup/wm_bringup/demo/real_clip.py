@@ -178,6 +178,7 @@ def _imagine(
         stage.detail(text)
     paths = rollout.states[:, 0, :, column, POSITION]
     paths = np.where(rollout.usable[:, None, None], paths, paths[:, :1])
+    paths = np.where(rollout.present[:, :, column, None], paths, np.nan)
     return ImaginedClip(
         object_id,
         graph,
@@ -187,6 +188,7 @@ def _imagine(
         rollout.frame_times,
         paths,
         answer.round_trip_s,
+        rollout.backends or (rollout.backend,) * len(scenarios),
     )
 
 

@@ -233,7 +233,9 @@ def write_demo_report(
     contact = [e for e in scored if e.contacts]
     ours = float(np.mean([e.average("imagined") for e in contact or scored])) if scored else float("nan")
     straight = float(np.mean([e.average("straight") for e in contact or scored])) if scored else float("nan")
-    p = results.perception
+    p, rollout = results.perception, results.rollouts["imagined"]
+    dynamics = ", ".join(sorted(set(rollout.backends or [rollout.backend])))
+    facts = {**results.machine, "dynamics of the futures": dynamics}
     body = [
         tiles(
             [
@@ -284,7 +286,7 @@ def write_demo_report(
         "<h2>Files</h2>",
         _files(path.parent, DEMO_FILES),
         "<h2>Where this was run</h2>",
-        table(["", ""], [[escape(k), escape(v)] for k, v in results.machine.items()], left=(0, 1)),
+        table(["", ""], [[escape(k), escape(v)] for k, v in facts.items()], left=(0, 1)),
         f'<p class="note">Scene {escape(results.scene_name)}, seed {results.seed}; '
         f"{sum(results.topics.values())} messages of {len(results.topics)} topics recorded; "
         f"{metrics.get('seconds_total', 0):.0f} s in all.</p>",

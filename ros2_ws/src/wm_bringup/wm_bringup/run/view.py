@@ -82,12 +82,14 @@ class View:
         return [(name, text, level) for name, (level, text, _) in sorted(self.statuses.items()) if level > 0]
 
     def line(self) -> str:
-        """One line, for a log."""
-        count = len(self.scene) if self.scene is not None else 0
-        moving = 0
-        if count:
-            moving = int((np.linalg.norm(self.scene.linear_velocities, axis=1) > 0.02).sum())
-        text = f"{count} objects ({moving} moving), {self.graph_rate_hz():.1f} graphs/s, latency {self.latency.text()}"
+        """One line, for a log; supports, such as tables, are no objects."""
+        count = moving = 0
+        if self.scene is not None:
+            movable = ~self.scene.is_static
+            count = int(movable.sum())
+            moving = int((np.linalg.norm(self.scene.linear_velocities[movable], axis=1) > 0.02).sum())
+        things = "object" if count == 1 else "objects"
+        text = f"{count} {things} ({moving} moving), {self.graph_rate_hz():.1f} graphs/s, latency {self.latency.text()}"
         worst = max(self.complaints(), key=lambda c: c[2], default=None)
         return f"{text}; {worst[0]}: {worst[1]}" if worst else text
 
