@@ -51,3 +51,21 @@ def test_merged_parts_hold_every_point_and_no_more_than_the_outline(seed, limit)
 def test_too_many_parts_are_refused():
     with pytest.raises(ValueError, match="object 7 has 13 parts, expected at most 12"):
         SceneGraph.build([7], [[0, 0, 0]], [[1, 1, 1]], parts=[tuple(ring(13))])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"extents": np.array([0.1, np.nan, 0.1])}, r"ConvexPart\.extents: got \[0\.1, nan, 0\.1\], expected 3 finite"),
+        ({"extents": np.array([0.1, -0.1, 0.1])}, r"ConvexPart\.extents: .* expected none < 0"),
+        ({"extents": np.array([0.1, 0.1])}, r"ConvexPart\.extents: .* expected 3 finite"),
+        ({"position": np.array([np.inf, 0.0, 0.0])}, r"ConvexPart\.position: .* expected 3 finite"),
+        ({"quaternion": np.array([0.0, 0.0, 1.0])}, r"ConvexPart\.quaternion: .* expected 4 finite"),
+        ({"hull": np.zeros(6)}, r"ConvexPart\.hull: got an array of shape \(6,\), expected \(P, 3\)"),
+        ({"hull": np.full((4, 3), np.nan)}, r"ConvexPart\.hull: .* finite"),
+    ],
+)
+def test_a_part_of_no_numbers_is_refused_by_name(changed, said):
+    given = {"shape": Shape.CONVEX, "extents": np.full(3, 0.1), **changed}
+    with pytest.raises(ValueError, match=said):
+        ConvexPart(**given)

@@ -28,6 +28,9 @@ class ConvexPart:
         shape, extents: as in wm_msgs/SceneObject; extents (3,) [m].
         position, quaternion: pose of the part in the object's frame [m, xyzw].
         hull: (P, 3) points in the part's frame [m] of a ``CONVEX`` part; (0, 3) else.
+
+    Raises:
+        ValueError: a number is not finite, an extent is negative, or an array has another shape.
     """
 
     shape: Shape
@@ -35,6 +38,17 @@ class ConvexPart:
     position: Array = field(default_factory=lambda: np.zeros(3))
     quaternion: Array = field(default_factory=lambda: np.array([0.0, 0.0, 0.0, 1.0]))
     hull: Array = field(default_factory=lambda: np.zeros((0, 3)))
+
+    def __post_init__(self) -> None:
+        for name, size in (("extents", 3), ("position", 3), ("quaternion", 4)):
+            value = np.asarray(getattr(self, name))
+            if value.shape != (size,) or not np.isfinite(value).all():
+                raise ValueError(f"ConvexPart.{name}: got {value.tolist()}, expected {size} finite numbers")
+        if min(self.extents) < 0.0:
+            raise ValueError(f"ConvexPart.extents: got {np.asarray(self.extents).tolist()}, expected none < 0")
+        hull = np.asarray(self.hull)
+        if hull.ndim != 2 or hull.shape[1] != 3 or not np.isfinite(hull).all():
+            raise ValueError(f"ConvexPart.hull: got an array of shape {hull.shape}, expected (P, 3) finite numbers")
 
     def points(self) -> Array:
         """Points (P, 3) in the object's frame [m] whose convex hull is (for round shapes: nearly) the part."""
