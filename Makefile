@@ -24,7 +24,7 @@ help:  ## this list
 	@echo
 	@echo "PYTHON=/path/to/python3.12   the Python to use (3.10 to 3.13)"
 	@echo "ARGS='...'                   more arguments, e.g. make test ARGS='-k camera'"
-	@echo "PROCESSES=2                  that share the tests of make test (each has nodes of its own; 0: in one, in order)"
+	@echo "PROCESSES=2                  that share the tests of make test (each has nodes of its own; 0: in one, in order, as --pdb needs)"
 	@echo "WITH='training export'       also install torch (training), and what compiles TensorRT engines (export)"
 	@echo "WITH='training household'    also install household objects to measure perception and imagination with"
 	@echo "WM_ROS=pip|sourced           ROS 2 from pip, or the sourced one (default: the sourced one, if there is one)"
