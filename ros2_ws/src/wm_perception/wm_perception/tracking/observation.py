@@ -85,10 +85,10 @@ class Observation:
 
     @cached_property
     def edge(self) -> tuple[Array, Array]:
-        """(E, 3) where its surface is in its outermost pixels [m], where the depth of those is not trusted; normals.
+        """(E, 3) points [m] of its outermost pixels, and (E, 3) their normals, as ``normals``; empty where it is near.
 
-        Their depth may be of what is behind; they are put on the surface of the pixels beside them. (E, 3) normals as
-        ``normals``.
+        Far away their depth may be of what is behind: they are at the height, or the depth, of the pixels beside them.
+        Empty, too, where what is seen is not mostly its top.
         """
         return self.edge_of()
 
