@@ -141,6 +141,8 @@ def test_what_sticks_out_into_the_air_is_part_of_what_it_touches(
     height: float, width: float, length: float, thick: float, gap: float, yaw: float, mass: float
 ) -> None:
     assume(length * thick**2 < 0.5 * width**2 * height)
+    # Within 1.5 cm, the error of its height here, it may stand on the table.
+    assume(height - thick - 0.005 > 0.0155)
     turn = Rotation.from_euler("z", yaw)
     bar_at = turn.apply([0.5 * width + 0.5 * length + gap, 0.0, height - 0.5 * thick - 0.005])
     block = solid(Shape.BOX, (width, width, height), (0.0, 0.0, 0.5 * height), 0.3, turn)
