@@ -131,6 +131,17 @@ def segmentation_of(ids: NDArray[Any], least: int = 1, score: float = 1.0) -> Se
     return Segmentation(labels, np.full(count, -1, np.int64), ("object",) * count, np.full(count, score, np.float32))
 
 
+class Told:
+    """A segmenter that is told its labels, (h, w)."""
+
+    def __init__(self) -> None:
+        self.labels: NDArray[np.int32] = np.zeros((0, 0), np.int32)
+
+    def segment(self, frame, cloud, candidates, height, predicted) -> Segmentation:
+        """As ``Segmenter.segment``."""
+        return segmentation_of(self.labels, least=30, score=0.9)
+
+
 def contains(part: ConvexPart, points: NDArray[np.float64], slack: float = 0.0) -> NDArray[np.bool_]:
     """Which of points (P, 3) are within a ``ConvexPart``'s hull, or nearer to it than ``slack`` [m]."""
     planes = hull_planes(part.points())

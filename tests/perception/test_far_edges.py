@@ -9,49 +9,33 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from seen_objects import eye_at, seen_frame, segmentation_of
+from seen_objects import Told, eye_at, seen_frame
 from wm_core import rotations
 from wm_core.scene_graph import SceneGraph, Shape
 from wm_dynamics.mujoco.bodies import GeomDef
 from wm_perception.lifting.cloud import depth_noise_m
 from wm_perception.pipeline import PerceptionPipeline
-from wm_perception.types import Frame, PerceptionConfig, Segmentation
+from wm_perception.types import Frame, PerceptionConfig
 
 BAR, STEM, HIGH_M = 0.18, 0.13, 0.04
 EYE = eye_at(40.0, 1.45)
 
 
-class Told:
-    """A segmenter that is told its labels, (h, w)."""
-
-    def __init__(self) -> None:
-        self.labels: NDArray[np.int32] = np.zeros((0, 0), np.int32)
-
-    def segment(self, frame, cloud, candidates, height, predicted) -> Segmentation:
-        """As ``Segmenter.segment``."""
-        return segmentation_of(self.labels, least=30, score=0.9)
+def bar(size: tuple[float, float, float], place: tuple[float, float], yaw: float) -> GeomDef:
+    """A box on the table, of a thing that is turned about the origin."""
+    turn = Rotation.from_euler("z", yaw)
+    center = turn.apply([*place, 0.5 * size[2]])
+    return GeomDef(Shape.BOX, np.array(size), center, turn.as_quat(), color=(0.1, 0.4, 0.4, 1.0))
 
 
 def tee(yaw: float) -> list[GeomDef]:
     """A T, whose center between its extents is at the origin."""
-    turn = Rotation.from_euler("z", yaw)
-
-    def box(size: tuple[float, float], along: float) -> GeomDef:
-        place = turn.apply([along, 0.0, 0.5 * HIGH_M])
-        return GeomDef(Shape.BOX, np.array([*size, HIGH_M]), place, turn.as_quat(), color=(0.1, 0.4, 0.4, 1.0))
-
-    return [box((0.05, BAR), 0.5 * STEM), box((STEM, 0.05), -0.025)]
+    return [bar((0.05, BAR, HIGH_M), (0.5 * STEM, 0.0), yaw), bar((STEM, 0.05, HIGH_M), (-0.025, 0.0), yaw)]
 
 
 def tall_ell(yaw: float) -> list[GeomDef]:
     """An L of walls 16 cm high, of which a low camera sees the front and hardly any of the top."""
-    turn = Rotation.from_euler("z", yaw)
-
-    def box(size: tuple[float, float], place: tuple[float, float]) -> GeomDef:
-        center = turn.apply([*place, 0.08])
-        return GeomDef(Shape.BOX, np.array([*size, 0.16]), center, turn.as_quat(), color=(0.1, 0.4, 0.4, 1.0))
-
-    return [box((0.30, 0.08), (0.0, 0.0)), box((0.08, 0.24), (-0.11, 0.16))]
+    return [bar((0.30, 0.08, 0.16), (0.0, 0.0), yaw), bar((0.08, 0.24, 0.16), (-0.11, 0.16), yaw)]
 
 
 def seen(parts: list[GeomDef], eye: NDArray[np.float64], seed: int) -> tuple[Frame, NDArray[np.int32]]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from seen_objects import seen_frame, segmentation_of
+from seen_objects import Told, seen_frame
 from wm_core.scene_graph import Shape
 from wm_dynamics.mujoco.bodies import GeomDef
 from wm_perception.lifting.cloud import depth_noise_m, make_cloud
@@ -18,23 +18,12 @@ from wm_perception.pipeline import PerceptionPipeline
 from wm_perception.tracking.motion import MotionFilter, MotionModels
 from wm_perception.tracking.seen_through import SeenThrough
 from wm_perception.tracking.surface_flow import SurfaceFlow
-from wm_perception.types import Cloud, Frame, PerceptionConfig, Segmentation
+from wm_perception.types import Cloud, Frame, PerceptionConfig
 
 Array = NDArray[np.float64]
 
 RATE_HZ = 15.0
 SIZE = np.array([0.2, 0.14, 0.08])
-
-
-class Told:
-    """A segmenter that is told its labels, (h, w)."""
-
-    def __init__(self) -> None:
-        self.labels: NDArray[np.int32] = np.zeros((0, 0), np.int32)
-
-    def segment(self, frame, cloud, candidates, height, predicted) -> Segmentation:
-        """As ``Segmenter.segment``."""
-        return segmentation_of(self.labels, least=30, score=0.9)
 
 
 def box(place: Array, size: Array = SIZE, yaw: float = 0.4) -> GeomDef:

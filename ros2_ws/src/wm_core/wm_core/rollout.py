@@ -250,6 +250,11 @@ class Rollout:
         computed = self.computed if len(self.computed) == count else np.ones(count, dtype=bool)
         return computed & self.valid if len(self.valid) == count else computed
 
+    @property
+    def answered_by(self) -> tuple[str, ...]:
+        """K names of the dynamics that answered each hypothesis."""
+        return self.backends or (self.backend,) * len(self.hypotheses)
+
     def index(self, object_id: int) -> int:
         """Index of an object among the N.
 

@@ -16,7 +16,7 @@ from wm_bringup.demo.scenarios import object_name
 from wm_bringup.report import drawing
 from wm_bringup.report.drawing import Drawing, Picture, save_png, sheet
 from wm_bringup.report.html_parts import page, picture_html, table, tiles, video_html
-from wm_bringup.report.results import machine_facts
+from wm_bringup.report.results import dynamics_facts, machine_facts
 from wm_bringup.sources.recording import Recording
 from wm_core.camera import Camera
 from wm_core.interventions import Hypothesis
@@ -146,11 +146,11 @@ def write_clip_report(
     strips: dict[str, Path] = {}
     save_png(stills / "presence.png", presence_picture(shown, object_id))
     with_overlay = [f for f in frames if f.overlay is not None]
-    shown = with_overlay[len(with_overlay) // 2] if with_overlay else None
+    drawn = with_overlay[len(with_overlay) // 2] if with_overlay else None
     if imagined is not None:
-        shown = next((f for f in with_overlay if f.stamp_ns == imagined.graph.stamp_ns), shown)
-    if shown is not None:
-        save_png(stills / "overlay.png", shown.overlay)  # type: ignore[arg-type]
+        drawn = next((f for f in with_overlay if f.stamp_ns == imagined.graph.stamp_ns), drawn)
+    if drawn is not None:
+        save_png(stills / "overlay.png", drawn.overlay)  # type: ignore[arg-type]
     if imagined is not None:
         for k, (hypothesis, _, _) in enumerate(imagined.scenarios):
             chosen = sorted({int(i) for i in np.linspace(0, _last_worth_showing(imagined, k), 5).round()})
@@ -171,8 +171,8 @@ def write_clip_report(
         "hidden and remembered. Supports (tables, the floor) are green.</p>"
     )
     body += [picture_html(stills / "presence.png"), _object_table(graphs[-1], rows)]
-    if shown is not None:
-        number = next(n for n, frame in enumerate(frames, start=1) if frame is shown)
+    if drawn is not None:
+        number = next(n for n, frame in enumerate(frames, start=1) if frame is drawn)
         which = f"frame {number} of {len(frames)}"
         body.append(picture_html(stills / "overlay.png", f"The scene graph drawn over the camera's picture, {which}."))
     if imagined is not None:
@@ -188,7 +188,7 @@ def write_clip_report(
     body.append("<h2>Where this was run</h2>")
     facts = machine_facts()
     if imagined is not None:
-        facts["dynamics of the futures"] = ", ".join(sorted(set(imagined.backends)))
+        facts |= dynamics_facts(imagined.backends)
     body.append(table(["", ""], [[escape(k), escape(v)] for k, v in facts.items()], left=(0, 1)))
     (out / "report.html").write_text(page(f"wm: {recording.folder.name}", lead, [part for part in body if part]))
 

@@ -188,7 +188,7 @@ def _imagine(
         rollout.frame_times,
         paths,
         answer.round_trip_s,
-        rollout.backends or (rollout.backend,) * len(scenarios),
+        rollout.answered_by,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from wm_bringup.demo.scenarios import object_name
 from wm_bringup.report.html_parts import page, picture_html, svg_of, table, tiles, video_html
-from wm_bringup.report.results import BASELINES, LABELS, DemoResults, Future
+from wm_bringup.report.results import BASELINES, LABELS, DemoResults, Future, dynamics_facts
 
 _HEX = {"imagined": "#d97706", "straight": "#3b6fd4", "still": "#7b8494"}
 
@@ -233,9 +233,8 @@ def write_demo_report(
     contact = [e for e in scored if e.contacts]
     ours = float(np.mean([e.average("imagined") for e in contact or scored])) if scored else float("nan")
     straight = float(np.mean([e.average("straight") for e in contact or scored])) if scored else float("nan")
-    p, rollout = results.perception, results.rollouts["imagined"]
-    dynamics = ", ".join(sorted(set(rollout.backends or [rollout.backend])))
-    facts = {**results.machine, "dynamics of the futures": dynamics}
+    p = results.perception
+    facts = results.machine | dynamics_facts(results.rollouts["imagined"].answered_by)
     body = [
         tiles(
             [

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -225,6 +226,11 @@ def machine_facts() -> dict[str, str]:
         "inference runtimes": ", ".join(runtimes) or "none",
         "commit": _commit(),
     }
+
+
+def dynamics_facts(answered_by: Sequence[str]) -> dict[str, str]:
+    """What imagined the futures, beside ``machine_facts``: names of the dynamics that answered them."""
+    return {"dynamics of the futures": ", ".join(sorted(set(answered_by)))}
 
 
 def _rclpy_place() -> str:

@@ -18,6 +18,11 @@ SURE_SCORE = 0.5
 to pass the geometric tests of a birth."""
 
 
+def no_edge() -> tuple[Array, Array]:
+    """``Observation.edge`` where there is none."""
+    return np.zeros((0, 3)), np.zeros((0, 3))
+
+
 @dataclass
 class Observation:
     """One segment of a frame.
@@ -70,7 +75,7 @@ class Observation:
     measured_share: float = 1.0
     uneven_m: float = 0.0
     past_of: Callable[[], Array] = lambda: np.zeros((0, 3))
-    edge_of: Callable[[], tuple[Array, Array]] = lambda: (np.zeros((0, 3)), np.zeros((0, 3)))
+    edge_of: Callable[[], tuple[Array, Array]] = no_edge
 
     def __post_init__(self) -> None:
         if len(self.rim) not in (0, len(self.points)):
@@ -103,7 +108,7 @@ class Observation:
             points=np.concatenate([self.points, points]),
             normals=np.concatenate([self.normals, normals]),
             rim=np.zeros(0, np.uint8),
-            edge_of=lambda: (np.zeros((0, 3)), np.zeros((0, 3))),
+            edge_of=no_edge,
         )
 
     @cached_property
@@ -140,6 +145,6 @@ class Observation:
             hidden_fraction=max(self.hidden_fraction, 0.5),
             rim=np.zeros(0, np.uint8),
             normals=np.zeros((0, 3)),
-            edge_of=lambda: (np.zeros((0, 3)), np.zeros((0, 3))),
+            edge_of=no_edge,
             cut_share=max(self.cut_share, 0.5),
         )

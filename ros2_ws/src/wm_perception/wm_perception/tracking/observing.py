@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from wm_perception.lifting.cloud import depth_noise_m
 from wm_perception.lifting.supports import Support
-from wm_perception.tracking.observation import Observation
+from wm_perception.tracking.observation import Observation, no_edge
 from wm_perception.tracking.outlines import Outline, outline_of
 from wm_perception.types import Array, Cloud, Segmentation
 
@@ -179,7 +179,7 @@ def _points_of_edge(
     heights = cloud.points[box][inner][:, 2]
     top = float(np.percentile(heights, _TOP_PERCENT)) - 3.0 * noise_m if edge.any() else np.inf
     if float((heights > top).mean()) < _MOSTLY_TOP:
-        return np.zeros((0, 3)), np.zeros((0, 3))
+        return no_edge()
     rows, columns = np.nonzero(edge)
     padded = np.pad(inner, 1)
     beside = np.stack([padded[1 + dy :, 1 + dx :][rows, columns] for dy, dx in _BESIDE], axis=1)
