@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from hypothesis import given
 from hypothesis import strategies as st
 from rclpy.executors import SingleThreadedExecutor
@@ -32,7 +33,7 @@ from wm_core.geometry import pose_matrix
 from wm_ros import qos
 from wm_ros.images.camera_info import info_to_camera
 from wm_ros.images.pixels import image_to_depth, image_to_rgb, rgb_to_image
-from wm_ros.stamps import stamp_to_ns
+from wm_ros.stamps import ns_to_stamp, stamp_to_ns
 
 S = 1_000_000_000
 WIDTH, HEIGHT, FRAMES = 32, 24, 6
@@ -290,6 +291,46 @@ def test_a_looping_folder_goes_on_in_time_and_ends_on_a_signal(folder: Path, lis
 
 
 # Lock-step.
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("last", ["/camera/color/camera_info", "/camera/depth/image_raw"])
+def test_a_recording_begins_when_perception_hears_each_of_its_publishers(
+    last: str, folder: Path, listener: Listener, node_process
+):
+    topics = {"/camera/color/image_raw": Image, "/camera/depth/image_raw": Image, "/camera/color/camera_info": CameraInfo}
+    heard = {topic: listener.listen(kind, topic, qos.SENSOR) for topic, kind in topics.items()}
+    reports = listener.node.create_publisher(DiagnosticArray, "/wm/frame_reports", qos.FRAME_REPORTS)
+    matched = listener.node.create_publisher(DiagnosticArray, "/wm/matched_inputs", qos.MATCHED_INPUTS)
+
+    def tell(**counts: int) -> None:
+        values = [KeyValue(key=topic, value=str(counts.get(topic, 1))) for topic in topics]
+        matched.publish(DiagnosticArray(status=[DiagnosticStatus(name="matched_inputs", values=values)]))
+
+    tell(**{last: 0})
+    process = node_process("wm_bringup.sources.rgbd_folder", str(folder), "--no-level", "--lock-step", "/wm")
+    node = listener.node
+    listener.spin_until(lambda: all(map(node.count_publishers, topics)), "the player's publishers")
+    silent_until = time.monotonic() + 1.5
+    listener.spin_until(lambda: time.monotonic() > silent_until, "a while")
+    assert process.alive and not any(heard.values())
+    tell()
+    answered: set[int] = set()
+
+    def ended() -> bool:
+        for msg in heard["/camera/depth/image_raw"]:  # published last of its frame
+            stamp_ns = stamp_to_ns(msg.header.stamp)
+            if stamp_ns not in answered:
+                answered.add(stamp_ns)
+                report = DiagnosticArray(status=[DiagnosticStatus(level=DiagnosticStatus.OK, name="scene_graph")])
+                report.header.stamp = ns_to_stamp(stamp_ns)
+                reports.publish(report)
+        return not process.alive
+
+    listener.spin_until(ended, "the end of the recording")
+    assert process.process.returncode == 0, process.output
+    assert f"{FRAMES} frames, {FRAMES} scene graphs" in process.output
+    assert len({stamp_to_ns(m.header.stamp) for m in heard["/camera/color/camera_info"]}) == FRAMES
 
 
 @given(

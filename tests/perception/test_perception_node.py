@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -38,6 +39,7 @@ from perceived_robot import (
 )
 from wm_bringup.recording.replay_node import ReplayNode
 from wm_core.camera import Camera
+from wm_ros import qos
 from wm_ros.images.camera_info import camera_to_info
 from wm_ros.images.pixels import ENCODINGS, array_to_image, depth_to_image, image_to_array, image_to_rgb, rgb_to_image
 from wm_ros.stamps import ns_to_stamp
@@ -109,6 +111,24 @@ def test_instances_overlay_and_markers_come_when_subscribed(robot: Robot) -> Non
     assert {m.ns for m in robot.markers[-1].markers} == {"objects", "labels"}
     for subscription in subscriptions:
         robot.node.destroy_subscription(subscription)
+
+
+@pytest.mark.smoke
+def test_matched_inputs_are_the_publishers_that_each_subscription_hears(robot: Robot) -> None:
+    heard: list[dict[str, int]] = []
+
+    def take(msg: DiagnosticArray) -> None:
+        heard.append({v.key: int(v.value) for v in msg.status[0].values})
+
+    subscription = robot.node.create_subscription(DiagnosticArray, "/wm/matched_inputs", take, qos.MATCHED_INPUTS)
+    info = "/camera/color/camera_info"
+    images = {"/camera/color/image_raw": 1, "/camera/depth/image_raw": 1}
+    robot.spin_until(lambda: heard and heard[-1] == {**images, info: 1}, "one publisher each")
+    publisher = robot.node.create_publisher(CameraInfo, info, qos.SENSOR)
+    robot.spin_until(lambda: heard[-1] == {**images, info: 2}, "a second one")
+    robot.node.destroy_publisher(publisher)
+    robot.spin_until(lambda: heard[-1] == {**images, info: 1}, "one again")
+    robot.node.destroy_subscription(subscription)
 
 
 def test_different_sizes(robot: Robot) -> None:

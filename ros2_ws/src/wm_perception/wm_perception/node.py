@@ -75,9 +75,10 @@ def make_pipeline(config: PerceptionConfig) -> Any:
 class PerceptionNode(ManagedNode):
     """Lifecycle node ``perception`` in the namespace ``wm``.
 
-    Publishes scene_graph (latched), frame_reports (the outcome for each pair of images), instances (mono16 object ids
-    of the color image), overlay (rgb8), camera_info (the pinhole camera of both, undistorted) and markers; the last
-    four only while somebody subscribes. Subscribes to the topics in its parameters with sensor QoS.
+    Publishes scene_graph (latched), frame_reports (the outcome for each pair of images), matched_inputs (of how many
+    publishers it hears each input), instances (mono16 object ids of the color image), overlay (rgb8), camera_info (the
+    pinhole camera of both, undistorted) and markers; the last four only while somebody subscribes. Subscribes to the
+    topics in its parameters with sensor QoS.
 
     Args:
         pipeline: makes an object with the interface of ``PerceptionPipeline``: ``finish(begin(frame))`` is a
@@ -119,9 +120,10 @@ class PerceptionNode(ManagedNode):
         p: PerceptionParameters = self.params
         self._health.clear()
         self._bad_frames.log.clear()
+        # Poses first: subscriptions are announced in this order, so whoever knows the camera's knows all.
+        self._pose.start(p)
         self._streams.start(p)
         self._reader.start(*self._streams.topics)
-        self._pose.start(p)
         self._inspector = FrameInspector(p.depth_source, p.world, p.pipeline, p.min_depth_fraction)
         self._output()
         overlap = overlaps(p.overlap_frames, cores(), p.pipeline.inference_threads)

@@ -28,6 +28,9 @@ SCENE_GRAPH = _profile(reliable=True, depth=1, latched=True)
 FRAME_REPORTS = _profile(reliable=True, depth=50, latched=True)
 """The outcome of each frame: none may be lost, as a player in lock-step waits for it."""
 
+MATCHED_INPUTS = _profile(reliable=True, depth=1, latched=True)
+"""Which inputs a node hears: a player waits for it, so a late one gets it at once."""
+
 METADATA = _profile(reliable=True, depth=1, latched=True)
 """Metadata that seldom changes: labels, model versions, robot descriptions."""
 
@@ -72,6 +75,7 @@ PROFILES: dict[str, QoSProfile] = {
     "sensor": SENSOR,
     "scene_graph": SCENE_GRAPH,
     "frame_reports": FRAME_REPORTS,
+    "matched_inputs": MATCHED_INPUTS,
     "metadata": METADATA,
     "command": COMMAND,
     "derived_image": DERIVED_IMAGE,

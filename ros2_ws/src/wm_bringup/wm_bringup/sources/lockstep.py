@@ -97,18 +97,25 @@ class LockStep:
     def __init__(self, player: Player, namespace: str) -> None:
         self._player = player
         self.topic = f"/{namespace.strip('/')}/frame_reports"
+        self._matched_topic = f"/{namespace.strip('/')}/matched_inputs"
+        self._matched: dict[str, int] = {}
         self._status: dict[int, Any] = {}
         self.reports: Counter[str] = Counter()
         self.reasons: dict[str, str] = {}
         player.node.create_subscription(DiagnosticArray, self.topic, self._take, qos.FRAME_REPORTS)
+        player.node.create_subscription(DiagnosticArray, self._matched_topic, self._take_matched, qos.MATCHED_INPUTS)
 
     def _take(self, msg: Any) -> None:
         self._status[stamp_to_ns(msg.header.stamp)] = msg.status[0]
 
-    def wait_for_perception(self, publishers: dict[str, Any], color: Any, subscribers: int) -> None:
-        """Wait until perception subscribes to the camera's topics and publishes its reports.
+    def _take_matched(self, msg: Any) -> None:
+        self._matched = {value.key: int(value.value) for value in msg.status[0].values}
 
-        Then wait up to ``_OTHERS_S`` for the other subscribers of the color images.
+    def wait_for_perception(self, publishers: dict[str, Any], color: Any, subscribers: int) -> None:
+        """Wait until perception subscribes to the camera's topics, hears their publishers, and publishes its reports.
+
+        The two sides of a subscription learn of each other at different times, and the one that learns last may be
+        either: images and intrinsics go out best effort, and those sent in between are lost. Then wait up to ``_OTHERS_S`` for the other subscribers of the color images.
 
         Args:
             publishers: publishers of the topics that perception reads, by topic name.
@@ -121,7 +128,11 @@ class LockStep:
         player = self._player
 
         def deaf() -> list[str]:
-            return [name for name, out in publishers.items() if not out.get_subscription_count()]
+            names = [name for name, out in publishers.items() if not out.get_subscription_count()]
+            # The topic is not there where perception's middleware does not tell.
+            if player.node.count_publishers(self._matched_topic):
+                names += [name for name, out in publishers.items() if not self._matched.get(out.topic_name)]
+            return list(dict.fromkeys(names))
 
         if player.wait_for(lambda: not deaf() and player.node.count_publishers(self.topic) > 0, _START_S):
             player.wait_for(lambda: color.get_subscription_count() >= subscribers, _OTHERS_S)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from wm_core.health.findings import Finding
@@ -38,6 +41,10 @@ class CameraStreams:
 
     Its callbacks run in the executor's thread and are cheap, so that nothing waits in the middleware.
 
+    It publishes ``matched_inputs``: the number of publishers that each of its subscriptions hears. A publisher learns of a
+    subscription before or after the subscription learns of it, and what a best-effort or volatile one sends in between is
+    lost. So only this end can say that a recording may begin.
+
     Attributes:
         camera_info: the newest; None: none came yet. topics: of color and depth, after remapping.
 
@@ -53,6 +60,9 @@ class CameraStreams:
         self._node, self._health, self._on_pair = node, health, on_pair
         self._subscriptions: list[Any] = []
         self._synchronizer = ApproximateSynchronizer(0)
+        self._matched: dict[str, int] = {}
+        # Not a lifecycle publisher: the middleware may match while the node is still being activated.
+        self._matched_out: Any = node.create_publisher(DiagnosticArray, "matched_inputs", qos.MATCHED_INPUTS)
 
     def start(self, p: PerceptionParameters) -> None:
         """Subscribe; silence is reported from now on."""
@@ -70,13 +80,36 @@ class CameraStreams:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
+        self._matched = {}
+        self._publish_matched()
 
     def _subscribe(self, name: str, role: str, kind: type, topic: str, callback: Callable[[Any], None]) -> Any:
-        subscription = self._node.create_subscription(kind, topic, callback, qos.SENSOR)
+        resolved = self._node.resolve_topic_name(topic)
+        events = SubscriptionEventCallbacks(matched=partial(self._on_matched, resolved))
+        try:
+            subscription = self._node.create_subscription(kind, topic, callback, qos.SENSOR, event_callbacks=events)
+        except UnsupportedEventTypeError:
+            # A middleware that does not tell. Without this topic a player goes by what it knows itself.
+            subscription = self._node.create_subscription(kind, topic, callback, qos.SENSOR)
+            if self._matched_out is not None:
+                self._node.destroy_publisher(self._matched_out)
+                self._matched_out = None
         self._subscriptions.append(subscription)
         self._rate(name, topic)
         self._health.listen(name, role, topic, kind, f"{name}_topic")
         return subscription
+
+    @guarded
+    def _on_matched(self, topic: str, event: Any) -> None:
+        self._matched[topic] = int(event.current_count)
+        self._publish_matched()
+
+    def _publish_matched(self) -> None:
+        if self._matched_out is None:
+            return
+        values = [KeyValue(key=topic, value=str(count)) for topic, count in self._matched.items()]
+        status = DiagnosticStatus(level=DiagnosticStatus.OK, name="matched_inputs", hardware_id="wm", values=values)
+        self._matched_out.publish(DiagnosticArray(status=[status]))
 
     def _rate(self, name: str, topic: str) -> RateMonitor:
         advice = f"is {topic} published? (ros2 topic hz {topic})"
