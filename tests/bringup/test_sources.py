@@ -298,7 +298,11 @@ def test_a_looping_folder_goes_on_in_time_and_ends_on_a_signal(folder: Path, lis
 def test_a_recording_begins_when_perception_hears_each_of_its_publishers(
     last: str, folder: Path, listener: Listener, node_process
 ):
-    topics = {"/camera/color/image_raw": Image, "/camera/depth/image_raw": Image, "/camera/color/camera_info": CameraInfo}
+    topics = {
+        "/camera/color/image_raw": Image,
+        "/camera/depth/image_raw": Image,
+        "/camera/color/camera_info": CameraInfo,
+    }
     heard = {topic: listener.listen(kind, topic, qos.SENSOR) for topic, kind in topics.items()}
     reports = listener.node.create_publisher(DiagnosticArray, "/wm/frame_reports", qos.FRAME_REPORTS)
     matched = listener.node.create_publisher(DiagnosticArray, "/wm/matched_inputs", qos.MATCHED_INPUTS)

@@ -115,7 +115,8 @@ class LockStep:
         """Wait until perception subscribes to the camera's topics, hears their publishers, and publishes its reports.
 
         The two sides of a subscription learn of each other at different times, and the one that learns last may be
-        either: images and intrinsics go out best effort, and those sent in between are lost. Then wait up to ``_OTHERS_S`` for the other subscribers of the color images.
+        either: images and intrinsics go out best effort, and those sent in between are lost. Then wait up to
+        ``_OTHERS_S`` for the other subscribers of the color images.
 
         Args:
             publishers: publishers of the topics that perception reads, by topic name.

@@ -41,9 +41,9 @@ class CameraStreams:
 
     Its callbacks run in the executor's thread and are cheap, so that nothing waits in the middleware.
 
-    It publishes ``matched_inputs``: the number of publishers that each of its subscriptions hears. A publisher learns of a
-    subscription before or after the subscription learns of it, and what a best-effort or volatile one sends in between is
-    lost. So only this end can say that a recording may begin.
+    It publishes ``matched_inputs``: the number of publishers that each of its subscriptions hears. A publisher learns
+    of a subscription before or after the subscription learns of it, and what a best-effort or volatile one sends in
+    between is lost. So only this end can say that a recording may begin.
 
     Attributes:
         camera_info: the newest; None: none came yet. topics: of color and depth, after remapping.
