@@ -53,6 +53,19 @@ def running(pid: int) -> bool:
         return False
 
 
+def with_word(word: str) -> list[int]:
+    """Ids of the running processes that have a word on their command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if word in words and running(int(folder.name)):
+            found.append(int(folder.name))
+    return found
+
+
 @pytest.fixture
 def family(tmp_path: Path) -> Path:
     file = tmp_path / "family.py"
@@ -157,6 +170,36 @@ def test_end_of_the_supervisor_leaves_nothing(tmp_path, family, wait_for, number
         supervisor.kill()
     if number != signal.SIGKILL:
         assert supervisor.returncode == 130 and "interrupted" in output
+
+
+# A signal that comes while the fork's hooks run: an exception is lost there.
+FORK_HOOK = """
+import os, signal
+os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGTERM))
+"""
+
+
+def test_a_signal_while_a_process_starts_is_not_lost(tmp_path, family, wait_for):
+    script = tmp_path / "supervisor.py"
+    script.write_text(textwrap.dedent(FORK_HOOK + SUPERVISOR))
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 130 and "interrupted" in done.stdout
+    wait_for(lambda: not with_word(str(family)), 10.0, "the family to end")
+
+
+def test_an_interrupted_poll_does_not_hide_the_end_of_a_process(tmp_path, family, wait_for):
+    with ProcessGroup(tmp_path / "logs") as group:
+        leader = group.start("family", [sys.executable, "-S", str(family), str(tmp_path / "ids")])
+        pids = ids_of(tmp_path / "ids", wait_for)
+        leader.process._waitpid_lock.acquire()  # as KeyboardInterrupt leaves it in ``Popen.poll``
+        assert leader.alive
+        begin = time.monotonic()
+        codes = group.stop(interrupt_s=20.0)
+        assert time.monotonic() - begin < 15.0
+    assert codes["family"] in (-signal.SIGINT, 1)
+    assert not any(running(pid) for pid in pids)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ guard process sees the end of its pipe and ends the groups in the same way.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import os
 import shlex
@@ -28,22 +27,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from wm_bringup.run.ending_signals import ENDING_SIGNALS, deferring, prepare_child
 from wm_ros.nodes.startup import raise_interrupt
 
-_PR_SET_PDEATHSIG = 1
-"""Option of prctl(2), from linux/prctl.h: the signal that a process gets when its parent thread ends."""
 _TAIL_BYTES = 64 * 1024
 """Length of the end of a log that the last lines are looked for in [bytes]."""
 _POLL_S = 0.02
 """Time between two checks for the end of processes [s]: an end is noticed this much later at most."""
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that end the block of a ``ProcessGroup``."""
-
-try:
-    _LIBC: Any = ctypes.CDLL(None)
-except (OSError, TypeError):
-    _LIBC = None
-
 # The guard runs with -I -S, without site packages, so that it starts in milliseconds. It reads lines "+PGID" and
 # "-PGID". The end of its input means that the process that started it has ended, for whatever reason.
 _GUARD = """
@@ -111,6 +101,7 @@ class Managed:
         self.name, self.argv, self.log, self.may_end = name, argv, log, may_end
         self.asked_to_stop = False
         self.started_at = time.monotonic()
+        self._code: int | None = None
         with log.open("wb") as file:
             file.write(f"$ {shlex.join(argv)}\n".encode())
             file.flush()
@@ -122,7 +113,7 @@ class Managed:
                 env=dict(env),
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=_prepare_child(os.getpid()),
+                preexec_fn=prepare_child(os.getpid()),
             )
 
     @property
@@ -133,18 +124,27 @@ class Managed:
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
-        return self.process.poll() is None
+        return self.returncode is None
 
     @property
     def returncode(self) -> int | None:
         """Exit status, or minus the number of the signal that ended the process; None while it runs."""
-        return self.process.poll()
+        # ``Popen.poll`` takes a lock, which a KeyboardInterrupt can leave locked; then it says None for ever.
+        if self._code is None:
+            try:
+                ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return self.process.returncode
+            if ended is None:
+                return None
+            self._code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+            self.process.poll()  # takes the zombie away
+        return self._code
 
     @property
     def group_alive(self) -> bool:
         """Whether a process of the group runs: the process itself or one that it started."""
-        alive = self.alive  # this reaps the process; its zombie would keep the group
-        if alive:
+        if self.alive:
             return True
         try:
             os.killpg(self.pid, 0)
@@ -194,7 +194,7 @@ class ProcessGroup:
 
     def __enter__(self) -> ProcessGroup:
         if threading.current_thread() is threading.main_thread():
-            for number in _ENDING_SIGNALS:
+            for number in ENDING_SIGNALS:
                 self._handlers[number] = signal.signal(number, raise_interrupt)
         return self
 
@@ -243,14 +243,15 @@ class ProcessGroup:
         self.log_folder.mkdir(parents=True, exist_ok=True)
         log = self.log_folder / f"{name}.log"
         command = [os.fspath(part) for part in argv]
-        try:
-            managed = Managed(
-                name, command, log, {**self.env, **(env or {})}, Path(cwd) if cwd is not None else None, may_end
-            )
-        except OSError as error:
-            raise ProcessDied(name, 127, log, f"cannot run {command[0]}: {error.strerror or error}") from error
-        self.processes[name] = managed
-        self._tell_guard(f"+{managed.pid}")
+        with deferring():
+            try:
+                managed = Managed(
+                    name, command, log, {**self.env, **(env or {})}, Path(cwd) if cwd is not None else None, may_end
+                )
+            except OSError as error:
+                raise ProcessDied(name, 127, log, f"cannot run {command[0]}: {error.strerror or error}") from error
+            self.processes[name] = managed
+            self._tell_guard(f"+{managed.pid}")
         return managed
 
     def check(self) -> None:
@@ -274,12 +275,12 @@ class ProcessGroup:
         """
         managed = self.processes[name]
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        while managed.returncode is None:
+        while (code := managed.returncode) is None:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{name} still runs after {timeout_s:g} s; log: {managed.log}")
             self.check()
             time.sleep(_POLL_S)
-        return int(managed.process.returncode)
+        return code
 
     def stop(
         self, *names: str, interrupt_s: float = 6.0, terminate_s: float = 3.0, kill_s: float = 2.0
@@ -326,7 +327,7 @@ class ProcessGroup:
         def hurry(number: int, frame: Any) -> None:
             self._hurry += 1
 
-        previous = {number: signal.signal(number, hurry) for number in _ENDING_SIGNALS}
+        previous = {number: signal.signal(number, hurry) for number in ENDING_SIGNALS}
         try:
             yield
         finally:
@@ -356,20 +357,6 @@ class ProcessGroup:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._guard.wait(10.0)
         self._guard = None
-
-
-def _prepare_child(parent: int) -> Any:
-    def prepare() -> None:
-        # A shell without job control ignores SIGINT in background commands, and children inherit that.
-        for number in _ENDING_SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        if _LIBC is not None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            if os.getppid() != parent:  # the parent ended before prctl took effect
-                os._exit(1)
-
-    return prepare
 
 
 def _group_has_living(group: int) -> bool:
