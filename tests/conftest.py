@@ -6,12 +6,12 @@ import contextlib
 import gc
 import importlib.util
 import os
-import secrets
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,11 +36,30 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _domain_id() -> int:
-    """A random one, another for each of the processes that share a run's tests (pytest-xdist)."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    first = secrets.randbelow(101) if run is None else zlib.crc32(run.encode())
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return 1 + (first + worker) % 101
+    """A random one that nobody on this machine uses, taken until this process ends.
+
+    The processes that share a run's tests (pytest-xdist) have one each, also while none of their nodes runs: the socket
+    is what ``graph_environment`` and other runs of these tests look for.
+    """
+    from wm_bringup.run.private_graph import domain_is_used
+
+    for domain in random.SystemRandom().sample(range(1, 102), 101):
+        if domain_is_used(domain):
+            continue
+        taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            # The last port of the domain: that of its 120th participant.
+            taken.bind(("127.0.0.1", 7400 + 250 * domain + 249))
+        except OSError:
+            taken.close()
+            continue
+        _sockets.append(taken)
+        return domain
+    pytest.exit("no ROS domain of 1 to 101 is free on this machine", 4)
+
+
+_sockets: list[socket.socket] = []
+"""What takes this process's ROS domain."""
 
 
 def _refuse_unmarked_ros() -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from wm_bringup.run.node_command import node_command, parameter_text
-from wm_bringup.run.private_graph import graph_environment
+from wm_bringup.run.private_graph import domain_is_used, graph_environment
 from wm_bringup.run.processes import NodeRefused, ProcessDied, ProcessGroup, check_nodes
 
 # Starts a child of its own, writes both ids, and waits; deaf to what `deaf` names.
@@ -223,6 +223,10 @@ def test_node_command():
     assert node_command("wm_sim.node") == [sys.executable, "-m", "wm_sim.node"]
     with pytest.raises(ValueError, match="expected OLD:=NEW"):
         node_command("wm_sim.node", remaps=["/a=/b"])
+
+
+def test_the_domain_of_these_tests_counts_as_used_while_no_node_of_theirs_runs():
+    assert domain_is_used(int(os.environ["ROS_DOMAIN_ID"]))
 
 
 def test_graph_environment_is_private():

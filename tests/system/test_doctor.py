@@ -19,6 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 from broken_robot import COLOR, DEPTH, FAULTS, HEALTHY, INFO, BrokenRobot
 from conftest import wait_until
 from wm_bringup.cli import main
+from wm_bringup.run.private_graph import graph_environment
 
 pytestmark = pytest.mark.ros
 
@@ -115,7 +116,7 @@ def test_a_robot_that_is_discovered_late_is_heard(
 ) -> None:
     """On a domain of its own; the wait begins with the last needed stream, not with any other node."""
     monkeypatch.setattr("wm_bringup.doctor.graph.DISCOVERY_S", 60.0)  # of a busy machine
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + int(os.environ["ROS_DOMAIN_ID"]) % 101))
+    monkeypatch.setenv("ROS_DOMAIN_ID", graph_environment()["ROS_DOMAIN_ID"])
     robots: list[BrokenRobot] = []
     timer = threading.Timer(4.0, lambda: robots.append(BrokenRobot()))
     timer.start()

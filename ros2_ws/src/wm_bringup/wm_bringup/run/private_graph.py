@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def _domain_is_used(domain: int) -> bool:
+def domain_is_used(domain: int) -> bool:
     """Whether a process of this machine has a socket among the ports of a DDS domain."""
     first = 7400 + 250 * domain
     for table in ("/proc/net/udp", "/proc/net/udp6"):
@@ -31,7 +31,7 @@ def graph_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     """
     env = dict(os.environ if base is None else base)
     domains = [1 + secrets.randbelow(101) for _ in range(50)]
-    env["ROS_DOMAIN_ID"] = str(next((d for d in domains if not _domain_is_used(d)), domains[0]))
+    env["ROS_DOMAIN_ID"] = str(next((d for d in domains if not domain_is_used(d)), domains[0]))
     env["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     env.pop("ROS_LOCALHOST_ONLY", None)
     env.pop("ROS_STATIC_PEERS", None)
