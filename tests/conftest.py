@@ -41,15 +41,14 @@ def _domain_id() -> int:
     The processes that share a run's tests (pytest-xdist) have one each, also while none of their nodes runs: the socket
     is what ``graph_environment`` and other runs of these tests look for.
     """
-    from wm_bringup.run.private_graph import domain_is_used
+    from wm_bringup.run.private_graph import domain_is_used, domain_ports
 
     for domain in random.SystemRandom().sample(range(1, 102), 101):
         if domain_is_used(domain):
             continue
         taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
-            # The last port of the domain: that of its 120th participant.
-            taken.bind(("127.0.0.1", 7400 + 250 * domain + 249))
+            taken.bind(("127.0.0.1", domain_ports(domain)[-1]))
         except OSError:
             taken.close()
             continue

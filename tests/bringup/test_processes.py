@@ -195,9 +195,7 @@ def test_an_interrupted_poll_does_not_hide_the_end_of_a_process(tmp_path, family
         pids = ids_of(tmp_path / "ids", wait_for)
         leader.process._waitpid_lock.acquire()  # as KeyboardInterrupt leaves it in ``Popen.poll``
         assert leader.alive
-        begin = time.monotonic()
-        codes = group.stop(interrupt_s=20.0)
-        assert time.monotonic() - begin < 15.0
+        codes = group.stop(interrupt_s=600.0)  # longer than a test may take
     assert codes["family"] in (-signal.SIGINT, 1)
     assert not any(running(pid) for pid in pids)
 

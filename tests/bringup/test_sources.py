@@ -307,11 +307,11 @@ def test_a_recording_begins_when_perception_hears_each_of_its_publishers(
     reports = listener.node.create_publisher(DiagnosticArray, "/wm/frame_reports", qos.FRAME_REPORTS)
     matched = listener.node.create_publisher(DiagnosticArray, "/wm/matched_inputs", qos.MATCHED_INPUTS)
 
-    def tell(**counts: int) -> None:
-        values = [KeyValue(key=topic, value=str(counts.get(topic, 1))) for topic in topics]
+    def tell(unheard: str = "") -> None:
+        values = [KeyValue(key=topic, value=str(int(topic != unheard))) for topic in topics]
         matched.publish(DiagnosticArray(status=[DiagnosticStatus(name="matched_inputs", values=values)]))
 
-    tell(**{last: 0})
+    tell(unheard=last)
     process = node_process("wm_bringup.sources.rgbd_folder", str(folder), "--no-level", "--lock-step", "/wm")
     node = listener.node
     listener.spin_until(lambda: all(map(node.count_publishers, topics)), "the player's publishers")

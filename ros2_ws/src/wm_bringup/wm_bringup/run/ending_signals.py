@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
@@ -22,22 +23,31 @@ except (OSError, TypeError):
 
 
 @contextlib.contextmanager
-def deferring() -> Iterator[None]:
-    """Within the block the signals that end a group wait; they come when it ends.
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within the block a handler of its own gets the signals; in another thread than the main one nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in ENDING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before if before is not None else signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Within the block the signals wait; the first that came comes when it ends.
 
     Else KeyboardInterrupt could be raised in the hooks that Python calls after a fork, where it is lost, or while a
     process is started that no group knows yet, which then nobody ends.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     came: list[int] = []
-    previous = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in ENDING_SIGNALS}
     try:
-        yield
+        with handled(lambda number, frame: came.append(number)):
+            yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         for number in came[:1]:
             signal.raise_signal(number)
 

@@ -8,16 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
+def domain_ports(domain: int) -> range:
+    """The UDP ports of a DDS domain, by the RTPS standard's formula; its last ones are of its 120th participant."""
+    return range(7400 + 250 * domain, 7400 + 250 * (domain + 1))
+
+
 def domain_is_used(domain: int) -> bool:
     """Whether a process of this machine has a socket among the ports of a DDS domain."""
-    first = 7400 + 250 * domain
+    ports = domain_ports(domain)
     for table in ("/proc/net/udp", "/proc/net/udp6"):
         try:
             lines = Path(table).read_text().splitlines()[1:]
         except OSError:
             continue
         for line in lines:
-            if first <= int(line.split()[1].rpartition(":")[2], 16) < first + 250:
+            if int(line.split()[1].rpartition(":")[2], 16) in ports:
                 return True
     return False
 

@@ -24,10 +24,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
-from wm_bringup.run.ending_signals import ENDING_SIGNALS, deferring, prepare_child
+from wm_bringup.run.ending_signals import ENDING_SIGNALS, deferred, handled, prepare_child
 from wm_ros.nodes.startup import raise_interrupt
 
 _TAIL_BYTES = 64 * 1024
@@ -243,7 +243,7 @@ class ProcessGroup:
         self.log_folder.mkdir(parents=True, exist_ok=True)
         log = self.log_folder / f"{name}.log"
         command = [os.fspath(part) for part in argv]
-        with deferring():
+        with deferred():
             try:
                 managed = Managed(
                     name, command, log, {**self.env, **(env or {})}, Path(cwd) if cwd is not None else None, may_end
@@ -294,7 +294,7 @@ class ProcessGroup:
         chosen = [self.processes[name] for name in names] if names else list(self)
         for managed in chosen:
             managed.asked_to_stop = managed.asked_to_stop or managed.alive
-        with self._hurrying():
+        with handled(self._skip_wait):
             for number, seconds in (
                 (signal.SIGINT, interrupt_s),
                 (signal.SIGTERM, terminate_s),
@@ -317,22 +317,9 @@ class ProcessGroup:
                 self._tell_guard(f"-{managed.pid}")
         return {managed.name: managed.returncode for managed in chosen}
 
-    @contextlib.contextmanager
-    def _hurrying(self) -> Iterator[None]:
-        """Within the block a signal does not interrupt stopping; it skips the rest of the present wait."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def hurry(number: int, frame: Any) -> None:
-            self._hurry += 1
-
-        previous = {number: signal.signal(number, hurry) for number in ENDING_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    def _skip_wait(self, number: int, frame: FrameType | None) -> None:
+        """A signal while the group is stopped does not interrupt that; it skips the rest of the present wait."""
+        self._hurry += 1
 
     def _tell_guard(self, line: str) -> None:
         if self._guard is None:

@@ -109,7 +109,9 @@ class CameraStreams:
             return
         values = [KeyValue(key=topic, value=str(count)) for topic, count in self._matched.items()]
         status = DiagnosticStatus(level=DiagnosticStatus.OK, name="matched_inputs", hardware_id="wm", values=values)
-        self._matched_out.publish(DiagnosticArray(status=[status]))
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._matched_out.publish(message)
 
     def _rate(self, name: str, topic: str) -> RateMonitor:
         advice = f"is {topic} published? (ros2 topic hz {topic})"
